@@ -1,0 +1,51 @@
+"""Packaging of simsiam_tf; settings of tools are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+FLAGS = sorted({f"flagfiles/{p.parent.relative_to(HERE)}" for p in HERE.glob("flags/**/*.cfg")})
+
+setup(
+    name="simsiam-tf",
+    version="0.1.0",
+    description="SimSiam self-supervised image representations in TensorFlow and Keras 3",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[
+        *find_packages(include=["simsiam_tf", "simsiam_tf.*"]),
+        *(f"simsiam_tf.{folder.replace('/', '.')}" for folder in FLAGS),
+    ],
+    # The flagfiles live at the top of a checkout and inside the package of a wheel.
+    package_dir={f"simsiam_tf.{f.replace('/', '.')}": f.removeprefix("flagfiles/") for f in FLAGS},
+    package_data={f"simsiam_tf.{f.replace('/', '.')}": ["*.cfg"] for f in FLAGS},
+    install_requires=[
+        "tensorflow>=2.19",
+        "keras>=3.15.1",
+        "keras-cv>=0.9.0",
+        "tensorflow-datasets>=4.9.9",
+        "absl-py>=2.1",
+        "tensorboard>=2.19",
+        "scikit-learn>=1.5",
+        "etils[epath]>=1.9",
+        "tqdm>=4.66",
+        "numpy>=1.26",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.19"],
+        "dev": ["pytest>=8", "ruff>=0.6", "pillow>=10"],
+        "parity": ["torch==2.13.0"],
+        "viz": ["matplotlib>=3.8"],
+        "onnx": ["tf2onnx>=1.16"],
+    },
+    entry_points={"console_scripts": ["simsiam-pretrain=simsiam_tf.pretrain:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,35 @@
+"""SimSiam in TensorFlow and Keras: the public names, loaded when first used."""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "callbacks",
+    "data",
+    "evaluate",
+    "losses",
+    "methods",
+    "metrics",
+    "nets",
+    "optim",
+    "schedules",
+    "train",
+)
+_NAMES = {"SimSiam": "methods", "SiameseModel": "methods", "PretrainConfig": "config"}
+__all__ = [*_MODULES, *_NAMES, "__version__"]
+
+
+def __getattr__(name: str):
+    # Lazy, so that the command lines answer `--help` and bad flags without loading TensorFlow.
+    if name in _MODULES:
+        return importlib.import_module(f"simsiam_tf.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"simsiam_tf.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'simsiam_tf' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

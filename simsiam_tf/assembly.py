@@ -1,0 +1,125 @@
+"""From a configuration to the parts of a run: data, views, model, optimizer, monitor."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from simsiam_tf import distribute, nets, optim, schedules, weights
+from simsiam_tf.config import PretrainConfig
+from simsiam_tf.data import RECIPES, Source, Views, open_source, recipe_for, sampling
+from simsiam_tf.errors import UserError
+from simsiam_tf.evaluate.monitor import Monitor, open_monitor
+from simsiam_tf.methods import SYMMETRY, SimSiam
+
+
+@dataclasses.dataclass
+class Assembly:
+    """The parts of a run; `facts` are what "auto" came to and what binds the run besides flags."""
+
+    strategy: tf.distribute.Strategy
+    source: Source
+    views: Views
+    monitor: Monitor | None
+    model: SimSiam
+    total_steps: int
+    precision: str
+    facts: dict
+
+
+def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Source, Views]:
+    """The images and their augmentation. report: file for names of unreadable images."""
+    source = open_source(config.data, "train", config.data_dir, config.on_bad_image, report)
+    if config.batch_size > source.size:
+        raise UserError(
+            f"--batch_size={config.batch_size}: larger than {source.name}, which has "
+            f"{source.size} images. Try --batch_size={2 ** (source.size.bit_length() - 2)}."
+        )
+    name = recipe_for(source) if config.recipe == "auto" else config.recipe
+    recipe = RECIPES[name]
+    if len(recipe.mean) > source.channels:
+        raise UserError(
+            f"--recipe={name}: is for colour, but {source.name} has one channel. Try --recipe=grayscale."
+        )
+    changes = {
+        "size": config.image_size or _own_size(source, recipe.size),
+        "area": (config.crop_area or recipe.area[0], recipe.area[1]),
+        "blur_p": recipe.blur_p if config.blur_p is None else config.blur_p,
+        "flip_p": recipe.flip_p if config.flip_p is None else config.flip_p,
+    }
+    count = 1 + max(max(pair) for pair in SYMMETRY[config.symmetry])
+    return source, Views(dataclasses.replace(recipe, **changes), count)
+
+
+def _own_size(source: Source, size: int) -> int:
+    """Small images of one size keep it; others get the recipe's."""
+    images = getattr(source, "images", None)
+    return images.shape[1] if images is not None and images.shape[1] <= 64 else size
+
+
+def stem_for(config: PretrainConfig, size: int) -> str:
+    """--stem, with "auto" resolved by the size of the views."""
+    return config.stem if config.stem != "auto" else "cifar" if size <= 64 else "imagenet"
+
+
+def build_model(config: PretrainConfig, channels: int, size: int) -> SimSiam:
+    """The model of a configuration, its weights drawn from the seed."""
+    keras.utils.set_random_seed(config.seed)
+    backbone = nets.resnet(config.backbone, stem_for(config, size), config.width, channels)
+    return SimSiam(
+        backbone,
+        d=config.d,
+        projector_hidden=config.projector_hidden,
+        predictor_hidden=config.predictor_hidden,
+        projector_layers=config.projector_layers,
+        stop_gradient=config.stop_gradient,
+        predictor=config.predictor,
+        bn=config.bn,
+        output_affine=config.output_affine,
+        similarity=config.similarity,
+        symmetry=config.symmetry,
+    )
+
+
+def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optim.SGD:
+    """SGD on a cosine, with a constant rate for h where asked (Table 1 c)."""
+    lr = schedules.scaled(config.base_lr, config.batch_size)
+    warmup = int(config.warmup_epochs * size) // config.batch_size
+    constant = {"predictor": schedules.constant(lr)} if config.predictor_lr == "constant" else {}
+    return optim.SGD(
+        schedules.cosine(lr, total_steps, warmup), config.momentum, config.weight_decay, constant
+    )
+
+
+def assemble(config: PretrainConfig, report: Path | None = None) -> Assembly:
+    """Builds every part; cheap checks come before long work."""
+    if config.weights:
+        loaded = weights.load(config.weights)  # before the data, which may take long
+        del loaded
+    strategy = distribute.strategy_by_name(config.strategy)
+    replicas = strategy.num_replicas_in_sync
+    distribute.check_batch(strategy, config.batch_size)
+    if config.jit_compile == "true" and replicas > 1:
+        raise UserError(f"--jit_compile=true: not supported on {replicas} replicas. Pass --jit_compile=auto.")
+    precision = distribute.set_precision(config.precision)
+    source, views = open_data(config, report)
+    monitor = open_monitor(
+        config.monitor, config.monitor_queries, views, source, config.data, config.data_dir
+    )
+    total = sampling.steps_in(config.epochs, source.size, config.batch_size)
+    with strategy.scope():
+        model = build_model(config, source.channels, views.recipe.size)
+        if config.weights:
+            weights.start_from(model.backbone, config.weights)
+        optimizer = build_optimizer(config, total, source.size)
+        model.compile(optimizer, jit_compile=config.jit_compile == "true")
+        optimizer.build(model.learned_variables())
+    facts = {
+        "images": source.size, "fingerprint": source.fingerprint, "precision": precision,
+        "stem": stem_for(config, views.recipe.size), "views": dataclasses.asdict(views.recipe),
+    }  # fmt: skip
+    facts["views"] = {k: list(v) if isinstance(v, tuple) else v for k, v in facts["views"].items()}
+    return Assembly(strategy, source, views, monitor, model, total, precision, facts)

@@ -1,0 +1,44 @@
+"""Keras callbacks, for `fit` and for `train.run` alike."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from simsiam_tf import data
+from simsiam_tf.evaluate.monitor import Monitor, open_monitor
+
+
+class KNN(keras.callbacks.Callback):
+    """Adds the backbone's kNN accuracy to the logs at the end of every n-th epoch.
+
+    Args:
+        monitor: a labelled set ("fashion_mnist") or a `Monitor`.
+        recipe: as in `data.pretraining`; chosen by the set when None.
+        every: epochs between evaluations; 0 for never.
+        images: about how many images to use; all when None.
+        **changes: fields of the recipe to replace, such as size=96.
+
+    Logs: "knn20" and "knn200", in [0, 1].
+    """
+
+    def __init__(
+        self,
+        monitor: str | Monitor,
+        recipe: str | None = None,
+        every: int = 1,
+        images: int | None = None,
+        **changes,
+    ) -> None:
+        super().__init__()
+        if isinstance(monitor, str):
+            source = data.open_source(monitor)
+            chosen = data.RECIPES[recipe or data.recipe_for(source)]
+            views = data.Views(dataclasses.replace(chosen, **changes))
+            monitor = open_monitor(monitor, "auto", views, source, monitor)
+        self.monitor, self.every, self.images = monitor, every, images
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if self.every and (epoch + 1) % self.every == 0 and logs is not None:
+            logs.update(self.monitor.of_backbone(self.model.backbone, self.images))

@@ -1,0 +1,128 @@
+"""Command lines: argv → configuration → one call, with one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from simsiam_tf import config as configs
+from simsiam_tf.errors import UserError
+
+HERE = Path(__file__).resolve().parent
+# Flagfiles lie beside the package in a checkout and within it in an installed wheel.
+FLAG_ROOTS = (HERE.parent, HERE / "flagfiles")
+_DEFINE = {
+    str: flags.DEFINE_string, int: flags.DEFINE_integer,
+    float: flags.DEFINE_float, bool: flags.DEFINE_boolean,
+}  # fmt: skip
+
+
+def run(cls: type, call: Callable[[Any], int | None], prog: str, about: str, argv=None) -> int:
+    """Parses argv (sys.argv by default) into a `cls` and calls; returns the exit status.
+
+    0: done. 2: something to mend, named in one line on stderr. 130: interrupted. Others are
+    the call's own.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if any(a in ("--help", "-h", "--helpfull", "--helpshort", "-help") for a in argv):
+        print(usage(cls, prog, about))
+        return 0
+    try:
+        return call(parse(cls, argv)) or 0
+    except UserError as error:
+        print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 130
+
+
+def parse(cls: type, argv: list[str]) -> Any:
+    """Arguments without the program's name → a validated configuration.
+
+    Raises:
+        UserError: unknown flag or value, positional argument, missing flagfile, or whatever
+            the configuration's own `validate` refuses.
+    """
+    values = flags.FlagValues()
+    kinds = configs.kinds(cls)
+    for field in dataclasses.fields(cls):
+        _DEFINE[kinds[field.name]](field.name, field.default, field.metadata["help"], flag_values=values)
+    try:
+        rest = values(["", *expand(argv)], known_only=False)
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, list(kinds), 1, 0.5)
+        hint = f" Did you mean --{near[0]}?" if near else " See --help."
+        raise UserError(f"--{error.flagname}: no such flag.{hint}") from error
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    if rest[1:]:
+        raise UserError(f"{rest[1]!r}: stray argument. Every value belongs to a flag: --NAME=VALUE.")
+    return cls(**{name: values[name].value for name in kinds}).validate()
+
+
+def expand(argv: list[str], seen: tuple[Path, ...] = ()) -> list[str]:
+    """argv with every --flagfile replaced by its lines; later flags win.
+
+    A relative path is looked for in the working folder, beside the flagfile that names it,
+    and among the flagfiles that come with the package ("flags/quickstart.cfg").
+    """
+    expanded: list[str] = []
+    pending = list(argv)
+    while pending:
+        arg = pending.pop(0)
+        name, equals, value = arg.partition("=")
+        if name not in ("--flagfile", "-flagfile"):
+            expanded.append(arg)
+            continue
+        if not equals:
+            if not pending:
+                raise UserError("--flagfile: names no file. Try --flagfile=flags/quickstart.cfg.")
+            value = pending.pop(0)
+        path = _find(value, seen)
+        if path in seen:
+            raise UserError(f"--flagfile={value}: includes itself.")
+        lines = (line.strip() for line in path.read_text().splitlines())
+        wanted = [line for line in lines if line and not line.startswith("#")]
+        stray = next((line for line in wanted if not line.startswith("-")), None)
+        if stray:
+            raise UserError(f"{path}: {stray!r} is no flag. Write --NAME=VALUE, or # before a comment.")
+        expanded += expand(wanted, (*seen, path))
+    return expanded
+
+
+def _find(value: str, seen: tuple[Path, ...]) -> Path:
+    path = Path(value).expanduser()
+    beside = [seen[-1].parent] if seen else []
+    for root in (Path.cwd(), *beside, *FLAG_ROOTS):
+        if (root / path).is_file():
+            return (root / path).resolve()
+    known = sorted({str(f.relative_to(r)) for r in FLAG_ROOTS for f in r.glob("flags/**/*.cfg")})
+    near = difflib.get_close_matches(value, known, 1, 0.3)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise UserError(f"--flagfile={value}: no such file.{hint}")
+
+
+def usage(cls: type, prog: str, about: str) -> str:
+    """The text of --help."""
+    width = min(100, int(os.environ.get("COLUMNS", "100")))
+    kinds = configs.kinds(cls)
+    lines = [f"usage: {prog} [--flagfile=FILE] [--NAME=VALUE …]", "", about]
+    for field in dataclasses.fields(cls):
+        meta = field.metadata
+        if meta["group"]:
+            lines += ["", meta["group"]]
+        shown = "|".join(meta["choices"]) or kinds[field.name].__name__
+        head = f"  --{field.name}={shown}"
+        tail = "" if field.default is None else f" (default: {field.default})"
+        text = textwrap.wrap(meta["help"] + tail, width - 6)
+        lines += [head, *(f"      {line}" for line in text)]
+    return "\n".join(lines)

@@ -1,0 +1,174 @@
+"""Configuration: a frozen dataclass, its validation, and the flags made from its fields.
+
+Imports no TensorFlow, so that `--help` and a mistyped flag answer at once. Only this module
+and the command lines know flags.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any
+
+from simsiam_tf.errors import UserError, nearest
+
+
+def option(default: Any, text: str, group: str = "", choices=(), free: bool = False) -> Any:
+    """A field with its help text.
+
+    choices: the values it may take. free: may differ when a run is continued.
+    """
+    meta = {"help": text, "group": group, "choices": tuple(choices), "free": free}
+    return dataclasses.field(default=default, metadata=meta)
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that a pre-training run depends on. None and "auto" are resolved by the data."""
+
+    # fmt: off
+    data: str = option("fashion_mnist", "images to learn from: fashion_mnist, digits, "
+                       "tfds:NAME[:SPLIT] or folder:PATH; slices as in fashion_mnist:train[:50000]", "Data")
+    monitor: str = option("auto", "labelled set whose images the kNN monitor votes with, or none; "
+                          "auto: the pre-training set where it has labels")
+    monitor_queries: str = option("auto", "labelled set that the monitor classifies; auto: the test split, "
+                                  "or every tenth image where there is none")
+    data_dir: str | None = option(None, "where TFDS keeps its data sets", free=True)
+    on_bad_image: str = option("error", "what to do with unreadable images of a folder", choices=("error", "skip"))
+    recipe: str = option("auto", "augmentation; auto: by channels and image size",
+                         choices=("auto", "imagenet", "cifar", "grayscale"))
+    image_size: int | None = option(None, "side of the views in pixels; the recipe's by default")
+    crop_area: float | None = option(None, "smallest share of the image that a crop covers; the recipe's by default")
+    blur_p: float | None = option(None, "probability of Gaussian blur; the recipe's by default")
+    flip_p: float | None = option(None, "probability of a horizontal flip; the recipe's by default")
+
+    backbone: str = option("resnet50", "network", "Network", choices=("resnet10", "resnet18", "resnet34", "resnet50"))
+    stem: str = option("auto", "first layers; auto: cifar up to 64 pixels, else imagenet",
+                       choices=("auto", "imagenet", "cifar", "small"))
+    width: float = option(1.0, "multiplies the backbone's channels, 64 at the first stage")
+    d: int = option(2048, "width of projection and prediction (App. B)")
+    projector_layers: int = option(3, "fc layers of the projector (App. D: 2 for CIFAR)")
+    projector_hidden: int | None = option(None, "hidden width of the projector; d by default")
+    predictor_hidden: int | None = option(None, "hidden width of the predictor; d/4 by default")
+    weights: str | None = option(None, "start the backbone from these weights: a work folder or a .keras file")
+
+    stop_gradient: bool = option(True, "stop the gradient at the targets; without it, collapse (Fig. 2)", "Method")
+    predictor: str = option("trained", "the predictor h (Table 1)", choices=("trained", "fixed", "none"))
+    predictor_lr: str = option("decayed", "learning rate of h (Table 1 c)", choices=("decayed", "constant"))
+    bn: str = option("default", "BN in the MLP heads (Table 3)", choices=("none", "hidden", "default", "all"))
+    output_affine: bool = option(True, "scale and shift in the projector's output BN (Sec. 4.4)")
+    similarity: str = option("cosine", "similarity (Sec. 4.5)", choices=("cosine", "cross_entropy"))
+    symmetry: str = option("symmetric", "loss (Sec. 4.6)", choices=("symmetric", "asymmetric", "asymmetric_2x"))
+
+    epochs: float = option(100.0, "passes over the data", "Optimisation")
+    batch_size: int = option(512, "images a step, over all replicas")
+    base_lr: float = option(0.05, "learning rate for 256 images; times batch_size/256")
+    warmup_epochs: float = option(0.0, "epochs of linear warm-up (Table 2: 10 for batch 1024 and more)")
+    momentum: float = option(0.9, "SGD momentum")
+    weight_decay: float = option(1e-4, "coupled L2 on all parameters")
+
+    workdir: str | None = option(None, "folder of this run: weights, logs, checkpoints. Rerunning the same "
+                                 "command continues it", "Run", free=True)
+    seed: int = option(0, "of initial weights, order and augmentation")
+    strategy: str = option("auto", "devices; auto: all GPUs, a TPU, the workers of TF_CONFIG, or one device",
+                           choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"), free=True)
+    precision: str = option("auto", "arithmetic; auto: bfloat16 where the hardware computes in it",
+                            choices=("auto", "float32", "bfloat16"))
+    jit_compile: str = option("auto", "XLA; auto: on TPUs only (on CPUs it was measured to be slower)",
+                              choices=("auto", "true", "false"), free=True)
+    knn_every: int = option(1, "epochs between kNN evaluations; 0: only at the end", free=True)
+    knn_images: int = option(12000, "images that the monitor uses during training; at the end it uses all", free=True)
+    log_every: int = option(20, "steps between records of metrics")
+    save_minutes: float = option(10.0, "minutes between checkpoints, which are also made at every epoch's end", free=True)
+    keep: int = option(2, "checkpoints kept", free=True)
+    fail_on_collapse: bool = option(False, "stop with exit status 3 as soon as the run is called collapsed", free=True)
+    preview: bool = option(False, "only write a picture of images and their views", free=True)
+    dry_run: bool = option(False, "only check the data and print what would run", free=True)
+    # fmt: on
+
+    def validate(self) -> PretrainConfig:
+        """Returns itself, or raises UserError for the first value that cannot be."""
+        _check_choices(self)
+        for name, low, high in RANGES:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UserError(f"--{name}={value}: must be from {low} to {high}.")
+        if not self.epochs > 0:
+            raise UserError(f"--epochs={self.epochs}: must be above 0.")
+        if self.warmup_epochs >= self.epochs:
+            raise UserError(f"--warmup_epochs={self.warmup_epochs}: must be below --epochs={self.epochs}.")
+        for names, holds, reason in NO_EFFECT:
+            for name in names:
+                if holds(self) and getattr(self, name) != default(type(self), name):
+                    raise UserError(
+                        f"--{name}={getattr(self, name)} has no effect with {reason}. Leave it out"
+                        f"{'' if default(type(self), name) is None else _reset(type(self), name)}."
+                    )
+        return self
+
+
+BIG = 2**31 - 1
+RANGES = [
+    ("image_size", 4, 4096), ("crop_area", 0.01, 1.0), ("blur_p", 0, 1), ("flip_p", 0, 1),
+    ("width", 0.01, 16), ("d", 2, 2**16), ("projector_layers", 1, 8),
+    ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
+    ("base_lr", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
+    ("weight_decay", 0, 1), ("seed", 0, BIG), ("knn_every", 0, BIG), ("knn_images", 100, BIG),
+    ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000),
+]  # fmt: skip
+
+NO_EFFECT = [  # (fields, when they change nothing, what to call that)
+    (("predictor_lr", "predictor_hidden"), lambda c: c.predictor == "none", "--predictor=none"),
+    (("predictor_lr",), lambda c: c.predictor == "fixed", "--predictor=fixed"),
+    (
+        ("output_affine",),
+        lambda c: c.bn in ("none", "hidden"),
+        "--bn=none and --bn=hidden, which have no output BN",
+    ),
+    (("projector_hidden",), lambda c: c.projector_layers == 1, "--projector_layers=1"),
+    (("monitor_queries", "knn_every", "knn_images"), lambda c: c.monitor == "none", "--monitor=none"),
+    (("on_bad_image",), lambda c: not c.data.startswith("folder:"), "data that is no folder"),
+    (("jit_compile",), lambda c: c.strategy == "tpu", "--strategy=tpu, which always compiles"),
+]  # fmt: skip
+
+
+def default(cls: type, name: str) -> Any:
+    """The default of a field."""
+    return next(f.default for f in dataclasses.fields(cls) if f.name == name)
+
+
+def _reset(cls: type, name: str) -> str:
+    return f", or pass --{name}={default(cls, name)} where a flagfile sets it"
+
+
+def _check_choices(config: Any) -> None:
+    for field in dataclasses.fields(config):
+        choices, value = field.metadata["choices"], getattr(config, field.name)
+        if choices and value not in choices:
+            raise UserError(f"--{field.name}={value}: no such value.{nearest(str(value), choices)}")
+
+
+def kinds(cls: type) -> dict[str, type]:
+    """Field → str, int, float or bool, without the None."""
+    hints = typing.get_type_hints(cls)
+    return {
+        name: next((a for a in typing.get_args(hint) if a is not type(None)), hint)
+        for name, hint in hints.items()
+    }
+
+
+def to_flags(config: Any) -> str:
+    """The text of a flagfile that makes this configuration again."""
+    lines = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is not None:
+            value = str(value).lower() if isinstance(value, bool) else value
+            lines.append(f"--{field.name}={value}")
+    return "\n".join(lines) + "\n"
+
+
+def differences(a: dict, b: dict, cls: type) -> list[str]:
+    """Names of the fields that bind a run and differ between two configurations."""
+    bound = [f.name for f in dataclasses.fields(cls) if not f.metadata["free"]]
+    return [name for name in bound if a.get(name, default(cls, name)) != b.get(name)]

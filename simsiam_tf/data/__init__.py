@@ -1,0 +1,47 @@
+"""Images in, views out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from simsiam_tf.data import pipeline
+from simsiam_tf.data.sources import Source, from_arrays, open_source
+from simsiam_tf.data.views import RECIPES, Recipe, Views
+
+
+def recipe_for(source: Source) -> str:
+    """The recipe that suits a source: by its channels, and by its size if it has one."""
+    if source.channels == 1:
+        return "grayscale"
+    images = getattr(source, "images", None)
+    return "cifar" if images is not None and images.shape[1] <= 64 else "imagenet"
+
+
+def pretraining(
+    data: str | Source,
+    recipe: str | Recipe | None = None,
+    batch_size: int = 256,
+    views: int = 2,
+    seed: int = 0,
+    **changes,
+) -> tf.data.Dataset:
+    """Batches of views for `model.fit`; every iteration is a new epoch.
+
+    Args:
+        data: a specification as for --data, or a source.
+        recipe: a key of `RECIPES` or a `Recipe`; chosen by the source when None.
+        batch_size: images a step.
+        views: views of each image (4 for `symmetry="asymmetric_2x"`).
+        seed: of order and draws.
+        **changes: fields of the recipe to replace, for example size=96.
+    """
+    source = open_source(data) if isinstance(data, str) else data
+    recipe = recipe or recipe_for(source)
+    recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
+    recipe = dataclasses.replace(recipe, **changes)
+    return pipeline.pretraining(source, Views(recipe, views), batch_size, seed)
+
+
+__all__ = ["RECIPES", "Recipe", "Source", "Views", "from_arrays", "open_source", "pretraining"]

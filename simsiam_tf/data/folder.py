@@ -1,0 +1,129 @@
+"""Folders of images: listing, decoding, and finding the unreadable ones before training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from simsiam_tf.errors import UserError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The images of a folder in a fixed order, by name relative to the root.
+
+    labels: int64 class of each where every image lies in a folder of the first level and there
+    are at least two such folders; else None.
+    """
+
+    root: Path
+    names: list[str]
+    labels: np.ndarray | None
+    class_names: tuple[str, ...]
+
+
+def decode(data: tf.Tensor, channels: int = 3) -> tf.Tensor:
+    """Encoded bytes → uint8 [H, W, channels]; the first frame of an animation."""
+    image = tf.io.decode_image(data, channels=channels, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, channels])
+
+
+def read(path: str, on_bad_image: str = "error", report: Path | None = None) -> Listing:
+    """Lists and checks a folder. Every image is decoded once; `report` remembers the outcome.
+
+    Args:
+        path: the folder; nested folders are followed, hidden ones and links to folders not.
+        on_bad_image: "error" refuses the folder when an image cannot be decoded, "skip" leaves
+            such images out.
+        report: JSON file with the unreadable names and a signature of the folder. While the
+            signature agrees the images are not decoded again.
+
+    Raises:
+        UserError: missing or empty folder, or unreadable images with "error".
+    """
+    root = Path(path).expanduser()
+    if not path or not root.is_dir():
+        raise UserError(f"folder:{path}: no such folder. Pass --data=folder:/path/to/images.")
+    names = _names(root)
+    if not names:
+        raise UserError(f"folder:{path}: holds no image ({', '.join(sorted(SUFFIXES))}), at any depth.")
+    bad = _unreadable(root, names, report)
+    if bad and on_bad_image == "error":
+        where = f" All are named in {report}." if report else ""
+        raise UserError(
+            f"folder:{path}: {len(bad)} of {len(names)} images cannot be decoded, such as "
+            f"{next(iter(bad))}.{where} Mend or remove them, or pass --on_bad_image=skip."
+        )
+    names = [name for name in names if name not in bad]
+    if not names:
+        raise UserError(f"folder:{path}: not one of its images can be decoded.")
+    return Listing(root, names, *_classes(names))
+
+
+def _names(root: Path) -> list[str]:
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        found += [
+            os.path.relpath(os.path.join(folder, f), root)
+            for f in files
+            if os.path.splitext(f)[1].lower() in SUFFIXES and not f.startswith(".")
+        ]
+    return sorted(found)
+
+
+def _classes(names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    tops = [name.split(os.sep)[0] if os.sep in name else "" for name in names]
+    classes = sorted(set(tops))
+    if "" in classes or len(classes) < 2:
+        return None, ()
+    place = {name: i for i, name in enumerate(classes)}
+    return np.array([place[top] for top in tops], np.int64), tuple(classes)
+
+
+def _signature(root: Path, names: list[str]) -> list[list]:
+    stats = [os.stat(root / name) for name in names]
+    return [[n, s.st_size, s.st_mtime_ns] for n, s in zip(names, stats, strict=True)]
+
+
+def _unreadable(root: Path, names: list[str], report: Path | None) -> dict[str, str]:
+    """name → reason, of the images that do not decode."""
+    signature = _signature(root, names)
+    if report and report.exists():
+        known = json.loads(report.read_text())
+        if known.get("signature") == signature:
+            return known["unreadable"]
+
+    def check(name):
+        data = tf.io.read_file(tf.strings.join([str(root) + os.sep, name]))
+        return tf.numpy_function(_reason, [data], tf.string)
+
+    dataset = tf.data.Dataset.from_tensor_slices(names).map(check, tf.data.AUTOTUNE)
+    reasons = tqdm(dataset.as_numpy_iterator(), "checking images", len(names), mininterval=1.0, delay=2.0)
+    bad = {n: r.decode() for n, r in zip(names, reasons, strict=True) if r}
+    if report:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        whole = {"unreadable": bad, "signature": signature}
+        temporary = report.with_suffix(".tmp")
+        temporary.write_text(json.dumps(whole, indent=1))
+        temporary.replace(report)
+    return bad
+
+
+def _reason(data: bytes) -> bytes:
+    """Why these bytes are no image, or nothing."""
+    if not data:
+        return b"empty file"
+    try:
+        image = decode(tf.constant(data))
+    except (tf.errors.InvalidArgumentError, ValueError) as error:
+        return str(error).split("\n")[0][:200].encode()
+    return b"" if 0 not in image.shape else b"no pixels"

@@ -1,0 +1,108 @@
+"""tf.data pipelines: views of steps for training, centred images for evaluation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from simsiam_tf.data import sampling
+from simsiam_tf.data.sources import ArraySource, Source
+from simsiam_tf.data.views import Views
+
+
+def views_of_steps(
+    source: Source,
+    views: Views,
+    batch_size: int,
+    seed: int,
+    first_step: int | tf.Tensor,
+    last_step: int | tf.Tensor,
+    rows: tuple[int, int] | None = None,
+    parts: int = 1,
+) -> tf.data.Dataset:
+    """Batches of steps [first_step, last_step), a function of their numbers alone.
+
+    Args:
+        source: where images come from.
+        views: the augmentation.
+        batch_size: the global batch.
+        seed: of order and draws.
+        first_step, last_step: integers or scalar tensors.
+        rows: the slice [a, b) of each global batch that this process wants; all by default.
+        parts: elements that a step's rows are cut into, one a replica.
+
+    Yields:
+        {"views": `views.count` × float32 [b − a over parts, S, S, C], "index": int64 ids}.
+    """
+    start, stop = rows or (0, batch_size)
+    share = (stop - start) // parts
+
+    def table(n):
+        """Element n → the ids and draws of its rows."""
+        step, part = n // parts, n % parts
+        ids = sampling.example_ids(seed, step, batch_size, source.size)
+        u = sampling.uniforms(seed, step, batch_size, views.draws)
+        at = start + part * share
+        return tf.ensure_shape(ids[at : at + share], [share]), u[at : at + share]
+
+    def finish(crops, ids, u):
+        return {"views": views.finish(crops, u), "index": ids}
+
+    first = tf.cast(first_step, tf.int64) * parts
+    dataset = tf.data.Dataset.range(first, tf.cast(last_step, tf.int64) * parts).map(table)
+    if isinstance(source, ArraySource):
+        crop = lambda ids, u: (views.crop(source.gather(ids), u), ids, u)  # noqa: E731
+        dataset = dataset.map(lambda ids, u: finish(*crop(ids, u)), tf.data.AUTOTUNE)
+    else:
+        one = lambda i, u: (views.crop_one(source.decode(i), u), i, u)  # noqa: E731
+        dataset = dataset.unbatch().map(one, tf.data.AUTOTUNE)
+        dataset = dataset.batch(share, drop_remainder=True).map(finish, tf.data.AUTOTUNE)
+    return _deterministic(dataset).prefetch(2)
+
+
+def pretraining(source: Source, views: Views, batch_size: int, seed: int = 0) -> tf.data.Dataset:
+    """Views for Keras' `fit`: iterating again gives the next epoch, not the same one.
+
+    Its length is the number of whole batches in an epoch.
+    """
+    length = source.size // batch_size
+    if length == 0:
+        raise ValueError(
+            f"A batch of {batch_size} is larger than {source.name}, which has {source.size} "
+            f"images. Try batch_size={source.size} or less."
+        )
+    epochs = itertools.count()
+
+    def epoch(_):
+        number = tf.numpy_function(lambda: next(epochs), [], tf.int64)
+        first = number * length
+        return views_of_steps(source, views, batch_size, seed, first, first + length)
+
+    dataset = tf.data.Dataset.range(1).flat_map(epoch)
+    return dataset.apply(tf.data.experimental.assert_cardinality(length))
+
+
+def centred(source: Source, views: Views, ids, batch_size: int = 256) -> tf.data.Dataset:
+    """Normalised centre views of the given examples, in order: float32 [≤ batch, S, S, C]."""
+    dataset = tf.data.Dataset.from_tensor_slices(tf.cast(ids, tf.int64))
+    if isinstance(source, ArraySource):
+        dataset = dataset.batch(batch_size)
+        dataset = dataset.map(lambda i: views.centre(source.gather(i)), tf.data.AUTOTUNE)
+    else:
+        dataset = dataset.map(lambda i: views.centre(source.decode(i)), tf.data.AUTOTUNE)
+        dataset = dataset.batch(batch_size)
+    return _deterministic(dataset.map(views.normalise)).prefetch(2)
+
+
+def _deterministic(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.with_options(options)
+
+
+def take(dataset: tf.data.Dataset, n: int) -> Iterator:
+    """The first n elements as NumPy, without leaving a pipeline running."""
+    return dataset.take(n).as_numpy_iterator()

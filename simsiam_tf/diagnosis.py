@@ -1,0 +1,93 @@
+"""Names what is wrong with a run, from its loss, its std and its rank (Sec. 4.1, Table 1, Table 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+# Limits on std·√d and on the loss of Eq. 1. Healthy runs have std·√d near 1 (Fig. 2).
+COLLAPSED_STD = 0.1
+LOW_RANK = 1 / 3  # of the run's own peak
+SETTLED = 0.3  # share of a run after which its loss should have moved
+LEARNED = {"cosine": 0.2, "cross_entropy": 0.05}  # fall of the loss that counts as learning
+SPREAD = {"cosine": 0.1, "cross_entropy": 0.5}  # std of the loss between steps that counts as unrest
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """name: one of `ADVICE`; reason: the figures that led to it."""
+
+    name: str
+    reason: str
+
+    @property
+    def healthy(self) -> bool:
+        return self.name == "healthy"
+
+    @property
+    def advice(self) -> str:
+        return ADVICE[self.name]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}. {self.advice}".strip()
+
+
+ADVICE = {
+    "healthy": "",
+    "collapse": "Every image gets the same embedding. Check --stop_gradient=true, a trained predictor "
+    "(--predictor=trained) and BN in the heads (--bn=default); then try a lower --base_lr.",
+    "partial collapse": "The embedding loses dimensions. Try a lower --base_lr, a wider --d, stronger "
+    "augmentation (--crop_area=0.2) or less --weight_decay.",
+    "non-convergence": "The loss does not fall. A fixed predictor does this (--predictor=fixed, Table 1 b); "
+    "otherwise try a higher --base_lr, --warmup_epochs, and BN on the hidden layers (--bn=default).",
+    "oscillation": "Try --bn=default (BN on the predictor's output does this, Table 3 d), a lower "
+    "--base_lr, or --warmup_epochs=10.",
+    "divergence": "The loss is not a number. Try a lower --base_lr, --warmup_epochs=10, or "
+    "--precision=float32; the last checkpoint is untouched.",
+}
+
+
+def diagnose(records: Sequence[dict], total_steps: int, similarity: str = "cosine") -> Diagnosis:
+    """The state of a run from its records, oldest first.
+
+    Args:
+        records: each with "step", "loss", "loss_spread" (std over the record's steps), "std"
+            (std of z/‖z‖ times √d) and "rank" (effective rank).
+        total_steps: length of the run; some calls are too early to make.
+        similarity: a key of `losses.SIMILARITY`.
+
+    Collapse is called on three records in a row below 0.1, since a healthy run may dip once.
+    """
+    if not records:
+        return Diagnosis("healthy", "no record yet")
+    last = records[-1]
+    if not (math.isfinite(last["loss"]) and math.isfinite(last["std"])):
+        return Diagnosis("divergence", f"loss {last['loss']} at step {last['step']}")
+    recent = records[-min(3, len(records)) :]
+    std = max(r["std"] for r in recent)
+    if std < COLLAPSED_STD:
+        return Diagnosis("collapse", f"std·√d {last['std']:.3f}, loss {last['loss']:.3f}")
+    if last["step"] < SETTLED * total_steps or len(records) < 4:
+        return Diagnosis("healthy", _figures(last))
+    tail = records[-max(3, len(records) // 3) :]
+    spread = float(np.median([r["loss_spread"] for r in tail]))
+    if spread > SPREAD[similarity]:
+        return Diagnosis("oscillation", f"the loss varies by {spread:.2f} from step to step")
+    loss = float(np.median([r["loss"] for r in tail]))
+    if records[0]["loss"] - loss < LEARNED[similarity] and loss > -0.5:
+        return Diagnosis(
+            "non-convergence",
+            f"loss {loss:.3f}, {records[0]['loss']:.3f} at the start, with std·√d {last['std']:.2f}",
+        )
+    ranks = [r["rank"] for r in records]
+    rank, peak = float(np.median([r["rank"] for r in tail])), max(ranks)
+    if rank < LOW_RANK * peak:
+        return Diagnosis("partial collapse", f"effective rank {rank:.1f}, {peak:.1f} at its peak")
+    return Diagnosis("healthy", _figures(last))
+
+
+def _figures(last: dict) -> str:
+    return f"loss {last['loss']:.3f}, std·√d {last['std']:.2f}, effective rank {last['rank']:.1f}"

@@ -1,0 +1,20 @@
+"""Errors that are the user's to mend: printed as one line, exit status 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """What is wrong, where, and what to type instead, in one line."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ " Did you mean X?" for the nearest known word, or all of them when none is near."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean {close[0]}?"
+    shown = ", ".join(known[:12])
+    return f" Choose from {shown}{', …' if len(known) > 12 else ''}."

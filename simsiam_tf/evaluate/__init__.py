@@ -1,0 +1,31 @@
+"""What a frozen backbone is worth."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from simsiam_tf import data
+from simsiam_tf.evaluate.features import extract
+from simsiam_tf.evaluate.knn import knn_accuracy
+from simsiam_tf.evaluate.monitor import Monitor, open_monitor
+
+
+def knn(backbone: keras.Model, data_spec: str, recipe: str | None = None, **changes) -> dict:
+    """kNN accuracy of a backbone: {"knn20": …, "knn200": …} in [0, 1].
+
+    Args:
+        backbone: images → features.
+        data_spec: a labelled set as for --data; its training split votes on its test split.
+        recipe: as in `data.pretraining`.
+        **changes: fields of the recipe to replace, such as size=96.
+    """
+    source = data.open_source(data_spec)
+    chosen = data.RECIPES[recipe or data.recipe_for(source)]
+    views = data.Views(dataclasses.replace(chosen, **changes))
+    monitor = open_monitor(data_spec, "auto", views, source, data_spec)
+    return monitor.of_backbone(backbone)
+
+
+__all__ = ["Monitor", "extract", "knn", "knn_accuracy", "open_monitor"]

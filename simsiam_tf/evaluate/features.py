@@ -1,0 +1,44 @@
+"""Frozen features of a whole source."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf.data import Source, Views, pipeline
+
+
+def extract(
+    backbone: keras.Model,
+    source: Source,
+    views: Views,
+    ids: np.ndarray | None = None,
+    batch_size: int = 256,
+) -> np.ndarray:
+    """Backbone features of the centre views, BN in inference mode: float32 [N, F].
+
+    ids: the examples wanted, in that order; all of the source when None.
+    """
+    ids = np.arange(source.size) if ids is None else np.asarray(ids)
+    forward = _forward(backbone)
+    blocks = [forward(x).numpy() for x in pipeline.centred(source, views, ids, batch_size)]
+    return np.concatenate(blocks).astype(np.float32)
+
+
+def _forward(backbone: keras.Model):
+    """One compiled function a model, so that repeated evaluations do not trace again."""
+    if not hasattr(backbone, "_features"):
+        function = tf.function(
+            lambda x: tf.cast(backbone(x, training=False), tf.float32), reduce_retracing=True
+        )
+        object.__setattr__(backbone, "_features", function)
+    return backbone._features
+
+
+def pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
+    """The centre views themselves in [0, 1], flattened: the baseline a backbone must beat."""
+    ids = np.arange(source.size) if ids is None else np.asarray(ids)
+    blocks = [views.denormalise(x).numpy() for x in pipeline.centred(source, views, ids)]
+    images = np.concatenate(blocks)
+    return images.reshape(len(images), -1).astype(np.float32) / 255.0

@@ -1,0 +1,125 @@
+"""The labelled images that a run is judged by, and the kNN accuracy on them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from simsiam_tf.data import Source, Views, open_source
+from simsiam_tf.data.sources import query_split
+from simsiam_tf.errors import UserError
+from simsiam_tf.evaluate import features
+from simsiam_tf.evaluate.knn import knn_accuracy
+
+KS = (20, 200)
+LARGEST_PIXELS = 64 * 64 * 3  # values an image above which raw pixels are no baseline worth its time
+HELD_OUT = 10  # every tenth image asks where a set has no split of its own for it
+
+
+@dataclasses.dataclass(frozen=True)
+class Monitor:
+    """A bank of labelled images that vote, and the queries that they classify (Sec. 4.1)."""
+
+    bank: Source
+    bank_ids: np.ndarray
+    queries: Source
+    query_ids: np.ndarray
+    views: Views
+
+    def accuracy(
+        self, encode: Callable[[Source, np.ndarray], np.ndarray], images: int | None = None
+    ) -> dict[str, float]:
+        """{"knn20": …, "knn200": …} in [0, 1].
+
+        Args:
+            encode: (source, ids) → features [N, F].
+            images: about how many images to use, five sixths of them in the bank; all when None.
+        """
+        bank_ids, query_ids = self.bank_ids, self.query_ids
+        if images is not None:
+            bank_ids, query_ids = _thin(bank_ids, images * 5 // 6), _thin(query_ids, images // 6)
+        found = knn_accuracy(
+            encode(self.bank, bank_ids), self.bank.labels[bank_ids],
+            encode(self.queries, query_ids), self.queries.labels[query_ids], KS,
+        )  # fmt: skip
+        return {f"knn{k}": value for k, value in found.items()}
+
+    def of_backbone(self, backbone: keras.Model, images: int | None = None) -> dict[str, float]:
+        """The accuracy of a backbone's features."""
+        return self.accuracy(lambda s, ids: features.extract(backbone, s, self.views, ids), images)
+
+    def of_pixels(self) -> dict[str, float] | None:
+        """The accuracy of raw pixels; None where the images are too large for it."""
+        if self.views.recipe.size**2 * self.bank.channels > LARGEST_PIXELS:
+            return None
+        return self.accuracy(lambda s, ids: features.pixels(s, self.views, ids))
+
+    @property
+    def size(self) -> int:
+        return len(self.bank_ids) + len(self.query_ids)
+
+
+def open_monitor(
+    spec: str, queries: str, views: Views, source: Source, data_spec: str, data_dir: str | None = None
+) -> Monitor | None:
+    """The monitor that `--monitor` and `--monitor_queries` name; None for "none".
+
+    Args:
+        spec: a labelled set, "none", or "auto" for the pre-training set where it has labels.
+        queries: a labelled set, or "auto".
+        views: how images are made ready.
+        source, data_spec: the pre-training set and its specification.
+        data_dir: as for TFDS.
+
+    Raises:
+        UserError: a set without labels, or of other channels than the pre-training set.
+    """
+    if spec == "none" or (spec == "auto" and source.labels is None):
+        return None
+    own = spec in ("auto", data_spec)
+    bank = source if own else open_source(spec, "train", data_dir)
+    spec = data_spec if own else spec
+    if queries == "auto":
+        asked = _test_split(spec, data_dir)
+    else:
+        asked = open_source(queries, "test", data_dir)
+    ids = np.arange(bank.size)
+    if asked is None:
+        asking = ids % HELD_OUT == 0
+        monitor = Monitor(bank, ids[~asking], bank, ids[asking], views)
+    else:
+        monitor = Monitor(bank, ids, asked, np.arange(asked.size), views)
+    for name, part in (("monitor", monitor.bank), ("monitor_queries", monitor.queries)):
+        if part.labels is None:
+            raise UserError(
+                f"--{name}={part.name}: has no labels. Give a set with labels, a folder with one "
+                "sub-folder a class, or --monitor=none."
+            )
+        if part.channels != source.channels:
+            raise UserError(
+                f"--{name}={part.name}: has {part.channels} channels, the images to learn from "
+                f"have {source.channels}. Give a set of the same kind, or --monitor=none."
+            )
+    return monitor
+
+
+def _test_split(spec: str, data_dir: str | None) -> Source | None:
+    if query_split(spec) is None:
+        return None
+    whole = ":".join(spec.split(":")[:2]) if spec.startswith("tfds:") else spec.split(":")[0]
+    for split in ("test", "validation"):
+        try:
+            source = open_source(whole, split, data_dir)
+        except UserError:
+            continue
+        if source.labels is not None and source.labels.min() >= 0:  # −1: labels withheld
+            return source
+    return None
+
+
+def _thin(ids: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` ids, evenly spaced."""
+    return ids[:: -(-len(ids) // max(most, 1))]

@@ -1,0 +1,79 @@
+"""Looking before training: --preview and --dry_run."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf import config as configs
+from simsiam_tf import preview
+from simsiam_tf.assembly import Assembly, assemble, open_data
+from simsiam_tf.config import PretrainConfig
+
+_KEPT_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
+
+
+def with_workdir(config: PretrainConfig) -> PretrainConfig:
+    """The configuration with a work folder: runs/DATA-BACKBONE where none is given."""
+    if config.workdir:
+        return config
+    name = re.sub(r"[^\w.]+", "-", f"{config.data}-{config.backbone}").strip("-")
+    return dataclasses.replace(config, workdir=f"runs/{name}")
+
+
+def write_preview(config: PretrainConfig) -> int:
+    """Writes preview.png into the work folder, or the current one where none is given."""
+    source, views = open_data(config)
+    folder = Path(config.workdir or ".").expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "preview.png"
+    preview.write(path, preview.grid(source, views, config.seed))
+    print(f"{path}: a row an image of {source.name}; first the image, then its {views.count} views")
+    return 0
+
+
+def dry_run(config: PretrainConfig) -> int:
+    """Prints the resolved configuration, steps, parameters and memory; trains nothing."""
+    parts = assemble(config)
+    print(configs.to_flags(config))
+    for name, value in facts(config, parts).items():
+        print(f"{name:22} {value}")
+    return 0
+
+
+def facts(config: PretrainConfig, parts: Assembly) -> dict[str, str]:
+    """What a run would be, in words."""
+    model = parts.model
+    heads = model.count_params() - model.backbone.count_params()
+    held, activations = memory(config, parts)
+    monitor = parts.monitor
+    return {
+        "images": f"{parts.source.size} of {parts.source.name}, {parts.source.channels} channels",
+        "views": f"{parts.views.count} of {parts.views.recipe.size} pixels",
+        "monitor": f"{monitor.size} labelled images" if monitor else "none (no labels)",
+        "stem": parts.facts["stem"],
+        "precision": parts.precision,
+        "replicas": str(parts.strategy.num_replicas_in_sync),
+        "steps": f"{parts.total_steps}, {parts.source.size / config.batch_size:.1f} an epoch",
+        "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to 0 on a cosine",
+        "parameters": f"{model.backbone.count_params():,} backbone, {heads:,} heads",
+        "memory, estimated": f"{(held + activations) / 2**30:.2f} GiB a replica, "
+        f"{activations / 2**30:.2f} of it activations; TensorFlow itself about 0.6",
+    }
+
+
+def memory(config: PretrainConfig, parts: Assembly) -> tuple[int, int]:
+    """Bytes a replica of (weights, gradients and momentum; activations kept for the gradient)."""
+    held = 3 * 4 * parts.model.count_params()
+    size, rows = parts.views.recipe.size, config.batch_size // parts.strategy.num_replicas_in_sync
+    shape = [1, size, size, parts.source.channels]
+    forward = tf.function(lambda x: parts.model.backbone(x, training=True))
+    graph = forward.get_concrete_function(tf.TensorSpec(shape)).graph
+    kept = [op.outputs[0] for op in graph.get_operations() if op.type in _KEPT_FOR_GRADIENT]
+    count = sum(int(np.prod(t.shape)) for t in kept if t.shape.is_fully_defined())
+    width = 2 if parts.precision == "bfloat16" else 4
+    return held, count * width * rows * parts.views.count

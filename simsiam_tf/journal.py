@@ -1,0 +1,134 @@
+"""What a run says: progress, metrics.jsonl, TensorBoard and the log, of the same figures."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from simsiam_tf import metrics
+from simsiam_tf.assembly import Assembly
+from simsiam_tf.config import PretrainConfig
+from simsiam_tf.diagnosis import Diagnosis, diagnose
+from simsiam_tf.workdir import Workdir
+
+log = logging.getLogger("simsiam_tf")
+
+
+class Journal:
+    """Collects the figures of steps into records, one every `log_every` steps.
+
+    Args:
+        workdir: where records go.
+        step: the step that the run starts or continues at; later records are dropped.
+        interval: [loss, std] of each step since the last record, from a checkpoint.
+        parts, config: of the run.
+    """
+
+    def __init__(
+        self, workdir: Workdir, step: int, interval: list, parts: Assembly, config: PretrainConfig
+    ) -> None:
+        self.workdir, self.parts, self.config = workdir, parts, config
+        self.interval: list[list[float]] = list(interval)
+        kept = workdir.rewind(step)
+        self.records = [r for r in kept if "loss" in r]
+        self.knn: dict[str, float] = next((r for r in reversed(kept) if "knn20" in r), {})
+        self.diagnosis = self._diagnose()
+        self._seconds = self._waited = self._timed = 0.0
+        self._writer = tf.summary.create_file_writer(str(workdir.path / "tb"))
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=parts.total_steps, initial=step, unit="step", dynamic_ncols=terminal,
+            ncols=None if terminal else 110, mininterval=0.5 if terminal else 10.0, maxinterval=20.0,
+        )  # fmt: skip
+
+    def steps(self, step: int, losses, stds, waits, seconds: float) -> None:
+        """Takes in the steps of one call of the loop."""
+        self.interval += [[float(a), float(b)] for a, b in zip(losses, stds, strict=True)]
+        self._seconds += seconds
+        self._waited += float(np.sum(waits))
+        self._timed += len(losses)
+        shown = {"loss": f"{losses[-1]:.3f}", "std·√d": f"{stds[-1]:.2f}"}
+        if "knn20" in self.knn:
+            shown["kNN"] = f"{100 * self.knn['knn20']:.1f}%"
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(len(losses))
+
+    def latest(self) -> dict[str, float]:
+        """Loss and std of the last step, as Keras' logs."""
+        loss, std = self.interval[-1] if self.interval else self._last()
+        return {"loss": loss, "std": std}
+
+    def _last(self) -> list[float]:
+        return [self.records[-1][k] for k in ("loss", "std")] if self.records else [0.0, 0.0]
+
+    def record(self, step: int, z: np.ndarray) -> Diagnosis:
+        """Writes the record that ends at `step`. z: embeddings of its last batch [B, d]."""
+        losses, stds = np.array(self.interval).T
+        lr = {k: float(v) for k, v in self._rates(step - 1).items()}
+        finite = bool(np.isfinite(z).all())
+        values = {
+            "loss": float(losses.mean()), "loss_spread": float(losses.std()),
+            "std": float(stds.mean()), "rank": metrics.effective_rank(z) if finite else 1.0, **lr,
+        }  # fmt: skip
+        perf = {
+            "images_per_second": self._timed * self.config.batch_size / max(self._seconds, 1e-9),
+            "data_wait": self._waited / max(self._seconds, 1e-9),
+        }
+        self.interval = []
+        self._seconds = self._waited = self._timed = 0.0
+        self.records.append({"step": step, **values})
+        self.workdir.record(step, values)
+        self._scalars(step, {f"train/{k}": v for k, v in values.items()})
+        self._scalars(step, {f"perf/{k}": v for k, v in perf.items()})
+        found = self._diagnose()
+        if found.name != self.diagnosis.name:
+            self.say(f"step {step}: {found}")
+        self.diagnosis = found
+        log.info("step %d %s %s", step, _text(values), _text(perf))
+        return found
+
+    def _rates(self, step: int) -> dict:
+        optimizer = self.parts.model.optimizer
+        lr = optimizer._learning_rate(step)
+        h = optimizer.overrides.get("predictor")
+        return {"lr": lr, "lr_predictor": lr if h is None else h(step)}
+
+    def _diagnose(self) -> Diagnosis:
+        return diagnose(self.records, self.parts.total_steps, self.config.similarity)
+
+    def evaluation(self, step: int, epoch: int | None, values: dict[str, float]) -> None:
+        """Writes a kNN accuracy: of an epoch's end, or the final one when epoch is None."""
+        self.knn = values
+        kind = {"images": "all"} if epoch is None else {"epoch": epoch}
+        self.workdir.record(step, {**kind, **values})
+        prefix = "eval/" if epoch is not None else "eval/final_"
+        self._scalars(step, {f"{prefix}{k}": v for k, v in values.items()})
+        self.say(f"step {step}, {'end' if epoch is None else f'epoch {epoch}'}: {_text(values)}")
+
+    def picture(self, grid: np.ndarray) -> None:
+        """Shows the grid of augmented pairs in TensorBoard."""
+        with self._writer.as_default():
+            tf.summary.image("views", grid[None], step=0)
+
+    def say(self, text: str) -> None:
+        """A line above the progress bar, and in train.log."""
+        log.info(text)
+        self._bar.write(text, file=sys.stderr)
+
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        with self._writer.as_default():
+            for name, value in values.items():
+                tf.summary.scalar(name, value, step=step)
+
+    def close(self) -> None:
+        """Ends the progress bar and the TensorBoard file."""
+        self._bar.close()
+        self._writer.close()
+
+
+def _text(values: dict[str, float]) -> str:
+    return "  ".join(f"{k} {v:.4g}" for k, v in values.items())

@@ -1,0 +1,72 @@
+"""What every method shares: one update, served to Keras' `fit` and to `train.run` alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from simsiam_tf import metrics
+
+
+class SiameseModel(keras.Model):
+    """A backbone and its heads, trained on views; `model(images)` gives backbone features.
+
+    A method subclasses this and writes `objective`. It owns the tape, the mean over replicas,
+    the update and the metrics. `fit` accepts a `tf.data.Dataset` of tuples of views or of
+    {"views": (x1, x2, …), "index": …}; each view is [B, H, W, C].
+    """
+
+    def __init__(self, backbone: keras.Model, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.backbone = backbone
+        self._loss_mean = keras.metrics.Mean(name="loss")
+        self._std_mean = keras.metrics.Mean(name="std")
+
+    def objective(self, batch: dict[str, Any]) -> dict[str, tf.Tensor]:
+        """{"views", "index"} → {"loss": scalar, "z": [B, d]}, of this replica's rows."""
+        raise NotImplementedError(f"{type(self).__name__} must define objective(batch).")
+
+    def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
+        """Moving averages and queues; nothing by default."""
+        del outputs
+
+    def learned_variables(self) -> list[keras.Variable]:
+        """The variables that the optimizer updates."""
+        return self.trainable_variables
+
+    def step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One update from one batch of this replica.
+
+        Returns:
+            "loss" and "std" (`metrics.collapse_std`), scalars of this replica's rows, and
+            "z", the [B, d] embeddings of the first view in float32.
+        """
+        batch = data if isinstance(data, dict) else {"views": data}
+        with tf.GradientTape() as tape:
+            outputs = self.objective(batch)
+            # Keras optimizers sum over replicas, so each contributes its share of the mean.
+            share = outputs["loss"] / tf.distribute.get_strategy().num_replicas_in_sync
+        variables = self.learned_variables()
+        self.optimizer.apply(tape.gradient(share, variables), variables)
+        self.after_step(outputs)
+        std = metrics.collapse_std(outputs["z"])
+        return {"loss": outputs["loss"], "std": std, "z": outputs["z"]}
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        outputs = self.step(data)
+        self._loss_mean.update_state(outputs["loss"])
+        self._std_mean.update_state(outputs["std"])
+        return {m.name: m.result() for m in self.metrics}
+
+    def compile(self, optimizer="rmsprop", jit_compile=False, **kwargs) -> None:
+        """As Keras' own, but without XLA unless asked: on CPUs it halves the speed."""
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [self._loss_mean, self._std_mean]
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return self.backbone(images, training=training)

@@ -1,0 +1,36 @@
+"""What tells a healthy embedding from a collapsed one (Sec. 4.1, Fig. 2)."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+
+def collapse_std(z: tf.Tensor) -> tf.Tensor:
+    """Mean over channels of the std of z/‖z‖ over the batch, times √d (Fig. 2, middle).
+
+    z: [B, d]. 0 when every image has the same embedding; about 1 when the embeddings spread
+    like an isotropic Gaussian (the paper's 1/√d, here scaled so that it reads alike at any d).
+    """
+    z = tf.math.l2_normalize(tf.cast(z, tf.float32), axis=-1)
+    std = tf.math.reduce_std(z, axis=0)
+    return tf.reduce_mean(std) * tf.sqrt(tf.cast(tf.shape(z)[-1], tf.float32))
+
+
+def effective_rank(z: np.ndarray) -> float:
+    """Exponential of the entropy of the covariance's normalised eigenvalues.
+
+    Roy & Vetterli 2007, applied to the covariance of z/‖z‖. z: [B, d]. The answer lies in
+    [1, min(B − 1, d)]; 1 when the embeddings lie on a line or on a point.
+    """
+    z = np.asarray(z, np.float64)
+    z = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+    z = z - z.mean(axis=0)
+    # The Gram matrix and the covariance share their non-zero eigenvalues; take the smaller.
+    gram = z @ z.T if z.shape[0] <= z.shape[1] else z.T @ z
+    eigenvalues = np.clip(np.linalg.eigvalsh(gram), 0.0, None)
+    total = eigenvalues.sum()
+    if not np.isfinite(total) or total < 1e-12 * len(z):
+        return 1.0
+    share = eigenvalues[eigenvalues > total * 1e-12] / total
+    return float(np.exp(-(share * np.log(share)).sum()))

@@ -1,0 +1,99 @@
+"""The two MLPs: projector (part of f) and predictor h. Table 1 and Table 3 as dictionaries."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from simsiam_tf.nets.norm import BatchNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where the MLP heads have BN (Sec. 4.4); the backbone always keeps its own."""
+
+    proj_hidden: bool
+    proj_output: bool
+    pred_hidden: bool
+    pred_output: bool
+
+
+BN_PLACEMENT = {  # Table 3         projector          predictor
+    #                         hidden   output     hidden  output
+    "none": Placement(False, False, False, False),  # (a) 34.6
+    "hidden": Placement(True, False, True, False),  # (b) 67.4
+    "default": Placement(True, True, True, False),  # (c) 68.1
+    "all": Placement(True, True, True, True),  # (d) unstable
+}
+
+PREDICTOR = {  # Table 1: is there an h, and is it trained?
+    "trained": (True, True),  # 67.7, or 68.1 with a constant learning rate (c)
+    "fixed": (True, False),  # (b) 1.5
+    "none": (False, False),  # (a) 0.1
+}
+
+# The paper's fc init: weights and biases from U(−√k, √k), k = 1/fan_in.
+# NOTE: "lecun_uniform" is √3 wider.
+_KERNEL = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+def _fc(units: int, fan_in: int, bias: bool, name: str) -> keras.layers.Dense:
+    bound = fan_in**-0.5
+    return keras.layers.Dense(
+        units,
+        use_bias=bias,
+        kernel_initializer=_KERNEL.clone(),
+        bias_initializer=keras.initializers.RandomUniform(-bound, bound),
+        name=name,
+    )
+
+
+def _mlp(name: str, widths: list[int], bn: list[bool], output_affine: bool) -> keras.Sequential:
+    """fc → [BN] → ReLU, …, the last without ReLU. An fc followed by BN has no bias."""
+    layers: list[keras.layers.Layer] = [keras.Input((widths[0],))]
+    last = len(widths) - 2
+    for i, (fan_in, units, has_bn) in enumerate(zip(widths, widths[1:], bn, strict=False)):
+        layers.append(_fc(units, fan_in, bias=not has_bn, name=f"fc{i + 1}"))
+        if has_bn:
+            layers.append(BatchNorm(affine=output_affine or i < last, name=f"bn{i + 1}"))
+        if i < last:
+            layers.append(keras.layers.ReLU(name=f"relu{i + 1}"))
+    return keras.Sequential(layers, name=name)
+
+
+def projector(
+    features: int,
+    d: int = 2048,
+    hidden: int | None = None,
+    layers: int = 3,
+    bn: str = "default",
+    output_affine: bool = True,
+) -> keras.Sequential:
+    """Projection MLP, [B, features] → z [B, d] (Sec. 3: three fc, hidden = d = 2048).
+
+    Args:
+        features: width of the backbone's output.
+        d: width of the output (App. B).
+        hidden: width of the hidden layers; d when None.
+        layers: fc layers, ≥ 1 (App. D uses two for CIFAR).
+        bn: a row of `BN_PLACEMENT`.
+        output_affine: False for the output BN without γ and β (Sec. 4.4, 68.2).
+    """
+    placement = BN_PLACEMENT[bn]
+    widths = [features, *[hidden or d] * (layers - 1), d]
+    has_bn = [placement.proj_hidden] * (layers - 1) + [placement.proj_output]
+    return _mlp("projector", widths, has_bn, output_affine)
+
+
+def predictor(d: int = 2048, hidden: int | None = None, bn: str = "default") -> keras.Sequential:
+    """Prediction MLP h, z [B, d] → p [B, d]: a bottleneck of d/4 (Sec. 3).
+
+    Args:
+        d: width of input and output.
+        hidden: width of the bottleneck; d // 4 when None.
+        bn: a row of `BN_PLACEMENT`.
+    """
+    placement = BN_PLACEMENT[bn]
+    widths = [d, hidden or d // 4, d]
+    return _mlp("predictor", widths, [placement.pred_hidden, placement.pred_output], True)

@@ -1,0 +1,94 @@
+"""Batch normalisation that computes what PyTorch's (Sync)BatchNorm computes."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("simsiam_tf")
+class BatchNorm(keras.layers.Layer):
+    """BN with momentum 0.9 and ε 1e-5; statistics over the global batch of one view (Sec. 3).
+
+    Differs from `keras.layers.BatchNormalization` where the paper's code does: the moving
+    variance is the unbiased one; on one replica the fused kernel is used; on several the
+    statistics are always those of all replicas. Freezing (`trainable = False`) does not
+    switch to inference mode by itself; `training` alone decides.
+
+    Args:
+        momentum: share of the old moving statistic kept at each step.
+        epsilon: added to the variance.
+        affine: whether the output is scaled by γ and shifted by β.
+        zero_gamma: start γ at 0 (the last BN of a residual block).
+
+    Call: [B, d] or [B, H, W, C] → the same shape and dtype.
+    """
+
+    def __init__(
+        self,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        affine: bool = True,
+        zero_gamma: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.momentum, self.epsilon = momentum, epsilon
+        self.affine, self.zero_gamma = affine, zero_gamma
+
+    def build(self, input_shape) -> None:
+        shape = (input_shape[-1],)
+        kept = {"shape": shape, "trainable": False, "autocast": False, "aggregation": "mean"}
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **kept)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **kept)
+        if self.affine:
+            start = "zeros" if self.zero_gamma else "ones"
+            self.gamma = self.add_weight(name="gamma", shape=shape, initializer=start, autocast=False)
+            self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros", autocast=False)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        channels = x.shape[-1]
+        gamma = tf.convert_to_tensor(self.gamma) if self.affine else tf.ones([channels])
+        beta = tf.convert_to_tensor(self.beta) if self.affine else tf.zeros([channels])
+        context = tf.distribute.get_replica_context()
+        if training and context is not None and context.num_replicas_in_sync > 1:
+            return self._synchronised(x, gamma, beta, context)
+        x4 = tf.reshape(x, [-1, 1, 1, channels]) if len(x.shape) == 2 else x
+        mean = [] if training else tf.convert_to_tensor(self.moving_mean)
+        variance = [] if training else tf.convert_to_tensor(self.moving_variance)
+        # The raw op, since tf.nn's wrapper silently raises ε to 1.001e-5.
+        y = tf.raw_ops.FusedBatchNormV3(
+            x=x4, scale=gamma, offset=beta, mean=mean, variance=variance,
+            epsilon=self.epsilon, is_training=training,
+        )  # fmt: skip
+        if training:
+            self._remember(y.batch_mean, y.batch_variance)  # the op's variance is unbiased
+        return tf.reshape(y.y, tf.shape(x)) if len(x.shape) == 2 else y.y
+
+    def _synchronised(self, x, gamma, beta, context) -> tf.Tensor:
+        """Two passes over all replicas: mean first, then the variance around it."""
+        n = context.num_replicas_in_sync
+        axes = list(range(len(x.shape) - 1))
+        dtype, x = x.dtype, tf.cast(x, tf.float32)
+        count = tf.cast(tf.size(x) // x.shape[-1] * n, tf.float32)
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_mean(x, axes))
+        mean = total / n
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_mean(tf.square(x - mean), axes))
+        variance = total / n
+        self._remember(mean, variance * count / tf.maximum(count - 1.0, 1.0))
+        y = (x - mean) * (tf.math.rsqrt(variance + self.epsilon) * gamma) + beta
+        return tf.cast(y, dtype)
+
+    def _remember(self, mean, variance) -> None:
+        keep = self.momentum
+        self.moving_mean.assign(keep * self.moving_mean + (1.0 - keep) * mean)
+        self.moving_variance.assign(keep * self.moving_variance + (1.0 - keep) * variance)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "affine": self.affine,
+            "zero_gamma": self.zero_gamma,
+        }

@@ -1,0 +1,133 @@
+"""ResNets as PyTorch defines them (v1.5), with ImageNet, CIFAR and small stems."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from simsiam_tf.nets.norm import BatchNorm
+
+STEMS = ("imagenet", "cifar", "small")
+BACKBONES = {  # name: (block, blocks in each of the four stages)
+    "resnet10": ("basic", (1, 1, 1, 1)),
+    "resnet18": ("basic", (2, 2, 2, 2)),
+    "resnet34": ("basic", (3, 4, 6, 3)),
+    "resnet50": ("bottleneck", (3, 4, 6, 3)),
+}
+
+
+@keras.saving.register_keras_serializable("simsiam_tf")
+class Conv(keras.layers.Conv2D):
+    """Bias-free convolution with PyTorch's padding: kernel // 2 on every side."""
+
+    def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs) -> None:
+        kwargs = {
+            "use_bias": False,
+            "kernel_initializer": keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+            **kwargs,
+        }
+        self.pad = _size(kernel_size) // 2 if _size(strides) > 1 else 0
+        # "same" pads as PyTorch does at stride 1 only. At stride 2 the padding is its own op:
+        # the gradient of a convolution with explicit padding is 30× slower in bfloat16.
+        kwargs["padding"] = "same" if self.pad == 0 and _size(strides) == 1 else "valid"
+        super().__init__(filters, kernel_size, strides, **kwargs)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        if self.pad:
+            x = tf.pad(x, [[0, 0], [self.pad] * 2, [self.pad] * 2, [0, 0]])
+        return super().call(x)
+
+    def compute_output_shape(self, input_shape):
+        b, h, w, _ = input_shape
+        stride = _size(self.strides)
+        shrink = [None if n is None else (n - 1) // stride + 1 for n in (h, w)]
+        return (b, *shrink, self.filters)
+
+
+def _size(value) -> int:
+    return value if isinstance(value, int) else value[0]
+
+
+def _basic(x, width: int, stride: int, name: str):
+    """3×3, 3×3, expansion 1."""
+    y = Conv(width, 3, stride, name=f"{name}_conv1")(x)
+    y = BatchNorm(name=f"{name}_bn1")(y)
+    y = keras.layers.ReLU(name=f"{name}_relu1")(y)
+    y = Conv(width, 3, name=f"{name}_conv2")(y)
+    y = BatchNorm(zero_gamma=True, name=f"{name}_bn2")(y)
+    return _shortcut(x, y, width, stride, name)
+
+
+def _bottleneck(x, width: int, stride: int, name: str):
+    """1×1, 3×3 (which has the stride: v1.5), 1×1, expansion 4."""
+    y = Conv(width, 1, name=f"{name}_conv1")(x)
+    y = BatchNorm(name=f"{name}_bn1")(y)
+    y = keras.layers.ReLU(name=f"{name}_relu1")(y)
+    y = Conv(width, 3, stride, name=f"{name}_conv2")(y)
+    y = BatchNorm(name=f"{name}_bn2")(y)
+    y = keras.layers.ReLU(name=f"{name}_relu2")(y)
+    y = Conv(4 * width, 1, name=f"{name}_conv3")(y)
+    y = BatchNorm(zero_gamma=True, name=f"{name}_bn3")(y)
+    return _shortcut(x, y, 4 * width, stride, name)
+
+
+def _shortcut(x, y, width: int, stride: int, name: str):
+    if stride != 1 or x.shape[-1] != width:
+        x = Conv(width, 1, stride, name=f"{name}_downsample")(x)
+        x = BatchNorm(name=f"{name}_downsample_bn")(x)
+    y = keras.layers.Add(name=f"{name}_add")([x, y])
+    return keras.layers.ReLU(name=f"{name}_relu")(y)
+
+
+_BLOCKS = {"basic": _basic, "bottleneck": _bottleneck}
+
+
+def _stem(x, stem: str, width: int):
+    kernel, stride = {"imagenet": (7, 2), "cifar": (3, 1), "small": (3, 2)}[stem]
+    x = Conv(width, kernel, stride, name="stem_conv")(x)
+    x = BatchNorm(name="stem_bn")(x)
+    x = keras.layers.ReLU(name="stem_relu")(x)
+    if stem == "imagenet":
+        # After a ReLU, padding by 0 is padding by −∞.
+        x = keras.layers.ZeroPadding2D(1, name="stem_pad")(x)
+        x = keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+    return x
+
+
+def resnet(name: str, stem: str = "imagenet", width: float = 1.0, channels: int = 3) -> keras.Model:
+    """A backbone: images [B, H, W, channels], normalised → pooled features [B, F].
+
+    Args:
+        name: a key of `BACKBONES`. F = 512 · width (basic blocks) or 2048 · width.
+        stem: "imagenet" (7×7 stride 2, max-pool), "cifar" (3×3 stride 1, no pool; App. D),
+            or "small" (3×3 stride 2, no pool: small images on a CPU).
+        width: multiplies all channel counts, 64 at the first stage.
+        channels: 3, or 1 for grayscale sets.
+
+    Raises:
+        ValueError: for an unknown name or stem, or a width that leaves no channels.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"No backbone is called {name!r}. Choose from {', '.join(BACKBONES)}.")
+    if stem not in STEMS:
+        raise ValueError(f"No stem is called {stem!r}. Choose from {', '.join(STEMS)}.")
+    base = round(64 * width)
+    if base < 1:
+        raise ValueError(f"width={width} leaves no channels. Try a width of 0.125 or more.")
+    kind, blocks = BACKBONES[name]
+    images = keras.Input((None, None, channels), name="images")
+    x = _stem(images, stem, base)
+    for stage, count in enumerate(blocks):
+        for i in range(count):
+            stride = 2 if stage > 0 and i == 0 else 1
+            x = _BLOCKS[kind](x, base * 2**stage, stride, f"stage{stage + 1}_block{i + 1}")
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(images, x, name="backbone")
+
+
+resnet10 = functools.partial(resnet, "resnet10")
+resnet18 = functools.partial(resnet, "resnet18")
+resnet34 = functools.partial(resnet, "resnet34")
+resnet50 = functools.partial(resnet, "resnet50")

@@ -1,0 +1,89 @@
+"""SGD as the paper's experiments use it: PyTorch's formula, not Keras' own.
+
+Keras' `SGD(weight_decay=…)` is decoupled (w −= lr·wd·w) and keeps the learning rate inside
+the velocity. The paper's runs do neither, which matters as soon as the rate decays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+from simsiam_tf.schedules import Constant, Schedule
+
+
+@keras.saving.register_keras_serializable("simsiam_tf")
+class SGD(keras.optimizers.Optimizer):
+    """Momentum SGD with coupled L2 and a learning rate that may differ per variable.
+
+    g ← ∇w + weight_decay · w;  m ← momentum · m + g;  w ← w − lr · m
+
+    The decay reaches every variable, BN scales and biases included (Sec. 3).
+
+    Args:
+        learning_rate: a number or a schedule of the step.
+        momentum: in [0, 1).
+        weight_decay: coefficient of the L2 term, ≥ 0.
+        overrides: substring of a variable's path → its own rate or schedule, for example
+            {"predictor": 0.1} for a predictor whose rate is not decayed (Table 1 c).
+
+    Raises:
+        ValueError: at build, when an override matches no variable.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        overrides: Mapping[str, float | Schedule] | None = None,
+        name: str = "sgd",
+        **kwargs,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.momentum = momentum
+        self.l2 = weight_decay
+        self.overrides = {
+            key: rate if isinstance(rate, Schedule) else Constant(float(rate))
+            for key, rate in (overrides or {}).items()
+        }
+
+    def build(self, variables) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums = self.add_optimizer_variables(variables, "momentum")
+        # A path takes the first override that it contains.
+        self.rates = [
+            next((rate for key, rate in self.overrides.items() if key in v.path), None) for v in variables
+        ]
+        for key in self.overrides:
+            if not any(key in v.path for v in variables):
+                raise ValueError(
+                    f"No trainable variable has {key!r} in its path, so its learning rate has "
+                    f"no effect. Paths look like {variables[0].path!r}."
+                )
+
+    def update_step(self, gradient, variable, learning_rate) -> None:
+        index = self._get_variable_index(variable)
+        rate = self.rates[index]
+        lr = learning_rate if rate is None else rate(self.iterations)
+        lr = tf.cast(lr, variable.dtype)
+        m = self.momentums[index]
+        g = tf.cast(gradient, variable.dtype) + self.l2 * variable
+        self.assign(m, self.momentum * m + g)
+        self.assign_sub(variable, lr * m)
+
+    def get_config(self) -> dict:
+        config = super().get_config()
+        config.pop("weight_decay", None)
+        rates = {k: keras.saving.serialize_keras_object(r) for k, r in self.overrides.items()}
+        return {**config, "momentum": self.momentum, "weight_decay": self.l2, "overrides": rates}
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None) -> SGD:
+        rates = config.pop("overrides", {})
+        config["overrides"] = {k: keras.saving.deserialize_keras_object(r) for k, r in rates.items()}
+        return super().from_config(config, custom_objects)

@@ -1,0 +1,37 @@
+"""python -m simsiam_tf.pretrain --flagfile=…: SimSiam pre-training."""
+
+from __future__ import annotations
+
+import sys
+
+from simsiam_tf import cli
+from simsiam_tf.config import PretrainConfig
+
+ABOUT = """Learns image representations without labels by SimSiam (arXiv 2011.10566).
+Rerun the same command to continue an interrupted run. Exit status: 0 done, 2 something to mend,
+3 collapsed (--fail_on_collapse), 4 diverged (loss not a number), 75 interrupted by a signal after
+a checkpoint.
+Start with --flagfile=flags/quickstart.cfg, or flags/folder.cfg --data=folder:/my/photos."""
+
+
+def call(config: PretrainConfig) -> int:
+    """Trains, or shows what would be trained."""
+    from simsiam_tf import inspection, summary, train  # TensorFlow: after the flags are known good
+
+    if config.preview:
+        return inspection.write_preview(config)
+    if config.dry_run:
+        return inspection.dry_run(config)
+    config = inspection.with_workdir(config)
+    outcome = train.run(config)
+    print(summary.text(config, outcome))
+    return outcome.status
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return cli.run(PretrainConfig, call, "simsiam_tf.pretrain", ABOUT, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

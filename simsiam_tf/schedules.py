@@ -1,0 +1,60 @@
+"""Learning rates as pure functions of the step (Sec. 3, "Baseline settings")."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import tensorflow as tf
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+@keras.saving.register_keras_serializable("simsiam_tf")
+class Cosine(Schedule):
+    """Cosine decay from `base` to 0 over `steps`, after a linear warm-up from 0.
+
+    lr(s) = base · s / w for s < w, then base · ½(1 + cos(π (s − w) / (steps − w))).
+    """
+
+    def __init__(self, base: float, steps: int, warmup_steps: int = 0) -> None:
+        if not 0 <= warmup_steps < steps:
+            raise ValueError(
+                f"A schedule of {steps} steps has no room for {warmup_steps} warm-up steps. "
+                "Shorten the warm-up or train longer."
+            )
+        self.base, self.steps, self.warmup_steps = base, steps, warmup_steps
+
+    def __call__(self, step) -> tf.Tensor:
+        step = tf.cast(step, tf.float32)
+        warmup, steps = float(self.warmup_steps), float(self.steps)
+        progress = tf.clip_by_value((step - warmup) / (steps - warmup), 0.0, 1.0)
+        decayed = 0.5 * self.base * (1.0 + tf.cos(math.pi * progress))
+        return tf.where(step < warmup, self.base * step / max(warmup, 1.0), decayed)
+
+    def get_config(self) -> dict:
+        return {"base": self.base, "steps": self.steps, "warmup_steps": self.warmup_steps}
+
+
+@keras.saving.register_keras_serializable("simsiam_tf")
+class Constant(Schedule):
+    """The same rate at every step: Table 1 (c) for the predictor."""
+
+    def __init__(self, base: float) -> None:
+        self.base = base
+
+    def __call__(self, step) -> tf.Tensor:
+        del step
+        return tf.constant(self.base, tf.float32)
+
+    def get_config(self) -> dict:
+        return {"base": self.base}
+
+
+cosine = Cosine
+constant = Constant
+
+
+def scaled(base_lr: float, batch_size: int) -> float:
+    """Linear scaling, lr = base_lr × batch / 256 (Sec. 3)."""
+    return base_lr * batch_size / 256

@@ -1,0 +1,48 @@
+"""What a person wants to know when a run has ended."""
+
+from __future__ import annotations
+
+from simsiam_tf import weights
+from simsiam_tf.config import PretrainConfig
+from simsiam_tf.train import COLLAPSED, DIVERGED, DONE, INTERRUPTED, Outcome
+
+_HOW = {
+    DONE: "done", COLLAPSED: "stopped: collapsed", DIVERGED: "stopped: diverged",
+    INTERRUPTED: "interrupted; the same command continues",
+}  # fmt: skip
+
+
+def text(config: PretrainConfig, outcome: Outcome) -> str:
+    """Loss, monitor, kNN beside its baselines, where things are, and what to type next."""
+    lines = ["", f"SimSiam on {config.data}: {_HOW[outcome.status]}, step {outcome.step}"]
+    if outcome.records:
+        last = outcome.records[-1]
+        lines += [
+            f"  loss            {last['loss']:8.3f}   (from {outcome.records[0]['loss']:.3f}; least possible "
+            f"{'-1' if config.similarity == 'cosine' else '0'})",
+            f"  std of z, × √d  {last['std']:8.3f}   (0: collapsed, about 1: healthy)",
+            f"  effective rank  {last['rank']:8.1f}   (at most {min(config.d, config.batch_size - 1)})",
+        ]
+    lines.append(f"  diagnosis       {outcome.diagnosis}")
+    if outcome.accuracy:
+        lines += ["", f"  {'kNN accuracy, all images':26}{'k = 20':>8}{'k = 200':>9}"]
+        order = [n for n in ("raw pixels", "untrained backbone", "backbone") if n in outcome.accuracy]
+        for name in order:
+            a = outcome.accuracy[name]
+            label = "this backbone" if name == "backbone" else name
+            lines.append(f"  {label:26}{a['knn20']:8.1%}{a['knn200']:9.1%}")
+    here = outcome.workdir
+    lines.append("")
+    if outcome.status == DONE:
+        lines.append(f"  weights   {here / weights.EXPORTED}")
+    lines += [
+        f"  records   {here / 'metrics.jsonl'}",
+        "",
+        "Next: look at the curves and the views,",
+        f"  tensorboard --logdir={here / 'tb'}",
+        "or learn from images of your own:",
+        "  python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos",
+    ]
+    if outcome.status == INTERRUPTED:
+        lines[-2:] = ["or continue:", f"  python -m simsiam_tf.pretrain --flagfile={here / 'config.flags'}"]
+    return "\n".join(lines)

@@ -1,0 +1,242 @@
+"""run(config): assemble, loop, record, commit. One process or many take the same path."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf import distribute, metrics, preview, weights
+from simsiam_tf.assembly import Assembly, assemble
+from simsiam_tf.callbacks import KNN
+from simsiam_tf.checkpoints import Commits
+from simsiam_tf.config import PretrainConfig
+from simsiam_tf.data import pipeline, sampling
+from simsiam_tf.diagnosis import Diagnosis, diagnose
+from simsiam_tf.errors import UserError
+from simsiam_tf.journal import Journal
+from simsiam_tf.workdir import Workdir
+
+log = logging.getLogger("simsiam_tf")
+
+DONE, COLLAPSED, DIVERGED, INTERRUPTED = 0, 3, 4, 75
+CALL_SECONDS = 1.0  # the graph runs about so long before Python looks at signals and progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended. status: DONE, COLLAPSED, DIVERGED or INTERRUPTED."""
+
+    status: int
+    step: int
+    diagnosis: Diagnosis
+    accuracy: dict[str, dict[str, float]]  # of "backbone", "untrained backbone", "raw pixels"
+    workdir: Path
+    records: list[dict]
+
+
+def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
+    """Pre-trains as configured in config.workdir, continuing what is there.
+
+    Args:
+        config: a validated configuration with a workdir.
+        callbacks: Keras callbacks. Their batch hooks are called once for every call of the
+            compiled loop, which may run several steps; `model.stop_training` is honoured then.
+
+    Raises:
+        UserError: before any training, for whatever cannot work.
+    """
+    workdir = Workdir(config.workdir)
+    try:
+        parts = assemble(config, report=workdir.path / "unreadable.json")
+        workdir.agree(config, parts.facts)
+        return _Loop(config, parts, workdir, callbacks).run()
+    finally:
+        workdir.release()
+
+
+class _Loop:
+    """The state of a running loop: step, records, and what a commit holds."""
+
+    def __init__(
+        self, config: PretrainConfig, parts: Assembly, workdir: Workdir, callbacks: Sequence
+    ) -> None:
+        self.config, self.parts, self.workdir = config, parts, workdir
+        self.model, self.size = parts.model, parts.source.size
+        state = {"model": parts.model, "optimizer": parts.model.optimizer}
+        self.commits = Commits(workdir.path / "checkpoints", state, config.keep)
+        manifest = self.commits.restore()
+        self.step = manifest["step"] if manifest else 0
+        extra = manifest["extra"] if manifest else {}
+        self.accuracy = extra.get("accuracy", {})
+        self.journal = Journal(workdir, self.step, extra.get("interval", []), parts, config)
+        monitor = (
+            [KNN(parts.monitor, every=config.knn_every, images=config.knn_images)] if parts.monitor else []
+        )
+        self.callbacks = keras.callbacks.CallbackList(
+            [*monitor, *callbacks], model=self.model,
+            epochs=math.ceil(config.epochs), steps=parts.total_steps, verbose=0,
+        )  # fmt: skip
+        self.signal: int | None = None
+        self.per_call = 1
+
+    def run(self) -> Outcome:
+        if self.step:
+            log.info("continuing at step %d of %d", self.step, self.parts.total_steps)
+        handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            if self.step == 0 and not self.accuracy:
+                self._baselines()
+            status = self._train()
+            return self._finish(status)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self.journal.close()
+
+    def _on_signal(self, number, frame) -> None:
+        self.signal = number
+        self.journal.say(f"{signal.Signals(number).name}: finishing the step, then committing")
+
+    def _baselines(self) -> None:
+        """What the run has to beat, before its first step."""
+        self.journal.picture(preview.grid(self.parts.source, self.parts.views, self.config.seed))
+        monitor = self.parts.monitor
+        if monitor is None:
+            return
+        self.journal.say(f"baselines on {monitor.size} images: raw pixels, untrained backbone")
+        pixels = monitor.of_pixels()
+        if pixels:
+            self.accuracy["raw pixels"] = pixels
+        self.accuracy["untrained backbone"] = monitor.of_backbone(self.model.backbone)
+        self.commit()
+
+    def _train(self) -> int:
+        config, total = self.config, self.parts.total_steps
+        iterator = distribute.iterator(self.parts.strategy, config.batch_size, self._dataset)
+        steps = _compiled(self.parts.strategy, self.model, self.parts.views, config)
+        epoch = self.step * config.batch_size // self.size
+        committed = time.monotonic()
+        self.model.stop_training = False
+        self.callbacks.on_train_begin()
+        self.callbacks.on_epoch_begin(epoch)
+        while self.step < total and not self.model.stop_training and self.signal is None:
+            end = min(total, sampling.epoch_end(epoch + 1, self.size, config.batch_size))
+            count = min(end, self._next_log(), self.step + self.per_call) - self.step
+            self.callbacks.on_train_batch_begin(self.step)
+            began = time.perf_counter()
+            losses, stds, waits, z = (t.numpy() for t in steps(iterator, count))
+            seconds = time.perf_counter() - began
+            self._pace(seconds / count)
+            self.step += count
+            self.journal.steps(self.step, losses, stds, waits, seconds)
+            self.callbacks.on_train_batch_end(self.step - 1, self.journal.latest())
+            if not np.isfinite(losses).all():
+                self.journal.record(self.step, z)
+                return DIVERGED
+            if self.step % config.log_every == 0 or self.step == total:
+                found = self.journal.record(self.step, z)
+                if config.fail_on_collapse and found.name == "collapse":
+                    return COLLAPSED
+            if self.step == end:
+                epoch = self._end_epoch(epoch)
+            late = time.monotonic() - committed > 60 * config.save_minutes
+            if late or self.step == end:
+                self.commit()
+                committed = time.monotonic()
+        self.callbacks.on_train_end()
+        if self.step < total and self.signal is not None:
+            self.commit()
+            return INTERRUPTED
+        return DONE
+
+    def _dataset(self, rows: tuple[int, int], parts: int) -> tf.data.Dataset:
+        a = self.parts
+        return pipeline.views_of_steps(
+            a.source, a.views, self.config.batch_size, self.config.seed,
+            self.step, a.total_steps, rows, parts,
+        )  # fmt: skip
+
+    def _next_log(self) -> int:
+        return (self.step // self.config.log_every + 1) * self.config.log_every
+
+    def _pace(self, step_seconds: float) -> None:
+        """More steps a call while a call is shorter than CALL_SECONDS."""
+        wanted = max(1, int(CALL_SECONDS / max(step_seconds, 1e-6)))
+        self.per_call = min(2 * self.per_call, wanted, self.config.log_every)
+
+    def _end_epoch(self, epoch: int) -> int:
+        logs = self.journal.latest()
+        self.callbacks.on_epoch_end(epoch, logs)
+        knn = {k: float(v) for k, v in logs.items() if k.startswith("knn")}
+        if knn:
+            self.journal.evaluation(self.step, epoch + 1, knn)
+        if self.step < self.parts.total_steps:
+            self.callbacks.on_epoch_begin(epoch + 1)
+        return epoch + 1
+
+    def commit(self) -> None:
+        """Saves the run as of now."""
+        extra = {"interval": self.journal.interval, "accuracy": self.accuracy}
+        try:
+            self.commits.save(self.step, extra)
+        except (OSError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"--workdir={self.workdir.path}: the checkpoint of step {self.step} could not be "
+                f"written ({reason}); earlier ones are kept. Make room and rerun."
+            ) from error
+
+    def _finish(self, status: int) -> Outcome:
+        found = self.journal.diagnosis
+        monitor = self.parts.monitor
+        if status == DONE:
+            if monitor is not None and "backbone" not in self.accuracy:
+                self.journal.say(f"final kNN on {monitor.size} images")
+                self.accuracy["backbone"] = monitor.of_backbone(self.model.backbone)
+                self.journal.evaluation(self.step, None, self.accuracy["backbone"])
+            facts = {"step": self.step, "accuracy": self.accuracy, "diagnosis": str(found),
+                     "configuration": dataclasses.asdict(self.config)}  # fmt: skip
+            weights.export(self.model.backbone, self.workdir.path, facts)
+        return Outcome(status, self.step, found, self.accuracy, self.workdir.path, self.journal.records)
+
+
+def _compiled(strategy, model, views, config: PretrainConfig):
+    """(iterator, n) → losses [n], stds [n], seconds waited for data [n], the last z [B, d]."""
+    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    xla = config.jit_compile == "true" and not on_tpu
+    step = tf.function(model.step, jit_compile=True) if xla else model.step
+
+    @tf.function(reduce_retracing=True)
+    def steps(iterator, count):
+        losses = tf.TensorArray(tf.float32, count)
+        stds = tf.TensorArray(tf.float32, count)
+        waits = tf.TensorArray(tf.float32, count)
+        local = config.batch_size // strategy.num_replicas_in_sync
+        rows = local * len(strategy.extended.worker_devices) if strategy.num_replicas_in_sync > 1 else local
+        z = tf.zeros([rows, model.d])
+        loss = tf.zeros([])
+        for i in tf.range(count):
+            with tf.control_dependencies([loss]):  # the step before has ended
+                before = tf.timestamp()
+            with tf.control_dependencies([before]):
+                batch = next(iterator)
+            with tf.control_dependencies([tf.nest.flatten(batch, expand_composites=True)[0]]):
+                waited = tf.timestamp() - before
+            outputs = strategy.run(step, args=(batch,))
+            loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, outputs["loss"], axis=None)
+            z = tf.concat(strategy.experimental_local_results(outputs["z"]), axis=0)
+            losses = losses.write(i, loss)
+            stds = stds.write(i, metrics.collapse_std(z))
+            waits = waits.write(i, tf.cast(waited, tf.float32))
+        return losses.stack(), stds.stack(), waits.stack(), z
+
+    return lambda iterator, count: steps(iterator, tf.constant(count))

@@ -36,7 +36,7 @@ def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Sourc
     if config.batch_size > source.size:
         raise UserError(
             f"--batch_size={config.batch_size}: larger than {source.name}, which has "
-            f"{source.size} images. Try --batch_size={2 ** (source.size.bit_length() - 2)}."
+            f"{source.size} images. Try --batch_size={2 ** (source.size.bit_length() - 1)}."
         )
     name = recipe_for(source) if config.recipe == "auto" else config.recipe
     recipe = RECIPES[name]

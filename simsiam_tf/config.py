@@ -26,39 +26,66 @@ def option(default: Any, text: str, group: str = "", choices=(), free: bool = Fa
 class PretrainConfig:
     """Everything that a pre-training run depends on. None and "auto" are resolved by the data."""
 
-    # fmt: off
-    data: str = option("fashion_mnist", "images to learn from: fashion_mnist, digits, "
-                       "tfds:NAME[:SPLIT] or folder:PATH; slices as in fashion_mnist:train[:50000]", "Data")
-    monitor: str = option("auto", "labelled set whose images the kNN monitor votes with, or none; "
-                          "auto: the pre-training set where it has labels")
-    monitor_queries: str = option("auto", "labelled set that the monitor classifies; auto: the test split, "
-                                  "or every tenth image where there is none")
+    data: str = option(
+        "fashion_mnist",
+        "images to learn from: fashion_mnist, digits, "
+        "tfds:NAME[:SPLIT] or folder:PATH; slices as in fashion_mnist:train[:50000]",
+        "Data",
+    )
+    monitor: str = option(
+        "auto",
+        "labelled set whose images the kNN monitor votes with, or none; "
+        "auto: the pre-training set where it has labels",
+    )
+    monitor_queries: str = option(
+        "auto",
+        "labelled set that the monitor classifies; auto: the test split, "
+        "or every tenth image where there is none",
+    )
     data_dir: str | None = option(None, "where TFDS keeps its data sets", free=True)
-    on_bad_image: str = option("error", "what to do with unreadable images of a folder", choices=("error", "skip"))
-    recipe: str = option("auto", "augmentation; auto: by channels and image size",
-                         choices=("auto", "imagenet", "cifar", "grayscale"))
+    on_bad_image: str = option(
+        "error", "what to do with unreadable images of a folder", choices=("error", "skip")
+    )
+    recipe: str = option(
+        "auto",
+        "augmentation; auto: by channels and image size",
+        choices=("auto", "imagenet", "cifar", "grayscale"),
+    )
     image_size: int | None = option(None, "side of the views in pixels; the recipe's by default")
-    crop_area: float | None = option(None, "smallest share of the image that a crop covers; the recipe's by default")
+    crop_area: float | None = option(
+        None, "smallest share of the image that a crop covers; the recipe's by default"
+    )
     blur_p: float | None = option(None, "probability of Gaussian blur; the recipe's by default")
     flip_p: float | None = option(None, "probability of a horizontal flip; the recipe's by default")
 
-    backbone: str = option("resnet50", "network", "Network", choices=("resnet10", "resnet18", "resnet34", "resnet50"))
-    stem: str = option("auto", "first layers; auto: cifar up to 64 pixels, else imagenet",
-                       choices=("auto", "imagenet", "cifar", "small"))
+    backbone: str = option(
+        "resnet50", "network", "Network", choices=("resnet10", "resnet18", "resnet34", "resnet50")
+    )
+    stem: str = option(
+        "auto",
+        "first layers; auto: cifar up to 64 pixels, else imagenet",
+        choices=("auto", "imagenet", "cifar", "small"),
+    )
     width: float = option(1.0, "multiplies the backbone's channels, 64 at the first stage")
     d: int = option(2048, "width of projection and prediction (App. B)")
     projector_layers: int = option(3, "fc layers of the projector (App. D: 2 for CIFAR)")
     projector_hidden: int | None = option(None, "hidden width of the projector; d by default")
     predictor_hidden: int | None = option(None, "hidden width of the predictor; d/4 by default")
-    weights: str | None = option(None, "start the backbone from these weights: a work folder or a .keras file")
+    weights: str | None = option(
+        None, "start the backbone from these weights: a work folder or a .keras file"
+    )
 
-    stop_gradient: bool = option(True, "stop the gradient at the targets; without it, collapse (Fig. 2)", "Method")
+    stop_gradient: bool = option(
+        True, "stop the gradient at the targets; without it, collapse (Fig. 2)", "Method"
+    )
     predictor: str = option("trained", "the predictor h (Table 1)", choices=("trained", "fixed", "none"))
     predictor_lr: str = option("decayed", "learning rate of h (Table 1 c)", choices=("decayed", "constant"))
     bn: str = option("default", "BN in the MLP heads (Table 3)", choices=("none", "hidden", "default", "all"))
     output_affine: bool = option(True, "scale and shift in the projector's output BN (Sec. 4.4)")
     similarity: str = option("cosine", "similarity (Sec. 4.5)", choices=("cosine", "cross_entropy"))
-    symmetry: str = option("symmetric", "loss (Sec. 4.6)", choices=("symmetric", "asymmetric", "asymmetric_2x"))
+    symmetry: str = option(
+        "symmetric", "loss (Sec. 4.6)", choices=("symmetric", "asymmetric", "asymmetric_2x")
+    )
 
     epochs: float = option(100.0, "passes over the data", "Optimisation")
     batch_size: int = option(512, "images a step, over all replicas")
@@ -67,24 +94,44 @@ class PretrainConfig:
     momentum: float = option(0.9, "SGD momentum")
     weight_decay: float = option(1e-4, "coupled L2 on all parameters")
 
-    workdir: str | None = option(None, "folder of this run: weights, logs, checkpoints. Rerunning the same "
-                                 "command continues it", "Run", free=True)
+    workdir: str | None = option(
+        None,
+        "folder of this run: weights, logs, checkpoints. Rerunning the same command continues it",
+        "Run",
+        free=True,
+    )
     seed: int = option(0, "of initial weights, order and augmentation")
-    strategy: str = option("auto", "devices; auto: all GPUs, a TPU, the workers of TF_CONFIG, or one device",
-                           choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"), free=True)
-    precision: str = option("auto", "arithmetic; auto: bfloat16 where the hardware computes in it",
-                            choices=("auto", "float32", "bfloat16"))
-    jit_compile: str = option("auto", "XLA; auto: on TPUs only (on CPUs it was measured to be slower)",
-                              choices=("auto", "true", "false"), free=True)
+    strategy: str = option(
+        "auto",
+        "devices; auto: all GPUs, a TPU, the workers of TF_CONFIG, or one device",
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+        free=True,
+    )
+    precision: str = option(
+        "auto",
+        "arithmetic; auto: bfloat16 where the hardware computes in it",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    jit_compile: str = option(
+        "auto",
+        "XLA; auto: on TPUs only (on CPUs it was measured to be slower)",
+        choices=("auto", "true", "false"),
+        free=True,
+    )
     knn_every: int = option(1, "epochs between kNN evaluations; 0: only at the end", free=True)
-    knn_images: int = option(12000, "images that the monitor uses during training; at the end it uses all", free=True)
+    knn_images: int = option(
+        12000, "images that the monitor uses during training; at the end it uses all", free=True
+    )
     log_every: int = option(20, "steps between records of metrics")
-    save_minutes: float = option(10.0, "minutes between checkpoints, which are also made at every epoch's end", free=True)
+    save_minutes: float = option(
+        10.0, "minutes between checkpoints, which are also made at every epoch's end", free=True
+    )
     keep: int = option(2, "checkpoints kept", free=True)
-    fail_on_collapse: bool = option(False, "stop with exit status 3 as soon as the run is called collapsed", free=True)
+    fail_on_collapse: bool = option(
+        False, "stop with exit status 3 as soon as the run is called collapsed", free=True
+    )
     preview: bool = option(False, "only write a picture of images and their views", free=True)
     dry_run: bool = option(False, "only check the data and print what would run", free=True)
-    # fmt: on
 
     def validate(self) -> PretrainConfig:
         """Returns itself, or raises UserError for the first value that cannot be."""

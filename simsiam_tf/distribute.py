@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -65,7 +65,7 @@ def iterator(
     strategy: tf.distribute.Strategy,
     batch: int,
     make: Callable[[tuple[int, int], int], tf.data.Dataset],
-):
+) -> Iterator:
     """An iterator over this process's share of every global batch.
 
     make: (rows [a, b) of the global batch, parts to cut them into) → dataset, one element a

@@ -28,9 +28,9 @@ def effective_rank(z: np.ndarray) -> float:
     z = z - z.mean(axis=0)
     # The Gram matrix and the covariance share their non-zero eigenvalues; take the smaller.
     gram = z @ z.T if z.shape[0] <= z.shape[1] else z.T @ z
-    eigenvalues = np.clip(np.linalg.eigvalsh(gram), 0.0, None)
-    total = eigenvalues.sum()
-    if not np.isfinite(total) or total < 1e-12 * len(z):
+    total = np.trace(gram)
+    if not np.isfinite(total) or total < 1e-12 * len(z):  # eigvalsh raises on NaN
         return 1.0
+    eigenvalues = np.clip(np.linalg.eigvalsh(gram), 0.0, None)
     share = eigenvalues[eigenvalues > total * 1e-12] / total
     return float(np.exp(-(share * np.log(share)).sum()))

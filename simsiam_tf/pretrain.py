@@ -16,7 +16,8 @@ Start with --flagfile=flags/quickstart.cfg, or flags/folder.cfg --data=folder:/m
 
 def call(config: PretrainConfig) -> int:
     """Trains, or shows what would be trained."""
-    from simsiam_tf import inspection, summary, train  # TensorFlow: after the flags are known good
+    with cli.quietly():  # TensorFlow loads only now that the flags are known to be good
+        from simsiam_tf import inspection, summary, train
 
     if config.preview:
         return inspection.write_preview(config)

@@ -20,7 +20,7 @@ from simsiam_tf.callbacks import KNN
 from simsiam_tf.checkpoints import Commits
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import pipeline, sampling
-from simsiam_tf.diagnosis import Diagnosis, diagnose
+from simsiam_tf.diagnosis import Diagnosis
 from simsiam_tf.errors import UserError
 from simsiam_tf.journal import Journal
 from simsiam_tf.workdir import Workdir

@@ -32,11 +32,11 @@ class PaperLayer(VectorizedBaseImageAugmentationLayer):
         """u: [B, draws] in [0, 1) → per-image parameters, each with leading axis B."""
         raise NotImplementedError
 
-    def get_random_transformation_batch(self, batch_size, images=None, **kwargs):
+    def get_random_transformation_batch(self, batch_size, images=None, **kwargs) -> dict[str, tf.Tensor]:
         u = self._random_generator.uniform([batch_size, self.draws])
         return self.transformations(u, images)
 
-    def augment_labels(self, labels, transformations, **kwargs):
+    def augment_labels(self, labels, transformations, **kwargs) -> tf.Tensor:
         return labels
 
 
@@ -79,11 +79,11 @@ class RandomResizedCrop(PaperLayer):
         centred = tf.stack([(height - h) // 2, (width - w) // 2, h, w], axis=1)
         return tf.where(tf.reduce_any(fits, axis=1)[:, None], found, centred)
 
-    def transformations(self, u, images):
+    def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
         shape = tf.shape(images)
         return {"boxes": self.boxes(u, shape[1], shape[2])}
 
-    def augment_images(self, images, transformations, **kwargs):
+    def augment_images(self, images: tf.Tensor, transformations: dict, **kwargs) -> tf.Tensor:
         """Resizes as two products with banded matrices, one pair an image."""
         top, left, h, w = tf.unstack(transformations["boxes"], axis=1)
         shape = tf.shape(images)
@@ -121,7 +121,7 @@ class RandomColorJitter(PaperLayer):
         }  # fmt: skip
         self.p = p
 
-    def transformations(self, u, images):
+    def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
         chosen = u[:, 0] < self.p
         strengths = tf.constant(list(self.strengths.values()))
         offset = tf.where(chosen[:, None], (2.0 * u[:, 1:5] - 1.0) * strengths, 0.0)
@@ -130,7 +130,7 @@ class RandomColorJitter(PaperLayer):
         rank = tf.argsort(order, axis=1)
         return {"factors": 1.0 + offset[:, :3], "hue": offset[:, 3], "rank": rank}
 
-    def augment_images(self, images, transformations, **kwargs):
+    def augment_images(self, images: tf.Tensor, transformations: dict, **kwargs) -> tf.Tensor:
         factors, rank = transformations["factors"], transformations["rank"]
         if images.shape[-1] == 1:  # gray images have no saturation and no hue
             order = tf.argsort(rank[:, :2], axis=1)
@@ -162,10 +162,10 @@ class RandomGrayscale(PaperLayer):
         super().__init__(**kwargs)
         self.p = p
 
-    def transformations(self, u, images):
+    def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"chosen": u[:, 0] < self.p}
 
-    def augment_images(self, images, transformations, **kwargs):
+    def augment_images(self, images: tf.Tensor, transformations: dict, **kwargs) -> tf.Tensor:
         if images.shape[-1] == 1:
             return images
         chosen = transformations["chosen"][:, None, None, None]
@@ -187,10 +187,10 @@ class RandomGaussianBlur(PaperLayer):
         super().__init__(**kwargs)
         self.sigma, self.p = tuple(sigma), p
 
-    def transformations(self, u, images):
+    def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"chosen": u[:, 0] < self.p, "sigma": _between(u[:, 1], *self.sigma)}
 
-    def augment_images(self, images, transformations, **kwargs):
+    def augment_images(self, images: tf.Tensor, transformations: dict, **kwargs) -> tf.Tensor:
         sigma = tf.where(transformations["chosen"], transformations["sigma"], 1e-3)
         shape = tf.shape(images)
         radius = math.ceil(3.0 * self.sigma[1])
@@ -211,10 +211,10 @@ class RandomHorizontalFlip(PaperLayer):
         super().__init__(**kwargs)
         self.p = p
 
-    def transformations(self, u, images):
+    def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"chosen": u[:, 0] < self.p}
 
-    def augment_images(self, images, transformations, **kwargs):
+    def augment_images(self, images: tf.Tensor, transformations: dict, **kwargs) -> tf.Tensor:
         chosen = transformations["chosen"][:, None, None, None]
         return tf.where(chosen, tf.reverse(images, [2]), images)
 

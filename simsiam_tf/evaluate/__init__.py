@@ -8,7 +8,7 @@ import keras
 
 from simsiam_tf import data
 from simsiam_tf.evaluate.features import extract
-from simsiam_tf.evaluate.knn import knn_accuracy
+from simsiam_tf.evaluate.neighbours import knn_accuracy
 from simsiam_tf.evaluate.monitor import Monitor, open_monitor
 
 

@@ -12,7 +12,7 @@ from simsiam_tf.data import Source, Views, open_source
 from simsiam_tf.data.sources import query_split
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate import features
-from simsiam_tf.evaluate.knn import knn_accuracy
+from simsiam_tf.evaluate.neighbours import knn_accuracy
 
 KS = (20, 200)
 LARGEST_PIXELS = 64 * 64 * 3  # values an image above which raw pixels are no baseline worth its time

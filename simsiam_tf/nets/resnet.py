@@ -39,7 +39,7 @@ class Conv(keras.layers.Conv2D):
             x = tf.pad(x, [[0, 0], [self.pad] * 2, [self.pad] * 2, [0, 0]])
         return super().call(x)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         b, h, w, _ = input_shape
         stride = _size(self.strides)
         shrink = [None if n is None else (n - 1) // stride + 1 for n in (h, w)]

@@ -43,7 +43,7 @@ def knn_accuracy(
 
     right = dict.fromkeys(ks, 0)
     for start in range(0, len(queries), block):
-        weight, label = (t.numpy() for t in votes(tf.constant(queries[start : start + block])))
+        weight, label = (t.numpy() for t in votes(tf.constant(queries[start : start + block], tf.float32)))
         truth = query_labels[start : start + block]
         rows = np.arange(len(truth))[:, None]
         for k in ks:

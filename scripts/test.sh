@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The tests, on a fresh checkout: sets up .venv, then runs ruff and pytest.
+# PARITY=0 leaves PyTorch out. Arguments go to pytest: scripts/test.sh -m slow
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/common.sh
+
+if [ "${PARITY:-1}" = 1 ]; then set_up "[dev,parity]"; else set_up "[dev]"; fi
+
+export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
+.venv/bin/ruff check .
+exec .venv/bin/python -m pytest -q "$@"

@@ -1,0 +1,30 @@
+"""Before TensorFlow starts: quiet logs, and one CPU as two devices for tests of replicas."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+
+def _two_cpus() -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if tf.config.get_logical_device_configuration(cpu):
+        return
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    except RuntimeError:  # TensorFlow runs already; `two_replicas` then skips
+        return
+
+
+_two_cpus()
+
+
+@pytest.fixture(scope="session")
+def two_replicas() -> tf.distribute.Strategy:
+    """Two synchronous replicas on one CPU."""
+    devices = tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        pytest.skip("TensorFlow was initialised before tests/conftest.py could make two CPUs")
+    return tf.distribute.MirroredStrategy([d.name for d in devices[:2]])

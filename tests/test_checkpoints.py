@@ -1,0 +1,81 @@
+"""A commit is whole or not there; damage is passed over, never silently started afresh from."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from simsiam_tf.checkpoints import Commits
+from simsiam_tf.errors import UserError
+
+
+@pytest.fixture
+def commits(tmp_path):
+    value = tf.Variable([0.0, 0.0])
+    return Commits(tmp_path / "checkpoints", {"value": value}, keep=2), value
+
+
+def save(commits, value, *steps):
+    for step in steps:
+        value.assign([step, step])
+        commits.save(step, {"note": step})
+
+
+def test_the_newest_is_restored_and_only_kept_ones_remain(commits):
+    commits, value = commits
+    save(commits, value, 1, 2, 3)
+    value.assign([9.0, 9.0])
+    manifest = commits.restore()
+    assert manifest["step"] == 3 and manifest["extra"] == {"note": 3}
+    assert value.numpy().tolist() == [3, 3]
+    assert commits.steps() == [3, 2]
+
+
+@pytest.mark.parametrize("part", ["state.index", "state.data-00000-of-00001", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_newest_falls_back_to_the_one_before(commits, part, damage, caplog):
+    commits, value = commits
+    save(commits, value, 1, 2)
+    path = commits.folder / "step-00000002" / part
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 64
+        path.write_bytes(data)
+    elif damage == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        path.unlink()
+    manifest = commits.restore()
+    if part == "manifest.json" and damage == "flip" and manifest["step"] == 2:
+        assert json.loads(path.read_text())["files"]  # the flip left every digest right
+    else:
+        assert manifest["step"] == 1 and value.numpy().tolist() == [1, 1]
+
+
+def test_only_damaged_commits_are_an_error_not_a_fresh_start(commits):
+    commits, value = commits
+    assert commits.restore() is None
+    save(commits, value, 1)
+    (commits.folder / "step-00000001" / "state.index").write_bytes(b"")
+    with pytest.raises(UserError, match="none of its 1 checkpoints is whole"):
+        commits.restore()
+
+
+def test_a_manifest_that_names_files_elsewhere_is_not_followed(commits):
+    commits, value = commits
+    save(commits, value, 1, 2)
+    path = commits.folder / "step-00000002" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    digest = manifest["files"].pop("state.index")
+    manifest["files"]["../step-00000001/state.index"] = digest
+    path.write_text(json.dumps(manifest))
+    assert commits.restore()["step"] == 1
+
+
+def test_leftovers_of_a_crash_are_swept(commits):
+    commits, value = commits
+    leftover = commits.folder / ".writing-00000007"
+    leftover.mkdir()
+    (leftover / "state.index").write_bytes(b"half")
+    again = Commits(commits.folder, {"value": value})
+    assert not leftover.exists() and again.steps() == []

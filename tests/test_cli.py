@@ -1,0 +1,101 @@
+"""Bad input gets one clear line, exit status 2, before anything long."""
+
+import re
+
+import pytest
+
+from simsiam_tf import cli, config, pretrain
+from simsiam_tf.config import PretrainConfig
+from simsiam_tf.errors import UserError
+
+
+def parse(*argv):
+    return cli.parse(PretrainConfig, list(argv))
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--epohcs=3"], r"--epohcs: no such flag. Did you mean --epochs\?"),
+        (["--qqqq=3"], r"--qqqq: no such flag"),
+        (["--backbone=resnet81"], r"--backbone=resnet81: .*Did you mean resnet18\?"),
+        (["--strategy=miror"], r"Did you mean mirrored\?"),
+        (["--epochs=many"], r"epochs"),
+        (["--epochs=0"], r"--epochs=0.0: must be above 0"),
+        (["--epochs=nan"], r"must be above 0"),
+        (["--batch_size=1"], r"--batch_size=1: must be from 2"),
+        (["--crop_area=1.5"], r"--crop_area=1.5: must be from"),
+        (["--warmup_epochs=200"], r"must be below --epochs"),
+        (["fashion_mnist"], r"'fashion_mnist': stray argument"),
+        (["--seed=1", "--", "x"], r"stray argument"),
+        (["--flagfile=flags/quikstart.cfg"], r"no such file. Did you mean flags/quickstart.cfg\?"),
+        (["--flagfile"], r"names no file"),
+        (["--predictor=none", "--predictor_hidden=64"], r"--predictor_hidden=64 has no effect with"),
+        (["--predictor=fixed", "--predictor_lr=constant"], r"--predictor_lr=constant has no effect"),
+        (["--bn=none", "--output_affine=false"], r"--output_affine=False has no effect"),
+        (["--monitor=none", "--knn_every=3"], r"--knn_every=3 has no effect"),
+        (["--data=digits", "--on_bad_image=skip"], r"--on_bad_image=skip has no effect"),
+        (["--projector_layers=1", "--projector_hidden=64"], r"--projector_hidden=64 has no effect"),
+    ],
+)
+def test_bad_flags_are_named_with_the_mend(argv, expected):
+    with pytest.raises(UserError, match=expected):
+        parse(*argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--data=fashion_mnits"], r"no such data set. Did you mean fashion_mnist\?"),
+        (["--data=folder:/no/such/place"], r"no such folder"),
+        (["--data=folder:"], r"no such folder"),
+        (["--data=digits:train[5000:]"], r"the slice holds no image"),
+        (["--data=digits:dev"], r"'dev' is no split"),
+        (["--data=digits", "--batch_size=2000"], r"larger than digits:train.*Try --batch_size=1024"),
+        (["--data=digits", "--recipe=imagenet"], r"one channel. Try --recipe=grayscale"),
+        (["--data=digits", "--weights=/no/such.keras"], r"no such file"),
+        (["--data=digits", "--strategy=multi_worker"], r"TF_CONFIG is not set"),
+        (["--data=digits", "--strategy=mirrored", "--batch_size=63"], r"does not divide over 2"),
+        (["--data=digits", "--workdir=/proc/nothing"], r"cannot be written"),
+    ],
+)
+def test_bad_values_end_in_one_line_and_status_2(argv, expected, capsys, tmp_path):
+    argv = argv if any("workdir" in a for a in argv) else [*argv, f"--workdir={tmp_path}"]
+    assert pretrain.main([*argv, "--backbone=resnet10", "--width=0.125", "--epochs=1"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert re.search(expected, lines[0]), lines[0]
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_help_describes_every_flag_and_succeeds(capsys):
+    assert pretrain.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for name in config.kinds(PretrainConfig):
+        assert f"--{name}=" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_later_flags_win_over_flagfiles_and_nested_paths_are_found(tmp_path, monkeypatch):
+    (tmp_path / "inner.cfg").write_text("# a comment\n--epochs=7\n--d=64\n")
+    (tmp_path / "outer.cfg").write_text("--flagfile=inner.cfg\n\n--d=32\n")
+    monkeypatch.chdir("/")
+    made = parse(f"--flagfile={tmp_path}/outer.cfg", "--seed=5")
+    assert (made.epochs, made.d, made.seed) == (7.0, 32, 5)
+    assert parse("--d=16", f"--flagfile={tmp_path}/outer.cfg").d == 32
+    assert parse("--flagfile=flags/quickstart.cfg").data.startswith("fashion_mnist")
+
+
+def test_a_flagfile_that_includes_itself_or_holds_no_flag_is_refused(tmp_path):
+    (tmp_path / "loop.cfg").write_text("--flagfile=loop.cfg\n")
+    with pytest.raises(UserError, match="includes itself"):
+        parse(f"--flagfile={tmp_path}/loop.cfg")
+    (tmp_path / "words.cfg").write_text("epochs 3\n")
+    with pytest.raises(UserError, match="is no flag"):
+        parse(f"--flagfile={tmp_path}/words.cfg")
+
+
+def test_flags_written_are_the_flags_read(tmp_path):
+    made = parse("--data=digits", "--width=0.25", "--predictor=none", "--stop_gradient=false", "--d=33")
+    (tmp_path / "config.flags").write_text(config.to_flags(made))
+    assert parse(f"--flagfile={tmp_path}/config.flags") == made

@@ -1,0 +1,46 @@
+"""Each state of a run is called by its name, from curves of its shape."""
+
+import numpy as np
+import pytest
+
+from simsiam_tf.diagnosis import ADVICE, diagnose
+
+
+def records(loss, std, rank=None, spread=0.01, every=20):
+    rank = np.full(len(loss), 30.0) if rank is None else rank
+    return [
+        {"step": every * (i + 1), "loss": float(a), "std": float(b), "rank": float(r), "loss_spread": spread}
+        for i, (a, b, r) in enumerate(zip(loss, std, rank, strict=True))
+    ]
+
+
+FALL = -0.9 * (1 - np.exp(-np.arange(20) / 4))
+ONES = np.ones(20)
+
+
+@pytest.mark.parametrize(
+    ("name", "curves"),
+    [
+        ("healthy", records(FALL, 0.9 * ONES)),
+        ("healthy", records(FALL, np.where(np.arange(20) == 3, 0.05, 0.9))),  # one dip is no collapse
+        ("collapse", records(-ONES, np.exp(-np.arange(20.0)))),
+        ("divergence", records(np.where(np.arange(20) == 19, np.nan, FALL), ONES)),
+        ("partial collapse", records(FALL, 0.9 * ONES, rank=np.linspace(60, 5, 20))),
+        ("non-convergence", records(-0.02 * ONES, 0.99 * ONES)),
+        ("oscillation", records(FALL, 0.9 * ONES, spread=0.3)),
+    ],
+)
+def test_names(name, curves):
+    assert diagnose(curves, total_steps=400).name == name
+
+
+def test_collapse_is_called_early_but_non_convergence_is_not():
+    flat = records(np.full(3, -1.0), np.full(3, 0.01))
+    assert diagnose(flat, total_steps=10**6).name == "collapse"
+    slow = records(np.full(10, -0.02), np.full(10, 0.99))
+    assert diagnose(slow, total_steps=10**6).healthy
+    assert diagnose([], total_steps=10).healthy
+
+
+def test_every_unhealthy_name_has_advice_that_names_a_flag():
+    assert all("--" in advice for name, advice in ADVICE.items() if name != "healthy")

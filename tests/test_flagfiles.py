@@ -1,0 +1,55 @@
+"""Every flagfile parses, says what to expect, and builds a model that takes a step."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import pytest
+import tensorflow as tf
+
+from simsiam_tf import assembly, cli
+from simsiam_tf.config import PretrainConfig, differences
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(ROOT.glob("flags/**/*.cfg"))
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    keras.mixed_precision.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_parses_builds_and_takes_a_step(path):
+    assert path.read_text().startswith("# ")
+    config = cli.parse(PretrainConfig, [f"--flagfile={path.relative_to(ROOT)}"])
+    small = dataclasses.replace(
+        config, backbone="resnet10", width=0.125, d=64, predictor_hidden=None, projector_hidden=None,
+        batch_size=4, warmup_epochs=0.0,
+    )  # fmt: skip
+    if config.predictor != "none":
+        small = dataclasses.replace(small, predictor_hidden=32)
+    model = assembly.build_model(small, channels=3, size=16)
+    before = [v.numpy() for v in model.learned_variables()]
+    model.compile(assembly.build_optimizer(small, total_steps=10, size=100))
+    tf.random.set_seed(0)
+    views = tuple(tf.random.normal([4, 16, 16, 3]) for _ in range(model.view_count))
+    outputs = tf.function(model.step)(views)
+    assert tf.math.is_finite(outputs["loss"])
+    moved = [bool((a != v.numpy()).any()) for a, v in zip(before, model.learned_variables(), strict=True)]
+    assert sum(moved) > len(moved) // 2
+
+
+def test_rows_of_the_paper_differ_from_the_baseline_in_what_they_name():
+    base = dataclasses.asdict(cli.parse(PretrainConfig, ["--flagfile=flags/imagenet/simsiam_100ep.cfg"]))
+    seen = {}
+    for path in FILES:
+        if path.parent.name == "paper":
+            row = dataclasses.asdict(cli.parse(PretrainConfig, [f"--flagfile={path}"]))
+            seen[path.stem] = differences(base, row, PretrainConfig)
+    assert seen["table1_c_constant_lr"] == ["predictor_lr"]
+    assert seen["fig2_without_stop_gradient"] == ["stop_gradient"]
+    assert seen["fig2_with_stop_gradient"] == []
+    assert seen["table2_batch_4096"] == ["predictor_lr", "batch_size", "warmup_epochs"]
+    assert seen["appb_d_256"] == ["d", "predictor_lr"]
+    assert len(seen) == 23

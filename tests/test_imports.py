@@ -1,0 +1,90 @@
+"""Imports go down only, and the command line's flags stay in its modules."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import simsiam_tf
+from simsiam_tf import config
+
+ROOT = Path(simsiam_tf.__file__).parent
+LEVELS = [  # a module imports from its own level's leaves or from levels before it
+    {"errors", "losses", "schedules", "metrics", "diagnosis"},
+    {"config", "optim", "nets", "data", "distribute", "checkpoints"},
+    {"methods", "weights", "workdir", "preview"},
+    {"evaluate"},
+    {"assembly", "callbacks"},
+    {"journal", "inspection"},
+    {"train"},
+    {"summary", "cli"},
+    {"pretrain"},
+]
+LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
+
+
+def modules():
+    return [p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py"]
+
+
+def part(path):
+    relative = path.relative_to(ROOT)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """Parts of the package, and outside packages, that a file imports anywhere."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module == "simsiam_tf":
+                yield from (f"simsiam_tf.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down(path):
+    for name in imported(path):
+        if name.startswith("simsiam_tf."):
+            other = name.split(".")[1]
+            same = other == part(path)
+            assert same or LEVEL[other] < LEVEL[part(path)], f"{part(path)} imports {other}"
+
+
+def test_each_outside_library_has_one_door():
+    doors = {"tensorflow_datasets": "sources.py", "keras_cv": "augment.py", "absl": "cli.py"}
+    for path in modules():
+        for name in imported(path):
+            door = doors.get(name.split(".")[0])
+            assert door in (None, path.name), f"{path.name} imports {name}"
+
+
+def test_methods_import_no_other_method():
+    folder = ROOT / "methods"
+    for path in folder.glob("*.py"):
+        if path.stem not in ("__init__", "base"):
+            others = {n for n in imported(path) if n.startswith("simsiam_tf.methods.")}
+            assert others <= {"simsiam_tf.methods.base", "simsiam_tf.methods.simsiam"}
+
+
+def test_flags_are_parsed_without_loading_tensorflow():
+    code = "import sys, simsiam_tf.pretrain as p; p.main(['--help']); sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_choices_are_the_rows_of_the_tables():
+    from simsiam_tf import losses, methods, nets
+    from simsiam_tf.data import RECIPES
+
+    choices = {f.name: set(f.metadata["choices"]) for f in config.PretrainConfig.__dataclass_fields__.values()}
+    assert choices["backbone"] == set(nets.BACKBONES)
+    assert choices["stem"] == {"auto", *nets.STEMS}
+    assert choices["predictor"] == set(nets.PREDICTOR)
+    assert choices["bn"] == set(nets.BN_PLACEMENT)
+    assert choices["similarity"] == set(losses.SIMILARITY)
+    assert choices["symmetry"] == set(methods.SYMMETRY)
+    assert choices["recipe"] == {"auto", *RECIPES}

@@ -1,0 +1,35 @@
+"""Weighted kNN against a slow loop."""
+
+import numpy as np
+import pytest
+
+from simsiam_tf.evaluate import knn_accuracy
+
+
+def slow(bank, labels, queries, truth, k, temperature):
+    bank = bank / np.linalg.norm(bank, axis=1, keepdims=True)
+    right = 0
+    for q, t in zip(queries, truth, strict=True):
+        similarity = bank @ (q / np.linalg.norm(q))
+        votes = dict.fromkeys(range(10), 0.0)
+        for i in np.argsort(-similarity)[:k]:
+            votes[int(labels[i])] += np.exp(similarity[i] / temperature)
+        right += max(votes, key=votes.get) == t
+    return right / len(queries)
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (5, 0.1), (20, 0.1), (20, 0.02)])
+def test_agrees_with_the_definition(k, temperature):
+    rng = np.random.default_rng(k)
+    labels, truth = rng.integers(0, 4, 300), rng.integers(0, 4, 90)
+    centres = rng.normal(size=(4, 16))
+    bank = centres[labels] + 1.6 * rng.normal(size=(300, 16))
+    queries = centres[truth] + 1.6 * rng.normal(size=(90, 16))
+    found = knn_accuracy(bank, labels, queries, truth, ks=(k,), temperature=temperature, block=40)[k]
+    assert found == slow(bank, labels, queries, truth, k, temperature)
+    assert 0.3 < found < 1.0  # neither chance nor trivial
+
+
+def test_more_neighbours_than_images_takes_all_of_them():
+    bank = np.eye(3, dtype=np.float32)
+    assert knn_accuracy(bank, np.arange(3), bank, np.arange(3), ks=(20,)) == {20: 1.0}

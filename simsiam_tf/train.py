@@ -196,17 +196,19 @@ class _Loop:
             ) from error
 
     def _finish(self, status: int) -> Outcome:
-        found = self.journal.diagnosis
-        monitor = self.parts.monitor
-        if status == DONE:
-            if monitor is not None and "backbone" not in self.accuracy:
-                self.journal.say(f"final kNN on {monitor.size} images")
-                self.accuracy["backbone"] = monitor.of_backbone(self.model.backbone)
+        here, found = self.workdir.path, self.journal.diagnosis
+        known = weights.card(here)
+        if status == DONE and known.get("step") == self.step:  # finished before
+            self.accuracy = known["accuracy"]
+        elif status == DONE:
+            if self.parts.monitor is not None:
+                self.journal.say(f"final kNN on {self.parts.monitor.size} images")
+                self.accuracy["backbone"] = self.parts.monitor.of_backbone(self.model.backbone)
                 self.journal.evaluation(self.step, None, self.accuracy["backbone"])
-            facts = {"step": self.step, "accuracy": self.accuracy, "diagnosis": str(found),
-                     "configuration": dataclasses.asdict(self.config)}  # fmt: skip
-            weights.export(self.model.backbone, self.workdir.path, facts)
-        return Outcome(status, self.step, found, self.accuracy, self.workdir.path, self.journal.records)
+            facts = {"step": self.step, "accuracy": self.accuracy, "diagnosis": str(found)}
+            facts["configuration"] = dataclasses.asdict(self.config)
+            weights.export(self.model.backbone, here, facts)
+        return Outcome(status, self.step, found, self.accuracy, here, self.journal.records)
 
 
 def _compiled(strategy, model, views, config: PretrainConfig):

@@ -21,9 +21,15 @@ def export(backbone: keras.Model, workdir: Path, facts: dict) -> Path:
     backbone.save(temporary)
     digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
     temporary.replace(path)
-    card = {"file": path.name, "sha256": digest, **facts}
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    whole = {"file": path.name, "sha256": digest, **facts}
+    path.with_suffix(".json").write_text(json.dumps(whole, indent=1) + "\n")
     return path
+
+
+def card(workdir: Path) -> dict:
+    """The facts beside a work folder's export; empty where there is none."""
+    path = (workdir / EXPORTED).with_suffix(".json")
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def load(where: str) -> keras.Model:
@@ -38,11 +44,11 @@ def load(where: str) -> keras.Model:
         raise UserError(
             f"--weights={where}: no such file: {path}. Pass a finished work folder or a .keras file."
         )
-    card = path.with_suffix(".json")
-    if card.is_file():
-        known = json.loads(card.read_text()).get("sha256")
+    beside = path.with_suffix(".json")
+    if beside.is_file():
+        known = json.loads(beside.read_text()).get("sha256")
         if known and known != hashlib.sha256(path.read_bytes()).hexdigest():
-            raise UserError(f"--weights={where}: {path} is damaged: its SHA-256 differs from {card}.")
+            raise UserError(f"--weights={where}: {path} is damaged: its SHA-256 differs from {beside}.")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001 - Keras raises whatever the archive provokes

@@ -80,7 +80,9 @@ def test_choices_are_the_rows_of_the_tables():
     from simsiam_tf import losses, methods, nets
     from simsiam_tf.data import RECIPES
 
-    choices = {f.name: set(f.metadata["choices"]) for f in config.PretrainConfig.__dataclass_fields__.values()}
+    choices = {
+        f.name: set(f.metadata["choices"]) for f in config.PretrainConfig.__dataclass_fields__.values()
+    }
     assert choices["backbone"] == set(nets.BACKBONES)
     assert choices["stem"] == {"auto", *nets.STEMS}
     assert choices["predictor"] == set(nets.PREDICTOR)

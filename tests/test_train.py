@@ -1,0 +1,206 @@
+"""Runs of seconds, whole: what is written, exact resume, the names of failures."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from simsiam_tf import cli, inspection, summary, train
+from simsiam_tf.config import PretrainConfig
+from simsiam_tf.errors import UserError
+from simsiam_tf.workdir import Workdir
+
+TINY = [
+    "--data=digits", "--backbone=resnet10", "--stem=cifar", "--width=0.125", "--d=64",
+    "--predictor_hidden=32", "--projector_layers=2", "--batch_size=64", "--base_lr=0.4",
+    "--epochs=1", "--log_every=5", "--precision=float32", "--strategy=one_device",
+]  # fmt: skip
+
+
+def tiny(workdir, *more):
+    return cli.parse(PretrainConfig, [*TINY, f"--workdir={workdir}", *more])
+
+
+def state(workdir):
+    """Digest of the newest commit, and the records without what the clock decides."""
+    newest = max((workdir / "checkpoints").iterdir())
+    data = (newest / "state.data-00000-of-00001").read_bytes()
+    return newest.name, hashlib.sha256(data).hexdigest(), (workdir / "metrics.jsonl").read_text()
+
+
+class StopAt(keras.callbacks.Callback):
+    def __init__(self, step):
+        super().__init__()
+        self.at = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 >= self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    return train.run(tiny(workdir)), workdir
+
+
+def test_a_run_leaves_what_the_readme_promises(whole):
+    outcome, workdir = whole
+    assert outcome.status == train.DONE and outcome.step == 22
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    trained = [r for r in records if "loss" in r]
+    assert [r["step"] for r in trained] == [5, 10, 15, 20, 22]
+    assert {"loss", "std", "rank", "lr", "lr_predictor"} <= set(trained[0])
+    assert trained[-1]["loss"] < trained[0]["loss"]
+    assert set(outcome.accuracy) == {"raw pixels", "untrained backbone", "backbone"}
+    assert outcome.accuracy["raw pixels"]["knn20"] > 0.9  # digits are easy for pixels
+    assert any((workdir / "tb").iterdir())
+    again = cli.parse(PretrainConfig, [f"--flagfile={workdir}/config.flags"])
+    assert again == tiny(workdir)
+    card = json.loads((workdir / "export" / "backbone.json").read_text())
+    digest = hashlib.sha256((workdir / "export" / "backbone.keras").read_bytes()).hexdigest()
+    assert card["sha256"] == digest
+    text = summary.text(tiny(workdir), outcome)
+    assert "this backbone" in text and "tensorboard --logdir" in text
+
+
+def test_interrupted_twice_ends_bit_identical_to_uninterrupted(whole, tmp_path):
+    _, reference = whole
+    ends = []
+    for stop in (3, 12, 99):
+        ends.append(train.run(tiny(tmp_path), callbacks=[StopAt(stop)]))
+    assert [o.status for o in ends] == [train.INTERRUPTED, train.INTERRUPTED, train.DONE]
+    assert 3 <= ends[0].step < 12 <= ends[1].step < 22
+    assert state(tmp_path) == state(reference)
+    weights = [
+        keras.saving.load_model(w / "export" / "backbone.keras").get_weights() for w in (tmp_path, reference)
+    ]
+    assert all((a == b).all() for a, b in zip(*weights, strict=True))
+
+
+def test_another_seed_is_another_run(whole, tmp_path):
+    train.run(tiny(tmp_path, "--seed=1"))
+    assert state(tmp_path)[1] != state(whole[1])[1]
+
+
+def test_a_finished_run_is_not_trained_again(whole):
+    _, workdir = whole
+    before = state(workdir)
+    outcome = train.run(tiny(workdir))
+    assert outcome.status == train.DONE and outcome.step == 22
+    assert state(workdir) == before
+
+
+def test_another_configuration_is_refused_by_the_names_of_its_fields(whole):
+    _, workdir = whole
+    with pytest.raises(UserError, match=r"--base_lr was 0.4, is 0.1\..*config.flags"):
+        train.run(tiny(workdir, "--base_lr=0.1"))
+    with pytest.raises(UserError, match=r"--data was digits"):
+        train.run(tiny(workdir, "--data=digits:train[:1000]"))
+    train.run(tiny(workdir, "--keep=5"))  # does not bind a run
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    first = Workdir(tmp_path)
+    with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+        train.run(tiny(tmp_path))
+    first.release()
+
+
+def test_without_stop_gradient_the_run_is_called_collapsed(tmp_path):
+    # Neither output BN nor predictor stands in the way, so that it takes seconds (Fig. 2).
+    flags = ["--stop_gradient=false", "--epochs=12", "--monitor=none", "--fail_on_collapse", "--bn=hidden"]
+    outcome = train.run(tiny(tmp_path, *flags))
+    assert outcome.status == train.COLLAPSED
+    assert outcome.diagnosis.name == "collapse"
+    healthy = train.run(
+        tiny(tmp_path / "with", "--epochs=12", "--monitor=none", "--fail_on_collapse", "--bn=hidden")
+    )
+    assert healthy.status == train.DONE and healthy.diagnosis.name != "collapse"
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_commit(tmp_path):
+    flags = [
+        "--monitor=none",
+        "--base_lr=1000",
+        "--weight_decay=1",
+        "--similarity=cross_entropy",
+        "--epochs=3",
+    ]
+    outcome = train.run(tiny(tmp_path, *flags))
+    assert outcome.status == train.DIVERGED and outcome.diagnosis.name == "divergence"
+    assert not (tmp_path / "export").exists()
+    for folder in (tmp_path / "checkpoints").iterdir():
+        import tensorflow as tf
+
+        reader = tf.train.load_checkpoint(str(folder / "state"))
+        for name in reader.get_variable_to_shape_map():
+            value = reader.get_tensor(name)
+            assert not np.issubdtype(value.dtype, np.floating) or np.isfinite(value).all()
+
+
+def test_two_replicas_run_the_whole_path(two_replicas, tmp_path):
+    outcome = train.run(tiny(tmp_path, "--strategy=mirrored"))
+    assert outcome.status == train.DONE and outcome.records[-1]["loss"] < outcome.records[0]["loss"]
+
+
+def test_keras_callbacks_can_stop_the_run(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            assert {"loss", "std"} <= set(logs)
+            self.model.stop_training = True
+
+    outcome = train.run(tiny(tmp_path, "--epochs=5", "--monitor=none"), callbacks=[Stop()])
+    assert outcome.step == 23  # the first epoch's end
+
+
+def test_weights_start_a_run_and_another_architecture_is_refused(whole, tmp_path):
+    _, workdir = whole
+    started = train.run(tiny(tmp_path / "a", f"--weights={workdir}"))
+    expected = {k: v for k, v in whole[0].accuracy["backbone"].items()}
+    assert started.accuracy["untrained backbone"] == expected
+    with pytest.raises(UserError, match=r"another architecture.*variables differ"):
+        train.run(tiny(tmp_path / "b", f"--weights={workdir}", "--width=0.25"))
+    export = workdir / "export" / "backbone.keras"
+    damaged = bytearray(export.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "backbone.keras").write_bytes(damaged)
+    (tmp_path / "backbone.json").write_text((workdir / "export" / "backbone.json").read_text())
+    with pytest.raises(UserError, match="is damaged"):
+        train.run(tiny(tmp_path / "c", f"--weights={tmp_path / 'backbone.keras'}"))
+
+
+def test_preview_and_dry_run_train_nothing(tmp_path, capsys):
+    config = tiny(tmp_path)
+    assert inspection.write_preview(config) == 0
+    assert (tmp_path / "preview.png").read_bytes()[:4] == b"\x89PNG"
+    assert inspection.dry_run(dataclasses.replace(config, dry_run=True)) == 0
+    text = capsys.readouterr().out
+    assert "--backbone=resnet10" in text and "steps                  22" in text
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_command_line_commits_on_sigterm(tmp_path):
+    command = [sys.executable, "-m", "simsiam_tf.pretrain", *TINY, f"--workdir={tmp_path}", "--epochs=500"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and '"loss"' not in _read(tmp_path / "metrics.jsonl"):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == train.INTERRUPTED, err
+    assert f"--flagfile={tmp_path}/config.flags" in out
+    steps = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert steps and int(steps[-1].split("-")[1]) > 0
+
+
+def _read(path):
+    return path.read_text() if path.exists() else ""

@@ -38,7 +38,8 @@ def write_preview(config: PretrainConfig) -> int:
 
 def dry_run(config: PretrainConfig) -> int:
     """Prints the resolved configuration, steps, parameters and memory; trains nothing."""
-    parts = assemble(config)
+    report = Path(config.workdir).expanduser() / "unreadable.json" if config.workdir else None
+    parts = assemble(config, report)
     print(configs.to_flags(config))
     for name, value in facts(config, parts).items():
         print(f"{name:22} {value}")

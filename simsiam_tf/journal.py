@@ -45,7 +45,7 @@ class Journal:
             ncols=None if terminal else 110, mininterval=0.5 if terminal else 10.0, maxinterval=20.0,
         )  # fmt: skip
 
-    def steps(self, step: int, losses, stds, waits, seconds: float) -> None:
+    def steps(self, losses: np.ndarray, stds: np.ndarray, waits: np.ndarray, seconds: float) -> None:
         """Takes in the steps of one call of the loop."""
         self.interval += [[float(a), float(b)] for a, b in zip(losses, stds, strict=True)]
         self._seconds += seconds
@@ -65,14 +65,16 @@ class Journal:
     def _last(self) -> list[float]:
         return [self.records[-1][k] for k in ("loss", "std")] if self.records else [0.0, 0.0]
 
-    def record(self, step: int, z: np.ndarray) -> Diagnosis:
-        """Writes the record that ends at `step`. z: embeddings of its last batch [B, d]."""
+    def record(self, step: int, z: np.ndarray | None) -> Diagnosis:
+        """Writes the record that ends at `step`.
+
+        z: embeddings of its last batch [B, d]; None when a loss was no number.
+        """
         losses, stds = np.array(self.interval).T
         lr = {k: float(v) for k, v in self._rates(step - 1).items()}
-        finite = bool(np.isfinite(z).all())
         values = {
             "loss": float(losses.mean()), "loss_spread": float(losses.std()),
-            "std": float(stds.mean()), "rank": metrics.effective_rank(z) if finite else 1.0, **lr,
+            "std": float(stds.mean()), "rank": 1.0 if z is None else metrics.effective_rank(z), **lr,
         }  # fmt: skip
         perf = {
             "images_per_second": self._timed * self.config.batch_size / max(self._seconds, 1e-9),

@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -23,6 +23,7 @@ from simsiam_tf.data import pipeline, sampling
 from simsiam_tf.diagnosis import Diagnosis
 from simsiam_tf.errors import UserError
 from simsiam_tf.journal import Journal
+from simsiam_tf.methods import SiameseModel
 from simsiam_tf.workdir import Workdir
 
 log = logging.getLogger("simsiam_tf")
@@ -97,6 +98,14 @@ class _Loop:
                 self._baselines()
             status = self._train()
             return self._finish(status)
+        except tf.errors.OpError as error:
+            reason = " ".join(str(error.message).split())[:200]
+            mend = (
+                "Try a smaller --batch_size." if isinstance(error, tf.errors.ResourceExhaustedError) else ""
+            )
+            raise UserError(
+                f"{self.workdir.path}: step {self.step} failed: {reason} Checkpoints are kept. {mend}"
+            ) from error
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -120,43 +129,50 @@ class _Loop:
         self.commit()
 
     def _train(self) -> int:
+        """Calls the compiled loop from mark to mark: a record, an epoch's end, a commit."""
         config, total = self.config, self.parts.total_steps
         iterator = distribute.iterator(self.parts.strategy, config.batch_size, self._dataset)
-        steps = _compiled(self.parts.strategy, self.model, self.parts.views, config)
+        steps = _compiled(self.parts.strategy, self.model, config)
         epoch = self.step * config.batch_size // self.size
         committed = time.monotonic()
+        status = DONE
         self.model.stop_training = False
         self.callbacks.on_train_begin()
         self.callbacks.on_epoch_begin(epoch)
-        while self.step < total and not self.model.stop_training and self.signal is None:
+        while self.step < total and not self.model.stop_training and status == DONE:
             end = min(total, sampling.epoch_end(epoch + 1, self.size, config.batch_size))
-            count = min(end, self._next_log(), self.step + self.per_call) - self.step
-            self.callbacks.on_train_batch_begin(self.step)
-            began = time.perf_counter()
-            losses, stds, waits, z = (t.numpy() for t in steps(iterator, count))
-            seconds = time.perf_counter() - began
-            self._pace(seconds / count)
-            self.step += count
-            self.journal.steps(self.step, losses, stds, waits, seconds)
-            self.callbacks.on_train_batch_end(self.step - 1, self.journal.latest())
-            if not np.isfinite(losses).all():
-                self.journal.record(self.step, z)
-                return DIVERGED
-            if self.step % config.log_every == 0 or self.step == total:
+            z = self._advance(steps, iterator, min(end, self._next_log(), self.step + self.per_call))
+            if self.step % config.log_every == 0 or self.step == total or z is None:
                 found = self.journal.record(self.step, z)
+                if found.name == "divergence":
+                    status = DIVERGED
+                    break
                 if config.fail_on_collapse and found.name == "collapse":
-                    return COLLAPSED
+                    status = COLLAPSED
             if self.step == end:
                 epoch = self._end_epoch(epoch)
+            if self.signal is not None and self.step < total:
+                status = INTERRUPTED
             late = time.monotonic() - committed > 60 * config.save_minutes
-            if late or self.step == end:
+            if late or self.step == end or status != DONE:
                 self.commit()
                 committed = time.monotonic()
         self.callbacks.on_train_end()
-        if self.step < total and self.signal is not None:
-            self.commit()
-            return INTERRUPTED
-        return DONE
+        return status
+
+    def _advance(self, steps: Callable, iterator: Iterator, end: int) -> np.ndarray | None:
+        """Runs up to step `end`; the embeddings of the last step, None if a loss is no number."""
+        count = end - self.step
+        self.callbacks.on_train_batch_begin(self.step)
+        began = time.perf_counter()
+        losses, stds, waits, z = (t.numpy() for t in steps(iterator, count))
+        seconds = time.perf_counter() - began
+        wanted = max(1, int(CALL_SECONDS * count / max(seconds, 1e-6)))
+        self.per_call = min(2 * self.per_call, wanted, self.config.log_every)
+        self.step = end
+        self.journal.steps(losses, stds, waits, seconds)
+        self.callbacks.on_train_batch_end(self.step - 1, self.journal.latest())
+        return z if np.isfinite(losses).all() else None
 
     def _dataset(self, rows: tuple[int, int], parts: int) -> tf.data.Dataset:
         a = self.parts
@@ -167,11 +183,6 @@ class _Loop:
 
     def _next_log(self) -> int:
         return (self.step // self.config.log_every + 1) * self.config.log_every
-
-    def _pace(self, step_seconds: float) -> None:
-        """More steps a call while a call is shorter than CALL_SECONDS."""
-        wanted = max(1, int(CALL_SECONDS / max(step_seconds, 1e-6)))
-        self.per_call = min(2 * self.per_call, wanted, self.config.log_every)
 
     def _end_epoch(self, epoch: int) -> int:
         logs = self.journal.latest()
@@ -211,7 +222,7 @@ class _Loop:
         return Outcome(status, self.step, found, self.accuracy, here, self.journal.records)
 
 
-def _compiled(strategy, model, views, config: PretrainConfig):
+def _compiled(strategy: tf.distribute.Strategy, model: SiameseModel, config: PretrainConfig) -> Callable:
     """(iterator, n) → losses [n], stds [n], seconds waited for data [n], the last z [B, d]."""
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     xla = config.jit_compile == "true" and not on_tpu

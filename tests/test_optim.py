@@ -109,7 +109,16 @@ def test_config_roundtrip_steps_alike():
 
 @pytest.mark.parametrize(
     ("step", "rate"),
-    [(0, 0.0), (1, 0.2), (9, 1.8), (10, 2.0), (35, 2 * 0.5 * (1 + 0.5**0.5)), (60, 1.0), (110, 0.0), (500, 0.0)],
+    [
+        (0, 0.0),
+        (1, 0.2),
+        (9, 1.8),
+        (10, 2.0),
+        (35, 2 * 0.5 * (1 + 0.5**0.5)),
+        (60, 1.0),
+        (110, 0.0),
+        (500, 0.0),
+    ],
 )
 def test_cosine_by_hand(step, rate):
     """Base 2, warm-up 10, then half a cosine over 100."""

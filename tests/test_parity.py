@@ -1,16 +1,18 @@
 """One step, and twenty, of our SimSiam against an independent one in PyTorch.
 
 PyTorch computes in float64, so every difference below is our float32's rounding. γ and β are
-drawn at random first: at γ = 0 a residual block's branch has no gradient to compare. The γ that
-start at 0 stay small, since an untrained network with large ones amplifies rounding a
-thousandfold: white noise in, and z agrees to 1e-5 only and the gradients of a ResNet-50 to 0.1.
+drawn at random first: at γ = 0 a residual block's branch has no gradient to compare. β is large
+so that few activations lie at ReLU's kink, where the last bit decides about a whole gradient:
+with β around 0, gradients of this small ResNet-50 agree to 0.1 only, and runs part in 10 steps.
 """
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'simsiam-tf[parity]'")
+torch.set_num_threads(1)  # tensors this small are slower on more
 
 from peers import torch_simsiam as peer  # noqa: E402
 
@@ -20,22 +22,26 @@ from simsiam_tf.methods import SimSiam  # noqa: E402
 BATCH, D, STEPS = 16, 64, 20
 CASES = {  # backbone, stem, width, channels, pixels, projector layers, weight decay
     "resnet18 cifar": ("resnet18", "cifar", 0.125, 3, 32, 2, 5e-4),
-    "resnet18 small grey": ("resnet18", "small", 0.25, 1, 32, 3, 1e-4),
+    "resnet18 small grey": ("resnet18", "small", 0.125, 1, 32, 3, 1e-4),
     "resnet50 imagenet": ("resnet50", "imagenet", 0.125, 3, 64, 3, 1e-4),
 }
 
 
-def _error(ours, theirs) -> float:
-    """Largest difference, relative to the tensor's largest magnitude."""
+def _error(ours, theirs, least: float = 0.0) -> float:
+    """Largest difference, relative to the tensor's largest magnitude, which counts as `least` at least."""
     theirs = theirs.detach().numpy()
-    return float(np.abs(np.asarray(ours, np.float64) - theirs).max() / np.abs(theirs).max())
+    return float(np.abs(np.asarray(ours, np.float64) - theirs).max() / max(np.abs(theirs).max(), least))
+
+
+def _worst(errors: dict[str, float]) -> list:
+    return sorted(errors.items(), key=lambda item: -item[1])[:5]
 
 
 @pytest.fixture(params=list(CASES))
 def case(request):
     """(our model, the peer with its weights, weight decay, a function that draws two views)"""
     backbone, stem, width, channels, size, layers, decay = CASES[request.param]
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     heads = {"d": D, "projector_layers": layers, "predictor_hidden": 32}
     ours = SimSiam(nets.resnet(backbone, stem, width, channels), **heads)
     rng = np.random.default_rng(0)
@@ -43,7 +49,7 @@ def case(request):
         if v.name in ("gamma", "moving_variance"):
             v.assign(rng.uniform(0.5, 1.0, v.shape))
         elif v.name in ("beta", "moving_mean"):
-            v.assign(rng.uniform(2.0, 3.0, v.shape))
+            v.assign(rng.uniform(1.0, 3.0, v.shape))
     theirs = peer.SimSiam(peer.Backbone(backbone, stem, width, channels), **heads).double().train()
     peer.copy_weights(ours, theirs)
     return ours, theirs, decay, lambda: _views(rng, size, channels)
@@ -79,24 +85,21 @@ def test_one_step(case):
     their_loss, their_z, their_p = theirs(*_torch(views))
     their_loss.backward()
 
-    assert float(loss) == pytest.approx(their_loss.item(), abs=2e-6)
+    assert float(loss) == pytest.approx(their_loss.item(), abs=1e-6)
     for a, b in zip(z + p, their_z + their_p, strict=True):
         assert _error(a, b) < 5e-5
-    errors = {}
-    for name, variable, tensor in peer.pairs(ours, theirs):
-        if variable.trainable:
-            errors[name] = peer.to_torch(gradients[variable.path].numpy()), tensor.grad
+    # A β whose shift a later BN takes out again has gradient 0 but for rounding, so errors below
+    # a thousandth of the network's largest gradient are measured against that.
+    least = 1e-3 * max(float(t.grad.abs().max()) for t in theirs.parameters())
+    errors = {
+        name: _error(peer.to_torch(gradients[variable.path].numpy()), tensor.grad, least)
+        for name, variable, tensor in peer.pairs(ours, theirs)
+        if variable.trainable
+    }
     assert len(errors) == len(variables) == len(list(theirs.parameters()))
-    # The output's β shifts z: the targets are constants, and the predictor's BN takes the shift
-    # out again. Its gradient is 0 but for rounding.
-    for gradient in errors.pop(f"projector.bn{len(ours.projector.layers) // 3 + 1}.bias"):
-        assert np.abs(np.asarray(gradient)).max() < 1e-6
-    errors = {name: _error(a, b) for name, (a, b) in errors.items()}
-    print("GRAD", float(loss)-their_loss.item(), max(_error(a, b) for a, b in zip(z + p, their_z + their_p, strict=True)), max(errors.values()))
-    #assert max(errors.values()) < 1e-4, sorted(errors.items(), key=lambda e: -e[1])[:5]
+    assert max(errors.values()) < 1e-3, _worst(errors)
     moving = {name: e for name, e in _weights(ours, theirs).items() if ".running_" in name}
-    print("MOVING", max(moving.values()))
-    assert max(moving.values()) < 5e-6, sorted(moving.items(), key=lambda e: -e[1])[:5]
+    assert max(moving.values()) < 5e-6, _worst(moving)
 
 
 def test_twenty_sgd_steps(case):
@@ -114,8 +117,12 @@ def test_twenty_sgd_steps(case):
         their_loss, _, _ = theirs(*_torch(views))
         their_loss.backward()
         sgd.step()
-        print(i, float(loss)- their_loss.item())
-    errors = _weights(ours, theirs)
-    print("W", sorted((v, k) for k, v in errors.items())[-5:], np.median(list(errors.values())))
-    moved = {n: _error(before[n].numpy(), t) for n, t in theirs.state_dict().items() if n in errors}
-    print("M", sorted((v, k) for k, v in moved.items())[:5], np.median(list(moved.values())))
+        assert float(loss) == pytest.approx(their_loss.item(), abs=5e-6)
+    assert max(_weights(ours, theirs).values()) < 2e-5, _worst(_weights(ours, theirs))
+    # Against how far the weights went, float32's resolution of the weights themselves aside.
+    distance = {}
+    for name, variable, tensor in peer.pairs(ours, theirs):
+        start, end = before[name].numpy(), tensor.detach().numpy()
+        wrong = np.abs(peer.to_torch(variable.numpy()) - end).max() - 2e-6 * np.abs(end).max()
+        distance[name] = float(wrong / np.abs(end - start).max())
+    assert max(distance.values()) < 1e-2, _worst(distance)

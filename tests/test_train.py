@@ -165,7 +165,7 @@ def test_keras_callbacks_can_stop_the_run(tmp_path):
 def test_weights_start_a_run_and_another_architecture_is_refused(whole, tmp_path):
     _, workdir = whole
     started = train.run(tiny(tmp_path / "a", f"--weights={workdir}"))
-    expected = {k: v for k, v in whole[0].accuracy["backbone"].items()}
+    expected = whole[0].accuracy["backbone"]
     assert started.accuracy["untrained backbone"] == expected
     with pytest.raises(UserError, match=r"another architecture.*variables differ"):
         train.run(tiny(tmp_path / "b", f"--weights={workdir}", "--width=0.25"))

@@ -126,9 +126,9 @@ class SimSiam(nn.Module):
 
     def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """(loss, [z1, z2], [p1, p2])"""
-        z = [self.projector(self.backbone(x)) for x in (x1, x2)]
-        p = [self.predictor(u).to(u.dtype).float() if u.dtype == torch.bfloat16 else self.predictor(u) for u in z]
-        t = [u.detach().to(v.dtype) for u, v in zip(z, p, strict=True)]
+        z = [_wide(self.projector(self.backbone(x))) for x in (x1, x2)]
+        p = [_wide(self.predictor(u)) for u in z]
+        t = [u.detach() for u in z]
         loss = 0.5 * negative_cosine(p[0], t[1]) + 0.5 * negative_cosine(p[1], t[0])
         return loss, z, p
 
@@ -136,6 +136,11 @@ class SimSiam(nn.Module):
         """Parameter groups for torch.optim: first f, then h."""
         f = [*self.backbone.parameters(), *self.projector.parameters()]
         return [{"params": f, "lr": lr}, {"params": list(self.predictor.parameters()), "lr": predictor_lr}]
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Losses are computed in float32 at least."""
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def to_torch(array: np.ndarray) -> np.ndarray:

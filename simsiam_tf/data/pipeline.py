@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -10,6 +11,8 @@ import tensorflow as tf
 from simsiam_tf.data import sampling
 from simsiam_tf.data.sources import ArraySource, Source
 from simsiam_tf.data.views import Views
+
+PARALLEL = os.cpu_count() or 2
 
 
 def views_of_steps(
@@ -54,12 +57,12 @@ def views_of_steps(
     dataset = tf.data.Dataset.range(first, tf.cast(last_step, tf.int64) * parts).map(table)
     if isinstance(source, ArraySource):
         crop = lambda ids, u: (views.crop(source.gather(ids), u), ids, u)  # noqa: E731
-        dataset = dataset.map(lambda ids, u: finish(*crop(ids, u)), tf.data.AUTOTUNE)
+        dataset = dataset.map(lambda ids, u: finish(*crop(ids, u)), PARALLEL)
     else:
         one = lambda i, u: (views.crop_one(source.decode(i), u), i, u)  # noqa: E731
-        dataset = dataset.unbatch().map(one, tf.data.AUTOTUNE)
-        dataset = dataset.batch(share, drop_remainder=True).map(finish, tf.data.AUTOTUNE)
-    return _deterministic(dataset).prefetch(2)
+        dataset = dataset.unbatch().map(one, PARALLEL)
+        dataset = dataset.batch(share, drop_remainder=True).map(finish, PARALLEL)
+    return _settled(dataset).prefetch(2)
 
 
 def pretraining(source: Source, views: Views, batch_size: int, seed: int = 0) -> tf.data.Dataset:
@@ -81,7 +84,7 @@ def pretraining(source: Source, views: Views, batch_size: int, seed: int = 0) ->
         return views_of_steps(source, views, batch_size, seed, first, first + length)
 
     dataset = tf.data.Dataset.range(1).flat_map(epoch)
-    return dataset.apply(tf.data.experimental.assert_cardinality(length))
+    return _settled(dataset.apply(tf.data.experimental.assert_cardinality(length)))
 
 
 def centred(source: Source, views: Views, ids, batch_size: int = 256) -> tf.data.Dataset:
@@ -89,16 +92,19 @@ def centred(source: Source, views: Views, ids, batch_size: int = 256) -> tf.data
     dataset = tf.data.Dataset.from_tensor_slices(tf.cast(ids, tf.int64))
     if isinstance(source, ArraySource):
         dataset = dataset.batch(batch_size)
-        dataset = dataset.map(lambda i: views.centre(source.gather(i)), tf.data.AUTOTUNE)
+        dataset = dataset.map(lambda i: views.centre(source.gather(i)), PARALLEL)
     else:
-        dataset = dataset.map(lambda i: views.centre(source.decode(i)), tf.data.AUTOTUNE)
+        dataset = dataset.map(lambda i: views.centre(source.decode(i)), PARALLEL)
         dataset = dataset.batch(batch_size)
-    return _deterministic(dataset.map(views.normalise)).prefetch(2)
+    return _settled(dataset.map(views.normalise)).prefetch(2)
 
 
-def _deterministic(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def _settled(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
+    # NOTE: tf.data's tuner delays the end of an iterator by up to minutes, and every epoch of
+    # `fit` and every evaluation ends one.
+    options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)
 

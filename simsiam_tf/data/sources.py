@@ -234,12 +234,21 @@ def _tfds(name: str, split: str, data_dir: str | None) -> Source:
     shape = features["image"].shape
     names = tuple(features["label"].names) if "label" in features else ()
     if None not in shape and size * int(np.prod(shape)) <= IN_MEMORY:
-        config = tfds.ReadConfig(interleave_cycle_length=1)  # the same order every time
-        whole = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
-        rows = list(tfds.as_numpy(whole))
+        rows = _rows(builder, split)
         labels = np.array([r["label"] for r in rows]) if names else None
         return from_arrays(spec, np.stack([r["image"] for r in rows]), labels, names)
     return _random_access(builder, spec, split, size, names)
+
+
+def _rows(builder, split: str) -> list[dict]:
+    """The examples of a split, in the same order every time."""
+    import tensorflow_datasets as tfds
+
+    if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:  # which as_dataset cannot read
+        return list(builder.as_data_source(split=split))
+    config = tfds.ReadConfig(interleave_cycle_length=1)
+    whole = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
+    return list(tfds.as_numpy(whole))
 
 
 def _random_access(builder, spec: str, split: str, size: int, names: tuple) -> EncodedSource:
@@ -255,8 +264,7 @@ def _random_access(builder, spec: str, split: str, size: int, names: tuple) -> E
         ) from error
     labels = None
     if names:
-        only = builder.as_data_source(split=split, decoders=tfds.decode.PartialDecoding({"label": True}))
-        labels = np.array([only[i]["label"] for i in range(size)], np.int64)
+        labels = np.array([records[i]["label"] for i in range(size)], np.int64)
     channels = 1 if builder.info.features["image"].shape[-1] == 1 else 3
 
     def read(index):

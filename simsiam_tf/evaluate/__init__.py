@@ -8,8 +8,8 @@ import keras
 
 from simsiam_tf import data
 from simsiam_tf.evaluate.features import extract
-from simsiam_tf.evaluate.neighbours import knn_accuracy
 from simsiam_tf.evaluate.monitor import Monitor, open_monitor
+from simsiam_tf.evaluate.neighbours import knn_accuracy
 
 
 def knn(backbone: keras.Model, data_spec: str, recipe: str | None = None, **changes) -> dict:

@@ -1,0 +1,151 @@
+"""TFDS sets, built here and offline: fixed shapes go to memory, variable ones are read at random."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+tfds = pytest.importorskip("tensorflow_datasets")
+from simsiam_tf.data import open_source  # noqa: E402
+from simsiam_tf.data.sources import ArraySource, EncodedSource  # noqa: E402
+from simsiam_tf.errors import UserError  # noqa: E402
+
+CLASSES = ["ant", "bee", "cow"]
+VERSION = tfds.core.Version("1.0.0")
+HERE = Path(__file__).parent  # where TFDS looks for descriptions; it would look for a package
+
+
+def images(split: str, variable: bool) -> list[np.ndarray]:
+    rng = np.random.default_rng(len(split))
+    n = {"train": 23, "test": 9}[split]
+    sides = rng.integers(5, 20, [n, 2]) if variable else [(6, 7)] * n
+    return [rng.integers(0, 256, [*side, 3], np.uint8) for side in sides]
+
+
+class TinyFixed(tfds.core.GeneratorBasedBuilder):
+    """Images of one size, with labels."""
+
+    VERSION = VERSION
+    pkg_dir_path = HERE
+    SHAPE = (6, 7, 3)
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=self.SHAPE, encoding_format="png")}
+        features["label"] = tfds.features.ClassLabel(names=CLASSES)
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in ("train", "test")}
+
+    def _generate_examples(self, split):
+        for i, image in enumerate(images(split, None in self.SHAPE)):
+            yield i, {"image": image, "label": i % 3}
+
+
+class TinyVariable(TinyFixed):
+    """Images of many sizes, with labels."""
+
+    VERSION = VERSION
+    pkg_dir_path = HERE
+    SHAPE = (None, None, 3)
+
+
+class TinyWordless(tfds.core.GeneratorBasedBuilder):
+    """No images at all."""
+
+    VERSION = VERSION
+    pkg_dir_path = HERE
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({"number": np.int64})
+        return self.dataset_info_from_configs(features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {"number": 1}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("tfds"))
+    for builder in (TinyFixed, TinyVariable, TinyWordless):
+        builder(data_dir=path, file_format="array_record").download_and_prepare()
+    return path
+
+
+def image_of(source, i) -> np.ndarray:
+    return source.decode(tf.constant(i, tf.int64)).numpy()
+
+
+def assert_same_set(source, split: str, variable: bool) -> None:
+    """Every image once, each with its own label, in whatever order TFDS wrote them."""
+    expected = {image.tobytes(): i % 3 for i, image in enumerate(images(split, variable))}
+    found = {image_of(source, i).tobytes(): int(source.labels[i]) for i in range(source.size)}
+    assert source.size == len(expected) and found == expected
+    assert source.class_names == tuple(CLASSES) and source.channels == 3
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_fixed_shapes_are_held_in_memory(data_dir, split):
+    source = open_source("tfds:tiny_fixed", split, data_dir=data_dir)
+    assert isinstance(source, ArraySource) and source.images.shape[1:] == (6, 7, 3)
+    assert_same_set(source, split, variable=False)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_variable_shapes_are_read_at_random(data_dir, split):
+    source = open_source(f"tfds:tiny_variable:{split}", data_dir=data_dir)
+    assert isinstance(source, EncodedSource)
+    assert_same_set(source, split, variable=True)
+
+
+def test_random_access_in_a_parallel_map_keeps_the_order(data_dir):
+    source = open_source("tfds:tiny_variable", data_dir=data_dir)
+    ids = [7, 0, 22, 7, 13]
+    mapped = tf.data.Dataset.from_tensor_slices(tf.constant(ids, tf.int64)).map(source.decode, 4)
+    for i, image in zip(ids, mapped, strict=True):
+        np.testing.assert_array_equal(image, image_of(source, i))
+
+
+@pytest.mark.parametrize("name", ["tiny_fixed", "tiny_variable"])
+def test_the_order_is_the_same_at_every_opening(data_dir, name):
+    one, two = (open_source(f"tfds:{name}", data_dir=data_dir) for _ in range(2))
+    assert one.fingerprint == two.fingerprint
+    np.testing.assert_array_equal(one.labels, two.labels)
+    assert all((image_of(one, i) == image_of(two, i)).all() for i in range(one.size))
+
+
+@pytest.mark.parametrize("name", ["tiny_fixed", "tiny_variable"])
+def test_slices(data_dir, name):
+    whole = open_source(f"tfds:{name}", data_dir=data_dir)
+    part = open_source(f"tfds:{name}:train[4:9]", data_dir=data_dir)
+    assert part.size == 5 and part.fingerprint != whole.fingerprint
+    np.testing.assert_array_equal(part.labels, whole.labels[4:9])
+    for i in range(5):
+        np.testing.assert_array_equal(image_of(part, i), image_of(whole, 4 + i))
+
+
+def test_what_is_missing_is_named(data_dir):
+    with pytest.raises(UserError, match="TFDS has no such set. Did you mean tiny_fixed?"):
+        open_source("tfds:tiny_fixt", data_dir=data_dir)
+    for name in ("tiny_fixed", "tiny_variable"):
+        with pytest.raises(UserError, match="no such split. Did you mean train?"):
+            open_source(f"tfds:{name}:trian", data_dir=data_dir)
+    with pytest.raises(UserError, match="no feature named 'image', but number"):
+        open_source("tfds:tiny_wordless", data_dir=data_dir)
+
+
+def test_fixed_shapes_in_tfrecord_files(tmp_path):
+    TinyFixed(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+    source = open_source("tfds:tiny_fixed:test", data_dir=str(tmp_path))
+    assert isinstance(source, ArraySource)
+    assert_same_set(source, "test", variable=False)
+
+
+def test_a_set_without_random_access_says_how_to_prepare_it(tmp_path):
+    TinyVariable(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+    with pytest.raises(UserError, match="tfds build tiny_variable --file_format=array_record"):
+        open_source("tfds:tiny_variable", data_dir=str(tmp_path))

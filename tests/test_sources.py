@@ -86,7 +86,7 @@ def test_fashion_mnist_from_idx_files(tmp_path, monkeypatch):
 
 
 def test_unknown_kinds():
-    with pytest.raises(UserError, match="--data=fashon_mnist: no such data set. Did you mean fashion_mnist?"):
+    with pytest.raises(UserError, match="fashon_mnist: no such data set. Did you mean fashion_mnist?"):
         open_source("fashon_mnist")
     with pytest.raises(UserError, match="no such data set. Choose from fashion_mnist, digits"):
         open_source("zzz:qqq")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,9 @@ def read(path: str, on_bad_image: str = "error", report: Path | None = None) -> 
             f"folder:{path}: {len(bad)} of {len(names)} images cannot be decoded, such as "
             f"{next(iter(bad))}.{where} Mend or remove them, or pass --on_bad_image=skip."
         )
+    if bad:
+        where = f"; named in {report}" if report else f", such as {next(iter(bad))}"
+        print(f"folder:{path}: {len(bad)} of {len(names)} images left out{where}", file=sys.stderr)
     names = [name for name in names if name not in bad]
     if not names:
         raise UserError(f"folder:{path}: not one of its images can be decoded.")

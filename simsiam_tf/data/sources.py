@@ -129,7 +129,7 @@ def open_source(
         source = _fashion_mnist(part, data_dir) if kind == "fashion_mnist" else _digits(part)
         return _sliced(source, cut, spec)
     known = ["fashion_mnist", "digits", "tfds:NAME", "folder:PATH", *ALIASES]
-    raise UserError(f"--data={spec}: no such data set.{nearest(spec, known)}")
+    raise UserError(f"{spec}: no such data set.{nearest(spec, known)}")
 
 
 def query_split(spec: str) -> str | None:
@@ -180,7 +180,7 @@ def _fashion_mnist(split: str, data_dir: str | None) -> ArraySource:
         return _tfds("fashion_mnist", split, data_dir)
     except UserError as error:
         raise UserError(
-            f"--data=fashion_mnist: not in {FASHION_FOLDERS[0]} (apt-get install "
+            f"fashion_mnist: not in {FASHION_FOLDERS[0]} (apt-get install "
             f"dataset-fashion-mnist), and the download failed: {error}"
         ) from error
 

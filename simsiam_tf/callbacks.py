@@ -20,7 +20,8 @@ class KNN(keras.callbacks.Callback):
         images: about how many images to use; all when None.
         **changes: fields of the recipe to replace, such as size=96.
 
-    Logs: "knn20" and "knn200", in [0, 1].
+    Logs: "knn20" and "knn200", in [0, 1]; `latest` keeps those of the last epoch's end, and is
+    empty where it made none.
     """
 
     def __init__(
@@ -38,7 +39,10 @@ class KNN(keras.callbacks.Callback):
             views = data.Views(dataclasses.replace(chosen, **changes))
             monitor = open_monitor(monitor, "auto", views, source, monitor)
         self.monitor, self.every, self.images = monitor, every, images
+        self.latest: dict[str, float] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if self.every and (epoch + 1) % self.every == 0 and logs is not None:
-            logs.update(self.monitor.of_backbone(self.model.backbone, self.images))
+        due = self.every and (epoch + 1) % self.every == 0
+        self.latest = self.monitor.of_backbone(self.model.backbone, self.images) if due else {}
+        if logs is not None:
+            logs.update(self.latest)

@@ -79,11 +79,10 @@ class _Loop:
         extra = manifest["extra"] if manifest else {}
         self.accuracy = extra.get("accuracy", {})
         self.journal = Journal(workdir, self.step, extra.get("interval", []), parts, config)
-        monitor = (
-            [KNN(parts.monitor, every=config.knn_every, images=config.knn_images)] if parts.monitor else []
-        )
+        self.knn = KNN(parts.monitor, every=config.knn_every, images=config.knn_images)
+        own = [self.knn] if parts.monitor is not None else []
         self.callbacks = keras.callbacks.CallbackList(
-            [*monitor, *callbacks], model=self.model,
+            [*own, *callbacks], model=self.model,
             epochs=math.ceil(config.epochs), steps=parts.total_steps, verbose=0,
         )  # fmt: skip
         self.signal: int | None = None
@@ -185,11 +184,9 @@ class _Loop:
         return (self.step // self.config.log_every + 1) * self.config.log_every
 
     def _end_epoch(self, epoch: int) -> int:
-        logs = self.journal.latest()
-        self.callbacks.on_epoch_end(epoch, logs)
-        knn = {k: float(v) for k, v in logs.items() if k.startswith("knn")}
-        if knn:
-            self.journal.evaluation(self.step, epoch + 1, knn)
+        self.callbacks.on_epoch_end(epoch, self.journal.latest())
+        if self.knn.latest:  # Keras hands callbacks a copy of the logs
+            self.journal.evaluation(self.step, epoch + 1, self.knn.latest)
         if self.step < self.parts.total_steps:
             self.callbacks.on_epoch_begin(epoch + 1)
         return epoch + 1

@@ -60,6 +60,7 @@ def test_a_run_leaves_what_the_readme_promises(whole):
     assert [r["step"] for r in trained] == [5, 10, 15, 20, 22]
     assert {"loss", "std", "rank", "lr", "lr_predictor"} <= set(trained[0])
     assert trained[-1]["loss"] < trained[0]["loss"]
+    assert [r["step"] for r in records if "knn20" in r and "epoch" in r] == [22]
     assert set(outcome.accuracy) == {"raw pixels", "untrained backbone", "backbone"}
     assert outcome.accuracy["raw pixels"]["knn20"] > 0.9  # digits are easy for pixels
     assert any((workdir / "tb").iterdir())

@@ -148,9 +148,24 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_commit(tmp_path):
             assert not np.issubdtype(value.dtype, np.floating) or np.isfinite(value).all()
 
 
-def test_two_replicas_run_the_whole_path(two_replicas, tmp_path):
-    outcome = train.run(tiny(tmp_path, "--strategy=mirrored"))
-    assert outcome.status == train.DONE and outcome.records[-1]["loss"] < outcome.records[0]["loss"]
+TWO_CPUS = """
+import sys, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from simsiam_tf import pretrain
+sys.exit(pretrain.main(sys.argv[1:]))
+"""
+
+
+def test_two_replicas_run_the_whole_path(tmp_path):
+    # A process of its own: two MirroredStrategies in one process share TensorFlow's collective keys.
+    argv = [*TINY, "--strategy=mirrored", f"--workdir={tmp_path}"]
+    done = subprocess.run([sys.executable, "-c", TWO_CPUS, *argv], capture_output=True, text=True)
+    assert done.returncode == train.DONE, done.stderr
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [r["loss"] for r in records if "loss" in r]
+    assert len(losses) == 5 and losses[-1] < losses[0]
+    assert "this backbone" in done.stdout
 
 
 def test_keras_callbacks_can_stop_the_run(tmp_path):

@@ -10,6 +10,9 @@ import numpy as np
 
 # Limits on std·√d and on the loss of Eq. 1. Healthy runs have std·√d near 1 (Fig. 2).
 COLLAPSED_STD = 0.1
+# With BN on the projector's output a collapse first runs onto a line: one direction is left, and
+# the std shrinks for long before it is near 0.
+LINE_RANK, LINE_STD = 1.5, 0.8
 LOW_RANK = 1 / 3  # of the run's own peak
 SETTLED = 0.3  # share of a run after which its loss should have moved
 LEARNED = {"cosine": 0.2, "cross_entropy": 0.05}  # fall of the loss that counts as learning
@@ -59,17 +62,19 @@ def diagnose(records: Sequence[dict], total_steps: int, similarity: str = "cosin
         total_steps: length of the run; some calls are too early to make.
         similarity: a key of `losses.SIMILARITY`.
 
-    Collapse is called on three records in a row below 0.1, since a healthy run may dip once.
+    Collapse is called on three records in a row, since a healthy run may dip once: std·√d below
+    0.1, or embeddings on a line (rank below 1.5) whose std shrinks (below 0.8).
     """
     if not records:
         return Diagnosis("healthy", "no record yet")
     last = records[-1]
     if not (math.isfinite(last["loss"]) and math.isfinite(last["std"])):
         return Diagnosis("divergence", f"loss {last['loss']} at step {last['step']}")
-    recent = records[-min(3, len(records)) :]
-    std = max(r["std"] for r in recent)
-    if std < COLLAPSED_STD:
-        return Diagnosis("collapse", f"std·√d {last['std']:.3f}, loss {last['loss']:.3f}")
+    recent = records[-3:]
+    point = all(r["std"] < COLLAPSED_STD for r in recent)
+    line = all(r["rank"] < LINE_RANK and r["std"] < LINE_STD for r in recent)
+    if len(recent) == 3 and (point or line):
+        return Diagnosis("collapse", _figures(last))
     if last["step"] < SETTLED * total_steps or len(records) < 4:
         return Diagnosis("healthy", _figures(last))
     tail = records[-max(3, len(records) // 3) :]

@@ -24,6 +24,12 @@ ONES = np.ones(20)
         ("healthy", records(FALL, 0.9 * ONES)),
         ("healthy", records(FALL, np.where(np.arange(20) == 3, 0.05, 0.9))),  # one dip is no collapse
         ("collapse", records(-ONES, np.exp(-np.arange(20.0)))),
+        # Measured: Fashion-MNIST without stop-gradient, and with it.
+        (
+            "collapse",
+            records(np.full(5, -0.98), [0.93, 0.84, 0.67, 0.67, 0.66], [1.8, 1.5, 1.44, 1.49, 1.45]),
+        ),
+        ("healthy", records(FALL, 0.94 * ONES, rank=2.34 * ONES)),
         ("divergence", records(np.where(np.arange(20) == 19, np.nan, FALL), ONES)),
         ("partial collapse", records(FALL, 0.9 * ONES, rank=np.linspace(60, 5, 20))),
         ("non-convergence", records(-0.02 * ONES, 0.99 * ONES)),

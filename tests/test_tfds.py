@@ -102,6 +102,20 @@ def test_variable_shapes_are_read_at_random(data_dir, split):
     assert_same_set(source, split, variable=True)
 
 
+def test_labels_are_read_only_when_asked_for(data_dir):
+    labels = open_source("tfds:tiny_variable", data_dir=data_dir).labels
+    asked = []
+    records, labels._records = labels._records, type("", (), {
+        "__getitem__": lambda self, i: asked.append(i) or records[i]
+    })()  # fmt: skip
+    assert len(labels) == 23 and not asked
+    first = labels[np.array([7, 3, 7])]
+    assert sorted(asked) == [3, 7] and first[0] == first[2] == records[7]["label"]
+    whole = labels[:]
+    assert sorted(asked) == list(range(23)), "every record once"
+    np.testing.assert_array_equal(whole, [records[i]["label"] for i in range(23)])
+
+
 def test_random_access_in_a_parallel_map_keeps_the_order(data_dir):
     source = open_source("tfds:tiny_variable", data_dir=data_dir)
     ids = [7, 0, 22, 7, 13]

@@ -1,7 +1,4 @@
-"""Where images come from: arrays in memory, folders, TFDS. A source answers ids with images.
-
-The only module that imports tensorflow_datasets.
-"""
+"""Where images come from: arrays in memory, folders, TFDS. A source answers ids with images."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +17,6 @@ import tensorflow as tf
 from simsiam_tf.data import folder
 from simsiam_tf.errors import UserError, nearest
 
-IN_MEMORY = 2**30  # bytes of pixels up to which a TFDS set of one image size is kept in memory
 KINDS = ("fashion_mnist", "digits", "tfds:NAME[:SPLIT]", "folder:PATH")
 ALIASES = {name: f"tfds:{name}" for name in ("cifar10", "cifar100", "imagenet2012", "imagenette")}
 FASHION_FOLDERS = ("/usr/share/datasets/fashion-mnist", "/usr/local/share/datasets/fashion-mnist")
@@ -29,17 +26,25 @@ FASHION_CLASSES = (
 )  # fmt: skip
 
 
+class Labels(Protocol):
+    """int64 labels by id: an array, or what reads them when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, ids: np.ndarray) -> np.ndarray: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A set of images with stable ids 0 … size − 1.
 
-    labels: int64 [size], or None where the set has none.
+    labels: int64 [size], or something that answers labels[ids] like it; None where the set has none.
     """
 
     name: str
     size: int
     channels: int
-    labels: np.ndarray | None
+    labels: Labels | None
     class_names: tuple[str, ...]
     fingerprint: str
 
@@ -207,69 +212,6 @@ def _folder(path: str, on_bad_image: str, report: Path | None) -> EncodedSource:
 
 
 def _tfds(name: str, split: str, data_dir: str | None) -> Source:
-    import tensorflow_datasets as tfds
+    from simsiam_tf.data import catalogue  # takes seconds to import
 
-    spec = f"tfds:{name}:{split}"
-    try:
-        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-    except tfds.core.registered.DatasetNotFoundError as error:
-        raise UserError(f"{spec}: TFDS has no such set.{nearest(name, tfds.list_builders())}") from error
-    except ValueError:  # prepared before, in another format
-        builder = tfds.builder(name, data_dir=data_dir)
-    try:
-        builder.download_and_prepare()
-    except Exception as error:  # noqa: BLE001 - TFDS raises anything, AssertionError included
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(
-            f"{spec}: could not be downloaded and prepared in {builder.data_dir} ({reason}). "
-            "Prepare it where there is a network and pass --data_dir."
-        ) from error
-    features = builder.info.features
-    if "image" not in features:
-        raise UserError(f"{spec}: has no feature named 'image', but {', '.join(features)}.")
-    try:
-        size = builder.info.splits[split].num_examples
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{spec}: no such split.{nearest(split, builder.info.splits)}") from error
-    shape = features["image"].shape
-    names = tuple(features["label"].names) if "label" in features else ()
-    if None not in shape and size * int(np.prod(shape)) <= IN_MEMORY:
-        rows = _rows(builder, split)
-        labels = np.array([r["label"] for r in rows]) if names else None
-        return from_arrays(spec, np.stack([r["image"] for r in rows]), labels, names)
-    return _random_access(builder, spec, split, size, names)
-
-
-def _rows(builder, split: str) -> list[dict]:
-    """The examples of a split, in the same order every time."""
-    import tensorflow_datasets as tfds
-
-    if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:  # which as_dataset cannot read
-        return list(builder.as_data_source(split=split))
-    config = tfds.ReadConfig(interleave_cycle_length=1)
-    whole = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
-    return list(tfds.as_numpy(whole))
-
-
-def _random_access(builder, spec: str, split: str, size: int, names: tuple) -> EncodedSource:
-    import tensorflow_datasets as tfds
-
-    skip = {"image": tfds.decode.SkipDecoding()}
-    try:
-        records = builder.as_data_source(split=split, decoders=skip)
-    except (NotImplementedError, ValueError) as error:
-        raise UserError(
-            f"{spec}: {builder.data_dir} holds it in a format without random access. Prepare it "
-            f"again: tfds build {builder.name} --file_format=array_record"
-        ) from error
-    labels = None
-    if names:
-        labels = np.array([records[i]["label"] for i in range(size)], np.int64)
-    channels = 1 if builder.info.features["image"].shape[-1] == 1 else 3
-
-    def read(index):
-        one = lambda i: records[int(i)]["image"]  # noqa: E731
-        return tf.ensure_shape(tf.numpy_function(one, [index], tf.string), [])
-
-    digest = hashlib.sha256(f"{builder.info.full_name}:{split}:{size}".encode()).hexdigest()[:16]
-    return EncodedSource(spec, size, channels, labels, names, digest, read)
+    return catalogue.open_set(name, split, data_dir)

@@ -115,7 +115,7 @@ def _test_split(spec: str, data_dir: str | None) -> Source | None:
             source = open_source(whole, split, data_dir)
         except UserError:
             continue
-        if source.labels is not None and source.labels.min() >= 0:  # −1: labels withheld
+        if source.labels is not None and source.labels[:1].min() >= 0:  # −1: all are withheld
             return source
     return None
 

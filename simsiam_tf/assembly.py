@@ -44,9 +44,11 @@ def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Sourc
         raise UserError(
             f"--recipe={name}: is for colour, but {source.name} has one channel. Try --recipe=grayscale."
         )
+    strength = config.jitter
     changes = {
         "size": config.image_size or _own_size(source, recipe.size),
         "area": (config.crop_area or recipe.area[0], recipe.area[1]),
+        "jitter": recipe.jitter if strength is None else (strength, strength, strength, strength / 4),
         "blur_p": recipe.blur_p if config.blur_p is None else config.blur_p,
         "flip_p": recipe.flip_p if config.flip_p is None else config.flip_p,
     }
@@ -85,13 +87,16 @@ def build_model(config: PretrainConfig, channels: int, size: int) -> SimSiam:
 
 
 def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optim.SGD:
-    """SGD on a cosine, with a constant rate for h where asked (Table 1 c)."""
+    """SGD on a cosine, with a rate of its own for h where asked (Table 1 c: a constant one)."""
     lr = schedules.scaled(config.base_lr, config.batch_size)
     warmup = int(config.warmup_epochs * size) // config.batch_size
-    constant = {"predictor": schedules.constant(lr)} if config.predictor_lr == "constant" else {}
-    return optim.SGD(
-        schedules.cosine(lr, total_steps, warmup), config.momentum, config.weight_decay, constant
-    )
+    decayed = schedules.cosine(lr, total_steps, warmup)
+    overrides = {}
+    if config.predictor_lr == "constant":
+        overrides = {"predictor": schedules.constant(lr * config.predictor_lr_factor)}
+    elif config.predictor_lr_factor != 1.0:
+        overrides = {"predictor": schedules.cosine(lr * config.predictor_lr_factor, total_steps, warmup)}
+    return optim.SGD(decayed, config.momentum, config.weight_decay, overrides)
 
 
 def assemble(config: PretrainConfig, report: Path | None = None) -> Assembly:

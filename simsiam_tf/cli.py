@@ -90,7 +90,9 @@ def parse(cls: type, argv: list[str]) -> Any:
         raise UserError(str(error)) from error
     if rest[1:]:
         raise UserError(f"{rest[1]!r}: stray argument. Every value belongs to a flag: --NAME=VALUE.")
-    return cls(**{name: values[name].value for name in kinds}).validate()
+    config = cls(**{name: values[name].value for name in kinds})
+    typed = {arg.lstrip("-").partition("=")[0] for arg in argv if arg.startswith("-")}
+    return configs.overridden(config, typed).validate()
 
 
 def expand(argv: list[str], seen: tuple[Path, ...] = ()) -> list[str]:

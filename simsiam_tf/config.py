@@ -55,6 +55,9 @@ class PretrainConfig:
     crop_area: float | None = option(
         None, "smallest share of the image that a crop covers; the recipe's by default"
     )
+    jitter: float | None = option(
+        None, "strength of brightness, contrast and saturation; hue gets a quarter; the recipe's by default"
+    )
     blur_p: float | None = option(None, "probability of Gaussian blur; the recipe's by default")
     flip_p: float | None = option(None, "probability of a horizontal flip; the recipe's by default")
 
@@ -80,6 +83,7 @@ class PretrainConfig:
     )
     predictor: str = option("trained", "the predictor h (Table 1)", choices=("trained", "fixed", "none"))
     predictor_lr: str = option("decayed", "learning rate of h (Table 1 c)", choices=("decayed", "constant"))
+    predictor_lr_factor: float = option(1.0, "multiplies the learning rate of h")
     bn: str = option("default", "BN in the MLP heads (Table 3)", choices=("none", "hidden", "default", "all"))
     output_affine: bool = option(True, "scale and shift in the projector's output BN (Sec. 4.4)")
     similarity: str = option("cosine", "similarity (Sec. 4.5)", choices=("cosine", "cross_entropy"))
@@ -144,38 +148,39 @@ class PretrainConfig:
             raise UserError(f"--epochs={self.epochs}: must be above 0.")
         if self.warmup_epochs >= self.epochs:
             raise UserError(f"--warmup_epochs={self.warmup_epochs}: must be below --epochs={self.epochs}.")
-        for names, holds, reason in NO_EFFECT:
-            for name in names:
-                if holds(self) and getattr(self, name) != default(type(self), name):
-                    raise UserError(
-                        f"--{name}={getattr(self, name)} has no effect with {reason}. Leave it out"
-                        f"{'' if default(type(self), name) is None else _reset(type(self), name)}."
-                    )
+        for name, _, reason in _moot(self):
+            raise UserError(f"--{name}={getattr(self, name)} has no effect with {reason}. Leave it out.")
         return self
 
 
 BIG = 2**31 - 1
 RANGES = [
-    ("image_size", 4, 4096), ("crop_area", 0.01, 1.0), ("blur_p", 0, 1), ("flip_p", 0, 1),
+    ("image_size", 4, 4096), ("crop_area", 0.01, 1.0), ("jitter", 0, 1), ("blur_p", 0, 1), ("flip_p", 0, 1),
     ("width", 0.01, 16), ("d", 2, 2**16), ("projector_layers", 1, 8),
     ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
-    ("base_lr", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
+    ("base_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
     ("weight_decay", 0, 1), ("seed", 0, BIG), ("knn_every", 0, BIG), ("knn_images", 100, BIG),
     ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000),
 ]  # fmt: skip
 
-NO_EFFECT = [  # (fields, when they change nothing, what to call that)
-    (("predictor_lr", "predictor_hidden"), lambda c: c.predictor == "none", "--predictor=none"),
-    (("predictor_lr",), lambda c: c.predictor == "fixed", "--predictor=fixed"),
+NO_EFFECT = [  # (fields, the field whose value makes them moot, which values those are, what to call that)
+    (("predictor_hidden",), "predictor", lambda v: v == "none", "--predictor=none"),
+    (
+        ("predictor_lr", "predictor_lr_factor"),
+        "predictor",
+        lambda v: v != "trained",
+        "a predictor that is not trained",
+    ),
     (
         ("output_affine",),
-        lambda c: c.bn in ("none", "hidden"),
+        "bn",
+        lambda v: v in ("none", "hidden"),
         "--bn=none and --bn=hidden, which have no output BN",
     ),
-    (("projector_hidden",), lambda c: c.projector_layers == 1, "--projector_layers=1"),
-    (("monitor_queries", "knn_every", "knn_images"), lambda c: c.monitor == "none", "--monitor=none"),
-    (("on_bad_image",), lambda c: not c.data.startswith("folder:"), "data that is no folder"),
-    (("jit_compile",), lambda c: c.strategy == "tpu", "--strategy=tpu, which always compiles"),
+    (("projector_hidden",), "projector_layers", lambda v: v == 1, "--projector_layers=1"),
+    (("monitor_queries", "knn_every", "knn_images"), "monitor", lambda v: v == "none", "--monitor=none"),
+    (("on_bad_image",), "data", lambda v: not v.startswith("folder:"), "data that is no folder"),
+    (("jit_compile",), "strategy", lambda v: v == "tpu", "--strategy=tpu, which always compiles"),
 ]  # fmt: skip
 
 
@@ -184,8 +189,24 @@ def default(cls: type, name: str) -> Any:
     return next(f.default for f in dataclasses.fields(cls) if f.name == name)
 
 
-def _reset(cls: type, name: str) -> str:
-    return f", or pass --{name}={default(cls, name)} where a flagfile sets it"
+def _moot(config: Any) -> list[tuple[str, str, str]]:
+    """(field, the field that makes it moot, what to call that), of all that change nothing."""
+    return [
+        (name, cause, reason)
+        for names, cause, holds, reason in NO_EFFECT
+        for name in names
+        if holds(getattr(config, cause)) and getattr(config, name) != default(type(config), name)
+    ]
+
+
+def overridden(config: Any, typed: set[str]) -> Any:
+    """The configuration without what a flagfile set and a typed flag has made moot.
+
+    With --predictor=none typed, the flagfile's --predictor_lr falls away instead of standing in
+    the way.
+    """
+    moot = [name for name, cause, _ in _moot(config) if cause in typed and name not in typed]
+    return dataclasses.replace(config, **{name: default(type(config), name) for name in moot})
 
 
 def _check_choices(config: Any) -> None:

@@ -32,6 +32,8 @@ def parse(*argv):
         (["--flagfile"], r"names no file"),
         (["--predictor=none", "--predictor_hidden=64"], r"--predictor_hidden=64 has no effect with"),
         (["--predictor=fixed", "--predictor_lr=constant"], r"--predictor_lr=constant has no effect"),
+        (["--predictor=none", "--predictor_lr_factor=3"], r"--predictor_lr_factor=3.0 has no effect"),
+        (["--jitter=1.1"], r"--jitter=1.1: must be from 0 to 1"),
         (["--bn=none", "--output_affine=false"], r"--output_affine=False has no effect"),
         (["--monitor=none", "--knn_every=3"], r"--knn_every=3 has no effect"),
         (["--data=digits", "--on_bad_image=skip"], r"--on_bad_image=skip has no effect"),
@@ -93,6 +95,19 @@ def test_a_flagfile_that_includes_itself_or_holds_no_flag_is_refused(tmp_path):
     (tmp_path / "words.cfg").write_text("epochs 3\n")
     with pytest.raises(UserError, match="is no flag"):
         parse(f"--flagfile={tmp_path}/words.cfg")
+
+
+def test_a_typed_flag_drops_what_it_makes_moot_in_a_flagfile(tmp_path):
+    (tmp_path / "a.cfg").write_text("--predictor_lr=constant\n--knn_every=3\n--d=32\n")
+    file = f"--flagfile={tmp_path}/a.cfg"
+    made = parse(file, "--predictor=none", "--monitor=none")
+    assert (made.predictor_lr, made.knn_every, made.d) == ("decayed", 1, 32)
+    assert parse(file).predictor_lr == "constant"
+    with pytest.raises(UserError, match="--knn_every=2 has no effect"):
+        parse(file, "--monitor=none", "--knn_every=2")
+    (tmp_path / "b.cfg").write_text(f"{file}\n--predictor=none\n")
+    with pytest.raises(UserError, match="--predictor_lr=constant has no effect"):
+        parse(f"--flagfile={tmp_path}/b.cfg")
 
 
 def test_flags_written_are_the_flags_read(tmp_path):

@@ -163,6 +163,8 @@ RANGES = [
     ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000),
 ]  # fmt: skip
 
+LOOKS = ("preview", "dry_run")  # what only looks
+
 NO_EFFECT = [  # (fields, the field whose value makes them moot, which values those are, what to call that)
     (("predictor_hidden",), "predictor", lambda v: v == "none", "--predictor=none"),
     (
@@ -226,11 +228,11 @@ def kinds(cls: type) -> dict[str, type]:
 
 
 def to_flags(config: Any) -> str:
-    """The text of a flagfile that makes this configuration again."""
+    """The text of a flagfile that makes this configuration again, and trains with it."""
     lines = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value is not None:
+        if value is not None and field.name not in LOOKS:
             value = str(value).lower() if isinstance(value, bool) else value
             lines.append(f"--{field.name}={value}")
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ COLLAPSED_STD = 0.1
 # the std shrinks for long before it is near 0.
 LINE_RANK, LINE_STD = 1.5, 0.8
 LOW_RANK = 1 / 3  # of the run's own peak
-SETTLED = 0.3  # share of a run after which its loss should have moved
+SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which its loss should have moved
 LEARNED = {"cosine": 0.2, "cross_entropy": 0.05}  # fall of the loss that counts as learning
 SPREAD = {"cosine": 0.1, "cross_entropy": 0.5}  # std of the loss between steps that counts as unrest
 
@@ -75,7 +75,7 @@ def diagnose(records: Sequence[dict], total_steps: int, similarity: str = "cosin
     line = all(r["rank"] < LINE_RANK and r["std"] < LINE_STD for r in recent)
     if len(recent) == 3 and (point or line):
         return Diagnosis("collapse", _figures(last))
-    if last["step"] < SETTLED * total_steps or len(records) < 4:
+    if last["step"] < max(SETTLED * total_steps, SETTLED_STEPS) or len(records) < 4:
         return Diagnosis("healthy", _figures(last))
     tail = records[-max(3, len(records) // 3) :]
     spread = float(np.median([r["loss_spread"] for r in tail]))

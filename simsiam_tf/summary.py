@@ -40,9 +40,12 @@ def text(config: PretrainConfig, outcome: Outcome) -> str:
         "",
         "Next: look at the curves and the views,",
         f"  tensorboard --logdir={here / 'tb'}",
-        "or learn from images of your own:",
-        "  python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos",
     ]
     if outcome.status == INTERRUPTED:
-        lines[-2:] = ["or continue:", f"  python -m simsiam_tf.pretrain --flagfile={here / 'config.flags'}"]
+        lines += ["or continue:", f"  python -m simsiam_tf.pretrain --flagfile={here / 'config.flags'}"]
+    elif not config.data.startswith("folder:"):
+        lines += [
+            "or learn from images of your own:",
+            "  python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos",
+        ]
     return "\n".join(lines)

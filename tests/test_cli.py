@@ -114,3 +114,4 @@ def test_flags_written_are_the_flags_read(tmp_path):
     made = parse("--data=digits", "--width=0.25", "--predictor=none", "--stop_gradient=false", "--d=33")
     (tmp_path / "config.flags").write_text(config.to_flags(made))
     assert parse(f"--flagfile={tmp_path}/config.flags") == made
+    assert config.to_flags(parse("--data=digits", "--dry_run")) == config.to_flags(parse("--data=digits"))

@@ -45,6 +45,8 @@ def test_collapse_is_called_early_but_non_convergence_is_not():
     assert diagnose(flat, total_steps=10**6).name == "collapse"
     slow = records(np.full(10, -0.02), np.full(10, 0.99))
     assert diagnose(slow, total_steps=10**6).healthy
+    handful = records(np.full(5, -0.02), np.full(5, 0.99), every=1)
+    assert diagnose(handful, total_steps=5).healthy
     assert diagnose([], total_steps=10).healthy
 
 

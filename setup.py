@@ -27,6 +27,7 @@ setup(
         "keras>=3.15.1",
         "keras-cv>=0.9.0",
         "tensorflow-datasets>=4.9.9",
+        "importlib_resources>=6.4",  # TFDS 4.9.10 imports it to download, and does not declare it
         "absl-py>=2.1",
         "tensorboard>=2.19",
         "scikit-learn>=1.5",

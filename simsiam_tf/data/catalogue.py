@@ -33,7 +33,7 @@ def open_set(name: str, split: str, data_dir: str | None) -> Source:
     try:
         builder.download_and_prepare()
     except Exception as error:  # noqa: BLE001 - TFDS raises anything, AssertionError included
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
         raise UserError(
             f"{spec}: could not be downloaded and prepared in {builder.data_dir} ({reason}). "
             "Prepare it where there is a network and pass --data_dir."

@@ -32,18 +32,10 @@ def knn_accuracy(
     bank_t = tf.math.l2_normalize(tf.constant(bank, tf.float32), axis=1)
     labels = tf.constant(bank_labels, tf.int32)
     deepest = min(max(ks), len(bank))
-
-    @tf.function(reduce_retracing=True)
-    def votes(q):
-        similarity = tf.matmul(tf.math.l2_normalize(q, axis=1), bank_t, transpose_b=True)
-        nearest, index = tf.math.top_k(similarity, deepest)
-        # Only differences matter, so the nearest has weight 1 and nothing overflows.
-        weight = tf.exp((nearest - nearest[:, :1]) / temperature)
-        return weight, tf.gather(labels, index)
-
     right = dict.fromkeys(ks, 0)
     for start in range(0, len(queries), block):
-        weight, label = (t.numpy() for t in votes(tf.constant(queries[start : start + block], tf.float32)))
+        q = tf.constant(queries[start : start + block], tf.float32)
+        weight, label = (t.numpy() for t in _votes(q, bank_t, labels, tf.constant(deepest), temperature))
         truth = query_labels[start : start + block]
         rows = np.arange(len(truth))[:, None]
         for k in ks:
@@ -51,3 +43,13 @@ def knn_accuracy(
             np.add.at(score, (rows, label[:, :k]), weight[:, :k])
             right[k] += int((score.argmax(axis=1) == truth).sum())
     return {k: right[k] / len(queries) for k in ks}
+
+
+@tf.function(reduce_retracing=True)
+def _votes(q, bank, labels, deepest, temperature):
+    """Weights and labels [M, deepest] of the nearest neighbours; the bank's rows have length 1."""
+    similarity = tf.matmul(tf.math.l2_normalize(q, axis=1), bank, transpose_b=True)
+    nearest, index = tf.math.top_k(similarity, deepest)
+    # Only differences matter, so the nearest has weight 1 and nothing overflows.
+    weight = tf.exp((nearest - nearest[:, :1]) / temperature)
+    return weight, tf.gather(labels, index)

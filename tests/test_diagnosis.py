@@ -43,6 +43,9 @@ def test_names(name, curves):
 def test_collapse_is_called_early_but_non_convergence_is_not():
     flat = records(np.full(3, -1.0), np.full(3, 0.01))
     assert diagnose(flat, total_steps=10**6).name == "collapse"
+    assert diagnose(flat[:2], total_steps=10**6).healthy
+    dip = records(FALL, np.where(np.arange(20) == 19, 0.05, 0.9))
+    assert diagnose(dip, total_steps=400).healthy
     slow = records(np.full(10, -0.02), np.full(10, 0.99))
     assert diagnose(slow, total_steps=10**6).healthy
     handful = records(np.full(5, -0.02), np.full(5, 0.99), every=1)

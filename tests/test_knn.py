@@ -27,6 +27,8 @@ def test_agrees_with_the_definition(k, temperature):
     queries = centres[truth] + 1.6 * rng.normal(size=(90, 16))
     found = knn_accuracy(bank, labels, queries, truth, ks=(k,), temperature=temperature, block=40)[k]
     assert found == slow(bank, labels, queries, truth, k, temperature)
+    several = knn_accuracy(bank, labels, queries, truth, ks=(k, 60), temperature=temperature)
+    assert several == {k: found, 60: slow(bank, labels, queries, truth, 60, temperature)}
     assert 0.3 < found < 1.0  # neither chance nor trivial
 
 

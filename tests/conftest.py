@@ -1,9 +1,10 @@
-"""Before TensorFlow starts: quiet logs, and one CPU as two devices for tests of replicas."""
+"""Before TensorFlow starts: quiet logs, torch without triton, and one CPU as two devices."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import peers  # noqa: E402, F401 - keeps triton out
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 

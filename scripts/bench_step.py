@@ -3,59 +3,36 @@
     python scripts/bench_step.py --network=cifar_resnet18 --precision=both --json=step.json
 
 Both sides compute the forward pass of two views, the gradients and the SGD update, from one batch
-in memory: no data pipeline. Every side lives in a process of its own and sleeps while the
-other runs. PyTorch has channels-last memory and, for bfloat16, autocast.
-
-Run it on an idle machine. One busy core of two slowed PyTorch's OpenMP threads ninefold and
-TensorFlow's hardly at all: a ratio taken then is about the scheduler. So the CPU time of other
-programs is measured along with every step, and a disturbed contest is marked as such.
+in memory: no data pipeline. PyTorch has channels-last memory and, for bfloat16, autocast. Run it
+on an idle machine (`contest.py` says why).
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.util
-import json
-import multiprocessing
-import os
-import statistics
+import functools
 import sys
-import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-from pathlib import Path
+
+import contest
 
 NETWORKS = {  # flagfile, pixels, channels, batch on a CPU (None: the flagfile's)
     "quickstart": ("flags/quickstart.cfg", 28, 1, None),
     "cifar_resnet18": ("flags/cifar10/simsiam.cfg", 32, 3, 128),
     "resnet50": ("flags/imagenet/simsiam_100ep.cfg", 224, 3, 16),
 }
-SETTLE_SECONDS = 0.3  # until the threads of the side that has just run are asleep
-DISTURBED = 0.1  # cores taken by other programs above which a contest is marked
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
-    if importlib.util.find_spec("torch") is None:
-        print("PyTorch is missing. Try: pip install 'simsiam-tf[parity]'", file=sys.stderr)
+    lacking = contest.missing("torch")
+    if lacking:
+        print(lacking, file=sys.stderr)
         return 2
-    sides = ["ours", "torch", *(["torch compiled"] if args.torch_compile else [])]
-    if args.torch_compile == "only":
-        sides.remove("torch")
     wanted = ["float32", "bfloat16"] if args.precision == "both" else [args.precision]
-    facts = {
-        "network": args.network, "threads": args.threads, "steps": args.steps, "repeats": args.repeats,
-        "cpu": _cpu(), "date": datetime.date.today().isoformat(),
-    }  # fmt: skip
-    results = []
-    for precision in wanted:
-        contest = _contest(args, sides, precision)
-        facts |= contest.pop("facts")
-        results.append(contest)
+    results = {precision: _contest(args, precision) for precision in wanted}
+    facts = {**contest.machine(args.threads), "network": args.network, "calls": args.calls}
     print(_table(facts, results))
-    if args.json:
-        Path(args.json).write_text(json.dumps({**facts, "results": results}, indent=2) + "\n")
+    contest.write_json(args.json, {**facts, "results": {p: r.as_json() for p, r in results.items()}})
     return 0
 
 
@@ -64,94 +41,26 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--network", choices=NETWORKS, default="quickstart")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "both"), default="both")
     parser.add_argument("--batch_size", type=int, help="images a step; the network's own by default")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of either side")
-    parser.add_argument("--repeats", type=int, default=5, help="alternations ours/theirs")
-    parser.add_argument("--steps", type=int, default=5, help="steps of a side in each alternation")
     parser.add_argument(
         "--torch_compile", nargs="?", const="also", choices=("also", "only"),
         help="torch.compile contests as well; its best side counts",
     )  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="where to write the figures")
+    contest.arguments(parser, repeats=5, calls=5, threads=None)
     return parser.parse_args(argv)
 
 
-def _contest(args: argparse.Namespace, sides: list[str], precision: str) -> dict:
-    """Seconds a step of every side, in strict alternation, and ours over the best of theirs."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    others: list[float] = []  # cores that other programs took meanwhile
-    facts: dict = {}
-    try:
-        for side in sides:
-            pipes[side], end = context.Pipe()
-            process = context.Process(target=_serve, args=(end, side, precision, args), daemon=True)
-            process.start()
-            processes.append(process)
-            end.close()
-            facts |= {k: v for k, v in _receive(pipes[side], side).items() if v is not None}
-        sizes = {facts.pop(f"parameters of {side}") for side in sides}
-        if len(sizes) > 1:
-            raise SystemExit(f"The two sides differ in size: {sizes} parameters.")
-        for repeat in range(args.repeats):
-            for side in sides:
-                began, busy = time.perf_counter(), _busy_seconds()
-                pipes[side].send(args.steps)
-                times, own = _receive(pipes[side], side)
-                others.append((_busy_seconds() - busy - own) / (time.perf_counter() - began))
-                seconds[side].append(statistics.median(times))
-                time.sleep(SETTLE_SECONDS)
-            shown = "  ".join(f"{side} {seconds[side][-1]:.3f}" for side in sides)
-            print(
-                f"{precision} {repeat + 1}/{args.repeats}: {shown} s, others {others[-1]:.2f} cores",
-                file=sys.stderr,
-            )
-    finally:
-        for pipe in pipes.values():
-            pipe.close()
-        for process in processes:
-            process.join(10)
-            process.terminate()
-    best = min(sides[1:], key=lambda side: statistics.median(seconds[side]))
-    ratios = [a / b for a, b in zip(seconds["ours"], seconds[best], strict=True)]
-    return {
-        "facts": {**facts, "parameters": sizes.pop()},
-        "precision": precision,
-        "median_seconds": {side: statistics.median(values) for side, values in seconds.items()},
-        "seconds": seconds, "best_of_theirs": best, "ratios": ratios, "ratio": statistics.median(ratios),
-        "cores_of_others": max(others), "disturbed": max(others) > DISTURBED,
-    }  # fmt: skip
-
-
-def _receive(pipe: Connection, side: str) -> dict | tuple[list[float], float]:
-    try:
-        return pipe.recv()
-    except EOFError:
-        raise SystemExit(f"{side} ended before its time; its message is above.") from None
-
-
-def _serve(pipe: Connection, side: str, precision: str, args: argparse.Namespace) -> None:
-    """A side's process: builds, warms up, then times as many steps as it is asked for."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if hasattr(os, "sched_setaffinity"):  # thread pools of either side, whatever their number
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
-    os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    step, facts = (_ours if side == "ours" else _theirs)(side, precision, args)
-    for _ in range(3):
-        step()
-    pipe.send(facts)
-    while True:
-        try:
-            count = pipe.recv()
-        except EOFError:
-            return
-        times, before = [], time.process_time()
-        for _ in range(count):
-            began = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - began)
-        pipe.send((times, time.process_time() - before))
+def _contest(args: argparse.Namespace, precision: str) -> contest.Result:
+    """Seconds a step of every side."""
+    sides = [contest.Side("ours", functools.partial(_ours, precision, args))]
+    if args.torch_compile != "only":
+        sides.append(contest.Side("torch", functools.partial(_theirs, False, precision, args)))
+    if args.torch_compile:
+        sides.append(contest.Side("torch compiled", functools.partial(_theirs, True, precision, args)))
+    result = contest.run(sides, args.repeats, args.calls, args.threads, precision)
+    sizes = {facts["parameters"] for facts in result.facts.values()}
+    if len(sizes) > 1:
+        raise SystemExit(f"The sides differ in size: {sizes} parameters.")
+    return result
 
 
 def _config(args: argparse.Namespace):  # noqa: ANN202
@@ -170,7 +79,7 @@ def _views(batch: int, size: int, channels: int) -> list:
     return list(np.random.default_rng(0).normal(size=(2, batch, size, size, channels)).astype("float32"))
 
 
-def _ours(side: str, precision: str, args: argparse.Namespace) -> tuple[Callable[[], None], dict]:
+def _ours(precision: str, args: argparse.Namespace) -> contest.Built:
     import keras
     import numpy as np
     import tensorflow as tf
@@ -193,10 +102,10 @@ def _ours(side: str, precision: str, args: argparse.Namespace) -> tuple[Callable
 
     size = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
-    return step, {**versions, "batch": batch, f"parameters of {side}": size}
+    return step, {**versions, "batch": batch, "parameters": size}
 
 
-def _theirs(side: str, precision: str, args: argparse.Namespace) -> tuple[Callable[[], None], dict]:
+def _theirs(compiled: bool, precision: str, args: argparse.Namespace) -> contest.Built:
     import torch
     from peers import torch_simsiam as peer
 
@@ -217,7 +126,7 @@ def _theirs(side: str, precision: str, args: argparse.Namespace) -> tuple[Callab
     )
     views = [torch.tensor(x).permute(0, 3, 1, 2) for x in _views(batch, size, channels)]
     views = [x.contiguous(memory_format=torch.channels_last) for x in views]
-    forward = torch.compile(model) if side == "torch compiled" else model
+    forward = torch.compile(model) if compiled else model
 
     def step() -> None:
         sgd.zero_grad(set_to_none=True)
@@ -228,52 +137,28 @@ def _theirs(side: str, precision: str, args: argparse.Namespace) -> tuple[Callab
         if not torch.isfinite(loss):
             raise SystemExit(f"PyTorch's loss became {loss.item()}.")
 
-    return step, {"torch": torch.__version__, f"parameters of {side}": count}
+    return step, {"torch": torch.__version__, "parameters": count}
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "unknown"
-    name = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
-    fast = " with bfloat16" if any("avx512_bf16" in line or "amx_bf16" in line for line in lines) else ""
-    return f"{name}{fast}, {os.cpu_count()} cores"
-
-
-def _busy_seconds() -> float:
-    """CPU time that all programs have used since the machine started; NaN where unknown."""
-    try:
-        ticks = [int(t) for t in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    except OSError:
-        return float("nan")
-    user, nice, system, _idle, _wait, irq, softirq, _steal = ticks
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-
-
-def _table(facts: dict, results: list[dict]) -> str:
+def _table(facts: dict, results: dict[str, contest.Result]) -> str:
+    first = next(iter(results.values()))
+    said = {k: v for side in first.facts.values() for k, v in side.items()}
     lines = [
-        f"{facts['network']}, batch {facts['batch']}, {facts['parameters']:,} parameters, {facts['date']}",
-        f"{facts['cpu']}, {facts['threads']} threads; tensorflow {facts['tensorflow']}, "
-        f"keras {facts['keras']}, torch {facts['torch']}",
-        f"median seconds a step over {facts['repeats']} alternations of {facts['steps']} steps:",
+        f"{facts['network']}, batch {said['batch']}, {said['parameters']:,} parameters, {facts['date']}",
+        f"{facts['cpu']}, {facts['threads']} threads; tensorflow {said['tensorflow']}, "
+        f"keras {said['keras']}, torch {said['torch']}",
+        f"median seconds a step over {len(first.seconds['ours'])} alternations of {facts['calls']} steps:",
         "",
-        f"{'':10}{'ours':>9}{'torch':>9}{'compiled':>10}{'ours / best torch':>19}  (range)",
+        f"{'':10}{'ours':>9}{'torch':>9}{'compiled':>10}   ours / best torch (range)",
     ]
-    for r in results:
-        cells = [r["median_seconds"].get(side) for side in ("ours", "torch", "torch compiled")]
-        shown = [f"{c:.3f}" if c is not None else "–" for c in cells]
-        low, high = min(r["ratios"]), max(r["ratios"])
+    for precision, result in results.items():
+        sides = ("ours", "torch", "torch compiled")
+        shown = [f"{result.median(s):.3f}" if s in result.seconds else "–" for s in sides]
+        best = result.best([s for s in sides[1:] if s in result.seconds])
         lines.append(
-            f"{r['precision']:10}{shown[0]:>9}{shown[1]:>9}{shown[2]:>10}{r['ratio']:>19.2f}"
-            f"  ({low:.2f}–{high:.2f})"
+            f"{precision:10}{shown[0]:>9}{shown[1]:>9}{shown[2]:>10}   {result.summary('ours', best)}"
         )
-        if r["disturbed"]:
-            lines.append(
-                f"{'':10}DISTURBED: other programs took up to {r['cores_of_others']:.1f} cores. Do not quote."
-            )
+        lines += [f"{'':10}{result.warning()}"] if result.disturbed else []
     return "\n".join(lines)
 
 

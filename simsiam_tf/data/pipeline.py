@@ -24,6 +24,7 @@ def views_of_steps(
     last_step: int | tf.Tensor,
     rows: tuple[int, int] | None = None,
     parts: int = 1,
+    finished: bool = True,
 ) -> tf.data.Dataset:
     """Batches of steps [first_step, last_step), a function of their numbers alone.
 
@@ -35,9 +36,11 @@ def views_of_steps(
         first_step, last_step: integers or scalar tensors.
         rows: the slice [a, b) of each global batch that this process wants; all by default.
         parts: elements that a step's rows are cut into, one a replica.
+        finished: False leaves the batch stage to `finish`, called on the accelerator.
 
     Yields:
-        {"views": `views.count` × float32 [b − a over parts, S, S, C], "index": int64 ids}.
+        {"views": `views.count` × float32 [b − a over parts, S, S, C], "index": int64 ids}, or
+        unfinished {"crops": the same in uint8, "draws": their uniforms, "index"}.
     """
     start, stop = rows or (0, batch_size)
     share = (stop - start) // parts
@@ -50,19 +53,27 @@ def views_of_steps(
         at = start + part * share
         return tf.ensure_shape(ids[at : at + share], [share]), u[at : at + share]
 
-    def finish(crops, ids, u):
-        return {"views": views.finish(crops, u), "index": ids}
+    def last(crops, ids, u):
+        batch = {"crops": crops, "draws": u, "index": ids}
+        return finish(views, batch) if finished else batch
 
     first = tf.cast(first_step, tf.int64) * parts
     dataset = tf.data.Dataset.range(first, tf.cast(last_step, tf.int64) * parts).map(table)
     if isinstance(source, ArraySource):
         crop = lambda ids, u: (views.crop(source.gather(ids), u), ids, u)  # noqa: E731
-        dataset = dataset.map(lambda ids, u: finish(*crop(ids, u)), PARALLEL)
+        dataset = dataset.map(lambda ids, u: last(*crop(ids, u)), PARALLEL)
     else:
         one = lambda i, u: (views.crop_one(source.decode(i), u), i, u)  # noqa: E731
         dataset = dataset.unbatch().map(one, PARALLEL)
-        dataset = dataset.batch(share, drop_remainder=True).map(finish, PARALLEL)
+        dataset = dataset.batch(share, drop_remainder=True).map(last, PARALLEL)
     return _settled(dataset).prefetch(2)
+
+
+def finish(views: Views, batch: dict) -> dict:
+    """The batch stage: {"crops", "draws", "index"} → {"views", "index"}. Finished ones pass."""
+    if "views" in batch:
+        return batch
+    return {"views": views.finish(batch["crops"], batch["draws"]), "index": batch["index"]}
 
 
 def pretraining(source: Source, views: Views, batch_size: int, seed: int = 0) -> tf.data.Dataset:

@@ -17,6 +17,7 @@ import functools
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import contest
@@ -76,10 +77,11 @@ def _ours(folder: str, names: list[str], threads: int, finished: bool = True) ->
     from simsiam_tf.data import RECIPES, Views, open_source, pipeline
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    pipeline.PARALLEL = threads
+    # Nothing may be made ahead, while the other sides run and no clock does.
+    pipeline.PARALLEL, pipeline.AHEAD = (threads if threads > 1 else None), 0
     source, views = open_source(f"folder:{folder}"), Views(RECIPES["imagenet"])
-    dataset = pipeline.views_of_steps(source, views, BATCH, 0, 0, len(names) // BATCH, finished=finished)
-    return functools.partial(_exhaust, dataset), {"tensorflow": tf.__version__}
+    dataset = pipeline.views_of_steps(source, views, BATCH, 0, 0, 10**6, finished=finished)
+    return _taking(dataset, len(names) // BATCH), {"tensorflow": tf.__version__}
 
 
 def _decoder(folder: str, names: list[str], threads: int) -> contest.Built:
@@ -87,15 +89,24 @@ def _decoder(folder: str, names: list[str], threads: int) -> contest.Built:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    dataset = tf.data.Dataset.from_tensor_slices(names).map(
-        lambda name: tf.shape(tf.io.decode_jpeg(tf.io.read_file(name), channels=3)), threads
-    )
-    return functools.partial(_exhaust, dataset), {}
+
+    def decoded(name):  # noqa: ANN001, ANN202
+        return tf.shape(tf.io.decode_jpeg(tf.io.read_file(name), channels=3))
+
+    dataset = tf.data.Dataset.from_tensor_slices(names).repeat()
+    dataset = dataset.map(decoded, threads if threads > 1 else None)
+    return _taking(dataset.batch(BATCH), len(names) // BATCH), {}
 
 
-def _exhaust(dataset) -> None:  # noqa: ANN001
-    for _ in dataset:
-        pass
+def _taking(dataset, count: int) -> Callable[[], None]:  # noqa: ANN001
+    """A call that takes `count` elements of one endless iterator."""
+    iterator = iter(dataset)
+
+    def call() -> None:
+        for _ in range(count):
+            next(iterator)
+
+    return call
 
 
 def _torchvision(folder: str, names: list[str], threads: int) -> contest.Built:

@@ -12,7 +12,9 @@ from simsiam_tf.data import sampling
 from simsiam_tf.data.sources import ArraySource, Source
 from simsiam_tf.data.views import Views
 
-PARALLEL = os.cpu_count() or 2
+PARALLEL = os.cpu_count() or 2  # None: one after the other
+AHEAD = 2  # steps made before they are asked for
+PIECE = 8 * 224 * 224  # pixels of a view finished at a time: what a processor's cache holds
 
 
 def views_of_steps(
@@ -45,12 +47,13 @@ def views_of_steps(
     start, stop = rows or (0, batch_size)
     share = (stop - start) // parts
 
-    def table(n):
-        """Element n → the ids and draws of its rows."""
-        step, part = n // parts, n % parts
+    piece = _piece(share, views.recipe.size)
+
+    def rows_of(n):
+        """Element n → ids and draws of its rows."""
+        step, at = n // parts, start + n % parts * share
         ids = sampling.example_ids(seed, step, batch_size, source.size)
         u = sampling.uniforms(seed, step, batch_size, views.draws)
-        at = start + part * share
         return tf.ensure_shape(ids[at : at + share], [share]), u[at : at + share]
 
     def last(crops, ids, u):
@@ -58,15 +61,40 @@ def views_of_steps(
         return finish(views, batch) if finished else batch
 
     first = tf.cast(first_step, tf.int64) * parts
-    dataset = tf.data.Dataset.range(first, tf.cast(last_step, tf.int64) * parts).map(table)
+    elements = tf.data.Dataset.range(first, tf.cast(last_step, tf.int64) * parts)
+    pieces = _split(elements.map(rows_of), piece)
     if isinstance(source, ArraySource):
-        crop = lambda ids, u: (views.crop(source.gather(ids), u), ids, u)  # noqa: E731
-        dataset = dataset.map(lambda ids, u: last(*crop(ids, u)), PARALLEL)
+        dataset = pieces.map(lambda i, u: last(views.crop(source.gather(i), u), i, u), PARALLEL)
     else:
-        one = lambda i, u: (views.crop_one(source.decode(i), u), i, u)  # noqa: E731
-        dataset = dataset.unbatch().map(one, PARALLEL)
-        dataset = dataset.batch(share, drop_remainder=True).map(last, PARALLEL)
-    return _settled(dataset).prefetch(2)
+        # Through the map over single images go the draws that it needs, not all of them.
+        single = elements.map(rows_of).map(lambda i, u: (i, views.candidates(u))).unbatch()
+        single = single.map(lambda i, drawn: views.crop_one(source.decode(i), drawn), PARALLEL)
+        dataset = tf.data.Dataset.zip(single.batch(piece, drop_remainder=True), pieces)
+        dataset = dataset.map(lambda crops, rows: last(crops, *rows), PARALLEL)
+    return _settled(_joined(dataset, share // piece)).prefetch(AHEAD)
+
+
+def _piece(rows: int, size: int) -> int:
+    """The largest divisor of `rows` that keeps a piece within PIECE pixels."""
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n * size**2 <= PIECE or n == 1))
+
+
+def _split(dataset: tf.data.Dataset, piece: int) -> tf.data.Dataset:
+    """Elements of rows → elements of `piece` rows."""
+    shaped = lambda x: tf.reshape(x, tf.concat([[-1, piece], tf.shape(x)[1:]], axis=0))  # noqa: E731
+    return dataset.map(lambda *rows: tf.nest.map_structure(shaped, rows)).unbatch()
+
+
+def _joined(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """The way back: `count` elements → one."""
+    if count == 1:
+        return dataset
+
+    def flat(x: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(x, [x.shape[0] * x.shape[1], *x.shape[2:]])
+
+    batched = dataset.batch(count, drop_remainder=True)
+    return batched.map(lambda batch: tf.nest.map_structure(flat, batch))
 
 
 def finish(views: Views, batch: dict) -> dict:

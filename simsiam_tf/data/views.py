@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import tensorflow as tf
 
-from simsiam_tf.data import augment
+from simsiam_tf.data import augment, planes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+SMALL = 64  # pixels; the sides of views up to which they are treated as those of small images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +48,13 @@ class Views:
     Args:
         recipe: the augmentation.
         count: views of each image, 2 or 4.
+        xla: whether XLA compiles the batch stage; None: where views are large. On a CPU it
+            then runs in a tenth of the time, but every iterator begins with compiling.
     """
 
-    def __init__(self, recipe: Recipe, count: int = 2) -> None:
+    def __init__(self, recipe: Recipe, count: int = 2, xla: bool | None = None) -> None:
         self.recipe, self.count = recipe, count
+        self.xla = recipe.size > SMALL if xla is None else xla
         self.resized_crop = augment.RandomResizedCrop(recipe.size, recipe.area)
         layers = [
             (recipe.jitter_p, augment.RandomColorJitter(*recipe.jitter, p=recipe.jitter_p)),
@@ -77,31 +85,63 @@ class Views:
             crops.append(_to_uint8(layer.augment_images(images, t)))
         return tuple(crops)
 
-    def crop_one(self, image: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Host stage for one image of any size: uint8 [H, W, C] → `count` × [S, S, C]."""
+    def candidates(self, u: tf.Tensor) -> dict[str, tf.Tensor]:
+        """u [B, draws] → what `crop_one` needs of it, with leading axis B."""
         layer = self.resized_crop
-        shape = tf.shape(image)
+        drawn = [self._columns(u, view)[:, : layer.draws] for view in range(self.count)]
+        return {
+            "tried": tf.stack([layer.candidates(d) for d in drawn], axis=1),
+            "place": tf.stack([d[:, -2:] for d in drawn], axis=1),
+        }
+
+    def crop_one(self, image: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """Host stage for one image of any size: uint8 [H, W, C] → `count` × [S, S, C].
+
+        drawn: the image's row of `candidates`.
+        """
+        layer = self.resized_crop
+        height, width, _ = tf.unstack(tf.shape(image))
+        boxes = layer.boxes(drawn["place"], height, width, drawn["tried"])
         crops = []
         for view in range(self.count):
-            columns = self._columns(u, view)[None, : layer.draws]
-            box = layer.boxes(columns, shape[0], shape[1])[0]
-            crop = _to_uint8(layer.crop_one(image, box))
+            crop = _to_uint8(layer.crop_one(image, boxes[view]))
             crops.append(tf.ensure_shape(crop, [layer.size, layer.size, image.shape[-1]]))
         return tuple(crops)
 
     def finish(self, crops: tuple[tf.Tensor, ...], u: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Batch stage: uint8 crops → float32 views, normalised by the recipe's mean and std."""
-        views = []
-        for view, crop in enumerate(crops):
-            x = tf.cast(crop, tf.float32)
-            at = self.resized_crop.draws
-            columns = self._columns(u, view)
-            for layer in self.layers:
-                t = layer.transformations(columns[:, at : at + layer.draws], x)
-                x = layer.augment_images(x, t)
-                at += layer.draws
-            views.append(self.normalise(x))
-        return tuple(views)
+        return tuple(self._finish(crop, self._columns(u, view)) for view, crop in enumerate(crops))
+
+    def _finish(self, crop: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+        at, drawn = self.resized_crop.draws, []
+        for layer in self.layers:
+            drawn.append(layer.transformations(u[:, at : at + layer.draws], crop))
+            at += layer.draws
+        x = crop
+        for part in self._parts(crop.shape[-1]):
+            x = part(x, drawn)
+        return x
+
+    @functools.cache  # noqa: B019 - views live as long as the program
+    def _parts(self, channels: int) -> list[Callable]:
+        """The batch stage in passes over memory: (crop, …, transformations) → …, view.
+
+        The first one also unpacks the crop, the last one normalises and packs the view.
+        """
+        steps = [
+            functools.partial(_on_layer, stage, place)
+            for place, layer in enumerate(self.layers)
+            for stage in layer.stages(channels)
+        ]
+        parts = [[step] for step in steps] or [[]]
+        parts[0] = [_unpack, *parts[0]]
+        parts[-1] = [*parts[-1], self._pack]
+        chained = [functools.partial(_chain, part) for part in parts]
+        return [tf.function(part, jit_compile=True) for part in chained] if self.xla else chained
+
+    def _pack(self, x: planes.Planes, drawn: list[dict]) -> tf.Tensor:
+        del drawn
+        return self.normalise(planes.to_images(x))
 
     def normalise(self, images: tf.Tensor) -> tf.Tensor:
         """[0, 255] → zero mean and unit variance by the recipe's statistics."""
@@ -118,17 +158,32 @@ class Views:
     def centre(self, image: tf.Tensor) -> tf.Tensor:
         """The view of evaluation: shorter side to 256/224 of the size, then the centre.
 
-        [H, W, C] or [B, H, W, C] → uint8 of the recipe's size. Small images, those of at most
-        64 pixels, are only resized.
+        [H, W, C] or [B, H, W, C] → uint8 of the recipe's size. Small views are only
+        resized.
         """
         size = self.recipe.size
         height, width = tf.unstack(tf.shape(image)[-3:-1])
-        if size <= 64:
+        if size <= SMALL:
             return _to_uint8(tf.image.resize(image, [size, size], antialias=True))
         scale = (size * 256 / 224) / tf.cast(tf.minimum(height, width), tf.float32)
         new = [tf.cast(tf.round(tf.cast(n, tf.float32) * scale), tf.int32) for n in (height, width)]
         image = tf.image.resize(image, new, antialias=True)
         return _to_uint8(tf.image.resize_with_crop_or_pad(image, size, size))
+
+
+def _unpack(crop: tf.Tensor, drawn: list[dict]) -> planes.Planes:
+    del drawn
+    return planes.from_images(crop)
+
+
+def _on_layer(stage: augment.Stage, place: int, x: planes.Planes, drawn: list[dict]) -> planes.Planes:
+    return stage(x, drawn[place])
+
+
+def _chain(steps: list[Callable], x: tf.Tensor | planes.Planes, drawn: list[dict]):  # noqa: ANN202
+    for step in steps:
+        x = step(x, drawn)
+    return x
 
 
 def _for_channels(values: tuple[float, ...], channels: int) -> tf.Tensor:

@@ -27,6 +27,7 @@ class Assembly:
     model: SimSiam
     total_steps: int
     precision: str
+    on_device: bool  # the batch stage of the views runs with the model
     facts: dict
 
 
@@ -53,7 +54,8 @@ def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Sourc
         "flip_p": recipe.flip_p if config.flip_p is None else config.flip_p,
     }
     count = 1 + max(max(pair) for pair in SYMMETRY[config.symmetry])
-    return source, Views(dataclasses.replace(recipe, **changes), count)
+    xla = False if config.jit_compile == "false" else None
+    return source, Views(dataclasses.replace(recipe, **changes), count, xla)
 
 
 def _own_size(source: Source, size: int) -> int:
@@ -127,4 +129,5 @@ def assemble(config: PretrainConfig, report: Path | None = None) -> Assembly:
         "stem": stem_for(config, views.recipe.size), "views": dataclasses.asdict(views.recipe),
     }  # fmt: skip
     facts["views"] = {k: list(v) if isinstance(v, tuple) else v for k, v in facts["views"].items()}
-    return Assembly(strategy, source, views, monitor, model, total, precision, facts)
+    on_device = distribute.augments_on_device(strategy, config.augment_on)
+    return Assembly(strategy, source, views, monitor, model, total, precision, on_device, facts)

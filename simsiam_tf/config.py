@@ -116,9 +116,17 @@ class PretrainConfig:
         "arithmetic; auto: bfloat16 where the hardware computes in it",
         choices=("auto", "float32", "bfloat16"),
     )
+    augment_on: str = option(
+        "auto",
+        "where jitter, gray, blur and flip run; auto: with the model on GPUs and TPUs, else on the host. "
+        "Decoding and cropping always run on the host",
+        choices=("auto", "host", "device"),
+        free=True,
+    )
     jit_compile: str = option(
         "auto",
-        "XLA; auto: on TPUs only (on CPUs it was measured to be slower)",
+        "XLA; auto: for the model on TPUs only (on CPUs it was measured to be slower), and for the "
+        "augmentation of views above 64 pixels; false: for neither",
         choices=("auto", "true", "false"),
         free=True,
     )

@@ -51,6 +51,17 @@ def _detect() -> str:
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
 
 
+def augments_on_device(strategy: tf.distribute.Strategy, wish: str) -> bool:
+    """Whether the batch stage of the views runs with the model (`--augment_on`).
+
+    auto: where the replicas are accelerators, whose memory is faster and whose host is busy.
+    """
+    if wish != "auto":
+        return wish == "device"
+    devices = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
+    return bool(devices) or isinstance(strategy, tf.distribute.TPUStrategy)
+
+
 def check_batch(strategy: tf.distribute.Strategy, batch: int) -> None:
     """Raises UserError when the global batch does not divide over the replicas."""
     n = strategy.num_replicas_in_sync

@@ -23,7 +23,6 @@ from simsiam_tf.data import pipeline, sampling
 from simsiam_tf.diagnosis import Diagnosis
 from simsiam_tf.errors import UserError
 from simsiam_tf.journal import Journal
-from simsiam_tf.methods import SiameseModel
 from simsiam_tf.workdir import Workdir
 
 log = logging.getLogger("simsiam_tf")
@@ -131,7 +130,7 @@ class _Loop:
         """Calls the compiled loop from mark to mark: a record, an epoch's end, a commit."""
         config, total = self.config, self.parts.total_steps
         iterator = distribute.iterator(self.parts.strategy, config.batch_size, self._dataset)
-        steps = _compiled(self.parts.strategy, self.model, config)
+        steps = _compiled(self.parts, config)
         epoch = self.step * config.batch_size // self.size
         committed = time.monotonic()
         status = DONE
@@ -177,7 +176,7 @@ class _Loop:
         a = self.parts
         return pipeline.views_of_steps(
             a.source, a.views, self.config.batch_size, self.config.seed,
-            self.step, a.total_steps, rows, parts,
+            self.step, a.total_steps, rows, parts, finished=not a.on_device,
         )  # fmt: skip
 
     def _next_log(self) -> int:
@@ -219,11 +218,15 @@ class _Loop:
         return Outcome(status, self.step, found, self.accuracy, here, self.journal.records)
 
 
-def _compiled(strategy: tf.distribute.Strategy, model: SiameseModel, config: PretrainConfig) -> Callable:
+def _compiled(parts: Assembly, config: PretrainConfig) -> Callable:
     """(iterator, n) → losses [n], stds [n], seconds waited for data [n], the last z [B, d]."""
+    strategy, model = parts.strategy, parts.model
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     xla = config.jit_compile == "true" and not on_tpu
-    step = tf.function(model.step, jit_compile=True) if xla else model.step
+    update = tf.function(model.step, jit_compile=True) if xla else model.step
+
+    def step(batch):
+        return update(pipeline.finish(parts.views, batch))
 
     @tf.function(reduce_retracing=True)
     def steps(iterator, count):

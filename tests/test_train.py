@@ -189,6 +189,12 @@ def test_two_replicas_run_the_whole_path(tmp_path):
     assert "this backbone" in done.stdout
 
 
+def test_views_finished_with_the_model_train_the_same(whole, tmp_path):
+    outcome = train.run(tiny(tmp_path, "--augment_on=device", "--monitor=none"))
+    losses = [[r["loss"] for r in o.records if "loss" in r] for o in (outcome, whole[0])]
+    np.testing.assert_allclose(losses[0], losses[1], atol=2e-3)
+
+
 def test_keras_callbacks_can_stop_the_run(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

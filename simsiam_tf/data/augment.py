@@ -98,7 +98,7 @@ class RandomResizedCrop(PaperLayer):
         """The same of one image [H, W, C] and one box [4]: cheaper where the image is large."""
         top, left, h, w = tf.unstack(tf.cast(box, tf.int32))
         crop = image[top : top + h, left : left + w]
-        return crops.resize(crop, self.size)
+        return crops.resize(crop, self.size, self.size)
 
     def get_config(self) -> dict:
         return {

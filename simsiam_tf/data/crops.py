@@ -47,22 +47,21 @@ def boxes(tried: tf.Tensor, u: tf.Tensor, image: tf.Tensor, aspect: tuple) -> tf
     return tf.where(tf.reduce_any(fits, axis=1)[:, None], found, centred)
 
 
-def resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Antialiased bilinear resize of one image [H, W, C] → float32 [size, size, C].
+def resize(image: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+    """Antialiased bilinear resize of one image [H, W, C] → float32 [height, width, C].
 
     Equal to `tf.image.resize(…, antialias=True)` and twice as fast: whole rows of pixels are
     summed at a time, once along the height and, transposed, once along the width.
     """
-    channels = image.shape[-1]
-    x = _resize_rows(image, size)
-    x = _resize_rows(tf.transpose(x, [1, 0, 2]), size)
-    return tf.ensure_shape(tf.transpose(x, [1, 0, 2]), [size, size, channels])
+    x = _resize_rows(image, height)
+    x = _resize_rows(tf.transpose(x, [1, 0, 2]), width)
+    return tf.ensure_shape(tf.transpose(x, [1, 0, 2]), [None, None, image.shape[-1]])
 
 
-def _resize_rows(x: tf.Tensor, size: int) -> tf.Tensor:
+def _resize_rows(x: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
     """[H, W, C] → [size, W, C]. The op sees one column whose pixels have W · C channels."""
     height, width, channels = tf.unstack(tf.shape(x))
-    scale = size / tf.cast(height, tf.float32)
+    scale = tf.cast(size, tf.float32) / tf.cast(height, tf.float32)
     y = tf.raw_ops.ScaleAndTranslate(
         images=tf.reshape(x, [1, height, 1, width * channels]), size=[size, 1],
         scale=tf.stack([scale, 1.0]), translation=[0.0, 0.0], kernel_type="triangle", antialias=True,

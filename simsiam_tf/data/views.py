@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from simsiam_tf.data import augment, planes
+from simsiam_tf.data import augment, crops, planes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -79,11 +79,11 @@ class Views:
     def crop(self, images: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Host stage for a batch of one size: uint8 [B, H, W, C] → `count` × [B, S, S, C]."""
         layer = self.resized_crop
-        crops = []
+        made = []
         for view in range(self.count):
             t = layer.transformations(self._columns(u, view)[:, : layer.draws], images)
-            crops.append(_to_uint8(layer.augment_images(images, t)))
-        return tuple(crops)
+            made.append(_to_uint8(layer.augment_images(images, t)))
+        return tuple(made)
 
     def candidates(self, u: tf.Tensor) -> dict[str, tf.Tensor]:
         """u [B, draws] → what `crop_one` needs of it, with leading axis B."""
@@ -102,11 +102,11 @@ class Views:
         layer = self.resized_crop
         height, width, _ = tf.unstack(tf.shape(image))
         boxes = layer.boxes(drawn["place"], height, width, drawn["tried"])
-        crops = []
+        made = []
         for view in range(self.count):
             crop = _to_uint8(layer.crop_one(image, boxes[view]))
-            crops.append(tf.ensure_shape(crop, [layer.size, layer.size, image.shape[-1]]))
-        return tuple(crops)
+            made.append(tf.ensure_shape(crop, [layer.size, layer.size, image.shape[-1]]))
+        return tuple(made)
 
     def finish(self, crops: tuple[tf.Tensor, ...], u: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Batch stage: uint8 crops → float32 views, normalised by the recipe's mean and std."""
@@ -167,8 +167,12 @@ class Views:
             return _to_uint8(tf.image.resize(image, [size, size], antialias=True))
         scale = (size * 256 / 224) / tf.cast(tf.minimum(height, width), tf.float32)
         new = [tf.cast(tf.round(tf.cast(n, tf.float32) * scale), tf.int32) for n in (height, width)]
-        image = tf.image.resize(image, new, antialias=True)
-        return _to_uint8(tf.image.resize_with_crop_or_pad(image, size, size))
+        resize = crops.resize if image.shape.rank == 3 else _resize_batch
+        return _to_uint8(tf.image.resize_with_crop_or_pad(resize(image, *new), size, size))
+
+
+def _resize_batch(images: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    return tf.image.resize(images, [height, width], antialias=True)
 
 
 def _unpack(crop: tf.Tensor, drawn: list[dict]) -> planes.Planes:

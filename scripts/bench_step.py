@@ -3,16 +3,19 @@
     python scripts/bench_step.py --network=cifar_resnet18 --precision=both --json=step.json
 
 Both sides compute the forward pass of two views, the gradients and the SGD update, from one batch
-in memory: no data pipeline. PyTorch has channels-last memory and, for bfloat16, autocast. Run it
-on an idle machine (`contest.py` says why).
+in memory: no data pipeline. PyTorch has channels-last memory and, for bfloat16, autocast. `bare` is
+the time of our step's convolutions and matrix products alone, the floor that no rewriting of the
+rest could undercut. Run it on an idle machine (`contest.py` says why).
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import math
 import sys
 
+import bare
 import contest
 
 NETWORKS = {  # flagfile, pixels, channels, batch on a CPU (None: the flagfile's)
@@ -56,8 +59,9 @@ def _contest(args: argparse.Namespace, precision: str) -> contest.Result:
         sides.append(contest.Side("torch", functools.partial(_theirs, False, precision, args)))
     if args.torch_compile:
         sides.append(contest.Side("torch compiled", functools.partial(_theirs, True, precision, args)))
+    sides.append(contest.Side("bare", functools.partial(_bare, precision, args)))
     result = contest.run(sides, args.repeats, args.calls, args.threads, precision)
-    sizes = {facts["parameters"] for facts in result.facts.values()}
+    sizes = {facts["parameters"] for facts in result.facts.values() if facts}
     if len(sizes) > 1:
         raise SystemExit(f"The sides differ in size: {sizes} parameters.")
     return result
@@ -79,7 +83,7 @@ def _views(batch: int, size: int, channels: int) -> list:
     return list(np.random.default_rng(0).normal(size=(2, batch, size, size, channels)).astype("float32"))
 
 
-def _ours(precision: str, args: argparse.Namespace) -> contest.Built:
+def _traced(precision: str, args: argparse.Namespace):  # noqa: ANN202
     import keras
     import numpy as np
     import tensorflow as tf
@@ -93,16 +97,26 @@ def _ours(precision: str, args: argparse.Namespace) -> contest.Built:
     model.compile(assembly.build_optimizer(config, 10_000, 100 * batch))
     model.optimizer.build(model.learned_variables())
     views = tuple(tf.constant(x) for x in _views(batch, size, channels))
-    compiled = tf.function(model.step)
-
-    def step() -> None:
-        loss = float(compiled(views)["loss"])
-        if not np.isfinite(loss):
-            raise SystemExit(f"Our loss became {loss}.")
-
+    traced = tf.function(model.step).get_concrete_function(views)
     size = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
-    return step, {**versions, "batch": batch, "parameters": size}
+    return traced, views, {**versions, "batch": batch, "parameters": size}
+
+
+def _ours(precision: str, args: argparse.Namespace) -> contest.Built:
+    traced, views, facts = _traced(precision, args)
+
+    def step() -> None:
+        loss = float(traced(views)["loss"])
+        if not math.isfinite(loss):
+            raise SystemExit(f"Our loss became {loss}.")
+
+    return step, facts
+
+
+def _bare(precision: str, args: argparse.Namespace) -> contest.Built:
+    traced, _, _ = _traced(precision, args)
+    return bare.replay(traced), {}
 
 
 def _theirs(compiled: bool, precision: str, args: argparse.Namespace) -> contest.Built:
@@ -149,14 +163,15 @@ def _table(facts: dict, results: dict[str, contest.Result]) -> str:
         f"keras {said['keras']}, torch {said['torch']}",
         f"median seconds a step over {len(first.seconds['ours'])} alternations of {facts['calls']} steps:",
         "",
-        f"{'':10}{'ours':>9}{'torch':>9}{'compiled':>10}   ours / best torch (range)",
+        f"{'':10}{'ours':>9}{'torch':>9}{'compiled':>10}{'bare':>9}   {'ours / best torch':22}bare / ours",
     ]
     for precision, result in results.items():
-        sides = ("ours", "torch", "torch compiled")
+        sides = ("ours", "torch", "torch compiled", "bare")
         shown = [f"{result.median(s):.3f}" if s in result.seconds else "–" for s in sides]
-        best = result.best([s for s in sides[1:] if s in result.seconds])
+        best = result.best([s for s in sides[1:3] if s in result.seconds])
         lines.append(
-            f"{precision:10}{shown[0]:>9}{shown[1]:>9}{shown[2]:>10}   {result.summary('ours', best)}"
+            f"{precision:10}{shown[0]:>9}{shown[1]:>9}{shown[2]:>10}{shown[3]:>9}   "
+            f"{result.summary('ours', best):22}{result.summary('bare', 'ours')}"
         )
         lines += [f"{'':10}{result.warning()}"] if result.disturbed else []
     return "\n".join(lines)

@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 
 from simsiam_tf import nets
+from simsiam_tf.nets import conv
+from simsiam_tf.nets.conv import by_columns
 
 PARITY = "needs torch: pip install 'simsiam-tf[parity]'"
 
@@ -209,3 +211,35 @@ def test_saved_backbone_gives_the_same_features(tmp_path):
     np.testing.assert_array_equal(again(x, training=True), net(x, training=True))
     bn = again.get_layer("stage1_block1_bn2")
     assert (bn.momentum, bn.epsilon, bn.affine, bn.zero_gamma) == (0.9, 1e-5, True, True)
+
+
+@pytest.mark.parametrize("pixels", [(2, 3), (7, 7)], ids=str)
+def test_the_kernels_gradient_by_columns_is_the_convolutions(pixels):
+    x = tf.random.stateless_normal([5, *pixels, 6], [0, 0])
+    kernel = tf.random.stateless_normal([3, 3, 6, 4], [0, 1])
+    weight = tf.random.stateless_normal([5, *pixels, 4], [0, 2])
+    found = []
+    for function in (by_columns, lambda x, kernel: tf.nn.conv2d(x, kernel, 1, "SAME")):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = function(x, kernel)
+            loss = tf.reduce_sum(weight * y)
+        found.append((y, *tape.gradient(loss, [x, kernel])))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "channels", "dtype", "short"),
+    [
+        (4, 64, "bfloat16", True),
+        (4, 64, "float32", False),
+        (8, 128, "bfloat16", False),
+        (7, 32, "bfloat16", False),
+    ],
+)  # fmt: skip
+def test_only_short_rows_in_bfloat16_go_by_columns(monkeypatch, pixels, channels, dtype, short):
+    calls = []
+    monkeypatch.setattr(conv, "by_columns", lambda x, kernel: calls.append(1) or by_columns(x, kernel))
+    conv.Conv(16, 3, dtype=dtype)(tf.ones([2, pixels, pixels, channels], dtype))
+    assert bool(calls) == (short and conv._on_cpu())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 
 import keras
-import tensorflow as tf
 
+from simsiam_tf.nets.conv import Conv
 from simsiam_tf.nets.norm import BatchNorm
 
 STEMS = ("imagenet", "cifar", "small")
@@ -16,38 +16,6 @@ BACKBONES = {  # name: (block, blocks in each of the four stages)
     "resnet34": ("basic", (3, 4, 6, 3)),
     "resnet50": ("bottleneck", (3, 4, 6, 3)),
 }
-
-
-@keras.saving.register_keras_serializable("simsiam_tf")
-class Conv(keras.layers.Conv2D):
-    """Bias-free convolution with PyTorch's padding: kernel // 2 on every side."""
-
-    def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs) -> None:
-        kwargs = {
-            "use_bias": False,
-            "kernel_initializer": keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
-            **kwargs,
-        }
-        self.pad = _size(kernel_size) // 2 if _size(strides) > 1 else 0
-        # "same" pads as PyTorch does at stride 1 only. At stride 2 the padding is its own op:
-        # the gradient of a convolution with explicit padding is 30× slower in bfloat16.
-        kwargs["padding"] = "same" if self.pad == 0 and _size(strides) == 1 else "valid"
-        super().__init__(filters, kernel_size, strides, **kwargs)
-
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        if self.pad:
-            x = tf.pad(x, [[0, 0], [self.pad] * 2, [self.pad] * 2, [0, 0]])
-        return super().call(x)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        b, h, w, _ = input_shape
-        stride = _size(self.strides)
-        shrink = [None if n is None else (n - 1) // stride + 1 for n in (h, w)]
-        return (b, *shrink, self.filters)
-
-
-def _size(value) -> int:
-    return value if isinstance(value, int) else value[0]
 
 
 def _basic(x, width: int, stride: int, name: str):

@@ -1,0 +1,61 @@
+"""What a step's convolutions and matrix products cost alone: the floor of its time.
+
+They are read off the traced step, so the floor follows the model. Each is then run on memory of
+the same shapes, two at a time as in the step, with nothing in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+KINDS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter", "MatMul")
+LANES = 2  # the two views of a step are independent
+
+
+def products(step: tf.types.experimental.ConcreteFunction) -> list[tf.Operation]:
+    """The convolutions and matrix products of a traced function."""
+    return [op for op in step.graph.get_operations() if op.type in KINDS]
+
+
+def replay(step: tf.types.experimental.ConcreteFunction) -> Callable[[], None]:
+    """A call that runs the step's products, and nothing else, on random memory."""
+    memory: dict[tuple, tf.Variable] = {}
+
+    def held(tensor: tf.Tensor) -> tf.Variable:
+        key = (tuple(tensor.shape), tensor.dtype)
+        if key not in memory:
+            memory[key] = tf.Variable(tf.cast(0.1 * tf.random.normal(tensor.shape), tensor.dtype))
+        return memory[key]
+
+    operations = products(step)
+    inputs = [[held(x) for x in op.inputs if x.dtype != tf.int32] for op in operations]
+
+    @tf.function
+    def run() -> tf.Tensor:
+        touched: list[tf.Tensor] = []
+        for op, values in zip(operations, inputs, strict=True):
+            # An operation waits for the one before it in its lane, and so is not merged with
+            # another of the same shapes.
+            with tf.control_dependencies(touched[-LANES : -LANES + 1 or None]):
+                result = _again(op, [tf.convert_to_tensor(v) for v in values])
+            touched.append(tf.cast(tf.reshape(result, [-1])[0], tf.float32))
+        return tf.add_n(touched)
+
+    return lambda: float(run())
+
+
+def _again(op: tf.Operation, values: list[tf.Tensor]) -> tf.Tensor:
+    if op.type == "MatMul":
+        sides = {f"transpose_{side}": op.get_attr(f"transpose_{side}") for side in "ab"}
+        return tf.matmul(*values, **sides)
+    how = {"strides": op.get_attr("strides"), "padding": op.get_attr("padding").decode()}
+    if op.type == "Conv2D":
+        return tf.raw_ops.Conv2D(input=values[0], filter=values[1], **how)
+    sizes = list(op.outputs[0].shape)
+    if op.type == "Conv2DBackpropInput":
+        kernel, upstream = values
+        return tf.raw_ops.Conv2DBackpropInput(input_sizes=sizes, filter=kernel, out_backprop=upstream, **how)
+    images, upstream = values
+    return tf.raw_ops.Conv2DBackpropFilter(input=images, filter_sizes=sizes, out_backprop=upstream, **how)

@@ -1,0 +1,89 @@
+"""Convolution with PyTorch's padding, and a weight gradient that is fast on small feature maps."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+import tensorflow as tf
+
+SHORT = 49  # pixels of a feature map up to which its weight gradient is a matrix product
+
+
+@keras.saving.register_keras_serializable("simsiam_tf")
+class Conv(keras.layers.Conv2D):
+    """Bias-free convolution with PyTorch's padding: kernel // 2 on every side."""
+
+    def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs) -> None:
+        kwargs = {
+            "use_bias": False,
+            "kernel_initializer": keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+            **kwargs,
+        }
+        self.pad = _size(kernel_size) // 2 if _size(strides) > 1 else 0
+        # "same" pads as PyTorch does at stride 1 only. At stride 2 the padding is its own op:
+        # the gradient of a convolution with explicit padding is 30× slower in bfloat16.
+        kwargs["padding"] = "same" if self.pad == 0 and _size(strides) == 1 else "valid"
+        super().__init__(filters, kernel_size, strides, **kwargs)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        if self.pad:
+            x = tf.pad(x, [[0, 0], [self.pad] * 2, [self.pad] * 2, [0, 0]])
+        if self.strides == (1, 1) and _has_short_rows(x, _size(self.kernel_size)):
+            return by_columns(x, tf.convert_to_tensor(self.kernel))
+        return super().call(x)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        b, h, w, _ = input_shape
+        stride = _size(self.strides)
+        shrink = [None if n is None else (n - 1) // stride + 1 for n in (h, w)]
+        return (b, *shrink, self.filters)
+
+
+def _size(value) -> int:
+    return value if isinstance(value, int) else value[0]
+
+
+@functools.cache
+def _on_cpu() -> bool:
+    return not (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+
+
+def _has_short_rows(x: tf.Tensor, kernel: int) -> bool:
+    """Whether `by_columns` was measured to be faster: see docs/performance.md."""
+    height, width, channels = x.shape[1:]
+    if kernel != 3 or x.dtype != tf.bfloat16 or None in (height, width):
+        return False
+    return height * width <= min(SHORT, channels) and _on_cpu()
+
+
+@tf.custom_gradient
+def by_columns(x: tf.Tensor, kernel: tf.Tensor):  # noqa: ANN201
+    """tf.nn.conv2d(x, kernel, 1, "SAME"), with another way to the kernel's gradient.
+
+    The gradient is one product of the patches of x with the outputs' gradients. oneDNN's own
+    kernel works along the rows of a feature map and, in bfloat16, wastes most of its vectors
+    on rows of two to seven pixels.
+
+    x: [B, H, W, I], kernel: [k, k, I, O] with odd k.
+    """
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        to_x = tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=tf.shape(x), filter=kernel, out_backprop=upstream,
+            strides=[1, 1, 1, 1], padding="SAME",
+        )  # fmt: skip
+        columns = _columns(x, kernel.shape[0])
+        rows = tf.reshape(upstream, [-1, kernel.shape[3]])
+        to_kernel = tf.matmul(columns, rows, transpose_a=True)
+        return to_x, tf.reshape(to_kernel, kernel.shape)
+
+    return tf.nn.conv2d(x, kernel, 1, "SAME"), gradient
+
+
+def _columns(x: tf.Tensor, k: int) -> tf.Tensor:
+    """The k × k patch around every pixel, padded by zeros: [B · H · W, k · k · I]."""
+    height, width, channels = x.shape[1:]
+    padded = tf.pad(x, [[0, 0], [k // 2] * 2, [k // 2] * 2, [0, 0]])
+    shifted = [padded[:, i : i + height, j : j + width] for i in range(k) for j in range(k)]
+    return tf.reshape(tf.concat(shifted, axis=-1), [-1, k * k * channels])

@@ -121,37 +121,14 @@ def _bare(precision: str, args: argparse.Namespace) -> contest.Built:
 
 def _theirs(compiled: bool, precision: str, args: argparse.Namespace) -> contest.Built:
     import torch
-    from peers import torch_simsiam as peer
-
-    from simsiam_tf import assembly, schedules
+    from peers import torch_training
 
     torch.set_num_threads(args.threads)
     config, size, channels, batch = _config(args)
-    stem = assembly.stem_for(config, size)
-    backbone = peer.Backbone(config.backbone, stem, config.width, channels)
-    model = peer.SimSiam(
-        backbone, config.d, config.projector_hidden, config.predictor_hidden, config.projector_layers
-    )
-    count = sum(p.numel() for p in model.parameters())
-    model = model.train().to(memory_format=torch.channels_last)
-    lr = schedules.scaled(config.base_lr, config.batch_size)
-    sgd = torch.optim.SGD(
-        model.groups(lr, lr), lr=lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    step, count = torch_training.build(config, size, channels, precision, compiled)
     views = [torch.tensor(x).permute(0, 3, 1, 2) for x in _views(batch, size, channels)]
     views = [x.contiguous(memory_format=torch.channels_last) for x in views]
-    forward = torch.compile(model) if compiled else model
-
-    def step() -> None:
-        sgd.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = forward(*views)[0]
-        loss.backward()
-        sgd.step()
-        if not torch.isfinite(loss):
-            raise SystemExit(f"PyTorch's loss became {loss.item()}.")
-
-    return step, {"torch": torch.__version__, "parameters": count}
+    return functools.partial(step, *views), {"torch": torch.__version__, "parameters": count}
 
 
 def _table(facts: dict, results: dict[str, contest.Result]) -> str:

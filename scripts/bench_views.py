@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         print(lacking, file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as made:
-        folder = args.images or _photographs(Path(made))
+        folder = args.images or photographs(Path(made))
         names = sorted(str(p) for p in Path(folder).rglob("*.[jJ][pP]*[gG]"))
         if len(names) < BATCH:
             print(f"--images={folder}: {len(names)} JPEGs; at least {BATCH} are needed.", file=sys.stderr)
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _photographs(folder: Path) -> str:
+def photographs(folder: Path) -> str:
     """128 JPEGs of 500×375 from scikit-learn's two photographs."""
     import numpy as np
     from PIL import Image

@@ -48,6 +48,7 @@ class Result:
     seconds: dict[str, list[float]]
     facts: dict
     others: float  # cores that other programs took, at most
+    memory: dict[str, float]  # MiB that each side held at its peak, its children included
 
     @property
     def disturbed(self) -> bool:
@@ -72,7 +73,7 @@ class Result:
         medians = {side: self.median(side) for side in self.seconds}
         return {
             "seconds": self.seconds, "median_seconds": medians, "facts": self.facts,
-            "cores_of_others": self.others, "disturbed": self.disturbed,
+            "cores_of_others": self.others, "disturbed": self.disturbed, "peak_mib": self.memory,
         }  # fmt: skip
 
     def warning(self) -> str:
@@ -116,13 +117,17 @@ def run(sides: list[Side], repeats: int, calls: int, threads: int, title: str = 
                 f"{title} {repeat + 1}/{repeats}: {shown} s, others {others[-1]:.2f} cores".strip(),
                 file=sys.stderr,
             )
+        memory = {}
+        for name, pipe in pipes.items():
+            pipe.send(None)
+            memory[name] = _receive(pipe, name)
     finally:
         for pipe in pipes.values():
             pipe.close()
         for process in processes:
             process.join(10)
             process.terminate()
-    return Result(seconds, facts, max(others))
+    return Result(seconds, facts, max(others), memory)
 
 
 def _receive(pipe: Connection, side: str):  # noqa: ANN202
@@ -148,6 +153,9 @@ def _serve(pipe: Connection, build: Build, threads: int) -> None:
             count = pipe.recv()
         except EOFError:
             return
+        if count is None:
+            pipe.send(sum(peak_mib(pid) for pid in (os.getpid(), *_children())))
+            continue
         times, before = [], _own_seconds()
         for _ in range(count):
             began = time.perf_counter()
@@ -160,13 +168,35 @@ def _own_seconds() -> float:
     """CPU time of this process and of its children that still run."""
     total = time.process_time()
     tick = os.sysconf("SC_CLK_TCK")
-    for child in multiprocessing.active_children():
+    for pid in _children():
         try:
-            fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
         total += (int(fields[11]) + int(fields[12])) / tick
     return total
+
+
+def _children() -> list[int]:
+    return [child.pid for child in multiprocessing.active_children() if child.pid]
+
+
+def peak_mib(pid: int) -> float:
+    """The most memory that a process has held; NaN where unknown."""
+    return _memory(pid, "VmHWM")
+
+
+def held_mib(pid: int) -> float:
+    """The memory that a process holds now; NaN where unknown."""
+    return _memory(pid, "VmRSS")
+
+
+def _memory(pid: int, name: str) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+    except (OSError, StopIteration):
+        return float("nan")
 
 
 def _busy_seconds() -> float:

@@ -129,8 +129,8 @@ class _Loop:
     def _train(self) -> int:
         """Calls the compiled loop from mark to mark: a record, an epoch's end, a commit."""
         config, total = self.config, self.parts.total_steps
-        iterator = distribute.iterator(self.parts.strategy, config.batch_size, self._dataset)
-        steps = _compiled(self.parts, config)
+        iterator = batches(self.parts, config, self.step)
+        steps = compiled_steps(self.parts, config)
         epoch = self.step * config.batch_size // self.size
         committed = time.monotonic()
         status = DONE
@@ -172,13 +172,6 @@ class _Loop:
         self.callbacks.on_train_batch_end(self.step - 1, self.journal.latest())
         return z if np.isfinite(losses).all() else None
 
-    def _dataset(self, rows: tuple[int, int], parts: int) -> tf.data.Dataset:
-        a = self.parts
-        return pipeline.views_of_steps(
-            a.source, a.views, self.config.batch_size, self.config.seed,
-            self.step, a.total_steps, rows, parts, finished=not a.on_device,
-        )  # fmt: skip
-
     def _next_log(self) -> int:
         return (self.step // self.config.log_every + 1) * self.config.log_every
 
@@ -218,7 +211,19 @@ class _Loop:
         return Outcome(status, self.step, found, self.accuracy, here, self.journal.records)
 
 
-def _compiled(parts: Assembly, config: PretrainConfig) -> Callable:
+def batches(parts: Assembly, config: PretrainConfig, first_step: int) -> Iterator:
+    """This process's share of every batch, from a step on."""
+
+    def make(rows: tuple[int, int], replicas: int) -> tf.data.Dataset:
+        return pipeline.views_of_steps(
+            parts.source, parts.views, config.batch_size, config.seed,
+            first_step, parts.total_steps, rows, replicas, finished=not parts.on_device,
+        )  # fmt: skip
+
+    return distribute.iterator(parts.strategy, config.batch_size, make)
+
+
+def compiled_steps(parts: Assembly, config: PretrainConfig) -> Callable:
     """(iterator, n) → losses [n], stds [n], seconds waited for data [n], the last z [B, d]."""
     strategy, model = parts.strategy, parts.model
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)

@@ -7,7 +7,8 @@ operators, so beside a CPU build it is enough to declare those.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageFilter
@@ -54,3 +55,28 @@ def transform(size: int = 224) -> Callable[[Image.Image], torch.Tensor]:
 def load(name: str) -> Image.Image:
     with open(name, "rb") as file:
         return Image.open(file).convert("RGB")
+
+
+class Pairs(torch.utils.data.Dataset):
+    """Two views of every JPEG below a folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.names = sorted(str(p) for p in Path(folder).rglob("*.[jJ][pP]*[gG]"))
+        self.transform = transform()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = load(self.names[i])
+        return self.transform(image), self.transform(image)
+
+
+def endless_loader(folder: str, batch: int, workers: int) -> Iterator[list[torch.Tensor]]:
+    """Shuffled batches of pairs, epoch after epoch, from workers that stay."""
+    loader = torch.utils.data.DataLoader(
+        Pairs(folder), batch, shuffle=True, num_workers=workers, drop_last=True,
+        persistent_workers=workers > 0,
+    )  # fmt: skip
+    while True:
+        yield from loader

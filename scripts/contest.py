@@ -99,7 +99,7 @@ def run(sides: list[Side], repeats: int, calls: int, threads: int, title: str = 
     try:
         for side in sides:
             pipes[side.name], end = context.Pipe()
-            process = context.Process(target=_serve, args=(end, side.build, threads), daemon=True)
+            process = context.Process(target=_serve, args=(end, side.build, threads))
             process.start()
             processes.append(process)
             end.close()

@@ -29,7 +29,7 @@ AIMS = {"ours": 1.5, "host stage": 2.5}  # times torchvision's rate
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", metavar="FOLDER", help="with at least 32 JPEGs")
-    contest.arguments(parser, repeats=7, calls=1, threads=1)
+    contest.arguments(parser, repeats=7, calls=3, threads=1)
     args = parser.parse_args(argv)
     lacking = contest.missing("torch", "torchvision", "PIL")
     if lacking:

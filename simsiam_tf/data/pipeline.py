@@ -71,7 +71,8 @@ def views_of_steps(
         single = single.map(lambda i, drawn: views.crop_one(source.decode(i), drawn), PARALLEL)
         dataset = tf.data.Dataset.zip(single.batch(piece, drop_remainder=True), pieces)
         dataset = dataset.map(lambda crops, rows: last(crops, *rows), PARALLEL)
-    return _settled(_joined(dataset, share // piece)).prefetch(AHEAD)
+    dataset = _settled(_joined(dataset, share // piece))
+    return dataset.prefetch(AHEAD) if AHEAD else dataset
 
 
 def _piece(rows: int, size: int) -> int:

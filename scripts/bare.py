@@ -15,8 +15,19 @@ LANES = 2  # the two views of a step are independent
 
 
 def products(step: tf.types.experimental.ConcreteFunction) -> list[tf.Operation]:
-    """The convolutions and matrix products of a traced function."""
-    return [op for op in step.graph.get_operations() if op.type in KINDS]
+    """The convolutions and matrix products that a call of a traced function runs.
+
+    A gradient is traced for the images too, though nothing asks for it: what no result and no
+    assignment depends on is not counted, as it is not run.
+    """
+    needed: set[str] = set()
+    ahead = [x.op for x in step.graph.outputs] + list(step.graph.control_outputs)
+    while ahead:
+        op = ahead.pop()
+        if op.name not in needed:
+            needed.add(op.name)
+            ahead += [x.op for x in op.inputs] + list(op.control_inputs)
+    return [op for op in step.graph.get_operations() if op.type in KINDS and op.name in needed]
 
 
 def replay(step: tf.types.experimental.ConcreteFunction) -> Callable[[], None]:

@@ -67,8 +67,9 @@ def _ours(folder: str, args: argparse.Namespace) -> contest.Built:
     import numpy as np
     import tensorflow as tf
 
-    from simsiam_tf import assembly, train
+    from simsiam_tf import assembly, memory, train
 
+    memory.keep()
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     config = _config(folder, args)
     parts = assembly.assemble(config)

@@ -88,8 +88,9 @@ def _traced(precision: str, args: argparse.Namespace):  # noqa: ANN202
     import numpy as np
     import tensorflow as tf
 
-    from simsiam_tf import assembly, distribute
+    from simsiam_tf import assembly, distribute, memory
 
+    memory.keep()
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     distribute.set_precision(precision)
     config, size, channels, batch = _config(args)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import distribute, metrics, preview, weights
+from simsiam_tf import distribute, memory, metrics, preview, weights
 from simsiam_tf.assembly import Assembly, assemble
 from simsiam_tf.callbacks import KNN
 from simsiam_tf.checkpoints import Commits
@@ -54,6 +54,7 @@ def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = 
     Raises:
         UserError: before any training, for whatever cannot work.
     """
+    memory.keep()
     workdir = Workdir(config.workdir)
     try:
         parts = assemble(config, report=workdir.path / "unreadable.json")

@@ -12,7 +12,7 @@ from simsiam_tf import config
 
 ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a module imports from its own level's leaves or from levels before it
-    {"errors", "losses", "schedules", "metrics", "diagnosis"},
+    {"errors", "memory", "losses", "schedules", "metrics", "diagnosis"},
     {"config", "optim", "nets", "data", "distribute", "checkpoints"},
     {"methods", "weights", "workdir", "preview"},
     {"evaluate"},

@@ -241,5 +241,9 @@ def test_the_kernels_gradient_by_columns_is_the_convolutions(pixels):
 def test_only_short_rows_in_bfloat16_go_by_columns(monkeypatch, pixels, channels, dtype, short):
     calls = []
     monkeypatch.setattr(conv, "by_columns", lambda x, kernel: calls.append(1) or by_columns(x, kernel))
-    conv.Conv(16, 3, dtype=dtype)(tf.ones([2, pixels, pixels, channels], dtype))
+    layer = conv.Conv(16, 3, dtype=dtype)
+    x = tf.ones([2, pixels, pixels, channels], dtype)
+    layer(x)
+    assert not calls
+    layer(x, training=True)
     assert bool(calls) == (short and conv._on_cpu())

@@ -1,4 +1,4 @@
-"""Convolution with PyTorch's padding, and a weight gradient that is fast on small feature maps."""
+"""Convolution with PyTorch's padding, computed on CPUs in the way that is fastest for its shape."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import functools
 import keras
 import tensorflow as tf
 
+from simsiam_tf.nets import winograd
+
+MANY = 128  # channels from which a float32 convolution goes by Winograd's tiles
 SHORT = 49  # pixels of a feature map up to which its weight gradient is a matrix product
 
 
@@ -26,11 +29,15 @@ class Conv(keras.layers.Conv2D):
         kwargs["padding"] = "same" if self.pad == 0 and _size(strides) == 1 else "valid"
         super().__init__(filters, kernel_size, strides, **kwargs)
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         if self.pad:
             x = tf.pad(x, [[0, 0], [self.pad] * 2, [self.pad] * 2, [0, 0]])
-        if self.strides == (1, 1) and _has_short_rows(x, _size(self.kernel_size)):
-            return by_columns(x, tf.convert_to_tensor(self.kernel))
+        if training and self.strides == (1, 1) and _size(self.kernel_size) == 3:
+            # Inference, and with it every export, is left to the plain op.
+            if _has_many_channels(x, self.filters):
+                return winograd.conv(x, tf.convert_to_tensor(self.kernel))
+            if _has_short_rows(x):
+                return by_columns(x, tf.convert_to_tensor(self.kernel))
         return super().call(x)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -49,10 +56,18 @@ def _on_cpu() -> bool:
     return not (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
 
 
-def _has_short_rows(x: tf.Tensor, kernel: int) -> bool:
+def _has_many_channels(x: tf.Tensor, filters: int) -> bool:
+    """Whether `winograd.conv` was measured to be faster: see docs/performance.md."""
+    height, width, channels = x.shape[1:]
+    if x.dtype != tf.float32 or None in (height, width):
+        return False
+    return min(channels, filters) >= MANY and min(height, width) > winograd.TILE // 2 and _on_cpu()
+
+
+def _has_short_rows(x: tf.Tensor) -> bool:
     """Whether `by_columns` was measured to be faster: see docs/performance.md."""
     height, width, channels = x.shape[1:]
-    if kernel != 3 or x.dtype != tf.bfloat16 or None in (height, width):
+    if x.dtype != tf.bfloat16 or None in (height, width):
         return False
     return height * width <= min(SHORT, channels) and _on_cpu()
 

@@ -1,0 +1,91 @@
+"""Winograd's convolution is a convolution: values, gradients, rounding, and where it is used."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simsiam_tf import nets
+from simsiam_tf.nets import conv, winograd
+
+
+def test_the_matrices_filter_one_line():
+    rng = np.random.default_rng(0)
+    line, kernel = rng.normal(size=winograd.WINDOW), rng.normal(size=winograd.KERNEL)
+    y = winograd.AT @ ((winograd.G @ kernel) * (winograd.BT @ line))
+    np.testing.assert_allclose(y, np.correlate(line, kernel, "valid"), rtol=1e-12, atol=1e-12)
+
+
+def results(function, x, kernel, upstream):
+    with tf.GradientTape() as tape:
+        tape.watch([x, kernel])
+        y = function(x, kernel)
+    return (y, *tape.gradient(y, [x, kernel], upstream))
+
+
+def plain(x, kernel):
+    return tf.nn.conv2d(x, kernel, 1, "SAME")
+
+
+def rounding(function, batch, size, channels, filters):
+    """Relative errors of the output and both gradients against float64."""
+    shapes = ([batch, *size, channels], [3, 3, channels, filters], [batch, *size, filters])
+    exact = [tf.random.stateless_normal(s, [1, i], dtype=tf.float64) for i, s in enumerate(shapes)]
+    single = [tf.cast(a, tf.float32) for a in exact]
+    reference = results(plain, *(tf.cast(a, tf.float64) for a in single))
+    found = results(function, *single)
+    return [
+        float(tf.norm(tf.cast(a, tf.float64) - b) / tf.norm(b)) for a, b in zip(found, reference, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 12), (7, 7), (3, 5), (1, 1), (9, 2)], ids=str)
+def test_values_and_gradients_are_the_convolutions(size):
+    assert max(rounding(winograd.conv, 3, size, 5, 6)) < 3e-6
+
+
+def test_rounding_is_that_of_float32():
+    ours = rounding(winograd.conv, 4, (8, 8), 256, 128)
+    assert max(ours) < 2e-6  # the customary points 0, ±1, ±2 have 3e-6
+
+
+def test_the_batch_may_be_unknown():
+    signature = [tf.TensorSpec([None, 8, 8, 3]), tf.TensorSpec([3, 3, 3, 2])]
+    traced = tf.function(winograd.conv, input_signature=signature)
+    x, kernel = (tf.random.stateless_normal(s, [0, i]) for i, s in enumerate(([5, 8, 8, 3], [3, 3, 3, 2])))
+    np.testing.assert_allclose(traced(x, kernel), plain(x, kernel), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "channels", "dtype", "training", "used"),
+    [
+        (4, 128, "float32", True, True),
+        (4, 128, "float32", False, False),
+        (4, 128, "bfloat16", True, False),
+        (4, 64, "float32", True, False),
+        (2, 128, "float32", True, False),
+    ],
+)  # fmt: skip
+def test_it_is_used_where_it_is_faster(monkeypatch, pixels, channels, dtype, training, used):
+    calls, ours = [], winograd.conv
+    monkeypatch.setattr(winograd, "conv", lambda x, kernel: calls.append(1) or ours(x, kernel))
+    layer = conv.Conv(128, 3, dtype=dtype)
+    y = layer(tf.ones([2, pixels, pixels, channels], dtype), training=training)
+    assert y.shape == (2, pixels, pixels, 128)
+    assert bool(calls) == (used and conv._on_cpu())
+
+
+def test_strided_and_pointwise_convolutions_are_left_alone(monkeypatch):
+    monkeypatch.setattr(winograd, "conv", lambda x, kernel: pytest.fail("used"))
+    for layer in (conv.Conv(128, 3, 2), conv.Conv(128, 1)):
+        layer(tf.ones([2, 8, 8, 128]), training=True)
+
+
+def test_a_backbone_in_training_tells_its_convolutions(monkeypatch):
+    calls, ours = [], winograd.conv
+    monkeypatch.setattr(winograd, "conv", lambda x, kernel: calls.append(1) or ours(x, kernel))
+    backbone = nets.resnet10(stem="cifar", width=1.0, channels=1)
+    x = tf.random.stateless_normal([2, 24, 24, 1], [0, 0])
+    backbone(x, training=False)
+    assert not calls
+    backbone(x, training=True)
+    assert len(calls) == (3 if conv._on_cpu() else 0)  # conv2 of stages 2 to 4, on 12, 6 and 3 pixels

@@ -61,7 +61,7 @@ def _has_many_channels(x: tf.Tensor, filters: int) -> bool:
     height, width, channels = x.shape[1:]
     if x.dtype != tf.float32 or None in (height, width):
         return False
-    return min(channels, filters) >= MANY and min(height, width) > winograd.TILE // 2 and _on_cpu()
+    return min(channels, filters) >= MANY and _on_cpu()
 
 
 def _has_short_rows(x: tf.Tensor) -> bool:

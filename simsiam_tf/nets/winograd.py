@@ -1,13 +1,13 @@
-"""3×3 convolutions by Winograd's minimal filtering F(4×4, 3×3), in float32.
+"""3×3 convolutions by Winograd's minimal filtering F(m×m, 3×3), in float32.
 
-A tile of 4×4 outputs takes 36 products where a direct sum takes 144 (Lavin & Gray, arXiv
-1509.09308), d being 6×6 inputs and g the kernel, for every pair of channels:
+A tile of 4×4 outputs takes 36 products where a direct sum takes 144, one of 2×2 takes 16 instead
+of 36 (Lavin & Gray, arXiv 1509.09308); d are the (m + 2)² inputs of a tile and g is the kernel:
 
     Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A
 
-Over all tiles and channels, ⊙ is 36 matrix products. Both gradients are the transpose of these
-steps. The matrices are those of the points 0, ±2/3, ±3/2, ∞, whose rounding errors are 1.8 times
-a direct sum's; the customary points 0, ±1, ±2, ∞ have 4.5 times.
+Over all tiles and channels, ⊙ is (m + 2)² matrix products. Both gradients are the transpose of
+these steps. The matrices for 4×4 are those of the points 0, ±2/3, ±3/2, ∞, whose rounding errors
+are 1.8 times a direct sum's; the customary points 0, ±1, ±2, ∞ have 4.5 times.
 """
 
 from __future__ import annotations
@@ -15,48 +15,49 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-TILE, KERNEL = 4, 3
-WINDOW = TILE + KERNEL - 1  # inputs that a row of a tile sees
-POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
+KERNEL = 3
+POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)}  # of a tile; and infinity
 
 
-def matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Aᵀ [4, 6], G [6, 3] and Bᵀ [6, 6] of the points, by Toom and Cook, transposed."""
-    points, infinity = np.array(POINTS), np.eye(WINDOW)[-1]
-    others = [np.delete(points, i) for i in range(len(points))]
+def matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Aᵀ [m, n], G [n, 3] and Bᵀ [n, n], n = m + 2, by Toom and Cook, transposed."""
+    points, n = np.array(POINTS[tile]), tile + KERNEL - 1
+    infinity = np.eye(n)[-1]
+    others = [np.delete(points, i) for i in range(n - 1)]
     scale = np.array([np.prod(a - b) for a, b in zip(points, others, strict=True)])
-    powers = points[:, None] ** np.arange(TILE)
-    a = np.vstack([powers, infinity[-TILE:]])
+    powers = points[:, None] ** np.arange(n)
+    a = np.vstack([powers[:, :tile], infinity[-tile:]])
     g = np.vstack([powers[:, :KERNEL] / scale[:, None], infinity[-KERNEL:]])
     roots = [*others, points]  # of the polynomials whose coefficients are the rows of Bᵀ
-    b = [np.pad(np.poly(r)[::-1], (0, WINDOW - 1 - len(r))) for r in roots]
+    b = [np.pad(np.poly(r)[::-1], (0, n - 1 - len(r))) for r in roots]
     return a.T, g, np.vstack(b)
 
 
 class Tiles:
     """matrix · d · matrixᵀ for every tile d of images, and the transpose; one pass an axis.
 
-    matrix: [6, s]. Tiles are 4 pixels apart; those of s = 6 pixels begin one pixel earlier.
+    matrix: [n, s]. Tiles are m = n − 2 pixels apart; those of s = n pixels begin one earlier.
     """
 
     def __init__(self, matrix: np.ndarray) -> None:
         self.matrix, self.size = matrix, matrix.shape[1]
-        self.early = (self.size - TILE) // 2
+        self.apart = len(matrix) + 1 - KERNEL
+        self.early = (self.size - self.apart) // 2
 
     def spread(self, x: tf.Tensor) -> tf.Tensor:
-        """[B, H, W, C] → [6, 6, B, h, w, C] with h = ⌈H/4⌉, w = ⌈W/4⌉"""
+        """[B, H, W, C] → [n, n, B, h, w, C] with h = ⌈H/m⌉, w = ⌈W/m⌉"""
         return self._cut(self._cut(x, axis=1, new=0), axis=3, new=1)
 
     def gather(self, tiles: tf.Tensor, height: int, width: int) -> tf.Tensor:
-        """The transpose of `spread`: [6, 6, B, h, w, C] → [B, H, W, C]"""
+        """The transpose of `spread`: [n, n, B, h, w, C] → [B, H, W, C]"""
         return self._sew(self._sew(tiles, axis=2, pixels=height), axis=2, pixels=width)
 
     @tf.function(jit_compile=True)
     def _cut(self, x: tf.Tensor, axis: int, new: int) -> tf.Tensor:
-        """Replaces the pixels of an axis by tiles, and puts their 6 mixtures on a new axis."""
-        end = -(-x.shape[axis] // TILE) * TILE
+        """Replaces the pixels of an axis by tiles, and puts their n mixtures on a new axis."""
+        end = -(-x.shape[axis] // self.apart) * self.apart
         x = _padded(x, axis, self.early, end - x.shape[axis] + self.early)
-        parts = [_sliced(x, axis, i, i + end - TILE + 1, TILE) for i in range(self.size)]
+        parts = [_sliced(x, axis, i, i + end - self.apart + 1, self.apart) for i in range(self.size)]
         return _mix(self.matrix, parts, new)
 
     @tf.function(jit_compile=True)
@@ -64,12 +65,12 @@ class Tiles:
         """Mixes along axis 0, and puts the result for the tiles of an axis into its pixels."""
         parts = tf.unstack(m, axis=0)
         out = self.matrix.T
-        y = _mix(out[:TILE], parts, axis + 1)  # […, h, 4, …]
+        y = _mix(out[: self.apart], parts, axis + 1)  # […, h, m, …]
         if self.early:  # what reaches into the tile behind
-            beyond = np.pad(out[TILE:], ((0, 2 * TILE - self.size), (0, 0)))
+            beyond = np.pad(out[self.apart :], ((0, 2 * self.apart - self.size), (0, 0)))
             y = _padded(y, axis, 0, 1) + _mix(beyond, [_padded(p, axis, 1, 0) for p in parts], axis + 1)
         shape = [-1 if n is None else n for n in y.shape]
-        y = tf.reshape(y, [*shape[:axis], shape[axis] * TILE, *shape[axis + 2 :]])
+        y = tf.reshape(y, [*shape[:axis], shape[axis] * self.apart, *shape[axis + 2 :]])
         return _sliced(y, axis, self.early, self.early + pixels)
 
 
@@ -91,47 +92,56 @@ def _sliced(x: tf.Tensor, axis: int, begin: int, end: int, step: int = 1) -> tf.
     return x[(*(slice(None),) * axis, slice(begin, end, step))]
 
 
-AT, G, BT = matrices()
-INPUTS, OUTPUTS = Tiles(BT), Tiles(AT.T)
-GG = np.kron(G, G).astype(np.float32)  # [36, 9]: G g Gᵀ as one product
+class Winograd:
+    """F(m×m, 3×3): `conv` is tf.nn.conv2d(x, kernel, 1, "SAME") to within rounding."""
 
+    def __init__(self, tile: int) -> None:
+        at, g, bt = matrices(tile)
+        self.inputs, self.outputs = Tiles(bt), Tiles(at.T)
+        self.kernels = np.kron(g, g).astype(np.float32)  # [n², 9]: G g Gᵀ as one product
 
-@tf.custom_gradient
-def conv(x: tf.Tensor, kernel: tf.Tensor):  # noqa: ANN201
-    """tf.nn.conv2d(x, kernel, 1, "SAME") to within rounding.
+    def conv(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """x: [B, H, W, I] with static H, W; kernel: [3, 3, I, O]; float32."""
+        return tf.custom_gradient(self._conv)(x, kernel)
 
-    x: [B, H, W, I] with static H, W; kernel: [3, 3, I, O]; float32.
-    """
-    height, width = x.shape[1:3]
+    def _conv(self, x: tf.Tensor, kernel: tf.Tensor):  # noqa: ANN202
+        height, width = x.shape[1:3]
+        y = self.outputs.gather(_products(self.inputs.spread(x), self._of(kernel)), height, width)
 
-    def transformed() -> tf.Tensor:
-        u = tf.matmul(GG, tf.reshape(kernel, [KERNEL**2, -1]))
-        return tf.reshape(u, [WINDOW**2, *kernel.shape[2:]])
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            # The tiles of x are made again: kept, those of all layers would take 2.25 times the
+            # memory of the activations.
+            with tf.control_dependencies([upstream]):
+                v, u = self.inputs.spread(tf.identity(x)), self._of(tf.identity(kernel))
+            m = self.outputs.spread(upstream)
+            to_u = tf.matmul(_flat(v), _flat(m), transpose_a=True)
+            to_kernel = tf.matmul(self.kernels, tf.reshape(to_u, [len(self.kernels), -1]), transpose_a=True)
+            with tf.control_dependencies([to_kernel]):  # before the tiles of the next layer
+                to_x = self.inputs.gather(_products(tf.identity(m), u, True), height, width)
+            return to_x, tf.reshape(to_kernel, kernel.shape)
 
-    y = OUTPUTS.gather(_products(INPUTS.spread(x), transformed()), height, width)
+        return y, gradient
 
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # The tiles of x are made again: kept, those of all layers would take 2.25 times the
-        # memory of the activations.
-        with tf.control_dependencies([upstream]):
-            v = INPUTS.spread(tf.identity(x))
-            u = transformed()
-        m = OUTPUTS.spread(upstream)
-        to_u = tf.matmul(_flat(v), _flat(m), transpose_a=True)
-        to_kernel = tf.matmul(GG, tf.reshape(to_u, [WINDOW**2, -1]), transpose_a=True)
-        with tf.control_dependencies([to_kernel]):  # before the tiles of the next layer
-            to_x = INPUTS.gather(_products(tf.identity(m), u, transpose_b=True), height, width)
-        return to_x, tf.reshape(to_kernel, kernel.shape)
-
-    return y, gradient
+    def _of(self, kernel: tf.Tensor) -> tf.Tensor:
+        """[3, 3, I, O] → [n², I, O]"""
+        u = tf.matmul(self.kernels, tf.reshape(kernel, [KERNEL**2, -1]))
+        return tf.reshape(u, [-1, *kernel.shape[2:]])
 
 
 def _flat(tiles: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(tiles, [WINDOW**2, -1, tiles.shape[-1]])
+    return tf.reshape(tiles, [tiles.shape[0] ** 2, -1, tiles.shape[-1]])
 
 
 def _products(tiles: tf.Tensor, u: tf.Tensor, transpose_b: bool = False) -> tf.Tensor:
-    """[6, 6, B, h, w, I] · [36, I, O] → [6, 6, B, h, w, O]"""
+    """[n, n, B, h, w, I] · [n², I, O] → [n, n, B, h, w, O]"""
     y = tf.matmul(_flat(tiles), u, transpose_b=transpose_b)
-    shape = [WINDOW, WINDOW, -1, *tiles.shape[3:5], y.shape[-1]]
-    return tf.reshape(y, shape)
+    n = tiles.shape[0]
+    return tf.reshape(y, [n, n, -1, *tiles.shape[3:5], y.shape[-1]])
+
+
+_BY_TILE = {tile: Winograd(tile) for tile in POINTS}
+
+
+def conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """tf.nn.conv2d(x, kernel, 1, "SAME") by the tile that wastes least on images of this size."""
+    return _BY_TILE[2 if max(x.shape[1:3]) <= 2 else 4].conv(x, kernel)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import contest  # noqa: F401  (before TensorFlow, which it sets up)
 import tensorflow as tf
 
 KINDS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter", "MatMul")

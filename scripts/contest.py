@@ -21,6 +21,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import simsiam_tf  # noqa: F401  (before TensorFlow, which it sets up)
+
 SETTLE_SECONDS = 0.3  # until the threads of the side that has just run are asleep
 DISTURBED = 0.1  # cores taken by other programs above which a contest is marked
 WARM_UP = 3  # calls of each side before the first that counts

@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import simsiam_tf  # noqa: E402, F401, I001 - first, as in every use: it turns oneDNN on
+
 import peers  # noqa: E402, F401 - keeps triton out
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402

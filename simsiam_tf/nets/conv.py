@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from simsiam_tf.nets import winograd
 
-MANY = 128  # channels from which a float32 convolution goes by Winograd's tiles
+MANY = 64  # channels from which a float32 convolution goes by Winograd's tiles
 SHORT = 49  # pixels of a feature map up to which its weight gradient is a matrix product
 
 

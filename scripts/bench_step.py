@@ -5,7 +5,8 @@
 Both sides compute the forward pass of two views, the gradients and the SGD update, from one batch
 in memory: no data pipeline. PyTorch has channels-last memory and, for bfloat16, autocast. `bare` is
 the time of the step's convolutions and matrix products alone, each computed directly by oneDNN: the
-floor that no rewriting of the rest could undercut, and only fewer products can. Run it on an idle machine (`contest.py` says why).
+floor that no rewriting of the rest could undercut, and only fewer products can. Run it on an
+idle machine (`contest.py` says why).
 """
 
 from __future__ import annotations

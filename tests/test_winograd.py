@@ -61,6 +61,15 @@ def test_the_batch_may_be_unknown():
     np.testing.assert_allclose(traced(x, kernel), plain(x, kernel), rtol=1e-4, atol=1e-4)
 
 
+def test_two_replicas_may_use_it(two_replicas):
+    shapes = ([2, 8, 8, 3], [3, 3, 3, 2], [2, 8, 8, 2])
+    values = [tf.random.stateless_normal(s, [0, i]) for i, s in enumerate(shapes)]
+    run = tf.function(lambda: two_replicas.run(results, args=(winograd.conv, *values)))
+    for found, expected in zip(run(), results(plain, *values), strict=True):
+        for replica in two_replicas.experimental_local_results(found):
+            np.testing.assert_allclose(replica, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("pixels", "channels", "dtype", "training", "used"),
     [

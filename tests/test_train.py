@@ -192,7 +192,9 @@ def test_two_replicas_run_the_whole_path(tmp_path):
 def test_views_finished_with_the_model_train_the_same(whole, tmp_path):
     outcome = train.run(tiny(tmp_path, "--augment_on=device", "--monitor=none"))
     losses = [[r["loss"] for r in o.records if "loss" in r] for o in (outcome, whole[0])]
-    np.testing.assert_allclose(losses[0], losses[1], atol=2e-3)
+    # Rounding grows from step to step; other views would show at once.
+    np.testing.assert_allclose(losses[0][:2], losses[1][:2], atol=1e-4)
+    np.testing.assert_allclose(losses[0], losses[1], atol=2e-2)
 
 
 def test_keras_callbacks_can_stop_the_run(tmp_path):

@@ -13,8 +13,8 @@ def keep() -> bool:
 
     glibc gives large blocks back to the system as soon as they are free. A step then spends
     much of its time on page faults, two million of them for a ResNet-18 at batch 128. One
-    arena instead of one a thread, so that a block freed by one thread serves the others. Costs
-    no peak, but the process stays at its peak. Elsewhere than on glibc nothing is changed.
+    arena instead of one a thread, so that a block freed by one thread serves the others. The
+    process stays at its peak, which may be higher. Elsewhere than on glibc nothing is changed.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

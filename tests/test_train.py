@@ -189,12 +189,14 @@ def test_two_replicas_run_the_whole_path(tmp_path):
     assert "this backbone" in done.stdout
 
 
-def test_views_finished_with_the_model_train_the_same(whole, tmp_path):
-    outcome = train.run(tiny(tmp_path, "--augment_on=device", "--monitor=none"))
-    losses = [[r["loss"] for r in o.records if "loss" in r] for o in (outcome, whole[0])]
-    # Rounding grows from step to step; other views would show at once.
-    np.testing.assert_allclose(losses[0][:2], losses[1][:2], atol=1e-4)
-    np.testing.assert_allclose(losses[0], losses[1], atol=2e-2)
+def test_views_finished_with_the_model_train_the_same(tmp_path):
+    # At the rate of the other runs here, rounding of 1e-7 grows to 4e-3 within 22 steps.
+    flags = ("--monitor=none", "--base_lr=0.1")
+    runs = [
+        train.run(tiny(tmp_path / place, f"--augment_on={place}", *flags)) for place in ("device", "host")
+    ]
+    losses = [[r["loss"] for r in run.records if "loss" in r] for run in runs]
+    np.testing.assert_allclose(losses[0], losses[1], atol=2e-4)
 
 
 def test_keras_callbacks_can_stop_the_run(tmp_path):

@@ -45,9 +45,15 @@ def test_values_and_gradients_are_the_convolutions(size):
     assert max(rounding(winograd.conv, 3, size, 5, 6)) < 3e-6
 
 
-def test_rounding_is_that_of_float32():
-    ours = rounding(winograd.conv, 4, (8, 8), 256, 128)
-    assert max(ours) < 2e-6  # the customary points 0, ±1, ±2 have 3e-6
+def test_rounding_is_near_a_direct_convolutions_and_half_of_the_customary_points(monkeypatch):
+    shapes = (4, (8, 8), 256, 128)
+    direct = np.array(rounding(plain, *shapes))
+    ours = np.array(rounding(winograd.conv, *shapes))
+    monkeypatch.setitem(winograd.POINTS, 4, (0.0, 1.0, -1.0, 2.0, -2.0))
+    customary = np.array(rounding(winograd.Winograd(4).conv, *shapes))
+    assert max(ours) < 2e-6
+    assert (ours < 2.5 * direct).all()
+    assert (customary > 2 * ours).all()
 
 
 def test_tiles_of_two_fit_larger_images():

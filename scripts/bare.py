@@ -6,6 +6,7 @@ the same shapes, two at a time as in the step, with nothing in between.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import contest  # noqa: F401  (before TensorFlow, which it sets up)
@@ -15,20 +16,42 @@ KINDS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter", "MatMul")
 LANES = 2  # the two views of a step are independent
 
 
-def products(step: tf.types.experimental.ConcreteFunction) -> list[tf.Operation]:
-    """The convolutions and matrix products that a call of a traced function runs.
+def needed(step: tf.types.experimental.ConcreteFunction) -> list[tf.Operation]:
+    """The operations that a call of a traced function runs.
 
     A gradient is traced for the images too, though nothing asks for it: what no result and no
     assignment depends on is not counted, as it is not run.
     """
-    needed: set[str] = set()
+    found: set[str] = set()
     ahead = [x.op for x in step.graph.outputs] + list(step.graph.control_outputs)
     while ahead:
         op = ahead.pop()
-        if op.name not in needed:
-            needed.add(op.name)
+        if op.name not in found:
+            found.add(op.name)
             ahead += [x.op for x in op.inputs] + list(op.control_inputs)
-    return [op for op in step.graph.get_operations() if op.type in KINDS and op.name in needed]
+    return [op for op in step.graph.get_operations() if op.name in found]
+
+
+def products(step: tf.types.experimental.ConcreteFunction) -> list[tf.Operation]:
+    """The convolutions and matrix products among them."""
+    return [op for op in needed(step) if op.type in KINDS]
+
+
+def flops(op: tf.Operation) -> int:
+    """Multiplications and additions of a convolution or matrix product; 0 of anything else."""
+    if op.type not in (*KINDS, "BatchMatMulV2"):
+        return 0
+    shapes = [tuple(x.shape) for x in (*op.inputs, *op.outputs)]
+    if op.type == "Conv2D":
+        kernel, pixels = shapes[1], shapes[-1]
+    elif op.type == "Conv2DBackpropInput":
+        kernel, pixels = shapes[1], shapes[2]
+    elif op.type == "Conv2DBackpropFilter":
+        kernel, pixels = shapes[-1], shapes[2]
+    else:
+        transposed = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
+        return 2 * math.prod(shapes[-1]) * shapes[0][-2 if transposed else -1]
+    return 2 * math.prod(pixels[:3]) * math.prod(kernel)
 
 
 def replay(step: tf.types.experimental.ConcreteFunction) -> Callable[[], None]:

@@ -115,6 +115,7 @@ def _long_run(total: int, threads: int) -> list[tuple[int, float]]:
             steps(iterator, count)
             done += count
         seen.append((done, contest.held_mib(os.getpid())))
+        print(f"step {done:,} of {total:,}: {seen[-1][1]:.0f} MiB", file=sys.stderr)
     return seen
 
 

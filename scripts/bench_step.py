@@ -84,14 +84,14 @@ def _views(batch: int, size: int, channels: int) -> list:
     return list(np.random.default_rng(0).normal(size=(2, batch, size, size, channels)).astype("float32"))
 
 
-def _traced(precision: str, args: argparse.Namespace):  # noqa: ANN202
+def traced_step(precision: str, args: argparse.Namespace):  # noqa: ANN201
+    """(the traced step of --network, two views for it, facts); args: network, batch_size, threads."""
     import keras
     import numpy as np
     import tensorflow as tf
 
-    from simsiam_tf import assembly, distribute, memory
+    from simsiam_tf import assembly, distribute
 
-    memory.keep()
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     distribute.set_precision(precision)
     config, size, channels, batch = _config(args)
@@ -106,7 +106,10 @@ def _traced(precision: str, args: argparse.Namespace):  # noqa: ANN202
 
 
 def _ours(precision: str, args: argparse.Namespace) -> contest.Built:
-    traced, views, facts = _traced(precision, args)
+    from simsiam_tf import memory
+
+    memory.keep()
+    traced, views, facts = traced_step(precision, args)
 
     def step() -> None:
         loss = float(traced(views)["loss"])
@@ -117,10 +120,12 @@ def _ours(precision: str, args: argparse.Namespace) -> contest.Built:
 
 
 def _bare(precision: str, args: argparse.Namespace) -> contest.Built:
+    from simsiam_tf import memory
     from simsiam_tf.nets import conv
 
+    memory.keep()
     conv.MANY = sys.maxsize  # no Winograd
-    traced, _, _ = _traced(precision, args)
+    traced, _, _ = traced_step(precision, args)
     return bare.replay(traced), {}
 
 

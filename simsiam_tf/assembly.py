@@ -88,6 +88,19 @@ def build_model(config: PretrainConfig, channels: int, size: int) -> SimSiam:
     )
 
 
+def _initial_model(config: PretrainConfig, source: Source, views: Views) -> SimSiam:
+    model = build_model(config, source.channels, views.recipe.size)
+    if config.weights:
+        weights.start_from(model.backbone, config.weights)
+    return model
+
+
+def untrained_backbone(config: PretrainConfig, parts: Assembly) -> keras.Model:
+    """The backbone as it was before the first step, made anew."""
+    with parts.strategy.scope():
+        return _initial_model(config, parts.source, parts.views).backbone
+
+
 def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optim.SGD:
     """SGD on a cosine, with a rate of its own for h where asked (Table 1 c: a constant one)."""
     lr = schedules.scaled(config.base_lr, config.batch_size)
@@ -118,9 +131,7 @@ def assemble(config: PretrainConfig, report: Path | None = None) -> Assembly:
     )
     total = sampling.steps_in(config.epochs, source.size, config.batch_size)
     with strategy.scope():
-        model = build_model(config, source.channels, views.recipe.size)
-        if config.weights:
-            weights.start_from(model.backbone, config.weights)
+        model = _initial_model(config, source, views)
         optimizer = build_optimizer(config, total, source.size)
         model.compile(optimizer, jit_compile=config.jit_compile == "true")
         optimizer.build(model.learned_variables())

@@ -55,7 +55,7 @@ def facts(config: PretrainConfig, parts: Assembly) -> dict[str, str]:
     return {
         "images": f"{parts.source.size} of {parts.source.name}, {parts.source.channels} channels",
         "views": f"{parts.views.count} of {parts.views.recipe.size} pixels",
-        "monitor": f"{monitor.size} labelled images" if monitor else "none (no labels)",
+        "monitor": f"{monitor.size()} labelled images" if monitor else "none (no labels)",
         "stem": parts.facts["stem"],
         "precision": parts.precision,
         "replicas": str(parts.strategy.num_replicas_in_sync),
@@ -72,7 +72,7 @@ def memory(config: PretrainConfig, parts: Assembly) -> tuple[int, int]:
     held = 3 * 4 * parts.model.count_params()
     size, rows = parts.views.recipe.size, config.batch_size // parts.strategy.num_replicas_in_sync
     shape = [1, size, size, parts.source.channels]
-    forward = tf.function(lambda x: parts.model.backbone(x, training=True))
+    forward = tf.function(lambda x: parts.model.backbone(x, training=True), autograph=False)
     graph = forward.get_concrete_function(tf.TensorSpec(shape)).graph
     kept = [op.outputs[0] for op in graph.get_operations() if op.type in _KEPT_FOR_GRADIENT]
     count = sum(int(np.prod(t.shape)) for t in kept if t.shape.is_fully_defined())

@@ -33,7 +33,7 @@ class Journal:
     ) -> None:
         self.workdir, self.parts, self.config = workdir, parts, config
         self.interval: list[list[float]] = list(interval)
-        kept = workdir.rewind(step)
+        kept = workdir.rewind(step or -1)  # step 0 is recorded at every start from it
         self.records = [r for r in kept if "loss" in r]
         self.knn: dict[str, float] = next((r for r in reversed(kept) if "knn20" in r), {})
         self.diagnosis = self._diagnose()

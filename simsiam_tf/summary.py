@@ -25,7 +25,8 @@ def text(config: PretrainConfig, outcome: Outcome) -> str:
         ]
     lines.append(f"  diagnosis       {outcome.diagnosis}")
     if outcome.accuracy:
-        lines += ["", f"  {'kNN accuracy, all images':26}{'k = 20':>8}{'k = 200':>9}"]
+        which = "all images" if outcome.status == DONE else "a sample"
+        lines += ["", f"  {f'kNN accuracy, {which}':26}{'k = 20':>8}{'k = 200':>9}"]
         order = [n for n in ("raw pixels", "untrained backbone", "backbone") if n in outcome.accuracy]
         for name in order:
             a = outcome.accuracy[name]

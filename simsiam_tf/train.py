@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import distribute, memory, metrics, preview, weights
-from simsiam_tf.assembly import Assembly, assemble
+from simsiam_tf.assembly import Assembly, assemble, untrained_backbone
 from simsiam_tf.callbacks import KNN
 from simsiam_tf.checkpoints import Commits
 from simsiam_tf.config import PretrainConfig
@@ -93,7 +93,7 @@ class _Loop:
             log.info("continuing at step %d of %d", self.step, self.parts.total_steps)
         handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
-            if self.step == 0 and not self.accuracy:
+            if self.step == 0:
                 self._baselines()
             status = self._train()
             return self._finish(status)
@@ -115,17 +115,16 @@ class _Loop:
         self.journal.say(f"{signal.Signals(number).name}: finishing the step, then committing")
 
     def _baselines(self) -> None:
-        """What the run has to beat, before its first step."""
+        """What the run has to beat, before its first step: on the images used during training."""
         self.journal.picture(preview.grid(self.parts.source, self.parts.views, self.config.seed))
-        monitor = self.parts.monitor
+        monitor, images = self.parts.monitor, self.config.knn_images
         if monitor is None:
             return
-        self.journal.say(f"baselines on {monitor.size} images: raw pixels, untrained backbone")
-        pixels = monitor.of_pixels()
-        if pixels:
-            self.accuracy["raw pixels"] = pixels
-        self.accuracy["untrained backbone"] = monitor.of_backbone(self.model.backbone)
-        self.commit()
+        if not self.accuracy:
+            self.journal.say(f"baselines on {monitor.size(images)} images: raw pixels, untrained backbone")
+            self.accuracy = monitor.baselines(self.model.backbone, images)
+            self.commit()
+        self.journal.evaluation(0, 0, self.accuracy["untrained backbone"])
 
     def _train(self) -> int:
         """Calls the compiled loop from mark to mark: a record, an epoch's end, a commit."""
@@ -203,13 +202,23 @@ class _Loop:
             self.accuracy = known["accuracy"]
         elif status == DONE:
             if self.parts.monitor is not None:
-                self.journal.say(f"final kNN on {self.parts.monitor.size} images")
-                self.accuracy["backbone"] = self.parts.monitor.of_backbone(self.model.backbone)
-                self.journal.evaluation(self.step, None, self.accuracy["backbone"])
+                self._final_accuracy()
             facts = {"step": self.step, "accuracy": self.accuracy, "diagnosis": str(found)}
             facts["configuration"] = dataclasses.asdict(self.config)
             weights.export(self.model.backbone, here, facts)
         return Outcome(status, self.step, found, self.accuracy, here, self.journal.records)
+
+    def _final_accuracy(self) -> None:
+        """On all images, of the backbone and of what it had to beat."""
+        monitor, images = self.parts.monitor, self.config.knn_images
+        self.journal.say(
+            f"final kNN on {monitor.size()} images: this backbone, raw pixels, untrained backbone"
+        )
+        trained = monitor.of_backbone(self.model.backbone)
+        self.journal.evaluation(self.step, None, trained)
+        if monitor.size(images) < monitor.size():
+            self.accuracy = monitor.baselines(untrained_backbone(self.config, self.parts))
+        self.accuracy = {**self.accuracy, "backbone": trained}
 
 
 def batches(parts: Assembly, config: PretrainConfig, first_step: int) -> Iterator:
@@ -229,8 +238,9 @@ def compiled_steps(parts: Assembly, config: PretrainConfig) -> Callable:
     strategy, model = parts.strategy, parts.model
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     xla = config.jit_compile == "true" and not on_tpu
-    update = tf.function(model.step, jit_compile=True) if xla else model.step
+    update = tf.function(model.step, jit_compile=True, autograph=False) if xla else model.step
 
+    @tf.autograph.experimental.do_not_convert  # only the loop below is control flow over tensors
     def step(batch):
         return update(pipeline.finish(parts.views, batch))
 

@@ -60,7 +60,7 @@ def test_a_run_leaves_what_the_readme_promises(whole):
     assert [r["step"] for r in trained] == [5, 10, 15, 20, 22]
     assert {"loss", "std", "rank", "lr", "lr_predictor"} <= set(trained[0])
     assert trained[-1]["loss"] < trained[0]["loss"]
-    assert [r["step"] for r in records if "knn20" in r and "epoch" in r] == [22]
+    assert [r["step"] for r in records if "knn20" in r and "epoch" in r] == [0, 22]
     assert set(outcome.accuracy) == {"raw pixels", "untrained backbone", "backbone"}
     assert outcome.accuracy["raw pixels"]["knn20"] > 0.9  # digits are easy for pixels
     assert any((workdir / "tb").iterdir())
@@ -197,6 +197,16 @@ def test_views_finished_with_the_model_train_the_same(tmp_path):
     ]
     losses = [[r["loss"] for r in run.records if "loss" in r] for run in runs]
     np.testing.assert_allclose(losses[0], losses[1], atol=2e-4)
+
+
+def test_a_sample_serves_during_training_and_all_images_at_the_end(whole, tmp_path):
+    outcome = train.run(tiny(tmp_path, "--knn_images=300"))
+    assert outcome.accuracy == whole[0].accuracy  # the untrained backbone's too, made anew
+    at_start, *_, last = (
+        r for r in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines()) if "knn20" in r
+    )
+    assert at_start["step"] == 0 and last["images"] == "all"
+    assert at_start["knn20"] != outcome.accuracy["untrained backbone"]["knn20"]
 
 
 def test_keras_callbacks_can_stop_the_run(tmp_path):

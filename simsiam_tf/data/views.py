@@ -137,7 +137,11 @@ class Views:
         parts[0] = [_unpack, *parts[0]]
         parts[-1] = [*parts[-1], self._pack]
         chained = [functools.partial(_chain, part) for part in parts]
-        return [tf.function(part, jit_compile=True) for part in chained] if self.xla else chained
+        return (
+            [tf.function(part, jit_compile=True, autograph=False) for part in chained]
+            if self.xla
+            else chained
+        )
 
     def _pack(self, x: planes.Planes, drawn: list[dict]) -> tf.Tensor:
         del drawn

@@ -30,7 +30,9 @@ def _forward(backbone: keras.Model):
     """One compiled function a model, so that repeated evaluations do not trace again."""
     if not hasattr(backbone, "_features"):
         function = tf.function(
-            lambda x: tf.cast(backbone(x, training=False), tf.float32), reduce_retracing=True
+            lambda x: tf.cast(backbone(x, training=False), tf.float32),
+            reduce_retracing=True,
+            autograph=False,
         )
         object.__setattr__(backbone, "_features", function)
     return backbone._features

@@ -38,9 +38,7 @@ class Monitor:
             encode: (source, ids) → features [N, F].
             images: about how many images to use, five sixths of them in the bank; all when None.
         """
-        bank_ids, query_ids = self.bank_ids, self.query_ids
-        if images is not None:
-            bank_ids, query_ids = _thin(bank_ids, images * 5 // 6), _thin(query_ids, images // 6)
+        bank_ids, query_ids = self.sample(images)
         found = knn_accuracy(
             encode(self.bank, bank_ids), self.bank.labels[bank_ids],
             encode(self.queries, query_ids), self.queries.labels[query_ids], KS,
@@ -51,15 +49,29 @@ class Monitor:
         """The accuracy of a backbone's features."""
         return self.accuracy(lambda s, ids: features.extract(backbone, s, self.views, ids), images)
 
-    def of_pixels(self) -> dict[str, float] | None:
+    def of_pixels(self, images: int | None = None) -> dict[str, float] | None:
         """The accuracy of raw pixels; None where the images are too large for it."""
         if self.views.recipe.size**2 * self.bank.channels > LARGEST_PIXELS:
             return None
-        return self.accuracy(lambda s, ids: features.pixels(s, self.views, ids))
+        return self.accuracy(lambda s, ids: features.pixels(s, self.views, ids), images)
 
-    @property
-    def size(self) -> int:
-        return len(self.bank_ids) + len(self.query_ids)
+    def baselines(self, untrained: keras.Model, images: int | None = None) -> dict[str, dict[str, float]]:
+        """What training has to beat: "raw pixels", where they are small, and "untrained backbone"."""
+        found = {
+            "raw pixels": self.of_pixels(images),
+            "untrained backbone": self.of_backbone(untrained, images),
+        }
+        return {name: accuracy for name, accuracy in found.items() if accuracy}
+
+    def sample(self, images: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of about `images` images, evenly spaced in (bank, queries); of all when None."""
+        if images is None:
+            return self.bank_ids, self.query_ids
+        return _thin(self.bank_ids, images * 5 // 6), _thin(self.query_ids, images // 6)
+
+    def size(self, images: int | None = None) -> int:
+        """How many images `sample` names."""
+        return sum(len(ids) for ids in self.sample(images))
 
 
 def open_monitor(

@@ -45,7 +45,7 @@ def knn_accuracy(
     return {k: right[k] / len(queries) for k in ks}
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _votes(q, bank, labels, deepest, temperature):
     """Weights and labels [M, deepest] of the nearest neighbours; the bank's rows have length 1."""
     similarity = tf.matmul(tf.math.l2_normalize(q, axis=1), bank, transpose_b=True)

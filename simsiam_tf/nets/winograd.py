@@ -52,7 +52,7 @@ class Tiles:
         """The transpose of `spread`: [n, n, B, h, w, C] → [B, H, W, C]"""
         return self._sew(self._sew(tiles, axis=2, pixels=height), axis=2, pixels=width)
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def _cut(self, x: tf.Tensor, axis: int, new: int) -> tf.Tensor:
         """Replaces the pixels of an axis by tiles, and puts their n mixtures on a new axis."""
         end = -(-x.shape[axis] // self.apart) * self.apart
@@ -60,7 +60,7 @@ class Tiles:
         parts = [_sliced(x, axis, i, i + end - self.apart + 1, self.apart) for i in range(self.size)]
         return _mix(self.matrix, parts, new)
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def _sew(self, m: tf.Tensor, axis: int, pixels: int) -> tf.Tensor:
         """Mixes along axis 0, and puts the result for the tiles of an axis into its pixels."""
         parts = tf.unstack(m, axis=0)

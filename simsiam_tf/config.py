@@ -130,7 +130,12 @@ class PretrainConfig:
         choices=("auto", "true", "false"),
         free=True,
     )
-    knn_every: int = option(1, "epochs between kNN evaluations; 0: only at the end", free=True)
+    knn_every: int | None = option(
+        None,
+        "epochs between kNN evaluations; 0: only at the end; "
+        "by default as many as keep them within about 1.5 % of the time",
+        free=True,
+    )
     knn_images: int = option(
         12000, "images that the monitor uses during training; at the end it uses all", free=True
     )

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import config as configs
-from simsiam_tf import preview
+from simsiam_tf import preview, train
 from simsiam_tf.assembly import Assembly, assemble, open_data
 from simsiam_tf.config import PretrainConfig
 
@@ -55,7 +55,7 @@ def facts(config: PretrainConfig, parts: Assembly) -> dict[str, str]:
     return {
         "images": f"{parts.source.size} of {parts.source.name}, {parts.source.channels} channels",
         "views": f"{parts.views.count} of {parts.views.recipe.size} pixels",
-        "monitor": f"{monitor.size()} labelled images" if monitor else "none (no labels)",
+        "monitor": _monitored(config, parts) if monitor else "none (no labels)",
         "stem": parts.facts["stem"],
         "precision": parts.precision,
         "replicas": str(parts.strategy.num_replicas_in_sync),
@@ -65,6 +65,12 @@ def facts(config: PretrainConfig, parts: Assembly) -> dict[str, str]:
         "memory, estimated": f"{(held + activations) / 2**30:.2f} GiB a replica, "
         f"{activations / 2**30:.2f} of it activations; TensorFlow itself about 0.6",
     }
+
+
+def _monitored(config: PretrainConfig, parts: Assembly) -> str:
+    every = train.knn_every(parts, config)
+    during = f"{parts.monitor.size(config.knn_images)} every {every} epochs, " if every else ""
+    return f"labelled images: {during}{parts.monitor.size()} at the end"
 
 
 def memory(config: PretrainConfig, parts: Assembly) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import pipeline, sampling
 from simsiam_tf.diagnosis import Diagnosis
 from simsiam_tf.errors import UserError
+from simsiam_tf.evaluate.monitor import epochs_between
 from simsiam_tf.journal import Journal
 from simsiam_tf.workdir import Workdir
 
@@ -79,7 +80,7 @@ class _Loop:
         extra = manifest["extra"] if manifest else {}
         self.accuracy = extra.get("accuracy", {})
         self.journal = Journal(workdir, self.step, extra.get("interval", []), parts, config)
-        self.knn = KNN(parts.monitor, every=config.knn_every, images=config.knn_images)
+        self.knn = KNN(parts.monitor, every=knn_every(parts, config), images=config.knn_images)
         own = [self.knn] if parts.monitor is not None else []
         self.callbacks = keras.callbacks.CallbackList(
             [*own, *callbacks], model=self.model,
@@ -219,6 +220,13 @@ class _Loop:
         if monitor.size(images) < monitor.size():
             self.accuracy = monitor.baselines(untrained_backbone(self.config, self.parts))
         self.accuracy = {**self.accuracy, "backbone": trained}
+
+
+def knn_every(parts: Assembly, config: PretrainConfig) -> int:
+    """Epochs between the monitor's evaluations: --knn_every, or its default for this data."""
+    if config.knn_every is not None or parts.monitor is None:
+        return config.knn_every or 0
+    return epochs_between(parts.monitor.size(config.knn_images), parts.source.size * parts.views.count)
 
 
 def batches(parts: Assembly, config: PretrainConfig, first_step: int) -> Iterator:

@@ -101,7 +101,7 @@ def test_a_typed_flag_drops_what_it_makes_moot_in_a_flagfile(tmp_path):
     (tmp_path / "a.cfg").write_text("--predictor_lr=constant\n--knn_every=3\n--d=32\n")
     file = f"--flagfile={tmp_path}/a.cfg"
     made = parse(file, "--predictor=none", "--monitor=none")
-    assert (made.predictor_lr, made.knn_every, made.d) == ("decayed", 1, 32)
+    assert (made.predictor_lr, made.knn_every, made.d) == ("decayed", None, 32)
     assert parse(file).predictor_lr == "constant"
     with pytest.raises(UserError, match="--knn_every=2 has no effect"):
         parse(file, "--monitor=none", "--knn_every=2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import keras
@@ -16,6 +17,7 @@ from simsiam_tf.evaluate.neighbours import knn_accuracy
 
 KS = (20, 200)
 LARGEST_PIXELS = 64 * 64 * 3  # values an image above which raw pixels are no baseline worth its time
+SHARE = 0.015  # of the training's time that the monitor may take
 HELD_OUT = 10  # every tenth image asks where a set has no split of its own for it
 
 
@@ -72,6 +74,15 @@ class Monitor:
     def size(self, images: int | None = None) -> int:
         """How many images `sample` names."""
         return sum(len(ids) for ids in self.sample(images))
+
+
+def epochs_between(monitored: int, trained: int) -> int:
+    """Epochs between evaluations of `monitored` images that keep within SHARE of the time.
+
+    trained: views that an epoch trains on. Each is worth three of an evaluation's: the gradients
+    of a layer take twice its forward pass.
+    """
+    return max(1, math.ceil(monitored / (SHARE * 3 * trained)))
 
 
 def open_monitor(

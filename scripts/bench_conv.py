@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     for layer in LAYERS:
         rows.append(_contest(*layer, args))
-        print(f"{len(rows)}/{len(LAYERS)}", end="\r", file=sys.stderr)
+        print(f"{len(rows)}/{len(LAYERS)} layers", file=sys.stderr)
     facts = contest.machine(args.threads)
     print(_table(facts, rows))
     contest.write_json(args.json, {**facts, "layers": rows})
@@ -45,6 +45,7 @@ def _contest(batch: int, pixels: int, channels: int, args: argparse.Namespace) -
     from simsiam_tf.nets import winograd
 
     memory.keep()
+    tf.get_logger().setLevel("ERROR")  # that every layer is traced anew is meant
     if tf.config.threading.get_intra_op_parallelism_threads() != args.threads:
         tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     rng = np.random.default_rng(0)

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from unittest import mock
 
 import contest
 
@@ -51,14 +52,14 @@ class _Stop(Exception):  # noqa: N818
 
 
 def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, float]:
-    """Seconds of every part of one run, by name."""
+    """Seconds of every part of one run, by name. began: time.time() when its process was started."""
     from simsiam_tf import cli, train
     from simsiam_tf.config import PretrainConfig
 
     config = cli.parse(PretrainConfig, flags)
     took: dict[str, float] = defaultdict(float, imports=time.time() - began)
-    loop = train._Loop
-    first: list[float] = []  # when the first step had ended
+    marks: dict[str, float] = {}
+    loop, advance, train_steps = train._Loop, train._Loop._advance, train._Loop._train
 
     def timed(owner: object, method: str, part: str) -> None:
         plain = getattr(owner, method)
@@ -68,41 +69,37 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
             try:
                 return plain(*args, **kwargs)
             finally:
-                if part not in BESIDE or first:  # a commit of the baselines is not training
+                if part not in BESIDE or "first step" in marks:  # the baselines' commit is no training
                     took[part] += time.perf_counter() - start
 
-        setattr(owner, method, call)
+        patches.enter_context(mock.patch.object(owner, method, call))
 
-    advance = loop._advance
-
-    def first_advance(self, *args):  # noqa: ANN001, ANN202
+    def timed_advance(self, *args):  # noqa: ANN001, ANN202
         found = advance(self, *args)
-        if not first:
-            first.append(time.perf_counter())
-            took["first step"] = first[0] - entered[0]
+        if "first step" not in marks:
+            marks["first step"] = time.perf_counter()
+            took["first step"] = marks["first step"] - marks["entered"]
             if only_start:
                 raise _Stop
         return found
 
-    entered: list[float] = []
-    train_loop = loop._train
-
-    def whole(self) -> int:  # noqa: ANN001
-        entered.append(time.perf_counter())
-        status = train_loop(self)
-        took["training"] = time.perf_counter() - first[0]
+    def timed_training(self) -> int:  # noqa: ANN001
+        marks["entered"] = time.perf_counter()
+        status = train_steps(self)
+        took["training"] = time.perf_counter() - marks["first step"]
         return status
 
-    loop._advance, loop._train = first_advance, whole
-    timed(train, "assemble", "data and model")
-    timed(loop, "_baselines", "baselines")
-    timed(loop, "_finish", "the end")
-    timed(train.KNN, "on_epoch_end", "kNN monitor")
-    for method in ("steps", "record", "evaluation", "latest"):
-        timed(train.Journal, method, "records")
-    timed(loop, "commit", "checkpoints")
-    with contextlib.suppress(_Stop):
-        train.run(config)
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.multiple(loop, _advance=timed_advance, _train=timed_training))
+        timed(train, "assemble", "data and model")
+        timed(loop, "_baselines", "baselines")
+        timed(loop, "_finish", "the end")
+        timed(loop, "commit", "checkpoints")
+        timed(train.KNN, "on_epoch_end", "kNN monitor")
+        for method in ("steps", "record", "evaluation", "latest"):
+            timed(train.Journal, method, "records")
+        with contextlib.suppress(_Stop):
+            train.run(config)
     return dict(took)
 
 

@@ -5,9 +5,10 @@
 
 `--without` takes back what the project does for CPUs: TensorFlow's oneDNN where it is off by default,
 Winograd's tiles, freed memory kept for the next step. Limits are measured in the same process: the
-peak by a large matrix product, the memory's rate by adding two large vectors. A class's floor is the
-larger of its products at that peak and of its inputs and outputs, each moved once, at that rate;
-seconds are those of its operations, of which several may run at a time.
+peak by a large matrix product, the memory's rate by adding two large vectors. An operation's floor is
+the larger of its products at that peak and of its inputs and outputs, each moved once, at that rate.
+Operations of the two views run at a time and share the cores, so the step's seconds are
+divided over the classes in proportion to the time of their operations.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def _profile(args: argparse.Namespace) -> dict:
     return {
         **facts,
         "step": statistics.median(times),
-        "seconds": seconds,
+        "operation_seconds": seconds,
         "calls": calls,
         "floors": _floors(traced, limits),
         "page_faults": (after.ru_minflt - before.ru_minflt) / args.steps,
@@ -171,7 +172,7 @@ def _bytes(tensor) -> int:  # noqa: ANN001
 
 
 def _table(facts: dict) -> str:
-    total = sum(facts["seconds"].values())
+    scale = facts["step"] / sum(facts["operation_seconds"].values())
     lines = [
         f"{facts['network']}, batch {facts['batch']}, {facts['precision']}, {facts['date']}"
         + (f", without {', '.join(facts['without'])}" if facts["without"] else ""),
@@ -180,13 +181,13 @@ def _table(facts: dict) -> str:
         f"{facts['system_seconds']:.2f} s system; {facts['page_faults']:,.0f} page faults",
         f"limits: {facts['flops'] / 1e9:.0f} GFLOP/s, {facts['bytes'] / 1e9:.1f} GB/s",
         "",
-        f"{'':24}{'seconds':>9}{'share':>8}{'calls':>7}{'floor':>9}{'floor / seconds':>17}",
+        f"{'of the step':24}{'seconds':>9}{'share':>8}{'calls':>7}{'floor':>9}{'floor / seconds':>17}",
     ]
-    for name, seconds in sorted(facts["seconds"].items(), key=lambda item: -item[1]):
-        floor = facts["floors"].get(name)
+    for name, seconds in sorted(facts["operation_seconds"].items(), key=lambda item: -item[1]):
+        seconds, floor = scale * seconds, facts["floors"].get(name)
         shown = f"{floor:9.3f}{100 * floor / seconds:15.0f} %" if floor else f"{'–':>9}{'–':>17}"
         lines.append(
-            f"{name:24}{seconds:9.3f}{100 * seconds / total:6.0f} %{facts['calls'][name]:7.0f}{shown}"
+            f"{name:24}{seconds:9.3f}{100 * seconds / facts['step']:6.0f} %{facts['calls'][name]:7.0f}{shown}"
         )
     return "\n".join(lines)
 

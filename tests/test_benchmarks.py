@@ -7,14 +7,19 @@ import time
 from pathlib import Path
 
 import bare
+import bench_run
 import contest
+import profile_step
 import pytest
 import tensorflow as tf
 
 from simsiam_tf import nets
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-NAMES = ("bench_views", "bench_step", "bench_end_to_end", "bench_growth")
+NAMES = (
+    "bench_views", "bench_step", "bench_end_to_end", "bench_growth", "bench_run", "bench_conv",
+    "profile_step",
+)  # fmt: skip
 
 
 def sleeper(seconds):
@@ -51,6 +56,41 @@ def test_help(name):
         [sys.executable, SCRIPTS / f"{name}.py", "--help"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0 and "--json" in done.stdout, done.stderr
+
+
+def test_flops_of_a_product_count_every_multiplication_and_addition():
+    @tf.function
+    def step(x, k, a, b):
+        with tf.GradientTape() as tape:
+            tape.watch((x, k))
+            y = tf.nn.conv2d(x, k, 2, "SAME")
+        return y, *tape.gradient(y, (x, k)), tf.matmul(a, b), tf.matmul(b[None], a[None], True, True)
+
+    x, k = tf.ones([2, 8, 8, 3]), tf.ones([3, 3, 3, 5])
+    traced = step.get_concrete_function(x, k, tf.ones([4, 6]), tf.ones([6, 7]))
+    counted = {op.type: bare.flops(op) for op in bare.needed(traced) if bare.flops(op)}
+    a_convolution = 2 * (2 * 4 * 4 * 5) * (3 * 3 * 3)
+    assert counted.pop("MatMul") == 2 * 4 * 6 * 7 and counted.pop("BatchMatMulV2") == 2 * 7 * 6 * 4
+    assert counted == dict.fromkeys(("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"), a_convolution)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("_MklNativeConv2DBackpropFilter", "convolutions"), ("_MklBatchMatMulV2", "matrix products"),
+        ("_MklNativeFusedBatchNormGradV3", "BN"), ("ReluGrad", "ReLU and its gradient"), ("NoOp", "the rest"),
+    ],
+)  # fmt: skip
+def test_the_profile_sorts_operations_into_classes(kind, name):
+    assert profile_step._class_of(kind) == name
+
+
+def test_a_run_is_timed_part_by_part(tmp_path):
+    flags = ["--data=digits", "--backbone=resnet10", "--width=0.125", "--d=32", "--batch_size=64"]
+    took = bench_run._timed_run([*flags, "--epochs=1", f"--workdir={tmp_path}"], False, time.time())
+    assert set(took) == {*bench_run.START, *bench_run.BESIDE, "training", "the end"}
+    assert all(seconds > 0 for seconds in took.values())
+    assert sum(took[part] for part in bench_run.BESIDE) < took["training"]
 
 
 def test_the_floor_of_a_step_is_made_of_its_own_products(monkeypatch):

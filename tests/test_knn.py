@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from simsiam_tf.evaluate import knn_accuracy
+from simsiam_tf.evaluate.monitor import epochs_between
 
 
 def slow(bank, labels, queries, truth, k, temperature):
@@ -35,3 +36,12 @@ def test_agrees_with_the_definition(k, temperature):
 def test_more_neighbours_than_images_takes_all_of_them():
     bank = np.eye(3, dtype=np.float32)
     assert knn_accuracy(bank, np.arange(3), bank, np.arange(3), ks=(20,)) == {20: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("monitored", "trained", "epochs"),
+    [(12_000, 2 * 60_000, 3), (12_000, 2 * 1_281_167, 1), (1797, 2 * 1797, 12)],
+)
+def test_the_monitor_comes_as_often_as_its_share_of_the_time_allows(monitored, trained, epochs):
+    assert epochs_between(monitored, trained) == epochs
+    assert monitored / (3 * trained * epochs) <= 0.015

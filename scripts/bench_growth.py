@@ -60,6 +60,7 @@ def _parts(setting: dict, threads: int):  # noqa: ANN202
     from simsiam_tf import assembly, cli
     from simsiam_tf.config import PretrainConfig
     from simsiam_tf.data import RECIPES, Views, from_arrays
+    from simsiam_tf.workers import Workers
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     flags = ["--data=digits", "--backbone=resnet10", "--stem=small", "--width=0.25", "--epochs=100000"]
@@ -73,7 +74,9 @@ def _parts(setting: dict, threads: int):  # noqa: ANN202
     model.compile(assembly.build_optimizer(config, 10**6, setting["images"]))
     model.optimizer.build(model.learned_variables())
     strategy = tf.distribute.get_strategy()
-    parts = assembly.Assembly(strategy, source, views, None, model, 10**6, "float32", False, {})
+    parts = assembly.Assembly(
+        strategy, source, views, None, model, 10**6, "float32", False, {}, Workers(strategy)
+    )
     return config, parts
 
 

@@ -14,6 +14,7 @@ from simsiam_tf.data import RECIPES, Source, Views, open_source, recipe_for, sam
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate.monitor import Monitor, open_monitor
 from simsiam_tf.methods import SYMMETRY, SimSiam
+from simsiam_tf.workers import Workers
 
 
 @dataclasses.dataclass
@@ -29,6 +30,7 @@ class Assembly:
     precision: str
     on_device: bool  # the batch stage of the views runs with the model
     facts: dict
+    workers: Workers
 
 
 def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Source, Views]:
@@ -114,21 +116,27 @@ def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> opti
     return optim.SGD(decayed, config.momentum, config.weight_decay, overrides)
 
 
-def assemble(config: PretrainConfig, report: Path | None = None) -> Assembly:
-    """Builds every part; cheap checks come before long work."""
+def assemble(config: PretrainConfig, report: Path | None = None, workers: Workers | None = None) -> Assembly:
+    """Builds every part; cheap checks come before long work.
+
+    workers: of the run; made by --strategy when None, which has to happen before anything else
+    that uses TensorFlow.
+    """
+    workers = workers or Workers(distribute.strategy_by_name(config.strategy))
+    strategy = workers.strategy
     if config.weights:
         loaded = weights.load(config.weights)  # before the data, which may take long
         del loaded
-    strategy = distribute.strategy_by_name(config.strategy)
     replicas = strategy.num_replicas_in_sync
     distribute.check_batch(strategy, config.batch_size)
     if config.jit_compile == "true" and replicas > 1:
         raise UserError(f"--jit_compile=true: not supported on {replicas} replicas. Pass --jit_compile=auto.")
     precision = distribute.set_precision(config.precision)
-    source, views = open_data(config, report)
-    monitor = open_monitor(
-        config.monitor, config.monitor_queries, views, source, config.data, config.data_dir
-    )
+    with workers.chief_first():  # what it downloads or checks, the others find done
+        source, views = open_data(config, report)
+        monitor = open_monitor(
+            config.monitor, config.monitor_queries, views, source, config.data, config.data_dir, workers
+        )
     total = sampling.steps_in(config.epochs, source.size, config.batch_size)
     with strategy.scope():
         model = _initial_model(config, source, views)
@@ -141,4 +149,4 @@ def assemble(config: PretrainConfig, report: Path | None = None) -> Assembly:
     }  # fmt: skip
     facts["views"] = {k: list(v) if isinstance(v, tuple) else v for k, v in facts["views"].items()}
     on_device = distribute.augments_on_device(strategy, config.augment_on)
-    return Assembly(strategy, source, views, monitor, model, total, precision, on_device, facts)
+    return Assembly(strategy, source, views, monitor, model, total, precision, on_device, facts, workers)

@@ -31,23 +31,29 @@ class Commits:
         folder: holds one sub-folder a commit; created when missing, leftovers are swept.
         state: what is saved, by name (model, optimizer, …).
         keep: commits kept, the newest.
+        writes: False for a process that only restores.
     """
 
-    def __init__(self, folder: Path, state: dict[str, Any], keep: int = 2) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, state: dict[str, Any], keep: int = 2, writes: bool = True) -> None:
+        self.folder, self.keep, self.writes = folder, keep, writes
         self.checkpoint = tf.train.Checkpoint(**state)
+        if not writes:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".writing-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Steps of all commits, newest first, verified or not."""
-        names = (re.fullmatch(r"step-(\d{8,})", p.name) for p in self.folder.iterdir())
+        present = self.folder.iterdir() if self.folder.is_dir() else ()
+        names = (re.fullmatch(r"step-(\d{8,})", p.name) for p in present)
         return sorted((int(m[1]) for m in names if m), reverse=True)
 
     def save(self, step: int, extra: dict[str, Any]) -> None:
         """Commits the state as of `step`, with `extra` (JSON) in the manifest."""
         final = self.folder / f"step-{step:08d}"
+        if not self.writes:
+            return
         if final.exists() and self._manifest(final):
             return
         writing = self.folder / f".writing-{step:08d}"

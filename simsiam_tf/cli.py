@@ -41,7 +41,7 @@ def run(cls: type, call: Callable[[Any], int | None], prog: str, about: str, arg
         return call(parse(cls, argv)) or 0
     except UserError as error:
         print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return error.status
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130

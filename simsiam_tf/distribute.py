@@ -9,8 +9,12 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
+from tensorflow.python.distribute import collective_all_reduce_strategy
 
 from simsiam_tf.errors import UserError
+
+HEALTH_SECONDS = 5, 4  # between looks at the other workers, and until one is missed; three misses count
+JOIN_SECONDS = 600  # until all workers have to be there
 
 
 def strategy_by_name(name: str) -> tf.distribute.Strategy:
@@ -25,12 +29,7 @@ def strategy_by_name(name: str) -> tf.distribute.Strategy:
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([d.name for d in devices])
     if name == "multi_worker":
-        if "TF_CONFIG" not in os.environ:
-            raise UserError(
-                "--strategy=multi_worker: TF_CONFIG is not set, so the other workers are unknown. "
-                "Set it on every worker, or pass --strategy=auto."
-            )
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _multi_worker()
     if name == "tpu":
         try:
             resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu="local")
@@ -43,12 +42,39 @@ def strategy_by_name(name: str) -> tf.distribute.Strategy:
 
 
 def _detect() -> str:
-    workers = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", [])
-    if len(workers) > 1:
+    cluster = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
+    listed = len(cluster.get("worker", [])) + len(cluster.get("chief", []))
+    if listed > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         return "multi_worker"
     if os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
         return "tpu"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
+
+
+def _multi_worker() -> tf.distribute.Strategy:
+    """This process among those of TF_CONFIG or of a Slurm job; waits until all have joined."""
+    if "TF_CONFIG" in os.environ:
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+    else:
+        raise UserError(
+            "--strategy=multi_worker: neither TF_CONFIG nor a Slurm job tells who the other workers "
+            "are. Set TF_CONFIG on every worker, start by srun, or pass --strategy=auto."
+        )
+    # NOTE: TensorFlow has no public way to set these. Its own values would notice a worker that
+    # neither works nor ends after more than a minute, and wait for ever for one that never joins.
+    extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
+    extended._check_health_interval, extended._check_health_timeout = HEALTH_SECONDS
+    extended._check_health_initial_timeout = JOIN_SECONDS
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except (RuntimeError, tf.errors.OpError) as error:
+        spec = resolver.cluster_spec().as_dict()
+        raise UserError(
+            f"--strategy=multi_worker: not all of {spec} joined within {JOIN_SECONDS} s. Start the same "
+            "command on every one of them."
+        ) from error
 
 
 def augments_on_device(strategy: tf.distribute.Strategy, wish: str) -> bool:

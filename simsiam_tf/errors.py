@@ -9,6 +9,14 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """What is wrong, where, and what to type instead, in one line."""
 
+    status = 2  # that a command ends with
+
+
+class LostWorker(UserError):
+    """Another process of the run has ended; the same command continues."""
+
+    status = 75
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """ " Did you mean X?" for the nearest known word, or all of them when none is near."""

@@ -38,11 +38,14 @@ class Journal:
         self.knn: dict[str, float] = next((r for r in reversed(kept) if "knn20" in r), {})
         self.diagnosis = self._diagnose()
         self._seconds = self._waited = self._timed = 0.0
-        self._writer = tf.summary.create_file_writer(str(workdir.path / "tb"))
+        shown = workdir.writes
+        folder = str(workdir.path / "tb")
+        self._writer = tf.summary.create_file_writer(folder) if shown else tf.summary.create_noop_writer()
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=parts.total_steps, initial=step, unit="step", dynamic_ncols=terminal,
             ncols=None if terminal else 110, mininterval=0.5 if terminal else 10.0, maxinterval=20.0,
+            disable=not shown,
         )  # fmt: skip
 
     def steps(self, losses: np.ndarray, stds: np.ndarray, waits: np.ndarray, seconds: float) -> None:
@@ -90,7 +93,8 @@ class Journal:
         if found.name != self.diagnosis.name:
             self.say(f"step {step}: {found}")
         self.diagnosis = found
-        log.info("step %d %s %s", step, _text(values), _text(perf))
+        if self.workdir.writes:
+            log.info("step %d %s %s", step, _text(values), _text(perf))
         return found
 
     def _rates(self, step: int) -> dict:
@@ -118,8 +122,9 @@ class Journal:
 
     def say(self, text: str) -> None:
         """A line above the progress bar, and in train.log."""
-        log.info(text)
-        self._bar.write(text, file=sys.stderr)
+        if self.workdir.writes:
+            log.info(text)
+            self._bar.write(text, file=sys.stderr)
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:
         with self._writer.as_default():

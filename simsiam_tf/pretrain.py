@@ -25,7 +25,8 @@ def call(config: PretrainConfig) -> int:
         return inspection.dry_run(config)
     config = inspection.with_workdir(config)
     outcome = train.run(config)
-    print(summary.text(config, outcome))
+    if outcome.chief:
+        print(summary.text(config, outcome))
     return outcome.status
 
 

@@ -21,10 +21,11 @@ from simsiam_tf.checkpoints import Commits
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import pipeline, sampling
 from simsiam_tf.diagnosis import Diagnosis
-from simsiam_tf.errors import UserError
+from simsiam_tf.errors import LostWorker, UserError
 from simsiam_tf.evaluate.monitor import epochs_between
 from simsiam_tf.journal import Journal
-from simsiam_tf.workdir import Workdir
+from simsiam_tf.workdir import Workdir, fingerprint
+from simsiam_tf.workers import Workers
 
 log = logging.getLogger("simsiam_tf")
 
@@ -42,6 +43,7 @@ class Outcome:
     accuracy: dict[str, dict[str, float]]  # of "backbone", "untrained backbone", "raw pixels"
     workdir: Path
     records: list[dict]
+    chief: bool = True  # whether this process writes
 
 
 def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
@@ -56,11 +58,21 @@ def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = 
         UserError: before any training, for whatever cannot work.
     """
     memory.keep()
-    workdir = Workdir(config.workdir)
+    workers = Workers(distribute.strategy_by_name(config.strategy))
+    workdir = Workdir(config.workdir, workers.chief)
     try:
-        parts = assemble(config, report=workdir.path / "unreadable.json")
+        parts = assemble(config, workdir.path / "unreadable.json", workers)
+        workers.agree(fingerprint(config, parts.facts), "flags, data or versions")
         workdir.agree(config, parts.facts)
         return _Loop(config, parts, workdir, callbacks).run()
+    except tf.errors.OpError as error:
+        gone = workers.lost(error)
+        if gone is None:
+            raise
+        raise LostWorker(
+            f"{workdir.path}: {gone} has ended or cannot be reached. Rerun the same command on all "
+            "workers to continue from the newest checkpoint."
+        ) from error
     finally:
         workdir.release()
 
@@ -74,9 +86,12 @@ class _Loop:
         self.config, self.parts, self.workdir = config, parts, workdir
         self.model, self.size = parts.model, parts.source.size
         state = {"model": parts.model, "optimizer": parts.model.optimizer}
-        self.commits = Commits(workdir.path / "checkpoints", state, config.keep)
-        manifest = self.commits.restore()
+        self.workers = parts.workers
+        self.commits = Commits(workdir.path / "checkpoints", state, config.keep, workdir.writes)
+        with self.workers.chief_first():  # it sweeps what a crash has left
+            manifest = self.commits.restore()
         self.step = manifest["step"] if manifest else 0
+        self.workers.agree(self.step, "their newest checkpoint: --workdir must be a folder that they share")
         extra = manifest["extra"] if manifest else {}
         self.accuracy = extra.get("accuracy", {})
         self.journal = Journal(workdir, self.step, extra.get("interval", []), parts, config)
@@ -87,7 +102,7 @@ class _Loop:
             epochs=math.ceil(config.epochs), steps=parts.total_steps, verbose=0,
         )  # fmt: skip
         self.signal: int | None = None
-        self.per_call = 1
+        self.per_call, self.pace = 1, 0.0  # steps of the next call, seconds of a step
 
     def run(self) -> Outcome:
         if self.step:
@@ -99,6 +114,8 @@ class _Loop:
             status = self._train()
             return self._finish(status)
         except tf.errors.OpError as error:
+            if self.workers.lost(error):
+                raise
             reason = " ".join(str(error.message).split())[:200]
             mend = (
                 "Try a smaller --batch_size." if isinstance(error, tf.errors.ResourceExhaustedError) else ""
@@ -150,8 +167,7 @@ class _Loop:
                     status = COLLAPSED
             if self.step == end:
                 epoch = self._end_epoch(epoch)
-            if self.signal is not None and self.step < total:
-                status = INTERRUPTED
+            status = self._agreed(status)
             late = time.monotonic() - committed > 60 * config.save_minutes
             if late or self.step == end or status != DONE:
                 self.commit()
@@ -166,12 +182,21 @@ class _Loop:
         began = time.perf_counter()
         losses, stds, waits, z = (t.numpy() for t in steps(iterator, count))
         seconds = time.perf_counter() - began
-        wanted = max(1, int(CALL_SECONDS * count / max(seconds, 1e-6)))
-        self.per_call = min(2 * self.per_call, wanted, self.config.log_every)
+        self.pace = seconds / count
         self.step = end
         self.journal.steps(losses, stds, waits, seconds)
         self.callbacks.on_train_batch_end(self.step - 1, self.journal.latest())
         return z if np.isfinite(losses).all() else None
+
+    def _agreed(self, status: int) -> int:
+        """The status that all workers go on with, and how many steps their next call takes."""
+        if self.signal is not None and self.step < self.parts.total_steps:
+            status = INTERRUPTED
+        status, stop, pace = self.workers.most(status, self.model.stop_training, self.pace)
+        self.model.stop_training = bool(stop)
+        wanted = max(1, int(CALL_SECONDS / max(pace, 1e-6)))
+        self.per_call = min(2 * self.per_call, wanted, self.config.log_every)
+        return int(status)
 
     def _next_log(self) -> int:
         return (self.step // self.config.log_every + 1) * self.config.log_every
@@ -206,8 +231,12 @@ class _Loop:
                 self._final_accuracy()
             facts = {"step": self.step, "accuracy": self.accuracy, "diagnosis": str(found)}
             facts["configuration"] = dataclasses.asdict(self.config)
-            weights.export(self.model.backbone, here, facts)
-        return Outcome(status, self.step, found, self.accuracy, here, self.journal.records)
+            if self.workdir.writes:
+                weights.export(self.model.backbone, here, facts)
+        self.workers.most(0)  # none leaves while another still works
+        return Outcome(
+            status, self.step, found, self.accuracy, here, self.journal.records, self.workers.chief
+        )
 
     def _final_accuracy(self) -> None:
         """On all images, of the backbone and of what it had to beat."""
@@ -252,14 +281,17 @@ def compiled_steps(parts: Assembly, config: PretrainConfig) -> Callable:
     def step(batch):
         return update(pipeline.finish(parts.views, batch))
 
+    def whole(z):
+        if parts.workers.count > 1:
+            return tf.ensure_shape(strategy.gather(z, axis=0), [config.batch_size, model.d])
+        return tf.concat(strategy.experimental_local_results(z), axis=0)
+
     @tf.function(reduce_retracing=True)
     def steps(iterator, count):
         losses = tf.TensorArray(tf.float32, count)
         stds = tf.TensorArray(tf.float32, count)
         waits = tf.TensorArray(tf.float32, count)
-        local = config.batch_size // strategy.num_replicas_in_sync
-        rows = local * len(strategy.extended.worker_devices) if strategy.num_replicas_in_sync > 1 else local
-        z = tf.zeros([rows, model.d])
+        z = tf.zeros([config.batch_size, model.d])
         loss = tf.zeros([])
         for i in tf.range(count):
             with tf.control_dependencies([loss]):  # the step before has ended
@@ -270,7 +302,7 @@ def compiled_steps(parts: Assembly, config: PretrainConfig) -> Callable:
                 waited = tf.timestamp() - before
             outputs = strategy.run(step, args=(batch,))
             loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, outputs["loss"], axis=None)
-            z = tf.concat(strategy.experimental_local_results(outputs["z"]), axis=0)
+            z = whole(outputs["z"])
             losses = losses.write(i, loss)
             stds = stds.write(i, metrics.collapse_std(z))
             waits = waits.write(i, tf.cast(waited, tf.float32))

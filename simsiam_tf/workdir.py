@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import hashlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -24,13 +26,17 @@ class Workdir:
 
     Args:
         path: created when missing.
+        writes: False for all workers of a run but the chief, which look on: nothing is claimed
+            and nothing written.
 
     Raises:
         UserError: not writable, or in use by a running process.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser().absolute()
+    def __init__(self, path: str | Path, writes: bool = True) -> None:
+        self.path, self.writes = Path(path).expanduser().absolute(), writes
+        if not writes:
+            return
         self._claim()
         handler = logging.FileHandler(self.path / "train.log")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -70,6 +76,8 @@ class Workdir:
         Raises:
             UserError: naming every field that differs.
         """
+        if not self.writes:
+            return
         whole = {**dataclasses.asdict(config), "facts": facts}
         file = self.path / "config.json"
         if file.exists():
@@ -108,20 +116,31 @@ class Workdir:
                 break
             if record["step"] <= step:
                 kept.append(record)
-        replace_text(file, "".join(json.dumps(r) + "\n" for r in kept))
+        if self.writes:
+            replace_text(file, "".join(json.dumps(r) + "\n" for r in kept))
         return kept
 
     def record(self, step: int, values: dict[str, Any]) -> None:
         """Appends a line to metrics.jsonl."""
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self.writes:
+            with open(self.path / "metrics.jsonl", "a") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
 
     def release(self) -> None:
         """Lets another process in."""
         if hasattr(self, "_handler"):
             log.removeHandler(self._handler)
             self._handler.close()
-        self._lock.close()
+            self._lock.close()
+
+
+def fingerprint(config: Any, facts: dict[str, Any]) -> int:
+    """A number below 2⁴⁸ in which all workers of a run agree, if they do the same."""
+    own = ("workdir", "data_dir")  # a worker may have its own path to what they share
+    flags = {k: v for k, v in dataclasses.asdict(config).items() if k not in own}
+    versions = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
+    text = json.dumps([flags, facts, versions], sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -169,26 +169,6 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_commit(tmp_path):
             assert not np.issubdtype(value.dtype, np.floating) or np.isfinite(value).all()
 
 
-TWO_CPUS = """
-import sys, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from simsiam_tf import pretrain
-sys.exit(pretrain.main(sys.argv[1:]))
-"""
-
-
-def test_two_replicas_run_the_whole_path(tmp_path):
-    # A process of its own: two MirroredStrategies in one process share TensorFlow's collective keys.
-    argv = [*TINY, "--strategy=mirrored", f"--workdir={tmp_path}"]
-    done = subprocess.run([sys.executable, "-c", TWO_CPUS, *argv], capture_output=True, text=True)
-    assert done.returncode == train.DONE, done.stderr
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    losses = [r["loss"] for r in records if "loss" in r]
-    assert len(losses) == 5 and losses[-1] < losses[0]
-    assert "this backbone" in done.stdout
-
-
 def test_views_finished_with_the_model_train_the_same(tmp_path):
     # At the rate of the other runs here, rounding of 1e-7 grows to 4e-3 within 22 steps.
     flags = ("--monitor=none", "--base_lr=0.1")

@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from simsiam_tf.data import Source, Views, open_source
 from simsiam_tf.data.sources import query_split
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate import features
 from simsiam_tf.evaluate.neighbours import knn_accuracy
+from simsiam_tf.workers import Workers
 
 KS = (20, 200)
 LARGEST_PIXELS = 64 * 64 * 3  # values an image above which raw pixels are no baseline worth its time
@@ -30,6 +32,7 @@ class Monitor:
     queries: Source
     query_ids: np.ndarray
     views: Views
+    workers: Workers | None = None  # that share out the images; None: this process alone
 
     def accuracy(
         self, encode: Callable[[Source, np.ndarray], np.ndarray], images: int | None = None
@@ -41,11 +44,17 @@ class Monitor:
             images: about how many images to use, five sixths of them in the bank; all when None.
         """
         bank_ids, query_ids = self.sample(images)
-        found = knn_accuracy(
-            encode(self.bank, bank_ids), self.bank.labels[bank_ids],
-            encode(self.queries, query_ids), self.queries.labels[query_ids], KS,
-        )  # fmt: skip
-        return {f"knn{k}": value for k, value in found.items()}
+        team = self.workers or Workers(tf.distribute.get_strategy())
+        own = team.share(bank_ids)
+        bank = team.gather(encode(self.bank, own if len(own) else bank_ids[:1])[: len(own)])
+        asking, right = team.share(query_ids), dict.fromkeys(KS, 0.0)
+        if len(asking):
+            right = knn_accuracy(
+                bank, self.bank.labels[bank_ids],
+                encode(self.queries, asking), self.queries.labels[asking], KS,
+            )  # fmt: skip
+        counts = team.gather(np.rint([[len(asking) * right[k] for k in KS]])).sum(axis=0)
+        return {f"knn{k}": count / len(query_ids) for k, count in zip(KS, counts.tolist(), strict=True)}
 
     def of_backbone(self, backbone: keras.Model, images: int | None = None) -> dict[str, float]:
         """The accuracy of a backbone's features."""
@@ -86,7 +95,13 @@ def epochs_between(monitored: int, trained: int) -> int:
 
 
 def open_monitor(
-    spec: str, queries: str, views: Views, source: Source, data_spec: str, data_dir: str | None = None
+    spec: str,
+    queries: str,
+    views: Views,
+    source: Source,
+    data_spec: str,
+    data_dir: str | None = None,
+    workers: Workers | None = None,
 ) -> Monitor | None:
     """The monitor that `--monitor` and `--monitor_queries` name; None for "none".
 
@@ -96,6 +111,7 @@ def open_monitor(
         views: how images are made ready.
         source, data_spec: the pre-training set and its specification.
         data_dir: as for TFDS.
+        workers: that share out the images.
 
     Raises:
         UserError: a set without labels, or of other channels than the pre-training set.
@@ -112,9 +128,9 @@ def open_monitor(
     ids = np.arange(bank.size)
     if asked is None:
         asking = ids % HELD_OUT == 0
-        monitor = Monitor(bank, ids[~asking], bank, ids[asking], views)
+        monitor = Monitor(bank, ids[~asking], bank, ids[asking], views, workers)
     else:
-        monitor = Monitor(bank, ids, asked, np.arange(asked.size), views)
+        monitor = Monitor(bank, ids, asked, np.arange(asked.size), views, workers)
     for name, part in (("monitor", monitor.bank), ("monitor_queries", monitor.queries)):
         if part.labels is None:
             raise UserError(

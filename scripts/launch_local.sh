@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Several workers of one run on this machine: scripts/launch_local.sh N -- FLAGS of simsiam_tf.pretrain
+#   scripts/launch_local.sh 2 -- --flagfile=flags/quickstart.cfg --workdir=runs/two
+# Every line is preceded by its worker's number. Ends when all have ended, with the largest exit status.
+set -euo pipefail
+
+usage() { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] && [[ $1 =~ ^[1-9][0-9]*$ ]] && [ "$2" = -- ] || usage
+count=$1
+shift 2
+python=${PYTHON:-$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/python}
+[ -x "$python" ] || python=python
+
+hosts=$("$python" - "$count" <<'PY'
+import json, socket, sys
+held = [socket.socket() for _ in range(int(sys.argv[1]))]
+for s in held:
+    s.bind(("127.0.0.1", 0))
+print(json.dumps([f"127.0.0.1:{s.getsockname()[1]}" for s in held]))
+PY
+)
+
+pids=()
+stop() { kill -TERM "${pids[@]}" 2>/dev/null || true; }
+trap stop TERM INT
+for ((i = 0; i < count; i++)); do
+  TF_CONFIG="{\"cluster\": {\"worker\": $hosts}, \"task\": {\"type\": \"worker\", \"index\": $i}}" \
+    "$python" -m simsiam_tf.pretrain --strategy=multi_worker "$@" \
+    > >(sed -u "s/^/[$i] /") 2> >(sed -u "s/^/[$i] /" >&2) &
+  pids+=($!)
+done
+
+status=0
+for pid in "${pids[@]}"; do
+  while true; do # a signal ends `wait` early
+    code=0
+    wait "$pid" || code=$?
+    kill -0 "$pid" 2>/dev/null || break
+  done
+  [ "$code" -gt "$status" ] && status=$code
+done
+exit "$status"

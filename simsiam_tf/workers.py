@@ -1,0 +1,98 @@
+"""Several processes as one run: who writes, what they agree on, which share each one takes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf.errors import UserError
+
+# What a collective operation fails with on the survivors of a lost worker.
+LOST = (
+    tf.errors.UnavailableError, tf.errors.FailedPreconditionError, tf.errors.DeadlineExceededError,
+    tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
+)  # fmt: skip
+
+
+class Workers:
+    """The processes of a run. One process is a team of one, for which all of this costs nothing.
+
+    Whatever has "all" in its description must be called by every worker, in the same order.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self.strategy = strategy
+        resolver = strategy.cluster_resolver
+        self.addresses: list[str] = []
+        self.index = 0
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and resolver is not None:
+            spec = resolver.cluster_spec()
+            self.addresses = [
+                a for job in ("chief", "worker") if job in spec.jobs for a in spec.job_tasks(job)
+            ]
+            first = len(spec.job_tasks("chief")) if "chief" in spec.jobs else 0
+            self.index = resolver.task_id + (first if resolver.task_type == "worker" else 0)
+
+    @property
+    def count(self) -> int:
+        return max(1, len(self.addresses))
+
+    @property
+    def chief(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.index == 0
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """The rows [n, …] of all workers, one worker after the other; n may differ."""
+        if self.count == 1:
+            return rows
+        local = len(self.strategy.extended.worker_devices)
+
+        def of_replica(context: tf.distribute.ValueContext) -> tf.Tensor:
+            return tf.constant(rows if context.replica_id_in_sync_group % local == 0 else rows[:0])
+
+        return self._gather(self.strategy.experimental_distribute_values_from_function(of_replica)).numpy()
+
+    @functools.cached_property
+    def _gather(self) -> Callable:
+        # Outside of a function TensorFlow would trace one at every call.
+        gather = functools.partial(self.strategy.gather, axis=0)
+        return tf.function(gather, reduce_retracing=True, autograph=False)
+
+    def most(self, *values: float) -> list[float]:
+        """The largest of each value over all workers."""
+        return self.gather(np.array([values], np.float64)).max(axis=0).tolist()
+
+    def agree(self, value: float, what: str) -> None:
+        """Raises UserError on all workers where they differ in a value."""
+        least, most = self.most(-value, value)
+        if -least != most:
+            raise UserError(f"the {self.count} workers differ in {what}: {-least:.17g} and {most:.17g}.")
+
+    @contextlib.contextmanager
+    def chief_first(self) -> Iterator[None]:
+        """The chief does what follows before all others: files that it makes, they find."""
+        if not self.chief:
+            self.most(0)
+        yield
+        if self.chief:
+            self.most(0)
+
+    def share(self, ids: np.ndarray) -> np.ndarray:
+        """This worker's part of a row of things, so that `gather` puts them in order again."""
+        return np.array_split(ids, self.count)[self.index]
+
+    def lost(self, error: tf.errors.OpError) -> str | None:
+        """Who is gone, where that is what an error means; None where it means something else."""
+        if self.count == 1 or not isinstance(error, LOST):
+            return None
+        named = re.findall(r"/job:(chief|worker)/replica:0/task:(\d+)", str(error.message))
+        chiefs = any(job == "chief" for job, _ in named)
+        tasks = {int(task) + (1 if chiefs and job == "worker" else 0) for job, task in named} - {self.index}
+        gone = ", ".join(f"worker {t} ({self.addresses[t]})" for t in sorted(tasks) if t < self.count)
+        return gone or "another worker"

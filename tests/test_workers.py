@@ -1,0 +1,179 @@
+"""Two workers, real processes: one run, written once; ended or lost together, continued to the bit."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_train import TINY, state
+
+from simsiam_tf import train
+from simsiam_tf.errors import UserError
+from simsiam_tf.workers import Workers
+
+ROOT = Path(__file__).parents[1]
+GRACE = 30  # seconds in which the survivors of a lost worker end
+
+
+class Launched:
+    """scripts/launch_local.sh with two workers, and what they said."""
+
+    def __init__(self, workdir, *more):
+        flags = [f for f in TINY if not f.startswith("--strategy")]
+        self.log = open(f"{workdir}.log", "a+")  # noqa: SIM115 - closed by `end`
+        self.process = subprocess.Popen(
+            [ROOT / "scripts" / "launch_local.sh", "2", "--", *flags, f"--workdir={workdir}", *more],
+            stdout=self.log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHON": sys.executable},
+        )  # fmt: skip
+
+    def pids(self):
+        """Of both workers, by number."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                given = (path / "environ").read_bytes().decode()
+            except OSError:
+                continue
+            number = re.search(r'"index": (\d)', given)
+            if parent == self.process.pid and number and b"simsiam_tf" in (path / "cmdline").read_bytes():
+                found[int(number[1])] = int(path.name)
+        return found
+
+    def wait_for(self, metrics, step, seconds=180):
+        """Until a record of this step, or a later one, is written."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.process.poll() is None:
+            lines = metrics.read_text().splitlines() if metrics.exists() else []
+            if lines and json.loads(lines[-1])["step"] >= step:
+                return
+            time.sleep(0.02)
+        pytest.fail(f"step {step} was not reached:\n{self.said()[-3000:]}")
+
+    def end(self, seconds=180):
+        """Exit status."""
+        try:
+            return self.process.wait(seconds)
+        finally:
+            for pid in self.pids().values():
+                os.kill(pid, signal.SIGKILL)
+            self.log.flush()
+
+    def said(self):
+        return Path(self.log.name).read_text()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("workers") / "whole"
+    launched = Launched(workdir)
+    assert launched.end() == train.DONE, launched.said()
+    return workdir, launched.said()
+
+
+def test_two_workers_write_one_run(whole):
+    workdir, said = whole
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if "loss" in r] == [5, 10, 15, 20, 22]
+    assert len([r for r in records if "knn20" in r]) == 2
+    assert len(list((workdir / "tb").iterdir())) == 1
+    assert said.count("this backbone  ") == 1
+    assert not list(workdir.glob("checkpoints/.writing-*"))
+
+
+def test_two_workers_are_two_replicas_of_one_process(whole, tmp_path):
+    argv = [*TINY, "--strategy=mirrored", f"--workdir={tmp_path}"]
+    # A process of its own: two MirroredStrategies in one process share TensorFlow's collective keys.
+    script = Path(__file__).with_name("two_cpus.py")
+    done = subprocess.run([sys.executable, script, *argv], capture_output=True, text=True, timeout=300)
+    assert done.returncode == train.DONE, done.stderr
+    assert "this backbone" in done.stdout
+    a, b = (
+        [r for r in map(json.loads, (path / "metrics.jsonl").read_text().splitlines()) if "loss" in r]
+        for path in (whole[0], tmp_path)
+    )
+    for key in ("loss", "loss_spread", "std", "rank", "lr", "lr_predictor"):
+        np.testing.assert_allclose([r[key] for r in a], [r[key] for r in b], rtol=1e-5, err_msg=key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_worker_ends_the_others_and_the_relaunch_is_exact(whole, tmp_path, victim):
+    workdir = tmp_path / "run"
+    launched = Launched(workdir, "--save_minutes=0")
+    launched.wait_for(workdir / "metrics.jsonl", 10)
+    os.kill(launched.pids()[victim], signal.SIGKILL)
+    began = time.monotonic()
+    assert launched.end() in (train.INTERRUPTED, 128 + signal.SIGKILL)
+    assert time.monotonic() - began < GRACE
+    assert re.search(rf"\[{1 - victim}\].*worker {victim} \(127.0.0.1:\d+\) has ended", launched.said())
+    again = Launched(workdir, "--save_minutes=0")
+    assert again.end() == train.DONE, again.said()
+    assert "continuing at step" in (workdir / "train.log").read_text()
+    assert state(workdir) == state(whole[0])
+
+
+@pytest.mark.slow
+def test_a_stopped_worker_is_missed(tmp_path):
+    launched = Launched(tmp_path / "run")
+    launched.wait_for(tmp_path / "run" / "metrics.jsonl", 5)
+    pids = launched.pids()
+    os.kill(pids[1], signal.SIGSTOP)
+    began = time.monotonic()
+    while 0 in launched.pids() and time.monotonic() - began < 2 * GRACE:
+        time.sleep(0.1)
+    took = time.monotonic() - began
+    os.kill(pids[1], signal.SIGKILL)
+    launched.end()
+    assert took < GRACE and "worker 1 (127.0.0.1" in launched.said()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_signal_to_one_worker_ends_all_after_the_same_step(whole, tmp_path, told):
+    workdir = tmp_path / "run"
+    launched = Launched(workdir)
+    launched.wait_for(workdir / "metrics.jsonl", 5)
+    os.kill(launched.pids()[told], signal.SIGTERM)
+    assert launched.end() == train.INTERRUPTED, launched.said()
+    again = Launched(workdir)
+    assert again.end() == train.DONE, again.said()
+    assert state(workdir) == state(whole[0])
+
+
+def test_one_process_is_a_team_of_one():
+    team = Workers(tf.distribute.get_strategy())
+    rows = np.arange(6).reshape(3, 2)
+    assert (team.count, team.index, team.chief) == (1, 0, True)
+    assert team.gather(rows) is rows and team.most(1, 2.5) == [1, 2.5]
+    np.testing.assert_array_equal(team.share(rows), rows)
+    team.agree(3, "anything")
+    assert team.lost(tf.errors.UnavailableError(None, None, "/job:worker/replica:0/task:1")) is None
+
+
+def test_shares_put_together_are_the_whole_and_a_lost_worker_is_named():
+    team = Workers(tf.distribute.get_strategy())
+    team.addresses = ["a:1", "b:2", "c:3"]
+    ids, shares = np.arange(10), []
+    for team.index in range(3):
+        shares.append(team.share(ids))
+    np.testing.assert_array_equal(np.concatenate(shares), ids)
+    error = tf.errors.UnavailableError(None, None, "from /job:worker/replica:0/task:1: connection refused")
+    assert team.lost(error) == "worker 1 (b:2)"
+    assert team.lost(tf.errors.AbortedError(None, None, "aborted")) == "another worker"
+    assert team.lost(tf.errors.ResourceExhaustedError(None, None, "memory")) is None
+
+
+def test_workers_that_differ_are_told_so(monkeypatch):
+    team = Workers(tf.distribute.get_strategy())
+    monkeypatch.setattr(team, "gather", lambda rows: np.concatenate([rows, [[-4.0, 4.0]]]))
+    team.agree(4, "flags")
+    with pytest.raises(UserError, match="differ in flags: 3 and 4"):
+        team.agree(3, "flags")

@@ -15,14 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import distribute, memory, metrics, preview, weights
-from simsiam_tf.assembly import Assembly, assemble, untrained_backbone
+from simsiam_tf.assembly import Assembly, assemble, knn_every, untrained_backbone
 from simsiam_tf.callbacks import KNN
 from simsiam_tf.checkpoints import Commits
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import pipeline, sampling
 from simsiam_tf.diagnosis import Diagnosis
 from simsiam_tf.errors import UserError
-from simsiam_tf.evaluate.monitor import epochs_between
 from simsiam_tf.journal import Journal
 from simsiam_tf.workdir import Workdir
 
@@ -220,13 +219,6 @@ class _Loop:
         if monitor.size(images) < monitor.size():
             self.accuracy = monitor.baselines(untrained_backbone(self.config, self.parts))
         self.accuracy = {**self.accuracy, "backbone": trained}
-
-
-def knn_every(parts: Assembly, config: PretrainConfig) -> int:
-    """Epochs between the monitor's evaluations: --knn_every, or its default for this data."""
-    if config.knn_every is not None or parts.monitor is None:
-        return config.knn_every or 0
-    return epochs_between(parts.monitor.size(config.knn_images), parts.source.size * parts.views.count)
 
 
 def batches(parts: Assembly, config: PretrainConfig, first_step: int) -> Iterator:

@@ -83,11 +83,11 @@ def _parts(setting: dict, threads: int):  # noqa: ANN202
 def _measure(setting: dict, threads: int, repeats: int) -> dict:
     import numpy as np
 
-    from simsiam_tf import train
+    from simsiam_tf import loop
     from simsiam_tf.evaluate import knn_accuracy
 
     config, parts = _parts(setting, threads)
-    iterator, steps = train.batches(parts, config, 0), train.compiled_steps(parts, config)
+    iterator, steps = loop.batches(parts, config, 0), loop.compiled_steps(parts, config)
     times = []
     for _ in range(repeats + 3):
         began = time.perf_counter()
@@ -107,10 +107,10 @@ def _measure(setting: dict, threads: int, repeats: int) -> dict:
 
 def _long_run(total: int, threads: int) -> list[tuple[int, float]]:
     """(step, MiB held) at a tenth, a half and the end."""
-    from simsiam_tf import train
+    from simsiam_tf import loop
 
     config, parts = _parts({**BASE, "pixels": 16}, threads)
-    iterator, steps = train.batches(parts, config, 0), train.compiled_steps(parts, config)
+    iterator, steps = loop.batches(parts, config, 0), loop.compiled_steps(parts, config)
     seen, done = [], 0
     for mark in (total // 10, total // 2, total):
         while done < mark:

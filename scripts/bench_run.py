@@ -59,7 +59,7 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
     config = cli.parse(PretrainConfig, flags)
     took: dict[str, float] = defaultdict(float, imports=time.time() - began)
     marks: dict[str, float] = {}
-    loop, advance, train_steps = train._Loop, train._Loop._advance, train._Loop._train
+    running, advance, train_steps = train._Loop, train._Loop._advance, train._Loop._train
 
     def timed(owner: object, method: str, part: str) -> None:
         plain = getattr(owner, method)
@@ -90,11 +90,11 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
         return status
 
     with contextlib.ExitStack() as patches:
-        patches.enter_context(mock.patch.multiple(loop, _advance=timed_advance, _train=timed_training))
+        patches.enter_context(mock.patch.multiple(running, _advance=timed_advance, _train=timed_training))
         timed(train, "assemble", "data and model")
-        timed(loop, "_baselines", "baselines")
-        timed(loop, "_finish", "the end")
-        timed(loop, "commit", "checkpoints")
+        timed(running, "_baselines", "baselines")
+        timed(running, "_finish", "the end")
+        timed(running, "commit", "checkpoints")
         timed(train.KNN, "on_epoch_end", "kNN monitor")
         for method in ("steps", "record", "evaluation", "latest"):
             timed(train.Journal, method, "records")

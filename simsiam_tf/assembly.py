@@ -12,7 +12,7 @@ from simsiam_tf import distribute, nets, optim, schedules, weights
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import RECIPES, Source, Views, open_source, recipe_for, sampling
 from simsiam_tf.errors import UserError
-from simsiam_tf.evaluate.monitor import Monitor, open_monitor
+from simsiam_tf.evaluate.monitor import Monitor, epochs_between, open_monitor
 from simsiam_tf.methods import SYMMETRY, SimSiam
 from simsiam_tf.workers import Workers
 
@@ -101,6 +101,13 @@ def untrained_backbone(config: PretrainConfig, parts: Assembly) -> keras.Model:
     """The backbone as it was before the first step, made anew."""
     with parts.strategy.scope():
         return _initial_model(config, parts.source, parts.views).backbone
+
+
+def knn_every(parts: Assembly, config: PretrainConfig) -> int:
+    """Epochs between the monitor's evaluations: --knn_every, or its default for this data."""
+    if config.knn_every is not None or parts.monitor is None:
+        return config.knn_every or 0
+    return epochs_between(parts.monitor.size(config.knn_images), parts.source.size * parts.views.count)
 
 
 def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optim.SGD:

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import config as configs
-from simsiam_tf import preview, train
-from simsiam_tf.assembly import Assembly, assemble, open_data
+from simsiam_tf import preview
+from simsiam_tf.assembly import Assembly, assemble, knn_every, open_data
 from simsiam_tf.config import PretrainConfig
 
 _KEPT_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
@@ -68,7 +68,7 @@ def facts(config: PretrainConfig, parts: Assembly) -> dict[str, str]:
 
 
 def _monitored(config: PretrainConfig, parts: Assembly) -> str:
-    every = train.knn_every(parts, config)
+    every = knn_every(parts, config)
     during = f"{parts.monitor.size(config.knn_images)} every {every} epochs, " if every else ""
     return f"labelled images: {during}{parts.monitor.size()} at the end"
 

@@ -14,15 +14,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import distribute, memory, metrics, preview, weights
-from simsiam_tf.assembly import Assembly, assemble, untrained_backbone
+from simsiam_tf import distribute, loop, memory, preview, weights
+from simsiam_tf.assembly import Assembly, assemble, knn_every, untrained_backbone
 from simsiam_tf.callbacks import KNN
 from simsiam_tf.checkpoints import Commits
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import pipeline, sampling
+from simsiam_tf.data import sampling
 from simsiam_tf.diagnosis import Diagnosis
 from simsiam_tf.errors import LostWorker, UserError
-from simsiam_tf.evaluate.monitor import epochs_between
 from simsiam_tf.journal import Journal
 from simsiam_tf.workdir import Workdir, fingerprint
 from simsiam_tf.workers import Workers
@@ -147,8 +146,8 @@ class _Loop:
     def _train(self) -> int:
         """Calls the compiled loop from mark to mark: a record, an epoch's end, a commit."""
         config, total = self.config, self.parts.total_steps
-        iterator = batches(self.parts, config, self.step)
-        steps = compiled_steps(self.parts, config)
+        iterator = loop.batches(self.parts, config, self.step)
+        run_steps = loop.compiled_steps(self.parts, config)
         epoch = self.step * config.batch_size // self.size
         committed = time.monotonic()
         status = DONE
@@ -157,7 +156,7 @@ class _Loop:
         self.callbacks.on_epoch_begin(epoch)
         while self.step < total and not self.model.stop_training and status == DONE:
             end = min(total, sampling.epoch_end(epoch + 1, self.size, config.batch_size))
-            z = self._advance(steps, iterator, min(end, self._next_log(), self.step + self.per_call))
+            z = self._advance(run_steps, iterator, min(end, self._next_log(), self.step + self.per_call))
             if self.step % config.log_every == 0 or self.step == total or z is None:
                 found = self.journal.record(self.step, z)
                 if found.name == "divergence":
@@ -175,12 +174,12 @@ class _Loop:
         self.callbacks.on_train_end()
         return status
 
-    def _advance(self, steps: Callable, iterator: Iterator, end: int) -> np.ndarray | None:
+    def _advance(self, run_steps: Callable, iterator: Iterator, end: int) -> np.ndarray | None:
         """Runs up to step `end`; the embeddings of the last step, None if a loss is no number."""
         count = end - self.step
         self.callbacks.on_train_batch_begin(self.step)
         began = time.perf_counter()
-        losses, stds, waits, z = (t.numpy() for t in steps(iterator, count))
+        losses, stds, waits, z = (t.numpy() for t in run_steps(iterator, count))
         seconds = time.perf_counter() - began
         self.pace = seconds / count
         self.step = end
@@ -249,63 +248,3 @@ class _Loop:
         if monitor.size(images) < monitor.size():
             self.accuracy = monitor.baselines(untrained_backbone(self.config, self.parts))
         self.accuracy = {**self.accuracy, "backbone": trained}
-
-
-def knn_every(parts: Assembly, config: PretrainConfig) -> int:
-    """Epochs between the monitor's evaluations: --knn_every, or its default for this data."""
-    if config.knn_every is not None or parts.monitor is None:
-        return config.knn_every or 0
-    return epochs_between(parts.monitor.size(config.knn_images), parts.source.size * parts.views.count)
-
-
-def batches(parts: Assembly, config: PretrainConfig, first_step: int) -> Iterator:
-    """This process's share of every batch, from a step on."""
-
-    def make(rows: tuple[int, int], replicas: int) -> tf.data.Dataset:
-        return pipeline.views_of_steps(
-            parts.source, parts.views, config.batch_size, config.seed,
-            first_step, parts.total_steps, rows, replicas, finished=not parts.on_device,
-        )  # fmt: skip
-
-    return distribute.iterator(parts.strategy, config.batch_size, make)
-
-
-def compiled_steps(parts: Assembly, config: PretrainConfig) -> Callable:
-    """(iterator, n) → losses [n], stds [n], seconds waited for data [n], the last z [B, d]."""
-    strategy, model = parts.strategy, parts.model
-    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
-    xla = config.jit_compile == "true" and not on_tpu
-    update = tf.function(model.step, jit_compile=True, autograph=False) if xla else model.step
-
-    @tf.autograph.experimental.do_not_convert  # only the loop below is control flow over tensors
-    def step(batch):
-        return update(pipeline.finish(parts.views, batch))
-
-    def whole(z):
-        if parts.workers.count > 1:
-            return tf.ensure_shape(strategy.gather(z, axis=0), [config.batch_size, model.d])
-        return tf.concat(strategy.experimental_local_results(z), axis=0)
-
-    @tf.function(reduce_retracing=True)
-    def steps(iterator, count):
-        losses = tf.TensorArray(tf.float32, count)
-        stds = tf.TensorArray(tf.float32, count)
-        waits = tf.TensorArray(tf.float32, count)
-        z = tf.zeros([config.batch_size, model.d])
-        loss = tf.zeros([])
-        for i in tf.range(count):
-            with tf.control_dependencies([loss]):  # the step before has ended
-                before = tf.timestamp()
-            with tf.control_dependencies([before]):
-                batch = next(iterator)
-            with tf.control_dependencies([tf.nest.flatten(batch, expand_composites=True)[0]]):
-                waited = tf.timestamp() - before
-            outputs = strategy.run(step, args=(batch,))
-            loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, outputs["loss"], axis=None)
-            z = whole(outputs["z"])
-            losses = losses.write(i, loss)
-            stds = stds.write(i, metrics.collapse_std(z))
-            waits = waits.write(i, tf.cast(waited, tf.float32))
-        return losses.stack(), stds.stack(), waits.stack(), z
-
-    return lambda iterator, count: steps(iterator, tf.constant(count))

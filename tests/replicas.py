@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import assembly, cli, distribute, nets, train
+from simsiam_tf import assembly, cli, distribute, loop, nets
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import RECIPES, Views, from_arrays
 from simsiam_tf.methods import SimSiam
@@ -29,7 +29,7 @@ def main(replicas: int, out: str) -> None:
     strategy = distribute.strategy_by_name("mirrored" if replicas > 1 else "one_device")
     assert strategy.num_replicas_in_sync == replicas
     config = cli.parse(
-        PretrainConfig, ["--data=digits", f"--batch_size={BATCH}", "--base_lr=0.8", "--seed=3"]
+        PretrainConfig, ["--data=digits", f"--batch_size={BATCH}", "--base_lr=0.3", "--seed=3"]
     )
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 12, 12, 1), np.uint8)
     source = from_arrays("noise", images)
@@ -38,7 +38,7 @@ def main(replicas: int, out: str) -> None:
     for bn in BN_PLACEMENT:
         parts = _parts(strategy, config, source, views, bn)
         before = [v.numpy() for v in parts.model.weights]
-        iterator, steps = train.batches(parts, config, 0), train.compiled_steps(parts, config)
+        iterator, steps = loop.batches(parts, config, 0), loop.compiled_steps(parts, config)
         losses, stds, _, z = (t.numpy() for t in steps(iterator, STEPS))
         found |= {f"{bn}/losses": losses, f"{bn}/stds": stds, f"{bn}/z": z}
         for i, (v, w) in enumerate(zip(parts.model.weights, before, strict=True)):
@@ -46,7 +46,7 @@ def main(replicas: int, out: str) -> None:
             assert all(np.array_equal(c, copies[0]) for c in copies), v.path
             found[f"{bn}/weights/{i:02} {v.path}"] = copies[0]
             found[f"{bn}/before/{i:02} {v.path}"] = w
-    iterator = train.batches(parts, config, 0)
+    iterator = loop.batches(parts, config, 0)
     for step in range(STEPS):
         batch = next(iterator)
         found[f"ids/{step:02}"] = _whole(strategy, batch["index"])

@@ -13,11 +13,11 @@ from simsiam_tf import config
 ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a module imports from its own level's leaves or from levels before it
     {"errors", "memory", "losses", "schedules", "metrics", "diagnosis"},
-    {"config", "optim", "nets", "data", "distribute", "checkpoints"},
+    {"config", "optim", "nets", "data", "distribute", "checkpoints", "workers"},
     {"methods", "weights", "workdir", "preview"},
     {"evaluate"},
     {"assembly", "callbacks"},
-    {"journal", "inspection"},
+    {"journal", "inspection", "loop"},
     {"train"},
     {"summary", "cli"},
     {"pretrain"},

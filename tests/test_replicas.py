@@ -10,7 +10,10 @@ import pytest
 from simsiam_tf.nets.heads import BN_PLACEMENT
 
 SCRIPT = Path(__file__).with_name("replicas.py")
-TOLERANCE = 1e-4  # of a weight after 20 steps, over the largest change of its variable
+# Relative to the largest change of a variable in 20 steps, and to the largest loss, std and z: rounding
+# differs with the order of sums. BN on the predictor's output (Table 3 d) is unstable, and rounding grows.
+TOLERANCE = {"none": 2e-5, "hidden": 2e-5, "default": 2e-5, "all": 2e-3}
+LEAST = 1e-7  # what has no gradient but rounding stays below: β before a BN, the mean of what is centred
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def test_twenty_steps_lead_to_the_same_weights(ran, replicas, bn):
     for name in names:
         moved = np.abs(one[name] - one[name.replace("/weights/", "/before/")]).max()
         assert moved > 0, name
-        assert np.abs(many[name] - one[name]).max() <= TOLERANCE * moved, name
+        assert np.abs(many[name] - one[name]).max() <= TOLERANCE[bn] * moved + LEAST, name
 
 
 @pytest.mark.parametrize("bn", BN_PLACEMENT)
@@ -52,4 +55,5 @@ def test_twenty_steps_lead_to_the_same_weights(ran, replicas, bn):
 def test_records_mean_the_same(ran, replicas, bn):
     for what in ("losses", "stds", "z"):
         a, b = ran[1][f"{bn}/{what}"], ran[replicas][f"{bn}/{what}"]
-        np.testing.assert_allclose(b, a, atol=1e-4, rtol=1e-4, err_msg=what)
+        assert a.shape == b.shape and len(a) in (20, 32)
+        assert np.abs(a - b).max() <= TOLERANCE[bn] * np.abs(a).max(), what

@@ -49,7 +49,7 @@ class StopAt(keras.callbacks.Callback):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
-    return train.run(tiny(workdir)), workdir
+    return train.run(tiny(workdir, "--knn_every=1")), workdir
 
 
 def test_a_run_leaves_what_the_readme_promises(whole):
@@ -65,7 +65,7 @@ def test_a_run_leaves_what_the_readme_promises(whole):
     assert outcome.accuracy["raw pixels"]["knn20"] > 0.9  # digits are easy for pixels
     assert any((workdir / "tb").iterdir())
     again = cli.parse(PretrainConfig, [f"--flagfile={workdir}/config.flags"])
-    assert again == tiny(workdir)
+    assert again == tiny(workdir, "--knn_every=1")
     card = json.loads((workdir / "export" / "backbone.json").read_text())
     digest = hashlib.sha256((workdir / "export" / "backbone.keras").read_bytes()).hexdigest()
     assert card["sha256"] == digest
@@ -77,7 +77,7 @@ def test_interrupted_twice_ends_bit_identical_to_uninterrupted(whole, tmp_path):
     _, reference = whole
     ends = []
     for stop in (3, 12, 99):
-        ends.append(train.run(tiny(tmp_path), callbacks=[StopAt(stop)]))
+        ends.append(train.run(tiny(tmp_path, "--knn_every=1"), callbacks=[StopAt(stop)]))
     assert [o.status for o in ends] == [train.INTERRUPTED, train.INTERRUPTED, train.DONE]
     assert 3 <= ends[0].step < 12 <= ends[1].step < 22
     assert state(tmp_path) == state(reference)

@@ -1,0 +1,65 @@
+"""The inner loop: batches of a run, and steps compiled to run one after the other in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from simsiam_tf import distribute, metrics
+from simsiam_tf.assembly import Assembly
+from simsiam_tf.config import PretrainConfig
+from simsiam_tf.data import pipeline
+
+
+def batches(parts: Assembly, config: PretrainConfig, first_step: int) -> Iterator:
+    """This process's share of every batch, from a step on."""
+
+    def make(rows: tuple[int, int], replicas: int) -> tf.data.Dataset:
+        return pipeline.views_of_steps(
+            parts.source, parts.views, config.batch_size, config.seed,
+            first_step, parts.total_steps, rows, replicas, finished=not parts.on_device,
+        )  # fmt: skip
+
+    return distribute.iterator(parts.strategy, config.batch_size, make)
+
+
+def compiled_steps(parts: Assembly, config: PretrainConfig) -> Callable:
+    """(iterator, n) → losses [n], stds [n], seconds waited for data [n], the last z [B, d]."""
+    strategy, model = parts.strategy, parts.model
+    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    xla = config.jit_compile == "true" and not on_tpu
+    update = tf.function(model.step, jit_compile=True, autograph=False) if xla else model.step
+
+    @tf.autograph.experimental.do_not_convert  # only the loop below is control flow over tensors
+    def step(batch):
+        return update(pipeline.finish(parts.views, batch))
+
+    def whole(z):
+        if parts.workers.count > 1:
+            return tf.ensure_shape(strategy.gather(z, axis=0), [config.batch_size, model.d])
+        return tf.concat(strategy.experimental_local_results(z), axis=0)
+
+    @tf.function(reduce_retracing=True)
+    def steps(iterator, count):
+        losses = tf.TensorArray(tf.float32, count)
+        stds = tf.TensorArray(tf.float32, count)
+        waits = tf.TensorArray(tf.float32, count)
+        z = tf.zeros([config.batch_size, model.d])
+        loss = tf.zeros([])
+        for i in tf.range(count):
+            with tf.control_dependencies([loss]):  # the step before has ended
+                before = tf.timestamp()
+            with tf.control_dependencies([before]):
+                batch = next(iterator)
+            with tf.control_dependencies([tf.nest.flatten(batch, expand_composites=True)[0]]):
+                waited = tf.timestamp() - before
+            outputs = strategy.run(step, args=(batch,))
+            loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, outputs["loss"], axis=None)
+            z = whole(outputs["z"])
+            losses = losses.write(i, loss)
+            stds = stds.write(i, metrics.collapse_std(z))
+            waits = waits.write(i, tf.cast(waited, tf.float32))
+        return losses.stack(), stds.stack(), waits.stack(), z
+
+    return lambda iterator, count: steps(iterator, tf.constant(count))

@@ -56,7 +56,7 @@ def test_bad_flags_are_named_with_the_mend(argv, expected):
         (["--data=digits", "--batch_size=2000"], r"larger than digits:train.*Try --batch_size=1024"),
         (["--data=digits", "--recipe=imagenet"], r"one channel. Try --recipe=grayscale"),
         (["--data=digits", "--weights=/no/such.keras"], r"no such file"),
-        (["--data=digits", "--strategy=multi_worker"], r"TF_CONFIG is not set"),
+        (["--data=digits", "--strategy=multi_worker"], r"neither TF_CONFIG nor a Slurm job"),
         (["--data=digits", "--strategy=mirrored", "--batch_size=63"], r"does not divide over 2"),
         (["--data=digits", "--workdir=/proc/nothing"], r"cannot be written"),
     ],

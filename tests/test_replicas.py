@@ -33,7 +33,8 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("replicas")
 
 
-REPLICAS = [2, pytest.param(4, marks=pytest.mark.slow)]
+REPLICAS = [2, 4]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("replicas", REPLICAS)

@@ -8,8 +8,11 @@ usage() { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
 [ $# -ge 2 ] && [[ $1 =~ ^[1-9][0-9]*$ ]] && [ "$2" = -- ] || usage
 count=$1
 shift 2
-python=${PYTHON:-$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/python}
-[ -x "$python" ] || python=python
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [ -z "${PYTHON:-}" ]; then
+  (cd "$root" && . scripts/common.sh && set_up "")
+fi
+python=${PYTHON:-$root/.venv/bin/python}
 
 hosts=$("$python" - "$count" <<'PY'
 import json, socket, sys

@@ -129,7 +129,7 @@ def assemble(config: PretrainConfig, report: Path | None = None, workers: Worker
     workers: of the run; made by --strategy when None, which has to happen before anything else
     that uses TensorFlow.
     """
-    workers = workers or Workers(distribute.strategy_by_name(config.strategy))
+    workers = workers or Workers(distribute.strategy_by_name(config.strategy, config.join_minutes))
     strategy = workers.strategy
     if config.weights:
         loaded = weights.load(config.weights)  # before the data, which may take long
@@ -154,6 +154,5 @@ def assemble(config: PretrainConfig, report: Path | None = None, workers: Worker
         "images": source.size, "fingerprint": source.fingerprint, "precision": precision,
         "stem": stem_for(config, views.recipe.size), "views": dataclasses.asdict(views.recipe),
     }  # fmt: skip
-    facts["views"] = {k: list(v) if isinstance(v, tuple) else v for k, v in facts["views"].items()}
     on_device = distribute.augments_on_device(strategy, config.augment_on)
     return Assembly(strategy, source, views, monitor, model, total, precision, on_device, facts, workers)

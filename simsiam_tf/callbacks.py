@@ -41,8 +41,12 @@ class KNN(keras.callbacks.Callback):
         self.monitor, self.every, self.images = monitor, every, images
         self.latest: dict[str, float] = {}
 
+    def due(self, epochs: int) -> bool:
+        """Whether it evaluates after so many epochs."""
+        return self.monitor is not None and self.every > 0 and epochs % self.every == 0
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        due = self.every and (epoch + 1) % self.every == 0
+        due = self.due(epoch + 1)
         self.latest = self.monitor.of_backbone(self.model.backbone, self.images) if due else {}
         if logs is not None:
             logs.update(self.latest)

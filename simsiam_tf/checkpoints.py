@@ -2,8 +2,8 @@
 
     checkpoints/step-00001200/  manifest.json  state.index  state.data-…
 
-A commit is written under a temporary name, synced, verified by its SHA-256 and renamed. The
-newest that verifies is restored; damaged ones are passed over with a warning.
+A commit is written under a temporary name, read back, synced and renamed. The newest that
+verifies by its SHA-256 is restored; damaged ones are passed over with a warning.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ import tensorflow as tf
 from simsiam_tf.errors import UserError
 
 log = logging.getLogger("simsiam_tf")
+
+MANIFEST_BYTES = 2**24  # what a manifest may have; ours have some kilobytes
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError)
 
 
 class Commits:
@@ -32,44 +36,58 @@ class Commits:
         state: what is saved, by name (model, optimizer, …).
         keep: commits kept, the newest.
         writes: False for a process that only restores.
+        about: JSON for every manifest: the run's configuration and what it is made with.
     """
 
-    def __init__(self, folder: Path, state: dict[str, Any], keep: int = 2, writes: bool = True) -> None:
-        self.folder, self.keep, self.writes = folder, keep, writes
+    def __init__(
+        self,
+        folder: Path,
+        state: dict[str, Any],
+        keep: int = 2,
+        writes: bool = True,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.keep, self.writes, self.about = folder, keep, writes, about or {}
         self.checkpoint = tf.train.Checkpoint(**state)
         if not writes:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".writing-*"):
+        for leftover in (*folder.glob(".writing-*"), *folder.glob(".removing-*")):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Steps of all commits, newest first, verified or not."""
-        present = self.folder.iterdir() if self.folder.is_dir() else ()
-        names = (re.fullmatch(r"step-(\d{8,})", p.name) for p in present)
-        return sorted((int(m[1]) for m in names if m), reverse=True)
+        return _steps(self.folder)
 
     def save(self, step: int, extra: dict[str, Any]) -> None:
-        """Commits the state as of `step`, with `extra` (JSON) in the manifest."""
-        final = self.folder / f"step-{step:08d}"
-        if not self.writes:
+        """Commits the state as of `step`, with `extra` (JSON) in the manifest.
+
+        Raises:
+            OSError, tf.errors.OpError: it could not be written; what was there still is.
+        """
+        final = _path(self.folder, step)
+        if not self.writes or (final.exists() and _manifest(final)):
             return
-        if final.exists() and self._manifest(final):
-            return
+        self.folder.mkdir(parents=True, exist_ok=True)
         writing = self.folder / f".writing-{step:08d}"
         shutil.rmtree(writing, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)
-        writing.mkdir()
-        self.checkpoint.write(str(writing / "state"))
-        files = {p.name: _sha256(p) for p in sorted(writing.iterdir())}
-        manifest = {"step": step, "files": files, "extra": extra}
-        (writing / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        for path in (*writing.iterdir(), writing):
-            _sync(path)
-        os.rename(writing, final)
-        _sync(self.folder)
+        try:
+            writing.mkdir()
+            self.checkpoint.write(str(writing / "state"))
+            _read_back(writing / "state")
+            files = {p.name: _sha256(p) for p in sorted(writing.iterdir())}
+            body = {"step": step, "files": files, "extra": extra, **self.about}
+            (writing / "manifest.json").write_text(json.dumps({"sha256": _digest(body), **body}, indent=1))
+            for path in (*writing.iterdir(), writing):
+                _sync(path)
+            _remove(final)  # a damaged one
+            os.rename(writing, final)
+            _sync(self.folder)
+        except BaseException:
+            shutil.rmtree(writing, ignore_errors=True)
+            raise
         for old in self.steps()[self.keep :]:
-            shutil.rmtree(self.folder / f"step-{old:08d}", ignore_errors=True)
+            _remove(_path(self.folder, old))
 
     def restore(self) -> dict[str, Any] | None:
         """Restores the newest whole commit; its manifest, or None where there is no commit.
@@ -79,11 +97,14 @@ class Commits:
         """
         steps = self.steps()
         for step in steps:
-            path = self.folder / f"step-{step:08d}"
-            manifest = self._manifest(path)
-            if manifest:
-                self.checkpoint.read(str(path / "state")).assert_consumed()
-                return manifest
+            path = _path(self.folder, step)
+            manifest = _manifest(path)
+            try:
+                if manifest:
+                    self.checkpoint.read(str(path / "state")).assert_consumed()
+                    return manifest
+            except (*DAMAGE, tf.errors.OpError):  # whole, but of something else
+                pass
             log.warning("checkpoint %s is damaged; trying the one before it", path)
         if steps:
             raise UserError(
@@ -92,22 +113,73 @@ class Commits:
             )
         return None
 
-    def _manifest(self, path: Path) -> dict[str, Any] | None:
-        """The manifest, if every file that it names is there and unchanged."""
-        try:
-            manifest = json.loads((path / "manifest.json").read_text())
-            files = manifest["files"]
-            whole = bool(files) and all(
-                name == Path(name).name and _sha256(path / name) == digest for name, digest in files.items()
-            )
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+
+def newest_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the newest whole commit in a folder."""
+    return next(filter(None, (_manifest(_path(folder, step)) for step in _steps(folder))), None)
+
+
+def _steps(folder: Path) -> list[int]:
+    present = folder.iterdir() if folder.is_dir() else ()
+    names = (re.fullmatch(r"step-(\d{8,12})", p.name) for p in present)
+    return sorted((int(m[1]) for m in names if m), reverse=True)
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
+
+
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest, if it and every file that it names is there, unchanged, and no link elsewhere."""
+    try:
+        if not stat.S_ISDIR(path.lstat().st_mode):
             return None
-        return manifest if whole else None
+        present = {p.name: p.lstat() for p in path.iterdir()}
+        if not all(stat.S_ISREG(s.st_mode) for s in present.values()):
+            return None
+        if present["manifest.json"].st_size > MANIFEST_BYTES:
+            return None
+        manifest = json.loads((path / "manifest.json").read_text())
+        digest, body = manifest["sha256"], {k: v for k, v in manifest.items() if k != "sha256"}
+        files = manifest["files"]
+        whole = (
+            digest == _digest(body)
+            and path.name == f"step-{manifest['step']:08d}"
+            and {"manifest.json", *files} == set(present)
+            and "state.index" in files
+            and all(_sha256(path / name) == known for name, known in files.items())
+        )
+    except DAMAGE:
+        return None
+    return manifest if whole else None
+
+
+def _digest(body: dict[str, Any]) -> str:
+    """SHA-256 of a manifest's content, whatever its layout."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _read_back(prefix: Path) -> None:
+    """Reads every tensor, which TensorFlow holds against the sums that it wrote."""
+    reader = tf.train.load_checkpoint(str(prefix))
+    for name in reader.get_variable_to_shape_map():
+        reader.get_tensor(name)
 
 
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    """A commit, by renaming it first: what a crash leaves of it is no commit any more."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        gone = path.with_name(f".removing-{path.name.removeprefix('step-')}")
+        shutil.rmtree(gone, ignore_errors=True)
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

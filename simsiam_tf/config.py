@@ -111,6 +111,7 @@ class PretrainConfig:
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
         free=True,
     )
+    join_minutes: float = option(10.0, "how long several workers wait for each other at the start", free=True)
     precision: str = option(
         "auto",
         "arithmetic; auto: bfloat16 where the hardware computes in it",
@@ -173,7 +174,7 @@ RANGES = [
     ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
     ("base_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
     ("weight_decay", 0, 1), ("seed", 0, BIG), ("knn_every", 0, BIG), ("knn_images", 100, BIG),
-    ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000),
+    ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000), ("join_minutes", 0.01, 1e5),
 ]  # fmt: skip
 
 LOOKS = ("preview", "dry_run")  # what only looks

@@ -9,19 +9,18 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
-from tensorflow.python.distribute import collective_all_reduce_strategy
 
+from simsiam_tf import joining
 from simsiam_tf.errors import UserError
 
-HEALTH_SECONDS = 5, 4  # between looks at the other workers, and until one is missed; three misses count
-JOIN_SECONDS = 600  # until all workers have to be there
 
-
-def strategy_by_name(name: str) -> tf.distribute.Strategy:
+def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Strategy:
     """The strategy that `--strategy` names.
 
     auto: several workers where TF_CONFIG lists them, a TPU where one is attached, all GPUs
     where there are at least two, else one device.
+
+    join_minutes: how long several workers wait for each other.
     """
     if name == "auto":
         name = _detect()
@@ -29,7 +28,7 @@ def strategy_by_name(name: str) -> tf.distribute.Strategy:
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([d.name for d in devices])
     if name == "multi_worker":
-        return _multi_worker()
+        return _multi_worker(join_minutes)
     if name == "tpu":
         try:
             resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu="local")
@@ -42,8 +41,11 @@ def strategy_by_name(name: str) -> tf.distribute.Strategy:
 
 
 def _detect() -> str:
-    cluster = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
-    listed = len(cluster.get("worker", [])) + len(cluster.get("chief", []))
+    try:
+        cluster = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
+        listed = len(cluster.get("worker", [])) + len(cluster.get("chief", []))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"TF_CONFIG: is no JSON of a cluster ({error}). Unset it or mend it.") from error
     if listed > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         return "multi_worker"
     if os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
@@ -51,30 +53,40 @@ def _detect() -> str:
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
 
 
-def _multi_worker() -> tf.distribute.Strategy:
+def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
     """This process among those of TF_CONFIG or of a Slurm job; waits until all have joined."""
-    if "TF_CONFIG" in os.environ:
-        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
-    else:
-        raise UserError(
-            "--strategy=multi_worker: neither TF_CONFIG nor a Slurm job tells who the other workers "
-            "are. Set TF_CONFIG on every worker, start by srun, or pass --strategy=auto."
-        )
-    # NOTE: TensorFlow has no public way to set these. Its own values would notice a worker that
-    # neither works nor ends after more than a minute, and wait for ever for one that never joins.
-    extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
-    extended._check_health_interval, extended._check_health_timeout = HEALTH_SECONDS
-    extended._check_health_initial_timeout = JOIN_SECONDS
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
-    except (RuntimeError, tf.errors.OpError) as error:
-        spec = resolver.cluster_spec().as_dict()
+        if "TF_CONFIG" in os.environ:
+            resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+            resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+        else:
+            raise UserError(
+                "--strategy=multi_worker: neither TF_CONFIG nor a Slurm job tells who the other workers "
+                "are. Set TF_CONFIG on every worker, start by srun, or pass --strategy=auto."
+            )
+        addresses, index = team(resolver)
+        if not 0 <= index < len(addresses):
+            raise ValueError(f"task {index} of {len(addresses)}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(
-            f"--strategy=multi_worker: not all of {spec} joined within {JOIN_SECONDS} s. Start the same "
-            "command on every one of them."
+            f"TF_CONFIG: names no task among its workers ({error}). It has to be like "
+            '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}.'
         ) from error
+    if len(addresses) > 1:
+        joining.meet(addresses, index, 60 * join_minutes)
+    with joining.bounded(addresses, index):
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+
+
+def team(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> tuple[list[str], int]:
+    """HOST:PORT of all workers, the chief first, and which of them this process is."""
+    spec = resolver.cluster_spec()
+    addresses = [a for job in ("chief", "worker") if job in spec.jobs for a in spec.job_tasks(job)]
+    first = len(spec.job_tasks("chief")) if "chief" in spec.jobs else 0
+    return addresses, resolver.task_id + (first if resolver.task_type == "worker" else 0)
 
 
 def augments_on_device(strategy: tf.distribute.Strategy, wish: str) -> bool:

@@ -6,11 +6,11 @@ import logging
 import sys
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from simsiam_tf import metrics
 from simsiam_tf.assembly import Assembly
+from simsiam_tf.board import TensorBoard
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.diagnosis import Diagnosis, diagnose
 from simsiam_tf.workdir import Workdir
@@ -25,22 +25,29 @@ class Journal:
         workdir: where records go.
         step: the step that the run starts or continues at; later records are dropped.
         interval: [loss, std] of each step since the last record, from a checkpoint.
+        pending: epochs done, where the evaluation after them is still to come; else None.
         parts, config: of the run.
     """
 
     def __init__(
-        self, workdir: Workdir, step: int, interval: list, parts: Assembly, config: PretrainConfig
+        self,
+        workdir: Workdir,
+        step: int,
+        interval: list,
+        pending: int | None,
+        parts: Assembly,
+        config: PretrainConfig,
     ) -> None:
         self.workdir, self.parts, self.config = workdir, parts, config
         self.interval: list[list[float]] = list(interval)
-        kept = workdir.rewind(step or -1)  # step 0 is recorded at every start from it
+        kept = workdir.rewind(step or -1, pending is not None)  # step 0 is recorded at every start from it
         self.records = [r for r in kept if "loss" in r]
         self.knn: dict[str, float] = next((r for r in reversed(kept) if "knn20" in r), {})
         self.diagnosis = self._diagnose()
         self._seconds = self._waited = self._timed = 0.0
         shown = workdir.writes
-        folder = str(workdir.path / "tb")
-        self._writer = tf.summary.create_file_writer(folder) if shown else tf.summary.create_noop_writer()
+        self._board = TensorBoard(workdir.path / "tb" if shown else None)
+        self._troubled = False
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=parts.total_steps, initial=step, unit="step", dynamic_ncols=terminal,
@@ -86,9 +93,8 @@ class Journal:
         self.interval = []
         self._seconds = self._waited = self._timed = 0.0
         self.records.append({"step": step, **values})
-        self.workdir.record(step, values)
-        self._scalars(step, {f"train/{k}": v for k, v in values.items()})
-        self._scalars(step, {f"perf/{k}": v for k, v in perf.items()})
+        self._write(step, values)
+        self._board.scalars(step, {f"perf/{k}": v for k, v in perf.items()})
         found = self._diagnose()
         if found.name != self.diagnosis.name:
             self.say(f"step {step}: {found}")
@@ -110,15 +116,25 @@ class Journal:
         """Writes a kNN accuracy: of an epoch's end, or the final one when epoch is None."""
         self.knn = values
         kind = {"images": "all"} if epoch is None else {"epoch": epoch}
-        self.workdir.record(step, {**kind, **values})
-        prefix = "eval/" if epoch is not None else "eval/final_"
-        self._scalars(step, {f"{prefix}{k}": v for k, v in values.items()})
+        self._write(step, {**kind, **values})
         self.say(f"step {step}, {'end' if epoch is None else f'epoch {epoch}'}: {_text(values)}")
 
     def picture(self, grid: np.ndarray) -> None:
         """Shows the grid of augmented pairs in TensorBoard."""
-        with self._writer.as_default():
-            tf.summary.image("views", grid[None], step=0)
+        self._board.image(grid)
+
+    def _write(self, step: int, values: dict) -> None:
+        """One record, in metrics.jsonl and TensorBoard."""
+        trouble = self.workdir.record(step, values)
+        if trouble and not self._troubled:
+            self.say(trouble)
+        self._troubled = bool(trouble)
+        if self._board.vanished():
+            self.say(f"{self._board.folder} was removed; it is made anew from metrics.jsonl")
+            self._board.begin()
+            for record in self.workdir.records[:-1]:
+                self._board.record(record)
+        self._board.record({"step": step, **values})
 
     def say(self, text: str) -> None:
         """A line above the progress bar, and in train.log."""
@@ -126,15 +142,10 @@ class Journal:
             log.info(text)
             self._bar.write(text, file=sys.stderr)
 
-    def _scalars(self, step: int, values: dict[str, float]) -> None:
-        with self._writer.as_default():
-            for name, value in values.items():
-                tf.summary.scalar(name, value, step=step)
-
     def close(self) -> None:
         """Ends the progress bar and the TensorBoard file."""
         self._bar.close()
-        self._writer.close()
+        self._board.close()
 
 
 def _text(values: dict[str, float]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib.metadata
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,12 +24,14 @@ from simsiam_tf.data import sampling
 from simsiam_tf.diagnosis import Diagnosis
 from simsiam_tf.errors import LostWorker, UserError
 from simsiam_tf.journal import Journal
-from simsiam_tf.workdir import Workdir, fingerprint
+from simsiam_tf.saving import Saving
+from simsiam_tf.signals import INTERRUPTED, Deferred
+from simsiam_tf.workdir import Workdir, described
 from simsiam_tf.workers import Workers
 
 log = logging.getLogger("simsiam_tf")
 
-DONE, COLLAPSED, DIVERGED, INTERRUPTED = 0, 3, 4, 75
+DONE, COLLAPSED, DIVERGED = 0, 3, 4
 CALL_SECONDS = 1.0  # the graph runs about so long before Python looks at signals and progress
 
 
@@ -57,11 +60,13 @@ def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = 
         UserError: before any training, for whatever cannot work.
     """
     memory.keep()
-    workers = Workers(distribute.strategy_by_name(config.strategy))
+    workers = Workers(distribute.strategy_by_name(config.strategy, config.join_minutes))
     workdir = Workdir(config.workdir, workers.chief)
     try:
+        workdir.check(config)
+        workers.agree(_flags(config), "Start the same command on all of them.")
         parts = assemble(config, workdir.path / "unreadable.json", workers)
-        workers.agree(fingerprint(config, parts.facts), "flags, data or versions")
+        workers.agree(parts.facts, "All of them need the same data.")
         workdir.agree(config, parts.facts)
         return _Loop(config, parts, workdir, callbacks).run()
     except tf.errors.OpError as error:
@@ -76,6 +81,17 @@ def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = 
         workdir.release()
 
 
+def _flags(config: PretrainConfig) -> dict:
+    """What all workers of a run must have in common before they begin."""
+    own = ("workdir", "data_dir")  # a worker may have its own path to what they share
+    flags = {f"--{k}": v for k, v in dataclasses.asdict(config).items() if k not in own}
+    return {**flags, **_versions()}
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
+
+
 class _Loop:
     """The state of a running loop: step, records, and what a commit holds."""
 
@@ -86,31 +102,39 @@ class _Loop:
         self.model, self.size = parts.model, parts.source.size
         state = {"model": parts.model, "optimizer": parts.model.optimizer}
         self.workers = parts.workers
-        self.commits = Commits(workdir.path / "checkpoints", state, config.keep, workdir.writes)
+        self.set_up = {"replicas": parts.strategy.num_replicas_in_sync, **_versions()}
+        about = {"configuration": described(config, parts.facts), "made with": self.set_up}
+        folder = workdir.path / "checkpoints"
+        commits = Commits(folder, state, config.keep, workdir.writes, about)
         with self.workers.chief_first():  # it sweeps what a crash has left
-            manifest = self.commits.restore()
+            manifest = commits.restore()
         self.step = manifest["step"] if manifest else 0
-        self.workers.agree(self.step, "their newest checkpoint: --workdir must be a folder that they share")
+        self.workers.agree(
+            {"the newest checkpoint": self.step}, "--workdir must be a folder that they share."
+        )
         extra = manifest["extra"] if manifest else {}
         self.accuracy = extra.get("accuracy", {})
-        self.journal = Journal(workdir, self.step, extra.get("interval", []), parts, config)
+        self.pending = None if self._finished() else extra.get("pending")
+        self.journal = Journal(workdir, self.step, extra.get("interval", []), self.pending, parts, config)
+        self.signals = Deferred(self.journal.say)
+        self.saving = Saving(workdir, commits, config.save_minutes, self.step, self.journal.say)
+        self.before = manifest["made with"] if manifest else self.set_up
         self.knn = KNN(parts.monitor, every=knn_every(parts, config), images=config.knn_images)
         own = [self.knn] if parts.monitor is not None else []
         self.callbacks = keras.callbacks.CallbackList(
             [*own, *callbacks], model=self.model,
             epochs=math.ceil(config.epochs), steps=parts.total_steps, verbose=0,
         )  # fmt: skip
-        self.signal: int | None = None
         self.per_call, self.pace = 1, 0.0  # steps of the next call, seconds of a step
 
     def run(self) -> Outcome:
         if self.step:
-            log.info("continuing at step %d of %d", self.step, self.parts.total_steps)
-        handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+            self._say_how_it_continues()
         try:
             if self.step == 0:
                 self._baselines()
-            status = self._train()
+            with self.signals.until_committed():
+                status = self._train()
             return self._finish(status)
         except tf.errors.OpError as error:
             if self.workers.lost(error):
@@ -123,13 +147,17 @@ class _Loop:
                 f"{self.workdir.path}: step {self.step} failed: {reason} Checkpoints are kept. {mend}"
             ) from error
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
             self.journal.close()
 
-    def _on_signal(self, number, frame) -> None:
-        self.signal = number
-        self.journal.say(f"{signal.Signals(number).name}: finishing the step, then committing")
+    def _say_how_it_continues(self) -> None:
+        log.info("continuing at step %d of %d", self.step, self.parts.total_steps)
+        changed = {k: v for k, v in self.before.items() if self.set_up.get(k) != v}
+        if changed:
+            was = ", ".join(f"{v} {k}, now {self.set_up.get(k)}" for k, v in changed.items())
+            self.journal.say(
+                f"the checkpoint was made with {was}: the same images and views follow, "
+                "the weights will agree to rounding, not to the bit"
+            )
 
     def _baselines(self) -> None:
         """What the run has to beat, before its first step: on the images used during training."""
@@ -140,7 +168,7 @@ class _Loop:
         if not self.accuracy:
             self.journal.say(f"baselines on {monitor.size(images)} images: raw pixels, untrained backbone")
             self.accuracy = monitor.baselines(self.model.backbone, images)
-            self.commit()
+            self.commit(None)
         self.journal.evaluation(0, 0, self.accuracy["untrained backbone"])
 
     def _train(self) -> int:
@@ -149,10 +177,12 @@ class _Loop:
         iterator = loop.batches(self.parts, config, self.step)
         run_steps = loop.compiled_steps(self.parts, config)
         epoch = self.step * config.batch_size // self.size
-        committed = time.monotonic()
         status = DONE
         self.model.stop_training = False
         self.callbacks.on_train_begin()
+        if self.pending is not None:
+            self._end_epoch(self.pending)
+            epoch = self.pending
         self.callbacks.on_epoch_begin(epoch)
         while self.step < total and not self.model.stop_training and status == DONE:
             end = min(total, sampling.epoch_end(epoch + 1, self.size, config.batch_size))
@@ -164,15 +194,23 @@ class _Loop:
                     break
                 if config.fail_on_collapse and found.name == "collapse":
                     status = COLLAPSED
-            if self.step == end:
-                epoch = self._end_epoch(epoch)
             status = self._agreed(status)
-            late = time.monotonic() - committed > 60 * config.save_minutes
-            if late or self.step == end or status != DONE:
-                self.commit()
-                committed = time.monotonic()
+            pending = None
+            if self.step == end:
+                pending = epoch = epoch + 1
+            must = status != DONE or self.step == total
+            evaluates = pending is not None and self.knn.due(pending)
+            if must or self.saving.due(pending is not None, evaluates):
+                self.commit(pending, must)
+            if pending and status != INTERRUPTED:
+                self._end_epoch(epoch)
+                if self.step < total:
+                    self.callbacks.on_epoch_begin(epoch)
+                status = self._agreed(status)
+        if status != DIVERGED and self.saving.step != self.step:  # a callback stopped it
+            self.commit(None, must=True)
         self.callbacks.on_train_end()
-        return status
+        return self._agreed(status) if status == DONE else status
 
     def _advance(self, run_steps: Callable, iterator: Iterator, end: int) -> np.ndarray | None:
         """Runs up to step `end`; the embeddings of the last step, None if a loss is no number."""
@@ -189,7 +227,7 @@ class _Loop:
 
     def _agreed(self, status: int) -> int:
         """The status that all workers go on with, and how many steps their next call takes."""
-        if self.signal is not None and self.step < self.parts.total_steps:
+        if self.signals.seen is not None:
             status = INTERRUPTED
         status, stop, pace = self.workers.most(status, self.model.stop_training, self.pace)
         self.model.stop_training = bool(stop)
@@ -200,31 +238,27 @@ class _Loop:
     def _next_log(self) -> int:
         return (self.step // self.config.log_every + 1) * self.config.log_every
 
-    def _end_epoch(self, epoch: int) -> int:
-        self.callbacks.on_epoch_end(epoch, self.journal.latest())
+    def _end_epoch(self, epoch: int) -> None:
+        """Calls the callbacks, the monitor's among them, after so many epochs."""
+        safe = self.workers.count == 1 and self.saving.step == self.step
+        with self.signals.not_now() if safe else contextlib.nullcontext():
+            self.callbacks.on_epoch_end(epoch - 1, self.journal.latest())
         if self.knn.latest:  # Keras hands callbacks a copy of the logs
-            self.journal.evaluation(self.step, epoch + 1, self.knn.latest)
-        if self.step < self.parts.total_steps:
-            self.callbacks.on_epoch_begin(epoch + 1)
-        return epoch + 1
+            self.journal.evaluation(self.step, epoch, self.knn.latest)
 
-    def commit(self) -> None:
-        """Saves the run as of now."""
-        extra = {"interval": self.journal.interval, "accuracy": self.accuracy}
-        try:
-            self.commits.save(self.step, extra)
-        except (OSError, tf.errors.OpError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"--workdir={self.workdir.path}: the checkpoint of step {self.step} could not be "
-                f"written ({reason}); earlier ones are kept. Make room and rerun."
-            ) from error
+    def commit(self, pending: int | None, must: bool = False) -> None:
+        """Saves the run as of now.
+
+        pending: epochs done, where the evaluation after them is still to come.
+        must: raise where it cannot be written; otherwise the run goes on and tries again.
+        """
+        extra = {"interval": self.journal.interval, "accuracy": self.accuracy, "pending": pending}
+        self.saving.commit(self.step, extra, must)
 
     def _finish(self, status: int) -> Outcome:
         here, found = self.workdir.path, self.journal.diagnosis
-        known = weights.card(here)
-        if status == DONE and known.get("step") == self.step:  # finished before
-            self.accuracy = known["accuracy"]
+        if status == DONE and self._finished():
+            self.accuracy = weights.card(here)["accuracy"]
         elif status == DONE:
             if self.parts.monitor is not None:
                 self._final_accuracy()
@@ -236,6 +270,10 @@ class _Loop:
         return Outcome(
             status, self.step, found, self.accuracy, here, self.journal.records, self.workers.chief
         )
+
+    def _finished(self) -> bool:
+        """Whether this run has ended before, and its export is there."""
+        return self.step > 0 and weights.card(self.workdir.path).get("step") == self.step
 
     def _final_accuracy(self) -> None:
         """On all images, of the backbone and of what it had to beat."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from simsiam_tf import distribute
 from simsiam_tf.errors import UserError
 
 # What a collective operation fails with on the survivors of a lost worker.
@@ -31,12 +34,7 @@ class Workers:
         self.addresses: list[str] = []
         self.index = 0
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and resolver is not None:
-            spec = resolver.cluster_spec()
-            self.addresses = [
-                a for job in ("chief", "worker") if job in spec.jobs for a in spec.job_tasks(job)
-            ]
-            first = len(spec.job_tasks("chief")) if "chief" in spec.jobs else 0
-            self.index = resolver.task_id + (first if resolver.task_type == "worker" else 0)
+            self.addresses, self.index = distribute.team(resolver)
 
     @property
     def count(self) -> int:
@@ -68,11 +66,26 @@ class Workers:
         """The largest of each value over all workers."""
         return self.gather(np.array([values], np.float64)).max(axis=0).tolist()
 
-    def agree(self, value: float, what: str) -> None:
-        """Raises UserError on all workers where they differ in a value."""
-        least, most = self.most(-value, value)
-        if -least != most:
-            raise UserError(f"the {self.count} workers differ in {what}: {-least:.17g} and {most:.17g}.")
+    def agree(self, values: dict[str, Any], mend: str) -> None:
+        """Raises UserError on all workers where they differ in values (JSON), naming those.
+
+        mend: what to do about it.
+        """
+        if self.count == 1:
+            return
+        text = np.frombuffer(json.dumps(values).encode(), np.uint8)
+        lengths = self.gather(np.array([len(text)], np.int64))
+        whole = self.gather(text.astype(np.int32)).astype(np.uint8)
+        parts = np.split(whole, np.cumsum(lengths)[:-1])
+        first, *others = (json.loads(part.tobytes()) for part in parts)
+        differ = [
+            f"{name} is {first.get(name)} for worker 0, {other.get(name)} for worker {i}"
+            for i, other in enumerate(others, 1)
+            for name in {**first, **other}
+            if first.get(name) != other.get(name)
+        ]
+        if differ:
+            raise UserError(f"the {self.count} workers differ: {'; '.join(differ[:3])}. {mend}")
 
     @contextlib.contextmanager
     def chief_first(self) -> Iterator[None]:

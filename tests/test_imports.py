@@ -12,10 +12,11 @@ from simsiam_tf import config
 
 ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a module imports from its own level's leaves or from levels before it
-    {"errors", "memory", "losses", "schedules", "metrics", "diagnosis"},
-    {"config", "optim", "nets", "data", "distribute", "checkpoints", "workers"},
-    {"methods", "weights", "workdir", "preview"},
-    {"evaluate"},
+    {"errors", "memory", "losses", "schedules", "metrics", "diagnosis", "signals", "board"},
+    {"config", "optim", "nets", "data", "checkpoints", "joining"},
+    {"methods", "weights", "workdir", "preview", "distribute"},
+    {"workers"},
+    {"evaluate", "saving"},
     {"assembly", "callbacks"},
     {"journal", "inspection", "loop"},
     {"train"},

@@ -154,7 +154,7 @@ def test_one_process_is_a_team_of_one():
     assert (team.count, team.index, team.chief) == (1, 0, True)
     assert team.gather(rows) is rows and team.most(1, 2.5) == [1, 2.5]
     np.testing.assert_array_equal(team.share(rows), rows)
-    team.agree(3, "anything")
+    team.agree({"anything": 3}, "")
     assert team.lost(tf.errors.UnavailableError(None, None, "/job:worker/replica:0/task:1")) is None
 
 
@@ -171,9 +171,51 @@ def test_shares_put_together_are_the_whole_and_a_lost_worker_is_named():
     assert team.lost(tf.errors.ResourceExhaustedError(None, None, "memory")) is None
 
 
-def test_workers_that_differ_are_told_so(monkeypatch):
+def test_workers_that_differ_are_told_in_what(monkeypatch):
     team = Workers(tf.distribute.get_strategy())
-    monkeypatch.setattr(team, "gather", lambda rows: np.concatenate([rows, [[-4.0, 4.0]]]))
-    team.agree(4, "flags")
-    with pytest.raises(UserError, match="differ in flags: 3 and 4"):
-        team.agree(3, "flags")
+    team.addresses = ["a:1", "b:2"]
+    other = {"--base_lr": 0.1, "images": 5}
+    text = np.frombuffer(json.dumps(other).encode(), np.uint8)
+
+    def gather(rows):  # the second worker's is always `other`
+        return np.concatenate([rows, [len(text)] if rows.dtype == np.int64 else text])
+
+    monkeypatch.setattr(team, "gather", gather)
+    team.agree(other, "")
+    with pytest.raises(UserError, match=r"--base_lr is 0.4 for worker 0, 0.1 for worker 1. Mend it."):
+        team.agree({**other, "--base_lr": 0.4}, "Mend it.")
+
+
+def one_worker(index, workdir, *more):
+    """Of two, started by hand."""
+    cluster = {"worker": ["127.0.0.1:23461", "127.0.0.1:23462"]}
+    given = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+    flags = [f for f in TINY if not f.startswith("--strategy")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "simsiam_tf.pretrain", *flags, f"--workdir={workdir}", *more],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "TF_CONFIG": given},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_workers_started_with_other_flags_are_refused(tmp_path):
+    for process in [one_worker(i, tmp_path, f"--seed={i}") for i in range(2)]:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 2, said
+        assert "--seed is 0 for worker 0, 1 for worker 1" in said
+    assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_worker_that_never_comes_is_named_and_waiting_can_be_ended(tmp_path, index):
+    alone = one_worker(index, tmp_path, "--join_minutes=0.05")
+    _, said = alone.communicate(timeout=60)
+    assert alone.returncode == train.INTERRUPTED, said
+    assert f"worker {1 - index} (127.0.0.1:2346{2 - index}) did not join" in said
+    alone = one_worker(index, tmp_path, "--join_minutes=5")
+    time.sleep(15)  # it waits now
+    alone.send_signal(signal.SIGTERM)
+    _, said = alone.communicate(timeout=10)
+    assert alone.returncode == train.INTERRUPTED and "ended by SIGTERM" in said
+    assert not (tmp_path / "config.json").exists()

@@ -1,0 +1,74 @@
+"""SIGTERM and SIGINT: left at once while nothing can be lost, after a commit while training."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+INTERRUPTED = 75  # exit status: rerun the same command to go on (EX_TEMPFAIL, which schedulers retry)
+ASKED = (signal.SIGTERM, signal.SIGINT)
+PATIENCE = 1.0  # seconds after which a second Ctrl-C is meant
+
+
+@contextlib.contextmanager
+def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """While this lasts, `handler` is called for both signals. Does nothing outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in ASKED}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+class Deferred:
+    """Notes a signal instead of acting on it, so that the step ends and is committed.
+
+    seen: the signal's number, or None. A second Ctrl-C does what it did before.
+
+    Args:
+        say: takes a line for the user.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.seen: int | None = None
+        self._say, self._at = say, 0.0
+        self._former: dict[int, Any] = {}
+
+    @contextlib.contextmanager
+    def until_committed(self) -> Iterator[None]:
+        """While training: signals are noted."""
+        self._former = {number: signal.getsignal(number) for number in ASKED}
+        with handled(self._note):
+            yield
+
+    @contextlib.contextmanager
+    def not_now(self) -> Iterator[None]:
+        """Within `until_committed`, where all is committed: signals do what they did before."""
+        if self.seen is not None or not self._former:
+            yield
+            return
+        with handled(self._as_before):
+            yield
+
+    def _note(self, number: int, frame: Any) -> None:
+        again = self.seen is not None and time.monotonic() - self._at > PATIENCE
+        if number == signal.SIGINT and again:
+            self._as_before(number, frame)
+        if self.seen is None:
+            self.seen, self._at = number, time.monotonic()
+            self._say(f"{signal.Signals(number).name}: finishing the step, then committing")
+
+    def _as_before(self, number: int, frame: Any) -> None:
+        former = self._former[number]
+        if callable(former):
+            former(number, frame)
+        elif former != signal.SIG_IGN:
+            raise KeyboardInterrupt

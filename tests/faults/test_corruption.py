@@ -1,0 +1,224 @@
+"""Corrupted checkpoints, a hundred ways: the other one is restored or the run is refused. Never silence."""
+
+import json
+import random
+import shutil
+
+import pytest
+import tensorflow as tf
+
+from simsiam_tf import checkpoints
+from simsiam_tf.errors import UserError
+
+FILES = ("state.index", "state.data-00000-of-00001", "manifest.json")
+
+
+class State(tf.Module):
+    """A few variables like a model's: many floats, a counter, a name below another."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = tf.Variable(tf.zeros([64, 33]))
+        self.step = tf.Variable(0, dtype=tf.int64)
+
+    def set(self, value):
+        self.kernel.assign(tf.random.stateless_uniform([64, 33], seed=[value, 1]))
+        self.step.assign(value)
+
+    def value(self):
+        """Which of the commits this is; None for none of them."""
+        now = int(self.step.numpy())
+        known = tf.random.stateless_uniform([64, 33], seed=[now, 1])
+        return now if bool(tf.reduce_all(self.kernel == known)) else None
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with the commits of steps 1 and 2, and its state."""
+    folder, state = tmp_path_factory.mktemp("made") / "checkpoints", State()
+    commits = checkpoints.Commits(folder, {"state": state}, about={"configuration": {"d": 64}})
+    for step in (1, 2):
+        state.set(step)
+        commits.save(step, {"interval": [[-0.25, 0.5]], "pending": None})
+    return folder, state
+
+
+def restored(folder, state):
+    """The step whose state is there after restoring, or the refusal's text."""
+    state.set(77)
+    commits = checkpoints.Commits(folder, {"state": state}, writes=False)
+    try:
+        manifest = commits.restore()
+    except UserError as error:
+        return str(error)
+    assert manifest is not None, "started afresh where commits exist"
+    assert manifest["extra"] == {"interval": [[-0.25, 0.5]], "pending": None}
+    assert manifest["configuration"] == {"d": 64}
+    assert state.value() == manifest["step"], "what was restored is no commit's state"
+    return manifest["step"]
+
+
+def flip(path, rng):
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+def cut(path, rng):
+    data = path.read_bytes()
+    path.write_bytes(data[: rng.randrange(len(data))])
+
+
+def grow(path, rng):
+    path.write_bytes(path.read_bytes() + rng.randbytes(rng.randint(1, 600)))
+
+
+def zero(path, rng):
+    data = bytearray(path.read_bytes())
+    at = rng.randrange(len(data))
+    data[at : at + 512] = bytes(len(data[at : at + 512]))
+    path.write_bytes(data)
+
+
+def swap(path, rng):
+    data = bytearray(path.read_bytes())
+    half = len(data) // 2
+    path.write_bytes(data[half:] + data[:half])
+
+
+RANDOM = {"flip": flip, "cut": cut, "grow": grow, "zero": zero, "swap": swap}
+
+
+def edit(path, change):
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def resigned(path, change):
+    """A manifest that somebody has changed with care: its own digest is right again."""
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    body = {k: v for k, v in manifest.items() if k != "sha256"}
+    path.write_text(json.dumps({"sha256": checkpoints._digest(body), **body}))
+
+
+def _elsewhere(c):
+    name = "state.index"
+    digest = json.loads((c / "manifest.json").read_text())["files"][name]
+    resigned(c / "manifest.json", lambda m: m["files"].update({f"../step-00000002/{name}": digest}))
+
+
+def _linked(c, name):
+    moved = c.parent.parent / f"moved-{name}"
+    shutil.move(c / name, moved)
+    (c / name).symlink_to(moved)
+
+
+def _linked_folder(c):
+    moved = c.parent.parent / "moved"
+    shutil.move(c, moved)
+    c.symlink_to(moved)
+
+
+def _others(c, *names):
+    for name in names:
+        shutil.copy(c.parent / "step-00000001" / name, c / name)
+
+
+MANIFEST = "manifest.json"
+DONE_BY_HAND = {
+    **{f"no {name}": lambda c, n=name: (c / n).unlink() for name in FILES},
+    **{f"empty {name}": lambda c, n=name: (c / n).write_bytes(b"") for name in FILES},
+    **{f"a link for {name}": lambda c, n=name: _linked(c, n) for name in FILES},
+    **{f"a folder for {name}": lambda c, n=name: ((c / n).unlink(), (c / n).mkdir()) for name in FILES},
+    "a link for the commit": _linked_folder,
+    "an empty commit": lambda c: [p.unlink() for p in c.iterdir()],
+    "a file for the commit": lambda c: (shutil.rmtree(c), c.write_text("x")),
+    "one file more": lambda c: (c / "state.data-00001-of-00002").write_bytes(b"x" * 99),
+    "the other's index": lambda c: _others(c, "state.index"),
+    "the other's data": lambda c: _others(c, "state.data-00000-of-00001"),
+    "the other's manifest": lambda c: _others(c, MANIFEST),
+    "the other's files": lambda c: _others(c, *FILES[:2]),
+    "all of the other's": lambda c: _others(c, *FILES),
+    "no JSON": lambda c: (c / MANIFEST).write_text("{"),
+    "JSON without end": lambda c: (c / MANIFEST).write_text("[" * 100_000),
+    "a number": lambda c: (c / MANIFEST).write_text("7"),
+    "a list": lambda c: (c / MANIFEST).write_text("[]"),
+    "nothing in it": lambda c: (c / MANIFEST).write_text("{}"),
+    "no files in it": lambda c: resigned(c / MANIFEST, lambda m: m.update(files={})),
+    "files of another kind": lambda c: resigned(c / MANIFEST, lambda m: m.update(files=[1])),
+    "no step": lambda c: resigned(c / MANIFEST, lambda m: m.pop("step")),
+    "a step that is text": lambda c: resigned(c / MANIFEST, lambda m: m.update(step="2")),
+    "another step": lambda c: resigned(c / MANIFEST, lambda m: m.update(step=1)),
+    "another step, unsigned": lambda c: edit(c / MANIFEST, lambda m: m.update(step=1)),
+    "another loss": lambda c: edit(c / MANIFEST, lambda m: m["extra"].update(interval=[[-0.5, 0.5]])),
+    "another configuration": lambda c: edit(c / MANIFEST, lambda m: m["configuration"].update(d=65)),
+    "a digest cut off": lambda c: edit(c / MANIFEST, lambda m: m["files"].update({FILES[0]: "abc"})),
+    "a path outside": _elsewhere,
+    "an absolute path": lambda c: resigned(
+        c / MANIFEST, lambda m: m["files"].update({str(c / FILES[0]): m["files"].pop(FILES[0])})
+    ),
+    "no UTF-8": lambda c: (c / MANIFEST).write_bytes(b"\xff\xfe{}"),
+    "huge": lambda c: (c / MANIFEST).write_bytes(b" " * (checkpoints.MANIFEST_BYTES + 1)),
+    "a state of something else": lambda c: _foreign(c),
+}
+
+
+def _foreign(c):
+    """Whole and rightly signed, but without the variables that are asked for."""
+    folder = c.parent.parent / "foreign"
+    other = checkpoints.Commits(folder, {"other": tf.Variable([1.0])}, about={"configuration": {"d": 64}})
+    other.save(2, {"interval": [[-0.25, 0.5]], "pending": None})
+    shutil.rmtree(c)
+    shutil.copytree(folder / "step-00000002", c)
+
+
+def assert_passed_over(made, tmp_path, damage):
+    folder, state = made
+    copy = tmp_path / "checkpoints"
+    shutil.copytree(folder, copy)
+    damage(copy / "step-00000002")
+    assert restored(copy, state) == 1
+    shutil.rmtree(copy / "step-00000001")
+    assert "none of its 1 checkpoints is whole" in restored(copy, state)
+
+
+def test_without_damage_the_newest_is_restored(made):
+    assert restored(*made) == 2
+
+
+@pytest.mark.parametrize("name", DONE_BY_HAND)
+def test_damage_done_by_hand(made, tmp_path, name):
+    assert_passed_over(made, tmp_path, DONE_BY_HAND[name])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("kind", RANDOM)
+def test_random_damage(made, tmp_path, kind, file, seed):
+    rng = random.Random(f"{kind} {file} {seed}")
+
+    def damage(commit):
+        before = (commit / file).read_bytes()
+        manifest = json.loads((commit / MANIFEST).read_text())
+        RANDOM[kind](commit / file, rng)
+        if file == MANIFEST:  # a change of layout alone is none
+            try:
+                same = json.loads((commit / file).read_bytes()) == manifest
+            except (ValueError, RecursionError):
+                same = False
+            if same:
+                (commit / file).write_bytes(before[:-2])
+        assert (commit / file).read_bytes() != before
+
+    assert_passed_over(made, tmp_path, damage)
+
+
+def test_a_missing_index_of_tensorflow_s_own_is_no_fresh_start(made, tmp_path):
+    """TensorFlow's manager starts at step 0 without its file `checkpoint`, and follows a path in it."""
+    folder, state = made
+    copy = tmp_path / "checkpoints"
+    shutil.copytree(folder, copy)
+    (copy / "checkpoint").write_text('model_checkpoint_path: "/etc/passwd"\n')
+    assert restored(copy, state) == 2

@@ -1,0 +1,121 @@
+"""The real command line with an ear and a trigger: notes the ids consumed, dies at a chosen call.
+
+    python tests/faults/traced.py IDS FAULT FLAGS…
+
+IDS: file that takes "step: ids" for every batch that the loop takes. FAULT: "none";
+"NAME:N" or "NAME:N:after", to be killed (−9) at or after the N-th call of a point below; "clock:N",
+a clock that is a day slow from step N on; or "control:optimizer" and "control:data", faults of the
+program itself that the harness must notice.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import time
+
+import simsiam_tf  # noqa: F401 - before TensorFlow
+from simsiam_tf import pretrain
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(owner, name: str, count: int, after: bool) -> None:
+    """Makes the count-th call of owner.name the last."""
+    real, calls = getattr(owner, name), [0]
+
+    def armed(*args, **kwargs):
+        calls[0] += 1
+        if calls[0] == count and not after:
+            die()
+        result = real(*args, **kwargs)
+        if calls[0] == count:
+            die()
+        return result
+
+    setattr(owner, name, armed)
+
+
+def listen(ids_file: str) -> None:
+    """Notes the ids of every batch when the loop takes it, neither earlier nor later."""
+    from simsiam_tf import loop, train
+    from simsiam_tf.data import pipeline
+
+    real, batches = pipeline.views_of_steps, loop.batches
+    out = os.open(ids_file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+    def heard(source, views, batch_size, seed, first_step, *more, **keywords):
+        step = [int(first_step)]
+
+        def note(ids):
+            os.write(out, f"{step[0]}: {' '.join(map(str, ids))}\n".encode())
+            step[0] += 1
+            heard.point()
+            return ids
+
+        def tap(batch):
+            ids = train.tf.numpy_function(note, [batch["index"]], batch["index"].dtype)
+            return {**batch, "index": train.tf.ensure_shape(ids, batch["index"].shape)}
+
+        return real(source, views, batch_size, seed, first_step, *more, **keywords).map(tap)
+
+    def of_the_loop(parts, config, first_step):
+        pipeline.views_of_steps = heard
+        try:
+            return batches(parts, config, first_step)
+        finally:
+            pipeline.views_of_steps = real
+
+    heard.point = lambda: None
+    loop.batches = of_the_loop  # the picture at the start takes views, too
+    return heard
+
+
+def main() -> int:
+    ids_file, fault, *flags = sys.argv[1:]
+    from simsiam_tf import checkpoints, loop, train, weights, workdir
+    from simsiam_tf.evaluate.monitor import Monitor
+
+    heard = listen(ids_file)
+    points = {
+        "step": (heard, "point"),
+        "write": (train.tf.train.Checkpoint, "write"),
+        "verify": (checkpoints, "_read_back"),
+        "fsync": (os, "fsync"),
+        "rename": (os, "rename"),
+        "replace": (os, "replace"),
+        "rmtree": (shutil, "rmtree"),
+        "evaluate": (Monitor, "of_backbone"),
+        "export": (weights, "export"),
+        "record": (workdir.Workdir, "record"),
+    }
+    name, _, rest = fault.partition(":")
+    if name in points:
+        count, _, after = rest.partition(":")
+        arm(*points[name], int(count), after == "after")
+    elif fault == "control:optimizer":
+        restore = checkpoints.Commits.restore
+
+        def forgetful(commits):
+            manifest = restore(commits)
+            for variable in commits.checkpoint.optimizer.variables[2:]:
+                variable.assign(variable * 0)
+            return manifest
+
+        checkpoints.Commits.restore = forgetful
+    elif name == "clock":
+        real, seen = time.time, []
+        heard.point = lambda: seen.append(1)
+        time.time = lambda: real() - (86400 if len(seen) >= int(rest) else 0)
+    elif fault == "control:data":
+        batches = loop.batches
+        loop.batches = lambda parts, config, first_step: batches(parts, config, 0)
+    elif fault != "none":
+        sys.exit(f"{fault}: no such fault")
+    return pretrain.main(flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 
+from simsiam_tf import nets  # noqa: F401 - whose layers a file may name
 from simsiam_tf.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"

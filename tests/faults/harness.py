@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from simsiam_tf import weights
+
 TRACED = Path(__file__).with_name("traced.py")
 FLAGS = [
     "--data=digits", "--backbone=resnet10", "--stem=cifar", "--width=0.125", "--d=64",
@@ -108,9 +110,7 @@ class Run:
             found[key] = record
         export = self.workdir / "export" / "backbone.keras"
         if export.exists():
-            import keras
-
-            for v in keras.saving.load_model(export, compile=False).weights:
+            for v in weights.load(str(export)).weights:
                 found[f"export {v.path}"] = _sha(np.asarray(v))
         return {**found, **{f"ids {step}": ids for step, ids in self.last_ids().items()}}
 

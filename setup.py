@@ -34,10 +34,12 @@ setup(
         "etils[epath]>=1.9",
         "tqdm>=4.66",
         "numpy>=1.26",
+        "pillow>=10",
+        "h5py>=3.10",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.19"],
-        "dev": ["pytest>=8", "ruff>=0.6", "pillow>=10"],
+        "dev": ["pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6"],
         "parity": ["torch==2.13.0"],
         "viz": ["matplotlib>=3.8"],
         "onnx": ["tf2onnx>=1.16"],

@@ -35,7 +35,9 @@ class Assembly:
 
 def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Source, Views]:
     """The images and their augmentation. report: file for names of unreadable images."""
-    source = open_source(config.data, "train", config.data_dir, config.on_bad_image, report)
+    source = open_source(
+        config.data, "train", config.data_dir, config.on_bad_image, report, config.max_megapixels
+    )
     if config.batch_size > source.size:
         raise UserError(
             f"--batch_size={config.batch_size}: larger than {source.name}, which has "

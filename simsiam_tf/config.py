@@ -46,6 +46,9 @@ class PretrainConfig:
     on_bad_image: str = option(
         "error", "what to do with unreadable images of a folder", choices=("error", "skip")
     )
+    max_megapixels: float = option(
+        100.0, "larger images of a folder count as unreadable; decided by their header, before decoding"
+    )
     recipe: str = option(
         "auto",
         "augmentation; auto: by channels and image size",
@@ -169,7 +172,8 @@ class PretrainConfig:
 
 BIG = 2**31 - 1
 RANGES = [
-    ("image_size", 4, 4096), ("crop_area", 0.01, 1.0), ("jitter", 0, 1), ("blur_p", 0, 1), ("flip_p", 0, 1),
+    ("max_megapixels", 0.001, 1e4), ("image_size", 4, 4096), ("crop_area", 0.01, 1.0),
+    ("jitter", 0, 1), ("blur_p", 0, 1), ("flip_p", 0, 1),
     ("width", 0.01, 16), ("d", 2, 2**16), ("projector_layers", 1, 8),
     ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
     ("base_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
@@ -195,7 +199,12 @@ NO_EFFECT = [  # (fields, the field whose value makes them moot, which values th
     ),
     (("projector_hidden",), "projector_layers", lambda v: v == 1, "--projector_layers=1"),
     (("monitor_queries", "knn_every", "knn_images"), "monitor", lambda v: v == "none", "--monitor=none"),
-    (("on_bad_image",), "data", lambda v: not v.startswith("folder:"), "data that is no folder"),
+    (
+        ("on_bad_image", "max_megapixels"),
+        "data",
+        lambda v: not v.startswith("folder:"),
+        "data that is no folder",
+    ),
     (("jit_compile",), "strategy", lambda v: v == "tpu", "--strategy=tpu, which always compiles"),
 ]  # fmt: skip
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import keras
 
-from simsiam_tf import nets  # noqa: F401 - whose layers a file may name
+from simsiam_tf import archive, nets  # noqa: F401 - nets: its layers are what a file names
 from simsiam_tf.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
@@ -18,26 +19,55 @@ def export(backbone: keras.Model, workdir: Path, facts: dict) -> Path:
     """Writes WORKDIR/export/backbone.keras and, beside it, its SHA-256 and `facts` as JSON."""
     path = workdir / EXPORTED
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name("writing.keras")
+    temporary, card_ready = path.with_name("writing.keras"), path.with_name("writing.json")
     backbone.save(temporary)
     digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    temporary.replace(path)
     whole = {"file": path.name, "sha256": digest, **facts}
-    path.with_suffix(".json").write_text(json.dumps(whole, indent=1) + "\n")
+    card_ready.write_text(json.dumps(whole, indent=1) + "\n")
+    for ready in (temporary, card_ready):
+        with open(ready, "rb") as file:
+            os.fsync(file.fileno())
+    # Ended between these two, the card does not fit the file, and both are made again.
+    temporary.replace(path)
+    card_ready.replace(path.with_suffix(".json"))
     return path
 
 
 def card(workdir: Path) -> dict:
-    """The facts beside a work folder's export; empty where there is none."""
+    """The facts beside a work folder's export; empty where there is none, or it is damaged."""
     path = (workdir / EXPORTED).with_suffix(".json")
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        facts = _facts(path)
+        return facts if facts["sha256"] == _sha256(workdir / EXPORTED) else {}
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def _facts(path: Path) -> dict:
+    """A card's content. Raises ValueError where it is none."""
+    if path.stat().st_size > archive.JSON_BYTES:
+        raise ValueError("too long")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(facts, dict):
+        raise ValueError("no JSON object")
+    return facts
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load(where: str) -> keras.Model:
     """The backbone of a work folder or of a .keras file.
 
+    Nothing is built or run before the file is known to hold a network and nothing else (`archive`).
+
     Raises:
-        UserError: missing, damaged (its SHA-256 differs from the card's) or not a model.
+        UserError: missing, damaged (its SHA-256 differs from the card's), not a model, or not safe.
     """
     path = Path(where).expanduser()
     path = path / EXPORTED if path.is_dir() else path
@@ -47,9 +77,17 @@ def load(where: str) -> keras.Model:
         )
     beside = path.with_suffix(".json")
     if beside.is_file():
-        known = json.loads(beside.read_text()).get("sha256")
-        if known and known != hashlib.sha256(path.read_bytes()).hexdigest():
+        try:
+            known = _facts(beside).get("sha256")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"--weights={where}: {beside} is damaged ({error}). Remove it, if you trust {path.name}."
+            ) from error
+        if known and known != _sha256(path):
             raise UserError(f"--weights={where}: {path} is damaged: its SHA-256 differs from {beside}.")
+    reason = archive.refusal(path)
+    if reason:
+        raise UserError(f"--weights={where}: {path} is not loaded: {reason}.")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001 - Keras raises whatever the archive provokes

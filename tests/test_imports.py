@@ -12,7 +12,7 @@ from simsiam_tf import config
 
 ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a module imports from its own level's leaves or from levels before it
-    {"errors", "memory", "losses", "schedules", "metrics", "diagnosis", "signals", "board"},
+    {"errors", "memory", "losses", "schedules", "metrics", "diagnosis", "signals", "board", "archive"},
     {"config", "optim", "nets", "data", "checkpoints", "joining"},
     {"methods", "weights", "workdir", "preview", "distribute"},
     {"workers"},

@@ -200,9 +200,9 @@ def test_unreadable_images_can_be_skipped(damaged):
 def test_report_spares_decoding_until_something_changes(damaged, tmp_path, monkeypatch):
     report, decoded, reason = tmp_path / "report.json", [], folder._reason
 
-    def counting(data):
-        decoded.append(data)
-        return reason(data)
+    def counting(path, max_megapixels):
+        decoded.append(path)
+        return reason(path, max_megapixels)
 
     monkeypatch.setattr(folder, "_reason", counting)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from simsiam_tf.data import headers
 from simsiam_tf.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
@@ -37,7 +39,12 @@ def decode(data: tf.Tensor, channels: int = 3) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, channels])
 
 
-def read(path: str, on_bad_image: str = "error", report: Path | None = None) -> Listing:
+def read(
+    path: str,
+    on_bad_image: str = "error",
+    report: Path | None = None,
+    max_megapixels: float = headers.MEGAPIXELS,
+) -> Listing:
     """Lists and checks a folder. Every image is decoded once; `report` remembers the outcome.
 
     Args:
@@ -46,6 +53,7 @@ def read(path: str, on_bad_image: str = "error", report: Path | None = None) -> 
             such images out.
         report: JSON file with the unreadable names and a signature of the folder. While the
             signature agrees the images are not decoded again.
+        max_megapixels: larger images count as unreadable, by their header, before a pixel is decoded.
 
     Raises:
         UserError: missing or empty folder, or unreadable images with "error".
@@ -56,7 +64,7 @@ def read(path: str, on_bad_image: str = "error", report: Path | None = None) -> 
     names = _names(root)
     if not names:
         raise UserError(f"folder:{path}: holds no image ({', '.join(sorted(SUFFIXES))}), at any depth.")
-    bad = _unreadable(root, names, report)
+    bad = _unreadable(root, names, report, max_megapixels)
     if bad and on_bad_image == "error":
         where = f" All are named in {report}." if report else ""
         raise UserError(
@@ -93,24 +101,37 @@ def _classes(names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
     return np.array([place[top] for top in tops], np.int64), tuple(classes)
 
 
-def _signature(root: Path, names: list[str]) -> list[list]:
-    stats = [os.stat(root / name) for name in names]
-    return [[n, s.st_size, s.st_mtime_ns] for n, s in zip(names, stats, strict=True)]
+def _signature(root: Path, names: list[str], max_megapixels: float) -> list:
+    signature: list = [max_megapixels]
+    for name in names:
+        try:
+            stats = os.stat(root / name)
+            signature.append([name, stats.st_size, stats.st_mtime_ns])
+        except OSError:  # a broken link
+            signature.append([name, -1, 0])
+    return signature
 
 
-def _unreadable(root: Path, names: list[str], report: Path | None) -> dict[str, str]:
+def _known(report: Path | None, signature: list) -> dict[str, str] | None:
+    """What the report says of a folder with this signature; None where it says nothing."""
+    try:
+        known = json.loads(report.read_text()) if report else {}
+        bad = known["unreadable"] if known.get("signature") == signature else None
+        return bad if isinstance(bad, dict) else None
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _unreadable(root: Path, names: list[str], report: Path | None, max_megapixels: float) -> dict[str, str]:
     """name → reason, of the images that do not decode."""
-    signature = _signature(root, names)
-    if report and report.exists():
-        known = json.loads(report.read_text())
-        if known.get("signature") == signature:
-            return known["unreadable"]
-
-    def check(name):
-        data = tf.io.read_file(tf.strings.join([str(root) + os.sep, name]))
-        return tf.numpy_function(_reason, [data], tf.string)
-
-    dataset = tf.data.Dataset.from_tensor_slices(names).map(check, tf.data.AUTOTUNE)
+    signature = _signature(root, names, max_megapixels)
+    known = _known(report, signature)
+    if known is not None:
+        return known
+    reason = functools.partial(_reason, max_megapixels=max_megapixels)
+    paths = [os.fsencode(root / name) for name in names]
+    dataset = tf.data.Dataset.from_tensor_slices(paths)
+    dataset = dataset.map(lambda path: tf.numpy_function(reason, [path], tf.string), tf.data.AUTOTUNE)
     reasons = tqdm(dataset.as_numpy_iterator(), "checking images", len(names), mininterval=1.0, delay=2.0)
     bad = {n: r.decode() for n, r in zip(names, reasons, strict=True) if r}
     if report:
@@ -122,12 +143,12 @@ def _unreadable(root: Path, names: list[str], report: Path | None) -> dict[str, 
     return bad
 
 
-def _reason(data: bytes) -> bytes:
-    """Why these bytes are no image, or nothing."""
-    if not data:
-        return b"empty file"
+def _reason(path: bytes, max_megapixels: float) -> bytes:
+    """Why this file is no image, or nothing."""
     try:
+        data = headers.read_checked(path, max_megapixels)
         image = decode(tf.constant(data))
-    except (tf.errors.InvalidArgumentError, ValueError) as error:
-        return str(error).split("\n")[0][:200].encode()
+    except (OSError, tf.errors.OpError, ValueError) as error:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return text.split("\n")[0][:200].encode(errors="replace") or b"unreadable"
     return b"" if 0 not in image.shape else b"no pixels"

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import folder
+from simsiam_tf.data import folder, headers
 from simsiam_tf.errors import UserError, nearest
 
 KINDS = ("fashion_mnist", "digits", "tfds:NAME[:SPLIT]", "folder:PATH")
@@ -108,6 +108,7 @@ def open_source(
     data_dir: str | None = None,
     on_bad_image: str = "error",
     report: Path | None = None,
+    max_megapixels: float = headers.MEGAPIXELS,
 ) -> Source:
     """The source that a specification names.
 
@@ -118,6 +119,7 @@ def open_source(
         data_dir: where TFDS keeps its sets; its own default when None.
         on_bad_image: "error" or "skip", for images of a folder that cannot be read.
         report: file that unreadable images are listed in.
+        max_megapixels: of an image of a folder.
 
     Raises:
         UserError: the set is unknown, missing, empty or unreadable.
@@ -125,7 +127,7 @@ def open_source(
     spec = ALIASES.get(spec, spec)
     kind, _, rest = spec.partition(":")
     if kind == "folder":
-        return _folder(rest, on_bad_image, report)
+        return _folder(rest, on_bad_image, report, max_megapixels)
     if kind == "tfds":
         name, _, own = rest.partition(":")
         return _tfds(name, own or split, data_dir)
@@ -201,10 +203,10 @@ def _idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def _folder(path: str, on_bad_image: str, report: Path | None) -> EncodedSource:
-    listing = folder.read(path, on_bad_image, report)
-    paths = tf.constant([str(listing.root / name) for name in listing.names])
-    digest = hashlib.sha256("\n".join(listing.names).encode()).hexdigest()[:16]
+def _folder(path: str, on_bad_image: str, report: Path | None, max_megapixels: float) -> EncodedSource:
+    listing = folder.read(path, on_bad_image, report, max_megapixels)
+    paths = tf.constant([os.fsencode(listing.root / name) for name in listing.names])
+    digest = hashlib.sha256(os.fsencode("\n".join(listing.names))).hexdigest()[:16]
     return EncodedSource(
         f"folder:{path}", len(listing.names), 3, listing.labels, listing.class_names, digest,
         lambda index: tf.io.read_file(tf.gather(paths, index)),

@@ -112,6 +112,11 @@ class Journal:
     def _diagnose(self) -> Diagnosis:
         return diagnose(self.records, self.parts.total_steps, self.config.similarity)
 
+    def diverged(self, reason: str) -> None:
+        """Calls the run diverged, whatever its records say."""
+        self.diagnosis = Diagnosis("divergence", reason)
+        self.say(str(self.diagnosis))
+
     def evaluation(self, step: int, epoch: int | None, values: dict[str, float]) -> None:
         """Writes a kNN accuracy: of an epoch's end, or the final one when epoch is None."""
         self.knn = values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import tensorflow as tf
 
@@ -34,3 +36,9 @@ def effective_rank(z: np.ndarray) -> float:
     eigenvalues = np.clip(np.linalg.eigvalsh(gram), 0.0, None)
     share = eigenvalues[eigenvalues > total * 1e-12] / total
     return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def all_finite(variables: Iterable) -> bool:
+    """Whether no value of the floating variables is infinite or not a number."""
+    values = (tf.convert_to_tensor(v) for v in variables)
+    return all(bool(tf.reduce_all(tf.math.is_finite(x))) for x in values if x.dtype.is_floating)

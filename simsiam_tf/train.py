@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import distribute, loop, memory, preview, weights
+from simsiam_tf import distribute, loop, memory, metrics, preview, weights
 from simsiam_tf.assembly import Assembly, assemble, knn_every, untrained_backbone
 from simsiam_tf.callbacks import KNN
 from simsiam_tf.checkpoints import Commits
@@ -201,8 +201,11 @@ class _Loop:
             must = status != DONE or self.step == total
             evaluates = pending is not None and self.knn.due(pending)
             if must or self.saving.due(pending is not None, evaluates):
-                self.commit(pending, must)
-            if pending and status != INTERRUPTED:
+                sound = self.commit(pending, must)
+                if not sound and self.step == total:
+                    self.journal.diverged(f"weights after step {self.step} are no numbers")
+                    status = DIVERGED
+            if pending and status not in (INTERRUPTED, DIVERGED):
                 self._end_epoch(epoch)
                 if self.step < total:
                     self.callbacks.on_epoch_begin(epoch)
@@ -246,14 +249,17 @@ class _Loop:
         if self.knn.latest:  # Keras hands callbacks a copy of the logs
             self.journal.evaluation(self.step, epoch, self.knn.latest)
 
-    def commit(self, pending: int | None, must: bool = False) -> None:
-        """Saves the run as of now.
+    def commit(self, pending: int | None, must: bool = False) -> bool:
+        """Saves the run as of now; False where the weights are no numbers, which are not saved.
 
         pending: epochs done, where the evaluation after them is still to come.
         must: raise where it cannot be written; otherwise the run goes on and tries again.
         """
+        if not metrics.all_finite([*self.model.variables, *self.model.optimizer.variables]):
+            return False  # the loss of the next step tells
         extra = {"interval": self.journal.interval, "accuracy": self.accuracy, "pending": pending}
         self.saving.commit(self.step, extra, must)
+        return True
 
     def _finish(self, status: int) -> Outcome:
         here, found = self.workdir.path, self.journal.diagnosis

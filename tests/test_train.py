@@ -169,6 +169,22 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_commit(tmp_path):
             assert not np.issubdtype(value.dtype, np.floating) or np.isfinite(value).all()
 
 
+@pytest.mark.parametrize("step", [10, 22])
+def test_weights_that_are_no_numbers_are_never_committed(tmp_path, step):
+    """The loss of a step is that of the weights before it; after the last step there is no other."""
+
+    class Poison(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch + 1 >= step:
+                gamma = self.model.backbone.trainable_variables[1]
+                gamma.assign(gamma * np.nan)
+
+    outcome = train.run(tiny(tmp_path, "--monitor=none", "--save_minutes=0"), callbacks=[Poison()])
+    assert outcome.status == train.DIVERGED and outcome.diagnosis.name == "divergence"
+    assert 0 < max(int(p.name[5:]) for p in (tmp_path / "checkpoints").iterdir()) < step
+    assert not (tmp_path / "export").exists()
+
+
 def test_views_finished_with_the_model_train_the_same(tmp_path):
     # At the rate of the other runs here, rounding of 1e-7 grows to 4e-3 within 22 steps.
     flags = ("--monitor=none", "--base_lr=0.1")

@@ -35,8 +35,9 @@ class Ended:
     said: str
 
     def lines(self) -> list[str]:
-        """What it said on stderr, without progress bars."""
-        return [line for line in self.said.splitlines() if line.strip() and "step/s" not in line]
+        """What it said on stderr, without progress bars and TensorFlow's greetings."""
+        chatter = re.compile(r"step/s|^WARNING: All log messages|^[IWE]0000 ")
+        return [line for line in self.said.splitlines() if line.strip() and not chatter.search(line)]
 
 
 class Run:

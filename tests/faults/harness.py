@@ -92,6 +92,10 @@ class Run:
         pairs = (line.split(": ") for line in lines)
         return [(int(step), ids) for step, ids in pairs]
 
+    def variables(self) -> dict[str, np.ndarray]:
+        """Variable → value, of the newest commit."""
+        return values(self.workdir / "checkpoints" / f"step-{self.committed():08d}")
+
     def last_ids(self) -> dict[int, str]:
         """Step → ids, as taken last."""
         return dict(self.consumed())
@@ -128,11 +132,16 @@ class Run:
         return other
 
 
-def digests(commit: Path) -> dict[str, str]:
-    """Variable → SHA-256 of its value, of a commit."""
+def values(commit: Path) -> dict[str, np.ndarray]:
+    """Variable → value, of a commit."""
     reader = tf.train.load_checkpoint(str(commit / "state"))
     names = [n for n in reader.get_variable_to_shape_map() if n != "_CHECKPOINTABLE_OBJECT_GRAPH"]
-    return {f"variable {n}": _sha(reader.get_tensor(n)) for n in names}
+    return {n: reader.get_tensor(n) for n in names}
+
+
+def digests(commit: Path) -> dict[str, str]:
+    """Variable → SHA-256 of its value, of a commit."""
+    return {f"variable {n}": _sha(value) for n, value in values(commit).items()}
 
 
 def _sha(value: np.ndarray) -> str:

@@ -46,20 +46,24 @@ def listen(ids_file: str) -> None:
     real, batches = pipeline.views_of_steps, loop.batches
     out = os.open(ids_file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
-    def heard(source, views, batch_size, seed, first_step, *more, **keywords):
-        step = [int(first_step)]
+    def heard(source, views, batch_size, seed, first_step, last_step, rows, replicas, **keywords):
+        step, parts = [int(first_step)], []
 
         def note(ids):
-            os.write(out, f"{step[0]}: {' '.join(map(str, ids))}\n".encode())
-            step[0] += 1
+            parts.extend(map(str, ids))
             heard.point()
+            if len(parts) == batch_size:
+                os.write(out, f"{step[0]}: {' '.join(parts)}\n".encode())
+                step[0] += 1
+                parts.clear()
             return ids
 
         def tap(batch):
             ids = train.tf.numpy_function(note, [batch["index"]], batch["index"].dtype)
             return {**batch, "index": train.tf.ensure_shape(ids, batch["index"].shape)}
 
-        return real(source, views, batch_size, seed, first_step, *more, **keywords).map(tap)
+        taken = real(source, views, batch_size, seed, first_step, last_step, rows, replicas, **keywords)
+        return taken.map(tap)
 
     def of_the_loop(parts, config, first_step):
         pipeline.views_of_steps = heard
@@ -76,6 +80,11 @@ def listen(ids_file: str) -> None:
 def main() -> int:
     ids_file, fault, *flags = sys.argv[1:]
     from simsiam_tf import checkpoints, loop, train, weights, workdir
+
+    if "CPUS" in os.environ:  # one CPU as several devices
+        parts = [train.tf.config.LogicalDeviceConfiguration()] * int(os.environ["CPUS"])
+        cpu = train.tf.config.list_physical_devices("CPU")[0]
+        train.tf.config.set_logical_device_configuration(cpu, parts)
     from simsiam_tf.evaluate.monitor import Monitor
 
     heard = listen(ids_file)

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Several workers of one run on this machine: scripts/launch_local.sh N -- FLAGS of simsiam_tf.pretrain
 #   scripts/launch_local.sh 2 -- --flagfile=flags/quickstart.cfg --workdir=runs/two
-# Every line is preceded by its worker's number. Ends when all have ended, with the largest exit status.
+# Every line is preceded by its worker's number. Ends when all have ended, with the largest exit status
+# that is not 75: a worker that fails leaves the others to end with 75, "rerun me".
 set -euo pipefail
 
-usage() { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
+usage() { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
 [ $# -ge 2 ] && [[ $1 =~ ^[1-9][0-9]*$ ]] && [ "$2" = -- ] || usage
 count=$1
 shift 2
@@ -40,6 +41,8 @@ for pid in "${pids[@]}"; do
     wait "$pid" || code=$?
     kill -0 "$pid" 2>/dev/null || break
   done
-  [ "$code" -gt "$status" ] && status=$code
+  if [ "$code" != 0 ] && { [ "$status" = 0 ] || [ "$status" = 75 ] || { [ "$code" != 75 ] && [ "$code" -gt "$status" ]; }; }; then
+    status=$code
+  fi
 done
 exit "$status"

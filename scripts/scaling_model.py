@@ -7,9 +7,9 @@ import sys
 
 import links
 
-# All-reduces of a BN layer for one view (nets/norm.py): mean and variance, the gradients of both, and
-# the moving statistics, which every replica has alike and Keras' aggregation averages all the same.
-EXCHANGES = {"forward": 2, "backward": 2, "moving statistics": 2}
+# All-reduces of a BN layer for one view (nets/norm.py): mean and variance, and the gradients of both. The
+# moving statistics come out alike on every replica and are not sent.
+EXCHANGES = {"forward": 2, "backward": 2}
 
 
 @dataclasses.dataclass(frozen=True)

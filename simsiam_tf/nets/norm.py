@@ -38,7 +38,8 @@ class BatchNorm(keras.layers.Layer):
 
     def build(self, input_shape) -> None:
         shape = (input_shape[-1],)
-        kept = {"shape": shape, "trainable": False, "autocast": False, "aggregation": "mean"}
+        # NOTE: all replicas assign the same statistics, so that there is nothing to aggregate.
+        kept = {"shape": shape, "trainable": False, "autocast": False, "aggregation": "none"}
         self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **kept)
         self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **kept)
         if self.affine:

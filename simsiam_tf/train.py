@@ -115,7 +115,11 @@ class _Loop:
         extra = manifest["extra"] if manifest else {}
         self.accuracy = extra.get("accuracy", {})
         self.pending = None if self._finished() else extra.get("pending")
+        before = workdir.path / "metrics.jsonl"
+        anew = manifest is None and before.exists() and before.stat().st_size > 0
         self.journal = Journal(workdir, self.step, extra.get("interval", []), self.pending, parts, config)
+        if anew:
+            self.journal.say("no checkpoint was made or is left: starting at step 0, its records are dropped")
         self.signals = Deferred(self.journal.say)
         self.saving = Saving(workdir, commits, config.save_minutes, self.step, self.journal.say)
         self.before = manifest["made with"] if manifest else self.set_up

@@ -104,11 +104,12 @@ def test_two_workers_are_two_replicas_of_one_process(whole, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("step", [0, 5, 10, 15, 20])
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_worker_ends_the_others_and_the_relaunch_is_exact(whole, tmp_path, victim):
+def test_a_killed_worker_ends_the_others_and_the_relaunch_is_exact(whole, tmp_path, victim, step):
     workdir = tmp_path / "run"
     launched = Launched(workdir, "--save_minutes=0")
-    launched.wait_for(workdir / "metrics.jsonl", 10)
+    launched.wait_for(workdir / "metrics.jsonl", step)
     os.kill(launched.pids()[victim], signal.SIGKILL)
     began = time.monotonic()
     assert launched.end() in (train.INTERRUPTED, 128 + signal.SIGKILL)
@@ -116,7 +117,7 @@ def test_a_killed_worker_ends_the_others_and_the_relaunch_is_exact(whole, tmp_pa
     assert re.search(rf"\[{1 - victim}\].*worker {victim} \(127.0.0.1:\d+\) has ended", launched.said())
     again = Launched(workdir, "--save_minutes=0")
     assert again.end() == train.DONE, again.said()
-    assert "continuing at step" in (workdir / "train.log").read_text()
+    assert ("continuing at step" in (workdir / "train.log").read_text()) or step == 0
     assert state(workdir) == state(whole[0])
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import tensorflow as tf
 
-from simsiam_tf.checkpoints import Commits
+from simsiam_tf.checkpoints import Commits, newest_manifest
 from simsiam_tf.errors import UserError
 
 
@@ -80,3 +80,35 @@ def test_leftovers_of_a_crash_are_swept(commits):
     (leftover / "state.index").write_bytes(b"half")
     again = Commits(commits.folder, {"value": value})
     assert not leftover.exists() and again.steps() == []
+
+
+def test_what_was_written_wrongly_is_noticed_before_it_counts(commits, monkeypatch):
+    commits, value = commits
+    save(commits, value, 1)
+    write = commits.checkpoint.write
+
+    def faulty(prefix):
+        write(prefix)
+        data = commits.folder / ".writing-00000002" / "state.data-00000-of-00001"
+        data.write_bytes(bytes(b ^ 1 for b in data.read_bytes()))
+
+    monkeypatch.setattr(commits.checkpoint, "write", faulty)
+    with pytest.raises(tf.errors.OpError, match="Checksum"):
+        save(commits, value, 2)
+    assert commits.steps() == [1] and not list(commits.folder.glob(".writing-*"))
+    assert commits.restore()["step"] == 1
+
+
+def test_a_damaged_commit_is_made_again_when_its_step_comes_again(commits):
+    commits, value = commits
+    save(commits, value, 1, 2)
+    (commits.folder / "step-00000002" / "state.index").write_bytes(b"")
+    save(commits, value, 2)
+    assert commits.restore()["step"] == 2 and not list(commits.folder.glob(".removing-*"))
+
+
+def test_the_manifest_tells_whose_it_is(tmp_path):
+    commits = Commits(tmp_path, {"value": tf.Variable(1.0)}, about={"configuration": {"d": 64}})
+    assert newest_manifest(tmp_path) is None
+    commits.save(5, {})
+    assert newest_manifest(tmp_path)["configuration"] == {"d": 64}

@@ -46,7 +46,7 @@ def listen(ids_file: str) -> None:
     real, batches = pipeline.views_of_steps, loop.batches
     out = os.open(ids_file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
-    def heard(source, views, batch_size, seed, first_step, last_step, rows, replicas, **keywords):
+    def heard(source, views, batch_size, seed, first_step, last_step, rows, replicas, *more, **keywords):
         step, parts = [int(first_step)], []
 
         def note(ids):
@@ -62,7 +62,8 @@ def listen(ids_file: str) -> None:
             ids = train.tf.numpy_function(note, [batch["index"]], batch["index"].dtype)
             return {**batch, "index": train.tf.ensure_shape(ids, batch["index"].shape)}
 
-        taken = real(source, views, batch_size, seed, first_step, last_step, rows, replicas, **keywords)
+        step_range = first_step, last_step
+        taken = real(source, views, batch_size, seed, *step_range, rows, replicas, *more, **keywords)
         return taken.map(tap)
 
     def of_the_loop(parts, config, first_step):

@@ -98,11 +98,11 @@ def test_killed_from_outside_at_any_moment(reference, tmp_path, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("faults", [
     ["evaluate:1", "evaluate:1:after", "evaluate:2", "evaluate:3:after"],
-    ["evaluate:4", "export:1", "replace:9", "rename:5:after"],
+    ["evaluate:4", "evaluate:2", "export:1", "replace:5"],
 ])  # fmt: skip
 def test_killed_around_the_monitor(monitored, tmp_path, faults):
     run = Run(tmp_path / "run", *MONITOR)
-    assert killed_in_turn(run, faults) >= 3
+    assert killed_in_turn(run, faults) == len(faults)
     assert_same(run, monitored)
 
 
@@ -123,7 +123,7 @@ def terminated(run, after):
 def test_twenty_signals_and_no_step_repeated(monitored, tmp_path):
     run, rng = Run(tmp_path / "run", *MONITOR), random.Random(0)
     for n in range(20):
-        after = -rng.randint(1, 3) if n % 2 else rng.uniform(0.3, 12)
+        after = -rng.randint(1, 3) if n % 2 else rng.uniform(1.5, 12)  # Python itself takes a moment
         ended, seconds = terminated(run, after)
         assert ended.status == INTERRUPTED, (n, after, ended.said)
         assert seconds < GRACE, (n, after, seconds)

@@ -78,8 +78,8 @@ def listen(ids_file: str) -> None:
     return heard
 
 
-def main() -> int:
-    ids_file, fault, *flags = sys.argv[1:]
+def prepare(ids_file: str, fault: str) -> None:
+    """Puts ear and trigger in place. Loads TensorFlow, so it comes when the command line would."""
     from simsiam_tf import checkpoints, loop, train, weights, workdir
 
     if "CPUS" in os.environ:  # one CPU as several devices
@@ -124,6 +124,17 @@ def main() -> int:
         loop.batches = lambda parts, config, first_step: batches(parts, config, 0)
     elif fault != "none":
         sys.exit(f"{fault}: no such fault")
+
+
+def main() -> int:
+    ids_file, fault, *flags = sys.argv[1:]
+    call = pretrain.call
+
+    def traced(config):
+        prepare(ids_file, fault)
+        return call(config)
+
+    pretrain.call = traced
     return pretrain.main(flags)
 
 

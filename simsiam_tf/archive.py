@@ -1,7 +1,8 @@
 """Whether a .keras file holds what Keras itself writes for a network, and nothing that acts.
 
-A .keras file is a ZIP archive of two JSON files and one HDF5 file. Loading it builds whatever
-config.json names and reads whatever the HDF5 file points to; so both are looked at first.
+A .keras file is a ZIP archive of two JSON files and one HDF5 file. Loading it builds whatever its
+config.json names and reads whatever its HDF5 file points to; so both are read first, by the standard
+library and h5py, which build and run nothing.
 """
 
 from __future__ import annotations
@@ -10,116 +11,182 @@ import io
 import json
 import re
 import stat
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
-JSON_BYTES = 2**24
-EXPANSION = 20, 2**26  # an archive may expand to 20 times its size and 64 MiB more
-MODULES = re.compile(
-    r"keras\.(layers|initializers|regularizers|constraints|dtype_policies)"
-    r"|keras\.src\.models\.(functional|sequential)|simsiam_tf\.nets\.\w+"
-)
-PLAIN = {"DTypePolicy", "DTypePolicyMap", "Functional", "Sequential"}  # what may be of module "keras"
-ACTING = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}  # layers that run other code
-OTHER_KINDS = {
-    ".pth": "a pickle, which can run code", ".pt": "a pickle, which can run code",
-    ".tar": "a pickle, which can run code", ".pkl": "a pickle, which can run code",
-    ".pickle": "a pickle, which can run code", ".npy": "an array", ".npz": "arrays",
-    ".h5": "HDF5, which can point to other files", ".hdf5": "HDF5, which can point to other files",
-    ".pb": "a SavedModel, which can run code", ".index": "a checkpoint, not a model",
+JSON_BYTES = 2**22  # of config.json; a ResNet-50's has 150,000
+DIRECTORY_BYTES = 2**12  # of the archive's table of contents; three members take about 200
+
+LAYERS = """Activation Add AveragePooling2D BatchNormalization Concatenate Conv2D Dense DepthwiseConv2D
+    Dropout Flatten GlobalAveragePooling2D GlobalMaxPooling2D Identity InputLayer LayerNormalization
+    MaxPooling2D Multiply ReLU Rescaling Reshape Softmax ZeroPadding2D"""
+INITIALIZERS = """Constant GlorotNormal GlorotUniform HeNormal HeUniform LecunNormal LecunUniform Ones
+    RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros"""
+PARTS = {  # module → what may be built of it: nothing that runs code, reads a file or calls a function
+    "keras.layers": set(LAYERS.split()),
+    "keras.initializers": set(INITIALIZERS.split()),
+    "keras.regularizers": {"L1", "L2", "L1L2"},
+    "keras.src.models.functional": {"Functional"},
+    "keras": {"DTypePolicy", "Sequential"},
+    None: {"__keras_tensor__"},
+}
+OWN = re.compile(r"simsiam_tf\.nets\.\w+")  # modules whose registered layers may be built, too
+
+_PICKLE = "a pickle, which can run code"
+_OUTWARD = "HDF5 alone, which can point to other files"
+OTHERS = {  # suffix → what such a file is
+    ".pth": _PICKLE, ".pt": _PICKLE, ".ckpt": _PICKLE, ".pkl": _PICKLE, ".pickle": _PICKLE,
+    ".bin": _PICKLE, ".joblib": _PICKLE, ".npy": "an array, which can be a pickle",
+    ".npz": "arrays, which can be pickles", ".h5": _OUTWARD, ".hdf5": _OUTWARD,
+    ".pb": "a SavedModel, which can run code", ".index": "a checkpoint without its network",
+    ".safetensors": "weights without their network",
 }  # fmt: skip
 
 
-def refusal(path: Path) -> str | None:
-    """Why a file must not be loaded, in a few words; None for one that may.
+def other_kind(path: Path) -> str | None:
+    """What a file or folder is that is no .keras file, by its name; it is not opened."""
+    if path.is_dir():
+        return "a SavedModel, which can run code" if (path / "saved_model.pb").exists() else None
+    if path.suffix == ".keras":
+        return None
+    return OTHERS.get(path.suffix.lower(), "no .keras file")
 
-    Reads the archive with the standard library and h5py; builds and runs nothing of it.
+
+def read(path: Path) -> tuple[dict, int]:
+    """A harmless .keras file's configuration, and how many numbers its weights are.
+
+    Takes about twice as much memory as the file is long.
+
+    Raises:
+        ValueError: saying in a few words why the file must not be loaded.
     """
-    if path.suffix != ".keras":
-        kind = OTHER_KINDS.get(path.suffix.lower(), "of another kind")
-        return f"it is {kind}; only .keras files are loaded"
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _members(archive, path.stat().st_size) or _config(archive) or _weights(archive)
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, RuntimeError, RecursionError) as error:
-        return f"it is no Keras model ({' '.join(str(error).split())[:200]})"
+        with open(path, "rb") as file:
+            _directory(file)
+            with zipfile.ZipFile(file) as archive:
+                _members(archive)
+                config = {**_json(archive.read("config.json")), "compile_config": None}  # never compiled
+                _json(archive.read("metadata.json"))
+                _parts(config)
+                return config, _weights(archive.read("model.weights.h5"))
+    except Refused:
+        raise
+    except Exception as error:  # noqa: BLE001 - the libraries raise whatever the file provokes
+        raise Refused(f"it is no Keras model ({' '.join(str(error).split())[:200]})") from error
 
 
-def _members(archive: zipfile.ZipFile, size: int) -> str | None:
+class Refused(ValueError):
+    """Why a file must not be loaded, in one printable line whatever the file's own words are."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason if reason.isprintable() else ascii(reason))
+
+
+def _directory(file: BinaryIO) -> None:
+    """The table of contents, whose length the archive's last 22 bytes give (APPNOTE 4.3.16).
+
+    The standard library reads it whole, and keeps some ten times as much of it in memory.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - 42))
+    locator, end = (tail := file.read())[:-22], tail[-22:]
+    if len(end) < 22 or end[:4] != b"PK\5\6" or end[20:] != b"\0\0":
+        raise Refused("it is no Keras model (not an archive, or cut off)")
+    long = locator[:4] == b"PK\6\7" and size < 2**31  # another table, as large archives have
+    if long or struct.unpack("<I", end[12:16])[0] > DIRECTORY_BYTES:
+        raise Refused("it holds more files than Keras writes")
+
+
+def _members(archive: zipfile.ZipFile) -> None:
     infos = archive.infolist()
     names = [info.filename for info in infos]
-    odd = [n for n in names if n not in MEMBERS]
-    if odd:
-        return f"it holds {odd[0]!r}, which Keras does not write"
-    if len(set(names)) < len(names) or set(names) != MEMBERS:
-        return f"it holds {', '.join(names)} instead of {', '.join(sorted(MEMBERS))}"
-    if any(stat.S_ISLNK(info.external_attr >> 16) for info in infos):
-        return "it holds a link"
-    factor, more = EXPANSION
-    total = sum(info.file_size for info in infos)
-    if total > factor * size + more or any(
-        info.file_size > JSON_BYTES for info in infos if info.filename.endswith(".json")
-    ):
-        return f"it expands from {size} to {total} bytes"
-    return None
+    for name in names:
+        if name not in MEMBERS:
+            raise Refused(f"it holds {name[:100]!r}, which Keras does not write")
+    if len(names) != len(MEMBERS) or set(names) != MEMBERS:
+        raise Refused(f"it holds {', '.join(names)} instead of {', '.join(sorted(MEMBERS))}")
+    for info in infos:
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise Refused(f"its {info.filename} is a link")
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            # Compressed, a member may be longer than it says, and expand a thousandfold.
+            raise Refused(f"its {info.filename} is compressed, which Keras does not do")
+        if info.filename.endswith(".json") and info.file_size > JSON_BYTES:
+            raise Refused(f"its {info.filename} has {info.file_size} bytes")
 
 
-def _config(archive: zipfile.ZipFile) -> str | None:
-    config = json.loads(archive.read("config.json"))
-    json.loads(archive.read("metadata.json"))
-    for part in _parts(config):
-        module, name = part.get("module"), part.get("class_name")
-        if name in ACTING or (isinstance(name, str) and "Lambda" in name):
-            return f"it has a layer {name}, which runs code of its own"
-        known = module is None or (
-            isinstance(module, str)
-            and (MODULES.fullmatch(module) is not None or (module == "keras" and name in PLAIN))
-        )
-        if not known:
-            return f"it asks for {module}.{name}, which is no part of a network"
-    return None
+def _json(data: bytes) -> dict:
+    whole = json.loads(data)
+    if not isinstance(whole, dict):
+        raise Refused("it is no Keras model (its JSON is no object)")
+    return whole
 
 
-def _parts(config: Any) -> Iterator[dict]:
-    """All dictionaries within, without recursion."""
+def _parts(config: dict) -> None:
+    """Everything that loading would build, against what a network is made of."""
+    for part in _described(config):
+        module, name, registered = (part.get(k) for k in ("module", "class_name", "registered_name"))
+        if not (isinstance(module, str | None) and isinstance(name, str)):
+            raise Refused(f"it asks for {str(name)[:100]!r} of {str(module)[:100]!r}")
+        if "lambda" in name.lower():
+            raise Refused(f"it has a {name[:100]}, which runs code of its own")
+        own = bool(module and OWN.fullmatch(module))
+        if not own and name not in PARTS.get(module, ()):
+            raise Refused(f"it asks for {module}.{name}"[:200] + ", which is no part of a network known here")
+        # Keras goes by the registered name before it looks at the others.
+        if registered not in ((f"simsiam_tf>{name}",) if own else (None, name)):
+            raise Refused(f"it asks for {str(registered)[:100]!r} in the name of {name}")
+
+
+def _described(config: Any) -> Iterator[dict]:
+    """All dictionaries within that describe an object; without recursion."""
     pending = [config]
     while pending:
         part = pending.pop()
         if isinstance(part, dict):
-            if "class_name" in part or "module" in part:
+            if not part.keys().isdisjoint(("class_name", "module", "registered_name")):
                 yield part
             pending += part.values()
         elif isinstance(part, list):
             pending += part
 
 
-def _weights(archive: zipfile.ZipFile) -> str | None:
-    data = archive.read("model.weights.h5")
+def _weights(data: bytes) -> int:
+    """How many numbers an HDF5 file holds, all of them its own."""
+    count, held = 0, 0
     with h5py.File(io.BytesIO(data), "r") as file:
         pending, seen = [file["/"]], set()
         while pending:
             group = pending.pop()
             for name in group:
                 if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                    return f"its weights point elsewhere ({group.name}/{name})"
+                    raise Refused(f"its weights point elsewhere ({group.name}/{name})")
                 part = group[name]
                 address = h5py.h5o.get_info(part.id).addr
                 if address in seen:
-                    return f"its weights point to themselves ({part.name})"
+                    raise Refused(f"its weights point to themselves ({part.name})")
                 seen.add(address)
                 if isinstance(part, h5py.Group):
                     pending.append(part)
-                elif not isinstance(part, h5py.Dataset):
-                    return f"its weights hold a data type ({part.name})"
-                elif part.external or part.is_virtual:
-                    return f"its weights are kept in another file ({part.name})"
-                elif part.dtype.kind not in "fiub":
-                    return f"its weights are no numbers ({part.name})"
-                elif part.nbytes > 4 * part.id.get_storage_size() + 2**20:
-                    return f"its weights claim more than they hold ({part.name}: {part.nbytes} bytes)"
-    return None
+                    continue
+                _own_numbers(part)
+                count, held = count + part.size, held + part.nbytes
+    if held > len(data):
+        raise Refused(f"its weights claim {held} bytes of {len(data)}")
+    return count
+
+
+def _own_numbers(part: Any) -> None:
+    if not isinstance(part, h5py.Dataset) or part.shape is None or part.dtype.kind not in "fiub":
+        raise Refused(f"its weights are not all numbers ({part.name})")
+    if part.external or part.is_virtual:
+        raise Refused(f"its weights are kept in another file ({part.name})")
+    if part.chunks or part.nbytes != part.id.get_storage_size():
+        # Compressed, a megabyte may claim a terabyte.
+        raise Refused(f"its weights are stored as Keras does not store them ({part.name})")

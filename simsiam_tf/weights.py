@@ -2,51 +2,57 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import copy
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
 import keras
 
-from simsiam_tf import archive, nets  # noqa: F401 - nets: its layers are what a file names
+from simsiam_tf import archive, nets  # noqa: F401 - nets: whose layers a file may name
 from simsiam_tf.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
+CARD_BYTES = 2**20
+SPARE = 1000  # weights of a network that no file need hold, such as the state of random numbers
 
 
 def export(backbone: keras.Model, workdir: Path, facts: dict) -> Path:
     """Writes WORKDIR/export/backbone.keras and, beside it, its SHA-256 and `facts` as JSON."""
     path = workdir / EXPORTED
     path.parent.mkdir(exist_ok=True)
-    temporary, card_ready = path.with_name("writing.keras"), path.with_name("writing.json")
-    backbone.save(temporary)
-    digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    whole = {"file": path.name, "sha256": digest, **facts}
-    card_ready.write_text(json.dumps(whole, indent=1) + "\n")
-    for ready in (temporary, card_ready):
-        with open(ready, "rb") as file:
-            os.fsync(file.fileno())
-    # Ended between these two, the card does not fit the file, and both are made again.
-    temporary.replace(path)
-    card_ready.replace(path.with_suffix(".json"))
+    made, card_made = path.with_name("writing.keras"), path.with_name("writing.json")
+    for leftover in (made, card_made):
+        leftover.unlink(missing_ok=True)  # it could be a link to another place
+    backbone.save(made)
+    whole = {"file": path.name, "sha256": _sha256(made), **facts}
+    card_made.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    for file in (made, card_made):
+        with open(file, "rb") as opened:
+            os.fsync(opened.fileno())
+    # A run that ends between these two leaves a card that does not fit: `card` and `load` refuse it.
+    made.replace(path)
+    card_made.replace(path.with_suffix(".json"))
     return path
 
 
 def card(workdir: Path) -> dict:
-    """The facts beside a work folder's export; empty where there is none, or it is damaged."""
-    path = (workdir / EXPORTED).with_suffix(".json")
+    """The facts beside a work folder's export; empty where there are none, or they do not fit it."""
+    path = workdir / EXPORTED
     try:
-        facts = _facts(path)
-        return facts if facts["sha256"] == _sha256(workdir / EXPORTED) else {}
-    except (OSError, ValueError, KeyError):
+        facts = _facts(path.with_suffix(".json"))
+        return facts if facts.get("sha256") == _sha256(path) else {}
+    except (OSError, ValueError):
         return {}
 
 
 def _facts(path: Path) -> dict:
     """A card's content. Raises ValueError where it is none."""
-    if path.stat().st_size > archive.JSON_BYTES:
-        raise ValueError("too long")
+    if path.stat().st_size > CARD_BYTES:
+        raise ValueError(f"above {CARD_BYTES} bytes")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -64,35 +70,66 @@ def _sha256(path: Path) -> str:
 def load(where: str) -> keras.Model:
     """The backbone of a work folder or of a .keras file.
 
-    Nothing is built or run before the file is known to hold a network and nothing else (`archive`).
+    Nothing is built of a file before it is known to hold a network and nothing else (`archive`), and
+    no larger a network than its weights are for.
 
     Raises:
-        UserError: missing, damaged (its SHA-256 differs from the card's), not a model, or not safe.
+        UserError: missing, of another kind, damaged (its SHA-256 differs from the card's), not a
+            model, or one that could do more than compute.
     """
     path = Path(where).expanduser()
+    kind = archive.other_kind(path) if path.exists() else None
+    if kind:
+        raise UserError(
+            f"--weights={where}: {path} is {kind}, and is not opened. Only .keras files are: where you "
+            "trust it, rebuild its network in Keras and save that."
+        )
     path = path / EXPORTED if path.is_dir() else path
     if not path.is_file():
         raise UserError(
             f"--weights={where}: no such file: {path}. Pass a finished work folder or a .keras file."
         )
-    beside = path.with_suffix(".json")
-    if beside.is_file():
-        try:
-            known = _facts(beside).get("sha256")
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"--weights={where}: {beside} is damaged ({error}). Remove it, if you trust {path.name}."
-            ) from error
-        if known and known != _sha256(path):
-            raise UserError(f"--weights={where}: {path} is damaged: its SHA-256 differs from {beside}.")
-    reason = archive.refusal(path)
-    if reason:
-        raise UserError(f"--weights={where}: {path} is not loaded: {reason}.")
+    _check_digest(path, where)
     try:
+        config, held = archive.read(path)
+        asked = _asked(config)
+        if asked > held + SPARE:
+            raise archive.Refused(f"it asks for {asked} weights and holds {held}")
         return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except archive.Refused as error:
+        raise UserError(f"--weights={where}: {path}: refused: {error}.") from error
     except Exception as error:  # noqa: BLE001 - Keras raises whatever the archive provokes
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--weights={where}: {path} is no Keras model ({reason}).") from error
+
+
+def _check_digest(path: Path, where: str) -> None:
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return
+    try:
+        known = _facts(beside).get("sha256")
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(
+            f"--weights={where}: {beside} is damaged ({reason}). Remove it, if you trust {path.name}."
+        ) from error
+    if known and known != _sha256(path):
+        raise UserError(f"--weights={where}: {path} is damaged: its SHA-256 differs from {beside}.")
+
+
+def _asked(config: dict) -> int:
+    """How many numbers the variables of a configuration would be; none of them is made."""
+
+    def count() -> int:
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
+        return sum(math.prod(v.shape) for v in model.variables)
+
+    # NOTE: Keras keeps, thread by thread, a list of variables whose values it still owes. Those
+    # of this thread are owed to nobody, and are forgotten with it.
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(count).result()
 
 
 def start_from(backbone: keras.Model, where: str) -> None:

@@ -48,12 +48,13 @@ def read(
     """Lists and checks a folder. Every image is decoded once; `report` remembers the outcome.
 
     Args:
-        path: the folder; nested folders are followed, hidden ones and links to folders not.
+        path: the folder; nested folders are followed, hidden ones and links to folders not. Links to
+            files are.
         on_bad_image: "error" refuses the folder when an image cannot be decoded, "skip" leaves
             such images out.
         report: JSON file with the unreadable names and a signature of the folder. While the
             signature agrees the images are not decoded again.
-        max_megapixels: larger images count as unreadable, by their header, before a pixel is decoded.
+        max_megapixels: larger images count as unreadable, by what `headers` finds before decoding.
 
     Raises:
         UserError: missing or empty folder, or unreadable images with "error".
@@ -65,14 +66,15 @@ def read(
     if not names:
         raise UserError(f"folder:{path}: holds no image ({', '.join(sorted(SUFFIXES))}), at any depth.")
     bad = _unreadable(root, names, report, max_megapixels)
+    first = "{} ({})".format(*_first(bad)) if bad else ""
     if bad and on_bad_image == "error":
         where = f" All are named in {report}." if report else ""
         raise UserError(
             f"folder:{path}: {len(bad)} of {len(names)} images cannot be decoded, such as "
-            f"{next(iter(bad))}.{where} Mend or remove them, or pass --on_bad_image=skip."
+            f"{first}.{where} Mend or remove them, or pass --on_bad_image=skip."
         )
     if bad:
-        where = f"; named in {report}" if report else f", such as {next(iter(bad))}"
+        where = f"; named in {report}" if report else f", such as {first}"
         print(f"folder:{path}: {len(bad)} of {len(names)} images left out{where}", file=sys.stderr)
     names = [name for name in names if name not in bad]
     if not names:
@@ -80,16 +82,36 @@ def read(
     return Listing(root, names, *_classes(names))
 
 
+def _first(bad: dict[str, str]) -> tuple[str, str]:
+    """A name, as it can be shown, and its reason."""
+    name, reason = next(iter(bad.items()))
+    return name if name.isprintable() else ascii(name), reason
+
+
 def _names(root: Path) -> list[str]:
-    found = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [
-            os.path.relpath(os.path.join(folder, f), root)
-            for f in files
-            if os.path.splitext(f)[1].lower() in SUFFIXES and not f.startswith(".")
-        ]
+    """Names of all images within, sorted. A folder that cannot be listed stands in for its images."""
+    found, pending = [], [""]
+    while pending:  # not os.walk, which passes over what it cannot list, and recurses
+        inside = pending.pop()
+        try:
+            with os.scandir(os.path.join(root, inside)) as entries:
+                seen = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            if not inside:
+                raise UserError(f"folder:{root}: cannot be listed ({error.strerror}).") from error
+            found.append(os.path.join(inside, ""))
+            continue
+        for entry in seen:
+            name = os.path.join(inside, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(name)
+            elif os.path.splitext(name)[1].lower() in SUFFIXES and not _is_link_to_folder(entry):
+                found.append(name)
     return sorted(found)
+
+
+def _is_link_to_folder(entry: os.DirEntry) -> bool:
+    return entry.is_symlink() and os.path.isdir(entry)
 
 
 def _classes(names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -102,23 +124,27 @@ def _classes(names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
 
 
 def _signature(root: Path, names: list[str], max_megapixels: float) -> list:
+    """What the outcome of a check depends on, as JSON."""
     signature: list = [max_megapixels]
     for name in names:
         try:
-            stats = os.stat(root / name)
-            signature.append([name, stats.st_size, stats.st_mtime_ns])
-        except OSError:  # a broken link
-            signature.append([name, -1, 0])
+            status = os.stat(root / name)
+            signature.append([name, status.st_size, status.st_mtime_ns])
+        except OSError:  # such as a link that leads nowhere
+            signature.append([name, None, None])
     return signature
 
 
 def _known(report: Path | None, signature: list) -> dict[str, str] | None:
-    """What the report says of a folder with this signature; None where it says nothing."""
+    """What a report says of a folder with this signature; None where it says nothing of use."""
+    most = 2**20 + sum(12 * len(name) + 1000 for name, *_ in signature[1:])
     try:
-        known = json.loads(report.read_text()) if report else {}
-        bad = known["unreadable"] if known.get("signature") == signature else None
-        return bad if isinstance(bad, dict) else None
-    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+        if report is None or not report.is_file() or report.stat().st_size > most:
+            return None
+        known = json.loads(report.read_text(encoding="utf-8"))
+        bad = known["unreadable"] if known["signature"] == signature else None
+        return bad if all(isinstance(reason, str) for reason in bad.values()) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # damaged
         return None
 
 
@@ -129,16 +155,16 @@ def _unreadable(root: Path, names: list[str], report: Path | None, max_megapixel
     if known is not None:
         return known
     reason = functools.partial(_reason, max_megapixels=max_megapixels)
-    paths = [os.fsencode(root / name) for name in names]
-    dataset = tf.data.Dataset.from_tensor_slices(paths)
+    dataset = tf.data.Dataset.from_tensor_slices([os.fsencode(root / name) for name in names])
     dataset = dataset.map(lambda path: tf.numpy_function(reason, [path], tf.string), tf.data.AUTOTUNE)
     reasons = tqdm(dataset.as_numpy_iterator(), "checking images", len(names), mininterval=1.0, delay=2.0)
-    bad = {n: r.decode() for n, r in zip(names, reasons, strict=True) if r}
+    bad = {n: r.decode(errors="replace") for n, r in zip(names, reasons, strict=True) if r}
     if report:
         report.parent.mkdir(parents=True, exist_ok=True)
-        whole = {"unreadable": bad, "signature": signature}
         temporary = report.with_suffix(".tmp")
-        temporary.write_text(json.dumps(whole, indent=1))
+        temporary.unlink(missing_ok=True)  # it could be a link to another place
+        with open(temporary, "x") as file:
+            json.dump({"unreadable": bad, "signature": signature}, file, indent=1)
         temporary.replace(report)
     return bad
 
@@ -146,9 +172,8 @@ def _unreadable(root: Path, names: list[str], report: Path | None, max_megapixel
 def _reason(path: bytes, max_megapixels: float) -> bytes:
     """Why this file is no image, or nothing."""
     try:
-        data = headers.read_checked(path, max_megapixels)
-        image = decode(tf.constant(data))
-    except (OSError, tf.errors.OpError, ValueError) as error:
-        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return text.split("\n")[0][:200].encode(errors="replace") or b"unreadable"
+        image = decode(tf.constant(headers.read_checked(path, max_megapixels)))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        text = (isinstance(error, OSError) and error.strerror) or str(error) or "unreadable"
+        return text.split("\n")[0][:200].encode(errors="replace")
     return b"" if 0 not in image.shape else b"no pixels"

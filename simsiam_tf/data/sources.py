@@ -119,7 +119,7 @@ def open_source(
         data_dir: where TFDS keeps its sets; its own default when None.
         on_bad_image: "error" or "skip", for images of a folder that cannot be read.
         report: file that unreadable images are listed in.
-        max_megapixels: of an image of a folder.
+        max_megapixels: larger images of a folder count as unreadable.
 
     Raises:
         UserError: the set is unknown, missing, empty or unreadable.
@@ -205,6 +205,7 @@ def _idx(path: Path) -> np.ndarray:
 
 def _folder(path: str, on_bad_image: str, report: Path | None, max_megapixels: float) -> EncodedSource:
     listing = folder.read(path, on_bad_image, report, max_megapixels)
+    # Names are bytes to the system, and need not be text.
     paths = tf.constant([os.fsencode(listing.root / name) for name in listing.names])
     digest = hashlib.sha256(os.fsencode("\n".join(listing.names))).hexdigest()[:16]
     return EncodedSource(

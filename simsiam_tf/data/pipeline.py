@@ -47,8 +47,7 @@ def views_of_steps(
     first = tf.cast(first_step, tf.int64) * parts
     elements = tf.data.Dataset.range(first, tf.cast(last_step, tf.int64) * parts)
     dataset = numbered(elements, source, views, batch_size, seed, rows, parts, finished)
-    dataset = _settled(_map(dataset, lambda n, batch: batch))
-    return dataset.prefetch(AHEAD) if AHEAD else dataset
+    return ahead(_map(dataset, lambda n, batch: batch))
 
 
 def numbered(
@@ -73,7 +72,7 @@ def numbered(
     parallel = PARALLEL if parallel == 0 else parallel
     start, stop = rows or (0, batch_size)
     share = (stop - start) // parts
-    piece = _piece(share, views.recipe.size)
+    piece = piece_of(share, views.recipe.size)
 
     def rows_of(n):
         """Element n → number, ids and draws of each of its rows."""
@@ -95,10 +94,10 @@ def numbered(
         one = lambda n, i, u, drawn: (views.crop_one(source.decode(i), drawn), n, i, u)  # noqa: E731
         dataset = _map(dataset, one, parallel).batch(piece, drop_remainder=True)
         dataset = _map(dataset, last, parallel)
-    return _map(_joined(dataset, share // piece), lambda n, batch: (n[0], batch))
+    return _map(joined(dataset, share // piece), lambda n, batch: (n[0], batch))
 
 
-def _piece(rows: int, size: int) -> int:
+def piece_of(rows: int, size: int) -> int:
     """The largest divisor of `rows` that keeps a piece within PIECE pixels."""
     return max(n for n in range(1, rows + 1) if rows % n == 0 and (n * size**2 <= PIECE or n == 1))
 
@@ -109,7 +108,7 @@ def _split(dataset: tf.data.Dataset, piece: int) -> tf.data.Dataset:
     return _map(dataset, lambda *rows: tf.nest.map_structure(shaped, rows)).unbatch()
 
 
-def _joined(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
+def joined(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
     """The way back: `count` elements → one."""
     if count == 1:
         return dataset
@@ -118,7 +117,8 @@ def _joined(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
         return tf.reshape(x, [x.shape[0] * x.shape[1], *x.shape[2:]])
 
     batched = dataset.batch(count, drop_remainder=True)
-    return _map(batched, lambda *batch: tf.nest.map_structure(flat, batch))
+    whole = lambda *batch: tf.nest.map_structure(flat, batch if len(batch) > 1 else batch[0])  # noqa: E731
+    return _map(batched, whole)
 
 
 def finish(views: Views, batch: dict) -> dict:
@@ -166,6 +166,12 @@ def _map(dataset: tf.data.Dataset, function: Callable, parallel: int | None = No
     # NOTE: nothing here branches on a tensor, and to let AutoGraph rewrite all that is called
     # took four fifths of the time that a pipeline needs before its first element.
     return dataset.map(tf.autograph.experimental.do_not_convert(function), parallel)
+
+
+def ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The end of every training pipeline: in order, and made before it is asked for."""
+    dataset = _settled(dataset)
+    return dataset.prefetch(AHEAD) if AHEAD else dataset
 
 
 def _settled(dataset: tf.data.Dataset) -> tf.data.Dataset:

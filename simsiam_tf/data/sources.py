@@ -203,7 +203,8 @@ def _idx(path: Path) -> np.ndarray:
 
 def _folder(path: str, on_bad_image: str, report: Path | None) -> EncodedSource:
     listing = folder.read(path, on_bad_image, report)
-    paths = tf.constant([str(listing.root / name) for name in listing.names])
+    root = listing.root.absolute()  # for data workers, which may run in another folder
+    paths = tf.constant([str(root / name) for name in listing.names])
     digest = hashlib.sha256("\n".join(listing.names).encode()).hexdigest()[:16]
     return EncodedSource(
         f"folder:{path}", len(listing.names), 3, listing.labels, listing.class_names, digest,

@@ -44,7 +44,12 @@ setup(
         "viz": ["matplotlib>=3.8"],
         "onnx": ["tf2onnx>=1.16"],
     },
-    entry_points={"console_scripts": ["simsiam-pretrain=simsiam_tf.pretrain:main"]},
+    entry_points={
+        "console_scripts": [
+            "simsiam-pretrain=simsiam_tf.pretrain:main",
+            "simsiam-data-service=simsiam_tf.data_service:main",
+        ]
+    },
     classifiers=[
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

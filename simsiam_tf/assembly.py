@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from simsiam_tf import distribute, nets, optim, schedules, weights
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import RECIPES, Source, Views, open_source, recipe_for, sampling
+from simsiam_tf.data import RECIPES, Source, Views, open_source, recipe_for, sampling, service
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate.monitor import Monitor, epochs_between, open_monitor
 from simsiam_tf.methods import SYMMETRY, SimSiam
@@ -140,9 +140,13 @@ def assemble(config: PretrainConfig, report: Path | None = None, workers: Worker
     distribute.check_batch(strategy, config.batch_size)
     if config.jit_compile == "true" and replicas > 1:
         raise UserError(f"--jit_compile=true: not supported on {replicas} replicas. Pass --jit_compile=auto.")
+    if config.data_service:
+        service.check(config.data_service)
     precision = distribute.set_precision(config.precision)
     with workers.chief_first():  # what it downloads or checks, the others find done
         source, views = open_data(config, report)
+        if config.data_service:
+            service.check_source(config.data_service, source)
         monitor = open_monitor(
             config.monitor, config.monitor_queries, views, source, config.data, config.data_dir, workers
         )

@@ -7,6 +7,7 @@ and the command lines know flags.
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from typing import Any
 
@@ -127,6 +128,12 @@ class PretrainConfig:
         choices=("auto", "host", "device"),
         free=True,
     )
+    data_service: str | None = option(
+        None,
+        "HOST:PORT of a tf.data service's dispatcher, whose data workers then make the views: the same "
+        "ones in the same order. See python -m simsiam_tf.data_service --help",
+        free=True,
+    )
     jit_compile: str = option(
         "auto",
         "XLA; auto: for the model on TPUs only (on CPUs it was measured to be slower), and for the "
@@ -156,7 +163,7 @@ class PretrainConfig:
 
     def validate(self) -> PretrainConfig:
         """Returns itself, or raises UserError for the first value that cannot be."""
-        _check_choices(self)
+        check_choices(self)
         for name, low, high in RANGES:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -165,6 +172,7 @@ class PretrainConfig:
             raise UserError(f"--epochs={self.epochs}: must be above 0.")
         if self.warmup_epochs >= self.epochs:
             raise UserError(f"--warmup_epochs={self.warmup_epochs}: must be below --epochs={self.epochs}.")
+        check_address("data_service", self.data_service)
         for name, _, reason in _moot(self):
             raise UserError(f"--{name}={getattr(self, name)} has no effect with {reason}. Leave it out.")
         return self
@@ -209,6 +217,12 @@ NO_EFFECT = [  # (fields, the field whose value makes them moot, which values th
 ]  # fmt: skip
 
 
+def check_address(name: str, value: str | None) -> None:
+    """Raises UserError for what is given and no HOST:PORT."""
+    if value is not None and not re.fullmatch(r"([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}", value):
+        raise UserError(f"--{name}={value}: must be HOST:PORT, as in --{name}=localhost:5050.")
+
+
 def default(cls: type, name: str) -> Any:
     """The default of a field."""
     return next(f.default for f in dataclasses.fields(cls) if f.name == name)
@@ -220,7 +234,9 @@ def _moot(config: Any) -> list[tuple[str, str, str]]:
         (name, cause, reason)
         for names, cause, holds, reason in NO_EFFECT
         for name in names
-        if holds(getattr(config, cause)) and getattr(config, name) != default(type(config), name)
+        if hasattr(config, cause)  # other commands have other fields
+        and holds(getattr(config, cause))
+        and getattr(config, name) != default(type(config), name)
     ]
 
 
@@ -234,7 +250,8 @@ def overridden(config: Any, typed: set[str]) -> Any:
     return dataclasses.replace(config, **{name: default(type(config), name) for name in moot})
 
 
-def _check_choices(config: Any) -> None:
+def check_choices(config: Any) -> None:
+    """Raises UserError for the first field with a value that is none of its choices."""
     for field in dataclasses.fields(config):
         choices, value = field.metadata["choices"], getattr(config, field.name)
         if choices and value not in choices:

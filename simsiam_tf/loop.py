@@ -9,17 +9,20 @@ import tensorflow as tf
 from simsiam_tf import distribute, metrics
 from simsiam_tf.assembly import Assembly
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import pipeline
+from simsiam_tf.data import pipeline, service
 
 
 def batches(parts: Assembly, config: PretrainConfig, first_step: int) -> Iterator:
     """This process's share of every batch, from a step on."""
 
     def make(rows: tuple[int, int], replicas: int) -> tf.data.Dataset:
-        return pipeline.views_of_steps(
+        arguments = (
             parts.source, parts.views, config.batch_size, config.seed,
-            first_step, parts.total_steps, rows, replicas, finished=not parts.on_device,
+            first_step, parts.total_steps, rows, replicas, not parts.on_device,
         )  # fmt: skip
+        if config.data_service:
+            return service.views_of_steps(config.data_service, *arguments)
+        return pipeline.views_of_steps(*arguments)
 
     return distribute.iterator(parts.strategy, config.batch_size, make)
 
@@ -62,4 +65,13 @@ def compiled_steps(parts: Assembly, config: PretrainConfig) -> Callable:
             waits = waits.write(i, tf.cast(waited, tf.float32))
         return losses.stack(), stds.stack(), waits.stack(), z
 
-    return lambda iterator, count: steps(iterator, tf.constant(count))
+    def run(iterator, count):
+        try:
+            return steps(iterator, tf.constant(count))
+        except tf.errors.OpError as error:
+            ended = service.failure(error)
+            if ended is None:
+                raise
+            raise ended from error
+
+    return run

@@ -70,11 +70,11 @@ def test_pieces_make_up_the_whole(source, reference, monkeypatch, finished):
 
 
 def test_a_piece_divides_the_batch_and_fits():
-    assert pipeline._piece(512, 224) == 8
-    assert pipeline._piece(12, 224) == 6
-    assert pipeline._piece(7, 224) == 7 and pipeline._piece(11, 224) == 1
-    assert pipeline._piece(512, 32) == 256
-    assert pipeline._piece(64, 4096) == 1
+    assert pipeline.piece_of(512, 224) == 8
+    assert pipeline.piece_of(12, 224) == 6
+    assert pipeline.piece_of(7, 224) == 7 and pipeline.piece_of(11, 224) == 1
+    assert pipeline.piece_of(512, 32) == 256
+    assert pipeline.piece_of(64, 4096) == 1
 
 
 @pytest.mark.parametrize(

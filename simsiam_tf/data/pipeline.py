@@ -44,38 +44,60 @@ def views_of_steps(
         {"views": `views.count` × float32 [b − a over parts, S, S, C], "index": int64 ids}, or
         unfinished {"crops": the same in uint8, "draws": their uniforms, "index"}.
     """
+    first = tf.cast(first_step, tf.int64) * parts
+    elements = tf.data.Dataset.range(first, tf.cast(last_step, tf.int64) * parts)
+    dataset = numbered(elements, source, views, batch_size, seed, rows, parts, finished)
+    return ahead(_map(dataset, lambda n, batch: batch))
+
+
+def numbered(
+    elements: tf.data.Dataset,
+    source: Source,
+    views: Views,
+    batch_size: int,
+    seed: int,
+    rows: tuple[int, int] | None = None,
+    parts: int = 1,
+    finished: bool = True,
+    parallel: int | None = 0,
+) -> tf.data.Dataset:
+    """Element numbers, in any order → (number, batch), each a function of its number alone.
+
+    Element n is part n % parts of step n // parts; all else is as for `views_of_steps`. Every
+    number is read once and goes through one chain of maps, so that several machines can share
+    the numbers out among them.
+
+    parallel: images and pieces made at a time; 0: PARALLEL.
+    """
+    parallel = PARALLEL if parallel == 0 else parallel
     start, stop = rows or (0, batch_size)
     share = (stop - start) // parts
-
-    piece = _piece(share, views.recipe.size)
+    piece = piece_of(share, views.recipe.size)
 
     def rows_of(n):
-        """Element n → ids and draws of its rows."""
+        """Element n → number, ids and draws of each of its rows."""
         step, at = n // parts, start + n % parts * share
         ids = sampling.example_ids(seed, step, batch_size, source.size)
         u = sampling.uniforms(seed, step, batch_size, views.draws)
-        return tf.ensure_shape(ids[at : at + share], [share]), u[at : at + share]
+        return tf.fill([share], n), tf.ensure_shape(ids[at : at + share], [share]), u[at : at + share]
 
-    def last(crops, ids, u):
+    def last(crops, n, ids, u):
         batch = {"crops": crops, "draws": u, "index": ids}
-        return finish(views, batch) if finished else batch
+        return n, finish(views, batch) if finished else batch
 
-    first = tf.cast(first_step, tf.int64) * parts
-    elements = tf.data.Dataset.range(first, tf.cast(last_step, tf.int64) * parts)
-    pieces = _split(_map(elements, rows_of), piece)
+    dataset = _map(elements, rows_of)
     if isinstance(source, ArraySource):
-        dataset = _map(pieces, lambda i, u: last(views.crop(source.gather(i), u), i, u), PARALLEL)
+        dataset = _split(dataset, piece)
+        dataset = _map(dataset, lambda n, i, u: last(views.crop(source.gather(i), u), n, i, u), parallel)
     else:
-        # Through the map over single images go the draws that it needs, not all of them.
-        single = _map(_map(elements, rows_of), lambda i, u: (i, views.candidates(u))).unbatch()
-        single = _map(single, lambda i, drawn: views.crop_one(source.decode(i), drawn), PARALLEL)
-        dataset = tf.data.Dataset.zip(single.batch(piece, drop_remainder=True), pieces)
-        dataset = _map(dataset, lambda crops, rows: last(crops, *rows), PARALLEL)
-    dataset = _settled(_joined(dataset, share // piece))
-    return dataset.prefetch(AHEAD) if AHEAD else dataset
+        dataset = _map(dataset, lambda n, i, u: (n, i, u, views.candidates(u))).unbatch()
+        one = lambda n, i, u, drawn: (views.crop_one(source.decode(i), drawn), n, i, u)  # noqa: E731
+        dataset = _map(dataset, one, parallel).batch(piece, drop_remainder=True)
+        dataset = _map(dataset, last, parallel)
+    return _map(joined(dataset, share // piece), lambda n, batch: (n[0], batch))
 
 
-def _piece(rows: int, size: int) -> int:
+def piece_of(rows: int, size: int) -> int:
     """The largest divisor of `rows` that keeps a piece within PIECE pixels."""
     return max(n for n in range(1, rows + 1) if rows % n == 0 and (n * size**2 <= PIECE or n == 1))
 
@@ -86,7 +108,7 @@ def _split(dataset: tf.data.Dataset, piece: int) -> tf.data.Dataset:
     return _map(dataset, lambda *rows: tf.nest.map_structure(shaped, rows)).unbatch()
 
 
-def _joined(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
+def joined(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
     """The way back: `count` elements → one."""
     if count == 1:
         return dataset
@@ -95,7 +117,8 @@ def _joined(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
         return tf.reshape(x, [x.shape[0] * x.shape[1], *x.shape[2:]])
 
     batched = dataset.batch(count, drop_remainder=True)
-    return _map(batched, lambda batch: tf.nest.map_structure(flat, batch))
+    whole = lambda *batch: tf.nest.map_structure(flat, batch if len(batch) > 1 else batch[0])  # noqa: E731
+    return _map(batched, whole)
 
 
 def finish(views: Views, batch: dict) -> dict:
@@ -143,6 +166,12 @@ def _map(dataset: tf.data.Dataset, function: Callable, parallel: int | None = No
     # NOTE: nothing here branches on a tensor, and to let AutoGraph rewrite all that is called
     # took four fifths of the time that a pipeline needs before its first element.
     return dataset.map(tf.autograph.experimental.do_not_convert(function), parallel)
+
+
+def ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The end of every training pipeline: in order, and made before it is asked for."""
+    dataset = _settled(dataset)
+    return dataset.prefetch(AHEAD) if AHEAD else dataset
 
 
 def _settled(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -205,8 +205,9 @@ def _idx(path: Path) -> np.ndarray:
 
 def _folder(path: str, on_bad_image: str, report: Path | None, max_megapixels: float) -> EncodedSource:
     listing = folder.read(path, on_bad_image, report, max_megapixels)
+    root = listing.root.absolute()  # for data workers, which may run in another folder
     # Names are bytes to the system, and need not be text.
-    paths = tf.constant([os.fsencode(listing.root / name) for name in listing.names])
+    paths = tf.constant([os.fsencode(root / name) for name in listing.names])
     digest = hashlib.sha256(os.fsencode("\n".join(listing.names))).hexdigest()[:16]
     return EncodedSource(
         f"folder:{path}", len(listing.names), 3, listing.labels, listing.class_names, digest,

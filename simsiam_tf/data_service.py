@@ -1,0 +1,94 @@
+"""python -m simsiam_tf.data_service --role=…: what --data_service of the pre-training needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+import sys
+import threading
+
+from simsiam_tf import cli, config
+from simsiam_tf.config import option
+from simsiam_tf.errors import UserError
+
+ABOUT = """Makes views on other machines. Start one dispatcher and any number of data workers, then train with
+the dispatcher's address:
+
+    python -m simsiam_tf.data_service --role=dispatcher --port=5050 --work_dir=/shared/dispatcher
+    python -m simsiam_tf.data_service --role=worker --dispatcher=HOST:5050        # on every machine
+    python -m simsiam_tf.pretrain --data_service=HOST:5050 …
+
+Data workers may come and go while a run goes on. They read the images of folder:PATH themselves, under the
+same path. Several runs may share a service. It trusts whoever reaches it: for a network of your own only.
+SIGTERM ends it, with exit status 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ServiceConfig:
+    """One process of a data service."""
+
+    role: str = option("", "what this process is", "Data service", choices=("dispatcher", "worker"))
+    port: int = option(0, "where it listens; 0: at any free port")
+    host: str | None = option(
+        None, "name under which others reach this machine; its own, or localhost as the dispatcher's"
+    )
+    dispatcher: str | None = option(None, "HOST:PORT of a worker's dispatcher")
+    work_dir: str | None = option(
+        None, "folder where a dispatcher keeps its state: one that is started again goes on where it was"
+    )
+
+    def validate(self) -> ServiceConfig:
+        """Returns itself, or raises UserError for the first value that cannot be."""
+        config.check_choices(self)
+        config.check_address("dispatcher", self.dispatcher)
+        if not 0 <= self.port < 2**16:
+            raise UserError(f"--port={self.port}: must be from 0 to 65535.")
+        if (self.role == "worker") != (self.dispatcher is not None):
+            raise UserError("--dispatcher=HOST:PORT belongs to --role=worker, which needs it.")
+        if self.role == "worker" and self.work_dir:
+            raise UserError(f"--work_dir={self.work_dir} has no effect with --role=worker. Leave it out.")
+        return self
+
+
+def call(own: ServiceConfig) -> int:
+    """Serves until a signal comes."""
+    with cli.quietly():
+        import tensorflow as tf
+
+        from simsiam_tf.data import service
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    named = (own.dispatcher or "").rpartition(":")[0]
+    host = own.host or ("localhost" if named in ("localhost", "127.0.0.1") else socket.gethostname())
+    kinds = tf.data.experimental.service
+    if own.dispatcher and service.refusal(own.dispatcher):
+        print(f"waiting for the dispatcher at {own.dispatcher}", flush=True)
+        while service.refusal(own.dispatcher) and not ended.wait(1):
+            pass
+    if ended.is_set():
+        return 0
+    try:
+        socket.create_server(("", own.port)).close()  # TensorFlow would share a port in use
+        if own.role == "dispatcher":
+            work = {"work_dir": own.work_dir, "fault_tolerant_mode": True} if own.work_dir else {}
+            server = kinds.DispatchServer(kinds.DispatcherConfig(port=own.port, **work))
+        else:
+            address = f"{host}:{own.port or '%port%'}"
+            server = kinds.WorkerServer(kinds.WorkerConfig(own.dispatcher, address, own.port))
+    except (OSError, RuntimeError, tf.errors.OpError) as error:
+        raise UserError(f"--port={own.port}: cannot serve: {error}") from error
+    print(f"{own.role} listens at {host}:{server._address.rpartition(':')[2]}", flush=True)
+    ended.wait()
+    os._exit(0)  # to stop a server takes seconds, and saves nothing
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return cli.run(ServiceConfig, call, "simsiam_tf.data_service", ABOUT, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,390 @@
+"""A dispatcher and two data workers, real processes: the same views in the same order, whoever is lost."""
+
+import itertools
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_train import StopAt, state, tiny
+
+from simsiam_tf import data_service, pretrain, train
+from simsiam_tf.data import ordered, pipeline, service
+from simsiam_tf.data.ordered import Ordered
+from simsiam_tf.data.sources import EncodedSource, from_arrays, open_source
+from simsiam_tf.data.views import Recipe, Views
+from simsiam_tf.errors import LostWorker, UserError
+
+STEPS, BATCH, SEED = 40, 16, 3
+IMAGE = 1500  # bytes of a file, at least
+
+
+class Server:
+    """A process of `python -m simsiam_tf.data_service`."""
+
+    def __init__(self, *flags):
+        command = [sys.executable, "-m", "simsiam_tf.data_service", *flags]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.pid = self.process.pid
+
+    def address(self):
+        """Waits until it listens."""
+        for line in self.process.stdout:
+            if "listens at" in line:
+                return f"localhost:{line.strip().rpartition(':')[2]}"
+        raise AssertionError(self.process.stderr.read())
+
+    def read(self):
+        """Bytes that it has read from files."""
+        return int(Path(f"/proc/{self.pid}/io").read_text().split()[1])
+
+    def kill(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+class Service:
+    """A dispatcher and two data workers."""
+
+    def __init__(self, *flags):
+        self.dispatcher = Server("--role=dispatcher", *flags)
+        self.address = self.dispatcher.address()
+        self.workers = [Server("--role=worker", f"--dispatcher={self.address}") for _ in range(2)]
+        for worker in self.workers:
+            worker.address()
+
+    def each_reads(self, taken):
+        """Goes on with `taken`, an iterator of views, when both data workers have read images for it."""
+        before = [worker.read() for worker in self.workers]
+        yield next(taken)
+        end = time.monotonic() + 60
+        while min(w.read() - b for w, b in zip(self.workers, before, strict=True)) < 2 * IMAGE:
+            assert time.monotonic() < end, "one data worker has done nothing"
+            time.sleep(0.1)
+        yield from taken
+
+    def restart_dispatcher(self, *flags):
+        self.dispatcher.kill()
+        port = self.address.rpartition(":")[2]
+        self.dispatcher = Server("--role=dispatcher", f"--port={port}", *flags)
+        self.dispatcher.address()
+
+    def end(self):
+        for server in (self.dispatcher, *self.workers):
+            server.kill()
+
+
+@pytest.fixture(scope="module")
+def served():
+    made = Service()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def own():
+    """For tests that break it."""
+    made = []
+    yield lambda *flags: made.append(Service(*flags)) or made[-1]
+    for each in made:
+        each.end()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(64):
+        image = tf.image.resize(rng.integers(0, 256, [9, 11, 3]).astype(np.float32), [60 + i, 90])
+        tf.io.write_file(str(folder / f"{i:02d}.jpg"), tf.io.encode_jpeg(tf.cast(image, tf.uint8)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(photos):
+    return open_source(f"folder:{photos}")
+
+
+VIEWS = Views(Recipe(size=40))
+
+
+def assert_same(ours, theirs, steps):
+    """Both give so many elements, equal to the bit."""
+    count = 0
+    for a, b in itertools.zip_longest(ours, theirs):
+        tf.nest.map_structure(np.testing.assert_array_equal, a, b)
+        count += 1
+    assert count == steps
+
+
+@pytest.mark.parametrize(
+    ("first", "kwargs"),
+    [
+        pytest.param(0, {}, id="whole"),
+        pytest.param(5, {}, id="continued"),
+        pytest.param(0, {"rows": (8, 16), "parts": 2}, id="the second of two, with two replicas"),
+        pytest.param(0, {"finished": False}, id="host stage"),
+    ],
+)
+def test_the_same_views_in_the_same_order(served, source, first, kwargs):
+    arguments = source, VIEWS, BATCH, SEED, first, STEPS
+    ours = service.views_of_steps(served.address, *arguments, **kwargs)
+    theirs = pipeline.views_of_steps(*arguments, **kwargs)
+    assert ours.element_spec == theirs.element_spec
+    assert_same(served.each_reads(iter(ours)), theirs, (STEPS - first) * kwargs.get("parts", 1))
+
+
+def test_parts_are_sent_in_units_and_put_together(served, source, monkeypatch):
+    monkeypatch.setattr(pipeline, "PIECE", 2 * 40**2)  # two rows
+    monkeypatch.setattr(service, "UNIT", 4 * 2 * 40**2 * 3 * 4)  # bytes of four
+    assert service._units(8, VIEWS, 3, True) == 2 and service._units(16, VIEWS, 3, False) == 1
+    assert service._units(14, VIEWS, 3, True) == 7  # whole pieces only
+    arguments = source, VIEWS, BATCH, SEED, 0, 4
+    ours = service.views_of_steps(served.address, *arguments, parts=2)
+    assert_same(ours, pipeline.views_of_steps(*arguments, parts=2), 8)
+
+
+def test_arrays_in_memory_are_sent(served):
+    arguments = open_source("digits"), Views(Recipe(size=8, gray_p=0)), BATCH, SEED, 3, 9
+    ours = service.views_of_steps(served.address, *arguments)
+    assert_same(ours, pipeline.views_of_steps(*arguments), 6)
+
+
+def test_xla_runs_on_data_workers(served, source):
+    arguments = source, Views(Recipe(size=70)), 8, SEED, 3, 6
+    assert_same(service.views_of_steps(served.address, *arguments), pipeline.views_of_steps(*arguments), 3)
+
+
+def test_two_iterators_have_two_jobs_and_let_them_go(served, source):
+    arguments = source, VIEWS, BATCH, SEED, 0, 100
+    dataset = service.views_of_steps(served.address, *arguments)
+    indices = [[], []]
+    iterators = [iter(dataset), iter(dataset)]
+    for _ in range(4):
+        for iterator, found in zip(iterators, indices, strict=True):
+            found.append(next(iterator)["index"].numpy().tolist())
+    expected = [b["index"].numpy().tolist() for b in pipeline.views_of_steps(*arguments).take(4)]
+    assert indices == [expected, expected]
+    fetching = lambda: [t for t in threading.enumerate() if "_fetch" in t.name]
+    assert len(fetching()) == 2
+    del iterators, iterator
+    end = time.monotonic() + 20
+    while fetching() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not fetching()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+def test_a_lost_data_worker_loses_no_step(own, source, monkeypatch, caplog, how):
+    monkeypatch.setattr(ordered, "LATE_SECONDS", 1)
+    mine = own()
+    arguments = source, VIEWS, BATCH, SEED, 0, 60
+    ours = mine.each_reads(iter(service.views_of_steps(mine.address, *arguments)))
+    first = [next(ours) for _ in range(5)]
+    os.kill(mine.workers[0].pid, how)
+    assert_same(itertools.chain(first, ours), pipeline.views_of_steps(*arguments), 60)
+    assert "it is made here" in caplog.text
+    if how == signal.SIGTERM:
+        assert mine.workers[0].process.wait(10) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_dispatcher_that_is_started_again_loses_no_step(own, source, tmp_path, caplog, keeps):
+    flags = [f"--work_dir={tmp_path}"] if keeps else []
+    mine = own(*flags)
+    arguments = source, VIEWS, BATCH, SEED, 0, 200
+    ours = iter(service.views_of_steps(mine.address, *arguments))
+    first = [next(ours) for _ in range(5)]
+    mine.restart_dispatcher(*flags)
+    assert_same(itertools.chain(first, ours), pipeline.views_of_steps(*arguments), 200)
+    assert ("Asked anew" in caplog.text) != keeps
+
+
+@pytest.mark.slow
+def test_training_is_the_same_to_the_bit_and_ends_with_75_where_the_service_is_gone(own, tmp_path):
+    mine = own()
+    train.run(tiny(tmp_path / "without"))
+    flag = f"--data_service={mine.address}"
+    stopped = train.run(tiny(tmp_path / "with", flag), callbacks=[StopAt(9)])
+    assert stopped.status == train.INTERRUPTED and stopped.step < 22
+    assert train.run(tiny(tmp_path / "with", flag)).status == train.DONE
+    assert state(tmp_path / "with") == state(tmp_path / "without")
+
+
+# One who orders, without TensorFlow.
+
+
+def asked(sent, **kwargs):
+    """An Ordered whose jobs, one after the other, are functions of (first, token)."""
+    jobs = iter(sent)
+    made = lambda first, token: next(jobs)(first, token)
+    return Ordered("--data_service=a:1", made, lambda n: f"here {n}", kwargs.pop("there", lambda: True), 8)
+
+
+def numbered(*numbers, then=()):
+    def job(first, token):
+        yield from ((token, n, f"there {n}") for n in numbers)
+        yield from then
+
+    return job
+
+
+def waits(numbers):
+    """Gives these and then nothing more, without an end."""
+
+    def job(first, token):
+        yield from numbered(*numbers)(first, token)
+        threading.Event().wait(30)
+
+    return job
+
+
+def test_any_order_comes_out_as_one():
+    arrived = [3, 1, 0, 2, 2, 0, 5, 4]
+    stream = asked([numbered(*arrived)])
+    assert [stream.get(n) for n in range(6)] == [f"there {n}" for n in range(6)]
+
+
+def test_what_is_late_is_made_here_and_no_more_than_that(monkeypatch):
+    monkeypatch.setattr(ordered, "LATE_SECONDS", 0.5)
+    stream = asked([waits([1, 2, 4, 5])])
+    assert [n for n in range(6) if stream.get(n) == f"here {n}"] == [0, 3]
+
+
+def test_no_more_than_so_many_are_held(monkeypatch):
+    stream = asked([waits(range(1, 40))])
+    assert stream.get(0) == "here 0"
+    assert len(stream.held) == 8
+    assert [stream.get(n) for n in range(1, 20)] == [f"there {n}" for n in range(1, 20)]
+
+
+def test_elements_of_another_job_are_refused():
+    foreign = lambda first, token: iter([(token + 1, first, "another run's")])
+    stream = asked([foreign, lambda first, token: numbered(*range(first, 9))(first, token)])
+    assert stream.get(4) == "there 4"
+
+
+def test_a_job_that_fails_is_asked_anew_from_where_it_was_and_not_for_ever():
+    firsts = []
+
+    def job(first, token):
+        firsts.append(first)
+        yield from numbered(first, first + 2)(first, token)
+        raise tf.errors.NotFoundError(None, None, "{{node x}} /photos/1.jpg; No such file")
+
+    stream = asked([job] * 9)
+    assert [stream.get(n) for n in (0, 1)] == ["there 0", "there 1"]
+    with pytest.raises(UserError, match=r"^--data_service=a:1: .* failed: /photos/1.jpg; No such"):
+        for n in range(2, 9):
+            stream.get(n)
+    assert firsts == [0, 1, 2]
+    with pytest.raises(UserError, match="failed"):
+        stream.get(3)
+    assert firsts == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"), [(False, "dispatcher has been gone"), (True, "no data worker has")]
+)
+def test_silence_ends_in_75(monkeypatch, there, expected):
+    monkeypatch.setattr(ordered, "LOST_SECONDS", (0.5, 2.5))
+    stream = asked([waits([0])], there=lambda: there)
+    stream.get(0)
+    with pytest.raises(LostWorker, match=f"{expected}.*rerun the same command") as caught:
+        stream.get(1)
+    assert caught.value.status == train.INTERRUPTED
+
+
+# What is refused.
+
+
+def refused(argv, capsys):
+    assert pretrain.main([*argv, "--backbone=resnet10", "--width=0.125", "--epochs=1"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def test_addresses_that_are_none_or_do_not_answer(capsys, tmp_path):
+    flags = ["--data=digits", f"--workdir={tmp_path}"]
+    for wrong in ("here", "a b:1", "http://a:1", "a:", ":5"):
+        assert "must be HOST:PORT" in refused([*flags, f"--data_service={wrong}"], capsys)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # and does not listen
+        line = refused([*flags, f"--data_service=localhost:{held.getsockname()[1]}"], capsys)
+    assert re.search(r"no dispatcher answers there .*refused.*--role=dispatcher --port=\d+", line)
+
+
+def test_a_service_without_data_workers(served, monkeypatch):
+    monkeypatch.setattr(service, "START_SECONDS", (5, 2))
+    dispatcher = Server("--role=dispatcher")
+    try:
+        with pytest.raises(UserError, match=r"no data worker .* 2 s.*--role=worker --dispatcher="):
+            service.check(dispatcher.address())
+    finally:
+        dispatcher.kill()
+    service.check(served.address)
+
+
+def test_sources_that_cannot_be_sent(served, photos, monkeypatch):
+    service.check_source("a:1", open_source(f"folder:{photos}"))
+    service.check_source("a:1", open_source("digits"))
+    one = lambda index: tf.numpy_function(lambda i: b"", [index], tf.string)
+    records = EncodedSource("tfds:x:train", 64, 3, None, (), "", one)
+    with pytest.raises(UserError, match=r"tfds:x:train is read by Python.*folder:PATH"):
+        service.check_source("a:1", records)
+    monkeypatch.setattr(service, "ARRAY_BYTES", 2**20)
+    with pytest.raises(UserError, match=r"big.* 4 MiB of 1 at most"):
+        service.check_source("a:1", from_arrays("big", np.zeros([4096, 32, 32, 1], np.uint8)))
+
+
+def test_files_that_data_workers_do_not_see_are_named(served):
+    source = EncodedSource("folder", 64, 3, None, (), "", lambda i: tf.io.read_file("/no/such/1.jpg"))
+    dataset = service.views_of_steps(served.address, source, VIEWS, BATCH, SEED, 0, STEPS)
+    with pytest.raises(tf.errors.OpError) as caught:
+        next(iter(dataset))
+    ended = service.failure(caught.value)
+    assert type(ended) is UserError and re.search(r"failed: .*/no/such/1.jpg; No such file", str(ended))
+    assert service.failure(tf.errors.InternalError(None, None, "anything else")) is None
+
+
+def test_a_folder_is_found_from_another_working_folder(photos, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    source = open_source(f"folder:{photos.name}")
+    monkeypatch.chdir("/")
+    assert source.decode(tf.constant(0)).shape == (60, 90, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], "--role=: no such value. Choose from dispatcher, worker"),
+        (["--role=worker"], "--dispatcher=HOST:PORT belongs to --role=worker"),
+        (["--role=dispatcher", "--dispatcher=a:1"], "--dispatcher=HOST:PORT belongs to --role=worker"),
+        (["--role=worker", "--dispatcher=a"], "--dispatcher=a: must be HOST:PORT"),
+        (["--role=dispatcher", "--port=70000"], "--port=70000: must be from 0"),
+        (["--role=worker", "--dispatcher=a:1", "--work_dir=/x"], "no effect with --role=worker"),
+    ],
+)
+def test_bad_flags_of_a_server_are_named(flags, expected, capsys):
+    assert data_service.main(flags) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert expected in line
+
+
+def test_a_port_in_use_is_named(served):
+    port = served.address.rpartition(":")[2]
+    server = Server("--role=dispatcher", f"--port={port}")
+    try:
+        _, err = server.process.communicate(timeout=120)
+    finally:
+        server.kill()
+    assert server.process.returncode == 2 and f"--port={port}: cannot serve" in err.splitlines()[-1]

@@ -78,7 +78,7 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
         found = advance(self, *args)
         if "first step" not in marks:
             marks["first step"] = time.perf_counter()
-            took["first step"] = marks["first step"] - marks["entered"]
+            took["first step"] += marks["first step"] - marks["entered"]
             if only_start:
                 raise _Stop
         return found
@@ -93,6 +93,7 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
         patches.enter_context(mock.patch.multiple(running, _advance=timed_advance, _train=timed_training))
         timed(train, "assemble", "data and model")
         timed(running, "_baselines", "baselines")
+        timed(running, "_trace", "first step")
         timed(running, "_finish", "the end")
         timed(running, "commit", "checkpoints")
         timed(train.KNN, "on_epoch_end", "kNN monitor")

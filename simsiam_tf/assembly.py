@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 from pathlib import Path
 
 import keras
@@ -162,3 +163,15 @@ def assemble(config: PretrainConfig, report: Path | None = None, workers: Worker
     }  # fmt: skip
     on_device = distribute.augments_on_device(strategy, config.augment_on)
     return Assembly(strategy, source, views, monitor, model, total, precision, on_device, facts, workers)
+
+
+def binding_flags(config: PretrainConfig) -> dict:
+    """What all workers of a run must have in common before they begin."""
+    own = ("workdir", "data_dir")  # a worker may have its own path to what they share
+    flags = {f"--{k}": v for k, v in dataclasses.asdict(config).items() if k not in own}
+    return {**flags, **versions()}
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that a run's bits depend on."""
+    return {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -27,8 +27,8 @@ def batches(parts: Assembly, config: PretrainConfig, first_step: int) -> Iterato
     return distribute.iterator(parts.strategy, config.batch_size, make)
 
 
-def compiled_steps(parts: Assembly, config: PretrainConfig) -> Callable:
-    """(iterator, n) → losses [n], stds [n], seconds waited for data [n], the last z [B, d]."""
+def compiled_steps(parts: Assembly, config: PretrainConfig) -> Steps:
+    """The loop over steps of a run's model."""
     strategy, model = parts.strategy, parts.model
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     xla = config.jit_compile == "true" and not on_tpu
@@ -65,13 +65,25 @@ def compiled_steps(parts: Assembly, config: PretrainConfig) -> Callable:
             waits = waits.write(i, tf.cast(waited, tf.float32))
         return losses.stack(), stds.stack(), waits.stack(), z
 
-    def run(iterator, count):
+    return Steps(steps)
+
+
+class Steps:
+    """The compiled loop over steps of one model."""
+
+    def __init__(self, function: tf.types.experimental.PolymorphicFunction) -> None:
+        self._function = function
+
+    def trace(self, iterator: Iterator) -> None:
+        """Compiles for batches of this kind, and runs nothing."""
+        self._function.get_concrete_function(iterator, tf.constant(1))
+
+    def __call__(self, iterator: Iterator, count: int) -> tuple[tf.Tensor, ...]:
+        """Runs so many steps: losses [n], stds [n], seconds waited for data [n], the last z [B, d]."""
         try:
-            return steps(iterator, tf.constant(count))
+            return self._function(iterator, tf.constant(count))
         except tf.errors.OpError as error:
             ended = service.failure(error)
             if ended is None:
                 raise
             raise ended from error
-
-    return run

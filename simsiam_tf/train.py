@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -16,7 +15,14 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import distribute, loop, memory, metrics, preview, weights
-from simsiam_tf.assembly import Assembly, assemble, knn_every, untrained_backbone
+from simsiam_tf.assembly import (
+    Assembly,
+    assemble,
+    binding_flags,
+    knn_every,
+    untrained_backbone,
+    versions,
+)  # fmt: skip
 from simsiam_tf.callbacks import KNN
 from simsiam_tf.checkpoints import Commits
 from simsiam_tf.config import PretrainConfig
@@ -64,7 +70,7 @@ def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = 
     workdir = Workdir(config.workdir, workers.chief)
     try:
         workdir.check(config)
-        workers.agree(_flags(config), "Start the same command on all of them.")
+        workers.agree(binding_flags(config), "Start the same command on all of them.")
         parts = assemble(config, workdir.path / "unreadable.json", workers)
         workers.agree(parts.facts, "All of them need the same data.")
         workdir.agree(config, parts.facts)
@@ -81,17 +87,6 @@ def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = 
         workdir.release()
 
 
-def _flags(config: PretrainConfig) -> dict:
-    """What all workers of a run must have in common before they begin."""
-    own = ("workdir", "data_dir")  # a worker may have its own path to what they share
-    flags = {f"--{k}": v for k, v in dataclasses.asdict(config).items() if k not in own}
-    return {**flags, **_versions()}
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
-
-
 class _Loop:
     """The state of a running loop: step, records, and what a commit holds."""
 
@@ -102,7 +97,7 @@ class _Loop:
         self.model, self.size = parts.model, parts.source.size
         state = {"model": parts.model, "optimizer": parts.model.optimizer}
         self.workers = parts.workers
-        self.set_up = {"replicas": parts.strategy.num_replicas_in_sync, **_versions()}
+        self.set_up = {"replicas": parts.strategy.num_replicas_in_sync, **versions()}
         about = {"configuration": described(config, parts.facts), "made with": self.set_up}
         folder = workdir.path / "checkpoints"
         commits = Commits(folder, state, config.keep, workdir.writes, about)
@@ -137,6 +132,7 @@ class _Loop:
         try:
             if self.step == 0:
                 self._baselines()
+            self._trace()
             with self.signals.until_committed():
                 status = self._train()
             return self._finish(status)
@@ -175,11 +171,16 @@ class _Loop:
             self.commit(None)
         self.journal.evaluation(0, 0, self.accuracy["untrained backbone"])
 
+    def _trace(self) -> None:
+        """Compiles the loop over steps, while signals may still end the run at once."""
+        if self.step < self.parts.total_steps:
+            self.iterator = loop.batches(self.parts, self.config, self.step)
+            self.run_steps = loop.compiled_steps(self.parts, self.config)
+            self.run_steps.trace(self.iterator)
+
     def _train(self) -> int:
         """Calls the compiled loop from mark to mark: a record, an epoch's end, a commit."""
         config, total = self.config, self.parts.total_steps
-        iterator = loop.batches(self.parts, config, self.step)
-        run_steps = loop.compiled_steps(self.parts, config)
         epoch = self.step * config.batch_size // self.size
         status = DONE
         self.model.stop_training = False
@@ -190,7 +191,7 @@ class _Loop:
         self.callbacks.on_epoch_begin(epoch)
         while self.step < total and not self.model.stop_training and status == DONE:
             end = min(total, sampling.epoch_end(epoch + 1, self.size, config.batch_size))
-            z = self._advance(run_steps, iterator, min(end, self._next_log(), self.step + self.per_call))
+            z = self._advance(min(end, self._next_log(), self.step + self.per_call))
             if self.step % config.log_every == 0 or self.step == total or z is None:
                 found = self.journal.record(self.step, z)
                 if found.name == "divergence":
@@ -219,12 +220,12 @@ class _Loop:
         self.callbacks.on_train_end()
         return self._agreed(status) if status == DONE else status
 
-    def _advance(self, run_steps: Callable, iterator: Iterator, end: int) -> np.ndarray | None:
+    def _advance(self, end: int) -> np.ndarray | None:
         """Runs up to step `end`; the embeddings of the last step, None if a loss is no number."""
         count = end - self.step
         self.callbacks.on_train_batch_begin(self.step)
         began = time.perf_counter()
-        losses, stds, waits, z = (t.numpy() for t in run_steps(iterator, count))
+        losses, stds, waits, z = (t.numpy() for t in self.run_steps(self.iterator, count))
         seconds = time.perf_counter() - began
         self.pace = seconds / count
         self.step = end

@@ -20,7 +20,14 @@ def test_the_notebook_runs_and_learns(capsys):
 
 def test_flags_files_and_names_exist():
     flags = set(re.findall(r"--(\w+)", "\n".join(re.findall(r"`[^`]+`", README))))
-    assert flags - set(config.kinds(config.PretrainConfig)) <= {"flagfile", "help"}
+    assert flags - set(config.kinds(config.PretrainConfig)) <= {
+        "flagfile",
+        "help",
+        "role",
+        "port",
+        "work_dir",
+        "dispatcher",
+    }
     for path in re.findall(r"`((?:scripts|tests|flags)/[\w./]+)`", README):
         assert (ROOT / path).exists(), path
     rows = [line for line in README.splitlines() if line.startswith("| ") and ".py`: `" in line]

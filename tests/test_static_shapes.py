@@ -66,7 +66,12 @@ def is_scratch(op, output):
     return op.type == "FusedBatchNormV3" and output is op.outputs[5]
 
 
-@pytest.mark.parametrize("row", ROWS)
+IN_SHORT = ("paper", "bfloat16")  # the others are slow tests
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=() if row in IN_SHORT else pytest.mark.slow) for row in ROWS]
+)
 def test_every_shape_is_known_before_the_step_runs(row):
     _, concrete, _ = traced(ROWS[row])
     unknown = [

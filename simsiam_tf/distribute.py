@@ -14,6 +14,11 @@ from simsiam_tf import joining
 from simsiam_tf.errors import UserError
 
 
+def look_for_devices() -> None:
+    """Makes TensorFlow look for GPUs, which it complains of on stderr where there are none."""
+    tf.config.list_physical_devices()
+
+
 def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Strategy:
     """The strategy that `--strategy` names.
 

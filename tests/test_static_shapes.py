@@ -1,5 +1,7 @@
 """Whatever a TPU would run has shapes that are known before it runs, and compiles with XLA."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import tensorflow as tf
 from simsiam_tf import assembly, cli
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import pipeline
+from simsiam_tf.nets import conv
 
 TINY = [
     "--data=digits", "--backbone=resnet10", "--stem=cifar", "--width=0.125", "--d=64", "--monitor=none",
@@ -25,7 +28,8 @@ ROWS = {
 
 
 @pytest.fixture(autouse=True)
-def float32_again():
+def as_on_an_accelerator(monkeypatch):
+    monkeypatch.setattr(conv, "MANY", sys.maxsize)  # direct products: Winograd's tiles are for CPUs
     yield
     keras.mixed_precision.set_dtype_policy("float32")
 

@@ -1,5 +1,6 @@
 """Two workers, real processes: one run, written once; ended or lost together, continued to the bit."""
 
+import contextlib
 import json
 import os
 import re
@@ -70,6 +71,16 @@ class Launched:
         return Path(self.log.name).read_text()
 
 
+def left_of(workdir):
+    """Processes that name a work folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"--workdir={workdir}".encode() in (path / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(path.name))
+    return found
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("workers") / "whole"
@@ -80,6 +91,7 @@ def whole(tmp_path_factory):
 
 def test_two_workers_write_one_run(whole):
     workdir, said = whole
+    assert not left_of(workdir)
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if "loss" in r] == [5, 10, 15, 20, 22]
     assert len([r for r in records if "knn20" in r]) == 2
@@ -115,6 +127,7 @@ def test_a_killed_worker_ends_the_others_and_the_relaunch_is_exact(whole, tmp_pa
     assert launched.end() in (train.INTERRUPTED, 128 + signal.SIGKILL)
     assert time.monotonic() - began < GRACE
     assert re.search(rf"\[{1 - victim}\].*worker {victim} \(127.0.0.1:\d+\) has ended", launched.said())
+    assert not left_of(workdir)
     again = Launched(workdir, "--save_minutes=0")
     assert again.end() == train.DONE, again.said()
     assert ("continuing at step" in (workdir / "train.log").read_text()) or step == 0

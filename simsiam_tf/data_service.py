@@ -26,7 +26,7 @@ SIGTERM ends it, with exit status 0."""
 
 
 @dataclasses.dataclass(frozen=True)
-class ServiceConfig:
+class ServiceConfig(config.Config):
     """One process of a data service."""
 
     role: str = option("", "what this process is", "Data service", choices=("dispatcher", "worker"))
@@ -41,7 +41,7 @@ class ServiceConfig:
 
     def validate(self) -> ServiceConfig:
         """Returns itself, or raises UserError for the first value that cannot be."""
-        config.check_choices(self)
+        super().validate()
         config.check_address("dispatcher", self.dispatcher)
         if not 0 <= self.port < 2**16:
             raise UserError(f"--port={self.port}: must be from 0 to 65535.")

@@ -273,8 +273,11 @@ class _Loop:
         elif status == DONE:
             if self.parts.monitor is not None:
                 self._final_accuracy()
-            facts = {"step": self.step, "accuracy": self.accuracy, "diagnosis": str(found)}
-            facts["configuration"] = dataclasses.asdict(self.config)
+            facts = {
+                "step": self.step, "accuracy": self.accuracy, "diagnosis": str(found),
+                "data": self.parts.source.name, "images": self.size, "made with": self.set_up,
+                "views": self.parts.facts["views"], "configuration": dataclasses.asdict(self.config),
+            }  # fmt: skip
             if self.workdir.writes:
                 weights.export(self.model.backbone, here, facts)
         self.workers.most(0)  # none leaves while another still works

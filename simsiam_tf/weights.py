@@ -28,7 +28,7 @@ def export(backbone: keras.Model, workdir: Path, facts: dict) -> Path:
     for leftover in (made, card_made):
         leftover.unlink(missing_ok=True)  # it could be a link to another place
     backbone.save(made)
-    whole = {"file": path.name, "sha256": _sha256(made), **facts}
+    whole = {"file": path.name, "sha256": sha256(made), **facts}
     card_made.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     for file in (made, card_made):
         with open(file, "rb") as opened:
@@ -39,12 +39,18 @@ def export(backbone: keras.Model, workdir: Path, facts: dict) -> Path:
     return path
 
 
-def card(workdir: Path) -> dict:
-    """The facts beside a work folder's export; empty where there are none, or they do not fit it."""
-    path = workdir / EXPORTED
+def located(where: str | Path) -> Path:
+    """The .keras file that a work folder's or a file's path means; it need not exist."""
+    path = Path(where).expanduser()
+    return path / EXPORTED if path.is_dir() else path
+
+
+def card(where: str | Path) -> dict:
+    """The facts beside a backbone's file; empty where there are none, or they do not fit it."""
+    path = located(where)
     try:
         facts = _facts(path.with_suffix(".json"))
-        return facts if facts.get("sha256") == _sha256(path) else {}
+        return facts if facts.get("sha256") == sha256(path) else {}
     except (OSError, ValueError):
         return {}
 
@@ -62,7 +68,8 @@ def _facts(path: Path) -> dict:
     return facts
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -84,7 +91,7 @@ def load(where: str) -> keras.Model:
             f"--weights={where}: {path} is {kind}, and is not opened. Only .keras files are: where you "
             "trust it, rebuild its network in Keras and save that."
         )
-    path = path / EXPORTED if path.is_dir() else path
+    path = located(where)
     if not path.is_file():
         raise UserError(
             f"--weights={where}: no such file: {path}. Pass a finished work folder or a .keras file."
@@ -114,7 +121,7 @@ def _check_digest(path: Path, where: str) -> None:
         raise UserError(
             f"--weights={where}: {beside} is damaged ({reason}). Remove it, if you trust {path.name}."
         ) from error
-    if known and known != _sha256(path):
+    if known and known != sha256(path):
         raise UserError(f"--weights={where}: {path} is damaged: its SHA-256 differs from {beside}.")
 
 

@@ -1,6 +1,7 @@
 """Imports go down only, and the command line's flags stay in its modules."""
 
 import ast
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
     {"errors", "memory", "losses", "schedules", "metrics", "diagnosis", "signals", "board", "archive"},
     {"config", "optim", "nets", "data", "checkpoints", "joining"},
     {"methods", "weights", "workdir", "preview", "distribute"},
-    {"workers"},
+    {"workers", "pretrained"},
     {"evaluate", "saving"},
     {"assembly", "callbacks"},
     {"journal", "inspection", "loop"},
@@ -81,9 +82,7 @@ def test_choices_are_the_rows_of_the_tables():
     from simsiam_tf import losses, methods, nets
     from simsiam_tf.data import RECIPES
 
-    choices = {
-        f.name: set(f.metadata["choices"]) for f in config.PretrainConfig.__dataclass_fields__.values()
-    }
+    choices = {f.name: set(f.metadata["choices"]) for f in dataclasses.fields(config.PretrainConfig)}
     assert choices["backbone"] == set(nets.BACKBONES)
     assert choices["stem"] == {"auto", *nets.STEMS}
     assert choices["predictor"] == set(nets.PREDICTOR)

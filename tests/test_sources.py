@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from simsiam_tf.data import folder, open_source
+from simsiam_tf.data import folder, open_source, subset
 from simsiam_tf.data.sources import EncodedSource, from_arrays, query_split
 from simsiam_tf.errors import UserError
 
@@ -229,3 +229,18 @@ def test_empty_and_missing_folders(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="not one of its images can be decoded"):
         open_source(f"folder:{tmp_path}", on_bad_image="skip")
+
+
+def test_a_subset_holds_the_named_images_in_the_named_order(tmp_path):
+    whole = open_source("digits")
+    part = subset(whole, [5, 3])
+    np.testing.assert_array_equal(part.gather(tf.constant([0, 1])), whole.gather(tf.constant([5, 3])))
+    np.testing.assert_array_equal(part.labels, whole.labels[[5, 3]])
+    assert part.size == 2 and part.fingerprint != subset(whole, [3, 5]).fingerprint
+    for i, name in enumerate(("a/0.png", "b/1.png", "b/2.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture = np.full([2, 2, 3], 10 * i, np.uint8)
+        (tmp_path / name).write_bytes(tf.io.encode_png(picture).numpy())
+    part = subset(open_source(f"folder:{tmp_path}"), [2, 0])
+    assert [int(part.decode(tf.constant(i, tf.int64))[0, 0, 0]) for i in (0, 1)] == [20, 0]
+    assert part.labels[:].tolist() == [1, 0] and np.asarray(part.labels).tolist() == [1, 0]

@@ -11,16 +11,15 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import Source, Views, open_source
-from simsiam_tf.data.sources import query_split
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate import features
 from simsiam_tf.evaluate.neighbours import knn_accuracy
+from simsiam_tf.evaluate.splits import HELD_OUT, split_of
 from simsiam_tf.workers import Workers
 
 KS = (20, 200)
 LARGEST_PIXELS = 64 * 64 * 3  # values an image above which raw pixels are no baseline worth its time
 SHARE = 0.015  # of the training's time that the monitor may take
-HELD_OUT = 10  # every tenth image asks where a set has no split of its own for it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +121,7 @@ def open_monitor(
     bank = source if own else open_source(spec, "train", data_dir)
     spec = data_spec if own else spec
     if queries == "auto":
-        asked = _test_split(spec, data_dir)
+        asked = split_of(spec, data_dir)
     else:
         asked = open_source(queries, "test", data_dir)
     ids = np.arange(bank.size)
@@ -143,20 +142,6 @@ def open_monitor(
                 f"have {source.channels}. Give a set of the same kind, or --monitor=none."
             )
     return monitor
-
-
-def _test_split(spec: str, data_dir: str | None) -> Source | None:
-    if query_split(spec) is None:
-        return None
-    whole = ":".join(spec.split(":")[:2]) if spec.startswith("tfds:") else spec.split(":")[0]
-    for split in ("test", "validation"):
-        try:
-            source = open_source(whole, split, data_dir)
-        except UserError:
-            continue
-        if source.labels is not None and source.labels[:1].min() >= 0:  # −1: all are withheld
-            return source
-    return None
 
 
 def _thin(ids: np.ndarray, most: int) -> np.ndarray:

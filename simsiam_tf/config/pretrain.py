@@ -1,31 +1,55 @@
-"""Configuration: a frozen dataclass, its validation, and the flags made from its fields.
-
-Imports no TensorFlow, so that `--help` and a mistyped flag answer at once. Only this module
-and the command lines know flags.
-"""
+"""The configuration of a pre-training run."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-import typing
-from typing import Any
+from typing import ClassVar
 
-from simsiam_tf.errors import UserError, nearest
+from simsiam_tf.config.fields import BIG, Config, check_address, option
+from simsiam_tf.errors import UserError
 
+RANGES = [
+    ("max_megapixels", 0.001, 1e4), ("image_size", 4, 4096), ("crop_area", 0.01, 1.0),
+    ("jitter", 0, 1), ("blur_p", 0, 1), ("flip_p", 0, 1),
+    ("width", 0.01, 16), ("d", 2, 2**16), ("projector_layers", 1, 8),
+    ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
+    ("base_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
+    ("weight_decay", 0, 1), ("seed", 0, BIG), ("knn_every", 0, BIG), ("knn_images", 100, BIG),
+    ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000), ("join_minutes", 0.01, 1e5),
+]  # fmt: skip
 
-def option(default: Any, text: str, group: str = "", choices=(), free: bool = False) -> Any:
-    """A field with its help text.
-
-    choices: the values it may take. free: may differ when a run is continued.
-    """
-    meta = {"help": text, "group": group, "choices": tuple(choices), "free": free}
-    return dataclasses.field(default=default, metadata=meta)
+NO_EFFECT = [  # (fields, the field whose value makes them moot, which values those are, what to call that)
+    (("predictor_hidden",), "predictor", lambda v: v == "none", "--predictor=none"),
+    (
+        ("predictor_lr", "predictor_lr_factor"),
+        "predictor",
+        lambda v: v != "trained",
+        "a predictor that is not trained",
+    ),
+    (
+        ("output_affine",),
+        "bn",
+        lambda v: v in ("none", "hidden"),
+        "--bn=none and --bn=hidden, which have no output BN",
+    ),
+    (("projector_hidden",), "projector_layers", lambda v: v == 1, "--projector_layers=1"),
+    (("monitor_queries", "knn_every", "knn_images"), "monitor", lambda v: v == "none", "--monitor=none"),
+    (
+        ("on_bad_image", "max_megapixels"),
+        "data",
+        lambda v: not v.startswith("folder:"),
+        "data that is no folder",
+    ),
+    (("jit_compile",), "strategy", lambda v: v == "tpu", "--strategy=tpu, which always compiles"),
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(Config):
     """Everything that a pre-training run depends on. None and "auto" are resolved by the data."""
+
+    RANGES: ClassVar = RANGES
+    NO_EFFECT: ClassVar = NO_EFFECT
 
     data: str = option(
         "fashion_mnist",
@@ -163,122 +187,10 @@ class PretrainConfig:
 
     def validate(self) -> PretrainConfig:
         """Returns itself, or raises UserError for the first value that cannot be."""
-        check_choices(self)
-        for name, low, high in RANGES:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UserError(f"--{name}={value}: must be from {low} to {high}.")
+        super().validate()
         if not self.epochs > 0:
             raise UserError(f"--epochs={self.epochs}: must be above 0.")
         if self.warmup_epochs >= self.epochs:
             raise UserError(f"--warmup_epochs={self.warmup_epochs}: must be below --epochs={self.epochs}.")
         check_address("data_service", self.data_service)
-        for name, _, reason in _moot(self):
-            raise UserError(f"--{name}={getattr(self, name)} has no effect with {reason}. Leave it out.")
         return self
-
-
-BIG = 2**31 - 1
-RANGES = [
-    ("max_megapixels", 0.001, 1e4), ("image_size", 4, 4096), ("crop_area", 0.01, 1.0),
-    ("jitter", 0, 1), ("blur_p", 0, 1), ("flip_p", 0, 1),
-    ("width", 0.01, 16), ("d", 2, 2**16), ("projector_layers", 1, 8),
-    ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
-    ("base_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
-    ("weight_decay", 0, 1), ("seed", 0, BIG), ("knn_every", 0, BIG), ("knn_images", 100, BIG),
-    ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000), ("join_minutes", 0.01, 1e5),
-]  # fmt: skip
-
-LOOKS = ("preview", "dry_run")  # what only looks
-
-NO_EFFECT = [  # (fields, the field whose value makes them moot, which values those are, what to call that)
-    (("predictor_hidden",), "predictor", lambda v: v == "none", "--predictor=none"),
-    (
-        ("predictor_lr", "predictor_lr_factor"),
-        "predictor",
-        lambda v: v != "trained",
-        "a predictor that is not trained",
-    ),
-    (
-        ("output_affine",),
-        "bn",
-        lambda v: v in ("none", "hidden"),
-        "--bn=none and --bn=hidden, which have no output BN",
-    ),
-    (("projector_hidden",), "projector_layers", lambda v: v == 1, "--projector_layers=1"),
-    (("monitor_queries", "knn_every", "knn_images"), "monitor", lambda v: v == "none", "--monitor=none"),
-    (
-        ("on_bad_image", "max_megapixels"),
-        "data",
-        lambda v: not v.startswith("folder:"),
-        "data that is no folder",
-    ),
-    (("jit_compile",), "strategy", lambda v: v == "tpu", "--strategy=tpu, which always compiles"),
-]  # fmt: skip
-
-
-def check_address(name: str, value: str | None) -> None:
-    """Raises UserError for what is given and no HOST:PORT."""
-    if value is not None and not re.fullmatch(r"([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}", value):
-        raise UserError(f"--{name}={value}: must be HOST:PORT, as in --{name}=localhost:5050.")
-
-
-def default(cls: type, name: str) -> Any:
-    """The default of a field."""
-    return next(f.default for f in dataclasses.fields(cls) if f.name == name)
-
-
-def _moot(config: Any) -> list[tuple[str, str, str]]:
-    """(field, the field that makes it moot, what to call that), of all that change nothing."""
-    return [
-        (name, cause, reason)
-        for names, cause, holds, reason in NO_EFFECT
-        for name in names
-        if hasattr(config, cause)  # other commands have other fields
-        and holds(getattr(config, cause))
-        and getattr(config, name) != default(type(config), name)
-    ]
-
-
-def overridden(config: Any, typed: set[str]) -> Any:
-    """The configuration without what a flagfile set and a typed flag has made moot.
-
-    With --predictor=none typed, the flagfile's --predictor_lr falls away instead of standing in
-    the way.
-    """
-    moot = [name for name, cause, _ in _moot(config) if cause in typed and name not in typed]
-    return dataclasses.replace(config, **{name: default(type(config), name) for name in moot})
-
-
-def check_choices(config: Any) -> None:
-    """Raises UserError for the first field with a value that is none of its choices."""
-    for field in dataclasses.fields(config):
-        choices, value = field.metadata["choices"], getattr(config, field.name)
-        if choices and value not in choices:
-            raise UserError(f"--{field.name}={value}: no such value.{nearest(str(value), choices)}")
-
-
-def kinds(cls: type) -> dict[str, type]:
-    """Field → str, int, float or bool, without the None."""
-    hints = typing.get_type_hints(cls)
-    return {
-        name: next((a for a in typing.get_args(hint) if a is not type(None)), hint)
-        for name, hint in hints.items()
-    }
-
-
-def to_flags(config: Any) -> str:
-    """The text of a flagfile that makes this configuration again, and trains with it."""
-    lines = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value is not None and field.name not in LOOKS:
-            value = str(value).lower() if isinstance(value, bool) else value
-            lines.append(f"--{field.name}={value}")
-    return "\n".join(lines) + "\n"
-
-
-def differences(a: dict, b: dict, cls: type) -> list[str]:
-    """Names of the fields that bind a run and differ between two configurations."""
-    bound = [f.name for f in dataclasses.fields(cls) if not f.metadata["free"]]
-    return [name for name in bound if a.get(name, default(cls, name)) != b.get(name)]

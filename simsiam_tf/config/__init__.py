@@ -1,0 +1,23 @@
+"""Configurations: a frozen dataclass a command, its validation, and the flags made from its fields.
+
+Only this package and the command lines know flags.
+"""
+
+from simsiam_tf.config.fields import (
+    Config,
+    check_address,
+    check_choices,
+    default,
+    differences,
+    kinds,
+    option,
+    overridden,
+    to_flags,
+)
+from simsiam_tf.config.pretrain import PretrainConfig
+from simsiam_tf.config.using import ImagesConfig, LabelledConfig, WeightsConfig
+
+__all__ = [
+    "Config", "ImagesConfig", "LabelledConfig", "PretrainConfig", "WeightsConfig",
+    "check_address", "check_choices", "default", "differences", "kinds", "option", "overridden", "to_flags",
+]  # fmt: skip

@@ -1,0 +1,94 @@
+"""A pre-trained backbone, together with how images are made ready for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import keras
+
+from simsiam_tf import weights
+from simsiam_tf.data import RECIPES, Recipe, Source, Views
+from simsiam_tf.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """What a `.keras` file and the card beside it say.
+
+    backbone: normalised images [B, S, S, channels] → features [B, F].
+    recipe: size and normalisation of those images; its augmentation is that of the pre-training.
+    path, sha256: of the file.
+    card: what is known of the run that made it; empty where nothing is.
+    """
+
+    backbone: keras.Model
+    recipe: Recipe
+    path: Path
+    sha256: str
+    card: dict
+
+    @property
+    def channels(self) -> int:
+        return self.backbone.input_shape[-1]
+
+    @property
+    def features(self) -> int:
+        return self.backbone.output_shape[-1]
+
+    @property
+    def views(self) -> Views:
+        """Makes images ready: `centre` for evaluation, its augmentation for one view of each."""
+        return Views(self.recipe, count=1)
+
+    def check(self, source: Source, flag: str = "data") -> None:
+        """Raises UserError where a source's images have other channels than the backbone's."""
+        if source.channels != self.channels:
+            raise UserError(
+                f"--{flag}={source.name}: has {source.channels} channels, the backbone of {self.path} takes "
+                f"{self.channels}. Give images of the same kind."
+            )
+
+
+def open_pretrained(where: str, recipe: str = "auto", image_size: int | None = None) -> Pretrained:
+    """The backbone of a finished work folder or of a .keras file.
+
+    Args:
+        where: the folder or file.
+        recipe: a key of `RECIPES` for a file without a card; "auto": as in the pre-training.
+        image_size: side of the images in pixels; as in the pre-training when None.
+
+    Raises:
+        UserError: as `weights.load`; or nothing says how images are made ready.
+    """
+    backbone = weights.load(where)
+    path = weights.located(where)
+    if len(backbone.inputs) != 1 or len(backbone.input_shape) != 4 or len(backbone.output_shape) != 2:
+        raise UserError(
+            f"--weights={where}: is no backbone: it maps {backbone.input_shape} to {backbone.output_shape}, "
+            "not images [B, H, W, C] to features [B, F]."
+        )
+    card = weights.card(where)
+    if recipe != "auto":
+        chosen = RECIPES[recipe]
+    elif "views" in card:
+        chosen = _recorded(card["views"], path)
+    else:
+        raise UserError(
+            f"--weights={where}: no card beside {path.name} says how images are made ready for it. Pass "
+            "--recipe=imagenet, cifar or grayscale, and --image_size."
+        )
+    chosen = dataclasses.replace(chosen, size=image_size or chosen.size)
+    return Pretrained(backbone, chosen, path, weights.sha256(path), card)
+
+
+def _recorded(views: dict, path: Path) -> Recipe:
+    """A recipe as `dataclasses.asdict` made it, back from JSON."""
+    try:
+        known = {f.name: views[f.name] for f in dataclasses.fields(Recipe)}
+        return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f'{path.with_suffix(".json")}: its "views" are no recipe ({error}). Pass --recipe and '
+            "--image_size."
+        ) from error

@@ -1,0 +1,51 @@
+"""A backbone file and what the card beside it says."""
+
+import dataclasses
+import json
+
+import keras
+import pytest
+
+from simsiam_tf import nets, weights
+from simsiam_tf.data import RECIPES, open_source
+from simsiam_tf.errors import UserError
+from simsiam_tf.pretrained import open_pretrained
+
+RECIPE = dataclasses.replace(RECIPES["grayscale"], size=8, area=(0.4, 1.0))
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    backbone = nets.resnet10(stem="small", width=0.125, channels=1)
+    weights.export(backbone, folder, {"step": 1, "views": json.loads(json.dumps(dataclasses.asdict(RECIPE)))})
+    return folder
+
+
+def test_recipe_and_digest_come_from_the_card(workdir):
+    known = open_pretrained(str(workdir))
+    assert known.recipe == RECIPE and known.card["step"] == 1 and (known.channels, known.features) == (1, 64)
+    assert known.sha256 == json.loads((workdir / "export" / "backbone.json").read_text())["sha256"]
+    assert known.views.recipe == RECIPE and known.views.count == 1
+    assert open_pretrained(str(workdir), image_size=16).recipe.size == 16
+
+
+def test_a_file_without_a_card_needs_a_recipe(workdir, tmp_path):
+    alone = tmp_path / "alone.keras"
+    alone.write_bytes((workdir / "export" / "backbone.keras").read_bytes())
+    with pytest.raises(UserError, match="Pass --recipe=imagenet, cifar or grayscale"):
+        open_pretrained(str(alone))
+    assert open_pretrained(str(alone), "cifar").recipe == RECIPES["cifar"]
+
+
+def test_what_maps_no_images_to_features_is_no_backbone(tmp_path):
+    images = keras.Input((8, 8, 1))
+    keras.Model(images, keras.layers.ReLU()(images)).save(tmp_path / "same.keras")
+    with pytest.raises(UserError, match="is no backbone"):
+        open_pretrained(str(tmp_path / "same.keras"), "grayscale")
+
+
+def test_other_channels_are_refused(workdir):
+    colour = dataclasses.replace(open_source("digits"), name="colours", channels=3)
+    with pytest.raises(UserError, match="colours: has 3 channels, the backbone .* takes 1"):
+        open_pretrained(str(workdir)).check(colour)

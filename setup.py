@@ -42,11 +42,15 @@ setup(
         "dev": ["pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6"],
         "parity": ["torch==2.13.0"],
         "viz": ["matplotlib>=3.8"],
+        "parquet": ["pyarrow>=15"],
         "onnx": ["tf2onnx>=1.16"],
     },
     entry_points={
         "console_scripts": [
             "simsiam-pretrain=simsiam_tf.pretrain:main",
+            "simsiam-knn-eval=simsiam_tf.knn_eval:main",
+            "simsiam-embed=simsiam_tf.embed:main",
+            "simsiam-neighbours=simsiam_tf.neighbours:main",
             "simsiam-data-service=simsiam_tf.data_service:main",
         ]
     },

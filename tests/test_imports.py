@@ -13,7 +13,18 @@ from simsiam_tf import config
 
 ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a module imports from its own level's leaves or from levels before it
-    {"errors", "memory", "losses", "schedules", "metrics", "diagnosis", "signals", "board", "archive"},
+    {
+        "errors",
+        "memory",
+        "progress",
+        "losses",
+        "schedules",
+        "metrics",
+        "diagnosis",
+        "signals",
+        "board",
+        "archive",
+    },
     {"config", "optim", "nets", "data", "checkpoints", "joining"},
     {"methods", "weights", "workdir", "preview", "distribute"},
     {"workers", "pretrained"},
@@ -22,7 +33,7 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
     {"journal", "inspection", "loop"},
     {"train"},
     {"summary", "cli"},
-    {"pretrain", "data_service"},
+    {"pretrain", "data_service", "knn_eval", "embed", "neighbours"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 

@@ -5,6 +5,7 @@ import pytest
 
 from simsiam_tf.evaluate import knn_accuracy
 from simsiam_tf.evaluate.monitor import epochs_between
+from simsiam_tf.evaluate.neighbours import nearest
 
 
 def slow(bank, labels, queries, truth, k, temperature):
@@ -45,3 +46,21 @@ def test_more_neighbours_than_images_takes_all_of_them():
 def test_the_monitor_comes_as_often_as_its_share_of_the_time_allows(monitored, trained, epochs):
     assert epochs_between(monitored, trained) == epochs
     assert monitored / (3 * trained * epochs) <= 0.015
+
+
+def test_nearest_in_blocks_is_nearest_of_the_whole():
+    rng = np.random.default_rng(3)
+    bank, queries = rng.normal(size=(230, 8)), rng.normal(size=(37, 8))
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = unit(queries) @ unit(bank).T
+    cosines, rows = nearest(bank, queries, k=12, block=10, bank_block=64)
+    np.testing.assert_allclose(np.take_along_axis(cosine, rows, 1), -np.sort(-cosine)[:, :12], atol=1e-6)
+    np.testing.assert_allclose(cosines, -np.sort(-cosine)[:, :12], atol=1e-6)
+    assert all(len(set(r)) == 12 for r in rows)
+    assert nearest(bank[:5], queries, k=12)[1].shape == (37, 5)
+
+
+def test_of_equals_the_first_comes_first_in_whichever_block_they_are():
+    bank = np.tile(np.eye(4, dtype=np.float32), (25, 1))  # row i equals rows i + 4, i + 8, …
+    rows = nearest(bank, np.eye(4, dtype=np.float32), k=6, block=3, bank_block=7)[1]
+    np.testing.assert_array_equal(rows, np.arange(4)[:, None] + 4 * np.arange(6))

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 
+import backbones
 import keras
 import pytest
 
-from simsiam_tf import nets, weights
 from simsiam_tf.data import RECIPES, open_source
 from simsiam_tf.errors import UserError
 from simsiam_tf.pretrained import open_pretrained
@@ -16,10 +16,7 @@ RECIPE = dataclasses.replace(RECIPES["grayscale"], size=8, area=(0.4, 1.0))
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    backbone = nets.resnet10(stem="small", width=0.125, channels=1)
-    weights.export(backbone, folder, {"step": 1, "views": json.loads(json.dumps(dataclasses.asdict(RECIPE)))})
-    return folder
+    return backbones.exported(tmp_path_factory.mktemp("run"), RECIPE, channels=1)
 
 
 def test_recipe_and_digest_come_from_the_card(workdir):

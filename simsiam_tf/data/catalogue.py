@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
+from simsiam_tf import progress
 from simsiam_tf.data.sources import EncodedSource, Source, from_arrays
 from simsiam_tf.errors import UserError, nearest
 
@@ -80,7 +80,7 @@ class RecordLabels:
     def __getitem__(self, ids) -> np.ndarray:
         missing = np.unique(np.arange(len(self))[ids])
         missing = missing[self._known[missing] == UNREAD]
-        for i in tqdm(missing, f"labels of {self._spec}", mininterval=1.0, delay=2.0):
+        for i in progress.bar(missing, f"labels of {self._spec}"):
             self._known[i] = self._records[int(i)]["label"]
         return self._known[ids]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from simsiam_tf import progress
 from simsiam_tf.data import headers
 from simsiam_tf.errors import UserError
 
@@ -157,7 +157,7 @@ def _unreadable(root: Path, names: list[str], report: Path | None, max_megapixel
     reason = functools.partial(_reason, max_megapixels=max_megapixels)
     dataset = tf.data.Dataset.from_tensor_slices([os.fsencode(root / name) for name in names])
     dataset = dataset.map(lambda path: tf.numpy_function(reason, [path], tf.string), tf.data.AUTOTUNE)
-    reasons = tqdm(dataset.as_numpy_iterator(), "checking images", len(names), mininterval=1.0, delay=2.0)
+    reasons = progress.bar(dataset.as_numpy_iterator(), "checking images", total=len(names))
     bad = {n: r.decode(errors="replace") for n, r in zip(names, reasons, strict=True) if r}
     if report:
         report.parent.mkdir(parents=True, exist_ok=True)

@@ -76,9 +76,13 @@ class ArraySource(Source):
 
 @dataclasses.dataclass(frozen=True)
 class EncodedSource(Source):
-    """Images of any size, read one at a time. read: scalar id → encoded bytes."""
+    """Images of any size, read one at a time.
+
+    read: scalar id → encoded bytes. names: of the files, where they are files.
+    """
 
     read: Callable[[tf.Tensor], tf.Tensor]
+    names: tuple[str, ...] | None = None
 
     def decode(self, index: tf.Tensor) -> tf.Tensor:
         return folder.decode(self.read(index), self.channels)
@@ -211,7 +215,7 @@ def _folder(path: str, on_bad_image: str, report: Path | None, max_megapixels: f
     digest = hashlib.sha256(os.fsencode("\n".join(listing.names))).hexdigest()[:16]
     return EncodedSource(
         f"folder:{path}", len(listing.names), 3, listing.labels, listing.class_names, digest,
-        lambda index: tf.io.read_file(tf.gather(paths, index)),
+        lambda index: tf.io.read_file(tf.gather(paths, index)), tuple(listing.names),
     )  # fmt: skip
 
 

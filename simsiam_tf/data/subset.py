@@ -26,12 +26,12 @@ def subset(source: Source, ids: np.ndarray, name: str | None = None) -> Source:
     chosen = tf.constant(ids)
     labels = None if source.labels is None else _Part(source.labels, ids)
     digest = hashlib.sha256(source.fingerprint.encode() + ids.tobytes()).hexdigest()[:16]
-    read = source.read if isinstance(source, EncodedSource) else None
-    if read is None:
+    if not isinstance(source, EncodedSource):
         raise TypeError(f"{source.name}: no part can be taken of a {type(source).__name__}.")
+    read, names = source.read, source.names and tuple(source.names[i] for i in ids)
     return EncodedSource(
         name, len(ids), source.channels, labels, source.class_names, digest,
-        lambda index: read(tf.gather(chosen, index)),
+        lambda index: read(tf.gather(chosen, index)), names,
     )  # fmt: skip
 
 

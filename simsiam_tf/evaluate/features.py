@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -21,13 +23,13 @@ def extract(
     ids: the examples wanted, in that order; all of the source when None.
     """
     ids = np.arange(source.size) if ids is None else np.asarray(ids)
-    forward = _forward(backbone)
-    blocks = [forward(x).numpy() for x in pipeline.centred(source, views, ids, batch_size)]
+    encode = forward(backbone)
+    blocks = [encode(x).numpy() for x in pipeline.centred(source, views, ids, batch_size)]
     return np.concatenate(blocks).astype(np.float32)
 
 
-def _forward(backbone: keras.Model):
-    """One compiled function a model, so that repeated evaluations do not trace again."""
+def forward(backbone: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Normalised images → float32 features; one compiled function a model, so that nothing traces twice."""
     if not hasattr(backbone, "_features"):
         function = tf.function(
             lambda x: tf.cast(backbone(x, training=False), tf.float32),

@@ -1,4 +1,4 @@
-"""Weighted nearest-neighbour classification by cosine, in blocks."""
+"""Nearest neighbours by cosine, in blocks, and the classification by their votes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+
+from simsiam_tf import progress
 
 
 def knn_accuracy(
@@ -26,30 +28,64 @@ def knn_accuracy(
         queries: [M, F] features with int labels [M].
         ks: numbers of neighbours; those above N are cut to N.
         temperature: of the votes, > 0.
-        block: queries at a time; memory grows with block · N.
+        block: queries at a time.
     """
-    classes = int(max(bank_labels.max(), query_labels.max())) + 1
-    bank_t = tf.math.l2_normalize(tf.constant(bank, tf.float32), axis=1)
-    labels = tf.constant(bank_labels, tf.int32)
-    deepest = min(max(ks), len(bank))
-    right = dict.fromkeys(ks, 0)
+    classes = int(max(np.max(bank_labels), np.max(query_labels))) + 1
+    similarity, index = nearest(bank, queries, max(ks), block)
+    # Only differences matter, so the nearest has weight 1 and nothing overflows.
+    weight = np.exp((similarity - similarity[:, :1]) / temperature)
+    label, right = np.asarray(bank_labels)[index], dict.fromkeys(ks, 0)
     for start in range(0, len(queries), block):
-        q = tf.constant(queries[start : start + block], tf.float32)
-        weight, label = (t.numpy() for t in _votes(q, bank_t, labels, tf.constant(deepest), temperature))
-        truth = query_labels[start : start + block]
-        rows = np.arange(len(truth))[:, None]
+        rows = slice(start, start + block)
+        truth = query_labels[rows]
         for k in ks:
             score = np.zeros((len(truth), classes))
-            np.add.at(score, (rows, label[:, :k]), weight[:, :k])
+            np.add.at(score, (np.arange(len(truth))[:, None], label[rows, :k]), weight[rows, :k])
             right[k] += int((score.argmax(axis=1) == truth).sum())
     return {k: right[k] / len(queries) for k in ks}
 
 
+def nearest(
+    bank: np.ndarray, queries: np.ndarray, k: int, block: int = 1000, bank_block: int = 2**16
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact nearest neighbours by cosine, the nearest first; of equals, the one that comes first.
+
+    Both sets are read in blocks, the bank once, so that both may be memory-mapped files: besides
+    the answer, memory holds block · bank_block similarities and one block of each set.
+
+    Args:
+        bank: [N, F].
+        queries: [M, F].
+        k: neighbours of each; at most N are given.
+        block, bank_block: rows of queries and of the bank at a time.
+
+    Returns:
+        (cosines float32 [M, k], rows of the bank int64 [M, k]).
+    """
+    k = min(k, len(bank))
+    best = np.full((len(queries), k), -np.inf, np.float32)
+    index = np.zeros((len(queries), k), np.int64)
+    starts = range(0, len(bank), bank_block)
+    for start in progress.bar(starts, "neighbours", unit="block", leave=False):
+        part = _unit(bank[start : start + bank_block])
+        for at in range(0, len(queries), block):
+            rows = slice(at, at + block)
+            found = _merged(_unit(queries[rows]), part, best[rows], index[rows], tf.constant(start, tf.int64))
+            best[rows], index[rows] = (t.numpy() for t in found)
+    return best, index
+
+
+def _unit(rows: np.ndarray) -> tf.Tensor:
+    return tf.math.l2_normalize(tf.constant(np.asarray(rows, np.float32)), axis=1)
+
+
 @tf.function(reduce_retracing=True, autograph=False)
-def _votes(q, bank, labels, deepest, temperature):
-    """Weights and labels [M, deepest] of the nearest neighbours; the bank's rows have length 1."""
-    similarity = tf.matmul(tf.math.l2_normalize(q, axis=1), bank, transpose_b=True)
-    nearest, index = tf.math.top_k(similarity, deepest)
-    # Only differences matter, so the nearest has weight 1 and nothing overflows.
-    weight = tf.exp((nearest - nearest[:, :1]) / temperature)
-    return weight, tf.gather(labels, index)
+def _merged(queries, part, best, index, start):
+    """The best of those known, [M, k], and of a part of the bank whose first row is `start`."""
+    k = tf.shape(best)[1]
+    similarity = tf.matmul(queries, part, transpose_b=True)
+    values, places = tf.math.top_k(similarity, tf.minimum(k, tf.shape(part)[0]))
+    values = tf.concat([best, values], axis=1)
+    places = tf.concat([index, tf.cast(places, tf.int64) + start], axis=1)
+    values, order = tf.math.top_k(values, k)
+    return values, tf.gather(places, order, batch_dims=1)

@@ -1,0 +1,75 @@
+"""python -m simsiam_tf.embed --weights=… --data=folder:… --out=x.npz: embeddings of images."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from simsiam_tf import cli
+from simsiam_tf.config import ImagesConfig, option
+from simsiam_tf.errors import UserError
+
+ABOUT = """Writes an embedding of every image: names relative to the folder, features, and which backbone
+made them. Ended and rerun, it goes on where it was.
+
+    python -m simsiam_tf.embed --weights=runs/photos --data=folder:/my/photos --out=photos.npz
+    python -m simsiam_tf.neighbours --embeddings=photos.npz --query=/my/photos/one.jpg"""
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedConfig(ImagesConfig):
+    """Embedding of images."""
+
+    on_bad_image: str = option(
+        "skip", "what to do with unreadable images of a folder, which are listed", choices=("error", "skip")
+    )
+    out: str | None = option(None, "file to write, .npz or .parquet", "Output")
+    dtype: str = option("float32", "numbers in the file", choices=("float32", "float16"))
+    overwrite: bool = option(False, "replace a file that is there")
+    features_dir: str | None = option(
+        None, "where features are kept; WORKDIR/features, or FILE.features, by default"
+    )
+
+    def validate(self) -> EmbedConfig:
+        """Returns itself, or raises UserError for the first value that cannot be."""
+        super().validate()
+        if not self.out or not self.out.endswith((".npz", ".parquet")):
+            raise UserError(f"--out={self.out or ''}: must name a file, as in --out=photos.npz or .parquet.")
+        if Path(self.out).expanduser().exists() and not self.overwrite:
+            raise UserError(f"--out={self.out}: exists. Choose another, or pass --overwrite.")
+        return self
+
+
+def call(config: EmbedConfig) -> int:
+    """Embeds and writes."""
+    with cli.quietly():
+        from simsiam_tf import distribute
+        from simsiam_tf.data import open_source
+        from simsiam_tf.evaluate import embedding, scores
+        from simsiam_tf.pretrained import open_pretrained
+
+        distribute.look_for_devices()
+    pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
+    out = Path(config.out).expanduser()
+    report = out.with_suffix(".unreadable.json")
+    source = open_source(
+        config.data or scores.data_of(pretrained), "train", config.data_dir, config.on_bad_image, report,
+        config.max_megapixels,
+    )  # fmt: skip
+    folder = Path(config.features_dir).expanduser() if config.features_dir else None
+    made = embedding.embed(pretrained, source, folder, config.batch_size)
+    embedding.write(made, out, config.dtype)
+    print(
+        f"{out}: {len(made.names)} images of {source.name}, {pretrained.features} {config.dtype} numbers each"
+    )
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return cli.run(EmbedConfig, call, "simsiam_tf.embed", ABOUT, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

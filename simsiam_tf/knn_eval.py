@@ -1,0 +1,68 @@
+"""python -m simsiam_tf.knn_eval --weights=…: kNN accuracy of a frozen backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from simsiam_tf import cli
+from simsiam_tf.config import LabelledConfig, option
+from simsiam_tf.errors import UserError
+
+ABOUT = """Classifies labelled images by the votes of their nearest neighbours (cosine, weights exp(s/τ)), in
+the features of a frozen backbone. Features are kept in WORKDIR/features and made once.
+
+    python -m simsiam_tf.knn_eval --weights=runs/quickstart"""
+
+
+@dataclasses.dataclass(frozen=True)
+class KnnConfig(LabelledConfig):
+    """kNN evaluation."""
+
+    RANGES = (*LabelledConfig.RANGES, ("temperature", 1e-3, 1e3))
+
+    k: str = option("1,5,20,200", "numbers of neighbours, with commas between them", "kNN")
+    temperature: float = option(0.1, "τ of the votes exp(cosine/τ)")
+    features_dir: str | None = option(
+        None, "where features are kept; WORKDIR/features, or FILE.features, by default"
+    )
+    out: str | None = option(None, "JSON file for the result; WORKDIR/knn.json, or FILE.knn.json, by default")
+
+    def validate(self) -> KnnConfig:
+        """Returns itself, or raises UserError for the first value that cannot be."""
+        super().validate()
+        if not self.ks or min(self.ks) < 1:
+            raise UserError(f"--k={self.k}: must be whole numbers above 0, as in --k=1,5,20,200.")
+        return self
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """The numbers in `k`; empty where it holds anything else."""
+        parts = [part.strip() for part in self.k.split(",")]
+        return tuple(sorted({int(p) for p in parts})) if all(p.isdecimal() for p in parts) else ()
+
+
+def call(config: KnnConfig) -> int:
+    """Evaluates, prints a table and writes the result."""
+    with cli.quietly():
+        from simsiam_tf import distribute
+        from simsiam_tf.evaluate import scores
+
+        distribute.look_for_devices()
+    result = scores.knn(config)
+    print(scores.table(result))
+    path = Path(config.out).expanduser() if config.out else scores.beside(config.weights, "knn.json")
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"  written to {path}")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return cli.run(KnnConfig, call, "simsiam_tf.knn_eval", ABOUT, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""python -m simsiam_tf.neighbours --embeddings=x.npz --query=photo.jpg: the nearest images."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from simsiam_tf import cli
+from simsiam_tf.config import Config, option
+from simsiam_tf.errors import UserError
+
+ABOUT = """Names the images whose embeddings are nearest to a query image's, by cosine.
+
+    python -m simsiam_tf.neighbours --embeddings=photos.npz --query=/my/photos/one.jpg"""
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighboursConfig(Config):
+    """A search."""
+
+    RANGES = (("k", 1, 2**20), ("max_megapixels", 0.001, 1e4))
+
+    embeddings: str | None = option(None, "file that simsiam_tf.embed wrote", "Search")
+    query: str | None = option(None, "an image file, or the name of an image among the embeddings")
+    k: int = option(9, "how many images to name")
+    weights: str | None = option(None, "the backbone that made the embeddings; where it lay then, by default")
+    max_megapixels: float = option(100.0, "a larger query image is refused")
+
+    def validate(self) -> NeighboursConfig:
+        """Returns itself, or raises UserError for the first value that cannot be."""
+        for name, example in (("embeddings", "photos.npz"), ("query", "photo.jpg")):
+            if not getattr(self, name):
+                raise UserError(f"--{name}: missing, as in --{name}={example}.")
+            if name == "embeddings" and not Path(self.embeddings).expanduser().is_file():
+                raise UserError(f"--embeddings={self.embeddings}: no such file. Make it: simsiam_tf.embed.")
+        return super().validate()
+
+
+def call(config: NeighboursConfig) -> int:
+    """Searches and prints."""
+    with cli.quietly():
+        from simsiam_tf import distribute
+        from simsiam_tf.evaluate import embedding, query
+
+        distribute.look_for_devices()
+    known = embedding.read(Path(config.embeddings).expanduser())
+    vector = query.features(known, config.query, config.weights, config.max_megapixels)
+    print(f"nearest to {config.query} of {len(known.names)} images")
+    for name, cosine in known.neighbours(vector, config.k):
+        print(f"  {cosine:6.3f}  {name}")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return cli.run(NeighboursConfig, call, "simsiam_tf.neighbours", ABOUT, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

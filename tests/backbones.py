@@ -1,0 +1,19 @@
+"""Small backbones as a finished run leaves them."""
+
+import dataclasses
+import json
+
+import keras
+
+from simsiam_tf import nets, weights
+
+
+def exported(folder, recipe, channels, data="digits", seed=0):
+    """A work folder with nothing but an exported backbone of 64 features, and its card."""
+    keras.mixed_precision.set_dtype_policy("float32")
+    keras.utils.set_random_seed(seed)
+    backbone = nets.resnet10(stem="small", width=0.125, channels=channels)
+    views = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    folder.mkdir(exist_ok=True)
+    weights.export(backbone, folder, {"step": 1, "views": views, "configuration": {"data": data}})
+    return folder

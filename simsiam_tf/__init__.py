@@ -23,7 +23,12 @@ _MODULES = (
     "schedules",
     "train",
 )
-_NAMES = {"SimSiam": "methods", "SiameseModel": "methods", "PretrainConfig": "config"}
+_NAMES = {
+    "PretrainConfig": "config",
+    "SiameseModel": "methods",
+    "SimSiam": "methods",
+    "open_pretrained": "pretrained",
+}
 __all__ = [*_MODULES, *_NAMES, "__version__"]
 
 

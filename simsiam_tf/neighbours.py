@@ -32,8 +32,6 @@ class NeighboursConfig(Config):
         for name, example in (("embeddings", "photos.npz"), ("query", "photo.jpg")):
             if not getattr(self, name):
                 raise UserError(f"--{name}: missing, as in --{name}={example}.")
-            if name == "embeddings" and not Path(self.embeddings).expanduser().is_file():
-                raise UserError(f"--embeddings={self.embeddings}: no such file. Make it: simsiam_tf.embed.")
         return super().validate()
 
 

@@ -14,6 +14,6 @@ def exported(folder, recipe, channels, data="digits", seed=0):
     keras.utils.set_random_seed(seed)
     backbone = nets.resnet10(stem="small", width=0.125, channels=channels)
     views = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     weights.export(backbone, folder, {"step": 1, "views": views, "configuration": {"data": data}})
     return folder

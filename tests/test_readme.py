@@ -1,16 +1,53 @@
 """The README's notebook runs, and what it names exists."""
 
+import importlib
 import re
+import shlex
+import typing
 from pathlib import Path
 
-from simsiam_tf import config
+import backbones
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf import cli, config, embed, knn_eval, neighbours
+from simsiam_tf.data import RECIPES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+def python_blocks():
+    return re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def test_photos_to_neighbours_in_a_few_lines(tmp_path, monkeypatch, capsys):
+    code = python_blocks()[0]
+    assert len(code.splitlines()) < 15
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(3):
+        picture = np.random.default_rng(i).integers(0, 255, [8, 9, 3], np.uint8)
+        (photos / f"{('one', 'two', 'three')[i]}.jpg").write_bytes(tf.io.encode_jpeg(picture).numpy())
+    monkeypatch.chdir(tmp_path)
+    backbones.exported(tmp_path / "runs" / "photos", RECIPES["cifar"], channels=3)
+    exec(code.replace("/my/photos", str(photos)), {})  # noqa: S102
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("(3, 64)") and lines[1] == "1.000  one.jpg" and len(lines) == 4
+
+
+def test_commands_of_the_package_parse():
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
+    commands = re.findall(r"python -m simsiam_tf\.(\w+) ([^\n#]*)", blocks)
+    assert len({name for name, _ in commands}) > 4
+    for name, rest in commands:
+        module = importlib.import_module(f"simsiam_tf.{name}")
+        (cls,) = (c for k, c in typing.get_type_hints(module.call).items() if k != "return")
+        cli.parse(cls, shlex.split(rest))
+
+
 def test_the_notebook_runs_and_learns(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    code = python_blocks()[-1]
     names = {}
     exec(code, names)  # noqa: S102
     assert names["model"].history.history["loss"][-1] < names["model"].history.history["loss"][0] - 0.05
@@ -20,7 +57,8 @@ def test_the_notebook_runs_and_learns(capsys):
 
 def test_flags_files_and_names_exist():
     flags = set(re.findall(r"--(\w+)", "\n".join(re.findall(r"`[^`]+`", README))))
-    assert flags - set(config.kinds(config.PretrainConfig)) <= {
+    classes = config.PretrainConfig, knn_eval.KnnConfig, embed.EmbedConfig, neighbours.NeighboursConfig
+    assert flags - {name for cls in classes for name in config.kinds(cls)} <= {
         "flagfile",
         "help",
         "role",

@@ -7,9 +7,11 @@ import dataclasses
 import keras
 
 from simsiam_tf import data
+from simsiam_tf.evaluate.embedding import Embeddings, embed
 from simsiam_tf.evaluate.features import extract
 from simsiam_tf.evaluate.monitor import Monitor, open_monitor
-from simsiam_tf.evaluate.neighbours import knn_accuracy
+from simsiam_tf.evaluate.neighbours import knn_accuracy, nearest
+from simsiam_tf.evaluate.query import of_file
 
 
 def knn(backbone: keras.Model, data_spec: str, recipe: str | None = None, **changes) -> dict:
@@ -28,4 +30,6 @@ def knn(backbone: keras.Model, data_spec: str, recipe: str | None = None, **chan
     return monitor.of_backbone(backbone)
 
 
-__all__ = ["Monitor", "extract", "knn", "knn_accuracy", "open_monitor"]
+__all__ = [
+    "Embeddings", "Monitor", "embed", "extract", "knn", "knn_accuracy", "nearest", "of_file", "open_monitor",
+]  # fmt: skip

@@ -81,6 +81,8 @@ def read(path: Path) -> Embeddings:
         UserError: missing, damaged, or none of ours.
     """
     check_suffix(path, "embeddings")
+    if not path.is_file():
+        raise UserError(f"--embeddings={path}: no such file. Make it with python -m simsiam_tf.embed.")
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:

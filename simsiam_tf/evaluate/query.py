@@ -48,8 +48,11 @@ def features(
     return of_file(pretrained, path, max_megapixels)
 
 
-def of_file(pretrained: Pretrained, path: Path, max_megapixels: float = headers.MEGAPIXELS) -> np.ndarray:
+def of_file(
+    pretrained: Pretrained, path: str | Path, max_megapixels: float = headers.MEGAPIXELS
+) -> np.ndarray:
     """[F] features of an image file. Raises UserError where it cannot be decoded."""
+    path = Path(path).expanduser()
     try:
         data = headers.read_checked(os.fsencode(path), max_megapixels)
         image = folder.decode(tf.constant(data), pretrained.channels)

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from simsiam_tf import progress
 
+BLOCK = 2**24  # numbers of a bank that are in memory at a time
+
 
 def knn_accuracy(
     bank: np.ndarray,
@@ -46,7 +48,7 @@ def knn_accuracy(
 
 
 def nearest(
-    bank: np.ndarray, queries: np.ndarray, k: int, block: int = 1000, bank_block: int = 2**16
+    bank: np.ndarray, queries: np.ndarray, k: int, block: int = 1000, bank_block: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact nearest neighbours by cosine, the nearest first; of equals, the one that comes first.
 
@@ -57,12 +59,14 @@ def nearest(
         bank: [N, F].
         queries: [M, F].
         k: neighbours of each; at most N are given.
-        block, bank_block: rows of queries and of the bank at a time.
+        block: rows of queries at a time.
+        bank_block: rows of the bank at a time; as many as hold BLOCK numbers when None.
 
     Returns:
         (cosines float32 [M, k], rows of the bank int64 [M, k]).
     """
     k = min(k, len(bank))
+    bank_block = bank_block or max(k, BLOCK // bank.shape[1])
     best = np.full((len(queries), k), -np.inf, np.float32)
     index = np.zeros((len(queries), k), np.int64)
     starts = range(0, len(bank), bank_block)

@@ -49,6 +49,7 @@ setup(
         "console_scripts": [
             "simsiam-pretrain=simsiam_tf.pretrain:main",
             "simsiam-knn-eval=simsiam_tf.knn_eval:main",
+            "simsiam-probe=simsiam_tf.probe:main",
             "simsiam-embed=simsiam_tf.embed:main",
             "simsiam-neighbours=simsiam_tf.neighbours:main",
             "simsiam-data-service=simsiam_tf.data_service:main",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -54,8 +53,7 @@ def call(config: KnnConfig) -> int:
     result = scores.knn(config)
     print(scores.table(result))
     path = Path(config.out).expanduser() if config.out else scores.beside(config.weights, "knn.json")
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"  written to {path}")
+    scores.write(result, path)
     return 0
 
 

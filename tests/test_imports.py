@@ -33,7 +33,7 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
     {"journal", "inspection", "loop"},
     {"train"},
     {"summary", "cli"},
-    {"pretrain", "data_service", "knn_eval", "embed", "neighbours"},
+    {"pretrain", "data_service", "knn_eval", "probe", "embed", "neighbours"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate import store
 from simsiam_tf.evaluate.features import pixels
 from simsiam_tf.evaluate.monitor import LARGEST_PIXELS
 from simsiam_tf.evaluate.neighbours import knn_accuracy
-from simsiam_tf.evaluate.splits import Splits, open_splits
+from simsiam_tf.evaluate.probe import logistic
+from simsiam_tf.evaluate.splits import Splits, balanced, open_splits
 from simsiam_tf.pretrained import Pretrained, open_pretrained
+from simsiam_tf.workdir import replace_text
 
 
 def opened(config: Any) -> tuple[Pretrained, Splits]:
@@ -45,28 +51,74 @@ def knn(config: Any) -> dict[str, Any]:
     config: a `KnnConfig`. Accuracies are in [0, 1], by method and k.
     """
     pretrained, splits = opened(config)
-    folder = Path(config.features_dir).expanduser() if config.features_dir else None
-    bank, queries = (
-        store.stored(pretrained, s, folder, config.batch_size) for s in (splits.train, splits.test)
-    )
+    bank, queries = _stored(config, pretrained, splits)
     labels = splits.train.labels[:], splits.test.labels[:]
     began = time.perf_counter()
     scores = {
         "this backbone": knn_accuracy(bank, labels[0], queries, labels[1], config.ks, config.temperature)
     }
     seconds = time.perf_counter() - began
-    if pretrained.recipe.size**2 * pretrained.channels <= LARGEST_PIXELS:
+    if _small(pretrained):
         raw = [pixels(s, pretrained.views) for s in (splits.train, splits.test)]
         scores["raw pixels"] = knn_accuracy(
             raw[0], labels[0], raw[1], labels[1], config.ks, config.temperature
         )
     return {
-        "what": "kNN accuracy", "train": splits.train.name, "test": splits.test.name,
-        "images": [splits.train.size, splits.test.size], "features": pretrained.features,
-        "weights": str(pretrained.path), "sha256": pretrained.sha256, "temperature": config.temperature,
+        "what": "kNN accuracy", **_about(pretrained, splits, splits.train.size),
+        "temperature": config.temperature,
         "accuracy": {name: {f"k = {k}": a for k, a in of.items()} for name, of in scores.items()},
         "seconds of the search": round(seconds, 2),
     }  # fmt: skip
+
+
+def probe(config: Any) -> dict[str, Any]:
+    """Logistic regression on a backbone's features and, where images are small, on raw pixels.
+
+    config: a `ProbeConfig`. Accuracies are in [0, 1], by method.
+    """
+    pretrained, splits = opened(config)
+    labels = splits.train.labels[:], splits.test.labels[:]
+    ids = balanced(labels[0], config.labels, config.seed)
+    rows = {"this backbone": _stored(config, pretrained, splits)}
+    if _small(pretrained):
+        rows["raw pixels"] = tuple(pixels(s, pretrained.views) for s in (splits.train, splits.test))
+    found = {
+        name: logistic(train[ids], labels[0][ids], test, labels[1], config.values, config.seed)
+        for name, (train, test) in rows.items()
+    }
+    return {
+        "what": "logistic regression", **_about(pretrained, splits, len(ids)),
+        "accuracy": {n: {"held out": max(p.validation.values()), "test": p.test} for n, p in found.items()},
+        "sweep": {name: dataclasses.asdict(p) for name, p in found.items()}, "seed": config.seed,
+    }  # fmt: skip
+
+
+def _stored(config: Any, pretrained: Pretrained, splits: Splits) -> tuple[np.ndarray, ...]:
+    """Features of both splits."""
+    folder = Path(config.features_dir).expanduser() if config.features_dir else None
+    both = (splits.train, splits.test)
+    return tuple(store.stored(pretrained, s, folder, config.batch_size) for s in both)
+
+
+def _small(pretrained: Pretrained) -> bool:
+    """Whether images are small enough for raw pixels to be a baseline."""
+    return pretrained.recipe.size**2 * pretrained.channels <= LARGEST_PIXELS
+
+
+def _about(pretrained: Pretrained, splits: Splits, learned_from: int) -> dict[str, Any]:
+    return {
+        "train": splits.train.name, "test": splits.test.name, "images": [learned_from, splits.test.size],
+        "features": pretrained.features, "weights": str(pretrained.path), "sha256": pretrained.sha256,
+    }  # fmt: skip
+
+
+def write(result: dict[str, Any], path: Path) -> None:
+    """Writes a result as JSON and says where. Raises UserError where it cannot be."""
+    try:
+        replace_text(path, json.dumps(result, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"--out={path}: cannot be written ({error.strerror}).") from error
+    print(f"  written to {path}")
 
 
 def table(result: dict[str, Any]) -> str:
@@ -75,7 +127,7 @@ def table(result: dict[str, Any]) -> str:
     columns = list(next(iter(rows.values())))
     train, test = result["images"]
     lines = [
-        f"{result['what']}: {test} images of {result['test']}, {train} of {result['train']} vote",
+        f"{result['what']}: {test} images of {result['test']}, by {train} of {result['train']}",
         "",
         "  " + " " * 20 + "".join(f"{c:>10}" for c in columns),
     ]

@@ -1,0 +1,75 @@
+"""A linear classifier on features that are made once, its strength of regularisation chosen by a sweep."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from simsiam_tf import progress
+from simsiam_tf.evaluate.splits import balanced
+
+STRENGTHS = tuple(10.0**e for e in range(-4, 3))  # scikit-learn's C: the inverse of the L2 penalty
+HELD_OUT = 0.1  # of the training images, of every class: what the choice is made on
+ITERATIONS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """How a sweep went; accuracies in [0, 1].
+
+    validation: strength → accuracy on the held-out part of the training images.
+    chosen: the best strength there, with which all training images were learned from.
+    test: accuracy on the test images, scored once.
+    converged: whether the last fit did within ITERATIONS.
+    """
+
+    validation: dict[float, float]
+    chosen: float
+    test: float
+    converged: bool
+
+
+def logistic(
+    features: np.ndarray,
+    labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    strengths: Sequence[float] = STRENGTHS,
+    seed: int = 0,
+) -> Probe:
+    """Multinomial logistic regression of scikit-learn on standardised features.
+
+    Mean and scale of the features are those of what is learned from.
+
+    Args:
+        features, labels: [N, F], int [N], to learn from and to choose by.
+        test_features, test_labels: scored once, with the chosen strength.
+        strengths: inverse L2 penalties to choose from, each above 0.
+        seed: of which images are held out for the choice.
+    """
+    held = np.zeros(len(labels), bool)
+    held[balanced(labels, HELD_OUT, seed)] = True
+    validation = {}
+    for strength in progress.bar(sorted(strengths), "logistic regression", unit="fit"):
+        model, _ = _fitted(features[~held], labels[~held], strength)
+        validation[strength] = float(model.score(features[held], labels[held]))
+    chosen = max(validation, key=validation.get)
+    model, converged = _fitted(features, labels, chosen)
+    return Probe(validation, chosen, float(model.score(test_features, test_labels)), converged)
+
+
+def _fitted(features: np.ndarray, labels: np.ndarray, strength: float):  # noqa: ANN202
+    """(a fitted pipeline, whether it converged)."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=ITERATIONS))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model.fit(np.asarray(features, np.float64), labels)
+    return model, not any(issubclass(w.category, ConvergenceWarning) for w in caught)

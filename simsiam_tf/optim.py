@@ -1,4 +1,4 @@
-"""SGD as the paper's experiments use it: PyTorch's formula, not Keras' own.
+"""SGD and LARS as the paper's experiments use them: PyTorch's formulas, not Keras' own.
 
 Keras' `SGD(weight_decay=…)` is decoupled (w −= lr·wd·w) and keeps the learning rate inside
 the velocity. The paper's runs do neither, which matters as soon as the rate decays.
@@ -66,18 +66,25 @@ class SGD(keras.optimizers.Optimizer):
                     f"no effect. Paths look like {variables[0].path!r}."
                 )
 
+    def rate(self, index: int, learning_rate: tf.Tensor) -> tf.Tensor:
+        """The learning rate of the variable with this index, at this step."""
+        own = self.rates[index]
+        return learning_rate if own is None else own(self.iterations)
+
+    def direction(self, gradient: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
+        """What is added to the momentum: ∇w + weight_decay · w."""
+        return tf.cast(gradient, variable.dtype) + self.l2 * variable
+
     def update_step(self, gradient, variable, learning_rate) -> None:
         index = self._get_variable_index(variable)
-        rate = self.rates[index]
-        lr = learning_rate if rate is None else rate(self.iterations)
         dtype = variable.dtype
         # One kernel, m ← momentum · m + g and w ← w − lr · m in place: five ops of the same
         # arithmetic pass over memory three times as often.
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,
             accum=self.momentums[index].value.handle,
-            lr=tf.cast(lr, dtype),
-            grad=tf.cast(gradient, dtype) + self.l2 * variable,
+            lr=tf.cast(self.rate(index, learning_rate), dtype),
+            grad=self.direction(gradient, variable),
             momentum=tf.constant(self.momentum, dtype),
         )
 
@@ -92,3 +99,44 @@ class SGD(keras.optimizers.Optimizer):
         rates = config.pop("overrides", {})
         config["overrides"] = {k: keras.saving.deserialize_keras_object(r) for k, r in rates.items()}
         return super().from_config(config, custom_objects)
+
+
+@keras.saving.register_keras_serializable("simsiam_tf")
+class LARS(SGD):
+    """SGD whose step is scaled, variable by variable, to the size of the variable (You et al. 2017).
+
+    g ← ∇w + weight_decay · w;  g ← g · trust · ‖w‖ / (‖∇w‖ + weight_decay · ‖w‖ + ε);
+    m ← momentum · m + g;  w ← w − lr · m
+
+    The ratio is not limited, and is 1 where ‖w‖ or ‖∇w‖ is 0, as for a bias that starts at 0: the
+    linear evaluation of Sec. 3 ("trust coefficient 0.001, no clipping").
+
+    Args:
+        learning_rate, momentum, weight_decay, overrides: as for `SGD`.
+        trust: the trust coefficient, > 0.
+        epsilon: added to the denominator.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        overrides: Mapping[str, float | Schedule] | None = None,
+        trust: float = 0.001,
+        epsilon: float = 1e-8,
+        name: str = "lars",
+        **kwargs,
+    ) -> None:
+        super().__init__(learning_rate, momentum, weight_decay, overrides, name=name, **kwargs)
+        self.trust, self.epsilon = trust, epsilon
+
+    def direction(self, gradient: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
+        size = tf.norm(tf.convert_to_tensor(variable))
+        slope = tf.norm(tf.cast(gradient, variable.dtype))
+        ratio = self.trust * size / (slope + self.l2 * size + self.epsilon)
+        ratio = tf.where((size > 0) & (slope > 0), ratio, 1.0)
+        return ratio * super().direction(gradient, variable)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "trust": self.trust, "epsilon": self.epsilon}

@@ -50,6 +50,8 @@ setup(
             "simsiam-pretrain=simsiam_tf.pretrain:main",
             "simsiam-knn-eval=simsiam_tf.knn_eval:main",
             "simsiam-probe=simsiam_tf.probe:main",
+            "simsiam-linear-eval=simsiam_tf.linear_eval:main",
+            "simsiam-finetune=simsiam_tf.finetune:main",
             "simsiam-embed=simsiam_tf.embed:main",
             "simsiam-neighbours=simsiam_tf.neighbours:main",
             "simsiam-data-service=simsiam_tf.data_service:main",

@@ -74,9 +74,7 @@ def _parts(setting: dict, threads: int):  # noqa: ANN202
     model.compile(assembly.build_optimizer(config, 10**6, setting["images"]))
     model.optimizer.build(model.learned_variables())
     strategy = tf.distribute.get_strategy()
-    parts = assembly.Assembly(
-        strategy, source, views, None, model, 10**6, "float32", False, {}, Workers(strategy)
-    )
+    parts = assembly.Assembly(strategy, source, views, model, 10**6, "float32", False, {}, Workers(strategy))
     return config, parts
 
 

@@ -54,12 +54,14 @@ class _Stop(Exception):  # noqa: N818
 def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, float]:
     """Seconds of every part of one run, by name. began: time.time() when its process was started."""
     from simsiam_tf import cli, train
+    from simsiam_tf import running as loops
     from simsiam_tf.config import PretrainConfig
 
     config = cli.parse(PretrainConfig, flags)
     took: dict[str, float] = defaultdict(float, imports=time.time() - began)
     marks: dict[str, float] = {}
-    running, advance, train_steps = train._Loop, train._Loop._advance, train._Loop._train
+    running = loops.Loop
+    advance, train_steps = running._advance, running._train
 
     def timed(owner: object, method: str, part: str) -> None:
         plain = getattr(owner, method)
@@ -98,7 +100,7 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
         timed(running, "commit", "checkpoints")
         timed(train.KNN, "on_epoch_end", "kNN monitor")
         for method in ("steps", "record", "evaluation", "latest"):
-            timed(train.Journal, method, "records")
+            timed(loops.Journal, method, "records")
         with contextlib.suppress(_Stop):
             train.run(config)
     return dict(took)

@@ -10,28 +10,35 @@ import keras
 import tensorflow as tf
 
 from simsiam_tf import distribute, nets, optim, schedules, weights
-from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import RECIPES, Source, Views, open_source, recipe_for, sampling, service
+from simsiam_tf.config import Config, PretrainConfig, RunConfig
+from simsiam_tf.data import RECIPES, Recipe, Source, Views, open_source, recipe_for, sampling, service
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate.monitor import Monitor, epochs_between, open_monitor
-from simsiam_tf.methods import SYMMETRY, SimSiam
+from simsiam_tf.methods import SYMMETRY, SimSiam, ViewModel
 from simsiam_tf.workers import Workers
 
 
 @dataclasses.dataclass
-class Assembly:
-    """The parts of a run; `facts` are what "auto" came to and what binds the run besides flags."""
+class Parts:
+    """The parts of any run; `facts` are what "auto" came to and what binds the run besides flags."""
 
     strategy: tf.distribute.Strategy
     source: Source
     views: Views
-    monitor: Monitor | None
-    model: SimSiam
+    model: ViewModel
     total_steps: int
     precision: str
     on_device: bool  # the batch stage of the views runs with the model
     facts: dict
     workers: Workers
+    data_service: str | None = None  # HOST:PORT of the dispatcher
+
+
+@dataclasses.dataclass
+class Assembly(Parts):
+    """The parts of a pre-training run."""
+
+    monitor: Monitor | None = None
 
 
 def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Source, Views]:
@@ -39,11 +46,7 @@ def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Sourc
     source = open_source(
         config.data, "train", config.data_dir, config.on_bad_image, report, config.max_megapixels
     )
-    if config.batch_size > source.size:
-        raise UserError(
-            f"--batch_size={config.batch_size}: larger than {source.name}, which has "
-            f"{source.size} images. Try --batch_size={2 ** (source.size.bit_length() - 1)}."
-        )
+    check_size(source, config.batch_size)
     name = recipe_for(source) if config.recipe == "auto" else config.recipe
     recipe = RECIPES[name]
     if len(recipe.mean) > source.channels:
@@ -59,8 +62,21 @@ def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Sourc
         "flip_p": recipe.flip_p if config.flip_p is None else config.flip_p,
     }
     count = 1 + max(max(pair) for pair in SYMMETRY[config.symmetry])
-    xla = False if config.jit_compile == "false" else None
-    return source, Views(dataclasses.replace(recipe, **changes), count, xla)
+    return source, views_of(config, dataclasses.replace(recipe, **changes), count)
+
+
+def views_of(config: RunConfig, recipe: Recipe, count: int) -> Views:
+    """The views of a run. config: jit_compile is read."""
+    return Views(recipe, count, xla=False if config.jit_compile == "false" else None)
+
+
+def check_size(source: Source, batch_size: int) -> None:
+    """Raises UserError where a batch is larger than the data set."""
+    if batch_size > source.size:
+        raise UserError(
+            f"--batch_size={batch_size}: larger than {source.name}, which has "
+            f"{source.size} images. Try --batch_size={2 ** (source.size.bit_length() - 1)}."
+        )
 
 
 def _own_size(source: Source, size: int) -> int:
@@ -137,13 +153,9 @@ def assemble(config: PretrainConfig, report: Path | None = None, workers: Worker
     if config.weights:
         loaded = weights.load(config.weights)  # before the data, which may take long
         del loaded
-    replicas = strategy.num_replicas_in_sync
-    distribute.check_batch(strategy, config.batch_size)
-    if config.jit_compile == "true" and replicas > 1:
-        raise UserError(f"--jit_compile=true: not supported on {replicas} replicas. Pass --jit_compile=auto.")
+    precision = arithmetic(config, strategy)
     if config.data_service:
         service.check(config.data_service)
-    precision = distribute.set_precision(config.precision)
     with workers.chief_first():  # what it downloads or checks, the others find done
         source, views = open_data(config, report)
         if config.data_service:
@@ -162,10 +174,31 @@ def assemble(config: PretrainConfig, report: Path | None = None, workers: Worker
         "stem": stem_for(config, views.recipe.size), "views": dataclasses.asdict(views.recipe),
     }  # fmt: skip
     on_device = distribute.augments_on_device(strategy, config.augment_on)
-    return Assembly(strategy, source, views, monitor, model, total, precision, on_device, facts, workers)
+    return Assembly(
+        strategy,
+        source,
+        views,
+        model,
+        total,
+        precision,
+        on_device,
+        facts,
+        workers,
+        config.data_service,
+        monitor,
+    )
 
 
-def binding_flags(config: PretrainConfig) -> dict:
+def arithmetic(config: RunConfig, strategy: tf.distribute.Strategy) -> str:
+    """Sets the precision, and returns its name. Raises UserError for what the devices cannot do."""
+    replicas = strategy.num_replicas_in_sync
+    distribute.check_batch(strategy, config.batch_size)
+    if config.jit_compile == "true" and replicas > 1:
+        raise UserError(f"--jit_compile=true: not supported on {replicas} replicas. Pass --jit_compile=auto.")
+    return distribute.set_precision(config.precision)
+
+
+def binding_flags(config: Config) -> dict:
     """What all workers of a run must have in common before they begin."""
     own = ("workdir", "data_dir")  # a worker may have its own path to what they share
     flags = {f"--{k}": v for k, v in dataclasses.asdict(config).items() if k not in own}

@@ -7,7 +7,10 @@ import dataclasses
 import keras
 
 from simsiam_tf import data
+from simsiam_tf.data import Source, Views
+from simsiam_tf.evaluate.classifier import accuracy
 from simsiam_tf.evaluate.monitor import Monitor, open_monitor
+from simsiam_tf.workers import Workers
 
 
 class KNN(keras.callbacks.Callback):
@@ -48,5 +51,33 @@ class KNN(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         due = self.due(epoch + 1)
         self.latest = self.monitor.of_backbone(self.model.backbone, self.images) if due else {}
+        if logs is not None:
+            logs.update(self.latest)
+
+
+class Accuracy(keras.callbacks.Callback):
+    """Adds a `Classifier`'s top-1 and top-5 accuracy to the logs at the end of every n-th epoch.
+
+    Args:
+        source: labelled images.
+        views: how they are made ready.
+        every: epochs between evaluations; 0 for never.
+        workers: that share out the images; None: this process alone.
+
+    Logs: "top1" and "top5", in [0, 1]; `latest` as in `KNN`.
+    """
+
+    def __init__(self, source: Source, views: Views, every: int = 1, workers: Workers | None = None) -> None:
+        super().__init__()
+        self.source, self.views, self.every, self.workers = source, views, every, workers
+        self.latest: dict[str, float] = {}
+
+    def due(self, epochs: int) -> bool:
+        """Whether it evaluates after so many epochs."""
+        return self.every > 0 and epochs % self.every == 0
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        due = self.due(epoch + 1)
+        self.latest = accuracy(self.model, self.source, self.views, self.workers) if due else {}
         if logs is not None:
             logs.update(self.latest)

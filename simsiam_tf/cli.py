@@ -23,6 +23,7 @@ from simsiam_tf.errors import UserError
 HERE = Path(__file__).resolve().parent
 # Flagfiles lie beside the package in a checkout and within it in an installed wheel.
 FLAG_ROOTS = (HERE.parent, HERE / "flagfiles")
+SHOWN_LAST = ("Run", "Only look")  # groups of flags, in --help
 _DEFINE = {
     str: flags.DEFINE_string, int: flags.DEFINE_integer,
     float: flags.DEFINE_float, bool: flags.DEFINE_boolean,
@@ -156,14 +157,16 @@ def usage(cls: type, prog: str, about: str) -> str:
     """The text of --help."""
     width = min(100, int(os.environ.get("COLUMNS", "100")))
     kinds = configs.kinds(cls)
-    lines = [f"usage: {prog} [--flagfile=FILE] [--NAME=VALUE …]", "", about]
+    group, sections = "", {}
     for field in dataclasses.fields(cls):
         meta = field.metadata
-        if meta["group"]:
-            lines += ["", meta["group"]]
+        group = meta["group"] or group
         shown = "|".join(meta["choices"]) or kinds[field.name].__name__
         head = f"  --{field.name}={shown}"
         tail = "" if field.default is None else f" (default: {field.default})"
         text = textwrap.wrap(meta["help"] + tail, width - 6)
-        lines += [head, *(f"      {line}" for line in text)]
+        sections.setdefault(group, []).extend([head, *(f"      {line}" for line in text)])
+    lines = [f"usage: {prog} [--flagfile=FILE] [--NAME=VALUE …]", "", about]
+    for group in sorted(sections, key=lambda name: name in SHOWN_LAST):
+        lines += ["", group, *sections[group]]
     return "\n".join(lines)

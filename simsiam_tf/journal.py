@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Protocol
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
-from simsiam_tf import metrics
-from simsiam_tf.assembly import Assembly
+from simsiam_tf.assembly import Parts
 from simsiam_tf.board import TensorBoard
-from simsiam_tf.config import PretrainConfig
-from simsiam_tf.diagnosis import Diagnosis, diagnose
+from simsiam_tf.diagnosis import Diagnosis
 from simsiam_tf.workdir import Workdir
 
 log = logging.getLogger("simsiam_tf")
+
+
+class Figures(Protocol):
+    """What a kind of run is known by, besides its loss.
+
+    name: of the figure of a step (`ViewModel.figure`). label: of it in the progress bar.
+    score, score_label: the same for an evaluation's figure, in [0, 1].
+    """
+
+    name: str
+    label: str
+    score: str
+    score_label: str
+
+    def of_record(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
+        """A record's values beside the loss, of the steps' figures and the last step's "z".
+
+        z: [B, d]; None when a loss was no number.
+        """
+
+    def rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
+        """The learning rates of a step, by name."""
+
+    def diagnose(self, records: list[dict]) -> Diagnosis:
+        """The state of a run from its records, oldest first."""
 
 
 class Journal:
@@ -24,9 +49,9 @@ class Journal:
     Args:
         workdir: where records go.
         step: the step that the run starts or continues at; later records are dropped.
-        interval: [loss, std] of each step since the last record, from a checkpoint.
+        interval: [loss, figure] of each step since the last record, from a checkpoint.
         pending: epochs done, where the evaluation after them is still to come; else None.
-        parts, config: of the run.
+        parts, figures, batch_size: of the run.
     """
 
     def __init__(
@@ -35,15 +60,16 @@ class Journal:
         step: int,
         interval: list,
         pending: int | None,
-        parts: Assembly,
-        config: PretrainConfig,
+        parts: Parts,
+        figures: Figures,
+        batch_size: int,
     ) -> None:
-        self.workdir, self.parts, self.config = workdir, parts, config
+        self.workdir, self.parts, self.figures, self.batch_size = workdir, parts, figures, batch_size
         self.interval: list[list[float]] = list(interval)
         kept = workdir.rewind(step or -1, pending is not None)  # step 0 is recorded at every start from it
         self.records = [r for r in kept if "loss" in r]
-        self.knn: dict[str, float] = next((r for r in reversed(kept) if "knn20" in r), {})
-        self.diagnosis = self._diagnose()
+        self.scored: dict[str, float] = next((r for r in reversed(kept) if "loss" not in r), {})
+        self.diagnosis = figures.diagnose(self.records)
         self._seconds = self._waited = self._timed = 0.0
         shown = workdir.writes
         self._board = TensorBoard(workdir.path / "tb" if shown else None)
@@ -55,39 +81,38 @@ class Journal:
             disable=not shown,
         )  # fmt: skip
 
-    def steps(self, losses: np.ndarray, stds: np.ndarray, waits: np.ndarray, seconds: float) -> None:
+    def steps(self, losses: np.ndarray, figures: np.ndarray, waits: np.ndarray, seconds: float) -> None:
         """Takes in the steps of one call of the loop."""
-        self.interval += [[float(a), float(b)] for a, b in zip(losses, stds, strict=True)]
+        self.interval += [[float(a), float(b)] for a, b in zip(losses, figures, strict=True)]
         self._seconds += seconds
         self._waited += float(np.sum(waits))
         self._timed += len(losses)
-        shown = {"loss": f"{losses[-1]:.3f}", "std·√d": f"{stds[-1]:.2f}"}
-        if "knn20" in self.knn:
-            shown["kNN"] = f"{100 * self.knn['knn20']:.1f}%"
+        shown = {"loss": f"{losses[-1]:.3f}", self.figures.label: f"{figures[-1]:.2f}"}
+        if self.figures.score in self.scored:
+            shown[self.figures.score_label] = f"{100 * self.scored[self.figures.score]:.1f}%"
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(len(losses))
 
     def latest(self) -> dict[str, float]:
-        """Loss and std of the last step, as Keras' logs."""
-        loss, std = self.interval[-1] if self.interval else self._last()
-        return {"loss": loss, "std": std}
-
-    def _last(self) -> list[float]:
-        return [self.records[-1][k] for k in ("loss", "std")] if self.records else [0.0, 0.0]
+        """Loss and figure of the last step, as Keras' logs."""
+        names = ("loss", self.figures.name)
+        last = self.records[-1] if self.records else {}
+        values = self.interval[-1] if self.interval else [last.get(name, 0.0) for name in names]
+        return dict(zip(names, values, strict=True))
 
     def record(self, step: int, z: np.ndarray | None) -> Diagnosis:
         """Writes the record that ends at `step`.
 
         z: embeddings of its last batch [B, d]; None when a loss was no number.
         """
-        losses, stds = np.array(self.interval).T
-        lr = {k: float(v) for k, v in self._rates(step - 1).items()}
+        losses, figures = np.array(self.interval).T
         values = {
             "loss": float(losses.mean()), "loss_spread": float(losses.std()),
-            "std": float(stds.mean()), "rank": 1.0 if z is None else metrics.effective_rank(z), **lr,
+            **self.figures.of_record(figures, z),
+            **self.figures.rates(self.parts.model.optimizer, step - 1),
         }  # fmt: skip
         perf = {
-            "images_per_second": self._timed * self.config.batch_size / max(self._seconds, 1e-9),
+            "images_per_second": self._timed * self.batch_size / max(self._seconds, 1e-9),
             "data_wait": self._waited / max(self._seconds, 1e-9),
         }
         self.interval = []
@@ -95,7 +120,7 @@ class Journal:
         self.records.append({"step": step, **values})
         self._write(step, values)
         self._board.scalars(step, {f"perf/{k}": v for k, v in perf.items()})
-        found = self._diagnose()
+        found = self.figures.diagnose(self.records)
         if found.name != self.diagnosis.name:
             self.say(f"step {step}: {found}")
         self.diagnosis = found
@@ -103,23 +128,14 @@ class Journal:
             log.info("step %d %s %s", step, _text(values), _text(perf))
         return found
 
-    def _rates(self, step: int) -> dict:
-        optimizer = self.parts.model.optimizer
-        lr = optimizer._learning_rate(step)
-        h = optimizer.overrides.get("predictor")
-        return {"lr": lr, "lr_predictor": lr if h is None else h(step)}
-
-    def _diagnose(self) -> Diagnosis:
-        return diagnose(self.records, self.parts.total_steps, self.config.similarity)
-
     def diverged(self, reason: str) -> None:
         """Calls the run diverged, whatever its records say."""
         self.diagnosis = Diagnosis("divergence", reason)
         self.say(str(self.diagnosis))
 
     def evaluation(self, step: int, epoch: int | None, values: dict[str, float]) -> None:
-        """Writes a kNN accuracy: of an epoch's end, or the final one when epoch is None."""
-        self.knn = values
+        """Writes an accuracy: of an epoch's end, or the final one when epoch is None."""
+        self.scored = values
         kind = {"images": "all"} if epoch is None else {"epoch": epoch}
         self._write(step, {**kind, **values})
         self.say(f"step {step}, {'end' if epoch is None else f'epoch {epoch}'}: {_text(values)}")

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
-from simsiam_tf import distribute, metrics
-from simsiam_tf.assembly import Assembly
-from simsiam_tf.config import PretrainConfig
+from simsiam_tf import distribute
+from simsiam_tf.assembly import Parts
 from simsiam_tf.data import pipeline, service
 
 
-def batches(parts: Assembly, config: PretrainConfig, first_step: int) -> Iterator:
-    """This process's share of every batch, from a step on."""
+def batches(parts: Parts, config: Any, first_step: int) -> Iterator:
+    """This process's share of every batch, from a step on. config: batch_size and seed are read."""
 
     def make(rows: tuple[int, int], replicas: int) -> tf.data.Dataset:
         arguments = (
             parts.source, parts.views, config.batch_size, config.seed,
             first_step, parts.total_steps, rows, replicas, not parts.on_device,
         )  # fmt: skip
-        if config.data_service:
-            return service.views_of_steps(config.data_service, *arguments)
+        if parts.data_service:
+            return service.views_of_steps(parts.data_service, *arguments)
         return pipeline.views_of_steps(*arguments)
 
     return distribute.iterator(parts.strategy, config.batch_size, make)
 
 
-def compiled_steps(parts: Assembly, config: PretrainConfig) -> Steps:
-    """The loop over steps of a run's model."""
+def compiled_steps(parts: Parts, config: Any) -> Steps:
+    """The loop over steps of a run's model. config: batch_size and jit_compile are read."""
     strategy, model = parts.strategy, parts.model
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     xla = config.jit_compile == "true" and not on_tpu
@@ -46,7 +46,7 @@ def compiled_steps(parts: Assembly, config: PretrainConfig) -> Steps:
     @tf.function(reduce_retracing=True)
     def steps(iterator, count):
         losses = tf.TensorArray(tf.float32, count)
-        stds = tf.TensorArray(tf.float32, count)
+        figures = tf.TensorArray(tf.float32, count)
         waits = tf.TensorArray(tf.float32, count)
         z = tf.zeros([config.batch_size, model.d])
         loss = tf.zeros([])
@@ -61,9 +61,9 @@ def compiled_steps(parts: Assembly, config: PretrainConfig) -> Steps:
             loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, outputs["loss"], axis=None)
             z = whole(outputs["z"])
             losses = losses.write(i, loss)
-            stds = stds.write(i, metrics.collapse_std(z))
+            figures = figures.write(i, model.figure(z))
             waits = waits.write(i, tf.cast(waited, tf.float32))
-        return losses.stack(), stds.stack(), waits.stack(), z
+        return losses.stack(), figures.stack(), waits.stack(), z
 
     return Steps(steps)
 
@@ -79,7 +79,7 @@ class Steps:
         self._function.get_concrete_function(iterator, tf.constant(1))
 
     def __call__(self, iterator: Iterator, count: int) -> tuple[tf.Tensor, ...]:
-        """Runs so many steps: losses [n], stds [n], seconds waited for data [n], the last z [B, d]."""
+        """Runs so many steps: losses [n], figures [n], seconds waited for data [n], the last z [B, d]."""
         try:
             return self._function(iterator, tf.constant(count))
         except tf.errors.OpError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -51,7 +52,7 @@ class Pretrained:
 
 
 def open_pretrained(where: str, recipe: str = "auto", image_size: int | None = None) -> Pretrained:
-    """The backbone of a finished work folder or of a .keras file.
+    """The backbone of a finished work folder or of a .keras file, computing in Keras' present policy.
 
     Args:
         where: the folder or file.
@@ -61,7 +62,7 @@ def open_pretrained(where: str, recipe: str = "auto", image_size: int | None = N
     Raises:
         UserError: as `weights.load`; or nothing says how images are made ready.
     """
-    backbone = weights.load(where)
+    backbone = in_present_policy(weights.load(where))
     path = weights.located(where)
     if len(backbone.inputs) != 1 or len(backbone.input_shape) != 4 or len(backbone.output_shape) != 2:
         raise UserError(
@@ -80,6 +81,32 @@ def open_pretrained(where: str, recipe: str = "auto", image_size: int | None = N
         )
     chosen = dataclasses.replace(chosen, size=image_size or chosen.size)
     return Pretrained(backbone, chosen, path, weights.sha256(path), card)
+
+
+def in_present_policy(model: keras.Model) -> keras.Model:
+    """The same network and weights, computing as `keras.config.dtype_policy()` says.
+
+    A network that was trained in bfloat16 says so in its file; where the hardware does not compute in
+    it, that is slow and rounds for nothing.
+    """
+    config, wanted = model.get_config(), keras.config.dtype_policy().name
+    changed = _with_policy(config, wanted)
+    if changed == config:
+        return model
+    rebuilt = type(model).from_config(changed)
+    rebuilt.set_weights(model.get_weights())
+    return rebuilt
+
+
+def _with_policy(config: Any, name: str) -> Any:
+    """A configuration whose layers all have the dtype policy of this name."""
+    if isinstance(config, list | tuple):
+        return type(config)(_with_policy(part, name) for part in config)
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return {**config, "config": {**config["config"], "name": name}}
+    return {key: _with_policy(part, name) for key, part in config.items()}
 
 
 def _recorded(views: dict, path: Path) -> Recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simsiam_tf import weights
 from simsiam_tf.config import PretrainConfig
+from simsiam_tf.supervised import CLASSIFIER, RESULT
 from simsiam_tf.train import COLLAPSED, DIVERGED, DONE, INTERRUPTED, Outcome
 
 _HOW = {
@@ -49,4 +50,26 @@ def text(config: PretrainConfig, outcome: Outcome) -> str:
             "or learn from images of your own:",
             "  python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos",
         ]
+    return "\n".join(lines)
+
+
+def of_classifier(outcome: Outcome, command: str) -> str:
+    """Accuracy on the test images, where things are, and what to type to go on.
+
+    command: the module that the run belongs to.
+    """
+    here = outcome.workdir
+    lines = ["", f"{here}: {_HOW[outcome.status]}, step {outcome.step}"]
+    if outcome.records:
+        last = outcome.records[-1]
+        lines.append(f"  training views   loss {last['loss']:.3f}, {last['accuracy']:.1%} told right")
+    if "classifier" in outcome.accuracy:
+        found = outcome.accuracy["classifier"]
+        lines.append(f"  test images      top-1 {found['top1']:.2%}, top-5 {found['top5']:.2%}")
+    if not outcome.diagnosis.healthy:
+        lines.append(f"  diagnosis        {outcome.diagnosis}")
+    if outcome.status == DONE:
+        lines += ["", f"  classifier  {here / CLASSIFIER}", f"  result      {here / RESULT}"]
+    if outcome.status == INTERRUPTED:
+        lines += ["", f"Continue:  python -m {command} --flagfile={here / 'config.flags'}"]
     return "\n".join(lines)

@@ -1,57 +1,22 @@
-"""run(config): assemble, loop, record, commit. One process or many take the same path."""
+"""run(config): pre-training, as a task for the loop that all runs share (`running`)."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import logging
-import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from simsiam_tf import distribute, loop, memory, metrics, preview, weights
-from simsiam_tf.assembly import (
-    Assembly,
-    assemble,
-    binding_flags,
-    knn_every,
-    untrained_backbone,
-    versions,
-)  # fmt: skip
+from simsiam_tf import metrics, starting, weights
+from simsiam_tf.assembly import Assembly, assemble, knn_every, untrained_backbone
 from simsiam_tf.callbacks import KNN
-from simsiam_tf.checkpoints import Commits
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import sampling
-from simsiam_tf.diagnosis import Diagnosis
-from simsiam_tf.errors import LostWorker, UserError
-from simsiam_tf.journal import Journal
-from simsiam_tf.saving import Saving
-from simsiam_tf.signals import INTERRUPTED, Deferred
-from simsiam_tf.workdir import Workdir, described
-from simsiam_tf.workers import Workers
+from simsiam_tf.diagnosis import Diagnosis, diagnose
+from simsiam_tf.running import COLLAPSED, DIVERGED, DONE, Outcome
+from simsiam_tf.signals import INTERRUPTED
 
-log = logging.getLogger("simsiam_tf")
-
-DONE, COLLAPSED, DIVERGED = 0, 3, 4
-CALL_SECONDS = 1.0  # the graph runs about so long before Python looks at signals and progress
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a run ended. status: DONE, COLLAPSED, DIVERGED or INTERRUPTED."""
-
-    status: int
-    step: int
-    diagnosis: Diagnosis
-    accuracy: dict[str, dict[str, float]]  # of "backbone", "untrained backbone", "raw pixels"
-    workdir: Path
-    records: list[dict]
-    chief: bool = True  # whether this process writes
+__all__ = ["COLLAPSED", "DIVERGED", "DONE", "INTERRUPTED", "Outcome", "run"]
 
 
 def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
@@ -65,238 +30,75 @@ def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = 
     Raises:
         UserError: before any training, for whatever cannot work.
     """
-    memory.keep()
-    workers = Workers(distribute.strategy_by_name(config.strategy, config.join_minutes))
-    workdir = Workdir(config.workdir, workers.chief)
-    try:
-        workdir.check(config)
-        workers.agree(binding_flags(config), "Start the same command on all of them.")
-        parts = assemble(config, workdir.path / "unreadable.json", workers)
-        workers.agree(parts.facts, "All of them need the same data.")
-        workdir.agree(config, parts.facts)
-        return _Loop(config, parts, workdir, callbacks).run()
-    except tf.errors.OpError as error:
-        gone = workers.lost(error)
-        if gone is None:
-            raise
-        raise LostWorker(
-            f"{workdir.path}: {gone} has ended or cannot be reached. Rerun the same command on all "
-            "workers to continue from the newest checkpoint."
-        ) from error
-    finally:
-        workdir.release()
+
+    def task(workers, report: Path) -> Pretraining:  # noqa: ANN001
+        return Pretraining(config, assemble(config, report, workers))
+
+    return starting.run(config, task, callbacks)
 
 
-class _Loop:
-    """The state of a running loop: step, records, and what a commit holds."""
+class Pretraining:
+    """What a pre-training run is known by, judged by and leaves (`running.Task`)."""
 
-    def __init__(
-        self, config: PretrainConfig, parts: Assembly, workdir: Workdir, callbacks: Sequence
-    ) -> None:
-        self.config, self.parts, self.workdir = config, parts, workdir
-        self.model, self.size = parts.model, parts.source.size
-        state = {"model": parts.model, "optimizer": parts.model.optimizer}
-        self.workers = parts.workers
-        self.set_up = {"replicas": parts.strategy.num_replicas_in_sync, **versions()}
-        about = {"configuration": described(config, parts.facts), "made with": self.set_up}
-        folder = workdir.path / "checkpoints"
-        commits = Commits(folder, state, config.keep, workdir.writes, about)
-        with self.workers.chief_first():  # it sweeps what a crash has left
-            manifest = commits.restore()
-        self.step = manifest["step"] if manifest else 0
-        self.workers.agree(
-            {"the newest checkpoint": self.step}, "--workdir must be a folder that they share."
-        )
-        extra = manifest["extra"] if manifest else {}
-        self.accuracy = extra.get("accuracy", {})
-        self.pending = None if self._finished() else extra.get("pending")
-        before = workdir.path / "metrics.jsonl"
-        anew = manifest is None and before.exists() and before.stat().st_size > 0
-        self.journal = Journal(workdir, self.step, extra.get("interval", []), self.pending, parts, config)
-        if anew:
-            self.journal.say("no checkpoint was made or is left: starting at step 0, its records are dropped")
-        self.signals = Deferred(self.journal.say)
-        self.saving = Saving(workdir, commits, config.save_minutes, self.step, self.journal.say)
-        self.before = manifest["made with"] if manifest else self.set_up
-        self.knn = KNN(parts.monitor, every=knn_every(parts, config), images=config.knn_images)
-        own = [self.knn] if parts.monitor is not None else []
-        self.callbacks = keras.callbacks.CallbackList(
-            [*own, *callbacks], model=self.model,
-            epochs=math.ceil(config.epochs), steps=parts.total_steps, verbose=0,
-        )  # fmt: skip
-        self.per_call, self.pace = 1, 0.0  # steps of the next call, seconds of a step
+    trained, untrained = "backbone", "untrained backbone"
 
-    def run(self) -> Outcome:
-        if self.step:
-            self._say_how_it_continues()
-        try:
-            if self.step == 0:
-                self._baselines()
-            self._trace()
-            with self.signals.until_committed():
-                status = self._train()
-            return self._finish(status)
-        except tf.errors.OpError as error:
-            if self.workers.lost(error):
-                raise
-            reason = " ".join(str(error.message).split())[:200]
-            mend = (
-                "Try a smaller --batch_size." if isinstance(error, tf.errors.ResourceExhaustedError) else ""
-            )
-            raise UserError(
-                f"{self.workdir.path}: step {self.step} failed: {reason} Checkpoints are kept. {mend}"
-            ) from error
-        finally:
-            self.journal.close()
+    def __init__(self, config: PretrainConfig, parts: Assembly) -> None:
+        self.config, self.parts, self.monitor = config, parts, parts.monitor
+        self.figures = EmbeddingFigures(config.similarity, parts.total_steps)
+        self.ends_on = ("collapse",) if config.fail_on_collapse else ()
+        self.evaluator = None
+        if self.monitor is not None:
+            self.evaluator = KNN(self.monitor, every=knn_every(parts, config), images=config.knn_images)
 
-    def _say_how_it_continues(self) -> None:
-        log.info("continuing at step %d of %d", self.step, self.parts.total_steps)
-        changed = {k: v for k, v in self.before.items() if self.set_up.get(k) != v}
-        if changed:
-            was = ", ".join(f"{v} {k}, now {self.set_up.get(k)}" for k, v in changed.items())
-            self.journal.say(
-                f"the checkpoint was made with {was}: the same images and views follow, "
-                "the weights will agree to rounding, not to the bit"
-            )
+    def baselines(self, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+        """On the images used during training: raw pixels, and the backbone as it is."""
+        if self.monitor is None:
+            return {}
+        images = self.config.knn_images
+        say(f"baselines on {self.monitor.size(images)} images: raw pixels, untrained backbone")
+        return self.monitor.baselines(self.parts.model.backbone, images)
 
-    def _baselines(self) -> None:
-        """What the run has to beat, before its first step: on the images used during training."""
-        self.journal.picture(preview.grid(self.parts.source, self.parts.views, self.config.seed))
-        monitor, images = self.parts.monitor, self.config.knn_images
-        if monitor is None:
-            return
-        if not self.accuracy:
-            self.journal.say(f"baselines on {monitor.size(images)} images: raw pixels, untrained backbone")
-            self.accuracy = monitor.baselines(self.model.backbone, images)
-            self.commit(None)
-        self.journal.evaluation(0, 0, self.accuracy["untrained backbone"])
+    def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
+        """On all images."""
+        if self.monitor is None:
+            return {}
+        say(f"final kNN on {self.monitor.size()} images: this backbone, raw pixels, untrained backbone")
+        return self.monitor.of_backbone(self.parts.model.backbone)
 
-    def _trace(self) -> None:
-        """Compiles the loop over steps, while signals may still end the run at once."""
-        if self.step < self.parts.total_steps:
-            self.iterator = loop.batches(self.parts, self.config, self.step)
-            self.run_steps = loop.compiled_steps(self.parts, self.config)
-            self.run_steps.trace(self.iterator)
+    def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        """On all images, too."""
+        if self.monitor.size(self.config.knn_images) < self.monitor.size():
+            return self.monitor.baselines(untrained_backbone(self.config, self.parts))
+        return before
 
-    def _train(self) -> int:
-        """Calls the compiled loop from mark to mark: a record, an epoch's end, a commit."""
-        config, total = self.config, self.parts.total_steps
-        epoch = self.step * config.batch_size // self.size
-        status = DONE
-        self.model.stop_training = False
-        self.callbacks.on_train_begin()
-        if self.pending is not None:
-            self._end_epoch(self.pending)
-            epoch = self.pending
-        self.callbacks.on_epoch_begin(epoch)
-        while self.step < total and not self.model.stop_training and status == DONE:
-            end = min(total, sampling.epoch_end(epoch + 1, self.size, config.batch_size))
-            z = self._advance(min(end, self._next_log(), self.step + self.per_call))
-            if self.step % config.log_every == 0 or self.step == total or z is None:
-                found = self.journal.record(self.step, z)
-                if found.name == "divergence":
-                    status = DIVERGED
-                    break
-                if config.fail_on_collapse and found.name == "collapse":
-                    status = COLLAPSED
-            status = self._agreed(status)
-            pending = None
-            if self.step == end:
-                pending = epoch = epoch + 1
-            must = status != DONE or self.step == total
-            evaluates = pending is not None and self.knn.due(pending)
-            if must or self.saving.due(pending is not None, evaluates):
-                sound = self.commit(pending, must)
-                if not sound and self.step == total:
-                    self.journal.diverged(f"weights after step {self.step} are no numbers")
-                    status = DIVERGED
-            if pending and status not in (INTERRUPTED, DIVERGED):
-                self._end_epoch(epoch)
-                if self.step < total:
-                    self.callbacks.on_epoch_begin(epoch)
-                status = self._agreed(status)
-        if status != DIVERGED and self.saving.step != self.step:  # a callback stopped it
-            self.commit(None, must=True)
-        self.callbacks.on_train_end()
-        return self._agreed(status) if status == DONE else status
+    def export(self, workdir: Path, facts: dict) -> None:
+        """Writes the backbone."""
+        weights.export(self.parts.model.backbone, workdir, facts)
 
-    def _advance(self, end: int) -> np.ndarray | None:
-        """Runs up to step `end`; the embeddings of the last step, None if a loss is no number."""
-        count = end - self.step
-        self.callbacks.on_train_batch_begin(self.step)
-        began = time.perf_counter()
-        losses, stds, waits, z = (t.numpy() for t in self.run_steps(self.iterator, count))
-        seconds = time.perf_counter() - began
-        self.pace = seconds / count
-        self.step = end
-        self.journal.steps(losses, stds, waits, seconds)
-        self.callbacks.on_train_batch_end(self.step - 1, self.journal.latest())
-        return z if np.isfinite(losses).all() else None
+    def exported(self, workdir: Path) -> dict:
+        """The facts beside it."""
+        return weights.card(workdir)
 
-    def _agreed(self, status: int) -> int:
-        """The status that all workers go on with, and how many steps their next call takes."""
-        if self.signals.seen is not None:
-            status = INTERRUPTED
-        status, stop, pace = self.workers.most(status, self.model.stop_training, self.pace)
-        self.model.stop_training = bool(stop)
-        wanted = max(1, int(CALL_SECONDS / max(pace, 1e-6)))
-        self.per_call = min(2 * self.per_call, wanted, self.config.log_every)
-        return int(status)
 
-    def _next_log(self) -> int:
-        return (self.step // self.config.log_every + 1) * self.config.log_every
+class EmbeddingFigures:
+    """std·√d and effective rank of the embeddings, and what they tell (Sec. 4.1)."""
 
-    def _end_epoch(self, epoch: int) -> None:
-        """Calls the callbacks, the monitor's among them, after so many epochs."""
-        safe = self.workers.count == 1 and self.saving.step == self.step
-        with self.signals.not_now() if safe else contextlib.nullcontext():
-            self.callbacks.on_epoch_end(epoch - 1, self.journal.latest())
-        if self.knn.latest:  # Keras hands callbacks a copy of the logs
-            self.journal.evaluation(self.step, epoch, self.knn.latest)
+    name, label = "std", "std·√d"
+    score, score_label = "knn20", "kNN"
 
-    def commit(self, pending: int | None, must: bool = False) -> bool:
-        """Saves the run as of now; False where the weights are no numbers, which are not saved.
+    def __init__(self, similarity: str, total_steps: int) -> None:
+        self.similarity, self.total_steps = similarity, total_steps
 
-        pending: epochs done, where the evaluation after them is still to come.
-        must: raise where it cannot be written; otherwise the run goes on and tries again.
-        """
-        if not metrics.all_finite([*self.model.variables, *self.model.optimizer.variables]):
-            return False  # the loss of the next step tells
-        extra = {"interval": self.journal.interval, "accuracy": self.accuracy, "pending": pending}
-        self.saving.commit(self.step, extra, must)
-        return True
+    def of_record(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
+        """std: mean of the steps. rank: of the last step's embeddings."""
+        return {"std": float(figures.mean()), "rank": 1.0 if z is None else metrics.effective_rank(z)}
 
-    def _finish(self, status: int) -> Outcome:
-        here, found = self.workdir.path, self.journal.diagnosis
-        if status == DONE and self._finished():
-            self.accuracy = weights.card(here)["accuracy"]
-        elif status == DONE:
-            if self.parts.monitor is not None:
-                self._final_accuracy()
-            facts = {
-                "step": self.step, "accuracy": self.accuracy, "diagnosis": str(found),
-                "data": self.parts.source.name, "images": self.size, "made with": self.set_up,
-                "views": self.parts.facts["views"], "configuration": dataclasses.asdict(self.config),
-            }  # fmt: skip
-            if self.workdir.writes:
-                weights.export(self.model.backbone, here, facts)
-        self.workers.most(0)  # none leaves while another still works
-        return Outcome(
-            status, self.step, found, self.accuracy, here, self.journal.records, self.workers.chief
-        )
+    def rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
+        """Of the encoder and of the predictor."""
+        lr = optimizer._learning_rate(step)
+        h = optimizer.overrides.get("predictor")
+        return {"lr": float(lr), "lr_predictor": float(lr if h is None else h(step))}
 
-    def _finished(self) -> bool:
-        """Whether this run has ended before, and its export is there."""
-        return self.step > 0 and weights.card(self.workdir.path).get("step") == self.step
-
-    def _final_accuracy(self) -> None:
-        """On all images, of the backbone and of what it had to beat."""
-        monitor, images = self.parts.monitor, self.config.knn_images
-        self.journal.say(
-            f"final kNN on {monitor.size()} images: this backbone, raw pixels, untrained backbone"
-        )
-        trained = monitor.of_backbone(self.model.backbone)
-        self.journal.evaluation(self.step, None, trained)
-        if monitor.size(images) < monitor.size():
-            self.accuracy = monitor.baselines(untrained_backbone(self.config, self.parts))
-        self.accuracy = {**self.accuracy, "backbone": trained}
+    def diagnose(self, records: list[dict]) -> Diagnosis:
+        """By `diagnosis.diagnose`."""
+        return diagnose(records, self.total_steps, self.similarity)

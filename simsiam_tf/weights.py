@@ -20,14 +20,17 @@ CARD_BYTES = 2**20
 SPARE = 1000  # weights of a network that no file need hold, such as the state of random numbers
 
 
-def export(backbone: keras.Model, workdir: Path, facts: dict) -> Path:
-    """Writes WORKDIR/export/backbone.keras and, beside it, its SHA-256 and `facts` as JSON."""
-    path = workdir / EXPORTED
+def export(model: keras.Model, workdir: Path, facts: dict, file: Path = EXPORTED) -> Path:
+    """Writes WORKDIR/export/backbone.keras and, beside it, its SHA-256 and `facts` as JSON.
+
+    file: another place within the folder.
+    """
+    path = workdir / file
     path.parent.mkdir(exist_ok=True)
     made, card_made = path.with_name("writing.keras"), path.with_name("writing.json")
     for leftover in (made, card_made):
         leftover.unlink(missing_ok=True)  # it could be a link to another place
-    backbone.save(made)
+    model.save(made)
     whole = {"file": path.name, "sha256": sha256(made), **facts}
     card_made.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     for file in (made, card_made):

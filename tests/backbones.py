@@ -6,13 +6,22 @@ import json
 import keras
 
 from simsiam_tf import nets, weights
+from simsiam_tf.data import Views, open_source, pipeline
 
 
-def exported(folder, recipe, channels, data="digits", seed=0):
-    """A work folder with nothing but an exported backbone of 64 features, and its card."""
+def exported(folder, recipe, channels, data="digits", seed=0, settled=False):
+    """A work folder with nothing but an exported backbone of 64 features, and its card.
+
+    settled: whether its BN has seen images of `data`, so that its features tell them apart.
+    """
     keras.mixed_precision.set_dtype_policy("float32")
     keras.utils.set_random_seed(seed)
     backbone = nets.resnet10(stem="small", width=0.125, channels=channels)
+    if settled:
+        ready = Views(recipe)
+        images = pipeline.centred(open_source(data), ready, range(256))
+        for x in [*images] * 30:
+            backbone(x, training=True)
     views = json.loads(json.dumps(dataclasses.asdict(recipe)))
     folder.mkdir(parents=True, exist_ok=True)
     weights.export(backbone, folder, {"step": 1, "views": views, "configuration": {"data": data}})

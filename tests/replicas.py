@@ -68,9 +68,7 @@ def _parts(strategy, config, source, views, bn: str) -> assembly.Assembly:
         model = SimSiam(backbone, d=16, predictor_hidden=8, bn=bn)
         model.compile(assembly.build_optimizer(config, 100, source.size))
         model.optimizer.build(model.learned_variables())
-    return assembly.Assembly(
-        strategy, source, views, None, model, 100, "float32", False, {}, Workers(strategy)
-    )
+    return assembly.Assembly(strategy, source, views, model, 100, "float32", False, {}, Workers(strategy))
 
 
 if __name__ == "__main__":

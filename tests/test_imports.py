@@ -31,9 +31,12 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
     {"evaluate", "saving"},
     {"assembly", "callbacks"},
     {"journal", "inspection", "loop"},
-    {"train"},
+    {"task"},
+    {"running"},
+    {"starting"},
+    {"train", "supervised"},
     {"summary", "cli"},
-    {"pretrain", "data_service", "knn_eval", "probe", "embed", "neighbours"},
+    {"pretrain", "data_service", "knn_eval", "probe", "embed", "neighbours", "linear_eval", "finetune"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 

@@ -12,6 +12,7 @@ import time
 import keras
 import numpy as np
 import pytest
+from runs import StopAt, state
 
 from simsiam_tf import cli, inspection, summary, train
 from simsiam_tf.config import PretrainConfig
@@ -27,23 +28,6 @@ TINY = [
 
 def tiny(workdir, *more):
     return cli.parse(PretrainConfig, [*TINY, f"--workdir={workdir}", *more])
-
-
-def state(workdir):
-    """Digest of the newest commit, and the records without what the clock decides."""
-    newest = max((workdir / "checkpoints").iterdir())
-    data = (newest / "state.data-00000-of-00001").read_bytes()
-    return newest.name, hashlib.sha256(data).hexdigest(), (workdir / "metrics.jsonl").read_text()
-
-
-class StopAt(keras.callbacks.Callback):
-    def __init__(self, step):
-        super().__init__()
-        self.at = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch + 1 >= self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")

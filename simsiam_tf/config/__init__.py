@@ -15,9 +15,12 @@ from simsiam_tf.config.fields import (
     to_flags,
 )
 from simsiam_tf.config.pretrain import PretrainConfig
+from simsiam_tf.config.run import RunConfig
+from simsiam_tf.config.supervised import FinetuneConfig, LinearConfig, SupervisedConfig
 from simsiam_tf.config.using import ImagesConfig, LabelledConfig, WeightsConfig
 
 __all__ = [
-    "Config", "ImagesConfig", "LabelledConfig", "PretrainConfig", "WeightsConfig",
+    "Config", "FinetuneConfig", "ImagesConfig", "LabelledConfig", "LinearConfig", "PretrainConfig",
+    "RunConfig", "SupervisedConfig", "WeightsConfig",
     "check_address", "check_choices", "default", "differences", "kinds", "option", "overridden", "to_flags",
 ]  # fmt: skip

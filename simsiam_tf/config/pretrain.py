@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from simsiam_tf.config.fields import BIG, Config, check_address, option
+from simsiam_tf.config.fields import BIG, check_address, option
+from simsiam_tf.config.run import RUN_RANGES, RunConfig
 from simsiam_tf.errors import UserError
 
 RANGES = [
+    *RUN_RANGES,
     ("max_megapixels", 0.001, 1e4), ("image_size", 4, 4096), ("crop_area", 0.01, 1.0),
     ("jitter", 0, 1), ("blur_p", 0, 1), ("flip_p", 0, 1),
     ("width", 0.01, 16), ("d", 2, 2**16), ("projector_layers", 1, 8),
     ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
     ("base_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
-    ("weight_decay", 0, 1), ("seed", 0, BIG), ("knn_every", 0, BIG), ("knn_images", 100, BIG),
-    ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000), ("join_minutes", 0.01, 1e5),
+    ("weight_decay", 0, 1), ("knn_every", 0, BIG), ("knn_images", 100, BIG),
 ]  # fmt: skip
 
 NO_EFFECT = [  # (fields, the field whose value makes them moot, which values those are, what to call that)
@@ -40,12 +41,12 @@ NO_EFFECT = [  # (fields, the field whose value makes them moot, which values th
         lambda v: not v.startswith("folder:"),
         "data that is no folder",
     ),
-    (("jit_compile",), "strategy", lambda v: v == "tpu", "--strategy=tpu, which always compiles"),
+    *RunConfig.NO_EFFECT,
 ]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainConfig(Config):
+class PretrainConfig(RunConfig):
     """Everything that a pre-training run depends on. None and "auto" are resolved by the data."""
 
     RANGES: ClassVar = RANGES
@@ -68,6 +69,12 @@ class PretrainConfig(Config):
         "or every tenth image where there is none",
     )
     data_dir: str | None = option(None, "where TFDS keeps its data sets", free=True)
+    data_service: str | None = option(
+        None,
+        "HOST:PORT of a tf.data service's dispatcher, whose data workers then make the views: the same "
+        "ones in the same order. See python -m simsiam_tf.data_service --help",
+        free=True,
+    )
     on_bad_image: str = option(
         "error", "what to do with unreadable images of a folder", choices=("error", "skip")
     )
@@ -126,63 +133,20 @@ class PretrainConfig(Config):
     momentum: float = option(0.9, "SGD momentum")
     weight_decay: float = option(1e-4, "coupled L2 on all parameters")
 
-    workdir: str | None = option(
-        None,
-        "folder of this run: weights, logs, checkpoints. Rerunning the same command continues it",
-        "Run",
-        free=True,
-    )
-    seed: int = option(0, "of initial weights, order and augmentation")
-    strategy: str = option(
-        "auto",
-        "devices; auto: all GPUs, a TPU, the workers of TF_CONFIG, or one device",
-        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
-        free=True,
-    )
-    join_minutes: float = option(10.0, "how long several workers wait for each other at the start", free=True)
-    precision: str = option(
-        "auto",
-        "arithmetic; auto: bfloat16 where the hardware computes in it",
-        choices=("auto", "float32", "bfloat16"),
-    )
-    augment_on: str = option(
-        "auto",
-        "where jitter, gray, blur and flip run; auto: with the model on GPUs and TPUs, else on the host. "
-        "Decoding and cropping always run on the host",
-        choices=("auto", "host", "device"),
-        free=True,
-    )
-    data_service: str | None = option(
-        None,
-        "HOST:PORT of a tf.data service's dispatcher, whose data workers then make the views: the same "
-        "ones in the same order. See python -m simsiam_tf.data_service --help",
-        free=True,
-    )
-    jit_compile: str = option(
-        "auto",
-        "XLA; auto: for the model on TPUs only (on CPUs it was measured to be slower), and for the "
-        "augmentation of views above 64 pixels; false: for neither",
-        choices=("auto", "true", "false"),
-        free=True,
-    )
     knn_every: int | None = option(
         None,
         "epochs between kNN evaluations; 0: only at the end; "
         "by default as many as keep them within about 1.5 % of the time",
+        "Monitor",
         free=True,
     )
     knn_images: int = option(
         12000, "images that the monitor uses during training; at the end it uses all", free=True
     )
-    log_every: int = option(20, "steps between records of metrics")
-    save_minutes: float = option(
-        10.0, "minutes between checkpoints, which are also made at every epoch's end", free=True
-    )
-    keep: int = option(2, "checkpoints kept", free=True)
     fail_on_collapse: bool = option(
         False, "stop with exit status 3 as soon as the run is called collapsed", free=True
     )
-    preview: bool = option(False, "only write a picture of images and their views", free=True)
+    preview: bool = option(False, "only write a picture of images and their views", "Only look", free=True)
     dry_run: bool = option(False, "only check the data and print what would run", free=True)
 
     def validate(self) -> PretrainConfig:

@@ -71,5 +71,6 @@ class LabelledConfig(ImagesConfig):
         "auto",
         "labelled images to be scored on; auto: the test split, or every tenth image where there is "
         "none, which then is not learned from",
+        "Images",
     )
     seed: int = option(0, "of whatever is chosen or drawn")

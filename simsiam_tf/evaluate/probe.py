@@ -1,4 +1,4 @@
-"""A linear classifier on features that are made once, its strength of regularisation chosen by a sweep."""
+"""A linear classifier on features that are made once, its regularisation or rate chosen by a sweep."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simsiam_tf import progress
+from simsiam_tf.evaluate import heads
 from simsiam_tf.evaluate.splits import balanced
 
 STRENGTHS = tuple(10.0**e for e in range(-4, 3))  # scikit-learn's C: the inverse of the L2 penalty
@@ -20,16 +21,16 @@ ITERATIONS = 1000
 class Probe:
     """How a sweep went; accuracies in [0, 1].
 
-    validation: strength → accuracy on the held-out part of the training images.
-    chosen: the best strength there, with which all training images were learned from.
+    validation: strength or rate → accuracy on the held-out part of the training images.
+    chosen: the best one there, with which all training images were learned from.
     test: accuracy on the test images, scored once.
-    converged: whether the last fit did within ITERATIONS.
+    converged: whether the last fit did within ITERATIONS; None where that is no question.
     """
 
     validation: dict[float, float]
     chosen: float
     test: float
-    converged: bool
+    converged: bool | None = None
 
 
 def logistic(
@@ -50,15 +51,51 @@ def logistic(
         strengths: inverse L2 penalties to choose from, each above 0.
         seed: of which images are held out for the choice.
     """
-    held = np.zeros(len(labels), bool)
-    held[balanced(labels, HELD_OUT, seed)] = True
+    kept, held = _held_out(labels, seed)
     validation = {}
     for strength in progress.bar(sorted(strengths), "logistic regression", unit="fit"):
-        model, _ = _fitted(features[~held], labels[~held], strength)
+        model, _ = _fitted(features[kept], labels[kept], strength)
         validation[strength] = float(model.score(features[held], labels[held]))
     chosen = max(validation, key=validation.get)
     model, converged = _fitted(features, labels, chosen)
     return Probe(validation, chosen, float(model.score(test_features, test_labels)), converged)
+
+
+def descent(
+    features: np.ndarray,
+    labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    kind: str = "lars",
+    rates: Sequence[float] | None = None,
+    epochs: float = 90.0,
+    seed: int = 0,
+) -> Probe:
+    """Cross-entropy by LARS or SGD on features as they are, not standardised (`heads.trained`).
+
+    Args:
+        features, labels: [N, F], int [N], to learn from and to choose by.
+        test_features, test_labels: scored once, with the chosen rate.
+        kind: "lars" or "sgd".
+        rates: to choose from; `heads.RATES` when None.
+        epochs: passes over the features.
+        seed: of the held-out choice, initial weights and order.
+    """
+    kept, held = _held_out(labels, seed)
+    rates = sorted(heads.RATES[kind] if rates is None else rates)
+    found = heads.trained(features, labels, kept, rates, kind, epochs, seed)
+    validation = {
+        rate: head.accuracy(features, labels, held) for rate, head in zip(rates, found, strict=True)
+    }
+    chosen = max(validation, key=validation.get)
+    (head,) = heads.trained(features, labels, np.arange(len(labels)), [chosen], kind, epochs, seed)
+    return Probe(validation, chosen, head.accuracy(test_features, test_labels))
+
+
+def _held_out(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(ids to learn from, ids to choose by) of the training images."""
+    held = balanced(labels, HELD_OUT, seed)
+    return np.setdiff1d(np.arange(len(labels)), held), held
 
 
 def _fitted(features: np.ndarray, labels: np.ndarray, strength: float):  # noqa: ANN202

@@ -15,10 +15,14 @@ from simsiam_tf.evaluate import store
 from simsiam_tf.evaluate.features import pixels
 from simsiam_tf.evaluate.monitor import LARGEST_PIXELS
 from simsiam_tf.evaluate.neighbours import knn_accuracy
-from simsiam_tf.evaluate.probe import logistic
+from simsiam_tf.evaluate.probe import descent, logistic
 from simsiam_tf.evaluate.splits import Splits, balanced, open_splits
 from simsiam_tf.pretrained import Pretrained, open_pretrained
 from simsiam_tf.workdir import replace_text
+
+CLASSIFIERS = {
+    "logistic": "logistic regression", "lars": "linear classifier by LARS", "sgd": "linear classifier by SGD",
+}  # fmt: skip
 
 
 def opened(config: Any) -> tuple[Pretrained, Splits]:
@@ -72,7 +76,7 @@ def knn(config: Any) -> dict[str, Any]:
 
 
 def probe(config: Any) -> dict[str, Any]:
-    """Logistic regression on a backbone's features and, where images are small, on raw pixels.
+    """A linear classifier on a backbone's features and, where images are small, on raw pixels.
 
     config: a `ProbeConfig`. Accuracies are in [0, 1], by method.
     """
@@ -82,12 +86,23 @@ def probe(config: Any) -> dict[str, Any]:
     rows = {"this backbone": _stored(config, pretrained, splits)}
     if _small(pretrained):
         rows["raw pixels"] = tuple(pixels(s, pretrained.views) for s in (splits.train, splits.test))
+    if config.classifier == "logistic":
+        fit, more = logistic, (config.values,)
+    else:
+        fit, more = descent, (config.classifier, config.values or None, config.epochs)
     found = {
-        name: logistic(train[ids], labels[0][ids], test, labels[1], config.values, config.seed)
+        name: fit(
+            train if len(ids) == len(train) else train[ids],
+            labels[0][ids],
+            test,
+            labels[1],
+            *more,
+            config.seed,
+        )
         for name, (train, test) in rows.items()
     }
     return {
-        "what": "logistic regression", **_about(pretrained, splits, len(ids)),
+        "what": CLASSIFIERS[config.classifier], **_about(pretrained, splits, len(ids)),
         "accuracy": {n: {"held out": max(p.validation.values()), "test": p.test} for n, p in found.items()},
         "sweep": {name: dataclasses.asdict(p) for name, p in found.items()}, "seed": config.seed,
     }  # fmt: skip

@@ -10,23 +10,32 @@ import tensorflow as tf
 from simsiam_tf import metrics
 
 
-class SiameseModel(keras.Model):
-    """A backbone and its heads, trained on views; `model(images)` gives backbone features.
+class ViewModel(keras.Model):
+    """A backbone and what is on it, trained on views of images.
 
-    A method subclasses this and writes `objective`. It owns the tape, the mean over replicas,
-    the update and the metrics. `fit` accepts a `tf.data.Dataset` of tuples of views or of
+    A method subclasses this and writes `objective` and `figure`. It owns the tape, the mean over
+    replicas, the update and the metrics. `fit` accepts a `tf.data.Dataset` of tuples of views or of
     {"views": (x1, x2, …), "index": …}; each view is [B, H, W, C].
+
+    d: width of "z". figure_name: what `figure` is called.
     """
+
+    d: int
+    figure_name: str
 
     def __init__(self, backbone: keras.Model, **kwargs) -> None:
         super().__init__(**kwargs)
         self.backbone = backbone
         self._loss_mean = keras.metrics.Mean(name="loss")
-        self._std_mean = keras.metrics.Mean(name="std")
+        self._figure_mean = keras.metrics.Mean(name=self.figure_name)
 
     def objective(self, batch: dict[str, Any]) -> dict[str, tf.Tensor]:
         """{"views", "index"} → {"loss": scalar, "z": [B, d]}, of this replica's rows."""
         raise NotImplementedError(f"{type(self).__name__} must define objective(batch).")
+
+    def figure(self, z: tf.Tensor) -> tf.Tensor:
+        """The "z" of a batch, [B, d] → the scalar that is watched beside the loss."""
+        raise NotImplementedError(f"{type(self).__name__} must define figure(z).")
 
     def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
         """Moving averages and queues; nothing by default."""
@@ -40,8 +49,7 @@ class SiameseModel(keras.Model):
         """One update from one batch of this replica.
 
         Returns:
-            "loss" and "std" (`metrics.collapse_std`), scalars of this replica's rows, and
-            "z", the [B, d] embeddings of the first view in float32.
+            "loss" and the figure, scalars of this replica's rows, and "z", [B, d] in float32.
         """
         batch = data if isinstance(data, dict) else {"views": data}
         with tf.GradientTape() as tape:
@@ -51,13 +59,13 @@ class SiameseModel(keras.Model):
         variables = self.learned_variables()
         self.optimizer.apply(tape.gradient(share, variables), variables)
         self.after_step(outputs)
-        std = metrics.collapse_std(outputs["z"])
-        return {"loss": outputs["loss"], "std": std, "z": outputs["z"]}
+        z = outputs["z"]
+        return {"loss": outputs["loss"], self.figure_name: self.figure(z), "z": z}
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         outputs = self.step(data)
         self._loss_mean.update_state(outputs["loss"])
-        self._std_mean.update_state(outputs["std"])
+        self._figure_mean.update_state(outputs[self.figure_name])
         return {m.name: m.result() for m in self.metrics}
 
     def compile(self, optimizer="rmsprop", jit_compile=False, **kwargs) -> None:
@@ -66,7 +74,20 @@ class SiameseModel(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        return [self._loss_mean, self._std_mean]
+        return [self._loss_mean, self._figure_mean]
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.backbone(images, training=training)
+
+
+class SiameseModel(ViewModel):
+    """A backbone and its heads, trained to agree on views; `model(images)` gives backbone features.
+
+    "z" are the embeddings of the first view; "std" tells whether they collapse
+    (`metrics.collapse_std`).
+    """
+
+    figure_name = "std"
+
+    def figure(self, z: tf.Tensor) -> tf.Tensor:
+        return metrics.collapse_std(z)

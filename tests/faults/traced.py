@@ -40,7 +40,9 @@ def arm(owner, name: str, count: int, after: bool) -> None:
 
 def listen(ids_file: str) -> None:
     """Notes the ids of every batch when the loop takes it, neither earlier nor later."""
-    from simsiam_tf import loop, train
+    import tensorflow as tf
+
+    from simsiam_tf import loop
     from simsiam_tf.data import pipeline
 
     real, batches = pipeline.views_of_steps, loop.batches
@@ -59,8 +61,8 @@ def listen(ids_file: str) -> None:
             return ids
 
         def tap(batch):
-            ids = train.tf.numpy_function(note, [batch["index"]], batch["index"].dtype)
-            return {**batch, "index": train.tf.ensure_shape(ids, batch["index"].shape)}
+            ids = tf.numpy_function(note, [batch["index"]], batch["index"].dtype)
+            return {**batch, "index": tf.ensure_shape(ids, batch["index"].shape)}
 
         step_range = first_step, last_step
         taken = real(source, views, batch_size, seed, *step_range, rows, replicas, *more, **keywords)
@@ -80,18 +82,20 @@ def listen(ids_file: str) -> None:
 
 def prepare(ids_file: str, fault: str) -> None:
     """Puts ear and trigger in place. Loads TensorFlow, so it comes when the command line would."""
-    from simsiam_tf import checkpoints, loop, train, weights, workdir
+    import tensorflow as tf
+
+    from simsiam_tf import checkpoints, loop, weights, workdir
 
     if "CPUS" in os.environ:  # one CPU as several devices
-        parts = [train.tf.config.LogicalDeviceConfiguration()] * int(os.environ["CPUS"])
-        cpu = train.tf.config.list_physical_devices("CPU")[0]
-        train.tf.config.set_logical_device_configuration(cpu, parts)
+        parts = [tf.config.LogicalDeviceConfiguration()] * int(os.environ["CPUS"])
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, parts)
     from simsiam_tf.evaluate.monitor import Monitor
 
     heard = listen(ids_file)
     points = {
         "step": (heard, "point"),
-        "write": (train.tf.train.Checkpoint, "write"),
+        "write": (tf.train.Checkpoint, "write"),
         "verify": (checkpoints, "_read_back"),
         "fsync": (os, "fsync"),
         "rename": (os, "rename"),

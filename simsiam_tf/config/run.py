@@ -1,0 +1,61 @@
+"""What every run that trains has in common."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from simsiam_tf.config.fields import BIG, Config, option
+
+RUN_RANGES = (
+    ("seed", 0, BIG), ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000),
+    ("join_minutes", 0.01, 1e5),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig(Config):
+    """A work folder, devices, arithmetic, and how often things are written."""
+
+    RANGES = RUN_RANGES
+    NO_EFFECT = (
+        (("jit_compile",), "strategy", lambda v: v == "tpu", "--strategy=tpu, which always compiles"),
+    )
+
+    workdir: str | None = option(
+        None,
+        "folder of this run: weights, logs, checkpoints. Rerunning the same command continues it",
+        "Run",
+        free=True,
+    )
+    seed: int = option(0, "of initial weights, order and augmentation")
+    strategy: str = option(
+        "auto",
+        "devices; auto: all GPUs, a TPU, the workers of TF_CONFIG, or one device",
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+        free=True,
+    )
+    join_minutes: float = option(10.0, "how long several workers wait for each other at the start", free=True)
+    precision: str = option(
+        "auto",
+        "arithmetic; auto: bfloat16 where the hardware computes in it",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    augment_on: str = option(
+        "auto",
+        "where jitter, gray, blur and flip run; auto: with the model on GPUs and TPUs, else on the host. "
+        "Decoding and cropping always run on the host",
+        choices=("auto", "host", "device"),
+        free=True,
+    )
+    jit_compile: str = option(
+        "auto",
+        "XLA; auto: for the model on TPUs only (on CPUs it was measured to be slower), and for the "
+        "augmentation of views above 64 pixels; false: for neither",
+        choices=("auto", "true", "false"),
+        free=True,
+    )
+    log_every: int = option(20, "steps between records of metrics")
+    save_minutes: float = option(
+        10.0, "minutes between checkpoints, which are also made at every epoch's end", free=True
+    )
+    keep: int = option(2, "checkpoints kept", free=True)

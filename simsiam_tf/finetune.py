@@ -1,0 +1,36 @@
+"""python -m simsiam_tf.finetune --weights=…: fine-tuning with few or all labels."""
+
+from __future__ import annotations
+
+import sys
+
+from simsiam_tf import cli
+from simsiam_tf.config import FinetuneConfig
+
+ABOUT = """Trains a backbone and a classifier on it with all or a share of the labels, and scores them on the
+test images; --init=random does the same from random weights, to compare. Rerun the same command to continue
+an interrupted run. Exit status: 0 done, 2 something to mend, 4 diverged, 75 interrupted by a signal after a
+checkpoint.
+
+    python -m simsiam_tf.finetune --weights=runs/quickstart --labels=0.01"""
+
+
+def call(config: FinetuneConfig) -> int:
+    """Trains, and prints the accuracy."""
+    with cli.quietly():
+        from simsiam_tf import distribute, summary, supervised
+
+        distribute.look_for_devices()
+    outcome = supervised.run(config)
+    if outcome.chief:
+        print(summary.of_classifier(outcome, "simsiam_tf.finetune"))
+    return outcome.status
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return cli.run(FinetuneConfig, call, "simsiam_tf.finetune", ABOUT, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

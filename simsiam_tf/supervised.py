@@ -1,0 +1,192 @@
+"""run(config): linear evaluation and fine-tuning, as tasks for the loop that all runs share (`running`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from simsiam_tf import distribute, optim, schedules, starting, weights
+from simsiam_tf.assembly import Parts, arithmetic, check_size, views_of
+from simsiam_tf.callbacks import Accuracy
+from simsiam_tf.config import FinetuneConfig, LinearConfig, SupervisedConfig
+from simsiam_tf.data import sampling, subset
+from simsiam_tf.diagnosis import Diagnosis
+from simsiam_tf.evaluate import scores
+from simsiam_tf.evaluate.classifier import Classifier, accuracy
+from simsiam_tf.evaluate.monitor import epochs_between
+from simsiam_tf.evaluate.splits import Splits, balanced
+from simsiam_tf.pretrained import Pretrained
+from simsiam_tf.running import Outcome
+from simsiam_tf.workdir import replace_text
+from simsiam_tf.workers import Workers
+
+CLASSIFIER = Path("export") / "classifier.keras"
+RESULT = "result.json"
+
+
+def run(config: SupervisedConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
+    """Linear evaluation (`LinearConfig`) or fine-tuning (`FinetuneConfig`), continuing what is there.
+
+    Args:
+        config: validated; its work folder is `workdir_of` where it names none.
+        callbacks: as for `train.run`.
+
+    Returns:
+        Its accuracy["classifier"] holds "top1" and "top5" on the test images, in [0, 1].
+
+    Raises:
+        UserError: before any training, for whatever cannot work.
+    """
+    config = dataclasses.replace(config, workdir=str(workdir_of(config)))
+
+    def task(workers: Workers, report: Path) -> Supervised:
+        del report
+        return Supervised(config, *assemble(config, workers))
+
+    return starting.run(config, task, callbacks)
+
+
+def workdir_of(config: SupervisedConfig) -> Path:
+    """--workdir, or a folder beside the weights that is named after what is done with them."""
+    if config.workdir:
+        return Path(config.workdir).expanduser()
+    name = "linear" if isinstance(config, LinearConfig) else "finetune"
+    if getattr(config, "init", "weights") == "random":
+        name += "-random"
+    return scores.beside(config.weights, name if config.labels == 1 else f"{name}-{config.labels:g}")
+
+
+def assemble(config: SupervisedConfig, workers: Workers) -> tuple[Parts, Pretrained, Splits]:
+    """Builds every part; cheap checks come before long work."""
+    strategy = workers.strategy
+    precision = arithmetic(config, strategy)
+    with workers.chief_first(), strategy.scope():
+        pretrained, splits = scores.opened(config)
+    train = splits.train
+    if config.labels < 1:
+        ids = balanced(train.labels[:], config.labels)
+        train = subset(train, ids, f"{train.name}, {config.labels:.4g} of every class")
+        splits = dataclasses.replace(splits, train=train)
+    check_size(train, config.batch_size)
+    changes = {"area": (config.crop_area, 1.0), "jitter_p": 0.0, "gray_p": 0.0, "blur_p": 0.0}
+    if config.flip_p is not None:
+        changes["flip_p"] = config.flip_p
+    recipe = dataclasses.replace(pretrained.recipe, **changes)
+    total = sampling.steps_in(config.epochs, train.size, config.batch_size)
+    with strategy.scope():
+        model = _model(config, pretrained, splits)
+        optimizer = build_optimizer(config, total, train.size)
+        model.compile(optimizer, jit_compile=config.jit_compile == "true")
+        optimizer.build(model.learned_variables())
+    facts = {
+        "images": train.size, "fingerprint": train.fingerprint,
+        "test images": splits.test.size, "test fingerprint": splits.test.fingerprint,
+        "weights": pretrained.sha256, "precision": precision, "views": dataclasses.asdict(recipe),
+    }  # fmt: skip
+    on_device = distribute.augments_on_device(strategy, config.augment_on)
+    views = views_of(config, recipe, count=1)
+    parts = Parts(strategy, train, views, model, total, precision, on_device, facts, workers)
+    return parts, pretrained, splits
+
+
+def _model(config: SupervisedConfig, pretrained: Pretrained, splits: Splits) -> Classifier:
+    keras.utils.set_random_seed(config.seed)
+    backbone = pretrained.backbone
+    if getattr(config, "init", "weights") == "random":
+        backbone = keras.models.clone_model(backbone)
+    frozen = isinstance(config, LinearConfig)
+    return Classifier(backbone, splits.train.labels[:], splits.classes, frozen)
+
+
+def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> optim.SGD:
+    """LARS or SGD on a cosine; where the whole network is trained, its head has a rate of its own."""
+    lr = schedules.scaled(config.base_lr, config.batch_size)
+    warmup = int(config.warmup_epochs * size) // config.batch_size
+    decayed = schedules.cosine(lr, total_steps, warmup)
+    if isinstance(config, FinetuneConfig):
+        head = schedules.cosine(lr * config.head_lr_factor, total_steps, warmup)
+        return optim.SGD(decayed, config.momentum, config.weight_decay, {"head/": head})
+    kind = optim.LARS if config.optimizer == "lars" else optim.SGD
+    return kind(decayed, config.momentum, config.weight_decay)
+
+
+class Supervised:
+    """What a run that learns from labels is known by, judged by and leaves (`running.Task`)."""
+
+    trained, untrained = "classifier", ""
+    ends_on = ()
+
+    def __init__(
+        self, config: SupervisedConfig, parts: Parts, pretrained: Pretrained, splits: Splits
+    ) -> None:
+        self.config, self.parts, self.pretrained, self.splits = config, parts, pretrained, splits
+        self.figures = AccuracyFigures()
+        every = config.eval_every
+        if every is None:  # a frozen backbone computes forward only, as an evaluation does
+            views = splits.train.size if isinstance(config, FinetuneConfig) else splits.train.size // 3
+            every = epochs_between(splits.test.size, max(views, 1))
+        self.evaluator = Accuracy(splits.test, parts.views, every, parts.workers)
+
+    def baselines(self, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+        """None: chance is one in so many classes."""
+        del say
+        return {}
+
+    def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
+        """On the test images."""
+        say(f"top-1 and top-5 on {self.splits.test.size} images of {self.splits.test.name}")
+        return accuracy(self.parts.model, self.splits.test, self.parts.views, self.parts.workers)
+
+    def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        """None."""
+        return before
+
+    def export(self, workdir: Path, facts: dict) -> None:
+        """Writes result.json, the classifier and, where it was trained, its backbone."""
+        about = {
+            "classes": list(self.splits.class_names), "test": self.splits.test.name,
+            "weights": {"path": str(self.pretrained.path), "sha256": self.pretrained.sha256},
+        }  # fmt: skip
+        result = {
+            "what": "linear evaluation" if self.parts.model.frozen else "fine-tuning",
+            **facts["accuracy"][self.trained], "train": facts["data"], "images": facts["images"], **about,
+            "step": facts["step"], "configuration": facts["configuration"],
+        }  # fmt: skip
+        replace_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
+        if not self.parts.model.frozen:
+            weights.export(self.parts.model.backbone, workdir, {**facts, **about})
+        weights.export(self.parts.model.whole(), workdir, {**facts, **about}, CLASSIFIER)
+
+    def exported(self, workdir: Path) -> dict:
+        """The facts beside the classifier."""
+        return weights.card(workdir / CLASSIFIER)
+
+
+class AccuracyFigures:
+    """The share of views told right, of steps; top-1 of evaluations."""
+
+    name, label = "accuracy", "accuracy"
+    score, score_label = "top1", "test"
+
+    def of_record(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
+        """accuracy: mean of the steps."""
+        del z
+        return {"accuracy": float(figures.mean())}
+
+    def rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
+        """Of the backbone, or of all there is; and of the head where it has its own."""
+        rates = {"lr": float(optimizer._learning_rate(step))}
+        head = optimizer.overrides.get("head/")
+        return rates if head is None else {**rates, "lr_head": float(head(step))}
+
+    def diagnose(self, records: list[dict]) -> Diagnosis:
+        """ "divergence" from the first loss that is no number; else "healthy"."""
+        bad = next((r for r in records if not np.isfinite(r["loss"])), None)
+        if bad:
+            return Diagnosis("divergence", f"loss {bad['loss']} at step {bad['step']}")
+        return Diagnosis("healthy", f"loss {records[-1]['loss']:.3g}" if records else "no record yet")

@@ -1,0 +1,50 @@
+"""What a run is about: the side of it that the loop (`running`) does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from simsiam_tf.assembly import Parts
+from simsiam_tf.journal import Figures
+
+
+class Evaluator(Protocol):
+    """A Keras callback that scores the model at the ends of epochs. latest: its figures; empty for none."""
+
+    latest: dict[str, float]
+
+    def due(self, epochs: int) -> bool: ...
+
+
+class Task(Protocol):
+    """What a run is about; the loop is the same for all.
+
+    config: epochs, batch_size, seed, log_every, save_minutes, keep and what the task itself needs.
+    trained, untrained: names, among accuracies, of what the run ends and begins with.
+    ends_on: names of diagnoses that end the run.
+    """
+
+    config: Any
+    parts: Parts
+    figures: Figures
+    evaluator: Evaluator | None
+    trained: str
+    untrained: str
+    ends_on: tuple[str, ...]
+
+    def baselines(self, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+        """Accuracies that the run has to beat, by name, before its first step; empty for none."""
+
+    def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
+        """The figures of the trained model; empty where nothing judges it."""
+
+    def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        """What `final_accuracy` is to be held against. before: the baselines of the start."""
+
+    def export(self, workdir: Path, facts: dict) -> None:
+        """Writes what the run was for."""
+
+    def exported(self, workdir: Path) -> dict:
+        """The facts that `export` wrote; empty where it did not, or they do not fit."""

@@ -1,0 +1,24 @@
+"""Runs of seconds: ended at a step, and told apart."""
+
+import hashlib
+import os
+import signal
+
+import keras
+
+
+def state(workdir):
+    """Digest of the newest commit, and the records without what the clock decides."""
+    newest = max((workdir / "checkpoints").iterdir())
+    data = (newest / "state.data-00000-of-00001").read_bytes()
+    return newest.name, hashlib.sha256(data).hexdigest(), (workdir / "metrics.jsonl").read_text()
+
+
+class StopAt(keras.callbacks.Callback):
+    def __init__(self, step):
+        super().__init__()
+        self.at = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 >= self.at:
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -43,7 +43,7 @@ setup(
         "parity": ["torch==2.13.0"],
         "viz": ["matplotlib>=3.8"],
         "parquet": ["pyarrow>=15"],
-        "onnx": ["tf2onnx>=1.16"],
+        "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.20"],
     },
     entry_points={
         "console_scripts": [
@@ -52,6 +52,7 @@ setup(
             "simsiam-probe=simsiam_tf.probe:main",
             "simsiam-linear-eval=simsiam_tf.linear_eval:main",
             "simsiam-finetune=simsiam_tf.finetune:main",
+            "simsiam-export=simsiam_tf.export:main",
             "simsiam-embed=simsiam_tf.embed:main",
             "simsiam-neighbours=simsiam_tf.neighbours:main",
             "simsiam-data-service=simsiam_tf.data_service:main",

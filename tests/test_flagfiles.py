@@ -5,14 +5,18 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from simsiam_tf import assembly, cli, nets
-from simsiam_tf.config import PretrainConfig, differences
+from simsiam_tf import assembly, cli, nets, optim, supervised
+from simsiam_tf.config import FinetuneConfig, LinearConfig, PretrainConfig, differences
+from simsiam_tf.evaluate.classifier import Classifier
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(ROOT.glob("flags/**/*.cfg"))
+ALL = sorted(ROOT.glob("flags/**/*.cfg"))
+KINDS = {"linear": LinearConfig, "finetune": FinetuneConfig}  # by the first word of a file's name
+FILES = [path for path in ALL if path.stem.split("_")[0] not in KINDS]
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +44,34 @@ def test_parses_builds_and_takes_a_step(path, monkeypatch):
     assert tf.math.is_finite(outputs["loss"])
     moved = [bool((a != v.numpy()).any()) for a, v in zip(before, model.learned_variables(), strict=True)]
     assert sum(moved) > len(moved) // 2
+
+
+@pytest.mark.parametrize("path", [p for p in ALL if p not in FILES], ids=lambda p: str(p.relative_to(ROOT)))
+def test_of_labels_parses_and_takes_a_step(path):
+    assert path.read_text().startswith("# ")
+    config = cli.parse(KINDS[path.stem.split("_")[0]], [f"--flagfile={path}", "--weights=runs/quickstart"])
+    backbone = nets.resnet10(stem="small", width=0.125, channels=3)
+    model = Classifier(backbone, np.arange(4), classes=4, frozen=isinstance(config, LinearConfig))
+    model.compile(supervised.build_optimizer(config, total_steps=10, size=2**20))
+    before = [v.numpy() for v in model.learned_variables()]
+    batch = {"views": (tf.random.normal([4, 16, 16, 3]),), "index": tf.range(4)}
+    assert tf.math.is_finite(tf.function(model.step)(batch)["loss"])
+    assert all(
+        (a != v.numpy()).any() for a, v in zip(before[-2:], model.learned_variables()[-2:], strict=True)
+    )
+
+
+def test_the_linear_evaluation_of_the_paper():
+    config = cli.parse(LinearConfig, ["--flagfile=flags/imagenet/linear.cfg", "--weights=runs/quickstart"])
+    lars = supervised.build_optimizer(config, total_steps=28_000, size=1_281_167)
+    assert type(lars) is optim.LARS and lars.trust == 0.001 and lars.l2 == 0 and lars.momentum == 0.9
+    assert float(lars._learning_rate(0)) == pytest.approx(0.02 * 4096 / 256)
+    assert (config.epochs, config.batch_size, config.crop_area) == (90, 4096, 0.08)
+    config = cli.parse(
+        LinearConfig, ["--flagfile=flags/imagenet/linear_sgd.cfg", "--weights=runs/quickstart"]
+    )
+    sgd = supervised.build_optimizer(config, total_steps=450_000, size=1_281_167)
+    assert type(sgd) is optim.SGD and float(sgd._learning_rate(0)) == 30 and config.batch_size == 256
 
 
 def test_rows_of_the_paper_differ_from_the_baseline_in_what_they_name():

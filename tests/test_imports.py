@@ -28,15 +28,25 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
     {"config", "optim", "nets", "data", "checkpoints", "joining"},
     {"methods", "weights", "workdir", "preview", "distribute"},
     {"workers", "pretrained"},
-    {"evaluate", "saving"},
+    {"evaluate", "saving", "exports"},
     {"assembly", "callbacks"},
-    {"journal", "inspection", "loop"},
+    {"journal", "inspection", "loop", "modelcard"},
     {"task"},
     {"running"},
     {"starting"},
     {"train", "supervised"},
     {"summary", "cli"},
-    {"pretrain", "data_service", "knn_eval", "probe", "embed", "neighbours", "linear_eval", "finetune"},
+    {
+        "pretrain",
+        "data_service",
+        "knn_eval",
+        "probe",
+        "embed",
+        "neighbours",
+        "linear_eval",
+        "finetune",
+        "export",
+    },
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 

@@ -5,8 +5,10 @@ import json
 
 import backbones
 import keras
+import numpy as np
 import pytest
 
+from simsiam_tf import nets, weights
 from simsiam_tf.data import RECIPES, open_source
 from simsiam_tf.errors import UserError
 from simsiam_tf.pretrained import open_pretrained
@@ -46,3 +48,21 @@ def test_other_channels_are_refused(workdir):
     colour = dataclasses.replace(open_source("digits"), name="colours", channels=3)
     with pytest.raises(UserError, match="colours: has 3 channels, the backbone .* takes 1"):
         open_pretrained(str(workdir)).check(colour)
+
+
+def test_a_backbone_computes_in_the_present_policy(tmp_path):
+    """Trained in bfloat16, it is used in float32 where that is what is asked for, and the other way."""
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    backbone = nets.resnet10(stem="small", width=0.125, channels=1)
+    weights.export(backbone, tmp_path, {"views": dataclasses.asdict(RECIPES["grayscale"])})
+    rounded = open_pretrained(tmp_path).backbone
+    keras.mixed_precision.set_dtype_policy("float32")
+    opened = open_pretrained(tmp_path).backbone
+    assert {layer.compute_dtype for layer in rounded.layers} == {"bfloat16"}
+    assert {layer.compute_dtype for layer in opened.layers} == {"float32"}
+    assert all((a.numpy() == b.numpy()).all() for a, b in zip(backbone.weights, opened.weights, strict=True))
+    exact = nets.resnet10(stem="small", width=0.125, channels=1)
+    exact.set_weights(backbone.get_weights())
+    x = np.random.default_rng(0).normal(size=(2, 28, 28, 1)).astype(np.float32)
+    np.testing.assert_array_equal(opened(x).numpy(), exact(x).numpy())
+    assert opened(x).dtype == "float32"

@@ -10,7 +10,7 @@ import backbones
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import cli, config, embed, knn_eval, neighbours, probe
+from simsiam_tf import cli, config, embed, export, knn_eval, neighbours, probe
 from simsiam_tf.data import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -59,7 +59,7 @@ def test_flags_files_and_names_exist():
     flags = set(re.findall(r"--(\w+)", "\n".join(re.findall(r"`[^`]+`", README))))
     classes = (
         config.PretrainConfig, knn_eval.KnnConfig, probe.ProbeConfig, embed.EmbedConfig,
-        neighbours.NeighboursConfig,
+        neighbours.NeighboursConfig, config.LinearConfig, config.FinetuneConfig, export.ExportConfig,
     )  # fmt: skip
     assert flags - {name for cls in classes for name in config.kinds(cls)} <= {
         "flagfile",

@@ -7,6 +7,7 @@ import dataclasses
 import tensorflow as tf
 
 from simsiam_tf.data import pipeline
+from simsiam_tf.data.prepare import Prepare
 from simsiam_tf.data.sources import Source, from_arrays, open_source
 from simsiam_tf.data.subset import subset
 from simsiam_tf.data.views import RECIPES, Recipe, Views
@@ -45,4 +46,6 @@ def pretraining(
     return pipeline.pretraining(source, Views(recipe, views), batch_size, seed)
 
 
-__all__ = ["RECIPES", "Recipe", "Source", "Views", "from_arrays", "open_source", "pretraining", "subset"]
+__all__ = [
+    "RECIPES", "Prepare", "Recipe", "Source", "Views", "from_arrays", "open_source", "pretraining", "subset",
+]  # fmt: skip

@@ -69,14 +69,14 @@ def _resize_rows(x: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
     return tf.reshape(y, [size, width, channels])
 
 
-def resize_weights(start, length, size: tf.Tensor, out: int) -> tf.Tensor:
+def resize_weights(start, length, size: tf.Tensor, out: int | tf.Tensor) -> tf.Tensor:
     """Antialiased bilinear resize of [start, start + length) to `out` pixels, as a matrix.
 
     start, length: float [B]; size: pixels of the whole axis → [B, out, size], rows sum to 1.
     The filter is PIL's: a triangle as wide as the larger of the two pixel sizes.
     """
     start, length = start[:, None, None], length[:, None, None]
-    scale = length / out
+    scale = length / tf.cast(out, tf.float32)
     centre = (tf.range(out, dtype=tf.float32)[None, :, None] + 0.5) * scale + start
     pixel = tf.range(size)[None, None, :]
     pixel = tf.cast(pixel, tf.float32)

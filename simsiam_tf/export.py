@@ -1,0 +1,64 @@
+"""python -m simsiam_tf.export --weights=… --format=…: a backbone and its preprocessing for other programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from simsiam_tf import cli
+from simsiam_tf.config import WeightsConfig, option
+
+ABOUT = """Writes a backbone that takes images of any size as they are: resizing and normalisation are inside.
+The file is read back as another program would, and its features are held against the source's. A card lies
+beside it, as JSON and Markdown.
+
+    python -m simsiam_tf.export --weights=runs/quickstart --format=onnx"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig(WeightsConfig):
+    """An export."""
+
+    format: str = option(
+        "saved_model",
+        "keras: a Keras file; saved_model: TensorFlow's folder; onnx; tflite: for phones",
+        "Output",
+        choices=("keras", "saved_model", "onnx", "tflite"),
+    )
+    out: str | None = option(
+        None, "file, or folder of a saved_model; WORKDIR/export/model and its suffix by default"
+    )
+    overwrite: bool = option(False, "replace what is there")
+
+
+def call(config: ExportConfig) -> int:
+    """Exports, compares, writes the card and says where."""
+    with cli.quietly():
+        from simsiam_tf import distribute, exports, modelcard
+        from simsiam_tf.pretrained import open_pretrained
+        from simsiam_tf.weights import located
+
+        distribute.look_for_devices()
+    default = located(config.weights).parent / f"model{exports.FORMATS[config.format].suffix}"
+    out = Path(config.out).expanduser() if config.out else default
+    exports.check(out, config.format, config.overwrite)
+    pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
+    print(f"{config.format}: writing {out}, and reading it back", flush=True)
+    with cli.quietly():
+        made = exports.export(pretrained, out, config.format, config.overwrite)
+    card = modelcard.write(pretrained, made)
+    print(
+        f"  largest difference of a feature from the source's: {made.difference:.2g} "
+        f"(largest feature {made.largest:.2g})\n  card  {card[1]}"
+    )
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return cli.run(ExportConfig, call, "simsiam_tf.export", ABOUT, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

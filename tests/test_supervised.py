@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 from runs import StopAt, state
 
-from simsiam_tf import cli, finetune, linear_eval, loop, optim, supervised, weights
+from simsiam_tf import cli, finetune, linear_eval, loop, optim, schedules, supervised, weights
 from simsiam_tf.config import FinetuneConfig, LinearConfig
 from simsiam_tf.data import RECIPES, Views, open_source
-from simsiam_tf.evaluate.classifier import Classifier, accuracy
+from simsiam_tf.evaluate.classifier import Classifier, accuracy, learned
+from simsiam_tf.pretrained import open_pretrained
 from simsiam_tf.running import DONE
 from simsiam_tf.signals import INTERRUPTED
 from simsiam_tf.workers import Workers
@@ -21,6 +22,8 @@ from simsiam_tf.workers import Workers
 SHORT = ["--batch_size=64", "--epochs=1.5", "--log_every=5", "--precision=float32", "--strategy=one_device"]
 
 LINEAR = [*SHORT, "--optimizer=sgd", "--base_lr=2", "--crop_area=0.8", "--flip_p=0"]
+
+WHOLE = ["--epochs=2", "--eval_every=1"]
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +49,16 @@ def weights_of(path):
 @pytest.fixture(scope="module")
 def evaluated(source, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("linear")
-    return supervised.run(linear(source, workdir, "--eval_every=1")), workdir
+    return supervised.run(linear(source, workdir, *WHOLE)), workdir
 
 
 def test_linear_evaluation_learns_and_leaves_what_it_says(evaluated, source):
     outcome, workdir = evaluated
-    assert outcome.status == DONE and outcome.step == 33
+    assert outcome.status == DONE and outcome.step == 44
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     losses = [r for r in records if "loss" in r]
     assert {"loss", "accuracy", "lr"} <= set(losses[0]) and losses[-1]["loss"] < losses[0]["loss"]
-    assert [r["step"] for r in records if "top1" in r] == [23, 33, 33]
+    assert [r["step"] for r in records if "top1" in r] == [23, 44, 44]
     result = json.loads((workdir / "result.json").read_text())
     assert result["top1"] == outcome.accuracy["classifier"]["top1"] > 0.25
     assert result["top5"] > result["top1"]
@@ -176,6 +179,15 @@ def test_two_replicas_agree_with_one(source, tmp_path, two_replicas):
     np.testing.assert_allclose(ends[0][1], ends[1][1], atol=1e-6)
 
 
+def test_fit_in_a_notebook_takes_the_steps_of_the_command(evaluated, source):
+    pretrained = open_pretrained(source)
+    digits = [open_source(f"digits:{split}") for split in ("train", "test")]
+    recipe = dataclasses.replace(pretrained.recipe, area=(0.8, 1.0), flip_p=0.0)
+    sgd = optim.SGD(schedules.cosine(2 * 64 / 256, 44))
+    _, scores = learned(pretrained.backbone, *digits, recipe, 2, 64, sgd, verbose=0)
+    assert scores == pytest.approx(evaluated[0].accuracy["classifier"], abs=0.01)
+
+
 def test_the_optimizer_is_the_one_asked_for(source, tmp_path):
     lars = supervised.build_optimizer(
         linear(source, tmp_path, "--optimizer=lars", "--base_lr=0.02", "--batch_size=4096"), 100, 1437
@@ -218,7 +230,7 @@ def test_bad_input_gets_one_line(command, flags, said, source, tmp_path, capsys)
 
 def test_the_command_prints_the_accuracy(evaluated, source, capsys):
     _, workdir = evaluated
-    argv = [f"--weights={source}", f"--workdir={workdir}", *LINEAR, "--eval_every=1"]
+    argv = [f"--weights={source}", f"--workdir={workdir}", *LINEAR, *WHOLE]
     assert linear_eval.main(argv) == 0
     out = capsys.readouterr().out
     assert "test images      top-1 " in out and "result.json" in out

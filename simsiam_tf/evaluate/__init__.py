@@ -7,10 +7,12 @@ import dataclasses
 import keras
 
 from simsiam_tf import data
+from simsiam_tf.evaluate.classifier import Classifier, accuracy, learned
 from simsiam_tf.evaluate.embedding import Embeddings, embed
 from simsiam_tf.evaluate.features import extract
 from simsiam_tf.evaluate.monitor import Monitor, open_monitor
 from simsiam_tf.evaluate.neighbours import knn_accuracy, nearest
+from simsiam_tf.evaluate.probe import descent, logistic
 from simsiam_tf.evaluate.query import of_file
 
 
@@ -31,5 +33,6 @@ def knn(backbone: keras.Model, data_spec: str, recipe: str | None = None, **chan
 
 
 __all__ = [
-    "Embeddings", "Monitor", "embed", "extract", "knn", "knn_accuracy", "nearest", "of_file", "open_monitor",
+    "Classifier", "Embeddings", "Monitor", "accuracy", "descent", "embed", "extract", "knn", "knn_accuracy",
+    "learned", "logistic", "nearest", "of_file", "open_monitor",
 ]  # fmt: skip

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import Source, Views, pipeline
+from simsiam_tf import optim, schedules
+from simsiam_tf.data import Recipe, Source, Views, pipeline
 from simsiam_tf.evaluate.features import forward
 from simsiam_tf.methods import ViewModel
 from simsiam_tf.workers import Workers
@@ -83,3 +86,44 @@ def _place(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """How many classes come before the true one; of equal logits, all others do."""
     own = logits[np.arange(len(truth)), truth][:, None]
     return (logits >= own).sum(axis=1) - 1
+
+
+def learned(
+    backbone: keras.Model,
+    train: Source,
+    test: Source,
+    recipe: Recipe,
+    epochs: int = 10,
+    batch_size: int = 256,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    frozen: bool = True,
+    seed: int = 0,
+    **fit,
+) -> tuple[Classifier, dict[str, float]]:
+    """Linear evaluation or fine-tuning by Keras' `fit`, for notebooks; `supervised.run` resumes and records.
+
+    Args:
+        backbone: normalised images → features; trained itself where not `frozen`.
+        train, test: labelled sources of the same classes.
+        recipe: size, crops, flip and normalisation; its colours are left alone.
+        epochs: passes over the images, by whole batches.
+        batch_size: images a step.
+        optimizer: LARS on a cosine from 10 when None, SGD from 0.02 where not frozen.
+        seed: of the head's weights, order and crops.
+        **fit: of `fit`, such as callbacks or verbose.
+
+    Returns:
+        The classifier, and its {"top1": …, "top5": …} on the test images.
+    """
+    recipe = dataclasses.replace(recipe, jitter_p=0.0, gray_p=0.0, blur_p=0.0)
+    views = Views(recipe, count=1)
+    dataset = pipeline.pretraining(train, views, batch_size, seed)
+    if optimizer is None:
+        kind, rate = (optim.LARS, 10.0) if frozen else (optim.SGD, 0.02)
+        optimizer = kind(schedules.cosine(schedules.scaled(rate, batch_size), epochs * len(dataset)))
+    keras.utils.set_random_seed(seed)
+    classes = 1 + int(max(np.max(train.labels), np.max(test.labels)))
+    model = Classifier(backbone, train.labels[:], classes, frozen)
+    model.compile(optimizer)
+    model.fit(dataset, epochs=epochs, **fit)
+    return model, accuracy(model, test, views)

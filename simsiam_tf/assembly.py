@@ -129,16 +129,27 @@ def knn_every(parts: Assembly, config: PretrainConfig) -> int:
     return epochs_between(parts.monitor.size(config.knn_images), parts.source.size * parts.views.count)
 
 
+def decaying(config: RunConfig, total_steps: int, size: int, factor: float = 1.0) -> schedules.Cosine:
+    """A run's learning rate times `factor`, on a cosine after its warm-up. size: images of an epoch."""
+    warmup = int(config.warmup_epochs * size) // config.batch_size
+    return schedules.cosine(schedules.scaled(config.base_lr, config.batch_size) * factor, total_steps, warmup)
+
+
+def compiled(model: ViewModel, optimizer: optim.SGD, config: RunConfig) -> ViewModel:
+    """The model with its optimizer, whose variables are made now."""
+    model.compile(optimizer, jit_compile=config.jit_compile == "true")
+    optimizer.build(model.learned_variables())
+    return model
+
+
 def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optim.SGD:
     """SGD on a cosine, with a rate of its own for h where asked (Table 1 c: a constant one)."""
-    lr = schedules.scaled(config.base_lr, config.batch_size)
-    warmup = int(config.warmup_epochs * size) // config.batch_size
-    decayed = schedules.cosine(lr, total_steps, warmup)
+    decayed, factor = decaying(config, total_steps, size), config.predictor_lr_factor
     overrides = {}
     if config.predictor_lr == "constant":
-        overrides = {"predictor": schedules.constant(lr * config.predictor_lr_factor)}
-    elif config.predictor_lr_factor != 1.0:
-        overrides = {"predictor": schedules.cosine(lr * config.predictor_lr_factor, total_steps, warmup)}
+        overrides = {"predictor": schedules.constant(decayed.base * factor)}
+    elif factor != 1.0:
+        overrides = {"predictor": decaying(config, total_steps, size, factor)}
     return optim.SGD(decayed, config.momentum, config.weight_decay, overrides)
 
 
@@ -165,10 +176,8 @@ def assemble(config: PretrainConfig, report: Path | None = None, workers: Worker
         )
     total = sampling.steps_in(config.epochs, source.size, config.batch_size)
     with strategy.scope():
-        model = _initial_model(config, source, views)
         optimizer = build_optimizer(config, total, source.size)
-        model.compile(optimizer, jit_compile=config.jit_compile == "true")
-        optimizer.build(model.learned_variables())
+        model = compiled(_initial_model(config, source, views), optimizer, config)
     facts = {
         "images": source.size, "fingerprint": source.fingerprint, "precision": precision,
         "stem": stem_for(config, views.recipe.size), "views": dataclasses.asdict(views.recipe),

@@ -10,8 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from simsiam_tf import distribute, optim, schedules, starting, weights
-from simsiam_tf.assembly import Parts, arithmetic, check_size, views_of
+from simsiam_tf import distribute, optim, starting, weights
+from simsiam_tf.assembly import Parts, arithmetic, check_size, compiled, decaying, views_of
 from simsiam_tf.callbacks import Accuracy
 from simsiam_tf.config import FinetuneConfig, LinearConfig, SupervisedConfig
 from simsiam_tf.data import sampling, subset
@@ -79,10 +79,8 @@ def assemble(config: SupervisedConfig, workers: Workers) -> tuple[Parts, Pretrai
     recipe = dataclasses.replace(pretrained.recipe, **changes)
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
     with strategy.scope():
-        model = _model(config, pretrained, splits)
         optimizer = build_optimizer(config, total, train.size)
-        model.compile(optimizer, jit_compile=config.jit_compile == "true")
-        optimizer.build(model.learned_variables())
+        model = compiled(_model(config, pretrained, splits), optimizer, config)
     facts = {
         "images": train.size, "fingerprint": train.fingerprint,
         "test images": splits.test.size, "test fingerprint": splits.test.fingerprint,
@@ -105,11 +103,9 @@ def _model(config: SupervisedConfig, pretrained: Pretrained, splits: Splits) -> 
 
 def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> optim.SGD:
     """LARS or SGD on a cosine; where the whole network is trained, its head has a rate of its own."""
-    lr = schedules.scaled(config.base_lr, config.batch_size)
-    warmup = int(config.warmup_epochs * size) // config.batch_size
-    decayed = schedules.cosine(lr, total_steps, warmup)
+    decayed = decaying(config, total_steps, size)
     if isinstance(config, FinetuneConfig):
-        head = schedules.cosine(lr * config.head_lr_factor, total_steps, warmup)
+        head = decaying(config, total_steps, size, config.head_lr_factor)
         return optim.SGD(decayed, config.momentum, config.weight_decay, {"head/": head})
     kind = optim.LARS if config.optimizer == "lars" else optim.SGD
     return kind(decayed, config.momentum, config.weight_decay)

@@ -6,8 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 from simsiam_tf.config.fields import BIG, check_address, option
-from simsiam_tf.config.run import RUN_RANGES, RunConfig
-from simsiam_tf.errors import UserError
+from simsiam_tf.config.run import RUN_RANGES, RunConfig, check_epochs
 
 RANGES = [
     *RUN_RANGES,
@@ -152,9 +151,6 @@ class PretrainConfig(RunConfig):
     def validate(self) -> PretrainConfig:
         """Returns itself, or raises UserError for the first value that cannot be."""
         super().validate()
-        if not self.epochs > 0:
-            raise UserError(f"--epochs={self.epochs}: must be above 0.")
-        if self.warmup_epochs >= self.epochs:
-            raise UserError(f"--warmup_epochs={self.warmup_epochs}: must be below --epochs={self.epochs}.")
+        check_epochs(self)
         check_address("data_service", self.data_service)
         return self

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from simsiam_tf.config.fields import BIG, Config, option
+from simsiam_tf.errors import UserError
 
 RUN_RANGES = (
     ("seed", 0, BIG), ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000),
     ("join_minutes", 0.01, 1e5),
 )  # fmt: skip
+
+
+def check_epochs(config: Any) -> None:
+    """Raises UserError for no epochs, or a warm-up that takes them all."""
+    if not config.epochs > 0:
+        raise UserError(f"--epochs={config.epochs}: must be above 0.")
+    if config.warmup_epochs >= config.epochs:
+        raise UserError(f"--warmup_epochs={config.warmup_epochs}: must be below --epochs={config.epochs}.")
 
 
 @dataclasses.dataclass(frozen=True)

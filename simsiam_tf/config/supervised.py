@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from simsiam_tf.config.fields import BIG, option
-from simsiam_tf.config.run import RunConfig
+from simsiam_tf.config.run import RunConfig, check_epochs
 from simsiam_tf.config.using import LabelledConfig
 from simsiam_tf.errors import UserError
 
@@ -51,10 +51,7 @@ class SupervisedConfig(RunConfig, LabelledConfig):
     def validate(self) -> SupervisedConfig:
         """Returns itself, or raises UserError for the first value that cannot be."""
         super().validate()
-        if not self.epochs > 0:
-            raise UserError(f"--epochs={self.epochs}: must be above 0.")
-        if self.warmup_epochs >= self.epochs:
-            raise UserError(f"--warmup_epochs={self.warmup_epochs}: must be below --epochs={self.epochs}.")
+        check_epochs(self)
         if not 0 < self.labels <= 1:
             raise UserError(f"--labels={self.labels}: must be above 0 and at most 1, as in --labels=0.1.")
         return self

@@ -1,5 +1,6 @@
 """The README's notebook runs, and what it names exists."""
 
+import functools
 import importlib
 import re
 import shlex
@@ -10,6 +11,7 @@ import backbones
 import numpy as np
 import tensorflow as tf
 
+import simsiam_tf as ss
 from simsiam_tf import cli, config, embed, export, knn_eval, neighbours, probe
 from simsiam_tf.data import RECIPES
 
@@ -44,6 +46,13 @@ def test_commands_of_the_package_parse():
         module = importlib.import_module(f"simsiam_tf.{name}")
         (cls,) = (c for k, c in typing.get_type_hints(module.call).items() if k != "return")
         cli.parse(cls, shlex.split(rest))
+
+
+def test_names_of_the_python_interface_exist():
+    names = set(re.findall(r"`[^`]*?\bss\.([\w.]+)", README))
+    assert len(names) > 6
+    for name in names:
+        functools.reduce(getattr, name.split("."), ss)
 
 
 def test_the_notebook_runs_and_learns(capsys):

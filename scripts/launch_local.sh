@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
-# Several workers of one run on this machine: scripts/launch_local.sh N -- FLAGS of simsiam_tf.pretrain
+# Several workers of one run on this machine: scripts/launch_local.sh N [pretrain|linear_eval|finetune] -- FLAGS
 #   scripts/launch_local.sh 2 -- --flagfile=flags/quickstart.cfg --workdir=runs/two
 # Every line is preceded by its worker's number. Ends when all have ended, with the largest exit status
 # that is not 75: a worker that fails leaves the others to end with 75, "rerun me".
 set -euo pipefail
 
 usage() { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
-[ $# -ge 2 ] && [[ $1 =~ ^[1-9][0-9]*$ ]] && [ "$2" = -- ] || usage
-count=$1
-shift 2
+[ $# -ge 2 ] && [[ $1 =~ ^[1-9][0-9]*$ ]] || usage
+count=$1 module=pretrain
+shift
+if [ "$1" != -- ]; then
+  module=$1
+  shift
+fi
+[[ $module =~ ^(pretrain|linear_eval|finetune)$ ]] && [ "${1:-}" = -- ] || usage
+shift
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -z "${PYTHON:-}" ]; then
   (cd "$root" && . scripts/common.sh && set_up "")
@@ -29,7 +35,7 @@ stop() { kill -TERM "${pids[@]}" 2>/dev/null || true; }
 trap stop TERM INT
 for ((i = 0; i < count; i++)); do
   TF_CONFIG="{\"cluster\": {\"worker\": $hosts}, \"task\": {\"type\": \"worker\", \"index\": $i}}" \
-    "$python" -m simsiam_tf.pretrain --strategy=multi_worker "$@" \
+    "$python" -m "simsiam_tf.$module" --strategy=multi_worker "$@" \
     > >(sed -u "s/^/[$i] /") 2> >(sed -u "s/^/[$i] /" >&2) &
   pids+=($!)
 done

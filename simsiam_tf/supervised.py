@@ -20,7 +20,7 @@ from simsiam_tf.evaluate import scores
 from simsiam_tf.evaluate.classifier import Classifier, accuracy
 from simsiam_tf.evaluate.monitor import epochs_between
 from simsiam_tf.evaluate.splits import Splits, balanced
-from simsiam_tf.pretrained import Pretrained
+from simsiam_tf.pretrained import Pretrained, open_pretrained
 from simsiam_tf.running import Outcome
 from simsiam_tf.workdir import replace_text
 from simsiam_tf.workers import Workers
@@ -65,8 +65,10 @@ def assemble(config: SupervisedConfig, workers: Workers) -> tuple[Parts, Pretrai
     """Builds every part; cheap checks come before long work."""
     strategy = workers.strategy
     precision = arithmetic(config, strategy)
-    with workers.chief_first(), strategy.scope():
-        pretrained, splits = scores.opened(config)
+    with strategy.scope():  # all at once: workers agree on the values of variables as they are made
+        pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
+    with workers.chief_first():
+        splits = scores.splits_for(config, pretrained)
     train = splits.train
     if config.labels < 1:
         ids = balanced(train.labels[:], config.labels)

@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import backbones
 import keras
@@ -19,6 +23,7 @@ from simsiam_tf.running import DONE
 from simsiam_tf.signals import INTERRUPTED
 from simsiam_tf.workers import Workers
 
+ROOT = Path(__file__).parents[1]
 SHORT = ["--batch_size=64", "--epochs=1.5", "--log_every=5", "--precision=float32", "--strategy=one_device"]
 
 LINEAR = [*SHORT, "--optimizer=sgd", "--base_lr=2", "--crop_area=0.8", "--flip_p=0"]
@@ -186,6 +191,19 @@ def test_fit_in_a_notebook_takes_the_steps_of_the_command(evaluated, source):
     sgd = optim.SGD(schedules.cosine(2 * 64 / 256, 44))
     _, scores = learned(pretrained.backbone, *digits, recipe, 2, 64, sgd, verbose=0)
     assert scores == pytest.approx(evaluated[0].accuracy["classifier"], abs=0.01)
+
+
+@pytest.mark.slow
+def test_two_workers_score_what_one_process_does(evaluated, source, tmp_path):
+    flags = [flag for flag in [*LINEAR, *WHOLE] if "--strategy" not in flag]
+    done = subprocess.run(
+        [ROOT / "scripts" / "launch_local.sh", "2", "linear_eval", "--", *flags,
+         f"--weights={source}", f"--workdir={tmp_path / 'two'}"],
+        env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == DONE, done.stderr
+    result = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert result["top1"] == pytest.approx(evaluated[0].accuracy["classifier"]["top1"], abs=0.006)
 
 
 def test_the_optimizer_is_the_one_asked_for(source, tmp_path):

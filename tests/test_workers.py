@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_train import TINY, state
+from runs import state
+from test_train import TINY
 
 from simsiam_tf import train
 from simsiam_tf.errors import UserError

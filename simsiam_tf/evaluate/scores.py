@@ -28,11 +28,16 @@ CLASSIFIERS = {
 def opened(config: Any) -> tuple[Pretrained, Splits]:
     """The backbone and the labelled images that a `LabelledConfig` names, held against each other."""
     pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
+    return pretrained, splits_for(config, pretrained)
+
+
+def splits_for(config: Any, pretrained: Pretrained) -> Splits:
+    """The labelled images that a `LabelledConfig` names, of as many channels as the backbone takes."""
     data = config.data or data_of(pretrained)
     options = {"data_dir": config.data_dir, "on_bad_image": config.on_bad_image}
     splits = open_splits(data, config.test, **options, max_megapixels=config.max_megapixels)
     pretrained.check(splits.train)
-    return pretrained, splits
+    return splits
 
 
 def data_of(pretrained: Pretrained) -> str:

@@ -21,7 +21,10 @@ setup(
     ],
     # The flagfiles live at the top of a checkout and inside the package of a wheel.
     package_dir={f"simsiam_tf.{f.replace('/', '.')}": f.removeprefix("flagfiles/") for f in FLAGS},
-    package_data={f"simsiam_tf.{f.replace('/', '.')}": ["*.cfg"] for f in FLAGS},
+    package_data={
+        **{f"simsiam_tf.{f.replace('/', '.')}": ["*.cfg"] for f in FLAGS},
+        "simsiam_tf.reporting": ["*.j2"],
+    },
     install_requires=[
         "tensorflow>=2.19",
         "keras>=3.15.1",
@@ -41,7 +44,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.19"],
         "dev": ["pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6"],
         "parity": ["torch==2.13.0"],
-        "viz": ["matplotlib>=3.8"],
+        "viz": ["matplotlib>=3.8", "jinja2>=3.1"],
         "parquet": ["pyarrow>=15"],
         "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.20"],
     },
@@ -53,6 +56,7 @@ setup(
             "simsiam-linear-eval=simsiam_tf.linear_eval:main",
             "simsiam-finetune=simsiam_tf.finetune:main",
             "simsiam-export=simsiam_tf.export:main",
+            "simsiam-report=simsiam_tf.report:main",
             "simsiam-embed=simsiam_tf.embed:main",
             "simsiam-neighbours=simsiam_tf.neighbours:main",
             "simsiam-data-service=simsiam_tf.data_service:main",

@@ -21,6 +21,7 @@ _MODULES = (
     "metrics",
     "nets",
     "optim",
+    "reporting",
     "schedules",
     "supervised",
     "train",

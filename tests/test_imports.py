@@ -30,7 +30,7 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
     {"workers", "pretrained"},
     {"evaluate", "saving", "exports"},
     {"assembly", "callbacks"},
-    {"journal", "inspection", "loop", "modelcard"},
+    {"journal", "inspection", "loop", "modelcard", "reporting"},
     {"task"},
     {"running"},
     {"starting"},
@@ -46,6 +46,7 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
         "linear_eval",
         "finetune",
         "export",
+        "report",
     },
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import simsiam_tf as ss
-from simsiam_tf import cli, config, embed, export, knn_eval, neighbours, probe
+from simsiam_tf import cli, config, embed, export, knn_eval, neighbours, probe, report
 from simsiam_tf.data import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +69,7 @@ def test_flags_files_and_names_exist():
     classes = (
         config.PretrainConfig, knn_eval.KnnConfig, probe.ProbeConfig, embed.EmbedConfig,
         neighbours.NeighboursConfig, config.LinearConfig, config.FinetuneConfig, export.ExportConfig,
+        report.ReportConfig,
     )  # fmt: skip
     assert flags - {name for cls in classes for name in config.kinds(cls)} <= {
         "flagfile",

@@ -4,6 +4,7 @@ Only this package and the command lines know flags.
 """
 
 from simsiam_tf.config.fields import (
+    LOOKS,
     Config,
     check_address,
     check_choices,
@@ -20,7 +21,7 @@ from simsiam_tf.config.supervised import FinetuneConfig, LinearConfig, Supervise
 from simsiam_tf.config.using import ImagesConfig, LabelledConfig, WeightsConfig
 
 __all__ = [
-    "Config", "FinetuneConfig", "ImagesConfig", "LabelledConfig", "LinearConfig", "PretrainConfig",
+    "LOOKS", "Config", "FinetuneConfig", "ImagesConfig", "LabelledConfig", "LinearConfig", "PretrainConfig",
     "RunConfig", "SupervisedConfig", "WeightsConfig",
     "check_address", "check_choices", "default", "differences", "kinds", "option", "overridden", "to_flags",
 ]  # fmt: skip

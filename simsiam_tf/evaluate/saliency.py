@@ -10,10 +10,11 @@ SIDE = 7  # pixels that a map should have at the least, to point at anything
 
 
 def saliency(backbone: keras.Model, view: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Grad-CAM (Selvaraju et al. 2017) of the cosine between two views' features, on the first view.
+    """What speaks for the cosine between two views' features, place by place, on the first view.
 
-    The channels of the deepest feature map of at least `SIDE` pixels a side, weighted by the mean over the
-    map of the cosine's gradient, summed, and cut off below 0.
+    The deepest feature map of at least `SIDE` pixels a side times the cosine's gradient, summed over channels
+    and cut off below 0: Grad-CAM (Selvaraju et al. 2017) with each place's own gradient instead of the
+    map's mean (HiResCAM, Draelos & Carin 2020), which differs below the last map only.
 
     Args:
         backbone: functional, normalised images [B, S, S, C] → features [B, F].
@@ -33,8 +34,7 @@ def saliency(backbone: keras.Model, view: np.ndarray, other: np.ndarray) -> np.n
         maps, features = encode(images, training=False)
         cosine = tf.reduce_sum(goal * tf.math.l2_normalize(tf.cast(features, tf.float32), axis=1), axis=1)
     gradient = tf.cast(tape.gradient(cosine, maps), tf.float32)
-    weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
-    shown = tf.nn.relu(tf.reduce_sum(weights * tf.cast(maps, tf.float32), axis=3, keepdims=True))
+    shown = tf.nn.relu(tf.reduce_sum(gradient * tf.cast(maps, tf.float32), axis=3, keepdims=True))
     shown = shown / tf.maximum(tf.reduce_max(shown, axis=(1, 2), keepdims=True), 1e-12)
     return tf.image.resize(shown, view.shape[1:3])[..., 0].numpy()
 

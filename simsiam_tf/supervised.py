@@ -146,19 +146,21 @@ class Supervised:
 
     def export(self, workdir: Path, facts: dict) -> None:
         """Writes result.json, the classifier and, where it was trained, its backbone."""
-        about = {
-            "classes": list(self.splits.class_names), "test": self.splits.test.name,
+        named = self.config.data or scores.data_of(self.pretrained)
+        whole = {
+            **facts, "classes": list(self.splits.class_names), "test": self.splits.test.name,
             "weights": {"path": str(self.pretrained.path), "sha256": self.pretrained.sha256},
+            "configuration": {**facts["configuration"], "data": named},
         }  # fmt: skip
+        kept = ("images", "test", "classes", "weights", "step", "configuration", "made with")
         result = {
             "what": "linear evaluation" if self.parts.model.frozen else "fine-tuning",
-            **facts["accuracy"][self.trained], "train": facts["data"], "images": facts["images"], **about,
-            "step": facts["step"], "configuration": facts["configuration"],
+            **facts["accuracy"][self.trained], "train": facts["data"], **{k: whole[k] for k in kept},
         }  # fmt: skip
         replace_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
         if not self.parts.model.frozen:
-            weights.export(self.parts.model.backbone, workdir, {**facts, **about})
-        weights.export(self.parts.model.whole(), workdir, {**facts, **about}, CLASSIFIER)
+            weights.export(self.parts.model.backbone, workdir, whole)
+        weights.export(self.parts.model.whole(), workdir, whole, CLASSIFIER)
 
     def exported(self, workdir: Path) -> dict:
         """The facts beside the classifier."""

@@ -17,6 +17,7 @@ from runs import StopAt, state
 from simsiam_tf import cli, finetune, linear_eval, loop, optim, schedules, supervised, weights
 from simsiam_tf.config import FinetuneConfig, LinearConfig
 from simsiam_tf.data import RECIPES, Views, open_source
+from simsiam_tf.evaluate import scores
 from simsiam_tf.evaluate.classifier import Classifier, accuracy, learned
 from simsiam_tf.pretrained import open_pretrained
 from simsiam_tf.running import DONE
@@ -89,7 +90,7 @@ def test_the_exported_classifier_has_the_accuracy_that_was_written(evaluated):
     assert json.loads((workdir / "result.json").read_text())["top1"] == pytest.approx(by_hand, abs=1e-9)
 
 
-@pytest.mark.parametrize("make", [linear, tuned])
+@pytest.mark.parametrize("make", [linear, pytest.param(tuned, marks=pytest.mark.slow)])
 def test_interrupted_it_ends_bit_identical(make, source, tmp_path):
     ends = [supervised.run(make(source, tmp_path / "a"), callbacks=[StopAt(n)]) for n in (13, 99)]
     assert [o.status for o in ends] == [INTERRUPTED, DONE]
@@ -105,6 +106,7 @@ def test_fine_tuning_trains_the_backbone_and_exports_it(source, tmp_path):
     assert record["lr_head"] == pytest.approx(10 * record["lr"])
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["images"] == pytest.approx(1437 / 2, abs=5)
+    assert scores.data_of(open_pretrained(tmp_path)) == "digits"
 
 
 def test_random_initialisation_is_the_same_network_with_other_weights(source, tmp_path):
@@ -189,8 +191,8 @@ def test_fit_in_a_notebook_takes_the_steps_of_the_command(evaluated, source):
     digits = [open_source(f"digits:{split}") for split in ("train", "test")]
     recipe = dataclasses.replace(pretrained.recipe, area=(0.8, 1.0), flip_p=0.0)
     sgd = optim.SGD(schedules.cosine(2 * 64 / 256, 44))
-    _, scores = learned(pretrained.backbone, *digits, recipe, 2, 64, sgd, verbose=0)
-    assert scores == pytest.approx(evaluated[0].accuracy["classifier"], abs=0.01)
+    _, found = learned(pretrained.backbone, *digits, recipe, 2, 64, sgd, verbose=0)
+    assert found == pytest.approx(evaluated[0].accuracy["classifier"], abs=0.01)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
 
-if [ "${PARITY:-1}" = 1 ]; then set_up "[dev,onnx,parquet,viz,parity]"; else set_up "[dev,onnx,parquet,viz]"; fi
+if [ "${PARITY:-1}" = 1 ]; then set_up "[dev,onnx,parquet,viz,convert,parity]"; else set_up "[dev,onnx,parquet,viz,convert]"; fi
 
 export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
 .venv/bin/ruff check .

@@ -28,7 +28,7 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
     {"config", "optim", "nets", "data", "checkpoints", "joining"},
     {"methods", "weights", "workdir", "preview", "distribute"},
     {"workers", "pretrained"},
-    {"evaluate", "saving", "exports"},
+    {"evaluate", "saving", "exports", "conversion"},
     {"assembly", "callbacks"},
     {"journal", "inspection", "loop", "modelcard", "reporting"},
     {"task"},
@@ -47,6 +47,7 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
         "finetune",
         "export",
         "report",
+        "convert",
     },
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
@@ -104,7 +105,7 @@ def test_flags_are_parsed_without_loading_tensorflow():
 
 
 def test_choices_are_the_rows_of_the_tables():
-    from simsiam_tf import losses, methods, nets
+    from simsiam_tf import conversion, convert, losses, methods, nets
     from simsiam_tf.data import RECIPES
 
     choices = {f.name: set(f.metadata["choices"]) for f in dataclasses.fields(config.PretrainConfig)}
@@ -114,4 +115,5 @@ def test_choices_are_the_rows_of_the_tables():
     assert choices["bn"] == set(nets.BN_PLACEMENT)
     assert choices["similarity"] == set(losses.SIMILARITY)
     assert choices["symmetry"] == set(methods.SYMMETRY)
+    assert set(convert.LAYOUTS) == set(conversion.LAYOUTS)
     assert choices["recipe"] == {"auto", *RECIPES}

@@ -100,8 +100,8 @@ class PretrainConfig(RunConfig):
     )
     stem: str = option(
         "auto",
-        "first layers; auto: cifar up to 64 pixels, else imagenet",
-        choices=("auto", "imagenet", "cifar", "small"),
+        "first layers; auto: cifar up to 64 pixels, else imagenet; cifar_pad2 is solo-learn's",
+        choices=("auto", "imagenet", "cifar", "small", "cifar_pad2"),
     )
     width: float = option(1.0, "multiplies the backbone's channels, 64 at the first stage")
     d: int = option(2048, "width of projection and prediction (App. B)")

@@ -9,7 +9,7 @@ import keras
 from simsiam_tf.nets.conv import Conv
 from simsiam_tf.nets.norm import BatchNorm
 
-STEMS = ("imagenet", "cifar", "small")
+STEMS = ("imagenet", "cifar", "small", "cifar_pad2")
 BACKBONES = {  # name: (block, blocks in each of the four stages)
     "resnet10": ("basic", (1, 1, 1, 1)),
     "resnet18": ("basic", (2, 2, 2, 2)),
@@ -53,7 +53,9 @@ _BLOCKS = {"basic": _basic, "bottleneck": _bottleneck}
 
 
 def _stem(x, stem: str, width: int):
-    kernel, stride = {"imagenet": (7, 2), "cifar": (3, 1), "small": (3, 2)}[stem]
+    kernel, stride = {"imagenet": (7, 2), "small": (3, 2)}.get(stem, (3, 1))
+    if stem == "cifar_pad2":
+        x = keras.layers.ZeroPadding2D(1, name="stem_wider")(x)
     x = Conv(width, kernel, stride, name="stem_conv")(x)
     x = BatchNorm(name="stem_bn")(x)
     x = keras.layers.ReLU(name="stem_relu")(x)
@@ -70,7 +72,8 @@ def resnet(name: str, stem: str = "imagenet", width: float = 1.0, channels: int 
     Args:
         name: a key of `BACKBONES`. F = 512 · width (basic blocks) or 2048 · width.
         stem: "imagenet" (7×7 stride 2, max-pool), "cifar" (3×3 stride 1, no pool; App. D),
-            or "small" (3×3 stride 2, no pool: small images on a CPU).
+            "small" (3×3 stride 2, no pool: small images on a CPU), or "cifar_pad2" ("cifar" with one
+            more pixel of padding, as solo-learn has it).
         width: multiplies all channel counts, 64 at the first stage.
         channels: 3, or 1 for grayscale sets.
 

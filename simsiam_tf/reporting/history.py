@@ -138,9 +138,11 @@ def configuration(history: History) -> Section:
     rows = [[f"--{k}", str(v), "" if v == usual[k] else f"default: {usual[k]}"] for k, v in held.items()]
     rows.sort(key=lambda row: row[2] == "")
     section = Section("Configuration", tables=[Table(["flag", "value", ""], rows)])
-    made = history.card.get("made with") or {}
+    made = dict(history.card.get("made with") or {})
     if made:
-        section.text.append("Made with " + ", ".join(f"{k} {v}" for k, v in made.items()) + ".")
+        count = made.pop("replicas", 1)
+        where = f"on {count} replica{'s' * (count != 1)}"
+        section.text.append(f"Made {where} with {', '.join(f'{k} {v}' for k, v in made.items())}.")
     if history.card.get("sha256"):
         section.text.append(f"SHA-256 of the backbone: {history.card['sha256']}")
     return section

@@ -8,6 +8,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+JPEG_FROM = 96  # pixels of a photo's width; JPEG blurs what is smaller
+
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
@@ -44,7 +46,12 @@ def uri(data: bytes, kind: str) -> str:
 
 
 def photo(image: np.ndarray, alt: str, caption: str = "", least: int = 0) -> Picture:
-    """uint8 [H, W, C] → a picture, as PNG. least: pixels that its width is repeated to, at least."""
+    """uint8 [H, W, C] → a picture: as JPEG where it is wide enough for one, else as PNG.
+
+    least: pixels that a narrower image's are repeated to, at least.
+    """
+    if image.shape[1] >= JPEG_FROM:
+        return Picture(uri(tf.io.encode_jpeg(image, quality=88).numpy(), "image/jpeg"), alt, caption)
     zoom = max(1, -(-least // image.shape[1]))
     image = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
     return Picture(uri(tf.io.encode_png(image).numpy(), "image/png"), alt, caption)

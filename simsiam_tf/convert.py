@@ -1,0 +1,99 @@
+"""python -m simsiam_tf.convert --weights=… --out=…: backbones from PyTorch, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from simsiam_tf import cli
+from simsiam_tf.config import Config, option
+from simsiam_tf.errors import UserError
+
+ABOUT = """From PyTorch to a folder that every --weights takes, and from there to PyTorch. Understands the
+names of torchvision, timm, facebookresearch/simsiam, mmselfsup, solo-learn and lightly; architecture and
+widths are read from shapes; what a backbone has no place for is listed. A pickle is opened only as weights,
+never run.
+
+    python -m simsiam_tf.convert --weights=checkpoint.pth.tar --out=runs/converted
+    python -m simsiam_tf.convert --weights=runs/photos --out=photos.safetensors"""
+TORCH = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin")
+LAYOUTS = ("torchvision", "facebookresearch", "mmselfsup", "solo_learn", "lightly", "lightly_small")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertConfig(Config):
+    """A conversion."""
+
+    RANGES = (("image_size", 4, 4096),)
+
+    weights: str | None = option(
+        None, "PyTorch weights (.pth, .pth.tar, .ckpt, .safetensors), or a finished work folder or a "
+        ".keras file", "Conversion",
+    )  # fmt: skip
+    out: str | None = option(None, "folder to make for ours; .safetensors or .pth for PyTorch's")
+    layout: str = option(
+        "auto",
+        "whose names: of the file, or of what is written (auto: torchvision's)",
+        choices=("auto", *LAYOUTS),
+    )
+    stem: str = option(
+        "auto",
+        "from PyTorch: first layers; auto: by the kernel, 7×7 imagenet, 3×3 cifar (solo-learn's cifar_pad2)",
+        choices=("auto", "imagenet", "cifar", "small", "cifar_pad2"),
+    )
+    recipe: str = option(
+        "auto",
+        "from PyTorch: how images are made ready; auto: imagenet for the imagenet stem, else cifar, or "
+        "grayscale for one channel",
+        choices=("auto", "imagenet", "cifar", "grayscale"),
+    )
+    image_size: int | None = option(
+        None, "from PyTorch: side of the images in pixels; the recipe's by default"
+    )
+    overwrite: bool = option(False, "replace what is there")
+
+    def validate(self) -> ConvertConfig:
+        """Returns itself, or raises UserError for the first value that cannot be."""
+        super().validate()
+        for name in ("weights", "out"):
+            if not getattr(self, name):
+                raise UserError(f"--{name}: missing. See --help.")
+        out = Path(self.out).expanduser()
+        if self.from_torch and out.suffix in (*TORCH, ".keras"):
+            raise UserError(f"--out={self.out}: must be a folder, as in --out=runs/converted.")
+        if not self.from_torch and out.suffix not in (".safetensors", ".pth", ".pt"):
+            raise UserError(f"--out={self.out}: must end in .safetensors or .pth.")
+        taken = out / "export" / "backbone.keras" if self.from_torch else out
+        if taken.exists() and not self.overwrite:
+            raise UserError(f"--out={self.out}: exists. Choose another, or pass --overwrite.")
+        return self
+
+    @property
+    def from_torch(self) -> bool:
+        """Whether the weights are PyTorch's."""
+        return Path(self.weights).suffix in TORCH
+
+
+def call(config: ConvertConfig) -> int:
+    """Converts, and says what was found."""
+    with cli.quietly():
+        from simsiam_tf import conversion, distribute
+
+        distribute.look_for_devices()
+    if config.from_torch:
+        print(conversion.to_folder(
+            config.weights, config.out, config.layout, config.stem, config.recipe, config.image_size
+        ))  # fmt: skip
+    else:
+        print(conversion.to_file(config.weights, config.out, config.layout))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return cli.run(ConvertConfig, call, "simsiam_tf.convert", ABOUT, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,293 @@
+"""Weights from PyTorch and back: the features agree on photographs, and nothing is left out in silence."""
+
+import argparse
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'simsiam-tf[parity]'")
+pytest.importorskip("safetensors", reason="needs safetensors: pip install 'simsiam-tf[convert]'")
+pytest.importorskip("PIL")
+views = pytest.importorskip("peers.torchvision_views", reason="needs torchvision: simsiam-tf[parity]")
+
+from sklearn.datasets import load_sample_images  # noqa: E402
+from torch import nn  # noqa: E402
+from torchvision import models  # noqa: E402
+
+from simsiam_tf import convert as command  # noqa: E402
+from simsiam_tf import nets, open_pretrained  # noqa: E402
+from simsiam_tf.conversion import detect, from_torch, read, to_torch, write  # noqa: E402
+from simsiam_tf.conversion.layouts import bare  # noqa: E402
+from simsiam_tf.data import RECIPES, Views  # noqa: E402
+from simsiam_tf.errors import UserError  # noqa: E402
+
+TOLERANCE = 1e-4  # of the largest feature
+
+
+class Parts(nn.Module):
+    """Modules by name."""
+
+    def __init__(self, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+
+def resnet(name="resnet18", pad=None):
+    """torchvision's network with weights as after training; pad: of a 3×3 stem without a pool."""
+    torch.manual_seed(0)
+    net = getattr(models, name)(weights=None)
+    if pad is not None:
+        net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, 1, pad, bias=False), nn.Identity()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low in ((module.weight, 0.5), (module.running_var, 0.5), (module.bias, -0.2)):
+                nn.init.uniform_(tensor, low, low + 1)
+            nn.init.normal_(module.running_mean, 0, 0.2)
+    return net.eval()
+
+
+def mlp(widths):
+    """fc, BN, ReLU, …, as facebookresearch, solo-learn and lightly have it."""
+    parts = []
+    for a, b in zip(widths, widths[1:], strict=False):
+        parts += [nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.ReLU()]
+    return nn.Sequential(*parts[:-1])
+
+
+def numbered(widths):
+    """The same as mmselfsup names it."""
+    parts = {}
+    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+        parts |= {f"fc{i}": nn.Linear(a, b, bias=False), f"bn{i}": nn.BatchNorm1d(b)}
+    return Parts(**parts)
+
+
+def layout(name, net):
+    """(a program's checkpoint around a torchvision network, how many of its names are no backbone's)."""
+    width = net.fc.in_features
+    heads, h = [width, 40, 40, 32], [32, 8, 32]
+    if name == "torchvision":
+        whole = net
+    elif name == "facebookresearch":
+        net.fc = mlp(heads)
+        whole = nn.DataParallel(Parts(encoder=net, predictor=mlp(h)))
+    elif name == "mmselfsup":
+        del net.fc
+        whole = Parts(backbone=net, neck=numbered(heads), head=Parts(predictor=numbered(h)))
+    elif name == "solo_learn":
+        net.fc = nn.Identity()
+        whole = Parts(backbone=net, projector=mlp(heads), predictor=mlp(h), classifier=nn.Linear(width, 10))
+    else:
+        children = [c for n, c in net.named_children() if n != "fc"]
+        if name == "lightly_small":
+            children = [c for n, c in net.named_children() if n not in ("fc", "relu", "maxpool")]
+        heads, h = (Parts(layers=mlp(w)) for w in (heads, h))
+        whole = Parts(backbone=nn.Sequential(*children), projection_head=heads, prediction_head=h)
+    state = whole.state_dict()
+    if name == "lightly_small":
+        state = {k.replace("downsample", "shortcut"): v for k, v in state.items()}
+    return state
+
+
+def photographs(size):
+    """Two photographs as both see them: normalised [2, size, size, 3]."""
+    recipe = RECIPES["imagenet" if size > 64 else "cifar"]
+    made = Views(recipe, 1)
+    return tf.stack(
+        [made.normalise(made.centre(tf.constant(i))) for i in load_sample_images().images]
+    ).numpy()
+
+
+def features(net, images):
+    """Of torchvision's network, before any fc."""
+    net.fc = nn.Identity()
+    with torch.no_grad():
+        return net(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+
+
+CASES = [
+    ("torchvision", "resnet18", None), ("torchvision", "resnet50", None),
+    ("facebookresearch", "resnet50", None), ("mmselfsup", "resnet18", None), ("lightly", "resnet18", None),
+    ("solo_learn", "resnet18", 2), ("lightly_small", "resnet18", 1),
+]  # fmt: skip
+MORE = [
+    ("torchvision", "resnet34", None), ("torchvision", "resnet34", 1), ("torchvision", "resnet50", 1),
+    ("mmselfsup", "resnet50", None), ("solo_learn", "resnet50", None),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    keras.mixed_precision.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "pad"), [*CASES, *(pytest.param(*c, marks=pytest.mark.slow) for c in MORE)]
+)
+def test_features_agree_on_photographs(name, network, pad, tmp_path):
+    net = resnet(network, pad)
+    state = layout(name, net)
+    path = tmp_path / "checkpoint.pth.tar"
+    torch.save({"epoch": 3, "arch": network, "state_dict": state}, path)
+    assert command.main([f"--weights={path}", f"--out={tmp_path / 'ours'}"]) == 0
+    pretrained = open_pretrained(tmp_path / "ours")
+    images = photographs(pretrained.recipe.size)
+    assert images.shape[1] == (32 if pad else 224)
+    ours, theirs = pretrained.backbone(images, training=False).numpy(), features(net, images)
+    assert np.abs(ours - theirs).max() / np.abs(theirs).max() < TOLERANCE
+    assert theirs.std() > 0.01 and pretrained.card["layout"] == name
+    if name != "torchvision":
+        assert pretrained.card["left out"]
+
+
+@pytest.mark.parametrize(("name", "network", "pad"), [c for c in CASES if c[1] == "resnet18"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_the_way_back_has_the_names_and_values_of_the_program(name, network, pad, suffix, tmp_path):
+    state = layout(name, resnet(network, pad))
+    back = to_torch(from_torch({k: v.numpy() for k, v in state.items()}).backbone, name)
+    path = write(back, tmp_path / f"weights{suffix}", {"data": "photos"})
+    found = read(path)
+    heads = {"fc", "neck", "head", "projector", "predictor", "classifier"}
+    heads |= {"projection_head", "prediction_head"}
+    of_backbone = {k for k in state if not set(k.split(".")) & heads}
+    assert set(found) == of_backbone
+    for key, value in found.items():
+        if "num_batches" not in key:
+            np.testing.assert_array_equal(value, state[key].numpy())
+
+
+def test_torchvision_takes_what_we_write(tmp_path):
+    keras.utils.set_random_seed(0)
+    backbone = nets.resnet18()
+    for v in backbone.weights:
+        if v.name in ("gamma", "beta", "moving_mean", "moving_variance"):
+            v.assign(np.random.default_rng(0).uniform(0.5, 1, v.shape))
+    write(to_torch(backbone), tmp_path / "ours.pth")
+    net = models.resnet18(weights=None)
+    left = net.load_state_dict(torch.load(tmp_path / "ours.pth", weights_only=True), strict=False)
+    assert set(left.missing_keys) == {"fc.weight", "fc.bias"} and not left.unexpected_keys
+    images = photographs(224)
+    ours, theirs = backbone(images, training=False).numpy(), features(net.eval(), images)
+    assert np.abs(ours - theirs).max() / np.abs(theirs).max() < TOLERANCE
+
+
+def test_what_is_left_out_is_said(tmp_path, capsys):
+    path = tmp_path / "run.ckpt"
+    state = layout("solo_learn", resnet("resnet18", 2))
+    state |= {f"momentum_{k}": v for k, v in state.items() if k.startswith("backbone.conv1")}
+    torch.save({"state_dict": state}, path)
+    assert command.main([f"--weights={path}", f"--out={tmp_path / 'ours'}"]) == 0
+    out = capsys.readouterr().out
+    network = "resnet18, cifar_pad2 stem, width 1, 3 channels, 512 features"
+    parts = ("projector.* (", "predictor.* (", "classifier.* (", "momentum_backbone.*")
+    for said in ("solo-learn", network, "d          32", *parts):
+        assert said in out
+    card = json.loads((tmp_path / "ours" / "export" / "backbone.json").read_text())
+    backbone_names = {k for k in state if k.startswith("backbone.")}
+    counters = {k for k in state if k.endswith("num_batches_tracked")}
+    assert set(card["left out"]) == set(state) - backbone_names - counters
+
+
+def test_widths_channels_and_stems_are_read(tmp_path):
+    for width, channels, stem in ((0.5, 1, "cifar"), (0.25, 3, "imagenet")):
+        made = to_torch(nets.resnet10(stem=stem, width=width, channels=channels))
+        found = from_torch(made)
+        assert found.architecture == {"name": "resnet10", "stem": stem, "width": width, "channels": channels}
+    small = to_torch(nets.resnet10(stem="small", width=0.25))
+    assert from_torch(small, stem="small").architecture["stem"] == "small"
+
+
+def test_half_precision_is_widened(tmp_path):
+    state = {k: torch.tensor(v) for k, v in to_torch(nets.resnet10(width=0.25)).items()}
+    torch.save({k: v.bfloat16() if v.ndim else v for k, v in state.items()}, tmp_path / "h.pt")
+    found = read(tmp_path / "h.pt")
+    assert {a.dtype for a in found.values()} == {np.dtype("float32")}
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_pickle_with_more_than_tensors_is_refused_and_not_run(tmp_path, capsys):
+    state = {k: torch.tensor(v) for k, v in to_torch(nets.resnet10(width=0.25)).items()}
+    for i, more in enumerate((Bomb(tmp_path / "run"), argparse.Namespace(lr=1))):
+        path = tmp_path / f"{i}.pth"
+        torch.save({"state_dict": state, "more": more}, path)
+        assert command.main([f"--weights={path}", f"--out={tmp_path / 'ours'}"]) == 2
+        err = capsys.readouterr().err
+        assert "save its weights alone" in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists() and not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s.pop("layer1.0.bn1.running_mean"), r"1 missing \(layer1.0.bn1.running_mean\)"),
+        (lambda s: s.update({"layer1.0.se.weight": np.ones(3)}), r"1 unknown \(layer1.0.se.weight\)"),
+        (lambda s: s.update({"bn1.bias": np.ones(3)}), r"1 of another shape \(bn1.bias\)"),
+        (
+            lambda s: s.update({"layer3.1.conv1.weight": np.ones((1, 1, 1, 1))}),
+            r"basic blocks \(1, 1, 2, 1\) are no",
+        ),
+        (lambda s: s.pop("conv1.weight"), "fit none of torchvision"),
+    ],
+)
+def test_another_architecture_names_what_differs(change, said):
+    state = to_torch(nets.resnet10(width=0.25))
+    change(state)
+    with pytest.raises(UserError, match=said):
+        from_torch(state, where="x.pth")
+
+
+def test_files_that_are_none_are_refused(tmp_path):
+    cut = write(to_torch(nets.resnet10(width=0.25)), tmp_path / "a.safetensors")
+    cut.write_bytes(cut.read_bytes()[:1000])
+    for suffix in (".safetensors", ".pth"):
+        path = tmp_path / f"noise{suffix}"
+        path.write_bytes(os.urandom(300))
+        with pytest.raises(UserError, match="cannot be read|is refused"):
+            read(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read(cut)
+    with pytest.raises(UserError, match="no such file"):
+        read(tmp_path / "none.pth")
+    with pytest.raises(UserError, match="values that are no numbers"):
+        read(write({"conv1.weight": np.full((2, 2), np.nan, np.float32)}, tmp_path / "nan.pth"))
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(UserError, match="holds no weights by name"):
+        read(tmp_path / "list.pth")
+    assert not list(tmp_path.glob(".writing*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--weights: missing"),
+        (["--weights=a.pth"], "--out: missing"),
+        (["--weights=a.pth", "--out=b.pth"], "must be a folder"),
+        (["--weights=runs/x", "--out=b"], "must end in .safetensors or .pth"),
+        (["--weights=a.pth", "--out=b"], "no such file"),
+        (["--weights=a.pth", "--out=b", "--layout=pytroch"], "no such value"),
+    ],
+)
+def test_bad_input_gets_one_line(flags, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(flags) == 2
+    err = capsys.readouterr().err
+    assert said in err and len(err.strip().splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_names_are_told_apart():
+    for name, network, pad in (("facebookresearch", "resnet18", None), ("lightly_small", "resnet18", 1)):
+        assert detect(bare(layout(name, resnet(network, pad))).values()) == name
+    assert detect(["encoder.conv1.weight", "projector.0.weight"]) == "solo_learn"  # before its version 1.0
+    assert detect(["features.0.weight"]) is None

@@ -184,7 +184,7 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
     assert command.main([f"--weights={path}", f"--out={tmp_path / 'ours'}"]) == 0
     out = capsys.readouterr().out
     network = "resnet18, cifar_pad2 stem, width 1, 3 channels, 512 features"
-    parts = ("projector.* (", "predictor.* (", "classifier.* (", "momentum_backbone.*")
+    parts = ("projector.* (", "predictor.* (", "classifier.* (", "momentum_backbone.conv1.* (1)")
     for said in ("solo-learn", network, "d          32", *parts):
         assert said in out
     card = json.loads((tmp_path / "ours" / "export" / "backbone.json").read_text())

@@ -43,7 +43,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.19"],
         "dev": ["pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6"],
-        "parity": ["torch==2.13.0", "torchvision==0.28.0", "pillow>=10"],
+        "parity": ["torch==2.13.0", "torchvision==0.28.0", "pillow>=10", "timm>=1.0.12"],
         "viz": ["matplotlib>=3.8", "jinja2>=3.1"],
         "convert": ["safetensors>=0.5"],
         "torch": ["torch>=2.6"],

@@ -20,37 +20,51 @@ beside it, as JSON and Markdown.
 class ExportConfig(WeightsConfig):
     """An export."""
 
+    NO_EFFECT = ((("format",), "hub", bool, "--hub"),)
+
     format: str = option(
         "saved_model",
         "keras: a Keras file; saved_model: TensorFlow's folder; onnx; tflite: for phones",
         "Output",
         choices=("keras", "saved_model", "onnx", "tflite"),
     )
-    out: str | None = option(
-        None, "file, or folder of a saved_model; WORKDIR/export/model and its suffix by default"
+    hub: bool = option(
+        False,
+        "instead: a folder for the Hugging Face Hub (safetensors, config.json, README.md), which timm and "
+        "torchvision read, of a ResNet-18, -34 or -50 of width 1 with the imagenet stem",
     )
+    out: str | None = option(
+        None, "file, or folder of a saved_model or for the Hub; WORKDIR/export/model and its suffix, or "
+        "WORKDIR/export/hub, by default",
+    )  # fmt: skip
     overwrite: bool = option(False, "replace what is there")
 
 
 def call(config: ExportConfig) -> int:
     """Exports, compares, writes the card and says where."""
     with cli.quietly():
-        from simsiam_tf import distribute, exports, modelcard
+        from simsiam_tf import distribute, exports, hub, modelcard
         from simsiam_tf.pretrained import open_pretrained
         from simsiam_tf.weights import located
 
         distribute.look_for_devices()
-    default = located(config.weights).parent / f"model{exports.FORMATS[config.format].suffix}"
-    out = Path(config.out).expanduser() if config.out else default
-    exports.check(out, config.format, config.overwrite)
+    name = "hub" if config.hub else f"model{exports.FORMATS[config.format].suffix}"
+    out = Path(config.out).expanduser() if config.out else located(config.weights).parent / name
+    if config.hub:
+        hub.check(out, config.overwrite)
+    else:
+        exports.check(out, config.format, config.overwrite)
     pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
-    print(f"{config.format}: writing {out}, and reading it back", flush=True)
+    print(f"writing {out}, and reading it back", flush=True)
     with cli.quietly():
-        made = exports.export(pretrained, out, config.format, config.overwrite)
-    card = modelcard.write(pretrained, made)
+        if config.hub:
+            made, card = hub.write(pretrained, out, config.overwrite), out / "README.md"
+        else:
+            made = exports.export(pretrained, out, config.format, config.overwrite)
+            _, card = modelcard.write(pretrained, made)
     print(
         f"  largest difference of a feature from the source's: {made.difference:.2g} "
-        f"(largest feature {made.largest:.2g})\n  card  {card[1]}"
+        f"(largest feature {made.largest:.2g})\n  card  {card}"
     )
     return 0
 

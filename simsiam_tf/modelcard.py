@@ -59,6 +59,12 @@ def markdown(card: dict[str, Any]) -> str:
         f"{card['largest feature']:.2g})",
         f"- SHA-256: `{card['sha256']}`", f"- source: `{card['source']['sha256']}`",
     ]  # fmt: skip
+    return "\n".join([*lines, *known(card)])
+
+
+def known(card: dict[str, Any]) -> list[str]:
+    """What is known of the training, as sections of a page."""
+    lines: list[str] = []
     if "data" in card:
         lines += ["", "## Training", "", f"- data: {card['data']}, {card.get('images', '?')} images"]
         lines += [f"- steps: {card['step']}"] if "step" in card else []
@@ -73,4 +79,4 @@ def markdown(card: dict[str, Any]) -> str:
         lines += [f"--{k}={v}" for k, v in card["configuration"].items() if v is not None]
         lines += ["```"]
     made = [f"- {k}: {v}" for key in ("made with", "exported with") for k, v in card.get(key, {}).items()]
-    return "\n".join([*lines, "", "## Versions", "", *dict.fromkeys(made), ""])
+    return [*lines, "", "## Versions", "", *dict.fromkeys(made), ""]

@@ -31,7 +31,7 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
     {"evaluate", "saving", "exports", "conversion"},
     {"assembly", "callbacks"},
     {"journal", "inspection", "loop", "modelcard", "reporting"},
-    {"task"},
+    {"task", "hub"},
     {"running"},
     {"starting"},
     {"train", "supervised"},

@@ -49,13 +49,13 @@ def write(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":
-            _needs("safetensors", path)
+            needs("safetensors", path)
             from safetensors.numpy import save_file
 
             arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
             save_file(arrays, made, {"format": "pt", "simsiam_tf": json.dumps(dict(about or {}))})
         elif path.suffix in (".pth", ".pt"):
-            _needs("torch", path)
+            needs("torch", path)
             import torch
 
             torch.save({name: torch.from_numpy(np.array(array)) for name, array in state.items()}, made)
@@ -69,14 +69,15 @@ def write(
     return path
 
 
-def _needs(library: str, path: Path) -> None:
+def needs(library: str, path: Path) -> None:
+    """Raises UserError where the library for a file is missing."""
     if importlib.util.find_spec(library) is None:
         extra = "convert" if library == "safetensors" else library
         raise UserError(f"{path.suffix} files need {library}: pip install 'simsiam-tf[{extra}]'.")
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    _needs("safetensors", path)
+    needs("safetensors", path)
     from safetensors.numpy import load_file
 
     try:
@@ -86,7 +87,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    _needs("torch", path)
+    needs("torch", path)
     import torch
 
     try:

@@ -31,3 +31,27 @@ def two_replicas() -> tf.distribute.Strategy:
     if len(devices) < 2:
         pytest.skip("TensorFlow was initialised before tests/conftest.py could make two CPUs")
     return tf.distribute.MirroredStrategy([d.name for d in devices[:2]])
+
+
+_measured: list[tuple[str, str, float, float]] = []
+
+
+@pytest.fixture
+def measured(request):
+    """Asserts that a figure is below its tolerance, and notes both for the table of PARITY_TABLE=FILE."""
+
+    def below(quantity: str, value: float, tolerance: float, about: object = "") -> None:
+        case = request.node.name.partition("[")[2].rstrip("]")
+        _measured.append((quantity, case, value, tolerance))
+        assert value < tolerance, (quantity, value, about)
+
+    return below
+
+
+def pytest_sessionfinish():
+    path = os.environ.get("PARITY_TABLE")
+    if path and _measured:
+        rows = [f"| {q} | {case} | {value:.1e} | {limit:.0e} |" for q, case, value, limit in _measured]
+        head = ["| quantity | network | measured | tolerance |", "| --- | --- | --- | --- |"]
+        with open(path, "w", encoding="utf-8") as out:
+            out.write("\n".join([*head, *rows]) + "\n")

@@ -129,7 +129,7 @@ def float32():
 @pytest.mark.parametrize(
     ("name", "network", "pad"), [*CASES, *(pytest.param(*c, marks=pytest.mark.slow) for c in MORE)]
 )
-def test_features_agree_on_photographs(name, network, pad, tmp_path):
+def test_features_agree_on_photographs(name, network, pad, tmp_path, measured):
     net = resnet(network, pad)
     state = layout(name, net)
     path = tmp_path / "checkpoint.pth.tar"
@@ -139,7 +139,7 @@ def test_features_agree_on_photographs(name, network, pad, tmp_path):
     images = photographs(pretrained.recipe.size)
     assert images.shape[1] == (32 if pad else 224)
     ours, theirs = pretrained.backbone(images, training=False).numpy(), features(net, images)
-    assert np.abs(ours - theirs).max() / np.abs(theirs).max() < TOLERANCE
+    measured("features of photographs", np.abs(ours - theirs).max() / np.abs(theirs).max(), TOLERANCE)
     assert theirs.std() > 0.01 and pretrained.card["layout"] == name
     if name != "torchvision":
         assert pretrained.card["left out"]
@@ -289,5 +289,8 @@ def test_bad_input_gets_one_line(flags, said, tmp_path, monkeypatch, capsys):
 def test_names_are_told_apart():
     for name, network, pad in (("facebookresearch", "resnet18", None), ("lightly_small", "resnet18", 1)):
         assert detect(bare(layout(name, resnet(network, pad))).values()) == name
+    assert (
+        detect(["backbone.conv1.weight", "projection_head.layers.0.weight"]) == "lightly"
+    )  # fc = Identity()
     assert detect(["encoder.conv1.weight", "projector.0.weight"]) == "solo_learn"  # before its version 1.0
     assert detect(["features.0.weight"]) is None

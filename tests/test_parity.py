@@ -71,7 +71,7 @@ def _weights(ours, theirs) -> dict[str, float]:
     return {n: _error(peer.to_torch(v.numpy()), t) for n, v, t in peer.pairs(ours, theirs)}
 
 
-def test_one_step(case):
+def test_one_step(case, measured):
     ours, theirs, _, draw = case
     views = draw()
     start = ours.get_weights()
@@ -85,30 +85,31 @@ def test_one_step(case):
     their_loss, their_z, their_p = theirs(*_torch(views))
     their_loss.backward()
 
-    assert float(loss) == pytest.approx(their_loss.item(), abs=1e-6)
-    for a, b in zip(z + p, their_z + their_p, strict=True):
-        assert _error(a, b) < 5e-5
+    measured("loss, absolute", abs(float(loss) - their_loss.item()), 1e-6)
+    measured("projections z", max(map(_error, z, their_z)), 5e-5)
+    measured("predictions p", max(map(_error, p, their_p)), 5e-5)
     # A β whose shift a later BN takes out again has gradient 0 but for rounding, so errors below
-    # a thousandth of the network's largest gradient are measured against that.
-    least = 1e-3 * max(float(t.grad.abs().max()) for t in theirs.parameters())
+    # two thousandths of the network's largest gradient are measured against that.
+    least = 2e-3 * max(float(t.grad.abs().max()) for t in theirs.parameters())
     errors = {
         name: _error(peer.to_torch(gradients[variable.path].numpy()), tensor.grad, least)
         for name, variable, tensor in peer.pairs(ours, theirs)
         if variable.trainable
     }
     assert len(errors) == len(variables) == len(list(theirs.parameters()))
-    assert max(errors.values()) < 1e-3, _worst(errors)
+    measured("every gradient", max(errors.values()), 1e-3, _worst(errors))
     moving = {name: e for name, e in _weights(ours, theirs).items() if ".running_" in name}
-    assert max(moving.values()) < 5e-6, _worst(moving)
+    measured("BN's running statistics", max(moving.values()), 5e-6, _worst(moving))
 
 
-def test_twenty_sgd_steps(case):
+def test_twenty_sgd_steps(case, measured):
     ours, theirs, decay, draw = case
     lr, constant = 0.004, 0.006
     ours.compile(optim.SGD(schedules.cosine(lr, STEPS), 0.9, decay, {"predictor": constant}))
     step = tf.function(ours.step)
     sgd = torch.optim.SGD(theirs.groups(lr, constant), lr=lr, momentum=0.9, weight_decay=decay)
     before = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    worst = 0.0
     for i in range(STEPS):
         views = draw()
         sgd.param_groups[0]["lr"] = lr / 2 * (1 + np.cos(np.pi * i / STEPS))
@@ -117,12 +118,14 @@ def test_twenty_sgd_steps(case):
         their_loss, _, _ = theirs(*_torch(views))
         their_loss.backward()
         sgd.step()
-        assert float(loss) == pytest.approx(their_loss.item(), abs=5e-6)
-    assert max(_weights(ours, theirs).values()) < 2e-5, _worst(_weights(ours, theirs))
+        worst = max(worst, abs(float(loss) - their_loss.item()))
+    measured("losses of 20 steps, absolute", worst, 5e-6)
+    found = _weights(ours, theirs)
+    measured("all weights after 20 steps", max(found.values()), 2e-5, _worst(found))
     # Against how far the weights went, float32's resolution of the weights themselves aside.
     distance = {}
     for name, variable, tensor in peer.pairs(ours, theirs):
         start, end = before[name].numpy(), tensor.detach().numpy()
         wrong = np.abs(peer.to_torch(variable.numpy()) - end).max() - 2e-6 * np.abs(end).max()
         distance[name] = float(wrong / np.abs(end - start).max())
-    assert max(distance.values()) < 1e-2, _worst(distance)
+    measured("of the way of each weight in 20 steps", max(distance.values()), 1e-2, _worst(distance))

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import simsiam_tf as ss
-from simsiam_tf import cli, config, embed, export, knn_eval, neighbours, probe, report
+from simsiam_tf import cli, config, convert, embed, export, knn_eval, neighbours, probe, report
 from simsiam_tf.data import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -65,12 +65,19 @@ def test_the_notebook_runs_and_learns(capsys):
 
 
 def test_flags_files_and_names_exist():
-    flags = set(re.findall(r"--(\w+)", "\n".join(re.findall(r"`[^`]+`", README))))
+    prose = re.sub(r"```.*?```", "", README, flags=re.S)
+    spans = [
+        span for span in re.findall(r"`[^`]+`", prose) if not re.search(r"scripts/|\.sh|tensorboard ", span)
+    ]
+    flags = set(re.findall(r"--(\w+)", "\n".join(spans)))
+    assert len(flags) > 40
     classes = (
         config.PretrainConfig, knn_eval.KnnConfig, probe.ProbeConfig, embed.EmbedConfig,
         neighbours.NeighboursConfig, config.LinearConfig, config.FinetuneConfig, export.ExportConfig,
-        report.ReportConfig,
+        report.ReportConfig, convert.ConvertConfig,
     )  # fmt: skip
+    scripts = "".join(path.read_text() for path in ROOT.glob("scripts/*.py"))
+    flags -= set(re.findall(r'"--(\w+)"', scripts))
     assert flags - {name for cls in classes for name in config.kinds(cls)} <= {
         "flagfile",
         "help",

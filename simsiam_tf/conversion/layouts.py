@@ -82,7 +82,9 @@ LAYOUTS = {
         ((_BACKBONE, r"backbone.\1"),),
     ),
     "lightly": Layout(
-        "lightly, around a torchvision network", (*_LIGHTLY[0], *_LIGHTLY_HEADS), _LIGHTLY[1]
+        "lightly, around a torchvision network",
+        (*_LIGHTLY[0], (rf"backbone\.{_BACKBONE}", r"\1"), *_LIGHTLY_HEADS),
+        _LIGHTLY[1],
     ),
     "lightly_small": Layout(
         "lightly, around its own ResNet for small images",
@@ -114,6 +116,8 @@ def detect(names: Iterable[str]) -> str | None:
 
     if "encoder.conv1.weight" in names:
         return "solo_learn" if has("projector.") else "facebookresearch"
+    if "backbone.conv1.weight" in names and has("projection_head."):
+        return "lightly"
     if "backbone.conv1.weight" in names:
         return "mmselfsup" if has("neck.") or has("head.predictor.") else "solo_learn"
     if "backbone.0.weight" in names:

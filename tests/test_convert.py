@@ -19,7 +19,16 @@ from torch import nn  # noqa: E402
 from torchvision import models  # noqa: E402
 
 from simsiam_tf import convert as command  # noqa: E402
-from simsiam_tf import nets, open_pretrained  # noqa: E402
+from simsiam_tf import (  # noqa: E402
+    embed,
+    export,
+    knn_eval,
+    linear_eval,
+    nets,
+    open_pretrained,
+    pretrain,
+    weights,
+)
 from simsiam_tf.conversion import detect, from_torch, read, to_torch, write  # noqa: E402
 from simsiam_tf.conversion.layouts import bare  # noqa: E402
 from simsiam_tf.data import RECIPES, Views  # noqa: E402
@@ -284,6 +293,36 @@ def test_bad_input_gets_one_line(flags, said, tmp_path, monkeypatch, capsys):
     assert command.main(flags) == 2
     err = capsys.readouterr().err
     assert said in err and len(err.strip().splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_converted_weights_go_where_all_weights_go(tmp_path, capsys):
+    """kNN, embedding, export, report's opening, linear evaluation, and pre-training that starts from them."""
+    path = tmp_path / "run.ckpt"
+    torch.save({"state_dict": layout("solo_learn", resnet("resnet18", 2))}, path)
+    ours = tmp_path / "ours"
+    assert command.main([f"--weights={path}", f"--out={ours}", "--image_size=8"]) == 0
+    photos = tmp_path / "photos"
+    for i in range(8):
+        folder = photos / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = np.random.default_rng(i).integers(0, 255, [9, 8, 3], np.uint8)
+        (folder / f"{i}.jpg").write_bytes(tf.io.encode_jpeg(picture).numpy())
+    common = [f"--weights={ours}", f"--data=folder:{photos}"]
+    assert knn_eval.main([*common, "--k=1"]) == 0
+    assert embed.main([*common, f"--out={tmp_path / 'x.npz'}"]) == 0
+    assert export.main([f"--weights={ours}", "--format=keras"]) == 0
+    small = ["--batch_size=4", "--epochs=1", "--strategy=one_device", f"--workdir={tmp_path / 'linear'}"]
+    assert linear_eval.main([*common, *small]) == 0
+    capsys.readouterr()
+    theirs = weights.load(str(ours)).get_weights()
+    started = nets.resnet18(stem="cifar_pad2")
+    weights.start_from(started, str(ours))
+    assert all((a == b).all() for a, b in zip(started.get_weights(), theirs, strict=True))
+    argv = ["--backbone=resnet18", "--stem=cifar_pad2", f"--weights={ours}", "--dry_run", "--batch_size=4"]
+    assert (
+        pretrain.main([*argv, f"--data=folder:{photos}", "--recipe=cifar", "--monitor=none", "--d=16"]) == 0
+    )
 
 
 def test_names_are_told_apart():

@@ -14,8 +14,8 @@ pytest.importorskip("peers.torchvision_views", reason="needs torchvision: simsia
 import backbones  # noqa: E402
 from test_convert import TOLERANCE, photographs  # noqa: E402
 
+from simsiam_tf import conversion, hub, nets, open_pretrained, weights  # noqa: E402
 from simsiam_tf import export as command  # noqa: E402
-from simsiam_tf import hub, nets, open_pretrained, weights  # noqa: E402
 from simsiam_tf.data import RECIPES  # noqa: E402
 from simsiam_tf.errors import UserError  # noqa: E402
 
@@ -59,6 +59,25 @@ def test_the_lines_of_the_card_give_our_features(workdir, monkeypatch, program):
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() < TOLERANCE
     if program == "timm":
         assert "224" in str(names["ready"]) and "0.485" in str(names["ready"])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_timms_own_networks_become_ours(name, measured):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=7)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.normal_(module.running_mean, 0, 0.2)
+    found = conversion.from_torch({k: v.numpy() for k, v in net.state_dict().items()})
+    assert found.layout == "torchvision" and found.left_out == ("fc.weight", "fc.bias")
+    images = photographs(224)
+    with torch.no_grad():
+        net.reset_classifier(0)
+        theirs = net.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    ours = found.backbone(images, training=False).numpy()
+    measured("features of photographs, timm", np.abs(ours - theirs).max() / np.abs(theirs).max(), TOLERANCE)
 
 
 def test_what_timm_does_not_have_is_refused(tmp_path, capsys):

@@ -202,7 +202,7 @@ def browse(path, tmp_path, script, width):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
-@pytest.mark.parametrize("width", [500, 1280])
+@pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_it_without_an_error_and_without_scrolling_sideways(workdir, tmp_path, width):
     script = (
         "{bad, wide: document.documentElement.scrollWidth - innerWidth, "

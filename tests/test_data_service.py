@@ -128,7 +128,7 @@ def assert_same(ours, theirs, steps):
 @pytest.mark.parametrize(
     ("first", "kwargs"),
     [
-        pytest.param(0, {}, id="whole"),
+        pytest.param(0, {}, id="whole", marks=pytest.mark.slow),
         pytest.param(5, {}, id="continued"),
         pytest.param(0, {"rows": (8, 16), "parts": 2}, id="the second of two, with two replicas"),
         pytest.param(0, {"finished": False}, id="host stage"),
@@ -158,11 +158,13 @@ def test_arrays_in_memory_are_sent(served):
     assert_same(ours, pipeline.views_of_steps(*arguments), 6)
 
 
+@pytest.mark.slow
 def test_xla_runs_on_data_workers(served, source):
     arguments = source, Views(Recipe(size=70)), 8, SEED, 3, 6
     assert_same(service.views_of_steps(served.address, *arguments), pipeline.views_of_steps(*arguments), 3)
 
 
+@pytest.mark.slow
 def test_two_iterators_have_two_jobs_and_let_them_go(served, source):
     arguments = source, VIEWS, BATCH, SEED, 0, 100
     dataset = service.views_of_steps(served.address, *arguments)
@@ -182,7 +184,10 @@ def test_two_iterators_have_two_jobs_and_let_them_go(served, source):
     assert not fetching()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how",
+    [signal.SIGKILL, *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGSTOP, signal.SIGTERM))],
+)
 def test_a_lost_data_worker_loses_no_step(own, source, monkeypatch, caplog, how):
     monkeypatch.setattr(ordered, "LATE_SECONDS", 1)
     mine = own()

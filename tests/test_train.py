@@ -153,7 +153,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_commit(tmp_path):
             assert not np.issubdtype(value.dtype, np.floating) or np.isfinite(value).all()
 
 
-@pytest.mark.parametrize("step", [10, 22])
+@pytest.mark.parametrize("step", [pytest.param(10, marks=pytest.mark.slow), 22])
 def test_weights_that_are_no_numbers_are_never_committed(tmp_path, step):
     """The loss of a step is that of the weights before it; after the last step there is no other."""
 

@@ -59,7 +59,7 @@ def test_killed_five_times_the_end_is_the_same_to_the_bit(reference, tmp_path):
     assert_same(run, reference)
 
 
-@pytest.mark.parametrize("control", ["optimizer", "data"])
+@pytest.mark.parametrize("control", ["data", pytest.param("optimizer", marks=pytest.mark.slow)])
 def test_the_harness_sees_a_resume_that_is_wrong(reference, tmp_path, control):
     run = Run(tmp_path / "run")
     assert run.go("step:12").status == -signal.SIGKILL

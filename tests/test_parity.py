@@ -24,7 +24,12 @@ CASES = {  # backbone, stem, width, channels, pixels, projector layers, weight d
     "resnet18 cifar": ("resnet18", "cifar", 0.125, 3, 32, 2, 5e-4),
     "resnet18 small grey": ("resnet18", "small", 0.125, 1, 32, 3, 1e-4),
     "resnet50 imagenet": ("resnet50", "imagenet", 0.125, 3, 64, 3, 1e-4),
+    "resnet18 imagenet": ("resnet18", "imagenet", 0.125, 3, 64, 3, 1e-4),
+    "resnet34 cifar": ("resnet34", "cifar", 0.125, 3, 32, 2, 5e-4),
+    "resnet34 imagenet": ("resnet34", "imagenet", 0.125, 3, 64, 3, 1e-4),
+    "resnet50 cifar": ("resnet50", "cifar", 0.125, 3, 32, 2, 5e-4),
 }
+SLOW = list(CASES)[3:]
 
 
 def _error(ours, theirs, least: float = 0.0) -> float:
@@ -37,7 +42,7 @@ def _worst(errors: dict[str, float]) -> list:
     return sorted(errors.items(), key=lambda item: -item[1])[:5]
 
 
-@pytest.fixture(params=list(CASES))
+@pytest.fixture(params=[pytest.param(c, marks=[pytest.mark.slow] * (c in SLOW)) for c in CASES])
 def case(request):
     """(our model, the peer with its weights, weight decay, a function that draws two views)"""
     backbone, stem, width, channels, size, layers, decay = CASES[request.param]

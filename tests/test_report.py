@@ -184,17 +184,21 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, capsys):
 
 
 def browse(path, tmp_path, script, width):
-    """The text that `script` leaves in the title, in Chromium with a window of that width."""
-    copy = tmp_path / "opened.html"
+    """What `script` gives in Chromium, in a frame of that width (a window has 500 pixels at least)."""
     watch = "<script>window.bad=[];window.onerror=m=>bad.push(m);console.error=m=>bad.push(m);"
     watch += "document.addEventListener('error',e=>bad.push(e.target.tagName),true)</script>"
-    text = path.read_text().replace("<head>", f"<head>{watch}")
-    run = f"<script>addEventListener('load',()=>{{document.title=JSON.stringify({script})}})</script>"
-    copy.write_text(text.replace("</body>", f"{run}</body>"))
+    tell = f"<script>addEventListener('load',()=>parent.postMessage(JSON.stringify({script}),'*'))</script>"
+    text = path.read_text().replace("<head>", f"<head>{watch}").replace("</body>", f"{tell}</body>")
+    (tmp_path / "opened.html").write_text(text)
+    around = tmp_path / "around.html"
+    around.write_text(
+        "<title></title><script>addEventListener('message',e=>{document.title=e.data})</script>"
+        f"<iframe src=opened.html width={width} height=900 frameborder=0></iframe>"
+    )
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-         f"--window-size={width},900", f"--user-data-dir={tmp_path / 'profile'}",
-         "--virtual-time-budget=5000", "--dump-dom", copy.as_uri()],
+         "--window-size=1400,1000", f"--user-data-dir={tmp_path / 'profile'}",
+         "--virtual-time-budget=5000", "--dump-dom", around.as_uri()],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr, done.stderr
@@ -205,10 +209,11 @@ def browse(path, tmp_path, script, width):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_it_without_an_error_and_without_scrolling_sideways(workdir, tmp_path, width):
     script = (
-        "{bad, wide: document.documentElement.scrollWidth - innerWidth, "
+        "{bad, width: innerWidth, wide: document.documentElement.scrollWidth - innerWidth, "
         "empty: [...document.images].filter(i => !i.naturalWidth).length, shown: document.images.length}"
     )
     found = browse(workdir / "report.html", tmp_path, script, width)
+    assert found["width"] == width
     assert found["bad"] == [] and found["empty"] == 0 and found["shown"] > 40 and found["wide"] <= 0
 
 

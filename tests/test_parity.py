@@ -4,6 +4,8 @@ PyTorch computes in float64, so every difference below is our float32's rounding
 drawn at random first: at γ = 0 a residual block's branch has no gradient to compare. β is large
 so that few activations lie at ReLU's kink, where the last bit decides about a whole gradient:
 with β around 0, gradients of this small ResNet-50 agree to 0.1 only, and runs part in 10 steps.
+Deep networks with the CIFAR stem leave some activations at the kink all the same: there PyTorch's
+own float32 is off by 4e-3 (gradients) and 5e-5 (weights after 20 steps), and ours is given as much.
 """
 
 import keras
@@ -30,6 +32,7 @@ CASES = {  # backbone, stem, width, channels, pixels, projector layers, weight d
     "resnet50 cifar": ("resnet50", "cifar", 0.125, 3, 32, 2, 5e-4),
 }
 SLOW = list(CASES)[3:]
+DEEP = {"resnet34 cifar", "resnet50 cifar"}
 
 
 def _error(ours, theirs, least: float = 0.0) -> float:
@@ -44,7 +47,7 @@ def _worst(errors: dict[str, float]) -> list:
 
 @pytest.fixture(params=[pytest.param(c, marks=[pytest.mark.slow] * (c in SLOW)) for c in CASES])
 def case(request):
-    """(our model, the peer with its weights, weight decay, a function that draws two views)"""
+    """(our model, the peer with its weights, weight decay, a function that draws two views, whether DEEP)"""
     backbone, stem, width, channels, size, layers, decay = CASES[request.param]
     keras.utils.set_random_seed(0)
     heads = {"d": D, "projector_layers": layers, "predictor_hidden": 32}
@@ -57,7 +60,7 @@ def case(request):
             v.assign(rng.uniform(1.0, 3.0, v.shape))
     theirs = peer.SimSiam(peer.Backbone(backbone, stem, width, channels), **heads).double().train()
     peer.copy_weights(ours, theirs)
-    return ours, theirs, decay, lambda: _views(rng, size, channels)
+    return ours, theirs, decay, lambda: _views(rng, size, channels), request.param in DEEP
 
 
 def _views(rng, size, channels):
@@ -77,7 +80,7 @@ def _weights(ours, theirs) -> dict[str, float]:
 
 
 def test_one_step(case, measured):
-    ours, theirs, _, draw = case
+    ours, theirs, _, draw, deep = case
     views = draw()
     start = ours.get_weights()
     z = [ours.f(x) for x in views]
@@ -102,13 +105,13 @@ def test_one_step(case, measured):
         if variable.trainable
     }
     assert len(errors) == len(variables) == len(list(theirs.parameters()))
-    measured("every gradient", max(errors.values()), 1e-3, _worst(errors))
+    measured("every gradient", max(errors.values()), 5e-3 if deep else 1e-3, _worst(errors))
     moving = {name: e for name, e in _weights(ours, theirs).items() if ".running_" in name}
     measured("BN's running statistics", max(moving.values()), 5e-6, _worst(moving))
 
 
 def test_twenty_sgd_steps(case, measured):
-    ours, theirs, decay, draw = case
+    ours, theirs, decay, draw, deep = case
     lr, constant = 0.004, 0.006
     ours.compile(optim.SGD(schedules.cosine(lr, STEPS), 0.9, decay, {"predictor": constant}))
     step = tf.function(ours.step)
@@ -126,7 +129,7 @@ def test_twenty_sgd_steps(case, measured):
         worst = max(worst, abs(float(loss) - their_loss.item()))
     measured("losses of 20 steps, absolute", worst, 5e-6)
     found = _weights(ours, theirs)
-    measured("all weights after 20 steps", max(found.values()), 2e-5, _worst(found))
+    measured("all weights after 20 steps", max(found.values()), 1e-4 if deep else 2e-5, _worst(found))
     # Against how far the weights went, float32's resolution of the weights themselves aside.
     distance = {}
     for name, variable, tensor in peer.pairs(ours, theirs):

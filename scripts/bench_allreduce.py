@@ -101,7 +101,7 @@ def _serve(pipe: Connection, task: str, function: Callable, arguments: tuple) ->
 
 def measure(floats: list[int], calls: int, repeats: int) -> dict:
     """In a worker: seconds of an all-reduce for each size, and the CPU time that it took."""
-    from simsiam_tf import distribute
+    from simsiam_tf.cluster import distribute
 
     strategy = distribute.strategy_by_name("multi_worker")
     began, busy, own = time.perf_counter(), contest._busy_seconds(), time.process_time()

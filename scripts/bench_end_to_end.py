@@ -67,13 +67,14 @@ def _ours(folder: str, args: argparse.Namespace) -> contest.Built:
     import numpy as np
     import tensorflow as tf
 
-    from simsiam_tf import assembly, loop, memory
+    from simsiam_tf import assembly, memory
+    from simsiam_tf.loop import inner
 
     memory.keep()
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     config = _config(folder, args)
     parts = assembly.assemble(config)
-    iterator, steps = loop.batches(parts, config, 0), loop.compiled_steps(parts, config)
+    iterator, steps = inner.batches(parts, config, 0), inner.compiled_steps(parts, config)
 
     def call() -> None:
         losses = steps(iterator, args.steps)[0].numpy()

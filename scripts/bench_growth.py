@@ -58,9 +58,9 @@ def _parts(setting: dict, threads: int):  # noqa: ANN202
     import tensorflow as tf
 
     from simsiam_tf import assembly, cli
+    from simsiam_tf.cluster.workers import Workers
     from simsiam_tf.config import PretrainConfig
     from simsiam_tf.data import RECIPES, Views, from_arrays
-    from simsiam_tf.workers import Workers
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     flags = ["--data=digits", "--backbone=resnet10", "--stem=small", "--width=0.25", "--epochs=100000"]
@@ -81,11 +81,11 @@ def _parts(setting: dict, threads: int):  # noqa: ANN202
 def _measure(setting: dict, threads: int, repeats: int) -> dict:
     import numpy as np
 
-    from simsiam_tf import loop
     from simsiam_tf.evaluate import knn_accuracy
+    from simsiam_tf.loop import inner
 
     config, parts = _parts(setting, threads)
-    iterator, steps = loop.batches(parts, config, 0), loop.compiled_steps(parts, config)
+    iterator, steps = inner.batches(parts, config, 0), inner.compiled_steps(parts, config)
     times = []
     for _ in range(repeats + 3):
         began = time.perf_counter()
@@ -105,10 +105,10 @@ def _measure(setting: dict, threads: int, repeats: int) -> dict:
 
 def _long_run(total: int, threads: int) -> list[tuple[int, float]]:
     """(step, MiB held) at a tenth, a half and the end."""
-    from simsiam_tf import loop
+    from simsiam_tf.loop import inner
 
     config, parts = _parts({**BASE, "pixels": 16}, threads)
-    iterator, steps = loop.batches(parts, config, 0), loop.compiled_steps(parts, config)
+    iterator, steps = inner.batches(parts, config, 0), inner.compiled_steps(parts, config)
     seen, done = [], 0
     for mark in (total // 10, total // 2, total):
         while done < mark:

@@ -90,7 +90,8 @@ def traced_step(precision: str, args: argparse.Namespace):  # noqa: ANN201
     import numpy as np
     import tensorflow as tf
 
-    from simsiam_tf import assembly, distribute
+    from simsiam_tf import assembly
+    from simsiam_tf.cluster import distribute
 
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     distribute.set_precision(precision)

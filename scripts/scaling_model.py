@@ -71,7 +71,7 @@ class Step:
 def step(system: links.System, n: int, batch: float, sent: Sent, z: bool = True) -> Step:
     """A step of n accelerators with `batch` images each.
 
-    z: whether the embeddings of the whole batch are gathered, as loop.py does in every step.
+    z: whether the embeddings of the whole batch are gathered, as the loop does in every step.
     """
     small = system.small(n)
     norm = sent.norm_calls * small + system.all_reduce(n, sent.norm_bytes) - system.all_reduce(n, 0)

@@ -16,7 +16,7 @@ _MODULES = (
     "conversion",
     "data",
     "evaluate",
-    "exports",
+    "exporting",
     "losses",
     "methods",
     "metrics",

@@ -9,13 +9,14 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from simsiam_tf import distribute, nets, optim, schedules, weights
+from simsiam_tf import nets, optim, schedules, weights
+from simsiam_tf.cluster import distribute
+from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.config import Config, PretrainConfig, RunConfig
 from simsiam_tf.data import RECIPES, Recipe, Source, Views, open_source, recipe_for, sampling, service
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate.monitor import Monitor, epochs_between, open_monitor
 from simsiam_tf.methods import SYMMETRY, SimSiam, ViewModel
-from simsiam_tf.workers import Workers
 
 
 @dataclasses.dataclass

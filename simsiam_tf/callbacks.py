@@ -7,10 +7,10 @@ import dataclasses
 import keras
 
 from simsiam_tf import data
+from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.data import Source, Views
 from simsiam_tf.evaluate.classifier import accuracy
 from simsiam_tf.evaluate.monitor import Monitor, open_monitor
-from simsiam_tf.workers import Workers
 
 
 class KNN(keras.callbacks.Callback):

@@ -17,8 +17,8 @@ from typing import Any
 from absl import flags
 
 from simsiam_tf import config as configs
-from simsiam_tf import signals
 from simsiam_tf.errors import UserError
+from simsiam_tf.loop import signals
 
 HERE = Path(__file__).resolve().parent
 # Flagfiles lie beside the package in a checkout and within it in an installed wheel.

@@ -78,7 +78,8 @@ class ConvertConfig(Config):
 def call(config: ConvertConfig) -> int:
     """Converts, and says what was found."""
     with cli.quietly():
-        from simsiam_tf import conversion, distribute
+        from simsiam_tf import conversion
+        from simsiam_tf.cluster import distribute
 
         distribute.look_for_devices()
     if config.from_torch:

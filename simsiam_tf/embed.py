@@ -44,7 +44,7 @@ class EmbedConfig(ImagesConfig):
 def call(config: EmbedConfig) -> int:
     """Embeds and writes."""
     with cli.quietly():
-        from simsiam_tf import distribute
+        from simsiam_tf.cluster import distribute
         from simsiam_tf.data import open_source
         from simsiam_tf.evaluate import embedding, scores
         from simsiam_tf.pretrained import open_pretrained

@@ -43,24 +43,25 @@ class ExportConfig(WeightsConfig):
 def call(config: ExportConfig) -> int:
     """Exports, compares, writes the card and says where."""
     with cli.quietly():
-        from simsiam_tf import distribute, exports, hub, modelcard
+        from simsiam_tf.cluster import distribute
+        from simsiam_tf.exporting import formats, hub, modelcard
         from simsiam_tf.pretrained import open_pretrained
         from simsiam_tf.weights import located
 
         distribute.look_for_devices()
-    name = "hub" if config.hub else f"model{exports.FORMATS[config.format].suffix}"
+    name = "hub" if config.hub else f"model{formats.FORMATS[config.format].suffix}"
     out = Path(config.out).expanduser() if config.out else located(config.weights).parent / name
     if config.hub:
         hub.check(out, config.overwrite)
     else:
-        exports.check(out, config.format, config.overwrite)
+        formats.check(out, config.format, config.overwrite)
     pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
     print(f"writing {out}, and reading it back", flush=True)
     with cli.quietly():
         if config.hub:
             made, card = hub.write(pretrained, out, config.overwrite), out / "README.md"
         else:
-            made = exports.export(pretrained, out, config.format, config.overwrite)
+            made = formats.export(pretrained, out, config.format, config.overwrite)
             _, card = modelcard.write(pretrained, made)
     print(
         f"  largest difference of a feature from the source's: {made.difference:.2g} "

@@ -18,7 +18,8 @@ checkpoint.
 def call(config: FinetuneConfig) -> int:
     """Trains, and prints the accuracy."""
     with cli.quietly():
-        from simsiam_tf import distribute, summary, supervised
+        from simsiam_tf import summary, supervised
+        from simsiam_tf.cluster import distribute
 
         distribute.look_for_devices()
     outcome = supervised.run(config)

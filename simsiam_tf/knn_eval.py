@@ -46,7 +46,7 @@ class KnnConfig(LabelledConfig):
 def call(config: KnnConfig) -> int:
     """Evaluates, prints a table and writes the result."""
     with cli.quietly():
-        from simsiam_tf import distribute
+        from simsiam_tf.cluster import distribute
         from simsiam_tf.evaluate import scores
 
         distribute.look_for_devices()

@@ -18,7 +18,8 @@ run. Exit status: 0 done, 2 something to mend, 4 diverged, 75 interrupted by a s
 def call(config: LinearConfig) -> int:
     """Trains, and prints the accuracy."""
     with cli.quietly():
-        from simsiam_tf import distribute, summary, supervised
+        from simsiam_tf import summary, supervised
+        from simsiam_tf.cluster import distribute
 
         distribute.look_for_devices()
     outcome = supervised.run(config)

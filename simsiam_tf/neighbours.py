@@ -38,7 +38,7 @@ class NeighboursConfig(Config):
 def call(config: NeighboursConfig) -> int:
     """Searches and prints."""
     with cli.quietly():
-        from simsiam_tf import distribute
+        from simsiam_tf.cluster import distribute
         from simsiam_tf.evaluate import embedding, query
 
         distribute.look_for_devices()

@@ -17,7 +17,8 @@ Start with --flagfile=flags/quickstart.cfg, or flags/folder.cfg --data=folder:/m
 def call(config: PretrainConfig) -> int:
     """Trains, or shows what would be trained."""
     with cli.quietly():  # TensorFlow loads only now that the flags are known to be good
-        from simsiam_tf import distribute, inspection, summary, train
+        from simsiam_tf import inspection, summary, train
+        from simsiam_tf.cluster import distribute
 
         distribute.look_for_devices()
 

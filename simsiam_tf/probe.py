@@ -77,7 +77,7 @@ class ProbeConfig(LabelledConfig):
 def call(config: ProbeConfig) -> int:
     """Probes, prints a table and writes the result."""
     with cli.quietly():
-        from simsiam_tf import distribute
+        from simsiam_tf.cluster import distribute
         from simsiam_tf.evaluate import scores
 
         distribute.look_for_devices()

@@ -61,7 +61,8 @@ def call(config: ReportConfig) -> int:
     if missing:
         raise UserError(f"a report needs {' and '.join(missing)}: pip install 'simsiam-tf[viz]'.")
     with cli.quietly():
-        from simsiam_tf import distribute, reporting
+        from simsiam_tf import reporting
+        from simsiam_tf.cluster import distribute
 
         distribute.look_for_devices()
     options = {

@@ -10,9 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from simsiam_tf import distribute, optim, starting, weights
+from simsiam_tf import optim, weights
 from simsiam_tf.assembly import Parts, arithmetic, check_size, compiled, decaying, views_of
 from simsiam_tf.callbacks import Accuracy
+from simsiam_tf.cluster import distribute
+from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.config import FinetuneConfig, LinearConfig, SupervisedConfig
 from simsiam_tf.data import sampling, subset
 from simsiam_tf.diagnosis import Diagnosis
@@ -20,10 +22,10 @@ from simsiam_tf.evaluate import scores
 from simsiam_tf.evaluate.classifier import Classifier, accuracy
 from simsiam_tf.evaluate.monitor import epochs_between
 from simsiam_tf.evaluate.splits import Splits, balanced
+from simsiam_tf.loop import starting
+from simsiam_tf.loop.running import Outcome
 from simsiam_tf.pretrained import Pretrained, open_pretrained
-from simsiam_tf.running import Outcome
 from simsiam_tf.workdir import replace_text
-from simsiam_tf.workers import Workers
 
 CLASSIFIER = Path("export") / "classifier.keras"
 RESULT = "result.json"

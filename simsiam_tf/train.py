@@ -8,13 +8,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from simsiam_tf import metrics, starting, weights
+from simsiam_tf import metrics, weights
 from simsiam_tf.assembly import Assembly, assemble, knn_every, untrained_backbone
 from simsiam_tf.callbacks import KNN
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.diagnosis import Diagnosis, diagnose
-from simsiam_tf.running import COLLAPSED, DIVERGED, DONE, Outcome
-from simsiam_tf.signals import INTERRUPTED
+from simsiam_tf.loop import starting
+from simsiam_tf.loop.running import COLLAPSED, DIVERGED, DONE, Outcome
+from simsiam_tf.loop.signals import INTERRUPTED
 
 __all__ = ["COLLAPSED", "DIVERGED", "DONE", "INTERRUPTED", "Outcome", "run"]
 

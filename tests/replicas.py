@@ -13,12 +13,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import assembly, cli, distribute, loop, nets
+from simsiam_tf import assembly, cli, nets
+from simsiam_tf.cluster import distribute
+from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import RECIPES, Views, from_arrays
+from simsiam_tf.loop import inner
 from simsiam_tf.methods import SimSiam
 from simsiam_tf.nets.heads import BN_PLACEMENT
-from simsiam_tf.workers import Workers
 
 STEPS, BATCH, SIZE, IMAGES = 20, 32, 8, 100
 
@@ -38,7 +40,7 @@ def main(replicas: int, out: str) -> None:
     for bn in BN_PLACEMENT:
         parts = _parts(strategy, config, source, views, bn)
         before = [v.numpy() for v in parts.model.weights]
-        iterator, steps = loop.batches(parts, config, 0), loop.compiled_steps(parts, config)
+        iterator, steps = inner.batches(parts, config, 0), inner.compiled_steps(parts, config)
         losses, stds, _, z = (t.numpy() for t in steps(iterator, STEPS))
         found |= {f"{bn}/losses": losses, f"{bn}/stds": stds, f"{bn}/z": z}
         for i, (v, w) in enumerate(zip(parts.model.weights, before, strict=True)):
@@ -46,7 +48,7 @@ def main(replicas: int, out: str) -> None:
             assert all(np.array_equal(c, copies[0]) for c in copies), v.path
             found[f"{bn}/weights/{i:02} {v.path}"] = copies[0]
             found[f"{bn}/before/{i:02} {v.path}"] = w
-    iterator = loop.batches(parts, config, 0)
+    iterator = inner.batches(parts, config, 0)
     for step in range(STEPS):
         batch = next(iterator)
         found[f"ids/{step:02}"] = _whole(strategy, batch["index"])

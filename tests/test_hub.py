@@ -14,11 +14,12 @@ pytest.importorskip("peers.torchvision_views", reason="needs torchvision: simsia
 import backbones  # noqa: E402
 from test_convert import TOLERANCE, photographs  # noqa: E402
 
-from simsiam_tf import conversion, hub, nets, open_pretrained, weights  # noqa: E402
+from simsiam_tf import conversion, nets, open_pretrained, weights  # noqa: E402
 from simsiam_tf import export as command  # noqa: E402
 from simsiam_tf.conversion import files  # noqa: E402
 from simsiam_tf.data import RECIPES  # noqa: E402
 from simsiam_tf.errors import UserError  # noqa: E402
+from simsiam_tf.exporting import hub  # noqa: E402
 
 
 @pytest.fixture(scope="module")

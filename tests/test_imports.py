@@ -13,43 +13,20 @@ from simsiam_tf import config
 
 ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a module imports from its own level's leaves or from levels before it
-    {
-        "errors",
-        "memory",
-        "progress",
-        "losses",
-        "schedules",
-        "metrics",
-        "diagnosis",
-        "signals",
-        "board",
-        "archive",
-    },
-    {"config", "optim", "nets", "data", "checkpoints", "joining"},
-    {"methods", "weights", "workdir", "preview", "distribute"},
-    {"workers", "pretrained"},
-    {"evaluate", "saving", "exports", "conversion"},
+    {"errors", "memory", "progress", "losses", "schedules", "metrics", "diagnosis", "archive"},
+    {"config", "optim", "nets", "data", "checkpoints", "cluster"},
+    {"methods", "weights", "workdir", "preview"},
+    {"pretrained"},
+    {"evaluate", "conversion"},
     {"assembly", "callbacks"},
-    {"journal", "inspection", "loop", "modelcard", "reporting"},
-    {"task", "hub"},
-    {"running"},
-    {"starting"},
+    {"loop", "inspection", "exporting", "reporting"},
     {"train", "supervised"},
     {"summary", "cli"},
     {
-        "pretrain",
-        "data_service",
-        "knn_eval",
-        "probe",
-        "embed",
-        "neighbours",
-        "linear_eval",
-        "finetune",
-        "export",
-        "report",
-        "convert",
+        "pretrain", "data_service", "knn_eval", "probe", "embed", "neighbours", "linear_eval", "finetune",
+        "export", "report", "convert",
     },
-]
+]  # fmt: skip
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 
 

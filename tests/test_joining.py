@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from simsiam_tf import joining
+from simsiam_tf.cluster import joining
 from simsiam_tf.errors import LostWorker, UserError
 
 
@@ -110,7 +110,9 @@ def test_an_address_in_use_is_named():
 
 def run(code):
     """Python that has `joining`, as a process."""
-    begin = "import os, signal, sys, time\nfrom simsiam_tf import joining\njoining.STARTS_SECONDS = 1.0\n"
+    begin = (
+        "import os, signal, sys, time\nfrom simsiam_tf.cluster import joining\njoining.STARTS_SECONDS = 1.0\n"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", begin + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from simsiam_tf import saving
 from simsiam_tf.errors import UserError
+from simsiam_tf.loop import saving
 
 
 class Clock:

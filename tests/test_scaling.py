@@ -97,7 +97,8 @@ def collectives():
     import keras
     import tensorflow as tf
 
-    from simsiam_tf import SimSiam, distribute, nets, optim
+    from simsiam_tf import SimSiam, nets, optim
+    from simsiam_tf.cluster import distribute
 
     strategy = distribute.strategy_by_name("multi_worker")
     with strategy.scope():

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from simsiam_tf import signals
+from simsiam_tf.loop import signals
 
 
 @pytest.fixture

@@ -14,15 +14,16 @@ import pytest
 import tensorflow as tf
 from runs import StopAt, state
 
-from simsiam_tf import cli, finetune, linear_eval, loop, optim, schedules, supervised, weights
+from simsiam_tf import cli, finetune, linear_eval, optim, schedules, supervised, weights
+from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.config import FinetuneConfig, LinearConfig
 from simsiam_tf.data import RECIPES, Views, open_source
 from simsiam_tf.evaluate import scores
 from simsiam_tf.evaluate.classifier import Classifier, accuracy, learned
+from simsiam_tf.loop import inner
+from simsiam_tf.loop.running import DONE
+from simsiam_tf.loop.signals import INTERRUPTED
 from simsiam_tf.pretrained import open_pretrained
-from simsiam_tf.running import DONE
-from simsiam_tf.signals import INTERRUPTED
-from simsiam_tf.workers import Workers
 
 ROOT = Path(__file__).parents[1]
 SHORT = ["--batch_size=64", "--epochs=1.5", "--log_every=5", "--precision=float32", "--strategy=one_device"]
@@ -179,7 +180,7 @@ def test_two_replicas_agree_with_one(source, tmp_path, two_replicas):
     for name, strategy in (("one", tf.distribute.get_strategy()), ("two", two_replicas)):
         config = tuned(source, tmp_path / name, "--augment_on=host")
         parts, _, _ = supervised.assemble(config, Workers(strategy))
-        steps, batches = loop.compiled_steps(parts, config), loop.batches(parts, config, 0)
+        steps, batches = inner.compiled_steps(parts, config), inner.batches(parts, config, 0)
         losses, figures, _, _ = steps(batches, 3)
         ends.append((losses.numpy(), figures.numpy()))
     np.testing.assert_allclose(ends[0][0], ends[1][0], rtol=2e-4)

@@ -17,8 +17,8 @@ from runs import state
 from test_train import TINY
 
 from simsiam_tf import train
+from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.errors import UserError
-from simsiam_tf.workers import Workers
 
 ROOT = Path(__file__).parents[1]
 GRACE = 30  # seconds in which the survivors of a lost worker end

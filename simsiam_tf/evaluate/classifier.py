@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import optim, schedules
+from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.data import Recipe, Source, Views, pipeline
 from simsiam_tf.evaluate.features import forward
 from simsiam_tf.methods import ViewModel
-from simsiam_tf.workers import Workers
 
 TOP = (1, 5)
 

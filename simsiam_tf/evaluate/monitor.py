@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.data import Source, Views, open_source
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate import features
 from simsiam_tf.evaluate.neighbours import knn_accuracy
 from simsiam_tf.evaluate.splits import HELD_OUT, split_of
-from simsiam_tf.workers import Workers
 
 KS = (20, 200)
 LARGEST_PIXELS = 64 * 64 * 3  # values an image above which raw pixels are no baseline worth its time

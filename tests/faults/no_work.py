@@ -12,7 +12,7 @@ def refuse(*args):
 
 if __name__ == "__main__":
     with cli.quietly():
-        from simsiam_tf import running
+        from simsiam_tf.loop import running
 
     running.Loop.__init__ = refuse
     sys.exit(pretrain.main(sys.argv[1:]))

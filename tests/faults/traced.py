@@ -42,10 +42,10 @@ def listen(ids_file: str) -> None:
     """Notes the ids of every batch when the loop takes it, neither earlier nor later."""
     import tensorflow as tf
 
-    from simsiam_tf import loop
     from simsiam_tf.data import pipeline
+    from simsiam_tf.loop import inner
 
-    real, batches = pipeline.views_of_steps, loop.batches
+    real, batches = pipeline.views_of_steps, inner.batches
     out = os.open(ids_file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
     def heard(source, views, batch_size, seed, first_step, last_step, rows, replicas, *more, **keywords):
@@ -76,7 +76,7 @@ def listen(ids_file: str) -> None:
             pipeline.views_of_steps = real
 
     heard.point = lambda: None
-    loop.batches = of_the_loop  # the picture at the start takes views, too
+    inner.batches = of_the_loop  # the picture at the start takes views, too
     return heard
 
 
@@ -84,7 +84,8 @@ def prepare(ids_file: str, fault: str) -> None:
     """Puts ear and trigger in place. Loads TensorFlow, so it comes when the command line would."""
     import tensorflow as tf
 
-    from simsiam_tf import checkpoints, loop, weights, workdir
+    from simsiam_tf import checkpoints, weights, workdir
+    from simsiam_tf.loop import inner
 
     if "CPUS" in os.environ:  # one CPU as several devices
         parts = [tf.config.LogicalDeviceConfiguration()] * int(os.environ["CPUS"])
@@ -124,8 +125,8 @@ def prepare(ids_file: str, fault: str) -> None:
         heard.point = lambda: seen.append(1)
         time.time = lambda: real() - (86400 if len(seen) >= int(rest) else 0)
     elif fault == "control:data":
-        batches = loop.batches
-        loop.batches = lambda parts, config, first_step: batches(parts, config, 0)
+        batches = inner.batches
+        inner.batches = lambda parts, config, first_step: batches(parts, config, 0)
     elif fault != "none":
         sys.exit(f"{fault}: no such fault")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from simsiam_tf.assembly import Parts
-from simsiam_tf.journal import Figures
+from simsiam_tf.loop.journal import Figures
 
 
 class Evaluator(Protocol):

@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 from simsiam_tf import export as command
-from simsiam_tf import exports, modelcard, open_pretrained
+from simsiam_tf import open_pretrained
 from simsiam_tf.data import RECIPES, Prepare, Views
 from simsiam_tf.errors import UserError
+from simsiam_tf.exporting import formats, modelcard
 
 COLOUR = dataclasses.replace(RECIPES["imagenet"], size=96)
 FILES = {"keras": "m.keras", "saved_model": "m", "onnx": "m.onnx", "tflite": "m.tflite"}
@@ -38,7 +39,7 @@ def pretrained(workdir):
 )  # fmt: skip
 def test_preparation_is_that_of_every_other_command(recipe, shape):
     views = Views(recipe, 1)
-    images = exports._pictures(2, *shape, seed=0)
+    images = formats._pictures(2, *shape, seed=0)
     found = Prepare.of(recipe, shape[2])(tf.constant(images))
     expected = tf.stack([views.normalise(views.centre(tf.constant(i))) for i in images])
     assert found.shape == expected.shape
@@ -48,14 +49,14 @@ def test_preparation_is_that_of_every_other_command(recipe, shape):
 
 @pytest.mark.parametrize("format", FILES)
 def test_the_lines_of_the_card_give_the_features_of_the_source(pretrained, tmp_path, monkeypatch, format):
-    if any(importlib.util.find_spec(name) is None for name in exports.FORMATS[format].needs):
+    if any(importlib.util.find_spec(name) is None for name in formats.FORMATS[format].needs):
         pytest.skip("needs pip install 'simsiam-tf[onnx]'")
-    made = exports.export(pretrained, tmp_path / FILES[format])
+    made = formats.export(pretrained, tmp_path / FILES[format])
     assert made.format == format and 0 <= made.difference < 2e-3 * made.largest
     _, page = modelcard.write(pretrained, made)
     monkeypatch.chdir(tmp_path)
     for shape in ((130, 97), (64, 200)):
-        names = {"images": exports._pictures(2, *shape, 3, seed=7)}
+        names = {"images": formats._pictures(2, *shape, 3, seed=7)}
         exec(page.read_text().split("```python\n")[1].split("```")[0], names)  # noqa: S102
         views = pretrained.views
         ready = tf.stack([views.normalise(views.centre(tf.constant(i))) for i in names["images"]])
@@ -67,44 +68,44 @@ def test_the_lines_of_the_card_give_the_features_of_the_source(pretrained, tmp_p
 def test_other_features_are_noticed_and_nothing_is_written(pretrained, tmp_path, monkeypatch):
     path = tmp_path / "m.keras"
     path.write_text("before")
-    real = exports.FORMATS["keras"].opened
+    real = formats.FORMATS["keras"].opened
     for wrong in (lambda y: y * 1.02, lambda y: y[:, :-1], lambda y: y * np.nan):
         off = dataclasses.replace(
-            exports.FORMATS["keras"], opened=lambda p, wrong=wrong: lambda x: wrong(real(p)(x))
+            formats.FORMATS["keras"], opened=lambda p, wrong=wrong: lambda x: wrong(real(p)(x))
         )
-        monkeypatch.setitem(exports.FORMATS, "keras", off)
+        monkeypatch.setitem(formats.FORMATS, "keras", off)
         with pytest.raises(UserError, match="features differ from the source's"):
-            exports.export(pretrained, path, overwrite=True)
+            formats.export(pretrained, path, overwrite=True)
         assert path.read_text() == "before" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_what_is_there_is_kept(pretrained, tmp_path):
     with pytest.raises(UserError, match="exists. Choose another, or pass --overwrite"):
-        exports.export(pretrained, tmp_path)
+        formats.export(pretrained, tmp_path)
     (tmp_path / "photo.jpg").write_text("mine")
     with pytest.raises(UserError, match="something else in it"):
-        exports.export(pretrained, tmp_path, "saved_model", overwrite=True)
+        formats.export(pretrained, tmp_path, "saved_model", overwrite=True)
     assert (tmp_path / "photo.jpg").read_text() == "mine"
     with pytest.raises(UserError, match=r"must end in \.keras"):
-        exports.export(pretrained, tmp_path / "m.pb")
+        formats.export(pretrained, tmp_path / "m.pb")
     with pytest.raises(UserError, match=r"must end in \.onnx"):
-        exports.export(pretrained, tmp_path / "m.keras", "onnx")
+        formats.export(pretrained, tmp_path / "m.keras", "onnx")
 
 
 def test_a_missing_library_is_named(pretrained, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs tf2onnx and onnxruntime: pip install 'simsiam-tf\[onnx\]'"):
-        exports.export(pretrained, tmp_path / "m.onnx")
+        formats.export(pretrained, tmp_path / "m.onnx")
 
 
 def test_the_digest_of_a_folder_tells_of_every_file(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one").write_text("1")
-    first = exports.digest(tmp_path)
+    first = formats.digest(tmp_path)
     (tmp_path / "a" / "one").write_text("2")
-    second = exports.digest(tmp_path)
+    second = formats.digest(tmp_path)
     (tmp_path / "a" / "one").rename(tmp_path / "a" / "two")
-    assert len({first, second, exports.digest(tmp_path)}) == 3
+    assert len({first, second, formats.digest(tmp_path)}) == 3
 
 
 def test_the_card_says_what_is_known(pretrained, tmp_path):
@@ -113,7 +114,7 @@ def test_the_card_says_what_is_known(pretrained, tmp_path):
         "configuration": {"base_lr": 0.1, "weights": None}, "made with": {"keras": "3"},
     }  # fmt: skip
     known = dataclasses.replace(pretrained, card=card)
-    made = exports.Exported(tmp_path / "m.onnx", "onnx", "ab12", 1e-6, 0.5)
+    made = formats.Exported(tmp_path / "m.onnx", "onnx", "ab12", 1e-6, 0.5)
     where, page = modelcard.write(known, made)
     facts = json.loads(where.read_text())
     assert facts["sha256"] == "ab12" and facts["source"]["sha256"] == pretrained.sha256

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import distribute
+from simsiam_tf.cluster import distribute
 from simsiam_tf.errors import UserError
 
 # What a collective operation fails with on the survivors of a lost worker.

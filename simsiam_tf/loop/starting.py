@@ -9,13 +9,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from simsiam_tf import distribute, memory
+from simsiam_tf import memory
 from simsiam_tf.assembly import binding_flags
+from simsiam_tf.cluster import distribute
+from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.errors import LostWorker
-from simsiam_tf.running import Loop, Outcome
-from simsiam_tf.task import Task
+from simsiam_tf.loop.running import Loop, Outcome
+from simsiam_tf.loop.task import Task
 from simsiam_tf.workdir import Workdir
-from simsiam_tf.workers import Workers
 
 
 def run(

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import conversion, exports, modelcard
+from simsiam_tf import conversion
 from simsiam_tf.errors import UserError
-from simsiam_tf.exports import Exported
+from simsiam_tf.exporting import formats, modelcard
+from simsiam_tf.exporting.formats import Exported
 from simsiam_tf.pretrained import Pretrained
 from simsiam_tf.workdir import replace_text
 
@@ -49,8 +50,8 @@ def write(pretrained: Pretrained, folder: Path | str, overwrite: bool = False) -
         made.mkdir(parents=True)
         conversion.write(state, made / WEIGHTS, {"source": pretrained.sha256})
         back = conversion.from_torch(conversion.read(made / WEIGHTS)).backbone
-        difference, largest = exports.compared(pretrained, _from_raw(pretrained, back))
-        exported = Exported(folder, "hub", exports.digest(made / WEIGHTS), difference, largest)
+        difference, largest = formats.compared(pretrained, _from_raw(pretrained, back))
+        exported = Exported(folder, "hub", formats.digest(made / WEIGHTS), difference, largest)
         config = _config(pretrained, known)
         replace_text(made / "config.json", json.dumps(config, indent=1) + "\n")
         replace_text(made / "README.md", _card(pretrained, exported, known["name"]))
@@ -74,7 +75,7 @@ def check(folder: Path, overwrite: bool = False) -> None:
         raise UserError(f"--out={folder}: exists. Choose another, or pass --overwrite.")
 
 
-def _from_raw(pretrained: Pretrained, backbone: keras.Model) -> exports.Run:
+def _from_raw(pretrained: Pretrained, backbone: keras.Model) -> formats.Run:
     """Images → features by other weights, made ready as ever."""
     views = pretrained.views
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import simsiam_tf
 from simsiam_tf.assembly import versions
-from simsiam_tf.exports import FORMATS, Exported
+from simsiam_tf.exporting.formats import FORMATS, Exported
 from simsiam_tf.pretrained import Pretrained
 from simsiam_tf.workdir import replace_text
 

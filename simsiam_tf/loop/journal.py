@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from simsiam_tf.assembly import Parts
-from simsiam_tf.board import TensorBoard
 from simsiam_tf.diagnosis import Diagnosis
+from simsiam_tf.loop.board import TensorBoard
 from simsiam_tf.workdir import Workdir
 
 log = logging.getLogger("simsiam_tf")

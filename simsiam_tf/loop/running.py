@@ -14,16 +14,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import loop, metrics, preview
+from simsiam_tf import metrics, preview
 from simsiam_tf.assembly import versions
 from simsiam_tf.checkpoints import Commits
 from simsiam_tf.data import sampling
 from simsiam_tf.diagnosis import Diagnosis
 from simsiam_tf.errors import UserError
-from simsiam_tf.journal import Journal
-from simsiam_tf.saving import Saving
-from simsiam_tf.signals import INTERRUPTED, Deferred
-from simsiam_tf.task import Task
+from simsiam_tf.loop import inner
+from simsiam_tf.loop.journal import Journal
+from simsiam_tf.loop.saving import Saving
+from simsiam_tf.loop.signals import INTERRUPTED, Deferred
+from simsiam_tf.loop.task import Task
 from simsiam_tf.workdir import Workdir, described
 
 log = logging.getLogger("simsiam_tf")
@@ -143,8 +144,8 @@ class Loop:
     def _trace(self) -> None:
         """Compiles the loop over steps, while signals may still end the run at once."""
         if self.step < self.parts.total_steps:
-            self.iterator = loop.batches(self.parts, self.config, self.step)
-            self.run_steps = loop.compiled_steps(self.parts, self.config)
+            self.iterator = inner.batches(self.parts, self.config, self.step)
+            self.run_steps = inner.compiled_steps(self.parts, self.config)
             self.run_steps.trace(self.iterator)
 
     def _train(self) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from simsiam_tf import joining
+from simsiam_tf.cluster import joining
 from simsiam_tf.errors import UserError
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from simsiam_tf import distribute
 from simsiam_tf.assembly import Parts
+from simsiam_tf.cluster import distribute
 from simsiam_tf.data import pipeline, service
 
 

@@ -1,0 +1,1 @@
+"""Replicas and workers: the strategy, how processes meet, what they agree on."""

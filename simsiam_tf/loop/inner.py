@@ -57,7 +57,7 @@ def compiled_steps(parts: Parts, config: Any) -> Steps:
                 batch = next(iterator)
             with tf.control_dependencies([tf.nest.flatten(batch, expand_composites=True)[0]]):
                 waited = tf.timestamp() - before
-            with tf.control_dependencies([waited]):  # one thread alone could take the clock's op after the step
+            with tf.control_dependencies([waited]):  # a single thread could read the clock after the step
                 batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True)
             outputs = strategy.run(step, args=(batch,))
             loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, outputs["loss"], axis=None)

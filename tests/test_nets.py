@@ -1,5 +1,7 @@
 """Networks: sizes, initial values, BN against PyTorch's and over replicas."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -213,13 +215,16 @@ def test_saved_backbone_gives_the_same_features(tmp_path):
     assert (bn.momentum, bn.epsilon, bn.affine, bn.zero_gamma) == (0.9, 1e-5, True, True)
 
 
-@pytest.mark.parametrize("pixels", [(2, 3), (7, 7)], ids=str)
-def test_the_kernels_gradient_by_columns_is_the_convolutions(pixels):
-    x = tf.random.stateless_normal([5, *pixels, 6], [0, 0])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("pixels", [(2, 3), (7, 7), (8, 6)], ids=str)
+def test_the_kernels_gradient_by_columns_is_the_convolutions(pixels, stride):
+    edge = 0 if stride == 1 else 1
+    x = tf.random.stateless_normal([5, *(n + 2 * edge for n in pixels), 6], [0, 0])
     kernel = tf.random.stateless_normal([3, 3, 6, 4], [0, 1])
-    weight = tf.random.stateless_normal([5, *pixels, 4], [0, 2])
+    weight = tf.random.stateless_normal([5, *((n - 1) // stride + 1 for n in pixels), 4], [0, 2])
     found = []
-    for function in (by_columns, lambda x, kernel: tf.nn.conv2d(x, kernel, 1, "SAME")):
+    plain = functools.partial(tf.nn.conv2d, strides=stride, padding="VALID" if edge else "SAME")
+    for function in (functools.partial(by_columns, stride=stride), plain):
         with tf.GradientTape() as tape:
             tape.watch([x, kernel])
             y = function(x, kernel)
@@ -230,18 +235,23 @@ def test_the_kernels_gradient_by_columns_is_the_convolutions(pixels):
 
 
 @pytest.mark.parametrize(
-    ("pixels", "channels", "dtype", "short"),
+    ("pixels", "channels", "stride", "dtype", "short"),
     [
-        (4, 64, "bfloat16", True),
-        (4, 64, "float32", False),
-        (8, 128, "bfloat16", False),
-        (7, 32, "bfloat16", False),
+        (4, 64, 1, "bfloat16", True),
+        (4, 64, 1, "float32", False),
+        (8, 128, 1, "bfloat16", False),
+        (7, 32, 1, "bfloat16", False),
+        (14, 64, 2, "bfloat16", True),
+        (28, 256, 2, "bfloat16", True),
+        (28, 256, 2, "float32", False),
+        (32, 64, 2, "bfloat16", False),
+        (7, 32, 2, "bfloat16", False),
     ],
 )  # fmt: skip
-def test_only_short_rows_in_bfloat16_go_by_columns(monkeypatch, pixels, channels, dtype, short):
+def test_only_short_rows_in_bfloat16_go_by_columns(monkeypatch, pixels, channels, stride, dtype, short):
     calls = []
-    monkeypatch.setattr(conv, "by_columns", lambda x, kernel: calls.append(1) or by_columns(x, kernel))
-    layer = conv.Conv(16, 3, dtype=dtype)
+    monkeypatch.setattr(conv, "by_columns", lambda *args: calls.append(1) or by_columns(*args))
+    layer = conv.Conv(16, 3, stride, dtype=dtype)
     x = tf.ones([2, pixels, pixels, channels], dtype)
     layer(x)
     assert not calls

@@ -32,6 +32,29 @@ def test_the_test_images_have_no_say_in_the_choice(digits):
     assert one.validation == other.validation and one.chosen == other.chosen and one.test != other.test
 
 
+def test_the_sweep_ends_after_two_that_are_worse(digits, monkeypatch):
+    class Told:
+        def __init__(self, *_):
+            pass
+
+        def fit(self, strength):
+            self.strength = strength
+            return True
+
+        def accuracy(self, *_):
+            return {1: 0.5, 2: 0.7, 3: 0.6, 4: 0.65, 5: 0.9}[self.strength]
+
+    monkeypatch.setattr(probe, "_Regression", Told)
+    found = probe.logistic(*digits, strengths=(5, 4, 3, 2, 1))
+    assert list(found.validation) == [1, 2, 3, 4] and found.chosen == 2 and found.test == 0.7
+
+
+def test_where_a_fit_begins_does_not_matter(digits):
+    alone, after = (probe.logistic(*digits, strengths=s) for s in ((0.1,), (1e-3, 0.1)))
+    assert after.validation[0.1] == pytest.approx(alone.validation[0.1], abs=0.005)
+    assert after.test == alone.test
+
+
 def test_scale_and_shift_of_a_feature_do_not_matter(digits):
     features, labels, test, truth = digits
     scale = np.linspace(0.1, 30, features.shape[1], dtype=np.float32)

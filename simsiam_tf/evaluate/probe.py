@@ -15,6 +15,7 @@ from simsiam_tf.evaluate.splits import balanced
 STRENGTHS = tuple(10.0**e for e in range(-4, 3))  # scikit-learn's C: the inverse of the L2 penalty
 HELD_OUT = 0.1  # of the training images, of every class: what the choice is made on
 ITERATIONS = 1000
+PATIENCE = 2  # strengths in a row below the best, after which weaker regularisation is not tried
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,22 +44,26 @@ def logistic(
 ) -> Probe:
     """Multinomial logistic regression of scikit-learn on standardised features.
 
-    Mean and scale of the features are those of what is learned from.
+    Mean and scale of the features are those of what is learned from. From strong regularisation to weak,
+    the sweep ends where PATIENCE strengths in a row were worse than the best.
 
     Args:
         features, labels: [N, F], int [N], to learn from and to choose by.
         test_features, test_labels: scored once, with the chosen strength.
-        strengths: inverse L2 penalties to choose from, each above 0.
+        strengths: inverse L2 penalties to choose from, each above 0, in any order.
         seed: of which images are held out for the choice.
     """
     kept, held = _held_out(labels, seed)
-    validation = {}
+    choosing, validation = _Regression(features[kept], labels[kept]), {}
     for strength in progress.bar(sorted(strengths), "logistic regression", unit="fit"):
-        model, _ = _fitted(features[kept], labels[kept], strength)
-        validation[strength] = float(model.score(features[held], labels[held]))
+        choosing.fit(strength)
+        validation[strength] = choosing.accuracy(features[held], labels[held])
+        if max(list(validation.values())[-PATIENCE:]) < max(validation.values()):
+            break  # weaker ones take the longest, and overfit more
     chosen = max(validation, key=validation.get)
-    model, converged = _fitted(features, labels, chosen)
-    return Probe(validation, chosen, float(model.score(test_features, test_labels)), converged)
+    final = _Regression(features, labels)
+    converged = final.fit(chosen)
+    return Probe(validation, chosen, final.accuracy(test_features, test_labels), converged)
 
 
 def descent(
@@ -98,15 +103,25 @@ def _held_out(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.setdiff1d(np.arange(len(labels)), held), held
 
 
-def _fitted(features: np.ndarray, labels: np.ndarray, strength: float):  # noqa: ANN202
-    """(a fitted pipeline, whether it converged)."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+class _Regression:
+    """Standardisation, then logistic regression; a fit begins where the one before ended."""
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=ITERATIONS))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(np.asarray(features, np.float64), labels)
-    return model, not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+    def __init__(self, features: np.ndarray, labels: np.ndarray) -> None:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import StandardScaler
+
+        self._scaler, self._labels = StandardScaler(), labels
+        self._features = self._scaler.fit_transform(np.asarray(features, np.float64))
+        self._model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
+
+    def fit(self, strength: float) -> bool:
+        """Whether it converged."""
+        from sklearn.exceptions import ConvergenceWarning
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            self._model.set_params(C=strength).fit(self._features, self._labels)
+        return not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+
+    def accuracy(self, features: np.ndarray, labels: np.ndarray) -> float:
+        return float(self._model.score(self._scaler.transform(np.asarray(features, np.float64)), labels))

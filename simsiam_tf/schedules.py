@@ -51,8 +51,27 @@ class Constant(Schedule):
         return {"base": self.base}
 
 
+@keras.saving.register_keras_serializable("simsiam_tf")
+class MomentumToOne(Schedule):
+    """BYOL's momentum, from `base` to 1 (Grill et al., arXiv 2006.07733, Sec. 3.3).
+
+    m(s) = 1 − (1 − base) · ½(1 + cos(π s / steps)).
+    """
+
+    def __init__(self, base: float, steps: int) -> None:
+        self.base, self.steps = base, steps
+
+    def __call__(self, step) -> tf.Tensor:
+        progress = tf.clip_by_value(tf.cast(step, tf.float32) / float(self.steps), 0.0, 1.0)
+        return 1.0 - (1.0 - self.base) * 0.5 * (1.0 + tf.cos(math.pi * progress))
+
+    def get_config(self) -> dict:
+        return {"base": self.base, "steps": self.steps}
+
+
 cosine = Cosine
 constant = Constant
+momentum_to_one = MomentumToOne
 
 
 def scaled(base_lr: float, batch_size: int) -> float:

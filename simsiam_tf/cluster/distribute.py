@@ -166,3 +166,22 @@ def _has_bfloat16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def gathered(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The rows of all replicas, [n · B, …], and the number of this replica's first among them.
+
+    x: [B, …] of this replica, as many rows on each. Gradients go back to the replicas they belong to.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return x, tf.constant(0)
+    return context.all_gather(x, axis=0), context.replica_id_in_sync_group * tf.shape(x)[0]
+
+
+def total(x: tf.Tensor) -> tf.Tensor:
+    """The sum of x over all replicas."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return x
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, x)

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from simsiam_tf import metrics
 
+STOP = {True: tf.stop_gradient, False: tf.identity}  # Sec. 4.1, Fig. 2
+
 
 class ViewModel(keras.Model):
     """A backbone and what is on it, trained on views of images.
@@ -84,10 +86,35 @@ class SiameseModel(ViewModel):
     """A backbone and its heads, trained to agree on views; `model(images)` gives backbone features.
 
     "z" are the embeddings of the first view; "std" tells whether they collapse
-    (`metrics.collapse_std`).
+    (`metrics.collapse_std`). f is the backbone with the projector, h the predictor, where there is one.
+
+    view_count: how many views of each image the loss takes.
     """
 
     figure_name = "std"
+    view_count = 2
+    projector: keras.Model
+    predictor: keras.Model | None = None
 
     def figure(self, z: tf.Tensor) -> tf.Tensor:
         return metrics.collapse_std(z)
+
+    def f(self, x: tf.Tensor) -> tf.Tensor:
+        """View [B, H, W, C] → projection z [B, d], float32, in training mode."""
+        z = self.projector(self.backbone(x, training=True), training=True)
+        return tf.cast(z, tf.float32)
+
+    def h(self, z: tf.Tensor) -> tf.Tensor:
+        """Projection z [B, d] → prediction p [B, d], float32; z itself without a predictor."""
+        if self.predictor is None:
+            return z
+        return tf.cast(self.predictor(z, training=True), tf.float32)
+
+    def views(self, batch: dict) -> tuple[tf.Tensor, ...]:
+        """The views of a batch, as many as the loss takes. Raises ValueError for another number."""
+        views = batch["views"]
+        if len(views) != self.view_count:
+            raise ValueError(
+                f"This loss compares {self.view_count} views of an image. Received: {len(views)} views."
+            )
+        return views

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from simsiam_tf import losses
-from simsiam_tf.methods.base import SiameseModel
+from simsiam_tf.methods.base import STOP, SiameseModel
 from simsiam_tf.nets import heads
 
 SYMMETRY = {  # Sec. 4.6: (i, j) asks h to predict view j from view i
@@ -14,7 +14,6 @@ SYMMETRY = {  # Sec. 4.6: (i, j) asks h to predict view j from view i
     "asymmetric": ((0, 1),),  # 64.8
     "asymmetric_2x": ((0, 1), (2, 3)),  # 67.3: two pairs an image
 }
-STOP = {True: tf.stop_gradient, False: tf.identity}  # Sec. 4.1, Fig. 2
 
 
 class SimSiam(SiameseModel):
@@ -67,31 +66,15 @@ class SimSiam(SiameseModel):
         """How many views of each image the loss takes."""
         return 1 + max(max(pair) for pair in self.pairs)
 
-    def f(self, x: tf.Tensor) -> tf.Tensor:
-        """View [B, H, W, C] → projection z [B, d], float32, in training mode."""
-        z = self.projector(self.backbone(x, training=True), training=True)
-        return tf.cast(z, tf.float32)
-
-    def h(self, z: tf.Tensor) -> tf.Tensor:
-        """Projection z [B, d] → prediction p [B, d], float32; z itself without a predictor."""
-        if self.predictor is None:
-            return z
-        return tf.cast(self.predictor(z, training=True), tf.float32)
-
     def targets(self, batch: dict, z: list[tf.Tensor]) -> list[tf.Tensor]:
         """What the predictions are compared with: the projections themselves."""
         del batch
         return z
 
     def objective(self, batch: dict) -> dict[str, tf.Tensor]:
-        views = batch["views"]
-        if len(views) != self.view_count:
-            raise ValueError(
-                f"This loss compares {self.view_count} views of an image. Received: {len(views)} views."
-            )
         # NOTE: one BN batch per view, as the official code; concatenating the views would
         # mix their statistics.
-        z = [self.f(x) for x in views]
+        z = [self.f(x) for x in self.views(batch)]
         p = {i: self.h(z[i]) for i, _ in self.pairs}
         t = [self.stop(u) for u in self.targets(batch, z)]  # Sec. 4.1
         loss = tf.add_n([self.similarity(p[i], t[j]) for i, j in self.pairs]) / len(self.pairs)

@@ -1,0 +1,56 @@
+"""The momentum encoder of MoCo and BYOL: a copy of a network that follows it slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+
+class MomentumEncoder(keras.layers.Layer):
+    """ξ ← m ξ + (1 − m) θ, with θ the weights of networks applied one after the other.
+
+    BN statistics are the copy's own, of what it is given. It is not trained, and belongs to the model
+    that has it: its weights are saved and restored with the others.
+
+    Args:
+        networks: functional or sequential models, built.
+    """
+
+    def __init__(self, networks: Sequence[keras.Model], **kwargs) -> None:
+        super().__init__(trainable=False, **kwargs)
+        self.networks = [_copy(network) for network in networks]
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """View [B, H, W, C] → [B, d], float32, in training mode, without gradient."""
+        for network in self.networks:
+            x = network(x, training=True)
+        return tf.stop_gradient(tf.cast(x, tf.float32))
+
+    def follow(self, networks: Sequence[keras.Model], m: float | tf.Tensor) -> None:
+        """Takes one step after the networks it was made from. m: in [0, 1], 1 to stay."""
+        for mine, network in zip(self.networks, networks, strict=True):
+            for copy, variable in zip(mine.weights, network.weights, strict=True):
+                if variable.trainable:
+                    assign(copy, m * copy + (1.0 - m) * variable)
+
+
+def assign(variable: keras.Variable, value: tf.Tensor) -> None:
+    """Gives a variable a value that all replicas have computed alike, without asking the others."""
+    tf.raw_ops.AssignVariableOp(
+        resource=variable.value.handle, value=tf.cast(tf.convert_to_tensor(value), variable.dtype)
+    )
+
+
+def _copy(network: keras.Model) -> keras.Model:
+    """The same layers by names of their own, with the same weights."""
+
+    def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return layer.from_config({**layer.get_config(), "name": f"momentum_{layer.name}"})
+
+    copy = keras.models.clone_model(network, clone_function=renamed)
+    copy.trainable = False
+    for mine, variable in zip(copy.weights, network.weights, strict=True):
+        mine.assign(variable)
+    return copy

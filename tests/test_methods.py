@@ -1,0 +1,231 @@
+"""The compared methods: losses against slow sums, who gets a gradient, what follows a step, replicas."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simsiam_tf import nets, optim
+from simsiam_tf.methods import BYOL, MoCo, SimCLR, SwAV
+
+BATCH, SIZE, D = 8, 8, 6
+METHODS = {
+    "simclr": lambda b: SimCLR(b, d=D, temperature=0.2),
+    "simclr predictor": lambda b: SimCLR(b, d=D, temperature=0.2, predictor=True),
+    "simclr predictor stop": lambda b: SimCLR(b, d=D, temperature=0.2, predictor=True, stop_gradient=True),
+    "moco": lambda b: MoCo(b, d=D, temperature=0.3, momentum=0.9, queue=40),
+    "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, momentum=0.9),
+    "swav": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5),
+    "swav predictor": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5, predictor=True),
+}
+
+
+def made(name, seed=0, lr=0.1):
+    keras.utils.set_random_seed(seed)
+    x = images = keras.Input((SIZE, SIZE, 1))
+    for width in (6, 8):
+        x = keras.layers.ReLU()(nets.BatchNorm()(nets.Conv(width, 3, 2)(x)))
+    model = METHODS[name](keras.Model(images, keras.layers.GlobalAveragePooling2D()(x)))
+    model.compile(optim.SGD(lr, 0.9, 1e-4))
+    return model
+
+
+def views(seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(BATCH, SIZE, SIZE, 1))
+    return tuple(tf.constant(images + rng.normal(0, 0.5, images.shape), tf.float32) for _ in range(2))
+
+
+def unit(a):
+    a = np.asarray(a, np.float64)
+    return a / np.linalg.norm(a, axis=-1, keepdims=True)
+
+
+def of_simclr(model, z, p):
+    keys, queries = unit(np.concatenate(z)), unit(np.concatenate(p))
+    each = []
+    for i in range(2 * BATCH):
+        e = [np.exp(queries[i] @ k / 0.2) for k in keys]
+        each.append(-np.log(e[(i + BATCH) % (2 * BATCH)] / (sum(e) - e[i])))
+    return np.mean(each)
+
+
+def of_moco(model, z, p):
+    keys = [unit(model.encoder(x)) for x in views()]
+    each = []
+    for q, k in ((z[0], keys[1]), (z[1], keys[0])):
+        for a, b in zip(unit(q), k, strict=True):
+            e = np.exp([a @ b / 0.3, *[a @ c / 0.3 for c in model.queue.numpy()]])
+            each.append(-np.log(e[0] / e.sum()))
+    return np.mean(each)
+
+
+def of_byol(model, z, p):
+    t = [unit(model.target(x)) for x in views()]
+    squares = [((unit(p[i]) - t[1 - i]) ** 2).sum(-1).mean() for i in (0, 1)]
+    return np.mean(squares) / 2 - 1  # theirs is ‖p̄ − z̄'‖²
+
+
+def of_swav(model, z, p):
+    prototypes = model.prototypes.kernel.numpy()
+    codes, predicted = [], []
+    for a, b in zip(z, p, strict=True):
+        q = np.exp(unit(a) @ prototypes / 0.5)
+        for _ in range(3):
+            q = q / q.sum(axis=0) / 5
+            q = q / q.sum(axis=1, keepdims=True) / BATCH
+        codes.append(q * BATCH)
+        e = np.exp(unit(b) @ prototypes / 0.1)
+        predicted.append(e / e.sum(axis=1, keepdims=True))
+    return np.mean([-(codes[1 - i] * np.log(predicted[i])).sum(1).mean() for i in (0, 1)])
+
+
+SLOW = {"simclr": of_simclr, "moco": of_moco, "byol": of_byol, "swav": of_swav}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_loss_is_the_slow_sum(name):
+    model = made(name)
+    outputs = model.objective({"views": views()})
+    z = [model.f(x) for x in views()]
+    expected = SLOW[name.split()[0]](model, z, [model.h(u) for u in z])
+    assert float(outputs["loss"]) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_array_equal(outputs["z"], z[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_moves_what_learns_and_nothing_else(name):
+    model = made(name)
+    before = {id(v): v.numpy() for v in model.weights}
+    optimised = {id(v) for v in model.learned_variables()}
+    copies = {
+        id(v) for layer in model.layers if layer.name in ("target", "key_encoder") for v in layer.weights
+    }
+    assert not optimised & copies and len(optimised) == len(model.trainable_variables)
+    for _ in range(2):  # γ of 1 and β of 0 are no place to see a gradient of the biases before them
+        outputs = model.step(views())
+    assert np.isfinite(outputs["loss"]) and outputs["z"].shape == (BATCH, D)
+    assert all(np.abs(v.numpy() - before[id(v)]).max() > 0 for v in model.weights)
+
+
+def gradients(model, loss_of):
+    with tf.GradientTape() as tape:
+        loss = loss_of()
+    return [
+        np.zeros(v.shape) if g is None else g.numpy()
+        for v, g in zip(
+            model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "constant"),
+    [("simclr", False), ("simclr predictor", False), ("simclr predictor stop", True), ("swav", True)],
+)
+def test_targets_are_constants_where_the_gradient_stops(name, constant, monkeypatch):
+    """The loss with targets from a copy of the model has the same gradient only if none flows there."""
+    model, other = made(name), made(name)
+    whole = gradients(model, lambda: model.objective({"views": views()})["loss"])
+    # Whatever passes `stop` is now the other model's, in whose variables nobody is interested.
+    z = [other.f(x) for x in views()]
+    given = iter([other.codes(u) for u in z] if name == "swav" else z)
+    model.stop = lambda _: tf.constant(next(given).numpy())
+    fixed = gradients(model, lambda: model.objective({"views": views()})["loss"])
+    alike = [np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(whole, fixed, strict=True)]
+    assert all(alike) if constant else not all(alike)
+
+
+@pytest.mark.parametrize(("name", "encoder"), [("moco", "encoder"), ("byol", "target")])
+def test_the_momentum_encoder_gets_no_gradient_and_follows(name, encoder):
+    model = made(name)
+    copy = getattr(model, encoder)
+    with tf.GradientTape() as tape:
+        tape.watch([v.value for v in copy.weights])
+        loss = model.objective({"views": views()})["loss"]
+    assert all(g is None for g in tape.gradient(loss, [v.value for v in copy.weights]))
+    pairs = [
+        (mine, v)
+        for net, original in zip(copy.networks, (model.backbone, model.projector), strict=True)
+        for mine, v in zip(net.weights, original.weights, strict=True)
+        if v.trainable
+    ]
+    assert len(pairs) > 6
+    before = [mine.numpy() for mine, _ in pairs]
+    model.step(views())
+    for (mine, v), old in zip(pairs, before, strict=True):
+        np.testing.assert_allclose(mine.numpy(), 0.9 * old + 0.1 * v.numpy(), rtol=1e-5, atol=1e-7)
+    alone = made(name)  # BN's statistics are of what the copy has seen
+    for _ in range(2):  # above, and in the step
+        alone.objective({"views": views()})
+    own = [v.numpy() for v in getattr(alone, encoder).weights if "moving" in v.name]
+    found = [v.numpy() for v in copy.weights if "moving" in v.name]
+    for a, b in zip(found, own, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_byols_momentum_ends_at_one():
+    model = made("byol")
+    keras.utils.set_random_seed(0)
+    model = BYOL(model.backbone, d=D, projector_hidden=12, predictor_hidden=12, momentum=0.5, steps=3)
+    assert [float(model.m(s)) for s in (0, 3)] == [0.5, 1.0]
+    assert float(model.m(1)) == pytest.approx(1 - 0.5 * (np.cos(np.pi / 3) + 1) / 2)
+
+
+def test_the_queue_has_the_newest_keys_first_and_forgets_the_oldest():
+    model = made("moco")
+    first = model.queue.numpy()
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
+    keys = [unit(model.encoder(x)) for x in views()]
+    model.step(views())
+    np.testing.assert_allclose(model.queue.numpy()[: 2 * BATCH], np.concatenate(keys), atol=1e-5)
+    np.testing.assert_array_equal(model.queue.numpy()[2 * BATCH :], first[: 40 - 2 * BATCH])
+    for seed in range(1, 4):
+        model.step(views(seed))
+    assert model.queue.shape == (40, D)
+    assert not any((model.queue.numpy() == row).all(1).any() for row in first[:3])
+
+
+def test_prototypes_have_length_one_after_a_step():
+    model = made("swav")
+    before = model.prototypes.kernel.numpy()
+    model.step(views())
+    after = model.prototypes.kernel.numpy()
+    np.testing.assert_allclose(np.linalg.norm(after, axis=0), 1, rtol=1e-6)
+    assert np.abs(after - before).max() > 1e-4
+
+
+def test_swav_without_stop_gradient_gives_the_codes_a_gradient():
+    found = []
+    for stop in (True, False):
+        METHODS["stop"] = lambda b, stop=stop: SwAV(
+            b, d=D, projector_hidden=12, prototypes=5, stop_gradient=stop
+        )
+        model = made("stop")
+        found.append(gradients(model, lambda m=model: m.objective({"views": views()})["loss"]))
+    del METHODS["stop"]
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", ["simclr predictor", "moco", "byol", "swav"])
+def test_two_replicas_equal_one_after_three_steps(name, two_replicas):
+    one = made(name)
+    start = one.get_weights()
+    with two_replicas.scope():
+        two = made(name, seed=1)
+        two.set_weights(start)
+        two.optimizer.build(two.learned_variables())
+    alone = tf.function(one.step)
+    together = tf.function(lambda v: two_replicas.run(two.step, args=(v,)))
+    half = BATCH // 2
+    for step in range(3):
+        x = views(step)
+        split = two_replicas.experimental_distribute_values_from_function(
+            lambda c, x=x: tuple(v[half * c.replica_id_in_sync_group :][:half] for v in x)
+        )
+        loss = two_replicas.reduce("MEAN", together(split)["loss"], axis=None)
+        assert float(loss) == pytest.approx(float(alone(x)["loss"]), rel=1e-4)
+    for before, a, b in zip(start, one.weights, two.weights, strict=True):
+        assert np.abs(a.numpy() - before).max() > 0
+        for copy in two_replicas.experimental_local_results(b.value):
+            np.testing.assert_allclose(copy.numpy(), a.numpy(), atol=1e-4, rtol=1e-3, err_msg=a.path)

@@ -115,6 +115,8 @@ class LARS(SGD):
         learning_rate, momentum, weight_decay, overrides: as for `SGD`.
         trust: the trust coefficient, > 0.
         epsilon: added to the denominator.
+        exclude_1d: whether biases and BN's scales and shifts have neither ratio nor weight decay, as in
+            the pre-training of SimCLR, BYOL and SwAV.
     """
 
     def __init__(
@@ -125,13 +127,16 @@ class LARS(SGD):
         overrides: Mapping[str, float | Schedule] | None = None,
         trust: float = 0.001,
         epsilon: float = 1e-8,
+        exclude_1d: bool = False,
         name: str = "lars",
         **kwargs,
     ) -> None:
         super().__init__(learning_rate, momentum, weight_decay, overrides, name=name, **kwargs)
-        self.trust, self.epsilon = trust, epsilon
+        self.trust, self.epsilon, self.exclude_1d = trust, epsilon, exclude_1d
 
     def direction(self, gradient: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
+        if self.exclude_1d and len(variable.shape) <= 1:
+            return tf.cast(gradient, variable.dtype)
         size = tf.norm(tf.convert_to_tensor(variable))
         slope = tf.norm(tf.cast(gradient, variable.dtype))
         ratio = self.trust * size / (slope + self.l2 * size + self.epsilon)
@@ -139,4 +144,5 @@ class LARS(SGD):
         return ratio * super().direction(gradient, variable)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "trust": self.trust, "epsilon": self.epsilon}
+        own = {"trust": self.trust, "epsilon": self.epsilon, "exclude_1d": self.exclude_1d}
+        return {**super().get_config(), **own}

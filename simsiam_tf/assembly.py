@@ -9,14 +9,14 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from simsiam_tf import nets, optim, schedules, weights
+from simsiam_tf import nets, optim, recipes, schedules, weights
 from simsiam_tf.cluster import distribute
 from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.config import Config, PretrainConfig, RunConfig
 from simsiam_tf.data import RECIPES, Recipe, Source, Views, open_source, recipe_for, sampling, service
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate.monitor import Monitor, epochs_between, open_monitor
-from simsiam_tf.methods import SYMMETRY, SimSiam, ViewModel
+from simsiam_tf.methods import SYMMETRY, SiameseModel, ViewModel
 
 
 @dataclasses.dataclass
@@ -91,27 +91,21 @@ def stem_for(config: PretrainConfig, size: int) -> str:
     return config.stem if config.stem != "auto" else "cifar" if size <= 64 else "imagenet"
 
 
-def build_model(config: PretrainConfig, channels: int, size: int) -> SimSiam:
-    """The model of a configuration, its weights drawn from the seed."""
+def build_model(
+    config: PretrainConfig, channels: int, size: int, total_steps: int | None = None
+) -> SiameseModel:
+    """The model of a configuration, its weights drawn from the seed.
+
+    channels, size: of the views. total_steps: of the run, which BYOL's momentum depends on.
+    """
     keras.utils.set_random_seed(config.seed)
     backbone = nets.resnet(config.backbone, stem_for(config, size), config.width, channels)
-    return SimSiam(
-        backbone,
-        d=config.d,
-        projector_hidden=config.projector_hidden,
-        predictor_hidden=config.predictor_hidden,
-        projector_layers=config.projector_layers,
-        stop_gradient=config.stop_gradient,
-        predictor=config.predictor,
-        bn=config.bn,
-        output_affine=config.output_affine,
-        similarity=config.similarity,
-        symmetry=config.symmetry,
-    )
+    return recipes.model(config, backbone, total_steps)
 
 
-def _initial_model(config: PretrainConfig, source: Source, views: Views) -> SimSiam:
-    model = build_model(config, source.channels, views.recipe.size)
+def _initial_model(config: PretrainConfig, source: Source, views: Views) -> SiameseModel:
+    total_steps = sampling.steps_in(config.epochs, source.size, config.batch_size)
+    model = build_model(config, source.channels, views.recipe.size, total_steps)
     if config.weights:
         weights.start_from(model.backbone, config.weights)
     return model
@@ -144,14 +138,19 @@ def compiled(model: ViewModel, optimizer: optim.SGD, config: RunConfig) -> ViewM
 
 
 def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optim.SGD:
-    """SGD on a cosine, with a rate of its own for h where asked (Table 1 c: a constant one)."""
+    """SGD or LARS on a cosine, with rates of their own for h where asked, and for SwAV's prototypes."""
     decayed, factor = decaying(config, total_steps, size), config.predictor_lr_factor
     overrides = {}
-    if config.predictor_lr == "constant":
-        overrides = {"predictor": schedules.constant(decayed.base * factor)}
+    if config.predictor_lr == "constant":  # Table 1 c
+        overrides["predictor"] = schedules.constant(decayed.base * factor)
     elif factor != 1.0:
-        overrides = {"predictor": decaying(config, total_steps, size, factor)}
-    return optim.SGD(decayed, config.momentum, config.weight_decay, overrides)
+        overrides["predictor"] = decaying(config, total_steps, size, factor)
+    if config.method == "swav" and config.frozen_prototypes:
+        frozen = int(config.frozen_prototypes * size) // config.batch_size
+        overrides["prototypes"] = schedules.after(frozen, decayed)
+    more = {"exclude_1d": True} if config.optimizer == "lars" else {}
+    kind = {"sgd": optim.SGD, "lars": optim.LARS}[config.optimizer]
+    return kind(decayed, config.momentum, config.weight_decay, overrides, **more)
 
 
 def assemble(config: PretrainConfig, report: Path | None = None, workers: Workers | None = None) -> Assembly:

@@ -15,8 +15,12 @@ COLLAPSED_STD = 0.1
 LINE_RANK, LINE_STD = 1.5, 0.8
 LOW_RANK = 1 / 3  # of the run's own peak
 SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which its loss should have moved
-LEARNED = {"cosine": 0.2, "cross_entropy": 0.05}  # fall of the loss that counts as learning
-SPREAD = {"cosine": 0.1, "cross_entropy": 0.5}  # std of the loss between steps that counts as unrest
+LEARNED = {"cosine": 0.2, "cross_entropy": 0.05, "contrast": 0.1}  # fall of the loss that counts as learning
+SPREAD = {
+    "cosine": 0.1,
+    "cross_entropy": 0.5,
+    "contrast": 0.5,
+}  # std of the loss between steps that counts as unrest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +57,14 @@ ADVICE = {
 }
 
 
-def diagnose(records: Sequence[dict], total_steps: int, similarity: str = "cosine") -> Diagnosis:
+def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") -> Diagnosis:
     """The state of a run from its records, oldest first.
 
     Args:
         records: each with "step", "loss", "loss_spread" (std over the record's steps), "std"
             (std of z/‖z‖ times √d) and "rank" (effective rank).
         total_steps: length of the run; some calls are too early to make.
-        similarity: a key of `losses.SIMILARITY`.
+        kind: of loss: "cosine", "cross_entropy" or "contrast".
 
     Collapse is called on three records in a row, since a healthy run may dip once: std·√d below
     0.1, or embeddings on a line (rank below 1.5) whose std shrinks (below 0.8).
@@ -79,10 +83,10 @@ def diagnose(records: Sequence[dict], total_steps: int, similarity: str = "cosin
         return Diagnosis("healthy", _figures(last))
     tail = records[-max(3, len(records) // 3) :]
     spread = float(np.median([r["loss_spread"] for r in tail]))
-    if spread > SPREAD[similarity]:
+    if spread > SPREAD[kind]:
         return Diagnosis("oscillation", f"the loss varies by {spread:.2f} from step to step")
     loss = float(np.median([r["loss"] for r in tail]))
-    if records[0]["loss"] - loss < LEARNED[similarity] and loss > -0.5:
+    if records[0]["loss"] - loss < LEARNED[kind] and loss > -0.5:
         return Diagnosis(
             "non-convergence",
             f"loss {loss:.3f}, {records[0]['loss']:.3f} at the start, with std·√d {last['std']:.2f}",

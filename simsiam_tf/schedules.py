@@ -69,6 +69,25 @@ class MomentumToOne(Schedule):
         return {"base": self.base, "steps": self.steps}
 
 
+@keras.saving.register_keras_serializable("simsiam_tf")
+class After(Schedule):
+    """0 for the first `steps`, then another schedule as if it had run all the time: SwAV's prototypes."""
+
+    def __init__(self, steps: int, schedule: Schedule) -> None:
+        self.steps, self.schedule = steps, schedule
+
+    def __call__(self, step) -> tf.Tensor:
+        return tf.where(tf.cast(step, tf.int64) < self.steps, 0.0, self.schedule(step))
+
+    def get_config(self) -> dict:
+        return {"steps": self.steps, "schedule": keras.saving.serialize_keras_object(self.schedule)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> After:
+        return cls(config["steps"], keras.saving.deserialize_keras_object(config["schedule"]))
+
+
+after = After
 cosine = Cosine
 constant = Constant
 momentum_to_one = MomentumToOne

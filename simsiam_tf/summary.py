@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simsiam_tf import weights
-from simsiam_tf.config import PretrainConfig
+from simsiam_tf.config import METHODS, PretrainConfig
 from simsiam_tf.supervised import CLASSIFIER, RESULT
 from simsiam_tf.train import COLLAPSED, DIVERGED, DONE, INTERRUPTED, Outcome
 
@@ -15,12 +15,15 @@ _HOW = {
 
 def text(config: PretrainConfig, outcome: Outcome) -> str:
     """Loss, monitor, kNN beside its baselines, where things are, and what to type next."""
-    lines = ["", f"SimSiam on {config.data}: {_HOW[outcome.status]}, step {outcome.step}"]
+    lines = [
+        "",
+        f"{METHODS[config.method].title} on {config.data}: {_HOW[outcome.status]}, step {outcome.step}",
+    ]
     if outcome.records:
         last = outcome.records[-1]
         lines += [
             f"  loss            {last['loss']:8.3f}   (from {outcome.records[0]['loss']:.3f}; least possible "
-            f"{'-1' if config.similarity == 'cosine' else '0'})",
+            f"{'-1' if config.loss == 'cosine' else '0'})",
             f"  std of z, × √d  {last['std']:8.3f}   (0: collapsed, about 1: healthy)",
             f"  effective rank  {last['rank']:8.1f}   (at most {min(config.d, config.batch_size - 1)})",
         ]

@@ -45,7 +45,7 @@ class Pretraining:
 
     def __init__(self, config: PretrainConfig, parts: Assembly) -> None:
         self.config, self.parts, self.monitor = config, parts, parts.monitor
-        self.figures = EmbeddingFigures(config.similarity, parts.total_steps)
+        self.figures = EmbeddingFigures(config.loss, parts.total_steps)
         self.ends_on = ("collapse",) if config.fail_on_collapse else ()
         self.evaluator = None
         if self.monitor is not None:
@@ -87,8 +87,8 @@ class EmbeddingFigures:
     name, label = "std", "std·√d"
     score, score_label = "knn20", "kNN"
 
-    def __init__(self, similarity: str, total_steps: int) -> None:
-        self.similarity, self.total_steps = similarity, total_steps
+    def __init__(self, kind: str, total_steps: int) -> None:
+        self.kind, self.total_steps = kind, total_steps
 
     def of_record(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
         """std: mean of the steps. rank: of the last step's embeddings."""
@@ -102,4 +102,4 @@ class EmbeddingFigures:
 
     def diagnose(self, records: list[dict]) -> Diagnosis:
         """By `diagnosis.diagnose`."""
-        return diagnose(records, self.total_steps, self.similarity)
+        return diagnose(records, self.total_steps, self.kind)

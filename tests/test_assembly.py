@@ -1,9 +1,11 @@
 """What flags say is what the parts get."""
 
+import keras
 import pytest
 
-from simsiam_tf import assembly, cli
+from simsiam_tf import assembly, cli, methods, optim
 from simsiam_tf.config import PretrainConfig
+from simsiam_tf.errors import UserError
 
 
 def parse(*argv):
@@ -38,3 +40,67 @@ def test_the_recipe_takes_the_flags():
     assert (recipe.blur_p, recipe.flip_p, recipe.size) == (0.25, 0.0, 12)
     _, views = assembly.open_data(parse("--batch_size=64"))
     assert views.recipe.jitter == (0.4, 0.4, 0.4, 0.1) and views.recipe.size == 8
+
+
+@pytest.mark.parametrize(
+    ("argv", "kind", "has"),
+    [
+        ([], methods.SimSiam, {"predictor": True}),
+        (["--method=simclr", "--temperature=0.3"], methods.SimCLR, {"predictor": False, "temperature": 0.3}),
+        (["--method=simclr", "--predictor=trained"], methods.SimCLR, {"predictor": True, "temperature": 0.1}),
+        (["--method=moco", "--queue=48"], methods.MoCo, {"momentum": 0.999, "temperature": 0.2}),
+        (["--method=byol"], methods.BYOL, {"predictor": True}),
+        (["--method=swav", "--prototypes=7", "--sinkhorn_epsilon=0.2"], methods.SwAV, {"epsilon": 0.2}),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_the_method_and_its_flags_make_the_model(argv, kind, has):
+    config = parse("--backbone=resnet10", "--width=0.125", "--d=16", "--projector_layers=2", *argv)
+    model = assembly.build_model(config, channels=1, size=8, total_steps=30)
+    assert type(model) is kind and model.d == 16
+    for name, value in has.items():
+        found = getattr(model, name)
+        assert (found is not None) == value if name == "predictor" else found == value
+    if kind is methods.MoCo:
+        assert model.queue.shape == (48, 16)
+    if kind is methods.BYOL:
+        assert (float(model.m(0)), float(model.m(30))) == (pytest.approx(0.996), 1.0)
+    if kind is methods.SwAV:
+        assert model.prototypes.kernel.shape == (16, 7)
+
+
+@pytest.mark.parametrize(
+    ("method", "stops"), [("simsiam", True), ("simclr", False), ("swav", True)], ids=lambda v: str(v)
+)
+def test_the_gradient_stops_where_the_method_has_it(method, stops):
+    flags = ["--backbone=resnet10", "--width=0.125", "--d=8", f"--method={method}"]
+    asked = [parse(*flags), parse(*flags, f"--stop_gradient={str(not stops).lower()}")]
+    found = [assembly.build_model(c, channels=1, size=8).stop is methods.STOP[True] for c in asked]
+    assert found == [stops, not stops]
+
+
+def test_lars_leaves_out_biases_and_prototypes_wait():
+    argv = ["--method=swav", "--optimizer=lars", "--weight_decay=1e-6", "--frozen_prototypes=2"]
+    lars = assembly.build_optimizer(parse(*argv, "--batch_size=128"), total_steps=100, size=640)
+    assert type(lars) is optim.LARS and lars.exclude_1d and lars.l2 == 1e-6
+    rate = lars.overrides["prototypes"]
+    assert [float(rate(s)) for s in (0, 9)] == [0, 0]
+    assert float(rate(10)) == pytest.approx(float(lars._learning_rate(10)))
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(lars))
+    assert float(again.overrides["prototypes"](10)) == float(rate(10)) and float(rate(10)) > 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--queue=9"], "--queue=9 has no effect with a --method other than moco"),
+        (["--method=moco", "--predictor=trained"], "a --method other than simsiam and simclr and swav"),
+        (["--method=simclr", "--predictor_lr=constant"], "a predictor that is not trained"),
+        (["--method=simclr", "--predictor=fixed"], "--predictor=fixed: is for simsiam alone"),
+        (["--method=byol", "--temperature=0.1"], "--temperature=0.1 has no effect"),
+        (["--method=swa"], "Did you mean swav"),
+    ],
+)
+def test_flags_that_the_method_does_not_have_are_errors(argv, expected):
+    with pytest.raises(UserError, match=expected):
+        parse(*argv)

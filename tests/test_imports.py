@@ -16,7 +16,7 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
     {"errors", "memory", "progress", "losses", "schedules", "metrics", "diagnosis", "archive"},
     {"config", "optim", "nets", "data", "checkpoints", "cluster"},
     {"methods", "weights", "workdir", "preview"},
-    {"pretrained"},
+    {"pretrained", "recipes"},
     {"evaluate", "conversion"},
     {"assembly", "callbacks"},
     {"loop", "inspection", "exporting", "reporting"},
@@ -82,15 +82,16 @@ def test_flags_are_parsed_without_loading_tensorflow():
 
 
 def test_choices_are_the_rows_of_the_tables():
-    from simsiam_tf import conversion, convert, losses, methods, nets
+    from simsiam_tf import conversion, convert, losses, methods, nets, recipes
     from simsiam_tf.data import RECIPES
 
     choices = {f.name: set(f.metadata["choices"]) for f in dataclasses.fields(config.PretrainConfig)}
     assert choices["backbone"] == set(nets.BACKBONES)
     assert choices["stem"] == {"auto", *nets.STEMS}
-    assert choices["predictor"] == set(nets.PREDICTOR)
+    assert choices["predictor"] == {"auto", *nets.PREDICTOR}
     assert choices["bn"] == set(nets.BN_PLACEMENT)
     assert choices["similarity"] == set(losses.SIMILARITY)
     assert choices["symmetry"] == set(methods.SYMMETRY)
+    assert choices["method"] == set(recipes.MODELS)
     assert set(convert.LAYOUTS) == set(conversion.LAYOUTS)
     assert choices["recipe"] == {"auto", *RECIPES}

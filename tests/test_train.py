@@ -15,7 +15,7 @@ import pytest
 from runs import StopAt, state
 
 from simsiam_tf import cli, inspection, summary, train
-from simsiam_tf.config import PretrainConfig
+from simsiam_tf.config import METHODS, PretrainConfig
 from simsiam_tf.errors import UserError
 from simsiam_tf.workdir import Workdir
 
@@ -69,6 +69,27 @@ def test_interrupted_twice_ends_bit_identical_to_uninterrupted(whole, tmp_path):
         keras.saving.load_model(w / "export" / "backbone.keras").get_weights() for w in (tmp_path, reference)
     ]
     assert all((a == b).all() for a, b in zip(*weights, strict=True))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--method=moco", "--queue=200"],
+        pytest.param(["--method=byol", "--optimizer=lars"], marks=pytest.mark.slow),
+        pytest.param(["--method=swav", "--prototypes=20", "--frozen_prototypes=0.3"], marks=pytest.mark.slow),
+        pytest.param(["--method=simclr", "--predictor=trained"], marks=pytest.mark.slow),
+    ],
+    ids=lambda f: f[0],
+)
+def test_what_the_other_methods_keep_survives_an_interruption(tmp_path, flags):
+    moot = {"--predictor_hidden=32"} if "moco" in flags[0] or "swav" in flags[0] else set()
+    base = [f for f in TINY if f not in moot]
+    for name, stop in (("whole", 99), ("cut", 12), ("cut", 99)):
+        config = cli.parse(PretrainConfig, [*base, *flags, "--monitor=none", f"--workdir={tmp_path / name}"])
+        outcome = train.run(config, callbacks=[StopAt(stop)])
+    assert outcome.status == train.DONE and outcome.step == 22
+    assert state(tmp_path / "cut") == state(tmp_path / "whole")
+    assert summary.text(config, outcome).split()[0] == METHODS[config.method].title.split()[0]
 
 
 def test_another_seed_is_another_run(whole, tmp_path):

@@ -15,13 +15,15 @@ from simsiam_tf.config.fields import (
     overridden,
     to_flags,
 )
+from simsiam_tf.config.methods import METHODS, Method, loss_kind, method_of
 from simsiam_tf.config.pretrain import PretrainConfig
 from simsiam_tf.config.run import RunConfig
 from simsiam_tf.config.supervised import FinetuneConfig, LinearConfig, SupervisedConfig
 from simsiam_tf.config.using import ImagesConfig, LabelledConfig, WeightsConfig
 
 __all__ = [
-    "LOOKS", "Config", "FinetuneConfig", "ImagesConfig", "LabelledConfig", "LinearConfig", "PretrainConfig",
-    "RunConfig", "SupervisedConfig", "WeightsConfig",
-    "check_address", "check_choices", "default", "differences", "kinds", "option", "overridden", "to_flags",
+    "LOOKS", "METHODS", "Config", "FinetuneConfig", "ImagesConfig", "LabelledConfig", "LinearConfig",
+    "Method", "PretrainConfig", "RunConfig", "SupervisedConfig", "WeightsConfig",
+    "check_address", "check_choices", "default", "differences", "kinds", "loss_kind", "method_of",
+    "option", "overridden", "to_flags",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from simsiam_tf.errors import UserError, nearest
@@ -30,12 +30,13 @@ def option(default: Any, text: str, group: str = "", choices=(), free: bool = Fa
 class Config:
     """What a command depends on; a subclass adds `option`s.
 
-    RANGES: (field, lowest, highest). NO_EFFECT: (fields, the field whose value makes them moot,
-    which values those are, what to call that).
+    RANGES: (field, lowest, highest). NO_EFFECT: (fields, the field or property whose value makes them
+    moot, which values those are, what to call that). DEPENDS: property → the fields it comes from.
     """
 
     RANGES: ClassVar[Sequence] = ()
     NO_EFFECT: ClassVar[Sequence] = ()
+    DEPENDS: ClassVar[Mapping[str, set[str]]] = {}
 
     def validate(self) -> Self:
         """Returns itself, or raises UserError for the first value that cannot be."""
@@ -76,7 +77,8 @@ def overridden(config: Any, typed: set[str]) -> Any:
     With --predictor=none typed, the flagfile's --predictor_lr falls away instead of standing in
     the way.
     """
-    idle = [name for name, cause, _ in moot(config) if cause in typed and name not in typed]
+    causes = {cause: config.DEPENDS.get(cause, {cause}) for _, cause, _ in moot(config)}
+    idle = [name for name, cause, _ in moot(config) if causes[cause] & typed and name not in typed]
     return dataclasses.replace(config, **{name: default(type(config), name) for name in idle})
 
 

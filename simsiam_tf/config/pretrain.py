@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from simsiam_tf.config.fields import BIG, check_address, option
+from simsiam_tf.config.methods import METHODS, loss_kind, method_of
+from simsiam_tf.config.methods import NO_EFFECT as OF_METHODS
 from simsiam_tf.config.run import RUN_RANGES, RunConfig, check_epochs
+from simsiam_tf.errors import UserError
 
 RANGES = [
     *RUN_RANGES,
@@ -15,16 +18,16 @@ RANGES = [
     ("width", 0.01, 16), ("d", 2, 2**16), ("projector_layers", 1, 8),
     ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
     ("base_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
-    ("weight_decay", 0, 1), ("knn_every", 0, BIG), ("knn_images", 100, BIG),
+    ("weight_decay", 0, 1), ("temperature", 0.001, 100), ("target_momentum", 0, 0.99999),
+    ("queue", 1, BIG), ("prototypes", 2, 2**20), ("sinkhorn_epsilon", 0.001, 10),
+    ("frozen_prototypes", 0, BIG), ("knn_every", 0, BIG), ("knn_images", 100, BIG),
 ]  # fmt: skip
 
 NO_EFFECT = [  # (fields, the field whose value makes them moot, which values those are, what to call that)
-    (("predictor_hidden",), "predictor", lambda v: v == "none", "--predictor=none"),
+    (("predictor_hidden",), "h", lambda v: v == "none", "no predictor (--method, --predictor)"),
     (
-        ("predictor_lr", "predictor_lr_factor"),
-        "predictor",
-        lambda v: v != "trained",
-        "a predictor that is not trained",
+        ("predictor_lr", "predictor_lr_factor"), "h", lambda v: v != "trained",
+        "a predictor that is not trained (--method, --predictor)",
     ),
     (
         ("output_affine",),
@@ -40,6 +43,7 @@ NO_EFFECT = [  # (fields, the field whose value makes them moot, which values th
         lambda v: not v.startswith("folder:"),
         "data that is no folder",
     ),
+    *OF_METHODS,
     *RunConfig.NO_EFFECT,
 ]  # fmt: skip
 
@@ -50,6 +54,7 @@ class PretrainConfig(RunConfig):
 
     RANGES: ClassVar = RANGES
     NO_EFFECT: ClassVar = NO_EFFECT
+    DEPENDS: ClassVar = {"h": {"predictor", "method"}}
 
     data: str = option(
         "fashion_mnist",
@@ -112,10 +117,20 @@ class PretrainConfig(RunConfig):
         None, "start the backbone from these weights: a work folder or a .keras file"
     )
 
-    stop_gradient: bool = option(
-        True, "stop the gradient at the targets; without it, collapse (Fig. 2)", "Method"
+    method: str = option(
+        "simsiam", "simsiam, or one of those it is compared with (Sec. 6, Table 4)", "Method", choices=METHODS
     )
-    predictor: str = option("trained", "the predictor h (Table 1)", choices=("trained", "fixed", "none"))
+    stop_gradient: bool | None = option(
+        None,
+        "stop the gradient at the targets, without which simsiam collapses (Fig. 2); by default false with "
+        "simclr only",
+    )
+    predictor: str = option(
+        "auto",
+        "the predictor h (Table 1); auto: trained with simsiam and byol, none otherwise, though simclr and "
+        "swav may have one (Sec. 6.2)",
+        choices=("auto", "trained", "fixed", "none"),
+    )
     predictor_lr: str = option("decayed", "learning rate of h (Table 1 c)", choices=("decayed", "constant"))
     predictor_lr_factor: float = option(1.0, "multiplies the learning rate of h")
     bn: str = option("default", "BN in the MLP heads (Table 3)", choices=("none", "hidden", "default", "all"))
@@ -125,8 +140,22 @@ class PretrainConfig(RunConfig):
         "symmetric", "loss (Sec. 4.6)", choices=("symmetric", "asymmetric", "asymmetric_2x")
     )
 
+    temperature: float | None = option(
+        None, "τ of simclr, moco and swav; by default 0.1, 0.2 and 0.1", "Compared methods"
+    )
+    target_momentum: float | None = option(
+        None, "m of the momentum encoder: moco (0.999), and byol (0.996), where it rises to 1"
+    )
+    queue: int = option(65536, "keys that moco keeps")
+    prototypes: int = option(3000, "of swav")
+    sinkhorn_epsilon: float = option(0.05, "smoothness of swav's codes")
+    frozen_prototypes: float = option(1.0, "epochs before swav's prototypes learn")
+
     epochs: float = option(100.0, "passes over the data", "Optimisation")
     batch_size: int = option(512, "images a step, over all replicas")
+    optimizer: str = option(
+        "sgd", "sgd, or lars without biases and BN, for large batches", choices=("sgd", "lars")
+    )
     base_lr: float = option(0.05, "learning rate for 256 images; times batch_size/256")
     warmup_epochs: float = option(0.0, "epochs of linear warm-up (Table 2: 10 for batch 1024 and more)")
     momentum: float = option(0.9, "SGD momentum")
@@ -148,9 +177,28 @@ class PretrainConfig(RunConfig):
     preview: bool = option(False, "only write a picture of images and their views", "Only look", free=True)
     dry_run: bool = option(False, "only check the data and print what would run", free=True)
 
+    def by_method(self, name: str) -> Any:
+        """A field, or what the method has where that is left open."""
+        value = getattr(self, name)
+        return getattr(method_of({"method": self.method}), name) if value in (None, "auto") else value
+
+    @property
+    def h(self) -> str:
+        """The predictor: "trained", "fixed" or "none"."""
+        return self.by_method("predictor")
+
+    @property
+    def loss(self) -> str:
+        """What kind of loss it is: "cosine", "cross_entropy" or "contrast"."""
+        return loss_kind(dataclasses.asdict(self))
+
     def validate(self) -> PretrainConfig:
         """Returns itself, or raises UserError for the first value that cannot be."""
         super().validate()
         check_epochs(self)
         check_address("data_service", self.data_service)
+        if self.predictor == "fixed" and self.method != "simsiam":
+            raise UserError(
+                f"--predictor=fixed: is for simsiam alone. Leave it out with --method={self.method}."
+            )
         return self

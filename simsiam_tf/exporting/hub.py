@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import conversion
+from simsiam_tf.config import method_of
 from simsiam_tf.errors import UserError
 from simsiam_tf.exporting import formats, modelcard
 from simsiam_tf.exporting.formats import Exported
@@ -106,8 +107,8 @@ def _card(pretrained: Pretrained, exported: Exported, name: str) -> str:
     lines = [
         "---", "library_name: timm", "pipeline_tag: image-feature-extraction",
         "tags: [simsiam, self-supervised]", "---", "",
-        f"# {name}, SimSiam", "",
-        "Image features learned without labels by SimSiam (Chen & He, arXiv 2011.10566), with simsiam_tf.",
+        f"# {name}, {method_of(pretrained.card.get('configuration', {})).title}", "",
+        modelcard.learned(pretrained.card),
         "", "## Use", "", "With timm, in this folder or by its name on the Hub (`hf-hub:NAME`):", "",
         "```python", "import timm",
         'net = timm.create_model("local-dir:.", pretrained=True).eval()',

@@ -9,6 +9,7 @@ from typing import Any
 
 import simsiam_tf
 from simsiam_tf.assembly import versions
+from simsiam_tf.config import method_of
 from simsiam_tf.exporting.formats import FORMATS, Exported
 from simsiam_tf.pretrained import Pretrained
 from simsiam_tf.workdir import replace_text
@@ -49,7 +50,7 @@ def markdown(card: dict[str, Any]) -> str:
     ready, off = card["preprocessing"], card["largest difference from the source"]
     lines = [
         f"# {card['file']}", "",
-        "Image features learned without labels by SimSiam (Chen & He, arXiv 2011.10566), with simsiam_tf.",
+        learned(card),
         "", "## Use", "", "```python", FORMATS[card["format"]].usage.format(name=card["file"]), "```", "",
         f"- images: {card['input']}; those of a batch have one size",
         f"- features: {card['output']}",
@@ -60,6 +61,12 @@ def markdown(card: dict[str, Any]) -> str:
         f"- SHA-256: `{card['sha256']}`", f"- source: `{card['source']['sha256']}`",
     ]  # fmt: skip
     return "\n".join([*lines, *known(card)])
+
+
+def learned(card: dict[str, Any]) -> str:
+    """By which method the features were learned."""
+    method = method_of(card.get("configuration", {}))
+    return f"Image features learned without labels by {method.title} ({method.source}), with simsiam_tf."
 
 
 def known(card: dict[str, Any]) -> list[str]:

@@ -40,7 +40,7 @@ class MoCo(SiameseModel):
         seed: int = 0,
         **kwargs,
     ) -> None:
-        super().__init__(backbone, **kwargs)
+        super().__init__(backbone, **{"name": "moco", **kwargs})  # which is part of the queue's path
         features = backbone.output_shape[-1]
         self.projector = heads.projector(features, d, projector_hidden or features, projector_layers, "none")
         self.encoder = MomentumEncoder([self.backbone, self.projector], name="key_encoder")

@@ -20,7 +20,14 @@ class MomentumEncoder(keras.layers.Layer):
 
     def __init__(self, networks: Sequence[keras.Model], **kwargs) -> None:
         super().__init__(trainable=False, **kwargs)
-        self.networks = [_copy(network) for network in networks]
+        self.count = len(networks)
+        for i, network in enumerate(networks):  # NOTE: checkpoints do not look into a list
+            setattr(self, f"network{i}", _copy(network))
+
+    @property
+    def networks(self) -> list[keras.Model]:
+        """The copies, in the order in which they are applied."""
+        return [getattr(self, f"network{i}") for i in range(self.count)]
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """View [B, H, W, C] → [B, d], float32, in training mode, without gradient."""

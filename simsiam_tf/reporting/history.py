@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam_tf import weights
-from simsiam_tf.config import LOOKS, PretrainConfig, default, kinds
+from simsiam_tf.config import LOOKS, PretrainConfig, default, kinds, loss_kind
 from simsiam_tf.diagnosis import Diagnosis, diagnose
 from simsiam_tf.errors import UserError
 from simsiam_tf.reporting import charts
@@ -31,7 +31,7 @@ class History:
     def diagnosis(self) -> Diagnosis:
         """As the records tell it now."""
         steps = self.card.get("step") or max((r["step"] for r in self.records), default=0)
-        return diagnose(self.records, steps, self.config.get("similarity", "cosine"))
+        return diagnose(self.records, steps, loss_kind(self.config))
 
 
 def read(workdir: Path) -> History:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jinja2
 
 import simsiam_tf
+from simsiam_tf.config import method_of
 from simsiam_tf.data import open_source
 from simsiam_tf.errors import UserError
 from simsiam_tf.pretrained import open_pretrained
@@ -102,7 +103,7 @@ def render(told: history.History, sections: list[Section]) -> str:
     step = told.records[-1]["step"]
     state = "" if told.card else ", not ended"
     return environment.get_template(TEMPLATE).render(
-        title=f"SimSiam on {config.get('data', '?')}",
+        title=f"{method_of(config).title} on {config.get('data', '?')}",
         subtitle=f"{config.get('backbone', '?')}, {step} steps{state}, {told.workdir.name}",
         verdict=sections[0].text.pop(0),
         healthy=found.healthy,

@@ -95,5 +95,5 @@ def test_flags_files_and_names_exist():
             source = (ROOT / "simsiam_tf" / path).read_text()
             for name in re.findall(r"`(\w+)", names.replace("SimSiam.", "")):
                 assert re.search(rf"\b{name}\b", source), (path, name)
-        for pattern in re.findall(r"`((?:paper|imagenet|cifar10)/[\w*]+)`", row):
+        for pattern in re.findall(r"`((?:paper|imagenet|cifar10|compare)/[\w*]+)`", row):
             assert list((ROOT / "flags").glob(f"{pattern}.cfg")), pattern

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.methods import BYOL, MoCo, SiameseModel, SimCLR, SimSiam, SwAV
+from simsiam_tf.methods import BYOL, Alternation, MoCo, SiameseModel, SimCLR, SimSiam, SwAV
 
 
 def model(config: PretrainConfig, backbone: keras.Model, total_steps: int | None) -> SiameseModel:
@@ -18,8 +18,12 @@ def model(config: PretrainConfig, backbone: keras.Model, total_steps: int | None
     return MODELS[config.method](config, backbone, shared, total_steps)
 
 
-def _simsiam(config: PretrainConfig, backbone: keras.Model, shared: dict, _: int | None) -> SimSiam:
-    return SimSiam(
+def _simsiam(config: PretrainConfig, backbone: keras.Model, shared: dict, total_steps: int | None) -> SimSiam:
+    kind, more = SimSiam, {}
+    if config.alternate:
+        epoch = round((total_steps or 1) / config.epochs)
+        kind, more = Alternation, {"k": epoch if config.alternate == "epoch" else int(config.alternate)}
+    return kind(
         backbone,
         predictor_hidden=config.predictor_hidden,
         stop_gradient=config.by_method("stop_gradient"),
@@ -28,6 +32,7 @@ def _simsiam(config: PretrainConfig, backbone: keras.Model, shared: dict, _: int
         output_affine=config.output_affine,
         similarity=config.similarity,
         symmetry=config.symmetry,
+        **more,
         **shared,
     )
 

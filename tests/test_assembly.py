@@ -46,6 +46,8 @@ def test_the_recipe_takes_the_flags():
     ("argv", "kind", "has"),
     [
         ([], methods.SimSiam, {"predictor": True}),
+        (["--alternate=5"], methods.Alternation, {"k": 5}),
+        (["--alternate=epoch", "--epochs=3"], methods.Alternation, {"k": 10}),
         (["--method=simclr", "--temperature=0.3"], methods.SimCLR, {"predictor": False, "temperature": 0.3}),
         (["--method=simclr", "--predictor=trained"], methods.SimCLR, {"predictor": True, "temperature": 0.1}),
         (["--method=moco", "--queue=48"], methods.MoCo, {"momentum": 0.999, "temperature": 0.2}),
@@ -98,6 +100,8 @@ def test_lars_leaves_out_biases_and_prototypes_wait():
         (["--method=simclr", "--predictor_lr=constant"], "a predictor that is not trained"),
         (["--method=simclr", "--predictor=fixed"], "--predictor=fixed: is for simsiam alone"),
         (["--method=byol", "--temperature=0.1"], "--temperature=0.1 has no effect"),
+        (["--alternate=0"], "--alternate=0: must be a number of steps, or epoch"),
+        (["--method=byol", "--alternate=3"], "a --method other than simsiam"),
         (["--method=swa"], "Did you mean swav"),
     ],
 )

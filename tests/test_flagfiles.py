@@ -92,4 +92,4 @@ def test_rows_of_the_paper_differ_from_the_baseline_in_what_they_name():
     assert seen["fig2_with_stop_gradient"] == ["stop_gradient"]  # which the baseline leaves open
     assert seen["table2_batch_4096"] == ["predictor_lr", "batch_size", "warmup_epochs"]
     assert seen["appb_d_256"] == ["d", "predictor_lr"]
-    assert len(seen) == 23
+    assert len(seen) == 27

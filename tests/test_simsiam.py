@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from simsiam_tf import nets, optim
-from simsiam_tf.methods import SimSiam
+from simsiam_tf.methods import Alternation, SimSiam
 from simsiam_tf.nets import heads
 
 BATCH, SIZE = 16, 8
@@ -212,3 +212,36 @@ def test_two_replicas_equal_one_after_three_steps(two_replicas):
         assert np.abs(a.numpy() - before).max() > 0
         for copy in two_replicas.experimental_local_results(b.value):
             np.testing.assert_allclose(copy.numpy(), a.numpy(), atol=1e-5, rtol=1e-5, err_msg=a.path)
+
+
+def test_alternation_with_one_step_is_simsiam():
+    models = [_model(), _alternating(1)]
+    for step in range(3):
+        losses = [float(m.step(_views(seed=step))["loss"]) for m in models]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    learned = (m.learned_variables() for m in models)
+    for a, b in zip(*learned, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6, err_msg=a.path)
+
+
+def _alternating(k) -> Alternation:
+    keras.utils.set_random_seed(0)
+    backbone = nets.resnet10("small", width=0.125, channels=1)
+    model = Alternation(backbone, k, d=32, projector_layers=2, predictor_hidden=32)
+    model.compile(optim.SGD(0.05, 0.9, 1e-4))
+    return model
+
+
+def test_alternation_takes_targets_computed_beforehand_for_k_steps():
+    """Sec. 5: η of the next k steps by θ as it is, then k steps on f against them."""
+    k, steps = 3, 7
+    ours, slow = _alternating(k), _model()
+    cached = []
+    for step in range(steps):
+        if step % k == 0:
+            cached = [[slow.f(x).numpy() for x in _views(seed=s)] for s in range(step, step + k)]
+        slow.targets = lambda batch, z, t=cached[step % k]: [tf.constant(u) for u in t]
+        a, b = (float(m.step(_views(seed=step))["loss"]) for m in (ours, slow))
+        assert a == pytest.approx(b, abs=1e-5), step
+    for a, b in zip(ours.learned_variables(), slow.learned_variables(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5, err_msg=a.path)

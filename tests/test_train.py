@@ -78,6 +78,7 @@ def test_interrupted_twice_ends_bit_identical_to_uninterrupted(whole, tmp_path):
         pytest.param(["--method=byol", "--optimizer=lars"], marks=pytest.mark.slow),
         pytest.param(["--method=swav", "--prototypes=20", "--frozen_prototypes=0.3"], marks=pytest.mark.slow),
         pytest.param(["--method=simclr", "--predictor=trained"], marks=pytest.mark.slow),
+        pytest.param(["--alternate=5"], marks=pytest.mark.slow),
     ],
     ids=lambda f: f[0],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, ClassVar
 
 from simsiam_tf.config.fields import BIG, check_address, option
@@ -140,6 +141,12 @@ class PretrainConfig(RunConfig):
         "symmetric", "loss (Sec. 4.6)", choices=("symmetric", "asymmetric", "asymmetric_2x")
     )
 
+    alternate: str | None = option(
+        None,
+        "steps for which the targets are made with the same weights (Sec. 5): a number, or epoch; without "
+        "it the weights of each step make them",
+    )
+
     temperature: float | None = option(
         None, "τ of simclr, moco and swav; by default 0.1, 0.2 and 0.1", "Compared methods"
     )
@@ -197,6 +204,8 @@ class PretrainConfig(RunConfig):
         super().validate()
         check_epochs(self)
         check_address("data_service", self.data_service)
+        if self.alternate not in (None, "epoch") and not re.fullmatch(r"[1-9]\d{0,8}", self.alternate):
+            raise UserError(f"--alternate={self.alternate}: must be a number of steps, or epoch.")
         if self.predictor == "fixed" and self.method != "simsiam":
             raise UserError(
                 f"--predictor=fixed: is for simsiam alone. Leave it out with --method={self.method}."

@@ -71,18 +71,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     wanted = [row for row in rows(args.flags) if args.only in row[0]]
     found: dict[str, list[float]] = {name: [] for name, *_ in wanted}
+    said: set[str] = set()  # several rows may come from one command
     for seed, workdir in enumerate(args.workdirs):
         for name, file, command, accuracy in wanted:
             path = workdir / file
             filled = command.format(file=shlex.quote(str(path)), folder=shlex.quote(str(path.parent)))
             whole = f"-m simsiam_tf.{filled} --weights={shlex.quote(str(workdir))} --seed={seed}"
-            if not path.exists():
+            if not path.exists() and whole not in said:
+                said.add(whole)
                 print(f"python {whole}", flush=True)
-                if args.dry_run:
-                    path = None
-                elif subprocess.run([sys.executable, *shlex.split(whole)], check=False).returncode:
+                if not args.dry_run and subprocess.run([sys.executable, *shlex.split(whole)]).returncode:
                     print(f"judge.py: that command failed; {name!r} is left out", file=sys.stderr)
-            if path and path.exists():
+            if path.exists():
                 found[name].append(accuracy(json.loads(path.read_text())))
     if not args.dry_run:
         print(table(found, len(args.workdirs)))

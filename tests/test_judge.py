@@ -13,7 +13,7 @@ from simsiam_tf import cli
 
 def commands(capsys):
     assert judge.main(["some/run", "--dry_run"]) == 0
-    return sorted(set(capsys.readouterr().out.splitlines()))
+    return sorted(capsys.readouterr().out.splitlines())
 
 
 def test_every_command_parses(capsys):

@@ -92,20 +92,21 @@ def stem_for(config: PretrainConfig, size: int) -> str:
 
 
 def build_model(
-    config: PretrainConfig, channels: int, size: int, total_steps: int | None = None
+    config: PretrainConfig, channels: int, size: int, length: recipes.Length = recipes.LONG
 ) -> SiameseModel:
     """The model of a configuration, its weights drawn from the seed.
 
-    channels, size: of the views. total_steps: of the run, which BYOL's momentum depends on.
+    channels, size: of the views. length: of the run.
     """
     keras.utils.set_random_seed(config.seed)
     backbone = nets.resnet(config.backbone, stem_for(config, size), config.width, channels)
-    return recipes.model(config, backbone, total_steps)
+    return recipes.model(config, backbone, length)
 
 
 def _initial_model(config: PretrainConfig, source: Source, views: Views) -> SiameseModel:
-    total_steps = sampling.steps_in(config.epochs, source.size, config.batch_size)
-    model = build_model(config, source.channels, views.recipe.size, total_steps)
+    steps = sampling.steps_in(config.epochs, source.size, config.batch_size)
+    length = recipes.Length(steps, source.size)
+    model = build_model(config, source.channels, views.recipe.size, length)
     if config.weights:
         weights.start_from(model.backbone, config.weights)
     return model

@@ -12,6 +12,7 @@ import tensorflow as tf
 from simsiam_tf import config as configs
 from simsiam_tf import preview
 from simsiam_tf.assembly import Assembly, assemble, knn_every, open_data
+from simsiam_tf.cluster import distribute
 from simsiam_tf.config import PretrainConfig
 
 _KEPT_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
@@ -76,6 +77,8 @@ def _monitored(config: PretrainConfig, parts: Assembly) -> str:
 def memory(config: PretrainConfig, parts: Assembly) -> tuple[int, int]:
     """Bytes a replica of (weights, gradients and momentum; activations kept for the gradient)."""
     held = 3 * 4 * parts.model.count_params()
+    if config.average is not None:
+        held += 4 * parts.source.size * config.d // len(distribute.local_devices())
     size, rows = parts.views.recipe.size, config.batch_size // parts.strategy.num_replicas_in_sync
     shape = [1, size, size, parts.source.channels]
     forward = tf.function(lambda x: parts.model.backbone(x, training=True), autograph=False)

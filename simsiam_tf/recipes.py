@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.methods import BYOL, Alternation, MoCo, SiameseModel, SimCLR, SimSiam, SwAV
+from simsiam_tf.errors import UserError
+from simsiam_tf.methods import BYOL, Alternation, MoCo, MovingAverage, SiameseModel, SimCLR, SimSiam, SwAV
 
 
-def model(config: PretrainConfig, backbone: keras.Model, total_steps: int | None) -> SiameseModel:
-    """The model of --method around a backbone. total_steps: of the run."""
+class Length(NamedTuple):
+    """Of a run: its steps, and the images of an epoch; what some methods depend on."""
+
+    steps: int
+    images: int
+
+
+LONG = Length(10_000, 10_000)  # for a model that is only looked at
+
+
+def model(config: PretrainConfig, backbone: keras.Model, length: Length) -> SiameseModel:
+    """The model of --method around a backbone."""
     names = ("d", "projector_hidden", "projector_layers")
     shared = {name: getattr(config, name) for name in names}
-    return MODELS[config.method](config, backbone, shared, total_steps)
+    return MODELS[config.method](config, backbone, shared, length)
 
 
-def _simsiam(config: PretrainConfig, backbone: keras.Model, shared: dict, total_steps: int | None) -> SimSiam:
+def _simsiam(config: PretrainConfig, backbone: keras.Model, shared: dict, length: Length) -> SimSiam:
     kind, more = SimSiam, {}
     if config.alternate:
-        epoch = round((total_steps or 1) / config.epochs)
+        epoch = max(1, round(length.steps / config.epochs))
         kind, more = Alternation, {"k": epoch if config.alternate == "epoch" else int(config.alternate)}
+    elif config.average is not None:
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy):
+            raise UserError("--average: its table of images cannot be kept on TPUs. Leave --average out.")
+        kind, more = MovingAverage, {"m": config.average, "images": length.images}
     return kind(
         backbone,
         predictor_hidden=config.predictor_hidden,
@@ -37,11 +53,11 @@ def _simsiam(config: PretrainConfig, backbone: keras.Model, shared: dict, total_
     )
 
 
-def _simclr(config: PretrainConfig, backbone: keras.Model, shared: dict, _: int | None) -> SimCLR:
+def _simclr(config: PretrainConfig, backbone: keras.Model, shared: dict, _: Length) -> SimCLR:
     return SimCLR(backbone, temperature=config.by_method("temperature"), **_with_h(config), **shared)
 
 
-def _moco(config: PretrainConfig, backbone: keras.Model, shared: dict, _: int | None) -> MoCo:
+def _moco(config: PretrainConfig, backbone: keras.Model, shared: dict, _: Length) -> MoCo:
     return MoCo(
         backbone,
         temperature=config.by_method("temperature"),
@@ -52,13 +68,13 @@ def _moco(config: PretrainConfig, backbone: keras.Model, shared: dict, _: int | 
     )
 
 
-def _byol(config: PretrainConfig, backbone: keras.Model, shared: dict, total_steps: int | None) -> BYOL:
+def _byol(config: PretrainConfig, backbone: keras.Model, shared: dict, length: Length) -> BYOL:
     momentum = config.by_method("target_momentum")
     hidden = config.predictor_hidden or config.projector_hidden
-    return BYOL(backbone, predictor_hidden=hidden, momentum=momentum, steps=total_steps, **shared)
+    return BYOL(backbone, predictor_hidden=hidden, momentum=momentum, steps=length.steps, **shared)
 
 
-def _swav(config: PretrainConfig, backbone: keras.Model, shared: dict, _: int | None) -> SwAV:
+def _swav(config: PretrainConfig, backbone: keras.Model, shared: dict, _: Length) -> SwAV:
     return SwAV(
         backbone,
         prototypes=config.prototypes,

@@ -6,6 +6,7 @@ import pytest
 from simsiam_tf import assembly, cli, methods, optim
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.errors import UserError
+from simsiam_tf.recipes import Length
 
 
 def parse(*argv):
@@ -48,6 +49,7 @@ def test_the_recipe_takes_the_flags():
         ([], methods.SimSiam, {"predictor": True}),
         (["--alternate=5"], methods.Alternation, {"k": 5}),
         (["--alternate=epoch", "--epochs=3"], methods.Alternation, {"k": 10}),
+        (["--average=0.7", "--predictor=none"], methods.MovingAverage, {"m": 0.7, "predictor": False}),
         (["--method=simclr", "--temperature=0.3"], methods.SimCLR, {"predictor": False, "temperature": 0.3}),
         (["--method=simclr", "--predictor=trained"], methods.SimCLR, {"predictor": True, "temperature": 0.1}),
         (["--method=moco", "--queue=48"], methods.MoCo, {"momentum": 0.999, "temperature": 0.2}),
@@ -58,13 +60,15 @@ def test_the_recipe_takes_the_flags():
 )
 def test_the_method_and_its_flags_make_the_model(argv, kind, has):
     config = parse("--backbone=resnet10", "--width=0.125", "--d=16", "--projector_layers=2", *argv)
-    model = assembly.build_model(config, channels=1, size=8, total_steps=30)
+    model = assembly.build_model(config, channels=1, size=8, length=Length(30, 77))
     assert type(model) is kind and model.d == 16
     for name, value in has.items():
         found = getattr(model, name)
         assert (found is not None) == value if name == "predictor" else found == value
     if kind is methods.MoCo:
         assert model.queue.shape == (48, 16)
+    if kind is methods.MovingAverage:
+        assert (model.averages.images, model.averages.d) == (77, 16)
     if kind is methods.BYOL:
         assert (float(model.m(0)), float(model.m(30))) == (pytest.approx(0.996), 1.0)
     if kind is methods.SwAV:
@@ -100,6 +104,7 @@ def test_lars_leaves_out_biases_and_prototypes_wait():
         (["--method=simclr", "--predictor_lr=constant"], "a predictor that is not trained"),
         (["--method=simclr", "--predictor=fixed"], "--predictor=fixed: is for simsiam alone"),
         (["--method=byol", "--temperature=0.1"], "--temperature=0.1 has no effect"),
+        (["--alternate=2", "--average=0.8"], "two readings of Sec. 5"),
         (["--alternate=0"], "--alternate=0: must be a number of steps, or epoch"),
         (["--method=byol", "--alternate=3"], "a --method other than simsiam"),
         (["--method=swa"], "Did you mean swav"),

@@ -32,7 +32,7 @@ def take_a_step(small):
     model.compile(assembly.build_optimizer(small, total_steps=10, size=100))
     tf.random.set_seed(0)
     views = tuple(tf.random.normal([4, 16, 16, 3]) for _ in range(model.view_count))
-    outputs = tf.function(model.step)(views)
+    outputs = tf.function(model.step)({"views": views, "index": tf.range(4, dtype=tf.int64)})
     assert tf.math.is_finite(outputs["loss"])
     moved = [bool((a != v.numpy()).any()) for a, v in zip(before, model.learned_variables(), strict=True)]
     assert sum(moved) > len(moved) // 2
@@ -92,4 +92,4 @@ def test_rows_of_the_paper_differ_from_the_baseline_in_what_they_name():
     assert seen["fig2_with_stop_gradient"] == ["stop_gradient"]  # which the baseline leaves open
     assert seen["table2_batch_4096"] == ["predictor_lr", "batch_size", "warmup_epochs"]
     assert seen["appb_d_256"] == ["d", "predictor_lr"]
-    assert len(seen) == 27
+    assert len(seen) == 28

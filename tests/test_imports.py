@@ -73,7 +73,7 @@ def test_methods_import_no_other_method():
     for path in folder.glob("*.py"):
         if path.stem not in ("__init__", "base"):
             others = {n.removeprefix("simsiam_tf.methods.") for n in imported(path) if ".methods." in n}
-            assert others <= {"base", "momentum", "simsiam"}
+            assert others <= {"base", "momentum", "per_image", "simsiam"}
 
 
 def test_flags_are_parsed_without_loading_tensorflow():

@@ -185,3 +185,24 @@ def total(x: tf.Tensor) -> tf.Tensor:
     if context is None or context.num_replicas_in_sync == 1:
         return x
     return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+
+def local_devices() -> list[str]:
+    """Devices of this process's replicas, in their order."""
+    strategy = tf.distribute.get_strategy()
+    return list(strategy.extended.worker_devices) if strategy.num_replicas_in_sync > 1 else [""]
+
+
+def local_replica() -> tuple[int, int]:
+    """(which replica of this process this is, how many there are)."""
+    context, count = tf.distribute.get_replica_context(), len(local_devices())
+    return int(tf.get_static_value(context.replica_id_in_sync_group)) % count, count
+
+
+def of_this_worker(rows: tf.Tensor) -> tf.Tensor:
+    """1 for the rows of all replicas, [n · B, …], that come from this process, else 0: float32 [n · B]."""
+    context, count = tf.distribute.get_replica_context(), len(local_devices())
+    workers = context.num_replicas_in_sync // count
+    mine = int(tf.get_static_value(context.replica_id_in_sync_group)) // count
+    share = tf.shape(rows)[0] // workers
+    return tf.cast(tf.range(tf.shape(rows)[0]) // share == mine, tf.float32)

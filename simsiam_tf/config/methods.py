@@ -48,7 +48,7 @@ def loss_kind(configuration: Mapping[str, Any]) -> str:
 
 
 READ_BY = {  # flags that some methods only have
-    **dict.fromkeys(("bn", "output_affine", "similarity", "symmetry", "alternate"), ("simsiam",)),
+    **dict.fromkeys(("bn", "output_affine", "similarity", "symmetry", "alternate", "average"), ("simsiam",)),
     **dict.fromkeys(("predictor", "stop_gradient"), ("simsiam", "simclr", "swav")),
     "temperature": ("simclr", "moco", "swav"),
     "target_momentum": ("moco", "byol"),

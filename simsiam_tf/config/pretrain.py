@@ -19,9 +19,10 @@ RANGES = [
     ("width", 0.01, 16), ("d", 2, 2**16), ("projector_layers", 1, 8),
     ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
     ("base_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
-    ("weight_decay", 0, 1), ("temperature", 0.001, 100), ("target_momentum", 0, 0.99999),
-    ("queue", 1, BIG), ("prototypes", 2, 2**20), ("sinkhorn_epsilon", 0.001, 10),
-    ("frozen_prototypes", 0, BIG), ("knn_every", 0, BIG), ("knn_images", 100, BIG),
+    ("weight_decay", 0, 1), ("average", 0, 0.9999), ("temperature", 0.001, 100),
+    ("target_momentum", 0, 0.99999), ("queue", 1, BIG), ("prototypes", 2, 2**20),
+    ("sinkhorn_epsilon", 0.001, 10), ("frozen_prototypes", 0, BIG),
+    ("knn_every", 0, BIG), ("knn_images", 100, BIG),
 ]  # fmt: skip
 
 NO_EFFECT = [  # (fields, the field whose value makes them moot, which values those are, what to call that)
@@ -146,6 +147,11 @@ class PretrainConfig(RunConfig):
         "steps for which the targets are made with the same weights (Sec. 5): a number, or epoch; without "
         "it the weights of each step make them",
     )
+    average: float | None = option(
+        None,
+        "share of the old in a moving average of each image's embedding, which is its target (Sec. 5: 0.8, "
+        "with --predictor=none)",
+    )
 
     temperature: float | None = option(
         None, "τ of simclr, moco and swav; by default 0.1, 0.2 and 0.1", "Compared methods"
@@ -206,6 +212,8 @@ class PretrainConfig(RunConfig):
         check_address("data_service", self.data_service)
         if self.alternate not in (None, "epoch") and not re.fullmatch(r"[1-9]\d{0,8}", self.alternate):
             raise UserError(f"--alternate={self.alternate}: must be a number of steps, or epoch.")
+        if self.alternate and self.average is not None:
+            raise UserError("--alternate and --average: are two readings of Sec. 5. Pass one of them.")
         if self.predictor == "fixed" and self.method != "simsiam":
             raise UserError(
                 f"--predictor=fixed: is for simsiam alone. Leave it out with --method={self.method}."

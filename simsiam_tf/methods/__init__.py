@@ -1,6 +1,7 @@
 """Self-supervised methods: each turns views into an objective."""
 
 from simsiam_tf.methods.alternation import Alternation
+from simsiam_tf.methods.average import MovingAverage
 from simsiam_tf.methods.base import STOP, SiameseModel, ViewModel
 from simsiam_tf.methods.byol import BYOL
 from simsiam_tf.methods.moco import MoCo
@@ -9,14 +10,6 @@ from simsiam_tf.methods.simsiam import SYMMETRY, SimSiam
 from simsiam_tf.methods.swav import SwAV
 
 __all__ = [
-    "BYOL",
-    "STOP",
-    "SYMMETRY",
-    "Alternation",
-    "MoCo",
-    "SiameseModel",
-    "SimCLR",
-    "SimSiam",
-    "SwAV",
-    "ViewModel",
-]
+    "BYOL", "STOP", "SYMMETRY", "Alternation", "MoCo", "MovingAverage", "SiameseModel", "SimCLR", "SimSiam",
+    "SwAV", "ViewModel",
+]  # fmt: skip

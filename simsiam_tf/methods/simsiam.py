@@ -78,7 +78,7 @@ class SimSiam(SiameseModel):
         p = {i: self.h(z[i]) for i, _ in self.pairs}
         t = [self.stop(u) for u in self.targets(batch, z)]  # Sec. 4.1
         loss = tf.add_n([self.similarity(p[i], t[j]) for i, j in self.pairs]) / len(self.pairs)
-        return {"loss": loss, "z": z[0]}
+        return {"loss": loss, "z": z[0], "targets": t, "index": batch.get("index")}
 
     def learned_variables(self) -> list[keras.Variable]:
         """All but a fixed predictor's: Table 1 (b) keeps h, with its BN in training mode."""

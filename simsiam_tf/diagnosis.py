@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -25,10 +26,11 @@ SPREAD = {
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """name: one of `ADVICE`; reason: the figures that led to it."""
+    """name: one of `ADVICE`; reason: the figures that led to it; kind: of loss, as in `diagnose`."""
 
     name: str
     reason: str
+    kind: str = "cosine"
 
     @property
     def healthy(self) -> bool:
@@ -36,7 +38,7 @@ class Diagnosis:
 
     @property
     def advice(self) -> str:
-        return ADVICE[self.name]
+        return (OF_CONTRAST if self.kind == "contrast" else {}).get(self.name, ADVICE[self.name])
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}. {self.advice}".strip()
@@ -56,6 +58,16 @@ ADVICE = {
     "--precision=float32; the last checkpoint is untouched.",
 }
 
+OF_CONTRAST = {  # where it differs: simclr, moco, swav
+    "collapse": "Every image gets nearly the same embedding. Try another --base_lr or --temperature, more "
+    "images to tell apart (--batch_size, --queue), or --warmup_epochs=10.",
+    "non-convergence": "The loss does not fall. Try another --base_lr, a higher --temperature, or "
+    "--warmup_epochs.",
+    "oscillation": "Try a lower --base_lr, or --warmup_epochs=10.",
+    "divergence": "The loss is not a number. swav without stop-gradient does this (Sec. 6.2); otherwise try "
+    "a lower --base_lr, --warmup_epochs=10, or --precision=float32; the last checkpoint is untouched.",
+}
+
 
 def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") -> Diagnosis:
     """The state of a run from its records, oldest first.
@@ -69,33 +81,34 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
     Collapse is called on three records in a row, since a healthy run may dip once: std·√d below
     0.1, or embeddings on a line (rank below 1.5) whose std shrinks (below 0.8).
     """
+    found = functools.partial(Diagnosis, kind=kind)
     if not records:
-        return Diagnosis("healthy", "no record yet")
+        return found("healthy", "no record yet")
     last = records[-1]
     if not (math.isfinite(last["loss"]) and math.isfinite(last["std"])):
-        return Diagnosis("divergence", f"loss {last['loss']} at step {last['step']}")
+        return found("divergence", f"loss {last['loss']} at step {last['step']}")
     recent = records[-3:]
     point = all(r["std"] < COLLAPSED_STD for r in recent)
     line = all(r["rank"] < LINE_RANK and r["std"] < LINE_STD for r in recent)
     if len(recent) == 3 and (point or line):
-        return Diagnosis("collapse", _figures(last))
+        return found("collapse", _figures(last))
     if last["step"] < max(SETTLED * total_steps, SETTLED_STEPS) or len(records) < 4:
-        return Diagnosis("healthy", _figures(last))
+        return found("healthy", _figures(last))
     tail = records[-max(3, len(records) // 3) :]
     spread = float(np.median([r["loss_spread"] for r in tail]))
     if spread > SPREAD[kind]:
-        return Diagnosis("oscillation", f"the loss varies by {spread:.2f} from step to step")
+        return found("oscillation", f"the loss varies by {spread:.2f} from step to step")
     loss = float(np.median([r["loss"] for r in tail]))
     if records[0]["loss"] - loss < LEARNED[kind] and loss > -0.5:
-        return Diagnosis(
+        return found(
             "non-convergence",
             f"loss {loss:.3f}, {records[0]['loss']:.3f} at the start, with std·√d {last['std']:.2f}",
         )
     ranks = [r["rank"] for r in records]
     rank, peak = float(np.median([r["rank"] for r in tail])), max(ranks)
     if rank < LOW_RANK * peak:
-        return Diagnosis("partial collapse", f"effective rank {rank:.1f}, {peak:.1f} at its peak")
-    return Diagnosis("healthy", _figures(last))
+        return found("partial collapse", f"effective rank {rank:.1f}, {peak:.1f} at its peak")
+    return found("healthy", _figures(last))
 
 
 def _figures(last: dict) -> str:

@@ -55,3 +55,12 @@ def test_collapse_is_called_early_but_non_convergence_is_not():
 
 def test_every_unhealthy_name_has_advice_that_names_a_flag():
     assert all("--" in advice for name, advice in ADVICE.items() if name != "healthy")
+
+
+def test_advice_is_for_the_kind_of_loss():
+    nan = [{"step": 1, "loss": float("nan"), "loss_spread": 0.0, "std": 1.0, "rank": 5.0}]
+    assert "swav" in diagnose(nan, 10, "contrast").advice
+    assert "swav" not in diagnose(nan, 10).advice and diagnose(nan, 10).name == "divergence"
+    flat = [{"step": s, "loss": 5.0, "loss_spread": 0.0, "std": 0.01, "rank": 5.0} for s in range(3)]
+    assert "--predictor" in diagnose(flat, 10).advice
+    assert "--predictor" not in diagnose(flat, 10, "contrast").advice

@@ -13,7 +13,10 @@ from simsiam_tf import optim, progress, schedules
 from simsiam_tf.data import sampling
 
 KINDS = {"lars": optim.LARS, "sgd": optim.SGD}
-RATES = {"lars": (0.3, 1.0, 3.0, 10.0, 30.0), "sgd": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)}
+RATES = {
+    "lars": (0.3, 1.0, 3.0, 10.0, 30.0),
+    "sgd": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
+}
 BATCH = 256  # so that a base rate is the rate itself
 BLOCK = 2**16  # rows that are scored at a time
 

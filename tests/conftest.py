@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import simsiam_tf  # noqa: E402, F401, I001 - first, as in every use: it turns oneDNN on
 
 import peers  # noqa: E402, F401 - keeps triton out
+import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
@@ -22,6 +23,12 @@ def _two_cpus() -> None:
 
 
 _two_cpus()
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    """Every test begins in float32: a run's --precision=auto is bfloat16 where the CPU has it, and stays."""
+    keras.mixed_precision.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="session")

@@ -94,22 +94,21 @@ def stem_for(config: PretrainConfig, size: int) -> str:
 def build_model(
     config: PretrainConfig, channels: int, size: int, length: recipes.Length = recipes.LONG
 ) -> SiameseModel:
-    """The model of a configuration, its weights drawn from the seed.
+    """The model of a configuration, its weights drawn from the seed, or the backbone's from --weights.
 
     channels, size: of the views. length: of the run.
     """
     keras.utils.set_random_seed(config.seed)
     backbone = nets.resnet(config.backbone, stem_for(config, size), config.width, channels)
+    if config.weights:  # before a momentum encoder copies them
+        weights.start_from(backbone, config.weights)
     return recipes.model(config, backbone, length)
 
 
 def _initial_model(config: PretrainConfig, source: Source, views: Views) -> SiameseModel:
     steps = sampling.steps_in(config.epochs, source.size, config.batch_size)
     length = recipes.Length(steps, source.size)
-    model = build_model(config, source.channels, views.recipe.size, length)
-    if config.weights:
-        weights.start_from(model.backbone, config.weights)
-    return model
+    return build_model(config, source.channels, views.recipe.size, length)
 
 
 def untrained_backbone(config: PretrainConfig, parts: Assembly) -> keras.Model:

@@ -1,10 +1,13 @@
 """What flags say is what the parts get."""
 
+import backbones
 import keras
+import numpy as np
 import pytest
 
-from simsiam_tf import assembly, cli, methods, optim
+from simsiam_tf import assembly, cli, methods, optim, weights
 from simsiam_tf.config import PretrainConfig
+from simsiam_tf.data import RECIPES
 from simsiam_tf.errors import UserError
 from simsiam_tf.recipes import Length
 
@@ -113,3 +116,17 @@ def test_lars_leaves_out_biases_and_prototypes_wait():
 def test_flags_that_the_method_does_not_have_are_errors(argv, expected):
     with pytest.raises(UserError, match=expected):
         parse(*argv)
+
+
+@pytest.mark.parametrize(
+    ("flag", "copy"),
+    [("--method=byol", "target"), ("--method=moco", "encoder"), ("--alternate=2", "assigned")],
+)
+def test_copies_of_the_backbone_begin_with_the_weights_it_is_given(tmp_path, flag, copy):
+    folder = backbones.exported(tmp_path, RECIPES["grayscale"], channels=1, seed=5)
+    given = weights.load(str(folder)).get_weights()
+    argv = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16", f"--weights={folder}", flag]
+    model = assembly.build_model(parse(*argv), channels=1, size=8)
+    for network in (model.backbone, getattr(model, copy).networks[0]):
+        for found, expected in zip(network.get_weights(), given, strict=True):
+            np.testing.assert_array_equal(found, expected)

@@ -8,9 +8,7 @@ import tensorflow as tf
 
 from simsiam_tf.cluster import distribute
 
-SLICES = (
-    8  # image i is in slice i % SLICES: as many whatever the number of replicas, so that a run may change it
-)
+SLICES = 8  # image i is in slice i % SLICES, so that a run may change its number of replicas
 
 
 class PerImage(tf.Module):

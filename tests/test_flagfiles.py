@@ -5,7 +5,6 @@ import functools
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,11 +17,6 @@ ROOT = Path(__file__).parents[1]
 ALL = sorted(ROOT.glob("flags/**/*.cfg"))
 KINDS = {"linear": LinearConfig, "finetune": FinetuneConfig}  # by the first word of a file's name
 FILES = [path for path in ALL if path.stem.split("_")[0] not in KINDS]
-
-
-@pytest.fixture(autouse=True)
-def float32():
-    keras.mixed_precision.set_dtype_policy("float32")
 
 
 @functools.cache  # many rows of a table are one graph with other numbers

@@ -38,4 +38,4 @@ class Alternation(SimSiam):
             return tf.constant(True)
 
         due = self.optimizer.iterations % self.k == 0  # `iterations` has counted this step
-        tf.cond(tf.cast(due, tf.bool), assign, lambda: tf.constant(False))
+        tf.cond(due, assign, lambda: tf.constant(False))

@@ -38,7 +38,7 @@ class BYOL(SiameseModel):
     ) -> None:
         super().__init__(backbone, **kwargs)
         features = backbone.output_shape[-1]
-        # BN on the hidden layer alone, as in BYOL; its output is the "hidden" row of Table 3.
+        # BN on the hidden layer alone, as in BYOL: what Table 3 calls hidden-only.
         self.projector = heads.projector(features, d, projector_hidden, projector_layers, bn="hidden")
         self.predictor = heads.predictor(d, predictor_hidden or d)
         self.target = MomentumEncoder([self.backbone, self.projector], name="target")

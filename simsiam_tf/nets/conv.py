@@ -102,8 +102,7 @@ def by_columns(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
                 strides=strides,
                 padding=padding,
             )
-            edge = [kernel.shape[0] // 2] * 2 if stride == 1 else [0, 0]
-            columns = _columns(tf.pad(x, [[0, 0], edge, edge, [0, 0]]), kernel.shape[0], stride)
+            columns = _columns(x, kernel.shape[0], stride)
             rows = tf.reshape(upstream, [-1, kernel.shape[3]])
             to_kernel = tf.matmul(columns, rows, transpose_a=True)
             return to_x, tf.reshape(to_kernel, kernel.shape)
@@ -116,12 +115,16 @@ def by_columns(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
 def _columns(x: tf.Tensor, k: int, stride: int) -> tf.Tensor:
     """The k × k patches of x [B, H, W, I], a stride apart: [B · h · w, k · k · I].
 
+    x is padded for the convolution here at stride 1, and is already at others, as in `by_columns`.
     A pixel's row and column, each divided by the stride, with the remainder on an axis of its own or
     among the channels: pieces of that are whole blocks of memory, which is ten times as fast as strides.
     """
-    _, height, width, channels = x.shape
+    edge = k // 2 if stride == 1 else 0
+    height, width, channels = x.shape[1] + 2 * edge, x.shape[2] + 2 * edge, x.shape[3]
     down, right = _outputs(height, stride, k), _outputs(width, stride, k)
-    x = tf.pad(x, [[0, 0], [0, -height % stride], [0, -width % stride], [0, 0]])
+    around = [[edge, edge + -n % stride] for n in (height, width)]  # and up to whole strides
+    if around != [[0, 0], [0, 0]]:
+        x = tf.pad(x, [[0, 0], *around, [0, 0]])
     split = tf.reshape(x, [-1, x.shape[1] // stride, stride, x.shape[2] // stride, stride * channels])
 
     def piece(i: int, j: int) -> tf.Tensor:

@@ -1,10 +1,12 @@
-"""A 3×3 convolution with both its gradients, by Winograd's tiles and directly, layer by layer.
+"""A 3×3 convolution with both its gradients, by a way of ours and directly, layer by layer.
 
     python scripts/bench_conv.py --json=conv.json
+    python scripts/bench_conv.py --way=columns
 
-The layers are those of the networks that `bench_step.py` times. Both ways alternate in one process
-and take float32; the rounding errors are relative to float64, of the outputs and of both gradients.
-`nets/conv.py` chooses between the two by this table.
+The layers are those of the networks that `bench_step.py` times. Both ways alternate in one process; by
+Winograd's tiles in float32, by columns, which is another way to the kernel's gradient, in bfloat16. The
+rounding errors are relative to float64, of the outputs and of both gradients. `nets/conv.py` chooses
+by these tables.
 """
 
 from __future__ import annotations
@@ -16,33 +18,52 @@ import time
 
 import contest
 
-LAYERS = [  # batch, pixels, channels
+EVEN = [  # batch, pixels, channels; at stride 1, to as many channels
     (256, 14, 16), (256, 7, 32), (256, 4, 64), (256, 2, 128),  # the quickstart's network
     (128, 32, 64), (128, 16, 128), (128, 8, 256), (128, 4, 512),  # CIFAR ResNet-18
     (16, 56, 64), (16, 28, 128), (16, 14, 256), (16, 7, 512),  # ResNet-50
 ]  # fmt: skip
+HALVING = [  # batch, pixels, channels, filters; at stride 2
+    (256, 14, 16, 32), (256, 7, 32, 64), (256, 4, 64, 128),
+    (128, 32, 64, 128), (128, 16, 128, 256), (128, 8, 256, 512),
+    (16, 56, 128, 128), (16, 28, 256, 256), (16, 14, 512, 512),
+]  # fmt: skip
+WAYS = {  # way: (precision, layers)
+    "winograd": ("float32", [(*layer, layer[2], 1) for layer in EVEN]),
+    "columns": ("bfloat16", [(*layer, layer[2], 1) for layer in EVEN] + [(*layer, 2) for layer in HALVING]),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--way", choices=WAYS, default="winograd", help="that is held against the direct one")
     contest.arguments(parser, repeats=7, calls=3, threads=None)
     args = parser.parse_args(argv)
+    precision, layers = WAYS[args.way]
     rows = []
-    for layer in LAYERS:
-        rows.append(_contest(*layer, args))
-        print(f"{len(rows)}/{len(LAYERS)} layers", file=sys.stderr)
-    facts = contest.machine(args.threads)
+    for layer in layers:
+        rows.append(_contest(*layer, precision, args))
+        print(f"{len(rows)}/{len(layers)} layers", file=sys.stderr)
+    facts = {**contest.machine(args.threads), "way": args.way, "precision": precision}
     print(_table(facts, rows))
     contest.write_json(args.json, {**facts, "layers": rows})
     return 0
 
 
-def _contest(batch: int, pixels: int, channels: int, args: argparse.Namespace) -> dict:
+def _contest(
+    batch: int,
+    pixels: int,
+    channels: int,
+    filters: int,
+    stride: int,
+    precision: str,
+    args: argparse.Namespace,
+) -> dict:
     import numpy as np
     import tensorflow as tf
 
     from simsiam_tf import memory
-    from simsiam_tf.nets import winograd
+    from simsiam_tf.nets import conv, winograd
 
     memory.keep()
     tf.get_logger().setLevel("ERROR")  # that every layer is traced anew is meant
@@ -50,8 +71,11 @@ def _contest(batch: int, pixels: int, channels: int, args: argparse.Namespace) -
         tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, pixels, pixels, channels))
-    kernel = rng.normal(size=(3, 3, channels, channels)) / (3 * channels**0.5)
-    upstream = rng.normal(size=x.shape)
+    if stride > 1:  # the padding is an op of its own, the same for both
+        x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    kernel = rng.normal(size=(3, 3, channels, filters)) / (3 * channels**0.5)
+    halved = -(-pixels // stride)
+    upstream = rng.normal(size=(batch, halved, halved, filters))
 
     def both_ways(convolution):  # noqa: ANN001, ANN202
         @tf.function
@@ -63,9 +87,10 @@ def _contest(batch: int, pixels: int, channels: int, args: argparse.Namespace) -
 
         return call
 
-    direct = both_ways(lambda x, k: tf.nn.conv2d(x, k, 1, "SAME"))
-    sides = {"direct": direct, "winograd": both_ways(winograd.conv)}
-    values = [tf.constant(v, tf.float32) for v in (x, kernel, upstream)]
+    direct = both_ways(lambda x, k: tf.nn.conv2d(x, k, stride, "SAME" if stride == 1 else "VALID"))
+    ours = winograd.conv if args.way == "winograd" else lambda x, k: conv.by_columns(x, k, stride)
+    sides = {"direct": direct, args.way: both_ways(ours)}
+    values = [tf.cast(v, precision) for v in (x, kernel, upstream)]
     times: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(args.repeats + 1):
         for name, call in sides.items():
@@ -79,29 +104,31 @@ def _contest(batch: int, pixels: int, channels: int, args: argparse.Namespace) -
 
     def error(call) -> float:  # noqa: ANN001
         pairs = zip(call(values[0][few], values[1], values[2][few]), exact, strict=True)
-        return max(float(np.abs(a.numpy() - b.numpy()).max() / np.abs(b).max()) for a, b in pairs)
+        return max(float(np.abs(a.numpy().astype(float) - b).max() / np.abs(b).max()) for a, b in pairs)
 
-    ratios = [d / w for d, w in zip(times["direct"], times["winograd"], strict=True)]
+    ratios = [d / w for d, w in zip(times["direct"], times[args.way], strict=True)]
     return {
-        "batch": batch, "pixels": pixels, "channels": channels, "seconds": times,
+        "batch": batch, "pixels": pixels, "channels": channels, "filters": filters, "stride": stride,
+        "seconds": times,
         "ratios": ratios, "errors": {name: error(call) for name, call in sides.items()},
     }  # fmt: skip
 
 
 def _table(facts: dict, rows: list[dict]) -> str:
+    way = facts["way"]
     lines = [
-        f"{facts['cpu']}, {facts['threads']} threads, {facts['date']}",
+        f"{facts['cpu']}, {facts['threads']} threads, {facts['precision']}, {facts['date']}",
         "median ms of the convolution and both gradients; errors are the largest of the three:",
-        f"{'batch, pixels, channels':26}{'direct':>8}{'winograd':>10}   "
-        f"{'direct / winograd':20}{'errors':>17}",
+        f"{'batch, pixels, channels':32}{'direct':>8}{way:>10}   {f'direct / {way}':20}{'errors':>17}",
     ]
     for row in rows:
-        d, w = (1000 * statistics.median(row["seconds"][side]) for side in ("direct", "winograd"))
+        d, w = (1000 * statistics.median(row["seconds"][side]) for side in ("direct", way))
         r = row["ratios"]
         ratio = f"{statistics.median(r):.2f} ({min(r):.2f}–{max(r):.2f})"
         layer = f"{row['batch']}, {row['pixels']}×{row['pixels']}, {row['channels']}"
-        errors = " ".join(f"{row['errors'][side]:.0e}" for side in ("direct", "winograd"))
-        lines.append(f"{layer:26}{d:8.1f}{w:10.1f}   {ratio:20}{errors:>17}")
+        layer += f"→{row['filters']}, stride 2" if row["stride"] == 2 else ""
+        errors = " ".join(f"{row['errors'][side]:.0e}" for side in ("direct", way))
+        lines.append(f"{layer:32}{d:8.1f}{w:10.1f}   {ratio:20}{errors:>17}")
     return "\n".join(lines)
 
 

@@ -1,9 +1,12 @@
 """The compared methods: losses against slow sums, who gets a gradient, what follows a step, replicas."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import twins
 
 from simsiam_tf import nets, optim
 from simsiam_tf.methods import BYOL, MoCo, SimCLR, SwAV
@@ -209,23 +212,6 @@ def test_swav_without_stop_gradient_gives_the_codes_a_gradient():
 
 @pytest.mark.parametrize("name", ["simclr predictor", "moco", "byol", "swav"])
 def test_two_replicas_equal_one_after_three_steps(name, two_replicas):
-    one = made(name)
-    start = one.get_weights()
-    with two_replicas.scope():
-        two = made(name, seed=1)
-        two.set_weights(start)
-        two.optimizer.build(two.learned_variables())
-    alone = tf.function(one.step)
-    together = tf.function(lambda v: two_replicas.run(two.step, args=(v,)))
-    half = BATCH // 2
-    for step in range(3):
-        x = views(step)
-        split = two_replicas.experimental_distribute_values_from_function(
-            lambda c, x=x: tuple(v[half * c.replica_id_in_sync_group :][:half] for v in x)
-        )
-        loss = two_replicas.reduce("MEAN", together(split)["loss"], axis=None)
-        assert float(loss) == pytest.approx(float(alone(x)["loss"]), rel=1e-4)
-    for before, a, b in zip(start, one.weights, two.weights, strict=True):
-        assert np.abs(a.numpy() - before).max() > 0
-        for copy in two_replicas.experimental_local_results(b.value):
-            np.testing.assert_allclose(copy.numpy(), a.numpy(), atol=1e-4, rtol=1e-3, err_msg=a.path)
+    make = functools.partial(made, name)
+    found = twins.after_steps(make, [views(step) for step in range(3)], two_replicas, rel=1e-4)
+    twins.assert_moved_alike(*found, two_replicas, atol=1e-4, rtol=1e-3)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import twins
 
 from simsiam_tf import nets, optim
 from simsiam_tf.methods import Alternation, SimSiam
@@ -192,26 +193,9 @@ def test_fit_learns_a_toy_and_accepts_dictionaries():
 
 
 def test_two_replicas_equal_one_after_three_steps(two_replicas):
-    one = _model()
-    start = one.get_weights()
-    with two_replicas.scope():
-        two = _model(seed=1)
-        two.set_weights(start)
-        two.optimizer.build(two.learned_variables())
-    alone = tf.function(one.step)
-    together = tf.function(lambda views: two_replicas.run(two.step, args=(views,)))
-    half = BATCH // 2
-    for step in range(3):
-        views = _views(seed=step)
-        split = two_replicas.experimental_distribute_values_from_function(
-            lambda c, v=views: tuple(x[half * c.replica_id_in_sync_group :][:half] for x in v)
-        )
-        loss = two_replicas.reduce("MEAN", together(split)["loss"], axis=None)
-        assert float(loss) == pytest.approx(float(alone(views)["loss"]), abs=1e-5)
-    for before, a, b in zip(start, one.weights, two.weights, strict=True):
-        assert np.abs(a.numpy() - before).max() > 0
-        for copy in two_replicas.experimental_local_results(b.value):
-            np.testing.assert_allclose(copy.numpy(), a.numpy(), atol=1e-5, rtol=1e-5, err_msg=a.path)
+    batches = [_views(seed=step) for step in range(3)]
+    found = twins.after_steps(_model, batches, two_replicas, abs=1e-5)
+    twins.assert_moved_alike(*found, two_replicas, atol=1e-5, rtol=1e-5)
 
 
 def test_alternation_with_one_step_is_simsiam():

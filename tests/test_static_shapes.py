@@ -2,7 +2,6 @@
 
 import sys
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +13,7 @@ from simsiam_tf.nets import conv
 
 TINY = [
     "--data=digits", "--backbone=resnet10", "--stem=cifar", "--width=0.125", "--d=64", "--monitor=none",
-    "--predictor_hidden=32", "--projector_layers=2", "--batch_size=32", "--epochs=1", "--strategy=one_device",
+    "--projector_layers=2", "--batch_size=32", "--epochs=1", "--strategy=one_device",
     "--augment_on=device",
 ]  # fmt: skip
 ROWS = {
@@ -24,14 +23,17 @@ ROWS = {
     "cross-entropy": ["--similarity=cross_entropy"],
     "BN everywhere": ["--bn=all"],
     "no BN": ["--bn=none"],
+    "alternation": ["--alternate=2"],
+    "SimCLR": ["--method=simclr", "--predictor=trained"],
+    "MoCo": ["--method=moco", "--queue=128"],
+    "BYOL": ["--method=byol", "--optimizer=lars"],
+    "SwAV": ["--method=swav", "--prototypes=20"],
 }
 
 
 @pytest.fixture(autouse=True)
 def as_on_an_accelerator(monkeypatch):
     monkeypatch.setattr(conv, "MANY", sys.maxsize)  # direct products: Winograd's tiles are for CPUs
-    yield
-    keras.mixed_precision.set_dtype_policy("float32")
 
 
 def traced(flags):

@@ -176,6 +176,7 @@ def gathered(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return x, tf.constant(0)
+    x = tf.identity(x)  # NOTE: what comes off an iterator has no device, and workers cannot gather it
     return context.all_gather(x, axis=0), context.replica_id_in_sync_group * tf.shape(x)[0]
 
 

@@ -16,8 +16,9 @@ import tensorflow as tf
 from runs import state
 from test_train import TINY
 
-from simsiam_tf import train
+from simsiam_tf import cli, train
 from simsiam_tf.cluster.workers import Workers
+from simsiam_tf.config import PretrainConfig
 from simsiam_tf.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +100,27 @@ def test_two_workers_write_one_run(whole):
     assert len(list((workdir / "tb").iterdir())) == 1
     assert said.count("this backbone  ") == 1
     assert not list(workdir.glob("checkpoints/.writing-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--average=0.8", "--epochs=2", "--base_lr=0.1"],
+        ["--method=byol"],
+        ["--method=simclr", "--predictor=trained"],
+        ["--method=swav", "--predictor=trained", "--prototypes=20"],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_what_methods_keep_is_the_same_on_two_workers(tmp_path, flags):
+    flags = [*flags, "--monitor=none"]
+    launched = Launched(tmp_path / "two", *flags)
+    assert launched.end() == train.DONE, launched.said()
+    train.run(cli.parse(PretrainConfig, [*TINY, *flags, f"--workdir={tmp_path / 'one'}"]))
+    lines = ((tmp_path / n / "metrics.jsonl").read_text().splitlines() for n in ("one", "two"))
+    one, two = ([r["loss"] for r in map(json.loads, of) if "loss" in r] for of in lines)
+    assert len(one) >= 5 and two == pytest.approx(one, rel=5e-3)
 
 
 def test_two_workers_are_two_replicas_of_one_process(whole, tmp_path):

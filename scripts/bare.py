@@ -54,8 +54,8 @@ def flops(op: tf.Operation) -> int:
     return 2 * math.prod(pixels[:3]) * math.prod(kernel)
 
 
-def replay(step: tf.types.experimental.ConcreteFunction) -> Callable[[], None]:
-    """A call that runs the step's products, and nothing else, on random memory."""
+def replay(step: tf.types.experimental.ConcreteFunction, times: int = 1) -> Callable[[], float]:
+    """A call that runs the step's products so many times, and nothing else, on random memory."""
     memory: dict[tuple, tf.Variable] = {}
 
     def held(tensor: tf.Tensor) -> tf.Variable:
@@ -78,7 +78,7 @@ def replay(step: tf.types.experimental.ConcreteFunction) -> Callable[[], None]:
             touched.append(tf.cast(tf.reshape(result, [-1])[0], tf.float32))
         return tf.add_n(touched)
 
-    return lambda: float(run())
+    return lambda: float([run() for _ in range(times)][-1])
 
 
 def _again(op: tf.Operation, values: list[tf.Tensor]) -> tf.Tensor:

@@ -1,12 +1,14 @@
-"""One optimisation step of ours against PyTorch's, in alternation, on this machine's CPU.
+"""One optimisation step of ours against PyTorch's, in alternation, on this machine's CPU or GPU.
 
     python scripts/bench_step.py --network=cifar_resnet18 --precision=both --json=step.json
+    python scripts/bench_step.py --network=resnet50 --device=gpu --torch_compile
 
 Both sides compute the forward pass of two views, the gradients and the SGD update, from one batch
 in memory: no data pipeline. PyTorch has channels-last memory and, for bfloat16, autocast. `bare` is
-the time of the step's convolutions and matrix products alone, each computed directly by oneDNN: the
-floor that no rewriting of the rest could undercut, and only fewer products can. Run it on an
-idle machine (`contest.py` says why).
+the time of the step's convolutions and matrix products alone, each computed directly by oneDNN or
+cuDNN: the floor that no rewriting of the rest could undercut, and only fewer products can. Run it on
+an idle machine (`contest.py` says why). On a GPU, where ours compiled by XLA contests as well, a call
+is STEPS steps that are waited for once, as in a training, and float32 products take TF32 on all sides.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ import sys
 import bare
 import contest
 
-NETWORKS = {  # flagfile, pixels, channels, batch on a CPU (None: the flagfile's)
-    "quickstart": ("flags/quickstart.cfg", 28, 1, None),
-    "cifar_resnet18": ("flags/cifar10/simsiam.cfg", 32, 3, 128),
-    "resnet50": ("flags/imagenet/simsiam_100ep.cfg", 224, 3, 16),
+NETWORKS = {  # flagfile, pixels, channels, batch on a CPU and on a GPU (None: the flagfile's)
+    "quickstart": ("flags/quickstart.cfg", 28, 1, {}),
+    "cifar_resnet18": ("flags/cifar10/simsiam.cfg", 32, 3, {"cpu": 128}),
+    "resnet50": ("flags/imagenet/simsiam_100ep.cfg", 224, 3, {"cpu": 16, "gpu": 256}),
 }
+STEPS = 10  # of a call on a GPU
+SIDES = {"ours": "ours", "XLA": "ours, XLA", "torch": "torch", "compiled": "torch compiled", "bare": "bare"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,6 +49,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--network", choices=NETWORKS, default="quickstart")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "both"), default="both")
     parser.add_argument("--batch_size", type=int, help="images a step; the network's own by default")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument(
         "--torch_compile", nargs="?", const="also", choices=("also", "only"),
         help="torch.compile contests as well; its best side counts",
@@ -55,13 +60,19 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def _contest(args: argparse.Namespace, precision: str) -> contest.Result:
     """Seconds a step of every side."""
-    sides = [contest.Side("ours", functools.partial(_ours, precision, args))]
-    if args.torch_compile != "only":
-        sides.append(contest.Side("torch", functools.partial(_theirs, False, precision, args)))
-    if args.torch_compile:
-        sides.append(contest.Side("torch compiled", functools.partial(_theirs, True, precision, args)))
-    sides.append(contest.Side("bare", functools.partial(_bare, precision, args)))
-    result = contest.run(sides, args.repeats, args.calls, args.threads, precision)
+    wanted = {
+        "ours": (True, functools.partial(_ours, False)),
+        "ours, XLA": (args.device == "gpu", functools.partial(_ours, True)),
+        "torch": (args.torch_compile != "only", functools.partial(_theirs, False)),
+        "torch compiled": (bool(args.torch_compile), functools.partial(_theirs, True)),
+        "bare": (True, _bare),
+    }
+    sides = [
+        contest.Side(name, functools.partial(build, precision, args), _steps(args))
+        for name, (contests, build) in wanted.items()
+        if contests
+    ]
+    result = contest.run(sides, args.repeats, args.calls, args.threads, precision, args.device)
     sizes = {facts["parameters"] for facts in result.facts.values() if facts}
     if len(sizes) > 1:
         raise SystemExit(f"The sides differ in size: {sizes} parameters.")
@@ -75,7 +86,11 @@ def _config(args: argparse.Namespace):  # noqa: ANN202
 
     flagfile, size, channels, batch = NETWORKS[args.network]
     config = cli.parse(PretrainConfig, [f"--flagfile={flagfile}"])
-    return config, size, channels, args.batch_size or batch or config.batch_size
+    return config, size, channels, args.batch_size or batch.get(args.device, config.batch_size)
+
+
+def _steps(args: argparse.Namespace) -> int:
+    return STEPS if args.device == "gpu" else 1
 
 
 def _views(batch: int, size: int, channels: int) -> list:
@@ -84,8 +99,11 @@ def _views(batch: int, size: int, channels: int) -> list:
     return list(np.random.default_rng(0).normal(size=(2, batch, size, size, channels)).astype("float32"))
 
 
-def traced_step(precision: str, args: argparse.Namespace):  # noqa: ANN201
-    """(the traced step of --network, two views for it, facts); args: network, batch_size, threads."""
+def traced_step(precision: str, args: argparse.Namespace, xla: bool = False):  # noqa: ANN201
+    """(the traced step of --network, two views for it, facts)
+
+    args: network, batch_size, threads, device.
+    """
     import keras
     import numpy as np
     import tensorflow as tf
@@ -100,24 +118,27 @@ def traced_step(precision: str, args: argparse.Namespace):  # noqa: ANN201
     model.compile(assembly.build_optimizer(config, 10_000, 100 * batch))
     model.optimizer.build(model.learned_variables())
     views = tuple(tf.constant(x) for x in _views(batch, size, channels))
-    traced = tf.function(model.step).get_concrete_function(views)
+    traced = tf.function(model.step, jit_compile=xla or None).get_concrete_function(views)
     size = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
+    for gpu in tf.config.list_physical_devices("GPU"):
+        versions["gpu"] = tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
     return traced, views, {**versions, "batch": batch, "parameters": size}
 
 
-def _ours(precision: str, args: argparse.Namespace) -> contest.Built:
+def _ours(xla: bool, precision: str, args: argparse.Namespace) -> contest.Built:
     from simsiam_tf import memory
 
     memory.keep()
-    traced, views, facts = traced_step(precision, args)
+    traced, views, facts = traced_step(precision, args, xla)
 
-    def step() -> None:
-        loss = float(traced(views)["loss"])
+    def steps() -> None:
+        losses = [traced(views)["loss"] for _ in range(_steps(args))]
+        loss = float(losses[-1])
         if not math.isfinite(loss):
             raise SystemExit(f"Our loss became {loss}.")
 
-    return step, facts
+    return steps, facts
 
 
 def _bare(precision: str, args: argparse.Namespace) -> contest.Built:
@@ -127,7 +148,7 @@ def _bare(precision: str, args: argparse.Namespace) -> contest.Built:
     memory.keep()
     conv.MANY = sys.maxsize  # no Winograd
     traced, _, _ = traced_step(precision, args)
-    return bare.replay(traced), {}
+    return bare.replay(traced, _steps(args)), {}
 
 
 def _theirs(compiled: bool, precision: str, args: argparse.Namespace) -> contest.Built:
@@ -136,30 +157,38 @@ def _theirs(compiled: bool, precision: str, args: argparse.Namespace) -> contest
 
     torch.set_num_threads(args.threads)
     config, size, channels, batch = _config(args)
-    step, count = torch_training.build(config, size, channels, precision, compiled)
-    views = [torch.tensor(x).permute(0, 3, 1, 2) for x in _views(batch, size, channels)]
+    device = "cuda" if args.device == "gpu" else "cpu"
+    step, count = torch_training.build(config, size, channels, precision, compiled, device)
+    views = [torch.tensor(x, device=device).permute(0, 3, 1, 2) for x in _views(batch, size, channels)]
     views = [x.contiguous(memory_format=torch.channels_last) for x in views]
-    return functools.partial(step, *views), {"torch": torch.__version__, "parameters": count}
+
+    def steps() -> None:
+        for _ in range(_steps(args)):
+            step(*views)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return steps, {"torch": torch.__version__, "parameters": count}
 
 
 def _table(facts: dict, results: dict[str, contest.Result]) -> str:
     first = next(iter(results.values()))
     said = {k: v for side in first.facts.values() for k, v in side.items()}
+    shown = {title: side for title, side in SIDES.items() if side in first.seconds}
     lines = [
         f"{facts['network']}, batch {said['batch']}, {said['parameters']:,} parameters, {facts['date']}",
-        f"{facts['cpu']}, {facts['threads']} threads; tensorflow {said['tensorflow']}, "
+        f"{said.get('gpu') or facts['cpu']}, {facts['threads']} threads; tensorflow {said['tensorflow']}, "
         f"keras {said['keras']}, torch {said['torch']}",
-        f"median seconds a step over {len(first.seconds['ours'])} alternations of {facts['calls']} steps:",
+        f"median seconds a step over {len(first.seconds['ours'])} alternations of {facts['calls']} calls:",
         "",
-        f"{'':10}{'ours':>9}{'torch':>9}{'compiled':>10}{'bare':>9}   {'ours / best torch':22}bare / ours",
+        f"{'':10}{''.join(f'{title:>10}' for title in shown)}   {'ours / best torch':22}bare / ours",
     ]
     for precision, result in results.items():
-        sides = ("ours", "torch", "torch compiled", "bare")
-        shown = [f"{result.median(s):.3f}" if s in result.seconds else "–" for s in sides]
-        best = result.best([s for s in sides[1:3] if s in result.seconds])
+        best = result.best([s for s in result.seconds if s.startswith("torch")])
+        ours = result.best([s for s in result.seconds if s.startswith("ours")])
         lines.append(
-            f"{precision:10}{shown[0]:>9}{shown[1]:>9}{shown[2]:>10}{shown[3]:>9}   "
-            f"{result.summary('ours', best):22}{result.summary('bare', 'ours')}"
+            f"{precision:10}{''.join(f'{result.median(side):10.4f}' for side in shown.values())}   "
+            f"{result.summary(ours, best):22}{result.summary('bare', ours)}"
         )
         lines += [f"{'':10}{result.warning()}"] if result.disturbed else []
     return "\n".join(lines)

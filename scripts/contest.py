@@ -92,8 +92,13 @@ def arguments(parser: argparse.ArgumentParser, repeats: int, calls: int, threads
     parser.add_argument("--json", metavar="FILE", help="where to write the figures")
 
 
-def run(sides: list[Side], repeats: int, calls: int, threads: int, title: str = "") -> Result:
-    """Starts all sides, then lets each make `calls` calls in turn, `repeats` times."""
+def run(
+    sides: list[Side], repeats: int, calls: int, threads: int, title: str = "", device: str = "cpu"
+) -> Result:
+    """Starts all sides, then lets each make `calls` calls in turn, `repeats` times.
+
+    device: with "cpu" no side sees a GPU.
+    """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     seconds: dict[str, list[float]] = {side.name: [] for side in sides}
@@ -101,7 +106,7 @@ def run(sides: list[Side], repeats: int, calls: int, threads: int, title: str = 
     try:
         for side in sides:
             pipes[side.name], end = context.Pipe()
-            process = context.Process(target=_serve, args=(end, side.build, threads))
+            process = context.Process(target=_serve, args=(end, side.build, threads, device))
             process.start()
             processes.append(process)
             end.close()
@@ -139,9 +144,11 @@ def _receive(pipe: Connection, side: str):  # noqa: ANN202
         raise SystemExit(f"{side} ended before its time; its message is above.") from None
 
 
-def _serve(pipe: Connection, build: Build, threads: int) -> None:
+def _serve(pipe: Connection, build: Build, threads: int, device: str) -> None:
     """A side's process: builds, warms up, then times as many calls as it is asked for."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the sides share a GPU's memory
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if hasattr(os, "sched_setaffinity"):  # thread pools of either side, whatever their number

@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--batch_size", type=int, help="images a step; the network's own by default")
+    parser.set_defaults(device="cpu")
     parser.add_argument("--steps", type=int, default=5, help="that are profiled")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--without", nargs="*", choices=SKIPPED, default=[], help="leave out")

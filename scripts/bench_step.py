@@ -7,8 +7,9 @@ Both sides compute the forward pass of two views, the gradients and the SGD upda
 in memory: no data pipeline. PyTorch has channels-last memory and, for bfloat16, autocast. `bare` is
 the time of the step's convolutions and matrix products alone, each computed directly by oneDNN or
 cuDNN: the floor that no rewriting of the rest could undercut, and only fewer products can. Run it on
-an idle machine (`contest.py` says why). On a GPU, where ours compiled by XLA contests as well, a call
-is STEPS steps that are waited for once, as in a training, and float32 products take TF32 on all sides.
+an idle machine (`contest.py` says why). On a GPU a call is STEPS steps that are waited for once, as
+in a training, and float32 products take TF32 on all sides; torch.compile cannot be compared there,
+since its Triton and TensorFlow, which both sides import, do not live in one process.
 """
 
 from __future__ import annotations
@@ -54,15 +55,19 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--torch_compile", nargs="?", const="also", choices=("also", "only"),
         help="torch.compile contests as well; its best side counts",
     )  # fmt: skip
+    parser.add_argument("--xla", action="store_true", help="ours compiled by XLA contests as well")
     contest.arguments(parser, repeats=5, calls=5, threads=None)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.device == "gpu" and args.torch_compile:
+        parser.error("--torch_compile: not on GPUs, where it needs Triton. Leave it out.")
+    return args
 
 
 def _contest(args: argparse.Namespace, precision: str) -> contest.Result:
     """Seconds a step of every side."""
     wanted = {
         "ours": (True, functools.partial(_ours, False)),
-        "ours, XLA": (args.device == "gpu", functools.partial(_ours, True)),
+        "ours, XLA": (args.xla, functools.partial(_ours, True)),
         "torch": (args.torch_compile != "only", functools.partial(_theirs, False)),
         "torch compiled": (bool(args.torch_compile), functools.partial(_theirs, True)),
         "bare": (True, _bare),

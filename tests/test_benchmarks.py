@@ -17,7 +17,7 @@ from simsiam_tf import nets
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 NAMES = (
-    "bench_views", "bench_step", "bench_end_to_end", "bench_growth", "bench_run", "bench_conv",
+    "bench_views", "bench_step", "bench_end_to_end", "bench_growth", "bench_run", "bench_conv", "bench_bn",
     "profile_step", "bench_save", "bench_knn",
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from simsiam_tf import nets
-from simsiam_tf.nets import conv
+from simsiam_tf.nets import conv, norm
 from simsiam_tf.nets.conv import by_columns
 
 PARITY = "needs torch: pip install 'simsiam-tf[parity]'"
@@ -154,6 +154,38 @@ def test_moving_variance_is_unbiased_by_hand():
     assert bn.moving_variance.numpy()[0] == pytest.approx(0.9 + 0.1 * 1.0, abs=1e-6)
     bn(tf.constant([[5.0], [7.0]]), training=False)
     assert bn.moving_mean.numpy()[0] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 4, 3), (12, 3)])
+def test_batchnorm_by_xla_is_the_same(monkeypatch, shape):
+    x = tf.cast(np.random.default_rng(0).normal(2.0, 3.0, shape), tf.bfloat16)
+    weights = tf.cast(np.random.default_rng(1).normal(size=shape), tf.bfloat16)
+    calls = []
+    by_xla = norm._fused_by_xla
+    monkeypatch.setattr(norm, "_fused_by_xla", lambda *args: calls.append(1) or by_xla(*args))
+
+    def step(on_gpu):
+        monkeypatch.setattr(norm, "_on_gpu", lambda: on_gpu)
+        bn = nets.BatchNorm(dtype="mixed_bfloat16")
+        bn.build(shape)
+
+        @tf.function(autograph=False)
+        def run(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = bn(x, training=True)
+                loss = tf.reduce_sum(tf.cast(y * weights, tf.float32))
+            return y, tape.gradient(loss, [x, bn.gamma, bn.beta])
+
+        y, gradients = run(x)
+        return [np.array(tf.cast(v, tf.float32)) for v in (y, *gradients, *bn.non_trainable_variables)]
+
+    plain, compiled = step(False), step(True)
+    assert calls == [1]
+    for a, b in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.02, atol=0.02)
+    for a, b in zip(plain[-2:], compiled[-2:], strict=True):  # of float32 sums
+        np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(8, 5), (8, 3, 2, 5)], ids=["[B, d]", "[B, H, W, C]"])

@@ -22,10 +22,10 @@ from simsiam_tf.evaluate import scores
 from simsiam_tf.evaluate.classifier import Classifier, accuracy
 from simsiam_tf.evaluate.monitor import epochs_between
 from simsiam_tf.evaluate.splits import Splits, balanced
+from simsiam_tf.files import replace_text
 from simsiam_tf.loop import starting
 from simsiam_tf.loop.running import Outcome
 from simsiam_tf.pretrained import Pretrained, open_pretrained
-from simsiam_tf.workdir import replace_text
 
 CLASSIFIER = Path("export") / "classifier.keras"
 RESULT = "result.json"

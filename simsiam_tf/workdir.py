@@ -15,6 +15,7 @@ from typing import Any
 from simsiam_tf import config as configs
 from simsiam_tf.checkpoints import newest_manifest
 from simsiam_tf.errors import UserError
+from simsiam_tf.files import replace_text
 
 log = logging.getLogger("simsiam_tf")
 
@@ -257,17 +258,3 @@ class _Log(logging.handlers.WatchedFileHandler):
 def described(config: Any, facts: dict[str, Any]) -> dict[str, Any]:
     """What a work folder belongs to, as JSON: the flags, and what else binds a run."""
     return json.loads(json.dumps({**dataclasses.asdict(config), "facts": facts}))
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file so that a crash leaves the old one or the new one, whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

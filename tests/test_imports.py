@@ -13,7 +13,7 @@ from simsiam_tf import config
 
 ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a module imports from its own level's leaves or from levels before it
-    {"errors", "memory", "progress", "losses", "schedules", "metrics", "diagnosis", "archive"},
+    {"errors", "memory", "progress", "losses", "schedules", "metrics", "diagnosis", "archive", "files"},
     {"config", "optim", "nets", "data", "checkpoints", "cluster"},
     {"methods", "weights", "workdir", "preview"},
     {"pretrained", "recipes"},
@@ -22,9 +22,10 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
     {"loop", "inspection", "exporting", "reporting"},
     {"train", "supervised"},
     {"summary", "cli"},
+    {"reproduction"},
     {
         "pretrain", "data_service", "knn_eval", "probe", "embed", "neighbours", "linear_eval", "finetune",
-        "export", "report", "convert",
+        "export", "report", "convert", "reproduce",
     },
 ]  # fmt: skip
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}

@@ -17,8 +17,8 @@ from simsiam_tf.evaluate.monitor import LARGEST_PIXELS
 from simsiam_tf.evaluate.neighbours import knn_accuracy
 from simsiam_tf.evaluate.probe import descent, logistic
 from simsiam_tf.evaluate.splits import Splits, balanced, open_splits
+from simsiam_tf.files import replace_text
 from simsiam_tf.pretrained import Pretrained, open_pretrained
-from simsiam_tf.workdir import replace_text
 
 CLASSIFIERS = {
     "logistic": "logistic regression", "lars": "linear classifier by LARS", "sgd": "linear classifier by SGD",

@@ -16,8 +16,8 @@ from simsiam_tf.config import method_of
 from simsiam_tf.errors import UserError
 from simsiam_tf.exporting import formats, modelcard
 from simsiam_tf.exporting.formats import Exported
+from simsiam_tf.files import replace_text
 from simsiam_tf.pretrained import Pretrained
-from simsiam_tf.workdir import replace_text
 
 WEIGHTS = "model.safetensors"
 KNOWN = ("resnet18", "resnet34", "resnet50")  # under these names to timm and torchvision

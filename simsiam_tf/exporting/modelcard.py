@@ -11,8 +11,8 @@ import simsiam_tf
 from simsiam_tf.assembly import versions
 from simsiam_tf.config import method_of
 from simsiam_tf.exporting.formats import FORMATS, Exported
+from simsiam_tf.files import replace_text
 from simsiam_tf.pretrained import Pretrained
-from simsiam_tf.workdir import replace_text
 
 KEPT = ("data", "images", "step", "accuracy", "diagnosis", "classes", "configuration", "made with")
 

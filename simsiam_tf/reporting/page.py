@@ -11,10 +11,10 @@ import simsiam_tf
 from simsiam_tf.config import method_of
 from simsiam_tf.data import open_source
 from simsiam_tf.errors import UserError
+from simsiam_tf.files import replace_text
 from simsiam_tf.pretrained import open_pretrained
 from simsiam_tf.reporting import gallery, history, projector
 from simsiam_tf.reporting.parts import Section
-from simsiam_tf.workdir import replace_text
 
 TEMPLATE = "page.html.j2"
 

@@ -1,0 +1,90 @@
+"""From a choice of tables to results: which runs are missing, running them, writing what came out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from simsiam_tf.files import replace_text
+from simsiam_tf.loop.signals import INTERRUPTED
+from simsiam_tf.progress import bar
+from simsiam_tf.reproduction import results, scales, working
+from simsiam_tf.reproduction.rows import TABLES
+
+
+def run(config: Any) -> int:
+    """Runs what a `ReproduceConfig` asks for; returns the exit status: 0, 1 where a run failed, 75."""
+    scale = scales.SCALES[config.scale]
+    out = Path(config.out or Path(config.folder) / config.scale).expanduser()
+    held = results.Results(out.with_name(f"{out.name}.json"), config.scale)
+    flags = _flags(config, scale)
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
+    first: dict[str, str] = {}
+    for name, text in flags.items():
+        first.setdefault(text, name)  # of the rows that are the same run
+    jobs = [
+        working.Job(
+            first[text], seed, text, scale.linear,
+            Path(config.folder).expanduser().absolute() / config.scale / first[text] / f"seed{seed}",
+        )
+        for seed in seeds
+        for text in first
+        if held.get(text, seed) is None
+    ]  # fmt: skip
+    wanted = len(first) * len(seeds)
+    print(f"{wanted} runs for {len(flags)} rows, {wanted - len(jobs)} of them done.")
+    print(f"{config.scale}: {scale.about}; {scale.cost}.")
+    if config.dry_run:
+        print("\n".join(_listed(job) for job in jobs))
+        return 0
+    queue = _work(jobs, config, held)
+    page = out.with_name(f"{out.name}.md")
+    of_rows = {name: held.of(text) for name, text in _flags(config, scale, tuple(TABLES)).items()}
+    page.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(page, results.markdown(of_rows, config.scale, held.facts, TABLES))
+    print(f"{page}, {held.path}: {queue.finished} runs added, {queue.failed} failed.")
+    if queue.interrupted:
+        print("Interrupted. Rerun the same command to go on.", file=sys.stderr)
+        return INTERRUPTED
+    return 1 if queue.failed else 0
+
+
+def _flags(config: Any, scale: scales.Scale, tables: tuple[str, ...] | None = None) -> dict[str, str]:
+    """Row's name → the flagfile it runs with."""
+    more = [f"--{name}={getattr(config, name)}" for name in ("epochs", "data_dir") if getattr(config, name)]
+    rows = {row.name: row for table in tables or config.tables for row in TABLES[table].rows}
+    return {name: scales.flags(scales.configuration(row, scale, tuple(more))) for name, row in rows.items()}
+
+
+def _work(jobs: list[working.Job], config: Any, held: results.Results) -> working.Queue:
+    with bar(None, "runs", total=len(jobs), unit="run", delay=0) as progress:
+
+        def done(job: working.Job, figures: dict) -> None:
+            held.add(job.flagfile, job.seed, figures, _machine(config.jobs))
+            progress.update()
+
+        queue = working.Queue(jobs, done, lambda line: progress.write(line, file=sys.stderr))
+        queue.run(config.jobs)
+    return queue
+
+
+def _listed(job: working.Job) -> str:
+    return f"{job.name}, seed {job.seed}: {' '.join(job.flagfile.split())}"
+
+
+def _machine(jobs: int) -> dict[str, str]:
+    """What the figures were made with."""
+    packages = ("tensorflow", "keras", "simsiam-tf")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    return {"cpu": f"{_cpu()}, {os.cpu_count()} cores, {jobs} runs at a time", "versions": versions}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown CPU"
+    return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "unknown CPU")

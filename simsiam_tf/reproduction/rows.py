@@ -1,0 +1,125 @@
+"""The paper's tables: which flagfile is which row, and what the paper printed beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """name: of a flagfile, without flags/ and .cfg. paper: linear top-1 in % after 100 epochs, or a word."""
+
+    name: str
+    title: str
+    paper: float | str
+
+    @property
+    def flagfile(self) -> str:
+        return f"flags/{self.name}.cfg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    title: str
+    rows: tuple[Row, ...]
+
+
+BASE = Row("paper/table1_c_constant_lr", "SimSiam, lr of h constant", 68.1)
+DECAYED = Row("paper/fig2_with_stop_gradient", "SimSiam, lr of h decayed", 67.7)
+SIMCLR = Row("compare/simclr", "SimCLR", 66.5)
+SWAV = Row("compare/swav", "SwAV", 66.5)
+
+TABLES = {
+    "fig2": Table(
+        "Fig. 2: stop-gradient",
+        (
+            dataclasses.replace(DECAYED, title="with stop-gradient"),
+            Row("paper/fig2_without_stop_gradient", "without stop-gradient", 0.1),
+        ),
+    ),
+    "table1": Table(
+        "Table 1: predictor",
+        (
+            dataclasses.replace(DECAYED, title="baseline, lr decayed on a cosine"),
+            Row("paper/table1_a_no_predictor", "(a) no predictor", 0.1),
+            Row("paper/table1_b_fixed_predictor", "(b) fixed at its random start", 1.5),
+            dataclasses.replace(BASE, title="(c) lr of h not decayed"),
+        ),
+    ),
+    "table2": Table(
+        "Table 2: batch size",
+        tuple(
+            Row(f"paper/table2_batch_{batch}", f"batch {batch}", paper)
+            for batch, paper in (
+                (64, 66.1), (128, 67.3), (256, 68.1), (512, 68.1), (1024, 68.0), (2048, 67.9), (4096, 64.0),
+            )
+        ),
+    ),
+    "table3": Table(
+        "Table 3 and Sec. 4.4: BN in the heads",
+        (
+            Row("paper/table3_a_no_bn", "(a) none", 34.6),
+            Row("paper/table3_b_hidden_bn", "(b) hidden layers", 67.4),
+            Row("paper/table3_c_default_bn", "(c) and the projector's output", 68.1),
+            Row("paper/table3_d_all_bn", "(d) and the predictor's output", "unstable"),
+            Row("paper/sec44_output_bn_without_affine", "(c), output BN without affine", 68.2),
+        ),
+    ),
+    "sec45": Table(
+        "Sec. 4.5: similarity",
+        (
+            dataclasses.replace(BASE, title="cosine"),
+            Row("paper/sec45_cross_entropy", "cross-entropy", 63.2),
+        ),
+    ),
+    "sec46": Table(
+        "Sec. 4.6: symmetry",
+        (
+            dataclasses.replace(BASE, title="symmetric"),
+            Row("paper/sec46_asymmetric", "asymmetric", 64.8),
+            Row("paper/sec46_asymmetric_2x", "asymmetric, two pairs an image", 67.3),
+        ),
+    ),
+    "appb": Table(
+        "App. B: output dimension",
+        (
+            *(
+                Row(f"paper/appb_d_{d}", f"d = {d}", paper)
+                for d, paper in ((256, 65.3), (512, 67.2), (1024, 67.5))
+            ),
+            dataclasses.replace(BASE, title="d = 2048"),
+        ),
+    ),
+    "sec5": Table(
+        "Sec. 5: alternation, and the expectation without a predictor",
+        (
+            *(
+                Row(f"paper/sec5_alternation_{k}", f"targets kept for k = {k}", paper)
+                for k, paper in ((1, 68.1), (10, 68.7), (100, 68.9))
+            ),
+            Row("paper/sec5_alternation_epoch", "targets kept for an epoch", 67.0),
+            Row("paper/sec5_moving_average", "no predictor, a moving average an image", 55.0),
+        ),
+    ),
+    "sec62": Table(
+        "Sec. 6.2: the other methods with SimSiam's parts",
+        (
+            SIMCLR,
+            Row("compare/simclr_predictor", "SimCLR with predictor", 66.4),
+            Row("compare/simclr_predictor_stop_gradient", "SimCLR with predictor and stop-gradient", 66.0),
+            SWAV,
+            Row("compare/swav_predictor", "SwAV with predictor", 65.2),
+            Row("compare/swav_without_stop_gradient", "SwAV without stop-gradient", "NaN"),
+        ),
+    ),
+    "table4": Table(
+        "Table 4: methods",
+        (
+            SIMCLR,
+            Row("compare/moco", "MoCo v2, symmetric", 67.4),
+            Row("compare/byol", "BYOL", 66.5),
+            SWAV,
+            Row("compare/simsiam", "SimSiam", 68.1),
+        ),
+    ),
+}  # fmt: skip

@@ -1,0 +1,143 @@
+"""One run: pre-training, kNN, linear evaluation, each a process of its own, and what they found."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from simsiam_tf.config import loss_kind
+from simsiam_tf.diagnosis import diagnose
+
+INTERRUPTED = 75  # exit status of a command that a signal ended
+DIVERGED = 4  # exit status of a pre-training whose loss was not a number
+SECONDS = "reproduce.json"  # of every stage, over all tries
+LOG = "reproduce.log"
+NEIGHBOURS = 20
+
+Start = Callable[[list[str], Path], int]  # arguments of python, log → exit status
+
+
+class Failed(Exception):
+    """A command of a run failed; the message is one line."""
+
+
+class Interrupted(Exception):
+    """A command of a run was ended by a signal, and goes on when started again."""
+
+
+def run(flagfile: str, linear: str, folder: Path, seed: int, start: Start) -> dict:
+    """Makes what is missing of a run, and returns its figures.
+
+    flagfile: its text. linear: as in `Scale`. folder: its work folder, which may hold a part of it.
+
+    Raises:
+        Failed, Interrupted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = folder / "row.cfg"
+    wanted.write_text(flagfile, encoding="utf-8")
+    where = shlex.quote(str(folder))
+    with_weights = f"--weights={where} --seed={seed}"
+    stages = {
+        "pretrain": f"pretrain --flagfile={shlex.quote(str(wanted))} --workdir={where} --seed={seed}",
+        "knn": f"knn_eval --k=1,5,{NEIGHBOURS},200 --out={where}/knn.json {with_weights}",
+        "linear": _linear(linear, where) + f" {with_weights}",
+    }
+    for stage, command in stages.items():
+        if stage in _seconds(folder):
+            continue
+        status = _timed(stage, command, folder, start)
+        if status == INTERRUPTED:
+            raise Interrupted
+        if stage == "pretrain" and status == DIVERGED:
+            break
+        if status:
+            raise Failed(f"{stage}: exit status {status}: {_last_line(folder / LOG)} (in {folder / LOG})")
+    return _figures(folder)
+
+
+def _linear(command: str, where: str) -> str:
+    name = command.split()[0]
+    return f"{command} --out={where}/probe.json" if name == "probe" else f"{command} --workdir={where}/linear"
+
+
+def _timed(stage: str, command: str, folder: Path, start: Start) -> int:
+    """Runs a command; its seconds are added to those of tries before, and kept once it is done."""
+    spent = _seconds(folder, "spent")
+    began = time.monotonic()
+    status = start(["-m", *shlex.split(f"simsiam_tf.{command}")], folder / LOG)
+    spent[stage] = spent.get(stage, 0.0) + time.monotonic() - began
+    done = _seconds(folder)
+    if status in (0, DIVERGED):
+        done[stage] = spent[stage]
+    (folder / SECONDS).write_text(json.dumps({"done": done, "spent": spent}))
+    return status
+
+
+def _seconds(folder: Path, kind: str = "done") -> dict[str, float]:
+    try:
+        return json.loads((folder / SECONDS).read_text())[kind]
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
+    except OSError:
+        return "no output"
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+
+
+def _figures(folder: Path) -> dict:
+    """What the records and results of a work folder say."""
+    config = json.loads((folder / "config.json").read_text())
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    records = [record for record in lines if "loss" in record]
+    last, seconds = records[-1], _seconds(folder)
+    found = diagnose(records, last["step"], loss_kind(config))
+    figures = {
+        "linear": None, "knn": None, "loss": last["loss"], "std": last["std"], "rank": last["rank"],
+        "spread": max((r["loss_spread"] for r in records[len(records) // 2 :]), default=0.0),
+        "steps": last["step"], "diagnosis": found.name, "reason": found.reason,
+        "seconds": round(sum(seconds.values()), 1), "date": datetime.date.today().isoformat(),
+    }  # fmt: skip
+    if "knn" not in seconds:  # ended with a loss that was not a number
+        numbers = dict.fromkeys(("loss", "std", "rank", "spread"))
+        return {**figures, **numbers, "diagnosis": "divergence", "reason": "the loss was not a number"}
+    accuracy = json.loads((folder / "knn.json").read_text())["accuracy"]["this backbone"]
+    return {**figures, "knn": accuracy[f"k = {NEIGHBOURS}"], "linear": _linear_accuracy(folder)}
+
+
+def _linear_accuracy(folder: Path) -> float:
+    probe = folder / "probe.json"
+    if probe.exists():
+        return json.loads(probe.read_text())["accuracy"]["this backbone"]["test"]
+    return json.loads((folder / "linear" / "result.json").read_text())["top1"]
+
+
+def process(arguments: list[str], log: Path, cores: list[int] | None = None) -> subprocess.Popen:
+    """Starts python with its output at a log's end. cores: those it may use; all by default.
+
+    It is not in this process's group: Ctrl-C reaches it as a SIGTERM, once.
+    """
+
+    def pin() -> None:
+        os.sched_setaffinity(0, cores)
+
+    with open(log, "ab") as out:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=pin if cores else None,
+        )

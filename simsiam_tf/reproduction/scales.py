@@ -1,0 +1,87 @@
+"""The same rows at other scales: a row changes of a small base what it changes of the paper's.
+
+Numbers that belong to the paper's scale shrink with the base: batch sizes and output dimensions by the
+ratio of the bases, warm-up by that of the epochs. Everything else is taken over as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from simsiam_tf import cli
+from simsiam_tf.config import PretrainConfig, differences, method_of, overridden, to_flags
+from simsiam_tf.reproduction.rows import Row
+
+PAPER = {"simsiam": "flags/imagenet/simsiam_100ep.cfg"} | {
+    method: f"flags/compare/{method}.cfg" for method in ("simclr", "moco", "byol", "swav")
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A size at which all rows run.
+
+    about: what it is, in words. bases: method → flagfile. linear: the command that judges, and its
+    flags. cost: of a row, as far as known.
+    """
+
+    about: str
+    bases: Mapping[str, str]
+    linear: str
+    cost: str
+
+
+def _bases(folder: str) -> dict[str, str]:
+    return {method: f"flags/{folder}/{method}.cfg" for method in PAPER}
+
+
+SCALES = {
+    "fashion_mnist": Scale(
+        "20,000 images of Fashion-MNIST, ResNet-10 a quarter as wide, d = 256, 12 epochs, batch 128",
+        _bases("fashion_mnist/compare"),
+        "probe --strengths=0.001,0.01,0.1,1",
+        "3 minutes of one CPU core a row",
+    ),
+    "cifar10": Scale(
+        "CIFAR-10, ResNet-18, d = 2048, App. D's setting",
+        _bases("cifar10"),
+        "linear_eval --flagfile=flags/cifar10/linear.cfg",
+        "half a day of one GPU a row; less with --epochs",
+    ),
+    "imagenet": Scale(
+        "ImageNet, ResNet-50, d = 2048, 100 epochs: the paper's scale",
+        PAPER,
+        "linear_eval --flagfile=flags/imagenet/linear.cfg",
+        "8 GPUs for a day a row",
+    ),
+}
+
+
+def configuration(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> PretrainConfig:
+    """What a row runs with at a scale, without a work folder.
+
+    more: flags of the user's that every row takes, such as --epochs=5.
+    """
+    theirs = cli.parse(PretrainConfig, [f"--flagfile={row.flagfile}"])
+    paper = cli.parse(PretrainConfig, [f"--flagfile={PAPER[theirs.method]}"])
+    base = cli.parse(PretrainConfig, [f"--flagfile={scale.bases[theirs.method]}", *more])
+    changes = {}
+    for name in differences(dataclasses.asdict(paper), dataclasses.asdict(theirs), PretrainConfig):
+        value = getattr(theirs, name)
+        if name in ("batch_size", "d"):
+            value = round(value * getattr(base, name) / getattr(paper, name))
+        elif name == "warmup_epochs":
+            value = value * base.epochs / paper.epochs
+        changes[name] = value
+    if changes.get("stop_gradient") == method_of({"method": theirs.method}).stop_gradient:
+        changes["stop_gradient"] = None  # said where the paper says it, and the same run
+    changed = dataclasses.replace(base, **changes, workdir=None)
+    return overridden(changed, set(changes)).validate()
+
+
+def flags(config: PretrainConfig) -> str:
+    """The flagfile of a row at a scale, without what is default; rows with the same are the same run."""
+    plain = set(to_flags(PretrainConfig()).splitlines())
+    lines = to_flags(dataclasses.replace(config, workdir=None, seed=0)).splitlines(keepends=True)
+    return "".join(line for line in lines if line.strip() not in plain)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from simsiam_tf import cli
-from simsiam_tf.config import LabelledConfig, option
+from simsiam_tf.config import KeptFeaturesConfig, option
 from simsiam_tf.errors import UserError
 
 ABOUT = """Classifies labelled images by the votes of their nearest neighbours (cosine, weights exp(s/τ)), in
@@ -17,16 +17,13 @@ the features of a frozen backbone. Features are kept in WORKDIR/features and mad
 
 
 @dataclasses.dataclass(frozen=True)
-class KnnConfig(LabelledConfig):
+class KnnConfig(KeptFeaturesConfig):
     """kNN evaluation."""
 
-    RANGES = (*LabelledConfig.RANGES, ("temperature", 1e-3, 1e3))
+    RANGES = (*KeptFeaturesConfig.RANGES, ("temperature", 1e-3, 1e3))
 
     k: str = option("1,5,20,200", "numbers of neighbours, with commas between them", "kNN")
     temperature: float = option(0.1, "τ of the votes exp(cosine/τ)")
-    features_dir: str | None = option(
-        None, "where features are kept; WORKDIR/features, or FILE.features, by default"
-    )
     out: str | None = option(None, "JSON file for the result; WORKDIR/knn.json, or FILE.knn.json, by default")
 
     def validate(self) -> KnnConfig:

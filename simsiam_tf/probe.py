@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from simsiam_tf import cli
-from simsiam_tf.config import LabelledConfig, option
+from simsiam_tf.config import KeptFeaturesConfig, option
 from simsiam_tf.errors import UserError
 
 ABOUT = """A linear classifier on features that are made once and kept in WORKDIR/features: minutes on a CPU.
@@ -20,11 +20,11 @@ simsiam_tf.linear_eval, and tells which --base_lr to begin with there.
 
 
 @dataclasses.dataclass(frozen=True)
-class ProbeConfig(LabelledConfig):
+class ProbeConfig(KeptFeaturesConfig):
     """A probe."""
 
     NO_EFFECT = (
-        *LabelledConfig.NO_EFFECT,
+        *KeptFeaturesConfig.NO_EFFECT,
         (("base_lrs", "epochs"), "classifier", lambda v: v == "logistic", "--classifier=logistic"),
         (("strengths",), "classifier", lambda v: v != "logistic", "--classifier=lars and sgd"),
     )
@@ -42,9 +42,6 @@ class ProbeConfig(LabelledConfig):
     base_lrs: str | None = option(None, "of lars and sgd: learning rates to choose from, as in 1,3,10")
     epochs: float = option(30.0, "of lars and sgd: passes over the features")
     labels: float = option(1.0, "share of the training labels to learn from, of every class; ids by --seed")
-    features_dir: str | None = option(
-        None, "where features are kept; WORKDIR/features, or FILE.features, by default"
-    )
     out: str | None = option(
         None,
         "JSON file for the result; WORKDIR/probe.json (or probe-lars.json, probe-sgd.json), or "

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import simsiam_tf as ss
-from simsiam_tf import cli, config, convert, embed, export, knn_eval, neighbours, probe, report
+from simsiam_tf import cli, config, convert, embed, export, knn_eval, neighbours, probe, report, reproduce
 from simsiam_tf.data import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +74,7 @@ def test_flags_files_and_names_exist():
     classes = (
         config.PretrainConfig, knn_eval.KnnConfig, probe.ProbeConfig, embed.EmbedConfig,
         neighbours.NeighboursConfig, config.LinearConfig, config.FinetuneConfig, export.ExportConfig,
-        report.ReportConfig, convert.ConvertConfig,
+        report.ReportConfig, convert.ConvertConfig, reproduce.ReproduceConfig,
     )  # fmt: skip
     scripts = "".join(path.read_text() for path in ROOT.glob("scripts/*.py"))
     flags -= set(re.findall(r'"--(\w+)"', scripts))

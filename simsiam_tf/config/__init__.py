@@ -19,11 +19,11 @@ from simsiam_tf.config.methods import METHODS, Method, loss_kind, method_of
 from simsiam_tf.config.pretrain import PretrainConfig
 from simsiam_tf.config.run import RunConfig
 from simsiam_tf.config.supervised import FinetuneConfig, LinearConfig, SupervisedConfig
-from simsiam_tf.config.using import ImagesConfig, LabelledConfig, WeightsConfig
+from simsiam_tf.config.using import ImagesConfig, KeptFeaturesConfig, LabelledConfig, WeightsConfig
 
 __all__ = [
-    "LOOKS", "METHODS", "Config", "FinetuneConfig", "ImagesConfig", "LabelledConfig", "LinearConfig",
-    "Method", "PretrainConfig", "RunConfig", "SupervisedConfig", "WeightsConfig",
+    "LOOKS", "METHODS", "Config", "FinetuneConfig", "ImagesConfig", "KeptFeaturesConfig", "LabelledConfig",
+    "LinearConfig", "Method", "PretrainConfig", "RunConfig", "SupervisedConfig", "WeightsConfig",
     "check_address", "check_choices", "default", "differences", "kinds", "loss_kind", "method_of",
     "option", "overridden", "to_flags",
 ]  # fmt: skip

@@ -74,3 +74,13 @@ class LabelledConfig(ImagesConfig):
         "Images",
     )
     seed: int = option(0, "of whatever is chosen or drawn")
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptFeaturesConfig(LabelledConfig):
+    """What scores the features of both, which are made once and kept."""
+
+    features_dir: str | None = option(
+        None, "where features are kept; WORKDIR/features, or FILE.features, by default"
+    )
+    raw_pixels: bool = option(True, "score raw pixels beside them, where images are small")

@@ -67,7 +67,7 @@ def knn(config: Any) -> dict[str, Any]:
         "this backbone": knn_accuracy(bank, labels[0], queries, labels[1], config.ks, config.temperature)
     }
     seconds = time.perf_counter() - began
-    if _small(pretrained):
+    if config.raw_pixels and _small(pretrained):
         raw = [pixels(s, pretrained.views) for s in (splits.train, splits.test)]
         scores["raw pixels"] = knn_accuracy(
             raw[0], labels[0], raw[1], labels[1], config.ks, config.temperature
@@ -89,7 +89,7 @@ def probe(config: Any) -> dict[str, Any]:
     labels = splits.train.labels[:], splits.test.labels[:]
     ids = balanced(labels[0], config.labels, config.seed)
     rows = {"this backbone": _stored(config, pretrained, splits)}
-    if _small(pretrained):
+    if config.raw_pixels and _small(pretrained):
         rows["raw pixels"] = tuple(pixels(s, pretrained.views) for s in (splits.train, splits.test))
     if config.classifier == "logistic":
         fit, more = logistic, (config.values,)

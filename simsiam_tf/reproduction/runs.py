@@ -14,10 +14,11 @@ from pathlib import Path
 
 from simsiam_tf.config import loss_kind
 from simsiam_tf.diagnosis import diagnose
+from simsiam_tf.files import replace_text
 
 INTERRUPTED = 75  # exit status of a command that a signal ended
 DIVERGED = 4  # exit status of a pre-training whose loss was not a number
-SECONDS = "reproduce.json"  # of every stage, over all tries
+STATE = "reproduce.json"
 LOG = "reproduce.log"
 NEIGHBOURS = 20
 
@@ -47,18 +48,18 @@ def run(flagfile: str, linear: str, folder: Path, seed: int, start: Start) -> di
     with_weights = f"--weights={where} --seed={seed}"
     stages = {
         "pretrain": f"pretrain --flagfile={shlex.quote(str(wanted))} --workdir={where} --seed={seed}",
-        "knn": f"knn_eval --k=1,5,{NEIGHBOURS},200 --out={where}/knn.json {with_weights}",
+        "knn": f"knn_eval --raw_pixels=false --k=1,5,{NEIGHBOURS},200 --out={where}/knn.json {with_weights}",
         "linear": _linear(linear, where) + f" {with_weights}",
     }
     for stage, command in stages.items():
-        if stage in _seconds(folder):
+        if _state(folder)["diverged"]:
+            break
+        if stage in _state(folder)["done"]:
             continue
         status = _timed(stage, command, folder, start)
         if status == INTERRUPTED:
             raise Interrupted
-        if stage == "pretrain" and status == DIVERGED:
-            break
-        if status:
+        if status and (stage, status) != ("pretrain", DIVERGED):
             raise Failed(f"{stage}: exit status {status}: {_last_line(folder / LOG)} (in {folder / LOG})")
     return _figures(folder)
 
@@ -70,22 +71,22 @@ def _linear(command: str, where: str) -> str:
 
 def _timed(stage: str, command: str, folder: Path, start: Start) -> int:
     """Runs a command; its seconds are added to those of tries before, and kept once it is done."""
-    spent = _seconds(folder, "spent")
-    began = time.monotonic()
+    state, began = _state(folder), time.monotonic()
     status = start(["-m", *shlex.split(f"simsiam_tf.{command}")], folder / LOG)
-    spent[stage] = spent.get(stage, 0.0) + time.monotonic() - began
-    done = _seconds(folder)
+    spent = state["spent"][stage] = state["spent"].get(stage, 0.0) + time.monotonic() - began
     if status in (0, DIVERGED):
-        done[stage] = spent[stage]
-    (folder / SECONDS).write_text(json.dumps({"done": done, "spent": spent}))
+        state["done"][stage] = spent
+        state["diverged"] = status == DIVERGED
+    replace_text(folder / STATE, json.dumps(state))
     return status
 
 
-def _seconds(folder: Path, kind: str = "done") -> dict[str, float]:
+def _state(folder: Path) -> dict:
+    """done, spent: stage → seconds over all tries. diverged: whether that was the end of it."""
     try:
-        return json.loads((folder / SECONDS).read_text())[kind]
-    except (OSError, ValueError, KeyError):
-        return {}
+        return json.loads((folder / STATE).read_text())
+    except OSError:
+        return {"done": {}, "spent": {}, "diverged": False}
 
 
 def _last_line(log: Path) -> str:
@@ -101,15 +102,15 @@ def _figures(folder: Path) -> dict:
     config = json.loads((folder / "config.json").read_text())
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     records = [record for record in lines if "loss" in record]
-    last, seconds = records[-1], _seconds(folder)
+    last, state = records[-1], _state(folder)
     found = diagnose(records, last["step"], loss_kind(config))
     figures = {
         "linear": None, "knn": None, "loss": last["loss"], "std": last["std"], "rank": last["rank"],
         "spread": max((r["loss_spread"] for r in records[len(records) // 2 :]), default=0.0),
         "steps": last["step"], "diagnosis": found.name, "reason": found.reason,
-        "seconds": round(sum(seconds.values()), 1), "date": datetime.date.today().isoformat(),
+        "seconds": round(sum(state["done"].values()), 1), "date": datetime.date.today().isoformat(),
     }  # fmt: skip
-    if "knn" not in seconds:  # ended with a loss that was not a number
+    if state["diverged"]:
         numbers = dict.fromkeys(("loss", "std", "rank", "spread"))
         return {**figures, **numbers, "diagnosis": "divergence", "reason": "the loss was not a number"}
     accuracy = json.loads((folder / "knn.json").read_text())["accuracy"]["this backbone"]

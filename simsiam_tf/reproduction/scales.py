@@ -40,12 +40,12 @@ SCALES = {
     "fashion_mnist": Scale(
         "20,000 images of Fashion-MNIST, ResNet-10 a quarter as wide, d = 256, 12 epochs, batch 128",
         _bases("fashion_mnist/compare"),
-        "probe --strengths=0.001,0.01,0.1,1",
+        "probe --raw_pixels=false --strengths=0.001,0.01,0.1,1",
         "3 minutes of one CPU core a row",
     ),
     "cifar10": Scale(
         "CIFAR-10, ResNet-18, d = 2048, App. D's setting",
-        _bases("cifar10"),
+        _bases("cifar10") | {"simsiam": "flags/cifar10/base.cfg"},  # whose lr of h is decayed, as the paper's
         "linear_eval --flagfile=flags/cifar10/linear.cfg",
         "half a day of one GPU a row; less with --epochs",
     ),

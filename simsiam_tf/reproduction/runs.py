@@ -84,7 +84,7 @@ def _timed(stage: str, command: str, folder: Path, start: Start) -> int:
 def _state(folder: Path) -> dict:
     """done, spent: stage → seconds over all tries. diverged: whether that was the end of it."""
     try:
-        return json.loads((folder / STATE).read_text())
+        return {"diverged": False, **json.loads((folder / STATE).read_text())}
     except OSError:
         return {"done": {}, "spent": {}, "diverged": False}
 

@@ -193,9 +193,15 @@ def test_claims_without_results_are_not_judged():
 def test_results_are_kept_and_shown(tmp_path):
     held = results.Results(tmp_path / "r.json", "fashion_mnist")
     held.add("a\n", 1, _figures(linear=0.8), {"cpu": "one"})
-    held.add("a\n", 0, _figures(linear=0.7), {"cpu": "one"})
+    results.Results(tmp_path / "r.json", "fashion_mnist").add("a\n", 0, _figures(linear=0.7), {"cpu": "one"})
+    held.add("b\n", 0, _figures(), {"cpu": "one"})  # by one who read the file before
     again = results.Results(tmp_path / "r.json", "fashion_mnist")
-    assert again.get("a\n", 1)["linear"] == 0.8 and again.get("b\n", 1) is None and len(again.of("a\n")) == 2
+    assert (
+        again.get("a\n", 1)["linear"] == 0.8
+        and again.get("b\n", 1) is None
+        and again.get("b\n", 0)
+        and len(again.of("a\n")) == 2
+    )
     page = results.markdown(
         {rows.BASE.name: again.of("a\n")}, "fashion_mnist", again.facts, ("sec45", "fig2")
     )

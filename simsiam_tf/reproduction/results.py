@@ -24,16 +24,19 @@ class Results:
         self.path, self.scale = path, scale
         self.facts: dict[str, Any] = {}
         self._runs: dict[tuple[str, int], dict] = {}
-        if not path.exists():
+        self._read()
+
+    def _read(self) -> None:
+        if not self.path.exists():
             return
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
+            held = json.loads(self.path.read_text(encoding="utf-8"))
             found, self.facts = held["scale"], held["machine"]
-            self._runs = {(run["flags"], run["seed"]): run["figures"] for run in held["runs"]}
+            self._runs |= {(run["flags"], run["seed"]): run["figures"] for run in held["runs"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"--out: {path} is no file of results ({error}). Choose another.") from error
-        if found != scale:
-            raise UserError(f"--out: {path} has results of --scale={found}. Choose another file.")
+            raise UserError(f"--out: {self.path} is no file of results ({error}). Choose another.") from error
+        if found != self.scale:
+            raise UserError(f"--out: {self.path} has results of --scale={found}. Choose another file.")
 
     def get(self, flags: str, seed: int) -> dict | None:
         return self._runs.get((flags, seed))
@@ -43,6 +46,8 @@ class Results:
         return [run for (key, _), run in sorted(self._runs.items()) if key == flags]
 
     def add(self, flags: str, seed: int, figures: dict, machine: Mapping[str, Any]) -> None:
+        """Adds a run to what the file holds by now: another process may write it, too."""
+        self._read()
         self._runs[flags, seed] = figures
         self.facts = dict(machine)
         runs = [{"flags": f, "seed": s, "figures": run} for (f, s), run in sorted(self._runs.items())]

@@ -11,6 +11,11 @@ from simsiam_tf.config import Config, option
 from simsiam_tf.errors import UserError
 from simsiam_tf.reproduction import SCALES, TABLES, campaign
 
+
+def _listed(what: dict[str, str]) -> str:
+    return "\n".join(f"    {name:14}{text}" for name, text in what.items())
+
+
 ABOUT = f"""Runs the rows of the paper's tables that have no result yet, each as processes of its own:
 pre-training, kNN, linear evaluation. Rerun the same command after an interruption: finished rows are not run
 again, and the others go on from their checkpoints. Writes OUT.json and, made from it, OUT.md: a table
@@ -19,8 +24,11 @@ again, and the others go on from their checkpoints. Writes OUT.json and, made fr
     python -m simsiam_tf.reproduce --table=fig2
     python -m simsiam_tf.reproduce --table=all --seeds=2 --jobs=2 --out=results
 
-Tables: {", ".join(TABLES)}.
-Scales: {"; ".join(f"{name}: {scale.about} ({scale.cost})" for name, scale in SCALES.items())}."""
+Tables:
+{_listed({name: table.title for name, table in TABLES.items()})}
+
+Scales:
+{_listed({name: f"{scale.about}; {scale.cost}" for name, scale in SCALES.items()})}"""
 
 
 @dataclasses.dataclass(frozen=True)

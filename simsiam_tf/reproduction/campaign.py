@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def run(config: Any) -> int:
         working.Job(
             first[text], seed, text, scale.linear,
             Path(config.folder).expanduser().absolute() / config.scale / first[text] / f"seed{seed}",
+            config.data_dir,
         )
         for seed in seeds
         for text in first
@@ -40,11 +42,16 @@ def run(config: Any) -> int:
     if config.dry_run:
         print("\n".join(_listed(job) for job in jobs))
         return 0
-    queue = _work(jobs, config, held)
     page = out.with_name(f"{out.name}.md")
-    of_rows = {name: held.of(text) for name, text in _flags(config, scale, tuple(TABLES)).items()}
-    page.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(page, results.markdown(of_rows, config.scale, held.facts, TABLES))
+    all_rows = _flags(config, scale, tuple(TABLES))
+
+    def write() -> None:
+        of_rows = {name: held.of(text) for name, text in all_rows.items()}
+        page.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(page, results.markdown(of_rows, config.scale, held.facts, TABLES))
+
+    write()
+    queue = _work(jobs, config, held, write)
     print(f"{page}, {held.path}: {queue.finished} runs added, {queue.failed} failed.")
     if queue.interrupted:
         print("Interrupted. Rerun the same command to go on.", file=sys.stderr)
@@ -54,16 +61,19 @@ def run(config: Any) -> int:
 
 def _flags(config: Any, scale: scales.Scale, tables: tuple[str, ...] | None = None) -> dict[str, str]:
     """Row's name → the flagfile it runs with."""
-    more = [f"--{name}={getattr(config, name)}" for name in ("epochs", "data_dir") if getattr(config, name)]
+    more = (f"--epochs={config.epochs}",) if config.epochs else ()
     rows = {row.name: row for table in tables or config.tables for row in TABLES[table].rows}
-    return {name: scales.flags(scales.configuration(row, scale, tuple(more))) for name, row in rows.items()}
+    return {name: scales.flags(scales.configuration(row, scale, more)) for name, row in rows.items()}
 
 
-def _work(jobs: list[working.Job], config: Any, held: results.Results) -> working.Queue:
+def _work(
+    jobs: list[working.Job], config: Any, held: results.Results, write: Callable[[], None]
+) -> working.Queue:
     with bar(None, "runs", total=len(jobs), unit="run", delay=0) as progress:
 
         def done(job: working.Job, figures: dict) -> None:
             held.add(job.flagfile, job.seed, figures, _machine(config.jobs))
+            write()
             progress.update()
 
         queue = working.Queue(jobs, done, lambda line: progress.write(line, file=sys.stderr))

@@ -33,10 +33,13 @@ class Interrupted(Exception):
     """A command of a run was ended by a signal, and goes on when started again."""
 
 
-def run(flagfile: str, linear: str, folder: Path, seed: int, start: Start) -> dict:
+def run(
+    flagfile: str, linear: str, folder: Path, seed: int, start: Start, data_dir: str | None = None
+) -> dict:
     """Makes what is missing of a run, and returns its figures.
 
     flagfile: its text. linear: as in `Scale`. folder: its work folder, which may hold a part of it.
+    data_dir: of every command.
 
     Raises:
         Failed, Interrupted.
@@ -45,9 +48,10 @@ def run(flagfile: str, linear: str, folder: Path, seed: int, start: Start) -> di
     wanted = folder / "row.cfg"
     wanted.write_text(flagfile, encoding="utf-8")
     where = shlex.quote(str(folder))
-    with_weights = f"--weights={where} --seed={seed}"
+    all_take = f"--seed={seed}" + (f" --data_dir={shlex.quote(data_dir)}" if data_dir else "")
+    with_weights = f"--weights={where} {all_take}"
     stages = {
-        "pretrain": f"pretrain --flagfile={shlex.quote(str(wanted))} --workdir={where} --seed={seed}",
+        "pretrain": f"pretrain --flagfile={shlex.quote(str(wanted))} --workdir={where} {all_take}",
         "knn": f"knn_eval --raw_pixels=false --k=1,5,{NEIGHBOURS},200 --out={where}/knn.json {with_weights}",
         "linear": _linear(linear, where) + f" {with_weights}",
     }

@@ -20,13 +20,14 @@ from simsiam_tf.reproduction import runs
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """name: of the row, for people. flagfile: its text. folder: of its files."""
+    """name: of the row, for people. The others: as `runs.run` takes them."""
 
     name: str
     seed: int
     flagfile: str
     linear: str
     folder: Path
+    data_dir: str | None = None
 
 
 class Queue:
@@ -73,7 +74,7 @@ class Queue:
                 return
             self._tell(f"{job.name}, seed {job.seed}: begins")
             try:
-                figures = runs.run(job.flagfile, job.linear, job.folder, job.seed, start)
+                figures = runs.run(job.flagfile, job.linear, job.folder, job.seed, start, job.data_dir)
             except runs.Interrupted:
                 self.interrupted = True
                 return

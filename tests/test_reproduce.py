@@ -137,7 +137,16 @@ def test_a_failed_command_is_named_with_its_last_line(tmp_path):
 
 def _figures(**more):
     base = {"linear": 0.68, "knn": 0.6, "loss": -0.9, "std": 0.95, "rank": 30.0, "spread": 0.01, "steps": 400}
-    return {**base, "diagnosis": "healthy", "reason": "", "seconds": 60.0, "date": "2026-11-26", **more}
+    base["machine"] = "one CPU"
+    return {
+        **base,
+        "diagnosis": "healthy",
+        "reason": "",
+        "seconds": 60.0,
+        "date": "2026-11-26",
+        "machine": "one CPU",
+        **more,
+    }
 
 
 def _papers():
@@ -192,9 +201,9 @@ def test_claims_without_results_are_not_judged():
 
 def test_results_are_kept_and_shown(tmp_path):
     held = results.Results(tmp_path / "r.json", "fashion_mnist")
-    held.add("a\n", 1, _figures(linear=0.8), {"cpu": "one"})
-    results.Results(tmp_path / "r.json", "fashion_mnist").add("a\n", 0, _figures(linear=0.7), {"cpu": "one"})
-    held.add("b\n", 0, _figures(), {"cpu": "one"})  # by one who read the file before
+    held.add("a\n", 1, _figures(linear=0.8))
+    results.Results(tmp_path / "r.json", "fashion_mnist").add("a\n", 0, _figures(linear=0.7))
+    held.add("b\n", 0, _figures())  # by one who read the file before
     again = results.Results(tmp_path / "r.json", "fashion_mnist")
     assert (
         again.get("a\n", 1)["linear"] == 0.8
@@ -202,13 +211,12 @@ def test_results_are_kept_and_shown(tmp_path):
         and again.get("b\n", 0)
         and len(again.of("a\n")) == 2
     )
-    page = results.markdown(
-        {rows.BASE.name: again.of("a\n")}, "fashion_mnist", again.facts, ("sec45", "fig2")
-    )
+    page = results.markdown({rows.BASE.name: again.of("a\n")}, "fashion_mnist", ("sec45", "fig2"))
     assert (
         "| cosine | 68.1 | 75.0 ± 7.1 | 60.0 ± 0.0 | -0.900 ± 0.000 | 0.95 ± 0.00 | healthy | 1.0 |" in page
     )
     assert "| cross-entropy | 63.2 | | | | | not run yet | |" in page and "Fig. 2" not in page
+    assert "Up to 2 seeds a row: mean ± standard deviation. one CPU; 2026-11-26." in page
     with pytest.raises(UserError, match="has results of --scale=fashion_mnist"):
         results.Results(tmp_path / "r.json", "cifar10")
     (tmp_path / "r.json").write_text("{}")
@@ -272,6 +280,7 @@ def test_a_signal_ends_what_runs(small, monkeypatch, capfd):
         ("--table=tabel1", "no table 'tabel1'. Choose from all, fig2"),
         ("--scale=cifar", "--scale=cifar: no such value. Did you mean cifar10?"),
         ("--seeds=0", "--seeds=0: must be from 1"),
+        ("--out=/dev/null/here", "--out=/dev/null/here.md: cannot be written (File exists)"),
     ],
 )
 def test_bad_input(flag, said, capsys):

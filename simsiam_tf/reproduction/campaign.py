@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from simsiam_tf.errors import UserError
 from simsiam_tf.files import replace_text
 from simsiam_tf.loop.signals import INTERRUPTED
 from simsiam_tf.progress import bar
@@ -47,10 +48,13 @@ def run(config: Any) -> int:
 
     def write() -> None:
         of_rows = {name: held.of(text) for name, text in all_rows.items()}
-        page.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(page, results.markdown(of_rows, config.scale, held.facts, TABLES))
+        replace_text(page, results.markdown(of_rows, config.scale, TABLES))
 
-    write()
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write()
+    except OSError as error:
+        raise UserError(f"--out={page}: cannot be written ({error.strerror}). Choose another.") from error
     queue = _work(jobs, config, held, write)
     print(f"{page}, {held.path}: {queue.finished} runs added, {queue.failed} failed.")
     if queue.interrupted:
@@ -70,9 +74,10 @@ def _work(
     jobs: list[working.Job], config: Any, held: results.Results, write: Callable[[], None]
 ) -> working.Queue:
     with bar(None, "runs", total=len(jobs), unit="run", delay=0) as progress:
+        machine = _machine(config.jobs)
 
         def done(job: working.Job, figures: dict) -> None:
-            held.add(job.flagfile, job.seed, figures, _machine(config.jobs))
+            held.add(job.flagfile, job.seed, {**figures, "machine": machine})
             write()
             progress.update()
 
@@ -85,11 +90,10 @@ def _listed(job: working.Job) -> str:
     return f"{job.name}, seed {job.seed}: {' '.join(job.flagfile.split())}"
 
 
-def _machine(jobs: int) -> dict[str, str]:
-    """What the figures were made with."""
-    packages = ("tensorflow", "keras", "simsiam-tf")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
-    return {"cpu": f"{_cpu()}, {os.cpu_count()} cores, {jobs} runs at a time", "versions": versions}
+def _machine(jobs: int) -> str:
+    """What figures are made with."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tensorflow", "keras"))
+    return f"{_cpu()}, {os.cpu_count()} cores, {jobs} at a time, {versions}"
 
 
 def _cpu() -> str:

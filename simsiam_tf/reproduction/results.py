@@ -6,7 +6,6 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from simsiam_tf.errors import UserError
 from simsiam_tf.files import replace_text
@@ -22,7 +21,6 @@ class Results:
 
     def __init__(self, path: Path, scale: str) -> None:
         self.path, self.scale = path, scale
-        self.facts: dict[str, Any] = {}
         self._runs: dict[tuple[str, int], dict] = {}
         self._read()
 
@@ -31,7 +29,7 @@ class Results:
             return
         try:
             held = json.loads(self.path.read_text(encoding="utf-8"))
-            found, self.facts = held["scale"], held["machine"]
+            found = held["scale"]
             self._runs |= {(run["flags"], run["seed"]): run["figures"] for run in held["runs"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"--out: {self.path} is no file of results ({error}). Choose another.") from error
@@ -45,31 +43,26 @@ class Results:
         """Those of all seeds."""
         return [run for (key, _), run in sorted(self._runs.items()) if key == flags]
 
-    def add(self, flags: str, seed: int, figures: dict, machine: Mapping[str, Any]) -> None:
+    def add(self, flags: str, seed: int, figures: dict) -> None:
         """Adds a run to what the file holds by now: another process may write it, too."""
         self._read()
         self._runs[flags, seed] = figures
-        self.facts = dict(machine)
         runs = [{"flags": f, "seed": s, "figures": run} for (f, s), run in sorted(self._runs.items())]
-        held = {"scale": self.scale, "machine": self.facts, "runs": runs}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        held = {"scale": self.scale, "runs": runs}
         replace_text(self.path, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
 
 
-def markdown(
-    found: Mapping[str, list[dict]], scale: str, facts: Mapping[str, Any], tables: Iterable[str]
-) -> str:
+def markdown(found: Mapping[str, list[dict]], scale: str, tables: Iterable[str]) -> str:
     """The tables that have a result, and what they say of the paper's claims.
 
     found: row's name → the figures of its seeds, empty where there are none.
     """
     seeds = max((len(runs) for runs in found.values()), default=0)
-    dates = sorted({run["date"] for runs in found.values() for run in runs})
     lines = [
         f"# Results at the scale of {scale}",
         "",
         f"`python -m simsiam_tf.reproduce --scale={scale}` made this page: {SCALES[scale].about}.",
-        f"Up to {seeds} seed{'s' * (seeds > 1)} a row: mean ± standard deviation. {_said(facts, dates)}",
+        f"Up to {seeds} seed{'s' * (seeds > 1)} a row: mean ± standard deviation. {_circumstances(found)}",
         "The paper's figures are its own: ImageNet, ResNet-50, 100 epochs, linear top-1 in %. Ours are test "
         "accuracies in %, of a linear classifier and of kNN on the frozen backbone.",
     ]
@@ -110,6 +103,9 @@ def _mean(runs: list[dict], name: str, times: float, digits: int) -> str:
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
-def _said(facts: Mapping[str, Any], dates: list[str]) -> str:
-    said = ", ".join(str(value) for value in facts.values())
-    return f"{said}; {dates[0]} to {dates[-1]}." if len(set(dates)) > 1 else f"{said}; {''.join(dates[:1])}."
+def _circumstances(found: Mapping[str, list[dict]]) -> str:
+    """Where and when the runs were made."""
+    runs = [run for of_row in found.values() for run in of_row]
+    machines, dates = ({run[what] for run in runs} for what in ("machine", "date"))
+    when = " to ".join(sorted({min(dates), max(dates)})) if dates else "no runs yet"
+    return f"{'; '.join(sorted(machines))}; {when}."

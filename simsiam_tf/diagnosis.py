@@ -16,7 +16,7 @@ COLLAPSED_STD = 0.1
 LINE_RANK, LINE_STD = 1.5, 0.8
 LOW_RANK = 1 / 3  # of the run's own peak
 SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which its loss should have moved
-LEARNED = {"cosine": 0.2, "cross_entropy": 0.05, "contrast": 0.1}  # fall of the loss that counts as learning
+LEARNED = {"cosine": 0.2, "cross_entropy": 0.02, "contrast": 0.1}  # fall of the loss that counts as learning
 # std of the loss between steps that counts as unrest
 SPREAD = {"cosine": 0.1, "cross_entropy": 0.5, "contrast": 0.5}
 

@@ -11,14 +11,22 @@ from simsiam_tf.config import Config, option
 from simsiam_tf.errors import UserError
 
 ABOUT = """From PyTorch to a folder that every --weights takes, and from there to PyTorch. Understands the
-names of torchvision, timm, facebookresearch/simsiam, mmselfsup, solo-learn and lightly; architecture and
-widths are read from shapes; what a backbone has no place for is listed. A pickle is opened only as weights,
-never run.
+names of torchvision, timm, facebookresearch/simsiam, mmselfsup, solo-learn, lightly and Detectron2;
+architecture and widths are read from shapes; what a backbone has no place for is listed. A pickle is opened
+only as weights, never run.
 
     python -m simsiam_tf.convert --weights=checkpoint.pth.tar --out=runs/converted
     python -m simsiam_tf.convert --weights=runs/photos --out=photos.safetensors"""
 TORCH = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin")
-LAYOUTS = ("torchvision", "facebookresearch", "mmselfsup", "solo_learn", "lightly", "lightly_small")
+LAYOUTS = (
+    "torchvision",
+    "facebookresearch",
+    "mmselfsup",
+    "solo_learn",
+    "lightly",
+    "lightly_small",
+    "detectron2",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,7 +47,7 @@ def test_the_papers_scale_is_the_flagfile_itself(made):
 
 
 @pytest.mark.parametrize(
-    ("scale", "batch", "d", "epochs"), [("fashion_mnist", 128, 256, 12), ("cifar10", 512, 2048, 800)]
+    ("scale", "batch", "d", "epochs"), [("fashion_mnist", 128, 256, 8), ("cifar10", 512, 2048, 800)]
 )
 def test_rows_change_of_a_base_what_they_change_of_the_papers(made, scale, batch, d, epochs):
     def of(name):
@@ -169,21 +169,32 @@ def _papers():
 def test_the_papers_own_figures_bear_out_its_claims():
     judged = claims.judge(_papers())
     assert len(judged) == len(claims.CLAIMS) == 23
-    assert [claim.text for claim, answer, _ in judged if answer != "yes"] == []
+    assert [claim.text for claim, answer, _ in judged if not answer.startswith("yes")] == []
+
+
+@pytest.mark.parametrize(
+    ("linear", "said"),
+    [(0.70, "yes"), (0.687, "yes, narrowly"), (0.675, "no, narrowly"), (0.66, "no")],
+)
+def test_an_answer_within_the_noise_is_narrow(linear, said):
+    found = {
+        "paper/table1_c_constant_lr": [_figures(linear=linear)],
+        "paper/fig2_with_stop_gradient": [_figures(linear=0.68)],
+    }
+    told = {claim.text: answer for claim, answer, _ in claims.judge(found)}
+    assert told["Table 1 c: a constant lr of h is better than a decayed one"] == said
+    assert told["Fig. 2: with it the std of z/‖z‖ stays near 1/√d"] == "yes"
+    page, paper = (results.markdown(found, scale, TABLES) for scale in ("fashion_mnist", "imagenet"))
+    assert f"| {said} | table1_c_constant_lr linear {100 * linear:.1f} %" in page
+    assert ("likely reason" in page) == said.startswith("no") and "likely reason" not in paper
 
 
 def test_other_figures_do_not():
     same = {name: [_figures()] for name in ROWS}  # all rows alike
     told = {claim.text: answer for claim, answer, _ in claims.judge(same)}
-    tolerant = {text for text, answer in told.items() if answer == "yes"}
+    tolerant = {text for text, answer in told.items() if answer.startswith("yes")}
     assert all(
-        "within" in t
-        or "nearly" in t
-        or "not" in t
-        or "with it" in t
-        or "works" in t
-        or "whole" in t
-        or "neither" in t
+        any(word in t for word in ("within", "nearly", "not", "with it", "works", "whole", "neither"))
         for t in tolerant
     ), tolerant
     worse = {name: [_figures(linear=0.6, std=0.01, diagnosis="collapse")] for name in ROWS}
@@ -191,7 +202,7 @@ def test_other_figures_do_not():
     worse["paper/table1_c_constant_lr"] = [_figures()]
     worse["compare/simclr"] = worse["compare/swav"] = [_figures(linear=0.5)]
     told = {claim.text: answer for claim, answer, _ in claims.judge(worse)}
-    assert not {text for text in tolerant if told[text] == "yes"}
+    assert not {text for text in tolerant if told[text].startswith("yes")}
 
 
 def test_claims_without_results_are_not_judged():

@@ -44,6 +44,16 @@ def numbered(widths):
     return Parts(**parts)
 
 
+def detectron2s(name):
+    """Its name for a weight of torchvision's: stages count from res2, norms belong to convolutions."""
+    name = name if name.startswith("layer") else f"stem.{name}"
+    for old, new in (("downsample.0", "shortcut"), ("downsample.1", "shortcut.norm")):
+        name = name.replace(old, new)
+    for i in (1, 2, 3, 4):
+        name = name.replace(f"layer{i}", f"res{i + 1}").replace(f"bn{i}", f"conv{i}.norm")
+    return name
+
+
 def layout(name, net):
     """(a program's checkpoint around a torchvision network, how many of its names are no backbone's)."""
     width = net.fc.in_features
@@ -59,6 +69,9 @@ def layout(name, net):
     elif name == "solo_learn":
         net.fc = nn.Identity()
         whole = Parts(backbone=net, projector=mlp(heads), predictor=mlp(h), classifier=nn.Linear(width, 10))
+    elif name == "detectron2":
+        del net.fc
+        return {detectron2s(key): tensor for key, tensor in net.state_dict().items()}
     else:
         children = [c for n, c in net.named_children() if n != "fc"]
         if name == "lightly_small":

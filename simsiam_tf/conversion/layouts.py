@@ -46,6 +46,13 @@ def _numbered(places: dict[str, str]) -> tuple[tuple[Rule, ...], tuple[Rule, ...
     return to, back
 
 
+def _as_replacement(pattern: str) -> str:
+    """A pattern whose groups are a block's number and the rest → what puts the same there."""
+    for group, name in enumerate(re.findall(r"\([^)]*\)", pattern), 1):
+        pattern = pattern.replace(name, f"\\{group}", 1)
+    return pattern.replace(r"\.", ".")
+
+
 def _mm(head: str, ours: str) -> tuple[Rule, ...]:
     """mmselfsup counts fc and BN apart: fc0, bn0, fc1, …"""
     parts = [(rf"{head}\.fc{i}\.(.*)", rf"{ours}.{3 * i}.\1") for i in range(4)]
@@ -56,6 +63,21 @@ _BACKBONE = r"((?:conv1|bn1|layer\d)\..*)"
 _STAGES = {f"layer{i}": i for i in range(1, 5)}
 _LIGHTLY = _numbered({"0": "conv1", "1": "bn1", **{str(3 + i): name for name, i in _STAGES.items()}})
 _SMALL = _numbered({"0": "conv1", "1": "bn1", **{str(1 + i): name for name, i in _STAGES.items()}})
+_BLOCK = r"(\d+)\."  # its number in a stage
+_DETECTRON2 = (  # (there, in torchvision), as patterns with the same two groups
+    (r"stem\.conv1\.norm\.(.*)", r"bn1\.(.*)"),
+    (r"stem\.conv1\.(.*)", r"conv1\.(.*)"),
+    *(
+        (rf"res{1 + i}\.{_BLOCK}{theirs}(.*)", rf"{name}\.{_BLOCK}{ours}(.*)")
+        for name, i in _STAGES.items()
+        for theirs, ours in (
+            (r"shortcut\.norm\.", r"downsample\.1\."),
+            (r"shortcut\.", r"downsample\.0\."),
+            *((rf"conv{n}\.norm\.", rf"bn{n}\.") for n in (1, 2, 3)),
+            *((rf"conv{n}\.", rf"conv{n}\.") for n in (1, 2, 3)),
+        )
+    ),
+)
 _LIGHTLY_HEADS = tuple(
     (rf"{theirs}\.layers\.(.*)", rf"{ours}.\1")
     for theirs, ours in (("projection_head", "projector"), ("prediction_head", "predictor"))
@@ -86,6 +108,11 @@ LAYOUTS = {
         (*_LIGHTLY[0], (rf"backbone\.{_BACKBONE}", r"\1"), *_LIGHTLY_HEADS),
         _LIGHTLY[1],
     ),
+    "detectron2": Layout(
+        "detectron2",
+        tuple((theirs, _as_replacement(ours)) for theirs, ours in _DETECTRON2),
+        tuple((ours, _as_replacement(theirs)) for theirs, ours in _DETECTRON2),
+    ),
     "lightly_small": Layout(
         "lightly, around its own ResNet for small images",
         (
@@ -114,6 +141,8 @@ def detect(names: Iterable[str]) -> str | None:
     def has(start: str) -> bool:
         return any(name.startswith(start) for name in names)
 
+    if "stem.conv1.weight" in names:
+        return "detectron2"
     if "encoder.conv1.weight" in names:
         return "solo_learn" if has("projector.") else "facebookresearch"
     if "backbone.conv1.weight" in names and has("projection_head."):

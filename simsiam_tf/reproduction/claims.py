@@ -6,11 +6,13 @@ Margins are in points of linear accuracy, those within which the paper's own fig
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 COLLAPSED, SPREAD_OUT = 0.1, 0.5  # std·√d below and above
 STANDING = 2.0  # times the loss's unrest of the default
+NARROW = 0.4  # points: the standard error of an accuracy of 85 % on 10,000 images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +35,27 @@ class Claim:
     """text: as a sentence. rows: names, in the order in which `holds` takes what was found of them.
 
     shows: the figures that the answer rests on: "linear", "knn", "loss", "std" or "unrest".
+    small: why a small scale may not show it.
     """
 
     text: str
     rows: tuple[str, ...]
     holds: Test
     shows: str = "linear"
+    small: str = ""
+
+    def answer(self, found: Sequence[Found]) -> str:
+        """ "yes" or "no"; narrowly, where accuracies off by NARROW would answer the other way."""
+        held = self.holds(*found)
+        moves = itertools.product((-NARROW, NARROW), repeat=len(found))
+        narrow = self.shows == "linear" and any(
+            held != self.holds(*(_moved(a, by) for a, by in zip(found, move, strict=True))) for move in moves
+        )
+        return ("yes" if held else "no") + ", narrowly" * narrow
+
+
+def _moved(found: Found, points: float) -> Found:
+    return dataclasses.replace(found, linear=found.linear + points)
 
 
 def _paper(*names: str) -> tuple[str, ...]:
@@ -78,6 +95,7 @@ CLAIMS = (
     Claim(
         "Table 1 c: a constant lr of h is better than a decayed one",
         _paper("table1_c_constant_lr", "fig2_with_stop_gradient"), lambda c, base: c.linear > base.linear,
+        small="here h learns at ten times the rate of the rest as it is, which keeps it ahead with decay, too.",
     ),
     Claim(
         "Table 2: batches of 128 to 2048 are within a point of 256",
@@ -166,7 +184,7 @@ CLAIMS = (
 
 
 def judge(found: Mapping[str, Sequence[dict]]) -> list[tuple[Claim, str, str]]:
-    """(claim, "yes" or "no", the figures), of all claims whose rows have results."""
+    """(claim, its answer, the figures), of all claims whose rows have results."""
     judged = []
     for claim in CLAIMS:
         if all(found.get(name) for name in claim.rows):
@@ -175,7 +193,7 @@ def judge(found: Mapping[str, Sequence[dict]]) -> list[tuple[Claim, str, str]]:
                 f"{name.partition('/')[2]} {_shown(mean, claim.shows)}"
                 for name, mean in zip(claim.rows, means, strict=True)
             )
-            judged.append((claim, "yes" if claim.holds(*means) else "no", said))
+            judged.append((claim, claim.answer(means), said))
     return judged
 
 

@@ -45,10 +45,11 @@ class Queue:
         self._lock = threading.Lock()
         self._children: set[subprocess.Popen] = set()
         self.interrupted = False
-        self._began = time.monotonic()
+        self._spent, self._at_a_time = 0.0, 1
 
     def run(self, at_a_time: int) -> None:
         """Returns when all is done, or all that ran has been ended by a signal."""
+        self._at_a_time = at_a_time
         threads = [
             threading.Thread(target=self._work, args=(_cores(i, at_a_time),), daemon=True)
             for i in range(min(at_a_time, self.total))
@@ -73,6 +74,7 @@ class Queue:
             except queue.Empty:
                 return
             self._tell(f"{job.name}, seed {job.seed}: begins")
+            began = time.monotonic()
             try:
                 figures = runs.run(job.flagfile, job.linear, job.folder, job.seed, start, job.data_dir)
             except runs.Interrupted:
@@ -81,10 +83,12 @@ class Queue:
             except (runs.Failed, OSError, ValueError, KeyError) as error:
                 with self._lock:
                     self.failed += 1
+                    self._spent += time.monotonic() - began
                 self._tell(f"{job.name}, seed {job.seed}: FAILED: {error}")
                 continue
             with self._lock:
                 self.finished += 1
+                self._spent += time.monotonic() - began
                 self._done(job, figures)
             self._tell(f"{job.name}, seed {job.seed}: {in_words(figures)}")
 
@@ -100,8 +104,9 @@ class Queue:
 
     def _tell(self, line: str) -> None:
         over = self.finished + self.failed
-        left = self.total - over
-        rest = f", about {_duration((time.monotonic() - self._began) / over * left)} left" if over else ""
+        each = self._spent / over if over else 0.0
+        left = each * (self.total - over) / min(self._at_a_time, max(1, self.total - over))
+        rest = f", about {_duration(left)} left" if over else ""
         with self._lock:
             self._say(f"[{over}/{self.total}{rest}] {line}")
 

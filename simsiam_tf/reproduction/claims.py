@@ -95,7 +95,7 @@ CLAIMS = (
     Claim(
         "Table 1 c: a constant lr of h is better than a decayed one",
         _paper("table1_c_constant_lr", "fig2_with_stop_gradient"), lambda c, base: c.linear > base.linear,
-        small="here h learns at ten times the rate of the rest as it is, which keeps it ahead with decay, too.",
+        small="h has ten times the rate of the rest here as it is, and keeps ahead with decay, too.",
     ),
     Claim(
         "Table 2: batches of 128 to 2048 are within a point of 256",

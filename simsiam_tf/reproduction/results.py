@@ -84,8 +84,8 @@ def _claims(found: Mapping[str, list[dict]], scale: str) -> list[str]:
     lines += [f"| {claim.text} | {answer} | {said} |" for claim, answer, said in judged]
     lines += [
         "",
-        f"*Narrowly*: with accuracies off by {claims.NARROW} points, the standard error of 85 % on 10,000 images, it "
-        "would be answered the other way.",
+        f"*Narrowly*: with accuracies off by {claims.NARROW} points, the standard error of 85 % on 10,000 "
+        "images, it would be answered the other way.",
     ]
     why = [claim for claim, answer, _ in judged if answer.startswith("no") and claim.small]
     if why and scale != "imagenet":

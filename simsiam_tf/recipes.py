@@ -63,9 +63,23 @@ def _moco(config: PretrainConfig, backbone: keras.Model, shared: dict, _: Length
         temperature=config.by_method("temperature"),
         momentum=config.by_method("target_momentum"),
         queue=config.queue,
+        groups=_key_groups(config),
         seed=config.seed,
         **shared,
     )
+
+
+def _key_groups(config: PretrainConfig) -> int | None:
+    """--key_groups of one replica; None for BN over all of them. A replica is never less than a group."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if config.key_groups == 1:
+        return None
+    if config.key_groups > replicas and config.key_groups % replicas:
+        raise UserError(
+            f"--key_groups={config.key_groups}: cannot be dealt out to {replicas} replicas. "
+            f"Try --key_groups={config.key_groups // replicas * replicas}."
+        )
+    return max(1, config.key_groups // replicas)
 
 
 def _byol(config: PretrainConfig, backbone: keras.Model, shared: dict, length: Length) -> BYOL:

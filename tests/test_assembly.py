@@ -46,6 +46,9 @@ def test_the_recipe_takes_the_flags():
     assert views.recipe.jitter == (0.4, 0.4, 0.4, 0.1) and views.recipe.size == 8
 
 
+SMALL = ("--backbone=resnet10", "--width=0.125", "--d=8")
+
+
 @pytest.mark.parametrize(
     ("argv", "kind", "has"),
     [
@@ -69,7 +72,7 @@ def test_the_method_and_its_flags_make_the_model(argv, kind, has):
         found = getattr(model, name)
         assert (found is not None) == value if name == "predictor" else found == value
     if kind is methods.MoCo:
-        assert model.queue.shape == (48, 16)
+        assert model.queue.shape == (48, 16) and model.encoder.groups is None
     if kind is methods.MovingAverage:
         assert (model.averages.images, model.averages.d) == (77, 16)
     if kind is methods.BYOL:
@@ -82,8 +85,10 @@ def test_the_method_and_its_flags_make_the_model(argv, kind, has):
     ("method", "stops"), [("simsiam", True), ("simclr", False), ("swav", True)], ids=lambda v: str(v)
 )
 def test_the_gradient_stops_where_the_method_has_it(method, stops):
-    flags = ["--backbone=resnet10", "--width=0.125", "--d=8", f"--method={method}"]
-    asked = [parse(*flags), parse(*flags, f"--stop_gradient={str(not stops).lower()}")]
+    asked = [
+        parse(*SMALL, f"--method={method}"),
+        parse(*SMALL, f"--method={method}", f"--stop_gradient={str(not stops).lower()}"),
+    ]
     found = [assembly.build_model(c, channels=1, size=8).stop is methods.STOP[True] for c in asked]
     assert found == [stops, not stops]
 
@@ -99,9 +104,29 @@ def test_lars_leaves_out_biases_and_prototypes_wait():
     assert float(again.overrides["prototypes"](10)) == float(rate(10)) and float(rate(10)) > 0
 
 
+@pytest.mark.parametrize(("key_groups", "groups"), [(1, None), (2, 1), (8, 4), (3, "Try --key_groups=2.")])
+def test_key_groups_are_dealt_out_to_replicas(key_groups, groups, two_replicas):
+    config = parse("--method=moco", "--queue=48", "--batch_size=48", f"--key_groups={key_groups}", *SMALL)
+    with two_replicas.scope():
+        if isinstance(groups, str):
+            with pytest.raises(UserError, match=groups):
+                assembly.build_model(config, channels=1, size=8)
+        else:
+            assert assembly.build_model(config, channels=1, size=8).encoder.groups == groups
+
+
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
+        (["--key_groups=2"], "--key_groups=2 has no effect with a --method other than moco"),
+        (
+            ["--method=moco", "--key_groups=8", "--batch_size=60"],
+            "--key_groups=8: a batch of 60 cannot be cut into as many",
+        ),
+        (
+            ["--method=moco", "--key_groups=8", "--batch_size=8"],
+            "equal parts of two images or more. Choose another",
+        ),
         (["--queue=9"], "--queue=9 has no effect with a --method other than moco"),
         (["--method=moco", "--predictor=trained"], "a --method other than simsiam and simclr and swav"),
         (["--method=simclr", "--predictor_lr=constant"], "a predictor that is not trained"),

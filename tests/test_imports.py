@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,14 @@ import pytest
 
 import simsiam_tf
 from simsiam_tf import config
+from simsiam_tf.withheld import withheld
 
 ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a module imports from its own level's leaves or from levels before it
-    {"errors", "memory", "progress", "losses", "schedules", "metrics", "diagnosis", "archive", "files"},
+    {
+        "errors", "memory", "progress", "losses", "schedules", "metrics", "diagnosis", "archive", "files",
+        "withheld",
+    },
     {"config", "optim", "nets", "data", "checkpoints", "cluster"},
     {"methods", "weights", "workdir", "preview"},
     {"pretrained", "recipes"},
@@ -80,6 +85,17 @@ def test_methods_import_no_other_method():
 def test_flags_are_parsed_without_loading_tensorflow():
     code = "import sys, simsiam_tf.pretrain as p; p.main(['--help']); sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_module_that_is_withheld_seems_missing_for_that_long():
+    import json as known
+
+    sys.modules.pop("this", None)
+    with withheld("this"), withheld("json"):
+        with pytest.raises(ImportError):
+            importlib.import_module("this")
+        assert importlib.import_module("json") is known
+    assert "this" not in sys.modules and importlib.util.find_spec("this")
 
 
 def test_choices_are_the_rows_of_the_tables():

@@ -246,6 +246,7 @@ def small(monkeypatch, tmp_path):
     return [f"--folder={tmp_path / 'runs'}", f"--out={tmp_path / 'out'}", "--table=fig2"]
 
 
+@pytest.mark.slow
 def test_a_table_from_beginning_to_end(small, tmp_path, capfd):
     assert reproduce.main([*small, "--dry_run"]) == 0
     assert "paper/fig2_with_stop_gradient, seed 0: --data=digits" in capfd.readouterr().out

@@ -25,7 +25,7 @@ ROWS = {
     "no BN": ["--bn=none"],
     "alternation": ["--alternate=2"],
     "SimCLR": ["--method=simclr", "--predictor=trained"],
-    "MoCo": ["--method=moco", "--queue=128"],
+    "MoCo": ["--method=moco", "--queue=128", "--key_groups=4"],
     "BYOL": ["--method=byol", "--optimizer=lars"],
     "SwAV": ["--method=swav", "--prototypes=20"],
 }

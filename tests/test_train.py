@@ -74,7 +74,7 @@ def test_interrupted_twice_ends_bit_identical_to_uninterrupted(whole, tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--method=moco", "--queue=200"],
+        ["--method=moco", "--queue=200", "--key_groups=4"],
         pytest.param(["--method=byol", "--optimizer=lars"], marks=pytest.mark.slow),
         pytest.param(["--method=swav", "--prototypes=20", "--frozen_prototypes=0.3"], marks=pytest.mark.slow),
         pytest.param(["--method=simclr", "--predictor=trained"], marks=pytest.mark.slow),

@@ -52,7 +52,7 @@ READ_BY = {  # flags that some methods only have
     **dict.fromkeys(("predictor", "stop_gradient"), ("simsiam", "simclr", "swav")),
     "temperature": ("simclr", "moco", "swav"),
     "target_momentum": ("moco", "byol"),
-    "queue": ("moco",),
+    **dict.fromkeys(("queue", "key_groups"), ("moco",)),
     **dict.fromkeys(("prototypes", "sinkhorn_epsilon", "frozen_prototypes"), ("swav",)),
 }
 NO_EFFECT = [

@@ -20,7 +20,7 @@ RANGES = [
     ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
     ("base_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
     ("weight_decay", 0, 1), ("average", 0, 0.9999), ("temperature", 0.001, 100),
-    ("target_momentum", 0, 0.99999), ("queue", 1, BIG), ("prototypes", 2, 2**20),
+    ("target_momentum", 0, 0.99999), ("queue", 1, BIG), ("key_groups", 1, 2**16), ("prototypes", 2, 2**20),
     ("sinkhorn_epsilon", 0.001, 10), ("frozen_prototypes", 0, BIG),
     ("knn_every", 0, BIG), ("knn_images", 100, BIG),
 ]  # fmt: skip
@@ -160,6 +160,9 @@ class PretrainConfig(RunConfig):
         None, "m of the momentum encoder: moco (0.999), and byol (0.996), where it rises to 1"
     )
     queue: int = option(65536, "keys that moco keeps")
+    key_groups: int = option(
+        1, "parts of a batch, over all replicas, in which moco's keys have BN statistics of their own"
+    )
     prototypes: int = option(3000, "of swav")
     sinkhorn_epsilon: float = option(0.05, "smoothness of swav's codes")
     frozen_prototypes: float = option(1.0, "epochs before swav's prototypes learn")
@@ -217,5 +220,12 @@ class PretrainConfig(RunConfig):
         if self.predictor == "fixed" and self.method != "simsiam":
             raise UserError(
                 f"--predictor=fixed: is for simsiam alone. Leave it out with --method={self.method}."
+            )
+        if self.method == "moco" and (
+            self.batch_size % self.key_groups or self.batch_size < 2 * self.key_groups
+        ):
+            raise UserError(
+                f"--key_groups={self.key_groups}: a batch of {self.batch_size} cannot be cut into as many "
+                "equal parts of two images or more. Choose another of the two."
             )
         return self

@@ -15,7 +15,9 @@ from simsiam_tf.nets import heads
 class MoCo(SiameseModel):
     """InfoNCE against a queue of earlier keys, by a momentum encoder, in both directions.
 
-    Keys have the BN statistics of the whole batch, over all replicas; there is no shuffling.
+    BN statistics can tell a key of the same batch from those of the queue, and then less has to be learned:
+    He et al. shuffle images between devices, so that a query and its key have other ones (Sec. 3.3 there).
+    Here keys have those of a group of the batch instead, on any number of devices.
 
     Args:
         backbone: [B, H, W, C] → [B, F].
@@ -25,6 +27,7 @@ class MoCo(SiameseModel):
         temperature: τ > 0.
         momentum: m of the momentum encoder, in [0, 1).
         queue: K, how many keys are kept, the newest.
+        groups: equal parts of a replica's rows, whose keys share BN statistics; None for the whole batch's.
         seed: of the keys that are in the queue at first, which are random.
     """
 
@@ -37,13 +40,14 @@ class MoCo(SiameseModel):
         temperature: float = 0.2,
         momentum: float = 0.999,
         queue: int = 65536,
+        groups: int | None = None,
         seed: int = 0,
         **kwargs,
     ) -> None:
         super().__init__(backbone, **{"name": "moco", **kwargs})  # which is part of the queue's path
         features = backbone.output_shape[-1]
         self.projector = heads.projector(features, d, projector_hidden or features, projector_layers, "none")
-        self.encoder = MomentumEncoder([self.backbone, self.projector], name="key_encoder")
+        self.encoder = MomentumEncoder([self.backbone, self.projector], groups, name="key_encoder")
         start = tf.math.l2_normalize(tf.random.stateless_normal([queue, d], [seed, 0]), axis=-1)
         self.queue = self.add_weight(
             name="queue", shape=(queue, d), initializer="zeros", trainable=False, autocast=False,

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from simsiam_tf.nets import BatchNorm
+
 
 class MomentumEncoder(keras.layers.Layer):
     """ξ ← m ξ + (1 − m) θ, with θ the weights of networks applied one after the other.
@@ -16,13 +18,18 @@ class MomentumEncoder(keras.layers.Layer):
 
     Args:
         networks: functional or sequential models, built.
+        groups: equal parts of a replica's rows, each with BN statistics of its own, and of no other
+            replica. None: those of the whole batch, over all replicas.
     """
 
-    def __init__(self, networks: Sequence[keras.Model], **kwargs) -> None:
+    def __init__(self, networks: Sequence[keras.Model], groups: int | None = None, **kwargs) -> None:
         super().__init__(trainable=False, **kwargs)
-        self.count = len(networks)
+        self.count, self.groups = len(networks), groups
         for i, network in enumerate(networks):  # NOTE: checkpoints do not look into a list
             setattr(self, f"network{i}", _copy(network))
+        for layer in self._flatten_layers():
+            if isinstance(layer, BatchNorm):
+                layer.alone = groups is not None
 
     @property
     def networks(self) -> list[keras.Model]:
@@ -31,6 +38,13 @@ class MomentumEncoder(keras.layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """View [B, H, W, C] → [B, d], float32, in training mode, without gradient."""
+        if self.groups is None:
+            return self._encoded(x)
+        parts = tf.reshape(x, [self.groups, x.shape[0] // self.groups, *x.shape[1:]])
+        z = tf.map_fn(self._encoded, parts, fn_output_signature=tf.float32)
+        return tf.reshape(z, [x.shape[0], z.shape[-1]])
+
+    def _encoded(self, x: tf.Tensor) -> tf.Tensor:
         for network in self.networks:
             x = network(x, training=True)
         return tf.stop_gradient(tf.cast(x, tf.float32))

@@ -23,6 +23,9 @@ class BatchNorm(keras.layers.Layer):
         affine: whether the output is scaled by γ and shifted by β.
         zero_gamma: start γ at 0 (the last BN of a residual block).
 
+    Attributes:
+        alone: True for the statistics of a call's own rows, which leave no trace in the moving ones.
+
     Call: [B, d] or [B, H, W, C] → the same shape and dtype.
     """
 
@@ -37,6 +40,7 @@ class BatchNorm(keras.layers.Layer):
         super().__init__(**kwargs)
         self.momentum, self.epsilon = momentum, epsilon
         self.affine, self.zero_gamma = affine, zero_gamma
+        self.alone = False
 
     def build(self, input_shape) -> None:
         shape = (input_shape[-1],)
@@ -54,14 +58,14 @@ class BatchNorm(keras.layers.Layer):
         gamma = tf.convert_to_tensor(self.gamma) if self.affine else tf.ones([channels])
         beta = tf.convert_to_tensor(self.beta) if self.affine else tf.zeros([channels])
         context = tf.distribute.get_replica_context()
-        if training and context is not None and context.num_replicas_in_sync > 1:
+        if training and not self.alone and context is not None and context.num_replicas_in_sync > 1:
             return self._synchronised(x, gamma, beta, context)
         x4 = tf.reshape(x, [-1, 1, 1, channels]) if len(x.shape) == 2 else x
         mean = [] if training else tf.convert_to_tensor(self.moving_mean)
         variance = [] if training else tf.convert_to_tensor(self.moving_variance)
         fused = _fused_by_xla if training and x.dtype == tf.bfloat16 and _on_gpu() else _fused
         y = fused(x4, gamma, beta, mean, variance, self.epsilon, training)
-        if training:
+        if training and not self.alone:
             self._remember(y.batch_mean, y.batch_variance)  # the op's variance is unbiased
         return tf.reshape(y.y, tf.shape(x)) if len(x.shape) == 2 else y.y
 

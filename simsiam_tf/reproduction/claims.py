@@ -23,6 +23,7 @@ class Found:
     knn: float
     loss: float
     std: float
+    rank: float
     unrest: float
     diagnoses: frozenset[str]
 
@@ -204,12 +205,16 @@ def _found(runs: Sequence[dict]) -> Found:
 
     return Found(
         linear=mean("linear", 100), knn=mean("knn", 100), loss=mean("loss"), std=mean("std"),
-        unrest=mean("spread"), diagnoses=frozenset(run["diagnosis"] for run in runs),
+        rank=mean("rank"), unrest=mean("spread"),
+        diagnoses=frozenset(run["diagnosis"] for run in runs),
     )  # fmt: skip
 
 
 def _shown(found: Found, name: str) -> str:
     if "divergence" in found.diagnoses:
         return "divergence"
-    value, unit = getattr(found, name), {"std": "std·√d", "unrest": "spread of the loss"}.get(name, name)
-    return f"{unit} {value:.1f} %" if name in ("linear", "knn") else f"{unit} {value:.2f}"
+    if name in ("linear", "knn"):
+        return f"{name} {getattr(found, name):.1f} %"
+    if name == "std":
+        return f"std·√d {found.std:.2f}, effective rank {found.rank:.1f}"
+    return f"{'spread of the loss' if name == 'unrest' else name} {getattr(found, name):.2f}"

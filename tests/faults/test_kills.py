@@ -59,7 +59,8 @@ def test_killed_three_times_the_end_is_the_same_to_the_bit(reference, tmp_path):
     assert_same(run, reference)
 
 
-@pytest.mark.parametrize("control", ["data", pytest.param("optimizer", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("control", ["data", "optimizer"])
 def test_the_harness_sees_a_resume_that_is_wrong(reference, tmp_path, control):
     run = Run(tmp_path / "run")
     assert run.go("step:12").status == -signal.SIGKILL

@@ -125,10 +125,8 @@ def test_two_iterators_have_two_jobs_and_let_them_go(served, source):
     assert not fetching()
 
 
-@pytest.mark.parametrize(
-    "how",
-    [signal.SIGKILL, *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGSTOP, signal.SIGTERM))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
 def test_a_lost_data_worker_loses_no_step(own, source, monkeypatch, caplog, how):
     monkeypatch.setattr(ordered, "LATE_SECONDS", 1)
     mine = own()

@@ -17,6 +17,12 @@ ROOT = Path(__file__).parents[1]
 ALL = sorted(ROOT.glob("flags/**/*.cfg"))
 KINDS = {"linear": LinearConfig, "finetune": FinetuneConfig}  # by the first word of a file's name
 FILES = [path for path in ALL if path.stem.split("_")[0] not in KINDS]
+# What is no part of a step's graph, or only a number in it.
+ELSEWHERE = (
+    "data", "monitor", "monitor_queries", "recipe", "image_size", "crop_area", "jitter", "blur_p", "base_lr",
+    "weight_decay", "predictor_lr_factor",
+)  # fmt: skip
+DEFAULTS = {f.name: f.default for f in dataclasses.fields(PretrainConfig) if f.name in ELSEWHERE}
 
 
 @functools.cache  # many rows of a table are one graph with other numbers
@@ -42,6 +48,7 @@ def test_parses_builds_and_takes_a_step(path, monkeypatch):
             config, backbone="resnet10", width=0.125, d=64, projector_hidden=None, batch_size=4,
             predictor_hidden=None if config.h == "none" else 32,
             epochs=1.0, warmup_epochs=0.0, workdir=None, key_groups=min(config.key_groups, 2),
+            stem="small", **DEFAULTS,
         )
     )  # fmt: skip
 

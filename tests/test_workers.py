@@ -127,6 +127,7 @@ def test_what_methods_keep_is_the_same_on_two_workers(tmp_path, flags, steps):
     assert len(one) == steps and two == pytest.approx(one, abs=1e-3 if steps > 5 else 1e-4)
 
 
+@pytest.mark.slow
 def test_two_workers_are_two_replicas_of_one_process(whole, tmp_path):
     argv = [*TINY, "--strategy=mirrored", f"--workdir={tmp_path}"]
     # A process of its own: two MirroredStrategies in one process share TensorFlow's collective keys.

@@ -29,6 +29,7 @@ def rows(flags: str) -> list[Row]:
             (f"{name}, kNN, k = {k}", "knn.json", "knn_eval --out={file}", _of(name, f"k = {k}"))
             for k in (1, 5, 20, 200)
         ]
+        made.append((f"{name}, kNN, chosen k", "knn.json", "knn_eval --out={file}", _of(name, "chosen k")))
     for kind, said in (("logistic", "logistic regression"), ("lars", "LARS"), ("sgd", "SGD")):
         file = f"probe-{kind}.json"
         command = f"probe --classifier={kind} --out={{file}}"

@@ -11,7 +11,9 @@ from simsiam_tf.config import KeptFeaturesConfig, option
 from simsiam_tf.errors import UserError
 
 ABOUT = """Classifies labelled images by the votes of their nearest neighbours (cosine, weights exp(s/τ)), in
-the features of a frozen backbone. Features are kept in WORKDIR/features and made once.
+the features of a frozen backbone. Of the numbers of neighbours in --k, that which is best for training
+images, for each of which the others vote, is the chosen one. Features are kept in WORKDIR/features and
+made once.
 
     python -m simsiam_tf.knn_eval --weights=runs/quickstart"""
 

@@ -118,4 +118,14 @@ def test_knn_eval_agrees_with_scikit_learn_at_k_1(tmp_path, capsys):
     reference.fit(train.images.reshape(len(train.images), -1), train.labels)
     expected = reference.score(test.images.reshape(len(test.images), -1), test.labels)
     assert abs(result["accuracy"]["raw pixels"]["k = 1"] - expected) < 0.003  # cosines that nearly tie
-    assert "this backbone" in result["accuracy"] and "k = 20" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "this backbone" in result["accuracy"] and "k = 20" in said
+    chosen = result["chosen"]["raw pixels"]
+    neighbours_of = KNeighborsClassifier(2, metric="cosine", algorithm="brute")
+    pixels = train.images.reshape(len(train.images), -1)
+    nearest = neighbours_of.fit(pixels, train.labels).kneighbors(pixels, return_distance=False)
+    second = np.where(nearest[:, 0] == np.arange(len(pixels)), nearest[:, 1], nearest[:, 0])
+    alone = np.mean(train.labels[second] == train.labels)
+    assert abs(chosen["training images"]["1"] - alone) < 0.003
+    assert chosen["test"] == result["accuracy"]["raw pixels"][f"k = {chosen['k']}"]
+    assert f"{chosen['k']} for raw pixels" in said

@@ -5,7 +5,7 @@ import pytest
 
 from simsiam_tf.evaluate import knn_accuracy
 from simsiam_tf.evaluate.monitor import epochs_between
-from simsiam_tf.evaluate.neighbours import nearest
+from simsiam_tf.evaluate.neighbours import leave_one_out, nearest
 
 
 def slow(bank, labels, queries, truth, k, temperature):
@@ -32,6 +32,24 @@ def test_agrees_with_the_definition(k, temperature):
     several = knn_accuracy(bank, labels, queries, truth, ks=(k, 60), temperature=temperature)
     assert several == {k: found, 60: slow(bank, labels, queries, truth, 60, temperature)}
     assert 0.3 < found < 1.0  # neither chance nor trivial
+
+
+def test_left_out_rows_are_asked_of_the_others():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 3, 80)
+    bank = rng.normal(size=(3, 6))[labels] + rng.normal(size=(80, 6))
+    bank[70:] = bank[7]  # equals, of which a row may not find itself
+    rows = np.array([2, 7, 40, 71, 79])
+    found = leave_one_out(bank, labels, rows, ks=(1, 4), block=2)
+    for k in (1, 4):
+        alone = [
+            knn_accuracy(np.delete(bank, r, 0), np.delete(labels, r), bank[[r]], labels[[r]], ks=(k,))[k]
+            for r in rows[[0, 2]]
+        ]
+        of_two = leave_one_out(bank, labels, rows[[0, 2]], ks=(k,))[k]
+        assert of_two == np.mean(alone)
+    assert leave_one_out(bank, np.arange(80), rows, ks=(1,)) == {1: 0.0}  # nobody has its label
+    assert 0 < found[4] < 1
 
 
 def test_more_neighbours_than_images_takes_all_of_them():

@@ -32,19 +32,54 @@ def knn_accuracy(
         temperature: of the votes, > 0.
         block: queries at a time.
     """
-    classes = int(max(np.max(bank_labels), np.max(query_labels))) + 1
     similarity, index = nearest(bank, queries, max(ks), block)
+    return _by_votes(similarity, np.asarray(bank_labels)[index], query_labels, ks, temperature, block)
+
+
+def leave_one_out(
+    bank: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    ks: Sequence[int] = (20, 200),
+    temperature: float = 0.1,
+    block: int = 1000,
+) -> dict[int, float]:
+    """As `knn_accuracy`, of some rows of the bank, for each of which the others vote.
+
+    Args:
+        bank: [N, F] features with int labels [N].
+        rows: of the bank, sorted, int [M].
+        ks, temperature, block: as there; ks are cut to N − 1.
+    """
+    similarity, index = nearest(bank, bank[rows], max(ks) + 1, block)
+    own = index == rows[:, None]
+    own[~own.any(axis=1), -1] = True  # pushed out by equals
+    others = ~own
+    similarity, index = (a[others].reshape(len(rows), -1) for a in (similarity, index))
+    labels = np.asarray(labels)
+    return _by_votes(similarity, labels[index], labels[rows], ks, temperature, block)
+
+
+def _by_votes(
+    similarity: np.ndarray,
+    label: np.ndarray,
+    query_labels: np.ndarray,
+    ks: Sequence[int],
+    temperature: float,
+    block: int,
+) -> dict[int, float]:
+    """Accuracy per k. similarity, label: [M, K] of the neighbours, the nearest first."""
+    classes = int(max(np.max(label), np.max(query_labels))) + 1
     # Only differences matter, so the nearest has weight 1 and nothing overflows.
-    weight = np.exp((similarity - similarity[:, :1]) / temperature)
-    label, right = np.asarray(bank_labels)[index], dict.fromkeys(ks, 0)
-    for start in range(0, len(queries), block):
+    weight, right = np.exp((similarity - similarity[:, :1]) / temperature), dict.fromkeys(ks, 0)
+    for start in range(0, len(label), block):
         rows = slice(start, start + block)
         truth = query_labels[rows]
         for k in ks:
             score = np.zeros((len(truth), classes))
             np.add.at(score, (np.arange(len(truth))[:, None], label[rows, :k]), weight[rows, :k])
             right[k] += int((score.argmax(axis=1) == truth).sum())
-    return {k: right[k] / len(queries) for k in ks}
+    return {k: right[k] / len(label) for k in ks}
 
 
 def nearest(

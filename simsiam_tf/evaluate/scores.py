@@ -14,7 +14,7 @@ from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate import store
 from simsiam_tf.evaluate.features import pixels
 from simsiam_tf.evaluate.monitor import LARGEST_PIXELS
-from simsiam_tf.evaluate.neighbours import knn_accuracy
+from simsiam_tf.evaluate.neighbours import knn_accuracy, leave_one_out
 from simsiam_tf.evaluate.probe import descent, logistic
 from simsiam_tf.evaluate.splits import Splits, balanced, open_splits
 from simsiam_tf.files import replace_text
@@ -23,6 +23,8 @@ from simsiam_tf.pretrained import Pretrained, open_pretrained
 CLASSIFIERS = {
     "logistic": "logistic regression", "lars": "linear classifier by LARS", "sgd": "linear classifier by SGD",
 }  # fmt: skip
+
+ASKED = 10_000  # training images, at most, by which k is chosen
 
 
 def opened(config: Any) -> tuple[Pretrained, Splits]:
@@ -57,27 +59,34 @@ def beside(where: str, name: str) -> Path:
 def knn(config: Any) -> dict[str, Any]:
     """kNN accuracy of a backbone's features and, where images are small, of raw pixels.
 
-    config: a `KnnConfig`. Accuracies are in [0, 1], by method and k.
+    config: a `KnnConfig`. Accuracies are in [0, 1], by method and k, and for the k that training images
+    choose.
     """
     pretrained, splits = opened(config)
-    bank, queries = _stored(config, pretrained, splits)
-    labels = splits.train.labels[:], splits.test.labels[:]
-    began = time.perf_counter()
-    scores = {
-        "this backbone": knn_accuracy(bank, labels[0], queries, labels[1], config.ks, config.temperature)
-    }
-    seconds = time.perf_counter() - began
+    rows = {"this backbone": _stored(config, pretrained, splits)}
     if config.raw_pixels and _small(pretrained):
-        raw = [pixels(s, pretrained.views) for s in (splits.train, splits.test)]
-        scores["raw pixels"] = knn_accuracy(
-            raw[0], labels[0], raw[1], labels[1], config.ks, config.temperature
-        )
+        rows["raw pixels"] = tuple(pixels(s, pretrained.views) for s in (splits.train, splits.test))
+    labels = splits.train.labels[:], splits.test.labels[:]
+    began, accuracy, chosen = time.perf_counter(), {}, {}
+    for name, (bank, queries) in rows.items():
+        found = knn_accuracy(bank, labels[0], queries, labels[1], config.ks, config.temperature)
+        accuracy[name] = {f"k = {k}": a for k, a in found.items()}
+        if len(found) > 1:
+            chosen[name] = _chosen(bank, labels[0], found, config.temperature)
+            accuracy[name]["chosen k"] = chosen[name]["test"]
     return {
         "what": "kNN accuracy", **_about(pretrained, splits, splits.train.size),
-        "temperature": config.temperature,
-        "accuracy": {name: {f"k = {k}": a for k, a in of.items()} for name, of in scores.items()},
-        "seconds of the search": round(seconds, 2),
+        "temperature": config.temperature, "accuracy": accuracy, "chosen": chosen,
+        "seconds of the search": round(time.perf_counter() - began, 2),
     }  # fmt: skip
+
+
+def _chosen(bank: np.ndarray, labels: np.ndarray, test: dict[int, float], temperature: float) -> dict:
+    """The k that is best for training images, for each of which the others vote. test: accuracies by k."""
+    share = min(1.0, ASKED / len(labels))
+    found = leave_one_out(bank, labels, balanced(labels, share), tuple(test), temperature)
+    best = max(found, key=found.get)
+    return {"k": best, "training images": found, "test": test[best]}
 
 
 def probe(config: Any) -> dict[str, Any]:
@@ -152,4 +161,7 @@ def table(result: dict[str, Any]) -> str:
         "  " + " " * 20 + "".join(f"{c:>10}" for c in columns),
     ]
     lines += [f"  {name:20}" + "".join(f"{of[c]:10.1%}" for c in columns) for name, of in rows.items()]
+    if result.get("chosen"):
+        ks = ", ".join(f"{of['k']} for {name}" for name, of in result["chosen"].items())
+        lines += ["", f"  chosen by training images, for each of which the others vote: k = {ks}"]
     return "\n".join(lines) + "\n"

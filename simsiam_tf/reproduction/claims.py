@@ -177,8 +177,8 @@ CLAIMS = (
         "Sec. 6.2: neither predictor nor stop-gradient improves SimCLR",
         _compare("simclr", "simclr_predictor", "simclr_predictor_stop_gradient"),
         lambda base, *more: all(a.linear <= base.linear for a in more),
-        small="all three are within a point of each other, as in the paper; more seeds would be needed to put "
-        "them in order.",
+        small="all three are within a point of each other, as in the paper; more seeds would be needed to "
+        "put them in order.",
     ),
     Claim(
         "Sec. 6.2: a predictor does not improve SwAV",
@@ -189,15 +189,15 @@ CLAIMS = (
     Claim(
         "Sec. 6.2: without stop-gradient SwAV diverges",
         _compare("swav_without_stop_gradient"), lambda a: "divergence" in a.diagnoses,
-        small="the loss falls by codes that follow the predictions, with or without a bound: here it ends in a "
-        "collapse, where the paper's larger rates ended in numbers that are none.",
+        small="the loss falls by codes that follow the predictions, with or without a bound: here it ends in "
+        "a collapse, where the paper's larger rates ended in numbers that are none.",
     ),
     Claim(
         "Table 4: at 100 epochs SimSiam is the best of the five",
         _compare("simsiam", "simclr", "moco", "byol", "swav"),
         lambda ours, *others: all(ours.linear > other.linear for other in others),
-        small="with ten classes, contrast with a batch's other images is as good; the rates of the others were "
-        "chosen in a run or two, and MoCo's momentum encoder is slow for a thousand steps.",
+        small="with ten classes, contrast with a batch's other images is as good; the rates of the others "
+        "were chosen in a run or two, and MoCo's momentum encoder is slow for a thousand steps.",
     ),
 )  # fmt: skip
 

@@ -71,7 +71,7 @@ def _ours(folder: str, args: argparse.Namespace) -> contest.Built:
     from simsiam_tf.loop import inner
 
     memory.keep()
-    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+    contest.take_threads(args.threads)
     config = _config(folder, args)
     parts = assembly.assemble(config)
     iterator, steps = inner.batches(parts, config, 0), inner.compiled_steps(parts, config)

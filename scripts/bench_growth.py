@@ -62,7 +62,7 @@ def _parts(setting: dict, threads: int):  # noqa: ANN202
     from simsiam_tf.config import PretrainConfig
     from simsiam_tf.data import RECIPES, Views, from_arrays
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    contest.take_threads(threads)
     flags = ["--data=digits", "--backbone=resnet10", "--stem=small", "--width=0.25", "--epochs=100000"]
     sizes = [f"--batch_size={setting['batch']}", f"--d={setting['d']}", "--projector_layers=2"]
     config = cli.parse(PretrainConfig, [*flags, *sizes, "--monitor=none", "--strategy=one_device"])

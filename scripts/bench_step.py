@@ -28,7 +28,10 @@ NETWORKS = {  # flagfile, pixels, channels, batch on a CPU and on a GPU (None: t
     "resnet50": ("flags/imagenet/simsiam_100ep.cfg", 224, 3, {"cpu": 16, "gpu": 256}),
 }
 STEPS = 10  # of a call on a GPU
-SIDES = {"ours": "ours", "XLA": "ours, XLA", "torch": "torch", "compiled": "torch compiled", "bare": "bare"}
+SIDES = {  # title: side
+    "ours": "ours", "XLA": "ours, XLA", "all cores": "ours, all cores",
+    "torch": "torch", "compiled": "torch compiled", "bare": "bare",
+}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,6 +59,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="torch.compile contests as well; its best side counts",
     )  # fmt: skip
     parser.add_argument("--xla", action="store_true", help="ours compiled by XLA contests as well")
+    parser.add_argument(
+        "--all_cores", action="store_true",
+        help="ours with all cores for every operation, TensorFlow's default, contests as well",
+    )  # fmt: skip
     contest.arguments(parser, repeats=5, calls=5, threads=None)
     args = parser.parse_args(argv)
     if args.device == "gpu" and args.torch_compile:
@@ -66,8 +73,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def _contest(args: argparse.Namespace, precision: str) -> contest.Result:
     """Seconds a step of every side."""
     wanted = {
-        "ours": (True, functools.partial(_ours, False)),
-        "ours, XLA": (args.xla, functools.partial(_ours, True)),
+        "ours": (True, _ours),
+        "ours, XLA": (args.xla, functools.partial(_ours, xla=True)),
+        "ours, all cores": (args.all_cores, functools.partial(_ours, all_cores=True)),
         "torch": (args.torch_compile != "only", functools.partial(_theirs, False)),
         "torch compiled": (bool(args.torch_compile), functools.partial(_theirs, True)),
         "bare": (True, _bare),
@@ -116,7 +124,7 @@ def traced_step(precision: str, args: argparse.Namespace, xla: bool = False):  #
     from simsiam_tf import assembly
     from simsiam_tf.cluster import distribute
 
-    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+    contest.take_threads(args.threads)
     distribute.set_precision(precision)
     config, size, channels, batch = _config(args)
     model = assembly.build_model(config, channels, size)
@@ -131,10 +139,16 @@ def traced_step(precision: str, args: argparse.Namespace, xla: bool = False):  #
     return traced, views, {**versions, "batch": batch, "parameters": size}
 
 
-def _ours(xla: bool, precision: str, args: argparse.Namespace) -> contest.Built:
+def _ours(
+    precision: str, args: argparse.Namespace, xla: bool = False, all_cores: bool = False
+) -> contest.Built:
+    import tensorflow as tf
+
     from simsiam_tf import memory
 
     memory.keep()
+    if all_cores:
+        tf.config.threading.set_intra_op_parallelism_threads(args.threads)  # which then stays
     traced, views, facts = traced_step(precision, args, xla)
 
     def steps() -> None:
@@ -190,7 +204,7 @@ def _table(facts: dict, results: dict[str, contest.Result]) -> str:
     ]
     for precision, result in results.items():
         best = result.best([s for s in result.seconds if s.startswith("torch")])
-        ours = result.best([s for s in result.seconds if s.startswith("ours")])
+        ours = result.best([s for s in ("ours", "ours, XLA") if s in result.seconds])
         lines.append(
             f"{precision:10}{''.join(f'{result.median(side):10.4f}' for side in shown.values())}   "
             f"{result.summary(ours, best):22}{result.summary('bare', ours)}"

@@ -141,6 +141,16 @@ def run(
     return Result(seconds, facts, max(others), memory)
 
 
+def take_threads(count: int) -> None:
+    """So many threads for TensorFlow in this process, shared out as in a training if they are all."""
+    import tensorflow as tf
+
+    from simsiam_tf import threads
+
+    if count != os.cpu_count() or not threads.core_a_view():
+        tf.config.threading.set_intra_op_parallelism_threads(count)
+
+
 def _receive(pipe: Connection, side: str):  # noqa: ANN202
     try:
         return pipe.recv()

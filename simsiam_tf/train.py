@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from simsiam_tf import metrics, weights
+from simsiam_tf import metrics, threads, weights
 from simsiam_tf.assembly import Assembly, assemble, knn_every, untrained_backbone
 from simsiam_tf.callbacks import KNN
 from simsiam_tf.config import PretrainConfig
@@ -35,6 +35,7 @@ def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = 
     def task(workers, report: Path) -> Pretraining:  # noqa: ANN001
         return Pretraining(config, assemble(config, report, workers))
 
+    threads.core_a_view()
     return starting.run(config, task, callbacks)
 
 

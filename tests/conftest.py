@@ -11,6 +11,8 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from simsiam_tf import threads  # noqa: E402
+
 
 def _two_cpus() -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -23,6 +25,7 @@ def _two_cpus() -> None:
 
 
 _two_cpus()
+threads.core_a_view()  # as in the trainings that tests start in processes of their own
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from simsiam_tf import threads
 from simsiam_tf.data import Source, Views, pipeline
 
 
@@ -31,11 +32,8 @@ def extract(
 def forward(backbone: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """Normalised images → float32 features; one compiled function a model, so that nothing traces twice."""
     if not hasattr(backbone, "_features"):
-        function = tf.function(
-            lambda x: tf.cast(backbone(x, training=False), tf.float32),
-            reduce_retracing=True,
-            autograph=False,
-        )
+        encode = threads.in_halves(lambda x: tf.cast(backbone(x, training=False), tf.float32))
+        function = tf.function(encode, reduce_retracing=True, autograph=False)
         object.__setattr__(backbone, "_features", function)
     return backbone._features
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import progress
+from simsiam_tf import progress, threads
 
 BLOCK = 2**24  # numbers of a bank that are in memory at a time
 
@@ -107,10 +107,14 @@ def nearest(
     starts = range(0, len(bank), bank_block)
     for start in progress.bar(starts, "neighbours", unit="block", leave=False):
         part = _unit(bank[start : start + bank_block])
-        for at in range(0, len(queries), block):
+        offset = tf.constant(start, tf.int64)
+
+        def merge(at: int, part: tf.Tensor = part, offset: tf.Tensor = offset) -> None:
             rows = slice(at, at + block)
-            found = _merged(_unit(queries[rows]), part, best[rows], index[rows], tf.constant(start, tf.int64))
+            found = _merged(_unit(queries[rows]), part, best[rows], index[rows], offset)
             best[rows], index[rows] = (t.numpy() for t in found)
+
+        threads.for_each(merge, range(0, len(queries), block))
     return best, index
 
 

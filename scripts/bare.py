@@ -86,6 +86,7 @@ def _again(op: tf.Operation, values: list[tf.Tensor]) -> tf.Tensor:
         sides = {f"transpose_{side}": op.get_attr(f"transpose_{side}") for side in "ab"}
         return tf.matmul(*values, **sides)
     how = {"strides": op.get_attr("strides"), "padding": op.get_attr("padding").decode()}
+    how["explicit_paddings"] = op.get_attr("explicit_paddings")
     if op.type == "Conv2D":
         return tf.raw_ops.Conv2D(input=values[0], filter=values[1], **how)
     sizes = list(op.outputs[0].shape)

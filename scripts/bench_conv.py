@@ -1,17 +1,19 @@
 """A 3×3 convolution with both its gradients, by a way of ours and directly, layer by layer.
 
     python scripts/bench_conv.py --json=conv.json
-    python scripts/bench_conv.py --way=columns
+    python scripts/bench_conv.py --way=columns --precision=bfloat16 --threads=1
+    python scripts/bench_conv.py --way=whole --precision=bfloat16
 
-The layers are those of the networks that `bench_step.py` times. Both ways alternate in one process; by
-Winograd's tiles in float32, by columns, which is another way to the kernel's gradient, in bfloat16. The
-rounding errors are relative to float64, of the outputs and of both gradients. `nets/conv.py` chooses
-by these tables.
+The layers are those of the networks that `bench_step.py` times. Both ways alternate in one process: by
+Winograd's tiles; by columns, which is another way to the kernel's gradient; the whole map of 2×2 pixels
+as one product. The rounding errors are relative to float64, of the outputs and of both gradients.
+`nets/conv.py` chooses by these tables. On two cores a training gives each view one: --threads=1.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import sys
 import time
@@ -28,23 +30,25 @@ HALVING = [  # batch, pixels, channels, filters; at stride 2
     (128, 32, 64, 128), (128, 16, 128, 256), (128, 8, 256, 512),
     (16, 56, 128, 128), (16, 28, 256, 256), (16, 14, 512, 512),
 ]  # fmt: skip
-WAYS = {  # way: (precision, layers)
-    "winograd": ("float32", [(*layer, layer[2], 1) for layer in EVEN]),
-    "columns": ("bfloat16", [(*layer, layer[2], 1) for layer in EVEN] + [(*layer, 2) for layer in HALVING]),
+SMALLEST = [(256, 2, 128), (256, 2, 256), (256, 2, 512), (256, 1, 128)]
+WAYS = {  # way: layers
+    "winograd": [(*layer, layer[2], 1) for layer in EVEN],
+    "columns": [(*layer, layer[2], 1) for layer in EVEN] + [(*layer, 2) for layer in HALVING],
+    "whole": [(*layer, layer[2], 1) for layer in SMALLEST],
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--way", choices=WAYS, default="winograd", help="that is held against the direct one")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     contest.arguments(parser, repeats=7, calls=3, threads=None)
     args = parser.parse_args(argv)
-    precision, layers = WAYS[args.way]
-    rows = []
+    layers, rows = WAYS[args.way], []
     for layer in layers:
-        rows.append(_contest(*layer, precision, args))
+        rows.append(_contest(*layer, args))
         print(f"{len(rows)}/{len(layers)} layers", file=sys.stderr)
-    facts = {**contest.machine(args.threads), "way": args.way, "precision": precision}
+    facts = {**contest.machine(args.threads), "way": args.way, "precision": args.precision}
     print(_table(facts, rows))
     contest.write_json(args.json, {**facts, "layers": rows})
     return 0
@@ -56,14 +60,13 @@ def _contest(
     channels: int,
     filters: int,
     stride: int,
-    precision: str,
     args: argparse.Namespace,
 ) -> dict:
     import numpy as np
     import tensorflow as tf
 
     from simsiam_tf import memory
-    from simsiam_tf.nets import conv, winograd
+    from simsiam_tf.nets import conv, whole, winograd
 
     memory.keep()
     tf.get_logger().setLevel("ERROR")  # that every layer is traced anew is meant
@@ -71,8 +74,6 @@ def _contest(
         tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, pixels, pixels, channels))
-    if stride > 1:  # the padding is an op of its own, the same for both
-        x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
     kernel = rng.normal(size=(3, 3, channels, filters)) / (3 * channels**0.5)
     halved = -(-pixels // stride)
     upstream = rng.normal(size=(batch, halved, halved, filters))
@@ -87,10 +88,11 @@ def _contest(
 
         return call
 
-    direct = both_ways(lambda x, k: tf.nn.conv2d(x, k, stride, "SAME" if stride == 1 else "VALID"))
-    ours = winograd.conv if args.way == "winograd" else lambda x, k: conv.by_columns(x, k, stride)
+    by_columns = functools.partial(conv.direct, stride=stride, by_columns=True)
+    ours = {"winograd": winograd.conv, "columns": by_columns, "whole": whole.conv}[args.way]
+    direct = both_ways(functools.partial(conv.direct, stride=stride))
     sides = {"direct": direct, args.way: both_ways(ours)}
-    values = [tf.cast(v, precision) for v in (x, kernel, upstream)]
+    values = [tf.cast(v, args.precision) for v in (x, kernel, upstream)]
     times: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(args.repeats + 1):
         for name, call in sides.items():

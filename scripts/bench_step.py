@@ -165,7 +165,7 @@ def _bare(precision: str, args: argparse.Namespace) -> contest.Built:
     from simsiam_tf.nets import conv
 
     memory.keep()
-    conv.MANY = sys.maxsize  # no Winograd
+    conv.SAVE_PRODUCTS = False
     traced, _, _ = traced_step(precision, args)
     return bare.replay(traced, _steps(args)), {}
 

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from simsiam_tf import nets
 from simsiam_tf.nets import conv, norm
-from simsiam_tf.nets.conv import by_columns
 
 PARITY = "needs torch: pip install 'simsiam-tf[parity]'"
 
@@ -249,14 +248,17 @@ def test_saved_backbone_gives_the_same_features(tmp_path):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("pixels", [(2, 3), (7, 7), (8, 6)], ids=str)
-def test_the_kernels_gradient_by_columns_is_the_convolutions(pixels, stride):
-    edge = 0 if stride == 1 else 1
-    x = tf.random.stateless_normal([5, *(n + 2 * edge for n in pixels), 6], [0, 0])
+@pytest.mark.parametrize("columns", [False, True])
+def test_the_direct_ways_and_their_gradients_are_the_convolutions(pixels, stride, columns):
+    x = tf.random.stateless_normal([5, *pixels, 6], [0, 0])
     kernel = tf.random.stateless_normal([3, 3, 6, 4], [0, 1])
     weight = tf.random.stateless_normal([5, *((n - 1) // stride + 1 for n in pixels), 4], [0, 2])
     found = []
-    plain = functools.partial(tf.nn.conv2d, strides=stride, padding="VALID" if edge else "SAME")
-    for function in (functools.partial(by_columns, stride=stride), plain):
+
+    def plain(x, kernel):
+        return tf.nn.conv2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), kernel, stride, "VALID")
+
+    for function in (functools.partial(conv.direct, stride=stride, by_columns=columns), plain):
         with tf.GradientTape() as tape:
             tape.watch([x, kernel])
             y = function(x, kernel)
@@ -267,25 +269,39 @@ def test_the_kernels_gradient_by_columns_is_the_convolutions(pixels, stride):
 
 
 @pytest.mark.parametrize(
-    ("pixels", "channels", "stride", "dtype", "short"),
+    ("pixels", "channels", "stride", "dtype", "way"),
     [
-        (4, 64, 1, "bfloat16", True),
-        (4, 64, 1, "float32", False),
-        (8, 128, 1, "bfloat16", False),
-        (7, 32, 1, "bfloat16", False),
-        (14, 64, 2, "bfloat16", True),
-        (28, 256, 2, "bfloat16", True),
-        (28, 256, 2, "float32", False),
-        (32, 64, 2, "bfloat16", False),
-        (7, 32, 2, "bfloat16", False),
+        (4, 64, 1, "bfloat16", "columns"),
+        (4, 64, 1, "float32", "winograd"),
+        (2, 64, 1, "bfloat16", "whole"),
+        (1, 16, 1, "float32", "whole"),
+        (2, 64, 2, "bfloat16", "columns"),
+        (8, 128, 1, "bfloat16", "direct"),
+        (7, 32, 1, "bfloat16", "direct"),
+        (14, 64, 2, "bfloat16", "columns"),
+        (28, 256, 2, "bfloat16", "columns"),
+        (28, 256, 2, "float32", "direct"),
+        (32, 64, 2, "bfloat16", "direct"),
+        (7, 32, 2, "bfloat16", "columns"),
+        (14, 16, 2, "bfloat16", "direct"),
+        (4, 64, 2, "float32", "columns"),
+        (14, 512, 2, "float32", "columns"),
+        (7, 32, 2, "float32", "direct"),
     ],
 )  # fmt: skip
-def test_only_short_rows_in_bfloat16_go_by_columns(monkeypatch, pixels, channels, stride, dtype, short):
+def test_each_shape_goes_its_fastest_way(monkeypatch, pixels, channels, stride, dtype, way):
     calls = []
-    monkeypatch.setattr(conv, "by_columns", lambda *args: calls.append(1) or by_columns(*args))
-    layer = conv.Conv(16, 3, stride, dtype=dtype)
+
+    def note(module, name, said):
+        plain = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args: calls.append(said(args)) or plain(*args))
+
+    note(conv.whole, "conv", lambda args: "whole")
+    note(conv.winograd, "conv", lambda args: "winograd")
+    note(conv, "direct", lambda args: "columns" if args[3] else "direct")
+    layer = conv.Conv(64, 3, stride, dtype=dtype)
     x = tf.ones([2, pixels, pixels, channels], dtype)
     layer(x)
     assert not calls
     layer(x, training=True)
-    assert bool(calls) == (short and conv._on_cpu())
+    assert calls == ([way] if conv._on_cpu() else [])

@@ -85,7 +85,8 @@ def test_two_replicas_may_use_it(two_replicas):
         (4, 128, "float32", False, False),
         (4, 128, "bfloat16", True, False),
         (4, 63, "float32", True, False),
-        (2, 128, "float32", True, True),
+        (3, 128, "float32", True, True),
+        (2, 128, "float32", True, False),
     ],
 )  # fmt: skip
 def test_it_is_used_where_it_is_faster(monkeypatch, pixels, channels, dtype, training, used):

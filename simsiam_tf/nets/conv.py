@@ -7,11 +7,13 @@ import functools
 import keras
 import tensorflow as tf
 
-from simsiam_tf.nets import winograd
+from simsiam_tf.nets import whole, winograd
 
+SAVE_PRODUCTS = True  # whether a convolution may be computed with fewer products than its definition has
 MANY = 64  # channels from which a float32 convolution goes by Winograd's tiles
-SHORT = 49  # pixels of a feature map up to which its weight gradient is a matrix product
-SHORT_BY_TWO = 196  # the same at stride 2, where it takes MANY channels
+SHORT = 49  # pixels of a feature map up to which its bfloat16 weight gradient is a product with patches
+SHORT_BY_TWO = 196  # the same at stride 2, from SOME channels on
+SOME = 32
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
@@ -31,15 +33,11 @@ class Conv(keras.layers.Conv2D):
         super().__init__(filters, kernel_size, strides, **kwargs)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if training and _size(self.kernel_size) == 3 and None not in x.shape[1:] and _on_cpu():
+            # Inference, and with it every export, is left to the plain op.
+            return trained(x, tf.convert_to_tensor(self.kernel), _size(self.strides))
         if self.pad:
             x = tf.pad(x, [[0, 0], [self.pad] * 2, [self.pad] * 2, [0, 0]])
-        if training and _size(self.kernel_size) == 3:
-            # Inference, and with it every export, is left to the plain op.
-            stride = _size(self.strides)
-            if stride == 1 and _has_many_channels(x, self.filters):
-                return winograd.conv(x, tf.convert_to_tensor(self.kernel))
-            if _has_short_rows(x, stride):
-                return by_columns(x, tf.convert_to_tensor(self.kernel), stride)
         return super().call(x)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -58,56 +56,65 @@ def _on_cpu() -> bool:
     return not (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
 
 
-def _has_many_channels(x: tf.Tensor, filters: int) -> bool:
-    """Whether `winograd.conv` was measured to be faster: see docs/performance.md."""
+def trained(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
+    """A 3×3 convolution, padded by 1, in the way that was measured to be fastest: docs/performance.md.
+
+    x: [B, H, W, I] of known shape but for B. kernel: [3, 3, I, O]. stride: 1 or 2.
+    """
     height, width, channels = x.shape[1:]
-    if x.dtype != tf.float32 or None in (height, width):
-        return False
-    return min(channels, filters) >= MANY and _on_cpu()
+    few = min(channels, kernel.shape[3])
+    if SAVE_PRODUCTS and stride == 1 and max(height, width) <= whole.SIDE:
+        return whole.conv(x, kernel)
+    if SAVE_PRODUCTS and stride == 1 and x.dtype == tf.float32 and few >= MANY:
+        return winograd.conv(x, kernel)
+    return direct(x, kernel, stride, _has_short_rows(x, stride))
 
 
 def _has_short_rows(x: tf.Tensor, stride: int) -> bool:
-    """Whether `by_columns` was measured to be faster: see docs/performance.md."""
+    """Whether the weight gradient was measured to be faster as a product with patches."""
     height, width, channels = x.shape[1:]
-    if x.dtype != tf.bfloat16 or None in (height, width) or not _on_cpu():
-        return False
-    if stride == 1:
-        return height * width <= min(SHORT, channels)
-    pixels = _outputs(height, stride) * _outputs(width, stride)
-    return channels >= MANY and pixels <= min(SHORT_BY_TWO, channels)
+    pixels = -(-height // stride) * -(-width // stride)
+    if x.dtype == tf.bfloat16:
+        return pixels <= min(SHORT if stride == 1 else SHORT_BY_TWO, channels) and (
+            stride == 1 or channels >= SOME
+        )
+    return stride > 1 and channels >= MANY and pixels <= channels // 8
 
 
-def _outputs(padded: int, stride: int, k: int = 3) -> int:
-    return (padded - k) // stride + 1
+def direct(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1, by_columns: bool = False) -> tf.Tensor:
+    """tf.nn.conv2d with PyTorch's padding, its gradients computed as is fastest with oneDNN.
 
+    At stride 2 the forward pass pads inside its kernel, the gradients outside of theirs: oneDNN's with
+    padding inside take 20 to 30 times as long in bfloat16.
 
-def by_columns(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
-    """tf.nn.conv2d, "SAME" at stride 1, else "VALID", with another way to the kernel's gradient.
-
-    The gradient is one product of the patches of x with the outputs' gradients. oneDNN's own
-    kernel works along the rows of a feature map and, in bfloat16, wastes most of its vectors
-    on rows of two to seven pixels.
-
-    x: [B, H, W, I], padded already where the stride is not 1. kernel: [k, k, I, O] with odd k.
+    by_columns: whether the kernel's gradient is one product of the patches of x with the outputs'
+        gradients. oneDNN's own works along the rows of a feature map and wastes most of its vectors
+        on rows of two to seven pixels.
+    x: [B, H, W, I]. kernel: [k, k, I, O] with odd k.
     """
-    strides, padding = [1, stride, stride, 1], "SAME" if stride == 1 else "VALID"
+    edge = kernel.shape[0] // 2
+    around = [[0, 0], [edge, edge], [edge, edge], [0, 0]]
+    how = {"strides": [1, stride, stride, 1], "padding": "SAME" if stride == 1 else "VALID"}
 
     @tf.custom_gradient
     def conv(x: tf.Tensor, kernel: tf.Tensor):  # noqa: ANN202
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            wide = x if stride == 1 else tf.pad(x, around)
             to_x = tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=tf.shape(x),
-                filter=kernel,
-                out_backprop=upstream,
-                strides=strides,
-                padding=padding,
+                input_sizes=tf.shape(wide), filter=kernel, out_backprop=upstream, **how
             )
-            columns = _columns(x, kernel.shape[0], stride)
+            if stride > 1:
+                to_x = to_x[:, edge : edge + x.shape[1], edge : edge + x.shape[2]]
+            if not by_columns:
+                return to_x, tf.raw_ops.Conv2DBackpropFilter(
+                    input=wide, filter_sizes=kernel.shape, out_backprop=upstream, **how
+                )
+            columns = _columns(wide, kernel.shape[0], stride)
             rows = tf.reshape(upstream, [-1, kernel.shape[3]])
             to_kernel = tf.matmul(columns, rows, transpose_a=True)
             return to_x, tf.reshape(to_kernel, kernel.shape)
 
-        return tf.nn.conv2d(x, kernel, strides, padding), gradient
+        return tf.nn.conv2d(x, kernel, stride, "SAME" if stride == 1 else around), gradient
 
     return conv(x, kernel)
 
@@ -115,13 +122,13 @@ def by_columns(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
 def _columns(x: tf.Tensor, k: int, stride: int) -> tf.Tensor:
     """The k × k patches of x [B, H, W, I], a stride apart: [B · h · w, k · k · I].
 
-    x is padded for the convolution here at stride 1, and is already at others, as in `by_columns`.
+    x is padded for the convolution here at stride 1, and is already at others.
     A pixel's row and column, each divided by the stride, with the remainder on an axis of its own or
     among the channels: pieces of that are whole blocks of memory, which is ten times as fast as strides.
     """
     edge = k // 2 if stride == 1 else 0
     height, width, channels = x.shape[1] + 2 * edge, x.shape[2] + 2 * edge, x.shape[3]
-    down, right = _outputs(height, stride, k), _outputs(width, stride, k)
+    down, right = ((n - k) // stride + 1 for n in (height, width))
     around = [[edge, edge + -n % stride] for n in (height, width)]  # and up to whole strides
     if around != [[0, 0], [0, 0]]:
         x = tf.pad(x, [[0, 0], *around, [0, 0]])

@@ -142,7 +142,7 @@ HOSTILE = {  # name → (change, what the line says)
     "os.system as a layer": (called("os", "system"), "asks for os.system"),
     "exec as a function": (called("builtins", "function", registered_name="exec"), "builtins.function"),
     "os.system behind our package": (called("simsiam_tf.nets.conv.tf.os", "system"), "asks for"),
-    "a function of our package": (called("simsiam_tf.nets.conv", "by_columns"), "in the name of by_columns"),
+    "a function of our package": (called("simsiam_tf.nets.conv", "direct"), "in the name of direct"),
     "os.system in our layer's name": (
         called("simsiam_tf.nets.conv", "Conv", registered_name="os>system"), "asks for 'os>system'"),
     "another's layer in a layer's name": (

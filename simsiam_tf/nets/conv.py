@@ -33,9 +33,10 @@ class Conv(keras.layers.Conv2D):
         super().__init__(filters, kernel_size, strides, **kwargs)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        if training and _size(self.kernel_size) == 3 and None not in x.shape[1:] and _on_cpu():
+        size, stride = _size(self.kernel_size), _size(self.strides)
+        if training and (size == 3 or size == stride == 1) and None not in x.shape[1:] and _on_cpu():
             # Inference, and with it every export, is left to the plain op.
-            return trained(x, tf.convert_to_tensor(self.kernel), _size(self.strides))
+            return trained(x, tf.convert_to_tensor(self.kernel), stride)
         if self.pad:
             x = tf.pad(x, [[0, 0], [self.pad] * 2, [self.pad] * 2, [0, 0]])
         return super().call(x)
@@ -57,11 +58,14 @@ def _on_cpu() -> bool:
 
 
 def trained(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
-    """A 3×3 convolution, padded by 1, in the way that was measured to be fastest: docs/performance.md.
+    """A 3×3 or 1×1 convolution with PyTorch's padding, in the way that was measured to be fastest.
 
-    x: [B, H, W, I] of known shape but for B. kernel: [3, 3, I, O]. stride: 1 or 2.
+    docs/performance.md has the figures. x: [B, H, W, I] of known shape but for B. kernel: [k, k, I, O].
+    stride: 1, or 2 with k = 3.
     """
     height, width, channels = x.shape[1:]
+    if kernel.shape[0] == 1:
+        return direct(x, kernel, 1, True)
     few = min(channels, kernel.shape[3])
     if SAVE_PRODUCTS and stride == 1 and max(height, width) <= whole.SIDE:
         return whole.conv(x, kernel)
@@ -123,9 +127,12 @@ def _columns(x: tf.Tensor, k: int, stride: int) -> tf.Tensor:
     """The k × k patches of x [B, H, W, I], a stride apart: [B · h · w, k · k · I].
 
     x is padded for the convolution here at stride 1, and is already at others.
+
     A pixel's row and column, each divided by the stride, with the remainder on an axis of its own or
     among the channels: pieces of that are whole blocks of memory, which is ten times as fast as strides.
     """
+    if k == 1:
+        return tf.reshape(x, [-1, x.shape[3]])
     edge = k // 2 if stride == 1 else 0
     height, width, channels = x.shape[1] + 2 * edge, x.shape[2] + 2 * edge, x.shape[3]
     down, right = ((n - k) // stride + 1 for n in (height, width))

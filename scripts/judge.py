@@ -67,9 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="a finished pre-training")
     parser.add_argument("--flags", default="flags/fashion_mnist", help="folder of the flagfiles")
-    parser.add_argument(
-        "--image_size", type=int, help="side of the images; by default as in pre-training"
-    )
+    parser.add_argument("--image_size", type=int, help="side of the images; by default as in pre-training")
     parser.add_argument("--only", default="", help="rows whose name has this in it")
     parser.add_argument("--dry_run", action="store_true", help="show the commands that have no result yet")
     args = parser.parse_args(argv)

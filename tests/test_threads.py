@@ -17,6 +17,14 @@ took = threads.core_a_view()
 threading = tf.config.threading
 print(took, threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
 """
+TRAINING = """
+import os
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+from simsiam_tf import train
+import tensorflow as tf
+train.starting.run = lambda *arguments: print(tf.config.threading.get_intra_op_parallelism_threads())
+train.run(None)
+"""
 HALVES = """
 import os, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
@@ -71,6 +79,11 @@ def said(code, *arguments, **environment):
 @TWO
 def test_on_two_cores_each_view_has_one():
     assert said(SAY.format(before=""), "2") == ["True", "1", "2"]
+
+
+@TWO
+def test_a_pre_training_takes_them_before_it_starts():
+    assert said(TRAINING) == ["1"]
 
 
 @TWO

@@ -3,19 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from convolutions import plain, results
 
 from simsiam_tf.nets import whole
-
-
-def results(function, x, kernel, upstream):
-    with tf.GradientTape() as tape:
-        tape.watch([x, kernel])
-        y = function(x, kernel)
-    return (y, *tape.gradient(y, [x, kernel], upstream))
-
-
-def plain(x, kernel):
-    return tf.nn.conv2d(x, kernel, 1, "SAME")
 
 
 def drawn(size, dtype):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from convolutions import plain, results
 
 from simsiam_tf import nets
 from simsiam_tf.nets import conv, winograd
@@ -15,17 +16,6 @@ def test_the_matrices_filter_one_line(tile):
     at, g, bt = winograd.matrices(tile)
     y = at @ ((g @ kernel) * (bt @ line))
     np.testing.assert_allclose(y, np.correlate(line, kernel, "valid"), rtol=1e-12, atol=1e-12)
-
-
-def results(function, x, kernel, upstream):
-    with tf.GradientTape() as tape:
-        tape.watch([x, kernel])
-        y = function(x, kernel)
-    return (y, *tape.gradient(y, [x, kernel], upstream))
-
-
-def plain(x, kernel):
-    return tf.nn.conv2d(x, kernel, 1, "SAME")
 
 
 def rounding(function, batch, size, channels, filters):

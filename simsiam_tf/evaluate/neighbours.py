@@ -88,7 +88,8 @@ def nearest(
     """Exact nearest neighbours by cosine, the nearest first; of equals, the one that comes first.
 
     Both sets are read in blocks, the bank once, so that both may be memory-mapped files: besides
-    the answer, memory holds block · bank_block similarities and one block of each set.
+    the answer, memory holds block · bank_block similarities and one block of each set; in a training
+    on two cores, two blocks of queries at a time.
 
     Args:
         bank: [N, F].

@@ -60,7 +60,7 @@ def _on_cpu() -> bool:
 def trained(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
     """A 3×3 or 1×1 convolution with PyTorch's padding, in the way that was measured to be fastest.
 
-    docs/performance.md has the figures. x: [B, H, W, I] of known shape but for B. kernel: [k, k, I, O].
+    `scripts/bench_conv.py` compares them. x: [B, H, W, I] of known shape but for B. kernel: [k, k, I, O].
     stride: 1, or 2 with k = 3.
     """
     height, width, channels = x.shape[1:]
@@ -79,9 +79,8 @@ def _has_short_rows(x: tf.Tensor, stride: int) -> bool:
     height, width, channels = x.shape[1:]
     pixels = -(-height // stride) * -(-width // stride)
     if x.dtype == tf.bfloat16:
-        return pixels <= min(SHORT if stride == 1 else SHORT_BY_TWO, channels) and (
-            stride == 1 or channels >= SOME
-        )
+        most = SHORT if stride == 1 else SHORT_BY_TWO if channels >= SOME else 0
+        return pixels <= min(most, channels)
     return stride > 1 and channels >= MANY and pixels <= channels // 8
 
 

@@ -1,6 +1,6 @@
-"""What a step's convolutions and matrix products cost alone: the floor of its time.
+"""What a step's convolutions and matrix products cost alone: a floor of its time.
 
-They are read off the traced step, so the floor follows the model. Each is then run on memory of
+They are read off the traced step, so the floor follows the model and its ways to compute a convolution. Each is then run on memory of
 the same shapes, two at a time as in the step, with nothing in between.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import contest  # noqa: F401  (before TensorFlow, which it sets up)
 import tensorflow as tf
 
-KINDS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter", "MatMul")
+KINDS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter", "MatMul", "BatchMatMulV2")
 LANES = 2  # the two views of a step are independent
 
 
@@ -39,7 +39,7 @@ def products(step: tf.types.experimental.ConcreteFunction) -> list[tf.Operation]
 
 def flops(op: tf.Operation) -> int:
     """Multiplications and additions of a convolution or matrix product; 0 of anything else."""
-    if op.type not in (*KINDS, "BatchMatMulV2"):
+    if op.type not in KINDS:
         return 0
     shapes = [tuple(x.shape) for x in (*op.inputs, *op.outputs)]
     if op.type == "Conv2D":
@@ -85,6 +85,10 @@ def _again(op: tf.Operation, values: list[tf.Tensor]) -> tf.Tensor:
     if op.type == "MatMul":
         sides = {f"transpose_{side}": op.get_attr(f"transpose_{side}") for side in "ab"}
         return tf.matmul(*values, **sides)
+    if op.type == "BatchMatMulV2":
+        return tf.raw_ops.BatchMatMulV2(
+            x=values[0], y=values[1], **{f"adj_{side}": op.get_attr(f"adj_{side}") for side in "xy"}
+        )
     how = {"strides": op.get_attr("strides"), "padding": op.get_attr("padding").decode()}
     how["explicit_paddings"] = op.get_attr("explicit_paddings")
     if op.type == "Conv2D":

@@ -5,11 +5,12 @@
 
 Both sides compute the forward pass of two views, the gradients and the SGD update, from one batch
 in memory: no data pipeline. PyTorch has channels-last memory and, for bfloat16, autocast. `bare` is
-the time of the step's convolutions and matrix products alone, each computed directly by oneDNN or
-cuDNN: the floor that no rewriting of the rest could undercut, and only fewer products can. Run it on
-an idle machine (`contest.py` says why). On a GPU a call is STEPS steps that are waited for once, as
-in a training, and float32 products take TF32 on all sides; torch.compile cannot be compared there,
-since its Triton and TensorFlow, which both sides import, do not live in one process.
+the time of the network's convolutions and matrix products alone, each computed directly by oneDNN or
+cuDNN: what no rewriting of the rest could undercut, only other ways to the same products. `own` is the
+time of those that our step has in their place, without what leads to them and back (Winograd's tiles,
+patches). Run it on an idle machine (`contest.py` says why). On a GPU a call is STEPS steps that are
+waited for once, as in a training, and float32 products take TF32 on all sides; torch.compile cannot be
+compared there, since its Triton and TensorFlow, which both sides import, do not live in one process.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ NETWORKS = {  # flagfile, pixels, channels, batch on a CPU and on a GPU (None: t
 STEPS = 10  # of a call on a GPU
 SIDES = {  # title: side
     "ours": "ours", "XLA": "ours, XLA", "all cores": "ours, all cores",
-    "torch": "torch", "compiled": "torch compiled", "bare": "bare",
+    "torch": "torch", "compiled": "torch compiled", "bare": "bare", "own": "own products",
 }  # fmt: skip
 
 
@@ -78,7 +79,8 @@ def _contest(args: argparse.Namespace, precision: str) -> contest.Result:
         "ours, all cores": (args.all_cores, functools.partial(_ours, all_cores=True)),
         "torch": (args.torch_compile != "only", functools.partial(_theirs, False)),
         "torch compiled": (bool(args.torch_compile), functools.partial(_theirs, True)),
-        "bare": (True, _bare),
+        "bare": (True, functools.partial(_bare, False)),
+        "own products": (args.device == "cpu", functools.partial(_bare, True)),
     }
     sides = [
         contest.Side(name, functools.partial(build, precision, args), _steps(args))
@@ -160,12 +162,12 @@ def _ours(
     return steps, facts
 
 
-def _bare(precision: str, args: argparse.Namespace) -> contest.Built:
+def _bare(by_shape: bool, precision: str, args: argparse.Namespace) -> contest.Built:
     from simsiam_tf import memory
     from simsiam_tf.nets import conv
 
     memory.keep()
-    conv.SAVE_PRODUCTS = False
+    conv.BY_SHAPE = by_shape
     traced, _, _ = traced_step(precision, args)
     return bare.replay(traced, _steps(args)), {}
 
@@ -200,14 +202,16 @@ def _table(facts: dict, results: dict[str, contest.Result]) -> str:
         f"keras {said['keras']}, torch {said['torch']}",
         f"median seconds a step over {len(first.seconds['ours'])} alternations of {facts['calls']} calls:",
         "",
-        f"{'':10}{''.join(f'{title:>10}' for title in shown)}   {'ours / best torch':22}bare / ours",
+        f"{'':10}{''.join(f'{title:>10}' for title in shown)}   {'ours / best torch':22}{'bare / ours':22}"
+        f"{'own / ours' if 'own' in shown else ''}".rstrip(),
     ]
     for precision, result in results.items():
         best = result.best([s for s in result.seconds if s.startswith("torch")])
         ours = result.best([s for s in ("ours", "ours, XLA") if s in result.seconds])
+        own = result.summary("own products", ours) if "own products" in result.seconds else ""
         lines.append(
             f"{precision:10}{''.join(f'{result.median(side):10.4f}' for side in shown.values())}   "
-            f"{result.summary(ours, best):22}{result.summary('bare', ours)}"
+            f"{result.summary(ours, best):22}{result.summary('bare', ours):22}{own}"
         )
         lines += [f"{'':10}{result.warning()}"] if result.disturbed else []
     return "\n".join(lines)

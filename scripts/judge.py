@@ -3,7 +3,9 @@
     python scripts/judge.py runs/fashion_mnist/seed0 runs/fashion_mnist/seed1
 
 Runs each command of simsiam_tf that has no result yet in the work folder, one after another, the i-th
-folder with --seed=i. Started again after an interruption, it goes on. --dry_run shows the commands.
+folder with --seed=i. Started again after an interruption, it goes on. --dry_run shows the commands. On
+two cores both folders are judged sooner at a time, each by a command of its own on one core, the second with
+--seed=1; a command for both then finds all results and prints the table.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 SHARES = {"1": 0.01, "10": 0.1, "100": 1.0}  # % of the labels → --labels
-Row = tuple[str, str, str, Callable[[dict], float]]  # name, file, command, result → accuracy
+Row = tuple[str, str, str, Callable[[dict], float | None]]  # name, file, command, result → accuracy
 
 
 def rows(flags: str) -> list[Row]:
@@ -55,8 +57,8 @@ def rows(flags: str) -> list[Row]:
     return made
 
 
-def _of(name: str, column: str) -> Callable[[dict], float]:
-    return lambda result: result["accuracy"][name][column]
+def _of(name: str, column: str) -> Callable[[dict], float | None]:
+    return lambda result: result["accuracy"].get(name, {}).get(column)  # None after --raw_pixels=false
 
 
 def _top1(result: dict) -> float:
@@ -68,13 +70,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="a finished pre-training")
     parser.add_argument("--flags", default="flags/fashion_mnist", help="folder of the flagfiles")
     parser.add_argument("--image_size", type=int, help="side of the images; by default as in pre-training")
+    parser.add_argument("--seed", type=int, default=0, help="of the first folder, 1 more for each after it")
     parser.add_argument("--only", default="", help="rows whose name has this in it")
     parser.add_argument("--dry_run", action="store_true", help="show the commands that have no result yet")
     args = parser.parse_args(argv)
     wanted = [row for row in rows(args.flags) if args.only in row[0]]
     found: dict[str, list[float]] = {name: [] for name, *_ in wanted}
     said: set[str] = set()  # several rows may come from one command
-    for seed, workdir in enumerate(args.workdirs):
+    for seed, workdir in enumerate(args.workdirs, args.seed):
         for name, file, command, accuracy in wanted:
             path = workdir / file
             filled = command.format(file=shlex.quote(str(path)), folder=shlex.quote(str(path.parent)))
@@ -86,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
                 if not args.dry_run and subprocess.run([sys.executable, *shlex.split(whole)]).returncode:
                     print(f"judge.py: that command failed; {name!r} is left out", file=sys.stderr)
             if path.exists():
-                found[name].append(accuracy(json.loads(path.read_text())))
+                value = accuracy(json.loads(path.read_text()))
+                found[name] += [] if value is None else [value]
     if not args.dry_run:
         print(table(found, len(args.workdirs)))
     return 0

@@ -4,7 +4,7 @@
     python scripts/profile_step.py --network=cifar_resnet18 --without onednn winograd memory
 
 `--without` takes back what the project does for CPUs: TensorFlow's oneDNN where it is off by default,
-Winograd's tiles, freed memory kept for the next step. Limits are measured in the same process: the
+convolutions by their shape, Winograd's tiles among them, freed memory kept for the next step. Limits are measured in the same process: the
 peak by a large matrix product, the memory's rate by adding two large vectors. An operation's floor is
 the larger of its products at that peak and of its inputs and outputs, each moved once, at that rate.
 Operations of the two views run at a time and share the cores, so the step's seconds are
@@ -77,7 +77,7 @@ def _profile(args: argparse.Namespace) -> dict:
     if "memory" not in args.without:
         memory.keep()
     if "winograd" in args.without:
-        conv.SAVE_PRODUCTS = False
+        conv.BY_SHAPE = False
     traced, views, facts = bench_step.traced_step(args.precision, args)
     for _ in range(contest.WARM_UP):
         traced(views)["loss"].numpy()

@@ -93,7 +93,7 @@ def counted(flagfile: str, size: int = 224, channels: int = 3) -> Sent:
     from simsiam_tf.nets import conv
 
     config = cli.parse(PretrainConfig, [f"--flagfile={flagfile}"])
-    conv.SAVE_PRODUCTS = False  # an accelerator computes the products themselves
+    conv.BY_SHAPE = False  # an accelerator computes the products themselves
     try:
         model = assembly.build_model(config, channels, size)
         model.compile(assembly.build_optimizer(config, 10_000, 10**6))
@@ -101,7 +101,7 @@ def counted(flagfile: str, size: int = 224, channels: int = 3) -> Sent:
         views = tuple(tf.TensorSpec([1, size, size, channels]) for _ in range(model.view_count))
         traced = tf.function(model.step, autograph=False).get_concrete_function(views)
     finally:
-        conv.SAVE_PRODUCTS = True
+        conv.BY_SHAPE = True
     means = [int(v.shape[0]) for v in model.weights if v.path.endswith("moving_mean")]
     return Sent(
         parameters=sum(int(np.prod(v.shape)) for v in model.learned_variables()),

@@ -94,7 +94,7 @@ def test_a_run_is_timed_part_by_part(tmp_path):
 
 
 def test_the_floor_of_a_step_is_made_of_its_own_products(monkeypatch):
-    monkeypatch.setattr(nets.conv, "SAVE_PRODUCTS", False)  # as the benchmark does
+    monkeypatch.setattr(nets.conv, "BY_SHAPE", False)  # as the benchmark does
     net = nets.resnet10("cifar", width=0.125, channels=1)
     x = tf.ones([4, 16, 16, 1])
 

@@ -36,6 +36,19 @@ def test_figures_are_read_and_averaged(tmp_path, capsys):
     assert row == "| linear evaluation, augmented views, LARS | 80.00 | 90.00 | 85.00 |"
 
 
+def test_two_folders_may_be_judged_at_a_time(capsys):
+    assert judge.main(["a", "b", "--seed=1", "--dry_run", "--only=views, LARS"]) == 0
+    seeds = [line.partition("--seed=")[2] for line in capsys.readouterr().out.splitlines()]
+    assert seeds == ["1", "2"]
+
+
+def test_a_row_that_was_not_asked_for_is_left_out(tmp_path, capsys):
+    result = {"accuracy": {"this backbone": {"test": 0.9}}}  # of --raw_pixels=false
+    (tmp_path / "probe-sgd.json").write_text(json.dumps(result))
+    assert judge.main([str(tmp_path), "--only=kept features, SGD"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "| this backbone, kept features, SGD | 90.00 | 90.00 |"
+
+
 def test_what_fails_is_left_out_of_the_table(tmp_path, capfd):
     assert judge.main([str(tmp_path), "--only=views, LARS"]) == 0
     out, err = capfd.readouterr()

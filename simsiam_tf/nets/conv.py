@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from simsiam_tf.nets import whole, winograd
 
-SAVE_PRODUCTS = True  # whether a convolution may be computed with fewer products than its definition has
+BY_SHAPE = True  # whether a convolution's way is chosen by its shape; else it is always oneDNN's own
 MANY = 64  # channels from which a float32 convolution goes by Winograd's tiles
 SHORT = 49  # pixels of a feature map up to which its bfloat16 weight gradient is a product with patches
 SHORT_BY_TWO = 196  # the same at stride 2, from SOME channels on
@@ -64,12 +64,14 @@ def trained(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
     stride: 1, or 2 with k = 3.
     """
     height, width, channels = x.shape[1:]
+    if not BY_SHAPE:
+        return direct(x, kernel, stride)
     if kernel.shape[0] == 1:
         return direct(x, kernel, 1, True)
     few = min(channels, kernel.shape[3])
-    if SAVE_PRODUCTS and stride == 1 and max(height, width) <= whole.SIDE:
+    if stride == 1 and max(height, width) <= whole.SIDE:
         return whole.conv(x, kernel)
-    if SAVE_PRODUCTS and stride == 1 and x.dtype == tf.float32 and few >= MANY:
+    if stride == 1 and x.dtype == tf.float32 and few >= MANY:
         return winograd.conv(x, kernel)
     return direct(x, kernel, stride, _has_short_rows(x, stride))
 

@@ -1,7 +1,8 @@
 """What a step's convolutions and matrix products cost alone: a floor of its time.
 
-They are read off the traced step, so the floor follows the model and its ways to compute a convolution. Each is then run on memory of
-the same shapes, two at a time as in the step, with nothing in between.
+They are read off the traced step, so the floor follows the model and its ways to compute a
+convolution. Each is then run on memory of the same shapes, two at a time as in the step, with nothing in
+between.
 """
 
 from __future__ import annotations

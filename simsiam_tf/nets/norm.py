@@ -106,7 +106,7 @@ def _fused(x, gamma, beta, mean, variance, epsilon: float, training: bool):  # n
 
 
 # For bfloat16 on GPUs TensorFlow's kernel turns every feature map to channels first and back; XLA's
-# was measured to take a fifth of its time: see docs/performance.md.
+# was measured to take a fifth of its time: see docs/gpu.md.
 _fused_by_xla = tf.function(_fused, jit_compile=True, autograph=False)
 
 

@@ -93,6 +93,17 @@ def test_a_run_is_timed_part_by_part(tmp_path):
     assert sum(took[part] for part in bench_run.BESIDE) < took["training"]
 
 
+def test_batches_of_products_are_replayed_as_they_are():
+    @tf.function
+    def step(a, b):
+        return tf.matmul(a, b, transpose_a=True, transpose_b=True)
+
+    traced = step.get_concrete_function(tf.ones([3, 4, 6]), tf.ones([3, 7, 4]))
+    assert [op.type for op in bare.products(traced)] == ["BatchMatMulV2"]
+    value = bare.replay(traced)()  # sides that were not transposed would not fit
+    assert value == value  # a number
+
+
 def test_the_floor_of_a_step_is_made_of_its_own_products(monkeypatch):
     monkeypatch.setattr(nets.conv, "BY_SHAPE", False)  # as the benchmark does
     net = nets.resnet10("cifar", width=0.125, channels=1)

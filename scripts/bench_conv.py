@@ -1,12 +1,15 @@
-"""A 3×3 convolution with both its gradients, by a way of ours and directly, layer by layer.
+"""A convolution with both its gradients, by a way of ours and directly, layer by layer.
 
     python scripts/bench_conv.py --json=conv.json
-    python scripts/bench_conv.py --way=columns --precision=bfloat16 --threads=1
+    python scripts/bench_conv.py --way=patches --precision=bfloat16 --threads=1
+    python scripts/bench_conv.py --way=rows --threads=1
+    python scripts/bench_conv.py --way=pixels --threads=1
     python scripts/bench_conv.py --way=whole --precision=bfloat16
 
 The layers are those of the networks that `bench_step.py` times. Both ways alternate in one process: by
-Winograd's tiles; by columns, which is another way to the kernel's gradient; the whole map of 2×2 pixels
-as one product. The rounding errors are relative to float64, of the outputs and of both gradients.
+Winograd's tiles; with the kernel's gradient by patches; at stride 2 with the input's gradient by rows; a
+1×1 kernel by the pixels that it sees; the whole map of 2×2 pixels as one product. The rounding errors
+are relative to float64, of the outputs and of both gradients.
 `nets/conv.py` chooses by these tables. On two cores a training gives each view one: --threads=1.
 """
 
@@ -30,11 +33,19 @@ HALVING = [  # batch, pixels, channels, filters; at stride 2
     (128, 32, 64, 128), (128, 16, 128, 256), (128, 8, 256, 512),
     (16, 56, 128, 128), (16, 28, 256, 256), (16, 14, 512, 512),
 ]  # fmt: skip
+POINTS = [  # the same of a 1×1 kernel, and the stride
+    (256, 14, 16, 32, 2), (256, 7, 32, 64, 2), (256, 4, 64, 128, 2),
+    (128, 32, 64, 128, 2), (128, 16, 128, 256, 2), (128, 8, 256, 512, 2),
+    (16, 56, 64, 256, 1), (16, 56, 256, 64, 1), (16, 28, 512, 128, 1), (16, 14, 256, 1024, 1),
+    (16, 56, 256, 512, 2), (16, 28, 512, 1024, 2), (16, 14, 1024, 2048, 2),
+]  # fmt: skip
 SMALLEST = [(256, 2, 128), (256, 2, 256), (256, 2, 512), (256, 1, 128)]
-WAYS = {  # way: layers
-    "winograd": [(*layer, layer[2], 1) for layer in EVEN],
-    "columns": [(*layer, layer[2], 1) for layer in EVEN] + [(*layer, 2) for layer in HALVING],
-    "whole": [(*layer, layer[2], 1) for layer in SMALLEST],
+WAYS = {  # way: layers, each with its stride and the pixels of its kernel's side
+    "winograd": [(*layer, layer[2], 1, 3) for layer in EVEN],
+    "patches": [(*layer, layer[2], 1, 3) for layer in EVEN] + [(*layer, 2, 3) for layer in HALVING],
+    "rows": [(*layer, 2, 3) for layer in HALVING],
+    "pixels": [(*layer, 1) for layer in POINTS],
+    "whole": [(*layer, layer[2], 1, 3) for layer in SMALLEST],
 }
 
 
@@ -60,6 +71,7 @@ def _contest(
     channels: int,
     filters: int,
     stride: int,
+    size: int,
     args: argparse.Namespace,
 ) -> dict:
     import numpy as np
@@ -74,7 +86,7 @@ def _contest(
         tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, pixels, pixels, channels))
-    kernel = rng.normal(size=(3, 3, channels, filters)) / (3 * channels**0.5)
+    kernel = rng.normal(size=(size, size, channels, filters)) / (size * channels**0.5)
     halved = -(-pixels // stride)
     upstream = rng.normal(size=(batch, halved, halved, filters))
 
@@ -88,9 +100,14 @@ def _contest(
 
         return call
 
-    by_columns = functools.partial(conv.direct, stride=stride, by_columns=True)
-    ours = {"winograd": winograd.conv, "columns": by_columns, "whole": whole.conv}[args.way]
     direct = both_ways(functools.partial(conv.direct, stride=stride))
+    ours = {
+        "winograd": winograd.conv,
+        "patches": functools.partial(conv.direct, stride=stride, by_patches=True),
+        "rows": functools.partial(conv.direct, stride=stride, by_rows=True),
+        "pixels": functools.partial(conv.trained, stride=stride),
+        "whole": whole.conv,
+    }[args.way]
     sides = {"direct": direct, args.way: both_ways(ours)}
     values = [tf.cast(v, args.precision) for v in (x, kernel, upstream)]
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -110,7 +127,8 @@ def _contest(
 
     ratios = [d / w for d, w in zip(times["direct"], times[args.way], strict=True)]
     return {
-        "batch": batch, "pixels": pixels, "channels": channels, "filters": filters, "stride": stride,
+        "batch": batch, "pixels": pixels, "channels": channels, "filters": filters,
+        "stride": stride, "size": size,
         "seconds": times,
         "ratios": ratios, "errors": {name: error(call) for name, call in sides.items()},
     }  # fmt: skip
@@ -128,7 +146,8 @@ def _table(facts: dict, rows: list[dict]) -> str:
         r = row["ratios"]
         ratio = f"{statistics.median(r):.2f} ({min(r):.2f}–{max(r):.2f})"
         layer = f"{row['batch']}, {row['pixels']}×{row['pixels']}, {row['channels']}"
-        layer += f"→{row['filters']}, stride 2" if row["stride"] == 2 else ""
+        layer += f"→{row['filters']}" if row["channels"] != row["filters"] else ""
+        layer += ", stride 2" if row["stride"] == 2 else ""
         errors = " ".join(f"{row['errors'][side]:.0e}" for side in ("direct", way))
         lines.append(f"{layer:32}{d:8.1f}{w:10.1f}   {ratio:20}{errors:>17}")
     return "\n".join(lines)

@@ -31,7 +31,7 @@ ROWS = {
 
 @pytest.fixture(autouse=True)
 def as_on_an_accelerator(monkeypatch):
-    monkeypatch.setattr(conv, "_on_cpu", lambda: False)
+    monkeypatch.setattr(conv, "on_cpu", lambda: False)
 
 
 def traced(flags):

@@ -85,7 +85,7 @@ def test_it_is_used_where_it_is_faster(monkeypatch, pixels, channels, dtype, tra
     layer = conv.Conv(128, 3, dtype=dtype)
     y = layer(tf.ones([2, pixels, pixels, channels], dtype), training=training)
     assert y.shape == (2, pixels, pixels, 128)
-    assert bool(calls) == (used and conv._on_cpu())
+    assert bool(calls) == (used and conv.on_cpu())
 
 
 def test_strided_and_pointwise_convolutions_are_left_alone(monkeypatch):
@@ -102,4 +102,4 @@ def test_a_backbone_in_training_tells_its_convolutions(monkeypatch):
     backbone(x, training=False)
     assert not calls
     backbone(x, training=True)
-    assert len(calls) == (5 if conv._on_cpu() else 0)  # two in stage 1, conv2 in stages 2 to 4
+    assert len(calls) == (5 if conv.on_cpu() else 0)  # two in stage 1, conv2 in stages 2 to 4

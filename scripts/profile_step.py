@@ -29,7 +29,7 @@ import contest
 CLASSES = {  # by what an operation's type contains, the first that fits
     "convolutions": ("Conv2D",),
     "matrix products": ("MatMul",),
-    "tiles (XLA)": ("ExecuteAsyncOnStream",),
+    "functions of XLA": ("ExecuteAsyncOnStream",),  # Winograd's tiles; in bfloat16 ReLU's gradients
     "BN": ("BatchNorm",),
     "update": ("ResourceApplyMomentum",),
     "ReLU and its gradient": ("Relu",),
@@ -164,7 +164,7 @@ def _floors(traced, limits: dict[str, float]) -> dict[str, float]:  # noqa: ANN0
 
     floors: dict[str, float] = defaultdict(float)
     for op in bare.needed(traced):
-        name = "tiles (XLA)" if "PartitionedCall" in op.type else _class_of(op.type)
+        name = "functions of XLA" if "PartitionedCall" in op.type else _class_of(op.type)
         if op.type in ("ReadVariableOp", "Const") or name not in FLOORED:
             continue
         moved = sum(_bytes(t) for t in (*op.inputs, *op.outputs)) / limits["bytes"]
@@ -173,7 +173,7 @@ def _floors(traced, limits: dict[str, float]) -> dict[str, float]:  # noqa: ANN0
 
 
 FLOORED = (
-    "convolutions", "matrix products", "tiles (XLA)", "BN", "ReLU and its gradient", "sums and scalings",
+    "convolutions", "matrix products", "functions of XLA", "BN", "ReLU and its gradient", "sums and scalings",
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Convolutions of stride 2 on CPUs, by whole blocks of memory instead of by strides.
 
-Measured in docs/performance.md, chosen in `nets.conv`.
+Measured in docs/convolutions.md, chosen in `nets.conv`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Every output then sees every input pixel, through one tap of the kernel each, so that the convolution is a
 fully connected layer whose matrix is laid out of the taps. A 2×2 map takes 4 · 4 products of a pixel's
-channels instead of the 4 · 9 of a kernel that looks beyond the edge: see docs/performance.md.
+channels instead of the 4 · 9 of a kernel that looks beyond the edge: see docs/convolutions.md.
 """
 
 from __future__ import annotations

@@ -41,4 +41,4 @@ def effective_rank(z: np.ndarray) -> float:
 def all_finite(variables: Iterable) -> bool:
     """Whether no value of the floating variables is infinite or not a number."""
     values = (tf.convert_to_tensor(v) for v in variables)
-    return all(bool(tf.reduce_all(tf.math.is_finite(x))) for x in values if x.dtype.is_floating)
+    return all(np.isfinite(x.numpy()).all() for x in values if x.dtype.is_floating)

@@ -180,7 +180,7 @@ class PretrainConfig(RunConfig):
     knn_every: int | None = option(
         None,
         "epochs between kNN evaluations; 0: only at the end; "
-        "by default as many as keep them within about 1.5 % of the time",
+        "by default as many as keep them within about 1 % of the time",
         "Monitor",
         free=True,
     )

@@ -44,7 +44,7 @@ class SupervisedConfig(RunConfig, LabelledConfig):
     eval_every: int | None = option(
         None,
         "epochs between evaluations on the test images; 0: only at the end; by default as many as keep "
-        "them within about 1.5 % of the time",
+        "them within about 1 % of the time",
         free=True,
     )
 

@@ -19,7 +19,10 @@ from simsiam_tf.evaluate.splits import HELD_OUT, split_of
 
 KS = (20, 200)
 LARGEST_PIXELS = 64 * 64 * 3  # values an image above which raw pixels are no baseline worth its time
-SHARE = 0.015  # of the training's time that the monitor may take
+SHARE = 0.01  # of the training's time that the monitor may take
+# Images of an evaluation that take as long as a view in training. Three would, the gradients of a layer
+# taking twice its forward pass, were it not for reading, tracing and the vote.
+WORTH = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +90,9 @@ class Monitor:
 def epochs_between(monitored: int, trained: int) -> int:
     """Epochs between evaluations of `monitored` images that keep within SHARE of the time.
 
-    trained: views that an epoch trains on. Each is worth three of an evaluation's: the gradients
-    of a layer take twice its forward pass.
+    trained: views that an epoch trains on.
     """
-    return max(1, math.ceil(monitored / (SHARE * 3 * trained)))
+    return max(1, math.ceil(monitored / (SHARE * WORTH * trained)))
 
 
 def open_monitor(

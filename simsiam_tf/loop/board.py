@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
 
 class TensorBoard:
@@ -42,9 +44,11 @@ class TensorBoard:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Shows numbers by name."""
+        summary = Summary()  # one event of all of them: an operation for each takes five times as long
+        for name, value in values.items():
+            summary.MergeFrom(scalar_pb(name, value))
         with self._open():
-            for name, value in values.items():
-                tf.summary.scalar(name, value, step=step)
+            tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=step)
 
     def image(self, grid: np.ndarray) -> None:
         """Shows a picture, uint8 [H, W, C]."""

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 
+from simsiam_tf import devices
+
 VIEWS = 2  # that a step works on beside each other
 
 
@@ -24,7 +26,7 @@ def core_a_view() -> bool:
     chosen = os.environ.get("TF_NUM_INTRAOP_THREADS") or os.environ.get("TF_NUM_INTEROP_THREADS")
     if chosen or threading.get_intra_op_parallelism_threads() or threading.get_inter_op_parallelism_threads():
         return False
-    if _cores() != VIEWS or tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"):
+    if _cores() != VIEWS or not devices.on_cpu():
         return False
     try:
         threading.set_intra_op_parallelism_threads(1)

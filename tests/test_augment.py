@@ -11,6 +11,8 @@ from golden import make_views as made
 
 from simsiam_tf.data import augment
 from simsiam_tf.data.sampling import uniforms
+from simsiam_tf.data.views import Recipe, Views
+from simsiam_tf.devices import on_cpu
 
 PHOTOS = tuple(made.REGION)
 LAYERS = {
@@ -103,6 +105,23 @@ def test_blur_equals_pil(golden, sigma):
     ours = augment.RandomGaussianBlur().augment_images(patches(golden), how)
     assert error(ours, expected(golden, f"blur/{sigma}")) < 1.0
     assert error(patches(golden), expected(golden, f"blur/{sigma}")) > 2.0  # the blur shows
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (16, 9), (28, 28)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_blur_by_products_is_the_blur(shape, channels):
+    images = 255.0 * tf.random.stateless_uniform([4, *shape, channels], [1, 2])
+    how = {"chosen": tf.constant([True, True, False, True]), "sigma": tf.constant([0.1, 1.3, 1.7, 2.0])}
+    ways = [augment.RandomGaussianBlur(p=1.0, products=products) for products in (False, True)]
+    shifted, multiplied = (layer.augment_images(images, how) for layer in ways)
+    np.testing.assert_allclose(multiplied, shifted, atol=1e-3)
+    np.testing.assert_array_equal(multiplied[2], images[2])
+
+
+def test_small_views_on_a_cpu_are_blurred_by_products():
+    for size, small in ((28, True), (64, True), (96, False)):
+        (blur,) = (x for x in Views(Recipe(size=size)).layers if isinstance(x, augment.RandomGaussianBlur))
+        assert blur.products == (small and on_cpu())
 
 
 def test_flip_equals_pil(golden):

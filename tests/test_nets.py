@@ -162,7 +162,7 @@ def test_batchnorm_by_xla_is_the_same(monkeypatch, shape):
     monkeypatch.setattr(norm, "_fused_by_xla", lambda *args: calls.append(1) or by_xla(*args))
 
     def step(on_gpu):
-        monkeypatch.setattr(norm, "_on_gpu", lambda: on_gpu)
+        monkeypatch.setattr(norm, "on_gpu", lambda: on_gpu)
         bn = nets.BatchNorm(dtype="mixed_bfloat16")
         bn.build(shape)
 

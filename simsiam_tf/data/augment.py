@@ -190,31 +190,44 @@ class RandomGaussianBlur(PaperLayer):
     """Gaussian blur with σ drawn from `sigma`, in pixels, with probability p.
 
     Edges are continued by their last pixel, as PIL does.
+
+    Args:
+        sigma: the range that σ is drawn from.
+        p: probability.
+        products: blur along an axis by a product with a matrix for each image, which for small images
+            on a CPU takes a third to a fifth of the time of shifted sums.
     """
 
     draws = 2
 
-    def __init__(self, sigma=(0.1, 2.0), p: float = 0.5, **kwargs) -> None:
+    def __init__(self, sigma=(0.1, 2.0), p: float = 0.5, products: bool = False, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.sigma, self.p = tuple(sigma), p
+        self.sigma, self.p, self.products = tuple(sigma), p, products
 
     def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"chosen": u[:, 0] < self.p, "sigma": crops.between(u[:, 1], *self.sigma)}
 
     def stages(self, channels: int) -> list[Stage]:
         radius = math.ceil(3.0 * self.sigma[1])
-        stages = []
+        stages: list[Stage] = []
         for axis in (1, 2):
+            if self.products:
+                stages.append(lambda x, t, axis=axis: self._mixed(x, self._taps(t, radius), axis))
+                continue
             stages.append(lambda x, t, axis=axis: planes.pad(x, radius, axis))
             stages.append(lambda x, t, axis=axis: planes.convolve(x, self._taps(t, radius), axis))
         return stages
+
+    @staticmethod
+    def _mixed(x: Planes, taps: tf.Tensor, axis: int) -> Planes:
+        return planes.mix(x, planes.blur_matrices(taps, x[0].shape[axis]), axis)
 
     @staticmethod
     def _taps(t: dict, radius: int) -> tf.Tensor:
         return planes.blur_taps(tf.where(t["chosen"], t["sigma"], 1e-3), radius)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "sigma": self.sigma, "p": self.p}
+        return {**super().get_config(), "sigma": self.sigma, "p": self.p, "products": self.products}
 
 
 class RandomHorizontalFlip(PaperLayer):

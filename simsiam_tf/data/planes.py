@@ -7,6 +7,7 @@ would compute it again for every reading.
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 GRAY = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL's "L"
@@ -77,6 +78,21 @@ def blur_taps(sigma: tf.Tensor, radius: int) -> tf.Tensor:
     offset = tf.range(-radius, radius + 1, dtype=tf.float32)
     taps = tf.exp(-0.5 * tf.square(offset / sigma[:, None]))
     return taps / tf.reduce_sum(taps, axis=1, keepdims=True)
+
+
+def blur_matrices(taps: tf.Tensor, size: int) -> tf.Tensor:
+    """`pad` and `convolve` along an axis of n = size pixels, as matrices [B, n, n]. taps: [B, odd]."""
+    count = taps.shape[1]
+    read = np.arange(size) + np.arange(count)[:, None] - count // 2  # the pixel that a tap reads: [taps, n]
+    apart = np.eye(size, dtype=np.float32)[np.clip(read, 0, size - 1)]
+    return tf.reshape(tf.matmul(taps, apart.reshape(count, -1)), [-1, size, size])
+
+
+def mix(planes: Planes, matrices: tf.Tensor, axis: int) -> Planes:
+    """Weighted sums of the pixels along axis 1 or 2. matrices: [B, n, n], a row for each sum."""
+    if axis == 1:
+        return [tf.matmul(matrices, plane) for plane in planes]
+    return [tf.matmul(plane, matrices, transpose_b=True) for plane in planes]
 
 
 def pad(planes: Planes, radius: int, axis: int) -> Planes:

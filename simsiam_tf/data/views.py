@@ -9,6 +9,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from simsiam_tf.data import augment, crops, planes
+from simsiam_tf.devices import on_cpu
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -56,10 +57,12 @@ class Views:
         self.recipe, self.count = recipe, count
         self.xla = recipe.size > SMALL if xla is None else xla
         self.resized_crop = augment.RandomResizedCrop(recipe.size, recipe.area)
+        # Matrix units of GPUs and TPUs would round the factors, and there shifted sums are quick.
+        products = recipe.size <= SMALL and not self.xla and on_cpu()
         layers = [
             (recipe.jitter_p, augment.RandomColorJitter(*recipe.jitter, p=recipe.jitter_p)),
             (recipe.gray_p, augment.RandomGrayscale(recipe.gray_p)),
-            (recipe.blur_p, augment.RandomGaussianBlur(recipe.blur_sigma, recipe.blur_p)),
+            (recipe.blur_p, augment.RandomGaussianBlur(recipe.blur_sigma, recipe.blur_p, products)),
             (recipe.flip_p, augment.RandomHorizontalFlip(recipe.flip_p)),
         ]
         self.layers = [layer for p, layer in layers if p > 0]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import keras
 import tensorflow as tf
 
+from simsiam_tf.devices import on_cpu
 from simsiam_tf.nets import halving, patches, whole, winograd
 
 BY_SHAPE = True  # whether a convolution's way is chosen by its shape; else it is always oneDNN's own
@@ -50,11 +49,6 @@ class Conv(keras.layers.Conv2D):
 
 def _size(value) -> int:
     return value if isinstance(value, int) else value[0]
-
-
-@functools.cache
-def on_cpu() -> bool:
-    return not (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
 
 
 def trained(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import keras
 import tensorflow as tf
+
+from simsiam_tf.devices import on_gpu
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
@@ -63,7 +63,7 @@ class BatchNorm(keras.layers.Layer):
         x4 = tf.reshape(x, [-1, 1, 1, channels]) if len(x.shape) == 2 else x
         mean = [] if training else tf.convert_to_tensor(self.moving_mean)
         variance = [] if training else tf.convert_to_tensor(self.moving_variance)
-        fused = _fused_by_xla if training and x.dtype == tf.bfloat16 and _on_gpu() else _fused
+        fused = _fused_by_xla if training and x.dtype == tf.bfloat16 and on_gpu() else _fused
         y = fused(x4, gamma, beta, mean, variance, self.epsilon, training)
         if training and not self.alone:
             self._remember(y.batch_mean, y.batch_variance)  # the op's variance is unbiased
@@ -108,8 +108,3 @@ def _fused(x, gamma, beta, mean, variance, epsilon: float, training: bool):  # n
 # For bfloat16 on GPUs TensorFlow's kernel turns every feature map to channels first and back; XLA's
 # was measured to take a fifth of its time: see docs/gpu.md.
 _fused_by_xla = tf.function(_fused, jit_compile=True, autograph=False)
-
-
-@functools.cache
-def _on_gpu() -> bool:
-    return bool(tf.config.list_physical_devices("GPU"))

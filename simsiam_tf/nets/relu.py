@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from simsiam_tf.nets.conv import on_cpu
+from simsiam_tf.devices import on_cpu
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")

@@ -17,8 +17,9 @@ ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a module imports from its own level's leaves or from levels before it
     {
         "errors", "memory", "progress", "losses", "schedules", "metrics", "diagnosis", "archive", "files",
-        "withheld", "threads", "devices",
+        "withheld", "devices",
     },
+    {"threads"},
     {"config", "optim", "nets", "data", "checkpoints", "cluster"},
     {"methods", "weights", "workdir", "preview"},
     {"pretrained", "recipes"},

@@ -34,7 +34,6 @@ def compiled_steps(parts: Parts, config: Any) -> Steps:
     xla = config.jit_compile == "true" and not on_tpu
     update = tf.function(model.step, jit_compile=True, autograph=False) if xla else model.step
 
-    @tf.autograph.experimental.do_not_convert  # only the loop below is control flow over tensors
     def step(batch):
         return update(pipeline.finish(parts.views, batch))
 
@@ -42,6 +41,23 @@ def compiled_steps(parts: Parts, config: Any) -> Steps:
         if parts.workers.count > 1:
             return tf.ensure_shape(strategy.gather(z, axis=0), [config.batch_size, model.d])
         return tf.concat(strategy.experimental_local_results(z), axis=0)
+
+    # Only the loop is control flow over tensors, and AutoGraph writes a file of what it converts.
+    @tf.autograph.experimental.do_not_convert
+    def after(loss, iterator):
+        """loss, z, figure and seconds waited for data of the step after the one with this loss."""
+        with tf.control_dependencies([loss]):  # the step before has ended
+            before = tf.timestamp()
+        with tf.control_dependencies([before]):
+            batch = next(iterator)
+        with tf.control_dependencies([tf.nest.flatten(batch, expand_composites=True)[0]]):
+            waited = tf.timestamp() - before
+        with tf.control_dependencies([waited]):  # a single thread could read the clock after the step
+            batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True)
+        outputs = strategy.run(step, args=(batch,))
+        loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, outputs["loss"], axis=None)
+        z = whole(outputs["z"])
+        return loss, z, model.figure(z), tf.cast(waited, tf.float32)
 
     @tf.function(reduce_retracing=True)
     def steps(iterator, count):
@@ -51,20 +67,10 @@ def compiled_steps(parts: Parts, config: Any) -> Steps:
         z = tf.zeros([config.batch_size, model.d])
         loss = tf.zeros([])
         for i in tf.range(count):
-            with tf.control_dependencies([loss]):  # the step before has ended
-                before = tf.timestamp()
-            with tf.control_dependencies([before]):
-                batch = next(iterator)
-            with tf.control_dependencies([tf.nest.flatten(batch, expand_composites=True)[0]]):
-                waited = tf.timestamp() - before
-            with tf.control_dependencies([waited]):  # a single thread could read the clock after the step
-                batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True)
-            outputs = strategy.run(step, args=(batch,))
-            loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, outputs["loss"], axis=None)
-            z = whole(outputs["z"])
+            loss, z, figure, waited = after(loss, iterator)
             losses = losses.write(i, loss)
-            figures = figures.write(i, model.figure(z))
-            waits = waits.write(i, tf.cast(waited, tf.float32))
+            figures = figures.write(i, figure)
+            waits = waits.write(i, waited)
         return losses.stack(), figures.stack(), waits.stack(), z
 
     return Steps(steps)

@@ -53,7 +53,7 @@ def test_a_full_disk_keeps_what_is_committed_and_names_the_mend(reference, tmp_p
 
 def test_a_disk_too_full_for_records_keeps_them_until_there_is_room(reference, tmp_path):
     run = Run(tmp_path / "run")
-    with files_up_to(5_000):  # less than the records, more than the loop as AutoGraph writes it
+    with files_up_to(4_000):  # less than the records, more than the configuration
         process = run.start()
     assert run.reach(process, 5)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)  # room is made

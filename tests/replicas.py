@@ -65,12 +65,20 @@ def _parts(strategy, config, source, views, bn: str) -> assembly.Assembly:
         keras.utils.set_random_seed(config.seed)
         x = images = keras.Input((SIZE, SIZE, 1))
         for width in (8, 16):
-            x = keras.layers.ReLU()(nets.BatchNorm()(nets.Conv(width, 3, 2)(x)))
+            x = keras.layers.Activation("softplus")(nets.BatchNorm()(nets.Conv(width, 3, 2)(x)))
         backbone = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
         model = SimSiam(backbone, d=16, predictor_hidden=8, bn=bn)
+        _smooth(model.projector, model.predictor)
         model.compile(assembly.build_optimizer(config, 100, source.size))
         model.optimizer.build(model.learned_variables())
     return assembly.Assembly(strategy, source, views, model, 100, "float32", False, {}, Workers(strategy))
+
+
+def _smooth(*heads: keras.Sequential) -> None:
+    """No ReLU: where its input is within rounding of zero its gradient jumps, and runs part by 1e-3."""
+    for layer in (layer for head in heads for layer in head.layers):
+        if isinstance(layer, keras.layers.ReLU):
+            layer.call = tf.nn.softplus
 
 
 if __name__ == "__main__":

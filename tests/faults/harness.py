@@ -45,12 +45,15 @@ class Run:
 
     def __init__(self, workdir: Path, *more: str) -> None:
         self.workdir, self.ids_file = Path(workdir), Path(f"{workdir}.ids")
+        self.ready_file = Path(f"{workdir}.ready")
         self.flags = [*FLAGS, f"--workdir={workdir}", *more]
 
     def start(self, fault: str = "none", *more: str, env: dict | None = None) -> subprocess.Popen:
         """A process of this run; `finish` waits for it."""
         self._began = time.monotonic()
-        command = [sys.executable, str(TRACED), str(self.ids_file), fault, *self.flags, *more]
+        self.ready_file.unlink(missing_ok=True)
+        files = str(self.ids_file), str(self.ready_file)
+        command = [sys.executable, str(TRACED), *files, fault, *self.flags, *more]
         return subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             env={**os.environ, **(env or {})},
@@ -77,6 +80,12 @@ class Run:
                 return True
             time.sleep(0.002)
         return self.recorded() >= step
+
+    def listens(self, process: subprocess.Popen, seconds: float = 60) -> None:
+        """Waits until the process has its handlers of signals: before that Python itself starts."""
+        end = time.monotonic() + seconds
+        while process.poll() is None and time.monotonic() < end and not self.ready_file.exists():
+            time.sleep(0.002)
 
     def recorded(self) -> int:
         """The newest step in metrics.jsonl, −1 for none."""

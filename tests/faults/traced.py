@@ -1,8 +1,9 @@
 """The real command line with an ear and a trigger: notes the ids consumed, dies at a chosen call.
 
-    python tests/faults/traced.py IDS FAULT FLAGS…
+    python tests/faults/traced.py IDS READY FAULT FLAGS…
 
-IDS: file that takes "step: ids" for every batch that the loop takes. FAULT: "none";
+IDS: file that takes "step: ids" for every batch that the loop takes. READY: file that is made once
+signals are handled. FAULT: "none";
 "NAME:N" or "NAME:N:after", to be killed (−9) at or after the N-th call of a point below; "clock:N",
 a clock that is a day slow from step N on; or "control:optimizer" and "control:data", faults of the
 program itself that the harness must notice.
@@ -13,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 import simsiam_tf  # noqa: F401 - before TensorFlow
 from simsiam_tf import pretrain
@@ -132,10 +134,11 @@ def prepare(ids_file: str, fault: str) -> None:
 
 
 def main() -> int:
-    ids_file, fault, *flags = sys.argv[1:]
+    ids_file, ready_file, fault, *flags = sys.argv[1:]
     call = pretrain.call
 
     def traced(config):
+        Path(ready_file).touch()
         prepare(ids_file, fault)
         return call(config)
 

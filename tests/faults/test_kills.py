@@ -110,7 +110,7 @@ def test_killed_around_the_monitor(monitored, tmp_path, faults):
 
 
 def terminated(run, after):
-    """SIGTERM so many seconds after signals are handled, or at a step's record; (status, seconds until the end)."""
+    """SIGTERM so many seconds after signals are handled, or at a step's record: (end, seconds until it)."""
     process = run.start()
     if after < 0:
         run.reach(process, max(0, run.committed()) - after)

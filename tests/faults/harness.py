@@ -45,8 +45,12 @@ class Run:
 
     def __init__(self, workdir: Path, *more: str) -> None:
         self.workdir, self.ids_file = Path(workdir), Path(f"{workdir}.ids")
-        self.ready_file = Path(f"{workdir}.ready")
         self.flags = [*FLAGS, f"--workdir={workdir}", *more]
+
+    @property
+    def ready_file(self) -> Path:
+        """Which a process makes once it handles signals."""
+        return self.ids_file.with_suffix(".ready")
 
     def start(self, fault: str = "none", *more: str, env: dict | None = None) -> subprocess.Popen:
         """A process of this run; `finish` waits for it."""

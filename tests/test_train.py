@@ -176,8 +176,10 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_commit(tmp_path):
             assert not np.issubdtype(value.dtype, np.floating) or np.isfinite(value).all()
 
 
-@pytest.mark.parametrize("step", [pytest.param(10, marks=pytest.mark.slow), 22])
-def test_weights_that_are_no_numbers_are_never_committed(tmp_path, step):
+@pytest.mark.parametrize(
+    ("step", "method"), [pytest.param(10, "simsiam", marks=pytest.mark.slow), (22, "simclr")]
+)
+def test_weights_that_are_no_numbers_are_never_committed(tmp_path, step, method):
     """The loss of a step is that of the weights before it; after the last step there is no other."""
 
     class Poison(keras.callbacks.Callback):
@@ -186,8 +188,10 @@ def test_weights_that_are_no_numbers_are_never_committed(tmp_path, step):
                 gamma = self.model.backbone.trainable_variables[1]
                 gamma.assign(gamma * np.nan)
 
-    outcome = train.run(tiny(tmp_path, "--monitor=none", "--save_minutes=0"), callbacks=[Poison()])
+    flags = ("--monitor=none", "--save_minutes=0", f"--method={method}", "--predictor=trained")
+    outcome = train.run(tiny(tmp_path, *flags), callbacks=[Poison()])
     assert outcome.status == train.DIVERGED and outcome.diagnosis.name == "divergence"
+    assert ("swav" in outcome.diagnosis.advice) == (method == "simclr"), "the advice is for another loss"
     assert 0 < max(int(p.name[5:]) for p in (tmp_path / "checkpoints").iterdir()) < step
     assert not (tmp_path / "export").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from typing import Protocol
@@ -130,7 +131,7 @@ class Journal:
 
     def diverged(self, reason: str) -> None:
         """Calls the run diverged, whatever its records say."""
-        self.diagnosis = Diagnosis("divergence", reason)
+        self.diagnosis = dataclasses.replace(self.diagnosis, name="divergence", reason=reason)
         self.say(str(self.diagnosis))
 
     def evaluation(self, step: int, epoch: int | None, values: dict[str, float]) -> None:

@@ -53,9 +53,12 @@ class _Stop(Exception):  # noqa: N818
 
 def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, float]:
     """Seconds of every part of one run, by name. began: time.time() when its process was started."""
-    from simsiam_tf import cli, train
-    from simsiam_tf.config import PretrainConfig
-    from simsiam_tf.loop import running as loops
+    from simsiam_tf import cli
+
+    with cli.loading():
+        from simsiam_tf import train
+        from simsiam_tf.config import PretrainConfig
+        from simsiam_tf.loop import running as loops
 
     config = cli.parse(PretrainConfig, flags)
     took: dict[str, float] = defaultdict(float, imports=time.time() - began)

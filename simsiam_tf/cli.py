@@ -19,6 +19,7 @@ from absl import flags
 from simsiam_tf import config as configs
 from simsiam_tf.errors import UserError
 from simsiam_tf.loop import signals
+from simsiam_tf.withheld import withheld
 
 HERE = Path(__file__).resolve().parent
 # Flagfiles lie beside the package in a checkout and within it in an installed wheel.
@@ -53,6 +54,16 @@ def run(cls: type, call: Callable[[Any], int | None], prog: str, about: str, arg
     except UserError as error:
         print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return error.status
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """While a command imports what it works with: quietly, and without what makes it slow.
+
+    Keras and keras-cv import these two for wrappers and plots that no command has a use for.
+    """
+    with quietly(), withheld("sklearn", "matplotlib"):
+        yield
 
 
 _terminal = 2  # the descriptor of the user's stderr, also while `quietly` holds back the other

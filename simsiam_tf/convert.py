@@ -85,7 +85,7 @@ class ConvertConfig(Config):
 
 def call(config: ConvertConfig) -> int:
     """Converts, and says what was found."""
-    with cli.quietly():
+    with cli.loading():
         from simsiam_tf import conversion
         from simsiam_tf.cluster import distribute
 

@@ -54,7 +54,7 @@ class ServiceConfig(config.Config):
 
 def call(own: ServiceConfig) -> int:
     """Serves until a signal comes."""
-    with cli.quietly():
+    with cli.loading():
         import tensorflow as tf
 
         from simsiam_tf.data import service

@@ -43,7 +43,7 @@ class EmbedConfig(ImagesConfig):
 
 def call(config: EmbedConfig) -> int:
     """Embeds and writes."""
-    with cli.quietly():
+    with cli.loading():
         from simsiam_tf.cluster import distribute
         from simsiam_tf.data import open_source
         from simsiam_tf.evaluate import embedding, scores

@@ -42,7 +42,7 @@ class ExportConfig(WeightsConfig):
 
 def call(config: ExportConfig) -> int:
     """Exports, compares, writes the card and says where."""
-    with cli.quietly():
+    with cli.loading():
         from simsiam_tf.cluster import distribute
         from simsiam_tf.exporting import formats, hub, modelcard
         from simsiam_tf.pretrained import open_pretrained

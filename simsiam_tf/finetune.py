@@ -17,7 +17,7 @@ checkpoint.
 
 def call(config: FinetuneConfig) -> int:
     """Trains, and prints the accuracy."""
-    with cli.quietly():
+    with cli.loading():
         from simsiam_tf import summary, supervised
         from simsiam_tf.cluster import distribute
 

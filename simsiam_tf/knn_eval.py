@@ -44,7 +44,7 @@ class KnnConfig(KeptFeaturesConfig):
 
 def call(config: KnnConfig) -> int:
     """Evaluates, prints a table and writes the result."""
-    with cli.quietly():
+    with cli.loading():
         from simsiam_tf.cluster import distribute
         from simsiam_tf.evaluate import scores
 

@@ -17,7 +17,7 @@ run. Exit status: 0 done, 2 something to mend, 4 diverged, 75 interrupted by a s
 
 def call(config: LinearConfig) -> int:
     """Trains, and prints the accuracy."""
-    with cli.quietly():
+    with cli.loading():
         from simsiam_tf import summary, supervised
         from simsiam_tf.cluster import distribute
 

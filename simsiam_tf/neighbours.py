@@ -37,7 +37,7 @@ class NeighboursConfig(Config):
 
 def call(config: NeighboursConfig) -> int:
     """Searches and prints."""
-    with cli.quietly():
+    with cli.loading():
         from simsiam_tf.cluster import distribute
         from simsiam_tf.evaluate import embedding, query
 

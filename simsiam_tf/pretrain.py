@@ -16,7 +16,7 @@ Start with --flagfile=flags/quickstart.cfg, or flags/folder.cfg --data=folder:/m
 
 def call(config: PretrainConfig) -> int:
     """Trains, or shows what would be trained."""
-    with cli.quietly():  # TensorFlow loads only now that the flags are known to be good
+    with cli.loading():  # TensorFlow loads only now that the flags are known to be good
         from simsiam_tf import inspection, summary, train
         from simsiam_tf.cluster import distribute
 

@@ -73,7 +73,7 @@ class ProbeConfig(KeptFeaturesConfig):
 
 def call(config: ProbeConfig) -> int:
     """Probes, prints a table and writes the result."""
-    with cli.quietly():
+    with cli.loading():
         from simsiam_tf.cluster import distribute
         from simsiam_tf.evaluate import scores
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def withheld(name: str) -> Iterator[None]:
+def withheld(*names: str) -> Iterator[None]:
     """Within, `import name` is an ImportError, unless the module has been imported before."""
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None
+    missing = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(missing))
     try:
         yield
     finally:
-        del sys.modules[name]
+        for name in missing:
+            del sys.modules[name]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simsiam_tf.evaluate import knn_accuracy
+from simsiam_tf.evaluate import knn_accuracy, neighbours
 from simsiam_tf.evaluate.monitor import epochs_between
 from simsiam_tf.evaluate.neighbours import leave_one_out, nearest
 
@@ -76,6 +76,9 @@ def test_nearest_in_blocks_is_nearest_of_the_whole():
     np.testing.assert_allclose(cosines, -np.sort(-cosine)[:, :12], atol=1e-6)
     assert all(len(set(r)) == 12 for r in rows)
     assert nearest(bank[:5], queries, k=12)[1].shape == (37, 5)
+    assert neighbours._merged.experimental_get_tracing_count() == 1, (
+        "TensorFlow warns of traces for every size"
+    )
 
 
 def test_of_equals_the_first_comes_first_in_whichever_block_they_are():

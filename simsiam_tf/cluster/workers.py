@@ -54,11 +54,13 @@ class Workers:
         def of_replica(context: tf.distribute.ValueContext) -> tf.Tensor:
             return tf.constant(rows if context.replica_id_in_sync_group % local == 0 else rows[:0])
 
-        return self._gather(self.strategy.experimental_distribute_values_from_function(of_replica)).numpy()
+        values = self.strategy.experimental_distribute_values_from_function(of_replica)
+        return self._gather(rows.dtype, rows.shape[1:])(values).numpy()
 
-    @functools.cached_property
-    def _gather(self) -> Callable:
-        # Outside of a function TensorFlow would trace one at every call.
+    @functools.cache  # noqa: B019 - one team a process
+    def _gather(self, dtype: np.dtype, row: tuple[int, ...]) -> Callable:
+        """strategy.gather for rows of one kind, with any number of them."""
+        # Outside of a function TensorFlow would trace one at every call; one for all kinds warns of many.
         gather = functools.partial(self.strategy.gather, axis=0)
         return tf.function(gather, reduce_retracing=True, autograph=False)
 

@@ -16,7 +16,7 @@ Planes = list[tf.Tensor]
 
 def from_images(images: tf.Tensor) -> Planes:
     """[B, H, W, C] of any dtype → C × float32 [B, H, W]."""
-    return tf.unstack(tf.transpose(tf.cast(images, tf.float32), [3, 0, 1, 2]))
+    return [tf.cast(plane, tf.float32) for plane in tf.unstack(images, axis=-1)]
 
 
 def to_images(planes: Planes) -> tf.Tensor:

@@ -123,7 +123,10 @@ def _unit(rows: np.ndarray) -> tf.Tensor:
     return tf.math.l2_normalize(tf.constant(np.asarray(rows, np.float32)), axis=1)
 
 
-@tf.function(reduce_retracing=True, autograph=False)
+_ROWS, _PLACES = tf.TensorSpec([None, None]), tf.TensorSpec([None, None], tf.int64)
+
+
+@tf.function(input_signature=[_ROWS, _ROWS, _ROWS, _PLACES, tf.TensorSpec([], tf.int64)], autograph=False)
 def _merged(queries, part, best, index, start):
     """The best of those known, [M, k], and of a part of the bank whose first row is `start`."""
     k = tf.shape(best)[1]

@@ -46,7 +46,10 @@ def data_of(pretrained: Pretrained) -> str:
     """What a backbone was pre-trained on. Raises UserError where its card does not say."""
     data = pretrained.card.get("configuration", {}).get("data")
     if not isinstance(data, str):
-        raise UserError(f"--data: missing, and nothing beside {pretrained.path} says what it was trained on.")
+        raise UserError(
+            f"--data: missing, and nothing beside {pretrained.path} says what it was trained on. "
+            "Pass --data=folder:/path/to/images, or a set's name."
+        )
     return data
 
 

@@ -35,9 +35,14 @@ class Ended:
     said: str
 
     def lines(self) -> list[str]:
-        """What it said on stderr, without progress bars and TensorFlow's greetings."""
-        chatter = re.compile(r"step/s|^WARNING: All log messages|^[IWE]0000 ")
-        return [line for line in self.said.splitlines() if line.strip() and not chatter.search(line)]
+        """What it said on stderr, without progress bars and TensorFlow's chatter."""
+        kept = [line for line in self.said.splitlines() if line.strip() and "step/s" not in line]
+        return [line for line in kept if line not in self.chatter()]
+
+    def chatter(self) -> list[str]:
+        """What TensorFlow said on stderr."""
+        known = re.compile(r"WARNING: All log messages|WARNING:tensorflow|[IWE]0000 ")
+        return [line for line in self.said.splitlines() if known.search(line)]
 
 
 class Run:
@@ -169,6 +174,7 @@ def differing(a: dict[str, str], b: dict[str, str]) -> list[str]:
 def check_finished(run: Run, ended: Ended, steps: int = STEPS) -> None:
     """A reference must have run to its end, or comparing with it would prove nothing."""
     assert ended.status == DONE, ended.said
+    assert not ended.chatter(), "nothing that a user can mend"
     assert run.committed() == run.recorded() == steps
     assert [step for step, _ in run.consumed()] == list(range(steps))
     assert (run.workdir / "export" / "backbone.keras").exists()

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import simsiam_tf  # noqa: F401 - before TensorFlow
-from simsiam_tf import pretrain
+from simsiam_tf import cli, pretrain
 
 
 def die() -> None:
@@ -139,7 +139,8 @@ def main() -> int:
 
     def traced(config):
         Path(ready_file).touch()
-        prepare(ids_file, fault)
+        with cli.quietly():
+            prepare(ids_file, fault)
         return call(config)
 
     pretrain.call = traced

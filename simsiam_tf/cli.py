@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import gc
 import os
 import signal
 import sys
@@ -60,10 +61,20 @@ def run(cls: type, call: Callable[[Any], int | None], prog: str, about: str, arg
 def loading() -> Iterator[None]:
     """While a command imports what it works with: quietly, and without what makes it slow.
 
-    Keras and keras-cv import these two for wrappers and plots that no command has a use for.
+    Keras and keras-cv import these two for wrappers and plots that no command has a use for. What
+    is imported is half a million objects that stay, which the garbage collector would look through
+    again and again; it leaves out those that are frozen.
     """
-    with quietly(), withheld("sklearn", "matplotlib"):
-        yield
+    anew, collects = "keras" not in sys.modules, gc.isenabled()
+    gc.disable()
+    try:
+        with quietly(), withheld("sklearn", "matplotlib"):
+            yield
+        if anew:
+            gc.freeze()
+    finally:
+        if collects:
+            gc.enable()
 
 
 _terminal = 2  # the descriptor of the user's stderr, also while `quietly` holds back the other

@@ -38,6 +38,8 @@ def run(cls: type, call: Callable[[Any], int | None], prog: str, about: str, arg
     0: done. 2: something to mend, named in one line on stderr. 75: ended by SIGTERM or SIGINT,
     with nothing lost that was committed. Others are the call's own.
     """
+    # The process ends after its own command, and what is done has to look done until then.
+    afterwards = signal.SIG_IGN if argv is None else None
     argv = sys.argv[1:] if argv is None else list(argv)
     if any(a in ("--help", "-h", "--helpfull", "--helpshort", "-help") for a in argv):
         print(usage(cls, prog, about))
@@ -50,7 +52,7 @@ def run(cls: type, call: Callable[[Any], int | None], prog: str, about: str, arg
         os._exit(signals.INTERRUPTED)
 
     try:
-        with signals.handled(leave):
+        with signals.handled(leave, afterwards):
             return call(parse(cls, argv)) or 0
     except UserError as error:
         print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)

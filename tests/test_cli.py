@@ -1,6 +1,8 @@
 """Bad input gets one clear line, exit status 2, before anything long."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -115,3 +117,18 @@ def test_flags_written_are_the_flags_read(tmp_path):
     (tmp_path / "config.flags").write_text(config.to_flags(made))
     assert parse(f"--flagfile={tmp_path}/config.flags") == made
     assert config.to_flags(parse("--data=digits", "--dry_run")) == config.to_flags(parse("--data=digits"))
+
+
+def test_a_signal_after_the_end_changes_nothing_and_python_callers_keep_theirs():
+    code = (
+        "import os, signal, sys; from simsiam_tf import pretrain\n"
+        "given = ['--data=folder:/nowhere', '--epochs=-1']\n"
+        "pretrain.main(given)\n"
+        "assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL\n"
+        "sys.argv[1:] = given\n"
+        "status = pretrain.main()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2, done

@@ -15,8 +15,11 @@ PATIENCE = 1.0  # seconds after which a second Ctrl-C is meant
 
 
 @contextlib.contextmanager
-def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """While this lasts, `handler` is called for both signals. Does nothing outside the main thread."""
+def handled(handler: Callable[[int, Any], None], afterwards: Any = None) -> Iterator[None]:
+    """While this lasts, `handler` is called for both signals. Does nothing outside the main thread.
+
+    afterwards: what both do then; what they did before when None.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -25,7 +28,7 @@ def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
         yield
     finally:
         for number, former in before.items():
-            signal.signal(number, former)
+            signal.signal(number, former if afterwards is None else afterwards)
 
 
 class Deferred:

@@ -1,5 +1,6 @@
 """Killed anywhere, rerun, and the end is the same to the bit: variables, records, ids, export."""
 
+import itertools
 import random
 import signal
 import time
@@ -127,11 +128,16 @@ def terminated(run, after):
 def test_twenty_signals_and_no_step_repeated(monitored, tmp_path):
     run, rng = Run(tmp_path / "run", *MONITOR), random.Random(0)
     longest = min(12, 0.7 * monitored.took)  # a fast machine's run ends early
-    for n in range(20):
+    signals = 0
+    for n in itertools.count():
         after = -rng.randint(1, 3) if n % 2 else rng.uniform(0, longest)
         ended, seconds = terminated(run, after)
-        assert ended.status == INTERRUPTED, (n, after, ended.said)
         assert seconds < GRACE, (n, after, seconds)
+        if ended.status != DONE:  # DONE: it came when nothing was left to do
+            assert ended.status == INTERRUPTED, (n, after, ended.said)
+            signals += 1
+        if signals == 20:
+            break
         if run.committed() >= STEPS - 4:  # start another, so that all 20 find something to end
             assert run.go().status == DONE
             assert_same(run, monitored)

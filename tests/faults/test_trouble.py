@@ -1,6 +1,7 @@
 """Full disks, vanished folders, jumping clocks, two runs in one folder: nothing committed is lost."""
 
 import contextlib
+import fcntl
 import os
 import resource
 import shutil
@@ -182,12 +183,10 @@ def test_a_run_whose_lock_another_has_taken_gives_way(reference, tmp_path):
     run = Run(tmp_path / "run", "--epochs=40")
     process = run.start()
     assert run.reach(process, 3)
-    (run.workdir / ".lock").unlink()
-    holder = subprocess.Popen(
-        ["flock", run.workdir / ".lock", "sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    ended = run.finish(process)
-    holder.kill()
+    with open(tmp_path / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.replace(tmp_path / "lock", run.workdir / ".lock")  # at no moment is there none
+        ended = run.finish(process)
     assert ended.status == 2, ended.said
     assert "in use by process" in ended.said or "was removed" in ended.said
 

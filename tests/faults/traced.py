@@ -135,6 +135,7 @@ def prepare(ids_file: str, fault: str) -> None:
 
 def main() -> int:
     ids_file, ready_file, fault, *flags = sys.argv[1:]
+    sys.argv[1:] = flags
     call = pretrain.call
 
     def traced(config):
@@ -144,7 +145,7 @@ def main() -> int:
         return call(config)
 
     pretrain.call = traced
-    return pretrain.main(flags)
+    return pretrain.main()
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Sourc
         "area": (config.crop_area or recipe.area[0], recipe.area[1]),
         "jitter": recipe.jitter if strength is None else (strength, strength, strength, strength / 4),
         "blur_p": recipe.blur_p if config.blur_p is None else config.blur_p,
+        "solarize_p": recipe.solarize_p if config.solarize_p is None else config.solarize_p,
         "flip_p": recipe.flip_p if config.flip_p is None else config.flip_p,
     }
     count = 1 + max(max(pair) for pair in SYMMETRY[config.symmetry])

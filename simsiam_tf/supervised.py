@@ -77,10 +77,10 @@ def assemble(config: SupervisedConfig, workers: Workers) -> tuple[Parts, Pretrai
         train = subset(train, ids, f"{train.name}, {config.labels:.4g} of every class")
         splits = dataclasses.replace(splits, train=train)
     check_size(train, config.batch_size)
-    changes = {"area": (config.crop_area, 1.0), "jitter_p": 0.0, "gray_p": 0.0, "blur_p": 0.0}
-    if config.flip_p is not None:
-        changes["flip_p"] = config.flip_p
-    recipe = dataclasses.replace(pretrained.recipe, **changes)
+    flip_p = pretrained.recipe.flip_p if config.flip_p is None else config.flip_p
+    recipe = dataclasses.replace(
+        pretrained.recipe.with_crop_and_flip_alone(), area=(config.crop_area, 1.0), flip_p=flip_p
+    )
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
     with strategy.scope():
         optimizer = build_optimizer(config, total, train.size)

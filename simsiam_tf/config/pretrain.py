@@ -15,7 +15,7 @@ from simsiam_tf.errors import UserError
 RANGES = [
     *RUN_RANGES,
     ("max_megapixels", 0.001, 1e4), ("image_size", 4, 4096), ("crop_area", 0.01, 1.0),
-    ("jitter", 0, 1), ("blur_p", 0, 1), ("flip_p", 0, 1),
+    ("jitter", 0, 1), ("blur_p", 0, 1), ("solarize_p", 0, 1), ("flip_p", 0, 1),
     ("width", 0.01, 16), ("d", 2, 2**16), ("projector_layers", 1, 8),
     ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
     ("base_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
@@ -89,8 +89,9 @@ class PretrainConfig(RunConfig):
     )
     recipe: str = option(
         "auto",
-        "augmentation; auto: by channels and image size",
-        choices=("auto", "imagenet", "cifar", "grayscale"),
+        "augmentation; auto: by channels and image size; simclr and byol: imagenet's as those papers have it "
+        "(swav: as simclr)",
+        choices=("auto", "imagenet", "simclr", "byol", "cifar", "grayscale"),
     )
     image_size: int | None = option(None, "side of the views in pixels; the recipe's by default")
     crop_area: float | None = option(
@@ -100,6 +101,7 @@ class PretrainConfig(RunConfig):
         None, "strength of brightness, contrast and saturation; hue gets a quarter; the recipe's by default"
     )
     blur_p: float | None = option(None, "probability of Gaussian blur; the recipe's by default")
+    solarize_p: float | None = option(None, "probability of solarisation; the recipe's by default")
     flip_p: float | None = option(None, "probability of a horizontal flip; the recipe's by default")
 
     backbone: str = option(

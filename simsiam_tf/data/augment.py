@@ -230,6 +230,30 @@ class RandomGaussianBlur(PaperLayer):
         return {**super().get_config(), "sigma": self.sigma, "p": self.p, "products": self.products}
 
 
+class RandomSolarization(PaperLayer):
+    """Inverts all values from `threshold` on, with probability p: BYOL's (arXiv 2006.07733, App. B).
+
+    Args:
+        p: probability.
+        threshold: the smallest value that is inverted, in [0, 255].
+    """
+
+    draws = 1
+
+    def __init__(self, p: float = 0.2, threshold: float = 128.0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.p, self.threshold = p, threshold
+
+    def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"chosen": u[:, 0] < self.p}
+
+    def stages(self, channels: int) -> list[Stage]:
+        return [lambda x, t: planes.solarize(x, t["chosen"], self.threshold)]
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "p": self.p, "threshold": self.threshold}
+
+
 class RandomHorizontalFlip(PaperLayer):
     """Mirrors left and right with probability p."""
 

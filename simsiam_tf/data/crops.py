@@ -69,15 +69,88 @@ def _resize_rows(x: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
     return tf.reshape(y, [size, width, channels])
 
 
-def resize_weights(start, length, size: tf.Tensor, out: int | tf.Tensor) -> tf.Tensor:
+def resized_sides(height: tf.Tensor, width: tf.Tensor, short: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sides of an image whose shorter one becomes `short`; the other is cut to an integer.
+
+    As torchvision's Resize: int(short · longer / shorter). height, width: int32 scalars.
+    """
+    least = tf.minimum(height, width)
+    most = 2**30 // short  # times as long as wide: what int32 holds
+
+    def resized(side: tf.Tensor) -> tf.Tensor:
+        return short * tf.minimum(side // least, most) + short * (side % least) // least
+
+    return resized(height), resized(width)
+
+
+def centre_start(side: tf.Tensor, size: int) -> tf.Tensor:
+    """Where the middle `size` of `side` pixels begin: halves go to even numbers, as in CenterCrop."""
+    gap = side - size
+    return gap // 2 + tf.where((gap % 2 == 1) & (gap // 2 % 2 == 1), 1, 0)
+
+
+def centre(images: tf.Tensor, new: tuple[tf.Tensor, tf.Tensor], size: int) -> tf.Tensor:
+    """Antialiased resize to new[0] × new[1], then the middle size × size: uint8 [B, size, size, C].
+
+    Computes what torchvision's Resize and CenterCrop compute of PIL images: the filter is a triangle as
+    wide as the larger of the two pixel sizes, and values are rounded once after the width and once after
+    the height. Only what the middle is made of is touched, so that memory does not depend on how long
+    the other side is.
+
+    images: [B, H, W, C] in [0, 255]. new: height and width, int32, at least `size`.
+    """
+    sides = tf.unstack(tf.shape(images)[1:3])
+    # First the rows that the middle needs, so that no others are resized along the width.
+    (top, rows), (left, columns) = (_needed(n, m, size) for n, m in zip(sides, new, strict=True))
+    x = tf.cast(images[:, top : top + rows, left : left + columns], tf.float32)
+    x = tf.transpose(x, [0, 2, 1, 3])
+    x = _middle(x, sides[1], new[1], left, size)
+    x = _middle(tf.transpose(x, [0, 2, 1, 3]), sides[0], new[0], top, size)
+    return tf.ensure_shape(tf.cast(x, tf.uint8), [None, size, size, images.shape[-1]])
+
+
+def _needed(side: tf.Tensor, new: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """First pixel and number of those that the middle `size` of `new` pixels are made of."""
+    scale = tf.cast(side, tf.float64) / tf.cast(new, tf.float64)
+    start = tf.cast(centre_start(new, size), tf.float64)
+    reach = tf.maximum(scale, 1.0) + 1.0
+    first = tf.cast(tf.maximum(tf.floor(start * scale - reach), 0.0), tf.int32)
+    last = tf.cast(tf.math.ceil((start + size) * scale + reach), tf.int32)
+    return first, tf.minimum(last, side) - first
+
+
+def _middle(x: tf.Tensor, side: tf.Tensor, new: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:
+    """[B, n, R, C], pixels of an axis from `first` on → the middle of the resized axis, [B, size, R, C]."""
+    length, row, channels = tf.unstack(tf.shape(x)[1:])
+    scale = tf.cast(new, tf.float64) / tf.cast(side, tf.float64)
+    shift = tf.cast(first, tf.float64) * scale - tf.cast(centre_start(new, size), tf.float64)
+    y = tf.raw_ops.ScaleAndTranslate(
+        images=tf.reshape(x, [-1, length, 1, row * channels]), size=[size, 1],
+        scale=tf.stack([tf.cast(scale, tf.float32), 1.0]),
+        translation=tf.stack([tf.cast(shift, tf.float32), 0.0]), kernel_type="triangle", antialias=True,
+    )  # fmt: skip
+    return tf.reshape(levels(y), [-1, size, row, channels])
+
+
+def levels(x: tf.Tensor) -> tf.Tensor:
+    """Rounded to whole levels in [0, 255]; halves up, also those that float32 leaves a little below."""
+    return tf.clip_by_value(tf.floor(x + 0.5002), 0.0, 255.0)
+
+
+def resize_weights(
+    start, length, size: tf.Tensor, out: int | tf.Tensor, rows: tuple[tf.Tensor, int] | None = None
+) -> tf.Tensor:
     """Antialiased bilinear resize of [start, start + length) to `out` pixels, as a matrix.
 
     start, length: float [B]; size: pixels of the whole axis → [B, out, size], rows sum to 1.
     The filter is PIL's: a triangle as wide as the larger of the two pixel sizes.
+    rows: (first, number) of those that are wanted; all when None.
     """
     start, length = start[:, None, None], length[:, None, None]
     scale = length / tf.cast(out, tf.float32)
-    centre = (tf.range(out, dtype=tf.float32)[None, :, None] + 0.5) * scale + start
+    first, count = rows or (0, out)
+    place = tf.range(count, dtype=tf.float32) + tf.cast(first, tf.float32)
+    centre = (place[None, :, None] + 0.5) * scale + start
     pixel = tf.range(size)[None, None, :]
     pixel = tf.cast(pixel, tf.float32)
     weight = tf.nn.relu(1.0 - tf.abs(pixel + 0.5 - centre) / tf.maximum(scale, 1.0))

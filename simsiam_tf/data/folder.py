@@ -35,7 +35,15 @@ class Listing:
 
 def decode(data: tf.Tensor, channels: int = 3) -> tf.Tensor:
     """Encoded bytes → uint8 [H, W, channels]; the first frame of an animation."""
-    image = tf.io.decode_image(data, channels=channels, expand_animations=False)
+
+    def jpeg() -> tf.Tensor:
+        # The exact transform gives Pillow's pixels to the bit; TensorFlow's default is off by a level.
+        return tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE")
+
+    def other() -> tf.Tensor:
+        return tf.io.decode_image(data, channels=channels, expand_animations=False)
+
+    image = tf.cond(tf.io.is_jpeg(data), jpeg, other)
     return tf.ensure_shape(image, [None, None, channels])
 
 

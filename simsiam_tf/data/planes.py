@@ -73,6 +73,12 @@ def shift_hue(planes: Planes, shift: tf.Tensor) -> Planes:
     return [channel(5.0), channel(3.0), channel(1.0)]
 
 
+def solarize(planes: Planes, chosen: tf.Tensor, threshold: float) -> Planes:
+    """Inverts the values from `threshold` on, of the images that are chosen. chosen: bool [B]."""
+    chosen = per_image(chosen)
+    return [tf.where(chosen & (plane >= threshold), 255.0 - plane, plane) for plane in planes]
+
+
 def blur_taps(sigma: tf.Tensor, radius: int) -> tf.Tensor:
     """Gaussian weights [B, 2 · radius + 1] for σ [B] in pixels; rows sum to 1."""
     offset = tf.range(-radius, radius + 1, dtype=tf.float32)

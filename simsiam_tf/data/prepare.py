@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from simsiam_tf.data import crops
-from simsiam_tf.data.views import SMALL, Recipe
+from simsiam_tf.data.views import Recipe, sides_before_centre
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
@@ -38,27 +38,19 @@ class Prepare(keras.layers.Layer):
     def call(self, images: tf.Tensor) -> tf.Tensor:
         x = tf.cast(images, tf.float32)
         height, width, channels = tf.shape(x)[1], tf.shape(x)[2], len(self.mean)
-        new = self._resized(height, width)
-        x = self._along(x, height, new[0], width * channels)  # [B, S, W · C]
-        x = tf.transpose(tf.reshape(x, [-1, self.size, width, channels]), [0, 2, 1, 3])
-        x = self._along(x, width, new[1], self.size * channels)
-        x = tf.transpose(tf.reshape(x, [-1, self.size, self.size, channels]), [0, 2, 1, 3])
-        x = tf.clip_by_value(tf.round(x), 0.0, 255.0)
+        new = sides_before_centre(height, width, self.size)
+        # The width first, as `crops.centre`.
+        x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, width, height * channels])
+        x = tf.reshape(self._along(x, width, new[1]), [-1, self.size, height, channels])
+        x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, height, self.size * channels])
+        x = tf.reshape(self._along(x, height, new[0]), [-1, self.size, self.size, channels])
         return (x / 255.0 - tf.constant(self.mean)) / tf.constant(self.std)
 
-    def _resized(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The sides that an image is resized to before its centre is taken."""
-        if self.size <= SMALL:
-            return tf.constant(self.size), tf.constant(self.size)
-        scale = (self.size * 256 / 224) / tf.cast(tf.minimum(height, width), tf.float32)
-        return tuple(tf.cast(tf.round(tf.cast(n, tf.float32) * scale), tf.int32) for n in (height, width))
-
-    def _along(self, x: tf.Tensor, old: tf.Tensor, new: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
-        """Resizes the second axis of x from `old` to `new` and takes its centre: [B, size, row]."""
+    def _along(self, x: tf.Tensor, old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
+        """Resizes the second axis of x from `old` to `new` and takes its centre: [B, size, row], rounded."""
         whole = tf.cast(old, tf.float32)[None]
-        weights = crops.resize_weights(tf.zeros([1]), whole, old, new)
-        first = (new - self.size) // 2
-        return tf.matmul(weights[:, first : first + self.size], tf.reshape(x, [-1, old, row]))
+        rows = crops.centre_start(new, self.size), self.size
+        return crops.levels(tf.matmul(crops.resize_weights(tf.zeros([1]), whole, old, new, rows), x))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], self.size, self.size, len(self.mean))

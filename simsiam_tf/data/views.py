@@ -1,9 +1,10 @@
-"""Recipes: which augmentation a data set gets, and how a table of draws becomes views."""
+"""Recipes: the augmentation of a data set or a method, and how a table of draws becomes views."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -17,24 +18,50 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = 64  # pixels; the sides of views up to which they are treated as those of small images
 
 
+PerView = float | tuple[float, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The numbers of an augmentation, in the order in which they apply (Sec. 3; App. D)."""
+    """The numbers of an augmentation, in the order in which they apply (Sec. 3; App. D).
+
+    area: smallest and largest share of the image that a crop covers. jitter: strengths of brightness,
+    contrast, saturation and hue. Names that end in _p: probabilities. blur_p and solarize_p may be
+    tuples with a value for each view; further views count on from the first.
+    """
 
     size: int = 224
     area: tuple[float, float] = (0.2, 1.0)
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
     jitter_p: float = 0.8
     gray_p: float = 0.2
-    blur_p: float = 0.5
+    blur_p: PerView = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize_p: PerView = 0.0
     flip_p: float = 0.5
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
+    def of_view(self, view: int) -> Recipe:
+        """The augmentation of one view, counted from 0: every probability a number."""
+        values = {name: getattr(self, name) for name in ("blur_p", "solarize_p")}
+        own = {name: v[view % len(v)] for name, v in values.items() if isinstance(v, tuple)}
+        return dataclasses.replace(self, **own)
+
+    def with_crop_and_flip_alone(self) -> Recipe:
+        """The same without jitter, gray, blur and solarisation: the views of linear evaluation (Sec. 3)."""
+        return dataclasses.replace(self, jitter_p=0.0, gray_p=0.0, blur_p=0.0, solarize_p=0.0)
+
 
 RECIPES = {
     "imagenet": Recipe(),
+    # The augmentations of the compared methods' own papers, which Sec. 6.1 takes over.
+    # SimCLR (arXiv 2002.05709, App. A) and SwAV (2006.09882, Sec. 4 and App. A):
+    "simclr": Recipe(area=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2)),
+    # BYOL (2006.07733, Table 6): blur and solarisation differ between the two views.
+    "byol": Recipe(
+        area=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=(1.0, 0.1), solarize_p=(0.0, 0.2)
+    ),
     "cifar": Recipe(size=32, blur_p=0.0, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)),
     # One channel: brightness and contrast are what remains of the jitter.
     "grayscale": Recipe(size=28, gray_p=0.0, blur_p=0.0, mean=(0.286,), std=(0.353,)),
@@ -59,25 +86,19 @@ class Views:
         self.resized_crop = augment.RandomResizedCrop(recipe.size, recipe.area)
         # Matrix units of GPUs and TPUs would round the factors, and there shifted sums are quick.
         products = recipe.size <= SMALL and not self.xla and on_cpu()
-        layers = [
-            (recipe.jitter_p, augment.RandomColorJitter(*recipe.jitter, p=recipe.jitter_p)),
-            (recipe.gray_p, augment.RandomGrayscale(recipe.gray_p)),
-            (recipe.blur_p, augment.RandomGaussianBlur(recipe.blur_sigma, recipe.blur_p, products)),
-            (recipe.flip_p, augment.RandomHorizontalFlip(recipe.flip_p)),
-        ]
-        self.layers = [layer for p, layer in layers if p > 0]
+        recipes = [recipe.of_view(view) for view in range(count)]
+        made = {own: _layers(own, products) for own in recipes}  # equal views share what XLA compiles
+        self.layers = [made[own] for own in recipes]
+        widths = [self.resized_crop.draws + sum(layer.draws for layer in own) for own in self.layers]
+        self._ends = list(itertools.accumulate(widths, initial=0))
 
     @property
     def draws(self) -> int:
         """Uniforms per image, for all its views."""
-        return self.count * self._per_view
-
-    @property
-    def _per_view(self) -> int:
-        return self.resized_crop.draws + sum(layer.draws for layer in self.layers)
+        return self._ends[-1]
 
     def _columns(self, u: tf.Tensor, view: int) -> tf.Tensor:
-        return u[..., view * self._per_view : (view + 1) * self._per_view]
+        return u[..., self._ends[view] : self._ends[view + 1]]
 
     def crop(self, images: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Host stage for a batch of one size: uint8 [B, H, W, C] → `count` × [B, S, S, C]."""
@@ -113,27 +134,27 @@ class Views:
 
     def finish(self, crops: tuple[tf.Tensor, ...], u: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Batch stage: uint8 crops → float32 views, normalised by the recipe's mean and std."""
-        return tuple(self._finish(crop, self._columns(u, view)) for view, crop in enumerate(crops))
+        return tuple(self._finish(crop, u, view) for view, crop in enumerate(crops))
 
-    def _finish(self, crop: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-        at, drawn = self.resized_crop.draws, []
-        for layer in self.layers:
+    def _finish(self, crop: tf.Tensor, u: tf.Tensor, view: int) -> tf.Tensor:
+        u, at, drawn = self._columns(u, view), self.resized_crop.draws, []
+        for layer in self.layers[view]:
             drawn.append(layer.transformations(u[:, at : at + layer.draws], crop))
             at += layer.draws
         x = crop
-        for part in self._parts(crop.shape[-1]):
+        for part in self._parts(crop.shape[-1], self.layers[view]):
             x = part(x, drawn)
         return x
 
     @functools.cache  # noqa: B019 - views live as long as the program
-    def _parts(self, channels: int) -> list[Callable]:
-        """The batch stage in passes over memory: (crop, …, transformations) → …, view.
+    def _parts(self, channels: int, layers: tuple[augment.PaperLayer, ...]) -> list[Callable]:
+        """The batch stage of a view in passes over memory: (crop, …, transformations) → …, view.
 
         The first one also unpacks the crop, the last one normalises and packs the view.
         """
         steps = [
             functools.partial(_on_layer, stage, place)
-            for place, layer in enumerate(self.layers)
+            for place, layer in enumerate(layers)
             for stage in layer.stages(channels)
         ]
         parts = [[step] for step in steps] or [[]]
@@ -163,23 +184,36 @@ class Views:
         return _to_uint8((images * std + mean) * 255.0)
 
     def centre(self, image: tf.Tensor) -> tf.Tensor:
-        """The view of evaluation: shorter side to 256/224 of the size, then the centre.
+        """The view of evaluation: shorter side to 256/224 of the size, then the centre (Sec. 3).
 
-        [H, W, C] or [B, H, W, C] → uint8 of the recipe's size. Small views are only
-        resized.
+        [H, W, C] or [B, H, W, C] → uint8 of the recipe's size, as torchvision's Resize and CenterCrop
+        compute it. Small views are only resized.
         """
         size = self.recipe.size
-        height, width = tf.unstack(tf.shape(image)[-3:-1])
-        if size <= SMALL:
-            return _to_uint8(tf.image.resize(image, [size, size], antialias=True))
-        scale = (size * 256 / 224) / tf.cast(tf.minimum(height, width), tf.float32)
-        new = [tf.cast(tf.round(tf.cast(n, tf.float32) * scale), tf.int32) for n in (height, width)]
-        resize = crops.resize if image.shape.rank == 3 else _resize_batch
-        return _to_uint8(tf.image.resize_with_crop_or_pad(resize(image, *new), size, size))
+        if image.shape[-3:-1] == (size, size) and size <= SMALL:
+            return tf.cast(image, tf.uint8)
+        batch = image if image.shape.rank == 4 else image[None]
+        made = crops.centre(batch, sides_before_centre(*tf.unstack(tf.shape(batch)[1:3]), size), size)
+        return made if image.shape.rank == 4 else made[0]
 
 
-def _resize_batch(images: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    return tf.image.resize(images, [height, width], antialias=True)
+def sides_before_centre(height: tf.Tensor, width: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sides that an image is resized to before its middle size × size pixels are taken, int32."""
+    if size <= SMALL:
+        return tf.constant(size), tf.constant(size)
+    return crops.resized_sides(height, width, round(size * 256 / 224))
+
+
+def _layers(recipe: Recipe, products: bool) -> tuple[augment.PaperLayer, ...]:
+    """The layers of the batch stage, of one view; those that never act are left out."""
+    layers = (
+        (recipe.jitter_p, augment.RandomColorJitter(*recipe.jitter, p=recipe.jitter_p)),
+        (recipe.gray_p, augment.RandomGrayscale(recipe.gray_p)),
+        (recipe.blur_p, augment.RandomGaussianBlur(recipe.blur_sigma, recipe.blur_p, products)),
+        (recipe.solarize_p, augment.RandomSolarization(recipe.solarize_p)),
+        (recipe.flip_p, augment.RandomHorizontalFlip(recipe.flip_p)),
+    )
+    return tuple(layer for p, layer in layers if p > 0)
 
 
 def _unpack(crop: tf.Tensor, drawn: list[dict]) -> planes.Planes:

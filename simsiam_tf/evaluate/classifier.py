@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -115,8 +113,7 @@ def learned(
     Returns:
         The classifier, and its {"top1": …, "top5": …} on the test images.
     """
-    recipe = dataclasses.replace(recipe, jitter_p=0.0, gray_p=0.0, blur_p=0.0)
-    views = Views(recipe, count=1)
+    views = Views(recipe.with_crop_and_flip_alone(), count=1)
     dataset = pipeline.pretraining(train, views, batch_size, seed)
     if optimizer is None:
         kind, rate = (optim.LARS, 10.0) if frozen else (optim.SGD, 0.02)

@@ -1,0 +1,74 @@
+"""From an image file to features: torchvision's own transforms and network against ours, end to end."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'simsiam-tf[parity]'")
+pytest.importorskip("peers.torchvision_views", reason="needs torchvision: simsiam-tf[parity]")
+
+from PIL import Image  # noqa: E402
+from sklearn.datasets import load_sample_images  # noqa: E402
+from torch import nn  # noqa: E402
+from torch_layouts import resnet  # noqa: E402
+from torchvision import transforms  # noqa: E402
+
+from simsiam_tf.conversion import from_torch  # noqa: E402
+from simsiam_tf.data import Prepare, Recipe, Views, open_source, pipeline  # noqa: E402
+from simsiam_tf.data.views import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
+
+SIDES = ((640, 427), (427, 640), (333, 517), (300, 300), (1100, 801), (90, 700))  # width, height
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """JPEG and PNG files of photographs in sizes whose resized sides are no whole numbers."""
+    folder = tmp_path_factory.mktemp("photographs")
+    china, flower = (Image.fromarray(image) for image in load_sample_images().images)
+    for i, sides in enumerate(SIDES):
+        image = (china, flower)[i % 2].resize(sides, Image.Resampling.LANCZOS)
+        image.save(folder / f"{i}.jpg", quality=90, subsampling=(2, 0)[i % 2])
+    china.save(folder / "china.png")
+    return sorted(folder.iterdir())
+
+
+def theirs(file, size, short):
+    ready = [transforms.Resize(short), transforms.CenterCrop(size), transforms.ToTensor()]
+    ready = transforms.Compose([*ready, transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+    return ready(Image.open(file).convert("RGB"))
+
+
+@pytest.mark.parametrize(("size", "short"), [(224, 256), (96, 110)])
+def test_features_of_files_are_those_of_torchvision(files, size, short, measured):
+    net = resnet("resnet18")
+    backbone = from_torch({k: v.numpy() for k, v in net.state_dict().items()}).backbone
+    net.fc = nn.Identity()
+    with torch.no_grad():
+        expected = net(torch.stack([theirs(file, size, short) for file in files])).numpy()
+    source = open_source(f"folder:{files[0].parent}")
+    assert list(source.names) == [file.name for file in files]
+    (images,) = pipeline.centred(source, Views(Recipe(size=size), 1), range(source.size))
+    found = backbone(images, training=False).numpy()
+    largest = np.abs(expected).max()
+    measured("features of photograph files by torchvision", np.abs(found - expected).max() / largest, 1e-4)
+
+
+@pytest.mark.parametrize(("size", "short"), [(224, 256), (96, 110)])
+def test_pixels_are_those_of_torchvision(files, size, short):
+    views, layer = Views(Recipe(size=size), 1), Prepare.of(Recipe(size=size), 3)
+    for file in files:
+        expected = theirs(file, size, short).permute(1, 2, 0).numpy()
+        image = np.asarray(Image.open(file).convert("RGB"))
+        for found in (views.normalise(views.centre(tf.constant(image))), layer(image[None])[0]):
+            levels = 255 * np.abs(found - expected) * IMAGENET_STD
+            assert levels.max() < 1.01 and (levels > 0.01).mean() < 0.01, file.name
+
+
+def test_a_long_thin_image_needs_no_more_memory_than_its_file():
+    view = Views(Recipe(size=96), 1).centre
+    stripe = np.zeros((2, 60_000, 3), np.uint8)
+    stripe[:, 29_000:31_000] = 200  # resized whole it would have 3.3 million columns
+    made = tf.function(view).get_concrete_function(tf.TensorSpec([None, None, 3], tf.uint8))
+    np.testing.assert_array_equal(made(tf.constant(stripe)), 200)
+    tall = made(tf.constant(stripe.transpose(1, 0, 2)))
+    np.testing.assert_array_equal(tall, 200)

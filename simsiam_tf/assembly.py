@@ -12,7 +12,7 @@ import tensorflow as tf
 from simsiam_tf import nets, optim, recipes, schedules, weights
 from simsiam_tf.cluster import distribute
 from simsiam_tf.cluster.workers import Workers
-from simsiam_tf.config import Config, PretrainConfig, RunConfig
+from simsiam_tf.config import METHODS, Config, PretrainConfig, RunConfig
 from simsiam_tf.data import RECIPES, Recipe, Source, Views, open_source, recipe_for, sampling, service
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate.monitor import Monitor, epochs_between, open_monitor
@@ -125,10 +125,16 @@ def knn_every(parts: Assembly, config: PretrainConfig) -> int:
     return epochs_between(parts.monitor.size(config.knn_images), parts.source.size * parts.views.count)
 
 
-def decaying(config: RunConfig, total_steps: int, size: int, factor: float = 1.0) -> schedules.Cosine:
-    """A run's learning rate times `factor`, on a cosine after its warm-up. size: images of an epoch."""
+def decaying(
+    config: RunConfig, total_steps: int, size: int, factor: float = 1.0, **options
+) -> schedules.Cosine:
+    """A run's learning rate times `factor`, on a cosine after its warm-up.
+
+    size: images of an epoch. **options: of `schedules.Cosine`.
+    """
     warmup = int(config.warmup_epochs * size) // config.batch_size
-    return schedules.cosine(schedules.scaled(config.base_lr, config.batch_size) * factor, total_steps, warmup)
+    base = schedules.scaled(config.base_lr, config.batch_size)
+    return schedules.cosine(base * factor, total_steps, warmup, **options)
 
 
 def compiled(model: ViewModel, optimizer: optim.SGD, config: RunConfig) -> ViewModel:
@@ -140,18 +146,21 @@ def compiled(model: ViewModel, optimizer: optim.SGD, config: RunConfig) -> ViewM
 
 def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optim.SGD:
     """SGD or LARS on a cosine, with rates of their own for h where asked, and for SwAV's prototypes."""
-    decayed, factor = decaying(config, total_steps, size), config.predictor_lr_factor
+    final, factor = schedules.scaled(config.final_lr, config.batch_size), config.predictor_lr_factor
+    hold = max(1, round(size / config.batch_size)) if config.lr_update == "epoch" else 1
+    decayed = decaying(config, total_steps, size, final=final, hold=hold)
     overrides = {}
     if config.predictor_lr == "constant":  # Table 1 c
         overrides["predictor"] = schedules.constant(decayed.base * factor)
     elif factor != 1.0:
-        overrides["predictor"] = decaying(config, total_steps, size, factor)
+        overrides["predictor"] = decaying(config, total_steps, size, factor, final=final * factor, hold=hold)
     if config.method == "swav" and config.frozen_prototypes:
         frozen = int(config.frozen_prototypes * size) // config.batch_size
         overrides["prototypes"] = schedules.after(frozen, decayed)
-    more = {"exclude_1d": True} if config.optimizer == "lars" else {}
-    kind = {"sgd": optim.SGD, "lars": optim.LARS}[config.optimizer]
-    return kind(decayed, config.momentum, config.weight_decay, overrides, **more)
+    if config.optimizer == "lars":
+        more = METHODS[config.method].lars
+        return optim.LARS(decayed, config.momentum, config.weight_decay, overrides, **more)
+    return optim.SGD(decayed, config.momentum, config.weight_decay, overrides)
 
 
 def assemble(config: PretrainConfig, report: Path | None = None, workers: Workers | None = None) -> Assembly:

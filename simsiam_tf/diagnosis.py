@@ -16,9 +16,12 @@ COLLAPSED_STD = 0.1
 LINE_RANK, LINE_STD = 1.5, 0.8
 LOW_RANK = 1 / 3  # of the run's own peak
 SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which its loss should have moved
-LEARNED = {"cosine": 0.2, "cross_entropy": 0.02, "contrast": 0.1}  # fall of the loss that counts as learning
+# fall of the loss that counts as learning
+LEARNED = {"cosine": 0.2, "cross_entropy": 0.02, "distance": 0.8, "contrast": 0.1}
 # std of the loss between steps that counts as unrest
-SPREAD = {"cosine": 0.1, "cross_entropy": 0.5, "contrast": 0.5}
+SPREAD = {"cosine": 0.1, "cross_entropy": 0.5, "distance": 0.4, "contrast": 0.5}
+# A loss below this one is no non-convergence; kinds without an entry have none.
+LOW = {"cosine": -0.5, "distance": 2.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,7 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
         records: each with "step", "loss", "loss_spread" (std over the record's steps), "std"
             (std of z/‖z‖ times √d) and "rank" (effective rank).
         total_steps: length of the run; some calls are too early to make.
-        kind: of loss: "cosine", "cross_entropy" or "contrast".
+        kind: of loss: "cosine", "cross_entropy", "distance" (BYOL's: 4 + 4 times the cosine's) or "contrast".
 
     Collapse is called on three records in a row, since a healthy run may dip once: std·√d below
     0.1, or embeddings on a line (rank below 1.5) whose std shrinks (below 0.8).
@@ -96,7 +99,7 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
     if spread > SPREAD[kind]:
         return found("oscillation", f"the loss varies by {spread:.2f} from step to step")
     loss = float(np.median([r["loss"] for r in tail]))
-    if records[0]["loss"] - loss < LEARNED[kind] and loss > -0.5:
+    if records[0]["loss"] - loss < LEARNED[kind] and loss > LOW.get(kind, -math.inf):
         return found(
             "non-convergence",
             f"loss {loss:.3f}, {records[0]['loss']:.3f} at the start, with std·√d {last['std']:.2f}",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from simsiam_tf.schedules import Constant, Schedule
+from simsiam_tf.schedules import After, Constant, Schedule
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
@@ -71,6 +71,11 @@ class SGD(keras.optimizers.Optimizer):
         own = self.rates[index]
         return learning_rate if own is None else own(self.iterations)
 
+    def learns(self, index: int) -> tf.Tensor | None:
+        """Whether this variable is past the steps for which it is frozen; None where it never is."""
+        own = self.rates[index]
+        return self.iterations >= own.steps if isinstance(own, After) else None
+
     def direction(self, gradient: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
         """What is added to the momentum: ∇w + weight_decay · w."""
         return tf.cast(gradient, variable.dtype) + self.l2 * variable
@@ -78,13 +83,16 @@ class SGD(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate) -> None:
         index = self._get_variable_index(variable)
         dtype = variable.dtype
+        direction, learns = self.direction(gradient, variable), self.learns(index)
+        if learns is not None:
+            direction = tf.where(learns, direction, 0.0)
         # One kernel, m ← momentum · m + g and w ← w − lr · m in place: five ops of the same
         # arithmetic pass over memory three times as often.
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,
             accum=self.momentums[index].value.handle,
             lr=tf.cast(self.rate(index, learning_rate), dtype),
-            grad=self.direction(gradient, variable),
+            grad=direction,
             momentum=tf.constant(self.momentum, dtype),
         )
 
@@ -109,14 +117,16 @@ class LARS(SGD):
     m ← momentum · m + g;  w ← w − lr · m
 
     The ratio is not limited, and is 1 where ‖w‖ or ‖∇w‖ is 0, as for a bias that starts at 0: the
-    linear evaluation of Sec. 3 ("trust coefficient 0.001, no clipping").
+    linear evaluation of Sec. 3 ("trust coefficient 0.001, no clipping"), and SwAV's code (LARC).
 
     Args:
         learning_rate, momentum, weight_decay, overrides: as for `SGD`.
         trust: the trust coefficient, > 0.
         epsilon: added to the denominator.
         exclude_1d: whether biases and BN's scales and shifts have neither ratio nor weight decay, as in
-            the pre-training of SimCLR, BYOL and SwAV.
+            the pre-training of SimCLR and BYOL. SwAV's leaves out nothing.
+        decayed_slope: whether the denominator is ‖∇w + weight_decay · w‖ instead of the sum of both norms,
+            as in the code of SimCLR and BYOL.
     """
 
     def __init__(
@@ -128,21 +138,24 @@ class LARS(SGD):
         trust: float = 0.001,
         epsilon: float = 1e-8,
         exclude_1d: bool = False,
+        decayed_slope: bool = False,
         name: str = "lars",
         **kwargs,
     ) -> None:
         super().__init__(learning_rate, momentum, weight_decay, overrides, name=name, **kwargs)
-        self.trust, self.epsilon, self.exclude_1d = trust, epsilon, exclude_1d
+        self.trust, self.epsilon = trust, epsilon
+        self.exclude_1d, self.decayed_slope = exclude_1d, decayed_slope
 
     def direction(self, gradient: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
         if self.exclude_1d and len(variable.shape) <= 1:
             return tf.cast(gradient, variable.dtype)
+        decayed = super().direction(gradient, variable)
         size = tf.norm(tf.convert_to_tensor(variable))
         slope = tf.norm(tf.cast(gradient, variable.dtype))
-        ratio = self.trust * size / (slope + self.l2 * size + self.epsilon)
-        ratio = tf.where((size > 0) & (slope > 0), ratio, 1.0)
-        return ratio * super().direction(gradient, variable)
+        whole = tf.norm(decayed) if self.decayed_slope else slope + self.l2 * size
+        ratio = self.trust * size / (whole + self.epsilon)
+        return tf.where((size > 0) & (slope > 0), ratio, 1.0) * decayed
 
     def get_config(self) -> dict:
-        own = {"trust": self.trust, "epsilon": self.epsilon, "exclude_1d": self.exclude_1d}
-        return {**super().get_config(), **own}
+        own = ("trust", "epsilon", "exclude_1d", "decayed_slope")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}

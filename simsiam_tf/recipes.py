@@ -84,7 +84,7 @@ def _key_groups(config: PretrainConfig) -> int | None:
 
 def _byol(config: PretrainConfig, backbone: keras.Model, shared: dict, length: Length) -> BYOL:
     momentum = config.by_method("target_momentum")
-    hidden = config.predictor_hidden or config.projector_hidden
+    hidden = config.predictor_hidden
     return BYOL(backbone, predictor_hidden=hidden, momentum=momentum, steps=length.steps, **shared)
 
 
@@ -94,6 +94,7 @@ def _swav(config: PretrainConfig, backbone: keras.Model, shared: dict, _: Length
         prototypes=config.prototypes,
         temperature=config.by_method("temperature"),
         epsilon=config.sinkhorn_epsilon,
+        prototype_norm=config.prototype_norm,
         **_with_h(config),
         **shared,
     )

@@ -12,28 +12,44 @@ Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 @keras.saving.register_keras_serializable("simsiam_tf")
 class Cosine(Schedule):
-    """Cosine decay from `base` to 0 over `steps`, after a linear warm-up from 0.
+    """Cosine decay from `base` to `final` over `steps`, after a linear warm-up from 0.
 
-    lr(s) = base · s / w for s < w, then base · ½(1 + cos(π (s − w) / (steps − w))).
+    lr(s) = base · s / w for s < w, then final + (base − final) · ½(1 + cos(π (s − w) / (steps − w))).
+
+    Args:
+        base: the highest rate.
+        steps: length of the whole schedule.
+        warmup_steps: w.
+        final: rate at the end; 0 in the paper, base / 1000 in SwAV (arXiv 2006.09882).
+        hold: steps for which a rate stays the same: s is rounded down to a multiple of it. The official
+            code changes the rate once an epoch; the paper does not say.
+
+    Raises:
+        ValueError: for a warm-up that takes all steps.
     """
 
-    def __init__(self, base: float, steps: int, warmup_steps: int = 0) -> None:
+    def __init__(
+        self, base: float, steps: int, warmup_steps: int = 0, final: float = 0.0, hold: int = 1
+    ) -> None:
         if not 0 <= warmup_steps < steps:
             raise ValueError(
                 f"A schedule of {steps} steps has no room for {warmup_steps} warm-up steps. "
                 "Shorten the warm-up or train longer."
             )
         self.base, self.steps, self.warmup_steps = base, steps, warmup_steps
+        self.final, self.hold = final, hold
 
     def __call__(self, step) -> tf.Tensor:
-        step = tf.cast(step, tf.float32)
+        step = tf.cast(step, tf.int64)
+        step = tf.cast(step - step % self.hold, tf.float32)
         warmup, steps = float(self.warmup_steps), float(self.steps)
         progress = tf.clip_by_value((step - warmup) / (steps - warmup), 0.0, 1.0)
-        decayed = 0.5 * self.base * (1.0 + tf.cos(math.pi * progress))
+        decayed = self.final + 0.5 * (self.base - self.final) * (1.0 + tf.cos(math.pi * progress))
         return tf.where(step < warmup, self.base * step / max(warmup, 1.0), decayed)
 
     def get_config(self) -> dict:
-        return {"base": self.base, "steps": self.steps, "warmup_steps": self.warmup_steps}
+        names = ("base", "steps", "warmup_steps", "final", "hold")
+        return {name: getattr(self, name) for name in names}
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
@@ -71,7 +87,11 @@ class MomentumToOne(Schedule):
 
 @keras.saving.register_keras_serializable("simsiam_tf")
 class After(Schedule):
-    """0 for the first `steps`, then another schedule as if it had run all the time: SwAV's prototypes."""
+    """0 for the first `steps`, then another schedule as if it had run all the time: SwAV's prototypes.
+
+    `optim.SGD` leaves a variable with this schedule as it is until then: neither gradients nor weight
+    decay enter its momentum.
+    """
 
     def __init__(self, steps: int, schedule: Schedule) -> None:
         self.steps, self.schedule = steps, schedule

@@ -1,5 +1,7 @@
 """What flags say is what the parts get."""
 
+import math
+
 import backbones
 import keras
 import numpy as np
@@ -93,10 +95,42 @@ def test_the_gradient_stops_where_the_method_has_it(method, stops):
     assert found == [stops, not stops]
 
 
-def test_lars_leaves_out_biases_and_prototypes_wait():
+@pytest.mark.parametrize(
+    ("method", "excludes", "slope"),
+    [("simclr", True, True), ("byol", True, True), ("swav", False, False), ("simsiam", True, False)],
+)
+def test_lars_is_that_of_the_methods_own_code(method, excludes, slope):
+    lars = assembly.build_optimizer(parse(f"--method={method}", "--optimizer=lars"), 100, 640)
+    assert type(lars) is optim.LARS and (lars.exclude_1d, lars.decayed_slope) == (excludes, slope)
+
+
+def test_rates_can_change_once_an_epoch_and_end_above_zero():
+    argv = ["--epochs=10", "--batch_size=256", "--base_lr=0.5", "--predictor_lr_factor=2"]
+    argv += ["--lr_update=epoch", "--final_lr=0.1"]
+    sgd = assembly.build_optimizer(parse(*argv), total_steps=40, size=1024)
+    for rate, factor in ((sgd._learning_rate, 1), (sgd.overrides["predictor"], 2)):
+        found = [float(rate(step)) for step in range(41)]
+        # As adjust_learning_rate of the official code, with the epoch's number.
+        expected = [0.1 + 0.4 * 0.5 * (1 + math.cos(math.pi * (step // 4) / 10)) for step in range(41)]
+        np.testing.assert_allclose(found, factor * np.array(expected), rtol=1e-5)
+    plain = assembly.build_optimizer(parse(*argv[:-2]), total_steps=40, size=1024)._learning_rate
+    assert float(plain(1)) < float(plain(0)) and float(plain(40)) == 0
+
+
+def test_the_hidden_width_of_the_projector_does_not_follow_d():
+    """App. B: the hidden layer stays as wide as the features while d varies."""
+    for d in (8, 16):
+        model = assembly.build_model(parse(*SMALL, f"--d={d}"), channels=1, size=8)
+        widths = [v.shape for v in model.projector.trainable_variables if len(v.shape) == 2]
+        features = model.backbone.output_shape[-1]
+        assert widths[0] == (features, features) and widths[-1] == (features, d)
+        assert [v.shape for v in model.predictor.trainable_variables if len(v.shape) == 2][0] == (d, d // 4)
+
+
+def test_prototypes_wait():
     argv = ["--method=swav", "--optimizer=lars", "--weight_decay=1e-6", "--frozen_prototypes=2"]
     lars = assembly.build_optimizer(parse(*argv, "--batch_size=128"), total_steps=100, size=640)
-    assert type(lars) is optim.LARS and lars.exclude_1d and lars.l2 == 1e-6
+    assert lars.l2 == 1e-6
     rate = lars.overrides["prototypes"]
     assert [float(rate(s)) for s in (0, 9)] == [0, 0]
     assert float(rate(10)) == pytest.approx(float(lars._learning_rate(10)))

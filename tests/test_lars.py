@@ -12,7 +12,9 @@ from simsiam_tf import optim, schedules
 PARITY = "needs torch: pip install 'simsiam-tf[parity]'"
 
 
-def torch_lars(torch, weights, gradients, buffers, lr, momentum, decay, trust, exclude_1d=False):
+def torch_lars(
+    torch, weights, gradients, buffers, lr, momentum, decay, trust, exclude_1d=False, decayed_slope=False
+):
     """One step, in place: the layer-wise rate on the decayed gradient, then SGD with momentum."""
     whole_decay = decay
     for i, (w, g) in enumerate(zip(weights, gradients, strict=True)):
@@ -21,19 +23,28 @@ def torch_lars(torch, weights, gradients, buffers, lr, momentum, decay, trust, e
         slope, size = torch.linalg.vector_norm(g), torch.linalg.vector_norm(w)
         d = g + decay * w
         if slope > 0 and size > 0 and not plain:
-            d = d * (trust * size / (slope + decay * size + 1e-8))
+            whole = torch.linalg.vector_norm(d) if decayed_slope else slope + decay * size
+            d = d * (trust * size / (whole + 1e-8))
         buffers[i] = d if buffers[i] is None else momentum * buffers[i] + d
         w -= lr * buffers[i]
 
 
-@pytest.mark.parametrize(("decay", "exclude_1d"), [(0.0, False), (0.02, False), (0.02, True)])
-def test_twenty_steps_equal_torch(decay, exclude_1d):
+@pytest.mark.parametrize(
+    ("decay", "options"),
+    [
+        (0.0, {}),
+        (0.02, {}),
+        (0.02, {"exclude_1d": True}),
+        (0.5, {"exclude_1d": True, "decayed_slope": True}),
+    ],
+)
+def test_twenty_steps_equal_torch(decay, options):
     torch = pytest.importorskip("torch", reason=PARITY)
     rng = np.random.default_rng(0)
     start = [rng.normal(size=(5, 3)), np.zeros(3), rng.normal(size=(7,)), rng.normal(size=(2, 2, 3, 4))]
     ours = [keras.Variable(a.astype("float32")) for a in start]
     theirs, buffers = [torch.tensor(a, dtype=torch.float64) for a in start], [None] * 4
-    lars = optim.LARS(schedules.cosine(40.0, 20), weight_decay=decay, exclude_1d=exclude_1d)
+    lars = optim.LARS(schedules.cosine(40.0, 20), weight_decay=decay, **options)
     lars.build(ours)
     step = tf.function(lambda *g: lars.apply(list(g), ours))
     for i in range(20):
@@ -41,7 +52,7 @@ def test_twenty_steps_equal_torch(decay, exclude_1d):
         gradients[2] *= i != 5  # a step without a slope
         step(*(tf.constant(g, tf.float32) for g in gradients))
         lr = 20.0 * (1 + math.cos(math.pi * i / 20))
-        torch_lars(torch, theirs, map(torch.tensor, gradients), buffers, lr, 0.9, decay, 0.001, exclude_1d)
+        torch_lars(torch, theirs, map(torch.tensor, gradients), buffers, lr, 0.9, decay, 0.001, **options)
     for a, b, c in zip(ours, theirs, start, strict=True):
         change = np.abs(b.numpy() - c).max()
         assert change > 1e-3 and np.abs(a.numpy() - b.numpy()).max() < 3e-5 * change
@@ -58,11 +69,16 @@ def test_a_step_by_hand():
 
 def test_it_is_saved_with_its_settings():
     lars = optim.LARS(
-        schedules.cosine(0.5, 10), trust=0.02, epsilon=1e-6, exclude_1d=True, overrides={"bias": 0.1}
+        schedules.cosine(0.5, 10),
+        trust=0.02,
+        epsilon=1e-6,
+        exclude_1d=True,
+        decayed_slope=True,
+        overrides={"bias": 0.1},
     )
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(lars))
     assert (again.trust, again.epsilon, again.momentum, again.l2) == (0.02, 1e-6, 0.9, 0.0)
-    assert again.exclude_1d
+    assert again.exclude_1d and again.decayed_slope
     assert again.overrides["bias"].base == 0.1
 
 

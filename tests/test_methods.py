@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import twins
 
-from simsiam_tf import nets, optim
+from simsiam_tf import nets, optim, schedules
 from simsiam_tf.methods import BYOL, MoCo, SimCLR, SwAV
 
 BATCH, SIZE, D = 8, 8, 6
@@ -20,6 +20,9 @@ METHODS = {
     "moco groups": lambda b: MoCo(b, d=D, temperature=0.3, momentum=0.9, queue=40, groups=4 // replicas()),
     "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, momentum=0.9),
     "swav": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5),
+    "swav in loss": lambda b: SwAV(
+        b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5, prototype_norm="in_loss"
+    ),
     "swav predictor": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5, predictor=True),
 }
 
@@ -60,7 +63,7 @@ def of_simclr(model, z, p):
     for i in range(2 * BATCH):
         e = [np.exp(queries[i] @ k / 0.2) for k in keys]
         each.append(-np.log(e[(i + BATCH) % (2 * BATCH)] / (sum(e) - e[i])))
-    return np.mean(each)
+    return 2 * np.mean(each)  # their code adds the means of both directions
 
 
 def of_moco(model, z, p):
@@ -76,11 +79,11 @@ def of_moco(model, z, p):
 def of_byol(model, z, p):
     t = [unit(model.target(x)) for x in views()]
     squares = [((unit(p[i]) - t[1 - i]) ** 2).sum(-1).mean() for i in (0, 1)]
-    return np.mean(squares) / 2 - 1  # theirs is ‖p̄ − z̄'‖²
+    return np.sum(squares)  # of both directions
 
 
 def of_swav(model, z, p):
-    prototypes = model.prototypes.kernel.numpy()
+    prototypes = unit(model.prototypes.kernel.numpy().T).T
     codes, predicted = [], []
     for a, b in zip(z, p, strict=True):
         q = np.exp(unit(a) @ prototypes / 0.5)
@@ -220,6 +223,39 @@ def test_prototypes_have_length_one_after_a_step():
     after = model.prototypes.kernel.numpy()
     np.testing.assert_allclose(np.linalg.norm(after, axis=0), 1, rtol=1e-6)
     assert np.abs(after - before).max() > 1e-4
+
+
+def test_a_norm_in_the_loss_has_a_gradient_and_leaves_lengths_alone():
+    model = made("swav in loss")
+    kernel = model.prototypes.kernel
+    kernel.assign(3 * kernel)
+    with tf.GradientTape() as tape:
+        loss = model.objective({"views": views()})["loss"]
+    gradient = tape.gradient(loss, kernel.value).numpy()
+    # The loss does not depend on lengths, so that no gradient points along a prototype.
+    assert np.abs(gradient).max() > 1e-3
+    np.testing.assert_allclose((gradient * kernel.numpy()).sum(axis=0), 0, atol=1e-6)
+    model.step(views())
+    assert (np.linalg.norm(kernel.numpy(), axis=0) > 2.9).all()
+
+
+def test_frozen_prototypes_do_not_move_and_then_start_afresh():
+    """Neither the gradients nor the weight decay of frozen steps are in the momentum afterwards."""
+    model = made("swav")
+    rate = schedules.after(3, schedules.constant(0.1))
+    model.compile(optim.SGD(0.0, 0.9, 0.01, {"prototypes": rate}))
+    model.optimizer.build(model.learned_variables())
+    before = model.prototypes.kernel.numpy()
+    for step in range(3):
+        model.step(views(step))
+    np.testing.assert_allclose(model.prototypes.kernel.numpy(), before, atol=1e-6)
+    index = next(i for i, v in enumerate(model.learned_variables()) if v is model.prototypes.kernel)
+    np.testing.assert_array_equal(model.optimizer.momentums[index], 0)
+    with tf.GradientTape() as tape:
+        loss = model.objective({"views": views(3)})["loss"]
+    expected = before - 0.1 * (tape.gradient(loss, model.prototypes.kernel.value).numpy() + 0.01 * before)
+    model.step(views(3))
+    np.testing.assert_allclose(model.prototypes.kernel.numpy(), unit(expected.T).T, rtol=1e-4, atol=1e-6)
 
 
 def test_swav_without_stop_gradient_gives_the_codes_a_gradient():

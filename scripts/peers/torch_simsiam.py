@@ -119,7 +119,7 @@ class SimSiam(nn.Module):
         projector_layers: int = 3,
     ) -> None:
         super().__init__()
-        hidden = [projector_hidden or d] * (projector_layers - 1)
+        hidden = [projector_hidden or backbone.features] * (projector_layers - 1)
         self.backbone = backbone
         self.projector = mlp([backbone.features, *hidden, d], [True] * projector_layers)
         self.predictor = mlp([d, predictor_hidden or d // 4, d], [True, False])

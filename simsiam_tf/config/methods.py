@@ -14,6 +14,7 @@ class Method:
     title, source: its name in print, and where it is described.
     predictor, stop_gradient, temperature, target_momentum: defaults of the flags; None for no such thing.
     loss: what kind it is of, a key of `diagnosis.LEARNED`; None for that of --similarity.
+    lars: arguments of `optim.LARS` by which it computes what the method's own code does.
     """
 
     title: str
@@ -23,16 +24,26 @@ class Method:
     temperature: float | None = None
     target_momentum: float | None = None
     loss: str | None = "contrast"
+    lars: Mapping[str, bool] = dataclasses.field(default_factory=lambda: {"exclude_1d": True})
 
+
+_THEIR_LARS = {"exclude_1d": True, "decayed_slope": True}  # SimCLR's and BYOL's
 
 METHODS = {
     "simsiam": Method("SimSiam", "Chen & He, arXiv 2011.10566", predictor="trained", loss=None),
-    "simclr": Method("SimCLR", "Chen et al., arXiv 2002.05709", stop_gradient=False, temperature=0.1),
+    "simclr": Method(
+        "SimCLR", "Chen et al., arXiv 2002.05709", stop_gradient=False, temperature=0.1, lars=_THEIR_LARS
+    ),
     "moco": Method("MoCo v2", "Chen et al., arXiv 2003.04297", temperature=0.2, target_momentum=0.999),
     "byol": Method(
-        "BYOL", "Grill et al., arXiv 2006.07733", predictor="trained", target_momentum=0.996, loss="cosine"
+        "BYOL",
+        "Grill et al., arXiv 2006.07733",
+        predictor="trained",
+        target_momentum=0.996,
+        loss="distance",
+        lars=_THEIR_LARS,
     ),
-    "swav": Method("SwAV", "Caron et al., arXiv 2006.09882", temperature=0.1),
+    "swav": Method("SwAV", "Caron et al., arXiv 2006.09882", temperature=0.1, lars={}),
 }
 
 
@@ -43,7 +54,7 @@ def method_of(configuration: Mapping[str, Any]) -> Method:
 
 
 def loss_kind(configuration: Mapping[str, Any]) -> str:
-    """What kind of loss a run has: "cosine", "cross_entropy" or "contrast"."""
+    """What kind of loss a run has: "cosine", "cross_entropy", "distance" or "contrast"."""
     return method_of(configuration).loss or configuration.get("similarity", "cosine")
 
 
@@ -53,7 +64,7 @@ READ_BY = {  # flags that some methods only have
     "temperature": ("simclr", "moco", "swav"),
     "target_momentum": ("moco", "byol"),
     **dict.fromkeys(("queue", "key_groups"), ("moco",)),
-    **dict.fromkeys(("prototypes", "sinkhorn_epsilon", "frozen_prototypes"), ("swav",)),
+    **dict.fromkeys(("prototypes", "sinkhorn_epsilon", "frozen_prototypes", "prototype_norm"), ("swav",)),
 }
 NO_EFFECT = [
     (

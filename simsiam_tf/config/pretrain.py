@@ -18,8 +18,8 @@ RANGES = [
     ("jitter", 0, 1), ("blur_p", 0, 1), ("solarize_p", 0, 1), ("flip_p", 0, 1),
     ("width", 0.01, 16), ("d", 2, 2**16), ("projector_layers", 1, 8),
     ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
-    ("base_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG), ("momentum", 0, 0.9999),
-    ("weight_decay", 0, 1), ("average", 0, 0.9999), ("temperature", 0.001, 100),
+    ("base_lr", 0, 1e3), ("final_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG),
+    ("momentum", 0, 0.9999), ("weight_decay", 0, 1), ("average", 0, 0.9999), ("temperature", 0.001, 100),
     ("target_momentum", 0, 0.99999), ("queue", 1, BIG), ("key_groups", 1, 2**16), ("prototypes", 2, 2**20),
     ("sinkhorn_epsilon", 0.001, 10), ("frozen_prototypes", 0, BIG),
     ("knn_every", 0, BIG), ("knn_images", 100, BIG),
@@ -115,8 +115,14 @@ class PretrainConfig(RunConfig):
     width: float = option(1.0, "multiplies the backbone's channels, 64 at the first stage")
     d: int = option(2048, "width of projection and prediction (App. B)")
     projector_layers: int = option(3, "fc layers of the projector (App. D: 2 for CIFAR)")
-    projector_hidden: int | None = option(None, "hidden width of the projector; d by default")
-    predictor_hidden: int | None = option(None, "hidden width of the predictor; d/4 by default")
+    projector_hidden: int | None = option(
+        None,
+        "hidden width of the projector; by default that of the backbone's features, as in the official code: "
+        "with ResNet-50 the paper's 2048 at any --d",
+    )
+    predictor_hidden: int | None = option(
+        None, "hidden width of the predictor; d/4 by default, with byol that of the projector"
+    )
     weights: str | None = option(
         None, "start the backbone from these weights: a work folder or a .keras file"
     )
@@ -168,13 +174,25 @@ class PretrainConfig(RunConfig):
     prototypes: int = option(3000, "of swav")
     sinkhorn_epsilon: float = option(0.05, "smoothness of swav's codes")
     frozen_prototypes: float = option(1.0, "epochs before swav's prototypes learn")
+    prototype_norm: str = option(
+        "after_step",
+        "where swav's prototypes are made of length one: after each step, as in its code, or in the loss, "
+        "through which then goes a gradient (Sec. 6.2, without stop-gradient)",
+        choices=("after_step", "in_loss"),
+    )
 
     epochs: float = option(100.0, "passes over the data", "Optimisation")
     batch_size: int = option(512, "images a step, over all replicas")
     optimizer: str = option(
-        "sgd", "sgd, or lars without biases and BN, for large batches", choices=("sgd", "lars")
+        "sgd", "sgd, or lars for large batches, as the code of --method has it", choices=("sgd", "lars")
     )
     base_lr: float = option(0.05, "learning rate for 256 images; times batch_size/256")
+    final_lr: float = option(0.0, "the rate that the cosine ends at, likewise times batch_size/256")
+    lr_update: str = option(
+        "step",
+        "when the decayed rate changes; epoch: once an epoch, as in the official code",
+        choices=("step", "epoch"),
+    )
     warmup_epochs: float = option(0.0, "epochs of linear warm-up (Table 2: 10 for batch 1024 and more)")
     momentum: float = option(0.9, "SGD momentum")
     weight_decay: float = option(1e-4, "coupled L2 on all parameters")
@@ -207,7 +225,7 @@ class PretrainConfig(RunConfig):
 
     @property
     def loss(self) -> str:
-        """What kind of loss it is: "cosine", "cross_entropy" or "contrast"."""
+        """What kind of loss it is: "cosine", "cross_entropy", "distance" or "contrast"."""
         return loss_kind(dataclasses.asdict(self))
 
     def validate(self) -> PretrainConfig:

@@ -12,14 +12,16 @@ from simsiam_tf.nets import heads
 
 
 class BYOL(SiameseModel):
-    """L = ½ D(p1, z2') + ½ D(p2, z1'), z' by a momentum encoder, which becomes one with f at the end.
+    """L = ‖p̄1 − z̄2'‖² + ‖p̄2 − z̄1'‖², z' by a momentum encoder, which becomes one with f at the end.
 
-    The loss is theirs but for a constant: ‖p̄ − z̄'‖² = 2 + 2 D(p, z').
+    Eq. 2 there and its other direction, in [0, 8], as the sum that their code takes. Of vectors of length
+    one ‖p̄ − z̄'‖² = 2 + 2 D(p, z'), so that gradients are four times those of SimSiam's mean.
 
     Args:
         backbone: [B, H, W, C] → [B, F].
         d: width of z and p (256 there).
-        projector_hidden, predictor_hidden: hidden widths; d when None (4096 there).
+        projector_hidden: hidden width of the projector; that of the features when None (4096 there).
+        predictor_hidden: hidden width of the predictor; the projector's when None.
         projector_layers: fc layers of the projector.
         momentum: m at the first step, in [0, 1).
         steps: of the run, at whose end m is 1; None: m stays.
@@ -30,7 +32,7 @@ class BYOL(SiameseModel):
         backbone: keras.Model,
         d: int = 256,
         projector_hidden: int | None = 4096,
-        predictor_hidden: int | None = 4096,
+        predictor_hidden: int | None = None,
         projector_layers: int = 2,
         momentum: float = 0.996,
         steps: int | None = None,
@@ -39,8 +41,9 @@ class BYOL(SiameseModel):
         super().__init__(backbone, **kwargs)
         features = backbone.output_shape[-1]
         # BN on the hidden layer alone, as in BYOL: what Table 3 calls hidden-only.
-        self.projector = heads.projector(features, d, projector_hidden, projector_layers, bn="hidden")
-        self.predictor = heads.predictor(d, predictor_hidden or d)
+        hidden = projector_hidden or features
+        self.projector = heads.projector(features, d, hidden, projector_layers, bn="hidden")
+        self.predictor = heads.predictor(d, predictor_hidden or hidden)
         self.target = MomentumEncoder([self.backbone, self.projector], name="target")
         self.m = schedules.momentum_to_one(momentum, steps) if steps else schedules.constant(momentum)
         self.d = d
@@ -51,7 +54,7 @@ class BYOL(SiameseModel):
         z1, z2 = self.f(x1), self.f(x2)
         there = losses.negative_cosine(self.h(z1), self.target(x2))
         back = losses.negative_cosine(self.h(z2), self.target(x1))
-        return {"loss": (there + back) / 2, "z": z1}
+        return {"loss": 4 + 2 * (there + back), "z": z1}
 
     def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
         del outputs

@@ -46,7 +46,7 @@ class MoCo(SiameseModel):
     ) -> None:
         super().__init__(backbone, **{"name": "moco", **kwargs})  # which is part of the queue's path
         features = backbone.output_shape[-1]
-        self.projector = heads.projector(features, d, projector_hidden or features, projector_layers, "none")
+        self.projector = heads.projector(features, d, projector_hidden, projector_layers, "none")
         self.encoder = MomentumEncoder([self.backbone, self.projector], groups, name="key_encoder")
         start = tf.math.l2_normalize(tf.random.stateless_normal([queue, d], [seed, 0]), axis=-1)
         self.queue = self.add_weight(

@@ -22,7 +22,7 @@ class SimSiam(SiameseModel):
     Args:
         backbone: [B, H, W, C] → [B, F], for example `nets.resnet50()`.
         d: width of z and p (App. B).
-        projector_hidden, predictor_hidden: hidden widths; d and d // 4 when None.
+        projector_hidden, predictor_hidden: hidden widths; those of the features and d // 4 when None.
         projector_layers: fc layers of the projector; 3, or 2 for CIFAR (App. D).
         stop_gradient: False collapses (Fig. 2).
         predictor: a row of Table 1: "trained", "fixed" or "none".

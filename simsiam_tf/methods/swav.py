@@ -11,6 +11,8 @@ from simsiam_tf.methods.base import STOP, SiameseModel
 from simsiam_tf.methods.momentum import assign
 from simsiam_tf.nets import heads
 
+PROTOTYPE_NORM = {"after_step": False, "in_loss": True}  # is the normalisation part of the loss?
+
 
 class SwAV(SiameseModel):
     """Each view predicts the other's code: which prototypes it would be shared out to (66.5).
@@ -27,6 +29,8 @@ class SwAV(SiameseModel):
         predictor: whether h, too, is trained, and codes are predicted from its output (65.2).
         predictor_hidden: width of its hidden layer; d // 4 when None.
         stop_gradient: False: codes get a gradient, and the loss ends as no number.
+        prototype_norm: where prototypes are made of length one: "after_step", outside the gradient, as in
+            their code, or "in_loss", with a gradient, as Sec. 6.2 has it without stop-gradient.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class SwAV(SiameseModel):
         predictor: bool = False,
         predictor_hidden: int | None = None,
         stop_gradient: bool = True,
+        prototype_norm: str = "after_step",
         **kwargs,
     ) -> None:
         super().__init__(backbone, **kwargs)
@@ -50,15 +55,17 @@ class SwAV(SiameseModel):
         self.predictor = heads.predictor(d, predictor_hidden) if predictor else None
         self.prototypes = keras.layers.Dense(prototypes, use_bias=False, dtype="float32", name="prototypes")
         self.prototypes.build((None, d))
-        self.prototypes.kernel.assign(self._of_length_one())
+        self.prototypes.kernel.assign(self._unit_prototypes())
         self.stop = STOP[stop_gradient]
+        self.norm_in_loss = PROTOTYPE_NORM[prototype_norm]
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.d = d
         self.built = True
 
     def scores(self, z: tf.Tensor) -> tf.Tensor:
         """[B, d] → cosines with all prototypes, [B, P]"""
-        return self.prototypes(tf.math.l2_normalize(z, axis=-1))
+        unit = tf.math.l2_normalize(z, axis=-1)
+        return unit @ self._unit_prototypes() if self.norm_in_loss else self.prototypes(unit)
 
     def codes(self, z: tf.Tensor) -> tf.Tensor:
         """[B, d] → [B, P], rows that sum to 1; prototypes share out the images of all replicas."""
@@ -73,7 +80,9 @@ class SwAV(SiameseModel):
 
     def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
         del outputs
-        assign(self.prototypes.kernel, self._of_length_one())
+        if not self.norm_in_loss:
+            assign(self.prototypes.kernel, self._unit_prototypes())
 
-    def _of_length_one(self) -> tf.Tensor:
+    def _unit_prototypes(self) -> tf.Tensor:
+        """[d, P], columns of length one"""
         return tf.math.l2_normalize(tf.convert_to_tensor(self.prototypes.kernel), axis=0)

@@ -70,18 +70,21 @@ def projector(
     bn: str = "default",
     output_affine: bool = True,
 ) -> keras.Sequential:
-    """Projection MLP, [B, features] → z [B, d] (Sec. 3: three fc, hidden = d = 2048).
+    """Projection MLP, [B, features] → z [B, d] (Sec. 3: three fc, all 2048 wide).
+
+    The hidden layers are as wide as the features by default, as in the official code. In Sec. 3 and
+    App. B they are 2048 wide, also where d is less: the same for ResNet-50.
 
     Args:
         features: width of the backbone's output.
         d: width of the output (App. B).
-        hidden: width of the hidden layers; d when None.
+        hidden: width of the hidden layers; `features` when None.
         layers: fc layers, ≥ 1 (App. D uses two for CIFAR).
         bn: a row of `BN_PLACEMENT`.
         output_affine: False for the output BN without γ and β (Sec. 4.4, 68.2).
     """
     placement = BN_PLACEMENT[bn]
-    widths = [features, *[hidden or d] * (layers - 1), d]
+    widths = [features, *[hidden or features] * (layers - 1), d]
     has_bn = [placement.proj_hidden] * (layers - 1) + [placement.proj_output]
     return _mlp("projector", widths, has_bn, output_affine)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Str
         name = _detect()
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([d.name for d in devices])
+        return _mirrored(*(d.name for d in devices))
     if name == "multi_worker":
         return _multi_worker(join_minutes)
     if name == "tpu":
@@ -44,6 +45,19 @@ def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Str
             ) from error
         return tf.distribute.TPUStrategy(resolver)
     return tf.distribute.get_strategy()
+
+
+class _Mirrored(tf.distribute.MirroredStrategy):
+    """TensorFlow's, with collective keys that no strategy of the user's has."""
+
+    _collective_key_base = 10**6
+
+
+@functools.cache
+def _mirrored(*devices: str) -> tf.distribute.MirroredStrategy:
+    # NOTE: one a process. Each strategy counts its collectives from the same number, and TensorFlow
+    # takes two of one number for the same operation: their shapes would have to agree.
+    return _Mirrored(list(devices))
 
 
 def _detect() -> str:

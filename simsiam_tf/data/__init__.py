@@ -27,9 +27,12 @@ def pretraining(
     batch_size: int = 256,
     views: int = 2,
     seed: int = 0,
+    first_epoch: int = 0,
     **changes,
 ) -> tf.data.Dataset:
     """Batches of views for `model.fit`; every iteration is a new epoch.
+
+    `fit` begins with the epoch that the model's optimizer has come to, `evaluate` always with the first.
 
     Args:
         data: a specification as for --data, or a source.
@@ -37,13 +40,14 @@ def pretraining(
         batch_size: images a step.
         views: views of each image (4 for `symmetry="asymmetric_2x"`).
         seed: of order and draws.
+        first_epoch: that the first iteration gives, for loops of your own.
         **changes: fields of the recipe to replace, for example size=96.
     """
     source = open_source(data) if isinstance(data, str) else data
     recipe = recipe or recipe_for(source)
     recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
     recipe = dataclasses.replace(recipe, **changes)
-    return pipeline.pretraining(source, Views(recipe, views), batch_size, seed)
+    return pipeline.pretraining(source, Views(recipe, views), batch_size, seed, first_epoch)
 
 
 __all__ = [

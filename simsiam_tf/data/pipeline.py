@@ -13,6 +13,7 @@ from simsiam_tf.data.sources import ArraySource, Source
 from simsiam_tf.data.views import Views
 
 PARALLEL = os.cpu_count() or 2  # None: one after the other
+ENDLESS = 2**40  # steps that no training takes
 AHEAD = 2  # steps made before they are asked for
 PIECE = 8 * 224 * 224  # pixels of a view finished at a time: what a processor's cache holds
 
@@ -128,10 +129,14 @@ def finish(views: Views, batch: dict) -> dict:
     return {"views": views.finish(batch["crops"], batch["draws"]), "index": batch["index"]}
 
 
-def pretraining(source: Source, views: Views, batch_size: int, seed: int = 0) -> tf.data.Dataset:
+def pretraining(
+    source: Source, views: Views, batch_size: int, seed: int = 0, first_epoch: int = 0
+) -> tf.data.Dataset:
     """Views for Keras' `fit`: iterating again gives the next epoch, not the same one.
 
-    Its length is the number of whole batches in an epoch.
+    Its length is the number of whole batches in an epoch. Iterating counts epochs from `first_epoch`. `fit` of
+    this package's models counts the steps of the optimizer instead, by the dataset's attribute `stream`: the
+    batches from a step on, without an end. What `map` or `take` make of the dataset has no such attribute.
     """
     length = source.size // batch_size
     if length == 0:
@@ -139,15 +144,23 @@ def pretraining(source: Source, views: Views, batch_size: int, seed: int = 0) ->
             f"A batch of {batch_size} is larger than {source.name}, which has {source.size} "
             f"images. Try batch_size={source.size} or less."
         )
-    epochs = itertools.count()
+    epochs = itertools.count(first_epoch)
 
-    def epoch(_):
-        number = tf.numpy_function(lambda: next(epochs), [], tf.int64)
-        first = number * length
-        return views_of_steps(source, views, batch_size, seed, first, first + length)
+    def steps_from(first: Callable[[], int], count: int) -> tf.data.Dataset:
+        def steps(_):
+            start = tf.numpy_function(first, [], tf.int64)
+            return views_of_steps(source, views, batch_size, seed, start, start + count)
 
-    dataset = tf.data.Dataset.range(1).flat_map(epoch)
-    return _settled(dataset.apply(tf.data.experimental.assert_cardinality(length)))
+        return _settled(tf.data.Dataset.range(1).flat_map(steps))
+
+    def stream(first: Callable[[], int] = lambda: 0) -> tf.data.Dataset:
+        """From the step that `first` gives at the first batch; from `first_epoch` where that is 0."""
+        return steps_from(lambda: first() or first_epoch * length, ENDLESS)
+
+    dataset = steps_from(lambda: next(epochs) * length, length)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
+    dataset.stream = stream
+    return dataset
 
 
 def centred(source: Source, views: Views, ids, batch_size: int = 256) -> tf.data.Dataset:

@@ -54,6 +54,10 @@ class Classifier(ViewModel):
         hits = tf.cast(tf.argmax(logits, axis=1) == labels, tf.float32)
         return {"loss": loss, "z": hits[:, None]}
 
+    def test_step(self, data: dict) -> dict[str, tf.Tensor]:
+        """Refused: an index names a training image, whose label would be taken for another's."""
+        raise ValueError("A Classifier knows the labels of its training images alone. Use evaluate.accuracy.")
+
     def figure(self, z: tf.Tensor) -> tf.Tensor:
         """Share of the batch's views that are told right."""
         return tf.reduce_mean(z)

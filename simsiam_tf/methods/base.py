@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+import contextvars
+import inspect
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from simsiam_tf import metrics
+from simsiam_tf.cluster import distribute
+from simsiam_tf.methods.batches import HOW, batch_of
 
 STOP = {True: tf.stop_gradient, False: tf.identity}  # Sec. 4.1, Fig. 2
+
+# Of its thread alone, since each replica of a strategy has one.
+TRAINING = contextvars.ContextVar("training", default=True)
 
 
 class ViewModel(keras.Model):
     """A backbone and what is on it, trained on views of images.
 
     A method subclasses this and writes `objective` and `figure`. It owns the tape, the mean over
-    replicas, the update and the metrics. `fit` accepts a `tf.data.Dataset` of tuples of views or of
-    {"views": (x1, x2, …), "index": …}; each view is [B, H, W, C].
+    replicas, the update and the metrics. `fit`, `evaluate` and `train_on_batch` take a `tf.data.Dataset`
+    of tuples of views or of {"views": (x1, x2, …), "index": …}, or arrays, `fit((x1, x2))`; each view is
+    [B, H, W, C]. Labels beside the views are not read. `predict` takes images and gives backbone features.
+
+    Saving, loading and cloning make a model anew from the arguments of its constructor, so that these have
+    to be what Keras can serialise: networks, numbers, strings, arrays.
 
     d: width of "z". figure_name: what `figure` is called.
     """
 
     d: int
     figure_name: str
+
+    def __new__(cls, *args, **kwargs) -> ViewModel:
+        model = super().__new__(cls, *args, **kwargs)
+        arguments = inspect.signature(cls.__init__).bind(model, *args, **kwargs)
+        arguments.apply_defaults()  # which may be others in another version
+        vars(model)["_constructor"] = arguments  # NOTE: past Keras, which would look for layers in it
+        return model
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("simsiam_tf."):
+            keras.saving.register_keras_serializable("simsiam_tf")(cls)
 
     def __init__(self, backbone: keras.Model, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -53,11 +76,12 @@ class ViewModel(keras.Model):
         Returns:
             "loss" and the figure, scalars of this replica's rows, and "z", [B, d] in float32.
         """
-        batch = data if isinstance(data, dict) else {"views": data}
+        batch = batch_of(data)
         with tf.GradientTape() as tape:
             outputs = self.objective(batch)
             # Keras optimizers sum over replicas, so each contributes its share of the mean.
             share = outputs["loss"] / tf.distribute.get_strategy().num_replicas_in_sync
+            share = self.optimizer.scale_loss(share)  # in float16
         variables = self.learned_variables()
         self.optimizer.apply(tape.gradient(share, variables), variables)
         self.after_step(outputs)
@@ -65,14 +89,63 @@ class ViewModel(keras.Model):
         return {"loss": outputs["loss"], self.figure_name: self.figure(z), "z": z}
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        outputs = self.step(data)
-        self._loss_mean.update_state(outputs["loss"])
-        self._figure_mean.update_state(outputs[self.figure_name])
+        return self._logs(self.step(data))
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """The loss and the figure of a batch in inference mode: BN by its moving statistics, nothing changed."""
+        token = TRAINING.set(False)
+        try:
+            return self._logs(self.objective(batch_of(data)))
+        finally:
+            TRAINING.reset(token)
+
+    def predict_step(self, data: Any) -> tf.Tensor:
+        """Images, or images with labels → backbone features."""
+        images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if isinstance(images, (dict, tuple, list)):
+            raise ValueError("predict takes images, [B, H, W, C], not views. Pass one array or dataset of them.")
+        return self(images, training=False)
+
+    def _logs(self, outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Means over batches, by their rows; the figure is that of the rows of all replicas."""
+        rows = tf.shape(outputs["z"])[0]
+        z, _ = distribute.gathered(outputs["z"])
+        self._loss_mean.update_state(outputs["loss"], rows)
+        self._figure_mean.update_state(self.figure(z), rows)
         return {m.name: m.result() for m in self.metrics}
 
+    def fit(self, x: Any = None, *args, **kwargs) -> keras.callbacks.History:
+        """As Keras' own. Epochs of `data.pretraining` go on from the step that the optimizer has come to.
+
+        So a model that was loaded, or restored by `BackupAndRestore`, sees what it would have seen next.
+        """
+        given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
+        if hasattr(x, "stream"):
+            steps = given.get("steps_per_epoch") or len(x)
+            first = given.get("initial_epoch", 0) * steps
+            stream = x.stream(lambda: int(self.optimizer.iterations) or first)
+            given |= {"x": stream, "steps_per_epoch": steps, "shuffle": False}
+        if "validation_data" in given:
+            given["validation_data"] = _same_views(given["validation_data"])
+        return super().fit(**given)
+
+    def evaluate(self, x: Any = None, *args, **kwargs) -> list[float] | dict[str, float]:
+        """As Keras' own, by `test_step`; of `data.pretraining` always on the same views, its first epoch's."""
+        return super().evaluate(_same_views(x), *args, **kwargs)
+
     def compile(self, optimizer="rmsprop", jit_compile=False, **kwargs) -> None:
-        """As Keras' own, but without XLA unless asked: on CPUs it halves the speed."""
+        """As Keras' own, but without XLA unless asked: on CPUs it halves the speed.
+
+        Raises:
+            ValueError: for a loss or metrics, which the method has of its own.
+        """
+        named = [k for k in ("loss", "loss_weights", "metrics", "weighted_metrics") if kwargs.get(k)]
+        if named:
+            raise ValueError(f"{type(self).__name__} has a loss and metrics of its own. Leave out {named[0]}.")
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        if self.built:  # now, so that whatever is restored later finds its place
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.learned_variables())
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -80,6 +153,42 @@ class ViewModel(keras.Model):
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.backbone(images, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        _, *arguments = self._constructor.arguments.items()
+        more = self._constructor.signature.parameters
+        flat = {}
+        for name, value in arguments:
+            flat |= value if more[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+        return {**keras.saving.serialize_keras_object(flat), **super().get_config()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> ViewModel:
+        arguments = keras.saving.deserialize_keras_object(config, custom_objects)
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(arguments.get("dtype", before))  # the heads', too
+        try:
+            return cls(**arguments)
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """What `compile` was given, and which layers are frozen; nothing before it."""
+        config = super().get_compile_config()
+        frozen = [not layer.trainable for layer in self._flatten_layers(include_self=False)]
+        return {**config, "frozen": frozen} if config else {}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        config = keras.saving.deserialize_keras_object(config)
+        for layer, frozen in zip(self._flatten_layers(include_self=False), config.pop("frozen"), strict=True):
+            if layer.trainable == frozen:
+                layer.trainable = not frozen
+        self.compile(**config)
+
+
+def _same_views(data: Any) -> Any:
+    """A dataset of `data.pretraining` → its first epoch, whenever it is iterated; other data as they are."""
+    return data.stream().take(len(data)) if hasattr(data, "stream") else data
 
 
 class SiameseModel(ViewModel):
@@ -100,21 +209,22 @@ class SiameseModel(ViewModel):
         return metrics.collapse_std(z)
 
     def f(self, x: tf.Tensor) -> tf.Tensor:
-        """View [B, H, W, C] → projection z [B, d], float32, in training mode."""
-        z = self.projector(self.backbone(x, training=True), training=True)
+        """View [B, H, W, C] → projection z [B, d], float32; in training mode but in `test_step`."""
+        training = TRAINING.get()
+        z = self.projector(self.backbone(x, training=training), training=training)
         return tf.cast(z, tf.float32)
 
     def h(self, z: tf.Tensor) -> tf.Tensor:
         """Projection z [B, d] → prediction p [B, d], float32; z itself without a predictor."""
         if self.predictor is None:
             return z
-        return tf.cast(self.predictor(z, training=True), tf.float32)
+        return tf.cast(self.predictor(z, training=TRAINING.get()), tf.float32)
 
     def views(self, batch: dict) -> tuple[tf.Tensor, ...]:
         """The views of a batch, as many as the loss takes. Raises ValueError for another number."""
         views = batch["views"]
         if len(views) != self.view_count:
             raise ValueError(
-                f"This loss compares {self.view_count} views of an image. Received: {len(views)} views."
+                f"This loss compares {self.view_count} views of an image. Received: {len(views)} views. {HOW}"
             )
         return views

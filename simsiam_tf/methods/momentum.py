@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from simsiam_tf.methods.base import TRAINING
 from simsiam_tf.nets import BatchNorm
 
 
@@ -26,10 +27,17 @@ class MomentumEncoder(keras.layers.Layer):
         super().__init__(trainable=False, **kwargs)
         self.count, self.groups = len(networks), groups
         for i, network in enumerate(networks):  # NOTE: checkpoints do not look into a list
-            setattr(self, f"network{i}", _copy(network))
-        for layer in self._flatten_layers():
-            if isinstance(layer, BatchNorm):
-                layer.alone = groups is not None
+            setattr(self, f"network{i}", _copy(network, groups is not None))
+        self.built = True
+
+    @property
+    def trainable(self) -> bool:
+        """Never, whatever the model's is set to."""
+        return False
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        del value
 
     @property
     def networks(self) -> list[keras.Model]:
@@ -37,16 +45,24 @@ class MomentumEncoder(keras.layers.Layer):
         return [getattr(self, f"network{i}") for i in range(self.count)]
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """View [B, H, W, C] → [B, d], float32, in training mode, without gradient."""
+        """View [B, H, W, C] → [B, d], float32, without gradient; in training mode but in `test_step`.
+
+        The BN of groups has learned no statistics, and computes with those of the groups in any mode.
+        """
         if self.groups is None:
             return self._encoded(x)
-        parts = tf.reshape(x, [self.groups, x.shape[0] // self.groups, *x.shape[1:]])
+        if x.shape[0] is not None and x.shape[0] % self.groups:
+            raise ValueError(
+                f"A batch of {x.shape[0]} rows does not divide into {self.groups} groups, whose keys share BN "
+                f"statistics. Try a batch of {-(-x.shape[0] // self.groups) * self.groups}."
+            )
+        parts = tf.reshape(x, [self.groups, -1, *x.shape[1:]])
         z = tf.map_fn(self._encoded, parts, fn_output_signature=tf.float32)
-        return tf.reshape(z, [x.shape[0], z.shape[-1]])
+        return tf.reshape(z, [-1, z.shape[-1]])
 
     def _encoded(self, x: tf.Tensor) -> tf.Tensor:
         for network in self.networks:
-            x = network(x, training=True)
+            x = network(x, training=TRAINING.get() or self.groups is not None)
         return tf.stop_gradient(tf.cast(x, tf.float32))
 
     def follow(self, networks: Sequence[keras.Model], m: float | tf.Tensor) -> None:
@@ -64,8 +80,8 @@ def assign(variable: keras.Variable, value: tf.Tensor) -> None:
     )
 
 
-def _copy(network: keras.Model) -> keras.Model:
-    """The same layers by names of their own, with the same weights."""
+def _copy(network: keras.Model, alone: bool) -> keras.Model:
+    """The same layers by names of their own, with the same weights, none of which is trainable."""
 
     def renamed(layer: keras.layers.Layer) -> keras.layers.Layer:
         return layer.from_config({**layer.get_config(), "name": f"momentum_{layer.name}"})
@@ -74,4 +90,11 @@ def _copy(network: keras.Model) -> keras.Model:
     copy.trainable = False
     for mine, variable in zip(copy.weights, network.weights, strict=True):
         mine.assign(variable)
+    for mine, layer in zip(copy._flatten_layers(), network._flatten_layers(), strict=True):
+        if isinstance(mine, BatchNorm):
+            mine.batch_statistics, mine.alone = layer.trainable or layer.batch_statistics, alone
+        elif isinstance(mine, keras.layers.BatchNormalization) and layer.trainable:
+            mine.trainable = True  # the layer, which would be in inference mode, but none of its weights
+            for variable in mine.weights:
+                variable.trainable = False
     return copy

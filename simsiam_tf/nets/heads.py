@@ -33,17 +33,15 @@ PREDICTOR = {  # Table 1: is there an h, and is it trained?
     "none": (False, False),  # (a) 0.1
 }
 
-# The paper's fc init: weights and biases from U(−√k, √k), k = 1/fan_in.
-# NOTE: "lecun_uniform" is √3 wider.
-_KERNEL = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-
 
 def _fc(units: int, fan_in: int, bias: bool, name: str) -> keras.layers.Dense:
+    # The paper's fc init: weights and biases from U(−√k, √k), k = 1/fan_in.
+    # NOTE: "lecun_uniform" is √3 wider.
     bound = fan_in**-0.5
     return keras.layers.Dense(
         units,
         use_bias=bias,
-        kernel_initializer=_KERNEL.clone(),
+        kernel_initializer=keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
         bias_initializer=keras.initializers.RandomUniform(-bound, bound),
         name=name,
     )

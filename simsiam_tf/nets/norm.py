@@ -14,14 +14,16 @@ class BatchNorm(keras.layers.Layer):
 
     Differs from `keras.layers.BatchNormalization` where the paper's code does: the moving
     variance is the unbiased one; on one replica the fused kernel is used; on several the
-    statistics are always those of all replicas. Freezing (`trainable = False`) does not
-    switch to inference mode by itself; `training` alone decides.
+    statistics are always those of all replicas. As there, `trainable = False` freezes the moving
+    statistics and computes with them, whatever `training` is.
 
     Args:
         momentum: share of the old moving statistic kept at each step.
         epsilon: added to the variance.
         affine: whether the output is scaled by γ and shifted by β.
         zero_gamma: start γ at 0 (the last BN of a residual block).
+        batch_statistics: True to obey `training` alone where the layer is frozen, too, as the BN of
+            momentum encoders does.
 
     Attributes:
         alone: True for the statistics of a call's own rows, which leave no trace in the moving ones.
@@ -35,11 +37,13 @@ class BatchNorm(keras.layers.Layer):
         epsilon: float = 1e-5,
         affine: bool = True,
         zero_gamma: bool = False,
+        batch_statistics: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.momentum, self.epsilon = momentum, epsilon
         self.affine, self.zero_gamma = affine, zero_gamma
+        self.batch_statistics = batch_statistics
         self.alone = False
 
     def build(self, input_shape) -> None:
@@ -57,6 +61,7 @@ class BatchNorm(keras.layers.Layer):
         channels = x.shape[-1]
         gamma = tf.convert_to_tensor(self.gamma) if self.affine else tf.ones([channels])
         beta = tf.convert_to_tensor(self.beta) if self.affine else tf.zeros([channels])
+        training = bool(training) and (self.trainable or self.batch_statistics)
         context = tf.distribute.get_replica_context()
         if training and not self.alone and context is not None and context.num_replicas_in_sync > 1:
             return self._synchronised(x, gamma, beta, context)
@@ -95,6 +100,7 @@ class BatchNorm(keras.layers.Layer):
             "epsilon": self.epsilon,
             "affine": self.affine,
             "zero_gamma": self.zero_gamma,
+            "batch_statistics": self.batch_statistics,
         }
 
 

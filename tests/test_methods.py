@@ -182,6 +182,15 @@ def test_the_momentum_encoder_gets_no_gradient_and_follows(name, encoder):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "last"), [("simclr", "gamma"), ("byol", "kernel"), ("swav", "bias")])
+def test_the_last_layer_of_the_projector_is_that_of_their_code(name, last):
+    """SimCLR's BN has no shift, BYOL's fc no bias."""
+    model = made(name)
+    assert model.projector.trainable_variables[-1].name == last
+    if name == "byol":
+        assert model.predictor.trainable_variables[-1].name == last
+
+
 def test_byols_momentum_ends_at_one():
     model = made("byol")
     keras.utils.set_random_seed(0)

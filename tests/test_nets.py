@@ -65,8 +65,8 @@ def test_unknown_names_and_empty_widths_are_errors():
 
 def test_fc_init_is_uniform_within_root_of_one_over_fan_in():
     keras.utils.set_random_seed(0)
-    net = nets.projector(400, 300, bn="none")
-    for name, fan_in in (("fc1", 400), ("fc2", 300), ("fc3", 300)):
+    net = nets.projector(400, 350, hidden=350, bn="none")
+    for name, fan_in in (("fc1", 400), ("fc2", 350), ("fc3", 350)):
         bound = fan_in**-0.5
         for values in (net.get_layer(name).kernel.numpy(), net.get_layer(name).bias.numpy()):
             assert 0.97 * bound < np.abs(values).max() <= bound
@@ -105,7 +105,9 @@ def test_bn_placement_is_table_3(row, proj, pred):
 
 def test_head_widths_and_defaults():
     shapes = lambda net: [layer.kernel.shape for layer in net.layers if isinstance(layer, keras.layers.Dense)]
-    assert shapes(nets.projector(512)) == [(512, 2048), (2048, 2048), (2048, 2048)]
+    assert shapes(nets.projector(2048)) == [(2048, 2048)] * 3  # Sec. 3, with ResNet-50
+    assert shapes(nets.projector(2048, 256)) == [(2048, 2048), (2048, 2048), (2048, 256)]  # App. B
+    assert shapes(nets.projector(512)) == [(512, 512), (512, 512), (512, 2048)]
     assert shapes(nets.predictor()) == [(2048, 512), (512, 2048)]
     assert shapes(nets.projector(8, 16, hidden=32, layers=2)) == [(8, 32), (32, 16)]
 

@@ -40,10 +40,11 @@ class BYOL(SiameseModel):
     ) -> None:
         super().__init__(backbone, **kwargs)
         features = backbone.output_shape[-1]
-        # BN on the hidden layer alone, as in BYOL: what Table 3 calls hidden-only.
+        # BN on the hidden layer alone, which Table 3 calls hidden-only, and an output without bias.
         hidden = projector_hidden or features
-        self.projector = heads.projector(features, d, hidden, projector_layers, bn="hidden")
-        self.predictor = heads.predictor(d, predictor_hidden or hidden)
+        options = {"bn": "hidden", "output_shift": False}
+        self.projector = heads.projector(features, d, hidden, projector_layers, **options)
+        self.predictor = heads.predictor(d, predictor_hidden or hidden, **options)
         self.target = MomentumEncoder([self.backbone, self.projector], name="target")
         self.m = schedules.momentum_to_one(momentum, steps) if steps else schedules.constant(momentum)
         self.d = d

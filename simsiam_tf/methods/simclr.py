@@ -41,7 +41,10 @@ class SimCLR(SiameseModel):
         **kwargs,
     ) -> None:
         super().__init__(backbone, **kwargs)
-        self.projector = heads.projector(backbone.output_shape[-1], d, projector_hidden, projector_layers)
+        # As in their code, the output BN has a scale and no shift.
+        self.projector = heads.projector(
+            backbone.output_shape[-1], d, projector_hidden, projector_layers, output_shift=False
+        )
         self.predictor = heads.predictor(d, predictor_hidden) if predictor else None
         self.stop = STOP[stop_gradient]
         self.temperature, self.d = temperature, d

@@ -47,14 +47,17 @@ def _fc(units: int, fan_in: int, bias: bool, name: str) -> keras.layers.Dense:
     )
 
 
-def _mlp(name: str, widths: list[int], bn: list[bool], output_affine: bool) -> keras.Sequential:
+def _mlp(
+    name: str, widths: list[int], bn: list[bool], output_affine: bool = True, output_shift: bool = True
+) -> keras.Sequential:
     """fc → [BN] → ReLU, …, the last without ReLU. An fc followed by BN has no bias."""
     layers: list[keras.layers.Layer] = [keras.Input((widths[0],))]
     last = len(widths) - 2
     for i, (fan_in, units, has_bn) in enumerate(zip(widths, widths[1:], bn, strict=False)):
-        layers.append(_fc(units, fan_in, bias=not has_bn, name=f"fc{i + 1}"))
+        affine, shift = output_affine or i < last, output_shift or i < last
+        layers.append(_fc(units, fan_in, bias=shift and not has_bn, name=f"fc{i + 1}"))
         if has_bn:
-            layers.append(BatchNorm(affine=output_affine or i < last, name=f"bn{i + 1}"))
+            layers.append(BatchNorm(affine=affine, center=shift, name=f"bn{i + 1}"))
         if i < last:
             layers.append(keras.layers.ReLU(name=f"relu{i + 1}"))
     return keras.Sequential(layers, name=name)
@@ -67,6 +70,7 @@ def projector(
     layers: int = 3,
     bn: str = "default",
     output_affine: bool = True,
+    output_shift: bool = True,
 ) -> keras.Sequential:
     """Projection MLP, [B, features] → z [B, d] (Sec. 3: three fc, all 2048 wide).
 
@@ -80,21 +84,26 @@ def projector(
         layers: fc layers, ≥ 1 (App. D uses two for CIFAR).
         bn: a row of `BN_PLACEMENT`.
         output_affine: False for the output BN without γ and β (Sec. 4.4, 68.2).
+        output_shift: False for an output without a learned constant, neither the fc's bias nor BN's β.
     """
     placement = BN_PLACEMENT[bn]
     widths = [features, *[hidden or features] * (layers - 1), d]
     has_bn = [placement.proj_hidden] * (layers - 1) + [placement.proj_output]
-    return _mlp("projector", widths, has_bn, output_affine)
+    return _mlp("projector", widths, has_bn, output_affine, output_shift)
 
 
-def predictor(d: int = 2048, hidden: int | None = None, bn: str = "default") -> keras.Sequential:
+def predictor(
+    d: int = 2048, hidden: int | None = None, bn: str = "default", output_shift: bool = True
+) -> keras.Sequential:
     """Prediction MLP h, z [B, d] → p [B, d]: a bottleneck of d/4 (Sec. 3).
 
     Args:
         d: width of input and output.
         hidden: width of the bottleneck; d // 4 when None.
         bn: a row of `BN_PLACEMENT`.
+        output_shift: as for `projector`.
     """
     placement = BN_PLACEMENT[bn]
     widths = [d, hidden or d // 4, d]
-    return _mlp("predictor", widths, [placement.pred_hidden, placement.pred_output], True)
+    has_bn = [placement.pred_hidden, placement.pred_output]
+    return _mlp("predictor", widths, has_bn, output_shift=output_shift)

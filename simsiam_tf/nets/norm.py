@@ -21,6 +21,7 @@ class BatchNorm(keras.layers.Layer):
         momentum: share of the old moving statistic kept at each step.
         epsilon: added to the variance.
         affine: whether the output is scaled by γ and shifted by β.
+        center: whether an affine output is shifted.
         zero_gamma: start γ at 0 (the last BN of a residual block).
         batch_statistics: True to obey `training` alone where the layer is frozen, too, as the BN of
             momentum encoders does.
@@ -38,11 +39,12 @@ class BatchNorm(keras.layers.Layer):
         affine: bool = True,
         zero_gamma: bool = False,
         batch_statistics: bool = False,
+        center: bool = True,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.momentum, self.epsilon = momentum, epsilon
-        self.affine, self.zero_gamma = affine, zero_gamma
+        self.affine, self.zero_gamma, self.center = affine, zero_gamma, center
         self.batch_statistics = batch_statistics
         self.alone = False
 
@@ -55,12 +57,13 @@ class BatchNorm(keras.layers.Layer):
         if self.affine:
             start = "zeros" if self.zero_gamma else "ones"
             self.gamma = self.add_weight(name="gamma", shape=shape, initializer=start, autocast=False)
+        if self.affine and self.center:
             self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros", autocast=False)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         channels = x.shape[-1]
         gamma = tf.convert_to_tensor(self.gamma) if self.affine else tf.ones([channels])
-        beta = tf.convert_to_tensor(self.beta) if self.affine else tf.zeros([channels])
+        beta = tf.convert_to_tensor(self.beta) if self.affine and self.center else tf.zeros([channels])
         training = bool(training) and (self.trainable or self.batch_statistics)
         context = tf.distribute.get_replica_context()
         if training and not self.alone and context is not None and context.num_replicas_in_sync > 1:
@@ -101,6 +104,7 @@ class BatchNorm(keras.layers.Layer):
             "affine": self.affine,
             "zero_gamma": self.zero_gamma,
             "batch_statistics": self.batch_statistics,
+            "center": self.center,
         }
 
 

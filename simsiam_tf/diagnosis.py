@@ -16,18 +16,28 @@ COLLAPSED_STD = 0.1
 LINE_RANK, LINE_STD = 1.5, 0.8
 LOW_RANK = 1 / 3  # of the run's own peak
 SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which its loss should have moved
+# The cosine loss of healthy runs ends below −0.8. One that stays above HIGH, and fell by less than FLAT from
+# the middle third of its records to the last, does not get there, whatever it fell by at the start.
+HIGH, FLAT = -0.5, 0.1
 LEARNED = {"cosine": 0.2, "cross_entropy": 0.02, "contrast": 0.1}  # fall of the loss that counts as learning
 # std of the loss between steps that counts as unrest
 SPREAD = {"cosine": 0.1, "cross_entropy": 0.5, "contrast": 0.5}
+SEEN = 300  # records that a judgement rests on, so that it takes no longer late in a long run
+# z that is spread, and yet not by image; views that are alike before anything was learned
+SPREAD_OUT, ALIKE_AT_ONCE = 0.9, -0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """name: one of `ADVICE`; reason: the figures that led to it; kind: of loss, as in `diagnose`."""
+    """name: one of `ADVICE`. reason: the figures that led to it. kind: of loss, as in `diagnose`.
+
+    alike: whether images that are nearly alike would give such figures.
+    """
 
     name: str
     reason: str
     kind: str = "cosine"
+    alike: bool = False
 
     @property
     def healthy(self) -> bool:
@@ -35,19 +45,21 @@ class Diagnosis:
 
     @property
     def advice(self) -> str:
-        return (OF_CONTRAST if self.kind == "contrast" else {}).get(self.name, ADVICE[self.name])
+        advice = (OF_CONTRAST if self.kind == "contrast" else {}).get(self.name, ADVICE[self.name])
+        return ALIKE * self.alike + advice
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}. {self.advice}".strip()
 
 
+ALIKE = "The images may be nearly alike: --preview shows some. "
 ADVICE = {
     "healthy": "",
     "collapse": "Every image gets the same embedding. Check --stop_gradient=true, a trained predictor "
     "(--predictor=trained) and BN in the heads (--bn=default); then try a lower --base_lr.",
     "partial collapse": "The embedding loses dimensions. Try a lower --base_lr, a wider --d, stronger "
     "augmentation (--crop_area=0.2) or less --weight_decay.",
-    "non-convergence": "The loss does not fall. A fixed predictor does this (--predictor=fixed, Table 1 b); "
+    "non-convergence": "The loss stays high. A fixed predictor does this (--predictor=fixed, Table 1 b); "
     "otherwise try a higher --base_lr, --warmup_epochs, and BN on the hidden layers (--bn=default).",
     "oscillation": "Try --bn=default (BN on the predictor's output does this, Table 3 d), a lower "
     "--base_lr, or --warmup_epochs=10.",
@@ -58,7 +70,7 @@ ADVICE = {
 OF_CONTRAST = {  # where it differs: simclr, moco, swav
     "collapse": "Every image gets nearly the same embedding. Try another --base_lr or --temperature, more "
     "images to tell apart (--batch_size, --queue), or --warmup_epochs=10.",
-    "non-convergence": "The loss does not fall. Try another --base_lr, a higher --temperature, or "
+    "non-convergence": "The loss stays high. Try another --base_lr, a higher --temperature, or "
     "--warmup_epochs.",
     "oscillation": "Try a lower --base_lr, or --warmup_epochs=10.",
     "divergence": "The loss is not a number. swav without stop-gradient does this (Sec. 6.2); otherwise try "
@@ -76,7 +88,8 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
         kind: of loss: "cosine", "cross_entropy" or "contrast".
 
     Collapse is called on three records in a row, since a healthy run may dip once: std·√d below
-    0.1, or embeddings on a line (rank below 1.5) whose std shrinks (below 0.8).
+    0.1, or embeddings on a line (rank below 1.5) whose std shrinks (below 0.8). Of more than `SEEN`
+    records, the trends are those of every second, third … one.
     """
     found = functools.partial(Diagnosis, kind=kind)
     if not records:
@@ -88,21 +101,25 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
     point = all(r["std"] < COLLAPSED_STD for r in recent)
     line = all(r["rank"] < LINE_RANK and r["std"] < LINE_STD for r in recent)
     if len(recent) == 3 and (point or line):
-        return found("collapse", _figures(last))
+        return found("collapse", _figures(last), alike=records[0]["loss"] < ALIKE_AT_ONCE)
     if last["step"] < max(SETTLED * total_steps, SETTLED_STEPS) or len(records) < 4:
         return found("healthy", _figures(last))
-    tail = records[-max(3, len(records) // 3) :]
+    seen = records[:: -(-len(records) // SEEN)]
+    third = max(3, len(seen) // 3)
+    before, tail = seen[-2 * third : -third], seen[-third:]
     spread = float(np.median([r["loss_spread"] for r in tail]))
     if spread > SPREAD[kind]:
         return found("oscillation", f"the loss varies by {spread:.2f} from step to step")
-    loss = float(np.median([r["loss"] for r in tail]))
-    if records[0]["loss"] - loss < LEARNED[kind] and loss > -0.5:
+    loss, middle = (float(np.median([r["loss"] for r in part])) for part in (tail, before))
+    flat = kind == "cosine" and middle - loss < FLAT
+    if loss > HIGH and (flat or records[0]["loss"] - loss < LEARNED[kind]):
         return found(
             "non-convergence",
-            f"loss {loss:.3f}, {records[0]['loss']:.3f} at the start, with std·√d {last['std']:.2f}",
+            f"loss {loss:.3f}, {middle:.3f} before that and {records[0]['loss']:.3f} at the start, with "
+            f"std·√d {last['std']:.2f}",
+            alike=last["std"] > SPREAD_OUT,
         )
-    ranks = [r["rank"] for r in records]
-    rank, peak = float(np.median([r["rank"] for r in tail])), max(ranks)
+    rank, peak = float(np.median([r["rank"] for r in tail])), max(r["rank"] for r in seen)
     if rank < LOW_RANK * peak:
         return found("partial collapse", f"effective rank {rank:.1f}, {peak:.1f} at its peak")
     return found("healthy", _figures(last))

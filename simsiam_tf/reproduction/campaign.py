@@ -48,7 +48,7 @@ def run(config: Any) -> int:
 
     def write() -> None:
         of_rows = {name: held.of(text) for name, text in all_rows.items()}
-        replace_text(page, results.markdown(of_rows, config.scale, TABLES))
+        replace_text(page, results.markdown(of_rows, config.scale, config.epochs))
 
     try:
         page.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,140 @@
+"""Answers to the paper's claims from runs of several seeds: firm, open or not shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from simsiam_tf.reproduction.claims import CLAIMS, Claim, RowFigures
+
+DRAWS = 2000
+FIRM = 0.95  # share of the draws in which a firm claim holds
+SEEDS = 3  # of every row, for an answer other than open
+ANSWERS = ("firm", "open", "not shown")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scatter:
+    """Standard deviation of linear accuracy between seeds, in points, and its degrees of freedom.
+
+    The deviation is NaN where there are none.
+    """
+
+    deviation: float
+    freedom: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """The answer to a claim.
+
+    answer: one of `ANSWERS`. share: of the draws in which the claim holds. seeds: of the row with the fewest.
+    figures: of the claim's rows, in words.
+    """
+
+    claim: Claim
+    answer: str
+    share: float
+    seeds: int
+    figures: str
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few seeds for an answer."""
+        return self.seeds < SEEDS
+
+
+def judge(
+    runs: Mapping[str, Sequence[dict]], title: Callable[[str, Claim], str] = lambda name, _: name
+) -> list[Verdict]:
+    """The answers to all claims whose rows have results.
+
+    The claim's own test is asked `DRAWS` times. Each time a row's linear accuracy is drawn from the t
+    distribution of its mean, and its loss, std and diagnosis are those of one seed at random.
+
+    Args:
+        runs: row's name → figures of its seeds.
+        title: gives a row's title beside a claim.
+    """
+    shared = shared_scatter(runs)
+    return [
+        _verdict(claim, [_Row(runs[name], shared, title(name, claim)) for name in claim.rows])
+        for claim in CLAIMS
+        if all(runs.get(name) for name in claim.rows)
+    ]
+
+
+def shared_scatter(runs: Mapping[str, Sequence[dict]]) -> Scatter:
+    """The scatter pooled over all rows whose runs are healthy; a run that several rows show counts once."""
+    return _pooled({tuple(map(id, row)): row for row in runs.values() if _healthy(row)}.values())
+
+
+def _pooled(rows: Iterable[Sequence[dict]]) -> Scatter:
+    several = [accuracies for accuracies in map(_accuracies, rows) if len(accuracies) > 1]
+    freedom = sum(len(accuracies) - 1 for accuracies in several)
+    squares = sum((len(accuracies) - 1) * statistics.variance(accuracies) for accuracies in several)
+    return Scatter(math.sqrt(squares / freedom) if freedom else math.nan, freedom)
+
+
+def _healthy(row: Sequence[dict]) -> bool:
+    return all(run["diagnosis"] == "healthy" for run in row)
+
+
+def _accuracies(row: Sequence[dict]) -> list[float]:
+    return [100 * run["linear"] for run in row if run["linear"] is not None]
+
+
+class _Row:
+    """Runs of a row beside a claim. Rows that are not all healthy have a scatter of their own."""
+
+    def __init__(self, runs: Sequence[dict], shared: Scatter, title: str) -> None:
+        self.runs, self.title = runs, title
+        self.scatter = shared if _healthy(runs) else _pooled([runs])
+        self.accuracies = _accuracies(runs)
+        self.mean = statistics.mean(self.accuracies) if self.accuracies else math.nan
+        self.error = self.scatter.deviation / math.sqrt(max(1, len(self.accuracies)))
+
+    def draws(self, generator: np.random.Generator) -> list[RowFigures]:
+        """`DRAWS` of the figures that runs with other seeds may have."""
+        noise = generator.standard_t(max(1, self.scatter.freedom), DRAWS)
+        seeds = generator.integers(len(self.runs), size=DRAWS)
+        linear = (self.mean + np.nan_to_num(self.error) * noise).tolist()
+        return [_figures(self.runs[i], accuracy) for i, accuracy in zip(seeds, linear, strict=True)]
+
+    def words(self, name: str) -> str:
+        """The figure of that name, a field of `RowFigures`."""
+        if name == "linear":
+            error = "" if math.isnan(self.error) else f" ± {self.error:.1f}"
+            return "divergence" if math.isnan(self.mean) else f"linear {self.mean:.1f}{error} %"
+        label = {"std": "std·√d", "spread": "spread of the loss"}.get(name, name)
+        values = [run[name] for run in self.runs if run[name] is not None]
+        figure = f"{label} {statistics.mean(values):.2f}, " if values else ""
+        return figure + diagnoses(self.runs)
+
+
+def diagnoses(runs: Sequence[dict]) -> str:
+    """What the runs were diagnosed as, with numbers where they differ."""
+    names = [run["diagnosis"] for run in runs]
+    if len(set(names)) == 1:
+        return names[0]
+    return ", ".join(f"{names.count(name)}× {name}" for name in sorted(set(names)))
+
+
+def _figures(run: dict, accuracy: float) -> RowFigures:
+    values = {"linear": accuracy} | {name: run[name] for name in ("loss", "std", "spread")}
+    numbers = {name: math.nan if run[name] is None else value for name, value in values.items()}
+    return RowFigures(**numbers, diagnosis=run["diagnosis"])
+
+
+def _verdict(claim: Claim, rows: Sequence[_Row]) -> Verdict:
+    generator = np.random.default_rng(0)
+    draws = zip(*(row.draws(generator) for row in rows), strict=True)
+    share = sum(claim.holds(*figures) for figures in draws) / DRAWS
+    answer = "firm" if share >= FIRM else "not shown" if share <= 1 - FIRM else "open"
+    seeds = min(len(row.runs) for row in rows)
+    figures = "; ".join(f"{row.title}: {row.words(claim.shows)}" for row in rows)
+    return Verdict(claim, "open" if seeds < SEEDS else answer, share, seeds, figures)

@@ -14,6 +14,8 @@ COLLAPSED_STD = 0.1
 # With BN on the projector's output a collapse first runs onto a line: one direction is left, and
 # the std shrinks for long before it is near 0.
 LINE_RANK, LINE_STD = 1.5, 0.8
+# Or other images come as near to an image as its other view is: their mean cosine is 1 − (std·√d)².
+NEAR_STD, NEAR_LOSS = 0.4, -0.9
 LOW_RANK = 1 / 3  # of the run's own peak
 SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which its loss should have moved
 # The cosine loss of healthy runs ends below −0.8. One that stays above HIGH, and fell by less than FLAT from
@@ -23,8 +25,7 @@ LEARNED = {"cosine": 0.2, "cross_entropy": 0.02, "contrast": 0.1}  # fall of the
 # std of the loss between steps that counts as unrest
 SPREAD = {"cosine": 0.1, "cross_entropy": 0.5, "contrast": 0.5}
 SEEN = 300  # records that a judgement rests on, so that it takes no longer late in a long run
-# z that is spread, and yet not by image; views that are alike before anything was learned
-SPREAD_OUT, ALIKE_AT_ONCE = 0.9, -0.9
+SPREAD_OUT = 0.9  # std of a z that is spread, though not by image where the loss stays high
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,8 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
         kind: of loss: "cosine", "cross_entropy" or "contrast".
 
     Collapse is called on three records in a row, since a healthy run may dip once: std·√d below
-    0.1, or embeddings on a line (rank below 1.5) whose std shrinks (below 0.8). Of more than `SEEN`
+    0.1, or below 0.4 where the cosine loss is below −0.9, or embeddings on a line (rank below 1.5)
+    whose std shrinks (below 0.8). Of more than `SEEN`
     records, the trends are those of every second, third … one.
     """
     found = functools.partial(Diagnosis, kind=kind)
@@ -100,8 +102,9 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
     recent = records[-3:]
     point = all(r["std"] < COLLAPSED_STD for r in recent)
     line = all(r["rank"] < LINE_RANK and r["std"] < LINE_STD for r in recent)
-    if len(recent) == 3 and (point or line):
-        return found("collapse", _figures(last), alike=records[0]["loss"] < ALIKE_AT_ONCE)
+    near = kind == "cosine" and all(r["std"] < NEAR_STD and r["loss"] < NEAR_LOSS for r in recent)
+    if len(recent) == 3 and (point or line or near):
+        return found("collapse", _figures(last), alike=records[0]["loss"] < NEAR_LOSS)
     if last["step"] < max(SETTLED * total_steps, SETTLED_STEPS) or len(records) < 4:
         return found("healthy", _figures(last))
     seen = records[:: -(-len(records) // SEEN)]
@@ -119,7 +122,8 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
             f"std·√d {last['std']:.2f}",
             alike=last["std"] > SPREAD_OUT,
         )
-    rank, peak = float(np.median([r["rank"] for r in tail])), max(r["rank"] for r in seen)
+    rank = float(np.median([r["rank"] for r in tail]))
+    peak = max((r["rank"] for r in seen if r["std"] >= COLLAPSED_STD), default=0.0)
     if rank < LOW_RANK * peak:
         return found("partial collapse", f"effective rank {rank:.1f}, {peak:.1f} at its peak")
     return found("healthy", _figures(last))

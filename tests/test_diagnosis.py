@@ -47,7 +47,14 @@ GREY = records([-0.08, -0.19, *[-0.26] * 8, *[-0.3] * 10], 0.93 * ONES, 3.5 * ON
             "collapse",
             records(np.full(5, -0.98), [0.93, 0.84, 0.67, 0.67, 0.66], [1.8, 1.5, 1.44, 1.49, 1.45]),
         ),
+        # The same, later, when what is left is noise in more directions than one.
+        (
+            "collapse",
+            records(np.full(5, -0.98), [0.17, 0.15, 0.15, 0.13, 0.13], [2.38, 1.96, 2.56, 2.17, 2.24]),
+        ),
         ("healthy", records(FALL, 0.94 * ONES, rank=2.34 * ONES)),
+        # MoCo at its small scale begins with one embedding for all, whose rank is that of noise.
+        ("healthy", records(FALL, np.arange(20) / 20, np.where(np.arange(20) < 2, 8.0, 2.5))),
         ("divergence", records(np.where(np.arange(20) == 19, np.nan, FALL), ONES)),
         ("partial collapse", records(FALL, 0.9 * ONES, rank=np.linspace(60, 5, 20))),
         ("non-convergence", records(-0.02 * ONES, 0.99 * ONES)),

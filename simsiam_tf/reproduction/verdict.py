@@ -102,8 +102,10 @@ class _Row:
         """`DRAWS` of the figures that runs with other seeds may have."""
         noise = generator.standard_t(max(1, self.scatter.freedom), DRAWS)
         seeds = generator.integers(len(self.runs), size=DRAWS)
-        linear = (self.mean + np.nan_to_num(self.error) * noise).tolist()
-        return [_figures(self.runs[i], accuracy) for i, accuracy in zip(seeds, linear, strict=True)]
+        diverged = np.array([run["linear"] is None for run in self.runs])
+        linear = np.where(diverged[seeds], math.nan, self.mean + np.nan_to_num(self.error) * noise)
+        others = [_others(run) for run in self.runs]
+        return [RowFigures(x, *others[i]) for x, i in zip(linear.tolist(), seeds, strict=True)]
 
     def words(self, name: str) -> str:
         """The figure of that name, a field of `RowFigures`."""
@@ -124,10 +126,10 @@ def diagnoses(runs: Sequence[dict]) -> str:
     return ", ".join(f"{names.count(name)}× {name}" for name in sorted(set(names)))
 
 
-def _figures(run: dict, accuracy: float) -> RowFigures:
-    values = {"linear": accuracy} | {name: run[name] for name in ("loss", "std", "spread")}
-    numbers = {name: math.nan if run[name] is None else value for name, value in values.items()}
-    return RowFigures(**numbers, diagnosis=run["diagnosis"])
+def _others(run: dict) -> tuple[float, float, float, str]:
+    """Loss, std, spread of the loss and diagnosis; NaN for what a divergence has not."""
+    loss, std, spread = (math.nan if run[x] is None else run[x] for x in ("loss", "std", "spread"))
+    return loss, std, spread, run["diagnosis"]
 
 
 def _verdict(claim: Claim, rows: Sequence[_Row]) -> Verdict:

@@ -145,7 +145,7 @@ def line(row: Row, runs: list[dict]) -> str:
     """A row of a table."""
     paper = row.paper if isinstance(row.paper, str) else f"{row.paper:.1f}"
     if not runs:
-        return f"| {row.title} | {paper} 0 | | | | | not run yet | |"
+        return f"| {row.title} | {paper} | 0 | | | | | not run yet | |"
     cells = [
         str(len(runs)), _mean(runs, "linear", 100, 1), _mean(runs, "knn", 100, 1), _mean(runs, "loss", 1, 3),
         _mean(runs, "std", 1, 2), verdict.diagnoses(runs),

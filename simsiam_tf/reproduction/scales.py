@@ -8,6 +8,7 @@ average's past. Everything else is taken over as it is.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 from simsiam_tf import cli
@@ -66,9 +67,8 @@ def configuration(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> Pretrai
 
     more: flags of the user's that every row takes, such as --epochs=5.
     """
-    theirs = cli.parse(PretrainConfig, [f"--flagfile={row.flagfile}"])
-    paper = cli.parse(PretrainConfig, [f"--flagfile={PAPER[theirs.method]}"])
-    base = cli.parse(PretrainConfig, [f"--flagfile={scale.bases[theirs.method]}", *more])
+    theirs = _parsed(row.flagfile)
+    paper, base = _parsed(PAPER[theirs.method]), _parsed(scale.bases[theirs.method], *more)
     changes = {}
     for name in differences(dataclasses.asdict(paper), dataclasses.asdict(theirs), PretrainConfig):
         value = getattr(theirs, name)
@@ -77,12 +77,20 @@ def configuration(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> Pretrai
         elif name == "warmup_epochs":
             value = value * base.epochs / paper.epochs
         elif name == "target_momentum":
-            value = _as(value, 1 - (1 - value) * (1 - base.target_momentum) / (1 - paper.target_momentum))
+            now, before = (config.by_method(name) for config in (base, paper))
+            if now is None:  # a base of a method without one
+                continue
+            value = _as(value, 1 - (1 - value) * (1 - now) / (1 - before))
         changes[name] = value
     if changes.get("stop_gradient") == method_of({"method": theirs.method}).stop_gradient:
         changes["stop_gradient"] = None  # said where the paper says it, and the same run
     changed = dataclasses.replace(base, **changes, workdir=None)
     return overridden(changed, set(changes)).validate()
+
+
+@functools.cache  # a base is that of many rows
+def _parsed(flagfile: str, *more: str) -> PretrainConfig:
+    return cli.parse(PretrainConfig, [f"--flagfile={flagfile}", *more])
 
 
 def _as(value: float, scaled: float) -> float:
@@ -92,7 +100,9 @@ def _as(value: float, scaled: float) -> float:
 
 def title(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> str:
     """The title of a row, with each number that it runs with and the paper's where that is another."""
-    paper, ours = cli.parse(PretrainConfig, [f"--flagfile={row.flagfile}"]), configuration(row, scale, more)
+    if "{" not in row.title:
+        return row.title
+    paper, ours = _parsed(row.flagfile), configuration(row, scale, more)
     return row.title.format_map({name: _number(getattr(ours, name), getattr(paper, name)) for name in TITLES})
 
 

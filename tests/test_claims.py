@@ -191,6 +191,8 @@ def test_titles_on_the_page():
         assert f"| {cell} | " in page
     assert "batch 1024, in the place of 4096: linear 68.0" in page, "a claim names the batch that ran, too"
     assert not re.search(r"\| (batch|d =) \d+ \|", page) and "{" not in page
+    base = scales.configuration(ROWS[DECAYED], SCALES["fashion_mnist"])
+    assert f"d = {base.d}, {base.epochs:g} epochs, batch {base.batch_size}.\n" in page
     assert "| batch 64 | " in results.markdown(found, "imagenet")
     short = results.markdown(found, "fashion_mnist", epochs=2.0)
     assert "`python -m simsiam_tf.reproduce --scale=fashion_mnist --epochs=2`" in short

@@ -136,7 +136,7 @@ def _claims(verdicts: Sequence[verdict.Verdict], scatter: verdict.Scatter, scale
 
 def _answer(v: verdict.Verdict) -> str:
     """The cells of an answer and its share, which few seeds do not have."""
-    if v.few:
+    if v.lacks_seeds:
         return f"{v.answer}, {v.seeds} seed{'s' * (v.seeds > 1)} | –"
     return f"{v.answer} | {v.share:.0%}"
 

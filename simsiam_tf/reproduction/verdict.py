@@ -43,7 +43,7 @@ class Verdict:
     figures: str
 
     @property
-    def few(self) -> bool:
+    def lacks_seeds(self) -> bool:
         """Whether there are too few seeds for an answer."""
         return self.seeds < SEEDS
 
@@ -62,7 +62,7 @@ def judge(
     """
     shared = shared_scatter(runs)
     return [
-        _verdict(claim, [_Row(runs[name], shared, title(name, claim)) for name in claim.rows])
+        _verdict(claim, [_RowRuns(runs[name], shared, title(name, claim)) for name in claim.rows])
         for claim in CLAIMS
         if all(runs.get(name) for name in claim.rows)
     ]
@@ -88,8 +88,8 @@ def _accuracies(row: Sequence[dict]) -> list[float]:
     return [100 * run["linear"] for run in row if run["linear"] is not None]
 
 
-class _Row:
-    """Runs of a row beside a claim. Rows that are not all healthy have a scatter of their own."""
+class _RowRuns:
+    """The runs of a row that a claim rests on. Rows that are not all healthy have a scatter of their own."""
 
     def __init__(self, runs: Sequence[dict], shared: Scatter, title: str) -> None:
         self.runs, self.title = runs, title
@@ -109,13 +109,15 @@ class _Row:
 
     def words(self, name: str) -> str:
         """The figure of that name, a field of `RowFigures`."""
-        if name == "linear":
-            error = "" if math.isnan(self.error) else f" ± {self.error:.1f}"
-            return "divergence" if math.isnan(self.mean) else f"linear {self.mean:.1f}{error} %"
-        label = {"std": "std·√d", "spread": "spread of the loss"}.get(name, name)
         values = [run[name] for run in self.runs if run[name] is not None]
-        figure = f"{label} {statistics.mean(values):.2f}, " if values else ""
-        return figure + diagnoses(self.runs)
+        if not values:
+            return diagnoses(self.runs)
+        if name != "linear":
+            label = {"std": "std·√d", "spread": "spread of the loss"}.get(name, name)
+            return f"{label} {statistics.mean(values):.2f}, {diagnoses(self.runs)}"
+        error = "" if math.isnan(self.error) else f" ± {self.error:.1f}"
+        trouble = "" if _healthy(self.runs) else f", {diagnoses(self.runs)}"
+        return f"linear {self.mean:.1f}{error} %{trouble}"
 
 
 def diagnoses(runs: Sequence[dict]) -> str:
@@ -132,7 +134,7 @@ def _others(run: dict) -> tuple[float, float, float, str]:
     return loss, std, spread, run["diagnosis"]
 
 
-def _verdict(claim: Claim, rows: Sequence[_Row]) -> Verdict:
+def _verdict(claim: Claim, rows: Sequence[_RowRuns]) -> Verdict:
     generator = np.random.default_rng(0)
     draws = zip(*(row.draws(generator) for row in rows), strict=True)
     share = sum(claim.holds(*figures) for figures in draws) / DRAWS

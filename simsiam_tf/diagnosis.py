@@ -14,23 +14,50 @@ COLLAPSED_STD = 0.1
 # With BN on the projector's output a collapse first runs onto a line: one direction is left, and
 # the std shrinks for long before it is near 0.
 LINE_RANK, LINE_STD = 1.5, 0.8
+# Or other images come as near to an image as its other view is: their mean cosine is 1 − (std·√d)².
+NEAR_STD = 0.4
 LOW_RANK = 1 / 3  # of the run's own peak
 SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which its loss should have moved
-# fall of the loss that counts as learning
-LEARNED = {"cosine": 0.2, "cross_entropy": 0.02, "distance": 0.8, "contrast": 0.1}
-# std of the loss between steps that counts as unrest
-SPREAD = {"cosine": 0.1, "cross_entropy": 0.5, "distance": 0.4, "contrast": 0.5}
-# A loss below this one is no non-convergence; kinds without an entry have none.
-LOW = {"cosine": -0.5, "distance": 2.0}
+SEEN = 300  # records that a judgement rests on, so that it takes no longer late in a long run
+SPREAD_OUT = 0.9  # std of a z that is spread, though not by image where the loss stays high
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What tells of a kind of loss; the last three are of losses that have a least value.
+
+    learned: fall of the loss that counts as learning. spread: std of the loss between steps that counts
+    as unrest. high, flat: the cosine loss of healthy runs ends below −0.8. One that stays above `high`,
+    and fell by less than `flat` from the middle third of its records to the last, does not get there,
+    whatever it fell by at the start. near: a loss by which views are one embedding.
+    """
+
+    learned: float
+    spread: float
+    high: float = -math.inf
+    flat: float = -math.inf
+    near: float = -math.inf
+
+
+LIMITS = {
+    "cosine": Limits(learned=0.2, spread=0.1, high=-0.5, flat=0.1, near=-0.9),
+    "distance": Limits(learned=0.8, spread=0.4, high=2.0, flat=0.4, near=0.4),  # BYOL's, 4 + 4 · cosine's
+    "cross_entropy": Limits(learned=0.02, spread=0.5),
+    "contrast": Limits(learned=0.1, spread=0.5),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """name: one of `ADVICE`; reason: the figures that led to it; kind: of loss, as in `diagnose`."""
+    """name: one of `ADVICE`. reason: the figures that led to it. kind: of loss, as in `diagnose`.
+
+    alike: whether images that are nearly alike would give such figures.
+    """
 
     name: str
     reason: str
     kind: str = "cosine"
+    alike: bool = False
 
     @property
     def healthy(self) -> bool:
@@ -38,19 +65,21 @@ class Diagnosis:
 
     @property
     def advice(self) -> str:
-        return (OF_CONTRAST if self.kind == "contrast" else {}).get(self.name, ADVICE[self.name])
+        advice = (OF_CONTRAST if self.kind == "contrast" else {}).get(self.name, ADVICE[self.name])
+        return ALIKE * self.alike + advice
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}. {self.advice}".strip()
 
 
+ALIKE = "The images may be nearly alike: --preview shows some. "
 ADVICE = {
     "healthy": "",
     "collapse": "Every image gets the same embedding. Check --stop_gradient=true, a trained predictor "
     "(--predictor=trained) and BN in the heads (--bn=default); then try a lower --base_lr.",
     "partial collapse": "The embedding loses dimensions. Try a lower --base_lr, a wider --d, stronger "
     "augmentation (--crop_area=0.2) or less --weight_decay.",
-    "non-convergence": "The loss does not fall. A fixed predictor does this (--predictor=fixed, Table 1 b); "
+    "non-convergence": "The loss stays high. A fixed predictor does this (--predictor=fixed, Table 1 b); "
     "otherwise try a higher --base_lr, --warmup_epochs, and BN on the hidden layers (--bn=default).",
     "oscillation": "Try --bn=default (BN on the predictor's output does this, Table 3 d), a lower "
     "--base_lr, or --warmup_epochs=10.",
@@ -61,7 +90,7 @@ ADVICE = {
 OF_CONTRAST = {  # where it differs: simclr, moco, swav
     "collapse": "Every image gets nearly the same embedding. Try another --base_lr or --temperature, more "
     "images to tell apart (--batch_size, --queue), or --warmup_epochs=10.",
-    "non-convergence": "The loss does not fall. Try another --base_lr, a higher --temperature, or "
+    "non-convergence": "The loss stays high. Try another --base_lr, a higher --temperature, or "
     "--warmup_epochs.",
     "oscillation": "Try a lower --base_lr, or --warmup_epochs=10.",
     "divergence": "The loss is not a number. swav without stop-gradient does this (Sec. 6.2); otherwise try "
@@ -76,12 +105,13 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
         records: each with "step", "loss", "loss_spread" (std over the record's steps), "std"
             (std of z/‖z‖ times √d) and "rank" (effective rank).
         total_steps: length of the run; some calls are too early to make.
-        kind: of loss: "cosine", "cross_entropy", "distance" (BYOL's: 4 + 4 times the cosine's) or "contrast".
+        kind: of loss, a key of `LIMITS`.
 
     Collapse is called on three records in a row, since a healthy run may dip once: std·√d below
-    0.1, or embeddings on a line (rank below 1.5) whose std shrinks (below 0.8).
+    0.1, or below 0.4 where the loss is near its least, or embeddings on a line (rank below 1.5) whose
+    std shrinks (below 0.8). Of more than `SEEN` records, the trends are those of every second, third … one.
     """
-    found = functools.partial(Diagnosis, kind=kind)
+    found, limits = functools.partial(Diagnosis, kind=kind), LIMITS[kind]
     if not records:
         return found("healthy", "no record yet")
     last = records[-1]
@@ -90,22 +120,27 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
     recent = records[-3:]
     point = all(r["std"] < COLLAPSED_STD for r in recent)
     line = all(r["rank"] < LINE_RANK and r["std"] < LINE_STD for r in recent)
-    if len(recent) == 3 and (point or line):
-        return found("collapse", _figures(last))
+    near = all(r["std"] < NEAR_STD and r["loss"] < limits.near for r in recent)
+    if len(recent) == 3 and (point or line or near):
+        return found("collapse", _figures(last), alike=records[0]["loss"] < limits.near)
     if last["step"] < max(SETTLED * total_steps, SETTLED_STEPS) or len(records) < 4:
         return found("healthy", _figures(last))
-    tail = records[-max(3, len(records) // 3) :]
+    seen = records[:: -(-len(records) // SEEN)]
+    third = max(3, len(seen) // 3)
+    before, tail = seen[-2 * third : -third], seen[-third:]
     spread = float(np.median([r["loss_spread"] for r in tail]))
-    if spread > SPREAD[kind]:
+    if spread > limits.spread:
         return found("oscillation", f"the loss varies by {spread:.2f} from step to step")
-    loss = float(np.median([r["loss"] for r in tail]))
-    if records[0]["loss"] - loss < LEARNED[kind] and loss > LOW.get(kind, -math.inf):
+    loss, middle = (float(np.median([r["loss"] for r in part])) for part in (tail, before))
+    if loss > limits.high and (middle - loss < limits.flat or records[0]["loss"] - loss < limits.learned):
         return found(
             "non-convergence",
-            f"loss {loss:.3f}, {records[0]['loss']:.3f} at the start, with std·√d {last['std']:.2f}",
+            f"loss {loss:.3f}, {middle:.3f} before that and {records[0]['loss']:.3f} at the start, with "
+            f"std·√d {last['std']:.2f}",
+            alike=last["std"] > SPREAD_OUT,
         )
-    ranks = [r["rank"] for r in records]
-    rank, peak = float(np.median([r["rank"] for r in tail])), max(ranks)
+    rank = float(np.median([r["rank"] for r in tail]))
+    peak = max((r["rank"] for r in seen if r["std"] >= COLLAPSED_STD), default=0.0)
     if rank < LOW_RANK * peak:
         return found("partial collapse", f"effective rank {rank:.1f}, {peak:.1f} at its peak")
     return found("healthy", _figures(last))

@@ -1,22 +1,25 @@
 """The paper's tables: rows at every scale, runs that go on, figures, claims."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
+from test_claims import ROWS, figures
 
 from simsiam_tf import reproduce
 from simsiam_tf.errors import UserError
-from simsiam_tf.reproduction import SCALES, TABLES, claims, results, rows, runs, scales, working
+from simsiam_tf.reproduction import SCALES, TABLES, results, rows, runs, scales, working
 
 ROOT = Path(__file__).parents[1]
-ROWS = {row.name: row for table in TABLES.values() for row in table.rows}
 DIGITS = "--data=digits\n--backbone=resnet10\n--width=0.125\n--d=16\n--projector_layers=2\n--epochs=1\n"
 
 
@@ -61,11 +64,24 @@ def test_rows_change_of_a_base_what_they_change_of_the_papers(made, scale, batch
     assert of("paper/appb_d_256").d == d // 8
     assert of("paper/table1_a_no_predictor").h == "none" and of("paper/sec5_moving_average").average == 0.8
     assert of("compare/simclr_predictor").h == "trained" and of("compare/simclr").h == "none"
-    assert of("compare/byol").method == "byol" and of("compare/byol").batch_size == batch
+    byol, long = of("compare/byol"), of("compare/byol_800ep")
+    assert byol.method == "byol" and byol.batch_size == batch
+    assert (byol.epochs, long.epochs, of("compare/simsiam_200ep").epochs) == (epochs, 8 * epochs, 2 * epochs)
+    rates = long.base_lr / byol.base_lr, long.weight_decay / byol.weight_decay
+    assert rates == pytest.approx((0.2 / 0.45, 1.5), rel=1e-5)
+    assert (1 - long.target_momentum) / (1 - byol.target_momentum) == pytest.approx(0.4)
     assert not of("compare/swav_without_stop_gradient").by_method("stop_gradient")
     for name, config in ((n, c) for (s, n), c in made.items() if s == scale):
         changed = scales.flags(config) != scales.flags(base)
         assert changed != (name == "paper/fig2_with_stop_gradient"), name
+
+
+def test_long_rows_run_only_where_they_are_named(capsys):
+    assert reproduce.main(["--dry_run", "--folder=/nowhere"]) == 0
+    assert "ep, seed" not in capsys.readouterr().out
+    assert reproduce.main(["--dry_run", "--folder=/nowhere", "--table=table4_long"]) == 0
+    listed = [line for line in capsys.readouterr().out.splitlines() if ", seed 0: " in line]
+    assert len(listed) == 15 and sum("--epochs=64.0" in line for line in listed) == 5
 
 
 def test_a_run_once_for_all_rows_that_are_the_same(made):
@@ -128,6 +144,68 @@ def test_a_diverged_run_has_no_accuracy_and_is_not_run_again(tmp_path):
     assert working.in_words(figures).startswith("divergence")
 
 
+HOLDER = """
+import sys
+from pathlib import Path
+from simsiam_tf.reproduction import runs
+folder, code = Path(sys.argv[1]), sys.argv[2]
+with runs.locked(folder, lambda: True) as lock:
+    child = runs.process(["-c", code], folder / "log", None, lock)
+    print(child.pid, flush=True)
+    child.wait()
+"""
+CHILDREN = {
+    "ends at once": "import time; print('up', flush=True); time.sleep(600)",
+    "ends its step first": "import signal, sys, time\n"
+    "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), sys.exit(75)))\n"
+    "print('up', flush=True); time.sleep(600)",
+}
+
+
+def _alive(process):
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())  # none of one that nobody has waited for
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children")
+@pytest.mark.parametrize("kind", CHILDREN)
+def test_killed_it_ends_what_it_runs_and_the_next_waits_for_that(kind, tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path), CHILDREN[kind]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        child = int(holder.stdout.readline())
+        until = time.monotonic() + 60
+        while "up" not in (tmp_path / "log").read_text():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        with pytest.raises(runs.Interrupted), runs.locked(tmp_path, lambda: True):
+            pass  # in use
+        holder.kill()
+        waits = []
+
+        def wait():
+            waits.append(time.sleep(0.05))
+            return time.monotonic() > until
+
+        with runs.locked(tmp_path, wait):
+            assert not _alive(child)
+    assert kind == "ends at once" or len(waits) > 10
+
+
+def test_a_folder_in_use_is_waited_for_and_said_once(small, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(runs, "run", lambda *_: figures())
+    folder = tmp_path / "runs" / "fashion_mnist" / "paper" / "fig2_with_stop_gradient" / "seed0"
+    with runs.locked(folder, lambda: True) as lock:
+        clock = types.SimpleNamespace(
+            monotonic=time.monotonic, sleep=lambda _: fcntl.flock(lock, fcntl.LOCK_UN)
+        )
+        monkeypatch.setattr(working, "time", clock)
+        assert reproduce.main(small) == 0
+    said = capfd.readouterr()
+    assert said.err.count(f"waits for another process in {folder}") == 1 and "1 runs added" in said.out
+
+
 def test_a_failed_command_is_named_with_its_last_line(tmp_path):
     with pytest.raises(
         runs.Failed, match=r"knn: exit status 2: knn_eval: said something \(in .*reproduce.log"
@@ -135,86 +213,11 @@ def test_a_failed_command_is_named_with_its_last_line(tmp_path):
         runs.run(DIGITS, "probe", tmp_path / "run", 0, Pretend(knn_eval=2))
 
 
-def _figures(**more):
-    base = {"linear": 0.68, "knn": 0.6, "loss": -0.9, "std": 0.95, "rank": 30.0, "spread": 0.01, "steps": 400}
-    base["machine"] = "one CPU"
-    return {
-        **base,
-        "diagnosis": "healthy",
-        "reason": "",
-        "seconds": 60.0,
-        "date": "2026-11-26",
-        "machine": "one CPU",
-        **more,
-    }
-
-
-def _papers():
-    """What the paper found, as figures of ours."""
-    found = {}
-    for name, row in ROWS.items():
-        if isinstance(row.paper, float):
-            found[name] = [_figures(linear=row.paper / 100)]
-    found["paper/fig2_without_stop_gradient"] = [_figures(linear=0.001, std=0.0, diagnosis="collapse")]
-    found["paper/table1_a_no_predictor"] = [_figures(linear=0.001, std=0.0, diagnosis="collapse")]
-    found["paper/table1_b_fixed_predictor"] = [
-        _figures(linear=0.015, loss=-0.01, diagnosis="non-convergence")
-    ]
-    found["paper/table3_d_all_bn"] = [_figures(linear=0.3, spread=0.2, diagnosis="oscillation")]
-    nothing = dict.fromkeys(("linear", "knn", "loss", "std", "rank", "spread"))
-    found["compare/swav_without_stop_gradient"] = [_figures(**nothing, diagnosis="divergence")]
-    return found
-
-
-def test_the_papers_own_figures_bear_out_its_claims():
-    judged = claims.judge(_papers())
-    assert len(judged) == len(claims.CLAIMS) == 23
-    assert [claim.text for claim, answer, _ in judged if not answer.startswith("yes")] == []
-
-
-@pytest.mark.parametrize(
-    ("linear", "said"),
-    [(0.70, "yes"), (0.687, "yes, narrowly"), (0.675, "no, narrowly"), (0.66, "no")],
-)
-def test_an_answer_within_the_noise_is_narrow(linear, said):
-    found = {
-        "paper/table1_c_constant_lr": [_figures(linear=linear)],
-        "paper/fig2_with_stop_gradient": [_figures(linear=0.68)],
-    }
-    told = {claim.text: answer for claim, answer, _ in claims.judge(found)}
-    assert told["Table 1 c: a constant lr of h is better than a decayed one"] == said
-    assert told["Fig. 2: with it the std of z/‖z‖ stays near 1/√d"] == "yes"
-    page, paper = (results.markdown(found, scale, TABLES) for scale in ("fashion_mnist", "imagenet"))
-    assert f"| {said} | table1_c_constant_lr linear {100 * linear:.1f} %" in page
-    assert ("likely reason" in page) == said.startswith("no") and "likely reason" not in paper
-
-
-def test_other_figures_do_not():
-    same = {name: [_figures()] for name in ROWS}  # all rows alike
-    told = {claim.text: answer for claim, answer, _ in claims.judge(same)}
-    tolerant = {text for text, answer in told.items() if answer.startswith("yes")}
-    assert all(
-        any(word in t for word in ("within", "nearly", "not", "with it", "works", "whole", "neither"))
-        for t in tolerant
-    ), tolerant
-    worse = {name: [_figures(linear=0.6, std=0.01, diagnosis="collapse")] for name in ROWS}
-    worse["paper/table3_c_default_bn"] = worse["paper/table2_batch_256"] = [_figures()]
-    worse["paper/table1_c_constant_lr"] = [_figures()]
-    worse["compare/simclr"] = worse["compare/swav"] = [_figures(linear=0.5)]
-    told = {claim.text: answer for claim, answer, _ in claims.judge(worse)}
-    assert not {text for text in tolerant if told[text].startswith("yes")}
-
-
-def test_claims_without_results_are_not_judged():
-    found = {"paper/table1_c_constant_lr": [_figures()]}
-    assert claims.judge(found) == []
-
-
 def test_results_are_kept_and_shown(tmp_path):
     held = results.Results(tmp_path / "r.json", "fashion_mnist")
-    held.add("a\n", 1, _figures(linear=0.8))
-    results.Results(tmp_path / "r.json", "fashion_mnist").add("a\n", 0, _figures(linear=0.7))
-    held.add("b\n", 0, _figures())  # by one who read the file before
+    held.add("a\n", 1, figures(linear=0.8))
+    results.Results(tmp_path / "r.json", "fashion_mnist").add("a\n", 0, figures(linear=0.7))
+    held.add("b\n", 0, figures())  # by one who read the file before
     again = results.Results(tmp_path / "r.json", "fashion_mnist")
     assert (
         again.get("a\n", 1)["linear"] == 0.8
@@ -222,12 +225,11 @@ def test_results_are_kept_and_shown(tmp_path):
         and again.get("b\n", 0)
         and len(again.of("a\n")) == 2
     )
-    page = results.markdown({rows.BASE.name: again.of("a\n")}, "fashion_mnist", ("sec45", "fig2"))
-    assert (
-        "| cosine | 68.1 | 75.0 ± 7.1 | 60.0 ± 0.0 | -0.900 ± 0.000 | 0.95 ± 0.00 | healthy | 1.0 |" in page
-    )
-    assert "| cross-entropy | 63.2 | | | | | not run yet | |" in page and "Fig. 2" not in page
-    assert "Up to 2 seeds a row: mean ± standard deviation. one CPU; 2026-11-26." in page
+    page = results.markdown({rows.BASE.name: again.of("a\n")}, "fashion_mnist")
+    shown = "68.1 | 2 | 75.0 ± 7.1 | 60.0 ± 0.0 | -0.900 ± 0.000 | 0.95 ± 0.00 | healthy | 1.0 |"
+    assert f"| cosine | {shown}" in page and f"| batch 128, in the place of 512 | {shown}" not in page
+    assert "| cross-entropy | 63.2 | 0 | | | | | not run yet | |" in page and "Fig. 2" not in page
+    assert page.count("Mean ± standard deviation over the seeds of a row. one CPU; 2026-11-26.") == 1
     with pytest.raises(UserError, match="has results of --scale=fashion_mnist"):
         results.Results(tmp_path / "r.json", "cifar10")
     (tmp_path / "r.json").write_text("{}")
@@ -271,8 +273,6 @@ def test_a_run_that_cannot_be_is_reported_and_the_status_says_so(small, tmp_path
 
 
 def _python(code):
-    import subprocess
-
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 
 

@@ -22,7 +22,8 @@ def run(config: Any) -> int:
     scale = scales.SCALES[config.scale]
     out = Path(config.out or Path(config.folder) / config.scale).expanduser()
     held = results.Results(out.with_name(f"{out.name}.json"), config.scale)
-    flags = _flags(config, scale)
+    all_rows = _flags(config, scale)
+    flags = {row.name: all_rows[row.name] for table in config.tables for row in TABLES[table].rows}
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     first: dict[str, str] = {}
     for name, text in flags.items():
@@ -44,11 +45,10 @@ def run(config: Any) -> int:
         print("\n".join(_listed(job) for job in jobs))
         return 0
     page = out.with_name(f"{out.name}.md")
-    all_rows = _flags(config, scale, tuple(TABLES))
 
     def write() -> None:
         of_rows = {name: held.of(text) for name, text in all_rows.items()}
-        replace_text(page, results.markdown(of_rows, config.scale, TABLES))
+        replace_text(page, results.markdown(of_rows, config.scale, config.epochs))
 
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -63,10 +63,10 @@ def run(config: Any) -> int:
     return 1 if queue.failed else 0
 
 
-def _flags(config: Any, scale: scales.Scale, tables: tuple[str, ...] | None = None) -> dict[str, str]:
-    """Row's name → the flagfile it runs with."""
+def _flags(config: Any, scale: scales.Scale) -> dict[str, str]:
+    """Row's name → the flagfile it runs with, of all tables."""
     more = (f"--epochs={config.epochs}",) if config.epochs else ()
-    rows = {row.name: row for table in tables or config.tables for row in TABLES[table].rows}
+    rows = {row.name: row for table in TABLES.values() for row in table.rows}
     return {name: scales.flags(scales.configuration(row, scale, more)) for name, row in rows.items()}
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from simsiam_tf.errors import UserError
 from simsiam_tf.files import replace_text
-from simsiam_tf.reproduction import claims
-from simsiam_tf.reproduction.rows import TABLES, Row
+from simsiam_tf.reproduction import claims, scales, verdict
+from simsiam_tf.reproduction.rows import BASE, DECAYED, TABLES, Row, Table
 from simsiam_tf.reproduction.scales import SCALES
 
-HEAD = "| | paper, linear | linear | kNN, k = 20 | loss | std·√d | diagnosis | minutes |"
+HEAD = "| | paper, linear | seeds | linear | kNN, k = 20 | loss | std·√d | diagnosis | minutes |"
 
 
 class Results:
@@ -52,60 +54,102 @@ class Results:
         replace_text(self.path, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
 
 
-def markdown(found: Mapping[str, list[dict]], scale: str, tables: Iterable[str]) -> str:
+def markdown(found: Mapping[str, list[dict]], scale: str, epochs: float | None = None) -> str:
     """The tables that have a result, and what they say of the paper's claims.
 
-    found: row's name → the figures of its seeds, empty where there are none.
+    found: row's name → the figures of its seeds, empty where there are none. epochs: of every pre-training,
+    where they are not the scale's own.
     """
-    seeds = max((len(runs) for runs in found.values()), default=0)
+    more = (f"--epochs={epochs:g}",) if epochs else ()
+    tables = [_titled(table, scale, more) for table in TABLES.values()]
+    verdicts = verdict.judge(found, functools.partial(_title, tables))
+    command = " ".join(("python -m simsiam_tf.reproduce", f"--scale={scale}", *more))
     lines = [
         f"# Results at the scale of {scale}",
         "",
-        f"`python -m simsiam_tf.reproduce --scale={scale}` made this page: {SCALES[scale].about}.",
-        f"Up to {seeds} seed{'s' * (seeds > 1)} a row: mean ± standard deviation. {_circumstances(found)}",
-        "The paper's figures are its own: ImageNet, ResNet-50, 100 epochs, linear top-1 in %. Ours are test "
-        "accuracies in %, of a linear classifier and of kNN on the frozen backbone.",
+        f"`{command}` made this page: {SCALES[scale].about}{f'; all with {more[0]}' if more else ''}.",
+        f"Mean ± standard deviation over the seeds of a row. {_circumstances(found)}",
+        "The paper's figures are its own: ImageNet, ResNet-50, 100 epochs where a row names no others, "
+        "linear top-1 in %. Ours are test accuracies in %, of a linear classifier and of kNN on the frozen "
+        "backbone.",
+        *_summary(verdicts),
     ]
-    for key in tables:
-        rows = TABLES[key].rows
-        if not any(found.get(row.name) for row in rows):
-            continue
-        lines += ["", f"## {TABLES[key].title}", "", HEAD, "| --- " * HEAD.count(" | ") + "| --- |"]
-        lines += [line(row, found.get(row.name, [])) for row in rows]
-    return "\n".join([*lines, *_claims(found, scale)]) + "\n"
+    for table in tables:
+        if any(found.get(row.name) for row in table.rows):
+            lines += ["", f"## {table.title}", "", HEAD, "| --- " * HEAD.count(" | ") + "| --- |"]
+            lines += [line(row, found.get(row.name, [])) for row in table.rows]
+    return "\n".join([*lines, *_claims(verdicts, verdict.shared_scatter(found), scale)]) + "\n"
 
 
-def _claims(found: Mapping[str, list[dict]], scale: str) -> list[str]:
-    """Claim by claim, and the likely reasons where a small scale says otherwise."""
-    judged = claims.judge(found)
-    if not judged:
+def _titled(table: Table, scale: str, more: tuple[str, ...]) -> Table:
+    """A table whose titles say what its rows run with."""
+    rows = [replace(row, title=scales.title(row, SCALES[scale], more)) for row in table.rows]
+    return replace(table, rows=tuple(rows))
+
+
+def _title(tables: Sequence[Table], name: str, claim: claims.Claim) -> str:
+    """The title of a row in the table that has all rows of a claim, or one that stands by itself."""
+    for table in tables:
+        titles = {row.name: row.title for row in table.rows}
+        if titles.keys() >= set(claim.rows):
+            return titles[name]
+    rows = (*(row for table in reversed(tables) for row in table.rows), BASE, DECAYED)
+    return {row.name: row.title for row in rows}[name]
+
+
+def _summary(verdicts: Sequence[verdict.Verdict]) -> list[str]:
+    """The answers, counted."""
+    if not verdicts:
         return []
-    lines = ["", "## Claim by claim", "", "| the paper says | here | by |", "| --- | --- | --- |"]
-    lines += [f"| {claim.text} | {answer} | {said} |" for claim, answer, said in judged]
+    answers, total = [v.answer for v in verdicts], len(claims.CLAIMS)
+    counts = ", ".join(f"{answers.count(answer)} {answer}" for answer in verdict.ANSWERS)
+    missing = f"; {total - len(answers)} lack runs" if len(answers) < total else ""
+    return ["", f"The paper's claims here: {counts} of {total}{missing} ([claim by claim](#claim-by-claim))."]
+
+
+def _claims(verdicts: Sequence[verdict.Verdict], scatter: verdict.Scatter, scale: str) -> list[str]:
+    """Claim by claim, and the likely reasons where a small scale says otherwise."""
+    if not verdicts:
+        return []
+    lines = ["", "## Claim by claim", ""]
+    lines += ["| the paper says | here | share | by |", "| --- | --- | --- | --- |"]
+    lines += [f"| {v.claim.text} | {_answer(v)} | {v.figures} |" for v in verdicts]
     lines += [
         "",
-        f"*Narrowly*: with accuracies off by {claims.NARROW} points, the standard error of 85 % on 10,000 "
-        "images, it would be answered the other way.",
+        f"*Share* is how often a claim holds in {verdict.DRAWS:,} trials, each with the mean accuracies "
+        "moved at random, as far as the scatter between seeds leaves them uncertain, and with the loss, std "
+        "and diagnosis of one seed picked at random.",
+        f"A claim is *firm* from {verdict.FIRM:.0%} on, *not shown* up to {1 - verdict.FIRM:.0%}, and *open* "
+        f"between the two or while one of its rows has fewer than {verdict.SEEDS} seeds.",
     ]
-    why = [claim for claim, answer, _ in judged if answer.startswith("no") and claim.small]
+    if scatter.freedom:
+        lines.append(
+            f"Here ± is the standard error of a mean. Rows whose runs are all healthy share a standard "
+            f"deviation of {scatter.deviation:.2f} points; each other row has its own."
+        )
+    why = [v.claim for v in verdicts if v.share < 0.5 and v.claim.small]
     if why and scale != "imagenet":
-        lines += ["", "Where it is not as the paper says, the likely reason:", ""]
+        lines += ["", "Where the figures speak against the paper, the likely reason:", ""]
         lines += [f"- {claim.text}: {claim.small}" for claim in why]
     return lines
+
+
+def _answer(v: verdict.Verdict) -> str:
+    """The cells of an answer and its share, which few seeds do not have."""
+    if v.lacks_seeds:
+        return f"{v.answer}, {v.seeds} seed{'s' * (v.seeds > 1)} | –"
+    return f"{v.answer} | {v.share:.0%}"
 
 
 def line(row: Row, runs: list[dict]) -> str:
     """A row of a table."""
     paper = row.paper if isinstance(row.paper, str) else f"{row.paper:.1f}"
     if not runs:
-        return f"| {row.title} | {paper} | | | | | not run yet | |"
-    names = [run["diagnosis"] for run in runs]
-    said = (
-        names[0] if len(set(names)) == 1 else ", ".join(f"{names.count(n)}× {n}" for n in sorted(set(names)))
-    )
+        return f"| {row.title} | {paper} | 0 | | | | | not run yet | |"
     cells = [
-        _mean(runs, "linear", 100, 1), _mean(runs, "knn", 100, 1), _mean(runs, "loss", 1, 3),
-        _mean(runs, "std", 1, 2), said, f"{statistics.mean(run['seconds'] for run in runs) / 60:.1f}",
+        str(len(runs)), _mean(runs, "linear", 100, 1), _mean(runs, "knn", 100, 1), _mean(runs, "loss", 1, 3),
+        _mean(runs, "std", 1, 2), verdict.diagnoses(runs),
+        f"{statistics.mean(run['seconds'] for run in runs) / 60:.1f}",
     ]  # fmt: skip
     return f"| {row.title} | {paper} | {' | '.join(cells)} |"
 

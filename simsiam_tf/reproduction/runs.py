@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import datetime
+import fcntl
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from simsiam_tf.config import loss_kind
 from simsiam_tf.diagnosis import diagnose
@@ -20,6 +25,8 @@ INTERRUPTED = 75  # exit status of a command that a signal ended
 DIVERGED = 4  # exit status of a pre-training whose loss was not a number
 STATE = "reproduce.json"
 LOG = "reproduce.log"
+LOCK = "reproduce.lock"
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
 NEIGHBOURS = 20
 
 Start = Callable[[list[str], Path], int]  # arguments of python, log → exit status
@@ -31,6 +38,27 @@ class Failed(Exception):
 
 class Interrupted(Exception):
     """A command of a run was ended by a signal, and goes on when started again."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path, wait: Callable[[], bool]) -> Iterator[IO]:
+    """Keeps a work folder for this process and those that inherit the open file, which is yielded.
+
+    wait: is called again and again while another process has the folder; returns whether to give up.
+
+    Raises:
+        Interrupted: it gave up.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if wait():
+                    raise Interrupted from None
+        yield lock
 
 
 def run(
@@ -128,14 +156,30 @@ def _linear_accuracy(folder: Path) -> float:
     return json.loads((folder / "linear" / "result.json").read_text())["top1"]
 
 
-def process(arguments: list[str], log: Path, cores: list[int] | None = None) -> subprocess.Popen:
-    """Starts python with its output at a log's end. cores: those it may use; all by default.
+def process(
+    arguments: list[str], log: Path, cores: list[int] | None = None, lock: IO | None = None
+) -> subprocess.Popen:
+    """Starts python with its output at a log's end.
 
-    It is not in this process's group: Ctrl-C reaches it as a SIGTERM, once.
+    It is not in this process's group: Ctrl-C reaches it as a SIGTERM, once. On Linux it gets one as well
+    when the thread that started it is killed.
+
+    Args:
+        arguments: of python.
+        log: to write to.
+        cores: those it may use; all by default.
+        lock: of `locked`, which it keeps as long as it lives.
     """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    parent = os.getpid()
 
-    def pin() -> None:
-        os.sched_setaffinity(0, cores)
+    def prepare() -> None:
+        if prctl:
+            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # killed in between
+                os._exit(INTERRUPTED)
+        if cores:
+            os.sched_setaffinity(0, cores)
 
     with open(log, "ab") as out:
         return subprocess.Popen(
@@ -144,5 +188,6 @@ def process(arguments: list[str], log: Path, cores: list[int] | None = None) -> 
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=pin if cores else None,
+            preexec_fn=prepare,
+            pass_fds=(lock.fileno(),) if lock else (),
         )

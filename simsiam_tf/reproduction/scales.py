@@ -1,18 +1,22 @@
 """The same rows at other scales: a row changes of a small base what it changes of the paper's.
 
-Numbers that belong to the paper's scale shrink with the base: batch sizes and output dimensions by the
-ratio of the bases, warm-up by that of the epochs. Everything else is taken over as it is.
+Numbers that belong to the paper's scale go with the base: batch sizes, output dimensions, epochs, learning
+rates and weight decay by the ratio of the bases, warm-up by that of the epochs, and what is left of a moving
+average's past. Everything else is taken over as it is.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 from simsiam_tf import cli
 from simsiam_tf.config import PretrainConfig, differences, method_of, overridden, to_flags
 from simsiam_tf.reproduction.rows import Row
 
+TITLES = ("batch_size", "d", "epochs")  # fields that titles of rows may name
+PROPORTIONAL = ("batch_size", "d", "epochs", "base_lr", "weight_decay")
 PAPER = {"simsiam": "flags/imagenet/simsiam_100ep.cfg"} | {
     method: f"flags/compare/{method}.cfg" for method in ("simclr", "moco", "byol", "swav")
 }
@@ -63,21 +67,47 @@ def configuration(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> Pretrai
 
     more: flags of the user's that every row takes, such as --epochs=5.
     """
-    theirs = cli.parse(PretrainConfig, [f"--flagfile={row.flagfile}"])
-    paper = cli.parse(PretrainConfig, [f"--flagfile={PAPER[theirs.method]}"])
-    base = cli.parse(PretrainConfig, [f"--flagfile={scale.bases[theirs.method]}", *more])
+    theirs = _parsed(row.flagfile)
+    paper, base = _parsed(PAPER[theirs.method]), _parsed(scale.bases[theirs.method], *more)
     changes = {}
     for name in differences(dataclasses.asdict(paper), dataclasses.asdict(theirs), PretrainConfig):
         value = getattr(theirs, name)
-        if name in ("batch_size", "d"):
-            value = round(value * getattr(base, name) / getattr(paper, name))
+        if name in PROPORTIONAL:
+            value = _as(value, value * getattr(base, name) / getattr(paper, name))
         elif name == "warmup_epochs":
             value = value * base.epochs / paper.epochs
+        elif name == "target_momentum":
+            now, before = (config.by_method(name) for config in (base, paper))
+            if now is None:  # a base of a method without one
+                continue
+            value = _as(value, 1 - (1 - value) * (1 - now) / (1 - before))
         changes[name] = value
     if changes.get("stop_gradient") == method_of({"method": theirs.method}).stop_gradient:
         changes["stop_gradient"] = None  # said where the paper says it, and the same run
     changed = dataclasses.replace(base, **changes, workdir=None)
     return overridden(changed, set(changes)).validate()
+
+
+@functools.cache  # a base is that of many rows
+def _parsed(flagfile: str, *more: str) -> PretrainConfig:
+    return cli.parse(PretrainConfig, [f"--flagfile={flagfile}", *more])
+
+
+def _as(value: float, scaled: float) -> float:
+    """A whole number where the paper's value is one; without the last digits of floating point."""
+    return round(scaled) if isinstance(value, int) else float(f"{scaled:.6g}")
+
+
+def title(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> str:
+    """The title of a row, with each number that it runs with and the paper's where that is another."""
+    if "{" not in row.title:
+        return row.title
+    paper, ours = _parsed(row.flagfile), configuration(row, scale, more)
+    return row.title.format_map({name: _number(getattr(ours, name), getattr(paper, name)) for name in TITLES})
+
+
+def _number(ours: float, paper: float) -> str:
+    return f"{ours:g}" + (f", in the place of {paper:g}" if ours != paper else "")
 
 
 def flags(config: PretrainConfig) -> str:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from simsiam_tf.loop import signals
 from simsiam_tf.reproduction import runs
@@ -67,7 +67,6 @@ class Queue:
             child.send_signal(signal.SIGTERM)
 
     def _work(self, cores: list[int] | None) -> None:
-        start = functools.partial(self._start, cores)
         while not self.interrupted:
             try:
                 job = self._waiting.get_nowait()
@@ -76,7 +75,9 @@ class Queue:
             self._tell(f"{job.name}, seed {job.seed}: begins")
             began = time.monotonic()
             try:
-                figures = runs.run(job.flagfile, job.linear, job.folder, job.seed, start, job.data_dir)
+                with runs.locked(job.folder, self._waits(job)) as lock:
+                    start = functools.partial(self._start, cores, lock)
+                    figures = runs.run(job.flagfile, job.linear, job.folder, job.seed, start, job.data_dir)
             except runs.Interrupted:
                 self.interrupted = True
                 return
@@ -92,8 +93,21 @@ class Queue:
                 self._done(job, figures)
             self._tell(f"{job.name}, seed {job.seed}: {in_words(figures)}")
 
-    def _start(self, cores: list[int] | None, arguments: list[str], log: Path) -> int:
-        child = runs.process(arguments, log, cores)
+    def _waits(self, job: Job) -> Callable[[], bool]:
+        """Waits a moment for a folder in use, says so once, and returns whether a signal has come."""
+        told = threading.Event()
+
+        def wait() -> bool:
+            if not told.is_set():
+                told.set()
+                self._tell(f"{job.name}, seed {job.seed}: waits for another process in {job.folder}")
+            time.sleep(0.2)
+            return self.interrupted
+
+        return wait
+
+    def _start(self, cores: list[int] | None, lock: IO, arguments: list[str], log: Path) -> int:
+        child = runs.process(arguments, log, cores, lock)
         self._children.add(child)
         if self.interrupted:
             child.send_signal(signal.SIGTERM)

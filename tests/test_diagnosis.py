@@ -68,6 +68,9 @@ GREY = records([-0.08, -0.19, *[-0.26] * 8, *[-0.3] * 10], 0.93 * ONES, 3.5 * ON
 )
 def test_names(name, curves):
     assert diagnose(curves, total_steps=400).name == name
+    # BYOL's loss is another unit of the same: ‖p̄1 − z̄2‖² + ‖p̄2 − z̄1‖² = 4 + 4 L.
+    squares = [{**r, "loss": 4 + 4 * r["loss"], "loss_spread": 4 * r["loss_spread"]} for r in curves]
+    assert diagnose(squares, total_steps=400, kind="distance").name == name
 
 
 def test_collapse_is_called_early_but_non_convergence_is_not():

@@ -121,10 +121,22 @@ class ViewModel(keras.Model):
         """
         given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
         if hasattr(x, "stream"):
-            steps = given.get("steps_per_epoch") or len(x)
-            first = given.get("initial_epoch", 0) * steps
-            stream = x.stream(lambda: int(self.optimizer.iterations) or first)
-            given |= {"x": stream, "steps_per_epoch": steps, "shuffle": False}
+            steps, callbacks = given.get("steps_per_epoch") or len(x), given.get("callbacks")
+            step = given.get("initial_epoch", 0) * steps
+
+            def note(logs: dict | None) -> None:
+                # NOTE: as the training begins. Read by the data themselves, it could be that of the next step.
+                del logs
+                nonlocal step
+                step = int(self.optimizer.iterations.numpy()) or step
+
+            last = keras.callbacks.LambdaCallback(on_train_begin=note)  # after what restores the optimizer
+            if isinstance(callbacks, keras.callbacks.CallbackList):
+                callbacks.append(last)
+            else:
+                callbacks = [*keras.tree.flatten(callbacks or []), last]
+            stream = x.stream(lambda: step)
+            given |= {"x": stream, "steps_per_epoch": steps, "shuffle": False, "callbacks": callbacks}
         if "validation_data" in given:
             given["validation_data"] = _same_views(given["validation_data"])
         return super().fit(**given)
@@ -188,7 +200,9 @@ class ViewModel(keras.Model):
 
 def _same_views(data: Any) -> Any:
     """A dataset of `data.pretraining` → its first epoch, whenever it is iterated; other data as they are."""
-    return data.stream().take(len(data)) if hasattr(data, "stream") else data
+    if not hasattr(data, "stream"):
+        return data
+    return data.stream().take(len(data)).apply(tf.data.experimental.assert_cardinality(len(data)))
 
 
 class SiameseModel(ViewModel):

@@ -1,4 +1,4 @@
-"""What Keras people do with a model: save, load, clone, resume, evaluate, predict, arrays; for every method."""
+"""What Keras people do with a model, of every method: save, load, clone, evaluate, predict, arrays."""
 
 import copy
 import subprocess
@@ -8,73 +8,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_models import BATCH, IMAGES, METHODS, arguments, assert_same, batches, fit, made, state, views
 
-from simsiam_tf import nets, optim, schedules
-from simsiam_tf.methods import BYOL, Alternation, MoCo, MovingAverage, SimCLR, SimSiam, SwAV
+from simsiam_tf import optim
 
-IMAGES, BATCH, SIZE, D = 24, 8, 8, 6
-SMALL = {"d": D, "projector_layers": 2}
-METHODS = {
-    "simsiam": lambda b: SimSiam(b, **SMALL, predictor_hidden=32, similarity="cross_entropy"),
-    "simsiam fixed": lambda b: SimSiam(b, **SMALL, predictor_hidden=32, predictor="fixed"),
-    "alternation": lambda b: Alternation(b, 4, **SMALL, predictor_hidden=32),
-    "average": lambda b: MovingAverage(b, IMAGES, 0.7, **SMALL),
-    "simclr": lambda b: SimCLR(b, **SMALL, temperature=0.2, predictor=True, stop_gradient=True),
-    "moco": lambda b: MoCo(b, **SMALL, momentum=0.9, queue=40, seed=5),
-    "moco groups": lambda b: MoCo(b, **SMALL, momentum=0.9, queue=40, groups=4),
-    "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, momentum=0.5, steps=6),
-    "swav": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5),
-}
 every_method = pytest.mark.parametrize("name", METHODS)
-
-
-def network():
-    x = images = keras.Input((SIZE, SIZE, 1))
-    for width in (6, 8):
-        x = keras.layers.ReLU()(nets.BatchNorm()(nets.Conv(width, 3, 2)(x)))
-    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x), name="backbone")
-
-
-def made(name, eagerly=True):
-    """Eagerly, since to trace a step takes longer than the few that are taken here."""
-    keras.utils.set_random_seed(0)
-    model = METHODS[name](network())
-    rates = schedules.cosine(0.1, 6), 0.9, 1e-4, {"projector": 0.05}
-    model.compile(optim.SGD(*rates), run_eagerly=eagerly)
-    return model
-
-
-def views(count=IMAGES, seed=0):
-    rng = np.random.default_rng(seed)
-    images = rng.normal(size=(count, SIZE, SIZE, 1))
-    return tuple((images + rng.normal(0, 0.5, images.shape)).astype("float32") for _ in range(2))
-
-
-def batches():
-    """Three batches, in order."""
-    return tf.data.Dataset.from_tensor_slices({"views": views(), "index": np.arange(IMAGES)}).batch(BATCH)
-
-
-def state(model):
-    """Everything that a next step depends on, by name."""
-    found = {f"{i} {v.path}": v.numpy() for i, v in enumerate(model.variables + model.optimizer.variables)}
-    averages = getattr(model, "averages", None)
-    return found | {v.name: v.numpy() for v in (averages.variables if averages else ())}
-
-
-def arguments(model):
-    """Of the constructor, but for the backbone's layers."""
-    return {**model.get_config(), "backbone": len(model.backbone.layers)}
-
-
-def assert_same(one, two):
-    assert len(one) == len(two) > 20
-    for (name, a), b in zip(one.items(), two.values(), strict=True):
-        np.testing.assert_array_equal(a, b, err_msg=name)
-
-
-def fit(model, epochs=1, **kwargs):
-    return model.fit(batches(), epochs=epochs, verbose=0, **kwargs).history
 
 
 @every_method
@@ -88,7 +26,7 @@ def test_a_loaded_model_trains_on_where_the_saved_one_stood(name, tmp_path):
     assert_same(state(loaded), state(halved))
     fit(loaded)
     assert_same(state(loaded), state(whole))
-    moved = [np.abs(a - b).max() > 0 for a, b in zip(state(loaded).values(), state(halved).values(), strict=True)]
+    moved = [(a != b).any() for a, b in zip(state(loaded).values(), state(halved).values(), strict=True)]
     assert sum(moved) > len(moved) / 2
 
 
@@ -145,3 +83,84 @@ def test_clones_have_the_arguments_and_weights_of_their_own(name):
         assert clone.backbone is not model.backbone
     fit(model)
     assert_same(state(copy.deepcopy(model)), state(model))
+
+
+# What Keras would get wrong in silence, or say unclearly.
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (views()[0], "compares 2 views.*1 views.*data.pretraining"),
+        ((views()[0], np.arange(IMAGES)), r"alike in shape, unlike \((8|None), 8, 8, 1\) and \((8|None),\)"),
+        ({"image": views()[0]}, "no \"views\", only 'image'"),
+        ((views(), np.arange(IMAGES), np.ones(IMAGES)), "Leave out sample_weight"),
+        ((*views(), views()[0]), "Received: 3 views"),
+    ],
+    ids=["one array", "images and labels", "no views", "weights", "three"],
+)
+@pytest.mark.parametrize("eagerly", [True, False])
+def test_data_that_are_no_views_are_an_error(data, message, eagerly):
+    model = made("simsiam", eagerly)
+    before = [v.numpy() for v in model.weights]
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=message):
+            call(tf.data.Dataset.from_tensor_slices(data).batch(BATCH), verbose=0)
+    assert all((v.numpy() == w).all() for v, w in zip(model.weights, before, strict=True))
+
+
+def test_an_average_needs_to_know_the_images_and_a_loss_is_the_methods_own():
+    with pytest.raises(ValueError, match="'views': \\(x1, x2\\), 'index'|\"index\": np.arange"):
+        made("average").fit(views(), verbose=0)
+    for argument in ({"loss": "mse"}, {"metrics": ["accuracy"]}):
+        with pytest.raises(ValueError, match=f"SimSiam has its own loss.*Leave out {next(iter(argument))}"):
+            made("simsiam").compile("sgd", **argument)
+
+
+def test_what_is_frozen_and_its_precision_are_saved(tmp_path):
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    model = made("byol")
+    model.backbone.trainable = model.predictor.trainable = False
+    model.compile(optim.SGD(0.1), run_eagerly=True)
+    fit(model)
+    model.save(tmp_path / "model.keras")
+    keras.mixed_precision.set_dtype_policy("float32")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert keras.mixed_precision.dtype_policy().name == "float32"
+    learned = [v.path for v in loaded.learned_variables()]
+    assert learned == [v.path for v in model.learned_variables()]
+    assert learned and all(path.startswith("projector") for path in learned)
+    for one, two in zip(model._flatten_layers(), loaded._flatten_layers(), strict=True):
+        assert (one.compute_dtype, one.trainable) == (two.compute_dtype, two.trainable), one.path
+    assert loaded.projector.get_layer("fc1").compute_dtype == "bfloat16"
+    assert_same(state(loaded), state(model))
+
+
+def test_another_process_loads_a_model(tmp_path):
+    model = made("average")
+    fit(model)
+    model.save(tmp_path / "model.keras")
+    code = (
+        "import sys, simsiam_tf.methods, keras\n"
+        "model = keras.saving.load_model(sys.argv[1])\n"
+        "print(type(model).__module__, float(abs(model.averages.slice3.numpy()).sum()), model.optimizer.l2)"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "model.keras"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    where, total, l2 = done.stdout.split()
+    assert where == "simsiam_tf.methods.average" and float(l2) == 1e-4
+    assert float(total) == float(abs(model.averages.slice3.numpy()).sum()) > 0
+
+
+def test_float16_learns_as_float32_does():
+    moved = []
+    for policy in ("float32", "mixed_float16"):
+        keras.mixed_precision.set_dtype_policy(policy)
+        model = made("simsiam fixed")
+        kernel = model.projector.get_layer("fc1").kernel
+        before = kernel.numpy()
+        model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        fit(model)
+        moved.append(np.abs(kernel.numpy() - before).mean())
+    assert moved[1] == pytest.approx(moved[0], rel=0.2) and moved[0] > 1e-3

@@ -284,3 +284,28 @@ def test_two_replicas_equal_one_after_three_steps(name, two_replicas):
     make = functools.partial(made, name)
     found = twins.after_steps(make, [views(step) for step in range(3)], two_replicas, rel=1e-4)
     twins.assert_moved_alike(*found, two_replicas, still_in(name), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [nets.BatchNorm, keras.layers.BatchNormalization])
+def test_a_momentum_encoder_computes_with_batch_statistics(kind):
+    """Which its model's `trainable` does not change; a frozen backbone's copy has its moving ones."""
+    images = keras.Input((SIZE, SIZE, 1))
+    x = keras.layers.GlobalAveragePooling2D()(kind(name="bn")(nets.Conv(4, 3)(images)))
+    for frozen in (False, True):
+        backbone = keras.Model(images, x)
+        backbone.trainable = not frozen
+        model = BYOL(backbone, d=D, projector_hidden=12, predictor_hidden=12)
+        model.trainable = False
+        model.trainable = True
+        assert not model.target.trainable and not model.target.trainable_variables
+        model.backbone.trainable = not frozen
+        learned = {v.path for v in model.learned_variables()}
+        assert not any("momentum" in path for path in learned) and learned
+        online, target = (n.get_layer(name) for n, name in (
+            (model.backbone, "bn"), (model.target.networks[0], "momentum_bn"),
+        ))  # fmt: skip
+        before = target.moving_mean.numpy()
+        model.compile("sgd", run_eagerly=True)
+        model.step(views())
+        for layer in (online, target):
+            assert np.array_equal(layer.moving_mean.numpy(), before) == frozen

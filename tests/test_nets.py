@@ -1,5 +1,8 @@
 """Networks: sizes, initial values, BN against PyTorch's and over replicas."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -244,3 +247,42 @@ def test_saved_backbone_gives_the_same_features(tmp_path):
     np.testing.assert_array_equal(again(x, training=True), net(x, training=True))
     bn = again.get_layer("stage1_block1_bn2")
     assert (bn.momentum, bn.epsilon, bn.affine, bn.zero_gamma) == (0.9, 1e-5, True, True)
+
+
+@pytest.mark.parametrize("how", ["sequential", "functional"])
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_frozen_backbone_keeps_its_statistics_in_plain_keras(how, saved, tmp_path):
+    backbone, classes = nets.resnet10("small", width=0.125, channels=1), keras.layers.Dense(3)
+    if saved:
+        backbone.save(tmp_path / "backbone.keras")
+        backbone = keras.saving.load_model(tmp_path / "backbone.keras")
+    images = keras.Input((16, 16, 1))
+    model = keras.Sequential([images, backbone, classes])
+    if how == "functional":
+        model = keras.Model(images, classes(backbone(images, training=False)))
+    moving = [v for v in backbone.weights if "moving" in v.name]
+    assert len(moving) == 24
+    x = np.random.default_rng(0).normal(size=(8, 16, 16, 1))
+    for trainable in (False, True):
+        backbone.trainable = trainable
+        model.compile("sgd", "mse")
+        before, kernel = [v.numpy() for v in backbone.weights], classes.kernel.numpy()
+        model.fit(x, np.ones((8, 3)), verbose=0)
+        changed = {
+            v.path for v, w in zip(backbone.weights, before, strict=True) if not np.array_equal(v.numpy(), w)
+        }
+        assert changed >= {v.path for v in moving} if trainable else not changed
+        assert np.abs(classes.kernel.numpy() - kernel).max() > 0
+
+
+def test_the_first_network_of_a_process_is_that_of_its_seed():
+    code = (
+        "import keras, numpy as np, simsiam_tf as ss\n"
+        "def sums():\n"
+        "    keras.utils.set_random_seed(0)\n"
+        "    backbone = ss.nets.resnet10('small', width=0.125, channels=1)\n"
+        "    return [float(np.sum(v)) for v in ss.SimSiam(backbone, d=8).get_weights()]\n"
+        "print(sums() == sums())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["True"], done.stderr

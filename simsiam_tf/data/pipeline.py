@@ -134,9 +134,9 @@ def pretraining(
 ) -> tf.data.Dataset:
     """Views for Keras' `fit`: iterating again gives the next epoch, not the same one.
 
-    Its length is the number of whole batches in an epoch. Iterating counts epochs from `first_epoch`. `fit` of
-    this package's models counts the steps of the optimizer instead, by the dataset's attribute `stream`: the
-    batches from a step on, without an end. What `map` or `take` make of the dataset has no such attribute.
+    Its length is the number of whole batches in an epoch. Iterating counts epochs from `first_epoch`. The
+    `fit` of this package's models counts the optimizer's steps instead, by the dataset's attribute `stream`:
+    the batches from a step on, without an end. What `map` or `take` make of the dataset has none.
     """
     length = source.size // batch_size
     if length == 0:

@@ -33,7 +33,7 @@ class MovingAverage(SimSiam):
             return z
         if batch.get("index") is None:
             raise ValueError(
-                "MovingAverage keeps an average of each image, and has to be told which images are in a batch. "
+                "MovingAverage keeps an average of each image, and needs to know which ones a batch has. "
                 'Pass {"views": (x1, x2), "index": np.arange(len(x1))}, or a dataset of data.pretraining.'
             )
         old = self.averages.of(batch["index"])

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from simsiam_tf import metrics
+from simsiam_tf import metrics, optim  # noqa: F401 - optim: whose optimizers a saved model may name
 from simsiam_tf.cluster import distribute
 from simsiam_tf.methods.batches import HOW, batch_of
 
@@ -92,7 +92,7 @@ class ViewModel(keras.Model):
         return self._logs(self.step(data))
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """The loss and the figure of a batch in inference mode: BN by its moving statistics, nothing changed."""
+        """Loss and figure of a batch in inference mode: BN by its moving statistics, nothing changed."""
         token = TRAINING.set(False)
         try:
             return self._logs(self.objective(batch_of(data)))
@@ -103,7 +103,7 @@ class ViewModel(keras.Model):
         """Images, or images with labels → backbone features."""
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if isinstance(images, (dict, tuple, list)):
-            raise ValueError("predict takes images, [B, H, W, C], not views. Pass one array or dataset of them.")
+            raise ValueError("predict takes images, [B, H, W, C], not views. Pass an array of them.")
         return self(images, training=False)
 
     def _logs(self, outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -121,16 +121,28 @@ class ViewModel(keras.Model):
         """
         given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
         if hasattr(x, "stream"):
-            steps = given.get("steps_per_epoch") or len(x)
-            first = given.get("initial_epoch", 0) * steps
-            stream = x.stream(lambda: int(self.optimizer.iterations) or first)
-            given |= {"x": stream, "steps_per_epoch": steps, "shuffle": False}
+            steps, callbacks = given.get("steps_per_epoch") or len(x), given.get("callbacks")
+            step = given.get("initial_epoch", 0) * steps
+
+            def note(logs: dict | None) -> None:
+                # NOTE: as the training begins. Read by the data themselves, it could be the next step's.
+                del logs
+                nonlocal step
+                step = int(self.optimizer.iterations.numpy()) or step
+
+            last = keras.callbacks.LambdaCallback(on_train_begin=note)  # after what restores the optimizer
+            if isinstance(callbacks, keras.callbacks.CallbackList):
+                callbacks.append(last)
+            else:
+                callbacks = [*keras.tree.flatten(callbacks or []), last]
+            stream = x.stream(lambda: step)
+            given |= {"x": stream, "steps_per_epoch": steps, "shuffle": False, "callbacks": callbacks}
         if "validation_data" in given:
             given["validation_data"] = _same_views(given["validation_data"])
         return super().fit(**given)
 
     def evaluate(self, x: Any = None, *args, **kwargs) -> list[float] | dict[str, float]:
-        """As Keras' own, by `test_step`; of `data.pretraining` always on the same views, its first epoch's."""
+        """As Keras' own, by `test_step`; on `data.pretraining` always on the views of its first epoch."""
         return super().evaluate(_same_views(x), *args, **kwargs)
 
     def compile(self, optimizer="rmsprop", jit_compile=False, **kwargs) -> None:
@@ -141,7 +153,7 @@ class ViewModel(keras.Model):
         """
         named = [k for k in ("loss", "loss_weights", "metrics", "weighted_metrics") if kwargs.get(k)]
         if named:
-            raise ValueError(f"{type(self).__name__} has a loss and metrics of its own. Leave out {named[0]}.")
+            raise ValueError(f"{type(self).__name__} has its own loss and metrics. Leave out {named[0]}.")
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         if self.built:  # now, so that whatever is restored later finds its place
             with self.distribute_strategy.scope():
@@ -164,11 +176,11 @@ class ViewModel(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> ViewModel:
-        arguments = keras.saving.deserialize_keras_object(config, custom_objects)
         before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(arguments.get("dtype", before))  # the heads', too
+        policy = keras.saving.deserialize_keras_object(config.get("dtype"))
+        keras.config.set_dtype_policy(policy or before)  # which the heads take
         try:
-            return cls(**arguments)
+            return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
         finally:
             keras.config.set_dtype_policy(before)
 
@@ -188,7 +200,9 @@ class ViewModel(keras.Model):
 
 def _same_views(data: Any) -> Any:
     """A dataset of `data.pretraining` → its first epoch, whenever it is iterated; other data as they are."""
-    return data.stream().take(len(data)) if hasattr(data, "stream") else data
+    if not hasattr(data, "stream"):
+        return data
+    return data.stream().take(len(data)).apply(tf.data.experimental.assert_cardinality(len(data)))
 
 
 class SiameseModel(ViewModel):

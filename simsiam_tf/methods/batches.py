@@ -13,7 +13,7 @@ HOW = (
 def batch_of(data: Any) -> dict[str, Any]:
     """A batch → {"views": (x1, x2, …), …}; labels beside the views are left out.
 
-    data: such a dictionary, a tuple of views, or one of these as the x of (x, y), as Keras makes it of arrays.
+    data: such a dictionary, a tuple of views, or (x, y) with one of these as x, as Keras makes it of arrays.
 
     Raises:
         ValueError: an array of images with labels, sample weights, or a dictionary without "views".

@@ -53,8 +53,8 @@ class MomentumEncoder(keras.layers.Layer):
             return self._encoded(x)
         if x.shape[0] is not None and x.shape[0] % self.groups:
             raise ValueError(
-                f"A batch of {x.shape[0]} rows does not divide into {self.groups} groups, whose keys share BN "
-                f"statistics. Try a batch of {-(-x.shape[0] // self.groups) * self.groups}."
+                f"A batch of {x.shape[0]} rows does not divide into {self.groups} groups, whose keys share "
+                f"BN statistics. Try a batch of {-(-x.shape[0] // self.groups) * self.groups}."
             )
         parts = tf.reshape(x, [self.groups, -1, *x.shape[1:]])
         z = tf.map_fn(self._encoded, parts, fn_output_signature=tf.float32)

@@ -118,8 +118,8 @@ def _random_access(builder, spec: str, split: str, size: int, names: tuple) -> E
             folder, form = shlex.quote(str(builder.data_path)), builder.info.file_format.value
             raise UserError(
                 f"{spec}: {folder} holds {stored >> 20} MiB as {form}, which has no random access; up to "
-                f"{IN_MEMORY >> 20} are read whole. Pass a part, --data='tfds:{builder.name}:train[:10%]', or add "
-                "files of another format: pip install apache-beam mlcroissant; tfds convert_format "
+                f"{IN_MEMORY >> 20} are read whole. Pass a part, --data='tfds:{builder.name}:train[:10%]', "
+                "or add files of another format: pip install apache-beam mlcroissant; tfds convert_format "
                 f"--dataset_version_dir={folder} --out_file_format=array_record"
             ) from error
         records = _rows(builder, split, skip)  # encoded, as they lie in the files

@@ -14,7 +14,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.14",  # TensorFlow 2.21 has wheels up to 3.13
     packages=[
         *find_packages(include=["simsiam_tf", "simsiam_tf.*"]),
         *(f"simsiam_tf.{folder.replace('/', '.')}" for folder in FLAGS),
@@ -27,7 +27,9 @@ setup(
     },
     install_requires=[
         "tensorflow>=2.19",
-        "keras>=3.15.1",
+        # keras-cv 0.9.0, its last release, imports Keras' private modules. data/keras_cv_layer.py mends that
+        # for Keras 3.16, with which scripts/test_newest_keras.sh passes; what 3.17 moves is not known.
+        "keras>=3.15.1,<3.17",
         "keras-cv>=0.9.0",
         "tensorflow-datasets>=4.9.9",
         "importlib_resources>=6.4",  # TFDS 4.9.10 imports it to download, and does not declare it
@@ -38,7 +40,7 @@ setup(
         "tqdm>=4.66",
         "numpy>=1.26",
         "pillow>=10",
-        "h5py>=3.10",
+        "h5py>=3.11",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.19"],
@@ -59,6 +61,7 @@ setup(
             "simsiam-finetune=simsiam_tf.finetune:main",
             "simsiam-export=simsiam_tf.export:main",
             "simsiam-report=simsiam_tf.report:main",
+            "simsiam-reproduce=simsiam_tf.reproduce:main",
             "simsiam-convert=simsiam_tf.convert:main",
             "simsiam-embed=simsiam_tf.embed:main",
             "simsiam-neighbours=simsiam_tf.neighbours:main",
@@ -66,8 +69,10 @@ setup(
         ]
     },
     classifiers=[
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

@@ -3,11 +3,11 @@
 
 fail() { echo "$*" >&2; exit 1; }
 
-# python_for_venv: a Python 3.11 or 3.12 that can make virtual environments.
+# python_for_venv: a Python 3.11, 3.12 or 3.13 that can make virtual environments.
 python_for_venv() {
   local p
-  for p in ${PYTHON:-} python3.11 python3.12 python3; do
-    if "$p" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+  for p in ${PYTHON:-} python3.11 python3.12 python3.13 python3; do
+    if "$p" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
       echo "$p"; return
     fi
   done
@@ -23,7 +23,7 @@ set_up() {
         echo "installing python3 and python3-venv"
         apt-get update -q >/dev/null && apt-get install -y -q python3 python3-venv >/dev/null
       fi
-      python=$(python_for_venv) || fail "needs Python 3.11 or 3.12 with venv: sudo apt-get install python3 python3-venv, or set PYTHON=/path/to/python3.12"
+      python=$(python_for_venv) || fail "needs Python 3.11, 3.12 or 3.13 with venv: sudo apt-get install python3 python3-venv, or set PYTHON=/path/to/python3.12"
     fi
     echo "making .venv with $($python --version)"
     "$python" -m venv .venv || fail "could not make .venv; remove it and try again"

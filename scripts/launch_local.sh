@@ -3,9 +3,11 @@
 #   scripts/launch_local.sh 2 -- --flagfile=flags/quickstart.cfg --workdir=runs/two
 # Every line is preceded by its worker's number. Ends when all have ended, with the largest exit status
 # that is not 75: a worker that fails leaves the others to end with 75, "rerun me".
+# Workers trust whoever reaches their ports. Here they serve 127.0.0.1 alone (on Linux); elsewhere, TF_CONFIG with
+# IP addresses narrows them so, names do not: let a firewall keep others out, as README says.
 set -euo pipefail
 
-usage() { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
+usage() { sed -n '2,7s/^# //p' "$0" >&2; exit 2; }
 [ $# -ge 2 ] && [[ $1 =~ ^[1-9][0-9]*$ ]] || usage
 count=$1 module=pretrain
 shift

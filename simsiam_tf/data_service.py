@@ -21,8 +21,11 @@ the dispatcher's address:
     python -m simsiam_tf.pretrain --data_service=HOST:5050 …
 
 Data workers may come and go while a run goes on. They read the images of folder:PATH themselves, under the
-same path. Several runs may share a service. It trusts whoever reaches it: for a network of your own only.
-SIGTERM ends it, with exit status 0."""
+same path. Several runs may share a service. SIGTERM ends it, with exit status 0.
+
+It trusts whoever reaches it, with all that its user may read and write. Let a firewall keep others out,
+sudo ufw allow from 10.0.0.0/24 to any port 5050 proto tcp, and serve one address alone by --host=10.0.0.5 or
+--host=localhost; under a name it is every interface."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +35,9 @@ class ServiceConfig(config.Config):
     role: str = option("", "what this process is", "Data service", choices=("dispatcher", "worker"))
     port: int = option(0, "where it listens; 0: at any free port")
     host: str | None = option(
-        None, "name under which others reach this machine; its own, or localhost as the dispatcher's"
+        None,
+        "where others reach this machine: its name by default, or localhost as the dispatcher's. An IP "
+        "address, or localhost, is all that it then serves; under a name it is every interface",
     )
     dispatcher: str | None = option(None, "HOST:PORT of a worker's dispatcher")
     work_dir: str | None = option(
@@ -57,12 +62,14 @@ def call(own: ServiceConfig) -> int:
     with cli.loading():
         import tensorflow as tf
 
+        from simsiam_tf.cluster import ports
         from simsiam_tf.data import service
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     named = (own.dispatcher or "").rpartition(":")[0]
-    host = own.host or ("localhost" if named in ("localhost", "127.0.0.1") else socket.gethostname())
+    host = own.host or ("localhost" if named in ("localhost", "127.0.0.1", "[::1]") else socket.gethostname())
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
     kinds = tf.data.experimental.service
     if own.dispatcher and service.refusal(own.dispatcher):
         print(f"waiting for the dispatcher at {own.dispatcher}", flush=True)
@@ -80,7 +87,9 @@ def call(own: ServiceConfig) -> int:
             server = kinds.WorkerServer(kinds.WorkerConfig(own.dispatcher, address, own.port))
     except (OSError, RuntimeError, tf.errors.OpError) as error:
         raise UserError(f"--port={own.port}: cannot serve: {error}") from error
-    print(f"{own.role} listens at {host}:{server._address.rpartition(':')[2]}", flush=True)
+    port = server._address.rpartition(":")[2]
+    where = "there alone" if ports.narrow(int(port), host) else "on every interface, for whoever reaches it"
+    print(f"{own.role}, {where}, listens at {host}:{port}", flush=True)
     ended.wait()
     os._exit(0)  # to stop a server takes seconds, and saves nothing
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 tfds = pytest.importorskip("tensorflow_datasets")
-from simsiam_tf.data import open_source  # noqa: E402
+from simsiam_tf.data import catalogue, open_source  # noqa: E402
 from simsiam_tf.data.sources import ArraySource, EncodedSource  # noqa: E402
 from simsiam_tf.errors import UserError  # noqa: E402
 
@@ -159,7 +159,124 @@ def test_fixed_shapes_in_tfrecord_files(tmp_path):
     assert_same_set(source, "test", variable=False)
 
 
-def test_a_set_without_random_access_says_how_to_prepare_it(tmp_path):
-    TinyVariable(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
-    with pytest.raises(UserError, match="tfds build tiny_variable --file_format=array_record"):
-        open_source("tfds:tiny_variable", data_dir=str(tmp_path))
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """The set of many sizes as TFRecord."""
+    path = str(tmp_path_factory.mktemp("records"))
+    TinyVariable(data_dir=path, file_format="tfrecord").download_and_prepare()
+    return path
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_variable_shapes_in_tfrecord_files_are_read_whole(records, split):
+    source = open_source(f"tfds:tiny_variable:{split}", data_dir=records)
+    assert isinstance(source, EncodedSource)
+    assert_same_set(source, split, variable=True)
+    batch = tf.data.Dataset.range(source.size).map(source.decode, 4)
+    assert [i.numpy().tobytes() for i in batch] == [image_of(source, i).tobytes() for i in range(source.size)]
+
+
+def test_a_part_of_tfrecord_files(records):
+    part, whole = (open_source(f"tfds:tiny_variable:train{cut}", data_dir=records) for cut in ("[4:9]", ""))
+    for i in range(5):
+        np.testing.assert_array_equal(image_of(part, i), image_of(whole, 4 + i))
+    np.testing.assert_array_equal(part.labels, whole.labels[4:9])
+
+
+def test_what_is_too_large_to_be_read_whole_is_refused_with_a_way_out(records, monkeypatch):
+    size = sum(f.stat().st_size for f in Path(records).rglob("*") if f.is_file())
+    monkeypatch.setattr(catalogue, "IN_MEMORY", size // 3)
+    with pytest.raises(UserError) as error:
+        open_source("tfds:tiny_variable", data_dir=records)
+    folder = f"{records}/tiny_variable/1.0.0"
+    assert f"{folder} holds 0 MiB as tfrecord" in str(error.value)
+    assert f"--dataset_version_dir={folder} --out_file_format=array_record" in str(error.value)
+    assert "--data='tfds:tiny_variable:train[:10%]'" in str(error.value)
+    assert open_source("tfds:tiny_variable:train[:10%]", data_dir=records).size == 2
+
+
+F = tfds.features
+PNG = F.Image(shape=(None, None, 3), encoding_format="png")
+
+
+def prepared(path, form="array_record", n=6, **features):
+    """A set of features and values, name=(feature, value of the i-th example), whose code nobody has."""
+
+    class Made(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name, VERSION, pkg_dir_path = "made", tfds.core.Version("1.0.0"), HERE
+
+        def _info(self):
+            kinds = F.FeaturesDict({name: feature for name, (feature, _) in features.items()})
+            return self.dataset_info_from_configs(features=kinds)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i in range(n):
+                yield i, {name: value(i) for name, (_, value) in features.items()}
+
+    Made(data_dir=str(path), file_format=form).download_and_prepare()
+    return str(path)
+
+
+def coloured(i):
+    return np.full([5 + i, 7, 3], 20 * i, np.uint8)
+
+
+@pytest.mark.parametrize("form", ["array_record", "tfrecord"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        (F.Scalar(np.int64), lambda i: i % 2),
+        (F.Scalar(np.float32), lambda i: i / 2),
+        (F.Text(), str),
+        (F.Sequence(F.ClassLabel(names=["a", "b"])), lambda i: [0, 1][: i % 3]),
+        (F.Tensor(shape=(2,), dtype=np.int64), lambda i: [i, i]),
+    ],
+    ids=["number", "share", "text", "classes", "numbers"],
+)
+def test_labels_that_are_no_class_are_none(tmp_path, label, form):
+    path = prepared(tmp_path, form, image=(PNG, coloured), label=label)
+    source = open_source("tfds:made", data_dir=path)
+    assert source.labels is None and source.class_names == () and source.size == 6
+    assert {int(image_of(source, i)[0, 0, 0]) for i in range(6)} == {20 * i for i in range(6)}
+    assert {image_of(source, i).shape[0] for i in range(6)} == {5 + i for i in range(6)}
+
+
+def test_labels_that_are_no_class_are_none_in_memory_too(tmp_path):
+    fixed = F.Image(shape=(5, 7, 3), encoding_format="png")
+    path = prepared(tmp_path, image=(fixed, lambda i: coloured(0)), label=(F.Text(), str))
+    source = open_source("tfds:made", data_dir=path)
+    assert isinstance(source, ArraySource) and source.labels is None and source.class_names == ()
+
+
+def test_classes_without_names_are_numbered(tmp_path):
+    path = prepared(tmp_path, image=(PNG, coloured), label=(F.ClassLabel(num_classes=3), lambda i: i % 3))
+    source = open_source("tfds:made", data_dir=path)
+    assert source.class_names == ("0", "1", "2")
+    assert [source.labels[i] for i in range(6)] == [image_of(source, i)[0, 0, 0] // 20 % 3 for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        (F.Text(), str),
+        (F.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png"),
+         lambda i: np.zeros([4, 4, 1], np.uint16)),
+        (F.Tensor(shape=(4, 4, 3), dtype=np.float32), lambda i: np.zeros([4, 4, 3], np.float32)),
+        (F.Sequence(F.Image(shape=(4, 4, 3), encoding_format="png")),
+         lambda i: [np.zeros([4, 4, 3], np.uint8)] * 2),
+    ],
+    ids=["text", "16 bits", "floats", "several"],
+)  # fmt: skip
+def test_an_image_that_is_none_is_refused(tmp_path, image):
+    path = prepared(tmp_path, n=2, image=image)
+    with pytest.raises(UserError, match="'image' has to be an image of 8 bits a channel. Received: "):
+        open_source("tfds:made", data_dir=path)
+
+
+def test_an_array_of_bytes_is_an_image(tmp_path):
+    array = F.Tensor(shape=(4, 5, 3), dtype=np.uint8)
+    path = prepared(tmp_path, n=3, image=(array, lambda i: np.full([4, 5, 3], i, np.uint8)))
+    assert sorted(open_source("tfds:made", data_dir=path).images[:, 0, 0, 0]) == [0, 1, 2]

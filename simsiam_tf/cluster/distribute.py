@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from simsiam_tf.cluster import joining
+from simsiam_tf.cluster import joining, ports
 from simsiam_tf.errors import UserError
 
 
@@ -88,6 +88,9 @@ def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
         addresses, index = team(resolver)
         if not 0 <= index < len(addresses):
             raise ValueError(f"task {index} of {len(addresses)}")
+        lacking = [a for a in addresses if not a.rpartition(":")[2].isdigit()]
+        if lacking:
+            raise ValueError(f"{lacking[0]!r} has no port")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
@@ -102,7 +105,10 @@ def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
     wanted = kinds.NCCL if tf.config.list_physical_devices("GPU") else kinds.RING
     options = tf.distribute.experimental.CommunicationOptions(implementation=wanted)
     with joining.bounded(addresses, index):
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver, communication_options=options)
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, communication_options=options)
+        host, _, port = addresses[index].rpartition(":")
+        ports.narrow(int(port), host)
+    return strategy
 
 
 def team(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> tuple[list[str], int]:

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
+from simsiam_tf.cluster import ports
 from simsiam_tf.errors import LostWorker, UserError
 
 CALL_SECONDS = 0.5  # between calls to a first worker that does not answer yet
@@ -54,8 +55,9 @@ def _receive(addresses: Sequence[str], deadline: float, seconds: float) -> None:
     """The first worker's part: to wait for all, then to tell all."""
     host, _, port = addresses[0].rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    own = str(ports.asked(host)[0]) if ports.asked(host) else ""  # "": every interface
     try:
-        listener = socket.create_server(("", int(port)), family=family)
+        listener = socket.create_server((own, int(port)), family=family)
     except OSError as error:
         raise UserError(
             f"worker 0 cannot listen at its address {addresses[0]} ({error.strerror}). "

@@ -19,11 +19,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from simsiam_tf.data import crops, planes
+from simsiam_tf.data.keras_cv_layer import VectorizedBaseImageAugmentationLayer
 from simsiam_tf.data.planes import Planes
-from simsiam_tf.withheld import withheld
-
-with withheld("torch"):  # a quarter of the time from a command to its first step, where it is installed
-    from keras_cv.layers import VectorizedBaseImageAugmentationLayer
 
 Stage = Callable[[Planes, dict[str, tf.Tensor]], Planes]
 

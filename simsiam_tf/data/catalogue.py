@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 
 import numpy as np
 import tensorflow as tf
@@ -12,12 +13,15 @@ from simsiam_tf import progress
 from simsiam_tf.data.sources import EncodedSource, Source, from_arrays
 from simsiam_tf.errors import UserError, nearest
 
-IN_MEMORY = 2**30  # bytes of pixels up to which a set of one image size is kept in memory
+IN_MEMORY = 2**30  # bytes that are kept in memory: pixels of one size, or files without random access
 UNREAD = -2  # −1 is what TFDS calls a label that is withheld
 
 
 def open_set(name: str, split: str, data_dir: str | None) -> Source:
     """A split of a TFDS set, in memory where it is small, else read at random.
+
+    Labels are those of a feature "label" that is a class; a number, a text or several classes an image
+    are none.
 
     Raises:
         UserError: no such set or split, no images in it, not downloadable, or kept in a format
@@ -39,14 +43,19 @@ def open_set(name: str, split: str, data_dir: str | None) -> Source:
             "Prepare it where there is a network and pass --data_dir."
         ) from error
     features = builder.info.features
-    if "image" not in features:
+    if not isinstance(features, tfds.features.FeaturesDict) or "image" not in features:
         raise UserError(f"{spec}: has no feature named 'image', but {', '.join(features)}.")
+    image = features["image"]
+    fits = isinstance(image, tfds.features.Image) or (
+        type(image) is tfds.features.Tensor and len(image.shape) == 3 and None not in image.shape
+    )
+    if not fits or image.np_dtype != np.uint8:
+        raise UserError(f"{spec}: 'image' has to be an image of 8 bits a channel. Received: {image!r}.")
     try:
         size = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
         raise UserError(f"{spec}: no such split.{nearest(split, builder.info.splits)}") from error
-    shape = features["image"].shape
-    names = tuple(features["label"].names) if "label" in features else ()
+    shape, names = image.shape, _class_names(features["label"]) if "label" in features else ()
     if None not in shape and size * int(np.prod(shape)) <= IN_MEMORY:
         rows = _rows(builder, split)
         labels = np.array([r["label"] for r in rows]) if names else None
@@ -54,13 +63,24 @@ def open_set(name: str, split: str, data_dir: str | None) -> Source:
     return _random_access(builder, spec, split, size, names)
 
 
-def _rows(builder, split: str) -> list[dict]:
+def _class_names(label: tfds.features.FeatureConnector) -> tuple[str, ...]:
+    """The names of a label's classes; none where it says no class."""
+    return tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
+
+
+def _rows(builder, split: str, decoders: dict | None = None) -> list[dict]:
     """The examples of a split, in the same order every time."""
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:  # which as_dataset cannot read
         return list(builder.as_data_source(split=split))
     config = tfds.ReadConfig(interleave_cycle_length=1)
-    whole = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
+    whole = builder.as_dataset(split=split, shuffle_files=False, read_config=config, decoders=decoders)
     return list(tfds.as_numpy(whole))
+
+
+def _stored_bytes(builder, size: int) -> int:
+    """About how many bytes of files `size` of a set's examples take."""
+    examples = sum(split.num_examples for split in builder.info.splits.values())
+    return sum(file.stat().length for file in builder.data_path.iterdir()) * size // max(1, examples)
 
 
 class RecordLabels:
@@ -93,10 +113,16 @@ def _random_access(builder, spec: str, split: str, size: int, names: tuple) -> E
     try:
         records = builder.as_data_source(split=split, decoders=skip)
     except (NotImplementedError, ValueError) as error:
-        raise UserError(
-            f"{spec}: {builder.data_dir} holds it in a format without random access. Prepare it "
-            f"again: tfds build {builder.name} --file_format=array_record"
-        ) from error
+        stored = _stored_bytes(builder, size)
+        if stored > IN_MEMORY:
+            folder, form = shlex.quote(str(builder.data_path)), builder.info.file_format.value
+            raise UserError(
+                f"{spec}: {folder} holds {stored >> 20} MiB as {form}, which has no random access; up to "
+                f"{IN_MEMORY >> 20} are read whole. Pass a part, --data='tfds:{builder.name}:train[:10%]', "
+                "or add files of another format: pip install apache-beam mlcroissant; tfds convert_format "
+                f"--dataset_version_dir={folder} --out_file_format=array_record"
+            ) from error
+        records = _rows(builder, split, skip)  # encoded, as they lie in the files
     labels = RecordLabels(records, spec) if names else None
     channels = 1 if builder.info.features["image"].shape[-1] == 1 else 3
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
 
-from simsiam_tf.reporting.parts import Picture, uri
+from simsiam_tf.reporting.parts import Mark, Picture, uri
 
 INK, GRID, LINE, SECOND = "#1f2933", "#d9dee3", "#1c64a4", "#c2571a"
 STYLE = {
@@ -24,6 +25,7 @@ PALETTE = (
     "#855c3f", "#d069a8", "#5d6770", "#a79a14", "#17a2b3",
 )  # fmt: skip
 MARKS = "osD^vP*X<>"  # a mark a class beside its colour, for who cannot tell colours apart
+LOOKS = len(PALETTE) * len(MARKS)  # groups that can be told apart
 
 
 def lines(
@@ -35,12 +37,16 @@ def lines(
     log: bool = False,
     x_name: str = "step",
 ) -> Picture:
-    """Curves over steps. levels: horizontal lines by name. marked: with a mark a point."""
+    """Curves over steps. levels: horizontal lines by name. marked: with a mark a point.
+
+    Points without a neighbour, such as the only one, have a mark in any case: no line leads to them.
+    """
     with rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
         for (name, y), colour, style in zip(series.items(), (LINE, SECOND), ("-", "--"), strict=False):
-            axes.plot(x, y, style, color=colour, label=name, marker="o" if marked else None, markersize=4)
+            marks = np.flatnonzero(marked | _alone(y)).tolist()
+            axes.plot(x, y, style, color=colour, label=name, marker="o", markersize=4, markevery=marks)
         for (name, level), style in zip((levels or {}).items(), (":", "-.", "--"), strict=False):
             axes.axhline(level, color=INK, linestyle=style, linewidth=1, label=name)
         if log:
@@ -52,25 +58,46 @@ def lines(
         return Picture(_svg(figure), _in_words(x, series, title, levels or {}, x_name))
 
 
-def scatter(points: np.ndarray, groups: np.ndarray, names: Sequence[str], title: str, alt: str) -> Picture:
-    """Points [N, 2] by group, int [N]."""
+def _alone(y: Sequence[float]) -> np.ndarray:
+    """Which values are numbers between two that are none."""
+    numbers = np.isfinite(np.asarray(y, np.float64))
+    beside = np.pad(numbers, 1)
+    return numbers & ~beside[:-2] & ~beside[2:]
+
+
+def scatter(points: np.ndarray, groups: np.ndarray, title: str, alt: str) -> Picture:
+    """Points [N, 2] by group, int [N]; `legend` names the groups."""
     with rc_context(STYLE):
         figure = Figure(figsize=(5.4, 5.4), layout="constrained")
         axes = figure.subplots()
-        shown = [g for g in range(len(names)) if (groups == g).any()]
-        for g in shown:
-            some = points[groups == g]
-            axes.scatter(
-                *some.T, s=9, alpha=0.65, linewidths=0, label=names[g],
-                color=PALETTE[g % len(PALETTE)], marker=MARKS[g // len(PALETTE) % len(MARKS)],
-            )  # fmt: skip
+        for g in np.unique(groups):
+            colour, mark = _look(g)
+            axes.scatter(*points[groups == g].T, s=9, alpha=0.65, linewidths=0, color=colour, marker=mark)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.grid(False)
         axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
-        if len(shown) <= 20:
-            figure.legend(loc="outside lower center", ncols=min(5, len(shown)), fontsize=9, markerscale=2)
         return Picture(_png(figure), alt)
+
+
+def legend(groups: np.ndarray, names: Sequence[str]) -> list[Mark]:
+    """The groups that `scatter` shows, with their names.
+
+    Text of the page and not of the charts: a browser has the letters of every script, and matplotlib takes
+    $ and a leading _ in a name for orders.
+    """
+    return [Mark(names[g], colour, _outline(mark)) for g in np.unique(groups) for colour, mark in [_look(g)]]
+
+
+def _look(group: int) -> tuple[str, str]:
+    """Colour and mark of a group."""
+    return PALETTE[group % len(PALETTE)], MARKS[group // len(PALETTE) % len(MARKS)]
+
+
+def _outline(mark: str) -> str:
+    style = MarkerStyle(mark)
+    polygons = style.get_path().transformed(style.get_transform()).to_polygons()
+    return " ".join("M" + "L".join(f"{x:.3f},{-y:.3f}" for x, y in corners) + "Z" for corners in polygons)
 
 
 def bars_of_spectrum(shares: np.ndarray, rank: float, alt: str) -> Picture:

@@ -52,13 +52,14 @@ def sample(pretrained: Pretrained, source: Source, images: int, seed: int = 0) -
     pretrained.check(source)
     ids = np.sort(np.random.default_rng(seed).permutation(source.size)[:images])
     features = extract(pretrained.backbone, source, pretrained.views, ids)
-    if source.labels is not None:
-        groups = np.asarray(source.labels[ids])
+    groups = None if source.labels is None else np.asarray(source.labels[ids])
+    labelled = groups is not None and groups.min() >= 0  # −1: withheld, as TFDS has it
+    if labelled:
         names = source.class_names or tuple(map(str, range(1 + int(groups.max()))))
     else:
         groups = clusters(features, seed=seed)
         names = tuple(f"group {g + 1}" for g in range(1 + int(groups.max())))
-    return Sample(pretrained, source, ids, features, groups, names, source.labels is not None)
+    return Sample(pretrained, source, ids, features, groups, names, labelled)
 
 
 def views(pretrained: Pretrained, source: Source, seed: int) -> Section:
@@ -90,11 +91,16 @@ def planes(known: Sample, seed: int) -> Section:
     purity = _purity(known)
     near = f"{purity:.0%} of the images have a nearest neighbour of their own {own}"
     alt = f"PCA of {len(known.ids)} features by {what}; two directions hold {held}. {near.capitalize()}."
-    section.charts.append(charts.scatter(plane, known.groups, known.names, f"PCA, {held}", alt))
+    section.charts.append(charts.scatter(plane, known.groups, f"PCA, {held}", alt))
     alt = f"t-SNE of {len(known.ids)} features by {what}: {', '.join(known.names[:20])}. {near.capitalize()}."
     flat = tsne(known.features, seed)
-    section.charts.append(charts.scatter(flat, known.groups, known.names, "t-SNE", alt))
+    section.charts.append(charts.scatter(flat, known.groups, "t-SNE", alt))
     section.text.append(f"{near}.".capitalize())
+    shown = len(np.unique(known.groups))
+    if shown <= charts.LOOKS:
+        section.legend = charts.legend(known.groups, known.names)
+    else:
+        section.text.append(f"{shown} {what} are too many to be told apart by colours and marks.")
     return section
 
 

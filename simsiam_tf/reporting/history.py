@@ -92,7 +92,9 @@ def curves(history: History) -> Section:
     records, scores = history.records, history.scores
     steps = [r["step"] for r in records]
     of = lambda name: [r[name] for r in records]  # noqa: E731
-    section = Section("Training", [f"{len(records)} records up to step {steps[-1]}."])
+    section = Section(
+        "Training", [f"{len(records)} record{'s' * (len(records) > 1)} up to step {steps[-1]}."]
+    )
     section.charts = [
         charts.lines(steps, {"loss": of("loss")}, "Loss"),
         charts.lines(steps, {"std·√d": of("std")}, "std of z, × √d", {"isotropic": 1.0, "collapse": 0.1}),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -14,7 +18,7 @@ from simsiam_tf.errors import UserError
 from simsiam_tf.files import replace_text
 from simsiam_tf.pretrained import open_pretrained
 from simsiam_tf.reporting import gallery, history, projector
-from simsiam_tf.reporting.parts import Section
+from simsiam_tf.reporting.parts import Section, printable
 
 TEMPLATE = "page.html.j2"
 
@@ -49,6 +53,10 @@ def write(
     workdir = Path(workdir).expanduser()
     out = Path(out).expanduser() if out else workdir / "report.html"
     told = history.read(workdir)
+    _check_place(f"--out={out}", out.parent, "Choose another place.", out)
+    if told.card and tensorboard:
+        board = workdir / "tb"
+        _check_place(str(board), board, "Pass --tensorboard=false, which leaves TensorBoard's copy out.")
     sections = [history.outcome(told), history.curves(told)]
     if told.card:
         sections += _pictured(workdir, told, data, images, neighbours, seed, tensorboard, say, options)
@@ -62,6 +70,19 @@ def write(
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written ({error.strerror}).") from error
     return out
+
+
+def _check_place(named: str, folder: Path, advice: str, file: Path | None = None) -> None:
+    """Raises UserError where a file, or any in a folder that will be made, could not be written."""
+    while not folder.exists() and not file:
+        folder = folder.parent
+    try:
+        if file and file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{named}: cannot be written ({error.strerror}). {advice}") from error
 
 
 def _pictured(
@@ -98,7 +119,9 @@ def _pictured(
 def render(told: history.History, sections: list[Section]) -> str:
     """The page's HTML. Whatever names it holds are escaped."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown
+    )
     found, config = told.diagnosis, told.config
     step = told.records[-1]["step"]
     state = "" if told.card else ", not ended"
@@ -110,3 +133,8 @@ def render(told: history.History, sections: list[Section]) -> str:
         sections=sections,
         version=simsiam_tf.__version__,
     )
+
+
+def _shown(value: Any) -> Any:
+    """What the template puts into the page, before it is escaped."""
+    return printable(value) if type(value) is str else value

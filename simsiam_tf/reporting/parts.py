@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 JPEG_FROM = 96  # pixels of a photo's width; JPEG blurs what is smaller
+JOINERS = "\u200c\u200d"  # invisible, and part of how some scripts and emoji are written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +30,45 @@ class Table:
     caption: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A group's colour and outline (the data of an SVG path within ±0.6) in a chart, and its name."""
+
+    name: str
+    colour: str
+    outline: str
+
+
 @dataclasses.dataclass
 class Section:
-    """A part of the page. charts: side by side where there is room. strips: rows of small pictures."""
+    """A part of the page.
+
+    charts: side by side where there is room. legend: of all of them. strips: rows of small pictures.
+    """
 
     title: str
     text: list[str] = dataclasses.field(default_factory=list)
     charts: list[Picture] = dataclasses.field(default_factory=list)
+    legend: list[Mark] = dataclasses.field(default_factory=list)
     strips: list[list[Picture]] = dataclasses.field(default_factory=list)
     tables: list[Table] = dataclasses.field(default_factory=list)
+
+
+def printable(text: str) -> str:
+    """A name as it can be shown: bytes that are no UTF-8, and control characters, as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable() or character in JOINERS:
+        return character
+    if character.isspace():
+        return " "
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name, as Python holds it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def uri(data: bytes, kind: str) -> str:

@@ -11,6 +11,7 @@ from tensorboard.plugins import projector
 
 from simsiam_tf.errors import UserError
 from simsiam_tf.reporting.gallery import Sample
+from simsiam_tf.reporting.parts import printable
 
 SPRITE = 48  # pixels of a picture at the most
 SIDE = 8192  # pixels of the whole sheet at the most: what a browser takes
@@ -55,4 +56,4 @@ def _sheet(images: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(printable(text).split())

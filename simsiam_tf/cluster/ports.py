@@ -1,0 +1,105 @@
+"""The addresses at which a process listens: those asked for, where they are IP addresses.
+
+TensorFlow's servers, those of tf.data included, listen on every interface whatever address they are
+given, and run graphs, which read and write files, for whoever reaches them. Their socket gets a filter
+instead: Linux then drops what is sent to other addresses before a connection is made.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import ipaddress
+import os
+import socket
+import stat
+import struct
+import sys
+from collections.abc import Iterator
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_ATTACH_FILTER = 26  # SO_ATTACH_FILTER, which Python does not name
+_LOAD_BYTE, _LOAD_WORD, _AND, _JUMP_UNLESS_EQUAL, _RETURN = 0x30, 0x20, 0x54, 0x15, 0x06  # classic BPF
+_IP_HEADER = 0xFFF00000  # SKF_NET_OFF
+
+
+def asked(host: str) -> tuple[Address, ...]:
+    """The addresses that a host's name or number asks to listen at; none for every interface.
+
+    A name other than localhost asks for none: other machines may resolve it otherwise, and many a machine
+    calls itself 127.0.1.1. So does an address of another machine, as behind a router that translates.
+    """
+    host = host.strip("[]")
+    if host == "localhost":
+        return ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return ()
+    return (address,) if _is_here(address) else ()
+
+
+def _is_here(address: Address) -> bool:
+    if address.is_unspecified:
+        return False
+    try:
+        with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6) as trial:
+            trial.bind((str(address), 0))
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    return True
+
+
+def narrow(port: int, host: str) -> bool:
+    """Makes this process's servers at a port unreachable at all addresses but those that `host` asks for.
+
+    Returns whether it did: not where `host` asks for no address, and on Linux alone. Connections that were
+    made before stay.
+    """
+    addresses = asked(host)
+    if not addresses or sys.platform != "linux":
+        return False
+    program = _program(addresses)
+    held = ctypes.create_string_buffer(program, len(program))
+    option = struct.pack("HP", len(program) // 8, ctypes.addressof(held))
+    narrowed = False
+    for server in _servers(port):
+        try:
+            server.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, option)
+        except OSError:  # a kernel without filters
+            return False
+        narrowed = True
+    return narrowed
+
+
+def _servers(port: int) -> Iterator[socket.socket]:
+    """Copies of the sockets on which this process listens at a port."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+            copy = socket.socket(fileno=os.dup(number))
+        except OSError:  # closed meanwhile
+            continue
+        with copy:
+            internet = copy.family in (socket.AF_INET, socket.AF_INET6)
+            listens = internet and copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if listens and copy.getsockname()[1] == port:
+                yield copy
+
+
+def _program(addresses: tuple[Address, ...]) -> bytes:
+    """Instructions that keep the packets whose destination is among the addresses."""
+    whole = b""
+    for address in addresses:
+        first = 16 if address.version == 4 else 24  # byte of the destination in an IP header
+        words = struct.unpack(f">{len(address.packed) // 4}I", address.packed)
+        steps = [(_LOAD_BYTE, _IP_HEADER), (_AND, 0xF0), (_JUMP_UNLESS_EQUAL, address.version << 4)]
+        for i, word in enumerate(words):
+            steps += [(_LOAD_WORD, _IP_HEADER + first + 4 * i), (_JUMP_UNLESS_EQUAL, word)]
+        steps.append((_RETURN, 0xFFFFFFFF))
+        for i, (code, value) in enumerate(steps):
+            past = len(steps) - 1 - i if code == _JUMP_UNLESS_EQUAL else 0  # to the next address
+            whole += struct.pack("HBBI", code, 0, past, value)
+    return whole + struct.pack("HBBI", _RETURN, 0, 0, 0)

@@ -1,0 +1,52 @@
+"""keras-cv's layers under a Keras that has moved what keras-cv looks for."""
+
+import subprocess
+import sys
+
+import pytest
+
+# Jitters one batch as a layer and one in tf.data, with the draws of one generator.
+USE = """
+from simsiam_tf.data import augment
+import tensorflow as tf
+tf.random.set_global_generator(tf.random.Generator.from_seed(7))
+layer = augment.RandomColorJitter(p=1.0)
+x = tf.reshape(tf.range(4 * 6 * 6 * 3, dtype=tf.float32), [4, 6, 6, 3]) % 255
+labelled = layer({"images": x, "labels": tf.range(4)})["images"]
+for y in (layer(x), labelled, *tf.data.Dataset.from_tensors(x).map(layer)):
+    print(y.numpy().tobytes().hex())
+"""
+MOVED = {
+    "submodules": """
+import keras, sys, keras.src.backend.tensorflow as private
+sys.modules.update({f"{private.__name__}.{name}": None for name in ("core", "math", "nn", "numpy")})
+if hasattr(private, "convert_to_numpy"): del private.convert_to_numpy
+""",
+    "all": """
+import keras, sys
+private = [name for name in sys.modules if name.startswith("keras.src.backend.tensorflow")]
+sys.modules.update(dict.fromkeys(private))
+""",
+}
+
+
+def lines(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def expected():
+    found = lines(USE)
+    assert len(found) == 3 and len(set(found)) == 3
+    return found
+
+
+def test_layers_jitter_alike_under_a_keras_whose_parts_have_moved(expected):
+    left = "print(hasattr(private, 'convert_to_numpy'), 'keras.src.backend.tensorflow.nn' in sys.modules)"
+    assert lines(f"{MOVED['submodules']}{USE}{left}") == [*expected, "False False"]
+
+
+def test_layers_jitter_alike_under_a_keras_that_has_none_of_them(expected):
+    assert lines(MOVED["all"] + USE) == expected

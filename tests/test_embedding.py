@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import shutil
 
 import backbones
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 from simsiam_tf import embed, knn_eval, neighbours
 from simsiam_tf.data import RECIPES, open_source
 from simsiam_tf.errors import UserError
-from simsiam_tf.evaluate import embedding, extract
+from simsiam_tf.evaluate import embedding, extract, query
 from simsiam_tf.pretrained import open_pretrained
 
 RECIPE = dataclasses.replace(RECIPES["cifar"], size=16)
@@ -54,8 +56,8 @@ def test_photos_to_embeddings_to_neighbours(photos, weights, tmp_path, capsys, s
     expected = extract(backbone.backbone, source, backbone.views)
     np.testing.assert_allclose(known.features, expected, rtol=1e-3 if dtype == "float16" else 1e-6)
     capsys.readouterr()
-    for query in (photos / "3.png", "again/é 3.png"):
-        assert neighbours.main([f"--embeddings={out}", f"--query={query}", "--k=3"]) == 0
+    for asked in (photos / "3.png", "again/é 3.png"):
+        assert neighbours.main([f"--embeddings={out}", f"--query={asked}", "--k=3"]) == 0
         first, second, third = capsys.readouterr().out.splitlines()[1:]
         assert first.split(maxsplit=1)[1] in ("3.png", "again/é 3.png") and first.split()[0] == "1.000"
         assert second.split(maxsplit=1)[1] in ("3.png", "again/é 3.png") and float(third.split()[0]) < 1
@@ -76,6 +78,9 @@ def test_what_is_there_is_not_overwritten(weights, tmp_path, capsys):
         (["--weights=W"], "must name a file"),
         (["--weights=W", "--out=x.npz", "--data=digits"], "has 1 channels, the backbone of .* takes 3"),
         (["--weights=W", "--out=x.npz", "--data=folder:/nowhere"], "no such folder"),
+        (["--weights=W", "--out=/proc/x.npz"], "--out=/proc/x.npz: cannot be written"),
+        (["--weights=W", "--out=" + 300 * "x" + ".npz"], "cannot be written .File name too long"),
+        (["--weights=W", "--out=/dev/null/x.npz"], "--out=/dev/null/x.npz: cannot be written"),
     ],
 )
 def test_bad_input_is_one_line(argv, said, weights, capsys, tmp_path, monkeypatch):
@@ -98,12 +103,211 @@ def test_another_backbone_and_foreign_files_are_refused(photos, weights, tmp_pat
     assert neighbours.main([*argv, f"--weights={other}"]) == 2
     assert neighbours.main([*argv[:1], "--query=nowhere.jpg"]) == 2
     assert neighbours.main([*argv[:1], f"--query={photos / 'broken.jpg'}"]) == 2
+    narrow = backbones.exported(tmp_path / "narrow", RECIPE, channels=3, width=0.0625)
+    assert neighbours.main([*argv, f"--weights={narrow}"]) == 2
     np.savez(tmp_path / "b.npz", names=np.array([{}], object), features=np.ones([1, 2]), about="{}")
     with pytest.raises(UserError, match="no embeddings can be read"):
         embedding.read(tmp_path / "b.npz")
     (tmp_path / "c.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-50])
     with pytest.raises(UserError, match="no embeddings can be read"):
         embedding.read(tmp_path / "c.npz")
+
+
+def ran(command, *argv):
+    """A command's exit status; what a test reads of it comes from capsys."""
+    return command.main([f"--{name}" for name in argv])
+
+
+def nearest_names(out):
+    return [line.split(maxsplit=1)[1] for line in out.splitlines()[1:]]
+
+
+@pytest.mark.parametrize("flags", [["image_size=24"], ["recipe=imagenet", "image_size=16"]])
+def test_a_query_is_made_ready_as_the_images_were(photos, weights, tmp_path, capsys, flags):
+    """Also without a card, which then nothing but the embeddings' own record says."""
+    path = shutil.copy(open_pretrained(weights).path, tmp_path / "cardless.keras")
+    flags = [*flags, "recipe=imagenet"] if flags[0].startswith("image") else flags
+    argv = (f"weights={path}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}", *flags)
+    assert ran(embed, *argv) == 0
+    known = embedding.read(tmp_path / "a.npz")
+    backbone = query.backbone_of(known)
+    for i in range(6):
+        vector = query.of_file(backbone, photos / f"{i}.png")
+        np.testing.assert_allclose(vector, known.features[i], rtol=1e-5, atol=1e-5 * np.abs(vector).max())
+    capsys.readouterr()
+    asked = f"query={photos / '1.png'}"
+    assert ran(neighbours, f"embeddings={tmp_path / 'a.npz'}", asked, "k=1") == 0
+    assert capsys.readouterr().out.splitlines()[1] == "   1.000  1.png"
+    for wrong, said in (({"image_size": 17}, "--image_size=17: the emb"), ({"recipe": "cifar"}, "--recipe")):
+        with pytest.raises(UserError, match=said):
+            query.backbone_of(known, **wrong)
+
+
+def test_a_name_among_the_embeddings_goes_before_a_file(photos, weights, tmp_path, capsys, monkeypatch):
+    assert ran(embed, f"weights={weights}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}") == 0
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(photos / "5.png", tmp_path / "2.png")
+    for asked, expected in (("2.png", "2.png"), ("./2.png", "5.png")):
+        capsys.readouterr()
+        assert ran(neighbours, "embeddings=a.npz", f"query={asked}", "k=1") == 0
+        told = capsys.readouterr()
+        assert nearest_names(told.out) == [expected]
+        assert ("pass --query=./2.png" in told.err) == (asked == "2.png")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_names_that_are_no_text_are_shown_with_escapes(photos, weights, tmp_path, capsys, suffix):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    root = tmp_path / os.fsdecode(b"im\xe9")
+    root.mkdir()
+    for i, name in enumerate((b"caf\xe9.png", b"\x1b[2J.png", "é.png".encode())):
+        shutil.copy(photos / f"{i}.png", root / os.fsdecode(name))
+    out = tmp_path / f"a{suffix}"
+    assert ran(embed, f"weights={weights}", f"data=folder:{root}", f"out={out}") == 0
+    assert r"3 images of folder:" in (told := capsys.readouterr()).out and told.out.strip().isprintable()
+    for asked in (r"caf\xe9.png", root / os.fsdecode(b"caf\xe9.png"), r"\x1b[2J.png"):
+        assert ran(neighbours, f"embeddings={out}", f"query={asked}", "k=3") == 0
+        said = capsys.readouterr().out.encode("utf-8", "strict").decode()
+        first = r"\x1b[2J.png" if str(asked).startswith(r"\x1b") else r"caf\xe9.png"
+        assert nearest_names(said)[0] == first
+        assert sorted(nearest_names(said)) == [r"\x1b[2J.png", r"caf\xe9.png", "é.png"]
+
+
+def test_what_a_type_cannot_hold_is_not_written(tmp_path):
+    features = np.ones([3, 4], np.float32)
+    for wrong in (1e6, 1e-9):  # which float16 makes infinite, or nothing
+        features[1] = wrong
+        known = embedding.Embeddings(np.array(["a", "b", "c"]), features, {})
+        with pytest.raises(UserError, match=re.escape(f"features of b, whose largest is {wrong:.3g}.")):
+            embedding.write(known, tmp_path / "a.npz", "float16")
+        assert not list(tmp_path.iterdir())
+        embedding.write(known, tmp_path / "a.npz")
+        np.testing.assert_array_equal(embedding.read(tmp_path / "a.npz").features, features)
+        (tmp_path / "a.npz").unlink()
+
+
+def test_cosines_do_not_depend_on_how_long_features_are():
+    directions = np.random.default_rng(0).normal(size=(5, 8))
+    lengths = np.array([1e-30, 1e-9, 1, 1e9, 1e30])[:, None]
+    expected = directions @ directions[0] / np.linalg.norm(directions, axis=1) / np.linalg.norm(directions[0])
+    for dtype in (np.float64, np.float32):
+        known = embedding.Embeddings(np.array(list("abcde")), (lengths * directions).astype(dtype), {})
+        found = dict(known.neighbours(known.features[0], k=5))
+        np.testing.assert_allclose([found[name] for name in "abcde"], expected, atol=1e-6)
+    for wrong in (np.zeros(8), np.full(8, np.nan), np.ones(7)):
+        with pytest.raises(UserError, match="the query's features"):
+            known.neighbours(wrong)
+
+
+def foreign(folder, suffix, **arrays):
+    """A file as another tool would write it."""
+    path = folder / f"foreign{suffix}"
+    if suffix == ".npz":
+        np.savez(path, **arrays)
+    else:
+        pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        columns = {"name": list(arrays["names"]), "features": list(map(list, arrays["features"]))}
+        parquet.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+@pytest.mark.parametrize("kind", [str, bytes, int])
+def test_embeddings_of_other_tools_are_read(photos, weights, tmp_path, capsys, suffix, kind):
+    features = np.random.default_rng(0).normal(size=(20, 64))
+    names = {str: "{}.jpg", bytes: "{}.jpg", int: "{}"}[kind]
+    made = [names.format(i) for i in range(20)]
+    raw = np.array([n.encode() for n in made] if kind is bytes else list(map(kind, made)))
+    path = foreign(tmp_path, suffix, names=raw, features=features)
+    assert ran(neighbours, f"embeddings={path}", f"query={made[7]}", "k=1") == 0
+    assert capsys.readouterr().out.splitlines()[1] == f"   1.000  {made[7]}"
+    asked = f"query={photos / '1.png'}"
+    assert ran(neighbours, f"embeddings={path}", asked, "k=1") == 2
+    assert "--weights: missing" in capsys.readouterr().err
+    if kind is str:
+        assert ran(neighbours, f"embeddings={path}", asked, f"weights={weights}", "k=1") == 0
+
+
+def test_features_of_an_npz_are_mapped(tmp_path):
+    features = np.asfortranarray([[1.0, 2], [3, 4]])
+    path = foreign(tmp_path, ".npz", names=np.array(["a", "b"]), features=features)
+    known = embedding.read(str(path))
+    assert isinstance(known.features, np.memmap) and isinstance(known.names, np.memmap)
+    assert known.features.tolist() == [[1, 2], [3, 4]] and known.names.tolist() == ["a", "b"]
+
+
+GOOD = {"names": np.array(["a", "b"]), "features": np.ones([2, 3])}
+ODD = {  # name → (arrays, what the line says)
+    "no names": ({"features": np.ones([2, 3])}, "no array 'names'"),
+    "no features": ({"names": np.array(["a", "b"])}, "no array 'features'"),
+    "other counts": ({**GOOD, "names": np.array(["a"])}, r"names of shape \(1,\) and features of shape"),
+    "one feature each": ({**GOOD, "features": np.ones(2)}, r"features of shape \(2,\)"),
+    "no image": ({"names": np.array([], "U3"), "features": np.ones([0, 3])}, "an array of 0 bytes"),
+    "no numbers": ({**GOOD, "features": np.ones([2, 0])}, "an array of 0 bytes"),
+    "text": ({**GOOD, "features": np.array([["1", "2"], ["3", "4"]])}, "its features <U1"),
+    "complex": ({**GOOD, "features": np.ones([2, 3], complex)}, "not of numbers or text"),
+    "NaN": ({**GOOD, "features": np.array([[1, 2], [3, np.nan]])}, "features of b are not all finite"),
+    "infinite": ({**GOOD, "features": np.array([[np.inf, 2], [3, 4]])}, "features of a are not all finite"),
+    "about a list": ({**GOOD, "about": np.array("[]")}, "no embeddings can be read"),
+    "about no JSON": ({**GOOD, "about": np.array("{")}, "no embeddings can be read"),
+    "about nested": ({**GOOD, "about": np.array("[" * 100_000)}, "no embeddings can be read"),
+    "about a number": ({**GOOD, "about": np.array(3)}, "no text"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_arrays_are_a_line(tmp_path, name):
+    arrays, said = ODD[name]
+    with pytest.raises(UserError, match=said) as caught:
+        embedding.read(foreign(tmp_path, ".npz", **arrays))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {}, {"weights": 3}, {"weights": "x" * 5000}, {"weights": "a\0b"}, {"size": "16"}, {"size": 0},
+        {"mean": 3}, {"size": True}, {"mean": [0.5], "std": [0.0]}, {"mean": [0.5, 0.5], "std": [1.0]},
+        {"mean": [float("nan")], "std": [1.0]}, {"size": None}, {"mean": [0.5] * 3, "std": [1e400] * 3},
+        {"std": ["x"]}, {"sha256": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_odd_record_is_a_line(weights, about):
+    good = {"weights": weights, "size": 16, "mean": [0.5], "std": [0.25]}
+    known = embedding.Embeddings(np.array(["a"]), np.ones([1, 64]), {**good, **about})
+    if not about:
+        recipe = query.backbone_of(known).recipe
+        assert (recipe.size, recipe.mean, recipe.std) == (16, (0.5,), (0.25,))
+        return
+    with pytest.raises(UserError) as caught:
+        query.backbone_of(known)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([[1.0, 2.0, 3.0], [4.0]], "not all lists of 2 numbers"),
+        ([[1.0, 2.0], None], "rows of 3 numbers|not all lists"),
+        ([[1.0, None], [2.0, 3.0]], "not all lists of 2 numbers"),
+        ([[1.0, 2.0], [3.0, float("nan")]], "features of b are not all finite"),
+        ([["1"], ["2"]], "not of numbers"),
+        ([[], []], "lists of null, not of numbers"),
+    ],
+)
+def test_odd_columns_are_a_line(tmp_path, rows, said):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table({"name": ["a", "b"], "features": rows}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=said):
+        embedding.read(tmp_path / "a.parquet")
+    parquet.write_table(pa.table({"name": ["a", None], "features": [[1.0], [2.0]]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="a name is missing"):
+        embedding.read(tmp_path / "a.parquet")
+    parquet.write_table(pa.table({"title": ["a"], "features": [[1.0]]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="it has no column 'name', but title, features"):
+        embedding.read(tmp_path / "a.parquet")
 
 
 def test_knn_eval_agrees_with_scikit_learn_at_k_1(tmp_path, capsys):

@@ -63,8 +63,12 @@ def read_unchanged(path: str, expected: bytes) -> bytes:
 
 def printable(text: str) -> str:
     """The text with escapes for what is no character, and for those that would command a terminal."""
-    raw = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decodable(text))
+
+
+def decodable(name: str) -> str:
+    """The name of a file with escapes for its bytes that are no UTF-8: what any other program can read."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def read(

@@ -107,16 +107,17 @@ class Writer:
         head = _header(shape)
         note = _note(file)
         self.rows = note["rows"] if isinstance(note.get("rows"), int) else 0
-        length = len(head) + self.rows * shape[1] * FLOAT32.itemsize
-        if 0 < self.rows <= shape[0] and _state(opened)[0] >= length:
+        row = shape[1] * FLOAT32.itemsize
+        length, whole = len(head) + self.rows * row, len(head) + shape[0] * row
+        if 0 < self.rows <= shape[0] and _state(opened)[0] == whole:
             self.digest = _sha256(opened, length)
             if self.digest.hexdigest() == note.get("sha256"):
                 opened.seek(length)
-                opened.truncate()
                 return
         opened.seek(0)
         opened.truncate()
         opened.write(head)
+        opened.truncate(whole)
         self.rows, self.digest = 0, hashlib.sha256(head)
         self.sync()  # so that others know whom they wait for
 

@@ -14,7 +14,7 @@ from PIL import Image
 from simsiam_tf import embed, knn_eval, neighbours
 from simsiam_tf.data import RECIPES, open_source
 from simsiam_tf.errors import UserError
-from simsiam_tf.evaluate import embedding, extract, query
+from simsiam_tf.evaluate import changes, embedding, extract, query
 from simsiam_tf.pretrained import open_pretrained
 
 RECIPE = dataclasses.replace(RECIPES["cifar"], size=16)
@@ -172,6 +172,39 @@ def test_names_that_are_no_text_are_shown_with_escapes(photos, weights, tmp_path
         first = r"\x1b[2J.png" if str(asked).startswith(r"\x1b") else r"caf\xe9.png"
         assert nearest_names(said)[0] == first
         assert sorted(nearest_names(said)) == [r"\x1b[2J.png", r"caf\xe9.png", "é.png"]
+
+
+@pytest.mark.parametrize("on_bad_image", ["skip", "error"])
+def test_pictures_that_change_while_they_are_embedded(
+    photos, weights, tmp_path, capsys, monkeypatch, on_bad_image
+):
+    root, out, watched = shutil.copytree(photos, tmp_path / "images"), tmp_path / "a.npz", changes.watched
+    (root / "broken.jpg").unlink()
+
+    def changing(source, changed):
+        (root / "1.png").unlink()
+        shutil.copy(root / "2.png", root / "4.png")
+        return watched(source, changed)
+
+    argv = (f"weights={weights}", f"data=folder:{root}", f"out={out}", f"features_dir={tmp_path / 'f'}")
+    with monkeypatch.context() as patch:
+        patch.setattr(changes, "watched", changing)
+        status = ran(embed, *argv, f"on_bad_image={on_bad_image}")
+    line = capsys.readouterr().err.splitlines()[-1]
+    if on_bad_image == "error":
+        assert status == 2 and not out.exists()
+        assert "2 of 7 images changed or went while their features were made, such as 1.png. Rerun" in line
+    else:
+        assert status == 0 and embedding.read(out).names.tolist() == names_without(1, 4)
+        assert "2 of 7 images left out" in line and "made: 1.png, 4.png; named in" in line
+        report = json.loads((tmp_path / "a.unreadable.json").read_text())
+        assert list(report["unreadable"]) == ["1.png", "4.png"]
+    assert ran(embed, *argv, "overwrite") == 0
+    assert embedding.read(out).names.tolist() == names_without(1)
+
+
+def names_without(*gone):
+    return [*(f"{i}.png" for i in range(6) if i not in gone), "again/é 3.png"]
 
 
 def test_what_a_type_cannot_hold_is_not_written(tmp_path):

@@ -97,7 +97,10 @@ def load(where: str) -> keras.Model:
             model, or one that could do more than compute.
     """
     path = Path(where).expanduser()
-    kind = archive.other_kind(path) if path.exists() else None
+    try:
+        kind = archive.other_kind(path) if path.exists() else None
+    except OSError as error:  # such as a name that is too long
+        raise UserError(f"--weights={str(where)[:200]}: cannot be opened ({error.strerror}).") from error
     if kind:
         raise UserError(
             f"--weights={where}: {path} is {kind}, and is not opened. Only .keras files are: where you "

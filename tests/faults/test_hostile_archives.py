@@ -88,6 +88,12 @@ def test_other_kinds_of_files_are_not_opened(tmp_path, suffix, monkeypatch):
         assert canary.exists()
 
 
+def test_a_path_that_cannot_be_is_a_line():
+    with pytest.raises(UserError, match="cannot be opened .File name too long") as caught:
+        weights.load("x" * 5000)
+    assert len(str(caught.value)) < 300
+
+
 def test_a_saved_model_is_not_opened(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     with pytest.raises(UserError, match="is a SavedModel, which can run code, and is not opened"):

@@ -48,7 +48,7 @@ def call(config: NeighboursConfig) -> int:
     """Searches and prints."""
     with cli.loading():
         from simsiam_tf.cluster import distribute
-        from simsiam_tf.data.folder import printable
+        from simsiam_tf.data.folder import printable_name
         from simsiam_tf.evaluate import embedding, query
 
         distribute.look_for_devices()
@@ -56,9 +56,9 @@ def call(config: NeighboursConfig) -> int:
     vector = query.features(
         known, config.query, config.weights, config.max_megapixels, config.recipe, config.image_size
     )
-    print(f"nearest to {printable(config.query)} of {len(known.names)} images")
+    print(f"nearest to {printable_name(config.query)} of {len(known.names)} images")
     for name, cosine in known.neighbours(vector, config.k):
-        print(f"  {cosine:6.3f}  {printable(name)}")
+        print(f"  {cosine:6.3f}  {printable_name(name)}")
     return 0
 
 

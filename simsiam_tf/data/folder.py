@@ -21,6 +21,7 @@ from simsiam_tf.errors import UserError
 from simsiam_tf.files import replace_text
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+UNREADABLE = "-"  # in a report, in the place of a digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +62,13 @@ def read_unchanged(path: str, expected: bytes) -> bytes:
     return data
 
 
-def printable(text: str) -> str:
-    """The text with escapes for what is no character, and for those that would command a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decodable(text))
+def printable_name(text: str) -> str:
+    """A name with escapes for bytes that are no UTF-8, and for characters that would command a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text_name(text))
 
 
-def decodable(name: str) -> str:
-    """The name of a file with escapes for its bytes that are no UTF-8: what any other program can read."""
+def text_name(name: str) -> str:
+    """A name with escapes for bytes that are no UTF-8: text that every program can read."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -95,14 +96,14 @@ def read(
     Raises:
         UserError: missing or empty folder, or unreadable images with "error".
     """
-    root, shown = Path(path).expanduser(), printable(f"folder:{path}")
+    root, shown = Path(path).expanduser(), printable_name(f"folder:{path}")
     if not path or not root.is_dir():
         raise UserError(f"{shown}: no such folder. Pass --data=folder:/path/to/images.")
     names = _names(root)
     if not names:
         raise UserError(f"{shown}: holds no image ({', '.join(sorted(SUFFIXES))}), at any depth.")
-    bad, digests, written = _checked(root, names, shown, report, max_megapixels)
-    first = next((f"{printable(name)} ({reason})" for name, reason in bad.items()), "")
+    bad, digests, written = _check(root, names, shown, report, max_megapixels)
+    first = next((f"{printable_name(name)} ({reason})" for name, reason in bad.items()), "")
     if bad and on_bad_image == "error":
         where = f" All are named in {report}." if written else ""
         raise UserError(
@@ -128,7 +129,7 @@ def _names(root: Path) -> list[str]:
                 seen = [entry for entry in entries if not entry.name.startswith(".")]
         except OSError as error:
             if not inside:
-                shown = printable(f"folder:{root}")
+                shown = printable_name(f"folder:{root}")
                 raise UserError(f"{shown}: cannot be listed ({error.strerror}).") from error
             found.append(os.path.join(inside, ""))
             continue
@@ -154,15 +155,12 @@ def _classes(names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
     return np.array([place[top] for top in tops], np.int64), tuple(classes)
 
 
-UNREADABLE = "-"  # in the place of a digest
-
-
-def _checked(
+def _check(
     root: Path, names: list[str], shown: str, report: Path | None, max_megapixels: float
 ) -> tuple[dict[str, str], dict[str, str], bool]:
     """Reasons of the images that do not decode, and digests of all, by name; whether the report has them."""
     states = {name: _state(os.path.join(root, name)) for name in names}
-    before, reasons = _remembered(report, names, max_megapixels)
+    before, reasons = _read_report(report, names, max_megapixels)
     digests = {n: before[n][1] for n in names if before.get(n, ("",))[0] == states[n]}
     bad = {n: reasons[n] for n, digest in digests.items() if digest == UNREADABLE}
     todo = [name for name in names if name not in digests]
@@ -181,7 +179,7 @@ def _checked(
 
 
 def _state(path: str) -> str:
-    """What tells, unread, whether a file was written to or replaced: its size and times."""
+    """A file's size and times: they differ once it was written to or replaced."""
     # NOTE: the third number cannot be set, so that it also tells of a file whose mtime was put back.
     try:
         status = os.stat(path)
@@ -190,7 +188,7 @@ def _state(path: str) -> str:
         return "missing"
 
 
-def _remembered(
+def _read_report(
     report: Path | None, names: list[str], max_megapixels: float
 ) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
     """({name: (state, digest)}, {name: reason}) of a report; empty where it says nothing of use."""
@@ -242,7 +240,7 @@ def _say_changes(before: dict, digests: dict[str, str], shown: str, report: Path
     changed = [name for name in both if before[name][1] != digests[name]]
     counts = {"changed": len(changed), "new": len(digests) - len(both), "gone": len(before) - len(both)}
     if both and any(counts.values()):
-        such = f", such as {printable(changed[0])}" if changed else ""
+        such = f", such as {printable_name(changed[0])}" if changed else ""
         words = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
         print(f"{shown}: of {len(digests)} images, {words} since {report} was written{such}", file=sys.stderr)
 
@@ -261,7 +259,7 @@ def _write_report(report: Path, content: dict) -> bool:
         return False
 
 
-def report_changed(report: Path, names: list[str]) -> None:
+def add_to_report(report: Path, names: list[str]) -> None:
     """Adds images to a report's unreadable ones: they changed or went after they had been checked."""
     try:
         content = json.loads(report.read_text(encoding="utf-8"))

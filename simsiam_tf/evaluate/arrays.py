@@ -10,7 +10,7 @@ import numpy as np
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def mapped(file: BinaryIO, length: int) -> np.ndarray:
+def map_array(file: BinaryIO, length: int) -> np.ndarray:
     """The array in the .npy format whose `length` bytes begin at the file's position, read-only.
 
     Raises:

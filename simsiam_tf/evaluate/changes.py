@@ -13,7 +13,7 @@ from simsiam_tf.errors import UserError
 
 
 class ChangedImages(UserError):
-    """Some images of a source are not those that were checked when it was opened.
+    """Images of a source that are not those that were checked when it was opened.
 
     names: of those images. rest: the source of the others.
     """
@@ -27,22 +27,22 @@ def changed_images(source: EncodedSource, changed: set[int]) -> UserError:
 
     changed: their ids.
     """
-    names, shown = [source.names[i] for i in sorted(changed)], folder.printable(source.name)
+    names, shown = [source.names[i] for i in sorted(changed)], folder.printable_name(source.name)
     if len(names) == source.size:
         return UserError(f"{shown}: all images changed or went while their features were made.")
     error = ChangedImages(
         f"{shown}: {len(names)} of {source.size} images changed or went while their features were made, such "
-        f"as {folder.printable(names[0])}. Rerun the same command: the features of the others are kept."
+        f"as {folder.printable_name(names[0])}. Rerun the same command: the features of the others are kept."
     )
     others = np.setdiff1d(np.arange(source.size), list(changed))
     error.names, error.rest = names, subset(source, others, source.name)
     return error
 
 
-def watched(source: Source, changed: set[int]) -> Source:
-    """The source; where its images are files, each is compared with what was checked when it is read.
+def watch(source: Source, changed: set[int]) -> Source:
+    """A source that compares every image file with its digest when it reads it; others as they are.
 
-    changed: takes the ids of those that differ, in whose place a blank image is read.
+    changed: takes the ids of the files that differ, in whose place a blank image is read.
     """
     if not isinstance(source, EncodedSource) or source.root is None or source.digests is None:
         return source

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from simsiam_tf.data import Source, folder
-from simsiam_tf.data.folder import printable
+from simsiam_tf.data.folder import printable_name
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate import npz, parquet, store
 from simsiam_tf.evaluate.changes import ChangedImages
@@ -61,7 +61,7 @@ class Embeddings:
         """The row of an image, by its name, or by its name as it is printed."""
         rows = np.flatnonzero(self.names == name)
         if not len(rows) and "\\" in name:
-            rows = np.flatnonzero([printable(str(n)) == name for n in self.names])
+            rows = np.flatnonzero([printable_name(str(n)) == name for n in self.names])
         return int(rows[0]) if len(rows) else None
 
 
@@ -106,12 +106,13 @@ def embed(
 
 def _say_left_out(source: Source, names: list[str], report: Path | None) -> None:
     if report is not None:
-        folder.report_changed(report, names)
-    shown = ", ".join(map(printable, names[:10])) + (f" and {len(names) - 10} more" if names[10:] else "")
+        folder.add_to_report(report, names)
+    shown = ", ".join(map(printable_name, names[:10]))
+    more = f" and {len(names) - 10} more" if names[10:] else ""
     where = f"; named in {report}" if report else ""
     print(
-        f"{printable(source.name)}: {len(names)} of {source.size} images left out, which changed or went "
-        f"while their features were made: {shown}{where}",
+        f"{printable_name(source.name)}: {len(names)} of {source.size} images left out, which changed or "
+        f"went while their features were made: {shown}{more}{where}",
         file=sys.stderr,
     )
 
@@ -121,10 +122,10 @@ def check_place(path: Path) -> None:
     check_suffix(path)
     if path.suffix == ".parquet":
         parquet.library("out")
-    with _written(path):
+    with _write_errors(path):
         if path.is_dir():
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.TemporaryFile(dir=_made(path.parent)):
+        with tempfile.TemporaryFile(dir=_make(path.parent)):
             pass
 
 
@@ -140,8 +141,8 @@ def write(embeddings: Embeddings, path: str | Path, dtype: str = "float32") -> N
     _check_rounding(embeddings, kind)
     unfinished = path.with_name(f".writing-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with _written(path):
-            _made(path.parent)
+        with _write_errors(path):
+            _make(path.parent)
             with open(unfinished, "xb") as file:
                 if path.suffix == ".npz":
                     text, longest = np.array(json.dumps(about)), max(map(len, map(str, names)), default=1)
@@ -161,7 +162,7 @@ def write(embeddings: Embeddings, path: str | Path, dtype: str = "float32") -> N
 
 
 @contextlib.contextmanager
-def _written(path: Path) -> Iterator[None]:
+def _write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -170,7 +171,7 @@ def _written(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _made(folder: Path) -> Path:
+def _make(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -192,7 +193,8 @@ def _check_rounding(embeddings: Embeddings, dtype: np.dtype) -> None:
             off = np.abs(rows.astype(dtype).astype(np.float64) - exact).max(axis=1)
             bad = np.flatnonzero(~(off <= ROUNDING * np.abs(exact).max(axis=1)))
             if len(bad):
-                name, largest = printable(str(embeddings.names[start + bad[0]])), np.abs(exact[bad[0]]).max()
+                name = printable_name(str(embeddings.names[start + bad[0]]))
+                largest = np.abs(exact[bad[0]]).max()
                 raise UserError(
                     f"--dtype={dtype}: cannot hold the features of {name}, whose largest is {largest:.3g}. "
                     "Pass --dtype=float32."
@@ -202,11 +204,11 @@ def _check_rounding(embeddings: Embeddings, dtype: np.dtype) -> None:
 def check_suffix(path: Path, flag: str = "out") -> None:
     """Raises UserError for a kind of file that embeddings are not kept in."""
     if path.suffix not in SUFFIXES:
-        raise UserError(f"--{flag}={printable(str(path))}: must end in {' or '.join(SUFFIXES)}.")
+        raise UserError(f"--{flag}={printable_name(str(path))}: must end in {' or '.join(SUFFIXES)}.")
 
 
 def read(path: str | Path) -> Embeddings:
-    """What `write` wrote, or another tool: .npz by np.savez, or .parquet; "about" may be missing.
+    """Reads what `write` or another tool wrote: .npz by np.savez, or .parquet; "about" may be missing.
 
     Features of an .npz are mapped: they take no memory. Nothing in a file is run or expanded: arrays of
     objects and compressed ones are refused.
@@ -216,7 +218,7 @@ def read(path: str | Path) -> Embeddings:
     """
     path = Path(path)
     check_suffix(path, "embeddings")
-    what = f"--embeddings={printable(str(path))}"
+    what = f"--embeddings={printable_name(str(path))}"
     if not path.is_file():
         raise UserError(f"{what}: no such file. Make it with python -m simsiam_tf.embed.")
     try:
@@ -225,7 +227,7 @@ def read(path: str | Path) -> Embeddings:
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - zip, NumPy and Arrow raise many kinds
-        reason = printable(" ".join(str(error).split())[:200])
+        reason = printable_name(" ".join(str(error).split())[:200])
         raise UserError(f"{what}: no embeddings can be read from it ({reason}).") from error
     return Embeddings(names, features, about)
 
@@ -254,5 +256,5 @@ def _check_read(names: np.ndarray, features: np.ndarray, about: object) -> None:
     for start, rows in _blocks(features):
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(bad):
-            name = printable(str(names[start + bad[0]]))
+            name = printable_name(str(names[start + bad[0]]))
             raise ValueError(f"the features of {name} are not all finite numbers; make it anew without it")

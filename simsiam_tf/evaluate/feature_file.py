@@ -51,14 +51,14 @@ def read(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
                 with contextlib.suppress(OSError):  # of a folder that may only be read
                     _write_note(file, {**note, "state": state})
             opened.seek(0)
-            rows = arrays.mapped(opened, state[0])
+            rows = arrays.map_array(opened, state[0])
     except (OSError, ValueError):
         return None
     return rows if rows.shape == shape and rows.dtype == FLOAT32 else None
 
 
 @contextlib.contextmanager
-def claimed(file: Path, what: str) -> Iterator[tuple[BinaryIO, Path]]:
+def claim(file: Path, what: str) -> Iterator[tuple[BinaryIO, Path]]:
     """The unfinished file, open for this process alone, and its path; waits while another process has it.
 
     On a file system without locks the path is one of its own, and the file cannot be taken up later.
@@ -99,7 +99,7 @@ class Writer:
     Args:
         file: where the features will lie.
         shape: of all of them.
-        opened, path: the unfinished file (`claimed`).
+        opened, path: the unfinished file (`claim`).
     """
 
     def __init__(self, file: Path, shape: tuple[int, int], opened: BinaryIO, path: Path) -> None:
@@ -149,7 +149,7 @@ class Writer:
         """All rows, once none is missing, mapped."""
         self.opened.flush()
         self.opened.seek(0)
-        return arrays.mapped(self.opened, _state(self.opened)[0])
+        return arrays.map_array(self.opened, _state(self.opened)[0])
 
     def remove(self) -> None:
         """Removes the unfinished file."""

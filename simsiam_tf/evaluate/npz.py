@@ -66,7 +66,7 @@ def _array(file: BinaryIO, member: zipfile.ZipInfo) -> np.ndarray:
     if checksum != member.CRC:
         raise ValueError(f"its {name} is damaged: its checksum differs")
     file.seek(start)
-    return arrays.mapped(file, length)
+    return arrays.map_array(file, length)
 
 
 def write(file: BinaryIO, members: dict[str, tuple[np.ndarray, np.dtype]]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import RECIPES, folder, headers
-from simsiam_tf.data.folder import printable
+from simsiam_tf.data.folder import printable_name
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate.embedding import Embeddings
 from simsiam_tf.evaluate.features import forward
@@ -42,7 +42,7 @@ def features(
     Raises:
         UserError: no such image, unreadable, or a backbone other than the one that made `known`.
     """
-    row, shown = known.row(query), printable(query)
+    row, shown = known.row(query), printable_name(query)
     is_file = os.path.isfile(os.path.expanduser(query))
     if row is not None:
         if is_file and not os.path.isabs(query):
@@ -66,7 +66,7 @@ def backbone_of(
     where = weights or known.about.get("weights")
     if not isinstance(where, str) or not 0 < len(where) < 4096 or "\0" in where:
         raise UserError("--weights: missing, and the embeddings do not say which backbone made them.")
-    size, mean, std = _made_ready(known.about)
+    size, mean, std = _preprocessing(known.about)
     if size and image_size not in (None, size):
         raise UserError(f"--image_size={image_size}: the embeddings are of images of {size} pixels.")
     if mean and recipe != "auto" and (RECIPES[recipe].mean, RECIPES[recipe].std) != (mean, std):
@@ -83,13 +83,13 @@ def backbone_of(
         wrong = f"it gives {pretrained.features} features, they have {width}"
     if wrong:
         raise UserError(
-            f"--weights={printable(where)}: is not the backbone that made the embeddings; {wrong}. Pass that "
-            "one, or embed anew."
+            f"--weights={printable_name(where)}: is not the backbone that made the embeddings; {wrong}. Pass "
+            "that one, or embed anew."
         )
     return pretrained
 
 
-def _made_ready(about: dict) -> tuple[int | None, tuple[float, ...], tuple[float, ...]]:
+def _preprocessing(about: dict) -> tuple[int | None, tuple[float, ...], tuple[float, ...]]:
     """(size, mean, std) of the embeddings' images; None and empty where it is not recorded."""
     size, mean, std = (about.get(key) for key in ("size", "mean", "std"))
     try:
@@ -116,7 +116,7 @@ def of_file(
         image = folder.decode(tf.constant(data), pretrained.channels)
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0][:200]
-        shown = printable(str(path))
-        raise UserError(f"--query={shown}: cannot be decoded ({printable(reason)}).") from error
+        shown = printable_name(str(path))
+        raise UserError(f"--query={shown}: cannot be decoded ({printable_name(reason)}).") from error
     views = pretrained.views
     return forward(pretrained.backbone)(views.normalise(views.centre(image))[None]).numpy()[0]

@@ -12,7 +12,7 @@ import numpy as np
 
 from simsiam_tf import progress
 from simsiam_tf.data import Source, pipeline
-from simsiam_tf.data.folder import printable
+from simsiam_tf.data.folder import printable_name
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate import changes, feature_file
 from simsiam_tf.evaluate.features import forward
@@ -54,13 +54,13 @@ def stored(
         rows = feature_file.read(file, shape)
         if rows is None:
             folder.mkdir(parents=True, exist_ok=True)
-            with feature_file.claimed(file, printable(source.name)) as unfinished:
+            with feature_file.claim(file, printable_name(source.name)) as unfinished:
                 rows = feature_file.read(file, shape)  # another process may have made it meanwhile
                 if rows is None:
                     writer = feature_file.Writer(file, shape, *unfinished)
                     changed = _extract(pretrained, source, writer, batch_size)
                     if changed:
-                        raise _others_kept(pretrained, source, changed, folder, writer)
+                        raise _keep_others(pretrained, source, changed, folder, writer)
                     writer.finish()
                     rows = writer.written()
     except OSError as error:
@@ -87,9 +87,9 @@ def _extract(
 ) -> set[int]:
     """Writes all rows that are missing; returns the ids of images that changed or went meanwhile."""
     encode, changed, done = forward(pretrained.backbone), set(), writer.rows
-    name = f"features of {printable(source.name)}"
+    name = f"features of {printable_name(source.name)}"
     bar = progress.bar(None, name, total=source.size, initial=done, unit="image")
-    images, synced = changes.watched(source, changed), time.monotonic()
+    images, synced = changes.watch(source, changed), time.monotonic()
     with bar:
         for views in pipeline.centred(images, pretrained.views, np.arange(done, source.size), batch_size):
             block = encode(views).numpy()
@@ -106,14 +106,14 @@ def _check_finite(block: np.ndarray, pretrained: Pretrained, source: Source, fir
     bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
     if len(bad):
         names, i = getattr(source, "names", None), first + bad[0]
+        image = printable_name(names[i]) if names else f"image {i}"
         raise UserError(
-            f"--weights={pretrained.path}: its features are not all finite numbers, such as those of "
-            f"{printable(names[i]) if names else f'image {i}'} of {printable(source.name)}. Pass a backbone "
-            "whose training did not diverge."
+            f"--weights={pretrained.path}: its features are not all finite numbers, such as those of {image} "
+            f"of {printable_name(source.name)}. Pass a backbone whose training did not diverge."
         )
 
 
-def _others_kept(
+def _keep_others(
     pretrained: Pretrained, source: Source, changed: set[int], folder: Path, writer: feature_file.Writer
 ) -> UserError:
     """Keeps the features of the images that are as they were; returns what is to be raised."""
@@ -122,7 +122,7 @@ def _others_kept(
         rows, rest = writer.written(), error.rest
         file, shape = _file(pretrained, rest, folder), (rest.size, pretrained.features)
         ids = np.setdiff1d(np.arange(source.size), list(changed))
-        with feature_file.claimed(file, printable(source.name)) as unfinished:
+        with feature_file.claim(file, printable_name(source.name)) as unfinished:
             others = feature_file.Writer(file, shape, *unfinished)
             step = max(1, feature_file.BLOCK // rows[0].nbytes)
             for start in range(others.rows, len(ids), step):

@@ -1,19 +1,15 @@
 """What flags say is what the parts get."""
 
-import os
-
 import backbones
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 from simsiam_tf import assembly, cli, methods, optim, weights
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import RECIPES
 from simsiam_tf.errors import UserError
 from simsiam_tf.recipes import Length
-from simsiam_tf.workdir import Workdir
 
 
 def parse(*argv):
@@ -159,38 +155,3 @@ def test_copies_of_the_backbone_begin_with_the_weights_it_is_given(tmp_path, fla
     for network in (model.backbone, getattr(model, copy).networks[0]):
         for found, expected in zip(network.get_weights(), given, strict=True):
             np.testing.assert_array_equal(found, expected)
-
-
-def test_a_run_does_not_go_on_with_other_images(tmp_path, capsys):
-    """Replaced under their names, with size and times as before. Other times alone change nothing."""
-    root, workdir = tmp_path / "images", tmp_path / "run"
-    root.mkdir()
-
-    def pictures(seed):
-        rng = np.random.default_rng(seed)
-        for i in range(8):
-            Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8)).save(root / f"{i}.bmp")
-            os.utime(root / f"{i}.bmp", (seed // 10, 5))
-
-    argv = [f"--data=folder:{root}", f"--workdir={workdir}", "--batch_size=8", "--image_size=12", *SMALL]
-    config = cli.parse(PretrainConfig, argv)
-
-    def begin():
-        facts = assembly.assemble(config, workdir / "unreadable.json").facts
-        place = Workdir(workdir)
-        try:
-            place.agree(config, facts)
-        finally:
-            place.release()
-
-    pictures(0)
-    begin()
-    os.utime(root / "3.bmp", (99, 99))
-    begin()
-    assert capsys.readouterr().err == ""
-    pictures(1)
-    with pytest.raises(UserError, match="contents of the images was [0-9a-f]{16}, is [0-9a-f]{16}"):
-        begin()
-    assert "of 8 images, 8 changed since" in capsys.readouterr().err
-    pictures(0)
-    begin()

@@ -4,10 +4,15 @@ import os
 import shutil
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from simsiam_tf import assembly, cli
+from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import open_source, subset
 from simsiam_tf.data.sources import from_arrays
+from simsiam_tf.errors import UserError
+from simsiam_tf.workdir import Workdir
 
 RNG = np.random.default_rng(0)
 
@@ -66,3 +71,41 @@ def test_every_pixel_of_arrays_counts():
     two = from_arrays("mine", images)
     assert one.contents() != two.contents() and one.contents() == from_arrays("other", one.images).contents()
     assert subset(one, [3, 5]).contents() != subset(two, [3, 5]).contents()
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path, capsys):
+    """Replaced under their names, with size and times as before. Other times alone change nothing."""
+    root, workdir = tmp_path / "images", tmp_path / "run"
+    root.mkdir()
+
+    def pictures(seed):
+        rng = np.random.default_rng(seed)
+        for i in range(8):
+            Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8)).save(root / f"{i}.bmp")
+            os.utime(root / f"{i}.bmp", (seed // 10, 5))
+
+    argv = [
+        f"--data=folder:{root}", f"--workdir={workdir}", "--batch_size=8", "--image_size=12",
+        "--backbone=resnet10", "--width=0.125", "--d=8",
+    ]  # fmt: skip
+    config = cli.parse(PretrainConfig, argv)
+
+    def begin():
+        facts = assembly.assemble(config, workdir / "unreadable.json").facts
+        place = Workdir(workdir)
+        try:
+            place.agree(config, facts)
+        finally:
+            place.release()
+
+    pictures(0)
+    begin()
+    os.utime(root / "3.bmp", (99, 99))
+    begin()
+    assert capsys.readouterr().err == ""
+    pictures(1)
+    with pytest.raises(UserError, match="contents of the images was [0-9a-f]{16}, is [0-9a-f]{16}"):
+        begin()
+    assert "of 8 images, 8 changed since" in capsys.readouterr().err
+    pictures(0)
+    begin()

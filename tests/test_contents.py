@@ -1,4 +1,4 @@
-"""The digest of a source's contents: of its images, and of nothing else."""
+"""The digest of a source's contents: of its images, and of nothing else. It binds a run."""
 
 import os
 import shutil
@@ -20,9 +20,8 @@ RNG = np.random.default_rng(0)
 def save(path, divisor) -> None:
     y, x = np.mgrid[:11, :17]
     path.parent.mkdir(exist_ok=True)
-    Image.fromarray(
-        (np.stack([8 * y + 60, 9 * x + 40, 200 - 5 * x], axis=-1) // divisor).astype(np.uint8)
-    ).save(path)
+    image = np.stack([8 * y + 60, 9 * x + 40, 200 - 5 * x], axis=-1) // divisor
+    Image.fromarray(image.astype(np.uint8)).save(path)
 
 
 def replace(path, divisor) -> None:

@@ -189,7 +189,8 @@ def assemble(config: PretrainConfig, report: Path | None = None, workers: Worker
         optimizer = build_optimizer(config, total, source.size)
         model = compiled(_initial_model(config, source, views), optimizer, config)
     facts = {
-        "images": source.size, "fingerprint": source.fingerprint, "precision": precision,
+        "images": source.size, "fingerprint": source.fingerprint,
+        "contents of the images": source.contents(), "precision": precision,
         "stem": stem_for(config, views.recipe.size), "views": dataclasses.asdict(views.recipe),
     }  # fmt: skip
     on_device = distribute.augments_on_device(strategy, config.augment_on)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class EmbedConfig(ImagesConfig):
         super().validate()
         if not self.out or not self.out.endswith((".npz", ".parquet")):
             raise UserError(f"--out={self.out or ''}: must name a file, as in --out=photos.npz or .parquet.")
-        if Path(self.out).expanduser().exists() and not self.overwrite:
+        if os.path.lexists(os.path.expanduser(self.out)) and not self.overwrite:
             raise UserError(f"--out={self.out}: exists. Choose another, or pass --overwrite.")
         return self
 
@@ -46,23 +47,24 @@ def call(config: EmbedConfig) -> int:
     with cli.loading():
         from simsiam_tf.cluster import distribute
         from simsiam_tf.data import open_source
+        from simsiam_tf.data.folder import printable_name
         from simsiam_tf.evaluate import embedding, scores
         from simsiam_tf.pretrained import open_pretrained
 
         distribute.look_for_devices()
+    out = Path(os.path.expanduser(config.out))
+    embedding.check_place(out)
     pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
-    out = Path(config.out).expanduser()
     report = out.with_suffix(".unreadable.json")
     source = open_source(
         config.data or scores.data_of(pretrained), "train", config.data_dir, config.on_bad_image, report,
         config.max_megapixels,
     )  # fmt: skip
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
-    made = embedding.embed(pretrained, source, folder, config.batch_size)
+    made = embedding.embed(pretrained, source, folder, config.batch_size, config.on_bad_image, report)
     embedding.write(made, out, config.dtype)
-    print(
-        f"{out}: {len(made.names)} images of {source.name}, {pretrained.features} {config.dtype} numbers each"
-    )
+    what = printable_name(f"{out}: {len(made.names)} images of {source.name}")
+    print(f"{what}, {pretrained.features} {config.dtype} numbers each")
     return 0
 
 

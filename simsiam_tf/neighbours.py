@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -19,12 +20,20 @@ ABOUT = """Names the images whose embeddings are nearest to a query image's, by 
 class NeighboursConfig(Config):
     """A search."""
 
-    RANGES = (("k", 1, 2**20), ("max_megapixels", 0.001, 1e4))
+    RANGES = (("k", 1, 2**20), ("max_megapixels", 0.001, 1e4), ("image_size", 4, 4096))
 
     embeddings: str | None = option(None, "file that simsiam_tf.embed wrote", "Search")
-    query: str | None = option(None, "an image file, or the name of an image among the embeddings")
+    query: str | None = option(
+        None, "an image file, or the name of an image among the embeddings, which goes before a file's"
+    )
     k: int = option(9, "how many images to name")
     weights: str | None = option(None, "the backbone that made the embeddings; where it lay then, by default")
+    recipe: str = option(
+        "auto",
+        "how a query file is made ready, where neither the embeddings nor a card say it",
+        choices=("auto", "imagenet", "cifar", "grayscale"),
+    )
+    image_size: int | None = option(None, "side of a query file in pixels, where nothing says it")
     max_megapixels: float = option(100.0, "a larger query image is refused")
 
     def validate(self) -> NeighboursConfig:
@@ -39,14 +48,17 @@ def call(config: NeighboursConfig) -> int:
     """Searches and prints."""
     with cli.loading():
         from simsiam_tf.cluster import distribute
+        from simsiam_tf.data.folder import printable_name
         from simsiam_tf.evaluate import embedding, query
 
         distribute.look_for_devices()
-    known = embedding.read(Path(config.embeddings).expanduser())
-    vector = query.features(known, config.query, config.weights, config.max_megapixels)
-    print(f"nearest to {config.query} of {len(known.names)} images")
+    known = embedding.read(Path(os.path.expanduser(config.embeddings)))
+    vector = query.features(
+        known, config.query, config.weights, config.max_megapixels, config.recipe, config.image_size
+    )
+    print(f"nearest to {printable_name(config.query)} of {len(known.names)} images")
     for name, cosine in known.neighbours(vector, config.k):
-        print(f"  {cosine:6.3f}  {name}")
+        print(f"  {cosine:6.3f}  {printable_name(name)}")
     return 0
 
 

@@ -87,7 +87,9 @@ def assemble(config: SupervisedConfig, workers: Workers) -> tuple[Parts, Pretrai
         model = compiled(_model(config, pretrained, splits), optimizer, config)
     facts = {
         "images": train.size, "fingerprint": train.fingerprint,
+        "contents of the images": train.contents(),
         "test images": splits.test.size, "test fingerprint": splits.test.fingerprint,
+        "contents of the test images": splits.test.contents(),
         "weights": pretrained.sha256, "precision": precision, "views": dataclasses.asdict(recipe),
     }  # fmt: skip
     on_device = distribute.augments_on_device(strategy, config.augment_on)

@@ -16,14 +16,14 @@ from simsiam_tf import archive, nets  # noqa: F401 - nets: whose layers a file m
 from simsiam_tf.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
-CARD_BYTES = 2**20
+CARD_BYTES, CARD_DIGEST = 2**20, "card_sha256"
 SPARE = 1000  # weights of a network that no file need hold, such as the state of random numbers
 
 
 def export(model: keras.Model, workdir: Path, facts: dict, file: Path = EXPORTED) -> Path:
     """Writes WORKDIR/export/backbone.keras and, beside it, its SHA-256 and `facts` as JSON.
 
-    file: another place within the folder.
+    The JSON has a digest of itself. file: another place within the folder.
     """
     path = workdir / file
     path.parent.mkdir(exist_ok=True)
@@ -31,7 +31,8 @@ def export(model: keras.Model, workdir: Path, facts: dict, file: Path = EXPORTED
     for leftover in (made, card_made):
         leftover.unlink(missing_ok=True)  # it could be a link to another place
     model.save(made)
-    whole = {"file": path.name, "sha256": sha256(made), **facts}
+    whole = json.loads(json.dumps({"file": path.name, "sha256": sha256(made), **facts}))
+    whole[CARD_DIGEST] = _card_digest(whole)
     card_made.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     for file in (made, card_made):
         with open(file, "rb") as opened:
@@ -68,7 +69,15 @@ def _facts(path: Path) -> dict:
         raise ValueError("nested too deeply") from error
     if not isinstance(facts, dict):
         raise ValueError("no JSON object")
+    if facts.get(CARD_DIGEST, digest := _card_digest(facts)) != digest:
+        raise ValueError(f"it is not as it was written; if you changed it, take its {CARD_DIGEST} out")
     return facts
+
+
+def _card_digest(facts: dict) -> str:
+    """SHA-256 of a card's content."""
+    body = {key: value for key, value in facts.items() if key != CARD_DIGEST}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -88,7 +97,10 @@ def load(where: str) -> keras.Model:
             model, or one that could do more than compute.
     """
     path = Path(where).expanduser()
-    kind = archive.other_kind(path) if path.exists() else None
+    try:
+        kind = archive.other_kind(path) if path.exists() else None
+    except OSError as error:  # such as a name that is too long
+        raise UserError(f"--weights={str(where)[:200]}: cannot be opened ({error.strerror}).") from error
     if kind:
         raise UserError(
             f"--weights={where}: {path} is {kind}, and is not opened. Only .keras files are: where you "

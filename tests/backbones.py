@@ -9,14 +9,14 @@ from simsiam_tf import nets, weights
 from simsiam_tf.data import Views, open_source, pipeline
 
 
-def exported(folder, recipe, channels, data="digits", seed=0, settled=False):
-    """A work folder with nothing but an exported backbone of 64 features, and its card.
+def exported(folder, recipe, channels, data="digits", seed=0, settled=False, width=0.125):
+    """A work folder with nothing but an exported backbone of width × 512 features, and its card.
 
     settled: whether its BN has seen images of `data`, so that its features tell them apart.
     """
     keras.mixed_precision.set_dtype_policy("float32")
     keras.utils.set_random_seed(seed)
-    backbone = nets.resnet10(stem="small", width=0.125, channels=channels)
+    backbone = nets.resnet10(stem="small", width=width, channels=channels)
     if settled:
         ready = Views(recipe)
         images = pipeline.centred(open_source(data), ready, range(256))

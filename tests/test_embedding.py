@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import shutil
 
 import backbones
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 from simsiam_tf import embed, knn_eval, neighbours
 from simsiam_tf.data import RECIPES, open_source
 from simsiam_tf.errors import UserError
-from simsiam_tf.evaluate import embedding, extract
+from simsiam_tf.evaluate import changes, embedding, extract, query
 from simsiam_tf.pretrained import open_pretrained
 
 RECIPE = dataclasses.replace(RECIPES["cifar"], size=16)
@@ -54,8 +56,8 @@ def test_photos_to_embeddings_to_neighbours(photos, weights, tmp_path, capsys, s
     expected = extract(backbone.backbone, source, backbone.views)
     np.testing.assert_allclose(known.features, expected, rtol=1e-3 if dtype == "float16" else 1e-6)
     capsys.readouterr()
-    for query in (photos / "3.png", "again/é 3.png"):
-        assert neighbours.main([f"--embeddings={out}", f"--query={query}", "--k=3"]) == 0
+    for asked in (photos / "3.png", "again/é 3.png"):
+        assert neighbours.main([f"--embeddings={out}", f"--query={asked}", "--k=3"]) == 0
         first, second, third = capsys.readouterr().out.splitlines()[1:]
         assert first.split(maxsplit=1)[1] in ("3.png", "again/é 3.png") and first.split()[0] == "1.000"
         assert second.split(maxsplit=1)[1] in ("3.png", "again/é 3.png") and float(third.split()[0]) < 1
@@ -76,6 +78,9 @@ def test_what_is_there_is_not_overwritten(weights, tmp_path, capsys):
         (["--weights=W"], "must name a file"),
         (["--weights=W", "--out=x.npz", "--data=digits"], "has 1 channels, the backbone of .* takes 3"),
         (["--weights=W", "--out=x.npz", "--data=folder:/nowhere"], "no such folder"),
+        (["--weights=W", "--out=/proc/x.npz"], "--out=/proc/x.npz: cannot be written"),
+        (["--weights=W", "--out=" + 300 * "x" + ".npz"], "cannot be written .File name too long"),
+        (["--weights=W", "--out=/dev/null/x.npz"], "--out=/dev/null/x.npz: cannot be written"),
     ],
 )
 def test_bad_input_is_one_line(argv, said, weights, capsys, tmp_path, monkeypatch):
@@ -98,12 +103,108 @@ def test_another_backbone_and_foreign_files_are_refused(photos, weights, tmp_pat
     assert neighbours.main([*argv, f"--weights={other}"]) == 2
     assert neighbours.main([*argv[:1], "--query=nowhere.jpg"]) == 2
     assert neighbours.main([*argv[:1], f"--query={photos / 'broken.jpg'}"]) == 2
+    narrow = backbones.exported(tmp_path / "narrow", RECIPE, channels=3, width=0.0625)
+    assert neighbours.main([*argv, f"--weights={narrow}"]) == 2
     np.savez(tmp_path / "b.npz", names=np.array([{}], object), features=np.ones([1, 2]), about="{}")
     with pytest.raises(UserError, match="no embeddings can be read"):
         embedding.read(tmp_path / "b.npz")
     (tmp_path / "c.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-50])
     with pytest.raises(UserError, match="no embeddings can be read"):
         embedding.read(tmp_path / "c.npz")
+
+
+def ran(command, *argv):
+    """A command's exit status; what a test reads of it comes from capsys."""
+    return command.main([f"--{name}" for name in argv])
+
+
+def nearest_names(out):
+    return [line.split(maxsplit=1)[1] for line in out.splitlines()[1:]]
+
+
+@pytest.mark.parametrize("flags", [["image_size=24"], ["recipe=imagenet", "image_size=16"]])
+def test_a_query_is_made_ready_as_the_images_were(photos, weights, tmp_path, capsys, flags):
+    """Also without a card, which then nothing but the embeddings' own record says."""
+    path = shutil.copy(open_pretrained(weights).path, tmp_path / "cardless.keras")
+    flags = [*flags, "recipe=imagenet"] if flags[0].startswith("image") else flags
+    argv = (f"weights={path}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}", *flags)
+    assert ran(embed, *argv) == 0
+    known = embedding.read(tmp_path / "a.npz")
+    backbone = query.backbone_of(known)
+    for i in range(6):
+        vector = query.of_file(backbone, photos / f"{i}.png")
+        np.testing.assert_allclose(vector, known.features[i], rtol=1e-5, atol=1e-5 * np.abs(vector).max())
+    capsys.readouterr()
+    asked = f"query={photos / '1.png'}"
+    assert ran(neighbours, f"embeddings={tmp_path / 'a.npz'}", asked, "k=1") == 0
+    assert capsys.readouterr().out.splitlines()[1] == "   1.000  1.png"
+    for wrong, said in (({"image_size": 17}, "--image_size=17: the emb"), ({"recipe": "cifar"}, "--recipe")):
+        with pytest.raises(UserError, match=said):
+            query.backbone_of(known, **wrong)
+
+
+def test_a_name_among_the_embeddings_goes_before_a_file(photos, weights, tmp_path, capsys, monkeypatch):
+    assert ran(embed, f"weights={weights}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}") == 0
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(photos / "5.png", tmp_path / "2.png")
+    for asked, expected in (("2.png", "2.png"), ("./2.png", "5.png")):
+        capsys.readouterr()
+        assert ran(neighbours, "embeddings=a.npz", f"query={asked}", "k=1") == 0
+        told = capsys.readouterr()
+        assert nearest_names(told.out) == [expected]
+        assert ("pass --query=./2.png" in told.err) == (asked == "2.png")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_names_that_are_no_text_are_shown_with_escapes(photos, weights, tmp_path, capsys, suffix):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    root = tmp_path / os.fsdecode(b"im\xe9")
+    root.mkdir()
+    for i, name in enumerate((b"caf\xe9.png", b"\x1b[2J.png", "é.png".encode())):
+        shutil.copy(photos / f"{i}.png", root / os.fsdecode(name))
+    out = tmp_path / f"a{suffix}"
+    assert ran(embed, f"weights={weights}", f"data=folder:{root}", f"out={out}") == 0
+    assert r"3 images of folder:" in (told := capsys.readouterr()).out and told.out.strip().isprintable()
+    for asked in (r"caf\xe9.png", root / os.fsdecode(b"caf\xe9.png"), r"\x1b[2J.png"):
+        assert ran(neighbours, f"embeddings={out}", f"query={asked}", "k=3") == 0
+        said = capsys.readouterr().out.encode("utf-8", "strict").decode()
+        first = r"\x1b[2J.png" if str(asked).startswith(r"\x1b") else r"caf\xe9.png"
+        assert nearest_names(said)[0] == first
+        assert sorted(nearest_names(said)) == [r"\x1b[2J.png", r"caf\xe9.png", "é.png"]
+
+
+@pytest.mark.parametrize("on_bad_image", ["skip", "error"])
+def test_pictures_that_change_while_they_are_embedded(
+    photos, weights, tmp_path, capsys, monkeypatch, on_bad_image
+):
+    root, out, watch = shutil.copytree(photos, tmp_path / "images"), tmp_path / "a.npz", changes.watch
+    (root / "broken.jpg").unlink()
+
+    def changing(source, changed):
+        (root / "1.png").unlink()
+        shutil.copy(root / "2.png", root / "4.png")
+        return watch(source, changed)
+
+    argv = (f"weights={weights}", f"data=folder:{root}", f"out={out}", f"features_dir={tmp_path / 'f'}")
+    with monkeypatch.context() as patch:
+        patch.setattr(changes, "watch", changing)
+        status = ran(embed, *argv, f"on_bad_image={on_bad_image}")
+    line = capsys.readouterr().err.splitlines()[-1]
+    if on_bad_image == "error":
+        assert status == 2 and not out.exists()
+        assert "2 of 7 images changed or went while their features were made, such as 1.png. Rerun" in line
+    else:
+        assert status == 0 and embedding.read(out).names.tolist() == names_without(1, 4)
+        assert "2 of 7 images left out" in line and "made: 1.png, 4.png; named in" in line
+        report = json.loads((tmp_path / "a.unreadable.json").read_text())
+        assert list(report["unreadable"]) == ["1.png", "4.png"]
+    assert ran(embed, *argv, "overwrite") == 0
+    assert embedding.read(out).names.tolist() == names_without(1)
+
+
+def names_without(*gone):
+    return [*(f"{i}.png" for i in range(6) if i not in gone), "again/é 3.png"]
 
 
 def test_knn_eval_agrees_with_scikit_learn_at_k_1(tmp_path, capsys):

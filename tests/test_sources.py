@@ -198,13 +198,13 @@ def test_unreadable_images_can_be_skipped(damaged):
 
 
 def test_report_spares_decoding_until_something_changes(damaged, tmp_path, monkeypatch):
-    report, decoded, reason = tmp_path / "report.json", [], folder._reason
+    report, decoded, outcome = tmp_path / "report.json", [], folder._outcome
 
     def counting(path, max_megapixels):
         decoded.append(path)
-        return reason(path, max_megapixels)
+        return outcome(path, max_megapixels)
 
-    monkeypatch.setattr(folder, "_reason", counting)
+    monkeypatch.setattr(folder, "_outcome", counting)
 
     def names() -> list[str]:
         decoded.clear()
@@ -213,10 +213,30 @@ def test_report_spares_decoding_until_something_changes(damaged, tmp_path, monke
     assert names() == ["a/good.png", "b/good.jpg"] and len(decoded) == 5
     assert names() == ["a/good.png", "b/good.jpg"] and len(decoded) == 0
     save(damaged / "b" / "empty.png")  # mended
-    assert names() == ["a/good.png", "b/empty.png", "b/good.jpg"] and len(decoded) == 5
+    assert names() == ["a/good.png", "b/empty.png", "b/good.jpg"] and len(decoded) == 1
     (damaged / "a" / "good.png").rename(damaged / "a" / "better.png")
-    assert names() == ["a/better.png", "b/empty.png", "b/good.jpg"] and len(decoded) == 5
-    assert len(folder.read(str(damaged), "skip").names) == 3 and len(decoded) == 10  # no report
+    assert names() == ["a/better.png", "b/empty.png", "b/good.jpg"] and len(decoded) == 1
+    (damaged / "a" / "better.png").unlink()
+    assert names() == ["b/empty.png", "b/good.jpg"] and len(decoded) == 0
+    assert list(json.loads(report.read_text())["images"]) == ["a/cut.jpg", *names(), "b/text.jpg"]
+    assert len(folder.read(str(damaged), "skip", report, 50.0).names) == 2 and len(decoded) == 4
+    assert len(folder.read(str(damaged), "skip").names) == 2 and len(decoded) == 8  # no report
+
+
+def test_a_report_that_cannot_be_written_is_a_line(damaged, tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    source = open_source(f"folder:{damaged}", on_bad_image="skip", report=tmp_path / "taken" / "report.json")
+    assert source.size == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "report.json: cannot be written" in first and "such as a/cut.jpg" in second
+
+
+def test_what_names_no_set_is_a_line(tmp_path):
+    save(tmp_path / "1.png")
+    assert open_source(tmp_path).name == f"folder:{tmp_path}" and query_split(tmp_path) is None
+    for wrong in (None, 3, ["a.jpg"], b"digits"):
+        with pytest.raises(UserError, match="names no data set. Pass one of fashion_mnist"):
+            open_source(wrong)
 
 
 def test_empty_and_missing_folders(tmp_path):

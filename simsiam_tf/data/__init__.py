@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -22,7 +23,7 @@ def recipe_for(source: Source) -> str:
 
 
 def pretraining(
-    data: str | Source,
+    data: str | Path | Source,
     recipe: str | Recipe | None = None,
     batch_size: int = 256,
     views: int = 2,
@@ -43,7 +44,7 @@ def pretraining(
         first_epoch: that the first iteration gives, for loops of your own.
         **changes: fields of the recipe to replace, for example size=96.
     """
-    source = open_source(data) if isinstance(data, str) else data
+    source = open_source(data) if isinstance(data, str | Path) else data
     recipe = recipe or recipe_for(source)
     recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
     recipe = dataclasses.replace(recipe, **changes)

@@ -131,4 +131,6 @@ def _random_access(builder, spec: str, split: str, size: int, names: tuple) -> E
         return tf.ensure_shape(tf.numpy_function(one, [index], tf.string), [])
 
     digest = hashlib.sha256(f"{builder.info.full_name}:{split}:{size}".encode()).hexdigest()[:16]
-    return EncodedSource(spec, size, channels, labels, names, digest, read)
+    files = sorted((file.name, file.stat().length) for file in builder.data_path.iterdir())
+    digests = np.array([f"{length}-{name}" for name, length in files], np.bytes_)
+    return EncodedSource(spec, size, channels, labels, names, digest, read, digests=digests)

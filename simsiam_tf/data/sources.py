@@ -52,12 +52,21 @@ class Source:
         """Scalar id → uint8 [H, W, channels], in a graph."""
         raise NotImplementedError
 
+    def contents(self) -> str:
+        """A digest of the images themselves; `fingerprint` where they cannot be told apart from others."""
+        return self.fingerprint
+
 
 @dataclasses.dataclass(frozen=True)
 class ArraySource(Source):
     """Images of one size in memory: uint8 [size, H, W, channels]."""
 
     images: np.ndarray
+
+    def contents(self) -> str:
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        digest.update(self.images)
+        return digest.hexdigest()[:16]
 
     def gather(self, ids: tf.Tensor) -> tf.Tensor:
         """int64 [B] → uint8 [B, H, W, channels]."""
@@ -78,14 +87,24 @@ class ArraySource(Source):
 class EncodedSource(Source):
     """Images of any size, read one at a time.
 
-    read: scalar id → encoded bytes. names: of the files, where they are files.
+    read: scalar id → encoded bytes. root, names: the folder of the files and their names within, where
+    every image is a file. digests: bytes, of each file as it was when the source was opened
+    (`folder.digest`); of the files that hold the images, where these are several in one.
     """
 
     read: Callable[[tf.Tensor], tf.Tensor]
     names: tuple[str, ...] | None = None
+    root: Path | None = None
+    digests: np.ndarray | None = None
 
     def decode(self, index: tf.Tensor) -> tf.Tensor:
         return folder.decode(self.read(index), self.channels)
+
+    def contents(self) -> str:
+        if self.digests is None:
+            return self.fingerprint
+        names = "\n".join(self.names or [self.fingerprint])
+        return hashlib.sha256(os.fsencode(names) + b"\n" + b" ".join(self.digests.tolist())).hexdigest()[:16]
 
 
 def from_arrays(
@@ -106,8 +125,17 @@ def from_arrays(
     )  # fmt: skip
 
 
+def specification(data: str | os.PathLike) -> str:
+    """What names a data set, in full: an alias becomes what it stands for, a path its folder."""
+    if isinstance(data, os.PathLike):
+        return f"folder:{os.fsdecode(data)}"
+    if not isinstance(data, str):
+        raise UserError(f"{str(data)[:100]}: names no data set. Pass one of {', '.join(KINDS)}, or a path.")
+    return ALIASES.get(data, data)
+
+
 def open_source(
-    spec: str,
+    spec: str | os.PathLike,
     split: str = "train",
     data_dir: str | None = None,
     on_bad_image: str = "error",
@@ -118,7 +146,8 @@ def open_source(
 
     Args:
         spec: one of `KINDS`; the first two and TFDS take a split, as in
-            "fashion_mnist:train[:50000]". "cifar10" is short for "tfds:cifar10".
+            "fashion_mnist:train[:50000]". "cifar10" is short for "tfds:cifar10", a `Path` for
+            "folder:PATH".
         split: the split when the specification names none.
         data_dir: where TFDS keeps its sets; its own default when None.
         on_bad_image: "error" or "skip", for images of a folder that cannot be read.
@@ -128,7 +157,7 @@ def open_source(
     Raises:
         UserError: the set is unknown, missing, empty or unreadable.
     """
-    spec = ALIASES.get(spec, spec)
+    spec = specification(spec)
     kind, _, rest = spec.partition(":")
     if kind == "folder":
         return _folder(rest, on_bad_image, report, max_megapixels)
@@ -143,9 +172,9 @@ def open_source(
     raise UserError(f"{spec}: no such data set.{nearest(spec, known)}")
 
 
-def query_split(spec: str) -> str | None:
+def query_split(spec: str | os.PathLike) -> str | None:
     """The split that a monitor asks its questions from, or None where there is only one."""
-    kind = ALIASES.get(spec, spec).partition(":")[0]
+    kind = specification(spec).partition(":")[0]
     return None if kind == "folder" else "test"
 
 
@@ -215,7 +244,7 @@ def _folder(path: str, on_bad_image: str, report: Path | None, max_megapixels: f
     digest = hashlib.sha256(os.fsencode("\n".join(listing.names))).hexdigest()[:16]
     return EncodedSource(
         f"folder:{path}", len(listing.names), 3, listing.labels, listing.class_names, digest,
-        lambda index: tf.io.read_file(tf.gather(paths, index)), tuple(listing.names),
+        lambda index: tf.io.read_file(tf.gather(paths, index)), tuple(listing.names), root, listing.digests,
     )  # fmt: skip
 
 

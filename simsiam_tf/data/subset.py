@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -29,9 +30,10 @@ def subset(source: Source, ids: np.ndarray, name: str | None = None) -> Source:
     if not isinstance(source, EncodedSource):
         raise TypeError(f"{source.name}: no part can be taken of a {type(source).__name__}.")
     read, names = source.read, source.names and tuple(source.names[i] for i in ids)
-    return EncodedSource(
-        name, len(ids), source.channels, labels, source.class_names, digest,
-        lambda index: read(tf.gather(chosen, index)), names,
+    digests = source.digests[ids] if names and source.digests is not None else source.digests
+    return dataclasses.replace(
+        source, name=name, size=len(ids), labels=labels, fingerprint=digest,
+        read=lambda index: read(tf.gather(chosen, index)), names=names, digests=digests,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from simsiam_tf import progress, threads
 
 BLOCK = 2**24  # numbers of a bank that are in memory at a time
+TINY = 1e-12  # squared length of a row below which it is scaled before it is normalised
 
 
 def knn_accuracy(
@@ -120,7 +121,15 @@ def nearest(
 
 
 def _unit(rows: np.ndarray) -> tf.Tensor:
-    return tf.math.l2_normalize(tf.constant(np.asarray(rows, np.float32)), axis=1)
+    """[n, F] → float32 rows of length 1. Rows of zeros stay."""
+    with np.errstate(over="ignore"):
+        unit = tf.constant(np.asarray(rows, np.float32))
+    squares = tf.reduce_sum(tf.square(unit), axis=1, keepdims=True)
+    if not tf.reduce_all((squares > TINY) & tf.math.is_finite(squares)):  # squares leave float32's range
+        largest = np.abs(np.asarray(rows, np.float64)).max(axis=1, keepdims=True)
+        unit = tf.constant((rows / np.where(largest > 0, largest, 1)).astype(np.float32))
+        squares = tf.maximum(tf.reduce_sum(tf.square(unit), axis=1, keepdims=True), TINY)
+    return unit * tf.math.rsqrt(squares)
 
 
 _ROWS, _PLACES = tf.TensorSpec([None, None]), tf.TensorSpec([None, None], tf.int64)

@@ -12,10 +12,13 @@ import numpy as np
 
 from simsiam_tf import progress
 from simsiam_tf.data import Source, pipeline
+from simsiam_tf.data.folder import printable_name
 from simsiam_tf.errors import UserError
+from simsiam_tf.evaluate import changes, feature_file
 from simsiam_tf.evaluate.features import forward
 from simsiam_tf.pretrained import Pretrained
 
+PIXELS = 1  # NOTE: raise it where decoding or the centre view changes, so that features are made anew
 SYNC_SECONDS = 30.0  # between notes of how far an extraction is
 
 
@@ -32,7 +35,8 @@ def stored(
     """Features of the centre views of a whole source: float32 [N, F], mapped from a file.
 
     The file's name holds a digest of what they depend on: weights, size and normalisation of the
-    images, and the source. An extraction that was ended goes on where it was.
+    images, and the images' contents. An extraction that was ended goes on where it was; one that
+    another process is at is waited for (`feature_file`).
 
     Args:
         pretrained: the backbone.
@@ -41,71 +45,88 @@ def stored(
         batch_size: images at a time.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or a feature is no finite number.
+        changes.ChangedImages: images changed or went meanwhile; the features of the others are kept.
     """
     folder = folder_for(pretrained) if folder is None else folder
-    name = re.sub(r"[^\w.]+", "-", source.name).strip("-")[:80]
-    file = folder / f"{name}-{_key(pretrained, source)}.npy"
-    shape = (source.size, pretrained.features)
-    known = _opened(file, shape)
-    if known is not None:
-        return known
+    file, shape = _file(pretrained, source, folder), (source.size, pretrained.features)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writing, noted = file.with_suffix(".writing.npy"), file.with_suffix(".writing.json")
-        done = _done(noted)
-        rows = _opened(writing, shape, "r+") if done else None
+        rows = feature_file.read(file, shape)
         if rows is None:
-            done, rows = 0, np.lib.format.open_memmap(writing, "w+", np.float32, shape)
-        _extract(pretrained, source, rows, done, batch_size, noted)
-        del rows
-        writing.replace(file)
-        noted.unlink(missing_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            with feature_file.claim(file, printable_name(source.name)) as unfinished:
+                rows = feature_file.read(file, shape)  # another process may have made it meanwhile
+                if rows is None:
+                    writer = feature_file.Writer(file, shape, *unfinished)
+                    changed = _extract(pretrained, source, writer, batch_size)
+                    if changed:
+                        raise _keep_others(pretrained, source, changed, folder, writer)
+                    writer.finish()
+                    rows = writer.written()
     except OSError as error:
         raise UserError(
             f"--features_dir={folder}: cannot be written ({error.strerror}). Make room or choose another."
         ) from error
-    return np.load(file, mmap_mode="r", allow_pickle=False)
+    return rows
 
 
-def _key(pretrained: Pretrained, source: Source) -> str:
+def _file(pretrained: Pretrained, source: Source, folder: Path) -> Path:
     recipe = pretrained.recipe
-    depends = [pretrained.sha256, recipe.size, recipe.mean, recipe.std, source.fingerprint, source.size]
-    return hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
-
-
-def _opened(file: Path, shape: tuple[int, int], mode: str = "r") -> np.ndarray | None:
-    """The array in a file; None where there is none, or another."""
-    try:
-        rows = np.load(file, mmap_mode=mode, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return rows if rows.shape == shape and rows.dtype == np.float32 else None
-
-
-def _done(noted: Path) -> int:
-    """How many rows an extraction has behind it."""
-    try:
-        return int(json.loads(noted.read_text())["rows"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+    policies = sorted({layer.dtype_policy.name for layer in pretrained.backbone.layers})
+    depends = [
+        PIXELS, pretrained.sha256, policies, recipe.size, recipe.mean, recipe.std, source.contents(),
+        source.size, source.channels,
+    ]  # fmt: skip
+    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
+    name = re.sub(r"[^\w.]+", "-", source.name, flags=re.ASCII).strip("-.")[-80:]
+    return folder / f"{name}-{key}.npy"
 
 
 def _extract(
-    pretrained: Pretrained, source: Source, rows: np.memmap, done: int, batch_size: int, noted: Path
-) -> None:
-    encode, at = forward(pretrained.backbone), done
-    ids = np.arange(done, source.size)
-    bar = progress.bar(None, f"features of {source.name}", total=source.size, initial=done, unit="image")
-    synced = time.monotonic()
+    pretrained: Pretrained, source: Source, writer: feature_file.Writer, batch_size: int
+) -> set[int]:
+    """Writes all rows that are missing; returns the ids of images that changed or went meanwhile."""
+    encode, changed, done = forward(pretrained.backbone), set(), writer.rows
+    name = f"features of {printable_name(source.name)}"
+    bar = progress.bar(None, name, total=source.size, initial=done, unit="image")
+    images, synced = changes.watch(source, changed), time.monotonic()
     with bar:
-        for images in pipeline.centred(source, pretrained.views, ids, batch_size):
-            block = encode(images).numpy()
-            rows[at : at + len(block)] = block
-            at += len(block)
+        for views in pipeline.centred(images, pretrained.views, np.arange(done, source.size), batch_size):
+            block = encode(views).numpy()
+            _check_finite(block, pretrained, source, writer.rows)
+            writer.add(block)
             bar.update(len(block))
-            if time.monotonic() - synced > SYNC_SECONDS:
-                rows.flush()
-                noted.write_text(json.dumps({"rows": at}))
+            if time.monotonic() - synced > SYNC_SECONDS and not changed:
+                writer.sync()
                 synced = time.monotonic()
-    rows.flush()
+    return changed
+
+
+def _check_finite(block: np.ndarray, pretrained: Pretrained, source: Source, first: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+    if len(bad):
+        names, i = getattr(source, "names", None), first + bad[0]
+        image = printable_name(names[i]) if names else f"image {i}"
+        raise UserError(
+            f"--weights={pretrained.path}: its features are not all finite numbers, such as those of {image} "
+            f"of {printable_name(source.name)}. Pass a backbone whose training did not diverge."
+        )
+
+
+def _keep_others(
+    pretrained: Pretrained, source: Source, changed: set[int], folder: Path, writer: feature_file.Writer
+) -> UserError:
+    """Keeps the features of the images that are as they were; returns what is to be raised."""
+    error = changes.changed_images(source, changed)
+    if isinstance(error, changes.ChangedImages):
+        rows, rest = writer.written(), error.rest
+        file, shape = _file(pretrained, rest, folder), (rest.size, pretrained.features)
+        ids = np.setdiff1d(np.arange(source.size), list(changed))
+        with feature_file.claim(file, printable_name(source.name)) as unfinished:
+            others = feature_file.Writer(file, shape, *unfinished)
+            step = max(1, feature_file.BLOCK // rows[0].nbytes)
+            for start in range(others.rows, len(ids), step):
+                others.add(rows[ids[start : start + step]])
+            others.finish()
+    writer.remove()
+    return error

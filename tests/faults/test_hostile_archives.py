@@ -1,5 +1,6 @@
 """Archives, cards and files of other kinds made to harm, and an export that is cut off."""
 
+import json
 import pickle
 import shutil
 import stat
@@ -87,6 +88,12 @@ def test_other_kinds_of_files_are_not_opened(tmp_path, suffix, monkeypatch):
         assert canary.exists()
 
 
+def test_a_path_that_cannot_be_is_a_line():
+    with pytest.raises(UserError, match="cannot be opened .File name too long") as caught:
+        weights.load("x" * 5000)
+    assert len(str(caught.value)) < 300
+
+
 def test_a_saved_model_is_not_opened(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     with pytest.raises(UserError, match="is a SavedModel, which can run code, and is not opened"):
@@ -103,6 +110,20 @@ def test_a_damaged_card_is_a_line(tmp_path, text):
     path.with_suffix(".json").write_bytes(text if isinstance(text, bytes) else text.encode())
     refused(path, "damaged")
     assert weights.card(tmp_path) == {}
+
+
+def test_a_card_that_was_changed_is_a_line(tmp_path):
+    path = weights.export(nets.resnet("resnet10", "cifar", 0.05, 1), tmp_path, {"views": {"mean": [0.286]}})
+    beside = path.with_suffix(".json")
+    whole = beside.read_text()
+    assert weights.card(tmp_path)["views"] == {"mean": [0.286]}
+    beside.write_text(whole.replace("0.286", "0.287"))
+    assert weights.card(tmp_path) == {}
+    with pytest.raises(UserError, match="json is damaged .it is not as it was .* take its card_sha256 out"):
+        weights.load(str(tmp_path))
+    card = json.loads(beside.read_text())
+    beside.write_text(json.dumps({key: value for key, value in card.items() if key != "card_sha256"}))
+    assert weights.card(tmp_path)["views"] == {"mean": [0.287]} and weights.load(str(tmp_path))
 
 
 def test_an_export_is_whole_or_is_refused(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ views = pytest.importorskip("peers.torchvision_views", reason="needs torchvision
 
 from sklearn.datasets import load_sample_images  # noqa: E402
 from torch import nn  # noqa: E402
-from torch_layouts import layout, resnet  # noqa: E402
+from torch_layouts import Parts, heads_of, layout, resnet  # noqa: E402
 from torchvision import models  # noqa: E402
 
 from simsiam_tf import convert as command  # noqa: E402
@@ -54,10 +54,19 @@ def features(net, images):
         return net(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
 
 
+PROJECTORS = ("module.encoder.fc.", "neck.", "projector.", "projection_head.")
+PREDICTORS = ("module.predictor.", "head.predictor.", "predictor.", "prediction_head.")
+
+
+def of_head(state, places):
+    """The tensors of a head in torch's order, under whatever name."""
+    return [tensor for name, tensor in state.items() if name.startswith(places)]
+
+
 CASES = [
     ("torchvision", "resnet18", None), ("torchvision", "resnet50", None),
     ("facebookresearch", "resnet50", None), ("mmselfsup", "resnet18", None), ("lightly", "resnet18", None),
-    ("solo_learn", "resnet18", 2), ("lightly_small", "resnet18", 1),
+    ("solo_learn", "resnet18", 2), ("lightly_small", "resnet18", 1), ("patrickhua", "resnet18", 1),
     ("detectron2", "resnet18", None),
 ]  # fmt: skip
 MORE = [
@@ -82,8 +91,27 @@ def test_features_agree_on_photographs(name, network, pad, tmp_path, measured):
     ours, theirs = pretrained.backbone(images, training=False).numpy(), features(net, images)
     measured("features of photographs", np.abs(ours - theirs).max() / np.abs(theirs).max(), TOLERANCE)
     assert theirs.std() > 0.01 and pretrained.card["layout"] == name
-    if name not in ("torchvision", "detectron2"):  # which have no heads
-        assert pretrained.card["left out"]
+    heads = {part: weights.load_part(tmp_path / "ours", part) for part in weights.HEADS}
+    if name in ("torchvision", "detectron2"):  # which have no heads
+        assert set(heads.values()) == {None}
+        return
+    left = {"solo_learn": {"classifier.weight", "classifier.bias"}}.get(name, set())
+    assert set(pretrained.card["left out"]) == left
+    p, h = heads_of(name, theirs.shape[1])
+    p.load_state_dict(dict(zip(p.state_dict(), of_head(state, PROJECTORS), strict=True)))
+    h.load_state_dict(dict(zip(h.state_dict(), of_head(state, PREDICTORS), strict=True)))
+    x = np.random.default_rng(0).normal(size=(5, theirs.shape[1])).astype(np.float32)
+    with torch.no_grad():
+        z = p(torch.from_numpy(x))
+        expected = {"projector": z.numpy(), "predictor": h(z).numpy()}
+    z = heads["projector"](x, training=False).numpy()
+    ours = {"projector": z, "predictor": heads["predictor"](z, training=False).numpy()}
+    for part, y in expected.items():
+        assert np.abs(ours[part] - y).max() < 1e-5 * np.abs(y).max()
+    # In training a bias before BN has no effect, whatever BN's running mean.
+    with torch.no_grad():
+        y = p.train()(torch.from_numpy(x)).numpy()
+    assert np.abs(heads["projector"](x, training=True).numpy() - y).max() < 1e-4 * np.abs(y).max()
 
 
 @pytest.mark.parametrize(("name", "network", "pad"), [c for c in CASES if c[1] == "resnet18"])

@@ -28,10 +28,23 @@ def resnet(name="resnet18", pad=None):
     return net.eval()
 
 
+def narrow(width=8):
+    """A ResNet-10 with the CIFAR stem and torchvision's names, a fraction of the width."""
+    block = models.resnet.BasicBlock
+    net = models.ResNet(block, [1, 1, 1, 1])
+    net.inplanes = width
+    net.conv1, net.bn1 = nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+    net.maxpool = nn.Identity()
+    for i in range(4):
+        setattr(net, f"layer{i + 1}", net._make_layer(block, width << i, 1, stride=min(2, i + 1)))
+    net.fc = nn.Linear(width << 3, 10)
+    return net
+
+
 def filled(module):
     """The module in evaluation, with BN and biases as after training."""
     for part in module.modules():
-        if isinstance(part, nn.BatchNorm1d):
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(part.running_var, 0.5, 1.5)
             nn.init.normal_(part.running_mean, 0, 0.2)
             if part.affine:

@@ -18,6 +18,7 @@ from simsiam_tf.errors import UserError
 
 PICKLES = (".pth", ".pt", ".ckpt", ".tar", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
+_HOLDERS = r"((model_?|checkpoint)?(state_dict)?\.)*"  # what checkpoints call their weights
 OURS = "simsiam_tf"  # the key of what we say of a file that we write
 
 
@@ -242,11 +243,11 @@ def _weights(held: Any) -> dict[str, Any]:
             continue
         seen.add(id(part))
         parts[place] = {f"{name}": t for name, t in part.items() if isinstance(t, torch.Tensor)}
-        pending += [(f"{place}{name}.", sub) for name, sub in part.items() if "optim" not in str(name)]
+        pending += [(f"{place}{name}.", sub) for name, sub in part.items() if "optim" not in f"{name}"]
     several = {p: named for p, named in parts.items() if any(t.dim() > 1 for t in named.values())}
     several = several or {p: named for p, named in parts.items() if named}
-    if len(several) == 1:
-        return next(iter(several.values()))
+    if len(several) == 1 and re.fullmatch(_HOLDERS, (place := next(iter(several)))):
+        return several[place]
     return {place + name: tensor for place, named in several.items() for name, tensor in named.items()}
 
 

@@ -122,7 +122,7 @@ def _momentum(checkpoint: Checkpoint, found: Converted) -> dict[str, keras.Model
 
 def _continued(found: Converted, checkpoint: Checkpoint, momentum: bool, folder: Path) -> list[str]:
     """How pre-training goes on from what was converted."""
-    if not found.flags or checkpoint.epoch is None:
+    if "predictor" not in found.heads or checkpoint.epoch is None:
         return []
     a = found.architecture
     network = {"backbone": a["name"], "stem": a["stem"], "width": a["width"], **found.flags}

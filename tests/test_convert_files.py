@@ -20,7 +20,8 @@ from simsiam_tf.errors import UserError  # noqa: E402
 @pytest.fixture(scope="module")
 def state():
     keras.utils.set_random_seed(0)
-    return {k: torch.from_numpy(np.array(v)) for k, v in to_torch(nets.resnet10(width=0.125)).items()}
+    made = to_torch(nets.resnet10(width=0.125))
+    return {k: torch.from_numpy(np.array(v, order="C")) for k, v in made.items()}
 
 
 @pytest.fixture
@@ -189,6 +190,16 @@ def test_a_link_at_the_place_of_writing_is_not_followed(tmp_path, suffix):
     (tmp_path / f".writing-x{suffix}").symlink_to(victim)
     write({"a": np.zeros(3, np.float32)}, tmp_path / f"x{suffix}")
     assert victim.read_text() == "mine" and read(tmp_path / f"x{suffix}")["a"].shape == (3,)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_what_is_written_has_the_shapes_and_order_of_torch(tmp_path, suffix):
+    kernel = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 1, 0)
+    path = write({"a": kernel, "num_batches_tracked": np.array(0)}, tmp_path / f"x{suffix}")
+    load = safetensors.load_file if suffix == ".safetensors" else torch.load
+    found = load(path)
+    assert found["num_batches_tracked"].shape == () and found["a"].is_contiguous()
+    np.testing.assert_array_equal(found["a"].numpy(), kernel)
 
 
 def test_what_we_say_of_a_file_is_read_as_data(state, tmp_path, capsys):

@@ -285,10 +285,16 @@ def their_step(model, optimizer, views):
 
 @pytest.mark.parametrize("fixed", [False, True])
 def test_a_run_of_the_official_code_goes_on_with_its_momentum(tmp_path, fixed, measured):
-    """Five steps there, then five both there and here: the same losses and weights."""
+    """Three steps there, then three both there and here: the same losses and weights.
+
+    β is large so that few activations lie at ReLU's kink, where the last bit decides about a gradient.
+    """
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     model = official(d=64, hidden=32, width=64, net=filled(narrow())).double().train()
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) and part.affine:
+            nn.init.uniform_(part.bias, 1, 3)
     groups = model.parameters()
     if fixed:
         groups = [{"params": model.module.encoder.parameters(), "fix_lr": False},
@@ -301,7 +307,7 @@ def test_a_run_of_the_official_code_goes_on_with_its_momentum(tmp_path, fixed, m
         pair = np.stack([images, images[:, :, ::-1]])
         return (pair + rng.normal(0, 0.3, pair.shape)).astype("float32")
 
-    for _ in range(5):
+    for _ in range(3):
         their_step(model, optimizer, views())
     state = {"state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save({"epoch": 10, "arch": "resnet18", **state}, tmp_path / "c.pth.tar")
@@ -316,10 +322,10 @@ def test_a_run_of_the_official_code_goes_on_with_its_momentum(tmp_path, fixed, m
     assert first == 100 == int(ours.optimizer.iterations) and words.endswith("their momentum, epoch 10")
     step = tf.function(ours.step)
     worst = 0.0
-    for _ in range(5):
+    for _ in range(3):
         pair = views()
         worst = max(worst, abs(float(step(tuple(pair))["loss"]) - their_step(model, optimizer, pair)))
-    measured("losses of five further steps, absolute", worst, 1e-5)
+    measured("losses of three further steps, absolute", worst, 2e-6)
     parts = {"projector": ours.projector, "predictor": ours.predictor}
     found = to_torch(ours.backbone, "facebookresearch", parts)
     bias = model.module.encoder.fc[6].bias
@@ -328,7 +334,7 @@ def test_a_run_of_the_official_code_goes_on_with_its_momentum(tmp_path, fixed, m
         expected = tensor.numpy() - (bias.numpy() if name.endswith("fc.7.running_mean") else 0)
         if not name.endswith(("num_batches_tracked", "fc.6.bias")):
             errors[name] = np.abs(found[name] - expected).max() / np.abs(expected).max()
-    measured("all weights after them", max(errors.values()), 1e-4)
+    measured("all weights after them", max(errors.values()), 2e-5, max(errors, key=errors.get))
 
 
 def test_a_run_begins_at_an_epoch_is_recorded_and_goes_on(tmp_path, capsys):

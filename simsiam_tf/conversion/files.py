@@ -83,16 +83,16 @@ def write(
     needs("safetensors" if path.suffix == ".safetensors" else "torch", path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {name: np.array(array, order="C") for name, array in state.items()}
         made.unlink(missing_ok=True)  # it could be a link to another place
         if path.suffix == ".safetensors":
             from safetensors.numpy import save_file
 
-            arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
             save_file(arrays, made, {"format": "pt", OURS: json.dumps(dict(about or {}))})
         else:
             import torch
 
-            tensors = {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
+            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
             with open(made, "wb") as file:  # torch's own errors do not say why
                 torch.save(tensors if envelope is None else {**envelope, "state_dict": tensors}, file)
         made.replace(path)

@@ -105,7 +105,7 @@ def known(card: Mapping[str, Any]) -> list[str]:
     configuration = _table(card, "configuration")
     if configuration:
         flags = (f"--{k}={v}" for k, v in configuration.items() if v is not None)
-        lines += ["", "## Configuration", "", *fenced(" ".join(flag.split()) for flag in flags)]
+        lines += ["", "## Configuration", "", *fenced(_line(flag) for flag in flags)]
     made = [
         f"- {inline(k)}: {inline(v)}"
         for key in ("made with", "exported with")
@@ -116,8 +116,7 @@ def known(card: Mapping[str, Any]) -> list[str]:
 
 def inline(value: Any) -> str:
     """A value as text within a line of Markdown, which it neither leaves nor formats."""
-    text = html.escape(" ".join(str(value).split()), quote=False)
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    text = html.escape(_line(value), quote=False)
     return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", text)
 
 
@@ -127,6 +126,12 @@ def fenced(lines: Iterable[str], language: str = "") -> list[str]:
     longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
     return [fence + language, *lines, fence]
+
+
+def _line(value: Any) -> str:
+    """A value as one line of printable text."""
+    text = " ".join(str(value).split())
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _table(card: Mapping[str, Any], key: str) -> dict[str, Any]:

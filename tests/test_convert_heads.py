@@ -189,10 +189,13 @@ def test_official_linear_evaluation_takes_what_we_write(run, tmp_path):
         torch.testing.assert_close(model.module.encoder.fc(features), expected)
 
 
-def test_solo_learns_linear_evaluation_takes_what_we_write(run, tmp_path):
+def test_solo_learns_linear_evaluation_takes_what_we_write(run, tmp_path, capsys):
     folder, model = run
     path = tmp_path / "ours.pth"
-    assert convert.main([f"--weights={folder / 'ours'}", f"--out={path}", "--layout=solo_learn"]) == 0
+    assert convert.main([f"--weights={folder / 'ours'}", f"--out={path}"]) == 0
+    assert "left out   projector, predictor, which have no names there" in capsys.readouterr().out
+    argv = [f"--weights={folder / 'ours'}", f"--out={path}", "--layout=solo_learn", "--overwrite"]
+    assert convert.main(argv) == 0
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     state = {
         name.replace("encoder", "backbone").replace("backbone.", ""): tensor

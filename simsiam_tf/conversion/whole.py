@@ -14,7 +14,7 @@ import numpy as np
 
 from simsiam_tf import nets, weights
 from simsiam_tf.conversion.backbones import Converted, from_torch, grouped, to_torch
-from simsiam_tf.conversion.files import OURS, Checkpoint, open_checkpoint, printable, write
+from simsiam_tf.conversion.files import OURS, Checkpoint, as_array, open_checkpoint, printable, write
 from simsiam_tf.conversion.layouts import LAYOUTS, OTHERS
 from simsiam_tf.data import RECIPES
 from simsiam_tf.errors import UserError
@@ -110,7 +110,8 @@ def _momentum(checkpoint: Checkpoint, found: Converted) -> dict[str, keras.Model
         for name, number in zip(names, numbers, strict=True):
             buffer = state.get(number, {}).get("momentum_buffer")
             if buffer is not None:
-                if tuple(buffer.shape) != moved[name].shape:
+                buffer = as_array(name, buffer)
+                if buffer.shape != moved[name].shape or not np.isfinite(buffer).all():
                     return {}
                 moved[name] = buffer
         stem = str(found.architecture["stem"])
@@ -149,8 +150,9 @@ def to_file(where: str, out: Path | str, layout: str = "auto") -> str:
     names = LAYOUTS[layout]
     weights.check_writable(Path(out).expanduser())
     backbone, card = weights.load(where), weights.card(where)
-    heads = {name: weights.load_part(where, name) for name in weights.HEADS if names.projector}
+    heads = {name: weights.load_part(where, name) for name in weights.HEADS}
     heads = {name: head for name, head in heads.items() if head is not None}
+    unnamed, heads = (heads, {}) if not names.projector else ({}, heads)
     state = to_torch(backbone, layout, heads)
     about = {k: card.get(k) for k in ("data", "views")}
     about["source"] = weights.sha256(weights.located(where))
@@ -162,6 +164,8 @@ def to_file(where: str, out: Path | str, layout: str = "auto") -> str:
     path = write(state, out, about, envelope)
     parts = ", ".join(["backbone", *heads])
     lines = [f"{path}: {parts}: {len(state)} arrays by the names of {names.about}"]
+    if unnamed:
+        lines.append(f"  left out   {', '.join(unnamed)}, which have no names there")
     if layout == "solo_learn" and about["stem"] in ("cifar", "small"):
         lines.append(f"  stem       3×3, {STEMS[about['stem']]}; solo-learn's own CIFAR stem has padding 2")
     if names.last_bias and found.flags.get("output_affine"):

@@ -47,6 +47,7 @@ OTHERS = {  # suffix → what such a file is
     ".pb": "a SavedModel, which can run code", ".index": "a checkpoint without its network",
     ".safetensors": "weights without their network",
 }  # fmt: skip
+TORCH = (".pth", ".pt", ".ckpt", ".pth.tar", ".bin", ".safetensors")  # what `convert` reads of these
 
 
 def other_kind(path: Path) -> str | None:
@@ -64,7 +65,8 @@ def read(path: Path) -> tuple[dict, int]:
     Takes about twice as much memory as the file is long.
 
     Raises:
-        ValueError: saying in a few words why the file must not be loaded.
+        Refused: saying in a few words why the file must not be loaded.
+        Exported: it takes images as they are.
     """
     try:
         with open(path, "rb") as file:
@@ -75,10 +77,20 @@ def read(path: Path) -> tuple[dict, int]:
                 _json(archive.read("metadata.json"))
                 _parts(config)
                 return config, _weights(archive.read("model.weights.h5"))
-    except Refused:
+    except (Exported, Refused):
         raise
     except Exception as error:  # noqa: BLE001 - the libraries raise whatever the file provokes
         raise Refused(f"it is no Keras model ({' '.join(str(error).split())[:200]})") from error
+
+
+class Exported(ValueError):
+    """The file is what `export --format=keras` wrote, not a backbone; in words."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "an export with its preprocessing inside, for other programs; commands here take the run that "
+            "it was made from"
+        )
 
 
 class Refused(ValueError):
@@ -136,6 +148,8 @@ def _parts(config: dict) -> None:
             raise Refused(f"it asks for {str(name)[:100]!r} of {str(module)[:100]!r}")
         if "lambda" in name.lower():
             raise Refused(f"it has a {name[:100]}, which runs code of its own")
+        if (module, name) == ("simsiam_tf.data.prepare", "Prepare"):
+            raise Exported
         own = bool(module and OWN.fullmatch(module))
         if not own and name not in PARTS.get(module, ()):
             raise Refused(f"it asks for {module}.{name}"[:200] + ", which is no part of a network known here")

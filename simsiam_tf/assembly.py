@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from simsiam_tf import nets, optim, recipes, schedules, weights
+from simsiam_tf import initial_weights, nets, optim, recipes, schedules, weights
 from simsiam_tf.cluster import distribute
 from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.config import METHODS, Config, PretrainConfig, RunConfig
@@ -33,13 +33,15 @@ class Parts:
     facts: dict
     workers: Workers
     data_service: str | None = None  # HOST:PORT of the dispatcher
+    first_step: int = 0  # where a run begins that another program has begun
 
 
 @dataclasses.dataclass
 class Assembly(Parts):
-    """The parts of a pre-training run."""
+    """The parts of a pre-training run. start: what it begins with, in words."""
 
     monitor: Monitor | None = None
+    start: str = "random weights"
 
 
 def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Source, Views]:
@@ -95,15 +97,30 @@ def stem_for(config: PretrainConfig, size: int) -> str:
 def build_model(
     config: PretrainConfig, channels: int, size: int, length: recipes.Length = recipes.LONG
 ) -> SiameseModel:
-    """The model of a configuration, its weights drawn from the seed, or the backbone's from --weights.
+    """The model of a configuration, its weights drawn from the seed, or those that --weights has.
 
     channels, size: of the views. length: of the run.
     """
     keras.utils.set_random_seed(config.seed)
     backbone = nets.resnet(config.backbone, stem_for(config, size), config.width, channels)
-    if config.weights:  # before a momentum encoder copies them
-        weights.start_from(backbone, config.weights)
-    return recipes.model(config, backbone, length)
+    model = recipes.model(config, backbone, length)
+    if config.weights:
+        initial_weights.start_model(model, config.weights, config.weights_heads)
+    return model
+
+
+def beginning(model: SiameseModel, config: PretrainConfig, images: int) -> tuple[int, str]:
+    """(the first step, what the run begins with in words); the optimizer is brought to that step."""
+    if not config.weights:
+        return 0, "random weights"
+    parts = [name for name in ("backbone", *weights.HEADS) if name in model.started]
+    words = f"{', '.join(parts)} of {config.weights}{'' if len(parts) > 1 else ', heads at random'}"
+    if not config.start_epoch:
+        return 0, words
+    step = sampling.steps_in(config.start_epoch, images, config.batch_size)
+    has = initial_weights.start_momentum(model, config.weights, parts)
+    model.optimizer.iterations.assign(step)
+    return step, f"{words}, {'their momentum' if has else 'momentum 0'}, epoch {config.start_epoch:g}"
 
 
 def _initial_model(config: PretrainConfig, source: Source, views: Views) -> SiameseModel:
@@ -188,6 +205,7 @@ def assemble(config: PretrainConfig, report: Path | None = None, workers: Worker
     with strategy.scope():
         optimizer = build_optimizer(config, total, source.size)
         model = compiled(_initial_model(config, source, views), optimizer, config)
+        first_step, start = beginning(model, config, source.size)
     facts = {
         "images": source.size, "fingerprint": source.fingerprint,
         "contents of the images": source.contents(), "precision": precision,
@@ -205,7 +223,9 @@ def assemble(config: PretrainConfig, report: Path | None = None, workers: Worker
         facts,
         workers,
         config.data_service,
+        first_step,
         monitor,
+        start,
     )
 
 

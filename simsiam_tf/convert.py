@@ -1,4 +1,4 @@
-"""python -m simsiam_tf.convert --weights=… --out=…: backbones from PyTorch, and back."""
+"""python -m simsiam_tf.convert --weights=… --out=…: networks from PyTorch, and back."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from simsiam_tf import cli
 from simsiam_tf.config import Config, option
 from simsiam_tf.errors import UserError
 
-ABOUT = """From PyTorch to a folder that every --weights takes, and from there to PyTorch. Understands the
-names of torchvision, timm, facebookresearch/simsiam, mmselfsup, solo-learn, lightly and Detectron2;
-architecture and widths are read from shapes; what a backbone has no place for is listed. A pickle is opened
-only as weights, never run.
+ABOUT = """From PyTorch to a folder that every --weights takes, and from there to PyTorch: backbone, projector
+and predictor. Finds a ResNet under any prefix, by the names of torchvision, timm, facebookresearch/simsiam,
+mmselfsup, solo-learn, lightly, MoCo, BYOL, DINO or Detectron2; architecture and widths are read from shapes;
+what is left out is listed. A pickle is opened only as weights, never run.
 
     python -m simsiam_tf.convert --weights=checkpoint.pth.tar --out=runs/converted
     python -m simsiam_tf.convert --weights=runs/photos --out=photos.safetensors"""
@@ -45,9 +45,15 @@ class ConvertConfig(Config):
         "whose names: of the file, or of what is written (auto: torchvision's)",
         choices=("auto", *LAYOUTS),
     )
+    prefix: str | None = option(
+        None,
+        "from PyTorch: of the names of the network to take where there are several, as in module.encoder_k; "
+        "by default the one that its authors evaluate",
+    )
     stem: str = option(
         "auto",
-        "from PyTorch: first layers; auto: by the kernel, 7×7 imagenet, 3×3 cifar (solo-learn's cifar_pad2)",
+        "from PyTorch: first layers; auto: by the kernel, 7×7 imagenet, and for 3×3 by whose names they are, "
+        "cifar or solo-learn's cifar_pad2",
         choices=("auto", "imagenet", "cifar", "small", "cifar_pad2"),
     )
     recipe: str = option(
@@ -92,7 +98,8 @@ def call(config: ConvertConfig) -> int:
         distribute.look_for_devices()
     if config.from_torch:
         print(conversion.to_folder(
-            config.weights, config.out, config.layout, config.stem, config.recipe, config.image_size
+            config.weights, config.out, config.layout, config.stem, config.recipe, config.image_size,
+            config.prefix,
         ))  # fmt: skip
     else:
         print(conversion.to_file(config.weights, config.out, config.layout))

@@ -58,6 +58,7 @@ def facts(config: PretrainConfig, parts: Assembly) -> dict[str, str]:
         "views": f"{parts.views.count} of {parts.views.recipe.size} pixels",
         "monitor": _monitored(config, parts) if monitor else "none (no labels)",
         "stem": parts.facts["stem"],
+        "begins with": parts.start,
         "precision": parts.precision,
         "replicas": str(parts.strategy.num_replicas_in_sync),
         "steps": f"{parts.total_steps}, {parts.source.size / config.batch_size:.1f} an epoch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,23 @@ def _recorded(views: dict, path: Path) -> Recipe:
     """A recipe as `dataclasses.asdict` made it, back from JSON."""
     try:
         known = {f.name: views[f.name] for f in dataclasses.fields(Recipe)}
-        return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+        known = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+        for name, value in known.items():
+            if not _alike(value, getattr(RECIPES["imagenet"], name)):
+                raise TypeError(f"{name} is {value!r}"[:100])
+        return Recipe(**known)
     except (KeyError, TypeError) as error:
+        reason = str(error) if str(error).isprintable() else ascii(str(error))
         raise UserError(
-            f'{path.with_suffix(".json")}: its "views" are no recipe ({error}). Pass --recipe and '
+            f'{path.with_suffix(".json")}: its "views" are no recipe ({reason}). Pass --recipe and '
             "--image_size."
         ) from error
+
+
+def _alike(value: Any, known: Any) -> bool:
+    """Whether a value is of the kind of a known one: numbers are finite, and whole where that one is."""
+    if isinstance(known, tuple):
+        return isinstance(value, tuple) and len(value) > 0 and all(_alike(v, known[0]) for v in value)
+    if isinstance(known, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is type(known)

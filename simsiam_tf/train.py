@@ -54,6 +54,8 @@ class Pretraining:
 
     def baselines(self, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
         """On the images used during training: raw pixels, and the backbone as it is."""
+        if self.config.weights:
+            say(f"begins with {self.parts.start}")
         if self.monitor is None:
             return {}
         images = self.config.knn_images
@@ -74,8 +76,10 @@ class Pretraining:
         return before
 
     def export(self, workdir: Path, facts: dict) -> None:
-        """Writes the backbone."""
-        weights.export(self.parts.model.backbone, workdir, facts)
+        """Writes the backbone and, beside it, the heads."""
+        model = self.parts.model
+        heads = {name: getattr(model, name) for name in weights.HEADS if getattr(model, name, None)}
+        weights.export_parts({"backbone": model.backbone, **heads}, workdir, facts)
 
     def exported(self, workdir: Path) -> dict:
         """The facts beside it."""

@@ -1,4 +1,4 @@
-"""Backbones as files: export, load, start from."""
+"""Backbones, and the heads beside them, as files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import hashlib
 import json
 import math
 import os
+import shlex
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -16,24 +20,47 @@ from simsiam_tf import archive, nets  # noqa: F401 - nets: whose layers a file m
 from simsiam_tf.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
-CARD_BYTES, CARD_DIGEST = 2**20, "card_sha256"
+CARD_BYTES = 2**20
 SPARE = 1000  # weights of a network that no file need hold, such as the state of random numbers
+HEADS = ("projector", "predictor")
+PARTS = (*HEADS, *(f"momentum_{name}" for name in ("backbone", *HEADS)))  # files beside the backbone's
+_DIGEST = "card sha256"
 
 
-def export(model: keras.Model, workdir: Path, facts: dict, file: Path = EXPORTED) -> Path:
-    """Writes WORKDIR/export/backbone.keras and, beside it, its SHA-256 and `facts` as JSON.
+def save(model: keras.Model, path: Path) -> None:
+    """Saves a model as Keras does, but equal models as equal bytes: without dates and addresses of memory."""
+    model.save(path)
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    numbers: dict[int, int] = {}
 
-    The JSON has a digest of itself. file: another place within the folder.
+    def numbered(part: dict) -> dict:
+        if isinstance(part.get("shared_object_id"), int):  # Keras writes where it lay in memory
+            part["shared_object_id"] = numbers.setdefault(part["shared_object_id"], len(numbers) + 1)
+        return part
+
+    config = json.loads(members["config.json"], object_hook=numbered)
+    version = json.loads(members["metadata.json"])["keras_version"]
+    members["config.json"] = json.dumps(config).encode()
+    members["metadata.json"] = json.dumps({"keras_version": version}).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            file.writestr(zipfile.ZipInfo(name), data)
+
+
+def export(model: keras.Model, workdir: Path, facts: Mapping[str, Any], file: Path = EXPORTED) -> Path:
+    """Writes WORKDIR/export/backbone.keras and, beside it, a card: its SHA-256 and `facts` as JSON.
+
+    file: another place within the folder.
     """
     path = workdir / file
     path.parent.mkdir(exist_ok=True)
     made, card_made = path.with_name("writing.keras"), path.with_name("writing.json")
     for leftover in (made, card_made):
         leftover.unlink(missing_ok=True)  # it could be a link to another place
-    model.save(made)
-    whole = json.loads(json.dumps({"file": path.name, "sha256": sha256(made), **facts}))
-    whole[CARD_DIGEST] = _card_digest(whole)
-    card_made.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    save(model, made)
+    body = json.loads(json.dumps({"file": path.name, "sha256": sha256(made), **facts}))
+    card_made.write_text(json.dumps({**body, _DIGEST: _digest(body)}, indent=1) + "\n", encoding="utf-8")
     for file in (made, card_made):
         with open(file, "rb") as opened:
             os.fsync(opened.fileno())
@@ -41,6 +68,30 @@ def export(model: keras.Model, workdir: Path, facts: dict, file: Path = EXPORTED
     made.replace(path)
     card_made.replace(path.with_suffix(".json"))
     return path
+
+
+def export_parts(parts: Mapping[str, keras.Model], workdir: Path, facts: Mapping[str, Any]) -> Path:
+    """Writes "backbone" as `export` does and the other `PARTS` beside it, whose digests its card has."""
+    digests = {}
+    for name in PARTS:
+        path = (workdir / EXPORTED).with_name(f"{name}.keras")
+        if name in parts:
+            digests[name] = sha256(export(parts[name], workdir, {}, EXPORTED.with_name(path.name)))
+        else:  # of what was there before
+            for old in (path, path.with_suffix(".json")):
+                old.unlink(missing_ok=True)
+    return export(parts["backbone"], workdir, {**facts, "parts": digests})
+
+
+def check_writable(path: Path, flag: str = "out") -> None:
+    """Raises UserError where nothing can be written at a path, before any long work."""
+    parent = path.parent
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        raise UserError(f"--{flag}={path}: cannot be written ({parent} is no folder).")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"--{flag}={path}: cannot be written ({parent} is read-only). Choose another.")
 
 
 def located(where: str | Path) -> Path:
@@ -69,15 +120,15 @@ def _facts(path: Path) -> dict:
         raise ValueError("nested too deeply") from error
     if not isinstance(facts, dict):
         raise ValueError("no JSON object")
-    if facts.get(CARD_DIGEST, digest := _card_digest(facts)) != digest:
-        raise ValueError(f"it is not as it was written; if you changed it, take its {CARD_DIGEST} out")
+    digest = facts.pop(_DIGEST, None)  # which cards of earlier versions do not have
+    if digest is not None and digest != _digest(facts):
+        raise ValueError(f'changed since it was written; if that was you, take "{_DIGEST}" out of it')
     return facts
 
 
-def _card_digest(facts: dict) -> str:
-    """SHA-256 of a card's content."""
-    body = {key: value for key, value in facts.items() if key != CARD_DIGEST}
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+def _digest(facts: dict) -> str:
+    """SHA-256 of a card's content, whatever its layout."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -102,9 +153,14 @@ def load(where: str) -> keras.Model:
     except OSError as error:  # such as a name that is too long
         raise UserError(f"--weights={str(where)[:200]}: cannot be opened ({error.strerror}).") from error
     if kind:
+        fix = "where you trust it, rebuild its network in Keras and save that"
+        if path.name.lower().endswith(archive.TORCH):
+            fix = (
+                f"convert it first: python -m simsiam_tf.convert --weights={shlex.quote(str(where))} "
+                "--out=runs/converted, and give that folder"
+            )
         raise UserError(
-            f"--weights={where}: {path} is {kind}, and is not opened. Only .keras files are: where you "
-            "trust it, rebuild its network in Keras and save that."
+            f"--weights={where}: {path} is {kind}, and is not opened. Only .keras files are: {fix}."
         )
     path = located(where)
     if not path.is_file():
@@ -118,11 +174,24 @@ def load(where: str) -> keras.Model:
         if asked > held + SPARE:
             raise archive.Refused(f"it asks for {asked} weights and holds {held}")
         return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except archive.Exported as error:
+        source = _source(path)
+        raise UserError(f"--weights={where}: {path} is {error}: --weights={source}.") from error
     except archive.Refused as error:
         raise UserError(f"--weights={where}: {path}: refused: {error}.") from error
     except Exception as error:  # noqa: BLE001 - Keras raises whatever the archive provokes
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--weights={where}: {path} is no Keras model ({reason}).") from error
+
+
+def _source(path: Path) -> str:
+    """The folder that an exported file was made from, by the card beside it."""
+    try:
+        source = _facts(path.with_name(f"{path.name}.json"))["source"]["path"]
+        source = str(Path(source).parent.parent if source.endswith(str(EXPORTED)) else source)
+        return shlex.quote(source) if source.isprintable() else ascii(source)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "runs/…"
 
 
 def _check_digest(path: Path, where: str) -> None:
@@ -154,29 +223,26 @@ def _asked(config: dict) -> int:
         return thread.submit(count).result()
 
 
-def start_from(backbone: keras.Model, where: str) -> None:
-    """Copies the weights of `where` into a backbone of the same architecture.
+def load_part(where: str | Path, name: str) -> keras.Model | None:
+    """One of `PARTS` beside a backbone; None where its card names none.
 
     Raises:
-        UserError: naming the first parts that differ.
+        UserError: as `load`; or the part belongs to another backbone.
     """
-    loaded = {_name(v): v for v in load(where).weights}
-    own = {_name(v): v for v in backbone.weights}
-    differ = [n for n in {**own, **loaded} if _shape(own, n) != _shape(loaded, n)]
-    if differ:
-        n = differ[0]
+    digests = card(where).get("parts")
+    digest = digests.get(name) if isinstance(digests, dict) else None
+    if digest is None:
+        return None
+    path = located(where).with_name(f"{name}.keras")
+    model = load(str(path))
+    if sha256(path) != digest:
         raise UserError(
-            f"--weights={where}: another architecture; {len(differ)} of {len(own)} variables differ, "
-            f"such as {n}: {_shape(own, n)} here, {_shape(loaded, n)} there. "
-            "Give --backbone, --stem and --width as when it was trained."
+            f"--weights={where}: {path} belongs to another backbone: its SHA-256 differs from the card's."
         )
-    for name, variable in own.items():
-        variable.assign(loaded[name])
+    return model
 
 
-def _name(variable) -> str:
-    return "/".join(variable.path.split("/")[-2:])
-
-
-def _shape(variables: dict, name: str) -> tuple | None:
-    return tuple(variables[name].shape) if name in variables else None
+def flags_text(flags: Mapping[str, Any]) -> str:
+    """Flags as they are typed."""
+    shown = {k: str(v).lower() if isinstance(v, bool) else v for k, v in flags.items()}
+    return " ".join(f"--{k}={v}" for k, v in shown.items())

@@ -16,7 +16,7 @@ views = pytest.importorskip("peers.torchvision_views", reason="needs torchvision
 
 from sklearn.datasets import load_sample_images  # noqa: E402
 from torch import nn  # noqa: E402
-from torch_layouts import layout, resnet  # noqa: E402
+from torch_layouts import heads_of, layout, resnet  # noqa: E402
 from torchvision import models  # noqa: E402
 
 from simsiam_tf import convert as command  # noqa: E402
@@ -54,10 +54,19 @@ def features(net, images):
         return net(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
 
 
+PROJECTORS = ("module.encoder.fc.", "neck.", "projector.", "projection_head.")
+PREDICTORS = ("module.predictor.", "head.predictor.", "predictor.", "prediction_head.")
+
+
+def of_head(state, places):
+    """The tensors of a head in torch's order, under whatever name."""
+    return [tensor for name, tensor in state.items() if name.startswith(places)]
+
+
 CASES = [
     ("torchvision", "resnet18", None), ("torchvision", "resnet50", None),
     ("facebookresearch", "resnet50", None), ("mmselfsup", "resnet18", None), ("lightly", "resnet18", None),
-    ("solo_learn", "resnet18", 2), ("lightly_small", "resnet18", 1),
+    ("solo_learn", "resnet18", 2), ("lightly_small", "resnet18", 1), ("patrickhua", "resnet18", 1),
     ("detectron2", "resnet18", None),
 ]  # fmt: skip
 MORE = [
@@ -82,23 +91,53 @@ def test_features_agree_on_photographs(name, network, pad, tmp_path, measured):
     ours, theirs = pretrained.backbone(images, training=False).numpy(), features(net, images)
     measured("features of photographs", np.abs(ours - theirs).max() / np.abs(theirs).max(), TOLERANCE)
     assert theirs.std() > 0.01 and pretrained.card["layout"] == name
-    if name not in ("torchvision", "detectron2"):  # which have no heads
-        assert pretrained.card["left out"]
+    heads = {part: weights.load_part(tmp_path / "ours", part) for part in weights.HEADS}
+    if name in ("torchvision", "detectron2"):  # which have no heads
+        assert set(heads.values()) == {None}
+        return
+    left = {"solo_learn": {"classifier.weight", "classifier.bias"}}.get(name, set())
+    assert set(pretrained.card["left out"]) == left
+    p, h = heads_of(name, theirs.shape[1])
+    p.load_state_dict(dict(zip(p.state_dict(), of_head(state, PROJECTORS), strict=True)))
+    h.load_state_dict(dict(zip(h.state_dict(), of_head(state, PREDICTORS), strict=True)))
+    x = np.random.default_rng(0).normal(size=(5, theirs.shape[1])).astype(np.float32)
+    with torch.no_grad():
+        z = p(torch.from_numpy(x))
+        expected = {"projector": z.numpy(), "predictor": h(z).numpy()}
+    z = heads["projector"](x, training=False).numpy()
+    ours = {"projector": z, "predictor": heads["predictor"](z, training=False).numpy()}
+    for part, y in expected.items():
+        assert np.abs(ours[part] - y).max() < 1e-5 * np.abs(y).max()
+    # In training a bias before BN has no effect, whatever BN's running mean.
+    with torch.no_grad():
+        y = p.train()(torch.from_numpy(x)).numpy()
+    assert np.abs(heads["projector"](x, training=True).numpy() - y).max() < 1e-4 * np.abs(y).max()
 
 
-@pytest.mark.parametrize(("name", "network", "pad"), [c for c in CASES if c[1] == "resnet18"])
+WRITTEN = [c for c in CASES if c[1] == "resnet18" and c[0] != "patrickhua"]
+
+
+@pytest.mark.parametrize(("name", "network", "pad"), [*WRITTEN, ("facebookresearch", "resnet18", None)])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_the_way_back_has_the_names_and_values_of_the_program(name, network, pad, suffix, tmp_path):
     state = layout(name, resnet(network, pad))
-    back = to_torch(from_torch({k: v.numpy() for k, v in state.items()}).backbone, name)
-    path = write(back, tmp_path / f"weights{suffix}", {"data": "photos"})
+    there = from_torch({k: v.numpy() for k, v in state.items()})
+    path = write(
+        to_torch(there.backbone, name, there.heads), tmp_path / f"weights{suffix}", {"data": "photos"}
+    )
     found = read(path)
-    heads = {"fc", "neck", "head", "projector", "predictor", "classifier"}
-    heads |= {"projection_head", "prediction_head"}
-    of_backbone = {k for k in state if not set(k.split(".")) & heads}
-    assert set(found) == of_backbone
+    assert set(found) == {k for k in state if not k.startswith(("classifier.", "fc."))}
+    # A bias before BN is taken out of BN's running mean: the network computes the same.
+    moved = {
+        k.replace("6.bias", "7.running_mean"): k
+        for k in state
+        if k.endswith((".fc.6.bias", "projector.6.bias"))
+    }
     for key, value in found.items():
-        if "num_batches" not in key:
+        if key in moved:
+            np.testing.assert_array_equal(value, state[key].numpy() - state[moved[key]].numpy())
+            assert not found[moved[key]].any()
+        elif "num_batches" not in key and key not in moved.values():
             np.testing.assert_array_equal(value, state[key].numpy())
 
 
@@ -125,13 +164,11 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
     assert command.main([f"--weights={path}", f"--out={tmp_path / 'ours'}"]) == 0
     out = capsys.readouterr().out
     network = "resnet18, cifar_pad2 stem, width 1, 3 channels, 512 features"
-    parts = ("projector.* (", "predictor.* (", "classifier.* (", "momentum_backbone.conv1.* (1)")
+    parts = ("projector and predictor: --d=32", "classifier.* (2)", "momentum_backbone.conv1.* (1)")
     for said in ("solo-learn", network, "d          32", *parts):
         assert said in out
     card = json.loads((tmp_path / "ours" / "export" / "backbone.json").read_text())
-    backbone_names = {k for k in state if k.startswith("backbone.")}
-    counters = {k for k in state if k.endswith("num_batches_tracked")}
-    assert set(card["left out"]) == set(state) - backbone_names - counters
+    assert set(card["left out"]) == {"classifier.weight", "classifier.bias", "momentum_backbone.conv1.weight"}
 
 
 def test_widths_channels_and_stems_are_read(tmp_path):
@@ -179,7 +216,7 @@ def test_a_pickle_with_more_than_tensors_is_refused_and_not_run(tmp_path, capsys
             lambda s: s.update({"layer3.1.conv1.weight": np.ones((1, 1, 1, 1))}),
             r"basic blocks \(1, 1, 2, 1\) are no",
         ),
-        (lambda s: s.pop("conv1.weight"), "fit none of torchvision"),
+        (lambda s: s.pop("conv1.weight"), r"fit none of torchvision.*like bn1.*layer1"),
     ],
 )
 def test_another_architecture_names_what_differs(change, said):
@@ -260,8 +297,11 @@ def test_converted_weights_go_where_all_weights_go(tmp_path, capsys):
 def test_names_are_told_apart():
     for name, network, pad in (("facebookresearch", "resnet18", None), ("lightly_small", "resnet18", 1)):
         assert detect(bare(layout(name, resnet(network, pad))).values()) == name
-    assert (
-        detect(["backbone.conv1.weight", "projection_head.layers.0.weight"]) == "lightly"
-    )  # fc = Identity()
-    assert detect(["encoder.conv1.weight", "projector.0.weight"]) == "solo_learn"  # before its version 1.0
+
+    def net(prefix, *more):
+        return [f"{prefix}conv1.weight", f"{prefix}layer1.0.conv1.weight", *more]
+
+    assert detect(net("backbone.", "projection_head.layers.0.weight")) == "lightly"  # fc = Identity()
+    assert detect(net("encoder.", "projector.0.weight")) == "solo_learn"  # before its version 1.0
+    assert detect(net("backbone.", "projector.layer1.0.weight")) == "patrickhua"
     assert detect(["features.0.weight"]) is None

@@ -8,12 +8,13 @@ import backbones
 import numpy as np
 import pytest
 import tensorflow as tf
+from markdown_it import MarkdownIt
 
 from simsiam_tf import export as command
 from simsiam_tf import open_pretrained
 from simsiam_tf.data import RECIPES, Prepare, Views
 from simsiam_tf.errors import UserError
-from simsiam_tf.exporting import formats, modelcard
+from simsiam_tf.exporting import formats, hub, modelcard
 
 COLOUR = dataclasses.replace(RECIPES["imagenet"], size=96)
 FILES = {"keras": "m.keras", "saved_model": "m", "onnx": "m.onnx", "tflite": "m.tflite"}
@@ -123,6 +124,37 @@ def test_the_card_says_what_is_known(pretrained, tmp_path):
     for part in ("photos, 7 images", "| backbone | 50.0% |", "--base_lr=0.1", "`ab12`", "mean [0.485"):
         assert part in text
     assert "--weights" not in text
+
+
+HOSTILE = "x\n# Heading\n\n```\n<script>alert(1)</script> [a](b) ![c](d) | `e` *f* _g_ \x1b[31m"
+
+
+def filled(value):
+    """A card with the same value wherever a card has text."""
+    return {
+        "data": value, "images": value, "step": value, "diagnosis": value,
+        "accuracy": {value: {value: 0.5, "other": value}, "backbone": {"knn20": 0.25}},
+        "configuration": {value: value, "method": value, "base_lr": 0.1}, "made with": {value: value},
+    }  # fmt: skip
+
+
+def test_a_card_of_another_is_text_in_ours(pretrained, tmp_path):
+    """No heading, element, link, table or fence of its own, wherever a value stands."""
+    parser = MarkdownIt("commonmark").enable("table")
+    kinds = []
+    for value in ("x", HOSTILE):
+        known = dataclasses.replace(pretrained, card=filled(value))
+        path = tmp_path / f"{value.replace('/', '')}.onnx"
+        made = formats.Exported(path, "onnx", "ab12", 1e-6, 0.5)
+        pages = [modelcard.markdown(modelcard.facts(known, made)), hub._card(known, made, "resnet18")]
+        kinds.append([[token.type for token in parser.parse(page)] for page in pages])
+        for page in pages:
+            inside = {child.type for token in parser.parse(page) for child in token.children or []}
+            assert inside <= {"text", "code_inline", "softbreak"} and "\x1b" not in page
+            assert "<script>" not in parser.render(page) and "50.0%" in page
+    assert kinds[0] == kinds[1]
+    for odd in ({"configuration": 7, "accuracy": [1], "made with": "x"}, {"accuracy": {"a": 3}}):
+        assert modelcard.markdown(modelcard.facts(dataclasses.replace(pretrained, card=odd), made))
 
 
 def test_the_command(workdir, tmp_path, capsys):

@@ -22,7 +22,7 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
     {"threads"},
     {"config", "optim", "nets", "data", "checkpoints", "cluster"},
     {"methods", "weights", "workdir", "preview"},
-    {"pretrained", "recipes"},
+    {"initial_weights", "pretrained", "recipes"},
     {"evaluate", "conversion"},
     {"assembly", "callbacks"},
     {"loop", "inspection", "exporting", "reporting"},

@@ -2,13 +2,18 @@
 
 import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import backbones
 import keras
 import numpy as np
 import pytest
 
-from simsiam_tf import nets, weights
+from simsiam_tf import embed, export, nets, weights
 from simsiam_tf.data import RECIPES, open_source
 from simsiam_tf.errors import UserError
 from simsiam_tf.pretrained import open_pretrained
@@ -66,3 +71,93 @@ def test_a_backbone_computes_in_the_present_policy(tmp_path):
     x = np.random.default_rng(0).normal(size=(2, 28, 28, 1)).astype(np.float32)
     np.testing.assert_array_equal(opened(x).numpy(), exact(x).numpy())
     assert opened(x).dtype == "float32"
+
+
+def test_a_card_that_was_changed_is_noticed(workdir, tmp_path):
+    """One digit of the mean would make other features without a word."""
+    folder = tmp_path / "run"
+    shutil.copytree(workdir, folder)
+    path = folder / "export" / "backbone.json"
+    whole = path.read_text()
+    path.write_text(json.dumps(json.loads(whole)))  # another layout of the same content
+    assert open_pretrained(str(folder)).recipe == RECIPE
+    changed = whole.replace("0.286", "0.285")
+    assert changed != whole
+    path.write_text(changed)
+    with pytest.raises(UserError, match="backbone.json is damaged .changed since it was written; if"):
+        open_pretrained(str(folder))
+    assert weights.card(folder) == {}
+    # Cards of earlier versions, which have no digest of themselves, are read as they are.
+    path.write_text(
+        "\n".join(line for line in changed.splitlines() if "card sha256" not in line).replace("},\n}", "}\n}")
+    )
+    old = json.loads(path.read_text())
+    assert open_pretrained(str(folder)).recipe.mean == (0.285,) and weights.card(folder) == old
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        {"mean": "<b>"},
+        {"mean": [True]},
+        {"std": [float("nan")]},
+        {"size": 8.0},
+        {"size": "\x1b[31m"},
+        {"mean": []},
+    ],
+    ids=str,
+)
+def test_views_that_are_no_numbers_are_no_recipe(workdir, tmp_path, views):
+    views = {**dataclasses.asdict(RECIPE), **views}
+    weights.export(open_pretrained(str(workdir)).backbone, tmp_path, {"views": views})
+    with pytest.raises(UserError, match="are no recipe") as caught:
+        open_pretrained(str(tmp_path))
+    assert str(caught.value).isprintable()
+
+
+SAVED = """
+import sys
+from pathlib import Path
+import keras
+keras.Sequential([keras.layers.Dense(3)]) if len(sys.argv) > 2 else None
+from simsiam_tf import nets, weights
+keras.utils.set_random_seed(0)
+net = nets.resnet10(stem="small", width=0.125)
+weights.export_parts({"backbone": net, "projector": nets.projector(64, 8)}, Path(sys.argv[1]), {})
+"""
+
+
+def test_equal_networks_are_equal_bytes(tmp_path):
+    """In two processes, where Keras' own files differ by a date and by addresses of memory."""
+    for name, *more in (("a",), ("b", "more")):
+        (tmp_path / name).mkdir()
+        path = os.pathsep.join([str(Path(weights.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        subprocess.run(
+            [sys.executable, "-c", SAVED, str(tmp_path / name), *more], check=True, capture_output=True,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": str(len(more))},
+        )  # fmt: skip
+    for part in ("backbone.keras", "backbone.json", "projector.keras"):
+        assert (tmp_path / "a" / "export" / part).read_bytes() == (
+            tmp_path / "b" / "export" / part
+        ).read_bytes()
+    assert weights.load(str(tmp_path / "a")).count_params() > 0
+
+
+def test_files_that_are_something_else_say_what_to_do(workdir, tmp_path, capsys):
+    for name in ("x.safetensors", "x.pth", "x.pth.tar", "x.ckpt"):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(UserError, match="convert it first: python -m simsiam_tf.convert --weights=.*x"):
+            open_pretrained(str(tmp_path / name))
+    (tmp_path / "x.npz").write_bytes(b"x")
+    with pytest.raises(UserError, match="rebuild its network in Keras"):
+        open_pretrained(str(tmp_path / "x.npz"))
+    out = tmp_path / "model.keras"
+    assert export.main([f"--weights={workdir}", "--format=keras", f"--out={out}"]) == 0
+    capsys.readouterr()
+    argv = [f"--weights={out}", "--data=digits", f"--out={tmp_path / 'x.npz'}", "--overwrite"]
+    assert embed.main(argv) == 2
+    err = capsys.readouterr().err
+    assert "an export with its preprocessing inside" in err and f"--weights={workdir}." in err
+    (tmp_path / "model.keras.json").unlink()
+    with pytest.raises(UserError, match="the run that it was made from: --weights=runs/…"):
+        open_pretrained(str(out))

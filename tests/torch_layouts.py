@@ -28,20 +28,66 @@ def resnet(name="resnet18", pad=None):
     return net.eval()
 
 
-def mlp(widths):
-    """fc, BN, ReLU, …, as facebookresearch, solo-learn and lightly have it."""
+def narrow(width=8):
+    """A ResNet-10 with the CIFAR stem and torchvision's names, a fraction of the width."""
+    block = models.resnet.BasicBlock
+    net = models.ResNet(block, [1, 1, 1, 1])
+    net.inplanes = width
+    net.conv1, net.bn1 = nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+    net.maxpool = nn.Identity()
+    for i in range(4):
+        setattr(net, f"layer{i + 1}", net._make_layer(block, width << i, 1, stride=min(2, i + 1)))
+    net.fc = nn.Linear(width << 3, 10)
+    return net
+
+
+def filled(module):
+    """The module in evaluation, with BN and biases as after training."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(part.running_var, 0.5, 1.5)
+            nn.init.normal_(part.running_mean, 0, 0.2)
+            if part.affine:
+                nn.init.uniform_(part.weight, 0.5, 1.5)
+                nn.init.normal_(part.bias, 0, 0.2)
+    return module.eval()
+
+
+def projector(widths, last_bias=False, affine=True):
+    """fc, BN, ReLU, …, without the last ReLU. affine: of the last BN. last_bias: of the last fc."""
     parts = []
-    for a, b in zip(widths, widths[1:], strict=False):
-        parts += [nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.ReLU()]
-    return nn.Sequential(*parts[:-1])
+    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False), 2):
+        last = i == len(widths)
+        parts += [nn.Linear(a, b, bias=last and last_bias), nn.BatchNorm1d(b, affine=affine or not last)]
+        parts += [] if last else [nn.ReLU()]
+    return filled(nn.Sequential(*parts))
 
 
-def numbered(widths):
-    """The same as mmselfsup names it."""
+def predictor(d, hidden):
+    """fc, BN, ReLU, fc with a bias."""
+    first = nn.Linear(d, hidden, bias=False)
+    return filled(nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, d)))
+
+
+def numbered(head):
+    """The same MLP with fc and BN counted apart, as mmselfsup names it."""
     parts = {}
-    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
-        parts |= {f"fc{i}": nn.Linear(a, b, bias=False), f"bn{i}": nn.BatchNorm1d(b)}
+    for module in head:
+        kind = {nn.Linear: "fc", nn.BatchNorm1d: "bn"}.get(type(module))
+        if kind:
+            parts[f"{kind}{sum(name.startswith(kind) for name in parts)}"] = module
     return Parts(**parts)
+
+
+def layered(head):
+    """The same MLP in layers counted from 1, as PatrickHua names it; an fc alone is a layer itself."""
+    groups = []
+    for module in head:
+        if isinstance(module, nn.Linear):
+            groups.append([])
+        groups[-1].append(module)
+    named = [g[0] if len(g) == 1 else nn.Sequential(*g) for g in groups]
+    return Parts(**{f"layer{i}": module for i, module in enumerate(named, 1)})
 
 
 def detectron2s(name):
@@ -54,21 +100,38 @@ def detectron2s(name):
     return name
 
 
+def heads_of(name, width):
+    """(projector, predictor) as a program makes them, around features of a width."""
+    torch.manual_seed(1)
+    last_bias = name in ("facebookresearch", "solo_learn")
+    p = projector([width, 40, 40, 32], last_bias, affine=name not in ("facebookresearch", "solo_learn"))
+    h = predictor(32, 8)
+    if name == "patrickhua":  # whose every fc has a bias
+        for head in (p, h):
+            for i, module in enumerate(head):
+                if isinstance(module, nn.Linear):
+                    head[i] = nn.Linear(module.in_features, module.out_features)
+    return p, h
+
+
 def layout(name, net):
-    """(a program's checkpoint around a torchvision network, how many of its names are no backbone's)."""
+    """A program's checkpoint around a torchvision network and its heads (`heads_of`)."""
     width = net.fc.in_features
-    heads, h = [width, 40, 40, 32], [32, 8, 32]
+    p, h = heads_of(name, width)
     if name == "torchvision":
         whole = net
     elif name == "facebookresearch":
-        net.fc = mlp(heads)
-        whole = nn.DataParallel(Parts(encoder=net, predictor=mlp(h)))
+        net.fc = p
+        whole = nn.DataParallel(Parts(encoder=net, predictor=h))
     elif name == "mmselfsup":
         del net.fc
-        whole = Parts(backbone=net, neck=numbered(heads), head=Parts(predictor=numbered(h)))
+        whole = Parts(backbone=net, neck=numbered(p), head=Parts(predictor=numbered(h)))
     elif name == "solo_learn":
         net.fc = nn.Identity()
-        whole = Parts(backbone=net, projector=mlp(heads), predictor=mlp(h), classifier=nn.Linear(width, 10))
+        whole = Parts(backbone=net, projector=p, predictor=h, classifier=nn.Linear(width, 10))
+    elif name == "patrickhua":
+        net.fc = nn.Identity()
+        whole = Parts(backbone=net, projector=layered(p), predictor=layered(h))
     elif name == "detectron2":
         del net.fc
         return {detectron2s(key): tensor for key, tensor in net.state_dict().items()}
@@ -76,8 +139,8 @@ def layout(name, net):
         children = [c for n, c in net.named_children() if n != "fc"]
         if name == "lightly_small":
             children = [c for n, c in net.named_children() if n not in ("fc", "relu", "maxpool")]
-        heads, h = (Parts(layers=mlp(w)) for w in (heads, h))
-        whole = Parts(backbone=nn.Sequential(*children), projection_head=heads, prediction_head=h)
+        p, h = Parts(layers=p), Parts(layers=h)
+        whole = Parts(backbone=nn.Sequential(*children), projection_head=p, prediction_head=h)
     state = whole.state_dict()
     if name == "lightly_small":
         state = {k.replace("downsample", "shortcut"): v for k, v in state.items()}

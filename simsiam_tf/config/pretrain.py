@@ -19,7 +19,8 @@ RANGES = [
     ("width", 0.01, 16), ("d", 2, 2**16), ("projector_layers", 1, 8),
     ("projector_hidden", 1, 2**16), ("predictor_hidden", 1, 2**16), ("batch_size", 2, 2**20),
     ("base_lr", 0, 1e3), ("final_lr", 0, 1e3), ("predictor_lr_factor", 0, 1e3), ("warmup_epochs", 0, BIG),
-    ("momentum", 0, 0.9999), ("weight_decay", 0, 1), ("average", 0, 0.9999), ("temperature", 0.001, 100),
+    ("start_epoch", 0, BIG), ("momentum", 0, 0.9999), ("weight_decay", 0, 1), ("average", 0, 0.9999),
+    ("temperature", 0.001, 100),
     ("target_momentum", 0, 0.99999), ("queue", 1, BIG), ("key_groups", 1, 2**16), ("prototypes", 2, 2**20),
     ("sinkhorn_epsilon", 0.001, 10), ("frozen_prototypes", 0, BIG),
     ("knn_every", 0, BIG), ("knn_images", 100, BIG),
@@ -38,6 +39,7 @@ NO_EFFECT = [  # (fields, the field whose value makes them moot, which values th
         "--bn=none and --bn=hidden, which have no output BN",
     ),
     (("projector_hidden",), "projector_layers", lambda v: v == 1, "--projector_layers=1"),
+    (("weights_heads", "start_epoch"), "weights", lambda v: not v, "no --weights"),
     (("monitor_queries", "knn_every", "knn_images"), "monitor", lambda v: v == "none", "--monitor=none"),
     (
         ("on_bad_image", "max_megapixels"),
@@ -124,7 +126,15 @@ class PretrainConfig(RunConfig):
         None, "hidden width of the predictor; d/4 by default, with byol that of the projector"
     )
     weights: str | None = option(
-        None, "start the backbone from these weights: a work folder or a .keras file"
+        None,
+        "start the backbone, and the heads of a converted checkpoint, from these weights: a work folder or a "
+        ".keras file",
+    )
+    weights_heads: str = option(
+        "auto",
+        "start projector and predictor from --weights, too; auto: from a converted checkpoint of PyTorch, "
+        "whose run goes on, and not from a run of our own",
+        choices=("auto", "true", "false"),
     )
 
     method: str = option(
@@ -182,6 +192,11 @@ class PretrainConfig(RunConfig):
     )
 
     epochs: float = option(100.0, "passes over the data", "Optimisation")
+    start_epoch: float = option(
+        0.0,
+        "go on with another program's run, whose weights --weights has, after so many epochs: its momentum, "
+        "and rates and order as of then",
+    )
     batch_size: int = option(512, "images a step, over all replicas")
     optimizer: str = option(
         "sgd", "sgd, or lars for large batches, as the code of --method has it", choices=("sgd", "lars")
@@ -233,6 +248,11 @@ class PretrainConfig(RunConfig):
         super().validate()
         check_epochs(self)
         check_address("data_service", self.data_service)
+        if self.start_epoch >= self.epochs:
+            raise UserError(
+                f"--start_epoch={self.start_epoch:g}: nothing is left of --epochs={self.epochs:g}. Pass the "
+                "epochs of the whole run as --epochs."
+            )
         if self.alternate not in (None, "epoch") and not re.fullmatch(r"[1-9]\d{0,8}", self.alternate):
             raise UserError(f"--alternate={self.alternate}: must be a number of steps, or epoch.")
         if self.alternate and self.average is not None:

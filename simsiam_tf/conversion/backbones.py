@@ -1,35 +1,56 @@
-"""Backbones from a state_dict and back: architecture by shapes, nothing left out in silence."""
+"""Networks from a state_dict and back: architecture by shapes, nothing left out in silence."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
 
 from simsiam_tf import nets
-from simsiam_tf.conversion.layouts import LAYOUTS, bare, detect
+from simsiam_tf.conversion import heads
+from simsiam_tf.conversion.files import as_array, printable
+from simsiam_tf.conversion.layouts import LAYOUTS, STEMS_OF, Network, bare, networks, program, stem_of
 from simsiam_tf.errors import UserError
 
 _OF_BN = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-_BACKBONE = r"(conv1|bn1|layer\d)\."
 _COUNTER = "num_batches_tracked"  # of torch's BN; nothing depends on it at a fixed momentum
 
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """backbone; its layout and architecture in words; d, of the projector's output, None without one.
+    """A backbone of a state_dict, and the heads around it.
 
-    left_out: names that a backbone has no place for, the heads' among them.
+    layout: whose names they are, a key of `LAYOUTS` or `layouts.OTHERS`.
+    prefix: of the backbone's names; others: of the networks that were not taken.
+    architecture: arguments of `nets.resnet`.
+    stem_known: whether the kernel or the names tell the stem, or it was given.
+    heads: "projector" and "predictor", where they are there and flags make such ones: `flags`.
+    left_out: names that are no part of these.
     """
 
     backbone: keras.Model
     layout: str
+    prefix: str
+    others: tuple[str, ...]
     architecture: dict[str, object]
-    d: int | None
+    stem_known: bool
+    heads: dict[str, keras.Model]
+    flags: dict[str, object]
     left_out: tuple[str, ...]
+
+    @property
+    def d(self) -> int | None:
+        """Width of the projector's output; None without one."""
+        return self.flags.get("d")
+
+    @property
+    def parts(self) -> dict[str, keras.Model]:
+        """The backbone and the heads by name."""
+        return {"backbone": self.backbone, **self.heads}
 
 
 def torch_name(variable: keras.Variable) -> str:
@@ -44,75 +65,128 @@ def torch_name(variable: keras.Variable) -> str:
     return f"layer{stage}.{int(block) - 1}.{rest}.{part}"
 
 
-def to_torch(backbone: keras.Model, layout: str = "torchvision") -> dict[str, np.ndarray]:
+def to_torch(
+    backbone: keras.Model, layout: str = "torchvision", parts: Mapping[str, keras.Model] | None = None
+) -> dict[str, np.ndarray]:
     """The state_dict of one of our ResNets: float32 arrays in torch's order, by the names of a layout.
+
+    parts: heads by name, "projector" and "predictor", for a layout that has them.
 
     Raises:
         UserError: the network is none of `nets.BACKBONES`.
     """
-    state = {}
+    names, state = LAYOUTS[layout], {}
     try:
         for variable in backbone.weights:
             value = np.asarray(variable.numpy(), np.float32)
-            name = torch_name(variable)
+            name = names.theirs(torch_name(variable))
             state[name] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
             if name.endswith(".running_var"):
                 state[name.replace("running_var", _COUNTER)] = np.array(0, np.int64)
     except AttributeError as error:
         raise UserError("--weights: only ResNets of simsiam_tf have a counterpart in PyTorch.") from error
-    return {LAYOUTS[layout].theirs(name): value for name, value in state.items()}
+    return {**state, **dict(heads.write(parts or {}, names))}
 
 
 def from_torch(
-    state: Mapping[str, np.ndarray], layout: str = "auto", stem: str = "auto", where: str = ""
+    state: Mapping[str, np.ndarray],
+    layout: str = "auto",
+    stem: str = "auto",
+    where: str = "",
+    prefix: str | None = None,
 ) -> Converted:
-    """Our backbone with the weights of a state_dict.
+    """Our backbone, and heads where they are there, with the weights of a state_dict.
 
     Args:
-        state: name → array.
+        state: name → array or tensor.
         layout: a key of `LAYOUTS`; by the names when "auto".
-        stem: one of `nets.STEMS`; by the first kernel when "auto": 7×7 "imagenet", 3×3 "cifar", or
-            "cifar_pad2" of solo-learn. Stride and padding leave no trace in weights: where they are
-            others ("small" has stride 2), the stem has to be named.
+        stem: one of `nets.STEMS`; when "auto" by the first kernel, 7×7 "imagenet", and for 3×3 by whose
+            names they are: "cifar_pad2" of solo-learn, else "cifar".
         where: the file, for messages.
+        prefix: of the network that is taken of several; by the names when None.
 
     Raises:
-        UserError: no known layout, no ResNet of ours, or weights that are missing, too many or of
-            another shape, by name.
+        UserError: no network or several that are alike, no ResNet of ours, a stem that nothing tells, or
+            weights that are missing, too many or of another shape, by name.
     """
     names = bare(state)
-    layout = (detect(names.values()) or "") if layout == "auto" else layout
-    if layout not in LAYOUTS:
-        raise UserError(
-            f"--weights={where}: its names fit none of {', '.join(LAYOUTS)}; they are like {_some(state)}."
-        )
-    known: dict[str, str] = {}  # between → theirs
-    left_out = []
-    for name, plain in names.items():
-        key = LAYOUTS[layout].between(plain)
-        if key is None or key in known:
-            left_out.append(name)
-        else:
-            known[key] = name
-    arrays = {k: np.asarray(state[n], np.float32) for k, n in known.items() if re.match(_BACKBONE, k)}
-    left_out += [n for k, n in known.items() if k not in arrays]
-    architecture = _architecture(arrays, layout, stem, where)
+    back = {plain: name for name, plain in names.items()}
+    found = networks(list(back))
+    network = _chosen(found, prefix, layout, {plain: state[name] for plain, name in back.items()}, where)
+    whose = program(network, list(back)) if layout == "auto" else layout
+    arrays = {k: as_array(back[n], state[back[n]], where) for k, n in network.names.items()}
+    architecture = _architecture(arrays, where)
+    by_name = STEMS_OF.get(layout) or stem_of(whose, network, list(back))
+    architecture["stem"], known = _stem(stem, arrays["conv1.weight"], by_name, whose, network, where)
     backbone = nets.resnet(**architecture)
     _assign(backbone, arrays, where)
-    last = max(
-        (k for k in known if re.fullmatch(r"projector\.\d\.weight", k) and state[known[k]].ndim == 2),
-        default="",
+    rest = set(back) - set(network.names.values())
+    others = [other for other in found if other is not network]
+    candidates = {n: as_array(back[n], state[back[n]], where) for n in back
+                  if n in rest and not any(n in other.names.values() for other in others)}  # fmt: skip
+    made, flags, used = heads.read(candidates, network, backbone.output_shape[-1])
+    left_out = tuple(n for n, plain in names.items() if plain in rest - used and not n.endswith(_COUNTER))
+    return Converted(
+        backbone, whose, network.prefix, tuple(o.prefix for o in others), architecture, known, made, flags,
+        left_out,
+    )  # fmt: skip
+
+
+def _chosen(
+    found: list[Network], prefix: str | None, layout: str, state: Mapping[str, np.ndarray], where: str
+) -> Network:
+    """The network that is converted, of all in a checkpoint."""
+    if not found:
+        raise UserError(
+            f"--weights={where}: its names fit none of {', '.join(LAYOUTS)}, under any prefix: there is no "
+            f"conv1.weight beside a layer1.0.conv1.weight. They are like {_some(state)}; in all "
+            f"{grouped(state)}."
+        )
+    listed = ", ".join(repr(network.prefix.rstrip(".")) for network in found)
+    best = found
+    if layout != "auto":
+        wanted = LAYOUTS[layout]
+        (plain,) = bare([wanted.prefix]).values()
+        form = {"detectron2": "detectron2"}.get(layout, wanted.first or "named")
+        best = [n for n in best if n.prefix.endswith(plain) and n.form == form]
+        if not best:
+            raise UserError(
+                f"--weights={where}: has no network by the names of --layout={layout}; there is one under "
+                f"{printable(listed)}. Leave --layout out."
+            )
+    if prefix is not None:
+        (plain,) = bare([prefix.rstrip(".") + "."]).values()
+        plain = plain.lstrip(".")
+        exact = [n for n in best if n.prefix == plain]
+        best = exact or [n for n in best if plain and f".{plain}" in f".{n.prefix}"]
+        if len(best) != 1:
+            raise UserError(
+                f"--prefix={prefix}: {'several networks lie' if best else 'no network lies'} there. Choose "
+                f"from {printable(listed)}."
+            )
+    best = [n for n in best if n.rank == max(n.rank for n in best)]
+    first = best[0]
+    if any(not _alike(first, other, state) for other in best[1:]):
+        alike = ", ".join(n.prefix.rstrip(".") or "''" for n in best)
+        raise UserError(
+            f"--weights={where}: holds several networks, and their names do not tell which is meant: "
+            f"{printable(alike)}. Pass one of them as --prefix."
+        )
+    return first
+
+
+def _alike(a: Network, b: Network, state: Mapping[str, np.ndarray]) -> bool:
+    """Whether two networks have the same weights, as where a checkpoint has one by two names."""
+    return a.names.keys() == b.names.keys() and all(
+        np.array_equal(state[a.names[k]], state[b.names[k]]) for k in a.names
     )
-    d = state[known[last]].shape[0] if last else None
-    kept = tuple(name for name in left_out if not name.endswith(_COUNTER))
-    return Converted(backbone, layout, architecture, d, kept)
 
 
-def _architecture(arrays: Mapping[str, np.ndarray], layout: str, stem: str, where: str) -> dict[str, object]:
-    """Arguments of `nets.resnet`, by names and shapes."""
-    if "conv1.weight" not in arrays or arrays["conv1.weight"].ndim != 4:
+def _architecture(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, object]:
+    """Arguments of `nets.resnet` but for the stem, by names and shapes."""
+    if arrays["conv1.weight"].ndim != 4:
         raise UserError(f"--weights={where}: has no first convolution; its names are like {_some(arrays)}.")
-    width, channels, kernel, _ = arrays["conv1.weight"].shape
+    width, channels, _, _ = arrays["conv1.weight"].shape
     inside = {tuple(name.split(".")[:2]) for name in arrays}
     blocks = tuple(sum(stage == f"layer{i}" for stage, _ in inside) for i in range(1, 5))
     kind = "bottleneck" if "layer1.0.conv3.weight" in arrays else "basic"
@@ -122,9 +196,25 @@ def _architecture(arrays: Mapping[str, np.ndarray], layout: str, stem: str, wher
             f"--weights={where}: {kind} blocks {blocks} are no network here; there are "
             f"{', '.join(nets.BACKBONES)}."
         )
-    if stem == "auto":
-        stem = "imagenet" if kernel == 7 else "cifar_pad2" if layout == "solo_learn" else "cifar"
-    return {"name": name, "stem": stem, "width": width / 64, "channels": channels}
+    return {"name": name, "stem": "imagenet", "width": width / 64, "channels": channels}
+
+
+def _stem(
+    stem: str, kernel: np.ndarray, by_name: str | None, whose: str, network: Network, where: str
+) -> tuple[str, bool]:
+    """(the stem, whether it is known): as given, by the first kernel, or by whose names they are."""
+    if stem != "auto":
+        return stem, True
+    if kernel.shape[-1] != 3:
+        return "imagenet", True
+    last = network.prefix.rstrip(".").rpartition(".")[2]
+    if by_name is None and last in ("backbone", "encoder") and whose in ("solo_learn", "other"):
+        raise UserError(
+            f"--weights={where}: its first kernel is 3×3, whose stride and padding leave no trace in "
+            f"weights, and several programs call a network {last}. Pass --stem=cifar (stride 1, padding 1), "
+            "--stem=cifar_pad2 (padding 2: solo-learn) or --stem=small (stride 2)."
+        )
+    return by_name or "cifar", by_name is not None
 
 
 def _assign(backbone: keras.Model, arrays: Mapping[str, np.ndarray], where: str) -> None:
@@ -141,6 +231,14 @@ def _assign(backbone: keras.Model, arrays: Mapping[str, np.ndarray], where: str)
         variable.assign(given[name])
 
 
-def _some(names) -> str:  # noqa: ANN001 - any collection of names
-    listed = sorted(names)
+def grouped(names: Iterable[str]) -> str:
+    """Names by what comes before their first number or last part, so that hundreds can be read."""
+    heads = (re.match(r"((?:[^.]+\.)*?)(?:\d+\.|[^.]*$)", bare([name])[name]) for name in names)
+    counts = Counter(match[1] if match else "" for match in heads)
+    listed = [f"{printable(head)}* ({n})" for head, n in counts.most_common(12)]
+    return ", ".join(listed) + (f", and {len(counts) - 12} more" if len(counts) > 12 else "")
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = [printable(name) for name in sorted(names)[:4]]
     return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")

@@ -71,8 +71,8 @@ def export(
     check(path, format, overwrite)
     kind = FORMATS[format]
     made = path.with_name(f".writing-{path.stem}{kind.suffix}")
-    _remove(made)
     try:
+        _remove(made)
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the libraries about each other
@@ -80,7 +80,7 @@ def export(
             if kind.keras_name:
                 model.export(str(made), format=kind.keras_name, verbose=False)
             else:
-                model.save(made)
+                weights.save(model, made)
             difference, largest = compared(pretrained, kind.opened(made))
         if not difference <= TOLERANCE * largest:
             raise UserError(
@@ -89,10 +89,12 @@ def export(
             )
         _remove(path)
         made.replace(path)
-    except OSError as error:
-        raise UserError(f"--out={path}: cannot be written ({error.strerror or error}).") from error
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
+        raise UserError(f"--out={path}: cannot be written ({reason}).") from error
     finally:
-        _remove(made)
+        with contextlib.suppress(OSError):
+            _remove(made)
     return Exported(path, format, digest(path), difference, largest)
 
 
@@ -109,6 +111,7 @@ def check(path: Path, format: str, overwrite: bool = False) -> None:
             if FORMATS[format].suffix
             else f"--out={path}: --format=saved_model makes a folder, whose name has no suffix."
         )
+    weights.check_writable(path)
     if path.exists() and not overwrite:
         raise UserError(f"--out={path}: exists. Choose another, or pass --overwrite.")
     if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").exists():

@@ -11,8 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import conversion
-from simsiam_tf.config import method_of
+from simsiam_tf import conversion, weights
 from simsiam_tf.errors import UserError
 from simsiam_tf.exporting import formats, modelcard
 from simsiam_tf.exporting.formats import Exported
@@ -68,6 +67,7 @@ def write(pretrained: Pretrained, folder: Path | str, overwrite: bool = False) -
 def check(folder: Path, overwrite: bool = False) -> None:
     """Raises UserError for a folder that `write` could not have, before any long work."""
     conversion.needs("safetensors", folder / WEIGHTS)
+    weights.check_writable(folder)
     ours = {WEIGHTS, "config.json", "README.md"}
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if there - ours or (folder.exists() and not folder.is_dir()):
@@ -107,7 +107,7 @@ def _card(pretrained: Pretrained, exported: Exported, name: str) -> str:
     lines = [
         "---", "library_name: timm", "pipeline_tag: image-feature-extraction",
         "tags: [simsiam, self-supervised]", "---", "",
-        f"# {name}, {method_of(pretrained.card.get('configuration', {})).title}", "",
+        f"# {name}, {modelcard.method(pretrained.card).title}", "",
         modelcard.learned(pretrained.card),
         "", "## Use", "", "With timm, in this folder or by its name on the Hub (`hf-hub:NAME`):", "",
         "```python", "import timm",

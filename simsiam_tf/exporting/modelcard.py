@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import html
 import json
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import simsiam_tf
 from simsiam_tf.assembly import versions
 from simsiam_tf.config import method_of
+from simsiam_tf.config.methods import Method
+from simsiam_tf.errors import UserError
 from simsiam_tf.exporting.formats import FORMATS, Exported
 from simsiam_tf.files import replace_text
 from simsiam_tf.pretrained import Pretrained
@@ -40,18 +45,22 @@ def write(pretrained: Pretrained, exported: Exported) -> tuple[Path, Path]:
     """Writes the card beside the model, as JSON and as Markdown; where they are."""
     card = facts(pretrained, exported)
     paths = tuple(exported.path.with_name(f"{exported.path.name}.{kind}") for kind in ("json", "md"))
-    replace_text(paths[0], json.dumps(card, indent=1) + "\n")
-    replace_text(paths[1], markdown(card))
+    try:
+        replace_text(paths[0], json.dumps(card, indent=1) + "\n")
+        replace_text(paths[1], markdown(card))
+    except OSError as error:
+        raise UserError(f"{paths[0]}: the card cannot be written ({error.strerror or error}).") from error
     return paths
 
 
 def markdown(card: dict[str, Any]) -> str:
     """The card as a page."""
     ready, off = card["preprocessing"], card["largest difference from the source"]
+    name = json.dumps(card["file"])[1:-1]
     lines = [
-        f"# {card['file']}", "",
+        f"# {inline(card['file'])}", "",
         learned(card),
-        "", "## Use", "", "```python", FORMATS[card["format"]].usage.format(name=card["file"]), "```", "",
+        "", "## Use", "", *fenced([FORMATS[card["format"]].usage.format(name=name)], "python"), "",
         f"- images: {card['input']}; those of a batch have one size",
         f"- features: {card['output']}",
         f"- preprocessing, inside the model: resized to {ready['size']} pixels, mean {ready['mean']} and std "
@@ -63,27 +72,69 @@ def markdown(card: dict[str, Any]) -> str:
     return "\n".join([*lines, *known(card)])
 
 
-def learned(card: dict[str, Any]) -> str:
+def method(card: Mapping[str, Any]) -> Method:
+    """The method that a card names."""
+    return method_of(_table(card, "configuration"))
+
+
+def learned(card: Mapping[str, Any]) -> str:
     """By which method the features were learned."""
-    method = method_of(card.get("configuration", {}))
-    return f"Image features learned without labels by {method.title} ({method.source}), with simsiam_tf."
+    known_as = method(card)
+    return f"Image features learned without labels by {known_as.title} ({known_as.source}), with simsiam_tf."
 
 
-def known(card: dict[str, Any]) -> list[str]:
-    """What is known of the training, as sections of a page."""
+def known(card: Mapping[str, Any]) -> list[str]:
+    """What is known of the training, as sections of a page.
+
+    A card can be another's: its values are text here, whatever they hold.
+    """
     lines: list[str] = []
     if "data" in card:
-        lines += ["", "## Training", "", f"- data: {card['data']}, {card.get('images', '?')} images"]
-        lines += [f"- steps: {card['step']}"] if "step" in card else []
-        lines += [f"- diagnosis: {card['diagnosis']}"] if "diagnosis" in card else []
-    if card.get("accuracy"):
-        columns = list(dict.fromkeys(k for of in card["accuracy"].values() for k in of))
-        lines += ["", "## Accuracy", "", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-        for name, of in card["accuracy"].items():
-            lines.append(f"| {name} | {' | '.join(f'{of[c]:.1%}' if c in of else '' for c in columns)} |")
-    if "configuration" in card:
-        lines += ["", "## Configuration", "", "```"]
-        lines += [f"--{k}={v}" for k, v in card["configuration"].items() if v is not None]
-        lines += ["```"]
-    made = [f"- {k}: {v}" for key in ("made with", "exported with") for k, v in card.get(key, {}).items()]
+        images = inline(card.get("images", "?"))
+        lines += ["", "## Training", "", f"- data: {inline(card['data'])}, {images} images"]
+        lines += [f"- steps: {inline(card['step'])}"] if "step" in card else []
+        lines += [f"- diagnosis: {inline(card['diagnosis'])}"] if "diagnosis" in card else []
+    accuracy = {name: _table(_table(card, "accuracy"), name) for name in _table(card, "accuracy")}
+    columns = list(dict.fromkeys(k for row in accuracy.values() for k in row))
+    if accuracy:
+        heads = " | ".join(inline(column) for column in columns)
+        lines += ["", "## Accuracy", "", f"| | {heads} |", "|---" * (len(columns) + 1) + "|"]
+        for name, row in accuracy.items():
+            shown = (f"{v:.1%}" if isinstance(v := row.get(c), int | float) else "" for c in columns)
+            lines.append(f"| {inline(name)} | {' | '.join(shown)} |")
+    configuration = _table(card, "configuration")
+    if configuration:
+        flags = (f"--{k}={v}" for k, v in configuration.items() if v is not None)
+        lines += ["", "## Configuration", "", *fenced(_line(flag) for flag in flags)]
+    made = [
+        f"- {inline(k)}: {inline(v)}"
+        for key in ("made with", "exported with")
+        for k, v in _table(card, key).items()
+    ]
     return [*lines, "", "## Versions", "", *dict.fromkeys(made), ""]
+
+
+def inline(value: Any) -> str:
+    """A value as text within a line of Markdown, which it neither leaves nor formats."""
+    text = html.escape(_line(value), quote=False)
+    return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", text)
+
+
+def fenced(lines: Iterable[str], language: str = "") -> list[str]:
+    """Lines of code between fences that none of them closes."""
+    lines = list(lines)
+    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [fence + language, *lines, fence]
+
+
+def _line(value: Any) -> str:
+    """A value as one line of printable text."""
+    text = " ".join(str(value).split())
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _table(card: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A dictionary of a card; empty where it has another thing there."""
+    value = card.get(key)
+    return value if isinstance(value, dict) else {}

@@ -67,7 +67,8 @@ class Journal:
     ) -> None:
         self.workdir, self.parts, self.figures, self.batch_size = workdir, parts, figures, batch_size
         self.interval: list[list[float]] = list(interval)
-        kept = workdir.rewind(step or -1, pending is not None)  # step 0 is recorded at every start from it
+        begun = step > parts.first_step  # the first step is recorded at every start from it
+        kept = workdir.rewind(step if begun else -1, pending is not None)
         self.records = [r for r in kept if "loss" in r]
         self.scored: dict[str, float] = next((r for r in reversed(kept) if "loss" not in r), {})
         self.diagnosis = figures.diagnose(self.records)

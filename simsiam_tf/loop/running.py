@@ -67,7 +67,7 @@ class Loop:
         commits = Commits(folder, state, config.keep, workdir.writes, about)
         with self.workers.chief_first():  # it sweeps what a crash has left
             manifest = commits.restore()
-        self.step = manifest["step"] if manifest else 0
+        self.step = manifest["step"] if manifest else parts.first_step
         self.workers.agree(
             {"the newest checkpoint": self.step}, "--workdir must be a folder that they share."
         )
@@ -86,7 +86,9 @@ class Loop:
             config.batch_size,
         )
         if anew:
-            self.journal.say("no checkpoint was made or is left: starting at step 0, its records are dropped")
+            self.journal.say(
+                f"no checkpoint was made or is left: starting at step {self.step}, its records are dropped"
+            )
         self.signals = Deferred(self.journal.say)
         self.saving = Saving(workdir, commits, config.save_minutes, self.step, self.journal.say)
         self.before = manifest["made with"] if manifest else self.set_up
@@ -99,10 +101,10 @@ class Loop:
         self.per_call, self.pace = 1, 0.0  # steps of the next call, seconds of a step
 
     def run(self) -> Outcome:
-        if self.step:
+        if self.step > self.parts.first_step:
             self._say_how_it_continues()
         try:
-            if self.step == 0:
+            if self.step == self.parts.first_step:
                 self._baselines()
             self._trace()
             with self.signals.until_committed():

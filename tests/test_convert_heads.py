@@ -1,0 +1,365 @@
+"""Whole networks from PyTorch and back: a run that was begun there goes on here, and the other way round."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'simsiam-tf[parity]'")
+pytest.importorskip("safetensors", reason="needs safetensors: pip install 'simsiam-tf[convert]'")
+pytest.importorskip("peers.torchvision_views", reason="needs torchvision: simsiam-tf[parity]")
+
+from torch import nn  # noqa: E402
+from torch_layouts import Parts, filled, narrow, predictor, projector, resnet  # noqa: E402
+from torchvision import models  # noqa: E402
+
+from simsiam_tf import assembly, convert, nets, optim, pretrain, weights  # noqa: E402
+from simsiam_tf.cli import parse  # noqa: E402
+from simsiam_tf.config import PretrainConfig  # noqa: E402
+from simsiam_tf.conversion import to_torch  # noqa: E402
+from simsiam_tf.errors import UserError  # noqa: E402
+
+PLACES = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
+
+
+def small(seed=0, **more):
+    """A small ResNet of ours with its own weights, by torchvision's names as tensors."""
+    keras.utils.set_random_seed(seed)
+    net = nets.resnet10(**{"stem": "cifar", "width": 0.125, **more})
+    return {k: torch.from_numpy(np.array(v)) for k, v in to_torch(net).items()}
+
+
+def under(prefix, state):
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def children(state):
+    """As an nn.Sequential of a network's children names them."""
+    return {k.replace(k.split(".")[0], PLACES[k.split(".")[0]], 1): v for k, v in state.items()}
+
+
+A, B = small(0), small(1)
+QUEUE = {"module.queue": torch.zeros(2, 2)}
+CHECKPOINTS = {  # name: (file, the network that is taken, said of the other)
+    "moco": ({"state_dict": {**under("module.encoder_k.", B), **under("module.encoder_q.", A), **QUEUE}},
+             "encoder_k"),
+    "moco v3": ({"state_dict": {**under("module.momentum_encoder.", B), **under("module.base_encoder.", A)}},
+                "momentum_encoder"),
+    "byol": ({"target_encoder.net." + k: v for k, v in B.items()} | under("online_encoder.net.", A),
+             "target_encoder.net"),
+    "dino": ({"student": under("module.backbone.", B), "teacher": under("backbone.", A), "epoch": 3},
+             "student.backbone"),
+    "timm's average": ({"state_dict": B, "state_dict_ema": A}, "state_dict"),
+    "deit's average": ({"model": B, "model_ema": A, "optimizer": {"state": {}}}, "model"),
+    "solo-learn's momentum": ({"state_dict": {**under("momentum_backbone.", B), **under("backbone.", A),
+                                              "classifier.weight": torch.zeros(3, 64)}}, "momentum_backbone"),
+    "compiled": (under("_orig_mod.", A), None),
+    "compiled inside": (under("module.net._orig_mod.", A) | {"predictor.0.weight": torch.zeros(3, 4)}, None),
+    "a wrapper": ({"state_dict": under("model.", A)}, None),
+    "wrappers": ({"checkpoint": {"state_dict": under("a.b.net.", A)}}, None),
+    "children": ({"state_dict": children(A)}, None),
+    "children of net": (under("net.", children(A)), None),
+    "shortcuts": ({k.replace("downsample", "shortcut"): v for k, v in A.items()}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_a_network_is_found_under_any_prefix(name, tmp_path, capsys):
+    content, other = CHECKPOINTS[name]
+    torch.save(content, tmp_path / "c.pth")
+    stem = ["--stem=cifar"] if name == "solo-learn's momentum" else []
+    assert convert.main([f"--weights={tmp_path / 'c.pth'}", f"--out={tmp_path / 'a'}", *stem]) == 0
+    said = capsys.readouterr().out
+    assert equal(tmp_path / "a", A)
+    assert ("also there" in said) == (other is not None)
+    if other is not None:
+        assert said.splitlines()[1].endswith(f"--prefix to choose: {other}")
+        argv = [
+            f"--weights={tmp_path / 'c.pth'}",
+            f"--out={tmp_path / 'b'}",
+            f"--prefix={other}",
+            "--stem=cifar",
+        ]
+        assert convert.main(argv) == 0
+        assert equal(tmp_path / "b", B)
+
+
+def equal(folder, state):
+    found = to_torch(weights.load(str(folder)))
+    assert found.keys() == state.keys()
+    return all((found[k] == state[k].numpy()).all() for k in found)
+
+
+def test_networks_that_names_do_not_tell_apart_are_asked_for(tmp_path, capsys):
+    torch.save({"left.net": A, "right.net": B}, tmp_path / "c.pth")
+    argv = [f"--weights={tmp_path / 'c.pth'}", f"--out={tmp_path / 'a'}"]
+    for more, said in (
+        ([], "left.net, right.net. Pass one of them as --prefix"),
+        (["--prefix=middle"], "no network lies there. Choose from 'left.net', 'right.net'"),
+        (["--prefix=net"], "several networks lie there"),
+    ):
+        assert convert.main([*argv, *more]) == 2
+        err = capsys.readouterr().err
+        assert said in err and len(err.strip().splitlines()) == 1 and not (tmp_path / "a").exists()
+    assert convert.main([*argv, "--prefix=right.net."]) == 0 and equal(tmp_path / "a", B)
+    torch.save({"backbone": A, "online": {"0": A}}, tmp_path / "c.pth")  # one network by two names
+    assert convert.main([*argv, "--overwrite", "--stem=cifar"]) == 0 and equal(tmp_path / "a", A)
+
+
+def test_a_stem_that_nothing_tells_is_asked_for_or_said(tmp_path, capsys):
+    classifier = {"classifier.weight": torch.zeros(3, 64)}
+    fc = torch.zeros(4, 64)
+    cases = (
+        (under("backbone.", A), None, "Pass --stem=cifar (stride 1, padding 1)"),
+        (
+            under("backbone.", A) | {"projector.0.weight": fc},
+            None,
+            "--stem=cifar_pad2 (padding 2: solo-learn)",
+        ),
+        (under("backbone.", A) | {"projector.0.weight": fc} | classifier, "cifar_pad2", "as solo-learn's\n"),
+        (under("backbone.", A) | {"projector.layer1.0.weight": fc}, "cifar", "stride 1, padding 1\n"),
+        (A, "cifar", "an assumption, since weights do not tell: else pass --stem"),
+    )
+    for i, (state, stem, said) in enumerate(cases):
+        torch.save({"state_dict": state}, tmp_path / f"{i}.pth")
+        status = convert.main([f"--weights={tmp_path / f'{i}.pth'}", f"--out={tmp_path / str(i)}"])
+        out, err = capsys.readouterr()
+        assert status == (0 if stem else 2) and said in (out if stem else err)
+        if stem:
+            assert weights.card(tmp_path / str(i))["architecture"]["stem"] == stem
+    # What we write ourselves says it.
+    keras.utils.set_random_seed(0)
+    weights.export(nets.resnet10(stem="small", width=0.125), tmp_path, {})
+    for suffix, name in ((".pth", "solo_learn"), (".safetensors", "torchvision")):
+        file = tmp_path / f"ours{suffix}"
+        assert convert.main([f"--weights={tmp_path}", f"--out={file}", f"--layout={name}"]) == 0
+        assert convert.main([f"--weights={file}", f"--out={tmp_path / ('ours' + name)}"]) == 0
+        assert weights.card(tmp_path / f"ours{name}")["architecture"]["stem"] == "small"
+
+
+def official(d=32, hidden=8, width=512, net=None):
+    """The model that facebookresearch/simsiam's checkpoints are of."""
+    net = net or models.resnet18(weights=None)
+    net.fc = projector([width, width, width, d], last_bias=True, affine=False)
+    net.fc[6].bias.requires_grad = False
+    return nn.DataParallel(Parts(encoder=net, predictor=predictor(d, hidden)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A checkpoint of the official code, and the folder that it was converted to."""
+    folder = tmp_path_factory.mktemp("official")
+    torch.manual_seed(3)
+    model = official(net=resnet("resnet18"))
+    checkpoint = {"epoch": 40, "arch": "resnet18", "state_dict": model.state_dict(), "optimizer": {}}
+    torch.save(checkpoint, folder / "checkpoint_0039.pth.tar")
+    argv = [f"--weights={folder / 'checkpoint_0039.pth.tar'}", f"--out={folder / 'ours'}"]
+    assert convert.main(argv) == 0
+    return folder, model
+
+
+def test_official_linear_evaluation_takes_what_we_write(run, tmp_path):
+    folder, model = run
+    path = tmp_path / "ours.pth.tar"
+    assert convert.main([f"--weights={folder / 'ours'}", f"--out={path}", "--layout=facebookresearch"]) == 2
+    path = tmp_path / "ours.pth"
+    assert convert.main([f"--weights={folder / 'ours'}", f"--out={path}", "--layout=facebookresearch"]) == 0
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    assert checkpoint["epoch"] == 40 and checkpoint["arch"] == "resnet18"
+    begin = "module.encoder"
+    state = {
+        name[len(begin) + 1 :]: tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(begin) and not name.startswith(f"{begin}.fc")
+    }
+    net = models.resnet18(weights=None)
+    assert set(net.load_state_dict(state, strict=False).missing_keys) == {"fc.weight", "fc.bias"}
+    images = torch.randn(2, 3, 64, 64)
+    net.fc = nn.Identity()
+    whole = official().eval()
+    whole.load_state_dict(checkpoint["state_dict"])  # strict, as where its pre-training is resumed
+    with torch.no_grad():
+        z = whole.module.encoder(images)
+        expected = model.module.encoder(images)
+        torch.testing.assert_close(whole.module.predictor(z), model.module.predictor(expected))
+        torch.testing.assert_close(z, expected)
+        features = net.eval()(images)
+        torch.testing.assert_close(model.module.encoder.fc(features), expected)
+
+
+def test_solo_learns_linear_evaluation_takes_what_we_write(run, tmp_path, capsys):
+    folder, model = run
+    path = tmp_path / "ours.pth"
+    assert convert.main([f"--weights={folder / 'ours'}", f"--out={path}"]) == 0
+    assert "left out   projector, predictor, which have no names there" in capsys.readouterr().out
+    argv = [f"--weights={folder / 'ours'}", f"--out={path}", "--layout=solo_learn", "--overwrite"]
+    assert convert.main(argv) == 0
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    state = {
+        name.replace("encoder", "backbone").replace("backbone.", ""): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if "encoder" in name or "backbone" in name
+    }
+    net = models.resnet18(weights=None)
+    net.fc = nn.Identity()
+    left = net.load_state_dict(state, strict=False)
+    assert not left.missing_keys and not left.unexpected_keys
+    parts = Parts(projector=projector([512, 512, 512, 32], True, affine=False), predictor=predictor(32, 8))
+    left = parts.load_state_dict(checkpoint["state_dict"], strict=False)
+    assert not left.missing_keys and all(name.startswith("backbone.") for name in left.unexpected_keys)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        z = parts.eval().projector(net.eval()(images))
+        torch.testing.assert_close(z, model.module.encoder(images))
+
+
+FITTING = ["--d=32", "--projector_hidden=512", "--predictor_hidden=8", "--output_affine=false"]
+
+
+def test_pretraining_begins_with_the_heads(run):
+    folder, _ = run
+    argv = ["--backbone=resnet18", "--stem=imagenet", f"--weights={folder / 'ours'}"]
+
+    def built(*more):
+        return assembly.build_model(parse(PretrainConfig, [*argv, *more]), channels=3, size=32)
+
+    model = built(*FITTING)
+    assert model.started == "backbone, projector, predictor"
+    for name in weights.HEADS:
+        for ours, theirs in zip(
+            getattr(model, name).get_weights(),
+            weights.load_part(folder / "ours", name).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    flags = "Pass --d=32 --projector_layers=3 --projector_hidden=512 --predictor_hidden=8 --bn=default "
+    with pytest.raises(UserError, match=f"{flags}--output_affine=false, or --weights_heads=false"):
+        built("--d=16")
+    assert built("--d=16", "--weights_heads=false").started == "backbone"
+
+
+def test_heads_of_our_own_runs_are_left_unless_asked_for(tmp_path):
+    config = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16"]
+    made = assembly.build_model(parse(PretrainConfig, [*config, "--seed=5"]), channels=1, size=8)
+    parts = {"backbone": made.backbone, "projector": made.projector, "predictor": made.predictor}
+    weights.export_parts(parts, tmp_path, {"configuration": {"d": 16}})
+    config.append(f"--weights={tmp_path}")
+    for asked, flags in (("auto", []), ("false", []), ("true", []), ("true", ["--method=simclr"])):
+        argv = [*config, f"--weights_heads={asked}", *flags]
+        model = assembly.build_model(parse(PretrainConfig, argv), channels=1, size=8)
+        same = (model.projector.get_weights()[0] == made.projector.get_weights()[0]).all()
+        assert same == (asked == "true")
+        assert (model.backbone.get_weights()[0] == made.backbone.get_weights()[0]).all()
+    with pytest.raises(UserError, match="Pass --d=16, or --weights_heads=false"):
+        argv = [*config, "--weights_heads=true", "--d=32"]
+        assembly.build_model(parse(PretrainConfig, argv), channels=1, size=8)
+    # A head of another folder is none of this backbone.
+    other = assembly.build_model(parse(PretrainConfig, [*config[:4], "--seed=6"]), channels=1, size=8)
+    weights.export(other.projector, tmp_path, {}, weights.EXPORTED.with_name("projector.keras"))
+    with pytest.raises(UserError, match="belongs to another backbone"):
+        assembly.build_model(parse(PretrainConfig, [*config, "--weights_heads=true"]), channels=1, size=8)
+    # A copy of the heads begins as they are.
+    weights.export_parts(parts, tmp_path, {})
+    model = assembly.build_model(
+        parse(PretrainConfig, [*config, "--weights_heads=true", "--alternate=2"]), channels=1, size=8
+    )
+    for ours, copy in zip(model.projector.weights, model.assigned.networks[1].weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), copy.numpy())
+    # Without heads the next export has none.
+    weights.export_parts({"backbone": made.backbone}, tmp_path, {})
+    assert {p.name for p in (tmp_path / "export").iterdir()} == {"backbone.keras", "backbone.json"}
+    with pytest.raises(UserError, match="has no projector and no predictor"):
+        assembly.build_model(parse(PretrainConfig, [*config, "--weights_heads=true"]), channels=1, size=8)
+
+
+def their_step(model, optimizer, views):
+    x1, x2 = (torch.tensor(x.transpose(0, 3, 1, 2).astype("float64")) for x in views)
+    z1, z2 = model.module.encoder(x1), model.module.encoder(x2)
+    p1, p2 = model.module.predictor(z1), model.module.predictor(z2)
+    cosine = nn.CosineSimilarity(dim=1)
+    loss = -(cosine(p1, z2.detach()).mean() + cosine(p2, z1.detach()).mean()) / 2
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_run_of_the_official_code_goes_on_with_its_momentum(tmp_path, fixed, measured):
+    """Three steps there, then three both there and here: the same losses and weights.
+
+    β is large so that few activations lie at ReLU's kink, where the last bit decides about a gradient.
+    """
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    model = official(d=64, hidden=32, width=64, net=filled(narrow())).double().train()
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) and part.affine:
+            nn.init.uniform_(part.bias, 1, 3)
+    groups = model.parameters()
+    if fixed:
+        groups = [{"params": model.module.encoder.parameters(), "fix_lr": False},
+                  {"params": model.module.predictor.parameters(), "fix_lr": True}]  # fmt: skip
+    optimizer = torch.optim.SGD(groups, 0.002, momentum=0.9, weight_decay=1e-4)
+
+    def views():
+        patches = rng.normal(size=(16, 4, 4, 3)) + rng.normal(size=(16, 1, 1, 3))
+        images = np.kron(patches, np.ones((1, 8, 8, 1)))
+        pair = np.stack([images, images[:, :, ::-1]])
+        return (pair + rng.normal(0, 0.3, pair.shape)).astype("float32")
+
+    for _ in range(3):
+        their_step(model, optimizer, views())
+    state = {"state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save({"epoch": 10, "arch": "resnet18", **state}, tmp_path / "c.pth.tar")
+    assert convert.main([f"--weights={tmp_path / 'c.pth.tar'}", f"--out={tmp_path / 'ours'}"]) == 0
+    argv = f"""--data=digits --backbone=resnet10 --stem=cifar --width=0.125 --weights={tmp_path / "ours"}
+        --d=64 --projector_hidden=64 --predictor_hidden=32 --output_affine=false --start_epoch=10
+        --epochs=20 --batch_size=16"""
+    config = parse(PretrainConfig, argv.split())
+    ours = assembly.build_model(config, channels=3, size=32)
+    assembly.compiled(ours, optim.SGD(0.002, 0.9, 1e-4), config)
+    first, words = assembly.beginning(ours, config, images=160)
+    assert first == 100 == int(ours.optimizer.iterations) and words.endswith("their momentum, epoch 10")
+    step = tf.function(ours.step)
+    worst = 0.0
+    for _ in range(3):
+        pair = views()
+        worst = max(worst, abs(float(step(tuple(pair))["loss"]) - their_step(model, optimizer, pair)))
+    measured("losses of three further steps, absolute", worst, 2e-6)
+    parts = {"projector": ours.projector, "predictor": ours.predictor}
+    found = to_torch(ours.backbone, "facebookresearch", parts)
+    bias = model.module.encoder.fc[6].bias
+    errors = {}
+    for name, tensor in model.state_dict().items():
+        expected = tensor.numpy() - (bias.numpy() if name.endswith("fc.7.running_mean") else 0)
+        if not name.endswith(("num_batches_tracked", "fc.6.bias")):
+            errors[name] = np.abs(found[name] - expected).max() / np.abs(expected).max()
+    measured("all weights after them", max(errors.values()), 2e-5, max(errors, key=errors.get))
+
+
+def test_a_run_begins_at_an_epoch_is_recorded_and_goes_on(tmp_path, capsys):
+    """Rates, order and steps are those of the whole run, also where it is ended and rerun."""
+    flags = """--backbone=resnet10 --stem=small --width=0.125 --d=16 --data=digits --image_size=8
+        --batch_size=128 --log_every=1 --monitor=none --strategy=one_device"""
+    keras.utils.set_random_seed(0)
+    (tmp_path / "w").mkdir()
+    weights.export(nets.resnet10(stem="small", width=0.125, channels=1), tmp_path / "w", {})
+    argv = [*flags.split(), f"--weights={tmp_path / 'w'}", "--epochs=0.5"]
+    assert pretrain.main([*argv, "--start_epoch=0.5", f"--workdir={tmp_path / 'x'}"]) == 2
+    assert "nothing is left of --epochs=0.5" in capsys.readouterr().err
+    argv[-1] = "--epochs=0.6"
+    assert pretrain.main([*argv, "--start_epoch=0.3", f"--workdir={tmp_path / 'run'}"]) == 0
+    err = capsys.readouterr().err
+    assert "heads at random, momentum 0, epoch 0.3" in err
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    records = [r for r in map(json.loads, lines) if "loss" in r]
+    assert [r["step"] for r in records] == [4, 5, 6]  # 0.3 epochs are 3.4 batches
+    lr = [r["lr"] for r in records]
+    expected = [0.05 * 128 / 256 * 0.5 * (1 + np.cos(np.pi * s / 6)) for s in (3, 4, 5)]
+    np.testing.assert_allclose(lr, expected, rtol=1e-5)
+    assert weights.card(tmp_path / "run")["step"] == 6
+    assert pretrain.main([*argv, "--start_epoch=0.3", f"--workdir={tmp_path / 'run'}"]) == 0
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() == lines

@@ -58,7 +58,7 @@ class Lines(tqdm):
 
     def close(self) -> None:
         """Writes the last line where others came before it."""
-        if not self.disable:
+        if not getattr(self, "disable", True):
             self.disable = True
             self._decr_instances(self)
             if hasattr(self, "_written"):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-
-import numpy as np
 
 # Limits on std·√d and on the loss of Eq. 1. Healthy runs have std·√d near 1 (Fig. 2).
 COLLAPSED_STD = 0.1
@@ -78,34 +77,74 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
     Collapse is called on three records in a row, since a healthy run may dip once: std·√d below
     0.1, or embeddings on a line (rank below 1.5) whose std shrinks (below 0.8).
     """
-    found = functools.partial(Diagnosis, kind=kind)
-    if not records:
-        return found("healthy", "no record yet")
-    last = records[-1]
-    if not (math.isfinite(last["loss"]) and math.isfinite(last["std"])):
-        return found("divergence", f"loss {last['loss']} at step {last['step']}")
-    recent = records[-3:]
-    point = all(r["std"] < COLLAPSED_STD for r in recent)
-    line = all(r["rank"] < LINE_RANK and r["std"] < LINE_STD for r in recent)
-    if len(recent) == 3 and (point or line):
-        return found("collapse", _figures(last))
-    if last["step"] < max(SETTLED * total_steps, SETTLED_STEPS) or len(records) < 4:
+    return Diagnoser(total_steps, kind).of(records)
+
+
+class Diagnoser:
+    """`diagnose` of a run whose records become more, for the cost of those that are new.
+
+    Args:
+        total_steps, kind: as there.
+    """
+
+    def __init__(self, total_steps: int, kind: str = "cosine") -> None:
+        self.total_steps, self.kind = total_steps, kind
+        self._known = self._start = 0  # records taken in; the first of the last third of them
+        self._peak = -math.inf  # of the rank
+        self._sorted: dict[str, list[float]] = {}
+
+    def of(self, records: Sequence[dict]) -> Diagnosis:
+        """The state of a run. records: those of the last call, and others after them."""
+        found = functools.partial(Diagnosis, kind=self.kind)
+        if not records:
+            return found("healthy", "no record yet")
+        last = records[-1]
+        if not (math.isfinite(last["loss"]) and math.isfinite(last["std"])):
+            return found("divergence", f"loss {last['loss']} at step {last['step']}")
+        recent = records[-3:]
+        point = all(r["std"] < COLLAPSED_STD for r in recent)
+        line = all(r["rank"] < LINE_RANK and r["std"] < LINE_STD for r in recent)
+        if len(recent) == 3 and (point or line):
+            return found("collapse", _figures(last))
+        if last["step"] < max(SETTLED * self.total_steps, SETTLED_STEPS) or len(records) < 4:
+            return found("healthy", _figures(last))
+        self._take_in(records)
+        spread, loss, rank = (_median(self._sorted[name]) for name in TAIL)
+        if spread > SPREAD[self.kind]:
+            return found("oscillation", f"the loss varies by {spread:.2f} from step to step")
+        first = records[0]["loss"]
+        if first - loss < LEARNED[self.kind] and loss > -0.5:
+            return found(
+                "non-convergence", f"loss {loss:.3f}, {first:.3f} at the start, with std·√d {last['std']:.2f}"
+            )
+        if rank < LOW_RANK * self._peak:
+            return found("partial collapse", f"effective rank {rank:.1f}, {self._peak:.1f} at its peak")
         return found("healthy", _figures(last))
-    tail = records[-max(3, len(records) // 3) :]
-    spread = float(np.median([r["loss_spread"] for r in tail]))
-    if spread > SPREAD[kind]:
-        return found("oscillation", f"the loss varies by {spread:.2f} from step to step")
-    loss = float(np.median([r["loss"] for r in tail]))
-    if records[0]["loss"] - loss < LEARNED[kind] and loss > -0.5:
-        return found(
-            "non-convergence",
-            f"loss {loss:.3f}, {records[0]['loss']:.3f} at the start, with std·√d {last['std']:.2f}",
-        )
-    ranks = [r["rank"] for r in records]
-    rank, peak = float(np.median([r["rank"] for r in tail])), max(ranks)
-    if rank < LOW_RANK * peak:
-        return found("partial collapse", f"effective rank {rank:.1f}, {peak:.1f} at its peak")
-    return found("healthy", _figures(last))
+
+    def _take_in(self, records: Sequence[dict]) -> None:
+        """Brings the peak, and the sorted figures of the last third, up to date."""
+        known, count = self._known, len(records)
+        start = count - max(3, count // 3)
+        new = records[known:]
+        self._peak = max([self._peak, *(r["rank"] for r in new)])
+        for name in TAIL:
+            if known <= start:  # none of those that are sorted is wanted any more
+                self._sorted[name] = sorted(r[name] for r in records[start:])
+                continue
+            ranked = self._sorted[name]
+            for r in records[self._start : start]:
+                del ranked[bisect.bisect_left(ranked, r[name])]
+            for r in new:
+                bisect.insort(ranked, r[name])
+        self._known, self._start = count, start
+
+
+TAIL = ("loss_spread", "loss", "rank")  # figures whose median over the last third counts
+
+
+def _median(ranked: list[float]) -> float:
+    half = len(ranked) // 2
+    return ranked[half] if len(ranked) % 2 else (ranked[half - 1] + ranked[half]) / 2
 
 
 def _figures(last: dict) -> str:

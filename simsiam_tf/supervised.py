@@ -195,8 +195,10 @@ class AccuracyFigures:
         return rates if head is None else {**rates, "lr_head": float(head(step))}
 
     def diagnose(self, records: list[dict]) -> Diagnosis:
-        """ "divergence" from the first loss that is no number; else "healthy"."""
-        bad = next((r for r in records if not np.isfinite(r["loss"])), None)
-        if bad:
-            return Diagnosis("divergence", f"loss {bad['loss']} at step {bad['step']}")
-        return Diagnosis("healthy", f"loss {records[-1]['loss']:.3g}" if records else "no record yet")
+        """ "divergence" where the last loss is no number; else "healthy"."""
+        if not records:
+            return Diagnosis("healthy", "no record yet")
+        loss, step = records[-1]["loss"], records[-1]["step"]
+        if not np.isfinite(loss):
+            return Diagnosis("divergence", f"loss {loss} at step {step}")
+        return Diagnosis("healthy", f"loss {loss:.3g}")

@@ -15,7 +15,7 @@ from simsiam_tf.assembly import Assembly, assemble, knn_every, untrained_backbon
 from simsiam_tf.callbacks import KNN
 from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.diagnosis import Diagnosis, diagnose
+from simsiam_tf.diagnosis import Diagnoser, Diagnosis
 from simsiam_tf.errors import UserError
 from simsiam_tf.loop import starting
 from simsiam_tf.loop.running import COLLAPSED, DIVERGED, DONE, Outcome
@@ -114,7 +114,7 @@ class EmbeddingFigures:
     score, score_label = "knn20", "kNN"
 
     def __init__(self, kind: str, total_steps: int) -> None:
-        self.kind, self.total_steps = kind, total_steps
+        self.diagnoser = Diagnoser(total_steps, kind)
 
     def of_record(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
         """std: mean of the steps. rank: of the last step's embeddings."""
@@ -127,5 +127,5 @@ class EmbeddingFigures:
         return {"lr": float(lr), "lr_predictor": float(lr if h is None else h(step))}
 
     def diagnose(self, records: list[dict]) -> Diagnosis:
-        """By `diagnosis.diagnose`."""
-        return diagnose(records, self.total_steps, self.kind)
+        """By `diagnosis.diagnose`, for the cost of the records that are new."""
+        return self.diagnoser.of(records)

@@ -71,8 +71,8 @@ def export(
     check(path, format, overwrite)
     kind = FORMATS[format]
     made = path.with_name(f".writing-{path.stem}{kind.suffix}")
-    _remove(made)
     try:
+        _remove(made)
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the libraries about each other
@@ -92,7 +92,8 @@ def export(
     except OSError as error:
         raise UserError(f"--out={path}: cannot be written ({error.strerror or error}).") from error
     finally:
-        _remove(made)
+        with contextlib.suppress(OSError):
+            _remove(made)
     return Exported(path, format, digest(path), difference, largest)
 
 

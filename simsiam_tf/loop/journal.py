@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from typing import Any, Protocol
 
 import keras
@@ -72,8 +73,8 @@ class Journal:
         self.interval: list[list[float]] = [[float(a), float(b)] for a, b in interval]
         start = step or -1  # step 0 is recorded at every start from it
         kept = workdir.records.rewind(start, pending is not None, judged, known)
-        needed = {"step", "loss", "loss_spread", *figures.of_record(np.ones(1), None)}
-        self.records = [r for r in kept if needed <= set(r)]
+        needed = ("loss", "loss_spread", *figures.of_record(np.ones(1), None))
+        self.records = [r for r in kept if all(_is_number(r.get(name)) for name in needed)]
         self.scored: dict[str, float] = next((r for r in reversed(kept) if "loss" not in r), {})
         self.diagnosis = figures.diagnose(self.records)
         self._seconds = self._waited = self._timed = 0.0
@@ -170,6 +171,10 @@ class Journal:
         """Ends the progress bar and the TensorBoard file."""
         self._bar.close()
         self._board.close()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _text(values: dict[str, float]) -> str:

@@ -36,7 +36,8 @@ class Ended:
 
     def lines(self) -> list[str]:
         """What it said on stderr, without progress bars and TensorFlow's chatter."""
-        kept = [line for line in self.said.splitlines() if line.strip() and not re.search(r"step/s|s/step", line)]
+        bar = re.compile(r"step/s|s/step")
+        kept = [line for line in self.said.splitlines() if line.strip() and not bar.search(line)]
         return [line for line in kept if line not in self.chatter()]
 
     def chatter(self) -> list[str]:

@@ -7,11 +7,9 @@ import dataclasses
 import difflib
 import gc
 import os
-import shutil
 import signal
 import sys
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,15 +17,15 @@ from typing import Any, BinaryIO
 from absl import flags
 
 from simsiam_tf import config as configs
-from simsiam_tf import terminal
+from simsiam_tf import memory, terminal
 from simsiam_tf.errors import UserError
+from simsiam_tf.help_text import usage
 from simsiam_tf.loop import signals
 from simsiam_tf.withheld import withheld
 
 HERE = Path(__file__).resolve().parent
 # Flagfiles lie beside the package in a checkout and within it in an installed wheel.
 FLAG_ROOTS = (HERE.parent, HERE / "flagfiles")
-SHOWN_LAST = ("Run", "Only look")  # groups of flags, in --help
 _DEFINE = {
     str: flags.DEFINE_string, int: flags.DEFINE_integer,
     float: flags.DEFINE_float, bool: flags.DEFINE_boolean,
@@ -72,6 +70,9 @@ def _run(
         # What is done has to look done until the process has ended.
         with signals.handled(leave, signal.SIG_IGN if last else None):
             config = parse(cls, argv)
+            if last:
+                line = f"{prog}: {_scarce(config)}\n".encode()
+                memory.end_when_exhausted(lambda: os.write(_terminal, line), UserError.status)
             return call(config) or 0, _in_files(config)
     except UserError as error:
         status, line = error.status, str(error)
@@ -94,13 +95,18 @@ def _named(error: Exception, config: Any) -> str | None:
     exhausted = type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's, which may not be loaded
     full = "No space left" in str(error)
     if isinstance(error, MemoryError) or (exhausted and not full):
-        batch = getattr(config, "batch_size", None)
-        smaller = f"a smaller --batch_size (it is {batch})" if batch else "it where more memory is free"
-        return f"there is not enough memory. Try {smaller}."
+        return _scarce(config)
     if isinstance(error, OSError) and error.strerror:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         return f"{where}{error.strerror}. Make room or choose another place, then rerun."
     return None
+
+
+def _scarce(config: Any) -> str:
+    """A line for memory that has run out."""
+    batch = getattr(config, "batch_size", None)
+    smaller = f"a smaller --batch_size than {batch}" if batch else "it where more memory is free"
+    return f"there is not enough memory. Try {smaller}."
 
 
 @contextlib.contextmanager
@@ -251,45 +257,3 @@ def _find(value: str, seen: tuple[Path, ...]) -> Path:
     near = difflib.get_close_matches(value, known, 1, 0.3)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise UserError(f"--flagfile={value}: no such file.{hint}")
-
-
-def usage(cls: type, prog: str, about: str) -> str:
-    """The text of --help, as wide as the terminal, 100 columns at most."""
-    width = max(20, min(100, shutil.get_terminal_size((100, 24)).columns))
-    kinds = configs.kinds(cls)
-    group, sections = "", {}
-    for field in dataclasses.fields(cls):
-        meta = field.metadata
-        group = meta["group"] or group
-        shown = "| ".join(meta["choices"]) or kinds[field.name].__name__
-        head = textwrap.wrap(f"--{field.name}={shown}", width - 2, subsequent_indent="    ")
-        tail = "" if field.default is None else f" (default: {field.default})"
-        text = textwrap.wrap(meta["help"] + tail, width - 6)
-        lines = [*(f"  {line}".replace("| ", "|") for line in head), *(f"      {line}" for line in text)]
-        sections.setdefault(group, []).extend(lines)
-    lines = [*_wrapped(f"usage: {prog} [--flagfile=FILE] [--NAME=VALUE …]", width), ""]
-    lines += _wrapped(about, width)
-    for group in sorted(sections, key=lambda name: name in SHOWN_LAST):
-        lines += ["", *textwrap.wrap(group, width), *sections[group]]
-    return "\n".join(lines)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """The lines of a text; paragraphs and commands that are too wide are broken."""
-    lines = []
-    for paragraph in text.split("\n\n"):
-        own = paragraph.splitlines()
-        if max(map(len, own)) > width and not paragraph.startswith(" "):
-            own = textwrap.wrap(" ".join(own), width)
-        elif max(map(len, own)) > width:
-            own = [piece for line in own for piece in _continued(line, width)]
-        lines += ["", *own]
-    return lines[1:]
-
-
-def _continued(line: str, width: int) -> list[str]:
-    """A command as lines that a shell takes for one."""
-    indents = {"initial_indent": " " * 4, "subsequent_indent": " " * 8}
-    words = {"break_long_words": False, "break_on_hyphens": False}
-    *pieces, end = textwrap.wrap(line.strip(), width - 2, **indents, **words)
-    return [*(f"{piece} \\" for piece in pieces), end]

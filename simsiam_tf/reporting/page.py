@@ -11,7 +11,7 @@ import simsiam_tf
 from simsiam_tf.config import method_of
 from simsiam_tf.data import open_source
 from simsiam_tf.errors import UserError
-from simsiam_tf.files import replace_text
+from simsiam_tf.files import check_writable, replace_text
 from simsiam_tf.pretrained import open_pretrained
 from simsiam_tf.reporting import gallery, history, projector
 from simsiam_tf.reporting.parts import Section
@@ -49,6 +49,7 @@ def write(
     workdir = Path(workdir).expanduser()
     out = Path(out).expanduser() if out else workdir / "report.html"
     told = history.read(workdir)
+    check_writable(out)
     sections = [history.outcome(told), history.curves(told)]
     if told.card:
         sections += _pictured(workdir, told, data, images, neighbours, seed, tensorboard, say, options)

@@ -47,6 +47,7 @@ class Workdir:
     def __init__(self, path: str | Path, writes: bool = True) -> None:
         self.path, self.writes = Path(path).expanduser().absolute(), writes
         self.records = Records(self.path / "metrics.jsonl", writes)
+        self._known: dict[str, Any] | None = None  # the configuration that the folder belongs to
         self._files: dict[str, str] = {}  # config.json and config.flags
         if not writes:
             return
@@ -110,9 +111,10 @@ class Workdir:
         Raises:
             UserError: naming every field that differs.
         """
-        before = self._before() if self.writes else None
+        before = self._known or (self._before() if self.writes else None)
         if before is None:
             return
+        self._known = before
         whole, old = described(config, facts or {}), before.get("facts", {})
         differ = [
             f"--{n} was {before.get(n)}, is {whole[n]}"
@@ -138,6 +140,7 @@ class Workdir:
             return
         self.check(config, facts)
         whole = described(config, facts)
+        self._known = whole
         self._files = {
             "config.json": json.dumps(whole, indent=1) + "\n",
             "config.flags": configs.to_flags(config),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simsiam_tf.diagnosis import ADVICE, diagnose
+from simsiam_tf.diagnosis import ADVICE, Diagnoser, diagnose
 
 
 def records(loss, std, rank=None, spread=0.01, every=20):
@@ -64,3 +64,44 @@ def test_advice_is_for_the_kind_of_loss():
     flat = [{"step": s, "loss": 5.0, "loss_spread": 0.0, "std": 0.01, "rank": 5.0} for s in range(3)]
     assert "--predictor" in diagnose(flat, 10).advice
     assert "--predictor" not in diagnose(flat, 10, "contrast").advice
+
+
+def test_a_run_that_goes_on_is_judged_as_all_of_its_records():
+    """Against the medians of the last third, worked out anew each time."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        n = 150
+        rank = np.abs(rng.normal(20, 15, n)) + rng.choice([0, 10])
+        curves = records(
+            rng.choice([-1, 0]) * np.arange(n) / n + rng.normal(0, 0.2, n), np.full(n, 0.9), rank
+        )
+        for r in curves:
+            r["loss_spread"] = float(rng.choice([0.05, 0.11]))
+        growing = Diagnoser(3000)
+        start = rng.integers(1, 60)  # a run that continues begins with many
+        for count in (*range(start, 100), *range(100, n + 1, 7)):
+            found = growing.of(curves[:count])
+            assert found == diagnose(curves[:count], 3000)
+            tail = curves[:count][-max(3, count // 3) :]
+            if found.name == "oscillation":
+                assert f"{np.median([r['loss_spread'] for r in tail]):.2f}" in found.reason
+            if found.name == "partial collapse":
+                low, peak = np.median([r["rank"] for r in tail]), max(r["rank"] for r in curves[:count])
+                assert found.reason == f"effective rank {low:.1f}, {peak:.1f} at its peak"
+
+
+def test_a_new_record_costs_what_it_costs_however_many_came_before():
+    class Counted(dict):
+        read = 0
+
+        def __getitem__(self, key):
+            Counted.read += 1
+            return super().__getitem__(key)
+
+    curves = [Counted(r) for r in records(-0.9 * np.ones(3000), np.ones(3000))]
+    diagnoser, costs = Diagnoser(1000), []
+    for count in range(10, 3000):
+        Counted.read = 0
+        diagnoser.of(curves[:count])
+        costs.append(Counted.read)
+    assert max(costs[1000:]) <= max(costs[100:200]) < 60

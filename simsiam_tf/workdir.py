@@ -52,7 +52,7 @@ class Workdir:
         if not writes:
             return
         self._claim()
-        for pattern in (files.WRITING, "unreadable.tmp", "export/writing.*"):
+        for pattern in (files.WRITING, f"export/{files.WRITING}", "unreadable.tmp", "export/writing.*"):
             for leftover in self.path.glob(pattern):
                 files.remove(leftover)
         self._handlers = [_Log(self.path / "train.log", delay=True), _Shown(logging.WARNING)]

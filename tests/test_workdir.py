@@ -83,9 +83,12 @@ def test_a_work_folder_may_be_a_link_itself(tmp_path):
 
 def test_only_leftovers_of_its_own_are_swept(tmp_path):
     (tmp_path / "draft.tmp").write_text("mine")
-    (tmp_path / ".writing-7-ab.tmp").write_text("half")
+    (tmp_path / "export").mkdir()
+    leftovers = [tmp_path / name for name in (".writing-7-ab.tmp", "export/.writing-7-ab.tmp")]
+    for path in leftovers:
+        path.write_text("half")
     made(tmp_path)
-    assert (tmp_path / "draft.tmp").exists() and not (tmp_path / ".writing-7-ab.tmp").exists()
+    assert (tmp_path / "draft.tmp").exists() and not any(path.exists() for path in leftovers)
 
 
 def test_another_number_of_epochs_is_told_how_to_train_longer(tmp_path):

@@ -228,6 +228,8 @@ def expand(argv: list[str], seen: tuple[Path, ...] = ()) -> list[str]:
         lines = [line.strip() for line in text.splitlines()]
         wanted = [line for line in lines if line and not line.startswith("#")]
         stray = next((line for line in wanted if not line.startswith("-")), None)
+        if stray and not stray.isprintable():
+            raise UserError(f"--flagfile={value}: {path} is no text.")
         if stray:
             raise UserError(f"{path}: {stray!r} is no flag. Write --NAME=VALUE, or # before a comment.")
         expanded += _moved(path, expand(wanted, (*seen, path)))

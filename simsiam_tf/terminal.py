@@ -39,7 +39,7 @@ class Steady:
     def _kept(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:  # ValueError: of a closed stream
+        except (OSError, ValueError, RuntimeError) as error:  # closed; or a signal came during a write
             self.trouble = error
 
     def __getattr__(self, name: str) -> Any:

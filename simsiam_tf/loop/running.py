@@ -74,10 +74,10 @@ class Loop:
         extra = manifest["extra"] if manifest else {}
         self.accuracy = extra.get("accuracy", {})
         card = task.exported(workdir.path)
-        self.exported = self.step > 0 and card.get("step") == self.step
-        self.judged = self.exported and bool(card.get("accuracy"))
-        if self.judged:
-            self.accuracy = card["accuracy"]
+        exported = self.step > 0 and card.get("step") == self.step
+        judged = exported and bool(card.get("accuracy"))
+        self.exported, self.judged = map(bool, self.workers.most(exported, judged))
+        self.accuracy = card.get("accuracy") or self.accuracy if self.judged else self.accuracy
         self.pending = None if self.exported else extra.get("pending")
         before = workdir.path / "metrics.jsonl"
         anew = manifest is None and before.exists() and before.stat().st_size > 0

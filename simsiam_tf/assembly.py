@@ -76,6 +76,8 @@ def views_of(config: RunConfig, recipe: Recipe, count: int) -> Views:
 
 def check_size(source: Source, batch_size: int) -> None:
     """Raises UserError where a batch is larger than the data set."""
+    if source.size < 2:
+        raise UserError(f"{source.name}: has {source.size} image, and a batch needs two. Give more images.")
     if batch_size > source.size:
         raise UserError(
             f"--batch_size={batch_size}: larger than {source.name}, which has "

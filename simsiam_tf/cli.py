@@ -10,22 +10,22 @@ import os
 import signal
 import sys
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from absl import flags
 
 from simsiam_tf import config as configs
+from simsiam_tf import memory, terminal
 from simsiam_tf.errors import UserError
+from simsiam_tf.help_text import usage
 from simsiam_tf.loop import signals
 from simsiam_tf.withheld import withheld
 
 HERE = Path(__file__).resolve().parent
 # Flagfiles lie beside the package in a checkout and within it in an installed wheel.
 FLAG_ROOTS = (HERE.parent, HERE / "flagfiles")
-SHOWN_LAST = ("Run", "Only look")  # groups of flags, in --help
 _DEFINE = {
     str: flags.DEFINE_string, int: flags.DEFINE_integer,
     float: flags.DEFINE_float, bool: flags.DEFINE_boolean,
@@ -36,36 +36,89 @@ def run(cls: type, call: Callable[[Any], int | None], prog: str, about: str, arg
     """Parses argv (sys.argv by default) into a `cls` and calls; returns the exit status.
 
     0: done. 2: something to mend, named in one line on stderr. 75: ended by SIGTERM or SIGINT,
-    with nothing lost that was committed. Others are the call's own.
+    with nothing lost that was committed. Others are the call's own. Trouble with stdout and stderr
+    changes it only where stdout was all that the command had to say.
     """
-    # The process ends after its own command, and what is done has to look done until then.
-    afterwards = signal.SIG_IGN if argv is None else None
-    argv = sys.argv[1:] if argv is None else list(argv)
+    last = argv is None  # the process ends after its own command
+    argv = sys.argv[1:] if last else list(argv)
+    with terminal.steady(afterwards=last) as out:
+        status, in_files = _run(cls, call, prog, about, argv, last)
+        out.flush()
+        trouble = terminal.complaint(out)
+        if trouble:
+            print(f"{prog}: stdout cannot be written ({trouble}).", file=sys.stderr)
+    return status or (2 if trouble and not in_files else 0)
+
+
+def _run(
+    cls: type, call: Callable[[Any], int | None], prog: str, about: str, argv: list[str], last: bool
+) -> tuple[int, bool]:
+    """(the exit status, whether files hold what came of it)."""
     if any(a in ("--help", "-h", "--helpfull", "--helpshort", "-help") for a in argv):
         print(usage(cls, prog, about))
-        return 0
+        return 0, False
 
     def leave(number: int, frame: Any) -> None:
         """Ends the process here and now: library threads must not hold it up."""
         line = f"{prog}: ended by {signal.Signals(number).name}. Rerun the same command to go on.\n"
-        os.write(_terminal, line.encode())
+        with contextlib.suppress(OSError):
+            os.write(_terminal, line.encode())
         os._exit(signals.INTERRUPTED)
 
+    config = None
     try:
-        with signals.handled(leave, afterwards):
-            return call(parse(cls, argv)) or 0
+        # What is done has to look done until the process has ended.
+        with signals.handled(leave, signal.SIG_IGN if last else None):
+            config = parse(cls, argv)
+            if last:
+                line = f"{prog}: {_scarce(config)}\n".encode()
+                memory.end_when_exhausted(lambda: os.write(_terminal, line), UserError.status)
+            return call(config) or 0, _in_files(config)
     except UserError as error:
-        print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.status
+        status, line = error.status, str(error)
+    except Exception as error:
+        status, line = 2, _named(error, config)
+        if line is None:
+            raise
+    print(f"{prog}: {' '.join(line.split())}", file=sys.stderr)
+    return status, True
+
+
+def _in_files(config: Any) -> bool:
+    """Whether a command writes what came of it into files; then what it prints may be lost."""
+    names = {field.name for field in dataclasses.fields(config)}
+    return bool(names & {"out", "workdir"}) and not getattr(config, "dry_run", False)
+
+
+def _named(error: Exception, config: Any) -> str | None:
+    """A line for trouble with memory and files that no part of a command has named; None for a fault."""
+    exhausted = type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's, which may not be loaded
+    full = "No space left" in str(error)
+    if isinstance(error, MemoryError) or (exhausted and not full):
+        return _scarce(config)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return f"{where}{error.strerror}. Make room or choose another place, then rerun."
+    return None
+
+
+def _scarce(config: Any) -> str:
+    """A line for memory that has run out."""
+    batch = getattr(config, "batch_size", None)
+    smaller = f"a smaller --batch_size than {batch}" if batch else "it where more memory is free"
+    return f"there is not enough memory. Try {smaller}."
 
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-    """While a command imports what it works with: quietly, and without what makes it slow.
+    """Imports heavy libraries silently, with the garbage collector paused.
 
     Keras and keras-cv import these two for wrappers and plots that no command has a use for. What
     is imported is half a million objects that stay, which the garbage collector would look through
     again and again; it leaves out those that are frozen.
+
+    Raises:
+        UserError: memory does not suffice.
     """
     anew, collects = "keras" not in sys.modules, gc.isenabled()
     gc.disable()
@@ -74,6 +127,13 @@ def loading() -> Iterator[None]:
             yield
         if anew:
             gc.freeze()
+    except (ImportError, MemoryError) as error:
+        scarce = ("cannot allocate memory", "failed to map segment")
+        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in scarce):
+            raise UserError(
+                "there is not enough memory to load TensorFlow. Free some, or raise the limit (ulimit -v)."
+            ) from error
+        raise
     finally:
         if collects:
             gc.enable()
@@ -92,18 +152,26 @@ def quietly() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     _terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with _memory_file() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
         except BaseException:
             held.seek(0)
-            os.write(_terminal, held.read())
+            with contextlib.suppress(OSError):
+                os.write(_terminal, held.read())
             raise
         finally:
             os.dup2(_terminal, 2)
             os.close(_terminal)
             _terminal = 2
+
+
+def _memory_file() -> BinaryIO:
+    """A file that needs no disk, where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("stderr"), "w+b", buffering=0)
+    return tempfile.TemporaryFile()
 
 
 def parse(cls: type, argv: list[str]) -> Any:
@@ -154,15 +222,31 @@ def expand(argv: list[str], seen: tuple[Path, ...] = ()) -> list[str]:
         if path in seen:
             raise UserError(f"--flagfile={value}: includes itself.")
         try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--flagfile={value}: {path} is no text ({error}).") from error
+            text = path.read_text("utf-8", "surrogateescape")  # names of files need be no text
+        except OSError as error:
+            raise UserError(f"--flagfile={value}: {path} cannot be read ({error.strerror}).") from error
+        lines = [line.strip() for line in text.splitlines()]
         wanted = [line for line in lines if line and not line.startswith("#")]
         stray = next((line for line in wanted if not line.startswith("-")), None)
+        if stray and not stray.isprintable():
+            raise UserError(f"--flagfile={value}: {path} is no text.")
         if stray:
             raise UserError(f"{path}: {stray!r} is no flag. Write --NAME=VALUE, or # before a comment.")
-        expanded += expand(wanted, (*seen, path))
+        expanded += _moved(path, expand(wanted, (*seen, path)))
     return expanded
+
+
+def _moved(path: Path, argv: list[str]) -> list[str]:
+    """The flags of a work folder's own flagfile, with --workdir where the folder lies now."""
+    here, flag = path.parent, "--workdir="
+    if path.name != "config.flags" or not any((here / n).exists() for n in ("config.json", "checkpoints")):
+        return argv
+    made = next((arg.removeprefix(flag) for arg in argv if arg.startswith(flag)), None)
+    with contextlib.suppress(OSError):
+        if made is None or os.path.samefile(Path(made).expanduser(), here):
+            return argv
+    print(f"{path}: was written for {flag}{made}; the run goes on in {here}, where it is", file=sys.stderr)
+    return [f"{flag}{here}" if arg.startswith(flag) else arg for arg in argv]
 
 
 def _find(value: str, seen: tuple[Path, ...]) -> Path:
@@ -175,22 +259,3 @@ def _find(value: str, seen: tuple[Path, ...]) -> Path:
     near = difflib.get_close_matches(value, known, 1, 0.3)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise UserError(f"--flagfile={value}: no such file.{hint}")
-
-
-def usage(cls: type, prog: str, about: str) -> str:
-    """The text of --help."""
-    width = min(100, int(os.environ.get("COLUMNS", "100")))
-    kinds = configs.kinds(cls)
-    group, sections = "", {}
-    for field in dataclasses.fields(cls):
-        meta = field.metadata
-        group = meta["group"] or group
-        shown = "|".join(meta["choices"]) or kinds[field.name].__name__
-        head = f"  --{field.name}={shown}"
-        tail = "" if field.default is None else f" (default: {field.default})"
-        text = textwrap.wrap(meta["help"] + tail, width - 6)
-        sections.setdefault(group, []).extend([head, *(f"      {line}" for line in text)])
-    lines = [f"usage: {prog} [--flagfile=FILE] [--NAME=VALUE …]", "", about]
-    for group in sorted(sections, key=lambda name: name in SHOWN_LAST):
-        lines += ["", group, *sections[group]]
-    return "\n".join(lines)

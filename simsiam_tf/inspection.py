@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import config as configs
-from simsiam_tf import preview
+from simsiam_tf import files, preview
 from simsiam_tf.assembly import Assembly, assemble, knn_every, open_data
 from simsiam_tf.cluster import distribute
 from simsiam_tf.config import PretrainConfig
+from simsiam_tf.errors import UserError
 
 _KEPT_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
 
@@ -28,10 +29,11 @@ def with_workdir(config: PretrainConfig) -> PretrainConfig:
 
 def write_preview(config: PretrainConfig) -> int:
     """Writes preview.png into the work folder, or the current one where none is given."""
-    source, views = open_data(config)
     folder = Path(config.workdir or ".").expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "preview.png"
+    _make_folder(folder)
+    files.check_writable(path, "--workdir")
+    source, views = open_data(config)
     preview.write(path, preview.grid(source, views, config.seed))
     print(f"{path}: a row an image of {source.name}; first the image, then its {views.count} views")
     return 0
@@ -40,11 +42,23 @@ def write_preview(config: PretrainConfig) -> int:
 def dry_run(config: PretrainConfig) -> int:
     """Prints the resolved configuration, steps, parameters and memory; trains nothing."""
     report = Path(config.workdir).expanduser() / "unreadable.json" if config.workdir else None
+    if report:
+        _make_folder(report.parent)
+        files.check_writable(report, "--workdir")
     parts = assemble(config, report)
     print(configs.to_flags(config))
     for name, value in facts(config, parts).items():
         print(f"{name:22} {value}")
     return 0
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--workdir={folder}: cannot be written ({error.strerror}). Choose another place."
+        ) from error
 
 
 def facts(config: PretrainConfig, parts: Assembly) -> dict[str, str]:

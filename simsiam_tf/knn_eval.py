@@ -49,9 +49,9 @@ def call(config: KnnConfig) -> int:
         from simsiam_tf.evaluate import scores
 
         distribute.look_for_devices()
-    result = scores.knn(config)
-    print(scores.table(result))
     path = Path(config.out).expanduser() if config.out else scores.beside(config.weights, "knn.json")
+    result = scores.knn(config, path)
+    print(scores.table(result))
     scores.write(result, path)
     return 0
 

@@ -1,8 +1,10 @@
-"""The C library's allocator, set up for tensors that come and go at every step."""
+"""The C and C++ libraries' memory: kept between steps, and told of when it runs out."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+from collections.abc import Callable
 
 # glibc's names and numbers, from <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -22,3 +24,38 @@ def keep() -> bool:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_ARENA_MAX, 1))
     return sum(mallopt(name, value) for name, value in settings) == len(settings)
+
+
+_handlers: list = []  # that C++ may call at any time
+
+
+def end_when_exhausted(say: Callable[[], None], status: int) -> bool:
+    """Ends the process in words where native code runs out of memory; False where that cannot be had.
+
+    Otherwise std::bad_alloc, which no Python code can catch, aborts it. Any other uncaught exception
+    of C++ aborts as ever.
+
+    Args:
+        say: writes the words, with little memory.
+        status: the process's exit status.
+    """
+    try:
+        library = ctypes.CDLL("libstdc++.so.6")
+        set_terminate, kind = library._ZSt13set_terminatePFvvE, library.__cxa_current_exception_type
+    except (OSError, AttributeError):
+        return False
+    function = ctypes.CFUNCTYPE(None)
+    set_terminate.restype = kind.restype = ctypes.c_void_p
+
+    def ended() -> None:
+        info = kind()  # a std::type_info, whose second word is the name
+        name = ctypes.cast(info, ctypes.POINTER(ctypes.c_char_p))[1] if info else b""
+        if b"bad_alloc" in name:
+            say()
+            os._exit(status)
+        former()
+
+    handler = function(ended)
+    former = function(set_terminate(handler))
+    _handlers.append(handler)
+    return True

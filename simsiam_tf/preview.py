@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import tensorflow as tf
 
+from simsiam_tf import files
 from simsiam_tf.data import Source, Views, pipeline
 
 GAP = 4  # white pixels between pictures
@@ -24,6 +27,6 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-def write(path, picture: np.ndarray) -> None:
-    """Writes a picture as PNG."""
-    tf.io.write_file(str(path), tf.io.encode_png(picture))
+def write(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture as PNG. Raises OSError."""
+    files.replace_bytes(path, tf.io.encode_png(picture).numpy())

@@ -78,10 +78,10 @@ def call(config: ProbeConfig) -> int:
         from simsiam_tf.evaluate import scores
 
         distribute.look_for_devices()
-    result = scores.probe(config)
-    print(scores.table(result))
     name = "probe.json" if config.classifier == "logistic" else f"probe-{config.classifier}.json"
     path = Path(config.out).expanduser() if config.out else scores.beside(config.weights, name)
+    result = scores.probe(config, path)
+    print(scores.table(result))
     scores.write(result, path)
     return 0
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 from simsiam_tf import weights
 from simsiam_tf.config import METHODS, PretrainConfig
 from simsiam_tf.supervised import CLASSIFIER, RESULT
@@ -29,7 +32,7 @@ def text(config: PretrainConfig, outcome: Outcome) -> str:
         ]
     lines.append(f"  diagnosis       {outcome.diagnosis}")
     if outcome.accuracy:
-        which = "all images" if outcome.status == DONE else "a sample"
+        which = "all images" if "backbone" in outcome.accuracy else "a sample"
         lines += ["", f"  {f'kNN accuracy, {which}':26}{'k = 20':>8}{'k = 200':>9}"]
         order = [n for n in ("raw pixels", "untrained backbone", "backbone") if n in outcome.accuracy]
         for name in order:
@@ -44,10 +47,10 @@ def text(config: PretrainConfig, outcome: Outcome) -> str:
         f"  records   {here / 'metrics.jsonl'}",
         "",
         "Next: look at the curves and the views,",
-        f"  tensorboard --logdir={here / 'tb'}",
+        f"  tensorboard --logdir={shlex.quote(str(here / 'tb'))}",
     ]
     if outcome.status == INTERRUPTED:
-        lines += ["or continue:", f"  python -m simsiam_tf.pretrain --flagfile={here / 'config.flags'}"]
+        lines += ["or continue:", f"  {_again('simsiam_tf.pretrain', here)}"]
     elif not config.data.startswith("folder:"):
         lines += [
             "or learn from images of your own:",
@@ -74,5 +77,10 @@ def of_classifier(outcome: Outcome, command: str) -> str:
     if outcome.status == DONE:
         lines += ["", f"  classifier  {here / CLASSIFIER}", f"  result      {here / RESULT}"]
     if outcome.status == INTERRUPTED:
-        lines += ["", f"Continue:  python -m {command} --flagfile={here / 'config.flags'}"]
+        lines += ["", f"Continue:  {_again(command, here)}"]
     return "\n".join(lines)
+
+
+def _again(command: str, workdir: Path) -> str:
+    """The command that continues a run, quoted for a shell."""
+    return f"python -m {command} --flagfile={shlex.quote(str(workdir / 'config.flags'))}"

@@ -25,6 +25,7 @@ from simsiam_tf.evaluate.splits import Splits, balanced
 from simsiam_tf.files import replace_text
 from simsiam_tf.loop import starting
 from simsiam_tf.loop.running import Outcome
+from simsiam_tf.loop.task import add_to_card, card_of
 from simsiam_tf.pretrained import Pretrained, open_pretrained
 
 CLASSIFIER = Path("export") / "classifier.keras"
@@ -46,7 +47,7 @@ def run(config: SupervisedConfig, callbacks: Sequence[keras.callbacks.Callback] 
     """
     config = dataclasses.replace(config, workdir=str(workdir_of(config)))
 
-    def task(workers: Workers, report: Path) -> Supervised:
+    def task(config: SupervisedConfig, workers: Workers, report: Path) -> Supervised:
         del report
         return Supervised(config, *assemble(config, workers))
 
@@ -149,22 +150,29 @@ class Supervised:
         return before
 
     def export(self, workdir: Path, facts: dict) -> None:
-        """Writes result.json, the classifier and, where it was trained, its backbone."""
+        """Writes the classifier and, where it was trained, its backbone."""
         named = self.config.data or scores.data_of(self.pretrained)
         whole = {
             **facts, "classes": list(self.splits.class_names), "test": self.splits.test.name,
             "weights": {"path": str(self.pretrained.path), "sha256": self.pretrained.sha256},
             "configuration": {**facts["configuration"], "data": named},
         }  # fmt: skip
-        kept = ("images", "test", "classes", "weights", "step", "configuration", "made with")
-        result = {
-            "what": "linear evaluation" if self.parts.model.frozen else "fine-tuning",
-            **facts["accuracy"][self.trained], "train": facts["data"], **{k: whole[k] for k in kept},
-        }  # fmt: skip
-        replace_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
         if not self.parts.model.frozen:
             weights.export(self.parts.model.backbone, workdir, whole)
         weights.export(self.parts.model.whole(), workdir, whole, CLASSIFIER)
+
+    def add_accuracy(self, workdir: Path, accuracy: dict[str, dict[str, float]]) -> None:
+        """Writes result.json, and the cards again."""
+        card = card_of(workdir / CLASSIFIER)
+        kept = ("images", "test", "classes", "weights", "step", "configuration", "made with")
+        result = {
+            "what": "linear evaluation" if self.parts.model.frozen else "fine-tuning",
+            **accuracy[self.trained], "train": card["data"], **{k: card[k] for k in kept},
+        }  # fmt: skip
+        replace_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
+        if not self.parts.model.frozen:
+            add_to_card(workdir / weights.EXPORTED, accuracy)
+        add_to_card(workdir / CLASSIFIER, accuracy)  # the last, since it tells that the run is judged
 
     def exported(self, workdir: Path) -> dict:
         """The facts beside the classifier."""
@@ -189,8 +197,10 @@ class AccuracyFigures:
         return rates if head is None else {**rates, "lr_head": float(head(step))}
 
     def diagnose(self, records: list[dict]) -> Diagnosis:
-        """ "divergence" from the first loss that is no number; else "healthy"."""
-        bad = next((r for r in records if not np.isfinite(r["loss"])), None)
-        if bad:
-            return Diagnosis("divergence", f"loss {bad['loss']} at step {bad['step']}")
-        return Diagnosis("healthy", f"loss {records[-1]['loss']:.3g}" if records else "no record yet")
+        """ "divergence" where the last loss is no number; else "healthy"."""
+        if not records:
+            return Diagnosis("healthy", "no record yet")
+        loss, step = records[-1]["loss"], records[-1]["step"]
+        if not np.isfinite(loss):
+            return Diagnosis("divergence", f"loss {loss} at step {step}")
+        return Diagnosis("healthy", f"loss {loss:.3g}")

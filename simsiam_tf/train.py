@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from simsiam_tf import metrics, threads, weights
 from simsiam_tf.assembly import Assembly, assemble, knn_every, untrained_backbone
 from simsiam_tf.callbacks import KNN
+from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.diagnosis import Diagnosis, diagnose
+from simsiam_tf.errors import UserError
 from simsiam_tf.loop import starting
 from simsiam_tf.loop.running import COLLAPSED, DIVERGED, DONE, Outcome
 from simsiam_tf.loop.signals import INTERRUPTED
+from simsiam_tf.loop.task import add_to_card
+
+LEFT_OUT = "--final_knn=false: the weights are exported, and this alone is left out"
 
 __all__ = ["COLLAPSED", "DIVERGED", "DONE", "INTERRUPTED", "Outcome", "run"]
 
@@ -32,7 +39,7 @@ def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = 
         UserError: before any training, for whatever cannot work.
     """
 
-    def task(workers, report: Path) -> Pretraining:  # noqa: ANN001
+    def task(config: PretrainConfig, workers: Workers, report: Path) -> Pretraining:
         return Pretraining(config, assemble(config, report, workers))
 
     threads.core_a_view()
@@ -46,6 +53,8 @@ class Pretraining:
 
     def __init__(self, config: PretrainConfig, parts: Assembly) -> None:
         self.config, self.parts, self.monitor = config, parts, parts.monitor
+        if config.weights:
+            parts.facts["weights"] = weights.sha256(weights.located(config.weights))
         self.figures = EmbeddingFigures(config.loss, parts.total_steps)
         self.ends_on = ("collapse",) if config.fail_on_collapse else ()
         self.evaluator = None
@@ -60,19 +69,22 @@ class Pretraining:
             return {}
         images = self.config.knn_images
         say(f"baselines on {self.monitor.size(images)} images: raw pixels, untrained backbone")
-        return self.monitor.baselines(self.parts.model.backbone, images)
+        with _enough_memory("fewer --knn_images, or --monitor=none"):
+            return self.monitor.baselines(self.parts.model.backbone, images)
 
     def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
-        """On all images."""
-        if self.monitor is None:
+        """On all images, where that is wanted."""
+        if self.monitor is None or not self.config.final_knn:
             return {}
         say(f"final kNN on {self.monitor.size()} images: this backbone, raw pixels, untrained backbone")
-        return self.monitor.of_backbone(self.parts.model.backbone)
+        with _enough_memory(LEFT_OUT):
+            return self.monitor.of_backbone(self.parts.model.backbone)
 
     def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         """On all images, too."""
         if self.monitor.size(self.config.knn_images) < self.monitor.size():
-            return self.monitor.baselines(untrained_backbone(self.config, self.parts))
+            with _enough_memory(LEFT_OUT):
+                return self.monitor.baselines(untrained_backbone(self.config, self.parts))
         return before
 
     def export(self, workdir: Path, facts: dict) -> None:
@@ -81,9 +93,22 @@ class Pretraining:
         heads = {name: getattr(model, name) for name in weights.HEADS if getattr(model, name, None)}
         weights.export_parts({"backbone": model.backbone, **heads}, workdir, facts)
 
+    def add_accuracy(self, workdir: Path, accuracy: dict[str, dict[str, float]]) -> None:
+        """Writes the card again."""
+        add_to_card(workdir / weights.EXPORTED, accuracy)
+
     def exported(self, workdir: Path) -> dict:
         """The facts beside it."""
         return weights.card(workdir)
+
+
+@contextlib.contextmanager
+def _enough_memory(mend: str) -> Iterator[None]:
+    """Names what to pass where the features of the monitor's images do not fit into memory."""
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise UserError(f"the kNN monitor's features do not fit into memory. Rerun with {mend}.") from error
 
 
 class EmbeddingFigures:

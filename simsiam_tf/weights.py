@@ -83,17 +83,6 @@ def export_parts(parts: Mapping[str, keras.Model], workdir: Path, facts: Mapping
     return export(parts["backbone"], workdir, {**facts, "parts": digests})
 
 
-def check_writable(path: Path, flag: str = "out") -> None:
-    """Raises UserError where nothing can be written at a path, before any long work."""
-    parent = path.parent
-    while not parent.exists() and parent != parent.parent:
-        parent = parent.parent
-    if not parent.is_dir():
-        raise UserError(f"--{flag}={path}: cannot be written ({parent} is no folder).")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(f"--{flag}={path}: cannot be written ({parent} is read-only). Choose another.")
-
-
 def located(where: str | Path) -> Path:
     """The .keras file that a work folder's or a file's path means; it need not exist."""
     path = Path(where).expanduser()

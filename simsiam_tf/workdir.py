@@ -9,15 +9,21 @@ import json
 import logging
 import logging.handlers
 import os
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from simsiam_tf import config as configs
+from simsiam_tf import files, progress
 from simsiam_tf.checkpoints import newest_manifest
 from simsiam_tf.errors import UserError
-from simsiam_tf.files import replace_text
+from simsiam_tf.records import Records
 
 log = logging.getLogger("simsiam_tf")
+
+FILES = (".lock", "config.flags", "config.json", "metrics.jsonl", "train.log")
+FOLDERS = ("checkpoints", "export", "tb")
+LOCK_BYTES = 32  # that a lock may have: a process's number
 
 
 class Workdir:
@@ -26,10 +32,11 @@ class Workdir:
         config.flags (re-runnable)  config.json  metrics.jsonl  train.log
         checkpoints/  tb/  export/
 
-    records: what metrics.jsonl holds, a dictionary a line.
+    records: what metrics.jsonl holds. What is logged goes into train.log, warnings
+    to the terminal, too.
 
     Args:
-        path: created when missing.
+        path: created when missing. It may be a link; nothing that is written in it may be one.
         writes: False for all workers of a run but the chief, which look on: nothing is claimed
             and nothing written.
 
@@ -39,24 +46,27 @@ class Workdir:
 
     def __init__(self, path: str | Path, writes: bool = True) -> None:
         self.path, self.writes = Path(path).expanduser().absolute(), writes
-        self.records: list[dict[str, Any]] = []
-        self._written = -1  # bytes of metrics.jsonl; −1: not what `records` are
+        self.records = Records(self.path / "metrics.jsonl", writes)
+        self._known: dict[str, Any] | None = None  # the configuration that the folder belongs to
         self._files: dict[str, str] = {}  # config.json and config.flags
         if not writes:
             return
         self._claim()
-        for leftover in (*self.path.glob("*.tmp"), *self.path.glob("export/writing.*")):
-            leftover.unlink(missing_ok=True)
-        self._handler = _Log(self.path / "train.log", delay=True)
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        log.addHandler(self._handler)
+        for pattern in (files.WRITING, f"export/{files.WRITING}", "unreadable.tmp", "export/writing.*"):
+            for leftover in self.path.glob(pattern):
+                files.remove(leftover)
+        self._handlers = [_Log(self.path / "train.log", delay=True), _Shown(logging.WARNING)]
+        self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        for handler in self._handlers:
+            log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False  # the terminal has the progress bar
 
     def _claim(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - held for the run
+            files.check_no_links(self.path, FILES, FOLDERS)
+            lock = open(self.path / ".lock", "a+", opener=files.no_link)  # noqa: SIM115 - held for the run
         except OSError as error:
             raise UserError(
                 f"--workdir={self.path}: cannot be written ({error.strerror}). Choose another."
@@ -77,6 +87,9 @@ class Workdir:
                 "runs could not be kept apart. Choose another."
             ) from error
         self._lock = lock
+        held = os.fstat(lock.fileno())
+        if held.st_size > LOCK_BYTES or held.st_nlink > 1:
+            raise UserError(f"{self.path / '.lock'}: is another file than a run's lock. Remove it.")
         try:
             lock.truncate(0)
             lock.write(str(os.getpid()))
@@ -98,9 +111,10 @@ class Workdir:
         Raises:
             UserError: naming every field that differs.
         """
-        before = self._before() if self.writes else None
+        before = self._known or (self._before() if self.writes else None)
         if before is None:
             return
+        self._known = before
         whole, old = described(config, facts or {}), before.get("facts", {})
         differ = [
             f"--{n} was {before.get(n)}, is {whole[n]}"
@@ -108,10 +122,16 @@ class Workdir:
         ]
         differ += [f"{k} was {old[k]}, is {v}" for k, v in whole["facts"].items() if old.get(k, v) != v]
         if differ:
+            own = f"--flagfile={shlex.quote(str(self.path / 'config.flags'))}"
+            longer = (
+                " To train longer, begin another run with the weights of this one, when it has ended: "
+                f"--weights={shlex.quote(str(self.path))} and another --workdir."
+            )
+            only_epochs = [text.split()[0] for text in differ] == ["--epochs"]
             raise UserError(
-                f"--workdir={self.path} belongs to another configuration: "
-                f"{'; '.join(differ)}. Choose another folder, or continue with its own: "
-                f"--flagfile={self.path / 'config.flags'}"
+                f"--workdir={self.path} belongs to another configuration: {'; '.join(differ)}. "
+                f"Choose another folder, or continue with its own: {own}."
+                f"{longer if only_epochs and isinstance(config, configs.PretrainConfig) else ''}"
             )
 
     def agree(self, config: Any, facts: dict[str, Any]) -> None:
@@ -120,6 +140,7 @@ class Workdir:
             return
         self.check(config, facts)
         whole = described(config, facts)
+        self._known = whole
         self._files = {
             "config.json": json.dumps(whole, indent=1) + "\n",
             "config.flags": configs.to_flags(config),
@@ -136,14 +157,14 @@ class Workdir:
         file, folder = self.path / "config.json", self.path / "checkpoints"
         if file.is_file():
             try:
-                before = json.loads(file.read_text())
+                before = json.loads(file.read_text(encoding="utf-8"))
                 if isinstance(before, dict) and isinstance(before.get("facts", {}), dict):
                     return before
             except (OSError, ValueError, RecursionError):
                 pass
         manifest = newest_manifest(folder)
         if manifest:
-            log.warning("%s was gone or damaged; taken from the newest checkpoint", file)
+            log.warning("%s was gone or damaged: the newest checkpoint's configuration counts", file)
             return manifest.get("configuration", {})
         if file.exists():
             raise UserError(f"{file}: unreadable. Restore it or choose another --workdir.")
@@ -156,59 +177,7 @@ class Workdir:
 
     def _write_files(self) -> None:
         for name, text in self._files.items():
-            replace_text(self.path / name, text)
-
-    def rewind(self, step: int, pending: bool = False) -> list[dict]:
-        """Drops records of steps after `step`, which are about to be made again.
-
-        pending: the evaluation at `step` is to be made again, too.
-        """
-        file = self.path / "metrics.jsonl"
-        self.records = []
-        for line in file.read_text().splitlines() if file.exists() else []:
-            try:
-                record = json.loads(line)
-                again = pending and record["step"] == step and "loss" not in record
-                if record["step"] <= step and not again:
-                    self.records.append(record)
-            except (ValueError, KeyError, TypeError):  # cut off by a crash
-                continue
-        self._written = -1
-        if self.writes:
-            self._write_records()
-        return self.records
-
-    def record(self, step: int, values: dict[str, Any]) -> str | None:
-        """Adds a line to metrics.jsonl; says why where that failed. It is tried again with the next."""
-        self.records.append({"step": step, **values})
-        if not self.writes:
-            return None
-        file = self.path / "metrics.jsonl"
-        try:
-            if file.exists() and file.stat().st_size == self._written:
-                with open(file, "a") as out:
-                    out.write(json.dumps(self.records[-1]) + "\n")
-                self._written = file.stat().st_size
-            else:  # removed, or cut off by a full disk
-                self._write_records()
-        except OSError as error:
-            self._written = -1
-            return f"{file} cannot be written ({error.strerror}); its lines are kept in memory until it can"
-        return None
-
-    def _write_records(self) -> None:
-        file = self.path / "metrics.jsonl"
-        replace_text(file, "".join(json.dumps(r) + "\n" for r in self.records))
-        self._written = file.stat().st_size
-
-    def sync(self) -> None:
-        """All records on the disk. Raises OSError where they cannot be."""
-        if not self.writes:
-            return
-        if self._written < 0:
-            self._write_records()
-        with open(self.path / "metrics.jsonl", "rb") as file:
-            os.fsync(file.fileno())
+            files.replace_text(self.path / name, text)
 
     def mend(self) -> bool:
         """Makes the folder anew where somebody has removed it; whether that was so.
@@ -227,19 +196,31 @@ class Workdir:
         self._claim()
         former.close()
         self._write_files()
-        self._write_records()
+        self.records.rewrite()
         return True
 
     def release(self) -> None:
         """Lets another process in."""
-        if hasattr(self, "_handler"):
-            log.removeHandler(self._handler)
-            self._handler.close()
+        if hasattr(self, "_handlers"):
+            for handler in self._handlers:
+                log.removeHandler(handler)
+                handler.close()
             self._lock.close()
+
+
+class _Shown(logging.Handler):
+    """Warnings as lines on the terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        progress.say(self.format(record))
 
 
 class _Log(logging.handlers.WatchedFileHandler):
     """train.log, made again when it was removed. What cannot be written must not end a run."""
+
+    def _open(self) -> TextIO:
+        options = {"encoding": "utf-8", "errors": "backslashreplace", "opener": files.no_link}
+        return open(self.baseFilename, self.mode, **options)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

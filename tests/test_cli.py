@@ -4,11 +4,17 @@ import re
 import subprocess
 import sys
 
+import backbones
+import numpy as np
 import pytest
+from PIL import Image
 
-from simsiam_tf import cli, config, pretrain
+from simsiam_tf import assembly, cli, config, knn_eval, pretrain, probe
 from simsiam_tf.config import PretrainConfig
+from simsiam_tf.data import RECIPES, open_source
 from simsiam_tf.errors import UserError
+from simsiam_tf.evaluate import scores
+from simsiam_tf.pretrained import open_pretrained
 
 
 def parse(*argv):
@@ -61,6 +67,8 @@ def test_bad_flags_are_named_with_the_mend(argv, expected):
         (["--data=digits", "--strategy=multi_worker"], r"neither TF_CONFIG nor a Slurm job"),
         (["--data=digits", "--strategy=mirrored", "--batch_size=63"], r"does not divide over 2"),
         (["--data=digits", "--workdir=/proc/nothing"], r"cannot be written"),
+        (["--data=digits", "--preview", "--workdir=/proc/nothing"], r"--workdir=/proc/nothing.*cannot be wr"),
+        (["--data=digits", "--dry_run", "--workdir=/proc/nothing"], r"--workdir=/proc/nothing.*cannot be wr"),
     ],
 )
 def test_bad_values_end_in_one_line_and_status_2(argv, expected, capsys, tmp_path):
@@ -132,3 +140,58 @@ def test_a_signal_after_the_end_changes_nothing_and_python_callers_keep_theirs()
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2, done
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), "there is not enough memory. Try a smaller --batch_size than 512."),
+        (OSError(28, "No space left on device", "/a/b"), "/a/b: No space left on device. Make room or"),
+        (UserError("--d=1: two\nlines"), "--d=1: two lines"),
+    ],
+)
+def test_trouble_that_no_part_has_named_is_a_line_and_status_2(error, expected, capsys):
+    def call(config):
+        raise error
+
+    assert cli.run(PretrainConfig, call, "pretrain", "", []) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"pretrain: {expected}") and said.count("\n") == 1
+
+
+def test_a_fault_of_the_program_stays_one():
+    with pytest.raises(KeyError):
+        cli.run(PretrainConfig, lambda config: {}[config], "pretrain", "", [])
+
+
+def test_libraries_that_do_not_fit_into_memory_are_a_line():
+    for error in (MemoryError(), ImportError("libx.so: failed to map segment from shared object")):
+        with pytest.raises(UserError, match="not enough memory to load TensorFlow"), cli.loading():
+            raise error
+    with pytest.raises(ImportError, match="no module"), cli.loading():
+        raise ImportError("no module")
+
+
+@pytest.mark.parametrize("command", [knn_eval, probe])
+def test_a_result_that_could_not_be_written_is_known_before_the_work(command, tmp_path, capsys, monkeypatch):
+    folder = backbones.exported(tmp_path / "run", RECIPES["grayscale"], channels=1)
+    monkeypatch.setattr(scores, "open_splits", lambda *args, **options: pytest.fail("the data was opened"))
+    assert command.main([f"--weights={folder}", "--out=/proc/none.json"]) == 2
+    assert "--out=/proc/none.json: cannot be written" in capsys.readouterr().err
+
+
+def test_images_of_a_relative_path_are_asked_for_where_they_are_not(tmp_path, monkeypatch, capsys):
+    folder = backbones.exported(tmp_path / "run", RECIPES["grayscale"], channels=1, data="folder:photos")
+    monkeypatch.chdir(tmp_path)
+    assert knn_eval.main([f"--weights={folder}"]) == 2
+    said = capsys.readouterr().err
+    assert "was trained on folder:photos, a path that is relative to another working folder" in said
+    (tmp_path / "photos").mkdir()
+    assert scores.data_of(open_pretrained(str(folder))) == "folder:photos"
+
+
+def test_one_image_is_told_to_be_too_few(tmp_path):
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "a.png")
+    source = open_source(f"folder:{tmp_path}")
+    with pytest.raises(UserError, match="has 1 image, and a batch needs two. Give more images"):
+        assembly.check_size(source, 512)

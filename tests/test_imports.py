@@ -16,10 +16,11 @@ from simsiam_tf.withheld import withheld
 ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a module imports from its own level's leaves or from levels before it
     {
-        "errors", "memory", "progress", "losses", "schedules", "metrics", "diagnosis", "archive", "files",
-        "withheld", "devices",
+        "errors", "memory", "terminal", "losses", "schedules", "metrics", "diagnosis", "archive", "withheld",
+        "devices",
     },
-    {"threads"},
+    {"threads", "progress", "files"},
+    {"records"},
     {"config", "optim", "nets", "data", "checkpoints", "cluster"},
     {"methods", "weights", "workdir", "preview"},
     {"initial_weights", "pretrained", "recipes"},
@@ -27,7 +28,8 @@ LEVELS = [  # a module imports from its own level's leaves or from levels before
     {"assembly", "callbacks"},
     {"loop", "inspection", "exporting", "reporting"},
     {"train", "supervised"},
-    {"summary", "cli"},
+    {"summary", "help_text"},
+    {"cli"},
     {"reproduction"},
     {
         "pretrain", "data_service", "knn_eval", "probe", "embed", "neighbours", "linear_eval", "finetune",

@@ -216,7 +216,9 @@ def test_what_cannot_be_written_is_said_before_the_work(workdir, tmp_path, monke
     monkeypatch.setattr(gallery, "sample", lambda *_: pytest.fail("works before it looks"))
     moved = tmp_path / "run"
     shutil.copytree(workdir, moved)
-    with pytest.raises(UserError, match="--out=.*/run: cannot be written .Is a directory."):
+    with pytest.raises(
+        UserError, match="--out=.*/run: cannot be written .it is there, and is no regular file."
+    ):
         reporting.write(moved, moved)
     with pytest.raises(UserError, match="--out=/nowhere/r.html: cannot be written .*Choose another place"):
         reporting.write(moved, "/nowhere/r.html")

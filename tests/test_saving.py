@@ -18,13 +18,13 @@ class Disk:
 
     def __init__(self, clock):
         self.clock, self.takes, self.full, self.removed, self.saved = clock, 1.0, False, False, []
-        self.path = "run"
+        self.path, self.records = "run", self
 
     def sync(self):
         if self.full:
             raise OSError(28, "No space left on device")
 
-    def save(self, step, extra):
+    def save(self, step, extra, interval):
         self.clock.now += self.takes
         self.saved.append(step)
 

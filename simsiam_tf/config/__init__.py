@@ -4,12 +4,14 @@ Only this package and the command lines know flags.
 """
 
 from simsiam_tf.config.fields import (
+    FOLDER,
     LOOKS,
     Config,
     check_address,
     check_choices,
     default,
     differences,
+    is_folder,
     kinds,
     option,
     overridden,
@@ -22,8 +24,8 @@ from simsiam_tf.config.supervised import FinetuneConfig, LinearConfig, Supervise
 from simsiam_tf.config.using import ImagesConfig, KeptFeaturesConfig, LabelledConfig, WeightsConfig
 
 __all__ = [
-    "LOOKS", "METHODS", "Config", "FinetuneConfig", "ImagesConfig", "KeptFeaturesConfig", "LabelledConfig",
-    "LinearConfig", "Method", "PretrainConfig", "RunConfig", "SupervisedConfig", "WeightsConfig",
-    "check_address", "check_choices", "default", "differences", "kinds", "loss_kind", "method_of",
-    "option", "overridden", "to_flags",
+    "FOLDER", "LOOKS", "METHODS", "Config", "FinetuneConfig", "ImagesConfig", "KeptFeaturesConfig",
+    "LabelledConfig", "LinearConfig", "Method", "PretrainConfig", "RunConfig", "SupervisedConfig",
+    "WeightsConfig", "check_address", "check_choices", "default", "differences", "is_folder", "kinds",
+    "loss_kind", "method_of", "option", "overridden", "to_flags",
 ]  # fmt: skip

@@ -15,12 +15,13 @@ from simsiam_tf.errors import UserError, nearest
 
 LOOKS = ("preview", "dry_run")  # what only looks
 BIG = 2**31 - 1
+FOLDER = "folder:"  # before the path, in what names images
 
 
-def option(default: Any, text: str, group: str = "", choices=(), free: bool = False) -> Any:
+def option(default: Any, text: str, group: str = "", choices=(), free: bool | str = False) -> Any:
     """A field with its help text.
 
-    choices: the values it may take. free: may differ when a run is continued.
+    choices: the values it may take. free: may differ when a run is continued; a text: may become that.
     """
     meta = {"help": text, "group": group, "choices": tuple(choices), "free": free}
     return dataclasses.field(default=default, metadata=meta)
@@ -109,6 +110,22 @@ def to_flags(config: Any) -> str:
 
 
 def differences(a: dict, b: dict, cls: type) -> list[str]:
-    """Names of the fields that bind a run and differ between two configurations."""
-    bound = [f.name for f in dataclasses.fields(cls) if not f.metadata["free"]]
-    return [name for name in bound if a.get(name, default(cls, name)) != b.get(name)]
+    """Names of the fields that bind a run and differ between two configurations, `b` the later one.
+
+    Where a folder or a file of weights lies binds nothing: what is in it does, by its digest among the
+    run's facts.
+    """
+    idle = {n for names, cause, holds, _ in cls.NO_EFFECT if cause in b and holds(b[cause]) for n in names}
+    fields = [f for f in dataclasses.fields(cls) if f.metadata["free"] is not True and f.name not in idle]
+
+    def alike(field: dataclasses.Field) -> bool:
+        old, new = a.get(field.name, default(cls, field.name)), b.get(field.name)
+        placed = all(isinstance(v, str) and (field.name == "weights" or is_folder(v)) for v in (old, new))
+        return placed or old == new or new == field.metadata["free"]
+
+    return [field.name for field in fields if not alike(field)]
+
+
+def is_folder(value: Any) -> bool:
+    """Whether a field's value names a folder of images."""
+    return isinstance(value, str) and value.startswith(FOLDER) and value != FOLDER

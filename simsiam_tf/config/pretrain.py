@@ -40,7 +40,10 @@ NO_EFFECT = [  # (fields, the field whose value makes them moot, which values th
     ),
     (("projector_hidden",), "projector_layers", lambda v: v == 1, "--projector_layers=1"),
     (("weights_heads", "start_epoch"), "weights", lambda v: not v, "no --weights"),
-    (("monitor_queries", "knn_every", "knn_images"), "monitor", lambda v: v == "none", "--monitor=none"),
+    (
+        ("monitor_queries", "knn_every", "knn_images", "final_knn"), "monitor", lambda v: v == "none",
+        "--monitor=none",
+    ),
     (
         ("on_bad_image", "max_megapixels"),
         "data",
@@ -70,6 +73,7 @@ class PretrainConfig(RunConfig):
         "auto",
         "labelled set whose images the kNN monitor votes with, or none; "
         "auto: the pre-training set where it has labels",
+        free="none",
     )
     monitor_queries: str = option(
         "auto",
@@ -221,6 +225,12 @@ class PretrainConfig(RunConfig):
     )
     knn_images: int = option(
         12000, "images that the monitor uses during training; at the end it uses all", free=True
+    )
+    final_knn: bool = option(
+        True,
+        "kNN accuracy of all images at the end, after the export; false leaves it out, as where the features "
+        "of all images do not fit into memory",
+        free=True,
     )
     fail_on_collapse: bool = option(
         False, "stop with exit status 3 as soon as the run is called collapsed", free=True

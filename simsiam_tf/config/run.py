@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import os
+from typing import Any, Self
 
-from simsiam_tf.config.fields import BIG, Config, option
+from simsiam_tf.config.fields import BIG, FOLDER, Config, is_folder, option
 from simsiam_tf.errors import UserError
 
 RUN_RANGES = (
     ("seed", 0, BIG), ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000),
     ("join_minutes", 0.01, 1e5),
 )  # fmt: skip
+PATHS = ("workdir", "weights", "data_dir")
 
 
 def check_epochs(config: Any) -> None:
@@ -69,3 +71,29 @@ class RunConfig(Config):
         10.0, "minutes between checkpoints, which are also made at every epoch's end", free=True
     )
     keep: int = option(2, "checkpoints kept", free=True)
+
+    def validate(self) -> Self:
+        """Returns itself, or raises UserError for the first value that cannot be."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str) and (len(value.splitlines()) > 1 or value != value.strip()):
+                raise UserError(
+                    f"--{field.name}={value!r}: begins or ends with a space or has a line break, which the "
+                    "run's flagfile could not hold. Choose another."
+                )
+        return super().validate()
+
+    def absolute(self) -> Self:
+        """The same with absolute paths, so that its flagfile works in any working folder."""
+        changes = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if is_folder(value):
+                changes[field.name] = FOLDER + _absolute(value.removeprefix(FOLDER))
+            elif field.name in PATHS and value:
+                changes[field.name] = _absolute(value)
+        return dataclasses.replace(self, **changes)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))

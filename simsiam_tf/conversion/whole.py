@@ -18,6 +18,7 @@ from simsiam_tf.conversion.files import OURS, Checkpoint, as_array, open_checkpo
 from simsiam_tf.conversion.layouts import LAYOUTS, OTHERS
 from simsiam_tf.data import RECIPES
 from simsiam_tf.errors import UserError
+from simsiam_tf.files import check_writable
 
 STEMS = {  # of 3×3, in words
     "cifar": "stride 1, padding 1", "cifar_pad2": "stride 1, padding 2, as solo-learn's", "small": "stride 2",
@@ -45,7 +46,7 @@ def to_folder(
         image_size: side of the images; the recipe's when None.
     """
     folder = Path(out).expanduser()
-    weights.check_writable(folder)
+    check_writable(folder, folders=True)
     checkpoint = open_checkpoint(where)
     if stem == "auto" and checkpoint.about.get("stem") in nets.STEMS:
         stem = checkpoint.about["stem"]
@@ -148,7 +149,7 @@ def to_file(where: str, out: Path | str, layout: str = "auto") -> str:
     """
     layout = "torchvision" if layout == "auto" else layout
     names = LAYOUTS[layout]
-    weights.check_writable(Path(out).expanduser())
+    check_writable(Path(out).expanduser(), folders=True)
     backbone, card = weights.load(where), weights.card(where)
     heads = {name: weights.load_part(where, name) for name in weights.HEADS}
     heads = {name: head for name, head in heads.items() if head is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
@@ -28,8 +28,25 @@ def extract(
     batch_size = batch_size or max(256, min(1024, 2**20 // numbers))
     ids = np.arange(source.size) if ids is None else np.asarray(ids)
     encode = forward(backbone)
-    blocks = [encode(x).numpy() for x in pipeline.centred(source, views, ids, batch_size)]
-    return np.concatenate(blocks).astype(np.float32)
+    return filled((encode(x).numpy() for x in pipeline.centred(source, views, ids, batch_size)), len(ids))
+
+
+def filled(blocks: Iterable[np.ndarray], rows: int) -> np.ndarray:
+    """Blocks [n, F] as one float32 array [rows, F], which is all the memory that is taken.
+
+    Raises:
+        MemoryError: there is not enough.
+        ValueError: the blocks have another number of rows.
+    """
+    whole, at = np.empty((0, 0), np.float32), 0
+    for block in blocks:
+        if at == 0:
+            whole = np.empty((rows, *block.shape[1:]), np.float32)
+        whole[at : at + len(block)] = block
+        at += len(block)
+    if at != rows:
+        raise ValueError(f"{at} rows came of {rows}.")
+    return whole
 
 
 def forward(backbone: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -44,6 +61,7 @@ def forward(backbone: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 def pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
     """The centre views themselves in [0, 1], flattened: the baseline a backbone must beat."""
     ids = np.arange(source.size) if ids is None else np.asarray(ids)
-    blocks = [views.denormalise(x).numpy() for x in pipeline.centred(source, views, ids)]
-    images = np.concatenate(blocks)
-    return images.reshape(len(images), -1).astype(np.float32) / 255.0
+    blocks = (views.denormalise(x).numpy() for x in pipeline.centred(source, views, ids))
+    rows = filled((block.reshape(len(block), -1) for block in blocks), len(ids))
+    rows /= np.float32(255)
+    return rows

@@ -19,6 +19,7 @@ from simsiam_tf.evaluate.splits import HELD_OUT, split_of
 
 KS = (20, 200)
 LARGEST_PIXELS = 64 * 64 * 3  # values an image above which raw pixels are no baseline worth its time
+PIECE = 2**14  # images a worker whose features it gives the others at a time
 SHARE = 0.01  # of the training's time that the monitor may take
 # Images of an evaluation that take as long as a view in training. Three would, the gradients of a layer
 # taking twice its forward pass, were it not for reading, tracing and the vote.
@@ -47,8 +48,7 @@ class Monitor:
         """
         bank_ids, query_ids = self.sample(images)
         team = self.workers or Workers(tf.distribute.get_strategy())
-        own = team.share(bank_ids)
-        bank = team.gather(encode(self.bank, own if len(own) else bank_ids[:1])[: len(own)])
+        bank = self._gathered(encode, bank_ids, team)
         asking, right = team.share(query_ids), dict.fromkeys(KS, 0.0)
         if len(asking):
             right = knn_accuracy(
@@ -57,6 +57,22 @@ class Monitor:
             )  # fmt: skip
         counts = team.gather(np.rint([[len(asking) * right[k] for k in KS]])).sum(axis=0)
         return {f"knn{k}": count / len(query_ids) for k, count in zip(KS, counts.tolist(), strict=True)}
+
+    def _gathered(
+        self, encode: Callable[[Source, np.ndarray], np.ndarray], ids: np.ndarray, team: Workers
+    ) -> np.ndarray:
+        """The bank's features [N, F] on every worker, made and shared out piece by piece."""
+        if team.count == 1:
+            return encode(self.bank, ids)
+        shares, own = np.array_split(np.arange(len(ids)), team.count), team.share(ids)
+        whole = np.empty((0, 0), np.float32)
+        for at in range(0, len(shares[0]), PIECE):
+            asked = own[at : at + PIECE]
+            part = team.gather(encode(self.bank, asked if len(asked) else ids[:1])[: len(asked)])
+            if at == 0:
+                whole = np.empty((len(ids), *part.shape[1:]), np.float32)
+            whole[np.concatenate([share[at : at + PIECE] for share in shares])] = part
+        return whole
 
     def of_backbone(self, backbone: keras.Model, images: int | None = None) -> dict[str, float]:
         """The accuracy of a backbone's features."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from simsiam_tf import config as configs
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate import store
 from simsiam_tf.evaluate.features import pixels
@@ -17,7 +18,7 @@ from simsiam_tf.evaluate.monitor import LARGEST_PIXELS
 from simsiam_tf.evaluate.neighbours import knn_accuracy, leave_one_out
 from simsiam_tf.evaluate.probe import descent, logistic
 from simsiam_tf.evaluate.splits import Splits, balanced, open_splits
-from simsiam_tf.files import replace_text
+from simsiam_tf.files import check_writable, replace_text
 from simsiam_tf.pretrained import Pretrained, open_pretrained
 
 CLASSIFIERS = {
@@ -27,9 +28,14 @@ CLASSIFIERS = {
 ASKED = 10_000  # training images, at most, by which k is chosen
 
 
-def opened(config: Any) -> tuple[Pretrained, Splits]:
-    """The backbone and the labelled images that a `LabelledConfig` names, held against each other."""
+def opened(config: Any, out: Path | None = None) -> tuple[Pretrained, Splits]:
+    """The backbone and the labelled images that a `LabelledConfig` names, held against each other.
+
+    out: file for what comes of it; UserError where it could not be written.
+    """
     pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
+    if out is not None:
+        check_writable(out)
     return pretrained, splits_for(config, pretrained)
 
 
@@ -43,8 +49,14 @@ def splits_for(config: Any, pretrained: Pretrained) -> Splits:
 
 
 def data_of(pretrained: Pretrained) -> str:
-    """What a backbone was pre-trained on. Raises UserError where its card does not say."""
+    """What a backbone was pre-trained on. Raises UserError where its card does not say, or not from where."""
     data = pretrained.card.get("configuration", {}).get("data")
+    relative = configs.is_folder(data) and not Path(data.removeprefix(configs.FOLDER)).is_absolute()
+    if relative and not Path(data.removeprefix(configs.FOLDER)).is_dir():
+        raise UserError(
+            f"--data: missing. {pretrained.path} was trained on {data}, a path that is relative to another "
+            "working folder. Pass --data=folder:/path/to/images."
+        )
     if not isinstance(data, str):
         raise UserError(
             f"--data: missing, and nothing beside {pretrained.path} says what it was trained on. "
@@ -59,13 +71,13 @@ def beside(where: str, name: str) -> Path:
     return path / name if path.is_dir() else path.with_suffix(f".{name}")
 
 
-def knn(config: Any) -> dict[str, Any]:
+def knn(config: Any, out: Path | None = None) -> dict[str, Any]:
     """kNN accuracy of a backbone's features and, where images are small, of raw pixels.
 
     config: a `KnnConfig`. Accuracies are in [0, 1], by method and k, and for the k that training images
-    choose.
+    choose. out: as in `opened`.
     """
-    pretrained, splits = opened(config)
+    pretrained, splits = opened(config, out)
     rows = {"this backbone": _stored(config, pretrained, splits)}
     if config.raw_pixels and _small(pretrained):
         rows["raw pixels"] = tuple(pixels(s, pretrained.views) for s in (splits.train, splits.test))
@@ -92,12 +104,12 @@ def _chosen(bank: np.ndarray, labels: np.ndarray, test: dict[int, float], temper
     return {"k": best, "training images": found, "test": test[best]}
 
 
-def probe(config: Any) -> dict[str, Any]:
+def probe(config: Any, out: Path | None = None) -> dict[str, Any]:
     """A linear classifier on a backbone's features and, where images are small, on raw pixels.
 
-    config: a `ProbeConfig`. Accuracies are in [0, 1], by method.
+    config: a `ProbeConfig`. Accuracies are in [0, 1], by method. out: as in `opened`.
     """
-    pretrained, splits = opened(config)
+    pretrained, splits = opened(config, out)
     labels = splits.train.labels[:], splits.test.labels[:]
     ids = balanced(labels[0], config.labels, config.seed)
     rows = {"this backbone": _stored(config, pretrained, splits)}

@@ -19,6 +19,7 @@ import tensorflow as tf
 from simsiam_tf import weights
 from simsiam_tf.data import Prepare
 from simsiam_tf.errors import UserError
+from simsiam_tf.files import check_writable
 from simsiam_tf.pretrained import Pretrained
 
 TOLERANCE = 1e-2  # of the largest feature: a pixel rounded the other way makes a tenth of it
@@ -111,7 +112,7 @@ def check(path: Path, format: str, overwrite: bool = False) -> None:
             if FORMATS[format].suffix
             else f"--out={path}: --format=saved_model makes a folder, whose name has no suffix."
         )
-    weights.check_writable(path)
+    check_writable(path, folders=True)
     if path.exists() and not overwrite:
         raise UserError(f"--out={path}: exists. Choose another, or pass --overwrite.")
     if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").exists():

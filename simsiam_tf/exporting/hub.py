@@ -11,11 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import conversion, weights
+from simsiam_tf import conversion
 from simsiam_tf.errors import UserError
 from simsiam_tf.exporting import formats, modelcard
 from simsiam_tf.exporting.formats import Exported
-from simsiam_tf.files import replace_text
+from simsiam_tf.files import check_writable, replace_text
 from simsiam_tf.pretrained import Pretrained
 
 WEIGHTS = "model.safetensors"
@@ -67,7 +67,7 @@ def write(pretrained: Pretrained, folder: Path | str, overwrite: bool = False) -
 def check(folder: Path, overwrite: bool = False) -> None:
     """Raises UserError for a folder that `write` could not have, before any long work."""
     conversion.needs("safetensors", folder / WEIGHTS)
-    weights.check_writable(folder)
+    check_writable(folder, folders=True)
     ours = {WEIGHTS, "config.json", "README.md"}
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if there - ours or (folder.exists() and not folder.is_dir()):

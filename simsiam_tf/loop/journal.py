@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import sys
-from typing import Protocol
+import math
+from typing import Any, Protocol
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
+from simsiam_tf import progress
 from simsiam_tf.assembly import Parts
 from simsiam_tf.diagnosis import Diagnosis
 from simsiam_tf.loop.board import TensorBoard
@@ -52,6 +52,8 @@ class Journal:
         step: the step that the run starts or continues at; later records are dropped.
         interval: [loss, figure] of each step since the last record, from a checkpoint.
         pending: epochs done, where the evaluation after them is still to come; else None.
+        judged: whether the final evaluation has been made.
+        known: length and digest of the records at the checkpoint, where there is one.
         parts, figures, batch_size: of the run.
     """
 
@@ -59,28 +61,29 @@ class Journal:
         self,
         workdir: Workdir,
         step: int,
-        interval: list,
+        interval: np.ndarray | list,
         pending: int | None,
+        judged: bool,
+        known: dict[str, Any] | None,
         parts: Parts,
         figures: Figures,
         batch_size: int,
     ) -> None:
         self.workdir, self.parts, self.figures, self.batch_size = workdir, parts, figures, batch_size
-        self.interval: list[list[float]] = list(interval)
-        begun = step > parts.first_step  # the first step is recorded at every start from it
-        kept = workdir.rewind(step if begun else -1, pending is not None)
-        self.records = [r for r in kept if "loss" in r]
+        self.interval: list[list[float]] = [[float(a), float(b)] for a, b in interval]
+        start = step if step > parts.first_step else -1  # the first step is recorded at every start from it
+        kept = workdir.records.rewind(start, pending is not None, judged, known)
+        needed = ("loss", "loss_spread", *figures.of_record(np.ones(1), None))
+        self.records = [r for r in kept if all(_is_number(r.get(name)) for name in needed)]
         self.scored: dict[str, float] = next((r for r in reversed(kept) if "loss" not in r), {})
         self.diagnosis = figures.diagnose(self.records)
         self._seconds = self._waited = self._timed = 0.0
         shown = workdir.writes
         self._board = TensorBoard(workdir.path / "tb" if shown else None)
         self._troubled = False
-        terminal = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=parts.total_steps, initial=step, unit="step", dynamic_ncols=terminal,
-            ncols=None if terminal else 110, mininterval=0.5 if terminal else 10.0, maxinterval=20.0,
-            disable=not shown,
+        self._bar = progress.bar(
+            None, total=parts.total_steps, initial=step, unit="step", dynamic_ncols=True, delay=0,
+            maxinterval=20.0, disable=not shown,
         )  # fmt: skip
 
     def steps(self, losses: np.ndarray, figures: np.ndarray, waits: np.ndarray, seconds: float) -> None:
@@ -119,8 +122,8 @@ class Journal:
         }
         self.interval = []
         self._seconds = self._waited = self._timed = 0.0
-        self.records.append({"step": step, **values})
         self._write(step, values)
+        self.records.append(self.workdir.records.rows[-1])
         self._board.scalars(step, {f"perf/{k}": v for k, v in perf.items()})
         found = self.figures.diagnose(self.records)
         if found.name != self.diagnosis.name:
@@ -148,27 +151,30 @@ class Journal:
 
     def _write(self, step: int, values: dict) -> None:
         """One record, in metrics.jsonl and TensorBoard."""
-        trouble = self.workdir.record(step, values)
+        trouble = self.workdir.records.add(step, values)
         if trouble and not self._troubled:
             self.say(trouble)
         self._troubled = bool(trouble)
         if self._board.vanished():
             self.say(f"{self._board.folder} was removed; it is made anew from metrics.jsonl")
             self._board.begin()
-            for record in self.workdir.records[:-1]:
+            for record in self.workdir.records.rows[:-1]:
                 self._board.record(record)
         self._board.record({"step": step, **values})
 
     def say(self, text: str) -> None:
         """A line above the progress bar, and in train.log."""
         if self.workdir.writes:
-            log.info(text)
-            self._bar.write(text, file=sys.stderr)
+            log.warning(text)  # which the terminal shows
 
     def close(self) -> None:
         """Ends the progress bar and the TensorBoard file."""
         self._bar.close()
         self._board.close()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _text(values: dict[str, float]) -> str:

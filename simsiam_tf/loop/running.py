@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -73,14 +73,21 @@ class Loop:
         )
         extra = manifest["extra"] if manifest else {}
         self.accuracy = extra.get("accuracy", {})
-        self.pending = None if self._finished() else extra.get("pending")
+        card = task.exported(workdir.path)
+        exported = self.step > 0 and card.get("step") == self.step
+        judged = exported and bool(card.get("accuracy"))
+        self.exported, self.judged = map(bool, self.workers.most(exported, judged))
+        self.accuracy = card.get("accuracy") or self.accuracy if self.judged else self.accuracy
+        self.pending = None if self.exported else extra.get("pending")
         before = workdir.path / "metrics.jsonl"
         anew = manifest is None and before.exists() and before.stat().st_size > 0
         self.journal = Journal(
             workdir,
             self.step,
-            extra.get("interval", []),
+            manifest.get("interval", ()) if manifest else (),
             self.pending,
+            self.judged,
+            extra.get("records"),
             parts,
             task.figures,
             config.batch_size,
@@ -110,13 +117,12 @@ class Loop:
             with self.signals.until_committed():
                 status = self._train()
             return self._finish(status)
-        except tf.errors.OpError as error:
-            if self.workers.lost(error):
+        except (tf.errors.OpError, MemoryError) as error:
+            if isinstance(error, tf.errors.OpError) and self.workers.lost(error):
                 raise
-            reason = " ".join(str(error.message).split())[:200]
-            mend = (
-                "Try a smaller --batch_size." if isinstance(error, tf.errors.ResourceExhaustedError) else ""
-            )
+            reason = " ".join(str(getattr(error, "message", error)).split())[:200] or "out of memory."
+            scarce = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
+            mend = f"Try a smaller --batch_size than {self.config.batch_size}." if scarce else ""
             raise UserError(
                 f"{self.workdir.path}: step {self.step} failed: {reason} Checkpoints are kept. {mend}"
             ) from error
@@ -201,6 +207,7 @@ class Loop:
         seconds = time.perf_counter() - began
         self.pace = seconds / count
         self.step = end
+        self.exported = self.judged = False
         self.journal.steps(losses, figures, waits, seconds)
         self.callbacks.on_train_batch_end(self.step - 1, self.journal.latest())
         return z if np.isfinite(losses).all() else None
@@ -234,32 +241,44 @@ class Loop:
         """
         if not metrics.all_finite([*self.model.variables, *self.model.optimizer.variables]):
             return False  # the loss of the next step tells
-        extra = {"interval": self.journal.interval, "accuracy": self.accuracy, "pending": pending}
-        self.saving.commit(self.step, extra, must)
+        records = self.workdir.records.digest()
+        extra = {"records": records, "accuracy": self.accuracy, "pending": pending}
+        self.saving.commit(self.step, extra, must, np.reshape(self.journal.interval, (-1, 2)))
         return True
 
     def _finish(self, status: int) -> Outcome:
+        """Exports, then judges what was exported: each once, however often the run is ended in between."""
         here, found = self.workdir.path, self.journal.diagnosis
-        if status == DONE and self._finished():
-            self.accuracy = self.task.exported(here)["accuracy"]
-        elif status == DONE:
-            trained = self.task.final_accuracy(self.journal.say)
+        if status == DONE:
+            if self.workdir.writes and not self.exported:
+                facts = {
+                    "step": self.step, "accuracy": {}, "diagnosis": str(found),
+                    "data": self.parts.source.name, "images": self.size, "made with": self.set_up,
+                    "views": self.parts.facts["views"], "configuration": dataclasses.asdict(self.config),
+                }  # fmt: skip
+                with self._written("the export"):
+                    self.task.export(here, facts)
+            trained = {} if self.judged else self.task.final_accuracy(self.journal.say)
             if trained:
                 self.journal.evaluation(self.step, None, trained)
                 before = self.task.final_baselines(self.accuracy)
                 self.accuracy = {**before, self.task.trained: trained}
-            facts = {
-                "step": self.step, "accuracy": self.accuracy, "diagnosis": str(found),
-                "data": self.parts.source.name, "images": self.size, "made with": self.set_up,
-                "views": self.parts.facts["views"], "configuration": dataclasses.asdict(self.config),
-            }  # fmt: skip
-            if self.workdir.writes:
-                self.task.export(here, facts)
+                if self.workdir.writes:
+                    with self._written("the final accuracy"):
+                        self.task.add_accuracy(here, self.accuracy)
         self.workers.most(0)  # none leaves while another still works
         return Outcome(
             status, self.step, found, self.accuracy, here, self.journal.records, self.workers.chief
         )
 
-    def _finished(self) -> bool:
-        """Whether this run has ended before, and its export is there."""
-        return self.step > 0 and self.task.exported(self.workdir.path).get("step") == self.step
+    @contextlib.contextmanager
+    def _written(self, what: str) -> Iterator[None]:
+        """Raises UserError where something cannot be written; all that was trained is committed."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or " ".join(str(error).split())[:200]
+            raise UserError(
+                f"--workdir={self.workdir.path}: {what} could not be written ({reason}). Checkpoints are "
+                "kept: make room and rerun."
+            ) from error

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.checkpoints import Commits
@@ -52,15 +53,18 @@ class Saving:
         since = now - self._committed
         return since > 60 * self.minutes or evaluates or (epoch_ended and since > self._cost / SHARE)
 
-    def commit(self, step: int, extra: dict[str, Any], must: bool) -> None:
+    def commit(
+        self, step: int, extra: dict[str, Any], must: bool, interval: np.ndarray | None = None
+    ) -> None:
         """Commits the state as of `step`, with `extra` (JSON).
 
+        interval: as in `Commits.save`.
         must: raises UserError where it cannot be written; otherwise says so, and it is tried again.
         """
         self._tried = began = time.monotonic()
         try:
-            self.workdir.sync()
-            self.commits.save(step, extra)
+            self.workdir.records.sync()
+            self.commits.save(step, extra, interval)
         except (OSError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:200]
             text = (

@@ -21,15 +21,15 @@ from simsiam_tf.workdir import Workdir
 
 def run(
     config: Any,
-    make: Callable[[Workers, Path], Task],
+    make: Callable[[Any, Workers, Path], Task],
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Outcome:
     """Runs a task in config.workdir, continuing what is there.
 
     Args:
         config: a validated configuration with workdir, strategy, join_minutes and what `Task` names.
-        make: (workers, file for names of unreadable images) → the task; called once the workers
-            are known to have the same flags.
+        make: (the configuration with absolute paths, workers, file for names of unreadable images) →
+            the task; called once the workers are known to have the same flags.
         callbacks: Keras callbacks besides the task's own.
 
     Raises:
@@ -41,7 +41,8 @@ def run(
     try:
         workdir.check(config)
         workers.agree(binding_flags(config), "Start the same command on all of them.")
-        task = make(workers, workdir.path / "unreadable.json")
+        config = config.absolute()
+        task = make(config, workers, workdir.path / "unreadable.json")
         workers.agree(task.parts.facts, "All of them need the same data.")
         workdir.agree(config, task.parts.facts)
         return Loop(task, workdir, callbacks).run()

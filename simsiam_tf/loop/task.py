@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from simsiam_tf import files, weights
 from simsiam_tf.assembly import Parts
 from simsiam_tf.loop.journal import Figures
 
@@ -38,13 +42,30 @@ class Task(Protocol):
         """Accuracies that the run has to beat, by name, before its first step; empty for none."""
 
     def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
-        """The figures of the trained model; empty where nothing judges it."""
+        """The figures of the trained model, once it is exported; empty where nothing judges it."""
 
     def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         """What `final_accuracy` is to be held against. before: the baselines of the start."""
 
     def export(self, workdir: Path, facts: dict) -> None:
-        """Writes what the run was for."""
+        """Writes what the run was for, before it is judged: the facts' "accuracy" is empty."""
+
+    def add_accuracy(self, workdir: Path, accuracy: dict[str, dict[str, float]]) -> None:
+        """Adds the final accuracy, by name, to what `export` wrote."""
 
     def exported(self, workdir: Path) -> dict:
         """The facts that `export` wrote; empty where it did not, or they do not fit."""
+
+
+def card_of(file: Path) -> dict:
+    """The card of an exported file. Raises FileNotFoundError where somebody has removed either."""
+    card = weights.card(file)
+    if not card:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+    return card
+
+
+def add_to_card(file: Path, accuracy: dict[str, dict[str, float]]) -> None:
+    """Writes an accuracy into the card of an exported file. Raises OSError."""
+    card = {**card_of(file), "accuracy": accuracy}
+    files.replace_text(file.with_suffix(".json"), json.dumps(card, indent=1) + "\n")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import simsiam_tf
 from simsiam_tf.config import method_of
 from simsiam_tf.data import open_source
 from simsiam_tf.errors import UserError
-from simsiam_tf.files import replace_text
+from simsiam_tf.files import check_writable, replace_text
 from simsiam_tf.pretrained import open_pretrained
 from simsiam_tf.reporting import gallery, history, projector
 from simsiam_tf.reporting.parts import Section, printable
@@ -53,10 +50,10 @@ def write(
     workdir = Path(workdir).expanduser()
     out = Path(out).expanduser() if out else workdir / "report.html"
     told = history.read(workdir)
-    _check_place(f"--out={out}", out.parent, "Choose another place.", out)
+    check_writable(out)
     if told.card and tensorboard:
-        board = workdir / "tb"
-        _check_place(str(board), board, "Pass --tensorboard=false, which leaves TensorBoard's copy out.")
+        advice = "Pass --tensorboard=false, which leaves TensorBoard's copy out."
+        check_writable(workdir / "tb", "", advice, folders=True)
     sections = [history.outcome(told), history.curves(told)]
     if told.card:
         sections += _pictured(workdir, told, data, images, neighbours, seed, tensorboard, say, options)
@@ -70,19 +67,6 @@ def write(
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written ({error.strerror}).") from error
     return out
-
-
-def _check_place(named: str, folder: Path, advice: str, file: Path | None = None) -> None:
-    """Raises UserError where a file, or any in a folder that will be made, could not be written."""
-    while not folder.exists() and not file:
-        folder = folder.parent
-    try:
-        if file and file.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"{named}: cannot be written ({error.strerror}). {advice}") from error
 
 
 def _pictured(

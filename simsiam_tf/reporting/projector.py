@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins import projector
 
+from simsiam_tf import files
 from simsiam_tf.errors import UserError
 from simsiam_tf.reporting.gallery import Sample
 from simsiam_tf.reporting.parts import printable
@@ -32,15 +34,20 @@ def write(known: Sample, logdir: Path) -> Path:
     shown.tensor_path, shown.metadata_path = "projector/features.tsv", "projector/names.tsv"
     shown.sprite.image_path = "projector/pictures.png"
     shown.sprite.single_image_dim.extend([size, size])
+    features, group = io.StringIO(), "class" if known.labelled else "group"
+    np.savetxt(features, known.features, "%.6g", "\t")
+    files.check_no_links(logdir.parent, (), (logdir.name, f"{logdir.name}/projector"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        np.savetxt(folder / "features.tsv", known.features, "%.6g", "\t")
-        group = "class" if known.labelled else "group"
-        (folder / "names.tsv").write_text(f"name\t{group}\n" + "".join(lines), encoding="utf-8")
-        (folder / "pictures.png").write_bytes(tf.io.encode_png(sheet).numpy())
-        projector.visualize_embeddings(str(logdir), config)
+        files.replace_text(folder / "features.tsv", features.getvalue())
+        files.replace_text(folder / "names.tsv", f"name\t{group}\n" + "".join(lines))
+        files.replace_bytes(folder / "pictures.png", tf.io.encode_png(sheet).numpy())
+        files.replace_text(logdir / "projector_config.pbtxt", str(config))
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}).") from error
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}). Make room, or pass --tensorboard=false, which "
+            "leaves it out."
+        ) from error
     return folder
 
 

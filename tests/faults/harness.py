@@ -36,7 +36,8 @@ class Ended:
 
     def lines(self) -> list[str]:
         """What it said on stderr, without progress bars and TensorFlow's chatter."""
-        kept = [line for line in self.said.splitlines() if line.strip() and "step/s" not in line]
+        bar = re.compile(r"step/s|s/step")
+        kept = [line for line in self.said.splitlines() if line.strip() and not bar.search(line)]
         return [line for line in kept if line not in self.chatter()]
 
     def chatter(self) -> list[str]:
@@ -135,6 +136,7 @@ class Run:
         if export.exists():
             for v in weights.load(str(export)).weights:
                 found[f"export {v.path}"] = _sha(np.asarray(v))
+            found["card"] = str(weights.card(export)["accuracy"])
         return {**found, **{f"ids {step}": ids for step, ids in self.last_ids().items()}}
 
     def leftovers(self) -> list[str]:

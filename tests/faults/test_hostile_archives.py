@@ -1,6 +1,5 @@
 """Archives, cards and files of other kinds made to harm, and an export that is cut off."""
 
-import json
 import pickle
 import shutil
 import stat

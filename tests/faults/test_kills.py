@@ -102,7 +102,8 @@ def test_killed_from_outside_at_any_moment(reference, tmp_path, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("faults", [
     ["evaluate:1", "evaluate:1:after", "evaluate:2", "evaluate:3:after"],
-    ["evaluate:4", "evaluate:2", "export:1", "replace:5"],
+    # In the last epoch's evaluation, around the export, in the final one, before the card has it.
+    ["evaluate:4", "export:1", "export:1:after", "evaluate:1", "evaluate:2:after", "replace:4"],
 ])  # fmt: skip
 def test_killed_around_the_monitor(monitored, tmp_path, faults):
     run = Run(tmp_path / "run", *MONITOR)

@@ -86,7 +86,7 @@ def prepare(ids_file: str, fault: str) -> None:
     """Puts ear and trigger in place. Loads TensorFlow, so it comes when the command line would."""
     import tensorflow as tf
 
-    from simsiam_tf import checkpoints, weights, workdir
+    from simsiam_tf import checkpoints, records, weights
     from simsiam_tf.loop import inner
 
     if "CPUS" in os.environ:  # one CPU as several devices
@@ -106,7 +106,7 @@ def prepare(ids_file: str, fault: str) -> None:
         "rmtree": (shutil, "rmtree"),
         "evaluate": (Monitor, "of_backbone"),
         "export": (weights, "export"),
-        "record": (workdir.Workdir, "record"),
+        "record": (records.Records, "add"),
     }
     name, _, rest = fault.partition(":")
     if name in points:

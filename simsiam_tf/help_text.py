@@ -1,0 +1,53 @@
+"""The text of --help, made from a configuration's fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import textwrap
+
+from simsiam_tf import config as configs
+
+SHOWN_LAST = ("Run", "Only look")  # groups of flags
+
+
+def usage(cls: type, prog: str, about: str) -> str:
+    """The text of --help, as wide as the terminal, 100 columns at most."""
+    width = max(20, min(100, shutil.get_terminal_size((100, 24)).columns))
+    kinds = configs.kinds(cls)
+    group, sections = "", {}
+    for field in dataclasses.fields(cls):
+        meta = field.metadata
+        group = meta["group"] or group
+        shown = "| ".join(meta["choices"]) or kinds[field.name].__name__
+        head = textwrap.wrap(f"--{field.name}={shown}", width - 2, subsequent_indent="    ")
+        tail = "" if field.default is None else f" (default: {field.default})"
+        text = textwrap.wrap(meta["help"] + tail, width - 6)
+        lines = [*(f"  {line}".replace("| ", "|") for line in head), *(f"      {line}" for line in text)]
+        sections.setdefault(group, []).extend(lines)
+    lines = [*_wrapped(f"usage: {prog} [--flagfile=FILE] [--NAME=VALUE …]", width), ""]
+    lines += _wrapped(about, width)
+    for group in sorted(sections, key=lambda name: name in SHOWN_LAST):
+        lines += ["", *textwrap.wrap(group, width), *sections[group]]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """The lines of a text; paragraphs and commands that are too wide are broken."""
+    lines = []
+    for paragraph in text.split("\n\n"):
+        own = paragraph.splitlines()
+        if max(map(len, own)) > width and not paragraph.startswith(" "):
+            own = textwrap.wrap(" ".join(own), width)
+        elif max(map(len, own)) > width:
+            own = [piece for line in own for piece in _continued(line, width)]
+        lines += ["", *own]
+    return lines[1:]
+
+
+def _continued(line: str, width: int) -> list[str]:
+    """A command as lines that a shell takes for one."""
+    indents = {"initial_indent": " " * 4, "subsequent_indent": " " * 8}
+    words = {"break_long_words": False, "break_on_hyphens": False}
+    *pieces, end = textwrap.wrap(line.strip(), width - 2, **indents, **words)
+    return [*(f"{piece} \\" for piece in pieces), end]

@@ -30,8 +30,7 @@ from simsiam_tf import (  # noqa: E402
     pretrain,
     weights,
 )
-from simsiam_tf.conversion import detect, from_torch, read, to_torch, write  # noqa: E402
-from simsiam_tf.conversion.layouts import bare  # noqa: E402
+from simsiam_tf.conversion import from_torch, read, to_torch, write  # noqa: E402
 from simsiam_tf.data import RECIPES, Views  # noqa: E402
 from simsiam_tf.errors import UserError  # noqa: E402
 
@@ -292,16 +291,3 @@ def test_converted_weights_go_where_all_weights_go(tmp_path, capsys):
     assert (
         pretrain.main([*argv, f"--data=folder:{photos}", "--recipe=cifar", "--monitor=none", "--d=16"]) == 0
     )
-
-
-def test_names_are_told_apart():
-    for name, network, pad in (("facebookresearch", "resnet18", None), ("lightly_small", "resnet18", 1)):
-        assert detect(bare(layout(name, resnet(network, pad))).values()) == name
-
-    def net(prefix, *more):
-        return [f"{prefix}conv1.weight", f"{prefix}layer1.0.conv1.weight", *more]
-
-    assert detect(net("backbone.", "projection_head.layers.0.weight")) == "lightly"  # fc = Identity()
-    assert detect(net("encoder.", "projector.0.weight")) == "solo_learn"  # before its version 1.0
-    assert detect(net("backbone.", "projector.layer1.0.weight")) == "patrickhua"
-    assert detect(["features.0.weight"]) is None

@@ -128,6 +128,8 @@ def _continued(found: Converted, checkpoint: Checkpoint, momentum: bool, folder:
         return []
     a = found.architecture
     network = {"backbone": a["name"], "stem": a["stem"], "width": a["width"], **found.flags}
+    if found.layout == "facebookresearch":  # whose code changes the rate once an epoch
+        network["lr_update"] = "epoch"
     kept = "with its momentum" if momentum else "whose momentum is not in the file"
     where = shlex.quote(str(folder))
     return [

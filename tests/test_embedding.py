@@ -122,13 +122,12 @@ def nearest_names(out):
     return [line.split(maxsplit=1)[1] for line in out.splitlines()[1:]]
 
 
-@pytest.mark.parametrize("flags", [["image_size=24"], ["recipe=imagenet", "image_size=16"]])
-def test_a_query_is_made_ready_as_the_images_were(photos, weights, tmp_path, capsys, flags):
+@pytest.mark.parametrize(("recipe", "other", "size"), [("imagenet", "cifar", 24), ("cifar", "imagenet", 16)])
+def test_a_query_is_made_ready_as_the_images_were(photos, weights, tmp_path, capsys, recipe, other, size):
     """Also without a card, which then nothing but the embeddings' own record says."""
     path = shutil.copy(open_pretrained(weights).path, tmp_path / "cardless.keras")
-    flags = [*flags, "recipe=imagenet"] if flags[0].startswith("image") else flags
-    argv = (f"weights={path}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}", *flags)
-    assert ran(embed, *argv) == 0
+    argv = (f"weights={path}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}")
+    assert ran(embed, *argv, f"recipe={recipe}", f"image_size={size}") == 0
     known = embedding.read(tmp_path / "a.npz")
     backbone = query.backbone_of(known)
     for i in range(6):
@@ -138,7 +137,7 @@ def test_a_query_is_made_ready_as_the_images_were(photos, weights, tmp_path, cap
     asked = f"query={photos / '1.png'}"
     assert ran(neighbours, f"embeddings={tmp_path / 'a.npz'}", asked, "k=1") == 0
     assert capsys.readouterr().out.splitlines()[1] == "   1.000  1.png"
-    for wrong, said in (({"image_size": 17}, "--image_size=17: the emb"), ({"recipe": "cifar"}, "--recipe")):
+    for wrong, said in (({"image_size": 17}, "--image_size=17: the emb"), ({"recipe": other}, "--recipe")):
         with pytest.raises(UserError, match=said):
             query.backbone_of(known, **wrong)
 

@@ -82,6 +82,7 @@ def test_flags_files_and_names_exist():
         "flagfile",
         "help",
         "role",
+        "host",
         "port",
         "work_dir",
         "dispatcher",

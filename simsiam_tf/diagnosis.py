@@ -90,7 +90,7 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
 
     Collapse is called on three records in a row, since a healthy run may dip once: std·√d below
     0.1, or below 0.4 where the cosine loss is below −0.9, or embeddings on a line (rank below 1.5)
-    whose std shrinks (below 0.8). Of more than `SEEN`
+    whose std shrinks (below 0.8), where a cosine loss is below −0.5. Of more than `SEEN`
     records, the trends are those of every second, third … one.
     """
     found = functools.partial(Diagnosis, kind=kind)
@@ -101,8 +101,12 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
         return found("divergence", f"loss {last['loss']} at step {last['step']}")
     recent = records[-3:]
     point = all(r["std"] < COLLAPSED_STD for r in recent)
-    line = all(r["rank"] < LINE_RANK and r["std"] < LINE_STD for r in recent)
-    near = kind == "cosine" and all(r["std"] < NEAR_STD and r["loss"] < NEAR_LOSS for r in recent)
+    cosine = kind == "cosine"
+    # A fixed predictor has a line, too, but no views that agree.
+    line = all(
+        r["rank"] < LINE_RANK and r["std"] < LINE_STD and (r["loss"] < HIGH or not cosine) for r in recent
+    )
+    near = cosine and all(r["std"] < NEAR_STD and r["loss"] < NEAR_LOSS for r in recent)
     if len(recent) == 3 and (point or line or near):
         return found("collapse", _figures(last), alike=records[0]["loss"] < NEAR_LOSS)
     if last["step"] < max(SETTLED * total_steps, SETTLED_STEPS) or len(records) < 4:
@@ -114,7 +118,7 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
     if spread > SPREAD[kind]:
         return found("oscillation", f"the loss varies by {spread:.2f} from step to step")
     loss, middle = (float(np.median([r["loss"] for r in part])) for part in (tail, before))
-    flat = kind == "cosine" and middle - loss < FLAT
+    flat = cosine and middle - loss < FLAT
     if loss > HIGH and (flat or records[0]["loss"] - loss < LEARNED[kind]):
         return found(
             "non-convergence",

@@ -24,7 +24,7 @@ SPREAD_OUT = 0.9  # std of a z that is spread, though not by image where the los
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What tells of a kind of loss; the last three are of losses that have a least value.
+    """What tells of a kind of loss; the last three are of losses whose least value is known.
 
     learned: fall of the loss that counts as learning. spread: std of the loss between steps that counts
     as unrest. high, flat: the cosine loss of healthy runs ends below −0.8. One that stays above `high`,
@@ -34,7 +34,7 @@ class Limits:
 
     learned: float
     spread: float
-    high: float = -math.inf
+    high: float | None = None
     flat: float = -math.inf
     near: float = -math.inf
 
@@ -109,7 +109,8 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
 
     Collapse is called on three records in a row, since a healthy run may dip once: std·√d below
     0.1, or below 0.4 where the loss is near its least, or embeddings on a line (rank below 1.5) whose
-    std shrinks (below 0.8). Of more than `SEEN` records, the trends are those of every second, third … one.
+    std shrinks (below 0.8) while views agree. Of more than `SEEN` records, the trends are those of every
+    second, third … one.
     """
     found, limits = functools.partial(Diagnosis, kind=kind), LIMITS[kind]
     if not records:
@@ -119,7 +120,9 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
         return found("divergence", f"loss {last['loss']} at step {last['step']}")
     recent = records[-3:]
     point = all(r["std"] < COLLAPSED_STD for r in recent)
-    line = all(r["rank"] < LINE_RANK and r["std"] < LINE_STD for r in recent)
+    # A fixed predictor has a line, too, but no views that agree.
+    agree = limits.high is None or all(r["loss"] < limits.high for r in recent)
+    line = agree and all(r["rank"] < LINE_RANK and r["std"] < LINE_STD for r in recent)
     near = all(r["std"] < NEAR_STD and r["loss"] < limits.near for r in recent)
     if len(recent) == 3 and (point or line or near):
         return found("collapse", _figures(last), alike=records[0]["loss"] < limits.near)
@@ -132,7 +135,8 @@ def diagnose(records: Sequence[dict], total_steps: int, kind: str = "cosine") ->
     if spread > limits.spread:
         return found("oscillation", f"the loss varies by {spread:.2f} from step to step")
     loss, middle = (float(np.median([r["loss"] for r in part])) for part in (tail, before))
-    if loss > limits.high and (middle - loss < limits.flat or records[0]["loss"] - loss < limits.learned):
+    high = limits.high is None or loss > limits.high
+    if high and (middle - loss < limits.flat or records[0]["loss"] - loss < limits.learned):
         return found(
             "non-convergence",
             f"loss {loss:.3f}, {middle:.3f} before that and {records[0]['loss']:.3f} at the start, with "

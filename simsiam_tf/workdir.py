@@ -120,7 +120,14 @@ class Workdir:
             f"--{n} was {before.get(n)}, is {whole[n]}"
             for n in configs.differences(before, whole, type(config))
         ]
-        differ += [f"{k} was {old[k]}, is {v}" for k, v in whole["facts"].items() if old.get(k, v) != v]
+        others = {k: v for k, v in whole["facts"].items() if old.get(k, v) != v}
+        differ += [f"{k} was {old[k]}, is {v}" for k, v in others.items()]
+        if any(name.startswith("contents of") for name in others):
+            raise UserError(
+                f"--workdir={self.path}: its images are others than when the run began "
+                f"({'; '.join(differ)}). Put those back, or begin with its weights in another folder: "
+                f"--weights={shlex.quote(str(self.path))}"
+            )
         if differ:
             own = f"--flagfile={shlex.quote(str(self.path / 'config.flags'))}"
             longer = (

@@ -25,6 +25,15 @@ FIXED = records(
      1.54, 1.51, 1.64],
     every=60,
 )  # fmt: skip
+QUICKSTART_FIXED = records(  # where z shrinks onto a line
+    [-0.08, -0.17, -0.19, -0.26, -0.29, -0.29, -0.22, -0.23, -0.26, -0.26, -0.26, -0.23, -0.24, -0.26, -0.32,
+     -0.28, -0.29, -0.3, -0.3, -0.3, -0.31, -0.27, -0.32],
+    [0.98, 0.87, 0.73, 0.77, 0.79, 0.78, 0.69, 0.7, 0.7, 0.71, 0.64, 0.64, 0.62, 0.66, 0.6, 0.67, 0.71, 0.65,
+     0.67, 0.68, 0.59, 0.66, 0.65],
+    [4.42, 1.87, 1.7, 1.62, 1.63, 1.34, 1.42, 1.37, 1.52, 1.32, 1.19, 1.16, 1.4, 1.28, 1.12, 1.15, 1.24, 1.13,
+     1.13, 1.13, 1.15, 1.1, 1.21],
+    every=60,
+)  # fmt: skip
 BN_ALL = records(
     [-0.27, -0.68, -0.79, -0.84, -0.88, -0.9, -0.91, -0.91, *[-0.92] * 4, *[-0.93] * 8], ONES,
     [8.36, 4.88, 4.64, 4.1, 4.01, 3.93, 4.23, 4.77, 5.12, 5.39, 5.91, 6.3, 6.64, 7.04, 7.0, 7.08, 7.38,
@@ -86,10 +95,11 @@ def test_collapse_is_called_early_but_non_convergence_is_not():
     assert diagnose([], total_steps=10).healthy
 
 
+@pytest.mark.parametrize("curves", [FIXED, QUICKSTART_FIXED], ids=["small", "quickstart"])
 @pytest.mark.parametrize("kept", range(8, 21))
-def test_a_fixed_predictor_does_not_converge_from_the_first_call_to_the_end(kept):
+def test_a_fixed_predictor_does_not_converge_from_the_first_call_to_the_end(curves, kept):
     """Its loss falls by 0.2 in all, and its rank to a quarter: neither is learning, nor a collapse."""
-    found = diagnose(FIXED[:kept], total_steps=1250)
+    found = diagnose(curves[:kept], total_steps=1250)
     assert found.name == "non-convergence" and not found.alike, found
 
 

@@ -15,7 +15,7 @@ from simsiam_tf.reproduction import claims, scales, verdict
 from simsiam_tf.reproduction.rows import BASE, DECAYED, TABLES, Row, Table
 from simsiam_tf.reproduction.scales import SCALES
 
-HEAD = "| | paper, linear | seeds | linear | kNN, k = 20 | loss | std·√d | diagnosis | minutes |"
+HEAD = "| | paper, linear | linear | kNN, k = 20 | loss | std·√d | diagnosis | minutes | seeds |"
 
 
 class Results:
@@ -145,11 +145,11 @@ def line(row: Row, runs: list[dict]) -> str:
     """A row of a table."""
     paper = row.paper if isinstance(row.paper, str) else f"{row.paper:.1f}"
     if not runs:
-        return f"| {row.title} | {paper} | 0 | | | | | not run yet | |"
+        return f"| {row.title} | {paper} | | | | | not run yet | | 0 |"
     cells = [
-        str(len(runs)), _mean(runs, "linear", 100, 1), _mean(runs, "knn", 100, 1), _mean(runs, "loss", 1, 3),
+        _mean(runs, "linear", 100, 1), _mean(runs, "knn", 100, 1), _mean(runs, "loss", 1, 3),
         _mean(runs, "std", 1, 2), verdict.diagnoses(runs),
-        f"{statistics.mean(run['seconds'] for run in runs) / 60:.1f}",
+        f"{statistics.mean(run['seconds'] for run in runs) / 60:.1f}", str(len(runs)),
     ]  # fmt: skip
     return f"| {row.title} | {paper} | {' | '.join(cells)} |"
 

@@ -47,9 +47,9 @@ def call(config: EmbedConfig) -> int:
     with cli.loading():
         from simsiam_tf.cluster import distribute
         from simsiam_tf.data import open_source
-        from simsiam_tf.data.folder import printable_name
         from simsiam_tf.evaluate import embedding, scores
         from simsiam_tf.pretrained import open_pretrained
+        from simsiam_tf.printable import printable
 
         distribute.look_for_devices()
     out = Path(os.path.expanduser(config.out))
@@ -63,7 +63,7 @@ def call(config: EmbedConfig) -> int:
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
     made = embedding.embed(pretrained, source, folder, config.batch_size, config.on_bad_image, report)
     embedding.write(made, out, config.dtype)
-    what = printable_name(f"{out}: {len(made.names)} images of {source.name}")
+    what = printable(f"{out}: {len(made.names)} images of {source.name}")
     print(f"{what}, {pretrained.features} {config.dtype} numbers each")
     return 0
 

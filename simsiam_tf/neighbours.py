@@ -48,17 +48,17 @@ def call(config: NeighboursConfig) -> int:
     """Searches and prints."""
     with cli.loading():
         from simsiam_tf.cluster import distribute
-        from simsiam_tf.data.folder import printable_name
         from simsiam_tf.evaluate import embedding, query
+        from simsiam_tf.printable import printable
 
         distribute.look_for_devices()
     known = embedding.read(Path(os.path.expanduser(config.embeddings)))
     vector = query.features(
         known, config.query, config.weights, config.max_megapixels, config.recipe, config.image_size
     )
-    print(f"nearest to {printable_name(config.query)} of {len(known.names)} images")
+    print(f"nearest to {printable(config.query)} of {len(known.names)} images")
     for name, cosine in known.neighbours(vector, config.k):
-        print(f"  {cosine:6.3f}  {printable_name(name)}")
+        print(f"  {cosine:6.3f}  {printable(name)}")
     return 0
 
 

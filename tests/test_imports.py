@@ -17,7 +17,7 @@ ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a module imports from its own level's leaves or from levels before it
     {
         "errors", "memory", "terminal", "losses", "schedules", "metrics", "diagnosis", "archive", "withheld",
-        "devices",
+        "devices", "printable",
     },
     {"threads", "progress", "files"},
     {"records"},

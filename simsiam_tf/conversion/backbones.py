@@ -12,9 +12,10 @@ import numpy as np
 
 from simsiam_tf import nets
 from simsiam_tf.conversion import heads
-from simsiam_tf.conversion.files import as_array, printable
+from simsiam_tf.conversion.files import as_array
 from simsiam_tf.conversion.layouts import LAYOUTS, STEMS_OF, Network, bare, networks, program, stem_of
 from simsiam_tf.errors import UserError
+from simsiam_tf.printable import printable
 
 _OF_BN = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 _COUNTER = "num_batches_tracked"  # of torch's BN; nothing depends on it at a fixed momentum

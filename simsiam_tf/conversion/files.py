@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.errors import UserError
+from simsiam_tf.printable import COLOURS, printable
 
 PICKLES = (".pth", ".pt", ".ckpt", ".tar", ".bin")
 SUFFIXES = (".safetensors", *PICKLES)
@@ -110,12 +111,6 @@ def needs(library: str, path: Path) -> None:
     if importlib.util.find_spec(library) is None:
         extra = "convert" if library == "safetensors" else library
         raise UserError(f"{path.suffix} files need {library}: pip install 'simsiam-tf[{extra}]'.")
-
-
-def printable(text: str) -> str:
-    """Text of a file as it can go to a terminal: without escape sequences, whatever it holds."""
-    text = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", text)
-    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def as_array(name: str, value: Any, where: Path | str = "") -> np.ndarray:
@@ -252,4 +247,4 @@ def _weights(held: Any) -> dict[str, Any]:
 
 
 def _short(error: Exception) -> str:
-    return printable(" ".join(re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", str(error)).split())[:150])
+    return printable(" ".join(COLOURS.sub("", str(error)).split())[:150])

@@ -14,11 +14,12 @@ import numpy as np
 
 from simsiam_tf import nets, weights
 from simsiam_tf.conversion.backbones import Converted, from_torch, grouped, to_torch
-from simsiam_tf.conversion.files import OURS, Checkpoint, as_array, open_checkpoint, printable, write
+from simsiam_tf.conversion.files import OURS, Checkpoint, as_array, open_checkpoint, write
 from simsiam_tf.conversion.layouts import LAYOUTS, OTHERS
 from simsiam_tf.data import RECIPES
 from simsiam_tf.errors import UserError
 from simsiam_tf.files import check_writable
+from simsiam_tf.printable import printable
 
 STEMS = {  # of 3×3, in words
     "cifar": "stride 1, padding 1", "cifar_pad2": "stride 1, padding 2, as solo-learn's", "small": "stride 2",

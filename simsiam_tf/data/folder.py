@@ -19,6 +19,7 @@ from simsiam_tf import progress
 from simsiam_tf.data import headers
 from simsiam_tf.errors import UserError
 from simsiam_tf.files import replace_text
+from simsiam_tf.printable import printable
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
 UNREADABLE = "-"  # in a report, in the place of a digest
@@ -70,16 +71,6 @@ def read_unchanged(path: str, expected: bytes) -> bytes:
     return data
 
 
-def printable_name(text: str) -> str:
-    """A name with escapes for bytes that are no UTF-8, and for characters that would command a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text_name(text))
-
-
-def text_name(name: str) -> str:
-    """A name with escapes for bytes that are no UTF-8: text that every program can read."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def read(
     path: str,
     on_bad_image: str = "error",
@@ -104,14 +95,14 @@ def read(
     Raises:
         UserError: missing or empty folder, or unreadable images with "error".
     """
-    root, shown = Path(path).expanduser(), printable_name(f"folder:{path}")
+    root, shown = Path(path).expanduser(), printable(f"folder:{path}")
     if not path or not root.is_dir():
         raise UserError(f"{shown}: no such folder. Pass --data=folder:/path/to/images.")
     names = _names(root)
     if not names:
         raise UserError(f"{shown}: holds no image ({', '.join(sorted(SUFFIXES))}), at any depth.")
     bad, digests, written = _check(root, names, shown, report, max_megapixels)
-    first = next((f"{printable_name(name)} ({reason})" for name, reason in bad.items()), "")
+    first = next((f"{printable(name)} ({reason})" for name, reason in bad.items()), "")
     if bad and on_bad_image == "error":
         where = f" All are named in {report}." if written else ""
         raise UserError(
@@ -124,6 +115,7 @@ def read(
     names = [name for name in names if name not in bad]
     if not names:
         raise UserError(f"{shown}: not one of its images can be decoded.")
+    _say_strays(names, shown)
     return Listing(root, names, *_classes(names), np.array([digests[name] for name in names], np.bytes_))
 
 
@@ -137,7 +129,7 @@ def _names(root: Path) -> list[str]:
                 seen = [entry for entry in entries if not entry.name.startswith(".")]
         except OSError as error:
             if not inside:
-                shown = printable_name(f"folder:{root}")
+                shown = printable(f"folder:{root}")
                 raise UserError(f"{shown}: cannot be listed ({error.strerror}).") from error
             found.append(os.path.join(inside, ""))
             continue
@@ -161,6 +153,19 @@ def _classes(names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
         return None, ()
     place = {name: i for i, name in enumerate(classes)}
     return np.array([place[top] for top in tops], np.int64), tuple(classes)
+
+
+def _say_strays(names: list[str], shown: str) -> None:
+    """Names on stderr the images that lie beside several folders, so that these are no classes."""
+    strays = [name for name in names if os.sep not in name]
+    folders = {name.split(os.sep)[0] for name in names if os.sep in name}
+    if strays and len(folders) > 1:
+        print(
+            f"{shown}: no labels, since {len(strays)} of {len(names)} images lie beside its {len(folders)} "
+            f"folders: {printable(strays[0])}{', …' * (len(strays) > 1)}. If the folders are classes, move "
+            "the images into them, or away.",
+            file=sys.stderr,
+        )
 
 
 def _check(
@@ -248,7 +253,7 @@ def _say_changes(before: dict, digests: dict[str, str], shown: str, report: Path
     changed = [name for name in both if before[name][1] != digests[name]]
     counts = {"changed": len(changed), "new": len(digests) - len(both), "gone": len(before) - len(both)}
     if both and any(counts.values()):
-        such = f", such as {printable_name(changed[0])}" if changed else ""
+        such = f", such as {printable(changed[0])}" if changed else ""
         words = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
         print(f"{shown}: of {len(digests)} images, {words} since {report} was written{such}", file=sys.stderr)
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from simsiam_tf.data import Source, folder, subset
 from simsiam_tf.data.sources import EncodedSource
 from simsiam_tf.errors import UserError
+from simsiam_tf.printable import printable
 
 
 class ChangedImages(UserError):
@@ -27,12 +28,12 @@ def changed_images(source: EncodedSource, changed: set[int]) -> UserError:
 
     changed: their ids.
     """
-    names, shown = [source.names[i] for i in sorted(changed)], folder.printable_name(source.name)
+    names, shown = [source.names[i] for i in sorted(changed)], printable(source.name)
     if len(names) == source.size:
         return UserError(f"{shown}: all images changed or went while their features were made.")
     error = ChangedImages(
         f"{shown}: {len(names)} of {source.size} images changed or went while their features were made, such "
-        f"as {folder.printable_name(names[0])}. Rerun the same command: the features of the others are kept."
+        f"as {printable(names[0])}. Rerun the same command: the features of the others are kept."
     )
     others = np.setdiff1d(np.arange(source.size), list(changed))
     error.names, error.rest = names, subset(source, others, source.name)

@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from simsiam_tf.data.folder import text_name
 from simsiam_tf.errors import UserError
+from simsiam_tf.printable import as_text
 
 BLOCK = 2**22  # numbers that are read or written at a time
 EXPANSION, SPARE = 100, 2**26  # bytes a byte of the file, and besides, that reading may take
@@ -46,7 +46,7 @@ def write(file: BinaryIO, names: np.ndarray, features: np.ndarray, about: dict, 
         for start in range(0, len(names), step):
             rows = np.ascontiguousarray(features[start : start + step], dtype)
             columns = [
-                pa.array([text_name(str(name)) for name in names[start : start + step]], pa.string()),
+                pa.array([as_text(str(name)) for name in names[start : start + step]], pa.string()),
                 pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), width),
             ]
             writer.write_table(pa.table(columns, schema=schema))

@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import RECIPES, folder, headers
-from simsiam_tf.data.folder import printable_name
 from simsiam_tf.errors import UserError
 from simsiam_tf.evaluate.embedding import Embeddings
 from simsiam_tf.evaluate.features import forward
 from simsiam_tf.pretrained import Pretrained, open_pretrained
+from simsiam_tf.printable import printable
 
 
 def features(
@@ -42,7 +42,7 @@ def features(
     Raises:
         UserError: no such image, unreadable, or a backbone other than the one that made `known`.
     """
-    row, shown = known.row(query), printable_name(query)
+    row, shown = known.row(query), printable(query)
     is_file = os.path.isfile(os.path.expanduser(query))
     if row is not None:
         if is_file and not os.path.isabs(query):
@@ -83,7 +83,7 @@ def backbone_of(
         wrong = f"it gives {pretrained.features} features, they have {width}"
     if wrong:
         raise UserError(
-            f"--weights={printable_name(where)}: is not the backbone that made the embeddings; {wrong}. Pass "
+            f"--weights={printable(where)}: is not the backbone that made the embeddings; {wrong}. Pass "
             "that one, or embed anew."
         )
     return pretrained
@@ -116,7 +116,7 @@ def of_file(
         image = folder.decode(tf.constant(data), pretrained.channels)
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0][:200]
-        shown = printable_name(str(path))
-        raise UserError(f"--query={shown}: cannot be decoded ({printable_name(reason)}).") from error
+        shown = printable(str(path))
+        raise UserError(f"--query={shown}: cannot be decoded ({printable(reason)}).") from error
     views = pretrained.views
     return forward(pretrained.backbone)(views.normalise(views.centre(image))[None]).numpy()[0]

@@ -14,8 +14,9 @@ from simsiam_tf.data import open_source
 from simsiam_tf.errors import UserError
 from simsiam_tf.files import check_writable, replace_text
 from simsiam_tf.pretrained import open_pretrained
+from simsiam_tf.printable import printable
 from simsiam_tf.reporting import gallery, history, projector
-from simsiam_tf.reporting.parts import Section, printable
+from simsiam_tf.reporting.parts import Section
 
 TEMPLATE = "page.html.j2"
 

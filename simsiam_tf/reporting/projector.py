@@ -12,8 +12,8 @@ from tensorboard.plugins import projector
 
 from simsiam_tf import files
 from simsiam_tf.errors import UserError
+from simsiam_tf.printable import printable
 from simsiam_tf.reporting.gallery import Sample
-from simsiam_tf.reporting.parts import printable
 
 SPRITE = 48  # pixels of a picture at the most
 SIDE = 8192  # pixels of the whole sheet at the most: what a browser takes

@@ -1,0 +1,24 @@
+"""Text of others, such as names of files and classes, as it can be shown to a person."""
+
+from __future__ import annotations
+
+import re
+
+JOINERS = "\u200c\u200d"  # invisible, and part of how some scripts and emoji are written
+COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # sequences that terminals obey, as torch's messages have
+
+
+def as_text(name: str) -> str:
+    r"""A name with escapes (\xe9) for bytes that are no UTF-8: text that every program can read."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def printable(text: str) -> str:
+    """The same text with escapes for bytes that are no UTF-8 and for characters that command a terminal."""
+    return "".join(map(_printable, as_text(text)))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable() or character in JOINERS:
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape").decode()

@@ -39,7 +39,7 @@ def three_epochs():
 
 def test_fit_resumed_sees_the_epoch_that_is_due(three_epochs, tmp_path):
     backup = lambda: keras.callbacks.BackupAndRestore(tmp_path / "backup")
-    for end in (2, 1, None):  # the second ends before it has begun an epoch
+    for end in (1, 1, None):  # the second ends before it has taken a step
         model = made("average")
         try:
             model.fit(epochs_of(), epochs=3, verbose=0, callbacks=[backup(), Ended(end)])
@@ -101,6 +101,15 @@ def test_fit_on_two_replicas_is_fit_on_one(name, two_replicas):
     images = views()[0]
     ours, theirs = (model.predict(images, verbose=0, batch_size=BATCH) for model in (one, two))
     np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_that_does_not_divide_over_replicas_is_an_error(two_replicas):
+    with two_replicas.scope():
+        model = made("simsiam", eagerly=False)
+    odd = tuple(x[:13] for x in views())
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(tf.errors.OpError, match="not divide over 2 replicas.*drop_remainder"):
+            call(odd, batch_size=BATCH, verbose=0)
 
 
 @pytest.mark.slow

@@ -110,6 +110,10 @@ class ViewModel(keras.Model):
         """Means over batches, by their rows; the figure is that of the rows of all replicas."""
         rows = tf.shape(outputs["z"])[0]
         z, _ = distribute.gathered(outputs["z"])
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:  # whose rows count alike, and have their places in the whole batch
+            line = f"A batch does not divide over {replicas} replicas. Try batch(n, drop_remainder=True)."
+            tf.debugging.assert_equal(tf.shape(z)[0], rows * replicas, line)
         self._loss_mean.update_state(outputs["loss"], rows)
         self._figure_mean.update_state(self.figure(z), rows)
         return {m.name: m.result() for m in self.metrics}

@@ -121,7 +121,8 @@ def differences(a: dict, b: dict, cls: type) -> list[str]:
     def alike(field: dataclasses.Field) -> bool:
         old, new = a.get(field.name, default(cls, field.name)), b.get(field.name)
         placed = all(isinstance(v, str) and (field.name == "weights" or is_folder(v)) for v in (old, new))
-        return placed or old == new or new == field.metadata["free"]
+        free = field.metadata["free"]
+        return placed or old == new or (isinstance(free, str) and new == free)
 
     return [field.name for field in fields if not alike(field)]
 

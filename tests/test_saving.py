@@ -1,6 +1,7 @@
 """When a run is committed, and that trouble with the disk is survived and not hidden."""
 
 import pytest
+import tensorflow as tf
 
 from simsiam_tf.errors import UserError
 from simsiam_tf.loop import saving
@@ -81,3 +82,12 @@ def test_a_removed_folder_is_committed_to_at_once(made):
     disk.removed = True
     assert run.due(False, False) and "was removed" in said[0]
     assert not run.due(False, False)
+
+
+def test_tensorflow_s_long_errors_keep_what_they_end_with(made):
+    run, disk, _, said = made
+    path = "/a/long/path" * 30
+    text = f"{{{{function_node __wrapped__SaveV2}}}} {path}; No space left on device [Op:SaveV2]"
+    disk.save = lambda *args: (_ for _ in ()).throw(tf.errors.ResourceExhaustedError(None, None, text))
+    run.commit(5, {}, must=False)
+    assert "No space left on device" in said[0] and "function_node" not in said[0] and len(said[0]) < 400

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +14,9 @@ import numpy as np
 import pytest
 from runs import StopAt, state
 
-from simsiam_tf import cli, inspection, nets, summary, train, weights
+from simsiam_tf import cli, inspection, summary, train
 from simsiam_tf.config import METHODS, PretrainConfig
 from simsiam_tf.errors import UserError
-from simsiam_tf.evaluate.monitor import Monitor
-from simsiam_tf.loop import inner
 from simsiam_tf.workdir import Workdir
 
 TINY = [
@@ -217,92 +214,6 @@ def test_a_sample_serves_during_training_and_all_images_at_the_end(whole, tmp_pa
     )
     assert at_start["step"] == 0 and last["images"] == "all"
     assert at_start["knn20"] != outcome.accuracy["untrained backbone"]["knn20"]
-
-
-def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(whole, tmp_path, monkeypatch):
-    left_out = train.run(tiny(tmp_path, "--knn_every=1", "--final_knn=false"))
-    assert left_out.status == train.DONE and "backbone" not in left_out.accuracy
-    assert "a sample" in summary.text(tiny(tmp_path), left_out)
-    card = weights.card(tmp_path)
-    assert card["step"] == 22 and card["accuracy"] == {}
-    export = (tmp_path / "export" / "backbone.keras").read_bytes()
-
-    def no_room(*args):
-        raise MemoryError
-
-    with monkeypatch.context() as scarce:
-        scarce.setattr(Monitor, "of_backbone", no_room)
-        with pytest.raises(UserError, match="do not fit into memory. Rerun with --final_knn=false"):
-            train.run(tiny(tmp_path, "--knn_every=1"))
-    trained = []
-    monkeypatch.setattr(inner, "compiled_steps", lambda *args: trained.append(args))
-    for _ in range(2):
-        judged = train.run(tiny(tmp_path, "--knn_every=1"))
-        assert judged.accuracy == whole[0].accuracy == weights.card(tmp_path)["accuracy"]
-    assert state(tmp_path) == state(whole[1]) and not trained
-    assert (tmp_path / "export" / "backbone.keras").read_bytes() == export
-
-
-def test_the_monitor_can_be_dropped_when_a_run_goes_on(whole, tmp_path):
-    train.run(tiny(tmp_path, "--knn_every=1"), callbacks=[StopAt(12)])
-    outcome = train.run(tiny(tmp_path, "--monitor=none"))
-    assert outcome.status == train.DONE and "backbone" not in outcome.accuracy
-    assert state(tmp_path)[:2] == state(whole[1])[:2]
-    assert weights.card(tmp_path)["accuracy"] == {}
-
-
-def test_what_a_run_finds_changed_is_said_on_the_terminal(whole, tmp_path, capsys):
-    shutil.copytree(whole[1], tmp_path / "run")
-    run = tiny(tmp_path / "run", "--knn_every=1")
-    records, newest = tmp_path / "run" / "metrics.jsonl", tmp_path / "run" / "checkpoints" / "step-00000022"
-
-    def told(*lines):
-        assert train.run(run).status == train.DONE
-        said, logged = capsys.readouterr().err, (tmp_path / "run" / "train.log").read_text()
-        for line in lines:
-            assert said.count(line) == 1 and line in logged
-
-    records.write_text(records.read_text().replace("0.", "0.0", 1))
-    told(f"{records} is not as it was when the checkpoint of step 22 was made")
-    (newest / "state.index").write_bytes(b"")
-    (tmp_path / "run" / "config.json").write_text("{")
-    told(f"checkpoint {newest} is damaged: it is passed over", "config.json was gone or damaged")
-    assert state(tmp_path / "run")[:2] == state(whole[1])[:2]
-
-
-def test_an_export_that_cannot_be_written_is_named_and_made_by_a_rerun(whole, tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as disk:
-        disk.setattr(weights, "export", full)
-        with pytest.raises(UserError, match="the export could not be written .No space left.*rerun"):
-            train.run(tiny(tmp_path, "--knn_every=1"))
-    assert train.run(tiny(tmp_path, "--knn_every=1")).accuracy == whole[0].accuracy
-    assert state(tmp_path) == state(whole[1])
-
-
-def test_other_weights_to_start_from_are_refused_and_the_same_elsewhere_are_not(whole, tmp_path):
-    started = tiny(tmp_path / "run", f"--weights={whole[1]}", "--monitor=none")
-    train.run(started, callbacks=[StopAt(12)])
-    other = tmp_path / "other" / "export"
-    other.mkdir(parents=True)
-    for name in ("backbone.keras", "backbone.json"):
-        shutil.copy(whole[1] / "export" / name, other)
-    moved = dataclasses.replace(started, weights=str(other.parent))
-    assert train.run(moved, callbacks=[StopAt(15)]).status == train.INTERRUPTED
-    weights.export(nets.resnet("resnet10", "cifar", 0.125, 1), other.parent, {})
-    with pytest.raises(UserError, match="weights was [0-9a-f]{64}, is [0-9a-f]{64}"):
-        train.run(moved)
-
-
-def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
-    def scarce(*args):
-        raise MemoryError
-
-    monkeypatch.setattr(inner.Steps, "__call__", scarce)
-    with pytest.raises(UserError, match="step 0 failed: out of memory. .*a smaller --batch_size than 64"):
-        train.run(tiny(tmp_path, "--monitor=none"))
 
 
 def test_keras_callbacks_can_stop_the_run(tmp_path):

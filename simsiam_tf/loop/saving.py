@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -66,10 +67,9 @@ class Saving:
             self.workdir.records.sync()
             self.commits.save(step, extra, interval)
         except (OSError, tf.errors.OpError) as error:
-            reason = " ".join(str(error).split())[:200]
             text = (
                 f"--workdir={self.workdir.path}: the checkpoint of step {step} could not be "
-                f"written ({reason}); earlier ones are kept."
+                f"written ({_reason(error)}); earlier ones are kept."
             )
             if must:
                 raise UserError(f"{text} Make room and rerun.") from error
@@ -77,3 +77,9 @@ class Saving:
             return
         self._committed, self.step = time.monotonic(), step
         self._cost = self._committed - began
+
+
+def _reason(error: Exception) -> str:
+    """An error's text without TensorFlow's names for its nodes; of a long one the ends, which tell most."""
+    text = " ".join(re.sub(r"\{\{.*?\}\}", "", str(getattr(error, "message", error))).split())
+    return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"

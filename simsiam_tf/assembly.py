@@ -213,6 +213,8 @@ def assemble(config: PretrainConfig, report: Path | None = None, workers: Worker
         "contents of the images": source.contents(), "precision": precision,
         "stem": stem_for(config, views.recipe.size), "views": dataclasses.asdict(views.recipe),
     }  # fmt: skip
+    if monitor is not None:
+        facts["the monitor's images"] = [part.contents() for part in (monitor.bank, monitor.queries)]
     on_device = distribute.augments_on_device(strategy, config.augment_on)
     return Assembly(
         strategy,

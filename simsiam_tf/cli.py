@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import errno
 import gc
 import os
 import signal
@@ -98,7 +99,8 @@ def _named(error: Exception, config: Any) -> str | None:
         return _scarce(config)
     if isinstance(error, OSError) and error.strerror:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        return f"{where}{error.strerror}. Make room or choose another place, then rerun."
+        place = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+        return f"{where}{error.strerror}.{' Make room or choose another place, then rerun.' * place}"
     return None
 
 

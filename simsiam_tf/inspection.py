@@ -76,7 +76,8 @@ def facts(config: PretrainConfig, parts: Assembly) -> dict[str, str]:
         "precision": parts.precision,
         "replicas": str(parts.strategy.num_replicas_in_sync),
         "steps": f"{parts.total_steps}, {parts.source.size / config.batch_size:.1f} an epoch",
-        "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to 0 on a cosine",
+        "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
+        f"{config.final_lr * config.batch_size / 256:g} on a cosine",
         "parameters": f"{model.backbone.count_params():,} backbone, {heads:,} heads",
         "memory, estimated": f"{(held + activations) / 2**30:.2f} GiB a replica, "
         f"{activations / 2**30:.2f} of it activations; TensorFlow itself about 0.6",

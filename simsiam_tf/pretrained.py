@@ -113,10 +113,13 @@ def _with_policy(config: Any, name: str) -> Any:
 def _recorded(views: dict, path: Path) -> Recipe:
     """A recipe as `dataclasses.asdict` made it, back from JSON."""
     try:
-        known = {f.name: views[f.name] for f in dataclasses.fields(Recipe)}
+        known = {"solarize_p": 0.0, **views}  # which cards of earlier versions do not have
+        known = {f.name: known[f.name] for f in dataclasses.fields(Recipe)}
         known = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
         for name, value in known.items():
-            if not _alike(value, getattr(RECIPES["imagenet"], name)):
+            like = getattr(RECIPES["imagenet"], name)
+            of_views = name in ("blur_p", "solarize_p") and isinstance(value, tuple)  # one for each view
+            if not _alike(value, (like,) if of_views else like):
                 raise TypeError(f"{name} is {value!r}"[:100])
         return Recipe(**known)
     except (KeyError, TypeError) as error:

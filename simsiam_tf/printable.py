@@ -8,8 +8,12 @@ JOINERS = "\u200c\u200d"  # invisible, and part of how some scripts and emoji ar
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # sequences that terminals obey, as torch's messages have
 
 
+_LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of characters that stand for no byte of a name
+
+
 def as_text(name: str) -> str:
     r"""A name with escapes (\xe9) for bytes that are no UTF-8: text that every program can read."""
+    name = _LONE.sub(lambda half: f"\\u{ord(half[0]):04x}", name)
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -21,8 +21,8 @@ class Cosine(Schedule):
         steps: length of the whole schedule.
         warmup_steps: w.
         final: rate at the end; 0 in the paper, base / 1000 in SwAV (arXiv 2006.09882).
-        hold: steps for which a rate stays the same: s is rounded down to a multiple of it. The official
-            code changes the rate once an epoch; the paper does not say.
+        hold: steps for which a decayed rate stays the same: s is rounded down to a multiple of it. The
+            official code changes the rate once an epoch; the paper does not say.
 
     Raises:
         ValueError: for a warm-up that takes all steps.
@@ -41,9 +41,9 @@ class Cosine(Schedule):
 
     def __call__(self, step) -> tf.Tensor:
         step = tf.cast(step, tf.int64)
-        step = tf.cast(step - step % self.hold, tf.float32)
+        held, step = tf.cast(step - step % self.hold, tf.float32), tf.cast(step, tf.float32)
         warmup, steps = float(self.warmup_steps), float(self.steps)
-        progress = tf.clip_by_value((step - warmup) / (steps - warmup), 0.0, 1.0)
+        progress = tf.clip_by_value((held - warmup) / (steps - warmup), 0.0, 1.0)
         decayed = self.final + 0.5 * (self.base - self.final) * (1.0 + tf.cos(math.pi * progress))
         return tf.where(step < warmup, self.base * step / max(warmup, 1.0), decayed)
 

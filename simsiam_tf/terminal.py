@@ -71,6 +71,7 @@ def steady(afterwards: bool) -> Iterator[Steady]:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     before = sys.stdout, sys.stderr
     out, err = map(_steadied, before)
+    out.trouble = err.trouble = None  # of an earlier command in this process
     sys.stdout, sys.stderr = out, err
     try:
         yield out

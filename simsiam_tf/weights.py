@@ -60,7 +60,7 @@ def export(model: keras.Model, workdir: Path, facts: Mapping[str, Any], file: Pa
         leftover.unlink(missing_ok=True)  # it could be a link to another place
     save(model, made)
     body = json.loads(json.dumps({"file": path.name, "sha256": sha256(made), **facts}))
-    card_made.write_text(json.dumps({**body, _DIGEST: _digest(body)}, indent=1) + "\n", encoding="utf-8")
+    card_made.write_text(card_text(body), encoding="utf-8")
     for file in (made, card_made):
         with open(file, "rb") as opened:
             os.fsync(opened.fileno())
@@ -68,6 +68,12 @@ def export(model: keras.Model, workdir: Path, facts: Mapping[str, Any], file: Pa
     made.replace(path)
     card_made.replace(path.with_suffix(".json"))
     return path
+
+
+def card_text(facts: Mapping[str, Any]) -> str:
+    """A card with the digest of its content."""
+    body = json.loads(json.dumps(facts))
+    return json.dumps({**body, _DIGEST: _digest(body)}, indent=1) + "\n"
 
 
 def export_parts(parts: Mapping[str, keras.Model], workdir: Path, facts: Mapping[str, Any]) -> Path:

@@ -120,13 +120,13 @@ class Workdir:
             f"--{n} was {before.get(n)}, is {whole[n]}"
             for n in configs.differences(before, whole, type(config))
         ]
-        others = {k: v for k, v in whole["facts"].items() if old.get(k, v) != v}
+        others = {k: v for k, v in whole["facts"].items() if not _fits(old.get(k, v), v)}
         differ += [f"{k} was {old[k]}, is {v}" for k, v in others.items()]
         if any(name.startswith("contents of") for name in others):
             raise UserError(
                 f"--workdir={self.path}: its images are others than when the run began "
-                f"({'; '.join(differ)}). Put those back, or begin with its weights in another folder: "
-                f"--weights={shlex.quote(str(self.path))}"
+                f"({'; '.join(differ)}). Put those back, or begin anew in another folder; a finished "
+                f"pre-training gives its weights: --weights={shlex.quote(str(self.path))}"
             )
         if differ:
             own = f"--flagfile={shlex.quote(str(self.path / 'config.flags'))}"
@@ -241,6 +241,11 @@ class _Log(logging.handlers.WatchedFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         pass
+
+
+def _fits(old: Any, new: Any) -> bool:
+    """Whether a fact is as it was. What an earlier version did not write down is taken as it is."""
+    return {**new, **old} == new if isinstance(old, dict) and isinstance(new, dict) else old == new
 
 
 def described(config: Any, facts: dict[str, Any]) -> dict[str, Any]:

@@ -113,6 +113,8 @@ def test_rates_can_change_once_an_epoch_and_end_above_zero():
         # As adjust_learning_rate of the official code, with the epoch's number.
         expected = [0.1 + 0.4 * 0.5 * (1 + math.cos(math.pi * (step // 4) / 10)) for step in range(41)]
         np.testing.assert_allclose(found, factor * np.array(expected), rtol=1e-5)
+    warm = assembly.build_optimizer(parse(*argv, "--warmup_epochs=1"), total_steps=40, size=1024)
+    np.testing.assert_allclose([float(warm._learning_rate(s)) for s in range(4)], [0, 0.125, 0.25, 0.375])
     plain = assembly.build_optimizer(parse(*argv[:-2]), total_steps=40, size=1024)._learning_rate
     assert float(plain(1)) < float(plain(0)) and float(plain(40)) == 0
 

@@ -1,6 +1,8 @@
 """Files of PyTorch weights that are odd, damaged, hostile, or that cannot be written."""
 
+import errno
 import json
+import os
 import resource
 import zipfile
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'simsiam-tf[parity]'")
 safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors: simsiam-tf[convert]")
 
-from simsiam_tf import convert, export, nets, weights  # noqa: E402
+from simsiam_tf import convert, export, files, nets, weights  # noqa: E402
 from simsiam_tf.conversion import from_torch, read, to_torch, write  # noqa: E402
 from simsiam_tf.errors import UserError  # noqa: E402
 
@@ -161,12 +163,15 @@ def test_what_cannot_be_written_is_a_line(state, tmp_path, capsys, monkeypatch):
         assert main(argv) == 2
         err = capsys.readouterr().err
         assert "cannot be written" in err and len(err.strip().splitlines()) == 1
-    # On a read-only file system a name that does not exist cannot be removed either.
-    monkeypatch.setattr(weights.os, "access", lambda *_: False)
+
+    def refuse(**_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
     for main, *argv in commands:
         assert main([a.replace("/file", "") for a in argv]) == 2
         err = capsys.readouterr().err
-        assert "is read-only" in err and len(err.strip().splitlines()) == 1
+        assert "cannot be written (Read-only file system)" in err and len(err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

@@ -123,13 +123,28 @@ def test_pretraining_begins_with_the_heads(run):
     assert built("--d=16", "--weights_heads=false").started == "backbone"
 
 
+@pytest.mark.parametrize("method", ["simclr", "byol"])
+def test_heads_that_end_without_a_shift_are_written(tmp_path, capsys, method):
+    """SimCLR's output BN has γ alone, which torch's cannot: its β is 0. BYOL's output has neither."""
+    config = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16", f"--method={method}"]
+    made = assembly.build_model(parse(PretrainConfig, config), channels=1, size=8)
+    weights.export_parts({"backbone": made.backbone, "projector": made.projector}, tmp_path, {})
+    out = tmp_path / "x.pth"
+    assert convert.main([f"--weights={tmp_path}", f"--out={out}", "--layout=facebookresearch"]) == 0
+    state = torch.load(out, weights_only=True)["state_dict"]
+    last = max(name for name in state if ".fc." in name and name.endswith(".weight"))
+    assert ("its output BN has" in capsys.readouterr().out) == (method == "simclr")
+    if method == "simclr":
+        assert (state[last.replace("weight", "bias")] == 0).all() and (state[last] == 1).all()
+
+
 def test_heads_of_our_own_runs_are_left_unless_asked_for(tmp_path):
     config = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16"]
     made = assembly.build_model(parse(PretrainConfig, [*config, "--seed=5"]), channels=1, size=8)
     parts = {"backbone": made.backbone, "projector": made.projector, "predictor": made.predictor}
     weights.export_parts(parts, tmp_path, {"configuration": {"d": 16}})
     config.append(f"--weights={tmp_path}")
-    for asked, flags in (("auto", []), ("false", []), ("true", []), ("true", ["--method=simclr"])):
+    for asked, flags in (("auto", []), ("false", []), ("true", []), ("true", ["--predictor=none"])):
         argv = [*config, f"--weights_heads={asked}", *flags]
         model = assembly.build_model(parse(PretrainConfig, argv), channels=1, size=8)
         same = (model.projector.get_weights()[0] == made.projector.get_weights()[0]).all()

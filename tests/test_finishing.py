@@ -39,6 +39,7 @@ def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(wh
     for _ in range(2):
         judged = train.run(tiny(tmp_path, "--knn_every=1"))
         assert judged.accuracy == whole[0].accuracy == weights.card(tmp_path)["accuracy"]
+        assert '"card sha256"' in (tmp_path / weights.EXPORTED).with_suffix(".json").read_text()
     assert state(tmp_path) == state(whole[1]) and not trained
     assert (tmp_path / "export" / "backbone.keras").read_bytes() == export
 

@@ -240,9 +240,10 @@ def test_results_are_kept_and_shown(tmp_path):
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """A table of one row, at a scale of seconds."""
-    base = tmp_path / "base.cfg"
-    base.write_text(DIGITS + "--predictor_lr=decayed\n--batch_size=256\n--monitor=none\n")
-    tiny = scales.Scale("digits", dict.fromkeys(scales.PAPER, str(base)), "probe --strengths=1", "seconds")
+    bases = {method: tmp_path / f"{method}.cfg" for method in scales.PAPER}
+    for method, base in bases.items():
+        base.write_text(f"{DIGITS}--method={method}\n--batch_size=256\n--monitor=none\n")
+    tiny = scales.Scale("digits", {k: str(v) for k, v in bases.items()}, "probe --strengths=1", "seconds")
     monkeypatch.setitem(SCALES, "fashion_mnist", tiny)
     monkeypatch.setitem(TABLES, "fig2", rows.Table("one row", (rows.DECAYED,)))
     return [f"--folder={tmp_path / 'runs'}", f"--out={tmp_path / 'out'}", "--table=fig2"]

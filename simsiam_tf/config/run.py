@@ -96,4 +96,5 @@ class RunConfig(Config):
 
 
 def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))
+    # NOTE: not abspath, which takes link/.. for the folder of the link.
+    return os.path.join(os.getcwd(), os.path.expanduser(path))

@@ -142,7 +142,7 @@ def _assign(head: keras.Model, layers: list[Layer]) -> None:
             fc.bias.assign(bias)
             continue
         for variable in head.get_layer(f"bn{i}").variables:
-            value = layer.bn[_BN[variable.name]]
+            value = layer.bn.get(_BN[variable.name], np.zeros(variable.shape, np.float32))  # no β: 0
             variable.assign(value - bias if variable.name == "moving_mean" else value)
 
 
@@ -163,8 +163,11 @@ def write(heads: Mapping[str, keras.Model], layout: Layout) -> Iterator[tuple[st
                 yield f"{name}.bias", np.zeros(fc.units, np.float32)
             if bn is not None:
                 name = template.format(i=place + 1, kind="bn", j=j)
-                for variable in sorted(bn.variables, key=lambda v: list(_BN).index(v.name)):
-                    yield f"{name}.{_BN[variable.name]}", _array(variable)
+                arrays = {variable.name: _array(variable) for variable in bn.variables}
+                if "gamma" in arrays:  # torch's BN has no β only where it has no γ
+                    arrays.setdefault("beta", np.zeros_like(arrays["gamma"]))
+                for kind in (kind for kind in _BN if kind in arrays):
+                    yield f"{name}.{_BN[kind]}", arrays[kind]
                 yield f"{name}.{_COUNTER}", np.array(0, np.int64)
             place += 2 if bn is None else 3
 

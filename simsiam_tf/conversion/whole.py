@@ -108,6 +108,8 @@ def _momentum(checkpoint: Checkpoint, found: Converted) -> dict[str, keras.Model
         names = [n for n in checkpoint.state if not n.endswith(_MOVING)]
         if len(numbers) != len(names) or not state or any(g.get("nesterov") for g in groups):
             return {}
+        if all(of.get("momentum_buffer") is None for of in state.values()):  # as of Adam
+            return {}
         moved = {n: np.zeros_like(a) for n, a in checkpoint.state.items()}
         for name, number in zip(names, numbers, strict=True):
             buffer = state.get(number, {}).get("momentum_buffer")
@@ -172,7 +174,8 @@ def to_file(where: str, out: Path | str, layout: str = "auto") -> str:
         lines.append(f"  left out   {', '.join(unnamed)}, which have no names there")
     if layout == "solo_learn" and about["stem"] in ("cifar", "small"):
         lines.append(f"  stem       3×3, {STEMS[about['stem']]}; solo-learn's own CIFAR stem has padding 2")
-    if names.last_bias and found.flags.get("output_affine"):
+    has_bn = "projector" in found.heads and nets.BN_PLACEMENT[found.flags["bn"]].proj_output
+    if names.last_bias and has_bn and found.flags["output_affine"]:
         lines.append("  projector  its output BN has γ and β, which that program's has not: it loads them "
                      "only where its BN is made affine")  # fmt: skip
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -68,4 +67,4 @@ def card_of(file: Path) -> dict:
 def add_to_card(file: Path, accuracy: dict[str, dict[str, float]]) -> None:
     """Writes an accuracy into the card of an exported file. Raises OSError."""
     card = {**card_of(file), "accuracy": accuracy}
-    files.replace_text(file.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
+    files.replace_text(file.with_suffix(".json"), weights.card_text(card))

@@ -152,6 +152,8 @@ class ViewModel(keras.Model):
     def compile(self, optimizer="rmsprop", jit_compile=False, **kwargs) -> None:
         """As Keras' own, but without XLA unless asked: on CPUs it halves the speed.
 
+        The optimizer is built for what is trainable now: compile again after freezing or unfreezing.
+
         Raises:
             ValueError: for a loss or metrics, which the method has of its own.
         """

@@ -54,7 +54,7 @@ def write(
     check_writable(out)
     if told.card and tensorboard:
         advice = "Pass --tensorboard=false, which leaves TensorBoard's copy out."
-        check_writable(workdir / "tb", "", advice, folders=True)
+        check_writable(workdir / "tb" / "projector", "", advice, folders=True)
     sections = [history.outcome(told), history.curves(told)]
     if told.card:
         sections += _pictured(workdir, told, data, images, neighbours, seed, tensorboard, say, options)

@@ -264,3 +264,15 @@ def test_a_subset_holds_the_named_images_in_the_named_order(tmp_path):
     part = subset(open_source(f"folder:{tmp_path}"), [2, 0])
     assert [int(part.decode(tf.constant(i, tf.int64))[0, 0, 0]) for i in (0, 1)] == [20, 0]
     assert part.labels[:].tolist() == [1, 0] and np.asarray(part.labels).tolist() == [1, 0]
+
+
+def test_images_beside_class_folders_are_named(tmp_path, capsys):
+    """They leave a set without labels, which nothing else would tell."""
+    for name in ("cats/1.png", "dogs/2.png", "stray.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())
+    assert open_source(f"folder:{tmp_path}").labels is None
+    assert "no labels, since 1 of 3 images lie beside its 2 folders: stray.png." in capsys.readouterr().err
+    (tmp_path / "stray.png").unlink()
+    assert open_source(f"folder:{tmp_path}").class_names == ("cats", "dogs")
+    assert "no labels" not in capsys.readouterr().err

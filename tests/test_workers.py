@@ -102,8 +102,6 @@ def test_two_workers_write_one_run(whole):
     assert len([r for r in records if "knn20" in r]) == 2
     assert len(list((workdir / "tb").iterdir())) == 1
     assert said.count("this backbone  ") == 1
-    # On a busy machine one process ends before the other has, which TensorFlow then reports.
-    said = "\n".join(line for line in said.splitlines() if "::StartAbort UNAVAILABLE" not in line)
     assert "WARNING:tensorflow" not in said and "E0000" not in said, "nothing that a user can mend"
     assert not list(workdir.glob("checkpoints/.writing-*"))
 

@@ -44,6 +44,7 @@ def filled(blocks: Iterable[np.ndarray], rows: int) -> np.ndarray:
             whole = np.empty((rows, *block.shape[1:]), np.float32)
         whole[at : at + len(block)] = block
         at += len(block)
+        del block  # before the next is made
     if at != rows:
         raise ValueError(f"{at} rows came of {rows}.")
     return whole

@@ -25,7 +25,7 @@ def call(config: FinetuneConfig) -> int:
     outcome = supervised.run(config)
     if outcome.chief:
         print(summary.of_classifier(outcome, "simsiam_tf.finetune"))
-    return outcome.status
+    return outcome.leave()
 
 
 def main(argv: list[str] | None = None) -> int:

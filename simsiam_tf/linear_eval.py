@@ -25,7 +25,7 @@ def call(config: LinearConfig) -> int:
     outcome = supervised.run(config)
     if outcome.chief:
         print(summary.of_classifier(outcome, "simsiam_tf.linear_eval"))
-    return outcome.status
+    return outcome.leave()
 
 
 def main(argv: list[str] | None = None) -> int:

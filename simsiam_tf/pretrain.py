@@ -30,7 +30,7 @@ def call(config: PretrainConfig) -> int:
     outcome = train.run(config)
     if outcome.chief:
         print(summary.text(config, outcome))
-    return outcome.status
+    return outcome.leave()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -71,8 +71,8 @@ def export(model: keras.Model, workdir: Path, facts: Mapping[str, Any], file: Pa
 
 
 def card_text(facts: Mapping[str, Any]) -> str:
-    """A card with the digest of its content."""
-    body = json.loads(json.dumps(facts))
+    """A card with the digest of its content; one that `facts` have is of another content."""
+    body = {k: v for k, v in json.loads(json.dumps(facts)).items() if k != _DIGEST}
     return json.dumps({**body, _DIGEST: _digest(body)}, indent=1) + "\n"
 
 

@@ -7,54 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import twins
+from compared import BATCH, METHODS, SIZE, D, gradients, made, still_in, unit, views
 
-from simsiam_tf import nets, optim, schedules
-from simsiam_tf.methods import BYOL, MoCo, SimCLR, SwAV
-
-BATCH, SIZE, D = 8, 8, 6
-METHODS = {
-    "simclr": lambda b: SimCLR(b, d=D, temperature=0.2),
-    "simclr predictor": lambda b: SimCLR(b, d=D, temperature=0.2, predictor=True),
-    "simclr predictor stop": lambda b: SimCLR(b, d=D, temperature=0.2, predictor=True, stop_gradient=True),
-    "moco": lambda b: MoCo(b, d=D, temperature=0.3, momentum=0.9, queue=40, groups=None),
-    "moco groups": lambda b: MoCo(b, d=D, temperature=0.3, momentum=0.9, queue=40, groups=4 // replicas()),
-    "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, momentum=0.9),
-    "swav": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5),
-    "swav in loss": lambda b: SwAV(
-        b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5, prototype_norm="in_loss"
-    ),
-    "swav predictor": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5, predictor=True),
-}
-
-
-def replicas():
-    return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def made(name, seed=0, lr=0.1):
-    keras.utils.set_random_seed(seed)
-    x = images = keras.Input((SIZE, SIZE, 1))
-    for width in (6, 8):
-        x = keras.layers.ReLU()(nets.BatchNorm()(nets.Conv(width, 3, 2)(x)))
-    model = METHODS[name](keras.Model(images, keras.layers.GlobalAveragePooling2D()(x)))
-    model.compile(optim.SGD(lr, 0.9, 1e-4))
-    return model
-
-
-def still_in(name):
-    """Weight → whether a step leaves it: BN of groups leaves no trace."""
-    return lambda v: name == "moco groups" and v.path.startswith("momentum_") and "moving" in v.name
-
-
-def views(seed=0):
-    rng = np.random.default_rng(seed)
-    images = rng.normal(size=(BATCH, SIZE, SIZE, 1))
-    return tuple(tf.constant(images + rng.normal(0, 0.5, images.shape), tf.float32) for _ in range(2))
-
-
-def unit(a):
-    a = np.asarray(a, np.float64)
-    return a / np.linalg.norm(a, axis=-1, keepdims=True)
+from simsiam_tf import nets
+from simsiam_tf.methods import BYOL
 
 
 def of_simclr(model, z, p):
@@ -124,17 +80,6 @@ def test_a_step_moves_what_learns_and_nothing_else(name):
     still = {id(v) for v in model.weights if id(v) in copies and still_in(name)(v)}
     moved = {id(v) for v in model.weights if np.abs(v.numpy() - before[id(v)]).max() > 0}
     assert moved == before.keys() - still
-
-
-def gradients(model, loss_of):
-    with tf.GradientTape() as tape:
-        loss = loss_of()
-    return [
-        np.zeros(v.shape) if g is None else g.numpy()
-        for v, g in zip(
-            model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
-        )
-    ]
 
 
 @pytest.mark.parametrize(
@@ -223,60 +168,6 @@ def test_keys_have_the_bn_statistics_of_their_group():
     assert np.abs(keys - whole.encoder(x).numpy()).max() > 1e-2
     for old, v in zip(before, model.encoder.weights, strict=True):
         np.testing.assert_array_equal(v.numpy(), old)
-
-
-def test_prototypes_have_length_one_after_a_step():
-    model = made("swav")
-    before = model.prototypes.kernel.numpy()
-    model.step(views())
-    after = model.prototypes.kernel.numpy()
-    np.testing.assert_allclose(np.linalg.norm(after, axis=0), 1, rtol=1e-6)
-    assert np.abs(after - before).max() > 1e-4
-
-
-def test_a_norm_in_the_loss_has_a_gradient_and_leaves_lengths_alone():
-    model = made("swav in loss")
-    kernel = model.prototypes.kernel
-    kernel.assign(3 * kernel)
-    with tf.GradientTape() as tape:
-        loss = model.objective({"views": views()})["loss"]
-    gradient = tape.gradient(loss, kernel.value).numpy()
-    # The loss does not depend on lengths, so that no gradient points along a prototype.
-    assert np.abs(gradient).max() > 1e-3
-    np.testing.assert_allclose((gradient * kernel.numpy()).sum(axis=0), 0, atol=1e-6)
-    model.step(views())
-    assert (np.linalg.norm(kernel.numpy(), axis=0) > 2.9).all()
-
-
-def test_frozen_prototypes_do_not_move_and_then_start_afresh():
-    """Neither the gradients nor the weight decay of frozen steps are in the momentum afterwards."""
-    model = made("swav")
-    rate = schedules.after(3, schedules.constant(0.1))
-    model.compile(optim.SGD(0.0, 0.9, 0.01, {"prototypes": rate}))
-    model.optimizer.build(model.learned_variables())
-    before = model.prototypes.kernel.numpy()
-    for step in range(3):
-        model.step(views(step))
-    np.testing.assert_allclose(model.prototypes.kernel.numpy(), before, atol=1e-6)
-    index = next(i for i, v in enumerate(model.learned_variables()) if v is model.prototypes.kernel)
-    np.testing.assert_array_equal(model.optimizer.momentums[index], 0)
-    with tf.GradientTape() as tape:
-        loss = model.objective({"views": views(3)})["loss"]
-    expected = before - 0.1 * (tape.gradient(loss, model.prototypes.kernel.value).numpy() + 0.01 * before)
-    model.step(views(3))
-    np.testing.assert_allclose(model.prototypes.kernel.numpy(), unit(expected.T).T, rtol=1e-4, atol=1e-6)
-
-
-def test_swav_without_stop_gradient_gives_the_codes_a_gradient():
-    found = []
-    for stop in (True, False):
-        METHODS["stop"] = lambda b, stop=stop: SwAV(
-            b, d=D, projector_hidden=12, prototypes=5, stop_gradient=stop
-        )
-        model = made("stop")
-        found.append(gradients(model, lambda m=model: m.objective({"views": views()})["loss"]))
-    del METHODS["stop"]
-    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("name", ["simclr predictor", "moco", "moco groups", "byol", "swav"])

@@ -17,6 +17,7 @@ import tensorflow as tf
 from simsiam_tf import metrics, preview
 from simsiam_tf.assembly import versions
 from simsiam_tf.checkpoints import Commits
+from simsiam_tf.cluster.workers import Workers
 from simsiam_tf.data import sampling
 from simsiam_tf.diagnosis import Diagnosis
 from simsiam_tf.errors import UserError
@@ -43,7 +44,18 @@ class Outcome:
     accuracy: dict[str, dict[str, float]]  # of what was trained, and of what it has to beat
     workdir: Path
     records: list[dict]
-    chief: bool = True  # whether this process writes
+    workers: Workers | None = None  # of the run; None for this process alone
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process writes."""
+        return self.workers is None or self.workers.chief
+
+    def leave(self) -> int:
+        """The exit status, for a command that has nothing left to do; several workers end here, together."""
+        if self.workers is not None:
+            self.workers.leave(self.status)
+        return self.status
 
 
 class Loop:
@@ -267,9 +279,7 @@ class Loop:
                     with self._written("the final accuracy"):
                         self.task.add_accuracy(here, self.accuracy)
         self.workers.most(0)  # none leaves while another still works
-        return Outcome(
-            status, self.step, found, self.accuracy, here, self.journal.records, self.workers.chief
-        )
+        return Outcome(status, self.step, found, self.accuracy, here, self.journal.records, self.workers)
 
     @contextlib.contextmanager
     def _written(self, what: str) -> Iterator[None]:

@@ -1,5 +1,8 @@
 """From an image file to features: torchvision's own transforms and network against ours, end to end."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -72,3 +75,15 @@ def test_a_long_thin_image_needs_no_more_memory_than_its_file():
     np.testing.assert_array_equal(made(tf.constant(stripe)), 200)
     tall = made(tf.constant(stripe.transpose(1, 0, 2)))
     np.testing.assert_array_equal(tall, 200)
+
+
+@pytest.mark.parametrize("what", ["Views(Recipe(size=96), 1).centre", "Prepare.of(Recipe(size=96), 3)"])
+def test_bytes_are_not_transposed_of_which_onednn_complains(what):
+    code = (
+        "import tensorflow as tf\n"
+        "from simsiam_tf.data import Prepare, Recipe, Views\n"
+        f"ready = tf.function({what}, autograph=False)\n"
+        "ready(tf.ones([2, 130, 180, 3], tf.uint8))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "DT_UINT8" not in done.stderr, done.stderr

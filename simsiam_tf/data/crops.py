@@ -69,6 +69,12 @@ def _resize_rows(x: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
     return tf.reshape(y, [size, width, channels])
 
 
+def floats(images: tf.Tensor) -> tf.Tensor:
+    """Values from 0 on of any dtype as float32, to be transposed."""
+    # NOTE: TensorFlow would move a transpose before a bare cast, where oneDNN complains of uint8.
+    return tf.nn.relu(tf.cast(images, tf.float32))
+
+
 def resized_sides(height: tf.Tensor, width: tf.Tensor, short: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Sides of an image whose shorter one becomes `short`; the other is cut to an integer.
 
@@ -102,7 +108,7 @@ def centre(images: tf.Tensor, new: tuple[tf.Tensor, tf.Tensor], size: int) -> tf
     sides = tf.unstack(tf.shape(images)[1:3])
     # First the rows that the middle needs, so that no others are resized along the width.
     (top, rows), (left, columns) = (_needed(n, m, size) for n, m in zip(sides, new, strict=True))
-    x = tf.cast(images[:, top : top + rows, left : left + columns], tf.float32)
+    x = floats(images[:, top : top + rows, left : left + columns])
     x = tf.transpose(x, [0, 2, 1, 3])
     x = _middle(x, sides[1], new[1], left, size)
     x = _middle(tf.transpose(x, [0, 2, 1, 3]), sides[0], new[0], top, size)

@@ -36,7 +36,7 @@ class Prepare(keras.layers.Layer):
         return cls(recipe.size, mean, std, **kwargs)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
-        x = tf.cast(images, tf.float32)
+        x = crops.floats(images)
         height, width, channels = tf.shape(x)[1], tf.shape(x)[2], len(self.mean)
         new = sides_before_centre(height, width, self.size)
         # The width first, as `crops.centre`.

@@ -23,7 +23,7 @@ setup(
     package_dir={f"simsiam_tf.{f.replace('/', '.')}": f.removeprefix("flagfiles/") for f in FLAGS},
     package_data={
         **{f"simsiam_tf.{f.replace('/', '.')}": ["*.cfg"] for f in FLAGS},
-        "simsiam_tf.reporting": ["*.j2"],
+        "simsiam_tf.html_report": ["*.j2"],
     },
     install_requires=[
         "tensorflow>=2.19",
@@ -61,7 +61,6 @@ setup(
             "simsiam-finetune=simsiam_tf.finetune:main",
             "simsiam-export=simsiam_tf.export:main",
             "simsiam-report=simsiam_tf.report:main",
-            "simsiam-reproduce=simsiam_tf.reproduce:main",
             "simsiam-convert=simsiam_tf.convert:main",
             "simsiam-embed=simsiam_tf.embed:main",
             "simsiam-neighbours=simsiam_tf.neighbours:main",

@@ -35,4 +35,4 @@ export PYTHONPATH="$work/$newest:$PWD" TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LE
 "$python" -m simsiam_tf.pretrain --flagfile=flags/quickstart.cfg --data=digits --epochs=2 --workdir="$work/run"
 "$python" -m simsiam_tf.export --weights="$work/run" --format=keras
 "$python" -m simsiam_tf.embed --weights="$work/run/export/backbone.keras" --data=digits --out="$work/digits.npz"
-"$python" -m pytest -q -n 0 -p no:cacheprovider tests/test_augment.py tests/test_pretrained.py "$@"
+"$python" -m pytest -q -n 0 -p no:cacheprovider tests/data/test_augment_layers.py tests/pretrained/test_backbone_file.py "$@"

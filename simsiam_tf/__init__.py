@@ -11,22 +11,22 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 __version__ = "0.1.0"
 
-_MODULES = (
-    "callbacks",
-    "conversion",
-    "data",
-    "evaluate",
-    "exporting",
-    "losses",
-    "methods",
-    "metrics",
-    "nets",
-    "optim",
-    "reporting",
-    "schedules",
-    "supervised",
-    "train",
-)
+_MODULES = {
+    "callbacks": "training.callbacks",
+    "data": "data",
+    "evaluate": "evaluate",
+    "features": "features",
+    "html_report": "html_report",
+    "losses": "methods.losses",
+    "methods": "methods",
+    "metrics": "methods.metrics",
+    "model_export": "model_export",
+    "nets": "nets",
+    "optimizers": "optimizers",
+    "schedules": "optimizers.schedules",
+    "torch_weights": "pretrained.torch_weights",
+    "training": "training",
+}
 _NAMES = {
     "FinetuneConfig": "config",
     "LinearConfig": "config",
@@ -41,7 +41,7 @@ __all__ = [*_MODULES, *_NAMES, "__version__"]
 def __getattr__(name: str):
     # Lazy, so that the command lines answer `--help` and bad flags without loading TensorFlow.
     if name in _MODULES:
-        return importlib.import_module(f"simsiam_tf.{name}")
+        return importlib.import_module(f"simsiam_tf.{_MODULES[name]}")
     if name in _NAMES:
         return getattr(importlib.import_module(f"simsiam_tf.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'simsiam_tf' has no attribute {name!r}")

@@ -6,9 +6,9 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from simsiam_tf import cli
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import Config, option
-from simsiam_tf.errors import UserError
+from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """From PyTorch to a folder that every --weights takes, and from there to PyTorch: backbone, projector
 and predictor. Finds a ResNet under any prefix, by the names of torchvision, timm, facebookresearch/simsiam,
@@ -92,17 +92,17 @@ class ConvertConfig(Config):
 def call(config: ConvertConfig) -> int:
     """Converts, and says what was found."""
     with cli.loading():
-        from simsiam_tf import conversion
-        from simsiam_tf.cluster import distribute
+        from simsiam_tf.distributed import strategies
+        from simsiam_tf.pretrained import torch_weights
 
-        distribute.look_for_devices()
+        strategies.look_for_devices()
     if config.from_torch:
-        print(conversion.to_folder(
+        print(torch_weights.to_folder(
             config.weights, config.out, config.layout, config.stem, config.recipe, config.image_size,
             config.prefix,
         ))  # fmt: skip
     else:
-        print(conversion.to_file(config.weights, config.out, config.layout))
+        print(torch_weights.to_file(config.weights, config.out, config.layout))
     return 0
 
 

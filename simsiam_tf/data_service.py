@@ -9,9 +9,10 @@ import socket
 import sys
 import threading
 
-from simsiam_tf import cli, config
+from simsiam_tf import config
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import option
-from simsiam_tf.errors import UserError
+from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Makes views on other machines. Start one dispatcher and any number of data workers, then train with
 the dispatcher's address:
@@ -62,8 +63,8 @@ def call(own: ServiceConfig) -> int:
     with cli.loading():
         import tensorflow as tf
 
-        from simsiam_tf.cluster import ports
-        from simsiam_tf.data import service
+        from simsiam_tf.data.service import client
+        from simsiam_tf.distributed import ports
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -71,9 +72,9 @@ def call(own: ServiceConfig) -> int:
     host = own.host or ("localhost" if named in ("localhost", "127.0.0.1", "[::1]") else socket.gethostname())
     host = f"[{host}]" if ":" in host and not host.startswith("[") else host
     kinds = tf.data.experimental.service
-    if own.dispatcher and service.refusal(own.dispatcher):
+    if own.dispatcher and client.refusal(own.dispatcher):
         print(f"waiting for the dispatcher at {own.dispatcher}", flush=True)
-        while service.refusal(own.dispatcher) and not ended.wait(1):
+        while client.refusal(own.dispatcher) and not ended.wait(1):
             pass
     if ended.is_set():
         return 0

@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from simsiam_tf import cli
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import ImagesConfig, option
-from simsiam_tf.errors import UserError
+from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Writes an embedding of every image: names relative to the folder, features, and which backbone
 made them. Ended and rerun, it goes on where it was.
@@ -45,24 +45,25 @@ class EmbedConfig(ImagesConfig):
 def call(config: EmbedConfig) -> int:
     """Embeds and writes."""
     with cli.loading():
-        from simsiam_tf.cluster import distribute
         from simsiam_tf.data import open_source
-        from simsiam_tf.evaluate import embedding, scores
-        from simsiam_tf.pretrained import open_pretrained
-        from simsiam_tf.printable import printable
+        from simsiam_tf.distributed import strategies
+        from simsiam_tf.evaluate import cached_scores
+        from simsiam_tf.features import embedding_file
+        from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
+        from simsiam_tf.runtime.display_text import printable
 
-        distribute.look_for_devices()
+        strategies.look_for_devices()
     out = Path(os.path.expanduser(config.out))
-    embedding.check_place(out)
+    embedding_file.check_place(out)
     pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
     report = out.with_suffix(".unreadable.json")
     source = open_source(
-        config.data or scores.data_of(pretrained), "train", config.data_dir, config.on_bad_image, report,
-        config.max_megapixels,
+        config.data or cached_scores.data_of(pretrained), "train", config.data_dir, config.on_bad_image,
+        report, config.max_megapixels,
     )  # fmt: skip
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
-    made = embedding.embed(pretrained, source, folder, config.batch_size, config.on_bad_image, report)
-    embedding.write(made, out, config.dtype)
+    made = embedding_file.embed(pretrained, source, folder, config.batch_size, config.on_bad_image, report)
+    embedding_file.write(made, out, config.dtype)
     what = printable(f"{out}: {len(made.names)} images of {source.name}")
     print(f"{what}, {pretrained.features} {config.dtype} numbers each")
     return 0

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from simsiam_tf import cli
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import WeightsConfig, option
 
 ABOUT = """Writes a backbone that takes images of any size as they are: resizing and normalisation are inside.
@@ -43,26 +43,26 @@ class ExportConfig(WeightsConfig):
 def call(config: ExportConfig) -> int:
     """Exports, compares, writes the card and says where."""
     with cli.loading():
-        from simsiam_tf.cluster import distribute
-        from simsiam_tf.exporting import formats, hub, modelcard
-        from simsiam_tf.pretrained import open_pretrained
-        from simsiam_tf.weights import located
+        from simsiam_tf.distributed import strategies
+        from simsiam_tf.model_export import formats, hub_folder, model_card
+        from simsiam_tf.pretrained.backbone_file import located
+        from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 
-        distribute.look_for_devices()
+        strategies.look_for_devices()
     name = "hub" if config.hub else f"model{formats.FORMATS[config.format].suffix}"
     out = Path(config.out).expanduser() if config.out else located(config.weights).parent / name
     if config.hub:
-        hub.check(out, config.overwrite)
+        hub_folder.check(out, config.overwrite)
     else:
         formats.check(out, config.format, config.overwrite)
     pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
     print(f"writing {out}, and reading it back", flush=True)
     with cli.quietly():
         if config.hub:
-            made, card = hub.write(pretrained, out, config.overwrite), out / "README.md"
+            made, card = hub_folder.write(pretrained, out, config.overwrite), out / "README.md"
         else:
             made = formats.export(pretrained, out, config.format, config.overwrite)
-            _, card = modelcard.write(pretrained, made)
+            _, card = model_card.write(pretrained, made)
     print(
         f"  largest difference of a feature from the source's: {made.difference:.2g} "
         f"(largest feature {made.largest:.2g})\n  card  {card}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from simsiam_tf import cli
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import FinetuneConfig
 
 ABOUT = """Trains a backbone and a classifier on it with all or a share of the labels, and scores them on the
@@ -18,13 +18,13 @@ checkpoint.
 def call(config: FinetuneConfig) -> int:
     """Trains, and prints the accuracy."""
     with cli.loading():
-        from simsiam_tf import summary, supervised
-        from simsiam_tf.cluster import distribute
+        from simsiam_tf.distributed import strategies
+        from simsiam_tf.training import run_summary, supervised
 
-        distribute.look_for_devices()
+        strategies.look_for_devices()
     outcome = supervised.run(config)
     if outcome.chief:
-        print(summary.of_classifier(outcome, "simsiam_tf.finetune"))
+        print(run_summary.of_classifier(outcome, "simsiam_tf.finetune"))
     return outcome.leave()
 
 

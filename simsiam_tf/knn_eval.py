@@ -6,9 +6,9 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from simsiam_tf import cli
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import KeptFeaturesConfig, option
-from simsiam_tf.errors import UserError
+from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Classifies labelled images by the votes of their nearest neighbours (cosine, weights exp(s/τ)), in
 the features of a frozen backbone. Of the numbers of neighbours in --k, that which is best for training
@@ -45,14 +45,14 @@ class KnnConfig(KeptFeaturesConfig):
 def call(config: KnnConfig) -> int:
     """Evaluates, prints a table and writes the result."""
     with cli.loading():
-        from simsiam_tf.cluster import distribute
-        from simsiam_tf.evaluate import scores
+        from simsiam_tf.distributed import strategies
+        from simsiam_tf.evaluate import cached_scores
 
-        distribute.look_for_devices()
-    path = Path(config.out).expanduser() if config.out else scores.beside(config.weights, "knn.json")
-    result = scores.knn(config, path)
-    print(scores.table(result))
-    scores.write(result, path)
+        strategies.look_for_devices()
+    path = Path(config.out).expanduser() if config.out else cached_scores.beside(config.weights, "knn.json")
+    result = cached_scores.knn(config, path)
+    print(cached_scores.table(result))
+    cached_scores.write(result, path)
     return 0
 
 

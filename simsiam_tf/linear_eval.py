@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from simsiam_tf import cli
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import LinearConfig
 
 ABOUT = """Trains a linear classifier on a frozen backbone, on augmented views, and scores it on the test
@@ -18,13 +18,13 @@ run. Exit status: 0 done, 2 something to mend, 4 diverged, 75 interrupted by a s
 def call(config: LinearConfig) -> int:
     """Trains, and prints the accuracy."""
     with cli.loading():
-        from simsiam_tf import summary, supervised
-        from simsiam_tf.cluster import distribute
+        from simsiam_tf.distributed import strategies
+        from simsiam_tf.training import run_summary, supervised
 
-        distribute.look_for_devices()
+        strategies.look_for_devices()
     outcome = supervised.run(config)
     if outcome.chief:
-        print(summary.of_classifier(outcome, "simsiam_tf.linear_eval"))
+        print(run_summary.of_classifier(outcome, "simsiam_tf.linear_eval"))
     return outcome.leave()
 
 

@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from simsiam_tf import cli
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import Config, option
-from simsiam_tf.errors import UserError
+from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Names the images whose embeddings are nearest to a query image's, by cosine.
 
@@ -47,12 +47,12 @@ class NeighboursConfig(Config):
 def call(config: NeighboursConfig) -> int:
     """Searches and prints."""
     with cli.loading():
-        from simsiam_tf.cluster import distribute
-        from simsiam_tf.evaluate import embedding, query
-        from simsiam_tf.printable import printable
+        from simsiam_tf.distributed import strategies
+        from simsiam_tf.features import embedding_file, query
+        from simsiam_tf.runtime.display_text import printable
 
-        distribute.look_for_devices()
-    known = embedding.read(Path(os.path.expanduser(config.embeddings)))
+        strategies.look_for_devices()
+    known = embedding_file.read(Path(os.path.expanduser(config.embeddings)))
     vector = query.features(
         known, config.query, config.weights, config.max_megapixels, config.recipe, config.image_size
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from simsiam_tf import cli
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
 
 ABOUT = """Learns image representations without labels by SimSiam (arXiv 2011.10566).
@@ -17,19 +17,19 @@ Start with --flagfile=flags/quickstart.cfg, or flags/folder.cfg --data=folder:/m
 def call(config: PretrainConfig) -> int:
     """Trains, or shows what would be trained."""
     with cli.loading():  # TensorFlow loads only now that the flags are known to be good
-        from simsiam_tf import inspection, summary, train
-        from simsiam_tf.cluster import distribute
+        from simsiam_tf.distributed import strategies
+        from simsiam_tf.training import inspection, pretraining, run_summary
 
-        distribute.look_for_devices()
+        strategies.look_for_devices()
 
     if config.preview:
         return inspection.write_preview(config)
     if config.dry_run:
         return inspection.dry_run(config)
     config = inspection.with_workdir(config)
-    outcome = train.run(config)
+    outcome = pretraining.run(config)
     if outcome.chief:
-        print(summary.text(config, outcome))
+        print(run_summary.text(config, outcome))
     return outcome.leave()
 
 

@@ -6,9 +6,9 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from simsiam_tf import cli
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import KeptFeaturesConfig, option
-from simsiam_tf.errors import UserError
+from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """A linear classifier on features that are made once and kept in WORKDIR/features: minutes on a CPU.
 Its regularisation (logistic regression) or learning rate (LARS, SGD) is chosen on a tenth of the training
@@ -74,15 +74,15 @@ class ProbeConfig(KeptFeaturesConfig):
 def call(config: ProbeConfig) -> int:
     """Probes, prints a table and writes the result."""
     with cli.loading():
-        from simsiam_tf.cluster import distribute
-        from simsiam_tf.evaluate import scores
+        from simsiam_tf.distributed import strategies
+        from simsiam_tf.evaluate import cached_scores
 
-        distribute.look_for_devices()
+        strategies.look_for_devices()
     name = "probe.json" if config.classifier == "logistic" else f"probe-{config.classifier}.json"
-    path = Path(config.out).expanduser() if config.out else scores.beside(config.weights, name)
-    result = scores.probe(config, path)
-    print(scores.table(result))
-    scores.write(result, path)
+    path = Path(config.out).expanduser() if config.out else cached_scores.beside(config.weights, name)
+    result = cached_scores.probe(config, path)
+    print(cached_scores.table(result))
+    cached_scores.write(result, path)
     return 0
 
 

@@ -6,9 +6,9 @@ import dataclasses
 import importlib.util
 import sys
 
-from simsiam_tf import cli
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import Config, option
-from simsiam_tf.errors import UserError
+from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Writes WORKDIR/report.html, one file that needs no network: curves, views, embeddings on a plane,
 neighbours, spectrum, saliency, results, and the diagnosis in words. A report that is there is replaced. Works
@@ -61,15 +61,15 @@ def call(config: ReportConfig) -> int:
     if missing:
         raise UserError(f"a report needs {' and '.join(missing)}: pip install 'simsiam-tf[viz]'.")
     with cli.quietly():
-        from simsiam_tf import reporting
-        from simsiam_tf.cluster import distribute
+        from simsiam_tf import html_report
+        from simsiam_tf.distributed import strategies
 
-        distribute.look_for_devices()
+        strategies.look_for_devices()
     options = {
         "data_dir": config.data_dir, "on_bad_image": config.on_bad_image,
         "max_megapixels": config.max_megapixels,
     }  # fmt: skip
-    path = reporting.write(
+    path = html_report.write(
         config.workdir, config.out, config.data, config.images, config.neighbours, config.seed,
         config.tensorboard, lambda text: print(text, file=sys.stderr, flush=True), **options,
     )  # fmt: skip

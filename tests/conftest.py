@@ -4,14 +4,12 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import simsiam_tf  # noqa: E402, F401, I001 - first, as in every use: it turns oneDNN on
+import simsiam_tf  # noqa: F401, I001 - first, as in every use: it turns oneDNN on
 
-import peers  # noqa: E402, F401 - keeps triton out
-import keras  # noqa: E402
-import pytest  # noqa: E402
-import tensorflow as tf  # noqa: E402
-
-from simsiam_tf import threads  # noqa: E402
+import reference_torch  # noqa: F401 - keeps triton out
+import keras
+import pytest
+import tensorflow as tf
 
 
 def _two_cpus() -> None:
@@ -25,7 +23,6 @@ def _two_cpus() -> None:
 
 
 _two_cpus()
-threads.core_a_view()  # as in the trainings that tests start in processes of their own
 
 
 @pytest.fixture(autouse=True)

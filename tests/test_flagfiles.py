@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simsiam_tf import assembly, cli, nets, optim, supervised
+from simsiam_tf import nets, optimizers
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import FinetuneConfig, LinearConfig, PretrainConfig, differences
-from simsiam_tf.evaluate.classifier import Classifier
+from simsiam_tf.evaluate.linear_classifier import Classifier
+from simsiam_tf.training import build_run, supervised
 
 ROOT = Path(__file__).parents[1]
 ALL = sorted(ROOT.glob("flags/**/*.cfg"))
@@ -34,9 +36,9 @@ def small_backbone(name, stem, width, channels):
 
 @functools.cache  # many rows of a table are one graph with other numbers
 def take_a_step(small):
-    model = assembly.build_model(small, channels=3, size=16)
+    model = build_run.build_model(small, channels=3, size=16)
     before = [v.numpy() for v in model.learned_variables()]
-    model.compile(assembly.build_optimizer(small, total_steps=10, size=100))
+    model.compile(build_run.build_optimizer(small, total_steps=10, size=100))
     model.optimizer.build(model.learned_variables())
     tf.random.set_seed(0)
     views = tuple(tf.random.normal([4, 16, 16, 3]) for _ in range(model.view_count))
@@ -83,14 +85,14 @@ def test_of_labels_parses_and_takes_a_step(path):
 def test_the_linear_evaluation_of_the_paper():
     config = cli.parse(LinearConfig, ["--flagfile=flags/imagenet/linear.cfg", "--weights=runs/quickstart"])
     lars = supervised.build_optimizer(config, total_steps=28_000, size=1_281_167)
-    assert type(lars) is optim.LARS and lars.trust == 0.001 and lars.l2 == 0 and lars.momentum == 0.9
+    assert type(lars) is optimizers.LARS and lars.trust == 0.001 and lars.l2 == 0 and lars.momentum == 0.9
     assert float(lars._learning_rate(0)) == pytest.approx(0.02 * 4096 / 256)
     assert (config.epochs, config.batch_size, config.crop_area) == (90, 4096, 0.08)
     config = cli.parse(
         LinearConfig, ["--flagfile=flags/imagenet/linear_sgd.cfg", "--weights=runs/quickstart"]
     )
     sgd = supervised.build_optimizer(config, total_steps=450_000, size=1_281_167)
-    assert type(sgd) is optim.SGD and float(sgd._learning_rate(0)) == 30 and config.batch_size == 256
+    assert type(sgd) is optimizers.SGD and float(sgd._learning_rate(0)) == 30 and config.batch_size == 256
 
 
 def test_rows_of_the_paper_differ_from_the_baseline_in_what_they_name():

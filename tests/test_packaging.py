@@ -36,7 +36,7 @@ def commands():
 def test_every_command_has_a_script(promised):
     scripts = dict(line.split("=") for line in promised["entry_points"]["console_scripts"])
     expected = {f"simsiam-{name.replace('_', '-')}": f"simsiam_tf.{name}:main" for name in commands()}
-    assert scripts == expected and "simsiam-reproduce" in scripts
+    assert scripts == expected and "simsiam-pretrain" in scripts
     for module in commands():
         tree = ast.parse((ROOT / "simsiam_tf" / f"{module}.py").read_text())
         assert "main" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

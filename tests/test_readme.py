@@ -7,12 +7,14 @@ import shlex
 import typing
 from pathlib import Path
 
-import backbones
 import numpy as np
 import tensorflow as tf
+from helpers import small_backbones
 
 import simsiam_tf as ss
-from simsiam_tf import cli, config, convert, embed, export, knn_eval, neighbours, probe, report, reproduce
+from scripts.paper import reproduce
+from simsiam_tf import config, convert, embed, export, knn_eval, neighbours, probe, report
+from simsiam_tf.command_line import cli
 from simsiam_tf.data import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +34,7 @@ def test_photos_to_neighbours_in_a_few_lines(tmp_path, monkeypatch, capsys):
         picture = np.random.default_rng(i).integers(0, 255, [8, 9, 3], np.uint8)
         (photos / f"{('one', 'two', 'three')[i]}.jpg").write_bytes(tf.io.encode_jpeg(picture).numpy())
     monkeypatch.chdir(tmp_path)
-    backbones.exported(tmp_path / "runs" / "photos", RECIPES["cifar"], channels=3)
+    small_backbones.exported(tmp_path / "runs" / "photos", RECIPES["cifar"], channels=3)
     exec(code.replace("/my/photos", str(photos)), {})  # noqa: S102
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("(3, 64)") and lines[1] == "1.000  one.jpg" and len(lines) == 4
@@ -76,7 +78,7 @@ def test_flags_files_and_names_exist():
         neighbours.NeighboursConfig, config.LinearConfig, config.FinetuneConfig, export.ExportConfig,
         report.ReportConfig, convert.ConvertConfig, reproduce.ReproduceConfig,
     )  # fmt: skip
-    scripts = "".join(path.read_text() for path in ROOT.glob("scripts/*.py"))
+    scripts = "".join(path.read_text() for path in ROOT.glob("scripts/**/*.py"))
     flags -= set(re.findall(r'"--(\w+)"', scripts))
     assert flags - {name for cls in classes for name in config.kinds(cls)} <= {
         "flagfile",

@@ -3,6 +3,7 @@
 Only this package and the command lines know flags.
 """
 
+from simsiam_tf.config.evaluation import ImagesConfig, KeptFeaturesConfig, LabelledConfig, WeightsConfig
 from simsiam_tf.config.fields import (
     FOLDER,
     LOOKS,
@@ -21,7 +22,6 @@ from simsiam_tf.config.methods import METHODS, Method, loss_kind, method_of
 from simsiam_tf.config.pretrain import PretrainConfig
 from simsiam_tf.config.run import RunConfig
 from simsiam_tf.config.supervised import FinetuneConfig, LinearConfig, SupervisedConfig
-from simsiam_tf.config.using import ImagesConfig, KeptFeaturesConfig, LabelledConfig, WeightsConfig
 
 __all__ = [
     "FOLDER", "LOOKS", "METHODS", "Config", "FinetuneConfig", "ImagesConfig", "KeptFeaturesConfig",

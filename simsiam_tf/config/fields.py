@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from simsiam_tf.errors import UserError, nearest
+from simsiam_tf.runtime.errors import UserError, nearest
 
 LOOKS = ("preview", "dry_run")  # what only looks
 BIG = 2**31 - 1

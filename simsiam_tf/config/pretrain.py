@@ -10,7 +10,7 @@ from simsiam_tf.config.fields import BIG, check_address, option
 from simsiam_tf.config.methods import METHODS, loss_kind, method_of
 from simsiam_tf.config.methods import NO_EFFECT as OF_METHODS
 from simsiam_tf.config.run import RUN_RANGES, RunConfig, check_epochs
-from simsiam_tf.errors import UserError
+from simsiam_tf.runtime.errors import UserError
 
 RANGES = [
     *RUN_RANGES,

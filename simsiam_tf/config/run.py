@@ -7,7 +7,7 @@ import os
 from typing import Any, Self
 
 from simsiam_tf.config.fields import BIG, FOLDER, Config, is_folder, option
-from simsiam_tf.errors import UserError
+from simsiam_tf.runtime.errors import UserError
 
 RUN_RANGES = (
     ("seed", 0, BIG), ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000),

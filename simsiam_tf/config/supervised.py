@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from simsiam_tf.config.evaluation import LabelledConfig
 from simsiam_tf.config.fields import BIG, option
 from simsiam_tf.config.run import RunConfig, check_epochs
-from simsiam_tf.config.using import LabelledConfig
-from simsiam_tf.errors import UserError
+from simsiam_tf.runtime.errors import UserError
 
 LR = "learning rate for 256 images; times batch_size/256, decayed on a cosine"
 

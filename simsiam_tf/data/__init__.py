@@ -8,10 +8,10 @@ from pathlib import Path
 import tensorflow as tf
 
 from simsiam_tf.data import pipeline
-from simsiam_tf.data.prepare import Prepare
-from simsiam_tf.data.sources import Source, from_arrays, open_source
-from simsiam_tf.data.subset import subset
-from simsiam_tf.data.views import RECIPES, Recipe, Views
+from simsiam_tf.data.augment.eval_transform import Prepare
+from simsiam_tf.data.augment.views import RECIPES, Recipe, Views
+from simsiam_tf.data.sources.open_source import Source, from_arrays, open_source
+from simsiam_tf.data.sources.subset import subset
 
 
 def recipe_for(source: Source) -> str:

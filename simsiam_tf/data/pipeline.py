@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from simsiam_tf.data import sampling
-from simsiam_tf.data.sources import ArraySource, Source
-from simsiam_tf.data.views import Views
+from simsiam_tf.data.augment.views import Views
+from simsiam_tf.data.sources.open_source import ArraySource, Source
 
 PARALLEL = os.cpu_count() or 2  # None: one after the other
 ENDLESS = 2**40  # steps that no training takes

@@ -7,13 +7,10 @@ import dataclasses
 import keras
 
 from simsiam_tf import data
-from simsiam_tf.evaluate.classifier import Classifier, accuracy, learned
-from simsiam_tf.evaluate.embedding import Embeddings, embed
-from simsiam_tf.evaluate.features import extract
-from simsiam_tf.evaluate.monitor import Monitor, open_monitor
-from simsiam_tf.evaluate.neighbours import knn_accuracy, nearest
-from simsiam_tf.evaluate.probe import descent, logistic
-from simsiam_tf.evaluate.query import of_file
+from simsiam_tf.evaluate.knn_monitor import Monitor, open_monitor
+from simsiam_tf.evaluate.linear_classifier import Classifier, accuracy, learned
+from simsiam_tf.evaluate.linear_probe import descent, logistic
+from simsiam_tf.features import knn_accuracy
 
 
 def knn(backbone: keras.Model, data_spec: str, recipe: str | None = None, **changes) -> dict:
@@ -33,6 +30,6 @@ def knn(backbone: keras.Model, data_spec: str, recipe: str | None = None, **chan
 
 
 __all__ = [
-    "Classifier", "Embeddings", "Monitor", "accuracy", "descent", "embed", "extract", "knn", "knn_accuracy",
-    "learned", "logistic", "nearest", "of_file", "open_monitor",
+    "Classifier", "Monitor", "accuracy", "descent", "knn", "knn_accuracy", "learned", "logistic",
+    "open_monitor",
 ]  # fmt: skip

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from simsiam_tf import files, weights
-from simsiam_tf.assembly import Parts
-from simsiam_tf.loop.journal import Figures
+from simsiam_tf.loop.metrics_log import Figures
+from simsiam_tf.loop.run_components import RunComponents
+from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.runtime import atomic_files
 
 
 class Evaluator(Protocol):
@@ -30,7 +31,7 @@ class Task(Protocol):
     """
 
     config: Any
-    parts: Parts
+    parts: RunComponents
     figures: Figures
     evaluator: Evaluator | None
     trained: str
@@ -58,7 +59,7 @@ class Task(Protocol):
 
 def card_of(file: Path) -> dict:
     """The card of an exported file. Raises FileNotFoundError where somebody has removed either."""
-    card = weights.card(file)
+    card = backbone_file.card(file)
     if not card:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
     return card
@@ -67,4 +68,4 @@ def card_of(file: Path) -> dict:
 def add_to_card(file: Path, accuracy: dict[str, dict[str, float]]) -> None:
     """Writes an accuracy into the card of an exported file. Raises OSError."""
     card = {**card_of(file), "accuracy": accuracy}
-    files.replace_text(file.with_suffix(".json"), weights.card_text(card))
+    atomic_files.replace_text(file.with_suffix(".json"), backbone_file.card_text(card))

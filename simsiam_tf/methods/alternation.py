@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from simsiam_tf.methods.momentum import MomentumEncoder
+from simsiam_tf.methods.momentum_encoder import MomentumEncoder
 from simsiam_tf.methods.simsiam import SimSiam
 
 

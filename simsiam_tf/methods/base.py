@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from simsiam_tf import metrics, optim  # noqa: F401 - optim: whose optimizers a saved model may name
-from simsiam_tf.cluster import distribute
+from simsiam_tf import optimizers  # noqa: F401 - its optimizers a saved model may name
+from simsiam_tf.distributed import strategies
+from simsiam_tf.methods import metrics
 from simsiam_tf.methods.batches import HOW, batch_of
 
 STOP = {True: tf.stop_gradient, False: tf.identity}  # Sec. 4.1, Fig. 2
@@ -109,7 +110,7 @@ class ViewModel(keras.Model):
     def _logs(self, outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Means over batches, by their rows; the figure is that of the rows of all replicas."""
         rows = tf.shape(outputs["z"])[0]
-        z, _ = distribute.gathered(outputs["z"])
+        z, _ = strategies.gathered(outputs["z"])
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if replicas > 1:  # whose rows count alike, and have their places in the whole batch
             line = f"A batch does not divide over {replicas} replicas. Try batch(n, drop_remainder=True)."

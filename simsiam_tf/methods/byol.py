@@ -5,10 +5,11 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from simsiam_tf import losses, schedules
+from simsiam_tf.methods import losses
 from simsiam_tf.methods.base import SiameseModel
-from simsiam_tf.methods.momentum import MomentumEncoder
+from simsiam_tf.methods.momentum_encoder import MomentumEncoder
 from simsiam_tf.nets import heads
+from simsiam_tf.optimizers import schedules
 
 
 class BYOL(SiameseModel):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from simsiam_tf import losses
-from simsiam_tf.cluster import distribute
+from simsiam_tf.distributed import strategies
+from simsiam_tf.methods import losses
 from simsiam_tf.methods.base import SiameseModel
-from simsiam_tf.methods.momentum import MomentumEncoder, assign
+from simsiam_tf.methods.momentum_encoder import MomentumEncoder, assign
 from simsiam_tf.nets import heads
 
 
@@ -68,5 +68,5 @@ class MoCo(SiameseModel):
 
     def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
         self.encoder.follow([self.backbone, self.projector], self.momentum)
-        newest = [distribute.gathered(tf.math.l2_normalize(k, axis=-1))[0] for k in outputs["keys"]]
+        newest = [strategies.gathered(tf.math.l2_normalize(k, axis=-1))[0] for k in outputs["keys"]]
         assign(self.queue, tf.concat([*newest, self.queue], axis=0)[: self.queue.shape[0]])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from simsiam_tf import losses
-from simsiam_tf.cluster import distribute
+from simsiam_tf.distributed import strategies
+from simsiam_tf.methods import losses
 from simsiam_tf.methods.base import STOP, SiameseModel
 from simsiam_tf.nets import heads
 
@@ -53,7 +53,7 @@ class SimCLR(SiameseModel):
     def objective(self, batch: dict) -> dict[str, tf.Tensor]:
         z = [self.f(x) for x in self.views(batch)]
         queries = tf.concat([self.h(u) for u in z], axis=0)
-        (keys1, first), (keys2, _) = (distribute.gathered(self.stop(u)) for u in z)
+        (keys1, first), (keys2, _) = (strategies.gathered(self.stop(u)) for u in z)
         here = first + tf.range(tf.shape(z[0])[0])  # of this replica's images in the whole batch
         there = here + tf.shape(keys1)[0]  # the same images' second views
         loss = losses.nt_xent(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from simsiam_tf import losses
+from simsiam_tf.methods import losses
 from simsiam_tf.methods.base import STOP, SiameseModel
 from simsiam_tf.nets import heads
 

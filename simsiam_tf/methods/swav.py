@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from simsiam_tf import losses
-from simsiam_tf.cluster import distribute
+from simsiam_tf.distributed import strategies
+from simsiam_tf.methods import losses
 from simsiam_tf.methods.base import STOP, SiameseModel
-from simsiam_tf.methods.momentum import assign
+from simsiam_tf.methods.momentum_encoder import assign
 from simsiam_tf.nets import heads
 
 PROTOTYPE_NORM = {"after_step": False, "in_loss": True}  # is the normalisation part of the loss?
@@ -69,7 +69,7 @@ class SwAV(SiameseModel):
 
     def codes(self, z: tf.Tensor) -> tf.Tensor:
         """[B, d] → [B, P], rows that sum to 1; prototypes share out the images of all replicas."""
-        return losses.sinkhorn_knopp(self.scores(z), self.epsilon, self.iterations, distribute.total)
+        return losses.sinkhorn_knopp(self.scores(z), self.epsilon, self.iterations, strategies.total)
 
     def objective(self, batch: dict) -> dict[str, tf.Tensor]:
         z = [self.f(x) for x in self.views(batch)]

@@ -1,7 +1,7 @@
 """Backbones and heads."""
 
+from simsiam_tf.nets.batch_norm import BatchNorm
 from simsiam_tf.nets.heads import BN_PLACEMENT, PREDICTOR, Placement, predictor, projector
-from simsiam_tf.nets.norm import BatchNorm
 from simsiam_tf.nets.resnet import (
     BACKBONES,
     STEMS,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from simsiam_tf.devices import on_cpu
-from simsiam_tf.nets import halving, patches, whole, winograd
+from simsiam_tf.nets.cpu import im2col, stride2, tiny_maps, winograd
+from simsiam_tf.runtime.devices import on_cpu
 
 BY_SHAPE = True  # whether a convolution's way is chosen by its shape; else it is always oneDNN's own
 MANY = 64  # channels from which float32 goes by Winograd's tiles, and at stride 2 nothing goes by rows
@@ -54,17 +54,17 @@ def _size(value) -> int:
 def trained(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
     """A 3×3 or 1×1 convolution with PyTorch's padding, in the way that was measured to be fastest.
 
-    `scripts/bench_conv.py` compares them. x: [B, H, W, I] of known shape but for B. kernel: [k, k, I, O].
-    stride: 1 or 2.
+    `scripts/bench/bench_conv.py` compares them. x: [B, H, W, I] of known shape but for B.
+    kernel: [k, k, I, O]. stride: 1 or 2.
     """
     height, width, channels = x.shape[1:]
     if not BY_SHAPE:
         return direct(x, kernel, stride)
     if kernel.shape[0] == 1:
-        return direct(x if stride == 1 else halving.every_other(x), kernel, 1, True)
+        return direct(x if stride == 1 else stride2.every_other(x), kernel, 1, True)
     few = min(channels, kernel.shape[3])
-    if stride == 1 and max(height, width) <= whole.SIDE:
-        return whole.conv(x, kernel)
+    if stride == 1 and max(height, width) <= tiny_maps.SIDE:
+        return tiny_maps.conv(x, kernel)
     if stride == 1 and x.dtype == tf.float32 and few >= MANY:
         return winograd.conv(x, kernel)
     by_rows = stride == 2 and channels < MANY
@@ -102,7 +102,7 @@ def direct(
 
     def to_input(x: tf.Tensor, kernel: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
         if by_rows:
-            return halving.input_gradient(upstream, kernel, height, width)
+            return stride2.input_gradient(upstream, kernel, height, width)
         beyond = 0 if stride == 1 else 2 * edge
         sizes = tf.stack([tf.shape(x)[0], height + beyond, width + beyond, channels])
         wide = tf.raw_ops.Conv2DBackpropInput(input_sizes=sizes, filter=kernel, out_backprop=upstream, **how)
@@ -110,7 +110,7 @@ def direct(
 
     def to_kernel(x: tf.Tensor, kernel: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
         if by_patches:
-            return patches.kernel_gradient(x, upstream, size, stride)
+            return im2col.kernel_gradient(x, upstream, size, stride)
         return tf.raw_ops.Conv2DBackpropFilter(
             input=x if stride == 1 or not edge else tf.pad(x, around),
             filter_sizes=kernel.shape,

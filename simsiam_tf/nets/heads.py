@@ -6,7 +6,7 @@ import dataclasses
 
 import keras
 
-from simsiam_tf.nets.norm import BatchNorm
+from simsiam_tf.nets.batch_norm import BatchNorm
 
 
 @dataclasses.dataclass(frozen=True)

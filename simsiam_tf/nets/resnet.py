@@ -6,9 +6,8 @@ import functools
 
 import keras
 
+from simsiam_tf.nets.batch_norm import BatchNorm
 from simsiam_tf.nets.conv import Conv
-from simsiam_tf.nets.norm import BatchNorm
-from simsiam_tf.nets.relu import ReLU
 
 STEMS = ("imagenet", "cifar", "small", "cifar_pad2")
 BACKBONES = {  # name: (block, blocks in each of the four stages)
@@ -23,7 +22,7 @@ def _basic(x, width: int, stride: int, name: str):
     """3×3, 3×3, expansion 1."""
     y = Conv(width, 3, stride, name=f"{name}_conv1")(x)
     y = BatchNorm(name=f"{name}_bn1")(y)
-    y = ReLU(name=f"{name}_relu1")(y)
+    y = keras.layers.ReLU(name=f"{name}_relu1")(y)
     y = Conv(width, 3, name=f"{name}_conv2")(y)
     y = BatchNorm(zero_gamma=True, name=f"{name}_bn2")(y)
     return _shortcut(x, y, width, stride, name)
@@ -33,10 +32,10 @@ def _bottleneck(x, width: int, stride: int, name: str):
     """1×1, 3×3 (which has the stride: v1.5), 1×1, expansion 4."""
     y = Conv(width, 1, name=f"{name}_conv1")(x)
     y = BatchNorm(name=f"{name}_bn1")(y)
-    y = ReLU(name=f"{name}_relu1")(y)
+    y = keras.layers.ReLU(name=f"{name}_relu1")(y)
     y = Conv(width, 3, stride, name=f"{name}_conv2")(y)
     y = BatchNorm(name=f"{name}_bn2")(y)
-    y = ReLU(name=f"{name}_relu2")(y)
+    y = keras.layers.ReLU(name=f"{name}_relu2")(y)
     y = Conv(4 * width, 1, name=f"{name}_conv3")(y)
     y = BatchNorm(zero_gamma=True, name=f"{name}_bn3")(y)
     return _shortcut(x, y, 4 * width, stride, name)
@@ -47,7 +46,7 @@ def _shortcut(x, y, width: int, stride: int, name: str):
         x = Conv(width, 1, stride, name=f"{name}_downsample")(x)
         x = BatchNorm(name=f"{name}_downsample_bn")(x)
     y = keras.layers.Add(name=f"{name}_add")([x, y])
-    return ReLU(name=f"{name}_relu")(y)
+    return keras.layers.ReLU(name=f"{name}_relu")(y)
 
 
 _BLOCKS = {"basic": _basic, "bottleneck": _bottleneck}
@@ -59,7 +58,7 @@ def _stem(x, stem: str, width: int):
         x = keras.layers.ZeroPadding2D(1, name="stem_wider")(x)
     x = Conv(width, kernel, stride, name="stem_conv")(x)
     x = BatchNorm(name="stem_bn")(x)
-    x = ReLU(name="stem_relu")(x)
+    x = keras.layers.ReLU(name="stem_relu")(x)
     if stem == "imagenet":
         # After a ReLU, padding by 0 is padding by −∞.
         x = keras.layers.ZeroPadding2D(1, name="stem_pad")(x)

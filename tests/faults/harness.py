@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf import weights
+from simsiam_tf.pretrained import backbone_file
 
 TRACED = Path(__file__).with_name("traced.py")
 FLAGS = [
@@ -134,9 +134,9 @@ class Run:
             found[key] = record
         export = self.workdir / "export" / "backbone.keras"
         if export.exists():
-            for v in weights.load(str(export)).weights:
+            for v in backbone_file.load(str(export)).weights:
                 found[f"export {v.path}"] = _sha(np.asarray(v))
-            found["card"] = str(weights.card(export)["accuracy"])
+            found["card"] = str(backbone_file.card(export)["accuracy"])
         return {**found, **{f"ids {step}": ids for step, ids in self.last_ids().items()}}
 
     def leftovers(self) -> list[str]:

@@ -2,7 +2,8 @@
 
 import sys
 
-from simsiam_tf import cli, pretrain
+from simsiam_tf import pretrain
+from simsiam_tf.command_line import cli
 
 
 def refuse(*args):
@@ -12,7 +13,7 @@ def refuse(*args):
 
 if __name__ == "__main__":
     with cli.quietly():
-        from simsiam_tf.loop import running
+        from simsiam_tf.loop import loop
 
-    running.Loop.__init__ = refuse
+    loop.Loop.__init__ = refuse
     sys.exit(pretrain.main(sys.argv[1:]))

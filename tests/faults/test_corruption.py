@@ -7,8 +7,8 @@ import shutil
 import pytest
 import tensorflow as tf
 
-from simsiam_tf import checkpoints
-from simsiam_tf.errors import UserError
+from simsiam_tf.loop import checkpoints
+from simsiam_tf.runtime.errors import UserError
 
 FILES = ("state.index", "state.data-00000-of-00001", "manifest.json")
 

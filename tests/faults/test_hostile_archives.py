@@ -9,10 +9,11 @@ import zipfile
 import zlib
 
 import pytest
-from hostile import Payload, good, packed, refused
+from hostile_files import Payload, good, packed, refused
 
-from simsiam_tf import nets, weights
-from simsiam_tf.errors import UserError
+from simsiam_tf import nets
+from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.runtime.errors import UserError
 
 
 def lying(path, by):
@@ -89,14 +90,14 @@ def test_other_kinds_of_files_are_not_opened(tmp_path, suffix, monkeypatch):
 
 def test_a_path_that_cannot_be_is_a_line():
     with pytest.raises(UserError, match="cannot be opened .File name too long") as caught:
-        weights.load("x" * 5000)
+        backbone_file.load("x" * 5000)
     assert len(str(caught.value)) < 300
 
 
 def test_a_saved_model_is_not_opened(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     with pytest.raises(UserError, match="is a SavedModel, which can run code, and is not opened"):
-        weights.load(str(tmp_path))
+        backbone_file.load(str(tmp_path))
 
 
 CARDS = ["{", "[]", "7", "[" * 100_000, '{"sha256": 3}', " " * 2**21, b"\xff\xfe"]
@@ -105,10 +106,10 @@ CARDS = ["{", "[]", "7", "[" * 100_000, '{"sha256": 3}', " " * 2**21, b"\xff\xfe
 @pytest.mark.parametrize("text", CARDS, ids=lambda text: repr(text[:5]))
 def test_a_damaged_card_is_a_line(tmp_path, text):
     (tmp_path / "export").mkdir()
-    path = packed(tmp_path / weights.EXPORTED, good())
+    path = packed(tmp_path / backbone_file.EXPORTED, good())
     path.with_suffix(".json").write_bytes(text if isinstance(text, bytes) else text.encode())
     refused(path, "damaged")
-    assert weights.card(tmp_path) == {}
+    assert backbone_file.card(tmp_path) == {}
 
 
 def test_an_export_is_whole_or_is_refused(tmp_path, monkeypatch):
@@ -118,9 +119,9 @@ def test_an_export_is_whole_or_is_refused(tmp_path, monkeypatch):
     (tmp_path / "export").mkdir()
     for name in ("writing.keras", "writing.json"):
         (tmp_path / "export" / name).symlink_to(victim)
-    path = weights.export(backbones[0], tmp_path, {"step": 1})
-    assert victim.read_text() == "mine" and weights.card(tmp_path)["step"] == 1
-    before, replaced = weights.load(str(tmp_path)).input_shape, type(path).replace
+    path = backbone_file.export(backbones[0], tmp_path, {"step": 1})
+    assert victim.read_text() == "mine" and backbone_file.card(tmp_path)["step"] == 1
+    before, replaced = backbone_file.load(str(tmp_path)).input_shape, type(path).replace
     for name, expected in (("writing.keras", before), ("writing.json", None)):
 
         def ending(self, target, name=name):
@@ -130,11 +131,11 @@ def test_an_export_is_whole_or_is_refused(tmp_path, monkeypatch):
 
         monkeypatch.setattr(type(path), "replace", ending)
         with pytest.raises(KeyboardInterrupt):
-            weights.export(backbones[1], tmp_path, {"step": 2})
+            backbone_file.export(backbones[1], tmp_path, {"step": 2})
         if expected:
-            assert weights.load(str(tmp_path)).input_shape == expected
-            assert weights.card(tmp_path)["step"] == 1
+            assert backbone_file.load(str(tmp_path)).input_shape == expected
+            assert backbone_file.card(tmp_path)["step"] == 1
         else:
             with pytest.raises(UserError, match="SHA-256 differs"):
-                weights.load(str(tmp_path))
-            assert weights.card(tmp_path) == {}
+                backbone_file.load(str(tmp_path))
+            assert backbone_file.card(tmp_path) == {}

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from hostile import normal
+from hostile_files import normal
 
-from simsiam_tf.data import folder, open_source
-from simsiam_tf.errors import UserError
+from simsiam_tf.data import open_source
+from simsiam_tf.data.sources import folder
+from simsiam_tf.runtime.errors import UserError
 
 
 @pytest.fixture

@@ -13,13 +13,15 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from hostile import normal
+from hostile_files import normal
 from PIL import Image
 
-from simsiam_tf import cli
+from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import folder, headers, open_source
-from simsiam_tf.errors import UserError
+from simsiam_tf.data import open_source
+from simsiam_tf.data.images import header_check
+from simsiam_tf.data.sources import folder
+from simsiam_tf.runtime.errors import UserError
 
 BLACK = np.zeros((11, 17), np.uint8)
 
@@ -159,9 +161,9 @@ def test_images_at_the_limits_are_read(tmp_path):
     few += [png(9, 9, after=500 * chunk(b"iTXt", b"k\0\0\0\0\0text"))]
     for i, data in enumerate(few):
         (tmp_path / f"{i}.png").write_bytes(data)
-        assert headers.read_checked(str(tmp_path / f"{i}.png"), 1.0) == data
+        assert header_check.read_checked(str(tmp_path / f"{i}.png"), 1.0) == data
     with pytest.raises(ValueError, match="1250×800 pixels, above --max_megapixels=0.99"):
-        headers.read_checked(str(tmp_path / "1.png"), 0.99)
+        header_check.read_checked(str(tmp_path / "1.png"), 0.99)
 
 
 def test_the_limit_is_a_flag_and_binds_the_run(tmp_path):
@@ -195,7 +197,7 @@ def test_altered_images_are_refused_or_small(tmp_path):
         with open(path, "wb") as file:
             file.write(data)
         try:
-            checked = headers.read_checked(path, 1.0)
+            checked = header_check.read_checked(path, 1.0)
             passed += 1
             shape = tf.io.decode_image(checked, 3, expand_animations=False).shape
         except (ValueError, tf.errors.OpError):

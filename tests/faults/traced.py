@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 import simsiam_tf  # noqa: F401 - before TensorFlow
-from simsiam_tf import cli, pretrain
+from simsiam_tf import pretrain
+from simsiam_tf.command_line import cli
 
 
 def die() -> None:
@@ -45,9 +46,9 @@ def listen(ids_file: str) -> None:
     import tensorflow as tf
 
     from simsiam_tf.data import pipeline
-    from simsiam_tf.loop import inner
+    from simsiam_tf.loop import compiled_steps
 
-    real, batches = pipeline.views_of_steps, inner.batches
+    real, batches = pipeline.views_of_steps, compiled_steps.batches
     out = os.open(ids_file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
     def heard(source, views, batch_size, seed, first_step, last_step, rows, replicas, *more, **keywords):
@@ -78,7 +79,7 @@ def listen(ids_file: str) -> None:
             pipeline.views_of_steps = real
 
     heard.point = lambda: None
-    inner.batches = of_the_loop  # the picture at the start takes views, too
+    compiled_steps.batches = of_the_loop  # the picture at the start takes views, too
     return heard
 
 
@@ -86,14 +87,14 @@ def prepare(ids_file: str, fault: str) -> None:
     """Puts ear and trigger in place. Loads TensorFlow, so it comes when the command line would."""
     import tensorflow as tf
 
-    from simsiam_tf import checkpoints, records, weights
-    from simsiam_tf.loop import inner
+    from simsiam_tf.loop import checkpoints, compiled_steps, metrics_file
+    from simsiam_tf.pretrained import backbone_file
 
     if "CPUS" in os.environ:  # one CPU as several devices
         parts = [tf.config.LogicalDeviceConfiguration()] * int(os.environ["CPUS"])
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, parts)
-    from simsiam_tf.evaluate.monitor import Monitor
+    from simsiam_tf.evaluate.knn_monitor import Monitor
 
     heard = listen(ids_file)
     points = {
@@ -105,8 +106,8 @@ def prepare(ids_file: str, fault: str) -> None:
         "replace": (os, "replace"),
         "rmtree": (shutil, "rmtree"),
         "evaluate": (Monitor, "of_backbone"),
-        "export": (weights, "export"),
-        "record": (records.Records, "add"),
+        "export": (backbone_file, "export"),
+        "record": (metrics_file.Records, "add"),
     }
     name, _, rest = fault.partition(":")
     if name in points:
@@ -127,8 +128,8 @@ def prepare(ids_file: str, fault: str) -> None:
         heard.point = lambda: seen.append(1)
         time.time = lambda: real() - (86400 if len(seen) >= int(rest) else 0)
     elif fault == "control:data":
-        batches = inner.batches
-        inner.batches = lambda parts, config, first_step: batches(parts, config, 0)
+        batches = compiled_steps.batches
+        compiled_steps.batches = lambda parts, config, first_step: batches(parts, config, 0)
     elif fault != "none":
         sys.exit(f"{fault}: no such fault")
 

@@ -1,0 +1,125 @@
+"""Images a second from a folder of JPEGs into training, ours against an equivalent PyTorch program.
+
+    python scripts/bench/bench_end_to_end.py --network=small
+    python scripts/bench/bench_end_to_end.py --network=resnet50 --json=end_to_end.json
+
+Ours is the loop of `simsiam_tf.pretrain` on its own pipeline. PyTorch has torchvision's views,
+a DataLoader with worker processes that stay, channels-last memory, autocast for bfloat16, and
+the same network, batch and threads. Each side's peak memory is listed with its workers'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import tempfile
+from pathlib import Path
+
+import bench_harness
+import bench_views
+
+NETWORKS = {  # flags, batch
+    "small": (["--backbone=resnet10", "--width=0.25", "--d=256", "--stem=small"], 32),
+    "resnet50": ([], 16),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", choices=NETWORKS, default="small")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--images", metavar="FOLDER", help="of JPEGs; made from two photographs by default")
+    parser.add_argument("--workers", type=int, help="of the DataLoader; as many as threads by default")
+    parser.add_argument("--steps", type=int, default=4, help="steps a call")
+    bench_harness.arguments(parser, repeats=5, calls=2, threads=None)
+    args = parser.parse_args(argv)
+    lacking = bench_harness.missing("torch", "torchvision", "PIL")
+    if lacking:
+        print(lacking, file=sys.stderr)
+        return 2
+    batch = NETWORKS[args.network][1]
+    with tempfile.TemporaryDirectory() as made:
+        folder = args.images or bench_views.photographs(Path(made))
+        sides = [
+            bench_harness.Side(name, functools.partial(build, folder, args), batch * args.steps)
+            for name, build in SIDES.items()
+        ]
+        result = bench_harness.run(sides, args.repeats, args.calls, args.threads, args.network)
+    facts = {**bench_harness.machine(args.threads), "network": args.network, "precision": args.precision}
+    facts |= {k: v for side in result.facts.values() for k, v in side.items()}
+    print(_table(facts, result, batch))
+    bench_harness.write_json(args.json, {**facts, **result.as_json()})
+    return 0
+
+
+def _config(folder: str, args: argparse.Namespace):  # noqa: ANN202
+    from simsiam_tf.command_line import cli
+    from simsiam_tf.config import PretrainConfig
+
+    flags, batch = NETWORKS[args.network]
+    fixed = [f"--data=folder:{folder}", "--recipe=imagenet", "--monitor=none", "--strategy=one_device"]
+    run = [f"--batch_size={batch}", f"--precision={args.precision}", "--epochs=10000"]
+    return cli.parse(PretrainConfig, [*fixed, *run, *flags])
+
+
+def _ours(folder: str, args: argparse.Namespace) -> bench_harness.Built:
+    import numpy as np
+    import tensorflow as tf
+
+    from simsiam_tf.loop import compiled_steps
+    from simsiam_tf.runtime import malloc
+    from simsiam_tf.training import build_run
+
+    malloc.keep()
+    bench_harness.take_threads(args.threads)
+    config = _config(folder, args)
+    parts = build_run.build_pretraining(config)
+    iterator, steps = compiled_steps.batches(parts, config, 0), compiled_steps.compiled_steps(parts, config)
+
+    def call() -> None:
+        losses = steps(iterator, args.steps)[0].numpy()
+        if not np.isfinite(losses).all():
+            raise SystemExit(f"Our loss became {losses}.")
+
+    return call, {"tensorflow": tf.__version__}
+
+
+def _theirs(folder: str, args: argparse.Namespace) -> bench_harness.Built:
+    import torch
+    from reference_torch import torch_training, torchvision_views
+
+    torch.set_num_threads(args.threads)
+    config = _config(folder, args)
+    step, _ = torch_training.build(config, 224, 3, args.precision)
+    workers = args.threads if args.workers is None else args.workers
+    loader = torchvision_views.endless_loader(folder, config.batch_size, workers)
+
+    def call() -> None:
+        for _ in range(args.steps):
+            step(*next(loader))
+
+    return call, {"torch": torch.__version__}
+
+
+SIDES = {"ours": _ours, "torch": _theirs}
+
+
+def _table(facts: dict, result: bench_harness.Result, batch: int) -> str:
+    lines = [
+        f"{facts['network']}, batch {batch}, {facts['precision']}, {facts['date']}",
+        f"{facts['cpu']}, {facts['threads']} threads; tensorflow {facts['tensorflow']}, "
+        f"torch {facts['torch']}",
+        f"medians of {len(result.seconds['ours'])} alternations:",
+        "",
+        f"{'':8}{'images/s':>10}{'peak MiB':>10}   rate × torch (range)",
+    ]
+    for side in result.seconds:
+        times = result.summary("torch", side) if side != "torch" else "1"
+        lines.append(f"{side:8}{1 / result.median(side):10.1f}{result.memory[side]:10.0f}   {times}")
+    lines += [result.warning()] if result.disturbed else []
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Time and memory as images, batch, resolution, d and the kNN bank grow tenfold.
+
+    python scripts/bench/bench_growth.py --json=growth.json
+    python scripts/bench/bench_growth.py --steps=10000     # and whether memory grows with the steps
+
+Every setting runs in a process of its own on random images in memory: a 16-wide ResNet-10 with
+28-pixel views, batch 64, d 256, 6,000 images, and one of these ten times as large. Growth is by
+the factor of what grows: 10 in time is linear, less is better. Resolution grows tenfold in area.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+
+import bench_harness
+
+BASE = {"images": 6000, "batch": 64, "pixels": 28, "d": 256, "bank": 6000}
+GROWN = {"images": 60_000, "batch": 640, "pixels": 89, "d": 2560, "bank": 60_000}
+QUERIES = 1000  # that the kNN classifies
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--repeats", type=int, default=15, help="steps of each setting that count")
+    parser.add_argument("--steps", type=int, default=0, help="length of a long run whose memory is watched")
+    parser.add_argument("--json", metavar="FILE", help="where to write the figures")
+    args = parser.parse_args(argv)
+    settings = {"base": BASE, **{name: {**BASE, name: value} for name, value in GROWN.items()}}
+    results = {}
+    for name, setting in settings.items():
+        print(f"{name}: {setting}", file=sys.stderr)
+        results[name] = _alone(_measure, setting, args.threads, args.repeats)
+    facts = bench_harness.machine(args.threads)
+    print(_table(facts, results))
+    if args.steps:
+        results["long run"] = _alone(_long_run, args.steps, args.threads)
+        shown = ", ".join(f"{mib:.0f} MiB at {step:,}" for step, mib in results["long run"])
+        print(f"memory over {args.steps:,} steps: {shown}")
+    bench_harness.write_json(args.json, {**facts, "results": results})
+    return 0
+
+
+def _alone(function, *arguments):  # noqa: ANN001, ANN202
+    """The function's value, from a fresh process, so that memory peaks are its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def _parts(setting: dict, threads: int):  # noqa: ANN202
+    import numpy as np
+    import tensorflow as tf
+
+    from simsiam_tf.command_line import cli
+    from simsiam_tf.config import PretrainConfig
+    from simsiam_tf.data import RECIPES, Views, from_arrays
+    from simsiam_tf.distributed.workers import Workers
+    from simsiam_tf.training import build_run
+
+    bench_harness.take_threads(threads)
+    flags = ["--data=digits", "--backbone=resnet10", "--stem=small", "--width=0.25", "--epochs=100000"]
+    sizes = [f"--batch_size={setting['batch']}", f"--d={setting['d']}", "--projector_layers=2"]
+    config = cli.parse(PretrainConfig, [*flags, *sizes, "--monitor=none", "--strategy=one_device"])
+    pixels = setting["pixels"]
+    shape = (setting["images"], pixels, pixels, 1)
+    source = from_arrays("noise", np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    views = Views(dataclasses.replace(RECIPES["grayscale"], size=pixels))
+    model = build_run.build_model(config, 1, pixels)
+    model.compile(build_run.build_optimizer(config, 10**6, setting["images"]))
+    model.optimizer.build(model.learned_variables())
+    strategy = tf.distribute.get_strategy()
+    parts = build_run.PretrainComponents(
+        strategy, source, views, model, 10**6, "float32", False, {}, Workers(strategy)
+    )
+    return config, parts
+
+
+def _measure(setting: dict, threads: int, repeats: int) -> dict:
+    import numpy as np
+
+    from simsiam_tf.features import knn_accuracy
+    from simsiam_tf.loop import compiled_steps
+
+    config, parts = _parts(setting, threads)
+    iterator, steps = compiled_steps.batches(parts, config, 0), compiled_steps.compiled_steps(parts, config)
+    times = []
+    for _ in range(repeats + 3):
+        began = time.perf_counter()
+        steps(iterator, 1)[0].numpy()
+        times.append(time.perf_counter() - began)
+    rng = np.random.default_rng(1)
+    bank = rng.normal(size=(setting["bank"] + QUERIES, 128)).astype(np.float32)
+    labels = rng.integers(0, 10, len(bank))
+    knn = []
+    for _ in range(3):
+        began = time.perf_counter()
+        knn_accuracy(bank[QUERIES:], labels[QUERIES:], bank[:QUERIES], labels[:QUERIES])
+        knn.append(time.perf_counter() - began)
+    memory = bench_harness.peak_mib(os.getpid())
+    return {"step": statistics.median(times[3:]), "knn": statistics.median(knn), "peak_mib": memory}
+
+
+def _long_run(total: int, threads: int) -> list[tuple[int, float]]:
+    """(step, MiB held) at a tenth, a half and the end."""
+    from simsiam_tf.loop import compiled_steps
+
+    config, parts = _parts({**BASE, "pixels": 16}, threads)
+    iterator, steps = compiled_steps.batches(parts, config, 0), compiled_steps.compiled_steps(parts, config)
+    seen, done = [], 0
+    for mark in (total // 10, total // 2, total):
+        while done < mark:
+            count = min(50, mark - done)
+            steps(iterator, count)
+            done += count
+        seen.append((done, bench_harness.held_mib(os.getpid())))
+        print(f"step {done:,} of {total:,}: {seen[-1][1]:.0f} MiB", file=sys.stderr)
+    return seen
+
+
+def _table(facts: dict, results: dict[str, dict]) -> str:
+    base = results["base"]
+    lines = [
+        f"{facts['cpu']}, {facts['threads']} threads, {facts['date']}",
+        f"{'':10}{'step s':>9}{'growth':>8}{'kNN s':>9}{'growth':>8}{'peak MiB':>10}",
+    ]
+    for name, found in results.items():
+        label = name if name == "base" else f"{name} ×10"
+        lines.append(
+            f"{label:12}{found['step']:7.3f}{found['step'] / base['step']:8.1f}{found['knn']:9.3f}"
+            f"{found['knn'] / base['knn']:8.1f}{found['peak_mib']:10.0f}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""What a run costs beside its steps: its start, the kNN monitor, the records, the checkpoints.
+
+    python scripts/bench/bench_run.py -- --flagfile=flags/quickstart.cfg --epochs=3 --knn_every=1
+    python scripts/bench/bench_run.py --starts --repeats=5 -- --flagfile=flags/quickstart.cfg
+
+After `--` come the flags of `simsiam_tf.pretrain`. Every run is a process of its own and writes
+into a folder that is removed afterwards. Shares are of the time from the end of the first step,
+which compiles, to the end of training. `--starts` ends every run with its first call of the loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from unittest import mock
+
+import bench_harness
+
+BESIDE = ("kNN monitor", "records", "checkpoints")
+START = ("imports", "data and model", "baselines", "first step")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3, help="runs")
+    parser.add_argument("--starts", action="store_true", help="only the start")
+    parser.add_argument("--json", metavar="FILE", help="where to write the figures")
+    parser.add_argument("flags", nargs="*", help="of simsiam_tf.pretrain, after --")
+    args = parser.parse_args(argv)
+    runs = []
+    for number in range(args.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            flags = [*args.flags, f"--workdir={folder}/run"]
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                runs.append(pool.apply(_timed_run, (flags, args.starts, time.time())))
+        shown = "  ".join(f"{name} {seconds:.2f}" for name, seconds in runs[-1].items())
+        print(f"{number + 1}/{args.repeats}: {shown} s", file=sys.stderr)
+    facts = {**bench_harness.machine(multiprocessing.cpu_count()), "flags": args.flags}
+    print(_table(facts, runs))
+    bench_harness.write_json(args.json, {**facts, "runs": runs})
+    return 0
+
+
+class _Stop(Exception):  # noqa: N818
+    """Ends a run whose start alone is wanted."""
+
+
+def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, float]:
+    """Seconds of every part of one run, by name. began: time.time() when its process was started."""
+    from simsiam_tf.command_line import cli
+
+    with cli.loading():
+        from simsiam_tf.config import PretrainConfig
+        from simsiam_tf.loop import loop as loops
+        from simsiam_tf.training import pretraining
+
+    config = cli.parse(PretrainConfig, flags)
+    took: dict[str, float] = defaultdict(float, imports=time.time() - began)
+    marks: dict[str, float] = {}
+    running = loops.Loop
+    advance, train_steps = running._advance, running._train
+
+    def timed(owner: object, method: str, part: str) -> None:
+        plain = getattr(owner, method)
+
+        def call(*args, **kwargs):  # noqa: ANN202
+            start = time.perf_counter()
+            try:
+                return plain(*args, **kwargs)
+            finally:
+                if part not in BESIDE or "first step" in marks:  # the baselines' commit is no training
+                    took[part] += time.perf_counter() - start
+
+        patches.enter_context(mock.patch.object(owner, method, call))
+
+    def timed_advance(self, *args):  # noqa: ANN001, ANN202
+        found = advance(self, *args)
+        if "first step" not in marks:
+            marks["first step"] = time.perf_counter()
+            took["first step"] += marks["first step"] - marks["entered"]
+            if only_start:
+                raise _Stop
+        return found
+
+    def timed_training(self) -> int:  # noqa: ANN001
+        marks["entered"] = time.perf_counter()
+        status = train_steps(self)
+        took["training"] = time.perf_counter() - marks["first step"]
+        return status
+
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.multiple(running, _advance=timed_advance, _train=timed_training))
+        timed(pretraining, "build_pretraining", "data and model")
+        timed(running, "_baselines", "baselines")
+        timed(running, "_trace", "first step")
+        timed(running, "_finish", "the end")
+        timed(running, "commit", "checkpoints")
+        timed(pretraining.KNN, "on_epoch_end", "kNN monitor")
+        for method in ("steps", "record", "evaluation", "latest"):
+            timed(loops.Journal, method, "records")
+        with contextlib.suppress(_Stop):
+            pretraining.run(config)
+    return dict(took)
+
+
+def _table(facts: dict, runs: list[dict[str, float]]) -> str:
+    def median(*names: str) -> float:
+        return statistics.median(sum(run.get(name, 0.0) for name in names) for run in runs)
+
+    lines = [
+        f"{facts['cpu']}, {facts['date']}; {' '.join(facts['flags'])}",
+        f"median seconds of {len(runs)} runs:",
+        *(f"{name:24}{median(name):8.2f}" for name in START),
+        f"{'start to first step':24}{median(*START):8.2f}",
+    ]
+    if "training" in runs[0]:
+        shares = lambda *names: statistics.median(  # noqa: E731
+            sum(run.get(name, 0.0) for name in names) / run["training"] for run in runs
+        )
+        lines.append(f"{'training after it':24}{median('training'):8.2f}")
+        lines += [f"  {name:22}{median(name):8.2f}{100 * shares(name):8.2f} %" for name in BESIDE]
+        lines.append(f"  {'together':22}{median(*BESIDE):8.2f}{100 * shares(*BESIDE):8.2f} %")
+        lines.append(f"{'final kNN, weights':24}{median('the end'):8.2f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""One optimisation step of ours against PyTorch's, in alternation, on this machine's CPU or GPU.
+
+    python scripts/bench/bench_step.py --network=cifar_resnet18 --precision=both --json=step.json
+    python scripts/bench/bench_step.py --network=resnet50 --device=gpu --torch_compile
+
+Both sides compute the forward pass of two views, the gradients and the SGD update, from one batch
+in memory: no data pipeline. PyTorch has channels-last memory and, for bfloat16, autocast. `bare` is
+the time of the network's convolutions and matrix products alone, each computed directly by oneDNN or
+cuDNN: what no rewriting of the rest could undercut, only other ways to the same products. `own` is the
+time of those that our step has in their place, without what leads to them and back (Winograd's tiles,
+patches). Run it on an idle machine (`bench_harness.py` says why). On a GPU a call is STEPS steps that are
+waited for once, as in a training, and float32 products take TF32 on all sides; torch.compile cannot be
+compared there, since its Triton and TensorFlow, which both sides import, do not live in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import sys
+
+import bench_harness
+import onednn_floor
+
+NETWORKS = {  # flagfile, pixels, channels, batch on a CPU and on a GPU (None: the flagfile's)
+    "quickstart": ("flags/quickstart.cfg", 28, 1, {}),
+    "cifar_resnet18": ("flags/cifar10/simsiam.cfg", 32, 3, {"cpu": 128}),
+    "resnet50": ("flags/imagenet/simsiam_100ep.cfg", 224, 3, {"cpu": 16, "gpu": 256}),
+}
+STEPS = 10  # of a call on a GPU
+SIDES = {  # title: side
+    "ours": "ours", "XLA": "ours, XLA", "all cores": "ours, all cores",
+    "torch": "torch", "compiled": "torch compiled", "bare": "bare", "own": "own products",
+}  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _arguments(argv)
+    lacking = bench_harness.missing("torch")
+    if lacking:
+        print(lacking, file=sys.stderr)
+        return 2
+    wanted = ["float32", "bfloat16"] if args.precision == "both" else [args.precision]
+    results = {precision: _contest(args, precision) for precision in wanted}
+    facts = {**bench_harness.machine(args.threads), "network": args.network, "calls": args.calls}
+    print(_table(facts, results))
+    bench_harness.write_json(args.json, {**facts, "results": {p: r.as_json() for p, r in results.items()}})
+    return 0
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", choices=NETWORKS, default="quickstart")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "both"), default="both")
+    parser.add_argument("--batch_size", type=int, help="images a step; the network's own by default")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument(
+        "--torch_compile", nargs="?", const="also", choices=("also", "only"),
+        help="torch.compile contests as well; its best side counts",
+    )  # fmt: skip
+    parser.add_argument("--xla", action="store_true", help="ours compiled by XLA contests as well")
+    parser.add_argument(
+        "--all_cores", action="store_true",
+        help="ours with all cores for every operation, TensorFlow's default, contests as well",
+    )  # fmt: skip
+    bench_harness.arguments(parser, repeats=5, calls=5, threads=None)
+    args = parser.parse_args(argv)
+    if args.device == "gpu" and args.torch_compile:
+        parser.error("--torch_compile: not on GPUs, where it needs Triton. Leave it out.")
+    return args
+
+
+def _contest(args: argparse.Namespace, precision: str) -> bench_harness.Result:
+    """Seconds a step of every side."""
+    wanted = {
+        "ours": (True, _ours),
+        "ours, XLA": (args.xla, functools.partial(_ours, xla=True)),
+        "ours, all cores": (args.all_cores, functools.partial(_ours, all_cores=True)),
+        "torch": (args.torch_compile != "only", functools.partial(_theirs, False)),
+        "torch compiled": (bool(args.torch_compile), functools.partial(_theirs, True)),
+        "bare": (True, functools.partial(_bare, False)),
+        "own products": (args.device == "cpu", functools.partial(_bare, True)),
+    }
+    sides = [
+        bench_harness.Side(name, functools.partial(build, precision, args), _steps(args))
+        for name, (contests, build) in wanted.items()
+        if contests
+    ]
+    result = bench_harness.run(sides, args.repeats, args.calls, args.threads, precision, args.device)
+    sizes = {facts["parameters"] for facts in result.facts.values() if facts}
+    if len(sizes) > 1:
+        raise SystemExit(f"The sides differ in size: {sizes} parameters.")
+    return result
+
+
+def _config(args: argparse.Namespace):  # noqa: ANN202
+    """The flagfile's configuration, with pixels, channels and batch."""
+    from simsiam_tf.command_line import cli
+    from simsiam_tf.config import PretrainConfig
+
+    flagfile, size, channels, batch = NETWORKS[args.network]
+    config = cli.parse(PretrainConfig, [f"--flagfile={flagfile}"])
+    return config, size, channels, args.batch_size or batch.get(args.device, config.batch_size)
+
+
+def _steps(args: argparse.Namespace) -> int:
+    return STEPS if args.device == "gpu" else 1
+
+
+def _views(batch: int, size: int, channels: int) -> list:
+    import numpy as np
+
+    return list(np.random.default_rng(0).normal(size=(2, batch, size, size, channels)).astype("float32"))
+
+
+def traced_step(precision: str, args: argparse.Namespace, xla: bool = False):  # noqa: ANN201
+    """(the traced step of --network, two views for it, facts)
+
+    args: network, batch_size, threads, device.
+    """
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from simsiam_tf.distributed import strategies
+    from simsiam_tf.training import build_run
+
+    bench_harness.take_threads(args.threads)
+    strategies.set_precision(precision)
+    config, size, channels, batch = _config(args)
+    model = build_run.build_model(config, channels, size)
+    model.compile(build_run.build_optimizer(config, 10_000, 100 * batch))
+    model.optimizer.build(model.learned_variables())
+    views = tuple(tf.constant(x) for x in _views(batch, size, channels))
+    traced = tf.function(model.step, jit_compile=xla or None).get_concrete_function(views)
+    size = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
+    for gpu in tf.config.list_physical_devices("GPU"):
+        versions["gpu"] = tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+    return traced, views, {**versions, "batch": batch, "parameters": size}
+
+
+def _ours(
+    precision: str, args: argparse.Namespace, xla: bool = False, all_cores: bool = False
+) -> bench_harness.Built:
+    import tensorflow as tf
+
+    from simsiam_tf.runtime import malloc
+
+    malloc.keep()
+    if all_cores:
+        tf.config.threading.set_intra_op_parallelism_threads(args.threads)  # which then stays
+    traced, views, facts = traced_step(precision, args, xla)
+
+    def steps() -> None:
+        losses = [traced(views)["loss"] for _ in range(_steps(args))]
+        loss = float(losses[-1])
+        if not math.isfinite(loss):
+            raise SystemExit(f"Our loss became {loss}.")
+
+    return steps, facts
+
+
+def _bare(by_shape: bool, precision: str, args: argparse.Namespace) -> bench_harness.Built:
+    from simsiam_tf.nets import conv
+    from simsiam_tf.runtime import malloc
+
+    malloc.keep()
+    conv.BY_SHAPE = by_shape
+    traced, _, _ = traced_step(precision, args)
+    return onednn_floor.replay(traced, _steps(args)), {}
+
+
+def _theirs(compiled: bool, precision: str, args: argparse.Namespace) -> bench_harness.Built:
+    import torch
+    from reference_torch import torch_training
+
+    torch.set_num_threads(args.threads)
+    config, size, channels, batch = _config(args)
+    device = "cuda" if args.device == "gpu" else "cpu"
+    step, count = torch_training.build(config, size, channels, precision, compiled, device)
+    views = [torch.tensor(x, device=device).permute(0, 3, 1, 2) for x in _views(batch, size, channels)]
+    views = [x.contiguous(memory_format=torch.channels_last) for x in views]
+
+    def steps() -> None:
+        for _ in range(_steps(args)):
+            step(*views)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return steps, {"torch": torch.__version__, "parameters": count}
+
+
+def _table(facts: dict, results: dict[str, bench_harness.Result]) -> str:
+    first = next(iter(results.values()))
+    said = {k: v for side in first.facts.values() for k, v in side.items()}
+    shown = {title: side for title, side in SIDES.items() if side in first.seconds}
+    lines = [
+        f"{facts['network']}, batch {said['batch']}, {said['parameters']:,} parameters, {facts['date']}",
+        f"{said.get('gpu') or facts['cpu']}, {facts['threads']} threads; tensorflow {said['tensorflow']}, "
+        f"keras {said['keras']}, torch {said['torch']}",
+        f"median seconds a step over {len(first.seconds['ours'])} alternations of {facts['calls']} calls:",
+        "",
+        f"{'':10}{''.join(f'{title:>10}' for title in shown)}   {'ours / best torch':22}{'bare / ours':22}"
+        f"{'own / ours' if 'own' in shown else ''}".rstrip(),
+    ]
+    for precision, result in results.items():
+        best = result.best([s for s in result.seconds if s.startswith("torch")])
+        ours = result.best([s for s in ("ours", "ours, XLA") if s in result.seconds])
+        own = result.summary("own products", ours) if "own products" in result.seconds else ""
+        lines.append(
+            f"{precision:10}{''.join(f'{result.median(side):10.4f}' for side in shown.values())}   "
+            f"{result.summary(ours, best):22}{result.summary('bare', ours):22}{own}"
+        )
+        lines += [f"{'':10}{result.warning()}"] if result.disturbed else []
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Pairs of views a second from JPEGs, ours against torchvision's with PIL, on one core.
+
+    python scripts/bench/bench_views.py --json=views.json
+    python scripts/bench/bench_views.py --images=/my/photos
+
+Both sides read the files, decode them, and make two normalised float32 views of 224 pixels with
+the paper's augmentation. The other sides show where the time goes: `host stage` is decoding,
+cropping and resizing (what remains on the host with --augment_on=device), `decoder` reads and
+decodes each file once. Without --images, the files are 500×375 cuts of scikit-learn's two
+photographs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import bench_harness
+
+COUNT, BATCH = 128, 32  # images a call; ours makes them in batches
+AIMS = {"ours": 1.5, "host stage": 2.5}  # times torchvision's rate
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", metavar="FOLDER", help="with at least 32 JPEGs")
+    bench_harness.arguments(parser, repeats=7, calls=3, threads=1)
+    args = parser.parse_args(argv)
+    lacking = bench_harness.missing("torch", "torchvision", "PIL")
+    if lacking:
+        print(lacking, file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as made:
+        folder = args.images or photographs(Path(made))
+        names = sorted(str(p) for p in Path(folder).rglob("*.[jJ][pP]*[gG]"))
+        if len(names) < BATCH:
+            print(f"--images={folder}: {len(names)} JPEGs; at least {BATCH} are needed.", file=sys.stderr)
+            return 2
+        count = min(COUNT, len(names) // BATCH * BATCH)
+        sizes = statistics.median(Path(n).stat().st_size for n in names) / 1024
+        sides = [
+            bench_harness.Side(name, functools.partial(build, folder, names[:count], args.threads), count)
+            for name, build in SIDES.items()
+        ]
+        result = bench_harness.run(sides, args.repeats, args.calls, args.threads)
+    facts = {**bench_harness.machine(args.threads), "images": count, "median_kib": round(sizes, 1)}
+    facts |= {k: v for side in result.facts.values() for k, v in side.items()}
+    print(_table(facts, result))
+    bench_harness.write_json(args.json, {**facts, **result.as_json()})
+    return 0
+
+
+def photographs(folder: Path) -> str:
+    """128 JPEGs of 500×375 from scikit-learn's two photographs."""
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    photographs = load_sample_images().images
+    for i in range(COUNT):
+        photograph = photographs[i % 2]
+        top, left = (rng.integers(0, n - m + 1) for n, m in zip(photograph.shape, (375, 500), strict=False))
+        cut = photograph[top : top + 375, left : left + 500]
+        Image.fromarray(cut[:, ::-1] if rng.random() < 0.5 else cut).save(folder / f"{i:03d}.jpg", quality=75)
+    return str(folder)
+
+
+def _ours(folder: str, names: list[str], threads: int, finished: bool = True) -> bench_harness.Built:
+    import tensorflow as tf
+
+    from simsiam_tf.data import RECIPES, Views, open_source, pipeline
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    # Nothing may be made ahead, while the other sides run and no clock does.
+    pipeline.PARALLEL, pipeline.AHEAD = (threads if threads > 1 else None), 0
+    source, views = open_source(f"folder:{folder}"), Views(RECIPES["imagenet"])
+    dataset = pipeline.views_of_steps(source, views, BATCH, 0, 0, 10**6, finished=finished)
+    return _taking(dataset, len(names) // BATCH), {"tensorflow": tf.__version__}
+
+
+def _decoder(folder: str, names: list[str], threads: int) -> bench_harness.Built:
+    del folder
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+    def decoded(name):  # noqa: ANN001, ANN202
+        return tf.shape(tf.io.decode_jpeg(tf.io.read_file(name), channels=3))
+
+    dataset = tf.data.Dataset.from_tensor_slices(names).repeat()
+    dataset = dataset.map(decoded, threads if threads > 1 else None)
+    return _taking(dataset.batch(BATCH), len(names) // BATCH), {}
+
+
+def _taking(dataset, count: int) -> Callable[[], None]:  # noqa: ANN001
+    """A call that takes `count` elements of one endless iterator."""
+    iterator = iter(dataset)
+
+    def call() -> None:
+        for _ in range(count):
+            next(iterator)
+
+    return call
+
+
+def _torchvision(folder: str, names: list[str], threads: int) -> bench_harness.Built:
+    del folder
+    import PIL
+    import torch
+    from reference_torch import torchvision_views
+
+    torch.set_num_threads(threads)
+    transform = torchvision_views.transform()
+
+    def call() -> None:
+        for name in names:
+            image = torchvision_views.load(name)
+            transform(image), transform(image)
+
+    return call, {"torch": torch.__version__, "pillow": PIL.__version__}
+
+
+SIDES = {
+    "torchvision": _torchvision,
+    "ours": _ours,
+    "host stage": functools.partial(_ours, finished=False),
+    "decoder": _decoder,
+}
+
+
+def _table(facts: dict, result: bench_harness.Result) -> str:
+    versions = ", ".join(f"{k} {facts[k]}" for k in ("tensorflow", "torch", "pillow"))
+    lines = [
+        f"{facts['images']} JPEGs, median {facts['median_kib']} KiB → two views of 224 pixels, "
+        f"{facts['date']}",
+        f"{facts['cpu']}, {facts['threads']} threads; {versions}",
+        f"medians of {len(result.seconds['ours'])} alternations:",
+        "",
+        f"{'':14}{'images/s':>10}   {'× torchvision (range)':26}{'aim':>6}{'of decoder':>12}",
+    ]
+    for side in result.seconds:
+        aim = f"{AIMS[side]:.1f}" if side in AIMS else ""
+        times = result.summary("torchvision", side) if side != "torchvision" else "1"
+        share = result.median("decoder") / result.median(side)
+        lines.append(f"{side:14}{1 / result.median(side):10.0f}   {times:26}{aim:>6}{share:12.0%}")
+    lines += [result.warning()] if result.disturbed else []
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""A SimSiam optimisation step in PyTorch as its users write it: channels-last, autocast, SGD."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from reference_torch import torch_simsiam
+from simsiam_tf.config import PretrainConfig
+from simsiam_tf.optimizers import schedules
+from simsiam_tf.training import build_run
+
+Step = Callable[[torch.Tensor, torch.Tensor], None]
+
+
+def build(
+    config: PretrainConfig,
+    size: int,
+    channels: int,
+    precision: str,
+    compiled: bool = False,
+    device: str = "cpu",
+) -> tuple[Step, int]:
+    """The step of a configuration for views [B, C, H, W], and its number of parameters.
+
+    device: "cpu", or "cuda", where float32 products take TF32 as TensorFlow's do, cuDNN's algorithms
+    are timed, and a step returns before the GPU is done: its loss is not looked at.
+    """
+    if device != "cpu":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    stem = build_run.stem_for(config, size)
+    backbone = torch_simsiam.Backbone(config.backbone, stem, config.width, channels)
+    model = torch_simsiam.SimSiam(
+        backbone, config.d, config.projector_hidden, config.predictor_hidden, config.projector_layers
+    )
+    count = sum(p.numel() for p in model.parameters())
+    model = model.train().to(device, memory_format=torch.channels_last)
+    lr = schedules.scaled(config.base_lr, config.batch_size)
+    sgd = torch.optim.SGD(
+        model.groups(lr, lr), lr=lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    forward = torch.compile(model) if compiled else model
+
+    def step(*views: torch.Tensor) -> None:
+        sgd.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = forward(*(x.contiguous(memory_format=torch.channels_last) for x in views))[0]
+        loss.backward()
+        sgd.step()
+        if device == "cpu" and not torch.isfinite(loss):
+            raise SystemExit(f"PyTorch's loss became {loss.item()}.")
+
+    return step, count

@@ -1,0 +1,191 @@
+"""Expected efficiency at 8, 64 and 512 accelerators: measured times, the model's size, published links.
+
+    python scripts/bench/scaling.py                                       # the tables of docs/scaling.md
+    python scripts/bench/scaling.py --step_seconds=0.05 --accelerators 16 32
+
+What a step sends is counted on the real model; times are computed, not measured. docs/scaling.md says where
+every default comes from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable
+
+import bench_harness
+import interconnects
+from interconnects import System
+from scaling_model import Sent, counted, step
+
+GRPC, NCCL = "H100, gRPC beyond 8", "H100, 8 × 400 Gbit/s"
+CHANGES = [  # each with those above it: system, all-reduces a BN layer and view, z every step, packs
+    ("without NCCL between machines", GRPC, 4, True, False),
+    ("as it is", NCCL, 4, True, False),
+    ("mean and variance in one all-reduce", NCCL, 2, True, False),
+    ("both views' statistics in one", NCCL, 1, True, False),
+    ("z gathered for records only", NCCL, 1, False, False),
+    ("gradient in packs, during the backward pass", NCCL, 1, False, True),
+]
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _arguments(argv)
+    sent = counted(args.flagfile)
+    use = dict(zip(interconnects.PEAK, args.use, strict=True))
+    if args.step_seconds:
+        use = {
+            name: args.batch / args.step_seconds * sent.flops / peak
+            for name, peak in interconnects.PEAK.items()
+        }
+    grpc = interconnects.Link(args.grpc_bandwidth, args.grpc_hop)
+    systems = interconnects.systems(sent.flops, args.cpu_batch / args.cpu_step, grpc, use)
+    print(text(args, sent, systems))
+    bench_harness.write_json(args.json, figures(args, sent, systems))
+    return 0
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add: Callable = parser.add_argument
+    add("--flagfile", default="flags/imagenet/simsiam_100ep.cfg", help="whose model is counted")
+    add("--accelerators", type=int, nargs="+", default=[8, 64, 512], help="powers of two, from 8 on")
+    add("--batch", type=int, default=64, help="images an accelerator, weak scaling")
+    add("--global_batch", type=int, default=512, help="images a step, strong scaling")
+    add("--step_seconds", type=float, help="of --batch images on any accelerator, in place of peak × share")
+    add("--use", type=float, nargs=3, default=[0.19, 0.11, 0.19], metavar="SHARE",
+        help=f"of the peak that a step reaches: {', '.join(interconnects.PEAK)}")  # fmt: skip
+    add("--cpu_step", type=float, default=2.668, help="measured seconds of a CPU's step")
+    add("--cpu_batch", type=int, default=16, help="its images")
+    add("--grpc_hop", type=float, default=0.72e-3, help="measured seconds of a hop over gRPC")
+    add("--grpc_bandwidth", type=float, default=0.22e9, help="measured bytes/s over gRPC")
+    add("--host_rate", type=float, default=658, help="measured images/s a core: decode, crop, resize")
+    add("--host_rate_all", type=float, default=372, help="the same with jitter, gray, blur and flip")
+    add("--image_bytes", type=float, default=110e3, help="of an encoded image; ImageNet's mean")
+    add("--json", metavar="FILE", help="where to write the figures")
+    args = parser.parse_args(argv)
+    if any(n < 8 or n & (n - 1) for n in args.accelerators):
+        parser.error(f"--accelerators {args.accelerators}: powers of two from 8 on are wanted.")
+    return args
+
+
+def text(args: argparse.Namespace, sent: Sent, systems: dict[str, System]) -> str:
+    """All tables in Markdown, each under its title."""
+    parts = [
+        ("What a step sends", _sent(args, sent)),
+        ("Accelerators alone", _alone(args, sent, systems)),
+        ("One small all-reduce, µs", _small(args, systems)),
+        (f"Weak scaling: {args.batch} images an accelerator", _scaling(args, sent, systems, "weak")),
+        (f"Strong scaling: {args.global_batch} images a step", _scaling(args, sent, systems, "strong")),
+        ("Images", _images(args, systems)),
+        ("What must change first", _changes(args, sent, systems)),
+    ]
+    return "\n".join(f"### {title}\n\n{table}\n" for title, table in parts)
+
+
+def figures(args: argparse.Namespace, sent: Sent, systems: dict[str, System]) -> dict:
+    """Both scalings as numbers; seconds, bytes and shares."""
+    rows = []
+    for kind in ("weak", "strong"):
+        for system, n, batch in _settings(args, systems, kind):
+            parts = step(system, n, batch, sent)
+            rows.append({
+                "scaling": kind, "system": system.name, "accelerators": n, "batch": n * batch,
+                **dataclasses.asdict(parts), "no_overlap": parts.bare, "full_overlap": parts.hidden,
+                "efficiency": [parts.efficiency(s) for s in (parts.bare, parts.hidden)],
+            })  # fmt: skip
+    return {"arguments": vars(args), "sent": dataclasses.asdict(sent), "rows": rows}
+
+
+def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
+
+
+def _sent(args: argparse.Namespace, sent: Sent) -> str:
+    gathered = ", ".join(f"{sent.z_bytes(n * args.batch) / 1e6:.1f}" for n in args.accelerators)
+    each = sent.norm_bytes / sent.norm_calls / 1e3
+    rows = [
+        ("trained parameters", f"{sent.parameters:,}"),
+        ("gradient, float32, one all-reduce", f"{sent.gradient_bytes / 1e6:.1f} MB"),
+        ("BN layers; channels of all", f"{sent.layers}; {sent.channels:,}"),
+        ("all-reduces of BN statistics", f"{sent.norm_calls:.0f} of {each:.1f} KB each"),
+        (f"z of all, {args.batch} images each, n = {args.accelerators}", f"{gathered} MB"),
+        ("arithmetic, an image", f"{sent.flops / 1e9:.2f} GFLOP"),
+    ]
+    return _markdown((f"a step, {sent.views} views", ""), rows)
+
+
+def _alone(args: argparse.Namespace, sent: Sent, systems: dict[str, System]) -> str:
+    rows = [
+        (s.name, f"{s.pairs:,.0f}", _seconds(args.batch / s.pairs), f"{s.pairs * sent.flops / 1e12:.2f}")
+        for s in systems.values()
+    ]
+    return _markdown(("", "images/s", f"step of {args.batch}", "TFLOP/s"), rows)
+
+
+def _small(args: argparse.Namespace, systems: dict[str, System]) -> str:
+    rows = []
+    for system in systems.values():
+        by = [system.small_by(n) for n in args.accelerators]
+        rows.append((system.name, *(" / ".join(f"{1e6 * s:,.0f}" for s in each.values()) for each in by)))
+    return _markdown(("ring / tree where there is one", *_each(args)), rows)
+
+
+def _settings(
+    args: argparse.Namespace, systems: dict[str, System], kind: str
+) -> list[tuple[System, int, float]]:
+    batch = {"weak": lambda n: args.batch, "strong": lambda n: args.global_batch / n}[kind]
+    return [(s, n, batch(n)) for s in systems.values() for n in args.accelerators]
+
+
+def _scaling(args: argparse.Namespace, sent: Sent, systems: dict[str, System], kind: str) -> str:
+    rows = []
+    for system, n, batch in _settings(args, systems, kind):
+        t = step(system, n, batch, sent)
+        parts = (_seconds(s) for s in (t.compute, t.gradient, t.norm, t.z))
+        both = f"{_percent(t.efficiency(t.bare))} – {_percent(t.efficiency(t.hidden))}"
+        rows.append((system.name, f"{n}", f"{n * batch:,.0f}", *parts, both, f"{n * batch / t.bare:,.0f}"))
+    head = ("", "n", "batch", "arithmetic", "gradient", "BN", "z", "efficiency", "images/s at least")
+    return _markdown(head, rows)
+
+
+def _images(args: argparse.Namespace, systems: dict[str, System]) -> str:
+    rows = []
+    for s in systems.values():
+        cores = (f"{s.pairs / rate:.2f}" for rate in (args.host_rate, args.host_rate_all))
+        read = (f"{n * s.pairs * args.image_bytes / 1e9:.2f}" for n in args.accelerators)
+        rows.append((s.name, f"{s.pairs:,.0f}", *cores, f"{s.cores:g}", *read))
+    head = ("each of them", "images/s", "cores: crops", "cores: whole views", "cores there")
+    return _markdown((*head, *(f"all read, GB/s, {n}" for n in _each(args))), rows)
+
+
+def _changes(args: argparse.Namespace, sent: Sent, systems: dict[str, System]) -> str:
+    rows = []
+    for what, name, exchanges, z, packs in CHANGES:
+        less = dataclasses.replace(sent, exchanges=exchanges)
+        steps = (step(systems[name], n, args.batch, less, z) for n in args.accelerators)
+        shares = (_percent(t.efficiency(t.packed if packs else t.bare)) for t in steps)
+        rows.append((what, f"{less.norm_calls}", *shares))
+    return _markdown((f"H100, {args.batch} images each", "BN's all-reduces", *_each(args)), rows)
+
+
+def _each(args: argparse.Namespace) -> list[str]:
+    return [f"n = {n}" for n in args.accelerators]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{1e3 * seconds:,.1f} ms" if seconds < 1 else f"{seconds:,.1f} s"
+
+
+def _percent(share: float) -> str:
+    if share < 1e-4:
+        return "< 0.01 %"
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.2f} %"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""python -m scripts.paper.reproduce --table=…: the paper's tables, row by row, beside the paper's figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import ClassVar
+
+from scripts.paper import SCALES, TABLES, campaign
+from simsiam_tf.command_line import cli
+from simsiam_tf.config import Config, option
+from simsiam_tf.runtime.errors import UserError
+
+
+def _listed(what: dict[str, str]) -> str:
+    return "\n".join(f"    {name:14}{text}" for name, text in what.items())
+
+
+ABOUT = f"""Runs the rows of the paper's tables that have no result yet, each as processes of its own:
+pre-training, kNN, linear evaluation. Rerun the same command after an interruption: finished rows are not run
+again, and the others go on from their checkpoints. Writes OUT.json and, made from it, OUT.md: a table
+*paper | ours* for each of the paper's, and whether the figures of three seeds or more show each claim.
+
+    python -m scripts.paper.reproduce --table=fig2
+    python -m scripts.paper.reproduce --table=all --seeds=3 --jobs=2 --out=results
+
+Tables:
+{_listed({name: table.title for name, table in TABLES.items()})}
+
+Scales:
+{_listed({name: f"{scale.about}; {scale.cost}" for name, scale in SCALES.items()})}"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReproduceConfig(Config):
+    """A choice of rows, and the scale they are run at."""
+
+    RANGES: ClassVar = (
+        ("seeds", 1, 100),
+        ("first_seed", 0, 2**31 - 101),
+        ("jobs", 1, 64),
+        ("epochs", 0.01, 1e5),
+    )
+
+    table: str = option("all", "tables, with commas between them, or all but table4_long", "What")
+    scale: str = option("fashion_mnist", "how large", choices=tuple(SCALES))
+    seeds: int = option(1, "runs of every row")
+    first_seed: int = option(0, "the others count on from it")
+    epochs: float | None = option(None, "of every pre-training, instead of the scale's own")
+    data_dir: str | None = option(None, "where TFDS keeps its data sets")
+    jobs: int = option(1, "runs at a time, each on its share of the cores", "Run")
+    folder: str = option("runs/reproduce", "where work folders are put")
+    out: str | None = option(None, "path of the results, without .md; FOLDER/SCALE by default")
+    dry_run: bool = option(False, "only list what has no result yet, with what it runs", "Only look")
+
+    def validate(self) -> ReproduceConfig:
+        """Returns itself, or raises UserError for the first value that cannot be."""
+        super().validate()
+        unknown = [name for name in self.tables if name not in TABLES]
+        if unknown:
+            raise UserError(
+                f"--table={self.table}: no table {unknown[0]!r}. Choose from all, {', '.join(TABLES)}."
+            )
+        return self
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names in `table`."""
+        if self.table == "all":
+            return tuple(name for name, table in TABLES.items() if not table.named_only)
+        return tuple(name.strip() for name in self.table.split(","))
+
+
+def call(config: ReproduceConfig) -> int:
+    """Runs what is missing and writes the tables."""
+    return campaign.run(config)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return cli.run(ReproduceConfig, call, "scripts.paper.reproduce", ABOUT, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,15 @@
+"""The augmentation: keras-cv layers, the views that they make, and the view of evaluation."""
+
+from simsiam_tf.data.augment.random_layers import (
+    RandomColorJitter,
+    RandomGaussianBlur,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomSolarization,
+)
+
+__all__ = [
+    "RandomColorJitter", "RandomGaussianBlur", "RandomGrayscale", "RandomHorizontalFlip", "RandomResizedCrop",
+    "RandomSolarization",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Encoded images: what a header tells before a pixel is decoded."""

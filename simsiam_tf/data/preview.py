@@ -1,0 +1,32 @@
+"""Pictures of images and their views, to look at before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf.data import Source, Views, pipeline
+from simsiam_tf.runtime import atomic_files
+
+GAP = 4  # white pixels between pictures
+
+
+def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
+    """uint8 [H, W, C]: a row an image, first the image, then its views of the first step."""
+    rows = min(rows, source.size)
+    dataset = pipeline.views_of_steps(source, views, rows, seed, 0, 1)
+    batch = next(pipeline.take(dataset, 1))
+    first = next(pipeline.take(pipeline.centred(source, views, batch["index"], rows), 1))
+    columns = [views.denormalise(x).numpy() for x in (first, *batch["views"])]
+    zoom = max(1, 112 // views.recipe.size)
+    columns = [x.repeat(zoom, axis=1).repeat(zoom, axis=2) for x in columns]
+    pad = [(0, 0), (GAP, GAP), (GAP, GAP), (0, 0)]
+    columns = [np.concatenate(np.pad(x, pad, constant_values=255)) for x in columns]
+    return np.concatenate(columns, axis=1)
+
+
+def write(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture as PNG. Raises OSError."""
+    atomic_files.replace_bytes(path, tf.io.encode_png(picture).numpy())

@@ -1,0 +1,1 @@
+"""Views made by the data workers of a tf.data service."""

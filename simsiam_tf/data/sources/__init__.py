@@ -1,0 +1,1 @@
+"""Where images lie: arrays in memory, folders, TFDS sets."""

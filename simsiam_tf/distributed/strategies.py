@@ -1,0 +1,229 @@
+"""Devices: strategy by name, data for its replicas, arithmetic that the hardware has."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from simsiam_tf.distributed import ports, rendezvous
+from simsiam_tf.runtime.errors import UserError
+
+
+def look_for_devices() -> None:
+    """Makes TensorFlow look for GPUs, which it complains of on stderr where there are none."""
+    tf.config.list_physical_devices()
+
+
+def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Strategy:
+    """The strategy that `--strategy` names.
+
+    auto: several workers where TF_CONFIG lists them, a TPU where one is attached, all GPUs
+    where there are at least two, else one device.
+
+    join_minutes: how long several workers wait for each other.
+    """
+    if name == "auto":
+        name = _detect()
+    if name == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return _mirrored(*(d.name for d in devices))
+    if name == "multi_worker":
+        return _multi_worker(join_minutes)
+    if name == "tpu":
+        try:
+            name = os.environ.get("TPU_NAME", "local")
+            resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu=name)
+        except (ValueError, tf.errors.OpError) as error:
+            raise UserError(
+                "--strategy=tpu: no TPU is attached to this machine. Pass --strategy=auto."
+            ) from error
+        return tf.distribute.TPUStrategy(resolver)
+    return tf.distribute.get_strategy()
+
+
+class _Mirrored(tf.distribute.MirroredStrategy):
+    """TensorFlow's, with collective keys that no strategy of the user's has."""
+
+    _collective_key_base = 10**6
+
+
+@functools.cache
+def _mirrored(*devices: str) -> tf.distribute.MirroredStrategy:
+    # NOTE: one a process. Each strategy counts its collectives from the same number, and TensorFlow
+    # takes two of one number for the same operation: their shapes would have to agree.
+    return _Mirrored(list(devices))
+
+
+def _detect() -> str:
+    try:
+        cluster = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
+        listed = len(cluster.get("worker", [])) + len(cluster.get("chief", []))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"TF_CONFIG: is no JSON of a cluster ({error}). Unset it or mend it.") from error
+    if listed > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        return "multi_worker"
+    if os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
+        return "tpu"
+    return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
+
+
+def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
+    """This process among those of TF_CONFIG or of a Slurm job; waits until all have joined."""
+    try:
+        if "TF_CONFIG" in os.environ:
+            resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+            resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+        else:
+            raise UserError(
+                "--strategy=multi_worker: neither TF_CONFIG nor a Slurm job tells who the other workers "
+                "are. Set TF_CONFIG on every worker, start by srun, or pass --strategy=auto."
+            )
+        addresses, index = team(resolver)
+        if not 0 <= index < len(addresses):
+            raise ValueError(f"task {index} of {len(addresses)}")
+        lacking = [a for a in addresses if not a.rpartition(":")[2].isdigit()]
+        if lacking:
+            raise ValueError(f"{lacking[0]!r} has no port")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"TF_CONFIG: names no task among its workers ({error}). It has to be like "
+            '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}.'
+        ) from error
+    if len(addresses) > 1:
+        rendezvous.meet(addresses, index, 60 * join_minutes)
+    # NOTE: without this TensorFlow takes its gRPC ring on GPUs, too, which is some hundred times slower.
+    kinds = tf.distribute.experimental.CommunicationImplementation
+    wanted = kinds.NCCL if tf.config.list_physical_devices("GPU") else kinds.RING
+    options = tf.distribute.experimental.CommunicationOptions(implementation=wanted)
+    with rendezvous.bounded(addresses, index):
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, communication_options=options)
+        host, _, port = addresses[index].rpartition(":")
+        ports.narrow(int(port), host)
+    return strategy
+
+
+def team(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> tuple[list[str], int]:
+    """HOST:PORT of all workers, the chief first, and which of them this process is."""
+    spec = resolver.cluster_spec()
+    addresses = [a for job in ("chief", "worker") if job in spec.jobs for a in spec.job_tasks(job)]
+    first = len(spec.job_tasks("chief")) if "chief" in spec.jobs else 0
+    return addresses, resolver.task_id + (first if resolver.task_type == "worker" else 0)
+
+
+def augments_on_device(strategy: tf.distribute.Strategy, wish: str) -> bool:
+    """Whether the batch stage of the views runs with the model (`--augment_on`).
+
+    auto: where the replicas are accelerators, whose memory is faster and whose host is busy.
+    """
+    if wish != "auto":
+        return wish == "device"
+    devices = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
+    return bool(devices) or isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def check_batch(strategy: tf.distribute.Strategy, batch: int) -> None:
+    """Raises UserError when the global batch does not divide over the replicas."""
+    n = strategy.num_replicas_in_sync
+    if batch % n:
+        raise UserError(
+            f"--batch_size={batch} does not divide over {n} replicas. "
+            f"Try --batch_size={max(1, batch // n) * n} or --strategy=one_device."
+        )
+
+
+def iterator(
+    strategy: tf.distribute.Strategy,
+    batch: int,
+    make: Callable[[tuple[int, int], int], tf.data.Dataset],
+) -> Iterator:
+    """An iterator over this process's share of every global batch.
+
+    make: (rows [a, b) of the global batch, parts to cut them into) → dataset, one element a
+    part, a step's parts in order.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return iter(make((0, batch), 1))
+
+    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        share = batch // context.num_input_pipelines
+        start = context.input_pipeline_id * share
+        replicas = context.num_replicas_in_sync // context.num_input_pipelines
+        return make((start, start + share), replicas)
+
+    return iter(strategy.distribute_datasets_from_function(of_worker))
+
+
+def set_precision(name: str) -> str:
+    """Sets Keras' dtype policy and returns "float32" or "bfloat16".
+
+    auto: bfloat16 on TPUs, on GPUs from compute capability 8.0, and on CPUs with AVX512-BF16
+    or AMX-BF16, where it was measured to be 1.6 to 2 times faster than float32.
+    """
+    if name == "auto":
+        name = "bfloat16" if _has_bfloat16() else "float32"
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16" if name == "bfloat16" else "float32")
+    return name
+
+
+def _has_bfloat16() -> bool:
+    if tf.config.list_logical_devices("TPU"):
+        return True
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = (tf.config.experimental.get_device_details(g) for g in gpus)
+        return all(d.get("compute_capability", (0, 0)) >= (8, 0) for d in details)
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def gathered(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The rows of all replicas, [n · B, …], and the number of this replica's first among them.
+
+    x: [B, …] of this replica, as many rows on each. Gradients go back to the replicas they belong to.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return x, tf.constant(0)
+    x = tf.identity(x)  # NOTE: what comes off an iterator has no device, and workers cannot gather it
+    return context.all_gather(x, axis=0), context.replica_id_in_sync_group * tf.shape(x)[0]
+
+
+def total(x: tf.Tensor) -> tf.Tensor:
+    """The sum of x over all replicas."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return x
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+
+def local_devices() -> list[str]:
+    """Devices of this process's replicas, in their order."""
+    strategy = tf.distribute.get_strategy()
+    return list(strategy.extended.worker_devices) if strategy.num_replicas_in_sync > 1 else [""]
+
+
+def local_replica() -> tuple[int, int]:
+    """(which replica of this process this is, how many there are)."""
+    context, count = tf.distribute.get_replica_context(), len(local_devices())
+    return int(tf.get_static_value(context.replica_id_in_sync_group)) % count, count
+
+
+def of_this_worker(rows: tf.Tensor) -> tf.Tensor:
+    """1 for the rows of all replicas, [n · B, …], that come from this process, else 0: float32 [n · B]."""
+    context, count = tf.distribute.get_replica_context(), len(local_devices())
+    workers = context.num_replicas_in_sync // count
+    mine = int(tf.get_static_value(context.replica_id_in_sync_group)) // count
+    share = tf.shape(rows)[0] // workers
+    return tf.cast(tf.range(tf.shape(rows)[0]) // share == mine, tf.float32)

@@ -1,5 +1,0 @@
-"""Backbones for other programs: formats, model card, a folder for the Hub."""
-
-from simsiam_tf.exporting.formats import FORMATS, Exported, export
-
-__all__ = ["FORMATS", "Exported", "export"]

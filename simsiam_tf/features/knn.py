@@ -1,0 +1,145 @@
+"""Nearest neighbours by cosine, in blocks, and the classification by their votes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf.runtime import progress
+
+BLOCK = 2**24  # numbers of a bank that are in memory at a time
+TINY = 1e-12  # squared length of a row below which it is scaled before it is normalised
+
+
+def knn_accuracy(
+    bank: np.ndarray,
+    bank_labels: np.ndarray,
+    queries: np.ndarray,
+    query_labels: np.ndarray,
+    ks: Sequence[int] = (20, 200),
+    temperature: float = 0.1,
+    block: int = 1000,
+) -> dict[int, float]:
+    """Share of queries whose neighbours vote for their label, per k, in [0, 1].
+
+    Each of the k nearest by cosine s votes with weight exp(s / temperature) (Wu et al. 2018).
+
+    Args:
+        bank: [N, F] features with int labels [N].
+        queries: [M, F] features with int labels [M].
+        ks: numbers of neighbours; those above N are cut to N.
+        temperature: of the votes, > 0.
+        block: queries at a time.
+    """
+    similarity, index = nearest(bank, queries, max(ks), block)
+    return _by_votes(similarity, np.asarray(bank_labels)[index], query_labels, ks, temperature, block)
+
+
+def leave_one_out(
+    bank: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    ks: Sequence[int] = (20, 200),
+    temperature: float = 0.1,
+    block: int = 1000,
+) -> dict[int, float]:
+    """As `knn_accuracy`, of some rows of the bank, for each of which the others vote.
+
+    Args:
+        bank: [N, F] features with int labels [N].
+        rows: of the bank, sorted, int [M].
+        ks, temperature, block: as there; ks are cut to N − 1.
+    """
+    similarity, index = nearest(bank, bank[rows], max(ks) + 1, block)
+    own = index == rows[:, None]
+    own[~own.any(axis=1), -1] = True  # pushed out by equals
+    others = ~own
+    similarity, index = (a[others].reshape(len(rows), -1) for a in (similarity, index))
+    labels = np.asarray(labels)
+    return _by_votes(similarity, labels[index], labels[rows], ks, temperature, block)
+
+
+def _by_votes(
+    similarity: np.ndarray,
+    label: np.ndarray,
+    query_labels: np.ndarray,
+    ks: Sequence[int],
+    temperature: float,
+    block: int,
+) -> dict[int, float]:
+    """Accuracy per k. similarity, label: [M, K] of the neighbours, the nearest first."""
+    classes = int(max(np.max(label), np.max(query_labels))) + 1
+    # Only differences matter, so the nearest has weight 1 and nothing overflows.
+    weight, right = np.exp((similarity - similarity[:, :1]) / temperature), dict.fromkeys(ks, 0)
+    for start in range(0, len(label), block):
+        rows = slice(start, start + block)
+        truth = query_labels[rows]
+        for k in ks:
+            score = np.zeros((len(truth), classes))
+            np.add.at(score, (np.arange(len(truth))[:, None], label[rows, :k]), weight[rows, :k])
+            right[k] += int((score.argmax(axis=1) == truth).sum())
+    return {k: right[k] / len(label) for k in ks}
+
+
+def nearest(
+    bank: np.ndarray, queries: np.ndarray, k: int, block: int = 1000, bank_block: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact nearest neighbours by cosine, the nearest first; of equals, the one that comes first.
+
+    Both sets are read in blocks, the bank once, so that both may be memory-mapped files: besides
+    the answer, memory holds block · bank_block similarities and one block of each set; in a training
+    on two cores, two blocks of queries at a time.
+
+    Args:
+        bank: [N, F].
+        queries: [M, F].
+        k: neighbours of each; at most N are given.
+        block: rows of queries at a time.
+        bank_block: rows of the bank at a time; as many as hold BLOCK numbers when None.
+
+    Returns:
+        (cosines float32 [M, k], rows of the bank int64 [M, k]).
+    """
+    k = min(k, len(bank))
+    bank_block = bank_block or max(k, BLOCK // bank.shape[1])
+    best = np.full((len(queries), k), -np.inf, np.float32)
+    index = np.zeros((len(queries), k), np.int64)
+    starts = range(0, len(bank), bank_block)
+    for start in progress.bar(starts, "neighbours", unit="block", leave=False):
+        part = _unit(bank[start : start + bank_block])
+        offset = tf.constant(start, tf.int64)
+
+        for at in range(0, len(queries), block):
+            rows = slice(at, at + block)
+            found = _merged(_unit(queries[rows]), part, best[rows], index[rows], offset)
+            best[rows], index[rows] = (t.numpy() for t in found)
+    return best, index
+
+
+def _unit(rows: np.ndarray) -> tf.Tensor:
+    """[n, F] → float32 rows of length 1. Rows of zeros stay."""
+    with np.errstate(over="ignore"):
+        unit = tf.constant(np.asarray(rows, np.float32))
+    squares = tf.reduce_sum(tf.square(unit), axis=1, keepdims=True)
+    if not tf.reduce_all((squares > TINY) & tf.math.is_finite(squares)):  # squares leave float32's range
+        largest = np.abs(np.asarray(rows, np.float64)).max(axis=1, keepdims=True)
+        unit = tf.constant((rows / np.where(largest > 0, largest, 1)).astype(np.float32))
+        squares = tf.maximum(tf.reduce_sum(tf.square(unit), axis=1, keepdims=True), TINY)
+    return unit * tf.math.rsqrt(squares)
+
+
+_ROWS, _PLACES = tf.TensorSpec([None, None]), tf.TensorSpec([None, None], tf.int64)
+
+
+@tf.function(input_signature=[_ROWS, _ROWS, _ROWS, _PLACES, tf.TensorSpec([], tf.int64)], autograph=False)
+def _merged(queries, part, best, index, start):
+    """The best of those known, [M, k], and of a part of the bank whose first row is `start`."""
+    k = tf.shape(best)[1]
+    similarity = tf.matmul(queries, part, transpose_b=True)
+    values, places = tf.math.top_k(similarity, tf.minimum(k, tf.shape(part)[0]))
+    values = tf.concat([best, values], axis=1)
+    places = tf.concat([index, tf.cast(places, tf.int64) + start], axis=1)
+    values, order = tf.math.top_k(values, k)
+    return values, tf.gather(places, order, batch_dims=1)

@@ -1,0 +1,248 @@
+"""A backbone with its preprocessing, in the formats that other programs read; each is read back."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf.data import Prepare
+from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.pretrained.pretrained_backbone import Pretrained
+from simsiam_tf.runtime.atomic_files import check_writable
+from simsiam_tf.runtime.errors import UserError
+
+TOLERANCE = 1e-2  # of the largest feature: a pixel rounded the other way makes a tenth of it
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """suffix of its file; what Keras calls it; modules it needs; how a file is opened and run."""
+
+    suffix: str
+    keras_name: str
+    needs: tuple[str, ...]
+    opened: Callable[[Path], Run]
+    usage: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """path, sha256: of what was written. difference: largest one of any feature; largest: any feature."""
+
+    path: Path
+    format: str
+    sha256: str
+    difference: float
+    largest: float
+
+
+def export(
+    pretrained: Pretrained, path: Path | str, format: str | None = None, overwrite: bool = False
+) -> Exported:
+    """Writes a backbone with its preprocessing, reads it back and holds its features against the source's.
+
+    What is written maps uint8 images [B, H, W, C] of any size, those of a batch alike, to float32
+    features [B, F].
+
+    Args:
+        pretrained: the backbone.
+        path: of the file, or of the folder for "saved_model".
+        format: a key of `FORMATS`; by the path's suffix when None.
+        overwrite: replace what is there.
+
+    Raises:
+        UserError: an unknown format, a library that is missing, a path that is taken or cannot be
+            written, or features that differ from the source's.
+    """
+    path = Path(path).expanduser()
+    format = format or format_of(path)
+    check(path, format, overwrite)
+    kind = FORMATS[format]
+    made = path.with_name(f".writing-{path.stem}{kind.suffix}")
+    try:
+        _remove(made)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the libraries about each other
+            model = with_preparation(pretrained)
+            if kind.keras_name:
+                model.export(str(made), format=kind.keras_name, verbose=False)
+            else:
+                backbone_file.save(model, made)
+            difference, largest = compared(pretrained, kind.opened(made))
+        if not difference <= TOLERANCE * largest:
+            raise UserError(
+                f"--format={format}: its features differ from the source's by {difference:.2g} (largest "
+                f"feature {largest:.2g}), so {path} was not written."
+            )
+        _remove(path)
+        made.replace(path)
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
+        raise UserError(f"--out={path}: cannot be written ({reason}).") from error
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(made)
+    return Exported(path, format, digest(path), difference, largest)
+
+
+def check(path: Path, format: str, overwrite: bool = False) -> None:
+    """Raises UserError for what `export` could not do, before any long work."""
+    missing = [name for name in FORMATS[format].needs if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"--format={format}: needs {' and '.join(missing)}: pip install 'simsiam-tf[{format}]'."
+        )
+    if path.suffix != FORMATS[format].suffix:
+        raise UserError(
+            f"--out={path}: a file of --format={format} must end in {FORMATS[format].suffix}."
+            if FORMATS[format].suffix
+            else f"--out={path}: --format=saved_model makes a folder, whose name has no suffix."
+        )
+    check_writable(path, folders=True)
+    if path.exists() and not overwrite:
+        raise UserError(f"--out={path}: exists. Choose another, or pass --overwrite.")
+    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").exists():
+        raise UserError(f"--out={path}: is a folder with something else in it. Choose another.")
+
+
+def format_of(path: Path) -> str:
+    """The format that a path's suffix names."""
+    for name, kind in FORMATS.items():
+        if path.suffix == kind.suffix:
+            return name
+    raise UserError(
+        f"--out={path}: must end in .keras, .onnx or .tflite, or have no suffix for a SavedModel's folder."
+    )
+
+
+def with_preparation(pretrained: Pretrained) -> keras.Model:
+    """uint8 images [B, H, W, C] of any size → float32 features [B, F]."""
+    images = keras.Input((None, None, pretrained.channels), dtype="uint8", name="images")
+    ready = Prepare.of(pretrained.recipe, pretrained.channels, name="prepare")(images)
+    model = keras.Model(images, pretrained.backbone(ready, training=False), name="features")
+    size = pretrained.recipe.size
+    model(tf.zeros([1, size, size, pretrained.channels], tf.uint8))  # Keras exports what has been called
+    return model
+
+
+def compared(pretrained: Pretrained, run: Run, seed: int = 0) -> tuple[float, float]:
+    """(largest difference between `run` and the source, largest feature) on pictures of three shapes.
+
+    The source is what every other command computes: `Views.centre`, `normalise`, the backbone.
+    """
+    views, size = pretrained.views, pretrained.recipe.size
+    difference = largest = 0.0
+    for i, shape in enumerate(((size, size), (size * 5 // 4, size * 3 // 2), (size * 2, size + 1))):
+        images = _pictures(3, *shape, pretrained.channels, seed + i)
+        ready = tf.stack([views.normalise(views.centre(tf.constant(image))) for image in images])
+        expected = pretrained.backbone(ready, training=False).numpy()
+        found = np.asarray(run(images))
+        if found.shape != expected.shape:
+            return float("inf"), 0.0
+        difference = max(difference, float(np.abs(found - expected).max()))
+        largest = max(largest, float(np.abs(expected).max()))
+        if np.isnan(found).any():
+            return float("nan"), largest
+    return difference, largest
+
+
+def _pictures(count: int, height: int, width: int, channels: int, seed: int) -> np.ndarray:
+    """Smooth colours with noise on them: uint8 [count, height, width, channels]."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (count, 5, 5, channels))
+    smooth = tf.image.resize(coarse, (height, width), "bicubic").numpy()
+    return np.clip(smooth + rng.normal(0, 10, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder, of the names and digests of its files in order."""
+    if path.is_file():
+        return backbone_file.sha256(path)
+    files = sorted(f for f in path.rglob("*") if f.is_file())
+    lines = (f"{backbone_file.sha256(f)}  {f.relative_to(path).as_posix()}\n" for f in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _open_keras(path: Path) -> Run:
+    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    return lambda images: model(images, training=False).numpy()
+
+
+def _open_saved_model(path: Path) -> Run:
+    loaded = tf.saved_model.load(str(path))
+    return lambda images: loaded.serve(images).numpy()
+
+
+def _open_onnx(path: Path) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def _open_tflite(path: Path) -> Run:
+    if importlib.util.find_spec("ai_edge_litert"):
+        from ai_edge_litert.interpreter import Interpreter
+    else:
+        Interpreter = tf.lite.Interpreter  # noqa: N806 - a class
+    interpreter = Interpreter(model_path=str(path))
+    given, made = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def run(images: np.ndarray) -> np.ndarray:
+        interpreter.resize_tensor_input(given, images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given, images)
+        interpreter.invoke()
+        return interpreter.get_tensor(made)
+
+    return run
+
+
+FORMATS = {
+    "keras": Format(
+        ".keras", "", (), _open_keras,
+        'import keras, simsiam_tf.data, simsiam_tf.nets\nmodel = keras.saving.load_model("{name}")\n'
+        "features = model(images).numpy()",
+    ),
+    "saved_model": Format(
+        "", "tf_saved_model", (), _open_saved_model,
+        'import tensorflow as tf\nmodel = tf.saved_model.load("{name}")\n'
+        "features = model.serve(images).numpy()",
+    ),
+    "onnx": Format(
+        ".onnx", "onnx", ("tf2onnx", "onnxruntime"), _open_onnx,
+        'import onnxruntime\nsession = onnxruntime.InferenceSession("{name}")\n'
+        "features = session.run(None, {{session.get_inputs()[0].name: images}})[0]",
+    ),
+    "tflite": Format(
+        ".tflite", "litert", (), _open_tflite,
+        'import tensorflow as tf\nmodel = tf.lite.Interpreter("{name}")\n'
+        'place = model.get_input_details()[0]["index"]\n'
+        "model.resize_tensor_input(place, images.shape)\nmodel.allocate_tensors()\n"
+        "model.set_tensor(place, images)\nmodel.invoke()\n"
+        'features = model.get_tensor(model.get_output_details()[0]["index"])',
+    ),
+}  # fmt: skip

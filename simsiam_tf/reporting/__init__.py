@@ -1,5 +1,0 @@
-"""A run as one page: what was learned, in curves, pictures and words."""
-
-from simsiam_tf.reporting.page import write
-
-__all__ = ["write"]

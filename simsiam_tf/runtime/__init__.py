@@ -1,0 +1,1 @@
+"""The process, not the science: errors, devices, progress, signals, files written whole."""

@@ -1,0 +1,83 @@
+"""Keras callbacks, for `fit` and for `train.run` alike."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from simsiam_tf import data
+from simsiam_tf.data import Source, Views
+from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.evaluate.knn_monitor import Monitor, open_monitor
+from simsiam_tf.evaluate.linear_classifier import accuracy
+
+
+class KNN(keras.callbacks.Callback):
+    """Adds the backbone's kNN accuracy to the logs at the end of every n-th epoch.
+
+    Args:
+        monitor: a labelled set ("fashion_mnist") or a `Monitor`.
+        recipe: as in `data.pretraining`; chosen by the set when None.
+        every: epochs between evaluations; 0 for never.
+        images: about how many images to use; all when None.
+        **changes: fields of the recipe to replace, such as size=96.
+
+    Logs: "knn20" and "knn200", in [0, 1]; `latest` keeps those of the last epoch's end, and is
+    empty where it made none.
+    """
+
+    def __init__(
+        self,
+        monitor: str | Monitor,
+        recipe: str | None = None,
+        every: int = 1,
+        images: int | None = None,
+        **changes,
+    ) -> None:
+        super().__init__()
+        if isinstance(monitor, str):
+            source = data.open_source(monitor)
+            chosen = data.RECIPES[recipe or data.recipe_for(source)]
+            views = data.Views(dataclasses.replace(chosen, **changes))
+            monitor = open_monitor(monitor, "auto", views, source, monitor)
+        self.monitor, self.every, self.images = monitor, every, images
+        self.latest: dict[str, float] = {}
+
+    def due(self, epochs: int) -> bool:
+        """Whether it evaluates after so many epochs."""
+        return self.monitor is not None and self.every > 0 and epochs % self.every == 0
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        due = self.due(epoch + 1)
+        self.latest = self.monitor.of_backbone(self.model.backbone, self.images) if due else {}
+        if logs is not None:
+            logs.update(self.latest)
+
+
+class Accuracy(keras.callbacks.Callback):
+    """Adds a `Classifier`'s top-1 and top-5 accuracy to the logs at the end of every n-th epoch.
+
+    Args:
+        source: labelled images.
+        views: how they are made ready.
+        every: epochs between evaluations; 0 for never.
+        workers: that share out the images; None: this process alone.
+
+    Logs: "top1" and "top5", in [0, 1]; `latest` as in `KNN`.
+    """
+
+    def __init__(self, source: Source, views: Views, every: int = 1, workers: Workers | None = None) -> None:
+        super().__init__()
+        self.source, self.views, self.every, self.workers = source, views, every, workers
+        self.latest: dict[str, float] = {}
+
+    def due(self, epochs: int) -> bool:
+        """Whether it evaluates after so many epochs."""
+        return self.every > 0 and epochs % self.every == 0
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        due = self.due(epoch + 1)
+        self.latest = accuracy(self.model, self.source, self.views, self.workers) if due else {}
+        if logs is not None:
+            logs.update(self.latest)

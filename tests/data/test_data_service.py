@@ -1,0 +1,252 @@
+"""A dispatcher and two data workers, real processes: the same views in the same order, whoever is lost."""
+
+import itertools
+import os
+import re
+import signal
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers.data_servers import Server, Service
+from helpers.runs import StopAt, state, tiny
+
+from simsiam_tf import data_service, pretrain
+from simsiam_tf.data import pipeline
+from simsiam_tf.data.augment.views import Recipe, Views
+from simsiam_tf.data.service import client, reorder
+from simsiam_tf.data.sources.open_source import EncodedSource, from_arrays, open_source
+from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.training import pretraining
+
+STEPS, BATCH, SEED = 40, 16, 3
+
+
+@pytest.fixture(scope="module")
+def served():
+    made = Service()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def own():
+    """For tests that break it."""
+    made = []
+    yield lambda *flags: made.append(Service(*flags)) or made[-1]
+    for each in made:
+        each.end()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(64):
+        image = tf.image.resize(rng.integers(0, 256, [9, 11, 3]).astype(np.float32), [60 + i, 90])
+        tf.io.write_file(str(folder / f"{i:02d}.jpg"), tf.io.encode_jpeg(tf.cast(image, tf.uint8)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(photos):
+    return open_source(f"folder:{photos}")
+
+
+VIEWS = Views(Recipe(size=40))
+
+
+def assert_same(ours, theirs, steps):
+    """Both give so many elements, equal to the bit."""
+    count = 0
+    for a, b in itertools.zip_longest(ours, theirs):
+        tf.nest.map_structure(np.testing.assert_array_equal, a, b)
+        count += 1
+    assert count == steps
+
+
+@pytest.mark.parametrize(
+    ("first", "kwargs"),
+    [
+        pytest.param(0, {}, id="whole", marks=pytest.mark.slow),
+        pytest.param(5, {}, id="continued"),
+        pytest.param(0, {"rows": (8, 16), "parts": 2}, id="the second of two, with two replicas"),
+        pytest.param(0, {"finished": False}, id="host stage"),
+    ],
+)
+def test_the_same_views_in_the_same_order(served, source, first, kwargs):
+    arguments = source, VIEWS, BATCH, SEED, first, STEPS
+    ours = client.views_of_steps(served.address, *arguments, **kwargs)
+    theirs = pipeline.views_of_steps(*arguments, **kwargs)
+    assert ours.element_spec == theirs.element_spec
+    assert_same(served.each_reads(iter(ours)), theirs, (STEPS - first) * kwargs.get("parts", 1))
+
+
+def test_parts_are_sent_in_units_and_put_together(served, source, monkeypatch):
+    monkeypatch.setattr(pipeline, "PIECE", 2 * 40**2)  # two rows
+    monkeypatch.setattr(client, "UNIT", 4 * 2 * 40**2 * 3 * 4)  # bytes of four
+    assert client._units(8, VIEWS, 3, True) == 2 and client._units(16, VIEWS, 3, False) == 1
+    assert client._units(14, VIEWS, 3, True) == 7  # whole pieces only
+    arguments = source, VIEWS, BATCH, SEED, 0, 4
+    ours = client.views_of_steps(served.address, *arguments, parts=2)
+    assert_same(ours, pipeline.views_of_steps(*arguments, parts=2), 8)
+
+
+def test_arrays_in_memory_are_sent(served):
+    arguments = open_source("digits"), Views(Recipe(size=8, gray_p=0)), BATCH, SEED, 3, 9
+    ours = client.views_of_steps(served.address, *arguments)
+    assert_same(ours, pipeline.views_of_steps(*arguments), 6)
+
+
+@pytest.mark.slow
+def test_xla_runs_on_data_workers(served, source):
+    arguments = source, Views(Recipe(size=70)), 8, SEED, 3, 6
+    assert_same(client.views_of_steps(served.address, *arguments), pipeline.views_of_steps(*arguments), 3)
+
+
+@pytest.mark.slow
+def test_two_iterators_have_two_jobs_and_let_them_go(served, source):
+    arguments = source, VIEWS, BATCH, SEED, 0, 100
+    dataset = client.views_of_steps(served.address, *arguments)
+    indices = [[], []]
+    iterators = [iter(dataset), iter(dataset)]
+    for _ in range(4):
+        for iterator, found in zip(iterators, indices, strict=True):
+            found.append(next(iterator)["index"].numpy().tolist())
+    expected = [b["index"].numpy().tolist() for b in pipeline.views_of_steps(*arguments).take(4)]
+    assert indices == [expected, expected]
+    fetching = lambda: [t for t in threading.enumerate() if "_fetch" in t.name]
+    assert len(fetching()) == 2
+    del iterators, iterator
+    end = time.monotonic() + 20
+    while fetching() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not fetching()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+def test_a_lost_data_worker_loses_no_step(own, source, monkeypatch, caplog, how):
+    monkeypatch.setattr(reorder, "LATE_SECONDS", 1)
+    mine = own()
+    arguments = source, VIEWS, BATCH, SEED, 0, 60
+    ours = mine.each_reads(iter(client.views_of_steps(mine.address, *arguments)))
+    first = [next(ours) for _ in range(5)]
+    os.kill(mine.workers[0].pid, how)
+    assert_same(itertools.chain(first, ours), pipeline.views_of_steps(*arguments), 60)
+    assert "it is made here" in caplog.text
+    if how == signal.SIGTERM:
+        assert mine.workers[0].process.wait(10) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_dispatcher_that_is_started_again_loses_no_step(own, source, tmp_path, caplog, keeps):
+    flags = [f"--work_dir={tmp_path}"] if keeps else []
+    mine = own(*flags)
+    arguments = source, VIEWS, BATCH, SEED, 0, 200
+    ours = iter(client.views_of_steps(mine.address, *arguments))
+    first = [next(ours) for _ in range(5)]
+    mine.restart_dispatcher(*flags)
+    assert_same(itertools.chain(first, ours), pipeline.views_of_steps(*arguments), 200)
+    assert ("Asked anew" in caplog.text) != keeps
+
+
+@pytest.mark.slow
+def test_training_is_the_same_to_the_bit_and_ends_with_75_where_the_service_is_gone(own, tmp_path):
+    mine = own()
+    pretraining.run(tiny(tmp_path / "without"))
+    flag = f"--data_service={mine.address}"
+    stopped = pretraining.run(tiny(tmp_path / "with", flag), callbacks=[StopAt(9)])
+    assert stopped.status == pretraining.INTERRUPTED and stopped.step < 22
+    assert pretraining.run(tiny(tmp_path / "with", flag)).status == pretraining.DONE
+    assert state(tmp_path / "with") == state(tmp_path / "without")
+
+
+# What is refused.
+
+
+def refused(argv, capsys):
+    assert pretrain.main([*argv, "--backbone=resnet10", "--width=0.125", "--epochs=1"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def test_addresses_that_are_none_or_do_not_answer(capsys, tmp_path):
+    flags = ["--data=digits", f"--workdir={tmp_path}"]
+    for wrong in ("here", "a b:1", "http://a:1", "a:", ":5"):
+        assert "must be HOST:PORT" in refused([*flags, f"--data_service={wrong}"], capsys)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # and does not listen
+        line = refused([*flags, f"--data_service=localhost:{held.getsockname()[1]}"], capsys)
+    assert re.search(r"no dispatcher answers there .*refused.*--role=dispatcher --port=\d+", line)
+
+
+def test_a_service_without_data_workers(served, monkeypatch):
+    monkeypatch.setattr(client, "START_SECONDS", (5, 2))
+    dispatcher = Server("--role=dispatcher")
+    try:
+        with pytest.raises(UserError, match=r"no data worker .* 2 s.*--role=worker --dispatcher="):
+            client.check(dispatcher.address())
+    finally:
+        dispatcher.kill()
+    client.check(served.address)
+
+
+def test_sources_that_cannot_be_sent(served, photos, monkeypatch):
+    client.check_source("a:1", open_source(f"folder:{photos}"))
+    client.check_source("a:1", open_source("digits"))
+    one = lambda index: tf.numpy_function(lambda i: b"", [index], tf.string)
+    records = EncodedSource("tfds:x:train", 64, 3, None, (), "", one)
+    with pytest.raises(UserError, match=r"tfds:x:train is read by Python.*folder:PATH"):
+        client.check_source("a:1", records)
+    monkeypatch.setattr(client, "ARRAY_BYTES", 2**20)
+    with pytest.raises(UserError, match=r"big.* 4 MiB of 1 at most"):
+        client.check_source("a:1", from_arrays("big", np.zeros([4096, 32, 32, 1], np.uint8)))
+
+
+def test_files_that_data_workers_do_not_see_are_named(served):
+    source = EncodedSource("folder", 64, 3, None, (), "", lambda i: tf.io.read_file("/no/such/1.jpg"))
+    dataset = client.views_of_steps(served.address, source, VIEWS, BATCH, SEED, 0, STEPS)
+    with pytest.raises(tf.errors.OpError) as caught:
+        next(iter(dataset))
+    ended = client.failure(caught.value)
+    assert type(ended) is UserError and re.search(r"failed: .*/no/such/1.jpg; No such file", str(ended))
+    assert client.failure(tf.errors.InternalError(None, None, "anything else")) is None
+
+
+def test_a_folder_is_found_from_another_working_folder(photos, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    source = open_source(f"folder:{photos.name}")
+    monkeypatch.chdir("/")
+    assert source.decode(tf.constant(0)).shape == (60, 90, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], "--role=: no such value. Choose from dispatcher, worker"),
+        (["--role=worker"], "--dispatcher=HOST:PORT belongs to --role=worker"),
+        (["--role=dispatcher", "--dispatcher=a:1"], "--dispatcher=HOST:PORT belongs to --role=worker"),
+        (["--role=worker", "--dispatcher=a"], "--dispatcher=a: must be HOST:PORT"),
+        (["--role=dispatcher", "--port=70000"], "--port=70000: must be from 0"),
+        (["--role=worker", "--dispatcher=a:1", "--work_dir=/x"], "no effect with --role=worker"),
+    ],
+)
+def test_bad_flags_of_a_server_are_named(flags, expected, capsys):
+    assert data_service.main(flags) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert expected in line
+
+
+def test_a_port_in_use_is_named(served):
+    port = served.address.rpartition(":")[2]
+    server = Server("--role=dispatcher", f"--port={port}")
+    try:
+        _, err = server.process.communicate(timeout=120)
+    finally:
+        server.kill()
+    assert server.process.returncode == 2 and f"--port={port}: cannot serve" in err.splitlines()[-1]

@@ -1,0 +1,89 @@
+"""From an image file to features: torchvision's own transforms and network against ours, end to end."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'simsiam-tf[parity]'")
+pytest.importorskip("reference_torch.torchvision_views", reason="needs torchvision: simsiam-tf[parity]")
+
+from helpers.torch_layouts import resnet
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from torch import nn
+from torchvision import transforms
+
+from simsiam_tf.data import Prepare, Recipe, Views, open_source, pipeline
+from simsiam_tf.data.augment.views import IMAGENET_MEAN, IMAGENET_STD
+from simsiam_tf.pretrained.torch_weights import from_torch
+
+SIDES = ((640, 427), (427, 640), (333, 517), (300, 300), (1100, 801), (90, 700))  # width, height
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """JPEG and PNG files of photographs in sizes whose resized sides are no whole numbers."""
+    folder = tmp_path_factory.mktemp("photographs")
+    china, flower = (Image.fromarray(image) for image in load_sample_images().images)
+    for i, sides in enumerate(SIDES):
+        image = (china, flower)[i % 2].resize(sides, Image.Resampling.LANCZOS)
+        image.save(folder / f"{i}.jpg", quality=90, subsampling=(2, 0)[i % 2])
+    china.save(folder / "china.png")
+    return sorted(folder.iterdir())
+
+
+def theirs(file, size, short):
+    ready = [transforms.Resize(short), transforms.CenterCrop(size), transforms.ToTensor()]
+    ready = transforms.Compose([*ready, transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+    return ready(Image.open(file).convert("RGB"))
+
+
+@pytest.mark.parametrize(("size", "short"), [(224, 256), (96, 110)])
+def test_features_of_files_are_those_of_torchvision(files, size, short, measured):
+    net = resnet("resnet18")
+    backbone = from_torch({k: v.numpy() for k, v in net.state_dict().items()}).backbone
+    net.fc = nn.Identity()
+    with torch.no_grad():
+        expected = net(torch.stack([theirs(file, size, short) for file in files])).numpy()
+    source = open_source(f"folder:{files[0].parent}")
+    assert list(source.names) == [file.name for file in files]
+    (images,) = pipeline.centred(source, Views(Recipe(size=size), 1), range(source.size))
+    found = backbone(images, training=False).numpy()
+    largest = np.abs(expected).max()
+    measured("features of photograph files by torchvision", np.abs(found - expected).max() / largest, 1e-4)
+
+
+@pytest.mark.parametrize(("size", "short"), [(224, 256), (96, 110)])
+def test_pixels_are_those_of_torchvision(files, size, short):
+    views, layer = Views(Recipe(size=size), 1), Prepare.of(Recipe(size=size), 3)
+    for file in files:
+        expected = theirs(file, size, short).permute(1, 2, 0).numpy()
+        image = np.asarray(Image.open(file).convert("RGB"))
+        for found in (views.normalise(views.centre(tf.constant(image))), layer(image[None])[0]):
+            levels = 255 * np.abs(found - expected) * IMAGENET_STD
+            assert levels.max() < 1.01 and (levels > 0.01).mean() < 0.01, file.name
+
+
+def test_a_long_thin_image_needs_no_more_memory_than_its_file():
+    view = Views(Recipe(size=96), 1).centre
+    stripe = np.zeros((2, 60_000, 3), np.uint8)
+    stripe[:, 29_000:31_000] = 200  # resized whole it would have 3.3 million columns
+    made = tf.function(view).get_concrete_function(tf.TensorSpec([None, None, 3], tf.uint8))
+    np.testing.assert_array_equal(made(tf.constant(stripe)), 200)
+    tall = made(tf.constant(stripe.transpose(1, 0, 2)))
+    np.testing.assert_array_equal(tall, 200)
+
+
+@pytest.mark.parametrize("what", ["Views(Recipe(size=96), 1).centre", "Prepare.of(Recipe(size=96), 3)"])
+def test_bytes_are_not_transposed_of_which_onednn_complains(what):
+    code = (
+        "import tensorflow as tf\n"
+        "from simsiam_tf.data import Prepare, Recipe, Views\n"
+        f"ready = tf.function({what}, autograph=False)\n"
+        "ready(tf.ones([2, 130, 180, 3], tf.uint8))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "DT_UINT8" not in done.stderr, done.stderr

@@ -1,0 +1,90 @@
+"""The same views wherever and in whatever pieces they are made."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simsiam_tf.data import pipeline
+from simsiam_tf.data.augment import crops
+from simsiam_tf.data.augment.views import Recipe, Views
+from simsiam_tf.data.sampling import uniforms
+from simsiam_tf.data.sources.open_source import EncodedSource, from_arrays
+
+FULL = Recipe(size=70)  # above the size from which XLA is used
+BATCH = 12
+
+
+def photographs(encoded: bool):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, [20, 9, 11, 3]).astype(np.float32)
+    images = tf.cast(tf.image.resize(coarse, [90, 110]), tf.uint8).numpy()
+    if not encoded:
+        return from_arrays("noise", images)
+    files = tf.constant([tf.io.encode_png(image[: 60 + 3 * i]).numpy() for i, image in enumerate(images)])
+    return EncodedSource("noise", 20, 3, None, (), "noise", lambda i: tf.gather(files, i))
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["array", "encoded"])
+def source(request):
+    return photographs(request.param)
+
+
+def batch_of(source, views, **kwargs) -> dict:
+    return next(iter(pipeline.views_of_steps(source, views, BATCH, 5, 1, 2, **kwargs)))
+
+
+def assert_close(ours: dict, theirs: dict, atol: float) -> None:
+    np.testing.assert_array_equal(ours["index"], theirs["index"])
+    for a, b in zip(ours["views"], theirs["views"], strict=True):
+        assert a.shape == b.shape == (BATCH, 70, 70, 3)
+        np.testing.assert_allclose(a, b, atol=atol)
+
+
+@pytest.fixture(scope="module")
+def reference(source):
+    """Without XLA, in one piece, all on the host."""
+    views = Views(FULL, xla=False)
+    assert not views.xla and Views(FULL).xla and not Views(Recipe(size=32)).xla
+    return batch_of(source, views)
+
+
+def test_xla_changes_the_speed_only(source, reference):
+    assert_close(batch_of(source, Views(FULL)), reference, 2e-4)
+
+
+def test_the_batch_stage_may_run_elsewhere(source, reference):
+    views = Views(FULL)
+    raw = batch_of(source, views, finished=False)
+    assert set(raw) == {"crops", "draws", "index"} and raw["crops"][0].dtype == tf.uint8
+    on_device = tf.function(lambda batch: pipeline.finish(views, batch))
+    assert_close(on_device(raw), reference, 2e-4)
+    assert pipeline.finish(views, dict(reference)) == reference  # finished ones pass
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_pieces_make_up_the_whole(source, reference, monkeypatch, finished):
+    monkeypatch.setattr(pipeline, "PIECE", 4 * 70**2)
+    views = Views(FULL)
+    batch = batch_of(source, views, finished=finished)
+    assert batch["index"].shape == (BATCH,)
+    assert_close(pipeline.finish(views, batch), reference, 2e-4)
+
+
+def test_a_piece_divides_the_batch_and_fits():
+    assert pipeline.piece_of(512, 224) == 8
+    assert pipeline.piece_of(12, 224) == 6
+    assert pipeline.piece_of(7, 224) == 7 and pipeline.piece_of(11, 224) == 1
+    assert pipeline.piece_of(512, 32) == 256
+    assert pipeline.piece_of(64, 4096) == 1
+
+
+@pytest.mark.parametrize(
+    "size", [(40, 30, 24, 24), (10, 17, 24, 24), (64, 64, 31, 50), (1, 1, 5, 5)], ids=str
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resize_is_tensorflows_antialiased_one(size, channels):
+    height, width, h, w = size
+    image = tf.cast(256 * uniforms(0, 0, height, width * channels), tf.uint8)
+    image = tf.reshape(image, [height, width, channels])
+    expected = tf.image.resize(image, [h, w], antialias=True)
+    np.testing.assert_allclose(crops.resize(image, h, w), expected, atol=1e-3)

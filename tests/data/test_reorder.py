@@ -1,0 +1,92 @@
+"""What comes in any order is handed on in one; what is late is made here (`data/service/reorder.py`)."""
+
+import threading
+
+import pytest
+import tensorflow as tf
+
+from simsiam_tf.data.service import reorder
+from simsiam_tf.data.service.reorder import Ordered
+from simsiam_tf.runtime.errors import LostWorker, UserError
+from simsiam_tf.training import pretraining
+
+
+def asked(sent, **kwargs):
+    """An Ordered whose jobs, one after the other, are functions of (first, token)."""
+    jobs = iter(sent)
+    made = lambda first, token: next(jobs)(first, token)
+    return Ordered("--data_service=a:1", made, lambda n: f"here {n}", kwargs.pop("there", lambda: True), 8)
+
+
+def numbered(*numbers, then=()):
+    def job(first, token):
+        yield from ((token, n, f"there {n}") for n in numbers)
+        yield from then
+
+    return job
+
+
+def waits(numbers):
+    """Gives these and then nothing more, without an end."""
+
+    def job(first, token):
+        yield from numbered(*numbers)(first, token)
+        threading.Event().wait(30)
+
+    return job
+
+
+def test_any_order_comes_out_as_one():
+    arrived = [3, 1, 0, 2, 2, 0, 5, 4]
+    stream = asked([numbered(*arrived)])
+    assert [stream.get(n) for n in range(6)] == [f"there {n}" for n in range(6)]
+
+
+def test_what_is_late_is_made_here_and_no_more_than_that(monkeypatch):
+    monkeypatch.setattr(reorder, "LATE_SECONDS", 0.5)
+    stream = asked([waits([1, 2, 4, 5])])
+    assert [n for n in range(6) if stream.get(n) == f"here {n}"] == [0, 3]
+
+
+def test_no_more_than_so_many_are_held(monkeypatch):
+    stream = asked([waits(range(1, 40))])
+    assert stream.get(0) == "here 0"
+    assert len(stream.held) == 8
+    assert [stream.get(n) for n in range(1, 20)] == [f"there {n}" for n in range(1, 20)]
+
+
+def test_elements_of_another_job_are_refused():
+    foreign = lambda first, token: iter([(token + 1, first, "another run's")])
+    stream = asked([foreign, lambda first, token: numbered(*range(first, 9))(first, token)])
+    assert stream.get(4) == "there 4"
+
+
+def test_a_job_that_fails_is_asked_anew_from_where_it_was_and_not_for_ever():
+    firsts = []
+
+    def job(first, token):
+        firsts.append(first)
+        yield from numbered(first, first + 2)(first, token)
+        raise tf.errors.NotFoundError(None, None, "{{node x}} /photos/1.jpg; No such file")
+
+    stream = asked([job] * 9)
+    assert [stream.get(n) for n in (0, 1)] == ["there 0", "there 1"]
+    with pytest.raises(UserError, match=r"^--data_service=a:1: .* failed: /photos/1.jpg; No such"):
+        for n in range(2, 9):
+            stream.get(n)
+    assert firsts == [0, 1, 2]
+    with pytest.raises(UserError, match="failed"):
+        stream.get(3)
+    assert firsts == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"), [(False, "dispatcher has been gone"), (True, "no data worker has")]
+)
+def test_silence_ends_in_75(monkeypatch, there, expected):
+    monkeypatch.setattr(reorder, "LOST_SECONDS", (0.5, 2.5))
+    stream = asked([waits([0])], there=lambda: there)
+    stream.get(0)
+    with pytest.raises(LostWorker, match=f"{expected}.*rerun the same command") as caught:
+        stream.get(1)
+    assert caught.value.status == pretraining.INTERRUPTED

@@ -1,0 +1,220 @@
+"""Order and draws as functions of the step, and the pipelines that follow from them."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import simsiam_tf.data as data
+from simsiam_tf.data import pipeline, sampling
+from simsiam_tf.data.augment.views import Recipe, Views
+from simsiam_tf.data.sources.open_source import EncodedSource
+
+SIZE, BATCH, SEED = 22, 8, 11  # 2.75 steps an epoch: batches straddle epochs
+LIGHT = Recipe(size=12, jitter_p=0.0, blur_p=0.0)  # quick to build; crop, gray and flip remain
+
+
+def ids_of(steps, seed=SEED, batch=BATCH, size=SIZE) -> np.ndarray:
+    return np.concatenate([sampling.example_ids(seed, step, batch, size) for step in steps])
+
+
+@pytest.fixture(scope="module")
+def views() -> Views:
+    return Views(LIGHT)
+
+
+@pytest.fixture(scope="module", params=["array", "encoded"])
+def source(request) -> data.Source:
+    """Images in memory, or of different sizes and read one at a time."""
+    rng = np.random.default_rng(0)
+    if request.param == "array":
+        return data.from_arrays("noise", rng.integers(0, 256, [SIZE, 20, 16, 3], np.uint8))
+    sides = rng.integers(12, 30, [SIZE, 2])
+    files = tf.constant(
+        [tf.io.encode_png(rng.integers(0, 256, [*side, 3], np.uint8)).numpy() for side in sides]
+    )
+    return EncodedSource("noise", SIZE, 3, None, (), "noise", lambda i: tf.gather(files, i))
+
+
+@pytest.fixture(scope="module")
+def whole(source, views) -> list[dict]:
+    """The batches of steps 0 … 5."""
+    return batches(source, views, 0, 6)
+
+
+def batches(source, views, first, last, **kwargs) -> list[dict]:
+    dataset = pipeline.views_of_steps(source, views, BATCH, SEED, first, last, **kwargs)
+    return list(dataset.as_numpy_iterator())
+
+
+def assert_equal(ours: list[dict], theirs: list[dict], tolerance=0.0) -> None:
+    """Equal ids, and views that are equal in every bit or up to a mean absolute difference."""
+    assert len(ours) == len(theirs) > 0
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a["index"], b["index"])
+        for x, y in zip(a["views"], b["views"], strict=True):
+            assert x.shape == y.shape and np.abs(x - y).mean() <= tolerance
+
+
+def joined(parts: list[dict]) -> dict:
+    """Elements that hold consecutive rows of one step, as that step's whole batch."""
+    views = zip(*(part["views"] for part in parts), strict=True)
+    index = np.concatenate([part["index"] for part in parts])
+    return {"index": index, "views": tuple(np.concatenate(view) for view in views)}
+
+
+# Order.
+
+
+@pytest.mark.parametrize("size", [1, 7, 22, 1000])
+def test_every_epoch_is_a_permutation(size):
+    batch = max(1, size // 3)
+    steps = range(-(-4 * size // batch))
+    ids = ids_of(steps, batch=batch, size=size)[: 4 * size].reshape(4, size)
+    np.testing.assert_array_equal(np.sort(ids, axis=1), np.tile(np.arange(size), (4, 1)))
+
+
+def test_epochs_and_seeds_differ_in_order():
+    steps = range(3 * 100 // 10)
+    orders = [ids_of(steps, seed, 10, 100).reshape(3, 100) for seed in (0, 1, 2)]
+    orders = np.concatenate([*orders, np.arange(100)[None]])  # and none is the order of the files
+    same = (orders[:, None] == orders[None]).mean(axis=2)
+    assert same[~np.eye(10, dtype=bool)].max() < 0.1
+
+
+def test_batches_that_straddle_epochs():
+    # Positions 16 … 23 of the stream: six of the first epoch, two of the second.
+    whole = ids_of([0], batch=SIZE), ids_of([1], batch=SIZE)
+    np.testing.assert_array_equal(ids_of([2]), np.concatenate([whole[0][16:], whole[1][:2]]))
+    np.testing.assert_array_equal(ids_of(range(5))[:40], np.concatenate(whole)[:40])
+
+
+def test_ids_of_late_steps():
+    step = tf.constant(2**31 + 5, tf.int64)  # its positions need 64 bits
+    n = (2**31 + 5) * BATCH + np.arange(BATCH)
+    in_epoch = ids_of([n[0] // SIZE], batch=SIZE)
+    inside = n // SIZE == n[0] // SIZE
+    np.testing.assert_array_equal(ids_of([step])[inside], in_epoch[n % SIZE][inside])
+
+
+def test_steps_in_epochs():
+    assert sampling.steps_in(1, 22, 8) == 2
+    assert sampling.steps_in(4, 22, 8) == 11
+    assert sampling.steps_in(0.5, 22, 8) == 1 and sampling.steps_in(0.01, 22, 8) == 1
+    assert [sampling.epoch_end(epoch, 22, 8) for epoch in (1, 2, 3, 4)] == [3, 6, 9, 11]
+
+
+# Draws.
+
+
+def test_uniforms_differ_between_rows_columns_steps_and_seeds():
+    u = np.stack([sampling.uniforms(seed, step, 50, 40) for seed, step in [(0, 0), (0, 1), (1, 0)]])
+    assert u.min() >= 0 and u.max() < 1
+    assert len(np.unique(u)) > 0.999 * u.size
+    np.testing.assert_array_equal(u[1], sampling.uniforms(0, tf.constant(1, tf.int64), 50, 40))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_views_of_an_image_differ(count):
+    views = Views(Recipe(size=12), count)
+    images = tf.cast(sampling.uniforms(0, 0, 8, 20 * 16 * 3) * 256, tf.uint8)
+    images, u = tf.reshape(images, [8, 20, 16, 3]), sampling.uniforms(0, 1, 8, views.draws)
+    made = [view.numpy() for view in views.finish(views.crop(images, u), u)]
+    assert len(made) == count
+    for a, b in itertools.combinations(made, 2):
+        assert np.abs(a - b).mean(axis=(1, 2, 3)).min() > 0.05
+
+
+def test_every_draw_moves_one_view_only():
+    views = Views(Recipe(size=12), 4)
+    images = tf.cast(sampling.uniforms(0, 0, 1, 20 * 16 * 3) * 256, tf.uint8)
+    images = tf.reshape(images, [1, 20, 16, 3])
+    u = tf.fill([1, views.draws], 0.2)  # every layer is applied to every view
+    share = views.draws // 4
+
+    def made(u):
+        return [x.numpy() for x in views.finish(views.crop(images, u), u)]
+
+    for view in range(4):
+        other = u.numpy()
+        other[:, view * share : (view + 1) * share] = 0.4
+        moved = [bool((a != b).any()) for a, b in zip(made(u), made(tf.constant(other)), strict=True)]
+        assert moved == [k == view for k in range(4)]
+
+
+# Pipelines.
+
+
+def test_a_start_at_step_k_continues_the_run_bit_for_bit(source, views, whole):
+    assert_equal(batches(source, views, tf.constant(4, tf.int64), tf.constant(6, tf.int64)), whole[4:])
+
+
+def test_the_full_recipe_repeats_bit_for_bit(source):
+    views = Views(Recipe(size=12))
+    assert_equal(batches(source, views, 1, 3), batches(source, views, 0, 3)[1:])
+
+
+# Another cut makes batches of other sizes, whose last bits may round differently.
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_make_up_the_whole(source, views, whole, parts):
+    cut = batches(source, views, 1, 4, parts=parts)
+    assert len(cut) == 3 * parts and cut[0]["views"][0].shape == (BATCH // parts, 12, 12, 3)
+    steps = [joined(cut[i : i + parts]) for i in range(0, len(cut), parts)]
+    assert_equal(steps, whole[1:4], tolerance=1e-4)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_workers_make_up_the_whole(source, views, whole, parts):
+    workers = [batches(source, views, 1, 4, rows=rows, parts=parts) for rows in [(0, 4), (4, 8)]]
+    assert [len(worker) for worker in workers] == [3 * parts] * 2
+    steps = [
+        joined([element for worker in workers for element in worker[k : k + parts]])
+        for k in range(0, 3 * parts, parts)
+    ]
+    assert_equal(steps, whole[1:4], tolerance=1e-4)
+
+
+def test_index_names_the_images_of_the_views():
+    # Image i is all 10 · i: what is left of it after cropping and normalising names its id.
+    images = np.arange(SIZE, dtype=np.uint8)[:, None, None, None] * np.full([16, 16, 3], 10, np.uint8)
+    plain = Recipe(size=8, jitter_p=0, gray_p=0, blur_p=0, flip_p=0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    for batch in batches(data.from_arrays("flat", images), Views(plain), 0, 3):
+        for view in batch["views"]:
+            np.testing.assert_allclose(view[:, 4, 4, 0] * 25.5, batch["index"], atol=1e-4)
+
+
+# For Keras' fit.
+
+
+def test_pretraining_goes_on_with_every_iteration(source, whole):
+    dataset = data.pretraining(source, LIGHT, BATCH, seed=SEED)
+    assert len(dataset) == SIZE // BATCH == 2
+    epochs = [list(dataset.as_numpy_iterator()) for _ in range(3)]
+    assert [len(epoch) for epoch in epochs] == [2, 2, 2]
+    assert_equal(sum(epochs, []), whole)
+    orders = [np.concatenate([batch["index"] for batch in epoch]) for epoch in epochs]
+    assert (orders[0] != orders[1]).any() and (orders[1] != orders[2]).any()
+
+
+def test_pretraining_by_specification():
+    dataset = data.pretraining("digits", batch_size=400, views=4, size=8)
+    assert len(dataset) == 1437 // 400
+    assert [tuple(x.shape) for x in dataset.element_spec["views"]] == [(400, 8, 8, 1)] * 4
+
+
+def test_a_batch_larger_than_the_set_is_refused(source):
+    with pytest.raises(ValueError, match=f"{SIZE + 1} is larger than noise, which has {SIZE}"):
+        data.pretraining(source, "cifar", SIZE + 1)
+
+
+def test_centred_keeps_order_and_rest(source):
+    views, ids = Views(Recipe(size=12)), [5, 3, 21, 0, 3]
+    parts = list(pipeline.centred(source, views, ids, batch_size=2).as_numpy_iterator())
+    assert [len(part) for part in parts] == [2, 2, 1]
+    whole = np.concatenate(parts)
+    for x, i in zip(whole, ids, strict=True):
+        alone = views.normalise(views.centre(source.decode(tf.constant(i, tf.int64))))
+        np.testing.assert_allclose(x, alone, atol=1e-5)

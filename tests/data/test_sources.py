@@ -1,0 +1,279 @@
+"""Where images come from: arrays, IDX files, folders good and bad, and TFDS sets built offline."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from simsiam_tf.data import open_source, subset
+from simsiam_tf.data.sources import folder
+from simsiam_tf.data.sources.open_source import EncodedSource, from_arrays, query_split
+from simsiam_tf.runtime.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def image_of(source, i) -> np.ndarray:
+    return source.decode(tf.constant(i, tf.int64)).numpy()
+
+
+# Arrays.
+
+
+def test_digits():
+    train, test = open_source("digits"), open_source("digits:test")
+    assert (train.size, test.size) == (1437, 360)
+    assert train.images.shape == (1437, 8, 8, 1) and train.images.max() == 255
+    assert train.labels.dtype == np.int64 and set(train.labels) == set(range(10))
+    assert train.class_names == tuple("0123456789")
+    assert open_source("digits", split="test").fingerprint == test.fingerprint != train.fingerprint
+    both = {image.tobytes() for image in train.images} & {image.tobytes() for image in test.images}
+    assert not both  # no image of one split is in the other
+
+
+def test_slices():
+    whole = open_source("digits")
+    for text, cut in [("[:100]", slice(100)), ("[-7:]", slice(-7, None)), ("[3:5]", slice(3, 5))]:
+        part = open_source(f"digits:train{text}")
+        np.testing.assert_array_equal(part.images, whole.images[cut])
+        np.testing.assert_array_equal(part.labels, whole.labels[cut])
+        assert part.size == len(whole.images[cut]) and part.fingerprint != whole.fingerprint
+    with pytest.raises(UserError, match="holds no image; the split has 1437"):
+        open_source("digits:train[5000:]")
+    with pytest.raises(UserError, match="'valid' is no split. Try train, test"):
+        open_source("digits:valid")
+
+
+def test_gather_equals_decode():
+    source = open_source("digits")
+    ids = tf.constant([4, 0, 1436], tf.int64)
+    np.testing.assert_array_equal(source.gather(ids), source.images[ids.numpy()])
+    np.testing.assert_array_equal(image_of(source, 1436), source.images[1436])
+
+
+def test_from_arrays_refuses_what_is_not_uint8():
+    gray = from_arrays("mine", np.zeros([4, 5, 6], np.uint8), [0, 1, 0, 1])
+    assert gray.images.shape == (4, 5, 6, 1) and gray.channels == 1 and gray.labels.dtype == np.int64
+    for wrong in (np.zeros([4, 5, 6, 3]), np.zeros([4, 5, 6, 4], np.uint8)):
+        with pytest.raises(UserError, match=r"uint8 \[N, H, W, 1 or 3\]. Received: "):
+            from_arrays("mine", wrong)
+
+
+def idx(path, array) -> None:
+    sizes = np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()))
+
+
+def test_fashion_mnist_from_idx_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path))
+    made = {}
+    for split, prefix, n in [("train", "train", 30), ("test", "t10k", 11)]:
+        made[split] = RNG.integers(0, 256, [n, 28, 28], np.uint8), RNG.integers(0, 10, n).astype(np.uint8)
+        idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", made[split][0])
+        idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", made[split][1])
+    for split, (images, labels) in made.items():
+        source = open_source("fashion_mnist", split)
+        np.testing.assert_array_equal(source.images[..., 0], images)
+        np.testing.assert_array_equal(source.labels, labels)
+        assert source.channels == 1 and len(source.class_names) == 10
+    assert open_source("fashion_mnist:train[:20]").size == 20
+    whole = (tmp_path / "train-images-idx3-ubyte.gz").read_bytes()
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="train-images-idx3-ubyte.gz: unreadable"):
+        open_source("fashion_mnist")
+
+
+def test_unknown_kinds():
+    with pytest.raises(UserError, match="fashon_mnist: no such data set. Did you mean fashion_mnist?"):
+        open_source("fashon_mnist")
+    with pytest.raises(UserError, match="no such data set. Choose from fashion_mnist, digits"):
+        open_source("zzz:qqq")
+    assert query_split("folder:x") is None and query_split("cifar10") == "test"
+
+
+# Folders.
+
+
+def photo(height=11, width=17) -> np.ndarray:
+    """A smooth colour image, so that JPEG and palettes keep it nearly."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([8 * y + 60, 9 * x + 40, 200 - 5 * x], axis=-1).astype(np.uint8)
+
+
+def save(path, image=None, **kwargs) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = photo() if image is None else image
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    image.save(path, **kwargs)
+
+
+def test_nested_folder_without_classes(tmp_path):
+    for name in ("b.png", "a/deep/er/c.PNG", "a/d.png", ".hidden/e.png", "a/.f.png"):
+        save(tmp_path / name)
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    source = open_source(f"folder:{tmp_path}")
+    assert isinstance(source, EncodedSource) and source.channels == 3
+    assert (source.size, source.labels, source.class_names) == (3, None, ())
+    assert folder.read(str(tmp_path)).names == ["a/d.png", "a/deep/er/c.PNG", "b.png"]
+    for i in range(3):
+        np.testing.assert_array_equal(image_of(source, i), photo())
+
+
+def test_class_folders_give_labels(tmp_path):
+    for i, name in enumerate(["dog/1.png", "cat/x/2.png", "cat/1.png", "emu/1.png"]):
+        save(tmp_path / name, photo() // (i + 1))
+    source = open_source(f"folder:{tmp_path}")
+    assert source.class_names == ("cat", "dog", "emu")
+    assert source.labels.tolist() == [0, 0, 1, 2]
+    for i, divisor in enumerate([3, 2, 1, 4]):  # cat/1, cat/x/2, dog/1, emu/1
+        np.testing.assert_array_equal(image_of(source, i), photo() // divisor)
+
+
+def test_one_class_folder_is_no_class(tmp_path):
+    save(tmp_path / "only" / "1.png")
+    assert open_source(f"folder:{tmp_path}").labels is None
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.gif", "a.jpg", "a.jpeg", "a.webp"])
+def test_formats_decode_as_pil_decodes_them(tmp_path, name):
+    save(tmp_path / name)
+    expected = np.asarray(Image.open(tmp_path / name).convert("RGB"), float)
+    ours = image_of(open_source(f"folder:{tmp_path}"), 0)
+    lossy = name.endswith(("jpg", "jpeg", "webp"))
+    assert ours.shape == (11, 17, 3) and np.abs(ours - expected).mean() <= (1.5 if lossy else 0)
+
+
+@pytest.mark.parametrize(
+    "name, mode, tolerance",
+    [("l.jpg", "L", 1), ("l.png", "L", 0), ("a.png", "RGBA", 0), ("p.png", "P", 0), ("c.jpg", "CMYK", 1)],
+)
+def test_colour_modes_become_rgb(tmp_path, name, mode, tolerance):
+    image = Image.fromarray(photo()).convert(mode)
+    save(tmp_path / name, image)
+    expected = np.asarray(Image.open(tmp_path / name).convert("RGB"), float)
+    ours = image_of(open_source(f"folder:{tmp_path}"), 0)
+    assert ours.shape == (11, 17, 3) and np.abs(ours - expected).mean() <= tolerance
+
+
+def test_animations_give_their_first_frame(tmp_path):
+    frames = [Image.fromarray(np.full([9, 8, 3], v, np.uint8)) for v in (30, 120, 210)]
+    save(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
+    image = image_of(open_source(f"folder:{tmp_path}"), 0)
+    assert image.shape == (9, 8, 3) and np.abs(image.astype(int) - 30).max() <= 4
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Two good images and three bad ones, in two class folders."""
+    root = tmp_path / "images"
+    save(root / "a" / "good.png")
+    save(root / "b" / "good.jpg", RNG.integers(0, 256, [64, 64, 3], np.uint8))
+    whole = (root / "b" / "good.jpg").read_bytes()
+    (root / "a" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "b" / "empty.png").write_bytes(b"")
+    (root / "b" / "text.jpg").write_text("this is no image")
+    return root
+
+
+BAD = ["a/cut.jpg", "b/empty.png", "b/text.jpg"]
+
+
+def test_unreadable_images_are_named(damaged, tmp_path):
+    report = tmp_path / "run" / "unreadable.json"
+    with pytest.raises(UserError, match="3 of 5 images cannot be decoded") as caught:
+        open_source(f"folder:{damaged}", report=report)
+    assert str(report) in str(caught.value) and "--on_bad_image=skip" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    reasons = json.loads(report.read_text())["unreadable"]
+    assert sorted(reasons) == BAD and all(reasons.values()) and reasons["b/empty.png"] == "empty file"
+
+
+def test_unreadable_images_can_be_skipped(damaged):
+    source = open_source(f"folder:{damaged}", on_bad_image="skip")
+    assert source.size == 2 and source.labels.tolist() == [0, 1]
+    np.testing.assert_array_equal(image_of(source, 0), photo())
+    assert image_of(source, 1).shape == (64, 64, 3)
+
+
+def test_report_spares_decoding_until_something_changes(damaged, tmp_path, monkeypatch):
+    report, decoded, outcome = tmp_path / "report.json", [], folder._outcome
+
+    def counting(path, max_megapixels):
+        decoded.append(path)
+        return outcome(path, max_megapixels)
+
+    monkeypatch.setattr(folder, "_outcome", counting)
+
+    def names() -> list[str]:
+        decoded.clear()
+        return folder.read(str(damaged), "skip", report).names
+
+    assert names() == ["a/good.png", "b/good.jpg"] and len(decoded) == 5
+    assert names() == ["a/good.png", "b/good.jpg"] and len(decoded) == 0
+    save(damaged / "b" / "empty.png")  # mended
+    assert names() == ["a/good.png", "b/empty.png", "b/good.jpg"] and len(decoded) == 1
+    (damaged / "a" / "good.png").rename(damaged / "a" / "better.png")
+    assert names() == ["a/better.png", "b/empty.png", "b/good.jpg"] and len(decoded) == 1
+    (damaged / "a" / "better.png").unlink()
+    assert names() == ["b/empty.png", "b/good.jpg"] and len(decoded) == 0
+    assert list(json.loads(report.read_text())["images"]) == ["a/cut.jpg", *names(), "b/text.jpg"]
+    assert len(folder.read(str(damaged), "skip", report, 50.0).names) == 2 and len(decoded) == 4
+    assert len(folder.read(str(damaged), "skip").names) == 2 and len(decoded) == 8  # no report
+
+
+def test_a_report_that_cannot_be_written_is_a_line(damaged, tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    source = open_source(f"folder:{damaged}", on_bad_image="skip", report=tmp_path / "taken" / "report.json")
+    assert source.size == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "report.json: cannot be written" in first and "such as a/cut.jpg" in second
+
+
+def test_what_names_no_set_is_a_line(tmp_path):
+    save(tmp_path / "1.png")
+    assert open_source(tmp_path).name == f"folder:{tmp_path}" and query_split(tmp_path) is None
+    for wrong in (None, 3, ["a.jpg"], b"digits"):
+        with pytest.raises(UserError, match="names no data set. Pass one of fashion_mnist"):
+            open_source(wrong)
+
+
+def test_empty_and_missing_folders(tmp_path):
+    for path in (tmp_path / "nowhere", ""):
+        with pytest.raises(UserError, match="no such folder"):
+            open_source(f"folder:{path}")
+    (tmp_path / "a.tiff").write_bytes(b"II*")
+    with pytest.raises(UserError, match="holds no image .*.jpg"):
+        open_source(f"folder:{tmp_path}")
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="not one of its images can be decoded"):
+        open_source(f"folder:{tmp_path}", on_bad_image="skip")
+
+
+def test_a_subset_holds_the_named_images_in_the_named_order(tmp_path):
+    whole = open_source("digits")
+    part = subset(whole, [5, 3])
+    np.testing.assert_array_equal(part.gather(tf.constant([0, 1])), whole.gather(tf.constant([5, 3])))
+    np.testing.assert_array_equal(part.labels, whole.labels[[5, 3]])
+    assert part.size == 2 and part.fingerprint != subset(whole, [3, 5]).fingerprint
+    for i, name in enumerate(("a/0.png", "b/1.png", "b/2.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture = np.full([2, 2, 3], 10 * i, np.uint8)
+        (tmp_path / name).write_bytes(tf.io.encode_png(picture).numpy())
+    part = subset(open_source(f"folder:{tmp_path}"), [2, 0])
+    assert [int(part.decode(tf.constant(i, tf.int64))[0, 0, 0]) for i in (0, 1)] == [20, 0]
+    assert part.labels[:].tolist() == [1, 0] and np.asarray(part.labels).tolist() == [1, 0]
+
+
+def test_images_beside_class_folders_are_named(tmp_path, capsys):
+    """They leave a set without labels, which nothing else would tell."""
+    for name in ("cats/1.png", "dogs/2.png", "stray.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())
+    assert open_source(f"folder:{tmp_path}").labels is None
+    assert "no labels, since 1 of 3 images lie beside its 2 folders: stray.png." in capsys.readouterr().err
+    (tmp_path / "stray.png").unlink()
+    assert open_source(f"folder:{tmp_path}").class_names == ("cats", "dogs")
+    assert "no labels" not in capsys.readouterr().err

@@ -1,0 +1,283 @@
+"""TFDS sets, built here and offline: fixed shapes go to memory, variable ones are read at random."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+tfds = pytest.importorskip("tensorflow_datasets")
+from simsiam_tf.data import open_source
+from simsiam_tf.data.sources import tfds_sets
+from simsiam_tf.data.sources.open_source import ArraySource, EncodedSource
+from simsiam_tf.runtime.errors import UserError
+
+CLASSES = ["ant", "bee", "cow"]
+VERSION = tfds.core.Version("1.0.0")
+HERE = Path(__file__).parent  # where TFDS looks for descriptions; it would look for a package
+
+
+def images(split: str, variable: bool) -> list[np.ndarray]:
+    rng = np.random.default_rng(len(split))
+    n = {"train": 23, "test": 9}[split]
+    sides = rng.integers(5, 20, [n, 2]) if variable else [(6, 7)] * n
+    return [rng.integers(0, 256, [*side, 3], np.uint8) for side in sides]
+
+
+class TinyFixed(tfds.core.GeneratorBasedBuilder):
+    """Images of one size, with labels."""
+
+    VERSION = VERSION
+    pkg_dir_path = HERE
+    SHAPE = (6, 7, 3)
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=self.SHAPE, encoding_format="png")}
+        features["label"] = tfds.features.ClassLabel(names=CLASSES)
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in ("train", "test")}
+
+    def _generate_examples(self, split):
+        for i, image in enumerate(images(split, None in self.SHAPE)):
+            yield i, {"image": image, "label": i % 3}
+
+
+class TinyVariable(TinyFixed):
+    """Images of many sizes, with labels."""
+
+    VERSION = VERSION
+    pkg_dir_path = HERE
+    SHAPE = (None, None, 3)
+
+
+class TinyWordless(tfds.core.GeneratorBasedBuilder):
+    """No images at all."""
+
+    VERSION = VERSION
+    pkg_dir_path = HERE
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({"number": np.int64})
+        return self.dataset_info_from_configs(features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {"number": 1}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("tfds"))
+    for builder in (TinyFixed, TinyVariable, TinyWordless):
+        builder(data_dir=path, file_format="array_record").download_and_prepare()
+    return path
+
+
+def image_of(source, i) -> np.ndarray:
+    return source.decode(tf.constant(i, tf.int64)).numpy()
+
+
+def assert_same_set(source, split: str, variable: bool) -> None:
+    """Every image once, each with its own label, in whatever order TFDS wrote them."""
+    expected = {image.tobytes(): i % 3 for i, image in enumerate(images(split, variable))}
+    found = {image_of(source, i).tobytes(): int(source.labels[i]) for i in range(source.size)}
+    assert source.size == len(expected) and found == expected
+    assert source.class_names == tuple(CLASSES) and source.channels == 3
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_fixed_shapes_are_held_in_memory(data_dir, split):
+    source = open_source("tfds:tiny_fixed", split, data_dir=data_dir)
+    assert isinstance(source, ArraySource) and source.images.shape[1:] == (6, 7, 3)
+    assert_same_set(source, split, variable=False)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_variable_shapes_are_read_at_random(data_dir, split):
+    source = open_source(f"tfds:tiny_variable:{split}", data_dir=data_dir)
+    assert isinstance(source, EncodedSource)
+    assert_same_set(source, split, variable=True)
+
+
+def test_labels_are_read_only_when_asked_for(data_dir):
+    labels = open_source("tfds:tiny_variable", data_dir=data_dir).labels
+    asked = []
+    records, labels._records = labels._records, type("", (), {
+        "__getitem__": lambda self, i: asked.append(i) or records[i]
+    })()  # fmt: skip
+    assert len(labels) == 23 and not asked
+    first = labels[np.array([7, 3, 7])]
+    assert sorted(asked) == [3, 7] and first[0] == first[2] == records[7]["label"]
+    whole = labels[:]
+    assert sorted(asked) == list(range(23)), "every record once"
+    np.testing.assert_array_equal(whole, [records[i]["label"] for i in range(23)])
+
+
+def test_random_access_in_a_parallel_map_keeps_the_order(data_dir):
+    source = open_source("tfds:tiny_variable", data_dir=data_dir)
+    ids = [7, 0, 22, 7, 13]
+    mapped = tf.data.Dataset.from_tensor_slices(tf.constant(ids, tf.int64)).map(source.decode, 4)
+    for i, image in zip(ids, mapped, strict=True):
+        np.testing.assert_array_equal(image, image_of(source, i))
+
+
+@pytest.mark.parametrize("name", ["tiny_fixed", "tiny_variable"])
+def test_the_order_is_the_same_at_every_opening(data_dir, name):
+    one, two = (open_source(f"tfds:{name}", data_dir=data_dir) for _ in range(2))
+    assert one.fingerprint == two.fingerprint
+    np.testing.assert_array_equal(one.labels, two.labels)
+    assert all((image_of(one, i) == image_of(two, i)).all() for i in range(one.size))
+
+
+@pytest.mark.parametrize("name", ["tiny_fixed", "tiny_variable"])
+def test_slices(data_dir, name):
+    whole = open_source(f"tfds:{name}", data_dir=data_dir)
+    part = open_source(f"tfds:{name}:train[4:9]", data_dir=data_dir)
+    assert part.size == 5 and part.fingerprint != whole.fingerprint
+    np.testing.assert_array_equal(part.labels, whole.labels[4:9])
+    for i in range(5):
+        np.testing.assert_array_equal(image_of(part, i), image_of(whole, 4 + i))
+
+
+def test_what_is_missing_is_named(data_dir):
+    with pytest.raises(UserError, match="TFDS has no such set. Did you mean tiny_fixed?"):
+        open_source("tfds:tiny_fixt", data_dir=data_dir)
+    for name in ("tiny_fixed", "tiny_variable"):
+        with pytest.raises(UserError, match="no such split. Did you mean train?"):
+            open_source(f"tfds:{name}:trian", data_dir=data_dir)
+    with pytest.raises(UserError, match="no feature named 'image', but number"):
+        open_source("tfds:tiny_wordless", data_dir=data_dir)
+
+
+def test_fixed_shapes_in_tfrecord_files(tmp_path):
+    TinyFixed(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+    source = open_source("tfds:tiny_fixed:test", data_dir=str(tmp_path))
+    assert isinstance(source, ArraySource)
+    assert_same_set(source, "test", variable=False)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """The set of many sizes as TFRecord."""
+    path = str(tmp_path_factory.mktemp("records"))
+    TinyVariable(data_dir=path, file_format="tfrecord").download_and_prepare()
+    return path
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_variable_shapes_in_tfrecord_files_are_read_whole(records, split):
+    source = open_source(f"tfds:tiny_variable:{split}", data_dir=records)
+    assert isinstance(source, EncodedSource)
+    assert_same_set(source, split, variable=True)
+    batch = tf.data.Dataset.range(source.size).map(source.decode, 4)
+    assert [i.numpy().tobytes() for i in batch] == [image_of(source, i).tobytes() for i in range(source.size)]
+
+
+def test_a_part_of_tfrecord_files(records):
+    part, whole = (open_source(f"tfds:tiny_variable:train{cut}", data_dir=records) for cut in ("[4:9]", ""))
+    for i in range(5):
+        np.testing.assert_array_equal(image_of(part, i), image_of(whole, 4 + i))
+    np.testing.assert_array_equal(part.labels, whole.labels[4:9])
+
+
+def test_what_is_too_large_to_be_read_whole_is_refused_with_a_way_out(records, monkeypatch):
+    size = sum(f.stat().st_size for f in Path(records).rglob("*") if f.is_file())
+    monkeypatch.setattr(tfds_sets, "IN_MEMORY", size // 3)
+    with pytest.raises(UserError) as error:
+        open_source("tfds:tiny_variable", data_dir=records)
+    folder = f"{records}/tiny_variable/1.0.0"
+    assert f"{folder} holds 0 MiB as tfrecord" in str(error.value)
+    assert f"--dataset_version_dir={folder} --out_file_format=array_record" in str(error.value)
+    assert "--data='tfds:tiny_variable:train[:10%]'" in str(error.value)
+    assert open_source("tfds:tiny_variable:train[:10%]", data_dir=records).size == 2
+
+
+F = tfds.features
+PNG = F.Image(shape=(None, None, 3), encoding_format="png")
+
+
+def prepared(path, form="array_record", n=6, **features):
+    """A set of features and values, name=(feature, value of the i-th example), whose code nobody has."""
+
+    class Made(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name, VERSION, pkg_dir_path = "made", tfds.core.Version("1.0.0"), HERE
+
+        def _info(self):
+            kinds = F.FeaturesDict({name: feature for name, (feature, _) in features.items()})
+            return self.dataset_info_from_configs(features=kinds)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i in range(n):
+                yield i, {name: value(i) for name, (_, value) in features.items()}
+
+    Made(data_dir=str(path), file_format=form).download_and_prepare()
+    return str(path)
+
+
+def coloured(i):
+    return np.full([5 + i, 7, 3], 20 * i, np.uint8)
+
+
+@pytest.mark.parametrize("form", ["array_record", "tfrecord"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        (F.Scalar(np.int64), lambda i: i % 2),
+        (F.Scalar(np.float32), lambda i: i / 2),
+        (F.Text(), str),
+        (F.Sequence(F.ClassLabel(names=["a", "b"])), lambda i: [0, 1][: i % 3]),
+        (F.Tensor(shape=(2,), dtype=np.int64), lambda i: [i, i]),
+    ],
+    ids=["number", "share", "text", "classes", "numbers"],
+)
+def test_labels_that_are_no_class_are_none(tmp_path, label, form):
+    path = prepared(tmp_path, form, image=(PNG, coloured), label=label)
+    source = open_source("tfds:made", data_dir=path)
+    assert source.labels is None and source.class_names == () and source.size == 6
+    assert {int(image_of(source, i)[0, 0, 0]) for i in range(6)} == {20 * i for i in range(6)}
+    assert {image_of(source, i).shape[0] for i in range(6)} == {5 + i for i in range(6)}
+
+
+def test_labels_that_are_no_class_are_none_in_memory_too(tmp_path):
+    fixed = F.Image(shape=(5, 7, 3), encoding_format="png")
+    path = prepared(tmp_path, image=(fixed, lambda i: coloured(0)), label=(F.Text(), str))
+    source = open_source("tfds:made", data_dir=path)
+    assert isinstance(source, ArraySource) and source.labels is None and source.class_names == ()
+
+
+def test_classes_without_names_are_numbered(tmp_path):
+    path = prepared(tmp_path, image=(PNG, coloured), label=(F.ClassLabel(num_classes=3), lambda i: i % 3))
+    source = open_source("tfds:made", data_dir=path)
+    assert source.class_names == ("0", "1", "2")
+    assert [source.labels[i] for i in range(6)] == [image_of(source, i)[0, 0, 0] // 20 % 3 for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        (F.Text(), str),
+        (F.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png"),
+         lambda i: np.zeros([4, 4, 1], np.uint16)),
+        (F.Tensor(shape=(4, 4, 3), dtype=np.float32), lambda i: np.zeros([4, 4, 3], np.float32)),
+        (F.Sequence(F.Image(shape=(4, 4, 3), encoding_format="png")),
+         lambda i: [np.zeros([4, 4, 3], np.uint8)] * 2),
+    ],
+    ids=["text", "16 bits", "floats", "several"],
+)  # fmt: skip
+def test_an_image_that_is_none_is_refused(tmp_path, image):
+    path = prepared(tmp_path, n=2, image=image)
+    with pytest.raises(UserError, match="'image' has to be an image of 8 bits a channel. Received: "):
+        open_source("tfds:made", data_dir=path)
+
+
+def test_an_array_of_bytes_is_an_image(tmp_path):
+    array = F.Tensor(shape=(4, 5, 3), dtype=np.uint8)
+    path = prepared(tmp_path, n=3, image=(array, lambda i: np.full([4, 5, 3], i, np.uint8)))
+    assert sorted(open_source("tfds:made", data_dir=path).images[:, 0, 0, 0]) == [0, 1, 2]

@@ -1,0 +1,161 @@
+"""Each state of a run is called by its name, from curves of its shape."""
+
+import numpy as np
+import pytest
+
+from simsiam_tf.evaluate.diagnosis import ADVICE, SEEN, diagnose
+
+
+def records(loss, std, rank=None, spread=0.01, every=20):
+    rank = np.full(len(loss), 30.0) if rank is None else rank
+    return [
+        {"step": every * (i + 1), "loss": float(a), "std": float(b), "rank": float(r), "loss_spread": spread}
+        for i, (a, b, r) in enumerate(zip(loss, std, rank, strict=True))
+    ]
+
+
+FALL = -0.9 * (1 - np.exp(-np.arange(20) / 4))
+ONES = np.ones(20)
+# Measured at the small scale of `scripts.paper.reproduce`, each third record: --predictor=fixed and --bn=all.
+FIXED = records(
+    [-0.06, -0.19, -0.2, -0.24, -0.24, -0.24, -0.22, -0.22, -0.22, -0.24, -0.24, -0.24, -0.28, -0.27, -0.27,
+     -0.28, -0.28, -0.28, -0.28, -0.3],
+    [0.99, 0.9, 0.86, 0.85, 0.81, 0.83, 0.82, 0.84, 0.83, 0.83, 0.82, 0.83, 0.82, 0.81, *[0.8] * 6],
+    [6.86, 2.41, 2.18, 1.74, 1.59, 1.61, 2.17, 2.27, 1.68, 1.57, 1.47, 1.77, 1.75, 1.73, 1.58, 1.65, 1.7,
+     1.54, 1.51, 1.64],
+    every=60,
+)  # fmt: skip
+QUICKSTART_FIXED = records(  # where z shrinks onto a line
+    [-0.08, -0.17, -0.19, -0.26, -0.29, -0.29, -0.22, -0.23, -0.26, -0.26, -0.26, -0.23, -0.24, -0.26, -0.32,
+     -0.28, -0.29, -0.3, -0.3, -0.3, -0.31, -0.27, -0.32],
+    [0.98, 0.87, 0.73, 0.77, 0.79, 0.78, 0.69, 0.7, 0.7, 0.71, 0.64, 0.64, 0.62, 0.66, 0.6, 0.67, 0.71, 0.65,
+     0.67, 0.68, 0.59, 0.66, 0.65],
+    [4.42, 1.87, 1.7, 1.62, 1.63, 1.34, 1.42, 1.37, 1.52, 1.32, 1.19, 1.16, 1.4, 1.28, 1.12, 1.15, 1.24, 1.13,
+     1.13, 1.13, 1.15, 1.1, 1.21],
+    every=60,
+)  # fmt: skip
+BN_ALL = records(
+    [-0.27, -0.68, -0.79, -0.84, -0.88, -0.9, -0.91, -0.91, *[-0.92] * 4, *[-0.93] * 8], ONES,
+    [8.36, 4.88, 4.64, 4.1, 4.01, 3.93, 4.23, 4.77, 5.12, 5.39, 5.91, 6.3, 6.64, 7.04, 7.0, 7.08, 7.38,
+     7.57, 7.76, 7.67],
+    every=60,
+)  # fmt: skip
+# 64 pictures that differ by noise alone, some one grey: --flagfile=flags/quickstart.cfg, resnet10, batch 16.
+ALIKE = records([-0.05, -0.08, *[-0.11] * 18], 0.985 * ONES, 7 * ONES)
+GREY = records([-0.08, -0.19, *[-0.26] * 8, *[-0.3] * 10], 0.93 * ONES, 3.5 * ONES)
+
+
+@pytest.mark.parametrize(
+    ("name", "curves"),
+    [
+        ("healthy", records(FALL, 0.9 * ONES)),
+        ("healthy", records(FALL, np.where(np.arange(20) == 3, 0.05, 0.9))),  # one dip is no collapse
+        ("collapse", records(-ONES, np.exp(-np.arange(20.0)))),
+        # Measured: Fashion-MNIST without stop-gradient, and with it.
+        (
+            "collapse",
+            records(np.full(5, -0.98), [0.93, 0.84, 0.67, 0.67, 0.66], [1.8, 1.5, 1.44, 1.49, 1.45]),
+        ),
+        # The same, later, when what is left is noise in more directions than one.
+        (
+            "collapse",
+            records(np.full(5, -0.98), [0.17, 0.15, 0.15, 0.13, 0.13], [2.38, 1.96, 2.56, 2.17, 2.24]),
+        ),
+        ("healthy", records(FALL, 0.94 * ONES, rank=2.34 * ONES)),
+        # MoCo at its small scale begins with one embedding for all, whose rank is that of noise.
+        ("healthy", records(FALL, np.arange(20) / 20, np.where(np.arange(20) < 2, 8.0, 2.5))),
+        ("divergence", records(np.where(np.arange(20) == 19, np.nan, FALL), ONES)),
+        ("partial collapse", records(FALL, 0.9 * ONES, rank=np.linspace(60, 5, 20))),
+        ("non-convergence", records(-0.02 * ONES, 0.99 * ONES)),
+        ("oscillation", records(FALL, 0.9 * ONES, spread=0.3)),
+        ("healthy", BN_ALL),
+        ("healthy", records(0.6 * FALL, 0.9 * ONES)),  # ends at −0.53
+        ("healthy", records(np.linspace(0, -0.45, 20), 0.9 * ONES)),  # slow, and not at its end
+        ("non-convergence", ALIKE),
+        ("non-convergence", GREY),
+    ],
+)
+def test_names(name, curves):
+    assert diagnose(curves, total_steps=400).name == name
+    # BYOL's loss is another unit of the same: ‖p̄1 − z̄2‖² + ‖p̄2 − z̄1‖² = 4 + 4 L.
+    squares = [{**r, "loss": 4 + 4 * r["loss"], "loss_spread": 4 * r["loss_spread"]} for r in curves]
+    assert diagnose(squares, total_steps=400, kind="distance").name == name
+
+
+def test_collapse_is_called_early_but_non_convergence_is_not():
+    flat = records(np.full(3, -1.0), np.full(3, 0.01))
+    assert diagnose(flat, total_steps=10**6).name == "collapse"
+    assert diagnose(flat[:2], total_steps=10**6).healthy
+    dip = records(FALL, np.where(np.arange(20) == 19, 0.05, 0.9))
+    assert diagnose(dip, total_steps=400).healthy
+    slow = records(np.full(10, -0.02), np.full(10, 0.99))
+    assert diagnose(slow, total_steps=10**6).healthy
+    handful = records(np.full(5, -0.02), np.full(5, 0.99), every=1)
+    assert diagnose(handful, total_steps=5).healthy
+    assert diagnose([], total_steps=10).healthy
+
+
+@pytest.mark.parametrize("curves", [FIXED, QUICKSTART_FIXED], ids=["small", "quickstart"])
+@pytest.mark.parametrize("kept", range(8, 21))
+def test_a_fixed_predictor_does_not_converge_from_the_first_call_to_the_end(curves, kept):
+    """Its loss falls by 0.2 in all, and its rank to a quarter: neither is learning, nor a collapse."""
+    found = diagnose(curves[:kept], total_steps=1250)
+    assert found.name == "non-convergence" and not found.alike, found
+
+
+@pytest.mark.parametrize(
+    ("alike", "curves"),
+    [
+        (True, ALIKE),
+        (True, GREY),
+        (True, records(-0.99 * ONES, 0.05 * ONES)),  # without BN: a collapse from the first record on
+        (False, FIXED),  # z is spread by image, as far as it goes
+        (False, records(np.linspace(-0.3, -1, 20), np.linspace(0.9, -0.1, 20).clip(0.05))),  # later
+        (False, BN_ALL),
+    ],
+)
+def test_images_that_are_nearly_alike_are_named_where_the_figures_allow(alike, curves):
+    found = diagnose(curves, total_steps=400)
+    assert found.alike == alike and found.healthy == (curves is BN_ALL)
+    assert ("nearly alike: --preview shows some" in found.advice) == alike
+
+
+class Counted(dict):
+    """A record that counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, key):
+        Counted.reads += 1
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize(
+    ("name", "curve"),
+    [
+        ("healthy", lambda t: (-0.9 * (1 - np.exp(-8 * t)), 30)),
+        ("non-convergence", lambda t: (-0.25 * (1 - np.exp(-8 * t)), 30)),
+        ("partial collapse", lambda t: (-0.9 * (1 - np.exp(-8 * t)), 60 - 50 * t)),
+    ],
+)
+def test_a_long_run_is_judged_as_fast_as_a_short_one_and_alike(name, curve):
+    for count in (SEEN, 50 * SEEN + 7):
+        t = np.linspace(0, 1, count)
+        loss, rank = curve(t)
+        long = [Counted(r) for r in records(loss, 0.9 + 0 * t, rank + 0 * t, every=1)]
+        Counted.reads = 0
+        assert diagnose(long, total_steps=count).name == name
+        assert Counted.reads < 10 * SEEN
+
+
+def test_every_unhealthy_name_has_advice_that_names_a_flag():
+    assert all("--" in advice for name, advice in ADVICE.items() if name != "healthy")
+
+
+def test_advice_is_for_the_kind_of_loss():
+    nan = [{"step": 1, "loss": float("nan"), "loss_spread": 0.0, "std": 1.0, "rank": 5.0}]
+    assert "swav" in diagnose(nan, 10, "contrast").advice
+    assert "swav" not in diagnose(nan, 10).advice and diagnose(nan, 10).name == "divergence"
+    flat = [{"step": s, "loss": 5.0, "loss_spread": 0.0, "std": 0.01, "rank": 5.0} for s in range(3)]
+    assert "--predictor" in diagnose(flat, 10).advice
+    assert "--predictor" not in diagnose(flat, 10, "contrast").advice

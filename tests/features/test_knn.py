@@ -1,0 +1,85 @@
+"""Weighted kNN against a slow loop."""
+
+import numpy as np
+import pytest
+
+from simsiam_tf.evaluate.knn_monitor import epochs_between
+from simsiam_tf.features import knn, knn_accuracy
+from simsiam_tf.features.knn import leave_one_out, nearest
+
+
+def slow(bank, labels, queries, truth, k, temperature):
+    bank = bank / np.linalg.norm(bank, axis=1, keepdims=True)
+    right = 0
+    for q, t in zip(queries, truth, strict=True):
+        similarity = bank @ (q / np.linalg.norm(q))
+        votes = dict.fromkeys(range(10), 0.0)
+        for i in np.argsort(-similarity)[:k]:
+            votes[int(labels[i])] += np.exp(similarity[i] / temperature)
+        right += max(votes, key=votes.get) == t
+    return right / len(queries)
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (5, 0.1), (20, 0.1), (20, 0.02)])
+def test_agrees_with_the_definition(k, temperature):
+    rng = np.random.default_rng(k)
+    labels, truth = rng.integers(0, 4, 300), rng.integers(0, 4, 90)
+    centres = rng.normal(size=(4, 16))
+    bank = centres[labels] + 1.6 * rng.normal(size=(300, 16))
+    queries = centres[truth] + 1.6 * rng.normal(size=(90, 16))
+    found = knn_accuracy(bank, labels, queries, truth, ks=(k,), temperature=temperature, block=40)[k]
+    assert found == slow(bank, labels, queries, truth, k, temperature)
+    several = knn_accuracy(bank, labels, queries, truth, ks=(k, 60), temperature=temperature)
+    assert several == {k: found, 60: slow(bank, labels, queries, truth, 60, temperature)}
+    assert 0.3 < found < 1.0  # neither chance nor trivial
+
+
+def test_left_out_rows_are_asked_of_the_others():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 3, 80)
+    bank = rng.normal(size=(3, 6))[labels] + rng.normal(size=(80, 6))
+    bank[70:] = bank[7]  # equals, of which a row may not find itself
+    rows = np.array([2, 7, 40, 71, 79])
+    found = leave_one_out(bank, labels, rows, ks=(1, 4), block=2)
+    for k in (1, 4):
+        alone = [
+            knn_accuracy(np.delete(bank, r, 0), np.delete(labels, r), bank[[r]], labels[[r]], ks=(k,))[k]
+            for r in rows[[0, 2]]
+        ]
+        of_two = leave_one_out(bank, labels, rows[[0, 2]], ks=(k,))[k]
+        assert of_two == np.mean(alone)
+    assert leave_one_out(bank, np.arange(80), rows, ks=(1,)) == {1: 0.0}  # nobody has its label
+    assert 0 < found[4] < 1
+
+
+def test_more_neighbours_than_images_takes_all_of_them():
+    bank = np.eye(3, dtype=np.float32)
+    assert knn_accuracy(bank, np.arange(3), bank, np.arange(3), ks=(20,)) == {20: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("monitored", "trained", "epochs"),
+    [(12_000, 2 * 60_000, 5), (12_000, 2 * 1_281_167, 1), (1797, 2 * 1797, 25)],
+)
+def test_the_monitor_comes_as_often_as_its_share_of_the_time_allows(monitored, trained, epochs):
+    assert epochs_between(monitored, trained) == epochs
+    assert monitored / (2 * trained * epochs) <= 0.01
+
+
+def test_nearest_in_blocks_is_nearest_of_the_whole():
+    rng = np.random.default_rng(3)
+    bank, queries = rng.normal(size=(230, 8)), rng.normal(size=(37, 8))
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = unit(queries) @ unit(bank).T
+    cosines, rows = nearest(bank, queries, k=12, block=10, bank_block=64)
+    np.testing.assert_allclose(np.take_along_axis(cosine, rows, 1), -np.sort(-cosine)[:, :12], atol=1e-6)
+    np.testing.assert_allclose(cosines, -np.sort(-cosine)[:, :12], atol=1e-6)
+    assert all(len(set(r)) == 12 for r in rows)
+    assert nearest(bank[:5], queries, k=12)[1].shape == (37, 5)
+    assert knn._merged.experimental_get_tracing_count() == 1, "TensorFlow warns of traces for every size"
+
+
+def test_of_equals_the_first_comes_first_in_whichever_block_they_are():
+    bank = np.tile(np.eye(4, dtype=np.float32), (25, 1))  # row i equals rows i + 4, i + 8, …
+    rows = nearest(bank, np.eye(4, dtype=np.float32), k=6, block=3, bank_block=7)[1]
+    np.testing.assert_array_equal(rows, np.arange(4)[:, None] + 4 * np.arange(6))

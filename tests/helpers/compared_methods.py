@@ -1,0 +1,64 @@
+"""The compared methods around a small network, and views for them."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf import nets, optimizers
+from simsiam_tf.methods import BYOL, MoCo, SimCLR, SwAV
+
+BATCH, SIZE, D = 8, 8, 6
+METHODS = {
+    "simclr": lambda b: SimCLR(b, d=D, temperature=0.2),
+    "simclr predictor": lambda b: SimCLR(b, d=D, temperature=0.2, predictor=True),
+    "simclr predictor stop": lambda b: SimCLR(b, d=D, temperature=0.2, predictor=True, stop_gradient=True),
+    "moco": lambda b: MoCo(b, d=D, temperature=0.3, momentum=0.9, queue=40, groups=None),
+    "moco groups": lambda b: MoCo(b, d=D, temperature=0.3, momentum=0.9, queue=40, groups=4 // replicas()),
+    "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, momentum=0.9),
+    "swav": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5),
+    "swav in loss": lambda b: SwAV(
+        b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5, prototype_norm="in_loss"
+    ),
+    "swav predictor": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5, predictor=True),
+}
+
+
+def replicas():
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def made(name, seed=0, lr=0.1):
+    keras.utils.set_random_seed(seed)
+    x = images = keras.Input((SIZE, SIZE, 1))
+    for width in (6, 8):
+        x = keras.layers.ReLU()(nets.BatchNorm()(nets.Conv(width, 3, 2)(x)))
+    model = METHODS[name](keras.Model(images, keras.layers.GlobalAveragePooling2D()(x)))
+    model.compile(optimizers.SGD(lr, 0.9, 1e-4))
+    return model
+
+
+def still_in(name):
+    """Weight → whether a step leaves it: BN of groups leaves no trace."""
+    return lambda v: name == "moco groups" and v.path.startswith("momentum_") and "moving" in v.name
+
+
+def views(seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(BATCH, SIZE, SIZE, 1))
+    return tuple(tf.constant(images + rng.normal(0, 0.5, images.shape), tf.float32) for _ in range(2))
+
+
+def unit(a):
+    a = np.asarray(a, np.float64)
+    return a / np.linalg.norm(a, axis=-1, keepdims=True)
+
+
+def gradients(model, loss_of):
+    with tf.GradientTape() as tape:
+        loss = loss_of()
+    return [
+        np.zeros(v.shape) if g is None else g.numpy()
+        for v, g in zip(
+            model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
+        )
+    ]

@@ -1,0 +1,92 @@
+"""Twenty steps with every BN placement on N replicas, from one seed and global batch.
+
+    python tests/helpers/replica_steps.py N OUT.npz
+
+A process of its own, since the strategies of one process share TensorFlow's collective keys. Writes
+example ids and views of every step, losses, stds, and what 20 steps made of the weights.
+"""
+
+import dataclasses
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf import nets
+from simsiam_tf.command_line import cli
+from simsiam_tf.config import PretrainConfig
+from simsiam_tf.data import RECIPES, Views, from_arrays
+from simsiam_tf.distributed import strategies
+from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.loop import compiled_steps
+from simsiam_tf.methods import SimSiam
+from simsiam_tf.nets.heads import BN_PLACEMENT
+from simsiam_tf.training import build_run
+
+STEPS, BATCH, SIZE, IMAGES = 20, 32, 8, 100
+
+
+def main(replicas: int, out: str) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    strategy = strategies.strategy_by_name("mirrored" if replicas > 1 else "one_device")
+    assert strategy.num_replicas_in_sync == replicas
+    config = cli.parse(
+        PretrainConfig, ["--data=digits", f"--batch_size={BATCH}", "--base_lr=0.3", "--seed=3"]
+    )
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, 12, 12, 1), np.uint8)
+    source = from_arrays("noise", images)
+    views = Views(dataclasses.replace(RECIPES["grayscale"], size=SIZE, blur_p=0.5))
+    found = {}
+    for bn in BN_PLACEMENT:
+        parts = _parts(strategy, config, source, views, bn)
+        before = [v.numpy() for v in parts.model.weights]
+        iterator, steps = (
+            compiled_steps.batches(parts, config, 0),
+            compiled_steps.compiled_steps(parts, config),
+        )
+        losses, stds, _, z = (t.numpy() for t in steps(iterator, STEPS))
+        found |= {f"{bn}/losses": losses, f"{bn}/stds": stds, f"{bn}/z": z}
+        for i, (v, w) in enumerate(zip(parts.model.weights, before, strict=True)):
+            copies = [c.numpy() for c in strategy.experimental_local_results(v.value)]
+            assert all(np.array_equal(c, copies[0]) for c in copies), v.path
+            found[f"{bn}/weights/{i:02} {v.path}"] = copies[0]
+            found[f"{bn}/before/{i:02} {v.path}"] = w
+    iterator = compiled_steps.batches(parts, config, 0)
+    for step in range(STEPS):
+        batch = next(iterator)
+        found[f"ids/{step:02}"] = _whole(strategy, batch["index"])
+        found[f"views/{step:02}"] = np.stack([_whole(strategy, v) for v in batch["views"]])
+    np.savez(out, **found)
+
+
+def _whole(strategy: tf.distribute.Strategy, value) -> np.ndarray:
+    return np.concatenate([t.numpy() for t in strategy.experimental_local_results(value)])
+
+
+def _parts(strategy, config, source, views, bn: str) -> build_run.PretrainComponents:
+    with strategy.scope():
+        keras.utils.set_random_seed(config.seed)
+        x = images = keras.Input((SIZE, SIZE, 1))
+        for width in (8, 16):
+            x = keras.layers.Activation("softplus")(nets.BatchNorm()(nets.Conv(width, 3, 2)(x)))
+        backbone = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+        model = SimSiam(backbone, d=16, predictor_hidden=8, bn=bn)
+        _smooth(model.projector, model.predictor)
+        model.compile(build_run.build_optimizer(config, 100, source.size))
+        model.optimizer.build(model.learned_variables())
+    return build_run.PretrainComponents(
+        strategy, source, views, model, 100, "float32", False, {}, Workers(strategy)
+    )
+
+
+def _smooth(*heads: keras.Sequential) -> None:
+    """No ReLU: where its input is within rounding of zero its gradient jumps, and runs part by 1e-3."""
+    for layer in (layer for head in heads for layer in head.layers):
+        if isinstance(layer, keras.layers.ReLU):
+            layer.call = tf.nn.softplus
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,29 @@
+"""Small backbones as a finished run leaves them."""
+
+import dataclasses
+import json
+
+import keras
+
+from simsiam_tf import nets
+from simsiam_tf.data import Views, open_source, pipeline
+from simsiam_tf.pretrained import backbone_file
+
+
+def exported(folder, recipe, channels, data="digits", seed=0, settled=False, width=0.125):
+    """A work folder with nothing but an exported backbone of width × 512 features, and its card.
+
+    settled: whether its BN has seen images of `data`, so that its features tell them apart.
+    """
+    keras.mixed_precision.set_dtype_policy("float32")
+    keras.utils.set_random_seed(seed)
+    backbone = nets.resnet10(stem="small", width=width, channels=channels)
+    if settled:
+        ready = Views(recipe)
+        images = pipeline.centred(open_source(data), ready, range(256))
+        for x in [*images] * 30:
+            backbone(x, training=True)
+    views = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    folder.mkdir(parents=True, exist_ok=True)
+    backbone_file.export(backbone, folder, {"step": 1, "views": views, "configuration": {"data": data}})
+    return folder

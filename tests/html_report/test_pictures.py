@@ -1,0 +1,109 @@
+"""What the report shows is computed right: spectrum, saliency, projections, groups."""
+
+import keras
+import numpy as np
+import pytest
+
+from simsiam_tf import nets
+from simsiam_tf.html_report import clusters
+from simsiam_tf.html_report import saliency as salient
+from simsiam_tf.html_report.saliency import saliency
+from simsiam_tf.html_report.spectrum import spectrum
+
+
+def test_spectrum_by_hand():
+    """Unit vectors on two axes, three parts to one: the covariance is known."""
+    x = np.array(
+        [[2.0, 0, 0], [-5, 0, 0], [1, 0, 0], [-1, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 9, 0], [0, -1, 0]]
+    )
+    found = spectrum(x)
+    np.testing.assert_allclose(found.eigenvalues, [6 / 7, 2 / 7, 0], atol=1e-12)
+    np.testing.assert_allclose(found.shares, [0.75, 0.25, 0], atol=1e-12)
+    assert (found.directions(0.7), found.directions(0.75), found.directions(0.76), found.directions(1)) == (
+        1,
+        1,
+        2,
+        2,
+    )
+    assert found.rank == pytest.approx(np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.25)))
+    assert spectrum(np.ones((4, 3))).shares.sum() == 0
+
+
+def two_halves():
+    """Channel 0 looks at the left half of an image, channel 1 at the right; features are their sums."""
+    images = keras.Input((None, None, 2))
+    maps = keras.layers.ReLU(name="maps")(images)
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(maps))
+
+
+def test_saliency_points_at_what_two_views_share():
+    view = np.zeros((2, 8, 8, 2), np.float32)
+    view[:, :, :4, 0] = 1  # what channel 0 sees lies on the left
+    view[:, :, 4:, 1] = 1
+    other = np.zeros_like(view)
+    other[0, ..., 0], other[1, ..., 1] = 1, 1  # the first other view has only 0, the second only 1
+    found = saliency(two_halves(), view, other)
+    assert found.shape == (2, 8, 8)
+    assert (found[0, :, :4] == 1).all() and (found[0, :, 4:] == 0).all()
+    assert (found[1, :, :4] == 0).all() and (found[1, :, 4:] == 1).all()
+
+
+def test_saliency_is_the_gradient_of_the_cosine():
+    """On a network's own map, by finite differences of the cosine."""
+    keras.utils.set_random_seed(1)
+    images = keras.Input((8, 8, 2))
+    maps = keras.layers.Conv2D(5, 3, padding="same", activation="tanh")(images)
+    backbone = keras.Model(images, keras.layers.Dense(4)(keras.layers.Flatten()(maps)))
+    rng = np.random.default_rng(0)
+    view, other = rng.normal(size=(2, 1, 8, 8, 2)).astype(np.float32)
+    dense, conv = backbone.layers[-1], backbone.layers[1]
+    goal = backbone(other).numpy()[0].astype(np.float64)
+    a = conv(view).numpy()[0].astype(np.float64)
+
+    def cosine(a):
+        f = a.reshape(-1) @ dense.kernel.numpy().astype(np.float64) + dense.bias.numpy()
+        return f @ goal / np.linalg.norm(f) / np.linalg.norm(goal)
+
+    gradient = np.zeros_like(a)
+    for place in np.ndindex(a.shape):
+        step = np.zeros_like(a)
+        step[place] = 1e-4
+        gradient[place] = (cosine(a + step) - cosine(a - step)) / 2e-4
+    expected = np.maximum((a * gradient).sum(axis=2), 0)
+    np.testing.assert_allclose(saliency(backbone, view, other)[0], expected / expected.max(), atol=2e-3)
+
+
+def test_the_map_is_the_deepest_that_can_point():
+    backbone = nets.resnet10(stem="small", width=0.125, channels=1)
+    assert salient._map_of(backbone, 28).name == backbone.get_layer("stage2_block1_relu").output.name
+    assert salient._map_of(backbone, 224).name == backbone.get_layer("stage4_block1_relu").output.name
+    flat = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="no feature map"):
+        saliency(flat, np.zeros((1, 4, 4, 1)), np.zeros((1, 4, 4, 1)))
+
+
+def blobs():
+    rng = np.random.default_rng(0)
+    centres = np.eye(6)[:3] * 4
+    truth = np.repeat([0, 1, 2], (40, 20, 10))
+    return (centres[truth] + rng.normal(0, 0.2, (70, 6))).astype(np.float32), truth
+
+
+def test_groups_are_found_and_the_largest_is_first():
+    x, truth = blobs()
+    assert (clusters.clusters(x, 3) == truth).all()
+    assert clusters.clusters(x[:6]).max() == 0
+
+
+def test_planes_keep_groups_apart():
+    x, truth = blobs()
+    for plane in (clusters.pca(x)[0], clusters.tsne(x)):
+        assert plane.shape == (70, 2)
+        centres = np.stack([plane[truth == g].mean(axis=0) for g in range(3)])
+        nearest = np.linalg.norm(plane[:, None] - centres, axis=2).argmin(axis=1)
+        assert (nearest == truth).all()
+    z = x / np.linalg.norm(x, axis=1, keepdims=True)
+    values = np.linalg.eigvalsh(np.cov(z, rowvar=False))[::-1]
+    np.testing.assert_allclose(clusters.pca(x)[1], values[:2] / values.sum(), rtol=1e-4)
+    assert (clusters.tsne(x, seed=3) == clusters.tsne(x, seed=3)).all()
+    assert clusters.tsne(x[:4]).shape == (4, 2)

@@ -1,0 +1,247 @@
+"""A work folder: whose it is, what in it may be written, and that its records are noticed to be the same."""
+
+import json
+import logging
+import os
+import shlex
+
+import pytest
+from helpers.runs import TINY
+
+from simsiam_tf import config
+from simsiam_tf.command_line import cli
+from simsiam_tf.config import LinearConfig, PretrainConfig
+from simsiam_tf.evaluate.diagnosis import Diagnosis
+from simsiam_tf.loop.metrics_file import Records
+from simsiam_tf.loop.workdir import FILES, FOLDERS, Workdir
+from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.training import run_summary
+
+
+def tiny(workdir, *more):
+    return cli.parse(PretrainConfig, [*TINY, f"--workdir={workdir}", *more])
+
+
+def made(path, *more, facts=None):
+    """A work folder that belongs to a configuration."""
+    workdir = Workdir(path)
+    workdir.agree(tiny(path, *more), facts or {})
+    workdir.release()
+    return path
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_for_a_file_is_refused_and_not_written_through(tmp_path, name):
+    victim, folder = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("mine")
+    folder.mkdir()
+    (folder / name).symlink_to(victim)
+    with pytest.raises(UserError, match=f"{name}: is a link, which is not followed. Remove it"):
+        Workdir(folder)
+    assert victim.read_text() == "mine" and os.listdir(folder) == [name]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_link_for_a_folder_is_refused_and_nothing_swept_behind_it(tmp_path, name):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "run"
+    (elsewhere / ".writing-00000001").mkdir(parents=True)
+    (elsewhere / "writing.keras").write_text("mine")
+    folder.mkdir()
+    (folder / name).symlink_to(elsewhere)
+    with pytest.raises(UserError, match=f"{name}: is a link"):
+        Workdir(folder)
+    assert sorted(os.listdir(elsewhere)) == [".writing-00000001", "writing.keras"]
+
+
+def test_another_file_in_the_lock_s_place_is_kept(tmp_path):
+    (tmp_path / ".lock").write_text("a letter that somebody has written, of more than a line")
+    with pytest.raises(UserError, match="is another file than a run's lock"):
+        Workdir(tmp_path)
+    assert (tmp_path / ".lock").read_text().startswith("a letter")
+
+
+def test_a_link_put_in_the_log_s_place_during_the_run_is_not_followed(tmp_path):
+    victim, folder = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("mine")
+    workdir = Workdir(folder)
+    try:
+        workdir.agree(tiny(folder), {})
+        for name in ("train.log", "metrics.jsonl"):
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to(victim)
+        logging.getLogger("simsiam_tf").info("a line")
+        workdir.records.add(5, {"loss": 1.0})
+        workdir.records.add(6, {"loss": 1.0})
+    finally:
+        workdir.release()
+    assert victim.read_text() == "mine"
+
+
+def test_a_work_folder_may_be_a_link_itself(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    assert (made(tmp_path / "run") / "config.flags").exists()
+
+
+def test_only_leftovers_of_its_own_are_swept(tmp_path):
+    (tmp_path / "draft.tmp").write_text("mine")
+    (tmp_path / "export").mkdir()
+    leftovers = [tmp_path / name for name in (".writing-7-ab.tmp", "export/.writing-7-ab.tmp")]
+    for path in leftovers:
+        path.write_text("half")
+    made(tmp_path)
+    assert (tmp_path / "draft.tmp").exists() and not any(path.exists() for path in leftovers)
+
+
+def test_another_number_of_epochs_is_told_how_to_train_longer(tmp_path):
+    folder = made(tmp_path / "my run")
+    workdir = Workdir(folder)
+    own = rf"--epochs was 1.0, is 2.0\..*--flagfile='{folder}/config.flags'"
+    longer = rf"{own}\. To train longer.*--weights='{folder}'"
+    with pytest.raises(UserError, match=longer):
+        workdir.check(tiny(folder, "--epochs=2"))
+    with pytest.raises(UserError) as other:
+        workdir.check(tiny(folder, "--epochs=2", "--d=32"))
+    assert "longer" not in str(other.value)
+    workdir.release()
+
+
+def test_the_monitor_can_be_dropped_and_no_other_be_taken(tmp_path):
+    workdir = Workdir(made(tmp_path, "--monitor=digits", "--monitor_queries=digits:test", "--knn_every=3"))
+    workdir.check(tiny(tmp_path, "--monitor=none"))
+    workdir.check(tiny(tmp_path, "--monitor=digits", "--monitor_queries=digits:test", "--final_knn=false"))
+    with pytest.raises(UserError, match="--monitor was digits, is fashion_mnist"):
+        workdir.check(tiny(tmp_path, "--monitor=fashion_mnist", "--monitor_queries=digits:test"))
+    workdir.release()
+
+
+def test_a_folder_of_images_binds_by_what_is_in_it_not_by_where_it_lies(tmp_path):
+    facts = {"fingerprint": "a1"}
+    workdir = Workdir(made(tmp_path, "--data=folder:/here/photos", "--weights=/here/run", facts=facts))
+    moved = tiny(tmp_path, "--data=folder:/there/photos", "--weights=/there/run")
+    workdir.check(moved, facts)
+    with pytest.raises(UserError, match="fingerprint was a1, is b2"):
+        workdir.check(moved, {"fingerprint": "b2"})
+    with pytest.raises(UserError, match="--data was folder:/here/photos, is digits"):
+        workdir.check(tiny(tmp_path, "--weights=/there/run"))
+    with pytest.raises(UserError, match="--weights was /here/run, is None"):
+        workdir.check(tiny(tmp_path, "--data=folder:/there/photos"))
+    workdir.release()
+
+
+def test_paths_are_made_absolute_where_a_run_starts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = tiny("runs/a", "--data=folder:photos", "--monitor=digits", "--weights=~/b.keras").absolute()
+    assert (found.workdir, found.data) == (f"{tmp_path}/runs/a", f"folder:{tmp_path}/photos")
+    assert (found.monitor, found.weights) == ("digits", os.path.expanduser("~/b.keras"))
+    assert tiny("a", "--data=folder:").absolute().data == "folder:"
+
+
+def test_the_flagfile_of_a_moved_folder_means_the_folder_where_it_lies(tmp_path, capsys, monkeypatch):
+    made(tmp_path / "old").rename(tmp_path / "new")
+    flagfile = f"--flagfile={tmp_path}/new/config.flags"
+    assert cli.parse(PretrainConfig, [flagfile]).workdir == str(tmp_path / "new")
+    said = capsys.readouterr().err
+    assert f"--workdir={tmp_path}/old" in said and f"{tmp_path}/new, where it is" in said
+    made(tmp_path / "old")  # another run in the old place
+    assert cli.parse(PretrainConfig, [flagfile]).workdir == str(tmp_path / "new")
+    assert cli.parse(PretrainConfig, [flagfile, "--workdir=x"]).workdir == "x"
+    capsys.readouterr()
+    (tmp_path / "link").symlink_to(tmp_path / "old")
+    linked = f"--flagfile={tmp_path}/link/config.flags"
+    assert cli.parse(PretrainConfig, [linked]).workdir == f"{tmp_path}/old"
+    assert capsys.readouterr().err == ""
+    (tmp_path / "config.flags").write_text("--workdir=runs/template\n")  # of no run
+    assert cli.parse(PretrainConfig, [f"--flagfile={tmp_path}/config.flags"]).workdir == "runs/template"
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\u2028b", "a ", "\ta"])
+def test_a_path_that_a_flagfile_could_not_hold_is_refused(value):
+    with pytest.raises(UserError, match="--workdir=.*begins or ends with a space or has a line break"):
+        tiny(value)
+    with pytest.raises(UserError, match="--data=.*line break"):
+        cli.parse(LinearConfig, [f"--data=folder:x{value}x\n", "--weights=x"])
+
+
+def test_names_that_are_no_text_come_back_from_the_flagfile(tmp_path):
+    given = tiny(tmp_path, "--data=folder:" + os.fsdecode(b"/caf\xe9"))
+    workdir = Workdir(tmp_path)
+    workdir.agree(given, {})
+    workdir.release()
+    assert cli.parse(PretrainConfig, [f"--flagfile={tmp_path}/config.flags"]) == given
+
+
+def test_commands_that_are_shown_are_quoted_for_a_shell(tmp_path):
+    from simsiam_tf.training import pretraining
+
+    folder = tmp_path / "a $(touch x) b"
+    ended = pretraining.Outcome(pretraining.INTERRUPTED, 3, Diagnosis("healthy", ""), {}, folder, [])
+    for text in (run_summary.text(tiny("x"), ended), run_summary.of_classifier(ended, "simsiam_tf.finetune")):
+        (command,) = (line for line in text.splitlines() if "config.flags" in line)
+        assert shlex.split(command)[-1] == f"--flagfile={folder}/config.flags"
+    assert f"--logdir='{folder}/tb'" in run_summary.text(tiny("x"), ended)
+
+
+def written(tmp_path, steps):
+    records = Records(tmp_path / "metrics.jsonl")
+    records.rewind(-1)
+    for step in steps:
+        assert records.add(step, {"loss": step / 10}) is None
+    return records, records.digest()
+
+
+def test_records_are_appended_and_mended(tmp_path):
+    records, _ = written(tmp_path, (1, 2))
+    file = tmp_path / "metrics.jsonl"
+    file.unlink()
+    records.add(3, {"loss": 0.3})
+    file.write_text("cut")
+    records.add(4, {"loss": 0.4})
+    records.sync()
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3, 4]
+    assert records.digest()["bytes"] == file.stat().st_size
+
+
+def test_a_full_disk_neither_tears_a_line_nor_rewrites_the_file(tmp_path, monkeypatch):
+    records, _ = written(tmp_path, (1, 2))
+    file, write, before = tmp_path / "metrics.jsonl", os.write, (tmp_path / "metrics.jsonl").stat()
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
+    assert "No space left" in records.add(3, {"loss": 0.3})
+    assert file.stat().st_size == before.st_size
+    monkeypatch.undo()
+    records.add(4, {"loss": 0.4})
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3, 4]
+    assert file.stat().st_ino == before.st_ino, "the whole file was written again"
+
+
+@pytest.mark.parametrize("change", ["removed", "emptied", "cut", "changed", "none", "longer", "a line less"])
+def test_records_that_are_not_as_they_were_are_noticed(tmp_path, change, caplog, monkeypatch):
+    _, known = written(tmp_path, range(1, 6))
+    file = tmp_path / "metrics.jsonl"
+    text = file.read_text()
+    lines = text.splitlines(keepends=True)
+    changes = {
+        "emptied": "", "cut": text[:-9], "changed": text.replace("0.3", "0.8"), "none": text,
+        "longer": text + '{"step": 6, "loss": 1}\n{"st', "a line less": "".join(lines[:2] + lines[3:]),
+    }  # fmt: skip
+    file.unlink() if change == "removed" else file.write_text(changes[change])
+    monkeypatch.setattr(logging.getLogger("simsiam_tf"), "propagate", True)
+    rows = Records(file).rewind(5, known=known)
+    assert bool(caplog.messages) == (change not in ("none", "longer"))
+    if caplog.messages:
+        assert "metrics.jsonl is not as it was when the checkpoint of step 5 was made" in caplog.messages[0]
+    else:
+        assert [r["step"] for r in rows] == [1, 2, 3, 4, 5] and file.read_text() == text
+
+
+def test_a_final_evaluation_that_is_made_again_is_recorded_once(tmp_path):
+    records, _ = written(tmp_path, (1, 2))
+    records.add(2, {"epoch": 1, "knn20": 0.5})
+    records.add(2, {"images": "all", "knn20": 0.6})
+    assert len(Records(records.file).rewind(2)) == 4
+    kept = Records(records.file).rewind(2, judged=False)
+    assert len(kept) == 3 and "epoch" in kept[2]
+
+
+def test_config_flags_know_the_new_flag():
+    assert "--final_knn=true" in config.to_flags(tiny("x"))

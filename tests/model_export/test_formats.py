@@ -1,0 +1,177 @@
+"""What is exported gives the features of its source, in every format, as the card says."""
+
+import dataclasses
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import small_backbones
+from markdown_it import MarkdownIt
+
+from simsiam_tf import export as command
+from simsiam_tf import open_pretrained
+from simsiam_tf.data import RECIPES, Prepare, Views
+from simsiam_tf.model_export import formats, hub_folder, model_card
+from simsiam_tf.runtime.errors import UserError
+
+COLOUR = dataclasses.replace(RECIPES["imagenet"], size=96)
+FILES = {"keras": "m.keras", "saved_model": "m", "onnx": "m.onnx", "tflite": "m.tflite"}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return small_backbones.exported(tmp_path_factory.mktemp("run"), COLOUR, channels=3)
+
+
+@pytest.fixture(scope="module")
+def pretrained(workdir):
+    return open_pretrained(workdir)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shape"),
+    [
+        (COLOUR, (96, 96, 3)), (COLOUR, (300, 201, 3)), (COLOUR, (50, 77, 3)), (COLOUR, (109, 96, 3)),
+        (RECIPES["grayscale"], (28, 28, 1)), (RECIPES["grayscale"], (61, 40, 1)),
+        (RECIPES["cifar"], (20, 64, 3)),
+    ],
+)  # fmt: skip
+def test_preparation_is_that_of_every_other_command(recipe, shape):
+    views = Views(recipe, 1)
+    images = formats._pictures(2, *shape, seed=0)
+    found = Prepare.of(recipe, shape[2])(tf.constant(images))
+    expected = tf.stack([views.normalise(views.centre(tf.constant(i))) for i in images])
+    assert found.shape == expected.shape
+    levels = 255 * np.abs(found - expected) * np.array(recipe.std)
+    assert levels.max() < 1.01 and (levels > 0.01).mean() < 1e-3  # rounded the other way, now and then
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_the_lines_of_the_card_give_the_features_of_the_source(pretrained, tmp_path, monkeypatch, format):
+    if any(importlib.util.find_spec(name) is None for name in formats.FORMATS[format].needs):
+        pytest.skip("needs pip install 'simsiam-tf[onnx]'")
+    made = formats.export(pretrained, tmp_path / FILES[format])
+    assert made.format == format and 0 <= made.difference < 2e-3 * made.largest
+    _, page = model_card.write(pretrained, made)
+    monkeypatch.chdir(tmp_path)
+    for shape in ((130, 97), (64, 200)):
+        names = {"images": formats._pictures(2, *shape, 3, seed=7)}
+        exec(page.read_text().split("```python\n")[1].split("```")[0], names)  # noqa: S102
+        views = pretrained.views
+        ready = tf.stack([views.normalise(views.centre(tf.constant(i))) for i in names["images"]])
+        expected = pretrained.backbone(ready, training=False).numpy()
+        np.testing.assert_allclose(names["features"], expected, atol=2e-3 * made.largest)
+    assert {p.name for p in tmp_path.iterdir()} == {FILES[format], page.name, page.name[:-2] + "json"}
+
+
+def test_other_features_are_noticed_and_nothing_is_written(pretrained, tmp_path, monkeypatch):
+    path = tmp_path / "m.keras"
+    path.write_text("before")
+    real = formats.FORMATS["keras"].opened
+    for wrong in (lambda y: y * 1.02, lambda y: y[:, :-1], lambda y: y * np.nan):
+        off = dataclasses.replace(
+            formats.FORMATS["keras"], opened=lambda p, wrong=wrong: lambda x: wrong(real(p)(x))
+        )
+        monkeypatch.setitem(formats.FORMATS, "keras", off)
+        with pytest.raises(UserError, match="features differ from the source's"):
+            formats.export(pretrained, path, overwrite=True)
+        assert path.read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_there_is_kept(pretrained, tmp_path):
+    with pytest.raises(UserError, match="exists. Choose another, or pass --overwrite"):
+        formats.export(pretrained, tmp_path)
+    (tmp_path / "photo.jpg").write_text("mine")
+    with pytest.raises(UserError, match="something else in it"):
+        formats.export(pretrained, tmp_path, "saved_model", overwrite=True)
+    assert (tmp_path / "photo.jpg").read_text() == "mine"
+    with pytest.raises(UserError, match=r"must end in \.keras"):
+        formats.export(pretrained, tmp_path / "m.pb")
+    with pytest.raises(UserError, match=r"must end in \.onnx"):
+        formats.export(pretrained, tmp_path / "m.keras", "onnx")
+
+
+def test_a_missing_library_is_named(pretrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs tf2onnx and onnxruntime: pip install 'simsiam-tf\[onnx\]'"):
+        formats.export(pretrained, tmp_path / "m.onnx")
+
+
+def test_the_digest_of_a_folder_tells_of_every_file(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one").write_text("1")
+    first = formats.digest(tmp_path)
+    (tmp_path / "a" / "one").write_text("2")
+    second = formats.digest(tmp_path)
+    (tmp_path / "a" / "one").rename(tmp_path / "a" / "two")
+    assert len({first, second, formats.digest(tmp_path)}) == 3
+
+
+def test_the_card_says_what_is_known(pretrained, tmp_path):
+    card = {
+        "data": "photos", "images": 7, "step": 9, "accuracy": {"backbone": {"knn20": 0.5}, "raw pixels": {}},
+        "configuration": {"base_lr": 0.1, "weights": None}, "made with": {"keras": "3"},
+    }  # fmt: skip
+    known = dataclasses.replace(pretrained, card=card)
+    made = formats.Exported(tmp_path / "m.onnx", "onnx", "ab12", 1e-6, 0.5)
+    where, page = model_card.write(known, made)
+    facts = json.loads(where.read_text())
+    assert facts["sha256"] == "ab12" and facts["source"]["sha256"] == pretrained.sha256
+    assert facts["preprocessing"]["size"] == 96 and facts["images"] == 7
+    text = page.read_text()
+    for part in ("photos, 7 images", "| backbone | 50.0% |", "--base_lr=0.1", "`ab12`", "mean [0.485"):
+        assert part in text
+    assert "--weights" not in text
+
+
+HOSTILE = "x\n# Heading\n\n```\n<script>alert(1)</script> [a](b) ![c](d) | `e` *f* _g_ \x1b[31m"
+
+
+def filled(value):
+    """A card with the same value wherever a card has text."""
+    return {
+        "data": value, "images": value, "step": value, "diagnosis": value,
+        "accuracy": {value: {value: 0.5, "other": value}, "backbone": {"knn20": 0.25}},
+        "configuration": {value: value, "method": value, "base_lr": 0.1}, "made with": {value: value},
+    }  # fmt: skip
+
+
+def test_a_card_of_another_is_text_in_ours(pretrained, tmp_path):
+    """No heading, element, link, table or fence of its own, wherever a value stands."""
+    parser = MarkdownIt("commonmark").enable("table")
+    kinds = []
+    for value in ("x", HOSTILE):
+        known = dataclasses.replace(pretrained, card=filled(value))
+        path = tmp_path / f"{value.replace('/', '')}.onnx"
+        made = formats.Exported(path, "onnx", "ab12", 1e-6, 0.5)
+        pages = [
+            model_card.markdown(model_card.facts(known, made)),
+            hub_folder._card(known, made, "resnet18"),
+        ]
+        kinds.append([[token.type for token in parser.parse(page)] for page in pages])
+        for page in pages:
+            inside = {child.type for token in parser.parse(page) for child in token.children or []}
+            assert inside <= {"text", "code_inline", "softbreak"} and "\x1b" not in page
+            assert "<script>" not in parser.render(page) and "50.0%" in page
+    assert kinds[0] == kinds[1]
+    for odd in ({"configuration": 7, "accuracy": [1], "made with": "x"}, {"accuracy": {"a": 3}}):
+        assert model_card.markdown(model_card.facts(dataclasses.replace(pretrained, card=odd), made))
+
+
+def test_the_command(workdir, tmp_path, capsys):
+    argv = [f"--weights={workdir}", "--format=keras"]
+    assert command.main(argv) == 0
+    assert "largest difference of a feature" in capsys.readouterr().out
+    assert (workdir / "export" / "model.keras").is_file() and (
+        workdir / "export" / "model.keras.md"
+    ).is_file()
+    for more, said in (
+        ([], "exists"), (["--format=jpeg"], "--format=jpeg: no such value"),
+        (["--out=x.onnx"], "must end in .keras"),
+        (["--weights=nowhere", "--overwrite"], "no such file"),
+    ):  # fmt: skip
+        assert command.main([*argv, *more]) == 2
+        err = capsys.readouterr().err
+        assert said in err and len(err.strip().splitlines()) == 1

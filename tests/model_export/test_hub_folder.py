@@ -1,0 +1,109 @@
+"""A folder for the Hub is read by timm and torchvision, by the lines of its own card."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'simsiam-tf[parity]'")
+pytest.importorskip("safetensors", reason="needs safetensors: pip install 'simsiam-tf[convert]'")
+pytest.importorskip("reference_torch.torchvision_views", reason="needs torchvision: simsiam-tf[parity]")
+
+from helpers import small_backbones
+from helpers.photographs import TOLERANCE, photographs
+
+from simsiam_tf import export as command
+from simsiam_tf import nets, open_pretrained
+from simsiam_tf.data import RECIPES
+from simsiam_tf.model_export import hub_folder
+from simsiam_tf.pretrained import backbone_file, torch_weights
+from simsiam_tf.pretrained.torch_weights import torch_files
+from simsiam_tf.runtime.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    keras.mixed_precision.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+    backbone, rng = nets.resnet18(), np.random.default_rng(0)
+    for v in backbone.weights:
+        if v.name in ("gamma", "beta", "moving_mean", "moving_variance"):
+            v.assign(rng.uniform(0.5, 1, v.shape))
+    views = json.loads(json.dumps(dataclasses.asdict(RECIPES["imagenet"])))
+    backbone_file.export(backbone, folder, {"views": views, "data": "photos", "step": 9})
+    assert command.main([f"--weights={folder}", "--hub", f"--out={folder / 'hub'}"]) == 0
+    return folder
+
+
+def test_a_folder_of_three_files(workdir):
+    assert {p.name for p in (workdir / "hub").iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    card = (workdir / "hub" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: timm\n") and "photos" in card and "- steps: 9" in card
+    config = json.loads((workdir / "hub" / "config.json").read_text())
+    assert config["architecture"] == "resnet18" and config["pretrained_cfg"]["input_size"] == [3, 224, 224]
+
+
+@pytest.mark.parametrize("program", ["timm", "torchvision"])
+def test_the_lines_of_the_card_give_our_features(workdir, monkeypatch, program):
+    pytest.importorskip(program)
+    blocks = (workdir / "hub" / "README.md").read_text().split("```python\n")[1:]
+    (code,) = (b.split("```")[0] for b in blocks if f"{program}." in b.split("```")[0])
+    assert len(code.splitlines()) == 3
+    monkeypatch.chdir(workdir / "hub")
+    names = {}
+    exec(code, names)  # noqa: S102
+    images = photographs(224)
+    with torch.no_grad():
+        theirs = names["net"].eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    ours = open_pretrained(workdir).backbone(images, training=False).numpy()
+    assert np.abs(ours - theirs).max() / np.abs(theirs).max() < TOLERANCE
+    if program == "timm":
+        assert "224" in str(names["ready"]) and "0.485" in str(names["ready"])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_timms_own_networks_become_ours(name, measured):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=7)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.normal_(module.running_mean, 0, 0.2)
+    found = torch_weights.from_torch({k: v.numpy() for k, v in net.state_dict().items()})
+    assert found.layout == "torchvision" and found.left_out == ("fc.weight", "fc.bias")
+    images = photographs(224)
+    with torch.no_grad():
+        net.reset_classifier(0)
+        theirs = net.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    ours = found.backbone(images, training=False).numpy()
+    measured("features of photographs, timm", np.abs(ours - theirs).max() / np.abs(theirs).max(), TOLERANCE)
+
+
+def test_what_timm_does_not_have_is_refused(tmp_path, capsys):
+    folder = small_backbones.exported(tmp_path / "run", RECIPES["cifar"], channels=3)
+    assert command.main([f"--weights={folder}", "--hub"]) == 2
+    err = capsys.readouterr().err
+    assert "have no resnet10 with a small" in err or "have no resnet10 with a cifar" in err
+    assert not (folder / "export" / "hub").exists()
+
+
+def test_what_is_there_is_kept(workdir, tmp_path):
+    pretrained = open_pretrained(workdir)
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(UserError, match="something else in it"):
+        hub_folder.write(pretrained, tmp_path, overwrite=True)
+    with pytest.raises(UserError, match="exists. Choose another, or pass --overwrite"):
+        hub_folder.write(pretrained, workdir / "hub")
+    before = torch_files.read(workdir / "hub" / "model.safetensors")
+    hub_folder.write(pretrained, workdir / "hub", overwrite=True)
+    after = torch_files.read(workdir / "hub" / "model.safetensors")
+    assert before.keys() == after.keys() and all((before[n] == after[n]).all() for n in before)
+
+
+def test_format_and_hub_exclude_each_other(workdir, capsys):
+    assert command.main([f"--weights={workdir}", "--hub", "--format=onnx"]) == 2
+    assert "--format=onnx has no effect with --hub" in capsys.readouterr().err

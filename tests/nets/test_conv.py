@@ -1,0 +1,81 @@
+"""The ways to a convolution are a convolution, and each shape goes the fastest."""
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simsiam_tf.nets import conv
+
+WAYS = [  # the kernel's side, the stride, how; None is by shape
+    (3, 1, {}), (3, 2, {}), (1, 1, {}), (1, 2, {}),
+    (3, 1, {"by_patches": True}), (3, 2, {"by_patches": True}), (3, 2, {"by_rows": True}),
+    (1, 1, {"by_patches": True}), (1, 1, None), (1, 2, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "stride", "way"), WAYS, ids=str)
+@pytest.mark.parametrize("pixels", [(2, 3), (7, 7), (8, 6)], ids=str)
+@pytest.mark.parametrize("filters", [4, 60])
+def test_the_ways_and_their_gradients_are_the_convolutions(pixels, stride, size, way, filters):
+    ours = conv.trained if way is None else functools.partial(conv.direct, **way)
+    edge = [size // 2] * 2
+    x = tf.random.stateless_normal([5, *pixels, 6], [0, 0])
+    kernel = tf.random.stateless_normal([size, size, 6, filters], [0, 1])
+    weight = tf.random.stateless_normal([5, *((n - 1) // stride + 1 for n in pixels), filters], [0, 2])
+    found = []
+
+    def plain(x, kernel):
+        return tf.nn.conv2d(tf.pad(x, [[0, 0], edge, edge, [0, 0]]), kernel, stride, "VALID")
+
+    for function in (functools.partial(ours, stride=stride), plain):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = function(x, kernel)
+            loss = tf.reduce_sum(weight * y)
+        found.append((y, *tape.gradient(loss, [x, kernel])))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "channels", "stride", "dtype", "way"),
+    [
+        (4, 64, 1, "bfloat16", "patches"),
+        (4, 64, 1, "float32", "winograd"),
+        (2, 64, 1, "bfloat16", "whole"),
+        (1, 16, 1, "float32", "whole"),
+        (2, 64, 2, "bfloat16", "patches"),
+        (8, 128, 1, "bfloat16", "direct"),
+        (7, 32, 1, "bfloat16", "direct"),
+        (14, 64, 2, "bfloat16", "patches"),
+        (28, 256, 2, "bfloat16", "patches"),
+        (28, 256, 2, "float32", "direct"),
+        (32, 64, 2, "bfloat16", "direct"),
+        (7, 32, 2, "bfloat16", "patches rows"),
+        (14, 16, 2, "bfloat16", "rows"),
+        (4, 64, 2, "float32", "patches"),
+        (14, 512, 2, "float32", "patches"),
+        (7, 32, 2, "float32", "rows"),
+    ],
+)  # fmt: skip
+def test_each_shape_goes_its_fastest_way(monkeypatch, pixels, channels, stride, dtype, way):
+    calls, names = [], ("patches", "rows")
+
+    def note(module, name, said):
+        plain = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args: calls.append(said(*args)) or plain(*args))
+
+    note(conv.tiny_maps, "conv", lambda *args: "whole")
+    note(conv.winograd, "conv", lambda *args: "winograd")
+    note(
+        conv, "direct", lambda x, kernel, stride, *ways: " ".join(itertools.compress(names, ways)) or "direct"
+    )
+    layer = conv.Conv(64, 3, stride, dtype=dtype)
+    x = tf.ones([2, pixels, pixels, channels], dtype)
+    layer(x)
+    assert not calls
+    layer(x, training=True)
+    assert calls == ([way] if conv.on_cpu() else [])

@@ -1,0 +1,176 @@
+"""A backbone file and what the card beside it says."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from helpers import small_backbones
+
+from simsiam_tf import embed, export, nets
+from simsiam_tf.data import RECIPES, open_source
+from simsiam_tf.pretrained import backbone_file, pretrained_backbone
+from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
+from simsiam_tf.runtime.errors import UserError
+
+RECIPE = dataclasses.replace(RECIPES["grayscale"], size=8, area=(0.4, 1.0))
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return small_backbones.exported(tmp_path_factory.mktemp("run"), RECIPE, channels=1)
+
+
+def test_recipe_and_digest_come_from_the_card(workdir):
+    known = open_pretrained(str(workdir))
+    assert known.recipe == RECIPE and known.card["step"] == 1 and (known.channels, known.features) == (1, 64)
+    assert known.sha256 == json.loads((workdir / "export" / "backbone.json").read_text())["sha256"]
+    assert known.views.recipe == RECIPE and known.views.count == 1
+    assert open_pretrained(str(workdir), image_size=16).recipe.size == 16
+
+
+def test_a_file_without_a_card_needs_a_recipe(workdir, tmp_path):
+    alone = tmp_path / "alone.keras"
+    alone.write_bytes((workdir / "export" / "backbone.keras").read_bytes())
+    with pytest.raises(UserError, match="Pass --recipe=imagenet, cifar or grayscale"):
+        open_pretrained(str(alone))
+    assert open_pretrained(str(alone), "cifar").recipe == RECIPES["cifar"]
+
+
+def test_what_maps_no_images_to_features_is_no_backbone(tmp_path):
+    images = keras.Input((8, 8, 1))
+    keras.Model(images, keras.layers.ReLU()(images)).save(tmp_path / "same.keras")
+    with pytest.raises(UserError, match="is no backbone"):
+        open_pretrained(str(tmp_path / "same.keras"), "grayscale")
+
+
+def test_other_channels_are_refused(workdir):
+    colour = dataclasses.replace(open_source("digits"), name="colours", channels=3)
+    with pytest.raises(UserError, match="colours: has 3 channels, the backbone .* takes 1"):
+        open_pretrained(str(workdir)).check(colour)
+
+
+def test_a_backbone_computes_in_the_present_policy(tmp_path):
+    """Trained in bfloat16, it is used in float32 where that is what is asked for, and the other way."""
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    backbone = nets.resnet10(stem="small", width=0.125, channels=1)
+    backbone_file.export(backbone, tmp_path, {"views": dataclasses.asdict(RECIPES["grayscale"])})
+    rounded = open_pretrained(tmp_path).backbone
+    keras.mixed_precision.set_dtype_policy("float32")
+    opened = open_pretrained(tmp_path).backbone
+    assert {layer.compute_dtype for layer in rounded.layers} == {"bfloat16"}
+    assert {layer.compute_dtype for layer in opened.layers} == {"float32"}
+    assert all((a.numpy() == b.numpy()).all() for a, b in zip(backbone.weights, opened.weights, strict=True))
+    exact = nets.resnet10(stem="small", width=0.125, channels=1)
+    exact.set_weights(backbone.get_weights())
+    x = np.random.default_rng(0).normal(size=(2, 28, 28, 1)).astype(np.float32)
+    np.testing.assert_array_equal(opened(x).numpy(), exact(x).numpy())
+    assert opened(x).dtype == "float32"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_comes_back_from_a_card(name):
+    views = json.loads(json.dumps(dataclasses.asdict(RECIPES[name])))
+    assert pretrained_backbone._recorded(views, Path("x")) == RECIPES[name]
+    if not RECIPES[name].solarize_p:
+        del views["solarize_p"]  # as cards of earlier versions
+        assert pretrained_backbone._recorded(views, Path("x")) == RECIPES[name]
+
+
+def test_a_card_that_was_changed_is_noticed(workdir, tmp_path):
+    """One digit of the mean would make other features without a word."""
+    folder = tmp_path / "run"
+    shutil.copytree(workdir, folder)
+    path = folder / "export" / "backbone.json"
+    whole = path.read_text()
+    path.write_text(json.dumps(json.loads(whole)))  # another layout of the same content
+    assert open_pretrained(str(folder)).recipe == RECIPE
+    changed = whole.replace("0.286", "0.285")
+    assert changed != whole
+    path.write_text(changed)
+    with pytest.raises(UserError, match="backbone.json is damaged .changed since it was written; if"):
+        open_pretrained(str(folder))
+    assert backbone_file.card(folder) == {}
+    # Cards of earlier versions, which have no digest of themselves, are read as they are.
+    path.write_text(
+        "\n".join(line for line in changed.splitlines() if "card sha256" not in line).replace("},\n}", "}\n}")
+    )
+    old = json.loads(path.read_text())
+    assert open_pretrained(str(folder)).recipe.mean == (0.285,) and backbone_file.card(folder) == old
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        {"mean": "<b>"},
+        {"mean": [True]},
+        {"std": [float("nan")]},
+        {"size": 8.0},
+        {"size": "\x1b[31m"},
+        {"mean": []},
+    ],
+    ids=str,
+)
+def test_views_that_are_no_numbers_are_no_recipe(workdir, tmp_path, views):
+    views = {**dataclasses.asdict(RECIPE), **views}
+    backbone_file.export(open_pretrained(str(workdir)).backbone, tmp_path, {"views": views})
+    with pytest.raises(UserError, match="are no recipe") as caught:
+        open_pretrained(str(tmp_path))
+    assert str(caught.value).isprintable()
+
+
+SAVED = """
+import sys
+from pathlib import Path
+import keras
+keras.Sequential([keras.layers.Dense(3)]) if len(sys.argv) > 2 else None
+from simsiam_tf import nets
+from simsiam_tf.pretrained import backbone_file
+keras.utils.set_random_seed(0)
+net = nets.resnet10(stem="small", width=0.125)
+backbone_file.export_parts({"backbone": net, "projector": nets.projector(64, 8)}, Path(sys.argv[1]), {})
+"""
+
+
+def test_equal_networks_are_equal_bytes(tmp_path):
+    """In two processes, where Keras' own files differ by a date and by addresses of memory."""
+    for name, *more in (("a",), ("b", "more")):
+        (tmp_path / name).mkdir()
+        path = os.pathsep.join(
+            [str(Path(backbone_file.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        )
+        subprocess.run(
+            [sys.executable, "-c", SAVED, str(tmp_path / name), *more], check=True, capture_output=True,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": str(len(more))},
+        )  # fmt: skip
+    for part in ("backbone.keras", "backbone.json", "projector.keras"):
+        assert (tmp_path / "a" / "export" / part).read_bytes() == (
+            tmp_path / "b" / "export" / part
+        ).read_bytes()
+    assert backbone_file.load(str(tmp_path / "a")).count_params() > 0
+
+
+def test_files_that_are_something_else_say_what_to_do(workdir, tmp_path, capsys):
+    for name in ("x.safetensors", "x.pth", "x.pth.tar", "x.ckpt"):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(UserError, match="convert it first: python -m simsiam_tf.convert --weights=.*x"):
+            open_pretrained(str(tmp_path / name))
+    (tmp_path / "x.npz").write_bytes(b"x")
+    with pytest.raises(UserError, match="rebuild its network in Keras"):
+        open_pretrained(str(tmp_path / "x.npz"))
+    out = tmp_path / "model.keras"
+    assert export.main([f"--weights={workdir}", "--format=keras", f"--out={out}"]) == 0
+    capsys.readouterr()
+    argv = [f"--weights={out}", "--data=digits", f"--out={tmp_path / 'x.npz'}", "--overwrite"]
+    assert embed.main(argv) == 2
+    err = capsys.readouterr().err
+    assert "an export with its preprocessing inside" in err and f"--weights={workdir}." in err
+    (tmp_path / "model.keras.json").unlink()
+    with pytest.raises(UserError, match="the run that it was made from: --weights=runs/…"):
+        open_pretrained(str(out))

@@ -56,14 +56,14 @@ class ConvertConfig(Config):
         "cifar or solo-learn's cifar_pad2",
         choices=("auto", "imagenet", "cifar", "small", "cifar_pad2"),
     )
-    recipe: str = option(
+    augmentation: str = option(
         "auto",
         "from PyTorch: how images are made ready; auto: imagenet for the imagenet stem, else cifar, or "
         "grayscale for one channel",
         choices=("auto", "imagenet", "cifar", "grayscale"),
     )
     image_size: int | None = option(
-        None, "from PyTorch: side of the images in pixels; the recipe's by default"
+        None, "from PyTorch: side of the images in pixels; the augmentation's by default"
     )
     overwrite: bool = option(False, "replace what is there")
 
@@ -98,7 +98,7 @@ def call(config: ConvertConfig) -> int:
         strategies.look_for_devices()
     if config.from_torch:
         print(torch_weights.to_folder(
-            config.weights, config.out, config.layout, config.stem, config.recipe, config.image_size,
+            config.weights, config.out, config.layout, config.stem, config.augmentation, config.image_size,
             config.prefix,
         ))  # fmt: skip
     else:

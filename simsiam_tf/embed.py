@@ -55,7 +55,7 @@ def call(config: EmbedConfig) -> int:
         strategies.look_for_devices()
     out = Path(os.path.expanduser(config.out))
     embedding_file.check_place(out)
-    pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
+    pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     report = out.with_suffix(".unreadable.json")
     source = open_source(
         config.data or cached_scores.data_of(pretrained), "train", config.data_dir, config.on_bad_image,

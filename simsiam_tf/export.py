@@ -55,7 +55,7 @@ def call(config: ExportConfig) -> int:
         hub_folder.check(out, config.overwrite)
     else:
         formats.check(out, config.format, config.overwrite)
-    pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
+    pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     print(f"writing {out}, and reading it back", flush=True)
     with cli.quietly():
         if config.hub:

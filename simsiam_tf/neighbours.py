@@ -28,7 +28,7 @@ class NeighboursConfig(Config):
     )
     k: int = option(9, "how many images to name")
     weights: str | None = option(None, "the backbone that made the embeddings; where it lay then, by default")
-    recipe: str = option(
+    augmentation: str = option(
         "auto",
         "how a query file is made ready, where neither the embeddings nor a card say it",
         choices=("auto", "imagenet", "cifar", "grayscale"),
@@ -54,7 +54,7 @@ def call(config: NeighboursConfig) -> int:
         strategies.look_for_devices()
     known = embedding_file.read(Path(os.path.expanduser(config.embeddings)))
     vector = query.features(
-        known, config.query, config.weights, config.max_megapixels, config.recipe, config.image_size
+        known, config.query, config.weights, config.max_megapixels, config.augmentation, config.image_size
     )
     print(f"nearest to {printable(config.query)} of {len(known.names)} images")
     for name, cosine in known.neighbours(vector, config.k):

@@ -21,8 +21,8 @@ KINDS = {"linear": LinearConfig, "finetune": FinetuneConfig}  # by the first wor
 FILES = [path for path in ALL if path.stem.split("_")[0] not in KINDS]
 # What is no part of a step's graph, or only a number in it.
 ELSEWHERE = (
-    "data", "monitor", "monitor_queries", "recipe", "image_size", "crop_area", "jitter", "blur_p", "base_lr",
-    "weight_decay", "predictor_lr_factor",
+    "data", "monitor", "monitor_queries", "augmentation", "image_size", "crop_area", "jitter", "blur_p",
+    "base_lr", "weight_decay", "predictor_lr_factor",
 )  # fmt: skip
 DEFAULTS = {f.name: f.default for f in dataclasses.fields(PretrainConfig) if f.name in ELSEWHERE}
 

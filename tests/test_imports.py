@@ -95,7 +95,7 @@ def test_a_command_loads_with_the_garbage_collector_paused():
 
 def test_choices_are_the_rows_of_the_tables():
     from simsiam_tf import convert, methods, nets
-    from simsiam_tf.data import RECIPES
+    from simsiam_tf.data import AUGMENTATIONS
     from simsiam_tf.methods import losses
     from simsiam_tf.pretrained import torch_weights
     from simsiam_tf.training import build_method
@@ -109,4 +109,4 @@ def test_choices_are_the_rows_of_the_tables():
     assert choices["symmetry"] == set(methods.SYMMETRY)
     assert choices["method"] == set(build_method.MODELS)
     assert set(convert.LAYOUTS) == set(torch_weights.LAYOUTS)
-    assert choices["recipe"] == {"auto", *RECIPES}
+    assert choices["augmentation"] == {"auto", *AUGMENTATIONS}

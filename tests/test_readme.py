@@ -15,7 +15,7 @@ import simsiam_tf as ss
 from scripts.paper import reproduce
 from simsiam_tf import config, convert, embed, export, knn_eval, neighbours, probe, report
 from simsiam_tf.command_line import cli
-from simsiam_tf.data import RECIPES
+from simsiam_tf.data import AUGMENTATIONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,7 +34,7 @@ def test_photos_to_neighbours_in_a_few_lines(tmp_path, monkeypatch, capsys):
         picture = np.random.default_rng(i).integers(0, 255, [8, 9, 3], np.uint8)
         (photos / f"{('one', 'two', 'three')[i]}.jpg").write_bytes(tf.io.encode_jpeg(picture).numpy())
     monkeypatch.chdir(tmp_path)
-    small_backbones.exported(tmp_path / "runs" / "photos", RECIPES["cifar"], channels=3)
+    small_backbones.exported(tmp_path / "runs" / "photos", AUGMENTATIONS["cifar"], channels=3)
     exec(code.replace("/my/photos", str(photos)), {})  # noqa: S102
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("(3, 64)") and lines[1] == "1.000  one.jpg" and len(lines) == 4

@@ -58,7 +58,7 @@ def _config(folder: str, args: argparse.Namespace):  # noqa: ANN202
     from simsiam_tf.config import PretrainConfig
 
     flags, batch = NETWORKS[args.network]
-    fixed = [f"--data=folder:{folder}", "--recipe=imagenet", "--monitor=none", "--strategy=one_device"]
+    fixed = [f"--data=folder:{folder}", "--augmentation=imagenet", "--monitor=none", "--strategy=one_device"]
     run = [f"--batch_size={batch}", f"--precision={args.precision}", "--epochs=10000"]
     return cli.parse(PretrainConfig, [*fixed, *run, *flags])
 

@@ -59,7 +59,7 @@ def _parts(setting: dict, threads: int):  # noqa: ANN202
 
     from simsiam_tf.command_line import cli
     from simsiam_tf.config import PretrainConfig
-    from simsiam_tf.data import RECIPES, Views, from_arrays
+    from simsiam_tf.data import AUGMENTATIONS, Views, from_arrays
     from simsiam_tf.distributed.workers import Workers
     from simsiam_tf.training import build_run
 
@@ -70,7 +70,7 @@ def _parts(setting: dict, threads: int):  # noqa: ANN202
     pixels = setting["pixels"]
     shape = (setting["images"], pixels, pixels, 1)
     source = from_arrays("noise", np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-    views = Views(dataclasses.replace(RECIPES["grayscale"], size=pixels))
+    views = Views(dataclasses.replace(AUGMENTATIONS["grayscale"], size=pixels))
     model = build_run.build_model(config, 1, pixels)
     model.compile(build_run.build_optimizer(config, 10**6, setting["images"]))
     model.optimizer.build(model.learned_variables())

@@ -74,12 +74,12 @@ def photographs(folder: Path) -> str:
 def _ours(folder: str, names: list[str], threads: int, finished: bool = True) -> bench_harness.Built:
     import tensorflow as tf
 
-    from simsiam_tf.data import RECIPES, Views, open_source, pipeline
+    from simsiam_tf.data import AUGMENTATIONS, Views, open_source, pipeline
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     # Nothing may be made ahead, while the other sides run and no clock does.
     pipeline.PARALLEL, pipeline.AHEAD = (threads if threads > 1 else None), 0
-    source, views = open_source(f"folder:{folder}"), Views(RECIPES["imagenet"])
+    source, views = open_source(f"folder:{folder}"), Views(AUGMENTATIONS["imagenet"])
     dataset = pipeline.views_of_steps(source, views, BATCH, 0, 0, 10**6, finished=finished)
     return _taking(dataset, len(names) // BATCH), {"tensorflow": tf.__version__}
 

@@ -20,7 +20,7 @@ from absl import flags
 from simsiam_tf import config as configs
 from simsiam_tf.command_line.help_text import usage
 from simsiam_tf.runtime import malloc, signals, terminal
-from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.runtime.errors import UserError, as_flags
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # Flagfiles lie beside the package in a checkout and within it in an installed wheel.
@@ -74,7 +74,7 @@ def _run(
                 malloc.end_when_exhausted(lambda: os.write(_terminal, line), UserError.status)
             return call(config) or 0, _in_files(config)
     except UserError as error:
-        status, line = error.status, str(error)
+        status, line = error.status, as_flags(str(error), (*configs.kinds(cls), "flagfile"))
     except Exception as error:
         status, line = 2, _named(error, config)
         if line is None:

@@ -7,6 +7,7 @@ import shutil
 import textwrap
 
 from simsiam_tf import config as configs
+from simsiam_tf.runtime.errors import as_flags
 
 SHOWN_LAST = ("Run", "Only look")  # groups of flags
 
@@ -22,7 +23,7 @@ def usage(cls: type, prog: str, about: str) -> str:
         shown = "| ".join(meta["choices"]) or kinds[field.name].__name__
         head = textwrap.wrap(f"--{field.name}={shown}", width - 2, subsequent_indent="    ")
         tail = "" if field.default is None else f" (default: {field.default})"
-        text = textwrap.wrap(meta["help"] + tail, width - 6)
+        text = textwrap.wrap(as_flags(meta["help"], kinds) + tail, width - 6)
         lines = [*(f"  {line}".replace("| ", "|") for line in head), *(f"      {line}" for line in text)]
         sections.setdefault(group, []).extend(lines)
     lines = [*_wrapped(f"usage: {prog} [--flagfile=FILE] [--NAME=VALUE …]", width), ""]

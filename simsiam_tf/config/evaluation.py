@@ -17,7 +17,7 @@ class WeightsConfig(Config):
     weights: str | None = option(
         None, "pre-trained backbone: a finished work folder or a .keras file", "Backbone"
     )
-    recipe: str = option(
+    augmentation: str = option(
         "auto",
         "how images are made ready, for a file without a card; auto: as in the pre-training",
         choices=("auto", "imagenet", "cifar", "grayscale"),
@@ -27,9 +27,7 @@ class WeightsConfig(Config):
     def validate(self) -> WeightsConfig:
         """Returns itself, or raises UserError for the first value that cannot be."""
         if not self.weights:
-            raise UserError(
-                "--weights: missing. Pass a finished work folder, as in --weights=runs/quickstart."
-            )
+            raise UserError("`weights`: missing. Pass a finished work folder, as in weights=runs/quickstart.")
         return super().validate()
 
 

@@ -45,16 +45,16 @@ class Config:
         for name, low, high in self.RANGES:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise UserError(f"--{name}={value}: must be from {low} to {high}.")
+                raise UserError(f"{name}={value}: must be from {low} to {high}.")
         for name, _, reason in moot(self):
-            raise UserError(f"--{name}={getattr(self, name)} has no effect with {reason}. Leave it out.")
+            raise UserError(f"{name}={getattr(self, name)} has no effect with {reason}. Leave it out.")
         return self
 
 
 def check_address(name: str, value: str | None) -> None:
     """Raises UserError for what is given and no HOST:PORT."""
     if value is not None and not re.fullmatch(r"([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}", value):
-        raise UserError(f"--{name}={value}: must be HOST:PORT, as in --{name}=localhost:5050.")
+        raise UserError(f"{name}={value}: must be HOST:PORT, as in {name}=localhost:5050.")
 
 
 def default(cls: type, name: str) -> Any:
@@ -75,7 +75,7 @@ def moot(config: Config) -> list[tuple[str, str, str]]:
 def overridden(config: Any, typed: set[str]) -> Any:
     """The configuration without what a flagfile set and a typed flag has made moot.
 
-    With --predictor=none typed, the flagfile's --predictor_lr falls away instead of standing in
+    With predictor=none typed, the flagfile's `predictor_lr` falls away instead of standing in
     the way.
     """
     causes = {cause: config.DEPENDS.get(cause, {cause}) for _, cause, _ in moot(config)}
@@ -88,7 +88,7 @@ def check_choices(config: Any) -> None:
     for field in dataclasses.fields(config):
         choices, value = field.metadata["choices"], getattr(config, field.name)
         if choices and value not in choices:
-            raise UserError(f"--{field.name}={value}: no such value.{nearest(str(value), choices)}")
+            raise UserError(f"{field.name}={value}: no such value.{nearest(str(value), choices)}")
 
 
 def kinds(cls: type) -> dict[str, type]:

@@ -13,7 +13,7 @@ class Method:
 
     title, source: its name in print, and where it is described.
     predictor, stop_gradient, temperature, target_momentum: defaults of the flags; None for no such thing.
-    loss: what kind it is of, a key of `diagnosis.LIMITS`; None for that of --similarity.
+    loss: what kind it is of, a key of `diagnosis.LIMITS`; None for that of `similarity`.
     lars: arguments of `optim.LARS` by which it computes what the method's own code does.
     """
 
@@ -71,7 +71,7 @@ NO_EFFECT = [
         (flag,),
         "method",
         lambda value, methods=methods: value not in methods,
-        f"a --method other than {' and '.join(methods)}",
+        f"a `method` other than {' and '.join(methods)}",
     )
     for flag, methods in READ_BY.items()
 ]

@@ -27,22 +27,22 @@ RANGES = [
 ]  # fmt: skip
 
 NO_EFFECT = [  # (fields, the field whose value makes them moot, which values those are, what to call that)
-    (("predictor_hidden",), "h", lambda v: v == "none", "no predictor (--method, --predictor)"),
+    (("predictor_hidden",), "h", lambda v: v == "none", "no predictor (`method`, `predictor`)"),
     (
         ("predictor_lr", "predictor_lr_factor"), "h", lambda v: v != "trained",
-        "a predictor that is not trained (--method, --predictor)",
+        "a predictor that is not trained (`method`, `predictor`)",
     ),
     (
         ("output_affine",),
         "bn",
         lambda v: v in ("none", "hidden"),
-        "--bn=none and --bn=hidden, which have no output BN",
+        "bn=none and bn=hidden, which have no output BN",
     ),
-    (("projector_hidden",), "projector_layers", lambda v: v == 1, "--projector_layers=1"),
-    (("weights_heads", "start_epoch"), "weights", lambda v: not v, "no --weights"),
+    (("projector_hidden",), "projector_layers", lambda v: v == 1, "projector_layers=1"),
+    (("weights_heads", "start_epoch"), "weights", lambda v: not v, "no `weights`"),
     (
         ("monitor_queries", "knn_every", "knn_images", "final_knn"), "monitor", lambda v: v == "none",
-        "--monitor=none",
+        "monitor=none",
     ),
     (
         ("on_bad_image", "max_megapixels"),
@@ -93,22 +93,23 @@ class PretrainConfig(RunConfig):
     max_megapixels: float = option(
         100.0, "larger images of a folder count as unreadable; decided by their header, before decoding"
     )
-    recipe: str = option(
+    augmentation: str = option(
         "auto",
         "augmentation; auto: by channels and image size; simclr and byol: imagenet's as those papers have it "
         "(swav: as simclr)",
         choices=("auto", "imagenet", "simclr", "byol", "cifar", "grayscale"),
     )
-    image_size: int | None = option(None, "side of the views in pixels; the recipe's by default")
+    image_size: int | None = option(None, "side of the views in pixels; the augmentation's by default")
     crop_area: float | None = option(
-        None, "smallest share of the image that a crop covers; the recipe's by default"
+        None, "smallest share of the image that a crop covers; the augmentation's by default"
     )
     jitter: float | None = option(
-        None, "strength of brightness, contrast and saturation; hue gets a quarter; the recipe's by default"
+        None,
+        "strength of brightness, contrast and saturation; hue gets a quarter; the augmentation's by default",
     )
-    blur_p: float | None = option(None, "probability of Gaussian blur; the recipe's by default")
-    solarize_p: float | None = option(None, "probability of solarisation; the recipe's by default")
-    flip_p: float | None = option(None, "probability of a horizontal flip; the recipe's by default")
+    blur_p: float | None = option(None, "probability of Gaussian blur; the augmentation's by default")
+    solarize_p: float | None = option(None, "probability of solarisation; the augmentation's by default")
+    flip_p: float | None = option(None, "probability of a horizontal flip; the augmentation's by default")
 
     backbone: str = option(
         "resnet50", "network", "Network", choices=("resnet10", "resnet18", "resnet34", "resnet50")
@@ -124,7 +125,7 @@ class PretrainConfig(RunConfig):
     projector_hidden: int | None = option(
         None,
         "hidden width of the projector; by default that of the backbone's features, as in the official code: "
-        "with ResNet-50 the paper's 2048 at any --d",
+        "with ResNet-50 the paper's 2048 at any `d`",
     )
     predictor_hidden: int | None = option(
         None, "hidden width of the predictor; d/4 by default, with byol that of the projector"
@@ -136,7 +137,7 @@ class PretrainConfig(RunConfig):
     )
     weights_heads: str = option(
         "auto",
-        "start projector and predictor from --weights, too; auto: from a converted checkpoint of PyTorch, "
+        "start projector and predictor from `weights`, too; auto: from a converted checkpoint of PyTorch, "
         "whose run goes on, and not from a run of our own",
         choices=("auto", "true", "false"),
     )
@@ -172,7 +173,7 @@ class PretrainConfig(RunConfig):
     average: float | None = option(
         None,
         "share of the old in a moving average of each image's embedding, which is its target (Sec. 5: 0.8, "
-        "with --predictor=none)",
+        "with predictor=none)",
     )
 
     temperature: float | None = option(
@@ -198,12 +199,12 @@ class PretrainConfig(RunConfig):
     epochs: float = option(100.0, "passes over the data", "Optimisation")
     start_epoch: float = option(
         0.0,
-        "go on with another program's run, whose weights --weights has, after so many epochs: its momentum, "
+        "go on with another program's run, whose weights `weights` has, after so many epochs: its momentum, "
         "and rates and order as of then",
     )
     batch_size: int = option(512, "images a step, over all replicas")
     optimizer: str = option(
-        "sgd", "sgd, or lars for large batches, as the code of --method has it", choices=("sgd", "lars")
+        "sgd", "sgd, or lars for large batches, as the code of `method` has it", choices=("sgd", "lars")
     )
     base_lr: float = option(0.05, "learning rate for 256 images; times batch_size/256")
     final_lr: float = option(0.0, "the rate that the cosine ends at, likewise times batch_size/256")
@@ -260,22 +261,20 @@ class PretrainConfig(RunConfig):
         check_address("data_service", self.data_service)
         if self.start_epoch >= self.epochs:
             raise UserError(
-                f"--start_epoch={self.start_epoch:g}: nothing is left of --epochs={self.epochs:g}. Pass the "
-                "epochs of the whole run as --epochs."
+                f"start_epoch={self.start_epoch:g}: nothing is left of epochs={self.epochs:g}. Pass the "
+                "epochs of the whole run as `epochs`."
             )
         if self.alternate not in (None, "epoch") and not re.fullmatch(r"[1-9]\d{0,8}", self.alternate):
-            raise UserError(f"--alternate={self.alternate}: must be a number of steps, or epoch.")
+            raise UserError(f"alternate={self.alternate}: must be a number of steps, or epoch.")
         if self.alternate and self.average is not None:
-            raise UserError("--alternate and --average: are two readings of Sec. 5. Pass one of them.")
+            raise UserError("`alternate` and `average`: are two readings of Sec. 5. Pass one of them.")
         if self.predictor == "fixed" and self.method != "simsiam":
-            raise UserError(
-                f"--predictor=fixed: is for simsiam alone. Leave it out with --method={self.method}."
-            )
+            raise UserError(f"predictor=fixed: is for simsiam alone. Leave it out with method={self.method}.")
         if self.method == "moco" and (
             self.batch_size % self.key_groups or self.batch_size < 2 * self.key_groups
         ):
             raise UserError(
-                f"--key_groups={self.key_groups}: a batch of {self.batch_size} cannot be cut into as many "
+                f"key_groups={self.key_groups}: a batch of {self.batch_size} cannot be cut into as many "
                 "equal parts of two images or more. Choose another of the two."
             )
         return self

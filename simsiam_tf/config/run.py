@@ -19,9 +19,9 @@ PATHS = ("workdir", "weights", "data_dir")
 def check_epochs(config: Any) -> None:
     """Raises UserError for no epochs, or a warm-up that takes them all."""
     if not config.epochs > 0:
-        raise UserError(f"--epochs={config.epochs}: must be above 0.")
+        raise UserError(f"epochs={config.epochs}: must be above 0.")
     if config.warmup_epochs >= config.epochs:
-        raise UserError(f"--warmup_epochs={config.warmup_epochs}: must be below --epochs={config.epochs}.")
+        raise UserError(f"warmup_epochs={config.warmup_epochs}: must be below epochs={config.epochs}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +29,7 @@ class RunConfig(Config):
     """A work folder, devices, arithmetic, and how often things are written."""
 
     RANGES = RUN_RANGES
-    NO_EFFECT = (
-        (("jit_compile",), "strategy", lambda v: v == "tpu", "--strategy=tpu, which always compiles"),
-    )
+    NO_EFFECT = ((("jit_compile",), "strategy", lambda v: v == "tpu", "strategy=tpu, which always compiles"),)
 
     workdir: str | None = option(
         None,
@@ -78,7 +76,7 @@ class RunConfig(Config):
             value = getattr(self, field.name)
             if isinstance(value, str) and (len(value.splitlines()) > 1 or value != value.strip()):
                 raise UserError(
-                    f"--{field.name}={value!r}: begins or ends with a space or has a line break, which the "
+                    f"{field.name}={value!r}: begins or ends with a space or has a line break, which the "
                     "run's flagfile could not hold. Choose another."
                 )
         return super().validate()

@@ -53,7 +53,7 @@ class SupervisedConfig(RunConfig, LabelledConfig):
         super().validate()
         check_epochs(self)
         if not 0 < self.labels <= 1:
-            raise UserError(f"--labels={self.labels}: must be above 0 and at most 1, as in --labels=0.1.")
+            raise UserError(f"labels={self.labels}: must be above 0 and at most 1, as in labels=0.1.")
         return self
 
 
@@ -75,7 +75,7 @@ class FinetuneConfig(SupervisedConfig):
 
     init: str = option(
         "weights",
-        "where the backbone starts: at --weights, or at random weights of the same architecture, to compare",
+        "where the backbone starts: at `weights`, or at random weights of the same architecture, to compare",
         choices=("weights", "random"),
     )
     epochs: float = option(50.0, "passes over the images", "Optimisation")

@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from simsiam_tf.data import pipeline
 from simsiam_tf.data.augment.eval_transform import Prepare
-from simsiam_tf.data.augment.views import RECIPES, Recipe, Views
+from simsiam_tf.data.augment.views import AUGMENTATIONS, Augmentation, Views
 from simsiam_tf.data.sources.open_source import Source, from_arrays, open_source
 from simsiam_tf.data.sources.subset import subset
 
 
-def recipe_for(source: Source) -> str:
-    """The recipe that suits a source: by its channels, and by its size if it has one."""
+def augmentation_for(source: Source) -> str:
+    """The augmentation that suits a source: by its channels, and by its size if it has one."""
     if source.channels == 1:
         return "grayscale"
     images = getattr(source, "images", None)
@@ -24,7 +24,7 @@ def recipe_for(source: Source) -> str:
 
 def pretraining(
     data: str | Path | Source,
-    recipe: str | Recipe | None = None,
+    augmentation: str | Augmentation | None = None,
     batch_size: int = 256,
     views: int = 2,
     seed: int = 0,
@@ -36,21 +36,22 @@ def pretraining(
     `fit` begins with the epoch that the model's optimizer has come to, `evaluate` always with the first.
 
     Args:
-        data: a specification as for --data, or a source.
-        recipe: a key of `RECIPES` or a `Recipe`; chosen by the source when None.
+        data: a specification as for `data`, or a source.
+        augmentation: a key of `AUGMENTATIONS` or a `Augmentation`; chosen by the source when None.
         batch_size: images a step.
         views: views of each image (4 for `symmetry="asymmetric_2x"`).
         seed: of order and draws.
         first_epoch: that the first iteration gives, for loops of your own.
-        **changes: fields of the recipe to replace, for example size=96.
+        **changes: fields of the augmentation to replace, for example size=96.
     """
     source = open_source(data) if isinstance(data, str | Path) else data
-    recipe = recipe or recipe_for(source)
-    recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
-    recipe = dataclasses.replace(recipe, **changes)
-    return pipeline.pretraining(source, Views(recipe, views), batch_size, seed, first_epoch)
+    augmentation = augmentation or augmentation_for(source)
+    augmentation = AUGMENTATIONS[augmentation] if isinstance(augmentation, str) else augmentation
+    augmentation = dataclasses.replace(augmentation, **changes)
+    return pipeline.pretraining(source, Views(augmentation, views), batch_size, seed, first_epoch)
 
 
 __all__ = [
-    "RECIPES", "Prepare", "Recipe", "Source", "Views", "from_arrays", "open_source", "pretraining", "subset",
+    "AUGMENTATIONS", "Augmentation", "Prepare", "Source", "Views", "from_arrays", "open_source", "pretraining",
+    "subset",
 ]  # fmt: skip

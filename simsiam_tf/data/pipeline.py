@@ -73,7 +73,7 @@ def numbered(
     parallel = PARALLEL if parallel == 0 else parallel
     start, stop = rows or (0, batch_size)
     share = (stop - start) // parts
-    piece = piece_of(share, views.recipe.size)
+    piece = piece_of(share, views.augmentation.size)
 
     def rows_of(n):
         """Element n → number, ids and draws of each of its rows."""

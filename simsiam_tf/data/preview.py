@@ -20,7 +20,7 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
     batch = next(pipeline.take(dataset, 1))
     first = next(pipeline.take(pipeline.centred(source, views, batch["index"], rows), 1))
     columns = [views.denormalise(x).numpy() for x in (first, *batch["views"])]
-    zoom = max(1, 112 // views.recipe.size)
+    zoom = max(1, 112 // views.augmentation.size)
     columns = [x.repeat(zoom, axis=1).repeat(zoom, axis=2) for x in columns]
     pad = [(0, 0), (GAP, GAP), (GAP, GAP), (0, 0)]
     columns = [np.concatenate(np.pad(x, pad, constant_values=255)) for x in columns]

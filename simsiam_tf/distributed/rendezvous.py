@@ -119,8 +119,8 @@ def _call(addresses: Sequence[str], index: int, deadline: float, seconds: float)
 def _missed(addresses: Sequence[str], missing: Sequence[int], seconds: float) -> LostWorker:
     names = ", ".join(f"worker {i} ({addresses[i]})" for i in missing)
     return LostWorker(
-        f"--strategy=multi_worker: {names} did not join within {seconds / 60:g} minutes "
-        "(--join_minutes). Start the same command on all workers."
+        f"strategy=multi_worker: {names} did not join within {seconds / 60:g} minutes "
+        "(`join_minutes`). Start the same command on all workers."
     )
 
 

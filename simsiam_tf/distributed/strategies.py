@@ -21,7 +21,7 @@ def look_for_devices() -> None:
 
 
 def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Strategy:
-    """The strategy that `--strategy` names.
+    """The strategy that `strategy` names.
 
     auto: several workers where TF_CONFIG lists them, a TPU where one is attached, all GPUs
     where there are at least two, else one device.
@@ -41,7 +41,7 @@ def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Str
             resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu=name)
         except (ValueError, tf.errors.OpError) as error:
             raise UserError(
-                "--strategy=tpu: no TPU is attached to this machine. Pass --strategy=auto."
+                "strategy=tpu: no TPU is attached to this machine. Pass strategy=auto."
             ) from error
         return tf.distribute.TPUStrategy(resolver)
     return tf.distribute.get_strategy()
@@ -82,8 +82,8 @@ def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
             resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
         else:
             raise UserError(
-                "--strategy=multi_worker: neither TF_CONFIG nor a Slurm job tells who the other workers "
-                "are. Set TF_CONFIG on every worker, start by srun, or pass --strategy=auto."
+                "strategy=multi_worker: neither TF_CONFIG nor a Slurm job tells who the other workers "
+                "are. Set TF_CONFIG on every worker, start by srun, or pass strategy=auto."
             )
         addresses, index = team(resolver)
         if not 0 <= index < len(addresses):
@@ -120,7 +120,7 @@ def team(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> tuple[list
 
 
 def augments_on_device(strategy: tf.distribute.Strategy, wish: str) -> bool:
-    """Whether the batch stage of the views runs with the model (`--augment_on`).
+    """Whether the batch stage of the views runs with the model (`augment_on`).
 
     auto: where the replicas are accelerators, whose memory is faster and whose host is busy.
     """
@@ -135,8 +135,8 @@ def check_batch(strategy: tf.distribute.Strategy, batch: int) -> None:
     n = strategy.num_replicas_in_sync
     if batch % n:
         raise UserError(
-            f"--batch_size={batch} does not divide over {n} replicas. "
-            f"Try --batch_size={max(1, batch // n) * n} or --strategy=one_device."
+            f"batch_size={batch} does not divide over {n} replicas. "
+            f"Try batch_size={max(1, batch // n) * n} or strategy=one_device."
         )
 
 

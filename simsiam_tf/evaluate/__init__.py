@@ -13,17 +13,17 @@ from simsiam_tf.evaluate.linear_probe import descent, logistic
 from simsiam_tf.features import knn_accuracy
 
 
-def knn(backbone: keras.Model, data_spec: str, recipe: str | None = None, **changes) -> dict:
+def knn(backbone: keras.Model, data_spec: str, augmentation: str | None = None, **changes) -> dict:
     """kNN accuracy of a backbone: {"knn20": …, "knn200": …} in [0, 1].
 
     Args:
         backbone: images → features.
-        data_spec: a labelled set as for --data; its training split votes on its test split.
-        recipe: as in `data.pretraining`.
-        **changes: fields of the recipe to replace, such as size=96.
+        data_spec: a labelled set as for `data`; its training split votes on its test split.
+        augmentation: as in `data.pretraining`.
+        **changes: fields of the augmentation to replace, such as size=96.
     """
     source = data.open_source(data_spec)
-    chosen = data.RECIPES[recipe or data.recipe_for(source)]
+    chosen = data.AUGMENTATIONS[augmentation or data.augmentation_for(source)]
     views = data.Views(dataclasses.replace(chosen, **changes))
     monitor = open_monitor(data_spec, "auto", views, source, data_spec)
     return monitor.of_backbone(backbone)

@@ -33,7 +33,7 @@ def opened(config: Any, out: Path | None = None) -> tuple[Pretrained, Splits]:
 
     out: file for what comes of it; UserError where it could not be written.
     """
-    pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
+    pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     if out is not None:
         check_writable(out)
     return pretrained, splits_for(config, pretrained)
@@ -54,13 +54,13 @@ def data_of(pretrained: Pretrained) -> str:
     relative = configs.is_folder(data) and not Path(data.removeprefix(configs.FOLDER)).is_absolute()
     if relative and not Path(data.removeprefix(configs.FOLDER)).is_dir():
         raise UserError(
-            f"--data: missing. {pretrained.path} was trained on {data}, a path that is relative to another "
-            "working folder. Pass --data=folder:/path/to/images."
+            f"`data`: missing. {pretrained.path} was trained on {data}, a path that is relative to another "
+            "working folder. Pass data=folder:/path/to/images."
         )
     if not isinstance(data, str):
         raise UserError(
-            f"--data: missing, and nothing beside {pretrained.path} says what it was trained on. "
-            "Pass --data=folder:/path/to/images, or a set's name."
+            f"`data`: missing, and nothing beside {pretrained.path} says what it was trained on. "
+            "Pass data=folder:/path/to/images, or a set's name."
         )
     return data
 
@@ -146,7 +146,7 @@ def _stored(config: Any, pretrained: Pretrained, splits: Splits) -> tuple[np.nda
 
 def _small(pretrained: Pretrained) -> bool:
     """Whether images are small enough for raw pixels to be a baseline."""
-    return pretrained.recipe.size**2 * pretrained.channels <= LARGEST_PIXELS
+    return pretrained.augmentation.size**2 * pretrained.channels <= LARGEST_PIXELS
 
 
 def _about(pretrained: Pretrained, splits: Splits, learned_from: int) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def write(result: dict[str, Any], path: Path) -> None:
     try:
         replace_text(path, json.dumps(result, indent=1) + "\n")
     except OSError as error:
-        raise UserError(f"--out={path}: cannot be written ({error.strerror}).") from error
+        raise UserError(f"out={path}: cannot be written ({error.strerror}).") from error
     print(f"  written to {path}")
 
 

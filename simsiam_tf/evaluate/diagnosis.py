@@ -72,29 +72,29 @@ class Diagnosis:
         return f"{self.name}: {self.reason}. {self.advice}".strip()
 
 
-ALIKE = "The images may be nearly alike: --preview shows some. "
+ALIKE = "The images may be nearly alike: `preview` shows some. "
 ADVICE = {
     "healthy": "",
-    "collapse": "Every image gets the same embedding. Check --stop_gradient=true, a trained predictor "
-    "(--predictor=trained) and BN in the heads (--bn=default); then try a lower --base_lr.",
-    "partial collapse": "The embedding loses dimensions. Try a lower --base_lr, a wider --d, stronger "
-    "augmentation (--crop_area=0.2) or less --weight_decay.",
-    "non-convergence": "The loss stays high. A fixed predictor does this (--predictor=fixed, Table 1 b); "
-    "otherwise try a higher --base_lr, --warmup_epochs, and BN on the hidden layers (--bn=default).",
-    "oscillation": "Try --bn=default (BN on the predictor's output does this, Table 3 d), a lower "
-    "--base_lr, or --warmup_epochs=10.",
-    "divergence": "The loss is not a number. Try a lower --base_lr, --warmup_epochs=10, or "
-    "--precision=float32; the last checkpoint is untouched.",
+    "collapse": "Every image gets the same embedding. Check stop_gradient=true, a trained predictor "
+    "(predictor=trained) and BN in the heads (bn=default); then try a lower `base_lr`.",
+    "partial collapse": "The embedding loses dimensions. Try a lower `base_lr`, a wider `d`, stronger "
+    "augmentation (crop_area=0.2) or less `weight_decay`.",
+    "non-convergence": "The loss stays high. A fixed predictor does this (predictor=fixed, Table 1 b); "
+    "otherwise try a higher `base_lr`, `warmup_epochs`, and BN on the hidden layers (bn=default).",
+    "oscillation": "Try bn=default (BN on the predictor's output does this, Table 3 d), a lower "
+    "`base_lr`, or warmup_epochs=10.",
+    "divergence": "The loss is not a number. Try a lower `base_lr`, warmup_epochs=10, or "
+    "precision=float32; the last checkpoint is untouched.",
 }
 
 OF_CONTRAST = {  # where it differs: simclr, moco, swav
-    "collapse": "Every image gets nearly the same embedding. Try another --base_lr or --temperature, more "
-    "images to tell apart (--batch_size, --queue), or --warmup_epochs=10.",
-    "non-convergence": "The loss stays high. Try another --base_lr, a higher --temperature, or "
-    "--warmup_epochs.",
-    "oscillation": "Try a lower --base_lr, or --warmup_epochs=10.",
+    "collapse": "Every image gets nearly the same embedding. Try another `base_lr` or `temperature`, more "
+    "images to tell apart (`batch_size`, `queue`), or warmup_epochs=10.",
+    "non-convergence": "The loss stays high. Try another `base_lr`, a higher `temperature`, or "
+    "`warmup_epochs`.",
+    "oscillation": "Try a lower `base_lr`, or warmup_epochs=10.",
     "divergence": "The loss is not a number. swav without stop-gradient does this (Sec. 6.2); otherwise try "
-    "a lower --base_lr, --warmup_epochs=10, or --precision=float32; the last checkpoint is untouched.",
+    "a lower `base_lr`, warmup_epochs=10, or precision=float32; the last checkpoint is untouched.",
 }
 
 

@@ -80,7 +80,7 @@ class Monitor:
 
     def of_pixels(self, images: int | None = None) -> dict[str, float] | None:
         """The accuracy of raw pixels; None where the images are too large for it."""
-        if self.views.recipe.size**2 * self.bank.channels > LARGEST_PIXELS:
+        if self.views.augmentation.size**2 * self.bank.channels > LARGEST_PIXELS:
             return None
         return self.accuracy(lambda s, ids: extraction.pixels(s, self.views, ids), images)
 
@@ -120,7 +120,7 @@ def open_monitor(
     data_dir: str | None = None,
     workers: Workers | None = None,
 ) -> Monitor | None:
-    """The monitor that `--monitor` and `--monitor_queries` name; None for "none".
+    """The monitor that `monitor` and `monitor_queries` name; None for "none".
 
     Args:
         spec: a labelled set, "none", or "auto" for the pre-training set where it has labels.
@@ -151,13 +151,13 @@ def open_monitor(
     for name, part in (("monitor", monitor.bank), ("monitor_queries", monitor.queries)):
         if part.labels is None:
             raise UserError(
-                f"--{name}={part.name}: has no labels. Give a set with labels, a folder with one "
-                "sub-folder a class, or --monitor=none."
+                f"{name}={part.name}: has no labels. Give a set with labels, a folder with one "
+                "sub-folder a class, or monitor=none."
             )
         if part.channels != source.channels:
             raise UserError(
-                f"--{name}={part.name}: has {part.channels} channels, the images to learn from "
-                f"have {source.channels}. Give a set of the same kind, or --monitor=none."
+                f"{name}={part.name}: has {part.channels} channels, the images to learn from "
+                f"have {source.channels}. Give a set of the same kind, or monitor=none."
             )
     return monitor
 

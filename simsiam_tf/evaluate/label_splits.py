@@ -27,7 +27,7 @@ class Splits:
 
 
 def open_splits(data: str, test: str = "auto", **options) -> Splits:
-    """The splits that `--data` and `--test` name.
+    """The splits that `data` and `test` name.
 
     Args:
         data: a labelled set; its training split unless it names another.
@@ -45,7 +45,7 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
             held = np.arange(train.size) % HELD_OUT == 0
             if not 0 < held.sum() < train.size:
                 raise UserError(
-                    f"--data={data}: {train.size} images are too few to hold some out. Pass --test."
+                    f"data={data}: {train.size} images are too few to hold some out. Pass `test`."
                 )
             every = np.arange(train.size)
             asked = subset(train, every[held], f"{train.name}, every {HELD_OUT}th image")
@@ -55,12 +55,12 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
     if train.class_names and asked.class_names and train.class_names != asked.class_names:
         other = sorted(set(train.class_names) ^ set(asked.class_names)) or ["their order"]
         raise UserError(
-            f"--test={asked.name}: has other classes than {train.name}; {len(other)} are in one only, "
+            f"test={asked.name}: has other classes than {train.name}; {len(other)} are in one only, "
             f"such as {other[0]}."
         )
     if train.channels != asked.channels:
         raise UserError(
-            f"--test={asked.name}: has {asked.channels} channels, {train.name} {train.channels}. Give a set "
+            f"test={asked.name}: has {asked.channels} channels, {train.name} {train.channels}. Give a set "
             "of the same kind."
         )
     classes = len(train.class_names) or 1 + int(max(np.max(train.labels), np.max(asked.labels)))
@@ -71,7 +71,7 @@ def labelled(source: Source, flag: str) -> Source:
     """The source itself. Raises UserError where it has no labels."""
     if source.labels is None:
         raise UserError(
-            f"--{flag}={source.name}: has no labels. Give a set with labels, or a folder with one "
+            f"{flag}={source.name}: has no labels. Give a set with labels, or a folder with one "
             "sub-folder a class."
         )
     return source

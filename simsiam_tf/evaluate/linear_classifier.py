@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import optimizers
-from simsiam_tf.data import Recipe, Source, Views, pipeline
+from simsiam_tf.data import Augmentation, Source, Views, pipeline
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.methods import ViewModel
@@ -95,7 +95,7 @@ def learned(
     backbone: keras.Model,
     train: Source,
     test: Source,
-    recipe: Recipe,
+    augmentation: Augmentation,
     epochs: int = 10,
     batch_size: int = 256,
     optimizer: keras.optimizers.Optimizer | None = None,
@@ -108,7 +108,7 @@ def learned(
     Args:
         backbone: normalised images → features; trained itself where not `frozen`.
         train, test: labelled sources of the same classes.
-        recipe: size, crops, flip and normalisation; its colours are left alone.
+        augmentation: size, crops, flip and normalisation; its colours are left alone.
         epochs: passes over the images, by whole batches.
         batch_size: images a step.
         optimizer: LARS on a cosine from 10 when None, SGD from 0.02 where not frozen.
@@ -118,7 +118,7 @@ def learned(
     Returns:
         The classifier, and its {"top1": …, "top5": …} on the test images.
     """
-    views = Views(recipe.with_crop_and_flip_alone(), count=1)
+    views = Views(augmentation.with_crop_and_flip_alone(), count=1)
     dataset = pipeline.pretraining(train, views, batch_size, seed)
     if optimizer is None:
         kind, rate = (optimizers.LARS, 10.0) if frozen else (optimizers.SGD, 0.02)

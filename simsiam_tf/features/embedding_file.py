@@ -97,10 +97,10 @@ def embed(
         source = error.rest
         features = store.stored(pretrained, source, folder, batch_size)
     names = getattr(source, "names", None) or [str(i) for i in range(source.size)]
-    recipe = pretrained.recipe
+    augmentation = pretrained.augmentation
     about = {
         "data": source.name, "weights": str(pretrained.path.absolute()), "sha256": pretrained.sha256,
-        "size": recipe.size, "mean": list(recipe.mean), "std": list(recipe.std),
+        "size": augmentation.size, "mean": list(augmentation.mean), "std": list(augmentation.std),
     }  # fmt: skip
     return Embeddings(np.array(names, object), features, about)
 
@@ -168,7 +168,7 @@ def _write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"--out={path}: cannot be written ({error.strerror}). Make room or choose another place."
+            f"out={path}: cannot be written ({error.strerror}). Make room or choose another place."
         ) from error
 
 
@@ -197,15 +197,15 @@ def _check_rounding(embeddings: Embeddings, dtype: np.dtype) -> None:
                 name = printable(str(embeddings.names[start + bad[0]]))
                 largest = np.abs(exact[bad[0]]).max()
                 raise UserError(
-                    f"--dtype={dtype}: cannot hold the features of {name}, whose largest is {largest:.3g}. "
-                    "Pass --dtype=float32."
+                    f"dtype={dtype}: cannot hold the features of {name}, whose largest is {largest:.3g}. "
+                    "Pass dtype=float32."
                 )
 
 
 def check_suffix(path: Path, flag: str = "out") -> None:
     """Raises UserError for a kind of file that embeddings are not kept in."""
     if path.suffix not in SUFFIXES:
-        raise UserError(f"--{flag}={printable(str(path))}: must end in {' or '.join(SUFFIXES)}.")
+        raise UserError(f"{flag}={printable(str(path))}: must end in {' or '.join(SUFFIXES)}.")
 
 
 def read(path: str | Path) -> Embeddings:
@@ -219,7 +219,7 @@ def read(path: str | Path) -> Embeddings:
     """
     path = Path(path)
     check_suffix(path, "embeddings")
-    what = f"--embeddings={printable(str(path))}"
+    what = f"embeddings={printable(str(path))}"
     if not path.is_file():
         raise UserError(f"{what}: no such file. Make it with python -m simsiam_tf.embed.")
     try:

@@ -23,7 +23,7 @@ def extract(
     ids: the examples wanted, in that order; all of the source when None.
     batch_size: 256 when None, and up to 1,024 of small images, whose calls cost more than their work.
     """
-    numbers = views.recipe.size**2 * source.channels  # of an image
+    numbers = views.augmentation.size**2 * source.channels  # of an image
     batch_size = batch_size or max(256, min(1024, 2**20 // numbers))
     ids = np.arange(source.size) if ids is None else np.asarray(ids)
     encode = forward(backbone)

@@ -23,7 +23,7 @@ def library(flag: str) -> Any:
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise UserError(
-            f"--{flag}=….parquet: needs pyarrow: pip install 'simsiam-tf[parquet]'. Or .npz."
+            f"{flag}=….parquet: needs pyarrow: pip install 'simsiam-tf[parquet]'. Or .npz."
         ) from error
     return parquet
 

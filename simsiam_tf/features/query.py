@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import RECIPES
+from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.data.images import header_check
 from simsiam_tf.data.sources import folder
 from simsiam_tf.features.embedding_file import Embeddings
@@ -26,7 +26,7 @@ def features(
     query: str,
     weights: str | None = None,
     max_megapixels: float = header_check.MEGAPIXELS,
-    recipe: str = "auto",
+    augmentation: str = "auto",
     image_size: int | None = None,
 ) -> np.ndarray:
     """[F] features of an image that is among those known, or of an image file.
@@ -39,7 +39,7 @@ def features(
         query: a name in `known.names`, or a file.
         weights: the backbone; where `known` says it lay when None.
         max_megapixels: a larger file is refused.
-        recipe, image_size: as of `open_pretrained`, where `known` does not say them.
+        augmentation, image_size: as of `open_pretrained`, where `known` does not say them.
 
     Raises:
         UserError: no such image, unreadable, or a backbone other than the one that made `known`.
@@ -49,16 +49,16 @@ def features(
     if row is not None:
         if is_file and not os.path.isabs(query):
             said = "the image of this name among the embeddings is taken; for the file, pass"
-            print(f"--query={shown}: {said} --query=./{shown}", file=sys.stderr)
+            print(f"query={shown}: {said} query=./{shown}", file=sys.stderr)
         return np.asarray(known.features[row], np.float64)
     if not is_file:
-        raise UserError(f"--query={shown}: neither a file nor a name among the embeddings.")
-    pretrained = backbone_of(known, weights, recipe, image_size)
+        raise UserError(f"query={shown}: neither a file nor a name among the embeddings.")
+    pretrained = backbone_of(known, weights, augmentation, image_size)
     return of_file(pretrained, query, max_megapixels)
 
 
 def backbone_of(
-    known: Embeddings, weights: str | None = None, recipe: str = "auto", image_size: int | None = None
+    known: Embeddings, weights: str | None = None, augmentation: str = "auto", image_size: int | None = None
 ) -> Pretrained:
     """The backbone that made the embeddings, with images made ready as theirs were.
 
@@ -67,17 +67,21 @@ def backbone_of(
     """
     where = weights or known.about.get("weights")
     if not isinstance(where, str) or not 0 < len(where) < 4096 or "\0" in where:
-        raise UserError("--weights: missing, and the embeddings do not say which backbone made them.")
+        raise UserError("`weights`: missing, and the embeddings do not say which backbone made them.")
     size, mean, std = _preprocessing(known.about)
     if size and image_size not in (None, size):
-        raise UserError(f"--image_size={image_size}: the embeddings are of images of {size} pixels.")
-    if mean and recipe != "auto" and (RECIPES[recipe].mean, RECIPES[recipe].std) != (mean, std):
-        raise UserError(f"--recipe={recipe}: the embeddings' images were normalised otherwise.")
-    # Where the normalisation is recorded, any recipe will do.
-    pretrained = open_pretrained(where, "imagenet" if mean else recipe, size or image_size)
+        raise UserError(f"image_size={image_size}: the embeddings are of images of {size} pixels.")
+    if (
+        mean
+        and augmentation != "auto"
+        and (AUGMENTATIONS[augmentation].mean, AUGMENTATIONS[augmentation].std) != (mean, std)
+    ):
+        raise UserError(f"augmentation={augmentation}: the embeddings' images were normalised otherwise.")
+    # Where the normalisation is recorded, any augmentation will do.
+    pretrained = open_pretrained(where, "imagenet" if mean else augmentation, size or image_size)
     if mean:
-        recorded = dataclasses.replace(pretrained.recipe, mean=mean, std=std)
-        pretrained = dataclasses.replace(pretrained, recipe=recorded)
+        recorded = dataclasses.replace(pretrained.augmentation, mean=mean, std=std)
+        pretrained = dataclasses.replace(pretrained, augmentation=recorded)
     made_by, width, wrong = known.about.get("sha256"), known.features.shape[1], ""
     if made_by and made_by != pretrained.sha256:
         wrong = "its SHA-256 differs"
@@ -85,7 +89,7 @@ def backbone_of(
         wrong = f"it gives {pretrained.features} features, they have {width}"
     if wrong:
         raise UserError(
-            f"--weights={printable(where)}: is not the backbone that made the embeddings; {wrong}. Pass "
+            f"weights={printable(where)}: is not the backbone that made the embeddings; {wrong}. Pass "
             "that one, or embed anew."
         )
     return pretrained
@@ -102,7 +106,7 @@ def _preprocessing(about: dict) -> tuple[int | None, tuple[float, ...], tuple[fl
         fits = False
     if not fits:
         raise UserError(
-            f"--embeddings: their record of how images were made ready is damaged (size {str(size)[:20]}). "
+            f"`embeddings`: their record of how images were made ready is damaged (size {str(size)[:20]}). "
             "Embed anew."
         )
     return size, mean, std
@@ -119,6 +123,6 @@ def of_file(
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0][:200]
         shown = printable(str(path))
-        raise UserError(f"--query={shown}: cannot be decoded ({printable(reason)}).") from error
+        raise UserError(f"query={shown}: cannot be decoded ({printable(reason)}).") from error
     views = pretrained.views
     return forward(pretrained.backbone)(views.normalise(views.centre(image))[None]).numpy()[0]

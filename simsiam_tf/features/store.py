@@ -65,17 +65,17 @@ def stored(
                     rows = writer.written()
     except OSError as error:
         raise UserError(
-            f"--features_dir={folder}: cannot be written ({error.strerror}). Make room or choose another."
+            f"features_dir={folder}: cannot be written ({error.strerror}). Make room or choose another."
         ) from error
     return rows
 
 
 def _file(pretrained: Pretrained, source: Source, folder: Path) -> Path:
-    recipe = pretrained.recipe
+    augmentation = pretrained.augmentation
     policies = sorted({layer.dtype_policy.name for layer in pretrained.backbone.layers})
     depends = [
-        PIXELS, pretrained.sha256, policies, recipe.size, recipe.mean, recipe.std, source.contents(),
-        source.size, source.channels,
+        PIXELS, pretrained.sha256, policies, augmentation.size, augmentation.mean, augmentation.std, 
+        source.contents(), source.size, source.channels,
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
     name = re.sub(r"[^\w.]+", "-", source.name, flags=re.ASCII).strip("-.")[-80:]
@@ -108,7 +108,7 @@ def _check_finite(block: np.ndarray, pretrained: Pretrained, source: Source, fir
         names, i = getattr(source, "names", None), first + bad[0]
         image = printable(names[i]) if names else f"image {i}"
         raise UserError(
-            f"--weights={pretrained.path}: its features are not all finite numbers, such as those of {image} "
+            f"weights={pretrained.path}: its features are not all finite numbers, such as those of {image} "
             f"of {printable(source.name)}. Pass a backbone whose training did not diverge."
         )
 

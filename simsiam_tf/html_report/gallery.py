@@ -64,7 +64,7 @@ def sample(pretrained: Pretrained, source: Source, images: int, seed: int = 0) -
 
 def views(pretrained: Pretrained, source: Source, seed: int) -> Section:
     """Images and two views of each, as the run made them."""
-    ready = Views(pretrained.recipe, count=2)
+    ready = Views(pretrained.augmentation, count=2)
     rows = min(SHOWN, source.size)
     batch = next(pipeline.take(pipeline.views_of_steps(source, ready, rows, seed, 0, 1), 1))
     originals = _pictures(source, ready, batch["index"])
@@ -158,7 +158,7 @@ def salient(pretrained: Pretrained, source: Source, seed: int) -> Section:
             "(Grad-CAM of the cosine of their features)."
         ],
     )
-    ready = Views(dataclasses.replace(pretrained.recipe, jitter_p=0.0, gray_p=0.0, blur_p=0.0), count=2)
+    ready = Views(dataclasses.replace(pretrained.augmentation, jitter_p=0.0, gray_p=0.0, blur_p=0.0), count=2)
     rows = min(SHOWN_SALIENT, source.size)
     batch = next(pipeline.take(pipeline.views_of_steps(source, ready, rows, seed + 1, 0, 1), 1))
     try:

@@ -37,20 +37,20 @@ class History:
 def read(workdir: Path) -> History:
     """The history of a pre-training. Raises UserError where the folder has none."""
     if not workdir.is_dir():
-        raise UserError(f"--workdir={workdir}: no such folder. Pass that of a pre-training.")
+        raise UserError(f"workdir={workdir}: no such folder. Pass that of a pre-training.")
     try:
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
         lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"--workdir={workdir}: has no config.json and metrics.jsonl of a pre-training ({error})."
+            f"workdir={workdir}: has no config.json and metrics.jsonl of a pre-training ({error})."
         ) from error
     whole = [record for record in map(_record, lines) if record]
     records = [r for r in whole if "loss" in r]
     if not isinstance(config, dict) or not all({"std", "rank"} <= set(r) for r in records):
-        raise UserError(f"--workdir={workdir}: is not the folder of a pre-training.")
+        raise UserError(f"workdir={workdir}: is not the folder of a pre-training.")
     if not records:
-        raise UserError(f"--workdir={workdir}: has no record of a step yet. Wait for the first.")
+        raise UserError(f"workdir={workdir}: has no record of a step yet. Wait for the first.")
     scores = [r for r in whole if "knn20" in r and "epoch" in r]
     return History(workdir, config, records, scores, backbone_file.card(workdir))
 

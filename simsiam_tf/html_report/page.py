@@ -53,7 +53,7 @@ def write(
     told = history.read(workdir)
     check_writable(out)
     if told.card and tensorboard:
-        advice = "Pass --tensorboard=false, which leaves TensorBoard's copy out."
+        advice = "Pass tensorboard=false, which leaves TensorBoard's copy out."
         check_writable(workdir / "tb" / "projector", "", advice, folders=True)
     sections = [history.outcome(told), history.curves(told)]
     if told.card:
@@ -66,7 +66,7 @@ def write(
     try:
         replace_text(out, text)
     except OSError as error:
-        raise UserError(f"--out={out}: cannot be written ({error.strerror}).") from error
+        raise UserError(f"out={out}: cannot be written ({error.strerror}).") from error
     return out
 
 

@@ -45,7 +45,7 @@ def write(known: Sample, logdir: Path) -> Path:
         atomic_files.replace_text(logdir / "projector_config.pbtxt", str(config))
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be written ({error.strerror}). Make room, or pass --tensorboard=false, which "
+            f"{folder}: cannot be written ({error.strerror}). Make room, or pass tensorboard=false, which "
             "leaves it out."
         ) from error
     return folder

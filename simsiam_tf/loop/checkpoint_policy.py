@@ -68,7 +68,7 @@ class Saving:
             self.commits.save(step, extra, interval)
         except (OSError, tf.errors.OpError) as error:
             text = (
-                f"--workdir={self.workdir.path}: the checkpoint of step {step} could not be "
+                f"workdir={self.workdir.path}: the checkpoint of step {step} could not be "
                 f"written ({_reason(error)}); earlier ones are kept."
             )
             if must:

@@ -143,7 +143,7 @@ class Commits:
         if steps:
             raise UserError(
                 f"{self.folder}: none of its {len(steps)} checkpoints is whole. Restore them from "
-                "a copy, or start anew with another --workdir."
+                "a copy, or start anew with another `workdir`."
             )
         return None
 

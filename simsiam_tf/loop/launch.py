@@ -64,5 +64,5 @@ def run(
 def binding_flags(config: Any) -> dict:
     """What all workers of a run must have in common before they begin."""
     own = ("workdir", "data_dir")  # a worker may have its own path to what they share
-    flags = {f"--{k}": v for k, v in dataclasses.asdict(config).items() if k not in own}
+    flags = {f"`{k}`": v for k, v in dataclasses.asdict(config).items() if k not in own}
     return {**flags, **versions()}

@@ -81,7 +81,7 @@ class Loop:
             manifest = commits.restore()
         self.step = manifest["step"] if manifest else parts.first_step
         self.workers.agree(
-            {"the newest checkpoint": self.step}, "--workdir must be a folder that they share."
+            {"the newest checkpoint": self.step}, "`workdir` must be a folder that they share."
         )
         extra = manifest["extra"] if manifest else {}
         self.accuracy = extra.get("accuracy", {})
@@ -134,7 +134,7 @@ class Loop:
                 raise
             reason = " ".join(str(getattr(error, "message", error)).split())[:200] or "out of memory."
             scarce = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
-            mend = f"Try a smaller --batch_size than {self.config.batch_size}." if scarce else ""
+            mend = f"Try a smaller `batch_size` than {self.config.batch_size}." if scarce else ""
             raise UserError(
                 f"{self.workdir.path}: step {self.step} failed: {reason} Checkpoints are kept. {mend}"
             ) from error
@@ -289,6 +289,6 @@ class Loop:
         except OSError as error:
             reason = error.strerror or " ".join(str(error).split())[:200]
             raise UserError(
-                f"--workdir={self.workdir.path}: {what} could not be written ({reason}). Checkpoints are "
+                f"workdir={self.workdir.path}: {what} could not be written ({reason}). Checkpoints are "
                 "kept: make room and rerun."
             ) from error

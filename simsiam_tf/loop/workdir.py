@@ -74,7 +74,7 @@ class Workdir:
             lock = open(self.path / ".lock", "a+", opener=atomic_files.no_link)  # noqa: SIM115 - held for the run
         except OSError as error:
             raise UserError(
-                f"--workdir={self.path}: cannot be written ({error.strerror}). Choose another."
+                f"workdir={self.path}: cannot be written ({error.strerror}). Choose another."
             ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,12 +83,12 @@ class Workdir:
             pid = lock.read(20).strip() or "unknown"
             lock.close()
             raise UserError(
-                f"--workdir={self.path}: in use by process {pid}. Wait for it or choose another."
+                f"workdir={self.path}: in use by process {pid}. Wait for it or choose another."
             ) from error
         except OSError as error:
             lock.close()
             raise UserError(
-                f"--workdir={self.path}: its file system cannot lock files ({error.strerror}), so that two "
+                f"workdir={self.path}: its file system cannot lock files ({error.strerror}), so that two "
                 "runs could not be kept apart. Choose another."
             ) from error
         self._lock = lock
@@ -101,7 +101,7 @@ class Workdir:
             lock.flush()
         except OSError as error:
             raise UserError(
-                f"--workdir={self.path}: cannot be written ({error.strerror}). Make room or choose another."
+                f"workdir={self.path}: cannot be written ({error.strerror}). Make room or choose another."
             ) from error
 
     def check(self, config: Any, facts: dict[str, Any] | None = None) -> None:
@@ -122,26 +122,26 @@ class Workdir:
         self._known = before
         whole, old = described(config, facts or {}), before.get("facts", {})
         differ = [
-            f"--{n} was {before.get(n)}, is {whole[n]}"
+            f"`{n}` was {before.get(n)}, is {whole[n]}"
             for n in configs.differences(before, whole, type(config))
         ]
         others = {k: v for k, v in whole["facts"].items() if not _fits(old.get(k, v), v)}
         differ += [f"{k} was {old[k]}, is {v}" for k, v in others.items()]
         if any(name.startswith("contents of") for name in others):
             raise UserError(
-                f"--workdir={self.path}: its images are others than when the run began "
+                f"workdir={self.path}: its images are others than when the run began "
                 f"({'; '.join(differ)}). Put those back, or begin anew in another folder; a finished "
-                f"pre-training gives its weights: --weights={shlex.quote(str(self.path))}"
+                f"pre-training gives its weights: weights={shlex.quote(str(self.path))}"
             )
         if differ:
-            own = f"--flagfile={shlex.quote(str(self.path / 'config.flags'))}"
+            own = f"flagfile={shlex.quote(str(self.path / 'config.flags'))}"
             longer = (
                 " To train longer, begin another run with the weights of this one, when it has ended: "
-                f"--weights={shlex.quote(str(self.path))} and another --workdir."
+                f"weights={shlex.quote(str(self.path))} and another `workdir`."
             )
-            only_epochs = [text.split()[0] for text in differ] == ["--epochs"]
+            only_epochs = [text.split()[0] for text in differ] == ["`epochs`"]
             raise UserError(
-                f"--workdir={self.path} belongs to another configuration: {'; '.join(differ)}. "
+                f"workdir={self.path} belongs to another configuration: {'; '.join(differ)}. "
                 f"Choose another folder, or continue with its own: {own}."
                 f"{longer if only_epochs and isinstance(config, configs.PretrainConfig) else ''}"
             )
@@ -161,7 +161,7 @@ class Workdir:
             self._write_files()
         except OSError as error:
             raise UserError(
-                f"--workdir={self.path}: cannot be written ({error.strerror}). Make room or choose another."
+                f"workdir={self.path}: cannot be written ({error.strerror}). Make room or choose another."
             ) from error
 
     def _before(self) -> dict[str, Any] | None:
@@ -179,10 +179,10 @@ class Workdir:
             log.warning("%s was gone or damaged: the newest checkpoint's configuration counts", file)
             return manifest.get("configuration", {})
         if file.exists():
-            raise UserError(f"{file}: unreadable. Restore it or choose another --workdir.")
+            raise UserError(f"{file}: unreadable. Restore it or choose another `workdir`.")
         if folder.exists() and any(folder.iterdir()):
             raise UserError(
-                f"--workdir={self.path}: has checkpoints but no config.json to tell whose. "
+                f"workdir={self.path}: has checkpoints but no config.json to tell whose. "
                 "Restore that file or choose another folder."
             )
         return None

@@ -85,14 +85,14 @@ def export(
             difference, largest = compared(pretrained, kind.opened(made))
         if not difference <= TOLERANCE * largest:
             raise UserError(
-                f"--format={format}: its features differ from the source's by {difference:.2g} (largest "
+                f"format={format}: its features differ from the source's by {difference:.2g} (largest "
                 f"feature {largest:.2g}), so {path} was not written."
             )
         _remove(path)
         made.replace(path)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
-        raise UserError(f"--out={path}: cannot be written ({reason}).") from error
+        raise UserError(f"out={path}: cannot be written ({reason}).") from error
     finally:
         with contextlib.suppress(OSError):
             _remove(made)
@@ -104,19 +104,19 @@ def check(path: Path, format: str, overwrite: bool = False) -> None:
     missing = [name for name in FORMATS[format].needs if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"--format={format}: needs {' and '.join(missing)}: pip install 'simsiam-tf[{format}]'."
+            f"format={format}: needs {' and '.join(missing)}: pip install 'simsiam-tf[{format}]'."
         )
     if path.suffix != FORMATS[format].suffix:
         raise UserError(
-            f"--out={path}: a file of --format={format} must end in {FORMATS[format].suffix}."
+            f"out={path}: a file of format={format} must end in {FORMATS[format].suffix}."
             if FORMATS[format].suffix
-            else f"--out={path}: --format=saved_model makes a folder, whose name has no suffix."
+            else f"out={path}: format=saved_model makes a folder, whose name has no suffix."
         )
     check_writable(path, folders=True)
     if path.exists() and not overwrite:
-        raise UserError(f"--out={path}: exists. Choose another, or pass --overwrite.")
+        raise UserError(f"out={path}: exists. Choose another, or pass `overwrite`.")
     if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").exists():
-        raise UserError(f"--out={path}: is a folder with something else in it. Choose another.")
+        raise UserError(f"out={path}: is a folder with something else in it. Choose another.")
 
 
 def format_of(path: Path) -> str:
@@ -125,16 +125,16 @@ def format_of(path: Path) -> str:
         if path.suffix == kind.suffix:
             return name
     raise UserError(
-        f"--out={path}: must end in .keras, .onnx or .tflite, or have no suffix for a SavedModel's folder."
+        f"out={path}: must end in .keras, .onnx or .tflite, or have no suffix for a SavedModel's folder."
     )
 
 
 def with_preparation(pretrained: Pretrained) -> keras.Model:
     """uint8 images [B, H, W, C] of any size → float32 features [B, F]."""
     images = keras.Input((None, None, pretrained.channels), dtype="uint8", name="images")
-    ready = Prepare.of(pretrained.recipe, pretrained.channels, name="prepare")(images)
+    ready = Prepare.of(pretrained.augmentation, pretrained.channels, name="prepare")(images)
     model = keras.Model(images, pretrained.backbone(ready, training=False), name="features")
-    size = pretrained.recipe.size
+    size = pretrained.augmentation.size
     model(tf.zeros([1, size, size, pretrained.channels], tf.uint8))  # Keras exports what has been called
     return model
 
@@ -144,7 +144,7 @@ def compared(pretrained: Pretrained, run: Run, seed: int = 0) -> tuple[float, fl
 
     The source is what every other command computes: `Views.centre`, `normalise`, the backbone.
     """
-    views, size = pretrained.views, pretrained.recipe.size
+    views, size = pretrained.views, pretrained.augmentation.size
     difference = largest = 0.0
     for i, shape in enumerate(((size, size), (size * 5 // 4, size * 3 // 2), (size * 2, size + 1))):
         images = _pictures(3, *shape, pretrained.channels, seed + i)

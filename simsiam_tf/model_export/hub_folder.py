@@ -41,8 +41,8 @@ def write(pretrained: Pretrained, folder: Path | str, overwrite: bool = False) -
     known = found.architecture
     if known["name"] not in KNOWN or known["width"] != 1 or known["stem"] != "imagenet":
         raise UserError(
-            f"--hub: timm and torchvision have no {known['name']} with a {known['stem']} stem and width "
-            f"{known['width']:g}. Export it as --format=keras or onnx."
+            f"`hub`: timm and torchvision have no {known['name']} with a {known['stem']} stem and width "
+            f"{known['width']:g}. Export it as format=keras or onnx."
         )
     made = folder.with_name(f".writing-{folder.name}")
     shutil.rmtree(made, ignore_errors=True)
@@ -58,7 +58,7 @@ def write(pretrained: Pretrained, folder: Path | str, overwrite: bool = False) -
         shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)
     except OSError as error:
-        raise UserError(f"--out={folder}: cannot be written ({error.strerror or error}).") from error
+        raise UserError(f"out={folder}: cannot be written ({error.strerror or error}).") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return exported
@@ -71,9 +71,9 @@ def check(folder: Path, overwrite: bool = False) -> None:
     ours = {WEIGHTS, "config.json", "README.md"}
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if there - ours or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"--out={folder}: has something else in it. Choose another.")
+        raise UserError(f"out={folder}: has something else in it. Choose another.")
     if there and not overwrite:
-        raise UserError(f"--out={folder}: exists. Choose another, or pass --overwrite.")
+        raise UserError(f"out={folder}: exists. Choose another, or pass `overwrite`.")
 
 
 def _from_raw(pretrained: Pretrained, backbone: keras.Model) -> formats.Run:
@@ -89,15 +89,16 @@ def _from_raw(pretrained: Pretrained, backbone: keras.Model) -> formats.Run:
 
 def _config(pretrained: Pretrained, architecture: dict[str, object]) -> dict[str, Any]:
     """What timm reads, under the Hub's name for it."""
-    recipe, channels = pretrained.recipe, pretrained.channels
+    augmentation, channels = pretrained.augmentation, pretrained.channels
     return {
         "architecture": architecture["name"], "num_classes": 0, "num_features": pretrained.features,
         "global_pool": "avg", "model_args": {"in_chans": channels},
         "pretrained_cfg": {
-            "tag": "simsiam", "input_size": [channels, recipe.size, recipe.size], "fixed_input_size": False,
+            "tag": "simsiam", "fixed_input_size": False,
+            "input_size": [channels, augmentation.size, augmentation.size],
             "interpolation": "bilinear", "crop_pct": 224 / 256, "crop_mode": "center",
-            "mean": list(recipe.mean), "std": list(recipe.std), "num_classes": 0, "pool_size": None,
-            "first_conv": "conv1", "classifier": "fc",
+            "mean": list(augmentation.mean), "std": list(augmentation.std),
+            "num_classes": 0, "pool_size": None, "first_conv": "conv1", "classifier": "fc",
         },
     }  # fmt: skip
 

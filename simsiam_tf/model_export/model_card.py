@@ -24,13 +24,14 @@ KEPT = ("data", "images", "step", "accuracy", "diagnosis", "classes", "configura
 
 def facts(pretrained: Pretrained, exported: Exported) -> dict[str, Any]:
     """The card as a dictionary."""
-    recipe, channels = pretrained.recipe, pretrained.channels
+    augmentation, channels = pretrained.augmentation, pretrained.channels
     return {
         "file": exported.path.name, "format": exported.format, "sha256": exported.sha256,
         "input": f"uint8 [B, H, W, {channels}] in [0, 255], {'RGB' if channels == 3 else 'gray'}, any size",
         "output": f"float32 [B, {pretrained.features}]",
         "preprocessing": {
-            "inside the model": True, "size": recipe.size, "mean": list(recipe.mean), "std": list(recipe.std),
+            "inside the model": True, "size": augmentation.size,
+            "mean": list(augmentation.mean), "std": list(augmentation.std),
         },
         "source": {"path": str(pretrained.path), "sha256": pretrained.sha256},
         "largest difference from the source": exported.difference,

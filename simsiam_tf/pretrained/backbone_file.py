@@ -147,7 +147,7 @@ def load(where: str) -> keras.Model:
     try:
         kind = keras_file_check.other_kind(path) if path.exists() else None
     except OSError as error:  # such as a name that is too long
-        raise UserError(f"--weights={str(where)[:200]}: cannot be opened ({error.strerror}).") from error
+        raise UserError(f"weights={str(where)[:200]}: cannot be opened ({error.strerror}).") from error
     if kind:
         fix = "where you trust it, rebuild its network in Keras and save that"
         if path.name.lower().endswith(keras_file_check.TORCH):
@@ -156,12 +156,12 @@ def load(where: str) -> keras.Model:
                 "--out=runs/converted, and give that folder"
             )
         raise UserError(
-            f"--weights={where}: {path} is {kind}, and is not opened. Only .keras files are: {fix}."
+            f"weights={where}: {path} is {kind}, and is not opened. Only .keras files are: {fix}."
         )
     path = located(where)
     if not path.is_file():
         raise UserError(
-            f"--weights={where}: no such file: {path}. Pass a finished work folder or a .keras file."
+            f"weights={where}: no such file: {path}. Pass a finished work folder or a .keras file."
         )
     _check_digest(path, where)
     try:
@@ -172,12 +172,12 @@ def load(where: str) -> keras.Model:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except keras_file_check.Exported as error:
         source = _source(path)
-        raise UserError(f"--weights={where}: {path} is {error}: --weights={source}.") from error
+        raise UserError(f"weights={where}: {path} is {error}: weights={source}.") from error
     except keras_file_check.Refused as error:
-        raise UserError(f"--weights={where}: {path}: refused: {error}.") from error
+        raise UserError(f"weights={where}: {path}: refused: {error}.") from error
     except Exception as error:  # noqa: BLE001 - Keras raises whatever the archive provokes
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--weights={where}: {path} is no Keras model ({reason}).") from error
+        raise UserError(f"weights={where}: {path} is no Keras model ({reason}).") from error
 
 
 def _source(path: Path) -> str:
@@ -199,10 +199,10 @@ def _check_digest(path: Path, where: str) -> None:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
         raise UserError(
-            f"--weights={where}: {beside} is damaged ({reason}). Remove it, if you trust {path.name}."
+            f"weights={where}: {beside} is damaged ({reason}). Remove it, if you trust {path.name}."
         ) from error
     if known and known != sha256(path):
-        raise UserError(f"--weights={where}: {path} is damaged: its SHA-256 differs from {beside}.")
+        raise UserError(f"weights={where}: {path} is damaged: its SHA-256 differs from {beside}.")
 
 
 def _asked(config: dict) -> int:
@@ -233,12 +233,12 @@ def load_part(where: str | Path, name: str) -> keras.Model | None:
     model = load(str(path))
     if sha256(path) != digest:
         raise UserError(
-            f"--weights={where}: {path} belongs to another backbone: its SHA-256 differs from the card's."
+            f"weights={where}: {path} belongs to another backbone: its SHA-256 differs from the card's."
         )
     return model
 
 
-def flags_text(flags: Mapping[str, Any]) -> str:
-    """Flags as they are typed."""
-    shown = {k: str(v).lower() if isinstance(v, bool) else v for k, v in flags.items()}
-    return " ".join(f"--{k}={v}" for k, v in shown.items())
+def options_text(options: Mapping[str, Any]) -> str:
+    """Options as they are written in messages."""
+    shown = {k: str(v).lower() if isinstance(v, bool) else v for k, v in options.items()}
+    return " ".join(f"{k}={v}" for k, v in shown.items())

@@ -23,8 +23,8 @@ def start_from(backbone: keras.Model, where: str) -> None:
     differ = _differences(backbone, loaded)
     if differ:
         raise UserError(
-            f"--weights={where}: another architecture; {differ}. "
-            "Give --backbone, --stem and --width as when it was trained."
+            f"weights={where}: another architecture; {differ}. "
+            "Give `backbone`, `stem` and `width` as when it was trained."
         )
     _copy(loaded, backbone)
 
@@ -65,19 +65,19 @@ def _heads(model: keras.Model, where: str, heads: str) -> dict[str, tuple[keras.
     }
     missing = [name for name, (_, loaded) in pairs.items() if loaded is None]
     if missing and heads == "true":
-        raise UserError(f"--weights_heads=true: {where} has no {' and no '.join(missing)}. Leave it out.")
+        raise UserError(f"weights_heads=true: {where} has no {' and no '.join(missing)}. Leave it out.")
     pairs = {name: pair for name, pair in pairs.items() if name not in missing}
     for name, pair in pairs.items():
         differ = _differences(*pair)
         if differ:
             configuration = known.get("heads") or known.get("configuration")
             flags = configuration if isinstance(configuration, dict) else {}
-            flags = backbone_file.flags_text(
+            flags = backbone_file.options_text(
                 {k: flags[k] for k in _FLAGS if isinstance(flags.get(k), int | str)}
             )
             raise UserError(
-                f"--weights={where}: its {name} is another one; {differ}. Pass {flags or 'its own flags'}, "
-                "or --weights_heads=false to begin with heads at random."
+                f"weights={where}: its {name} is another one; {differ}. Pass {flags or 'its own options'}, "
+                "or weights_heads=false to begin with heads at random."
             )
     return pairs
 

@@ -84,7 +84,7 @@ def read(path: Path) -> tuple[dict, int]:
 
 
 class Exported(ValueError):
-    """The file is what `export --format=keras` wrote, not a backbone; in words."""
+    """The file is what `export format=keras` wrote, not a backbone; in words."""
 
     def __init__(self) -> None:
         super().__init__(

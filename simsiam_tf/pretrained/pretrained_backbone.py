@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from simsiam_tf.data import RECIPES, Recipe, Source, Views
+from simsiam_tf.data import AUGMENTATIONS, Augmentation, Source, Views
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
 
@@ -19,13 +19,13 @@ class Pretrained:
     """What a `.keras` file and the card beside it say.
 
     backbone: normalised images [B, S, S, channels] → features [B, F].
-    recipe: size and normalisation of those images; its augmentation is that of the pre-training.
+    augmentation: size and normalisation of those images; its augmentation is that of the pre-training.
     path, sha256: of the file.
     card: what is known of the run that made it; empty where nothing is.
     """
 
     backbone: keras.Model
-    recipe: Recipe
+    augmentation: Augmentation
     path: Path
     sha256: str
     card: dict
@@ -41,23 +41,23 @@ class Pretrained:
     @property
     def views(self) -> Views:
         """Makes images ready: `centre` for evaluation, its augmentation for one view of each."""
-        return Views(self.recipe, count=1)
+        return Views(self.augmentation, count=1)
 
     def check(self, source: Source, flag: str = "data") -> None:
         """Raises UserError where a source's images have other channels than the backbone's."""
         if source.channels != self.channels:
             raise UserError(
-                f"--{flag}={source.name}: has {source.channels} channels, the backbone of {self.path} takes "
+                f"{flag}={source.name}: has {source.channels} channels, the backbone of {self.path} takes "
                 f"{self.channels}. Give images of the same kind."
             )
 
 
-def open_pretrained(where: str, recipe: str = "auto", image_size: int | None = None) -> Pretrained:
+def open_pretrained(where: str, augmentation: str = "auto", image_size: int | None = None) -> Pretrained:
     """The backbone of a finished work folder or of a .keras file, computing in Keras' present policy.
 
     Args:
         where: the folder or file.
-        recipe: a key of `RECIPES` for a file without a card; "auto": as in the pre-training.
+        augmentation: a key of `AUGMENTATIONS` for a file without a card; "auto": as in the pre-training.
         image_size: side of the images in pixels; as in the pre-training when None.
 
     Raises:
@@ -67,18 +67,18 @@ def open_pretrained(where: str, recipe: str = "auto", image_size: int | None = N
     path = backbone_file.located(where)
     if len(backbone.inputs) != 1 or len(backbone.input_shape) != 4 or len(backbone.output_shape) != 2:
         raise UserError(
-            f"--weights={where}: is no backbone: it maps {backbone.input_shape} to {backbone.output_shape}, "
+            f"weights={where}: is no backbone: it maps {backbone.input_shape} to {backbone.output_shape}, "
             "not images [B, H, W, C] to features [B, F]."
         )
     card = backbone_file.card(where)
-    if recipe != "auto":
-        chosen = RECIPES[recipe]
+    if augmentation != "auto":
+        chosen = AUGMENTATIONS[augmentation]
     elif "views" in card:
         chosen = _recorded(card["views"], path)
     else:
         raise UserError(
-            f"--weights={where}: no card beside {path.name} says how images are made ready for it. Pass "
-            "--recipe=imagenet, cifar or grayscale, and --image_size."
+            f"weights={where}: no card beside {path.name} says how images are made ready for it. Pass "
+            "augmentation=imagenet, cifar or grayscale, and `image_size`."
         )
     chosen = dataclasses.replace(chosen, size=image_size or chosen.size)
     return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card)
@@ -110,23 +110,23 @@ def _with_policy(config: Any, name: str) -> Any:
     return {key: _with_policy(part, name) for key, part in config.items()}
 
 
-def _recorded(views: dict, path: Path) -> Recipe:
-    """A recipe as `dataclasses.asdict` made it, back from JSON."""
+def _recorded(views: dict, path: Path) -> Augmentation:
+    """An augmentation as `dataclasses.asdict` made it, back from JSON."""
     try:
         known = {"solarize_p": 0.0, **views}  # which cards of earlier versions do not have
-        known = {f.name: known[f.name] for f in dataclasses.fields(Recipe)}
+        known = {f.name: known[f.name] for f in dataclasses.fields(Augmentation)}
         known = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
         for name, value in known.items():
-            like = getattr(RECIPES["imagenet"], name)
+            like = getattr(AUGMENTATIONS["imagenet"], name)
             of_views = name in ("blur_p", "solarize_p") and isinstance(value, tuple)  # one for each view
             if not _alike(value, (like,) if of_views else like):
                 raise TypeError(f"{name} is {value!r}"[:100])
-        return Recipe(**known)
+        return Augmentation(**known)
     except (KeyError, TypeError) as error:
         reason = str(error) if str(error).isprintable() else ascii(str(error))
         raise UserError(
-            f'{path.with_suffix(".json")}: its "views" are no recipe ({reason}). Pass --recipe and '
-            "--image_size."
+            f'{path.with_suffix(".json")}: its "views" are no augmentation ({reason}). Pass '
+            "`augmentation` and `image_size`."
         ) from error
 
 

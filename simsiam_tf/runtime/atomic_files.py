@@ -63,7 +63,7 @@ def check_no_links(folder: Path, files: Iterable[str], folders: Iterable[str]) -
 
 
 def check_writable(
-    path: Path, flag: str = "--out", advice: str = "Choose another place.", folders: bool = False
+    path: Path, option: str = "out", advice: str = "Choose another place.", folders: bool = False
 ) -> None:
     """Raises UserError where a file could not be written: before the work that makes its content.
 
@@ -78,7 +78,7 @@ def check_writable(
         with tempfile.TemporaryFile(dir=inside):
             pass
     except OSError as error:
-        named = f"{flag}={path}" if flag else str(path)
+        named = f"{option}={path}" if option else str(path)
         raise UserError(f"{named}: cannot be written ({error.strerror}). {advice}") from error
 
 

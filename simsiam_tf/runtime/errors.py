@@ -1,8 +1,12 @@
-"""Errors that are the user's to mend: printed as one line, exit status 2."""
+"""Errors that are the user's to mend: printed as one line, exit status 2.
+
+The library names options as a notebook has them, `name` or name=value; command lines print them as flags.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -26,3 +30,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return f" Did you mean {close[0]}?"
     shown = ", ".join(known[:12])
     return f" Choose from {shown}{', …' if len(known) > 12 else ''}."
+
+
+def as_flags(text: str, options: Iterable[str]) -> str:
+    """A message of the library for a command line: `name` → --name, name=value → --name=value.
+
+    options: names of the options that the command has; other words stay as they are.
+    """
+    names = "|".join(sorted(options, key=len, reverse=True))
+    text = re.sub(rf"`({names})`", r"--\1", text)
+    return re.sub(rf"(?<![\w./?&=\"'-])({names})=(?=\S)", r"--\1=", text)

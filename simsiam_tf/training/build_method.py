@@ -24,7 +24,7 @@ LONG = Length(10_000, 10_000)  # for a model that is only looked at
 
 
 def model(config: PretrainConfig, backbone: keras.Model, length: Length) -> SiameseModel:
-    """The model of --method around a backbone."""
+    """The model of `method` around a backbone."""
     names = ("d", "projector_hidden", "projector_layers")
     shared = {name: getattr(config, name) for name in names}
     return MODELS[config.method](config, backbone, shared, length)
@@ -37,7 +37,7 @@ def _simsiam(config: PretrainConfig, backbone: keras.Model, shared: dict, length
         kind, more = Alternation, {"k": epoch if config.alternate == "epoch" else int(config.alternate)}
     elif config.average is not None:
         if isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy):
-            raise UserError("--average: its table of images cannot be kept on TPUs. Leave --average out.")
+            raise UserError("`average`: its table of images cannot be kept on TPUs. Leave `average` out.")
         kind, more = MovingAverage, {"m": config.average, "images": length.images}
     return kind(
         backbone,
@@ -70,14 +70,14 @@ def _moco(config: PretrainConfig, backbone: keras.Model, shared: dict, _: Length
 
 
 def _key_groups(config: PretrainConfig) -> int | None:
-    """--key_groups of one replica; None for BN over all of them. A replica is never less than a group."""
+    """`key_groups` of one replica; None for BN over all of them. A replica is never less than a group."""
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if config.key_groups == 1:
         return None
     if config.key_groups > replicas and config.key_groups % replicas:
         raise UserError(
-            f"--key_groups={config.key_groups}: cannot be dealt out to {replicas} replicas. "
-            f"Try --key_groups={config.key_groups // replicas * replicas}."
+            f"key_groups={config.key_groups}: cannot be dealt out to {replicas} replicas. "
+            f"Try key_groups={config.key_groups // replicas * replicas}."
         )
     return max(1, config.key_groups // replicas)
 

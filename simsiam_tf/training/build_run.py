@@ -10,7 +10,15 @@ import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
 from simsiam_tf.config import METHODS, PretrainConfig, RunConfig
-from simsiam_tf.data import RECIPES, Recipe, Source, Views, open_source, recipe_for, sampling
+from simsiam_tf.data import (
+    AUGMENTATIONS,
+    Augmentation,
+    Source,
+    Views,
+    augmentation_for,
+    open_source,
+    sampling,
+)
 from simsiam_tf.data.service import client
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
@@ -37,28 +45,29 @@ def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Sourc
         config.data, "train", config.data_dir, config.on_bad_image, report, config.max_megapixels
     )
     check_size(source, config.batch_size)
-    name = recipe_for(source) if config.recipe == "auto" else config.recipe
-    recipe = RECIPES[name]
-    if len(recipe.mean) > source.channels:
+    name = augmentation_for(source) if config.augmentation == "auto" else config.augmentation
+    augmentation = AUGMENTATIONS[name]
+    if len(augmentation.mean) > source.channels:
         raise UserError(
-            f"--recipe={name}: is for colour, but {source.name} has one channel. Try --recipe=grayscale."
+            f"augmentation={name}: is for colour, but {source.name} has one channel. Try "
+            "augmentation=grayscale."
         )
     strength = config.jitter
     changes = {
-        "size": config.image_size or _own_size(source, recipe.size),
-        "area": (config.crop_area or recipe.area[0], recipe.area[1]),
-        "jitter": recipe.jitter if strength is None else (strength, strength, strength, strength / 4),
-        "blur_p": recipe.blur_p if config.blur_p is None else config.blur_p,
-        "solarize_p": recipe.solarize_p if config.solarize_p is None else config.solarize_p,
-        "flip_p": recipe.flip_p if config.flip_p is None else config.flip_p,
+        "size": config.image_size or _own_size(source, augmentation.size),
+        "area": (config.crop_area or augmentation.area[0], augmentation.area[1]),
+        "jitter": augmentation.jitter if strength is None else (strength, strength, strength, strength / 4),
+        "blur_p": augmentation.blur_p if config.blur_p is None else config.blur_p,
+        "solarize_p": augmentation.solarize_p if config.solarize_p is None else config.solarize_p,
+        "flip_p": augmentation.flip_p if config.flip_p is None else config.flip_p,
     }
     count = 1 + max(max(pair) for pair in SYMMETRY[config.symmetry])
-    return source, views_of(config, dataclasses.replace(recipe, **changes), count)
+    return source, views_of(config, dataclasses.replace(augmentation, **changes), count)
 
 
-def views_of(config: RunConfig, recipe: Recipe, count: int) -> Views:
+def views_of(config: RunConfig, augmentation: Augmentation, count: int) -> Views:
     """The views of a run. config: jit_compile is read."""
-    return Views(recipe, count, xla=False if config.jit_compile == "false" else None)
+    return Views(augmentation, count, xla=False if config.jit_compile == "false" else None)
 
 
 def check_size(source: Source, batch_size: int) -> None:
@@ -67,26 +76,26 @@ def check_size(source: Source, batch_size: int) -> None:
         raise UserError(f"{source.name}: has {source.size} image, and a batch needs two. Give more images.")
     if batch_size > source.size:
         raise UserError(
-            f"--batch_size={batch_size}: larger than {source.name}, which has "
-            f"{source.size} images. Try --batch_size={2 ** (source.size.bit_length() - 1)}."
+            f"batch_size={batch_size}: larger than {source.name}, which has "
+            f"{source.size} images. Try batch_size={2 ** (source.size.bit_length() - 1)}."
         )
 
 
 def _own_size(source: Source, size: int) -> int:
-    """Small images of one size keep it; others get the recipe's."""
+    """Small images of one size keep it; others get the augmentation's."""
     images = getattr(source, "images", None)
     return images.shape[1] if images is not None and images.shape[1] <= 64 else size
 
 
 def stem_for(config: PretrainConfig, size: int) -> str:
-    """--stem, with "auto" resolved by the size of the views."""
+    """`stem`, with "auto" resolved by the size of the views."""
     return config.stem if config.stem != "auto" else "cifar" if size <= 64 else "imagenet"
 
 
 def build_model(
     config: PretrainConfig, channels: int, size: int, length: build_method.Length = build_method.LONG
 ) -> SiameseModel:
-    """The model of a configuration, its weights drawn from the seed, or those that --weights has.
+    """The model of a configuration, its weights drawn from the seed, or those that `weights` has.
 
     channels, size: of the views. length: of the run.
     """
@@ -115,7 +124,7 @@ def beginning(model: SiameseModel, config: PretrainConfig, images: int) -> tuple
 def _initial_model(config: PretrainConfig, source: Source, views: Views) -> SiameseModel:
     steps = sampling.steps_in(config.epochs, source.size, config.batch_size)
     length = build_method.Length(steps, source.size)
-    return build_model(config, source.channels, views.recipe.size, length)
+    return build_model(config, source.channels, views.augmentation.size, length)
 
 
 def untrained_backbone(config: PretrainConfig, parts: PretrainComponents) -> keras.Model:
@@ -125,7 +134,7 @@ def untrained_backbone(config: PretrainConfig, parts: PretrainComponents) -> ker
 
 
 def knn_every(parts: PretrainComponents, config: PretrainConfig) -> int:
-    """Epochs between the monitor's evaluations: --knn_every, or its default for this data."""
+    """Epochs between the monitor's evaluations: `knn_every`, or its default for this data."""
     if config.knn_every is not None or parts.monitor is None:
         return config.knn_every or 0
     return epochs_between(parts.monitor.size(config.knn_images), parts.source.size * parts.views.count)
@@ -174,7 +183,7 @@ def build_pretraining(
 ) -> PretrainComponents:
     """Builds every part; cheap checks come before long work.
 
-    workers: of the run; made by --strategy when None, which has to happen before anything else
+    workers: of the run; made by `strategy` when None, which has to happen before anything else
     that uses TensorFlow.
     """
     workers = workers or Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
@@ -200,7 +209,7 @@ def build_pretraining(
     facts = {
         "images": source.size, "fingerprint": source.fingerprint,
         "contents of the images": source.contents(), "precision": precision,
-        "stem": stem_for(config, views.recipe.size), "views": dataclasses.asdict(views.recipe),
+        "stem": stem_for(config, views.augmentation.size), "views": dataclasses.asdict(views.augmentation),
     }  # fmt: skip
     if monitor is not None:
         facts["the monitor's images"] = [part.contents() for part in (monitor.bank, monitor.queries)]
@@ -227,5 +236,5 @@ def arithmetic(config: RunConfig, strategy: tf.distribute.Strategy) -> str:
     replicas = strategy.num_replicas_in_sync
     strategies.check_batch(strategy, config.batch_size)
     if config.jit_compile == "true" and replicas > 1:
-        raise UserError(f"--jit_compile=true: not supported on {replicas} replicas. Pass --jit_compile=auto.")
+        raise UserError(f"jit_compile=true: not supported on {replicas} replicas. Pass jit_compile=auto.")
     return strategies.set_precision(config.precision)

@@ -18,10 +18,10 @@ class KNN(keras.callbacks.Callback):
 
     Args:
         monitor: a labelled set ("fashion_mnist") or a `Monitor`.
-        recipe: as in `data.pretraining`; chosen by the set when None.
+        augmentation: as in `data.pretraining`; chosen by the set when None.
         every: epochs between evaluations; 0 for never.
         images: about how many images to use; all when None.
-        **changes: fields of the recipe to replace, such as size=96.
+        **changes: fields of the augmentation to replace, such as size=96.
 
     Logs: "knn20" and "knn200", in [0, 1]; `latest` keeps those of the last epoch's end, and is
     empty where it made none.
@@ -30,7 +30,7 @@ class KNN(keras.callbacks.Callback):
     def __init__(
         self,
         monitor: str | Monitor,
-        recipe: str | None = None,
+        augmentation: str | None = None,
         every: int = 1,
         images: int | None = None,
         **changes,
@@ -38,7 +38,7 @@ class KNN(keras.callbacks.Callback):
         super().__init__()
         if isinstance(monitor, str):
             source = data.open_source(monitor)
-            chosen = data.RECIPES[recipe or data.recipe_for(source)]
+            chosen = data.AUGMENTATIONS[augmentation or data.augmentation_for(source)]
             views = data.Views(dataclasses.replace(chosen, **changes))
             monitor = open_monitor(monitor, "auto", views, source, monitor)
         self.monitor, self.every, self.images = monitor, every, images

@@ -1,4 +1,4 @@
-"""Looking before training: --preview and --dry_run."""
+"""Looking before training: `preview` and `dry_run`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_preview(config: PretrainConfig) -> int:
     folder = Path(config.workdir or ".").expanduser()
     path = folder / "preview.png"
     _make_folder(folder)
-    atomic_files.check_writable(path, "--workdir")
+    atomic_files.check_writable(path, "workdir")
     source, views = open_data(config)
     preview.write(path, preview.grid(source, views, config.seed))
     print(f"{path}: a row an image of {source.name}; first the image, then its {views.count} views")
@@ -45,7 +45,7 @@ def dry_run(config: PretrainConfig) -> int:
     report = Path(config.workdir).expanduser() / "unreadable.json" if config.workdir else None
     if report:
         _make_folder(report.parent)
-        atomic_files.check_writable(report, "--workdir")
+        atomic_files.check_writable(report, "workdir")
     parts = build_pretraining(config, report)
     print(configs.to_flags(config))
     for name, value in facts(config, parts).items():
@@ -58,7 +58,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"--workdir={folder}: cannot be written ({error.strerror}). Choose another place."
+            f"workdir={folder}: cannot be written ({error.strerror}). Choose another place."
         ) from error
 
 
@@ -70,7 +70,7 @@ def facts(config: PretrainConfig, parts: PretrainComponents) -> dict[str, str]:
     monitor = parts.monitor
     return {
         "images": f"{parts.source.size} of {parts.source.name}, {parts.source.channels} channels",
-        "views": f"{parts.views.count} of {parts.views.recipe.size} pixels",
+        "views": f"{parts.views.count} of {parts.views.augmentation.size} pixels",
         "monitor": _monitored(config, parts) if monitor else "none (no labels)",
         "stem": parts.facts["stem"],
         "begins with": parts.start,
@@ -96,7 +96,7 @@ def memory(config: PretrainConfig, parts: PretrainComponents) -> tuple[int, int]
     held = 3 * 4 * parts.model.count_params()
     if config.average is not None:
         held += 4 * parts.source.size * config.d // len(strategies.local_devices())
-    size, rows = parts.views.recipe.size, config.batch_size // parts.strategy.num_replicas_in_sync
+    size, rows = parts.views.augmentation.size, config.batch_size // parts.strategy.num_replicas_in_sync
     shape = [1, size, size, parts.source.channels]
     forward = tf.function(lambda x: parts.model.backbone(x, training=True), autograph=False)
     graph = forward.get_concrete_function(tf.TensorSpec(shape)).graph

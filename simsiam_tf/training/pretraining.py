@@ -23,7 +23,7 @@ from simsiam_tf.runtime.signals import INTERRUPTED
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every, untrained_backbone
 from simsiam_tf.training.callbacks import KNN
 
-LEFT_OUT = "--final_knn=false: the weights are exported, and this alone is left out"
+LEFT_OUT = "final_knn=false: the weights are exported, and this alone is left out"
 
 __all__ = ["COLLAPSED", "DIVERGED", "DONE", "INTERRUPTED", "Outcome", "run"]
 
@@ -69,7 +69,7 @@ class Pretraining:
             return {}
         images = self.config.knn_images
         say(f"baselines on {self.monitor.size(images)} images: raw pixels, untrained backbone")
-        with _enough_memory("fewer --knn_images, or --monitor=none"):
+        with _enough_memory("fewer `knn_images`, or monitor=none"):
             return self.monitor.baselines(self.parts.model.backbone, images)
 
     def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
@@ -81,7 +81,7 @@ class Pretraining:
             return self.monitor.of_backbone(self.parts.model.backbone)
 
     def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-        """On all images, too. Those of the start may be of fewer: --knn_images may change in a run."""
+        """On all images, too. Those of the start may be of fewer: `knn_images` may change in a run."""
         del before
         with _enough_memory(LEFT_OUT):
             return self.monitor.baselines(untrained_backbone(self.config, self.parts))

@@ -57,7 +57,7 @@ def run(config: SupervisedConfig, callbacks: Sequence[keras.callbacks.Callback] 
 
 
 def workdir_of(config: SupervisedConfig) -> Path:
-    """--workdir, or a folder beside the weights that is named after what is done with them."""
+    """`workdir`, or a folder beside the weights that is named after what is done with them."""
     if config.workdir:
         return Path(config.workdir).expanduser()
     name = "linear" if isinstance(config, LinearConfig) else "finetune"
@@ -71,7 +71,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     strategy = workers.strategy
     precision = arithmetic(config, strategy)
     with strategy.scope():  # all at once: workers agree on the values of variables as they are made
-        pretrained = open_pretrained(config.weights, config.recipe, config.image_size)
+        pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     with workers.chief_first():
         splits = cached_scores.splits_for(config, pretrained)
     train = splits.train
@@ -80,9 +80,9 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         train = subset(train, ids, f"{train.name}, {config.labels:.4g} of every class")
         splits = dataclasses.replace(splits, train=train)
     check_size(train, config.batch_size)
-    flip_p = pretrained.recipe.flip_p if config.flip_p is None else config.flip_p
-    recipe = dataclasses.replace(
-        pretrained.recipe.with_crop_and_flip_alone(), area=(config.crop_area, 1.0), flip_p=flip_p
+    flip_p = pretrained.augmentation.flip_p if config.flip_p is None else config.flip_p
+    augmentation = dataclasses.replace(
+        pretrained.augmentation.with_crop_and_flip_alone(), area=(config.crop_area, 1.0), flip_p=flip_p
     )
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
     with strategy.scope():
@@ -93,10 +93,10 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         "contents of the images": train.contents(),
         "test images": splits.test.size, "test fingerprint": splits.test.fingerprint,
         "contents of the test images": splits.test.contents(),
-        "weights": pretrained.sha256, "precision": precision, "views": dataclasses.asdict(recipe),
+        "weights": pretrained.sha256, "precision": precision, "views": dataclasses.asdict(augmentation),
     }  # fmt: skip
     on_device = strategies.augments_on_device(strategy, config.augment_on)
-    views = views_of(config, recipe, count=1)
+    views = views_of(config, augmentation, count=1)
     parts = RunComponents(strategy, train, views, model, total, precision, on_device, facts, workers)
     return parts, pretrained, splits
 

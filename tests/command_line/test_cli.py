@@ -12,7 +12,7 @@ from PIL import Image
 from simsiam_tf import config, knn_eval, pretrain, probe
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import RECIPES, open_source
+from simsiam_tf.data import AUGMENTATIONS, open_source
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 from simsiam_tf.runtime.errors import UserError
@@ -64,7 +64,7 @@ def test_bad_flags_are_named_with_the_mend(argv, expected):
         (["--data=digits:train[5000:]"], r"the slice holds no image"),
         (["--data=digits:dev"], r"'dev' is no split"),
         (["--data=digits", "--batch_size=2000"], r"larger than digits:train.*Try --batch_size=1024"),
-        (["--data=digits", "--recipe=imagenet"], r"one channel. Try --recipe=grayscale"),
+        (["--data=digits", "--augmentation=imagenet"], r"one channel. Try --augmentation=grayscale"),
         (["--data=digits", "--weights=/no/such.keras"], r"no such file"),
         (["--data=digits", "--strategy=multi_worker"], r"neither TF_CONFIG nor a Slurm job"),
         (["--data=digits", "--strategy=mirrored", "--batch_size=63"], r"does not divide over 2"),
@@ -115,10 +115,10 @@ def test_a_typed_flag_drops_what_it_makes_moot_in_a_flagfile(tmp_path):
     made = parse(file, "--predictor=none", "--monitor=none")
     assert (made.predictor_lr, made.knn_every, made.d) == ("decayed", None, 32)
     assert parse(file).predictor_lr == "constant"
-    with pytest.raises(UserError, match="--knn_every=2 has no effect"):
+    with pytest.raises(UserError, match="knn_every=2 has no effect"):
         parse(file, "--monitor=none", "--knn_every=2")
     (tmp_path / "b.cfg").write_text(f"{file}\n--predictor=none\n")
-    with pytest.raises(UserError, match="--predictor_lr=constant has no effect"):
+    with pytest.raises(UserError, match="predictor_lr=constant has no effect"):
         parse(f"--flagfile={tmp_path}/b.cfg")
 
 
@@ -176,7 +176,7 @@ def test_libraries_that_do_not_fit_into_memory_are_a_line():
 
 @pytest.mark.parametrize("command", [knn_eval, probe])
 def test_a_result_that_could_not_be_written_is_known_before_the_work(command, tmp_path, capsys, monkeypatch):
-    folder = small_backbones.exported(tmp_path / "run", RECIPES["grayscale"], channels=1)
+    folder = small_backbones.exported(tmp_path / "run", AUGMENTATIONS["grayscale"], channels=1)
     monkeypatch.setattr(
         cached_scores, "open_splits", lambda *args, **options: pytest.fail("the data was opened")
     )
@@ -186,7 +186,7 @@ def test_a_result_that_could_not_be_written_is_known_before_the_work(command, tm
 
 def test_images_of_a_relative_path_are_asked_for_where_they_are_not(tmp_path, monkeypatch, capsys):
     folder = small_backbones.exported(
-        tmp_path / "run", RECIPES["grayscale"], channels=1, data="folder:photos"
+        tmp_path / "run", AUGMENTATIONS["grayscale"], channels=1, data="folder:photos"
     )
     monkeypatch.chdir(tmp_path)
     assert knn_eval.main([f"--weights={folder}"]) == 2

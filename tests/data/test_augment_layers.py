@@ -11,7 +11,7 @@ from golden import make_views as made
 from PIL import Image, ImageOps
 
 from simsiam_tf.data.augment import random_layers
-from simsiam_tf.data.augment.views import Recipe, Views
+from simsiam_tf.data.augment.views import Augmentation, Views
 from simsiam_tf.data.sampling import uniforms
 from simsiam_tf.runtime.devices import on_cpu
 
@@ -123,7 +123,9 @@ def test_blur_by_products_is_the_blur(shape, channels):
 def test_small_views_on_a_cpu_are_blurred_by_products():
     for size, small in ((28, True), (64, True), (96, False)):
         (blur,) = (
-            x for x in Views(Recipe(size=size)).layers[0] if isinstance(x, random_layers.RandomGaussianBlur)
+            x
+            for x in Views(Augmentation(size=size)).layers[0]
+            if isinstance(x, random_layers.RandomGaussianBlur)
         )
         assert blur.products == (small and on_cpu())
 

@@ -16,7 +16,7 @@ from helpers.runs import StopAt, state, tiny
 
 from simsiam_tf import data_service, pretrain
 from simsiam_tf.data import pipeline
-from simsiam_tf.data.augment.views import Recipe, Views
+from simsiam_tf.data.augment.views import Augmentation, Views
 from simsiam_tf.data.service import client, reorder
 from simsiam_tf.data.sources.open_source import EncodedSource, from_arrays, open_source
 from simsiam_tf.runtime.errors import UserError
@@ -56,7 +56,7 @@ def source(photos):
     return open_source(f"folder:{photos}")
 
 
-VIEWS = Views(Recipe(size=40))
+VIEWS = Views(Augmentation(size=40))
 
 
 def assert_same(ours, theirs, steps):
@@ -96,14 +96,14 @@ def test_parts_are_sent_in_units_and_put_together(served, source, monkeypatch):
 
 
 def test_arrays_in_memory_are_sent(served):
-    arguments = open_source("digits"), Views(Recipe(size=8, gray_p=0)), BATCH, SEED, 3, 9
+    arguments = open_source("digits"), Views(Augmentation(size=8, gray_p=0)), BATCH, SEED, 3, 9
     ours = client.views_of_steps(served.address, *arguments)
     assert_same(ours, pipeline.views_of_steps(*arguments), 6)
 
 
 @pytest.mark.slow
 def test_xla_runs_on_data_workers(served, source):
-    arguments = source, Views(Recipe(size=70)), 8, SEED, 3, 6
+    arguments = source, Views(Augmentation(size=70)), 8, SEED, 3, 6
     assert_same(client.views_of_steps(served.address, *arguments), pipeline.views_of_steps(*arguments), 3)
 
 

@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 from torchvision import transforms
 
-from simsiam_tf.data import Prepare, Recipe, Views, open_source, pipeline
+from simsiam_tf.data import Augmentation, Prepare, Views, open_source, pipeline
 from simsiam_tf.data.augment.views import IMAGENET_MEAN, IMAGENET_STD
 from simsiam_tf.pretrained.torch_weights import from_torch
 
@@ -50,7 +50,7 @@ def test_features_of_files_are_those_of_torchvision(files, size, short, measured
         expected = net(torch.stack([theirs(file, size, short) for file in files])).numpy()
     source = open_source(f"folder:{files[0].parent}")
     assert list(source.names) == [file.name for file in files]
-    (images,) = pipeline.centred(source, Views(Recipe(size=size), 1), range(source.size))
+    (images,) = pipeline.centred(source, Views(Augmentation(size=size), 1), range(source.size))
     found = backbone(images, training=False).numpy()
     largest = np.abs(expected).max()
     measured("features of photograph files by torchvision", np.abs(found - expected).max() / largest, 1e-4)
@@ -58,7 +58,7 @@ def test_features_of_files_are_those_of_torchvision(files, size, short, measured
 
 @pytest.mark.parametrize(("size", "short"), [(224, 256), (96, 110)])
 def test_pixels_are_those_of_torchvision(files, size, short):
-    views, layer = Views(Recipe(size=size), 1), Prepare.of(Recipe(size=size), 3)
+    views, layer = Views(Augmentation(size=size), 1), Prepare.of(Augmentation(size=size), 3)
     for file in files:
         expected = theirs(file, size, short).permute(1, 2, 0).numpy()
         image = np.asarray(Image.open(file).convert("RGB"))
@@ -68,7 +68,7 @@ def test_pixels_are_those_of_torchvision(files, size, short):
 
 
 def test_a_long_thin_image_needs_no_more_memory_than_its_file():
-    view = Views(Recipe(size=96), 1).centre
+    view = Views(Augmentation(size=96), 1).centre
     stripe = np.zeros((2, 60_000, 3), np.uint8)
     stripe[:, 29_000:31_000] = 200  # resized whole it would have 3.3 million columns
     made = tf.function(view).get_concrete_function(tf.TensorSpec([None, None, 3], tf.uint8))
@@ -77,11 +77,13 @@ def test_a_long_thin_image_needs_no_more_memory_than_its_file():
     np.testing.assert_array_equal(tall, 200)
 
 
-@pytest.mark.parametrize("what", ["Views(Recipe(size=96), 1).centre", "Prepare.of(Recipe(size=96), 3)"])
+@pytest.mark.parametrize(
+    "what", ["Views(Augmentation(size=96), 1).centre", "Prepare.of(Augmentation(size=96), 3)"]
+)
 def test_bytes_are_not_transposed_of_which_onednn_complains(what):
     code = (
         "import tensorflow as tf\n"
-        "from simsiam_tf.data import Prepare, Recipe, Views\n"
+        "from simsiam_tf.data import Prepare, Augmentation, Views\n"
         f"ready = tf.function({what}, autograph=False)\n"
         "ready(tf.ones([2, 130, 180, 3], tf.uint8))"
     )

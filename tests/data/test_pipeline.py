@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from simsiam_tf.data import pipeline
 from simsiam_tf.data.augment import crops
-from simsiam_tf.data.augment.views import Recipe, Views
+from simsiam_tf.data.augment.views import Augmentation, Views
 from simsiam_tf.data.sampling import uniforms
 from simsiam_tf.data.sources.open_source import EncodedSource, from_arrays
 
-FULL = Recipe(size=70)  # above the size from which XLA is used
+FULL = Augmentation(size=70)  # above the size from which XLA is used
 BATCH = 12
 
 
@@ -44,7 +44,7 @@ def assert_close(ours: dict, theirs: dict, atol: float) -> None:
 def reference(source):
     """Without XLA, in one piece, all on the host."""
     views = Views(FULL, xla=False)
-    assert not views.xla and Views(FULL).xla and not Views(Recipe(size=32)).xla
+    assert not views.xla and Views(FULL).xla and not Views(Augmentation(size=32)).xla
     return batch_of(source, views)
 
 

@@ -71,7 +71,7 @@ def test_a_job_that_fails_is_asked_anew_from_where_it_was_and_not_for_ever():
 
     stream = asked([job] * 9)
     assert [stream.get(n) for n in (0, 1)] == ["there 0", "there 1"]
-    with pytest.raises(UserError, match=r"^--data_service=a:1: .* failed: /photos/1.jpg; No such"):
+    with pytest.raises(UserError, match=r"^data_service=a:1: .* failed: /photos/1.jpg; No such"):
         for n in range(2, 9):
             stream.get(n)
     assert firsts == [0, 1, 2]

@@ -8,11 +8,11 @@ import tensorflow as tf
 
 import simsiam_tf.data as data
 from simsiam_tf.data import pipeline, sampling
-from simsiam_tf.data.augment.views import Recipe, Views
+from simsiam_tf.data.augment.views import Augmentation, Views
 from simsiam_tf.data.sources.open_source import EncodedSource
 
 SIZE, BATCH, SEED = 22, 8, 11  # 2.75 steps an epoch: batches straddle epochs
-LIGHT = Recipe(size=12, jitter_p=0.0, blur_p=0.0)  # quick to build; crop, gray and flip remain
+LIGHT = Augmentation(size=12, jitter_p=0.0, blur_p=0.0)  # quick to build; crop, gray and flip remain
 
 
 def ids_of(steps, seed=SEED, batch=BATCH, size=SIZE) -> np.ndarray:
@@ -117,7 +117,7 @@ def test_uniforms_differ_between_rows_columns_steps_and_seeds():
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_views_of_an_image_differ(count):
-    views = Views(Recipe(size=12), count)
+    views = Views(Augmentation(size=12), count)
     images = tf.cast(sampling.uniforms(0, 0, 8, 20 * 16 * 3) * 256, tf.uint8)
     images, u = tf.reshape(images, [8, 20, 16, 3]), sampling.uniforms(0, 1, 8, views.draws)
     made = [view.numpy() for view in views.finish(views.crop(images, u), u)]
@@ -127,7 +127,7 @@ def test_views_of_an_image_differ(count):
 
 
 def test_every_draw_moves_one_view_only():
-    views = Views(Recipe(size=12), 4)
+    views = Views(Augmentation(size=12), 4)
     images = tf.cast(sampling.uniforms(0, 0, 1, 20 * 16 * 3) * 256, tf.uint8)
     images = tf.reshape(images, [1, 20, 16, 3])
     u = tf.fill([1, views.draws], 0.2)  # every layer is applied to every view
@@ -150,8 +150,8 @@ def test_a_start_at_step_k_continues_the_run_bit_for_bit(source, views, whole):
     assert_equal(batches(source, views, tf.constant(4, tf.int64), tf.constant(6, tf.int64)), whole[4:])
 
 
-def test_the_full_recipe_repeats_bit_for_bit(source):
-    views = Views(Recipe(size=12))
+def test_the_full_augmentation_repeats_bit_for_bit(source):
+    views = Views(Augmentation(size=12))
     assert_equal(batches(source, views, 1, 3), batches(source, views, 0, 3)[1:])
 
 
@@ -180,7 +180,7 @@ def test_two_workers_make_up_the_whole(source, views, whole, parts):
 def test_index_names_the_images_of_the_views():
     # Image i is all 10 · i: what is left of it after cropping and normalising names its id.
     images = np.arange(SIZE, dtype=np.uint8)[:, None, None, None] * np.full([16, 16, 3], 10, np.uint8)
-    plain = Recipe(size=8, jitter_p=0, gray_p=0, blur_p=0, flip_p=0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    plain = Augmentation(size=8, jitter_p=0, gray_p=0, blur_p=0, flip_p=0, mean=(0.0,) * 3, std=(1.0,) * 3)
     for batch in batches(data.from_arrays("flat", images), Views(plain), 0, 3):
         for view in batch["views"]:
             np.testing.assert_allclose(view[:, 4, 4, 0] * 25.5, batch["index"], atol=1e-4)
@@ -211,7 +211,7 @@ def test_a_batch_larger_than_the_set_is_refused(source):
 
 
 def test_centred_keeps_order_and_rest(source):
-    views, ids = Views(Recipe(size=12)), [5, 3, 21, 0, 3]
+    views, ids = Views(Augmentation(size=12)), [5, 3, 21, 0, 3]
     parts = list(pipeline.centred(source, views, ids, batch_size=2).as_numpy_iterator())
     assert [len(part) for part in parts] == [2, 2, 1]
     whole = np.concatenate(parts)

@@ -6,15 +6,15 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data.augment import random_layers
-from simsiam_tf.data.augment.views import RECIPES, Views
+from simsiam_tf.data.augment.views import AUGMENTATIONS, Views
 from simsiam_tf.data.sampling import uniforms
 
 
 def test_each_view_may_have_its_own_probabilities():
-    recipe = dataclasses.replace(
-        RECIPES["byol"], size=16, flip_p=0.0, jitter_p=0.0, gray_p=0.0, area=(1.0, 1.0)
+    augmentation = dataclasses.replace(
+        AUGMENTATIONS["byol"], size=16, flip_p=0.0, jitter_p=0.0, gray_p=0.0, area=(1.0, 1.0)
     )
-    views = Views(recipe, 2)
+    views = Views(augmentation, 2)
     image = np.random.default_rng(0).integers(0, 120, (16, 16, 3)).astype(np.uint8)
     images, u = np.stack([image] * 500), uniforms(0, 0, 500, views.draws)
     crops = [tf.constant(images)] * 2
@@ -28,14 +28,14 @@ def test_each_view_may_have_its_own_probabilities():
 
 
 def test_methods_have_their_papers_augmentations():
-    base, simclr, byol = (RECIPES[name] for name in ("imagenet", "simclr", "byol"))
+    base, simclr, byol = (AUGMENTATIONS[name] for name in ("imagenet", "simclr", "byol"))
     assert (base.area, base.jitter, base.blur_p) == ((0.2, 1.0), (0.4, 0.4, 0.4, 0.1), 0.5)
     assert (simclr.area, simclr.jitter, simclr.blur_p) == ((0.08, 1.0), (0.8, 0.8, 0.8, 0.2), 0.5)
     assert (byol.area, byol.jitter) == ((0.08, 1.0), (0.4, 0.4, 0.2, 0.1))
     of_views = [byol.of_view(i) for i in range(4)]  # two pairs an image count on from the first
     assert [v.blur_p for v in of_views] == [1.0, 0.1, 1.0, 0.1]
     assert [v.solarize_p for v in of_views] == [0.0, 0.2, 0.0, 0.2]
-    for recipe in (base, byol):
-        alone = recipe.with_crop_and_flip_alone()
+    for augmentation in (base, byol):
+        alone = augmentation.with_crop_and_flip_alone()
         assert Views(alone, 2).layers[1][0].__class__ is random_layers.RandomHorizontalFlip
         assert len(Views(alone, 2).layers[1]) == 1

@@ -227,7 +227,7 @@ def test_workers_that_differ_are_told_in_what(monkeypatch):
 
     monkeypatch.setattr(team, "gather", gather)
     team.agree(other, "")
-    with pytest.raises(UserError, match=r"--base_lr is 0.4 for worker 0, 0.1 for worker 1. Mend it."):
+    with pytest.raises(UserError, match=r"`base_lr` is 0.4 for worker 0, 0.1 for worker 1. Mend it."):
         team.agree({**other, "--base_lr": 0.4}, "Mend it.")
 
 

@@ -8,7 +8,7 @@ import pytest
 from helpers import small_backbones
 
 from simsiam_tf import probe as command
-from simsiam_tf.data import RECIPES, open_source, sampling
+from simsiam_tf.data import AUGMENTATIONS, open_source, sampling
 from simsiam_tf.evaluate import linear_probe, sgd_probe
 
 
@@ -64,7 +64,7 @@ def test_scale_and_shift_of_a_feature_do_not_matter(digits):
 
 
 def test_the_command(tmp_path, capsys):
-    grey = dataclasses.replace(RECIPES["grayscale"], size=8)
+    grey = dataclasses.replace(AUGMENTATIONS["grayscale"], size=8)
     folder = small_backbones.exported(tmp_path / "run", grey, channels=1)
     assert command.main([f"--weights={folder}", "--labels=0.1", "--strengths=0.01,1"]) == 0
     result = json.loads((folder / "probe.json").read_text())
@@ -128,7 +128,7 @@ def test_accuracy_of_a_head_in_blocks(monkeypatch):
 
 
 def test_the_command_with_lars(tmp_path):
-    grey = dataclasses.replace(RECIPES["grayscale"], size=8)
+    grey = dataclasses.replace(AUGMENTATIONS["grayscale"], size=8)
     folder = small_backbones.exported(tmp_path / "run", grey, channels=1)
     argv = [f"--weights={folder}", "--classifier=lars", "--epochs=2"]
     assert command.main([*argv, "--base_lrs=1,10"]) == 0

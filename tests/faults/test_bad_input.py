@@ -50,7 +50,7 @@ LATER = [
     ("empty slice", ["--data=digits:train[5000:]"], r"the slice holds no image"),
     ("unknown split", ["--data=digits:dev"], r"'dev' is no split"),
     ("batch above the data", ["--batch_size=2000"], r"Try --batch_size=1024"),
-    ("colour recipe for grey", ["--recipe=imagenet"], r"Try --recipe=grayscale"),
+    ("colour augmentation for grey", ["--augmentation=imagenet"], r"Try --augmentation=grayscale"),
     ("monitor without labels", ["--monitor=folder:WORK.few", "--data=folder:WORK.few", "--batch_size=2"],
      r"has no labels"),
     ("monitor of another kind", ["--monitor=digits", "--data=folder:WORK.few", "--batch_size=2"],

@@ -162,7 +162,7 @@ def test_images_at_the_limits_are_read(tmp_path):
     for i, data in enumerate(few):
         (tmp_path / f"{i}.png").write_bytes(data)
         assert header_check.read_checked(str(tmp_path / f"{i}.png"), 1.0) == data
-    with pytest.raises(ValueError, match="1250×800 pixels, above --max_megapixels=0.99"):
+    with pytest.raises(ValueError, match="1250×800 pixels, above max_megapixels=0.99"):
         header_check.read_checked(str(tmp_path / "1.png"), 0.99)
 
 

@@ -10,7 +10,7 @@ import pytest
 from helpers import small_backbones
 from PIL import Image
 
-from simsiam_tf.data import RECIPES, open_source
+from simsiam_tf.data import AUGMENTATIONS, open_source
 from simsiam_tf.features import changed_files, extract, store
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 from simsiam_tf.runtime.errors import UserError
@@ -26,9 +26,9 @@ def photos(root, count=40, seed=0):
 
 @pytest.fixture(scope="module")
 def colour(tmp_path_factory):
-    recipe = dataclasses.replace(RECIPES["cifar"], size=8)
+    augmentation = dataclasses.replace(AUGMENTATIONS["cifar"], size=8)
     return open_pretrained(
-        str(small_backbones.exported(tmp_path_factory.mktemp("colour"), recipe, channels=3))
+        str(small_backbones.exported(tmp_path_factory.mktemp("colour"), augmentation, channels=3))
     )
 
 

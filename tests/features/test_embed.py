@@ -12,12 +12,12 @@ from helpers import small_backbones
 from PIL import Image
 
 from simsiam_tf import embed, knn_eval, neighbours
-from simsiam_tf.data import RECIPES, open_source
+from simsiam_tf.data import AUGMENTATIONS, open_source
 from simsiam_tf.features import changed_files, embedding_file, extract, query
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 from simsiam_tf.runtime.errors import UserError
 
-RECIPE = dataclasses.replace(RECIPES["cifar"], size=16)
+AUGMENTATION = dataclasses.replace(AUGMENTATIONS["cifar"], size=16)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory, photos):
     return str(
-        small_backbones.exported(tmp_path_factory.mktemp("run"), RECIPE, channels=3, data=f"folder:{photos}")
+        small_backbones.exported(
+            tmp_path_factory.mktemp("run"), AUGMENTATION, channels=3, data=f"folder:{photos}"
+        )
     )
 
 
@@ -98,12 +100,12 @@ def test_another_backbone_and_foreign_files_are_refused(photos, weights, tmp_pat
         open_pretrained(weights), open_source(f"folder:{photos}", on_bad_image="skip"), tmp_path / "f"
     )
     embedding_file.write(known, tmp_path / "a.npz")
-    other = small_backbones.exported(tmp_path / "other", RECIPE, channels=3, seed=1)
+    other = small_backbones.exported(tmp_path / "other", AUGMENTATION, channels=3, seed=1)
     argv = [f"--embeddings={tmp_path / 'a.npz'}", f"--query={photos / '1.png'}"]
     assert neighbours.main([*argv, f"--weights={other}"]) == 2
     assert neighbours.main([*argv[:1], "--query=nowhere.jpg"]) == 2
     assert neighbours.main([*argv[:1], f"--query={photos / 'broken.jpg'}"]) == 2
-    narrow = small_backbones.exported(tmp_path / "narrow", RECIPE, channels=3, width=0.0625)
+    narrow = small_backbones.exported(tmp_path / "narrow", AUGMENTATION, channels=3, width=0.0625)
     assert neighbours.main([*argv, f"--weights={narrow}"]) == 2
     np.savez(tmp_path / "b.npz", names=np.array([{}], object), features=np.ones([1, 2]), about="{}")
     with pytest.raises(UserError, match="no embeddings can be read"):
@@ -122,12 +124,16 @@ def nearest_names(out):
     return [line.split(maxsplit=1)[1] for line in out.splitlines()[1:]]
 
 
-@pytest.mark.parametrize(("recipe", "other", "size"), [("imagenet", "cifar", 24), ("cifar", "imagenet", 16)])
-def test_a_query_is_made_ready_as_the_images_were(photos, weights, tmp_path, capsys, recipe, other, size):
+@pytest.mark.parametrize(
+    ("augmentation", "other", "size"), [("imagenet", "cifar", 24), ("cifar", "imagenet", 16)]
+)
+def test_a_query_is_made_ready_as_the_images_were(
+    photos, weights, tmp_path, capsys, augmentation, other, size
+):
     """Also without a card, which then nothing but the embeddings' own record says."""
     path = shutil.copy(open_pretrained(weights).path, tmp_path / "cardless.keras")
     argv = (f"weights={path}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}")
-    assert ran(embed, *argv, f"recipe={recipe}", f"image_size={size}") == 0
+    assert ran(embed, *argv, f"augmentation={augmentation}", f"image_size={size}") == 0
     known = embedding_file.read(tmp_path / "a.npz")
     backbone = query.backbone_of(known)
     for i in range(6):
@@ -137,7 +143,10 @@ def test_a_query_is_made_ready_as_the_images_were(photos, weights, tmp_path, cap
     asked = f"query={photos / '1.png'}"
     assert ran(neighbours, f"embeddings={tmp_path / 'a.npz'}", asked, "k=1") == 0
     assert capsys.readouterr().out.splitlines()[1] == "   1.000  1.png"
-    for wrong, said in (({"image_size": 17}, "--image_size=17: the emb"), ({"recipe": other}, "--recipe")):
+    for wrong, said in (
+        ({"image_size": 17}, "--image_size=17: the emb"),
+        ({"augmentation": other}, "--augmentation"),
+    ):
         with pytest.raises(UserError, match=said):
             query.backbone_of(known, **wrong)
 
@@ -209,7 +218,7 @@ def names_without(*gone):
 def test_knn_eval_agrees_with_scikit_learn_at_k_1(tmp_path, capsys):
     from sklearn.neighbors import KNeighborsClassifier
 
-    grey = dataclasses.replace(RECIPES["grayscale"], size=8)
+    grey = dataclasses.replace(AUGMENTATIONS["grayscale"], size=8)
     folder = small_backbones.exported(tmp_path / "run", grey, channels=1)
     assert knn_eval.main([f"--weights={folder}", "--k=1,20"]) == 0
     result = json.loads((folder / "knn.json").read_text())

@@ -7,14 +7,14 @@ import pytest
 from helpers import small_backbones
 
 from simsiam_tf import neighbours
-from simsiam_tf.data import RECIPES
+from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.features import embedding_file, query
 from simsiam_tf.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    return str(small_backbones.exported(tmp_path_factory.mktemp("run"), RECIPES["cifar"], channels=3))
+    return str(small_backbones.exported(tmp_path_factory.mktemp("run"), AUGMENTATIONS["cifar"], channels=3))
 
 
 def test_what_a_type_cannot_hold_is_not_written(tmp_path):
@@ -65,7 +65,7 @@ def test_embeddings_of_other_tools_are_read(weights, tmp_path, capsys, suffix, k
     assert neighbours.main([f"--embeddings={path}", f"--query={made[7]}", "--k=1"]) == 0
     assert capsys.readouterr().out.splitlines()[1] == f"   1.000  {made[7]}"
     known = embedding_file.read(path)
-    with pytest.raises(UserError, match="--weights: missing, and the embeddings do not say"):
+    with pytest.raises(UserError, match="`weights`: missing, and the embeddings do not say"):
         query.backbone_of(known)
     assert query.backbone_of(known, weights).features == 64  # as its card says
 
@@ -119,8 +119,8 @@ def test_an_odd_record_is_a_line(weights, about):
     good = {"weights": weights, "size": 16, "mean": [0.5], "std": [0.25]}
     known = embedding_file.Embeddings(np.array(["a"]), np.ones([1, 64]), {**good, **about})
     if not about:
-        recipe = query.backbone_of(known).recipe
-        assert (recipe.size, recipe.mean, recipe.std) == (16, (0.5,), (0.25,))
+        augmentation = query.backbone_of(known).augmentation
+        assert (augmentation.size, augmentation.mean, augmentation.std) == (16, (0.5,), (0.25,))
         return
     with pytest.raises(UserError) as caught:
         query.backbone_of(known)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from simsiam_tf import data
-from simsiam_tf.data import RECIPES, Views
+from simsiam_tf.data import AUGMENTATIONS, Views
 from simsiam_tf.evaluate import knn_monitor
 from simsiam_tf.features import extraction
 
@@ -28,7 +28,7 @@ def test_features_are_in_memory_once(monkeypatch, dtype):
     monkeypatch.setattr(
         extraction, "forward", lambda b: lambda x: Block(np.full((len(x), width), x.shape[0], dtype))
     )
-    source, views = data.open_source("digits"), Views(RECIPES["grayscale"])
+    source, views = data.open_source("digits"), Views(AUGMENTATIONS["grayscale"])
     extraction.extract(None, source, views, np.arange(64), batch_size=32)
     tracemalloc.start()
     found = extraction.extract(None, source, views, batch_size=32)

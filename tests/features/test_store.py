@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 from helpers import small_backbones
 
-from simsiam_tf.data import RECIPES, from_arrays, open_source, subset
+from simsiam_tf.data import AUGMENTATIONS, from_arrays, open_source, subset
 from simsiam_tf.features import extract, feature_file, store
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 from simsiam_tf.runtime.errors import UserError
 
-RECIPE = dataclasses.replace(RECIPES["grayscale"], size=8)
+AUGMENTATION = dataclasses.replace(AUGMENTATIONS["grayscale"], size=8)
 
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
-    return open_pretrained(str(small_backbones.exported(tmp_path_factory.mktemp("run"), RECIPE, channels=1)))
+    return open_pretrained(
+        str(small_backbones.exported(tmp_path_factory.mktemp("run"), AUGMENTATION, channels=1))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_they_are_made_once(known, images, tmp_path, monkeypatch):
     with pytest.raises(TypeError):  # other images
         store.stored(known, subset(images, np.arange(199)), tmp_path)
     with pytest.raises(TypeError):  # another size of them
-        store.stored(dataclasses.replace(known, recipe=RECIPES["grayscale"]), images, tmp_path)
+        store.stored(dataclasses.replace(known, augmentation=AUGMENTATIONS["grayscale"]), images, tmp_path)
     with pytest.raises(TypeError):  # other weights
         store.stored(dataclasses.replace(known, sha256="0" * 64), images, tmp_path)
     pixels = images.images.copy()
@@ -118,7 +120,7 @@ def test_verified_features_are_not_read_again(known, images, tmp_path, monkeypat
 
 def test_a_folder_that_cannot_be_written_is_named(known, images, tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(UserError, match="--features_dir=.*taken: cannot be written"):
+    with pytest.raises(UserError, match="features_dir=.*taken: cannot be written"):
         store.stored(known, images, tmp_path / "taken")
 
 
@@ -223,5 +225,5 @@ def test_a_folder_that_is_removed_meanwhile_is_named(known, images, tmp_path, mo
         return changed
 
     monkeypatch.setattr(store, "_extract", removing)
-    with pytest.raises(UserError, match="--features_dir=.*f: cannot be written .No such file"):
+    with pytest.raises(UserError, match="features_dir=.*f: cannot be written .No such file"):
         store.stored(known, images, folder)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from simsiam_tf import nets
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import RECIPES, Views, from_arrays
+from simsiam_tf.data import AUGMENTATIONS, Views, from_arrays
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.loop import compiled_steps
@@ -37,7 +37,7 @@ def main(replicas: int, out: str) -> None:
     )
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 12, 12, 1), np.uint8)
     source = from_arrays("noise", images)
-    views = Views(dataclasses.replace(RECIPES["grayscale"], size=SIZE, blur_p=0.5))
+    views = Views(dataclasses.replace(AUGMENTATIONS["grayscale"], size=SIZE, blur_p=0.5))
     found = {}
     for bn in BN_PLACEMENT:
         parts = _parts(strategy, config, source, views, bn)

@@ -7,10 +7,10 @@ from helpers import small_backbones
 
 from simsiam_tf import html_report
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import RECIPES
+from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.pretrained import backbone_file
 
-SMALL = dataclasses.replace(RECIPES["grayscale"], size=16, area=(0.5, 1.0))
+SMALL = dataclasses.replace(AUGMENTATIONS["grayscale"], size=16, area=(0.5, 1.0))
 
 
 def with_history(folder, **changes):

@@ -10,7 +10,7 @@ from simsiam_tf.data import Views, open_source, pipeline
 from simsiam_tf.pretrained import backbone_file
 
 
-def exported(folder, recipe, channels, data="digits", seed=0, settled=False, width=0.125):
+def exported(folder, augmentation, channels, data="digits", seed=0, settled=False, width=0.125):
     """A work folder with nothing but an exported backbone of width × 512 features, and its card.
 
     settled: whether its BN has seen images of `data`, so that its features tell them apart.
@@ -19,11 +19,11 @@ def exported(folder, recipe, channels, data="digits", seed=0, settled=False, wid
     keras.utils.set_random_seed(seed)
     backbone = nets.resnet10(stem="small", width=width, channels=channels)
     if settled:
-        ready = Views(recipe)
+        ready = Views(augmentation)
         images = pipeline.centred(open_source(data), ready, range(256))
         for x in [*images] * 30:
             backbone(x, training=True)
-    views = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    views = json.loads(json.dumps(dataclasses.asdict(augmentation)))
     folder.mkdir(parents=True, exist_ok=True)
     backbone_file.export(backbone, folder, {"step": 1, "views": views, "configuration": {"data": data}})
     return folder

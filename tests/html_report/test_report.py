@@ -101,14 +101,14 @@ def test_what_cannot_be_written_is_said_before_the_work(workdir, tmp_path, monke
     moved = tmp_path / "run"
     shutil.copytree(workdir, moved)
     with pytest.raises(
-        UserError, match="--out=.*/run: cannot be written .it is there, and is no regular file."
+        UserError, match="out=.*/run: cannot be written .it is there, and is no regular file."
     ):
         html_report.write(moved, moved)
-    with pytest.raises(UserError, match="--out=/nowhere/r.html: cannot be written .*Choose another place"):
+    with pytest.raises(UserError, match="out=/nowhere/r.html: cannot be written .*Choose another place"):
         html_report.write(moved, "/nowhere/r.html")
     shutil.rmtree(moved / "tb")
     (moved / "tb").write_text("in the way")
-    with pytest.raises(UserError, match="tb/projector: cannot be written .*--tensorboard=false"):
+    with pytest.raises(UserError, match="tb/projector: cannot be written .*tensorboard=false"):
         html_report.write(moved, tmp_path / "r.html")
 
 

@@ -56,5 +56,5 @@ def test_links_are_replaced_or_refused(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_can_be_left_out(tmp_path):
-    with pytest.raises(UserError, match="cannot be written.*--tensorboard=false"):
+    with pytest.raises(UserError, match="cannot be written.*tensorboard=false"):
         tensorboard_projector.write(Sample(), tmp_path.__class__("/proc/tb"))

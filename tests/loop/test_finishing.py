@@ -33,7 +33,7 @@ def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(wh
 
     with monkeypatch.context() as scarce:
         scarce.setattr(Monitor, "of_backbone", no_room)
-        with pytest.raises(UserError, match="do not fit into memory. Rerun with --final_knn=false"):
+        with pytest.raises(UserError, match="do not fit into memory. Rerun with final_knn=false"):
             pretraining.run(tiny(tmp_path, "--knn_every=1"))
     trained = []
     monkeypatch.setattr(compiled_steps, "compiled_steps", lambda *args: trained.append(args))
@@ -103,5 +103,5 @@ def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(compiled_steps.Steps, "__call__", scarce)
-    with pytest.raises(UserError, match="step 0 failed: out of memory. .*a smaller --batch_size than 64"):
+    with pytest.raises(UserError, match="step 0 failed: out of memory. .*a smaller `batch_size` than 64"):
         pretraining.run(tiny(tmp_path, "--monitor=none"))

@@ -110,7 +110,7 @@ def test_the_monitor_can_be_dropped_and_no_other_be_taken(tmp_path):
     workdir = Workdir(made(tmp_path, "--monitor=digits", "--monitor_queries=digits:test", "--knn_every=3"))
     workdir.check(tiny(tmp_path, "--monitor=none"))
     workdir.check(tiny(tmp_path, "--monitor=digits", "--monitor_queries=digits:test", "--final_knn=false"))
-    with pytest.raises(UserError, match="--monitor was digits, is fashion_mnist"):
+    with pytest.raises(UserError, match="`monitor` was digits, is fashion_mnist"):
         workdir.check(tiny(tmp_path, "--monitor=fashion_mnist", "--monitor_queries=digits:test"))
     workdir.release()
 
@@ -122,9 +122,9 @@ def test_a_folder_of_images_binds_by_what_is_in_it_not_by_where_it_lies(tmp_path
     workdir.check(moved, facts)
     with pytest.raises(UserError, match="fingerprint was a1, is b2"):
         workdir.check(moved, {"fingerprint": "b2"})
-    with pytest.raises(UserError, match="--data was folder:/here/photos, is digits"):
+    with pytest.raises(UserError, match="`data` was folder:/here/photos, is digits"):
         workdir.check(tiny(tmp_path, "--weights=/there/run"))
-    with pytest.raises(UserError, match="--weights was /here/run, is None"):
+    with pytest.raises(UserError, match="`weights` was /here/run, is None"):
         workdir.check(tiny(tmp_path, "--data=folder:/there/photos"))
     workdir.release()
 
@@ -157,9 +157,9 @@ def test_the_flagfile_of_a_moved_folder_means_the_folder_where_it_lies(tmp_path,
 
 @pytest.mark.parametrize("value", ["a\nb", "a\u2028b", "a ", "\ta"])
 def test_a_path_that_a_flagfile_could_not_hold_is_refused(value):
-    with pytest.raises(UserError, match="--workdir=.*begins or ends with a space or has a line break"):
+    with pytest.raises(UserError, match="workdir=.*begins or ends with a space or has a line break"):
         tiny(value)
-    with pytest.raises(UserError, match="--data=.*line break"):
+    with pytest.raises(UserError, match="data=.*line break"):
         cli.parse(LinearConfig, [f"--data=folder:x{value}x\n", "--weights=x"])
 
 

@@ -12,11 +12,11 @@ from markdown_it import MarkdownIt
 
 from simsiam_tf import export as command
 from simsiam_tf import open_pretrained
-from simsiam_tf.data import RECIPES, Prepare, Views
+from simsiam_tf.data import AUGMENTATIONS, Prepare, Views
 from simsiam_tf.model_export import formats, hub_folder, model_card
 from simsiam_tf.runtime.errors import UserError
 
-COLOUR = dataclasses.replace(RECIPES["imagenet"], size=96)
+COLOUR = dataclasses.replace(AUGMENTATIONS["imagenet"], size=96)
 FILES = {"keras": "m.keras", "saved_model": "m", "onnx": "m.onnx", "tflite": "m.tflite"}
 
 
@@ -31,20 +31,20 @@ def pretrained(workdir):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "shape"),
+    ("augmentation", "shape"),
     [
         (COLOUR, (96, 96, 3)), (COLOUR, (300, 201, 3)), (COLOUR, (50, 77, 3)), (COLOUR, (109, 96, 3)),
-        (RECIPES["grayscale"], (28, 28, 1)), (RECIPES["grayscale"], (61, 40, 1)),
-        (RECIPES["cifar"], (20, 64, 3)),
+        (AUGMENTATIONS["grayscale"], (28, 28, 1)), (AUGMENTATIONS["grayscale"], (61, 40, 1)),
+        (AUGMENTATIONS["cifar"], (20, 64, 3)),
     ],
 )  # fmt: skip
-def test_preparation_is_that_of_every_other_command(recipe, shape):
-    views = Views(recipe, 1)
+def test_preparation_is_that_of_every_other_command(augmentation, shape):
+    views = Views(augmentation, 1)
     images = formats._pictures(2, *shape, seed=0)
-    found = Prepare.of(recipe, shape[2])(tf.constant(images))
+    found = Prepare.of(augmentation, shape[2])(tf.constant(images))
     expected = tf.stack([views.normalise(views.centre(tf.constant(i))) for i in images])
     assert found.shape == expected.shape
-    levels = 255 * np.abs(found - expected) * np.array(recipe.std)
+    levels = 255 * np.abs(found - expected) * np.array(augmentation.std)
     assert levels.max() < 1.01 and (levels > 0.01).mean() < 1e-3  # rounded the other way, now and then
 
 
@@ -81,7 +81,7 @@ def test_other_features_are_noticed_and_nothing_is_written(pretrained, tmp_path,
 
 
 def test_what_is_there_is_kept(pretrained, tmp_path):
-    with pytest.raises(UserError, match="exists. Choose another, or pass --overwrite"):
+    with pytest.raises(UserError, match="exists. Choose another, or pass `overwrite`"):
         formats.export(pretrained, tmp_path)
     (tmp_path / "photo.jpg").write_text("mine")
     with pytest.raises(UserError, match="something else in it"):

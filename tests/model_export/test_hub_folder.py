@@ -16,7 +16,7 @@ from helpers.photographs import TOLERANCE, photographs
 
 from simsiam_tf import export as command
 from simsiam_tf import nets, open_pretrained
-from simsiam_tf.data import RECIPES
+from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.model_export import hub_folder
 from simsiam_tf.pretrained import backbone_file, torch_weights
 from simsiam_tf.pretrained.torch_weights import torch_files
@@ -32,7 +32,7 @@ def workdir(tmp_path_factory):
     for v in backbone.weights:
         if v.name in ("gamma", "beta", "moving_mean", "moving_variance"):
             v.assign(rng.uniform(0.5, 1, v.shape))
-    views = json.loads(json.dumps(dataclasses.asdict(RECIPES["imagenet"])))
+    views = json.loads(json.dumps(dataclasses.asdict(AUGMENTATIONS["imagenet"])))
     backbone_file.export(backbone, folder, {"views": views, "data": "photos", "step": 9})
     assert command.main([f"--weights={folder}", "--hub", f"--out={folder / 'hub'}"]) == 0
     return folder
@@ -84,7 +84,7 @@ def test_timms_own_networks_become_ours(name, measured):
 
 
 def test_what_timm_does_not_have_is_refused(tmp_path, capsys):
-    folder = small_backbones.exported(tmp_path / "run", RECIPES["cifar"], channels=3)
+    folder = small_backbones.exported(tmp_path / "run", AUGMENTATIONS["cifar"], channels=3)
     assert command.main([f"--weights={folder}", "--hub"]) == 2
     err = capsys.readouterr().err
     assert "have no resnet10 with a small" in err or "have no resnet10 with a cifar" in err
@@ -96,7 +96,7 @@ def test_what_is_there_is_kept(workdir, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UserError, match="something else in it"):
         hub_folder.write(pretrained, tmp_path, overwrite=True)
-    with pytest.raises(UserError, match="exists. Choose another, or pass --overwrite"):
+    with pytest.raises(UserError, match="exists. Choose another, or pass `overwrite`"):
         hub_folder.write(pretrained, workdir / "hub")
     before = torch_files.read(workdir / "hub" / "model.safetensors")
     hub_folder.write(pretrained, workdir / "hub", overwrite=True)

@@ -14,33 +14,37 @@ import pytest
 from helpers import small_backbones
 
 from simsiam_tf import embed, export, nets
-from simsiam_tf.data import RECIPES, open_source
+from simsiam_tf.data import AUGMENTATIONS, open_source
 from simsiam_tf.pretrained import backbone_file, pretrained_backbone
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 from simsiam_tf.runtime.errors import UserError
 
-RECIPE = dataclasses.replace(RECIPES["grayscale"], size=8, area=(0.4, 1.0))
+AUGMENTATION = dataclasses.replace(AUGMENTATIONS["grayscale"], size=8, area=(0.4, 1.0))
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    return small_backbones.exported(tmp_path_factory.mktemp("run"), RECIPE, channels=1)
+    return small_backbones.exported(tmp_path_factory.mktemp("run"), AUGMENTATION, channels=1)
 
 
-def test_recipe_and_digest_come_from_the_card(workdir):
+def test_augmentation_and_digest_come_from_the_card(workdir):
     known = open_pretrained(str(workdir))
-    assert known.recipe == RECIPE and known.card["step"] == 1 and (known.channels, known.features) == (1, 64)
+    assert (
+        known.augmentation == AUGMENTATION
+        and known.card["step"] == 1
+        and (known.channels, known.features) == (1, 64)
+    )
     assert known.sha256 == json.loads((workdir / "export" / "backbone.json").read_text())["sha256"]
-    assert known.views.recipe == RECIPE and known.views.count == 1
-    assert open_pretrained(str(workdir), image_size=16).recipe.size == 16
+    assert known.views.augmentation == AUGMENTATION and known.views.count == 1
+    assert open_pretrained(str(workdir), image_size=16).augmentation.size == 16
 
 
-def test_a_file_without_a_card_needs_a_recipe(workdir, tmp_path):
+def test_a_file_without_a_card_needs_a_augmentation(workdir, tmp_path):
     alone = tmp_path / "alone.keras"
     alone.write_bytes((workdir / "export" / "backbone.keras").read_bytes())
-    with pytest.raises(UserError, match="Pass --recipe=imagenet, cifar or grayscale"):
+    with pytest.raises(UserError, match="Pass augmentation=imagenet, cifar or grayscale"):
         open_pretrained(str(alone))
-    assert open_pretrained(str(alone), "cifar").recipe == RECIPES["cifar"]
+    assert open_pretrained(str(alone), "cifar").augmentation == AUGMENTATIONS["cifar"]
 
 
 def test_what_maps_no_images_to_features_is_no_backbone(tmp_path):
@@ -60,7 +64,7 @@ def test_a_backbone_computes_in_the_present_policy(tmp_path):
     """Trained in bfloat16, it is used in float32 where that is what is asked for, and the other way."""
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
     backbone = nets.resnet10(stem="small", width=0.125, channels=1)
-    backbone_file.export(backbone, tmp_path, {"views": dataclasses.asdict(RECIPES["grayscale"])})
+    backbone_file.export(backbone, tmp_path, {"views": dataclasses.asdict(AUGMENTATIONS["grayscale"])})
     rounded = open_pretrained(tmp_path).backbone
     keras.mixed_precision.set_dtype_policy("float32")
     opened = open_pretrained(tmp_path).backbone
@@ -74,13 +78,13 @@ def test_a_backbone_computes_in_the_present_policy(tmp_path):
     assert opened(x).dtype == "float32"
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_comes_back_from_a_card(name):
-    views = json.loads(json.dumps(dataclasses.asdict(RECIPES[name])))
-    assert pretrained_backbone._recorded(views, Path("x")) == RECIPES[name]
-    if not RECIPES[name].solarize_p:
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_augmentation_comes_back_from_a_card(name):
+    views = json.loads(json.dumps(dataclasses.asdict(AUGMENTATIONS[name])))
+    assert pretrained_backbone._recorded(views, Path("x")) == AUGMENTATIONS[name]
+    if not AUGMENTATIONS[name].solarize_p:
         del views["solarize_p"]  # as cards of earlier versions
-        assert pretrained_backbone._recorded(views, Path("x")) == RECIPES[name]
+        assert pretrained_backbone._recorded(views, Path("x")) == AUGMENTATIONS[name]
 
 
 def test_a_card_that_was_changed_is_noticed(workdir, tmp_path):
@@ -90,7 +94,7 @@ def test_a_card_that_was_changed_is_noticed(workdir, tmp_path):
     path = folder / "export" / "backbone.json"
     whole = path.read_text()
     path.write_text(json.dumps(json.loads(whole)))  # another layout of the same content
-    assert open_pretrained(str(folder)).recipe == RECIPE
+    assert open_pretrained(str(folder)).augmentation == AUGMENTATION
     changed = whole.replace("0.286", "0.285")
     assert changed != whole
     path.write_text(changed)
@@ -102,7 +106,7 @@ def test_a_card_that_was_changed_is_noticed(workdir, tmp_path):
         "\n".join(line for line in changed.splitlines() if "card sha256" not in line).replace("},\n}", "}\n}")
     )
     old = json.loads(path.read_text())
-    assert open_pretrained(str(folder)).recipe.mean == (0.285,) and backbone_file.card(folder) == old
+    assert open_pretrained(str(folder)).augmentation.mean == (0.285,) and backbone_file.card(folder) == old
 
 
 @pytest.mark.parametrize(
@@ -117,10 +121,10 @@ def test_a_card_that_was_changed_is_noticed(workdir, tmp_path):
     ],
     ids=str,
 )
-def test_views_that_are_no_numbers_are_no_recipe(workdir, tmp_path, views):
-    views = {**dataclasses.asdict(RECIPE), **views}
+def test_views_that_are_no_numbers_are_no_augmentation(workdir, tmp_path, views):
+    views = {**dataclasses.asdict(AUGMENTATION), **views}
     backbone_file.export(open_pretrained(str(workdir)).backbone, tmp_path, {"views": views})
-    with pytest.raises(UserError, match="are no recipe") as caught:
+    with pytest.raises(UserError, match="are no augmentation") as caught:
         open_pretrained(str(tmp_path))
     assert str(caught.value).isprintable()
 
@@ -172,5 +176,5 @@ def test_files_that_are_something_else_say_what_to_do(workdir, tmp_path, capsys)
     err = capsys.readouterr().err
     assert "an export with its preprocessing inside" in err and f"--weights={workdir}." in err
     (tmp_path / "model.keras.json").unlink()
-    with pytest.raises(UserError, match="the run that it was made from: --weights=runs/…"):
+    with pytest.raises(UserError, match="the run that it was made from: weights=runs/…"):
         open_pretrained(str(out))

@@ -67,7 +67,7 @@ def test_features_agree_on_photographs(name, network, pad, tmp_path, measured):
     torch.save({"epoch": 3, "arch": network, "state_dict": state}, path)
     assert command.main([f"--weights={path}", f"--out={tmp_path / 'ours'}"]) == 0
     pretrained = open_pretrained(tmp_path / "ours")
-    images = photographs(pretrained.recipe.size)
+    images = photographs(pretrained.augmentation.size)
     assert images.shape[1] == (32 if pad else 224)
     ours, theirs = pretrained.backbone(images, training=False).numpy(), features(net, images)
     measured("features of photographs", np.abs(ours - theirs).max() / np.abs(theirs).max(), TOLERANCE)
@@ -271,5 +271,6 @@ def test_converted_weights_go_where_all_weights_go(tmp_path, capsys):
     assert all((a == b).all() for a, b in zip(started.get_weights(), theirs, strict=True))
     argv = ["--backbone=resnet18", "--stem=cifar_pad2", f"--weights={ours}", "--dry_run", "--batch_size=4"]
     assert (
-        pretrain.main([*argv, f"--data=folder:{photos}", "--recipe=cifar", "--monitor=none", "--d=16"]) == 0
+        pretrain.main([*argv, f"--data=folder:{photos}", "--augmentation=cifar", "--monitor=none", "--d=16"])
+        == 0
     )

@@ -120,7 +120,7 @@ def test_pretraining_begins_with_the_heads(run):
         ):
             np.testing.assert_array_equal(ours, theirs)
     flags = "Pass --d=32 --projector_layers=3 --projector_hidden=512 --predictor_hidden=8 --bn=default "
-    with pytest.raises(UserError, match=f"{flags}--output_affine=false, or --weights_heads=false"):
+    with pytest.raises(UserError, match=f"{flags}output_affine=false, or weights_heads=false"):
         built("--d=16")
     assert built("--d=16", "--weights_heads=false").started == "backbone"
 
@@ -152,7 +152,7 @@ def test_heads_of_our_own_runs_are_left_unless_asked_for(tmp_path):
         same = (model.projector.get_weights()[0] == made.projector.get_weights()[0]).all()
         assert same == (asked == "true")
         assert (model.backbone.get_weights()[0] == made.backbone.get_weights()[0]).all()
-    with pytest.raises(UserError, match="Pass --d=16, or --weights_heads=false"):
+    with pytest.raises(UserError, match="Pass d=16, or weights_heads=false"):
         argv = [*config, "--weights_heads=true", "--d=32"]
         build_run.build_model(parse(PretrainConfig, argv), channels=1, size=8)
     # A head of another folder is none of this backbone.

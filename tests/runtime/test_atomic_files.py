@@ -50,7 +50,7 @@ def test_devices_pipes_and_folders_are_not_replaced(tmp_path):
     for name in ("pipe", "device", "folder"):
         with pytest.raises(OSError, match="no regular file"):
             atomic_files.replace_text(tmp_path / name, "x")
-        with pytest.raises(UserError, match=f"--out=.*{name}: cannot be written"):
+        with pytest.raises(UserError, match=f"out=.*{name}: cannot be written"):
             atomic_files.check_writable(tmp_path / name)
 
 
@@ -58,5 +58,5 @@ def test_what_could_not_be_written_is_known_before(tmp_path):
     atomic_files.check_writable(tmp_path / "a")
     assert os.listdir(tmp_path) == []
     for path in (tmp_path / "none" / "a", "/proc/a"):
-        with pytest.raises(UserError, match="--workdir=.*cannot be written"):
-            atomic_files.check_writable(tmp_path / path, "--workdir")
+        with pytest.raises(UserError, match="workdir=.*cannot be written"):
+            atomic_files.check_writable(tmp_path / path, "workdir")

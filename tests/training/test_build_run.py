@@ -10,7 +10,7 @@ from helpers import small_backbones
 from simsiam_tf import methods, optimizers
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import RECIPES
+from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import build_run
@@ -41,14 +41,14 @@ def test_rates_at_the_first_and_the_middle_step(argv, encoder, predictor):
         assert [float(rate(s)) for s in (0, middle)] == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_recipe_takes_the_flags():
+def test_the_augmentation_takes_the_flags():
     argv = ["--jitter=0.8", "--crop_area=0.6", "--blur_p=0.25", "--flip_p=0", "--image_size=12"]
     source, views = build_run.open_data(parse(*argv, "--batch_size=64"))
-    recipe = views.recipe
-    assert recipe.jitter == (0.8, 0.8, 0.8, 0.2) and recipe.area == (0.6, 1.0)
-    assert (recipe.blur_p, recipe.flip_p, recipe.size) == (0.25, 0.0, 12)
+    augmentation = views.augmentation
+    assert augmentation.jitter == (0.8, 0.8, 0.8, 0.2) and augmentation.area == (0.6, 1.0)
+    assert (augmentation.blur_p, augmentation.flip_p, augmentation.size) == (0.25, 0.0, 12)
     _, views = build_run.open_data(parse("--batch_size=64"))
-    assert views.recipe.jitter == (0.4, 0.4, 0.4, 0.1) and views.recipe.size == 8
+    assert views.augmentation.jitter == (0.4, 0.4, 0.4, 0.1) and views.augmentation.size == 8
 
 
 SMALL = ("--backbone=resnet10", "--width=0.125", "--d=8")
@@ -187,7 +187,7 @@ def test_flags_that_the_method_does_not_have_are_errors(argv, expected):
     [("--method=byol", "target"), ("--method=moco", "encoder"), ("--alternate=2", "assigned")],
 )
 def test_copies_of_the_backbone_begin_with_the_weights_it_is_given(tmp_path, flag, copy):
-    folder = small_backbones.exported(tmp_path, RECIPES["grayscale"], channels=1, seed=5)
+    folder = small_backbones.exported(tmp_path, AUGMENTATIONS["grayscale"], channels=1, seed=5)
     given = backbone_file.load(str(folder)).get_weights()
     argv = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16", f"--weights={folder}", flag]
     model = build_run.build_model(parse(*argv), channels=1, size=8)

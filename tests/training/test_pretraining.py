@@ -100,9 +100,9 @@ def test_a_finished_run_is_not_trained_again(whole):
 
 def test_another_configuration_is_refused_by_the_names_of_its_fields(whole):
     _, workdir = whole
-    with pytest.raises(UserError, match=r"--base_lr was 0.4, is 0.1\..*config.flags"):
+    with pytest.raises(UserError, match=r"`base_lr` was 0.4, is 0.1\..*config.flags"):
         pretraining.run(tiny(workdir, "--base_lr=0.1"))
-    with pytest.raises(UserError, match=r"--data was digits"):
+    with pytest.raises(UserError, match=r"`data` was digits"):
         pretraining.run(tiny(workdir, "--data=digits:train[:1000]"))
     pretraining.run(tiny(workdir, "--keep=5"))  # does not bind a run
 

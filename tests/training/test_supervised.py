@@ -17,7 +17,7 @@ from helpers.runs import StopAt, state
 from simsiam_tf import finetune, linear_eval, optimizers
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import FinetuneConfig, LinearConfig
-from simsiam_tf.data import RECIPES, Views, open_source
+from simsiam_tf.data import AUGMENTATIONS, Views, open_source
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.evaluate.linear_classifier import Classifier, accuracy, learned
@@ -40,7 +40,7 @@ WHOLE = ["--epochs=2", "--eval_every=1"]
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backbone")
-    return small_backbones.exported(folder, RECIPES["grayscale"], channels=1, settled=True)
+    return small_backbones.exported(folder, AUGMENTATIONS["grayscale"], channels=1, settled=True)
 
 
 def linear(source, workdir, *more):
@@ -89,7 +89,7 @@ def test_not_one_weight_of_the_backbone_changes(evaluated, source):
 def test_the_exported_classifier_has_the_accuracy_that_was_written(evaluated):
     _, workdir = evaluated
     model = keras.saving.load_model(workdir / "export" / "classifier.keras")
-    test, views = open_source("digits:test"), Views(RECIPES["grayscale"])
+    test, views = open_source("digits:test"), Views(AUGMENTATIONS["grayscale"])
     logits = model.predict(views.normalise(views.centre(tf.constant(test.images))), verbose=0)
     by_hand = np.mean(logits.argmax(axis=1) == test.labels)
     assert json.loads((workdir / "result.json").read_text())["top1"] == pytest.approx(by_hand, abs=1e-9)
@@ -167,7 +167,7 @@ def test_top_1_and_top_5_by_hand():
     bias = np.zeros(10, np.float32)
     bias[order] = -np.arange(10)
     model.head.bias.assign(bias)
-    views = Views(dataclasses.replace(RECIPES["grayscale"], size=8))
+    views = Views(dataclasses.replace(AUGMENTATIONS["grayscale"], size=8))
     found = accuracy(model, source, views)
     assert found["top1"] == pytest.approx(np.mean(source.labels == 7))
     assert found["top5"] == pytest.approx(np.mean(np.isin(source.labels, order[:5])))
@@ -178,7 +178,7 @@ def test_a_constant_classifier_scores_nothing():
     backbone = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
     model = Classifier(backbone, source.labels, classes=10)
     model.head.kernel.assign(tf.zeros_like(model.head.kernel))
-    assert accuracy(model, source, Views(RECIPES["grayscale"])) == {"top1": 0.0, "top5": 0.0}
+    assert accuracy(model, source, Views(AUGMENTATIONS["grayscale"])) == {"top1": 0.0, "top5": 0.0}
 
 
 def test_two_replicas_agree_with_one(source, tmp_path, two_replicas):
@@ -199,9 +199,9 @@ def test_two_replicas_agree_with_one(source, tmp_path, two_replicas):
 def test_fit_in_a_notebook_takes_the_steps_of_the_command(evaluated, source):
     pretrained = open_pretrained(source)
     digits = [open_source(f"digits:{split}") for split in ("train", "test")]
-    recipe = dataclasses.replace(pretrained.recipe, area=(0.8, 1.0), flip_p=0.0)
+    augmentation = dataclasses.replace(pretrained.augmentation, area=(0.8, 1.0), flip_p=0.0)
     sgd = optimizers.SGD(schedules.cosine(2 * 64 / 256, 44))
-    _, found = learned(pretrained.backbone, *digits, recipe, 2, 64, sgd, verbose=0)
+    _, found = learned(pretrained.backbone, *digits, augmentation, 2, 64, sgd, verbose=0)
     assert found == pytest.approx(evaluated[0].accuracy["classifier"], abs=0.01)
 
 

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from simsiam_tf.data.augment import crops
-from simsiam_tf.data.augment.views import Recipe, sides_before_centre
+from simsiam_tf.data.augment.views import Augmentation, sides_before_centre
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
@@ -28,12 +28,13 @@ class Prepare(keras.layers.Layer):
         self.size, self.mean, self.std = size, tuple(mean), tuple(std)
 
     @classmethod
-    def of(cls, recipe: Recipe, channels: int, **kwargs) -> Prepare:
-        """As a recipe says, for images of so many channels."""
+    def of(cls, augmentation: Augmentation, channels: int, **kwargs) -> Prepare:
+        """As an augmentation says, for images of so many channels."""
         mean, std = (
-            v if len(v) == channels else (sum(v) / len(v),) * channels for v in (recipe.mean, recipe.std)
+            v if len(v) == channels else (sum(v) / len(v),) * channels
+            for v in (augmentation.mean, augmentation.std)
         )
-        return cls(recipe.size, mean, std, **kwargs)
+        return cls(augmentation.size, mean, std, **kwargs)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         x = crops.floats(images)

@@ -1,4 +1,4 @@
-"""Recipes: the augmentation of a data set or a method, and how a table of draws becomes views."""
+"""The augmentation of a data set or a method, and how a table of draws becomes views."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PerView = float | tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Augmentation:
     """The numbers of an augmentation, in the order in which they apply (Sec. 3; App. D).
 
     area: smallest and largest share of the image that a crop covers. jitter: strengths of brightness,
@@ -42,29 +42,29 @@ class Recipe:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
-    def of_view(self, view: int) -> Recipe:
+    def of_view(self, view: int) -> Augmentation:
         """The augmentation of one view, counted from 0: every probability a number."""
         values = {name: getattr(self, name) for name in ("blur_p", "solarize_p")}
         own = {name: v[view % len(v)] for name, v in values.items() if isinstance(v, tuple)}
         return dataclasses.replace(self, **own)
 
-    def with_crop_and_flip_alone(self) -> Recipe:
+    def with_crop_and_flip_alone(self) -> Augmentation:
         """The same without jitter, gray, blur and solarisation: the views of linear evaluation (Sec. 3)."""
         return dataclasses.replace(self, jitter_p=0.0, gray_p=0.0, blur_p=0.0, solarize_p=0.0)
 
 
-RECIPES = {
-    "imagenet": Recipe(),
+AUGMENTATIONS = {
+    "imagenet": Augmentation(),
     # The augmentations of the compared methods' own papers, which Sec. 6.1 takes over.
     # SimCLR (arXiv 2002.05709, App. A) and SwAV (2006.09882, Sec. 4 and App. A):
-    "simclr": Recipe(area=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2)),
+    "simclr": Augmentation(area=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2)),
     # BYOL (2006.07733, Table 6): blur and solarisation differ between the two views.
-    "byol": Recipe(
+    "byol": Augmentation(
         area=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=(1.0, 0.1), solarize_p=(0.0, 0.2)
     ),
-    "cifar": Recipe(size=32, blur_p=0.0, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)),
+    "cifar": Augmentation(size=32, blur_p=0.0, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)),
     # One channel: brightness and contrast are what remains of the jitter.
-    "grayscale": Recipe(size=28, gray_p=0.0, blur_p=0.0, mean=(0.286,), std=(0.353,)),
+    "grayscale": Augmentation(size=28, gray_p=0.0, blur_p=0.0, mean=(0.286,), std=(0.353,)),
 }  # fmt: skip
 
 
@@ -74,19 +74,19 @@ class Views:
     `crop` runs on the host and gives uint8; `finish` takes whole batches and may run anywhere.
 
     Args:
-        recipe: the augmentation.
+        augmentation: the augmentation.
         count: views of each image, 2 or 4.
         xla: whether XLA compiles the batch stage; None: where views are large. On a CPU it
             then runs in a tenth of the time, but every iterator begins with compiling.
     """
 
-    def __init__(self, recipe: Recipe, count: int = 2, xla: bool | None = None) -> None:
-        self.recipe, self.count = recipe, count
-        self.xla = recipe.size > SMALL if xla is None else xla
-        self.resized_crop = random_layers.RandomResizedCrop(recipe.size, recipe.area)
+    def __init__(self, augmentation: Augmentation, count: int = 2, xla: bool | None = None) -> None:
+        self.augmentation, self.count = augmentation, count
+        self.xla = augmentation.size > SMALL if xla is None else xla
+        self.resized_crop = random_layers.RandomResizedCrop(augmentation.size, augmentation.area)
         # Matrix units of GPUs and TPUs would round the factors, and there shifted sums are quick.
-        products = recipe.size <= SMALL and not self.xla and on_cpu()
-        recipes = [recipe.of_view(view) for view in range(count)]
+        products = augmentation.size <= SMALL and not self.xla and on_cpu()
+        recipes = [augmentation.of_view(view) for view in range(count)]
         made = {own: _layers(own, products) for own in recipes}  # equal views share what XLA compiles
         self.layers = [made[own] for own in recipes]
         widths = [self.resized_crop.draws + sum(layer.draws for layer in own) for own in self.layers]
@@ -133,7 +133,7 @@ class Views:
         return tuple(made)
 
     def finish(self, crops: tuple[tf.Tensor, ...], u: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Batch stage: uint8 crops → float32 views, normalised by the recipe's mean and std."""
+        """Batch stage: uint8 crops → float32 views, normalised by the augmentation's mean and std."""
         return tuple(self._finish(crop, u, view) for view, crop in enumerate(crops))
 
     def _finish(self, crop: tf.Tensor, u: tf.Tensor, view: int) -> tf.Tensor:
@@ -172,24 +172,24 @@ class Views:
         return self.normalise(planar_ops.to_images(x))
 
     def normalise(self, images: tf.Tensor) -> tf.Tensor:
-        """[0, 255] → zero mean and unit variance by the recipe's statistics."""
+        """[0, 255] → zero mean and unit variance by the augmentation's statistics."""
         channels = images.shape[-1]
-        mean, std = (_for_channels(v, channels) for v in (self.recipe.mean, self.recipe.std))
+        mean, std = (_for_channels(v, channels) for v in (self.augmentation.mean, self.augmentation.std))
         return (tf.cast(images, tf.float32) / 255.0 - mean) / std
 
     def denormalise(self, images: tf.Tensor) -> tf.Tensor:
         """The way back, to uint8: for pictures of what the network sees."""
         channels = images.shape[-1]
-        mean, std = (_for_channels(v, channels) for v in (self.recipe.mean, self.recipe.std))
+        mean, std = (_for_channels(v, channels) for v in (self.augmentation.mean, self.augmentation.std))
         return _to_uint8((images * std + mean) * 255.0)
 
     def centre(self, image: tf.Tensor) -> tf.Tensor:
         """The view of evaluation: shorter side to 256/224 of the size, then the centre (Sec. 3).
 
-        [H, W, C] or [B, H, W, C] → uint8 of the recipe's size, as torchvision's Resize and CenterCrop
+        [H, W, C] or [B, H, W, C] → uint8 of the augmentation's size, as torchvision's Resize and CenterCrop
         compute it. Small views are only resized.
         """
-        size = self.recipe.size
+        size = self.augmentation.size
         if image.shape[-3:-1] == (size, size) and size <= SMALL:
             return tf.cast(image, tf.uint8)
         batch = image if image.shape.rank == 4 else image[None]
@@ -204,14 +204,20 @@ def sides_before_centre(height: tf.Tensor, width: tf.Tensor, size: int) -> tuple
     return crops.resized_sides(height, width, round(size * 256 / 224))
 
 
-def _layers(recipe: Recipe, products: bool) -> tuple[random_layers.PaperLayer, ...]:
+def _layers(augmentation: Augmentation, products: bool) -> tuple[random_layers.PaperLayer, ...]:
     """The layers of the batch stage, of one view; those that never act are left out."""
     layers = (
-        (recipe.jitter_p, random_layers.RandomColorJitter(*recipe.jitter, p=recipe.jitter_p)),
-        (recipe.gray_p, random_layers.RandomGrayscale(recipe.gray_p)),
-        (recipe.blur_p, random_layers.RandomGaussianBlur(recipe.blur_sigma, recipe.blur_p, products)),
-        (recipe.solarize_p, random_layers.RandomSolarization(recipe.solarize_p)),
-        (recipe.flip_p, random_layers.RandomHorizontalFlip(recipe.flip_p)),
+        (
+            augmentation.jitter_p,
+            random_layers.RandomColorJitter(*augmentation.jitter, p=augmentation.jitter_p),
+        ),
+        (augmentation.gray_p, random_layers.RandomGrayscale(augmentation.gray_p)),
+        (
+            augmentation.blur_p,
+            random_layers.RandomGaussianBlur(augmentation.blur_sigma, augmentation.blur_p, products),
+        ),
+        (augmentation.solarize_p, random_layers.RandomSolarization(augmentation.solarize_p)),
+        (augmentation.flip_p, random_layers.RandomHorizontalFlip(augmentation.flip_p)),
     )
     return tuple(layer for p, layer in layers if p > 0)
 

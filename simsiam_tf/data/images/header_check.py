@@ -50,7 +50,7 @@ def read_checked(path: bytes | str, max_megapixels: float = MEGAPIXELS) -> bytes
         file.seek(0)
         data = b"" if status.st_size > limit else file.read(limit + 1)
     if not 0 < len(data) <= limit:
-        raise ValueError(f"above {limit} bytes, the most that --max_megapixels={max_megapixels:g} allows")
+        raise ValueError(f"above {limit} bytes, the most that max_megapixels={max_megapixels:g} allows")
     if kind == "GIF":
         asked, shape = _gif(data, most)
     else:
@@ -61,7 +61,7 @@ def read_checked(path: bytes | str, max_megapixels: float = MEGAPIXELS) -> bytes
         width, height = _size(kind, data)
         asked, shape = width * height, f"{width}×{height}"
     if asked > most:
-        raise ValueError(f"{shape} pixels, above --max_megapixels={max_megapixels:g}")
+        raise ValueError(f"{shape} pixels, above max_megapixels={max_megapixels:g}")
     return data
 
 

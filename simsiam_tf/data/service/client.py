@@ -69,7 +69,7 @@ def views_of_steps(
     def numbers() -> Iterator[tuple[int, int]]:
         """What one iterator is to get. TensorFlow closes this with the iterator, and so the job."""
         key = secrets.randbits(62)
-        opened[key] = Ordered(f"--data_service={address}", job, here, lambda: not refusal(address), HELD)
+        opened[key] = Ordered(f"data_service={address}", job, here, lambda: not refusal(address), HELD)
         try:
             for n in range(first_step * parts * units, last_step * parts * units):
                 yield key, n
@@ -93,8 +93,8 @@ def views_of_steps(
 
 def _units(rows: int, views: Views, channels: int, finished: bool) -> int:
     """How many a part's rows are sent in: whole pieces, so that they are computed as elsewhere."""
-    piece = pipeline.piece_of(rows, views.recipe.size)
-    size = piece * views.count * views.recipe.size**2 * channels * (4 if finished else 1)
+    piece = pipeline.piece_of(rows, views.augmentation.size)
+    size = piece * views.count * views.augmentation.size**2 * channels * (4 if finished else 1)
     pieces = rows // piece
     whole = [n for n in range(1, pieces + 1) if pieces % n == 0]
     return next((n for n in whole if pieces // n * size <= UNIT), pieces)
@@ -102,7 +102,7 @@ def _units(rows: int, views: Views, channels: int, finished: bool) -> int:
 
 def _spec(rows: int, views: Views, channels: int, finished: bool) -> dict:
     """What `pipeline.numbered` yields besides the number; to ask it would take seconds."""
-    shape = [rows, views.recipe.size, views.recipe.size, channels]
+    shape = [rows, views.augmentation.size, views.augmentation.size, channels]
     images = (tf.TensorSpec(shape, tf.float32 if finished else tf.uint8),) * views.count
     rest = {} if finished else {"draws": tf.TensorSpec([rows, views.draws], tf.float32)}
     return {"views" if finished else "crops": images, **rest, "index": tf.TensorSpec([rows], tf.int64)}
@@ -123,7 +123,7 @@ def _dealt(address: str, dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 def failure(error: tf.errors.OpError) -> UserError | None:
     """What the service ended with, where that is what an error from the training graph means."""
-    found = re.search(r"(LostWorker|UserError): (--data_service=.*)", str(error.message))
+    found = re.search(r"(LostWorker|UserError): (data_service=.*)", str(error.message))
     return {"LostWorker": LostWorker, "UserError": UserError}[found[1]](found[2]) if found else None
 
 
@@ -132,7 +132,7 @@ def check(address: str) -> None:
     reason = refusal(address)
     if reason:
         raise UserError(
-            f"--data_service={address}: no dispatcher answers there ({reason}). Start one: python -m "
+            f"data_service={address}: no dispatcher answers there ({reason}). Start one: python -m "
             f"simsiam_tf.data_service --role=dispatcher --port={address.rpartition(':')[2]}"
         )
     arrivals = Arrivals(lambda: _dealt(address, tf.data.Dataset.range(1)))
@@ -140,11 +140,11 @@ def check(address: str) -> None:
         arrivals.get(START_SECONDS[1])
     except queue.Empty:
         raise UserError(
-            f"--data_service={address}: no data worker answers within {START_SECONDS[1]} s. Start some: "
+            f"data_service={address}: no data worker answers within {START_SECONDS[1]} s. Start some: "
             f"python -m simsiam_tf.data_service --role=worker --dispatcher={address}"
         ) from None
     except tf.errors.OpError as error:
-        raise UserError(f"--data_service={address}: is no dispatcher: {error.message}") from error
+        raise UserError(f"data_service={address}: is no dispatcher: {error.message}") from error
     finally:
         arrivals.leave()
 
@@ -164,7 +164,7 @@ def check_source(address: str, source: Source) -> None:
     if isinstance(source, ArraySource):
         if source.images.nbytes > ARRAY_BYTES:
             raise UserError(
-                f"--data_service={address}: {source.name} would be sent to every data worker, with "
+                f"data_service={address}: {source.name} would be sent to every data worker, with "
                 f"{source.images.nbytes >> 20} MiB of {ARRAY_BYTES >> 20} at most. Leave the flag out: "
                 "images in memory are quick to read."
             )
@@ -172,6 +172,6 @@ def check_source(address: str, source: Source) -> None:
     decode = tf.function(source.decode, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int64))
     if any(op.type in PYTHON for op in decode.graph.get_operations()):
         raise UserError(
-            f"--data_service={address}: {source.name} is read by Python in this process, which data workers "
-            "cannot do. Pass --data=folder:PATH with a folder that they see, or leave --data_service out."
+            f"data_service={address}: {source.name} is read by Python in this process, which data workers "
+            "cannot do. Pass data=folder:PATH with a folder that they see, or leave `data_service` out."
         )

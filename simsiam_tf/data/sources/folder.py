@@ -97,7 +97,7 @@ def read(
     """
     root, shown = Path(path).expanduser(), printable(f"folder:{path}")
     if not path or not root.is_dir():
-        raise UserError(f"{shown}: no such folder. Pass --data=folder:/path/to/images.")
+        raise UserError(f"{shown}: no such folder. Pass data=folder:/path/to/images.")
     names = _names(root)
     if not names:
         raise UserError(f"{shown}: holds no image ({', '.join(sorted(SUFFIXES))}), at any depth.")
@@ -107,7 +107,7 @@ def read(
         where = f" All are named in {report}." if written else ""
         raise UserError(
             f"{shown}: {len(bad)} of {len(names)} images cannot be decoded, such as "
-            f"{first}.{where} Mend or remove them, or pass --on_bad_image=skip."
+            f"{first}.{where} Mend or remove them, or pass on_bad_image=skip."
         )
     if bad:
         where = f"; named in {report}" if written else f", such as {first}"

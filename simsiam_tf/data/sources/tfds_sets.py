@@ -40,7 +40,7 @@ def open_set(name: str, split: str, data_dir: str | None) -> Source:
         reason = " ".join(str(error).split())[:400] or type(error).__name__
         raise UserError(
             f"{spec}: could not be downloaded and prepared in {builder.data_dir} ({reason}). "
-            "Prepare it where there is a network and pass --data_dir."
+            "Prepare it where there is a network and pass `data_dir`."
         ) from error
     features = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict) or "image" not in features:
@@ -118,7 +118,7 @@ def _random_access(builder, spec: str, split: str, size: int, names: tuple) -> E
             folder, form = shlex.quote(str(builder.data_path)), builder.info.file_format.value
             raise UserError(
                 f"{spec}: {folder} holds {stored >> 20} MiB as {form}, which has no random access; up to "
-                f"{IN_MEMORY >> 20} are read whole. Pass a part, --data='tfds:{builder.name}:train[:10%]', "
+                f"{IN_MEMORY >> 20} are read whole. Pass a part, data='tfds:{builder.name}:train[:10%]', "
                 "or add files of another format: pip install apache-beam mlcroissant; tfds convert_format "
                 f"--dataset_version_dir={folder} --out_file_format=array_record"
             ) from error

@@ -93,7 +93,7 @@ def to_torch(
             if name.endswith(".running_var"):
                 state[name.replace("running_var", _COUNTER)] = np.array(0, np.int64)
     except AttributeError as error:
-        raise UserError("--weights: only ResNets of simsiam_tf have a counterpart in PyTorch.") from error
+        raise UserError("`weights`: only ResNets of simsiam_tf have a counterpart in PyTorch.") from error
     return {**state, **dict(head_layout.write(parts or {}, names))}
 
 
@@ -147,7 +147,7 @@ def _chosen(
     """The network that is converted, of all in a checkpoint."""
     if not found:
         raise UserError(
-            f"--weights={where}: its names fit none of {', '.join(LAYOUTS)}, under any prefix: there is no "
+            f"weights={where}: its names fit none of {', '.join(LAYOUTS)}, under any prefix: there is no "
             f"conv1.weight beside a layer1.0.conv1.weight. They are like {_some(state)}; in all "
             f"{grouped(state)}."
         )
@@ -160,8 +160,8 @@ def _chosen(
         best = [n for n in best if n.prefix.endswith(plain) and n.form == form]
         if not best:
             raise UserError(
-                f"--weights={where}: has no network by the names of --layout={layout}; there is one under "
-                f"{printable(listed)}. Leave --layout out."
+                f"weights={where}: has no network by the names of layout={layout}; there is one under "
+                f"{printable(listed)}. Leave `layout` out."
             )
     if prefix is not None:
         (plain,) = bare([prefix.rstrip(".") + "."]).values()
@@ -170,7 +170,7 @@ def _chosen(
         best = exact or [n for n in best if plain and f".{plain}" in f".{n.prefix}"]
         if len(best) != 1:
             raise UserError(
-                f"--prefix={prefix}: {'several networks lie' if best else 'no network lies'} there. Choose "
+                f"prefix={prefix}: {'several networks lie' if best else 'no network lies'} there. Choose "
                 f"from {printable(listed)}."
             )
     best = [n for n in best if n.rank == max(n.rank for n in best)]
@@ -178,8 +178,8 @@ def _chosen(
     if any(not _alike(first, other, state) for other in best[1:]):
         alike = ", ".join(n.prefix.rstrip(".") or "''" for n in best)
         raise UserError(
-            f"--weights={where}: holds several networks, and their names do not tell which is meant: "
-            f"{printable(alike)}. Pass one of them as --prefix."
+            f"weights={where}: holds several networks, and their names do not tell which is meant: "
+            f"{printable(alike)}. Pass one of them as `prefix`."
         )
     return first
 
@@ -194,7 +194,7 @@ def _alike(a: Network, b: Network, state: Mapping[str, np.ndarray]) -> bool:
 def _architecture(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, object]:
     """Arguments of `nets.resnet` but for the stem, by names and shapes."""
     if arrays["conv1.weight"].ndim != 4:
-        raise UserError(f"--weights={where}: has no first convolution; its names are like {_some(arrays)}.")
+        raise UserError(f"weights={where}: has no first convolution; its names are like {_some(arrays)}.")
     width, channels, _, _ = arrays["conv1.weight"].shape
     inside = {tuple(name.split(".")[:2]) for name in arrays}
     blocks = tuple(sum(stage == f"layer{i}" for stage, _ in inside) for i in range(1, 5))
@@ -202,7 +202,7 @@ def _architecture(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, obj
     name = next((n for n, plan in nets.BACKBONES.items() if plan == (kind, blocks)), None)
     if name is None:
         raise UserError(
-            f"--weights={where}: {kind} blocks {blocks} are no network here; there are "
+            f"weights={where}: {kind} blocks {blocks} are no network here; there are "
             f"{', '.join(nets.BACKBONES)}."
         )
     return {"name": name, "stem": "imagenet", "width": width / 64, "channels": channels}
@@ -219,9 +219,9 @@ def _stem(
     last = network.prefix.rstrip(".").rpartition(".")[2]
     if by_name is None and last in ("backbone", "encoder") and whose in ("solo_learn", "other"):
         raise UserError(
-            f"--weights={where}: its first kernel is 3×3, whose stride and padding leave no trace in "
-            f"weights, and several programs call a network {last}. Pass --stem=cifar (stride 1, padding 1), "
-            "--stem=cifar_pad2 (padding 2: solo-learn) or --stem=small (stride 2)."
+            f"weights={where}: its first kernel is 3×3, whose stride and padding leave no trace in "
+            f"weights, and several programs call a network {last}. Pass stem=cifar (stride 1, padding 1), "
+            "stem=cifar_pad2 (padding 2: solo-learn) or stem=small (stride 2)."
         )
     return by_name or "cifar", by_name is not None
 
@@ -235,7 +235,7 @@ def _assign(backbone: keras.Model, arrays: Mapping[str, np.ndarray], where: str)
     if missing or unknown or other:
         said = [f"{len(n)} {what} ({_some(n)})" for what, n in
                 (("missing", missing), ("unknown", unknown), ("of another shape", other)) if n]  # fmt: skip
-        raise UserError(f"--weights={where}: is no {backbone.name} of ours: weights {'; '.join(said)}.")
+        raise UserError(f"weights={where}: is no {backbone.name} of ours: weights {'; '.join(said)}.")
     for name, variable in wanted.items():
         variable.assign(given[name])
 

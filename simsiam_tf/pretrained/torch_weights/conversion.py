@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from simsiam_tf import nets
-from simsiam_tf.data import RECIPES
+from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.torch_weights.backbone_layout import Converted, from_torch, grouped, to_torch
 from simsiam_tf.pretrained.torch_weights.key_names import LAYOUTS, OTHERS
@@ -33,7 +33,7 @@ def to_folder(
     out: Path | str,
     layout: str = "auto",
     stem: str = "auto",
-    recipe: str = "auto",
+    augmentation: str = "auto",
     image_size: int | None = None,
     prefix: str | None = None,
 ) -> str:
@@ -43,9 +43,9 @@ def to_folder(
         where: the file.
         out: the folder; made when missing.
         layout, stem, prefix: as for `from_torch`.
-        recipe: a key of `RECIPES`, whose size and normalisation the backbone expects; by its stem and
-            channels when "auto".
-        image_size: side of the images; the recipe's when None.
+        augmentation: a key of `AUGMENTATIONS`, whose size and normalisation the backbone expects; by its stem
+            and channels when "auto".
+        image_size: side of the images; the augmentation's when None.
     """
     folder = Path(out).expanduser()
     check_writable(folder, folders=True)
@@ -54,10 +54,14 @@ def to_folder(
         stem = checkpoint.about["stem"]
     found = from_torch(checkpoint.state, layout, stem, where, prefix)
     momentum = _momentum(checkpoint, found)
-    if recipe == "auto":
+    if augmentation == "auto":
         gray = found.architecture["channels"] == 1
-        recipe = "grayscale" if gray else "imagenet" if found.architecture["stem"] == "imagenet" else "cifar"
-    chosen = dataclasses.replace(RECIPES[recipe], size=image_size or RECIPES[recipe].size)
+        augmentation = (
+            "grayscale" if gray else "imagenet" if found.architecture["stem"] == "imagenet" else "cifar"
+        )
+    chosen = dataclasses.replace(
+        AUGMENTATIONS[augmentation], size=image_size or AUGMENTATIONS[augmentation].size
+    )
     origin = {"file": Path(where).name, "sha256": backbone_file.sha256(Path(where).expanduser())}
     facts = {
         "converted from": origin,
@@ -69,8 +73,8 @@ def to_folder(
         folder.mkdir(parents=True, exist_ok=True)
         path = backbone_file.export_parts(parts, folder, facts)
     except OSError as error:
-        raise UserError(f"--out={out}: cannot be written ({error.strerror or error}).") from error
-    lines = [*_said(found), f"  images     {recipe}, {chosen.size} pixels", f"  written    {path}"]
+        raise UserError(f"out={out}: cannot be written ({error.strerror or error}).") from error
+    lines = [*_said(found), f"  images     {augmentation}, {chosen.size} pixels", f"  written    {path}"]
     return "\n".join([*lines, *_continued(found, checkpoint, bool(momentum), folder)])
 
 
@@ -82,19 +86,17 @@ def _said(found: Converted) -> list[str]:
         there = ", ".join(other.rstrip(".") or '""' for other in found.others)
         lines.append(printable(
             f"  taken      {found.prefix.rstrip('.') or 'the outermost network'}; also there, and "
-            f"for --prefix to choose: {there}"
+            f"for `prefix` to choose: {there}"
         ))  # fmt: skip
     lines.append(
         f"  network    {a['name']}, {a['stem']} stem, width {a['width']:g}, {a['channels']} channels, "
         f"{found.backbone.output_shape[-1]} features"
     )
     if a["stem"] in STEMS:
-        doubt = "" if found.stem_known else "; an assumption, since weights do not tell: else pass --stem"
+        doubt = "" if found.stem_known else "; an assumption, since weights do not tell: else pass `stem`"
         lines.append(f"  stem       3×3, {STEMS[a['stem']]}{doubt}")
     if flags:
-        lines.append(
-            f"  d          {flags['d']}; {' and '.join(found.heads)}: {backbone_file.flags_text(flags)}"
-        )
+        lines.append(f"  d          {flags['d']}; {' and '.join(found.heads)}: {_as_flags(flags)}")
     if found.left_out:
         lines.append(f"  left out   {grouped(found.left_out)}")
     return lines
@@ -140,9 +142,9 @@ def _continued(found: Converted, checkpoint: Checkpoint, momentum: bool, folder:
     kept = "with its momentum" if momentum else "whose momentum is not in the file"
     where = shlex.quote(str(folder))
     return [
-        f"  epoch      {checkpoint.epoch}, {kept}; to go on, with --epochs and rates as they were:",
+        f"  epoch      {checkpoint.epoch}, {kept}; to go on, with `epochs` and rates as they were:",
         f"             python -m simsiam_tf.pretrain --data=… --epochs=… --weights={where} "
-        f"--start_epoch={checkpoint.epoch} {backbone_file.flags_text(network)}",
+        f"--start_epoch={checkpoint.epoch} {_as_flags(network)}",
     ]
 
 
@@ -201,3 +203,7 @@ def _epoch(card: Mapping[str, Any]) -> int:
     if known is None and isinstance(card.get("configuration"), dict):
         known = card["configuration"].get("epochs")
     return int(known) if isinstance(known, int | float) and not isinstance(known, bool) else 0
+
+
+def _as_flags(options: dict) -> str:
+    return " ".join(f"--{text}" for text in backbone_file.options_text(options).split())

@@ -53,13 +53,13 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     """
     path = Path(path).expanduser()
     if path.suffix not in SUFFIXES:
-        raise UserError(f"--weights={path}: must end in {', '.join(SUFFIXES)}, or be weights of ours.")
+        raise UserError(f"weights={path}: must end in {', '.join(SUFFIXES)}, or be weights of ours.")
     if not path.is_file():
-        raise UserError(f"--weights={path}: no such file.")
+        raise UserError(f"weights={path}: no such file.")
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     wrong = [n for n, a in found.state.items() if not np.isfinite(a).all()]
     if wrong:
-        raise UserError(f"--weights={path}: {printable(wrong[0])} holds values that are no numbers.")
+        raise UserError(f"weights={path}: {printable(wrong[0])} holds values that are no numbers.")
     return found
 
 
@@ -80,7 +80,7 @@ def write(
     path = Path(path).expanduser()
     made = path.with_name(f".writing-{path.name}")
     if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise UserError(f"--out={path}: must end in .safetensors or .pth.")
+        raise UserError(f"out={path}: must end in .safetensors or .pth.")
     needs("safetensors" if path.suffix == ".safetensors" else "torch", path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def write(
     except Exception as error:  # noqa: BLE001 - safetensors and torch have exceptions of their own
         made.is_file() and made.unlink()
         reason = getattr(error, "strerror", None) or _short(error)
-        raise UserError(f"--out={path}: cannot be written ({reason}).") from error
+        raise UserError(f"out={path}: cannot be written ({reason}).") from error
     return path
 
 
@@ -124,7 +124,7 @@ def as_array(name: str, value: Any, where: Path | str = "") -> np.ndarray:
     reason = _no_plain_numbers(value)
     if reason:
         raise UserError(
-            f"--weights={where}: {printable(name)} {reason}. Save plain tensors: "
+            f"weights={where}: {printable(name)} {reason}. Save plain tensors: "
             'torch.save({"state_dict": model.state_dict()}, "weights.pth").'
         )
     return value.detach().float().cpu().numpy()
@@ -154,7 +154,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
             state = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
             about = (file.metadata() or {}).get(OURS)
     except Exception as error:  # noqa: BLE001 - the library has exceptions of its own
-        raise UserError(f"--weights={path}: cannot be read ({_short(error)}).") from error
+        raise UserError(f"weights={path}: cannot be read ({_short(error)}).") from error
     return Checkpoint(state, about=_about(about))
 
 
@@ -175,13 +175,13 @@ def _read_pickle(path: Path) -> Checkpoint:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - zip, pickle and torch raise many kinds
         raise UserError(
-            f"--weights={path}: is refused: damaged, or it holds more than tensors, which could run code "
+            f"weights={path}: is refused: damaged, or it holds more than tensors, which could run code "
             f"({_short(error)}). Where it was made, save its weights alone: "
             'torch.save({"state_dict": model.state_dict()}, "weights.pth").'
         ) from error
     tensors = _weights(held)
     if not tensors:
-        raise UserError(f"--weights={path}: holds no weights by name.")
+        raise UserError(f"weights={path}: holds no weights by name.")
     arrays: dict[tuple, np.ndarray] = {}  # of tensors that are the same by several names
     state, most = {}, 2 * path.stat().st_size
     for name, tensor in tensors.items():
@@ -190,7 +190,7 @@ def _read_pickle(path: Path) -> Checkpoint:
         if key not in arrays:
             most -= tensor.numel() * tensor.element_size() if plain else 0
             if most < 0:
-                raise UserError(f"--weights={path}: is refused: its weights claim more bytes than it has.")
+                raise UserError(f"weights={path}: is refused: its weights claim more bytes than it has.")
             arrays[key] = as_array(name, tensor, path)
         state[name] = arrays[key]
     held = held if isinstance(held, Mapping) else {}

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import Config, option
-from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.config import Config, kinds, option
+from simsiam_tf.runtime.errors import UserError, as_flags
 
 ABOUT = """From PyTorch to a folder that every --weights takes, and from there to PyTorch: backbone, projector
 and predictor. Finds a ResNet under any prefix, by the names of torchvision, timm, facebookresearch/simsiam,
@@ -97,10 +97,11 @@ def call(config: ConvertConfig) -> int:
 
         strategies.look_for_devices()
     if config.from_torch:
-        print(torch_weights.to_folder(
+        report = torch_weights.to_folder(
             config.weights, config.out, config.layout, config.stem, config.augmentation, config.image_size,
             config.prefix,
-        ))  # fmt: skip
+        )  # fmt: skip
+        print(as_flags(report, kinds(ConvertConfig)))
     else:
         print(torch_weights.to_file(config.weights, config.out, config.layout))
     return 0

@@ -52,6 +52,6 @@ def pretraining(
 
 
 __all__ = [
-    "AUGMENTATIONS", "Augmentation", "Prepare", "Source", "Views", "from_arrays", "open_source", "pretraining",
-    "subset",
+    "AUGMENTATIONS", "Augmentation", "Prepare", "Source", "Views", "from_arrays", "open_source",
+    "pretraining", "subset",
 ]  # fmt: skip

@@ -74,7 +74,7 @@ def _file(pretrained: Pretrained, source: Source, folder: Path) -> Path:
     augmentation = pretrained.augmentation
     policies = sorted({layer.dtype_policy.name for layer in pretrained.backbone.layers})
     depends = [
-        PIXELS, pretrained.sha256, policies, augmentation.size, augmentation.mean, augmentation.std, 
+        PIXELS, pretrained.sha256, policies, augmentation.size, augmentation.mean, augmentation.std,
         source.contents(), source.size, source.channels,
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]

@@ -117,7 +117,7 @@ def test_a_fixed_predictor_does_not_converge_from_the_first_call_to_the_end(curv
 def test_images_that_are_nearly_alike_are_named_where_the_figures_allow(alike, curves):
     found = diagnose(curves, total_steps=400)
     assert found.alike == alike and found.healthy == (curves is BN_ALL)
-    assert ("nearly alike: --preview shows some" in found.advice) == alike
+    assert ("nearly alike: `preview` shows some" in found.advice) == alike
 
 
 class Counted(dict):
@@ -148,8 +148,8 @@ def test_a_long_run_is_judged_as_fast_as_a_short_one_and_alike(name, curve):
         assert Counted.reads < 10 * SEEN
 
 
-def test_every_unhealthy_name_has_advice_that_names_a_flag():
-    assert all("--" in advice for name, advice in ADVICE.items() if name != "healthy")
+def test_every_unhealthy_name_has_advice_that_names_an_option():
+    assert all("=" in advice or "`" in advice for name, advice in ADVICE.items() if name != "healthy")
 
 
 def test_advice_is_for_the_kind_of_loss():
@@ -157,5 +157,5 @@ def test_advice_is_for_the_kind_of_loss():
     assert "swav" in diagnose(nan, 10, "contrast").advice
     assert "swav" not in diagnose(nan, 10).advice and diagnose(nan, 10).name == "divergence"
     flat = [{"step": s, "loss": 5.0, "loss_spread": 0.0, "std": 0.01, "rank": 5.0} for s in range(3)]
-    assert "--predictor" in diagnose(flat, 10).advice
-    assert "--predictor" not in diagnose(flat, 10, "contrast").advice
+    assert "predictor=" in diagnose(flat, 10).advice
+    assert "predictor=" not in diagnose(flat, 10, "contrast").advice

@@ -144,8 +144,8 @@ def test_a_query_is_made_ready_as_the_images_were(
     assert ran(neighbours, f"embeddings={tmp_path / 'a.npz'}", asked, "k=1") == 0
     assert capsys.readouterr().out.splitlines()[1] == "   1.000  1.png"
     for wrong, said in (
-        ({"image_size": 17}, "--image_size=17: the emb"),
-        ({"augmentation": other}, "--augmentation"),
+        ({"image_size": 17}, "image_size=17: the emb"),
+        ({"augmentation": other}, "augmentation="),
     ):
         with pytest.raises(UserError, match=said):
             query.backbone_of(known, **wrong)
@@ -160,7 +160,7 @@ def test_a_name_among_the_embeddings_goes_before_a_file(photos, weights, tmp_pat
         assert ran(neighbours, "embeddings=a.npz", f"query={asked}", "k=1") == 0
         told = capsys.readouterr()
         assert nearest_names(told.out) == [expected]
-        assert ("pass --query=./2.png" in told.err) == (asked == "2.png")
+        assert ("pass query=./2.png" in told.err) == (asked == "2.png")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])

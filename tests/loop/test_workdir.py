@@ -96,8 +96,8 @@ def test_only_leftovers_of_its_own_are_swept(tmp_path):
 def test_another_number_of_epochs_is_told_how_to_train_longer(tmp_path):
     folder = made(tmp_path / "my run")
     workdir = Workdir(folder)
-    own = rf"--epochs was 1.0, is 2.0\..*--flagfile='{folder}/config.flags'"
-    longer = rf"{own}\. To train longer.*--weights='{folder}'"
+    own = rf"`epochs` was 1.0, is 2.0\..*flagfile='{folder}/config.flags'"
+    longer = rf"{own}\. To train longer.*weights='{folder}'"
     with pytest.raises(UserError, match=longer):
         workdir.check(tiny(folder, "--epochs=2"))
     with pytest.raises(UserError) as other:

@@ -119,7 +119,7 @@ def test_pretraining_begins_with_the_heads(run):
             strict=True,
         ):
             np.testing.assert_array_equal(ours, theirs)
-    flags = "Pass --d=32 --projector_layers=3 --projector_hidden=512 --predictor_hidden=8 --bn=default "
+    flags = "Pass d=32 projector_layers=3 projector_hidden=512 predictor_hidden=8 bn=default "
     with pytest.raises(UserError, match=f"{flags}output_affine=false, or weights_heads=false"):
         built("--d=16")
     assert built("--d=16", "--weights_heads=false").started == "backbone"

@@ -143,7 +143,7 @@ def test_prototypes_wait():
     assert float(again.overrides["prototypes"](10)) == float(rate(10)) and float(rate(10)) > 0
 
 
-@pytest.mark.parametrize(("key_groups", "groups"), [(1, None), (2, 1), (8, 4), (3, "Try --key_groups=2.")])
+@pytest.mark.parametrize(("key_groups", "groups"), [(1, None), (2, 1), (8, 4), (3, "Try key_groups=2.")])
 def test_key_groups_are_dealt_out_to_replicas(key_groups, groups, two_replicas):
     config = parse("--method=moco", "--queue=48", "--batch_size=48", f"--key_groups={key_groups}", *SMALL)
     with two_replicas.scope():
@@ -157,23 +157,23 @@ def test_key_groups_are_dealt_out_to_replicas(key_groups, groups, two_replicas):
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["--key_groups=2"], "--key_groups=2 has no effect with a --method other than moco"),
+        (["--key_groups=2"], "key_groups=2 has no effect with a `method` other than moco"),
         (
             ["--method=moco", "--key_groups=8", "--batch_size=60"],
-            "--key_groups=8: a batch of 60 cannot be cut into as many",
+            "key_groups=8: a batch of 60 cannot be cut into as many",
         ),
         (
             ["--method=moco", "--key_groups=8", "--batch_size=8"],
             "equal parts of two images or more. Choose another",
         ),
-        (["--queue=9"], "--queue=9 has no effect with a --method other than moco"),
-        (["--method=moco", "--predictor=trained"], "a --method other than simsiam and simclr and swav"),
+        (["--queue=9"], "queue=9 has no effect with a `method` other than moco"),
+        (["--method=moco", "--predictor=trained"], "a `method` other than simsiam and simclr and swav"),
         (["--method=simclr", "--predictor_lr=constant"], "a predictor that is not trained"),
-        (["--method=simclr", "--predictor=fixed"], "--predictor=fixed: is for simsiam alone"),
-        (["--method=byol", "--temperature=0.1"], "--temperature=0.1 has no effect"),
+        (["--method=simclr", "--predictor=fixed"], "predictor=fixed: is for simsiam alone"),
+        (["--method=byol", "--temperature=0.1"], "temperature=0.1 has no effect"),
         (["--alternate=2", "--average=0.8"], "two readings of Sec. 5"),
-        (["--alternate=0"], "--alternate=0: must be a number of steps, or epoch"),
-        (["--method=byol", "--alternate=3"], "a --method other than simsiam"),
+        (["--alternate=0"], "alternate=0: must be a number of steps, or epoch"),
+        (["--method=byol", "--alternate=3"], "a `method` other than simsiam"),
         (["--method=swa"], "Did you mean swav"),
     ],
 )

@@ -25,7 +25,7 @@ def batches(parts: RunComponents, config: Any, first_step: int) -> Iterator:
             return client.views_of_steps(parts.data_service, *arguments)
         return pipeline.views_of_steps(*arguments)
 
-    return strategies.iterator(parts.strategy, config.batch_size, make)
+    return strategies.distributed_iterator(parts.strategy, config.batch_size, make)
 
 
 def compiled_steps(parts: RunComponents, config: Any) -> Steps:

@@ -29,4 +29,4 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
 
 def write(path: Path, picture: np.ndarray) -> None:
     """Writes a picture as PNG. Raises OSError."""
-    atomic_files.replace_bytes(path, tf.io.encode_png(picture).numpy())
+    atomic_files.atomic_write_bytes(path, tf.io.encode_png(picture).numpy())

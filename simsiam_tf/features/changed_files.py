@@ -10,7 +10,7 @@ import tensorflow as tf
 from simsiam_tf.data import Source, subset
 from simsiam_tf.data.sources import folder
 from simsiam_tf.data.sources.open_source import EncodedSource
-from simsiam_tf.runtime.display_text import printable
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -29,12 +29,12 @@ def changed_images(source: EncodedSource, changed: set[int]) -> UserError:
 
     changed: their ids.
     """
-    names, shown = [source.names[i] for i in sorted(changed)], printable(source.name)
+    names, shown = [source.names[i] for i in sorted(changed)], printable_text(source.name)
     if len(names) == source.size:
         return UserError(f"{shown}: all images changed or went while their features were made.")
     error = ChangedImages(
         f"{shown}: {len(names)} of {source.size} images changed or went while their features were made, such "
-        f"as {printable(names[0])}. Rerun the same command: the features of the others are kept."
+        f"as {printable_text(names[0])}. Rerun the same command: the features of the others are kept."
     )
     others = np.setdiff1d(np.arange(source.size), list(changed))
     error.names, error.rest = names, subset(source, others, source.name)

@@ -25,7 +25,7 @@ def batches(parts: RunComponents, config: Any, first_step: int) -> Iterator:
             return client.dataset(parts.data_service, step_batches, first_step, parts.total_steps)
         return step_batches.dataset(first_step, parts.total_steps)
 
-    return strategies.iterator(parts.strategy, config.batch_size, make)
+    return strategies.distributed_iterator(parts.strategy, config.batch_size, make)
 
 
 def compiled_steps(parts: RunComponents, config: Any) -> Steps:

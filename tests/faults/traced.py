@@ -105,14 +105,14 @@ def prepare(ids_file: str, fault: str) -> None:
         "rmtree": (shutil, "rmtree"),
         "evaluate": (Monitor, "of_backbone"),
         "export": (backbone_file, "export"),
-        "record": (metrics_file.Records, "add"),
+        "record": (metrics_file.MetricsFile, "add"),
     }
     name, _, rest = fault.partition(":")
     if name in points:
         count, _, after = rest.partition(":")
         arm(*points[name], int(count), after == "after")
     elif fault == "control:optimizer":
-        restore = checkpoints.Commits.restore
+        restore = checkpoints.Checkpoints.restore
 
         def forgetful(commits):
             manifest = restore(commits)
@@ -120,7 +120,7 @@ def prepare(ids_file: str, fault: str) -> None:
                 variable.assign(variable * 0)
             return manifest
 
-        checkpoints.Commits.restore = forgetful
+        checkpoints.Checkpoints.restore = forgetful
     elif name == "clock":
         real, seen = time.time, []
         heard.point = lambda: seen.append(1)
@@ -139,7 +139,7 @@ def main() -> int:
 
     def traced(config):
         Path(ready_file).touch()
-        with cli.quietly():
+        with cli.silence_stderr():
             prepare(ids_file, fault)
         return call(config)
 

@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from simsiam_tf.data.images import header_check
 from simsiam_tf.runtime import progress
-from simsiam_tf.runtime.atomic_files import replace_text
-from simsiam_tf.runtime.display_text import printable
+from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
@@ -95,14 +95,14 @@ def read(
     Raises:
         UserError: missing or empty folder, or unreadable images with "error".
     """
-    root, shown = Path(path).expanduser(), printable(f"folder:{path}")
+    root, shown = Path(path).expanduser(), printable_text(f"folder:{path}")
     if not path or not root.is_dir():
         raise UserError(f"{shown}: no such folder. Pass data=folder:/path/to/images.")
     names = _names(root)
     if not names:
         raise UserError(f"{shown}: holds no image ({', '.join(sorted(SUFFIXES))}), at any depth.")
     bad, digests, written = _check(root, names, shown, report, max_megapixels)
-    first = next((f"{printable(name)} ({reason})" for name, reason in bad.items()), "")
+    first = next((f"{printable_text(name)} ({reason})" for name, reason in bad.items()), "")
     if bad and on_bad_image == "error":
         where = f" All are named in {report}." if written else ""
         raise UserError(
@@ -129,7 +129,7 @@ def _names(root: Path) -> list[str]:
                 seen = [entry for entry in entries if not entry.name.startswith(".")]
         except OSError as error:
             if not inside:
-                shown = printable(f"folder:{root}")
+                shown = printable_text(f"folder:{root}")
                 raise UserError(f"{shown}: cannot be listed ({error.strerror}).") from error
             found.append(os.path.join(inside, ""))
             continue
@@ -162,8 +162,8 @@ def _say_strays(names: list[str], shown: str) -> None:
     if strays and len(folders) > 1:
         print(
             f"{shown}: no labels, since {len(strays)} of {len(names)} images lie beside its {len(folders)} "
-            f"folders: {printable(strays[0])}{', …' * (len(strays) > 1)}. If the folders are classes, move "
-            "the images into them, or away.",
+            f"folders: {printable_text(strays[0])}{', …' * (len(strays) > 1)}. If the folders are classes, "
+            "move the images into them, or away.",
             file=sys.stderr,
         )
 
@@ -253,7 +253,7 @@ def _say_changes(before: dict, digests: dict[str, str], shown: str, report: Path
     changed = [name for name in both if before[name][1] != digests[name]]
     counts = {"changed": len(changed), "new": len(digests) - len(both), "gone": len(before) - len(both)}
     if both and any(counts.values()):
-        such = f", such as {printable(changed[0])}" if changed else ""
+        such = f", such as {printable_text(changed[0])}" if changed else ""
         words = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
         print(f"{shown}: of {len(digests)} images, {words} since {report} was written{such}", file=sys.stderr)
 
@@ -264,7 +264,7 @@ def _write_report(report: Path, content: dict) -> bool:
         report.parent.mkdir(parents=True, exist_ok=True)
         if not report.is_file():
             report.unlink(missing_ok=True)  # a pipe, or a link to nowhere
-        replace_text(report, json.dumps(content, indent=1))
+        atomic_write_text(report, json.dumps(content, indent=1))
         return True
     except OSError as error:
         why = error.strerror

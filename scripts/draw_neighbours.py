@@ -33,7 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     nearest = ss.features.embed(backbone, train).neighbours(vector, args.neighbours)
     cells = [(test, args.query, "query")]
     cells += [(train, int(row), f"{cosine:.3f}") for row, cosine in nearest]
-    draw([(source.decode(row).numpy(), class_name(source, row), line) for source, row, line in cells], args.out)
+    draw(
+        [(source.decode(row).numpy(), class_name(source, row), line) for source, row, line in cells], args.out
+    )
     return 0
 
 

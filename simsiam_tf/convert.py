@@ -91,7 +91,7 @@ class ConvertConfig(Config):
 
 def call(config: ConvertConfig) -> int:
     """Converts, and says what was found."""
-    with cli.loading():
+    with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.pretrained import torch_weights
 
@@ -109,7 +109,7 @@ def call(config: ConvertConfig) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    return cli.run(ConvertConfig, call, "simsiam_tf.convert", ABOUT, argv)
+    return cli.run_command(ConvertConfig, call, "simsiam_tf.convert", ABOUT, argv)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class ServiceConfig(config.Config):
 
 def call(own: ServiceConfig) -> int:
     """Serves until a signal comes."""
-    with cli.loading():
+    with cli.heavy_imports():
         import tensorflow as tf
 
         from simsiam_tf.data.service import client
@@ -89,7 +89,8 @@ def call(own: ServiceConfig) -> int:
     except (OSError, RuntimeError, tf.errors.OpError) as error:
         raise UserError(f"--port={own.port}: cannot serve: {error}") from error
     port = server._address.rpartition(":")[2]
-    where = "there alone" if ports.narrow(int(port), host) else "on every interface, for whoever reaches it"
+    alone = ports.restrict_port(int(port), host)
+    where = "there alone" if alone else "on every interface, for whoever reaches it"
     print(f"{own.role}, {where}, listens at {host}:{port}", flush=True)
     ended.wait()
     os._exit(0)  # to stop a server takes seconds, and saves nothing
@@ -97,7 +98,7 @@ def call(own: ServiceConfig) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    return cli.run(ServiceConfig, call, "simsiam_tf.data_service", ABOUT, argv)
+    return cli.run_command(ServiceConfig, call, "simsiam_tf.data_service", ABOUT, argv)
 
 
 if __name__ == "__main__":

@@ -44,13 +44,13 @@ class EmbedConfig(ImagesConfig):
 
 def call(config: EmbedConfig) -> int:
     """Embeds and writes."""
-    with cli.loading():
+    with cli.heavy_imports():
         from simsiam_tf.data import open_source
         from simsiam_tf.distributed import strategies
         from simsiam_tf.evaluate import cached_scores
         from simsiam_tf.features import embedding_file
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
-        from simsiam_tf.runtime.display_text import printable
+        from simsiam_tf.runtime.display_text import printable_text
 
         strategies.look_for_devices()
     out = Path(os.path.expanduser(config.out))
@@ -64,14 +64,14 @@ def call(config: EmbedConfig) -> int:
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
     made = embedding_file.embed(pretrained, source, folder, config.batch_size, config.on_bad_image, report)
     embedding_file.write(made, out, config.dtype)
-    what = printable(f"{out}: {len(made.names)} images of {source.name}")
+    what = printable_text(f"{out}: {len(made.names)} images of {source.name}")
     print(f"{what}, {pretrained.features} {config.dtype} numbers each")
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    return cli.run(EmbedConfig, call, "simsiam_tf.embed", ABOUT, argv)
+    return cli.run_command(EmbedConfig, call, "simsiam_tf.embed", ABOUT, argv)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class ExportConfig(WeightsConfig):
 
 def call(config: ExportConfig) -> int:
     """Exports, compares, writes the card and says where."""
-    with cli.loading():
+    with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.model_export import formats, hub_folder, model_card
         from simsiam_tf.pretrained.backbone_file import located
@@ -57,7 +57,7 @@ def call(config: ExportConfig) -> int:
         formats.check(out, config.format, config.overwrite)
     pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     print(f"writing {out}, and reading it back", flush=True)
-    with cli.quietly():
+    with cli.silence_stderr():
         if config.hub:
             made, card = hub_folder.write(pretrained, out, config.overwrite), out / "README.md"
         else:
@@ -72,7 +72,7 @@ def call(config: ExportConfig) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    return cli.run(ExportConfig, call, "simsiam_tf.export", ABOUT, argv)
+    return cli.run_command(ExportConfig, call, "simsiam_tf.export", ABOUT, argv)
 
 
 if __name__ == "__main__":

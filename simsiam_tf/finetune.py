@@ -17,7 +17,7 @@ checkpoint.
 
 def call(config: FinetuneConfig) -> int:
     """Trains, and prints the accuracy."""
-    with cli.loading():
+    with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.training import run_summary, supervised
 
@@ -30,7 +30,7 @@ def call(config: FinetuneConfig) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    return cli.run(FinetuneConfig, call, "simsiam_tf.finetune", ABOUT, argv)
+    return cli.run_command(FinetuneConfig, call, "simsiam_tf.finetune", ABOUT, argv)
 
 
 if __name__ == "__main__":

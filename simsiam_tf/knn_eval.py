@@ -44,7 +44,7 @@ class KnnConfig(KeptFeaturesConfig):
 
 def call(config: KnnConfig) -> int:
     """Evaluates, prints a table and writes the result."""
-    with cli.loading():
+    with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.evaluate import cached_scores
 
@@ -58,7 +58,7 @@ def call(config: KnnConfig) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    return cli.run(KnnConfig, call, "simsiam_tf.knn_eval", ABOUT, argv)
+    return cli.run_command(KnnConfig, call, "simsiam_tf.knn_eval", ABOUT, argv)
 
 
 if __name__ == "__main__":

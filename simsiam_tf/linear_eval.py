@@ -17,7 +17,7 @@ run. Exit status: 0 done, 2 something to mend, 4 diverged, 75 interrupted by a s
 
 def call(config: LinearConfig) -> int:
     """Trains, and prints the accuracy."""
-    with cli.loading():
+    with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.training import run_summary, supervised
 
@@ -30,7 +30,7 @@ def call(config: LinearConfig) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    return cli.run(LinearConfig, call, "simsiam_tf.linear_eval", ABOUT, argv)
+    return cli.run_command(LinearConfig, call, "simsiam_tf.linear_eval", ABOUT, argv)
 
 
 if __name__ == "__main__":

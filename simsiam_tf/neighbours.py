@@ -46,25 +46,25 @@ class NeighboursConfig(Config):
 
 def call(config: NeighboursConfig) -> int:
     """Searches and prints."""
-    with cli.loading():
+    with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.features import embedding_file, query
-        from simsiam_tf.runtime.display_text import printable
+        from simsiam_tf.runtime.display_text import printable_text
 
         strategies.look_for_devices()
     known = embedding_file.read(Path(os.path.expanduser(config.embeddings)))
     vector = query.features(
         known, config.query, config.weights, config.max_megapixels, config.augmentation, config.image_size
     )
-    print(f"nearest to {printable(config.query)} of {len(known.names)} images")
+    print(f"nearest to {printable_text(config.query)} of {len(known.names)} images")
     for name, cosine in known.neighbours(vector, config.k):
-        print(f"  {cosine:6.3f}  {printable(name)}")
+        print(f"  {cosine:6.3f}  {printable_text(name)}")
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    return cli.run(NeighboursConfig, call, "simsiam_tf.neighbours", ABOUT, argv)
+    return cli.run_command(NeighboursConfig, call, "simsiam_tf.neighbours", ABOUT, argv)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ Start with --flagfile=flags/quickstart.cfg, or flags/folder.cfg --data=folder:/m
 
 def call(config: PretrainConfig) -> int:
     """Trains, or shows what would be trained."""
-    with cli.loading():  # TensorFlow loads only now that the flags are known to be good
+    with cli.heavy_imports():  # TensorFlow loads only now that the flags are known to be good
         from simsiam_tf.distributed import strategies
         from simsiam_tf.training import inspection, pretraining, run_summary
 
@@ -35,7 +35,7 @@ def call(config: PretrainConfig) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    return cli.run(PretrainConfig, call, "simsiam_tf.pretrain", ABOUT, argv)
+    return cli.run_command(PretrainConfig, call, "simsiam_tf.pretrain", ABOUT, argv)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class ProbeConfig(KeptFeaturesConfig):
 
 def call(config: ProbeConfig) -> int:
     """Probes, prints a table and writes the result."""
-    with cli.loading():
+    with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.evaluate import cached_scores
 
@@ -88,7 +88,7 @@ def call(config: ProbeConfig) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    return cli.run(ProbeConfig, call, "simsiam_tf.probe", ABOUT, argv)
+    return cli.run_command(ProbeConfig, call, "simsiam_tf.probe", ABOUT, argv)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def call(config: ReportConfig) -> int:
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"a report needs {' and '.join(missing)}: pip install 'simsiam-tf[viz]'.")
-    with cli.quietly():
+    with cli.silence_stderr():
         from simsiam_tf import html_report
         from simsiam_tf.distributed import strategies
 
@@ -79,7 +79,7 @@ def call(config: ReportConfig) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    return cli.run(ReportConfig, call, "simsiam_tf.report", ABOUT, argv)
+    return cli.run_command(ReportConfig, call, "simsiam_tf.report", ABOUT, argv)
 
 
 if __name__ == "__main__":

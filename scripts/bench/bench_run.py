@@ -55,7 +55,7 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
     """Seconds of every part of one run, by name. began: time.time() when its process was started."""
     from simsiam_tf.command_line import cli
 
-    with cli.loading():
+    with cli.heavy_imports():
         from simsiam_tf.config import PretrainConfig
         from simsiam_tf.loop import loop as loops
         from simsiam_tf.training import pretraining
@@ -103,7 +103,7 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
         timed(running, "commit", "checkpoints")
         timed(pretraining.KNN, "on_epoch_end", "kNN monitor")
         for method in ("steps", "record", "evaluation", "latest"):
-            timed(loops.Journal, method, "records")
+            timed(loops.MetricsLog, method, "records")
         with contextlib.suppress(_Stop):
             pretraining.run(config)
     return dict(took)

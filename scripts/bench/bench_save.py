@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     variables = [*model.variables, *model.optimizer.variables]
     seconds: dict[str, list[float]] = {"finite": [], "commit": []}
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        commits = checkpoints.Commits(Path(folder) / "checkpoints", state, config.keep)
+        commits = checkpoints.Checkpoints(Path(folder) / "checkpoints", state, config.keep)
         for step in range(args.repeats):
             began = time.perf_counter()
             assert metrics.all_finite(variables)

@@ -11,7 +11,7 @@ from typing import Any
 
 from scripts.paper import results, run_queue, scales
 from scripts.paper.rows import TABLES
-from simsiam_tf.runtime.atomic_files import replace_text
+from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.progress import bar
 from simsiam_tf.runtime.signals import INTERRUPTED
@@ -48,7 +48,7 @@ def run(config: Any) -> int:
 
     def write() -> None:
         of_rows = {name: held.of(text) for name, text in all_rows.items()}
-        replace_text(page, results.markdown(of_rows, config.scale, config.epochs))
+        atomic_write_text(page, results.markdown(of_rows, config.scale, config.epochs))
 
     try:
         page.parent.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,7 @@ def call(config: ReproduceConfig) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    return cli.run(ReproduceConfig, call, "scripts.paper.reproduce", ABOUT, argv)
+    return cli.run_command(ReproduceConfig, call, "scripts.paper.reproduce", ABOUT, argv)
 
 
 if __name__ == "__main__":

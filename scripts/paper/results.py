@@ -12,7 +12,7 @@ from pathlib import Path
 from scripts.paper import claims, scales, verdict
 from scripts.paper.rows import BASE, DECAYED, TABLES, Row, Table
 from scripts.paper.scales import SCALES
-from simsiam_tf.runtime.atomic_files import replace_text
+from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.errors import UserError
 
 HEAD = "| | paper, linear | linear | kNN, k = 20 | loss | std·√d | diagnosis | minutes | seeds |"
@@ -51,7 +51,7 @@ class Results:
         self._runs[flags, seed] = figures
         runs = [{"flags": f, "seed": s, "figures": run} for (f, s), run in sorted(self._runs.items())]
         held = {"scale": self.scale, "runs": runs}
-        replace_text(self.path, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
+        atomic_write_text(self.path, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
 
 
 def markdown(found: Mapping[str, list[dict]], scale: str, epochs: float | None = None) -> str:

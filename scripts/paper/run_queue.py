@@ -54,7 +54,7 @@ class Queue:
             threading.Thread(target=self._work, args=(_cores(i, at_a_time),), daemon=True)
             for i in range(min(at_a_time, self.total))
         ]
-        with signals.handled(self._stop):
+        with signals.handle_signals(self._stop):
             for thread in threads:
                 thread.start()
             for thread in threads:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from simsiam_tf.config import loss_kind
-from simsiam_tf.runtime.atomic_files import replace_text
+from simsiam_tf.runtime.atomic_files import atomic_write_text
 
 INTERRUPTED = 75  # exit status of a command that a signal ended
 DIVERGED = 4  # exit status of a pre-training whose loss was not a number
@@ -108,7 +108,7 @@ def _timed(stage: str, command: str, folder: Path, start: Start) -> int:
     if status in (0, DIVERGED):
         state["done"][stage] = spent
         state["diverged"] = status == DIVERGED
-    replace_text(folder / STATE, json.dumps(state))
+    atomic_write_text(folder / STATE, json.dumps(state))
     return status
 
 

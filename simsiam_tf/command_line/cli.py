@@ -31,7 +31,7 @@ _DEFINE = {
 }  # fmt: skip
 
 
-def run(cls: type, call: Callable[[Any], int | None], prog: str, about: str, argv=None) -> int:
+def run_command(cls: type, call: Callable[[Any], int | None], prog: str, about: str, argv=None) -> int:
     """Parses argv (sys.argv by default) into a `cls` and calls; returns the exit status.
 
     0: done. 2: something to mend, named in one line on stderr. 75: ended by SIGTERM or SIGINT,
@@ -40,10 +40,10 @@ def run(cls: type, call: Callable[[Any], int | None], prog: str, about: str, arg
     """
     last = argv is None  # the process ends after its own command
     argv = sys.argv[1:] if last else list(argv)
-    with terminal.steady(afterwards=last) as out:
+    with terminal.safe_streams(afterwards=last) as out:
         status, in_files = _run(cls, call, prog, about, argv, last)
         out.flush()
-        trouble = terminal.complaint(out)
+        trouble = terminal.stream_problem(out)
         if trouble:
             print(f"{prog}: stdout cannot be written ({trouble}).", file=sys.stderr)
     return status or (2 if trouble and not in_files else 0)
@@ -67,7 +67,7 @@ def _run(
     config = None
     try:
         # What is done has to look done until the process has ended.
-        with signals.handled(leave, signal.SIG_IGN if last else None):
+        with signals.handle_signals(leave, signal.SIG_IGN if last else None):
             config = parse(cls, argv)
             if last:
                 line = f"{prog}: {_scarce(config)}\n".encode()
@@ -110,7 +110,7 @@ def _scarce(config: Any) -> str:
 
 
 @contextlib.contextmanager
-def loading() -> Iterator[None]:
+def heavy_imports() -> Iterator[None]:
     """Imports heavy libraries silently, with the garbage collector paused.
 
     What is imported is half a million objects that stay, which the garbage collector would look
@@ -122,7 +122,7 @@ def loading() -> Iterator[None]:
     anew, collects = "keras" not in sys.modules, gc.isenabled()
     gc.disable()
     try:
-        with quietly():
+        with silence_stderr():
             yield
         if anew:
             gc.freeze()
@@ -138,11 +138,11 @@ def loading() -> Iterator[None]:
             gc.enable()
 
 
-_terminal = 2  # the descriptor of the user's stderr, also while `quietly` holds back the other
+_terminal = 2  # the descriptor of the user's stderr, also while `silence_stderr` holds back the other
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def silence_stderr() -> Iterator[None]:
     """Holds back what libraries print on stderr while they load; shows it when that fails.
 
     TensorFlow's native code greets with half a dozen lines that no setting turns off.
@@ -185,7 +185,7 @@ def parse(cls: type, argv: list[str]) -> Any:
     for field in dataclasses.fields(cls):
         _DEFINE[kinds[field.name]](field.name, field.default, field.metadata["help"], flag_values=values)
     try:
-        rest = values(["", *expand(argv)], known_only=False)
+        rest = values(["", *expand_flagfiles(argv)], known_only=False)
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, list(kinds), 1, 0.5)
         hint = f" Did you mean --{near[0]}?" if near else " See --help."
@@ -199,7 +199,7 @@ def parse(cls: type, argv: list[str]) -> Any:
     return configs.overridden(config, typed).validate()
 
 
-def expand(argv: list[str], seen: tuple[Path, ...] = ()) -> list[str]:
+def expand_flagfiles(argv: list[str], seen: tuple[Path, ...] = ()) -> list[str]:
     """argv with every --flagfile replaced by its lines; later flags win.
 
     A relative path is looked for in the working folder, beside the flagfile that names it,
@@ -231,7 +231,7 @@ def expand(argv: list[str], seen: tuple[Path, ...] = ()) -> list[str]:
             raise UserError(f"--flagfile={value}: {path} is no text.")
         if stray:
             raise UserError(f"{path}: {stray!r} is no flag. Write --NAME=VALUE, or # before a comment.")
-        expanded += _moved(path, expand(wanted, (*seen, path)))
+        expanded += _moved(path, expand_flagfiles(wanted, (*seen, path)))
     return expanded
 
 

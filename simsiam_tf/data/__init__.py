@@ -10,8 +10,8 @@ import tensorflow as tf
 from simsiam_tf.data import pipeline
 from simsiam_tf.data.augment.eval_transform import preprocess
 from simsiam_tf.data.augment.views import AUGMENTATIONS, Augmentation, Views
-from simsiam_tf.data.sources.open_source import Source, from_arrays, open_source
-from simsiam_tf.data.sources.subset import subset
+from simsiam_tf.data.sources.base import Source, from_arrays, subset
+from simsiam_tf.data.sources.open_source import open_source
 
 
 def augmentation_for(source: Source) -> str:
@@ -29,6 +29,7 @@ def pretraining(
     views: int = 2,
     seed: int = 0,
     first_epoch: int = 0,
+    targets: bool = False,
     **changes,
 ) -> tf.data.Dataset:
     """Batches of views for `model.fit`; every iteration is a new epoch.
@@ -42,13 +43,14 @@ def pretraining(
         views: views of each image (4 for `symmetry="asymmetric_2x"`).
         seed: of order and draws.
         first_epoch: that the first iteration gives, for loops of your own.
+        targets: whether batches hold "target", the labels of the images, beside "views" and "index".
         **changes: fields of the augmentation to replace, for example size=96.
     """
     source = open_source(data) if isinstance(data, str | Path) else data
     augmentation = augmentation or augmentation_for(source)
     augmentation = AUGMENTATIONS[augmentation] if isinstance(augmentation, str) else augmentation
     augmentation = dataclasses.replace(augmentation, **changes)
-    return pipeline.pretraining(source, Views(augmentation, views), batch_size, seed, first_epoch)
+    return pipeline.pretraining(source, Views(augmentation, views), batch_size, seed, first_epoch, targets)
 
 
 __all__ = [

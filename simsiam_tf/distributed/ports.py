@@ -24,7 +24,7 @@ _LOAD_BYTE, _LOAD_WORD, _AND, _JUMP_UNLESS_EQUAL, _RETURN = 0x30, 0x20, 0x54, 0x
 _IP_HEADER = 0xFFF00000  # SKF_NET_OFF
 
 
-def asked(host: str) -> tuple[Address, ...]:
+def listen_addresses(host: str) -> tuple[Address, ...]:
     """The addresses that a host's name or number asks to listen at; none for every interface.
 
     A name other than localhost asks for none: other machines may resolve it otherwise, and many a machine
@@ -51,13 +51,13 @@ def _is_here(address: Address) -> bool:
     return True
 
 
-def narrow(port: int, host: str) -> bool:
+def restrict_port(port: int, host: str) -> bool:
     """Makes this process's servers at a port unreachable at all addresses but those that `host` asks for.
 
     Returns whether it did: not where `host` asks for no address, and on Linux alone. Connections that were
     made before stay.
     """
-    addresses = asked(host)
+    addresses = listen_addresses(host)
     if not addresses or sys.platform != "linux":
         return False
     program = _program(addresses)

@@ -32,7 +32,7 @@ if not select.select([0], [], [], float(sys.argv[2]))[0]:
 """
 
 
-def meet(addresses: Sequence[str], index: int, seconds: float) -> None:
+def wait_for_all(addresses: Sequence[str], index: int, seconds: float) -> None:
     """Returns once all workers have called this function.
 
     Args:
@@ -55,7 +55,7 @@ def _receive(addresses: Sequence[str], deadline: float, seconds: float) -> None:
     """The first worker's part: to wait for all, then to tell all."""
     host, _, port = addresses[0].rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    own = str(ports.asked(host)[0]) if ports.asked(host) else ""  # "": every interface
+    own = str(ports.listen_addresses(host)[0]) if ports.listen_addresses(host) else ""  # "": every interface
     try:
         listener = socket.create_server((own, int(port)), family=family)
     except OSError as error:
@@ -125,7 +125,7 @@ def _missed(addresses: Sequence[str], missing: Sequence[int], seconds: float) ->
 
 
 @contextlib.contextmanager
-def bounded(addresses: Sequence[str], index: int) -> Iterator[None]:
+def start_deadline(addresses: Sequence[str], index: int) -> Iterator[None]:
     """TensorFlow's own start, which nothing within this process can interrupt.
 
     A watching process ends this one after STARTS_SECONDS. SIGTERM, for which TensorFlow puts in a

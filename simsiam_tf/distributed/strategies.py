@@ -85,7 +85,7 @@ def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
                 "strategy=multi_worker: neither TF_CONFIG nor a Slurm job tells who the other workers "
                 "are. Set TF_CONFIG on every worker, start by srun, or pass strategy=auto."
             )
-        addresses, index = team(resolver)
+        addresses, index = worker_addresses(resolver)
         if not 0 <= index < len(addresses):
             raise ValueError(f"task {index} of {len(addresses)}")
         lacking = [a for a in addresses if not a.rpartition(":")[2].isdigit()]
@@ -99,19 +99,19 @@ def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
             '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}.'
         ) from error
     if len(addresses) > 1:
-        rendezvous.meet(addresses, index, 60 * join_minutes)
+        rendezvous.wait_for_all(addresses, index, 60 * join_minutes)
     # NOTE: without this TensorFlow takes its gRPC ring on GPUs, too, which is some hundred times slower.
     kinds = tf.distribute.experimental.CommunicationImplementation
     wanted = kinds.NCCL if tf.config.list_physical_devices("GPU") else kinds.RING
     options = tf.distribute.experimental.CommunicationOptions(implementation=wanted)
-    with rendezvous.bounded(addresses, index):
+    with rendezvous.start_deadline(addresses, index):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, communication_options=options)
         host, _, port = addresses[index].rpartition(":")
-        ports.narrow(int(port), host)
+        ports.restrict_port(int(port), host)
     return strategy
 
 
-def team(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> tuple[list[str], int]:
+def worker_addresses(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> tuple[list[str], int]:
     """HOST:PORT of all workers, the chief first, and which of them this process is."""
     spec = resolver.cluster_spec()
     addresses = [a for job in ("chief", "worker") if job in spec.jobs for a in spec.job_tasks(job)]
@@ -140,7 +140,7 @@ def check_batch(strategy: tf.distribute.Strategy, batch: int) -> None:
         )
 
 
-def iterator(
+def distributed_iterator(
     strategy: tf.distribute.Strategy,
     batch: int,
     make: Callable[[tuple[int, int], int], tf.data.Dataset],
@@ -188,7 +188,7 @@ def _has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def gathered(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def all_gather(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The rows of all replicas, [n · B, …], and the number of this replica's first among them.
 
     x: [B, …] of this replica, as many rows on each. Gradients go back to the replicas they belong to.
@@ -200,7 +200,7 @@ def gathered(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return context.all_gather(x, axis=0), context.replica_id_in_sync_group * tf.shape(x)[0]
 
 
-def total(x: tf.Tensor) -> tf.Tensor:
+def all_reduce_sum(x: tf.Tensor) -> tf.Tensor:
     """The sum of x over all replicas."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -220,7 +220,7 @@ def local_replica() -> tuple[int, int]:
     return int(tf.get_static_value(context.replica_id_in_sync_group)) % count, count
 
 
-def of_this_worker(rows: tf.Tensor) -> tf.Tensor:
+def this_worker_mask(rows: tf.Tensor) -> tf.Tensor:
     """1 for the rows of all replicas, [n · B, …], that come from this process, else 0: float32 [n · B]."""
     context, count = tf.distribute.get_replica_context(), len(local_devices())
     workers = context.num_replicas_in_sync // count

@@ -36,7 +36,7 @@ class Workers:
         self.addresses: list[str] = []
         self.index = 0
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and resolver is not None:
-            self.addresses, self.index = strategies.team(resolver)
+            self.addresses, self.index = strategies.worker_addresses(resolver)
 
     @property
     def count(self) -> int:
@@ -47,7 +47,7 @@ class Workers:
         """Whether this is the process that writes."""
         return self.index == 0
 
-    def gather(self, rows: np.ndarray) -> np.ndarray:
+    def all_gather(self, rows: np.ndarray) -> np.ndarray:
         """The rows [n, …] of all workers, one worker after the other; n may differ."""
         if self.count == 1:
             return rows
@@ -66,9 +66,9 @@ class Workers:
         gather = functools.partial(self.strategy.gather, axis=0)
         return tf.function(gather, reduce_retracing=True, autograph=False)
 
-    def most(self, *values: float) -> list[float]:
+    def all_reduce_max(self, *values: float) -> list[float]:
         """The largest of each value over all workers."""
-        return self.gather(np.array([values], np.float64)).max(axis=0).tolist()
+        return self.all_gather(np.array([values], np.float64)).max(axis=0).tolist()
 
     def agree(self, values: dict[str, Any], mend: str) -> None:
         """Raises UserError on all workers where they differ in values (JSON), naming those.
@@ -78,8 +78,8 @@ class Workers:
         if self.count == 1:
             return
         text = np.frombuffer(json.dumps(values).encode(), np.uint8)
-        lengths = self.gather(np.array([len(text)], np.int64))
-        whole = self.gather(text.astype(np.int32)).astype(np.uint8)
+        lengths = self.all_gather(np.array([len(text)], np.int64))
+        whole = self.all_gather(text.astype(np.int32)).astype(np.uint8)
         parts = np.split(whole, np.cumsum(lengths)[:-1])
         first, *others = (json.loads(part.tobytes()) for part in parts)
         differ = [
@@ -95,12 +95,12 @@ class Workers:
     def chief_first(self) -> Iterator[None]:
         """The chief does what follows before all others: files that it makes, they find."""
         if not self.chief:
-            self.most(0)
+            self.all_reduce_max(0)
         yield
         if self.chief:
-            self.most(0)
+            self.all_reduce_max(0)
 
-    def share(self, ids: np.ndarray) -> np.ndarray:
+    def shard(self, ids: np.ndarray) -> np.ndarray:
         """This worker's part of a row of things, so that `gather` puts them in order again."""
         return np.array_split(ids, self.count)[self.index]
 
@@ -111,12 +111,12 @@ class Workers:
         """
         if self.count > 1:
             with contextlib.suppress(tf.errors.OpError):  # one is gone already
-                self.most(0)
+                self.all_reduce_max(0)
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
 
-    def lost(self, error: tf.errors.OpError) -> str | None:
+    def lost_worker(self, error: tf.errors.OpError) -> str | None:
         """Who is gone, where that is what an error means; None where it means something else."""
         if self.count == 1 or not isinstance(error, LOST):
             return None

@@ -18,7 +18,7 @@ from simsiam_tf.features import store
 from simsiam_tf.features.extraction import pixels
 from simsiam_tf.features.knn import knn_accuracy, leave_one_out
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
-from simsiam_tf.runtime.atomic_files import check_writable, replace_text
+from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
 from simsiam_tf.runtime.errors import UserError
 
 CLASSIFIERS = {
@@ -159,7 +159,7 @@ def _about(pretrained: Pretrained, splits: Splits, learned_from: int) -> dict[st
 def write(result: dict[str, Any], path: Path) -> None:
     """Writes a result as JSON and says where. Raises UserError where it cannot be."""
     try:
-        replace_text(path, json.dumps(result, indent=1) + "\n")
+        atomic_write_text(path, json.dumps(result, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"out={path}: cannot be written ({error.strerror}).") from error
     print(f"  written to {path}")

@@ -49,13 +49,13 @@ class Monitor:
         bank_ids, query_ids = self.sample(images)
         team = self.workers or Workers(tf.distribute.get_strategy())
         bank = self._gathered(encode, bank_ids, team)
-        asking, right = team.share(query_ids), dict.fromkeys(KS, 0.0)
+        asking, right = team.shard(query_ids), dict.fromkeys(KS, 0.0)
         if len(asking):
             right = knn_accuracy(
                 bank, self.bank.labels[bank_ids],
                 encode(self.queries, asking), self.queries.labels[asking], KS,
             )  # fmt: skip
-        counts = team.gather(np.rint([[len(asking) * right[k] for k in KS]])).sum(axis=0)
+        counts = team.all_gather(np.rint([[len(asking) * right[k] for k in KS]])).sum(axis=0)
         return {f"knn{k}": count / len(query_ids) for k, count in zip(KS, counts.tolist(), strict=True)}
 
     def _gathered(
@@ -64,11 +64,11 @@ class Monitor:
         """The bank's features [N, F] on every worker, made and shared out piece by piece."""
         if team.count == 1:
             return encode(self.bank, ids)
-        shares, own = np.array_split(np.arange(len(ids)), team.count), team.share(ids)
+        shares, own = np.array_split(np.arange(len(ids)), team.count), team.shard(ids)
         whole = np.empty((0, 0), np.float32)
         for at in range(0, len(shares[0]), PIECE):
             asked = own[at : at + PIECE]
-            part = team.gather(encode(self.bank, asked if len(asked) else ids[:1])[: len(asked)])
+            part = team.all_gather(encode(self.bank, asked if len(asked) else ids[:1])[: len(asked)])
             if at == 0:
                 whole = np.empty((len(ids), *part.shape[1:]), np.float32)
             whole[np.concatenate([share[at : at + PIECE] for share in shares])] = part

@@ -74,14 +74,14 @@ def accuracy(model: Classifier, source: Source, views: Views, workers: Workers |
     workers: that share out the images; None: this process alone.
     """
     team = workers or Workers(tf.distribute.get_strategy())
-    ids, encode, right = team.share(np.arange(source.size)), forward(model), np.zeros(len(TOP))
+    ids, encode, right = team.shard(np.arange(source.size)), forward(model), np.zeros(len(TOP))
     truth, at = source.labels[ids], 0
     for images in pipeline.centred(source, views, ids):
         logits = encode(images).numpy()
         place = _place(logits, truth[at : at + len(logits)])
         right += [(place < k).sum() for k in TOP]
         at += len(logits)
-    total = team.gather(right[None]).sum(axis=0) / source.size
+    total = team.all_gather(right[None]).sum(axis=0) / source.size
     return {f"top{k}": float(share) for k, share in zip(TOP, total, strict=True)}
 
 

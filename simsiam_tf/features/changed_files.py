@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import Source, subset
-from simsiam_tf.data.sources import folder
-from simsiam_tf.data.sources.open_source import EncodedSource
-from simsiam_tf.runtime.display_text import printable
+from simsiam_tf.data.sources import folder_check
+from simsiam_tf.data.sources.base import EncodedSource
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -29,12 +29,12 @@ def changed_images(source: EncodedSource, changed: set[int]) -> UserError:
 
     changed: their ids.
     """
-    names, shown = [source.names[i] for i in sorted(changed)], printable(source.name)
+    names, shown = [source.names[i] for i in sorted(changed)], printable_text(source.name)
     if len(names) == source.size:
         return UserError(f"{shown}: all images changed or went while their features were made.")
     error = ChangedImages(
         f"{shown}: {len(names)} of {source.size} images changed or went while their features were made, such "
-        f"as {printable(names[0])}. Rerun the same command: the features of the others are kept."
+        f"as {printable_text(names[0])}. Rerun the same command: the features of the others are kept."
     )
     others = np.setdiff1d(np.arange(source.size), list(changed))
     error.names, error.rest = names, subset(source, others, source.name)
@@ -53,7 +53,7 @@ def watch(source: Source, changed: set[int]) -> Source:
     def read(index: np.ndarray) -> bytes:
         i = int(index)
         try:
-            return folder.read_unchanged(source.root / source.names[i], source.digests[i])
+            return folder_check.read_unchanged(source.root / source.names[i], source.digests[i])
         except (OSError, ValueError):
             changed.add(i)
             return blank

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from simsiam_tf.data import Source
-from simsiam_tf.data.sources import folder
+from simsiam_tf.data.sources import folder_check
 from simsiam_tf.features import npz, parquet, store
 from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.features.knn import nearest
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
-from simsiam_tf.runtime.display_text import printable
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 SUFFIXES = (".npz", ".parquet")
@@ -62,7 +62,7 @@ class Embeddings:
         """The row of an image, by its name, or by its name as it is printed."""
         rows = np.flatnonzero(self.names == name)
         if not len(rows) and "\\" in name:
-            rows = np.flatnonzero([printable(str(n)) == name for n in self.names])
+            rows = np.flatnonzero([printable_text(str(n)) == name for n in self.names])
         return int(rows[0]) if len(rows) else None
 
 
@@ -107,12 +107,12 @@ def embed(
 
 def _say_left_out(source: Source, names: list[str], report: Path | None) -> None:
     if report is not None:
-        folder.add_to_report(report, names)
-    shown = ", ".join(map(printable, names[:10]))
+        folder_check.add_to_report(report, names)
+    shown = ", ".join(map(printable_text, names[:10]))
     more = f" and {len(names) - 10} more" if names[10:] else ""
     where = f"; named in {report}" if report else ""
     print(
-        f"{printable(source.name)}: {len(names)} of {source.size} images left out, which changed or "
+        f"{printable_text(source.name)}: {len(names)} of {source.size} images left out, which changed or "
         f"went while their features were made: {shown}{more}{where}",
         file=sys.stderr,
     )
@@ -194,7 +194,7 @@ def _check_rounding(embeddings: Embeddings, dtype: np.dtype) -> None:
             off = np.abs(rows.astype(dtype).astype(np.float64) - exact).max(axis=1)
             bad = np.flatnonzero(~(off <= ROUNDING * np.abs(exact).max(axis=1)))
             if len(bad):
-                name = printable(str(embeddings.names[start + bad[0]]))
+                name = printable_text(str(embeddings.names[start + bad[0]]))
                 largest = np.abs(exact[bad[0]]).max()
                 raise UserError(
                     f"dtype={dtype}: cannot hold the features of {name}, whose largest is {largest:.3g}. "
@@ -205,7 +205,7 @@ def _check_rounding(embeddings: Embeddings, dtype: np.dtype) -> None:
 def check_suffix(path: Path, flag: str = "out") -> None:
     """Raises UserError for a kind of file that embeddings are not kept in."""
     if path.suffix not in SUFFIXES:
-        raise UserError(f"{flag}={printable(str(path))}: must end in {' or '.join(SUFFIXES)}.")
+        raise UserError(f"{flag}={printable_text(str(path))}: must end in {' or '.join(SUFFIXES)}.")
 
 
 def read(path: str | Path) -> Embeddings:
@@ -219,7 +219,7 @@ def read(path: str | Path) -> Embeddings:
     """
     path = Path(path)
     check_suffix(path, "embeddings")
-    what = f"embeddings={printable(str(path))}"
+    what = f"embeddings={printable_text(str(path))}"
     if not path.is_file():
         raise UserError(f"{what}: no such file. Make it with python -m simsiam_tf.embed.")
     try:
@@ -228,7 +228,7 @@ def read(path: str | Path) -> Embeddings:
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - zip, NumPy and Arrow raise many kinds
-        reason = printable(" ".join(str(error).split())[:200])
+        reason = printable_text(" ".join(str(error).split())[:200])
         raise UserError(f"{what}: no embeddings can be read from it ({reason}).") from error
     return Embeddings(names, features, about)
 
@@ -257,5 +257,5 @@ def _check_read(names: np.ndarray, features: np.ndarray, about: object) -> None:
     for start, rows in _blocks(features):
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(bad):
-            name = printable(str(names[start + bad[0]]))
+            name = printable_text(str(names[start + bad[0]]))
             raise ValueError(f"the features of {name} are not all finite numbers; make it anew without it")

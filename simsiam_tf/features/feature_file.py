@@ -27,7 +27,7 @@ import numpy as np
 
 from simsiam_tf.features import mapped_arrays
 from simsiam_tf.runtime import progress
-from simsiam_tf.runtime.atomic_files import replace_text
+from simsiam_tf.runtime.atomic_files import atomic_write_text
 
 BLOCK = 2**24  # bytes that are hashed at a time
 FLOAT32 = np.dtype("<f4")
@@ -196,4 +196,4 @@ def _note(file: Path) -> dict:
 
 
 def _write_note(file: Path, note: dict) -> None:
-    replace_text(file.with_suffix(".json"), json.dumps(note))
+    atomic_write_text(file.with_suffix(".json"), json.dumps(note))

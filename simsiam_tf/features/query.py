@@ -13,11 +13,11 @@ import tensorflow as tf
 
 from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.data.images import header_check
-from simsiam_tf.data.sources import folder
+from simsiam_tf.data.images.decode import decode
 from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
-from simsiam_tf.runtime.display_text import printable
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -44,7 +44,7 @@ def features(
     Raises:
         UserError: no such image, unreadable, or a backbone other than the one that made `known`.
     """
-    row, shown = known.row(query), printable(query)
+    row, shown = known.row(query), printable_text(query)
     is_file = os.path.isfile(os.path.expanduser(query))
     if row is not None:
         if is_file and not os.path.isabs(query):
@@ -89,7 +89,7 @@ def backbone_of(
         wrong = f"it gives {pretrained.features} features, they have {width}"
     if wrong:
         raise UserError(
-            f"weights={printable(where)}: is not the backbone that made the embeddings; {wrong}. Pass "
+            f"weights={printable_text(where)}: is not the backbone that made the embeddings; {wrong}. Pass "
             "that one, or embed anew."
         )
     return pretrained
@@ -119,10 +119,10 @@ def of_file(
     path = Path(path).expanduser()
     try:
         data = header_check.read_checked(os.fsencode(path), max_megapixels)
-        image = folder.decode(tf.constant(data), pretrained.channels)
+        image = decode(tf.constant(data), pretrained.channels)
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0][:200]
-        shown = printable(str(path))
-        raise UserError(f"query={shown}: cannot be decoded ({printable(reason)}).") from error
+        shown = printable_text(str(path))
+        raise UserError(f"query={shown}: cannot be decoded ({printable_text(reason)}).") from error
     views = pretrained.views
     return forward(pretrained.backbone)(views.normalise(views.centre(image))[None]).numpy()[0]

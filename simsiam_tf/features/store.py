@@ -15,7 +15,7 @@ from simsiam_tf.features import changed_files, feature_file
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime import progress
-from simsiam_tf.runtime.display_text import printable
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 PIXELS = 1  # NOTE: raise it where decoding or the centre view changes, so that features are made anew
@@ -54,7 +54,7 @@ def stored(
         rows = feature_file.read(file, shape)
         if rows is None:
             folder.mkdir(parents=True, exist_ok=True)
-            with feature_file.claim(file, printable(source.name)) as unfinished:
+            with feature_file.claim(file, printable_text(source.name)) as unfinished:
                 rows = feature_file.read(file, shape)  # another process may have made it meanwhile
                 if rows is None:
                     writer = feature_file.Writer(file, shape, *unfinished)
@@ -87,7 +87,7 @@ def _extract(
 ) -> set[int]:
     """Writes all rows that are missing; returns the ids of images that changed or went meanwhile."""
     encode, changed, done = forward(pretrained.backbone), set(), writer.rows
-    name = f"features of {printable(source.name)}"
+    name = f"features of {printable_text(source.name)}"
     bar = progress.bar(None, name, total=source.size, initial=done, unit="image")
     images, synced = changed_files.watch(source, changed), time.monotonic()
     with bar:
@@ -106,10 +106,10 @@ def _check_finite(block: np.ndarray, pretrained: Pretrained, source: Source, fir
     bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
     if len(bad):
         names, i = getattr(source, "names", None), first + bad[0]
-        image = printable(names[i]) if names else f"image {i}"
+        image = printable_text(names[i]) if names else f"image {i}"
         raise UserError(
             f"weights={pretrained.path}: its features are not all finite numbers, such as those of {image} "
-            f"of {printable(source.name)}. Pass a backbone whose training did not diverge."
+            f"of {printable_text(source.name)}. Pass a backbone whose training did not diverge."
         )
 
 
@@ -122,7 +122,7 @@ def _keep_others(
         rows, rest = writer.written(), error.rest
         file, shape = _file(pretrained, rest, folder), (rest.size, pretrained.features)
         ids = np.setdiff1d(np.arange(source.size), list(changed))
-        with feature_file.claim(file, printable(source.name)) as unfinished:
+        with feature_file.claim(file, printable_text(source.name)) as unfinished:
             others = feature_file.Writer(file, shape, *unfinished)
             step = max(1, feature_file.BLOCK // rows[0].nbytes)
             for start in range(others.rows, len(ids), step):

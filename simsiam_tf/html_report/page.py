@@ -14,8 +14,8 @@ from simsiam_tf.data import open_source
 from simsiam_tf.html_report import gallery, history, tensorboard_projector
 from simsiam_tf.html_report.sections import Section
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
-from simsiam_tf.runtime.atomic_files import check_writable, replace_text
-from simsiam_tf.runtime.display_text import printable
+from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 TEMPLATE = "page.html.j2"
@@ -64,7 +64,7 @@ def write(
     sections += [s for s in (history.results(told), history.configuration(told)) if s]
     text = render(told, sections)
     try:
-        replace_text(out, text)
+        atomic_write_text(out, text)
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror}).") from error
     return out
@@ -122,4 +122,4 @@ def render(told: history.History, sections: list[Section]) -> str:
 
 def _shown(value: Any) -> Any:
     """What the template puts into the page, before it is escaped."""
-    return printable(value) if type(value) is str else value
+    return printable_text(value) if type(value) is str else value

@@ -12,7 +12,7 @@ from tensorboard.plugins import projector
 
 from simsiam_tf.html_report.gallery import Sample
 from simsiam_tf.runtime import atomic_files
-from simsiam_tf.runtime.display_text import printable
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 SPRITE = 48  # pixels of a picture at the most
@@ -39,10 +39,10 @@ def write(known: Sample, logdir: Path) -> Path:
     atomic_files.check_no_links(logdir.parent, (), (logdir.name, f"{logdir.name}/projector"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_files.replace_text(folder / "features.tsv", features.getvalue())
-        atomic_files.replace_text(folder / "names.tsv", f"name\t{group}\n" + "".join(lines))
-        atomic_files.replace_bytes(folder / "pictures.png", tf.io.encode_png(sheet).numpy())
-        atomic_files.replace_text(logdir / "projector_config.pbtxt", str(config))
+        atomic_files.atomic_write_text(folder / "features.tsv", features.getvalue())
+        atomic_files.atomic_write_text(folder / "names.tsv", f"name\t{group}\n" + "".join(lines))
+        atomic_files.atomic_write_bytes(folder / "pictures.png", tf.io.encode_png(sheet).numpy())
+        atomic_files.atomic_write_text(logdir / "projector_config.pbtxt", str(config))
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be written ({error.strerror}). Make room, or pass tensorboard=false, which "
@@ -63,4 +63,4 @@ def _sheet(images: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _plain(text: str) -> str:
-    return " ".join(printable(text).split())
+    return " ".join(printable_text(text).split())

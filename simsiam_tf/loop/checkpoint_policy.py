@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.loop.checkpoints import Commits
+from simsiam_tf.loop.checkpoints import Checkpoints
 from simsiam_tf.loop.workdir import Workdir
 from simsiam_tf.runtime.errors import UserError
 
@@ -18,8 +18,8 @@ SHARE = 0.01  # of the time that commits at the ends of short epochs may take
 RETRY_SECONDS = 60.0  # until a commit that could not be written is tried again
 
 
-class Saving:
-    """Commits by the clock and at the ends of epochs.
+class CheckpointPolicy:
+    """Checkpoints by the clock and at the ends of epochs.
 
     step: of the newest commit.
 
@@ -32,7 +32,7 @@ class Saving:
     """
 
     def __init__(
-        self, workdir: Workdir, commits: Commits, minutes: float, step: int, say: Callable[[str], None]
+        self, workdir: Workdir, commits: Checkpoints, minutes: float, step: int, say: Callable[[str], None]
     ) -> None:
         self.workdir, self.commits, self.minutes, self.step = workdir, commits, minutes, step
         self._say = say
@@ -45,7 +45,7 @@ class Saving:
         epoch_ended: commits while that takes less than SHARE of the time.
         evaluates: an evaluation comes next, which then need not be waited for.
         """
-        if self.workdir.mend():
+        if self.workdir.remake_if_removed():
             self._say(f"{self.workdir.path} was removed; it is made anew")
             return True
         now = time.monotonic()
@@ -57,9 +57,9 @@ class Saving:
     def commit(
         self, step: int, extra: dict[str, Any], must: bool, interval: np.ndarray | None = None
     ) -> None:
-        """Commits the state as of `step`, with `extra` (JSON).
+        """Checkpoints the state as of `step`, with `extra` (JSON).
 
-        interval: as in `Commits.save`.
+        interval: as in `Checkpoints.save`.
         must: raises UserError where it cannot be written; otherwise says so, and it is tried again.
         """
         self._tried = began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Commits: a checkpoint is there whole or not at all.
+"""Checkpoints: a checkpoint is there whole or not at all.
 
     checkpoints/step-00001200/  manifest.json  state.index  state.data-…  interval.f64
 
@@ -32,7 +32,7 @@ MANIFEST_BYTES = 2**24  # what a manifest may have; ours have some kilobytes
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError)
 
 
-class Commits:
+class Checkpoints:
     """The checkpoints of one run.
 
     Args:
@@ -61,14 +61,14 @@ class Commits:
         atomic_files.check_no_links(folder.parent, (), (folder.name,))
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in (*folder.glob(".writing-*"), *folder.glob(".removing-*")):
-            atomic_files.remove(leftover)
+            atomic_files.remove_path(leftover)
 
     def steps(self) -> list[int]:
         """Steps of all commits, newest first, verified or not."""
         return _steps(self.folder)
 
     def save(self, step: int, extra: dict[str, Any], interval: np.ndarray | None = None) -> None:
-        """Commits the state as of `step`, with `extra` (JSON) in the manifest.
+        """Checkpoints the state as of `step`, with `extra` (JSON) in the manifest.
 
         interval: float64 [n, 2], kept in a file of its own, since n may be large.
 
@@ -96,7 +96,7 @@ class Commits:
 
     def _write(self, final: Path, step: int, extra: dict[str, Any], interval: np.ndarray | None) -> None:
         writing = self.folder / f".writing-{step:08d}"
-        atomic_files.remove(writing)
+        atomic_files.remove_path(writing)
         try:
             writing.mkdir()
             self.checkpoint.write(str(writing / "state"))
@@ -115,7 +115,7 @@ class Commits:
             os.rename(writing, final)
             _sync(self.folder)
         except BaseException:
-            atomic_files.remove(writing)
+            atomic_files.remove_path(writing)
             raise
 
     def restore(self) -> dict[str, Any] | None:
@@ -209,9 +209,9 @@ def _remove(path: Path) -> None:
     """A commit, by renaming it first: what a crash leaves of it is no commit any more."""
     if path.is_symlink() or path.exists():
         gone = path.with_name(f".removing-{path.name.removeprefix('step-')}")
-        atomic_files.remove(gone)
+        atomic_files.remove_path(gone)
         path.rename(gone)
-        atomic_files.remove(gone)
+        atomic_files.remove_path(gone)
 
 
 def _no_room(error: Exception) -> bool:

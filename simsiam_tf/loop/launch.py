@@ -18,7 +18,7 @@ from simsiam_tf.loop.workdir import Workdir
 from simsiam_tf.runtime import malloc
 from simsiam_tf.runtime.devices import on_cpu
 from simsiam_tf.runtime.errors import LostWorker
-from simsiam_tf.runtime.versions import versions
+from simsiam_tf.runtime.versions import library_versions
 
 
 def run(
@@ -42,15 +42,15 @@ def run(
     workers = Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
     workdir = Workdir(config.workdir, workers.chief)
     try:
-        workdir.check(config)
+        workdir.check_config(config)
         workers.agree(binding_flags(config), "Start the same command on all of them.")
         config = config.absolute()
         task = make(config, workers, workdir.path / "unreadable.json")
-        workers.agree(task.parts.facts, "All of them need the same data.")
-        workdir.agree(config, task.parts.facts)
+        workers.agree(task.components.metadata, "All of them need the same data.")
+        workdir.bind(config, task.components.metadata)
         return Loop(task, workdir, callbacks).run()
     except tf.errors.OpError as error:
-        gone = workers.lost(error)
+        gone = workers.lost_worker(error)
         if gone is None:
             raise
         raise LostWorker(
@@ -65,4 +65,4 @@ def binding_flags(config: Any) -> dict:
     """What all workers of a run must have in common before they begin."""
     own = ("workdir", "data_dir")  # a worker may have its own path to what they share
     flags = {f"`{k}`": v for k, v in dataclasses.asdict(config).items() if k not in own}
-    return {**flags, **versions()}
+    return {**flags, **library_versions()}

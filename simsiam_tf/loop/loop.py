@@ -18,15 +18,15 @@ from simsiam_tf.data import preview, sampling
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.diagnosis import Diagnosis
 from simsiam_tf.loop import compiled_steps
-from simsiam_tf.loop.checkpoint_policy import Saving
-from simsiam_tf.loop.checkpoints import Commits
-from simsiam_tf.loop.metrics_log import Journal
+from simsiam_tf.loop.checkpoint_policy import CheckpointPolicy
+from simsiam_tf.loop.checkpoints import Checkpoints
+from simsiam_tf.loop.metrics_log import MetricsLog
 from simsiam_tf.loop.task import Task
-from simsiam_tf.loop.workdir import Workdir, described
+from simsiam_tf.loop.workdir import Workdir, run_description
 from simsiam_tf.methods import metrics
 from simsiam_tf.runtime.errors import UserError
-from simsiam_tf.runtime.signals import INTERRUPTED, Deferred
-from simsiam_tf.runtime.versions import versions
+from simsiam_tf.runtime.signals import INTERRUPTED, DeferredSignals
+from simsiam_tf.runtime.versions import library_versions
 
 log = logging.getLogger("simsiam_tf")
 
@@ -68,15 +68,15 @@ class Loop:
     """
 
     def __init__(self, task: Task, workdir: Workdir, callbacks: Sequence = ()) -> None:
-        config, parts = task.config, task.parts
-        self.task, self.config, self.parts, self.workdir = task, config, parts, workdir
+        config, parts = task.config, task.components
+        self.task, self.config, self.components, self.workdir = task, config, parts, workdir
         self.model, self.size = parts.model, parts.source.size
         state = {"model": parts.model, "optimizer": parts.model.optimizer}
         self.workers = parts.workers
-        self.set_up = {"replicas": parts.strategy.num_replicas_in_sync, **versions()}
-        about = {"configuration": described(config, parts.facts), "made with": self.set_up}
+        self.set_up = {"replicas": parts.strategy.num_replicas_in_sync, **library_versions()}
+        about = {"configuration": run_description(config, parts.metadata), "made with": self.set_up}
         folder = workdir.path / "checkpoints"
-        commits = Commits(folder, state, config.keep, workdir.writes, about)
+        commits = Checkpoints(folder, state, config.keep, workdir.writes, about)
         with self.workers.chief_first():  # it sweeps what a crash has left
             manifest = commits.restore()
         self.step = manifest["step"] if manifest else parts.first_step
@@ -85,15 +85,15 @@ class Loop:
         )
         extra = manifest["extra"] if manifest else {}
         self.accuracy = extra.get("accuracy", {})
-        card = task.exported(workdir.path)
+        card = task.exported_card(workdir.path)
         exported = self.step > 0 and card.get("step") == self.step
         judged = exported and bool(card.get("accuracy"))
-        self.exported, self.judged = map(bool, self.workers.most(exported, judged))
+        self.exported, self.judged = map(bool, self.workers.all_reduce_max(exported, judged))
         self.accuracy = card.get("accuracy") or self.accuracy if self.judged else self.accuracy
         self.pending = None if self.exported else extra.get("pending")
         before = workdir.path / "metrics.jsonl"
         anew = manifest is None and before.exists() and before.stat().st_size > 0
-        self.journal = Journal(
+        self.metrics_log = MetricsLog(
             workdir,
             self.step,
             manifest.get("interval", ()) if manifest else (),
@@ -101,15 +101,15 @@ class Loop:
             self.judged,
             extra.get("records"),
             parts,
-            task.figures,
+            task.metrics,
             config.batch_size,
         )
         if anew:
-            self.journal.say(
+            self.metrics_log.say(
                 f"no checkpoint was made or is left: starting at step {self.step}, its records are dropped"
             )
-        self.signals = Deferred(self.journal.say)
-        self.saving = Saving(workdir, commits, config.save_minutes, self.step, self.journal.say)
+        self.signals = DeferredSignals(self.metrics_log.say)
+        self.policy = CheckpointPolicy(workdir, commits, config.save_minutes, self.step, self.metrics_log.say)
         self.before = manifest["made with"] if manifest else self.set_up
         self.evaluator = task.evaluator
         own = [] if self.evaluator is None else [self.evaluator]
@@ -120,17 +120,17 @@ class Loop:
         self.per_call, self.pace = 1, 0.0  # steps of the next call, seconds of a step
 
     def run(self) -> Outcome:
-        if self.step > self.parts.first_step:
+        if self.step > self.components.first_step:
             self._say_how_it_continues()
         try:
-            if self.step == self.parts.first_step:
+            if self.step == self.components.first_step:
                 self._baselines()
             self._trace()
-            with self.signals.until_committed():
+            with self.signals.defer_signals():
                 status = self._train()
             return self._finish(status)
         except (tf.errors.OpError, MemoryError) as error:
-            if isinstance(error, tf.errors.OpError) and self.workers.lost(error):
+            if isinstance(error, tf.errors.OpError) and self.workers.lost_worker(error):
                 raise
             reason = " ".join(str(getattr(error, "message", error)).split())[:200] or "out of memory."
             scarce = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
@@ -139,38 +139,40 @@ class Loop:
                 f"{self.workdir.path}: step {self.step} failed: {reason} Checkpoints are kept. {mend}"
             ) from error
         finally:
-            self.journal.close()
+            self.metrics_log.close()
 
     def _say_how_it_continues(self) -> None:
-        log.info("continuing at step %d of %d", self.step, self.parts.total_steps)
+        log.info("continuing at step %d of %d", self.step, self.components.total_steps)
         changed = {k: v for k, v in self.before.items() if self.set_up.get(k) != v}
         if changed:
             was = ", ".join(f"{v} {k}, now {self.set_up.get(k)}" for k, v in changed.items())
-            self.journal.say(
+            self.metrics_log.say(
                 f"the checkpoint was made with {was}: the same images and views follow, "
                 "the weights will agree to rounding, not to the bit"
             )
 
     def _baselines(self) -> None:
         """What the run has to beat, before its first step."""
-        self.journal.picture(preview.grid(self.parts.source, self.parts.views, self.config.seed))
+        self.metrics_log.picture(
+            preview.grid(self.components.source, self.components.views, self.config.seed)
+        )
         if not self.accuracy:
-            self.accuracy = self.task.baselines(self.journal.say)
+            self.accuracy = self.task.baselines(self.metrics_log.say)
             if self.accuracy:
                 self.commit(None)
-        if self.task.untrained in self.accuracy:
-            self.journal.evaluation(0, 0, self.accuracy[self.task.untrained])
+        if self.task.untrained_name in self.accuracy:
+            self.metrics_log.evaluation(0, 0, self.accuracy[self.task.untrained_name])
 
     def _trace(self) -> None:
         """Compiles the loop over steps, while signals may still end the run at once."""
-        if self.step < self.parts.total_steps:
-            self.iterator = compiled_steps.batches(self.parts, self.config, self.step)
-            self.run_steps = compiled_steps.compiled_steps(self.parts, self.config)
+        if self.step < self.components.total_steps:
+            self.iterator = compiled_steps.batches(self.components, self.config, self.step)
+            self.run_steps = compiled_steps.compiled_steps(self.components, self.config)
             self.run_steps.trace(self.iterator)
 
     def _train(self) -> int:
         """Calls the compiled loop from mark to mark: a record, an epoch's end, a commit."""
-        config, total = self.config, self.parts.total_steps
+        config, total = self.config, self.components.total_steps
         epoch = self.step * config.batch_size // self.size
         status = DONE
         self.model.stop_training = False
@@ -183,11 +185,11 @@ class Loop:
             end = min(total, sampling.epoch_end(epoch + 1, self.size, config.batch_size))
             z = self._advance(min(end, self._next_log(), self.step + self.per_call))
             if self.step % config.log_every == 0 or self.step == total or z is None:
-                found = self.journal.record(self.step, z)
+                found = self.metrics_log.record(self.step, z)
                 if found.name == "divergence":
                     status = DIVERGED
                     break
-                if found.name in self.task.ends_on:
+                if found.name in self.task.ending_diagnoses:
                     status = COLLAPSED
             status = self._agreed(status)
             pending = None
@@ -195,17 +197,17 @@ class Loop:
                 pending = epoch = epoch + 1
             must = status != DONE or self.step == total
             evaluates = pending is not None and self.evaluator is not None and self.evaluator.due(pending)
-            if must or self.saving.due(pending is not None, evaluates):
+            if must or self.policy.due(pending is not None, evaluates):
                 sound = self.commit(pending, must)
                 if not sound and self.step == total:
-                    self.journal.diverged(f"weights after step {self.step} are no numbers")
+                    self.metrics_log.diverged(f"weights after step {self.step} are no numbers")
                     status = DIVERGED
             if pending and status not in (INTERRUPTED, DIVERGED):
                 self._end_epoch(epoch)
                 if self.step < total:
                     self.callbacks.on_epoch_begin(epoch)
                 status = self._agreed(status)
-        if status != DIVERGED and self.saving.step != self.step:  # a callback stopped it
+        if status != DIVERGED and self.policy.step != self.step:  # a callback stopped it
             self.commit(None, must=True)
         self.callbacks.on_train_end()
         return self._agreed(status) if status == DONE else status
@@ -220,15 +222,15 @@ class Loop:
         self.pace = seconds / count
         self.step = end
         self.exported = self.judged = False
-        self.journal.steps(losses, figures, waits, seconds)
-        self.callbacks.on_train_batch_end(self.step - 1, self.journal.latest())
+        self.metrics_log.steps(losses, figures, waits, seconds)
+        self.callbacks.on_train_batch_end(self.step - 1, self.metrics_log.latest())
         return z if np.isfinite(losses).all() else None
 
     def _agreed(self, status: int) -> int:
         """The status that all workers go on with, and how many steps their next call takes."""
         if self.signals.seen is not None:
             status = INTERRUPTED
-        status, stop, pace = self.workers.most(status, self.model.stop_training, self.pace)
+        status, stop, pace = self.workers.all_reduce_max(status, self.model.stop_training, self.pace)
         self.model.stop_training = bool(stop)
         wanted = max(1, int(CALL_SECONDS / max(pace, 1e-6)))
         self.per_call = min(2 * self.per_call, wanted, self.config.log_every)
@@ -239,11 +241,11 @@ class Loop:
 
     def _end_epoch(self, epoch: int) -> None:
         """Calls the callbacks, the monitor's among them, after so many epochs."""
-        safe = self.workers.count == 1 and self.saving.step == self.step
-        with self.signals.not_now() if safe else contextlib.nullcontext():
-            self.callbacks.on_epoch_end(epoch - 1, self.journal.latest())
+        safe = self.workers.count == 1 and self.policy.step == self.step
+        with self.signals.act_at_once() if safe else contextlib.nullcontext():
+            self.callbacks.on_epoch_end(epoch - 1, self.metrics_log.latest())
         if self.evaluator is not None and self.evaluator.latest:  # Keras hands callbacks a copy of the logs
-            self.journal.evaluation(self.step, epoch, self.evaluator.latest)
+            self.metrics_log.evaluation(self.step, epoch, self.evaluator.latest)
 
     def commit(self, pending: int | None, must: bool = False) -> bool:
         """Saves the run as of now; False where the weights are no numbers, which are not saved.
@@ -255,31 +257,32 @@ class Loop:
             return False  # the loss of the next step tells
         records = self.workdir.records.digest()
         extra = {"records": records, "accuracy": self.accuracy, "pending": pending}
-        self.saving.commit(self.step, extra, must, np.reshape(self.journal.interval, (-1, 2)))
+        self.policy.commit(self.step, extra, must, np.reshape(self.metrics_log.interval, (-1, 2)))
         return True
 
     def _finish(self, status: int) -> Outcome:
         """Exports, then judges what was exported: each once, however often the run is ended in between."""
-        here, found = self.workdir.path, self.journal.diagnosis
+        here, found = self.workdir.path, self.metrics_log.diagnosis
         if status == DONE:
             if self.workdir.writes and not self.exported:
                 facts = {
                     "step": self.step, "accuracy": {}, "diagnosis": str(found),
-                    "data": self.parts.source.name, "images": self.size, "made with": self.set_up,
-                    "views": self.parts.facts["views"], "configuration": dataclasses.asdict(self.config),
+                    "data": self.components.source.name, "images": self.size, "made with": self.set_up,
+                    "views": self.components.metadata["views"],
+                    "configuration": dataclasses.asdict(self.config),
                 }  # fmt: skip
                 with self._written("the export"):
                     self.task.export(here, facts)
-            trained = {} if self.judged else self.task.final_accuracy(self.journal.say)
+            trained = {} if self.judged else self.task.final_accuracy(self.metrics_log.say)
             if trained:
-                self.journal.evaluation(self.step, None, trained)
+                self.metrics_log.evaluation(self.step, None, trained)
                 before = self.task.final_baselines(self.accuracy)
-                self.accuracy = {**before, self.task.trained: trained}
+                self.accuracy = {**before, self.task.trained_name: trained}
                 if self.workdir.writes:
                     with self._written("the final accuracy"):
                         self.task.add_accuracy(here, self.accuracy)
-        self.workers.most(0)  # none leaves while another still works
-        return Outcome(status, self.step, found, self.accuracy, here, self.journal.records, self.workers)
+        self.workers.all_reduce_max(0)  # none leaves while another still works
+        return Outcome(status, self.step, found, self.accuracy, here, self.metrics_log.records, self.workers)
 
     @contextlib.contextmanager
     def _written(self, what: str) -> Iterator[None]:

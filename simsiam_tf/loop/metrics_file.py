@@ -15,7 +15,7 @@ from simsiam_tf.runtime import atomic_files
 log = logging.getLogger("simsiam_tf")
 
 
-class Records:
+class MetricsFile:
     """The records of a run, oldest first, and their file.
 
     rows: each with "step"; of training with "loss", of an epoch's end with "epoch", of the end with
@@ -39,7 +39,7 @@ class Records:
 
         pending: the evaluation at `step` is to be made again, too.
         judged: the final evaluation is not to be made again.
-        known: `digest` of what was there when step `step` was committed. Records that differ are kept,
+        known: `digest` of what was there when step `step` was committed. MetricsFile that differ are kept,
             and a warning says so.
         """
         self.rows = []
@@ -96,7 +96,7 @@ class Records:
                 self._count, self._size = count, self._size + len(data)
                 return
         data = b"".join(map(_line, self.rows))
-        atomic_files.replace_bytes(self.file, data)
+        atomic_files.atomic_write_bytes(self.file, data)
         self._count, self._size = count, len(data)
 
     def rewrite(self) -> None:
@@ -109,7 +109,7 @@ class Records:
         if not self.writes:
             return
         self._write()
-        with open(self.file, "rb", opener=atomic_files.no_link) as file:
+        with open(self.file, "rb", opener=atomic_files.open_no_link) as file:
             os.fsync(file.fileno())
 
 
@@ -119,7 +119,7 @@ def _line(record: dict[str, Any]) -> bytes:
 
 def _append(file: Path, size: int, data: bytes) -> bool:
     """Appends to a file of so many bytes; False where it has another size. Raises OSError."""
-    descriptor = atomic_files.no_link(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    descriptor = atomic_files.open_no_link(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         if os.fstat(descriptor).st_size != size:
             return False

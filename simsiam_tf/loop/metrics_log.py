@@ -19,32 +19,32 @@ from simsiam_tf.runtime import progress
 log = logging.getLogger("simsiam_tf")
 
 
-class Figures(Protocol):
+class RunMetrics(Protocol):
     """What a kind of run is known by, besides its loss.
 
     name: of the figure of a step (`ViewModel.figure`). label: of it in the progress bar.
     score, score_label: the same for an evaluation's figure, in [0, 1].
     """
 
-    name: str
-    label: str
-    score: str
-    score_label: str
+    metric_name: str
+    metric_label: str
+    evaluation_name: str
+    evaluation_label: str
 
-    def of_record(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
+    def record_values(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
         """A record's values beside the loss, of the steps' figures and the last step's "z".
 
         z: [B, d]; None when a loss was no number.
         """
 
-    def rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
+    def learning_rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
         """The learning rates of a step, by name."""
 
     def diagnose(self, records: list[dict]) -> Diagnosis:
         """The state of a run from its records, oldest first."""
 
 
-class Journal:
+class MetricsLog:
     """Collects the figures of steps into records, one every `log_every` steps.
 
     Args:
@@ -66,14 +66,14 @@ class Journal:
         judged: bool,
         known: dict[str, Any] | None,
         parts: RunComponents,
-        figures: Figures,
+        figures: RunMetrics,
         batch_size: int,
     ) -> None:
-        self.workdir, self.parts, self.figures, self.batch_size = workdir, parts, figures, batch_size
+        self.workdir, self.components, self.metrics, self.batch_size = workdir, parts, figures, batch_size
         self.interval: list[list[float]] = [[float(a), float(b)] for a, b in interval]
         start = step if step > parts.first_step else -1  # the first step is recorded at every start from it
         kept = workdir.records.rewind(start, pending is not None, judged, known)
-        needed = ("loss", "loss_spread", *figures.of_record(np.ones(1), None))
+        needed = ("loss", "loss_spread", *figures.record_values(np.ones(1), None))
         self.records = [r for r in kept if all(_is_number(r.get(name)) for name in needed)]
         self.scored: dict[str, float] = next((r for r in reversed(kept) if "loss" not in r), {})
         self.diagnosis = figures.diagnose(self.records)
@@ -92,15 +92,15 @@ class Journal:
         self._seconds += seconds
         self._waited += float(np.sum(waits))
         self._timed += len(losses)
-        shown = {"loss": f"{losses[-1]:.3f}", self.figures.label: f"{figures[-1]:.2f}"}
-        if self.figures.score in self.scored:
-            shown[self.figures.score_label] = f"{100 * self.scored[self.figures.score]:.1f}%"
+        shown = {"loss": f"{losses[-1]:.3f}", self.metrics.metric_label: f"{figures[-1]:.2f}"}
+        if self.metrics.evaluation_name in self.scored:
+            shown[self.metrics.evaluation_label] = f"{100 * self.scored[self.metrics.evaluation_name]:.1f}%"
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(len(losses))
 
     def latest(self) -> dict[str, float]:
         """Loss and figure of the last step, as Keras' logs."""
-        names = ("loss", self.figures.name)
+        names = ("loss", self.metrics.metric_name)
         last = self.records[-1] if self.records else {}
         values = self.interval[-1] if self.interval else [last.get(name, 0.0) for name in names]
         return dict(zip(names, values, strict=True))
@@ -113,8 +113,8 @@ class Journal:
         losses, figures = np.array(self.interval).T
         values = {
             "loss": float(losses.mean()), "loss_spread": float(losses.std()),
-            **self.figures.of_record(figures, z),
-            **self.figures.rates(self.parts.model.optimizer, step - 1),
+            **self.metrics.record_values(figures, z),
+            **self.metrics.learning_rates(self.components.model.optimizer, step - 1),
         }  # fmt: skip
         perf = {
             "images_per_second": self._timed * self.batch_size / max(self._seconds, 1e-9),
@@ -125,7 +125,7 @@ class Journal:
         self._write(step, values)
         self.records.append(self.workdir.records.rows[-1])
         self._board.scalars(step, {f"perf/{k}": v for k, v in perf.items()})
-        found = self.figures.diagnose(self.records)
+        found = self.metrics.diagnose(self.records)
         if found.name != self.diagnosis.name:
             self.say(f"step {step}: {found}")
         self.diagnosis = found

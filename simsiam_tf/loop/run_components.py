@@ -13,7 +13,7 @@ from simsiam_tf.methods import ViewModel
 
 @dataclasses.dataclass
 class RunComponents:
-    """The components of any run; `facts` are what "auto" came to and what binds the run besides flags."""
+    """The components of any run; `metadata` are what "auto" came to and what binds the run besides flags."""
 
     strategy: tf.distribute.Strategy
     source: Source
@@ -22,7 +22,7 @@ class RunComponents:
     total_steps: int
     precision: str
     on_device: bool  # the batch stage of the views runs with the model
-    facts: dict
+    metadata: dict
     workers: Workers
     data_service: str | None = None  # HOST:PORT of the dispatcher
     first_step: int = 0  # where a run begins that another program has begun

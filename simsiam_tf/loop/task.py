@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from simsiam_tf.loop.metrics_log import Figures
+from simsiam_tf.loop.metrics_log import RunMetrics
 from simsiam_tf.loop.run_components import RunComponents
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime import atomic_files
@@ -26,17 +26,17 @@ class Task(Protocol):
     """What a run is about; the loop is the same for all.
 
     config: epochs, batch_size, seed, log_every, save_minutes, keep and what the task itself needs.
-    trained, untrained: names, among accuracies, of what the run ends and begins with.
-    ends_on: names of diagnoses that end the run.
+    trained_name, untrained_name: names, among accuracies, of what the run ends and begins with.
+    ending_diagnoses: names of diagnoses that end the run.
     """
 
     config: Any
-    parts: RunComponents
-    figures: Figures
+    components: RunComponents
+    metrics: RunMetrics
     evaluator: Evaluator | None
-    trained: str
-    untrained: str
-    ends_on: tuple[str, ...]
+    trained_name: str
+    untrained_name: str
+    ending_diagnoses: tuple[str, ...]
 
     def baselines(self, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
         """Accuracies that the run has to beat, by name, before its first step; empty for none."""
@@ -53,11 +53,11 @@ class Task(Protocol):
     def add_accuracy(self, workdir: Path, accuracy: dict[str, dict[str, float]]) -> None:
         """Adds the final accuracy, by name, to what `export` wrote."""
 
-    def exported(self, workdir: Path) -> dict:
+    def exported_card(self, workdir: Path) -> dict:
         """The facts that `export` wrote; empty where it did not, or they do not fit."""
 
 
-def card_of(file: Path) -> dict:
+def read_card(file: Path) -> dict:
     """The card of an exported file. Raises FileNotFoundError where somebody has removed either."""
     card = backbone_file.card(file)
     if not card:
@@ -65,7 +65,7 @@ def card_of(file: Path) -> dict:
     return card
 
 
-def add_to_card(file: Path, accuracy: dict[str, dict[str, float]]) -> None:
+def add_accuracy_to_card(file: Path, accuracy: dict[str, dict[str, float]]) -> None:
     """Writes an accuracy into the card of an exported file. Raises OSError."""
-    card = {**card_of(file), "accuracy": accuracy}
-    atomic_files.replace_text(file.with_suffix(".json"), backbone_file.card_text(card))
+    card = {**read_card(file), "accuracy": accuracy}
+    atomic_files.atomic_write_text(file.with_suffix(".json"), backbone_file.card_text(card))

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from simsiam_tf import config as configs
 from simsiam_tf.loop.checkpoints import newest_manifest
-from simsiam_tf.loop.metrics_file import Records
+from simsiam_tf.loop.metrics_file import MetricsFile
 from simsiam_tf.runtime import atomic_files, progress
 from simsiam_tf.runtime.errors import UserError
 
@@ -46,20 +46,20 @@ class Workdir:
 
     def __init__(self, path: str | Path, writes: bool = True) -> None:
         self.path, self.writes = Path(path).expanduser().absolute(), writes
-        self.records = Records(self.path / "metrics.jsonl", writes)
+        self.records = MetricsFile(self.path / "metrics.jsonl", writes)
         self._known: dict[str, Any] | None = None  # the configuration that the folder belongs to
         self._files: dict[str, str] = {}  # config.json and config.flags
         if not writes:
             return
         self._claim()
         for pattern in (
-            atomic_files.WRITING,
-            f"export/{atomic_files.WRITING}",
+            atomic_files.TEMPORARY_FILES,
+            f"export/{atomic_files.TEMPORARY_FILES}",
             "unreadable.tmp",
             "export/writing.*",
         ):
             for leftover in self.path.glob(pattern):
-                atomic_files.remove(leftover)
+                atomic_files.remove_path(leftover)
         self._handlers = [_Log(self.path / "train.log", delay=True), _Shown(logging.WARNING)]
         self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         for handler in self._handlers:
@@ -71,7 +71,7 @@ class Workdir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             atomic_files.check_no_links(self.path, FILES, FOLDERS)
-            lock = open(self.path / ".lock", "a+", opener=atomic_files.no_link)  # noqa: SIM115 - held for the run
+            lock = open(self.path / ".lock", "a+", opener=atomic_files.open_no_link)  # noqa: SIM115 - held for the run
         except OSError as error:
             raise UserError(
                 f"workdir={self.path}: cannot be written ({error.strerror}). Choose another."
@@ -104,14 +104,14 @@ class Workdir:
                 f"workdir={self.path}: cannot be written ({error.strerror}). Make room or choose another."
             ) from error
 
-    def check(self, config: Any, facts: dict[str, Any] | None = None) -> None:
+    def check_config(self, config: Any, metadata: dict[str, Any] | None = None) -> None:
         """Holds a configuration against the one that the folder has, if any.
 
         Where config.json is gone or damaged, the newest checkpoint's manifest stands in.
 
         Args:
             config: a configuration's dataclass.
-            facts: what else binds a run, such as the data's fingerprint, once it is known.
+            metadata: what else binds a run, such as the data's fingerprint, once it is known.
 
         Raises:
             UserError: naming every field that differs.
@@ -120,12 +120,12 @@ class Workdir:
         if before is None:
             return
         self._known = before
-        whole, old = described(config, facts or {}), before.get("facts", {})
+        whole, old = run_description(config, metadata or {}), before.get("metadata", {})
         differ = [
             f"`{n}` was {before.get(n)}, is {whole[n]}"
             for n in configs.differences(before, whole, type(config))
         ]
-        others = {k: v for k, v in whole["facts"].items() if not _fits(old.get(k, v), v)}
+        others = {k: v for k, v in whole["metadata"].items() if not _fits(old.get(k, v), v)}
         differ += [f"{k} was {old[k]}, is {v}" for k, v in others.items()]
         if any(name.startswith("contents of") for name in others):
             raise UserError(
@@ -146,12 +146,12 @@ class Workdir:
                 f"{longer if only_epochs and isinstance(config, configs.PretrainConfig) else ''}"
             )
 
-    def agree(self, config: Any, facts: dict[str, Any]) -> None:
+    def bind(self, config: Any, metadata: dict[str, Any]) -> None:
         """Writes the configuration, once it agrees with what the folder has (`check`)."""
         if not self.writes:
             return
-        self.check(config, facts)
-        whole = described(config, facts)
+        self.check_config(config, metadata)
+        whole = run_description(config, metadata)
         self._known = whole
         self._files = {
             "config.json": json.dumps(whole, indent=1) + "\n",
@@ -170,7 +170,7 @@ class Workdir:
         if file.is_file():
             try:
                 before = json.loads(file.read_text(encoding="utf-8"))
-                if isinstance(before, dict) and isinstance(before.get("facts", {}), dict):
+                if isinstance(before, dict) and isinstance(before.get("metadata", {}), dict):
                     return before
             except (OSError, ValueError, RecursionError):
                 pass
@@ -189,9 +189,9 @@ class Workdir:
 
     def _write_files(self) -> None:
         for name, text in self._files.items():
-            atomic_files.replace_text(self.path / name, text)
+            atomic_files.atomic_write_text(self.path / name, text)
 
-    def mend(self) -> bool:
+    def remake_if_removed(self) -> bool:
         """Makes the folder anew where somebody has removed it; whether that was so.
 
         Raises:
@@ -231,7 +231,7 @@ class _Log(logging.handlers.WatchedFileHandler):
     """train.log, made again when it was removed. What cannot be written must not end a run."""
 
     def _open(self) -> TextIO:
-        options = {"encoding": "utf-8", "errors": "backslashreplace", "opener": atomic_files.no_link}
+        options = {"encoding": "utf-8", "errors": "backslashreplace", "opener": atomic_files.open_no_link}
         return open(self.baseFilename, self.mode, **options)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -253,6 +253,6 @@ def _fits(old: Any, new: Any) -> bool:
     return {**new, **old} == new if isinstance(old, dict) and isinstance(new, dict) else old == new
 
 
-def described(config: Any, facts: dict[str, Any]) -> dict[str, Any]:
+def run_description(config: Any, metadata: dict[str, Any]) -> dict[str, Any]:
     """What a work folder belongs to, as JSON: the flags, and what else binds a run."""
-    return json.loads(json.dumps({**dataclasses.asdict(config), "facts": facts}))
+    return json.loads(json.dumps({**dataclasses.asdict(config), "metadata": metadata}))

@@ -110,7 +110,7 @@ class ViewModel(keras.Model):
     def _logs(self, outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Means over batches, by their rows; the figure is that of the rows of all replicas."""
         rows = tf.shape(outputs["z"])[0]
-        z, _ = strategies.gathered(outputs["z"])
+        z, _ = strategies.all_gather(outputs["z"])
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if replicas > 1:  # whose rows count alike, and have their places in the whole batch
             line = f"A batch does not divide over {replicas} replicas. Try batch(n, drop_remainder=True)."

@@ -31,13 +31,13 @@ class PerImage(tf.Module):
 
     def of(self, index: tf.Tensor) -> tf.Tensor:
         """Vectors of this replica's images: int64 [B] → [B, d]"""
-        everyone, first = strategies.gathered(index)
+        everyone, first = strategies.all_gather(index)
         found = tf.zeros([tf.shape(everyone)[0], self.d])
         for s in self._own():
             found += tf.where(
                 (everyone % SLICES == s)[:, None], tf.gather(self._slice(s), everyone // SLICES), 0.0
             )
-        whole = strategies.total(found * strategies.of_this_worker(found)[:, None])
+        whole = strategies.all_reduce_sum(found * strategies.this_worker_mask(found)[:, None])
         return whole[first : first + tf.shape(index)[0]]
 
     def put(self, index: tf.Tensor, vectors: tf.Tensor) -> None:
@@ -45,8 +45,8 @@ class PerImage(tf.Module):
 
         Of an image that is there twice, as where an epoch ends, the last is kept.
         """
-        everyone, _ = strategies.gathered(index)
-        values, _ = strategies.gathered(vectors)
+        everyone, _ = strategies.all_gather(index)
+        values, _ = strategies.all_gather(vectors)
         count = tf.shape(everyone)[0]
         same = everyone[:, None] == everyone[None, :]
         last = tf.reduce_max(tf.where(same, tf.range(count)[None, :], -1), axis=1)

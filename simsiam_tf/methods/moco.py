@@ -68,5 +68,5 @@ class MoCo(SiameseModel):
 
     def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
         self.encoder.follow([self.backbone, self.projector], self.momentum)
-        newest = [strategies.gathered(tf.math.l2_normalize(k, axis=-1))[0] for k in outputs["keys"]]
+        newest = [strategies.all_gather(tf.math.l2_normalize(k, axis=-1))[0] for k in outputs["keys"]]
         assign(self.queue, tf.concat([*newest, self.queue], axis=0)[: self.queue.shape[0]])

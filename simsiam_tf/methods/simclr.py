@@ -53,7 +53,7 @@ class SimCLR(SiameseModel):
     def objective(self, batch: dict) -> dict[str, tf.Tensor]:
         z = [self.f(x) for x in self.views(batch)]
         queries = tf.concat([self.h(u) for u in z], axis=0)
-        (keys1, first), (keys2, _) = (strategies.gathered(self.stop(u)) for u in z)
+        (keys1, first), (keys2, _) = (strategies.all_gather(self.stop(u)) for u in z)
         here = first + tf.range(tf.shape(z[0])[0])  # of this replica's images in the whole batch
         there = here + tf.shape(keys1)[0]  # the same images' second views
         loss = losses.nt_xent(

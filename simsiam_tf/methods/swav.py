@@ -69,7 +69,7 @@ class SwAV(SiameseModel):
 
     def codes(self, z: tf.Tensor) -> tf.Tensor:
         """[B, d] → [B, P], rows that sum to 1; prototypes share out the images of all replicas."""
-        return losses.sinkhorn_knopp(self.scores(z), self.epsilon, self.iterations, strategies.total)
+        return losses.sinkhorn_knopp(self.scores(z), self.epsilon, self.iterations, strategies.all_reduce_sum)
 
     def objective(self, batch: dict) -> dict[str, tf.Tensor]:
         z = [self.f(x) for x in self.views(batch)]

@@ -15,7 +15,7 @@ from simsiam_tf.model_export import formats, model_card
 from simsiam_tf.model_export.formats import Exported
 from simsiam_tf.pretrained import torch_weights
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
-from simsiam_tf.runtime.atomic_files import check_writable, replace_text
+from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
 from simsiam_tf.runtime.errors import UserError
 
 WEIGHTS = "model.safetensors"
@@ -53,8 +53,8 @@ def write(pretrained: Pretrained, folder: Path | str, overwrite: bool = False) -
         difference, largest = formats.compared(pretrained, _from_raw(pretrained, back))
         exported = Exported(folder, "hub", formats.digest(made / WEIGHTS), difference, largest)
         config = _config(pretrained, known)
-        replace_text(made / "config.json", json.dumps(config, indent=1) + "\n")
-        replace_text(made / "README.md", _card(pretrained, exported, known["name"]))
+        atomic_write_text(made / "config.json", json.dumps(config, indent=1) + "\n")
+        atomic_write_text(made / "README.md", _card(pretrained, exported, known["name"]))
         shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)
     except OSError as error:

@@ -15,9 +15,9 @@ from simsiam_tf.config import method_of
 from simsiam_tf.config.methods import Method
 from simsiam_tf.model_export.formats import FORMATS, Exported
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
-from simsiam_tf.runtime.atomic_files import replace_text
+from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.errors import UserError
-from simsiam_tf.runtime.versions import versions
+from simsiam_tf.runtime.versions import library_versions
 
 KEPT = ("data", "images", "step", "accuracy", "diagnosis", "classes", "configuration", "made with")
 
@@ -38,7 +38,7 @@ def facts(pretrained: Pretrained, exported: Exported) -> dict[str, Any]:
         "largest feature": exported.largest,
         **{key: pretrained.card[key] for key in KEPT if key in pretrained.card},
         "exported": datetime.date.today().isoformat(),
-        "exported with": {"simsiam_tf": simsiam_tf.__version__, **versions()},
+        "exported with": {"simsiam_tf": simsiam_tf.__version__, **library_versions()},
     }  # fmt: skip
 
 
@@ -47,8 +47,8 @@ def write(pretrained: Pretrained, exported: Exported) -> tuple[Path, Path]:
     card = facts(pretrained, exported)
     paths = tuple(exported.path.with_name(f"{exported.path.name}.{kind}") for kind in ("json", "md"))
     try:
-        replace_text(paths[0], json.dumps(card, indent=1) + "\n")
-        replace_text(paths[1], markdown(card))
+        atomic_write_text(paths[0], json.dumps(card, indent=1) + "\n")
+        atomic_write_text(paths[1], markdown(card))
     except OSError as error:
         raise UserError(f"{paths[0]}: the card cannot be written ({error.strerror or error}).") from error
     return paths

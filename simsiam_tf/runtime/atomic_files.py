@@ -14,15 +14,15 @@ from pathlib import Path
 
 from simsiam_tf.runtime.errors import UserError
 
-WRITING = ".writing-*.tmp"  # names of files that are being written, or that a crash has left
+TEMPORARY_FILES = ".writing-*.tmp"  # names of files that are being written, or that a crash has left
 
 
-def replace_text(path: Path, text: str) -> None:
+def atomic_write_text(path: Path, text: str) -> None:
     """Writes a file in UTF-8 so that a crash leaves the old one or the new one, whole."""
-    replace_bytes(path, text.encode("utf-8", "surrogateescape"))
+    atomic_write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
-def replace_bytes(path: Path, data: bytes) -> None:
+def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Writes a file so that a crash leaves the old one or the new one, whole.
 
     A link in its place is replaced, not followed.
@@ -32,7 +32,7 @@ def replace_bytes(path: Path, data: bytes) -> None:
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is there, and is no regular file", str(path))
-    temporary = path.with_name(WRITING.replace("*", f"{os.getpid()}-{secrets.token_hex(4)}"))
+    temporary = path.with_name(TEMPORARY_FILES.replace("*", f"{os.getpid()}-{secrets.token_hex(4)}"))
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -45,7 +45,7 @@ def replace_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def no_link(path: str, flags: int) -> int:
+def open_no_link(path: str, flags: int) -> int:
     """An `opener` of `open` that raises OSError where a link lies in the file's place."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
@@ -82,7 +82,7 @@ def check_writable(
         raise UserError(f"{named}: cannot be written ({error.strerror}). {advice}") from error
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Removes a file, a link or a whole folder, as far as that can be done."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

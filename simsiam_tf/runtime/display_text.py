@@ -17,7 +17,7 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """The same text with escapes for bytes that are no UTF-8 and for characters that command a terminal."""
     return "".join(map(_printable, as_text(text)))
 

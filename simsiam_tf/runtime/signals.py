@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 INTERRUPTED = 75  # exit status: rerun the same command to go on (EX_TEMPFAIL, which schedulers retry)
-ASKED = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PATIENCE = 1.0  # seconds after which a second Ctrl-C is meant
 
 
 @contextlib.contextmanager
-def handled(handler: Callable[[int, Any], None], afterwards: Any = None) -> Iterator[None]:
+def handle_signals(handler: Callable[[int, Any], None], afterwards: Any = None) -> Iterator[None]:
     """While this lasts, `handler` is called for both signals. Does nothing outside the main thread.
 
     afterwards: what both do then; what they did before when None.
@@ -23,7 +23,7 @@ def handled(handler: Callable[[int, Any], None], afterwards: Any = None) -> Iter
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in ASKED}
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
         yield
     finally:
@@ -31,7 +31,7 @@ def handled(handler: Callable[[int, Any], None], afterwards: Any = None) -> Iter
             signal.signal(number, former if afterwards is None else afterwards)
 
 
-class Deferred:
+class DeferredSignals:
     """Notes a signal instead of acting on it, so that the step ends and is committed.
 
     seen: the signal's number, or None. A second Ctrl-C does what it did before.
@@ -46,19 +46,19 @@ class Deferred:
         self._former: dict[int, Any] = {}
 
     @contextlib.contextmanager
-    def until_committed(self) -> Iterator[None]:
+    def defer_signals(self) -> Iterator[None]:
         """While training: signals are noted."""
-        self._former = {number: signal.getsignal(number) for number in ASKED}
-        with handled(self._note):
+        self._former = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        with handle_signals(self._note):
             yield
 
     @contextlib.contextmanager
-    def not_now(self) -> Iterator[None]:
-        """Within `until_committed`, where all is committed: signals do what they did before."""
+    def act_at_once(self) -> Iterator[None]:
+        """Within `defer_signals`, where all is committed: signals do what they did before."""
         if self.seen is not None or not self._former:
             yield
             return
-        with handled(self._as_before):
+        with handle_signals(self._as_before):
             yield
 
     def _note(self, number: int, frame: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 DEVICES = (0, 1, 2)  # descriptors of stdin, stdout, stderr
 
 
-class Steady:
+class SafeStream:
     """A text stream whose reader may go away and whose disk may be full.
 
     Characters that its encoding lacks are written as escapes.
@@ -46,21 +46,21 @@ class Steady:
         return getattr(self._stream, name)
 
 
-def stderr() -> Steady:
+def stderr() -> SafeStream:
     """sys.stderr, as a stream that never raises."""
-    return _steadied(sys.stderr)
+    return _safe_stream(sys.stderr)
 
 
 @functools.lru_cache(maxsize=2)  # tqdm knows a stream by its identity
-def _steadied(stream: Any) -> Steady:
-    if isinstance(stream, Steady):
+def _safe_stream(stream: Any) -> SafeStream:
+    if isinstance(stream, SafeStream):
         return stream
-    return Steady(stream or open(os.devnull, "w", encoding="utf-8"))  # None: closed at the start
+    return SafeStream(stream or open(os.devnull, "w", encoding="utf-8"))  # None: closed at the start
 
 
 @contextlib.contextmanager
-def steady(afterwards: bool) -> Iterator[Steady]:
-    """Puts `Steady` in the place of sys.stdout and sys.stderr; gives that of stdout.
+def safe_streams(afterwards: bool) -> Iterator[SafeStream]:
+    """Puts `SafeStream` in the place of sys.stdout and sys.stderr; gives that of stdout.
 
     afterwards: leave them there, and nothing in them for Python to complain of when it ends.
     """
@@ -70,7 +70,7 @@ def steady(afterwards: bool) -> Iterator[Steady]:
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     before = sys.stdout, sys.stderr
-    out, err = map(_steadied, before)
+    out, err = map(_safe_stream, before)
     out.trouble = err.trouble = None  # of an earlier command in this process
     sys.stdout, sys.stderr = out, err
     try:
@@ -85,7 +85,7 @@ def steady(afterwards: bool) -> Iterator[Steady]:
             sys.stdout, sys.stderr = before
 
 
-def complaint(stream: Steady) -> str | None:
+def stream_problem(stream: SafeStream) -> str | None:
     """What is wrong with a stream, in words; None where nothing is, or where its reader has left."""
     error = stream.trouble
     left = isinstance(error, BrokenPipeError) or getattr(error, "errno", None) == errno.EPIPE

@@ -5,6 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Name of a library → its version."""
     return {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}

@@ -72,7 +72,7 @@ def facts(config: PretrainConfig, parts: PretrainComponents) -> dict[str, str]:
         "images": f"{parts.source.size} of {parts.source.name}, {parts.source.channels} channels",
         "views": f"{parts.views.count} of {parts.views.augmentation.size} pixels",
         "monitor": _monitored(config, parts) if monitor else "none (no labels)",
-        "stem": parts.facts["stem"],
+        "stem": parts.metadata["stem"],
         "begins with": parts.start,
         "precision": parts.precision,
         "replicas": str(parts.strategy.num_replicas_in_sync),

@@ -15,7 +15,7 @@ from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.loop import COLLAPSED, DIVERGED, DONE, Outcome
-from simsiam_tf.loop.task import add_to_card
+from simsiam_tf.loop.task import add_accuracy_to_card
 from simsiam_tf.methods import metrics
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
@@ -49,28 +49,28 @@ def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = 
 class Pretraining:
     """What a pre-training run is known by, judged by and leaves (`running.Task`)."""
 
-    trained, untrained = "backbone", "untrained backbone"
+    trained_name, untrained_name = "backbone", "untrained backbone"
 
-    def __init__(self, config: PretrainConfig, parts: PretrainComponents) -> None:
-        self.config, self.parts, self.monitor = config, parts, parts.monitor
+    def __init__(self, config: PretrainConfig, components: PretrainComponents) -> None:
+        self.config, self.components, self.monitor = config, components, components.monitor
         if config.weights:
-            parts.facts["weights"] = backbone_file.sha256(backbone_file.located(config.weights))
-        self.figures = EmbeddingFigures(config.loss, parts.total_steps)
-        self.ends_on = ("collapse",) if config.fail_on_collapse else ()
+            components.metadata["weights"] = backbone_file.sha256(backbone_file.located(config.weights))
+        self.metrics = EmbeddingMetrics(config.loss, components.total_steps)
+        self.ending_diagnoses = ("collapse",) if config.fail_on_collapse else ()
         self.evaluator = None
         if self.monitor is not None:
-            self.evaluator = KNN(self.monitor, every=knn_every(parts, config), images=config.knn_images)
+            self.evaluator = KNN(self.monitor, every=knn_every(components, config), images=config.knn_images)
 
     def baselines(self, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
         """On the images used during training: raw pixels, and the backbone as it is."""
         if self.config.weights:
-            say(f"begins with {self.parts.start}")
+            say(f"begins with {self.components.start}")
         if self.monitor is None:
             return {}
         images = self.config.knn_images
         say(f"baselines on {self.monitor.size(images)} images: raw pixels, untrained backbone")
         with _enough_memory("fewer `knn_images`, or monitor=none"):
-            return self.monitor.baselines(self.parts.model.backbone, images)
+            return self.monitor.baselines(self.components.model.backbone, images)
 
     def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
         """On all images, where that is wanted."""
@@ -78,25 +78,25 @@ class Pretraining:
             return {}
         say(f"final kNN on {self.monitor.size()} images: this backbone, raw pixels, untrained backbone")
         with _enough_memory(LEFT_OUT):
-            return self.monitor.of_backbone(self.parts.model.backbone)
+            return self.monitor.of_backbone(self.components.model.backbone)
 
     def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         """On all images, too. Those of the start may be of fewer: `knn_images` may change in a run."""
         del before
         with _enough_memory(LEFT_OUT):
-            return self.monitor.baselines(untrained_backbone(self.config, self.parts))
+            return self.monitor.baselines(untrained_backbone(self.config, self.components))
 
     def export(self, workdir: Path, facts: dict) -> None:
         """Writes the backbone and, beside it, the heads."""
-        model = self.parts.model
+        model = self.components.model
         heads = {name: getattr(model, name) for name in backbone_file.HEADS if getattr(model, name, None)}
         backbone_file.export_parts({"backbone": model.backbone, **heads}, workdir, facts)
 
     def add_accuracy(self, workdir: Path, accuracy: dict[str, dict[str, float]]) -> None:
         """Writes the card again."""
-        add_to_card(workdir / backbone_file.EXPORTED, accuracy)
+        add_accuracy_to_card(workdir / backbone_file.EXPORTED, accuracy)
 
-    def exported(self, workdir: Path) -> dict:
+    def exported_card(self, workdir: Path) -> dict:
         """The facts beside it."""
         return backbone_file.card(workdir)
 
@@ -110,20 +110,20 @@ def _enough_memory(mend: str) -> Iterator[None]:
         raise UserError(f"the kNN monitor's features do not fit into memory. Rerun with {mend}.") from error
 
 
-class EmbeddingFigures:
+class EmbeddingMetrics:
     """std·√d and effective rank of the embeddings, and what they tell (Sec. 4.1)."""
 
-    name, label = "std", "std·√d"
-    score, score_label = "knn20", "kNN"
+    metric_name, metric_label = "std", "std·√d"
+    evaluation_name, evaluation_label = "knn20", "kNN"
 
     def __init__(self, kind: str, total_steps: int) -> None:
         self.kind, self.total_steps = kind, total_steps
 
-    def of_record(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
+    def record_values(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
         """std: mean of the steps. rank: of the last step's embeddings."""
         return {"std": float(figures.mean()), "rank": 1.0 if z is None else metrics.effective_rank(z)}
 
-    def rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
+    def learning_rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
         """Of the encoder and of the predictor."""
         lr = optimizer._learning_rate(step)
         h = optimizer.overrides.get("predictor")

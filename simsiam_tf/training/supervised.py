@@ -23,10 +23,10 @@ from simsiam_tf.evaluate.linear_classifier import Classifier, accuracy
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.loop import Outcome
 from simsiam_tf.loop.run_components import RunComponents
-from simsiam_tf.loop.task import add_to_card, card_of
+from simsiam_tf.loop.task import add_accuracy_to_card, read_card
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
-from simsiam_tf.runtime.atomic_files import replace_text
+from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.training.build_run import arithmetic, check_size, compiled, decaying, views_of
 from simsiam_tf.training.callbacks import Accuracy
 
@@ -123,14 +123,14 @@ def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> op
 class Supervised:
     """What a run that learns from labels is known by, judged by and leaves (`running.Task`)."""
 
-    trained, untrained = "classifier", ""
-    ends_on = ()
+    trained_name, untrained_name = "classifier", ""
+    ending_diagnoses = ()
 
     def __init__(
         self, config: SupervisedConfig, parts: RunComponents, pretrained: Pretrained, splits: Splits
     ) -> None:
-        self.config, self.parts, self.pretrained, self.splits = config, parts, pretrained, splits
-        self.figures = AccuracyFigures()
+        self.config, self.components, self.pretrained, self.splits = config, parts, pretrained, splits
+        self.metrics = AccuracyMetrics()
         every = config.eval_every
         if every is None:  # a frozen backbone computes forward only, as an evaluation does
             views = splits.train.size if isinstance(config, FinetuneConfig) else splits.train.size // 3
@@ -145,7 +145,9 @@ class Supervised:
     def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
         """On the test images."""
         say(f"top-1 and top-5 on {self.splits.test.size} images of {self.splits.test.name}")
-        return accuracy(self.parts.model, self.splits.test, self.parts.views, self.parts.workers)
+        return accuracy(
+            self.components.model, self.splits.test, self.components.views, self.components.workers
+        )
 
     def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         """None."""
@@ -159,40 +161,40 @@ class Supervised:
             "weights": {"path": str(self.pretrained.path), "sha256": self.pretrained.sha256},
             "configuration": {**facts["configuration"], "data": named},
         }  # fmt: skip
-        if not self.parts.model.frozen:
-            backbone_file.export(self.parts.model.backbone, workdir, whole)
-        backbone_file.export(self.parts.model.whole(), workdir, whole, CLASSIFIER)
+        if not self.components.model.frozen:
+            backbone_file.export(self.components.model.backbone, workdir, whole)
+        backbone_file.export(self.components.model.whole(), workdir, whole, CLASSIFIER)
 
     def add_accuracy(self, workdir: Path, accuracy: dict[str, dict[str, float]]) -> None:
         """Writes result.json, and the cards again."""
-        card = card_of(workdir / CLASSIFIER)
+        card = read_card(workdir / CLASSIFIER)
         kept = ("images", "test", "classes", "weights", "step", "configuration", "made with")
         result = {
-            "what": "linear evaluation" if self.parts.model.frozen else "fine-tuning",
-            **accuracy[self.trained], "train": card["data"], **{k: card[k] for k in kept},
+            "what": "linear evaluation" if self.components.model.frozen else "fine-tuning",
+            **accuracy[self.trained_name], "train": card["data"], **{k: card[k] for k in kept},
         }  # fmt: skip
-        replace_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
-        if not self.parts.model.frozen:
-            add_to_card(workdir / backbone_file.EXPORTED, accuracy)
-        add_to_card(workdir / CLASSIFIER, accuracy)  # the last, since it tells that the run is judged
+        atomic_write_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
+        if not self.components.model.frozen:
+            add_accuracy_to_card(workdir / backbone_file.EXPORTED, accuracy)
+        add_accuracy_to_card(workdir / CLASSIFIER, accuracy)  # last: it says "evaluated"
 
-    def exported(self, workdir: Path) -> dict:
+    def exported_card(self, workdir: Path) -> dict:
         """The facts beside the classifier."""
         return backbone_file.card(workdir / CLASSIFIER)
 
 
-class AccuracyFigures:
+class AccuracyMetrics:
     """The share of views told right, of steps; top-1 of evaluations."""
 
-    name, label = "accuracy", "accuracy"
-    score, score_label = "top1", "test"
+    metric_name, metric_label = "accuracy", "accuracy"
+    evaluation_name, evaluation_label = "top1", "test"
 
-    def of_record(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
+    def record_values(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
         """accuracy: mean of the steps."""
         del z
         return {"accuracy": float(figures.mean())}
 
-    def rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
+    def learning_rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
         """Of the backbone, or of all there is; and of the head where it has its own."""
         rates = {"lr": float(optimizer._learning_rate(step))}
         head = optimizer.overrides.get("head/")

@@ -156,21 +156,21 @@ def test_trouble_that_no_part_has_named_is_a_line_and_status_2(error, expected, 
     def call(config):
         raise error
 
-    assert cli.run(PretrainConfig, call, "pretrain", "", []) == 2
+    assert cli.run_command(PretrainConfig, call, "pretrain", "", []) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"pretrain: {expected}") and said.count("\n") == 1
 
 
 def test_a_fault_of_the_program_stays_one():
     with pytest.raises(KeyError):
-        cli.run(PretrainConfig, lambda config: {}[config], "pretrain", "", [])
+        cli.run_command(PretrainConfig, lambda config: {}[config], "pretrain", "", [])
 
 
 def test_libraries_that_do_not_fit_into_memory_are_a_line():
     for error in (MemoryError(), ImportError("libx.so: failed to map segment from shared object")):
-        with pytest.raises(UserError, match="not enough memory to load TensorFlow"), cli.loading():
+        with pytest.raises(UserError, match="not enough memory to load TensorFlow"), cli.heavy_imports():
             raise error
-    with pytest.raises(ImportError, match="no module"), cli.loading():
+    with pytest.raises(ImportError, match="no module"), cli.heavy_imports():
         raise ImportError("no module")
 
 

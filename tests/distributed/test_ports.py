@@ -46,7 +46,7 @@ def has_ipv6():
     ],
 )
 def test_addresses_that_are_asked_for(host, expected):
-    assert [str(a) for a in ports.asked(host)] == expected
+    assert [str(a) for a in ports.listen_addresses(host)] == expected
 
 
 @LINUX
@@ -63,7 +63,7 @@ def test_a_server_of_every_interface_is_reached_where_it_is_asked_for(host, fami
         port = server.getsockname()[1]
         everywhere = {h for h in ("127.0.0.1", "127.0.0.2", "::1") if reached(h, port)}
         assert {"127.0.0.1", "127.0.0.2"} <= everywhere
-        assert ports.narrow(port, host) == (host != "every")
+        assert ports.restrict_port(port, host) == (host != "every")
         asked = {"localhost": {"127.0.0.1", "::1"}, "[::1]": {"::1"}, "every": everywhere}.get(host, {host})
         assert {h for h in ("127.0.0.1", "127.0.0.2", "::1") if reached(h, port)} == asked & everywhere
 
@@ -72,7 +72,7 @@ def test_a_server_of_every_interface_is_reached_where_it_is_asked_for(host, fami
 def test_what_was_served_stays_whole_and_other_ports_stay_open():
     with socket.create_server(("", 0)) as server, socket.create_server(("", 0)) as other:
         port = server.getsockname()[1]
-        assert ports.narrow(port, "127.0.0.1")
+        assert ports.restrict_port(port, "127.0.0.1")
         with socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
             answering, _ = server.accept()
             with answering:
@@ -81,7 +81,7 @@ def test_what_was_served_stays_whole_and_other_ports_stay_open():
                 answering.sendall(b"y" * 2**16)
                 assert len(caller.recv(2**16, socket.MSG_WAITALL)) == 2**16
         assert reached("127.0.0.2", other.getsockname()[1])
-        assert not ports.narrow(1, "127.0.0.1")  # where nothing of ours listens
+        assert not ports.restrict_port(1, "127.0.0.1")  # where nothing of ours listens
 
 
 def test_the_first_worker_waits_at_its_own_address():
@@ -123,7 +123,7 @@ def test_tensorflows_own_servers_serve_the_addresses_of_tf_config():
         "def reached(host):\n"
         "    try: return not socket.create_connection((host, port), timeout=0.5).close()\n"
         "    except OSError: return False\n"
-        "print(reached('127.0.0.1'), reached('127.0.0.2'), *team.gather(np.arange(team.index + 1)))\n"
+        "print(reached('127.0.0.1'), reached('127.0.0.2'), *team.all_gather(np.arange(team.index + 1)))\n"
     )
     names = addresses(2)
     team = []

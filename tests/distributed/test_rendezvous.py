@@ -33,7 +33,7 @@ class Team:
     def start(self, index, seconds):
         def work():
             try:
-                self.ends[index] = rendezvous.meet(self.names, index, seconds)
+                self.ends[index] = rendezvous.wait_for_all(self.names, index, seconds)
             except UserError as error:
                 self.ends[index] = error
 
@@ -105,7 +105,7 @@ def test_an_address_in_use_is_named():
         held.listen()
         name = f"127.0.0.1:{held.getsockname()[1]}"
         with pytest.raises(UserError, match=f"cannot listen at its address {name}"):
-            rendezvous.meet([name, "127.0.0.1:1"], 0, 1)
+            rendezvous.wait_for_all([name, "127.0.0.1:1"], 0, 1)
 
 
 def run(code):
@@ -118,7 +118,7 @@ def run(code):
 
 
 def test_a_start_that_hangs_is_ended_by_a_line_that_names_the_others():
-    process = run("with rendezvous.bounded(['a:1', 'b:2'], 0): time.sleep(20)")
+    process = run("with rendezvous.start_deadline(['a:1', 'b:2'], 0): time.sleep(20)")
     _, err = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert "worker 1 (b:2): one has ended while TensorFlow was starting" in err
@@ -127,7 +127,7 @@ def test_a_start_that_hangs_is_ended_by_a_line_that_names_the_others():
 def test_a_signal_during_the_start_acts_after_it_whatever_handler_came_between():
     process = run(
         "signal.signal(signal.SIGTERM, lambda *a: (print('ours'), sys.exit(7)))\n"
-        "with rendezvous.bounded(['a:1', 'b:2'], 0):\n"
+        "with rendezvous.start_deadline(['a:1', 'b:2'], 0):\n"
         "    signal.signal(signal.SIGTERM, lambda *a: print('theirs'))\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('inside')\n"
@@ -139,7 +139,7 @@ def test_a_signal_during_the_start_acts_after_it_whatever_handler_came_between()
 
 
 def test_nothing_is_left_of_the_watch():
-    with rendezvous.bounded(["a:1"], 0):
+    with rendezvous.start_deadline(["a:1"], 0):
         pass
     children = subprocess.run(
         ["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True

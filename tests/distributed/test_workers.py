@@ -197,10 +197,10 @@ def test_one_process_is_a_team_of_one():
     team = Workers(tf.distribute.get_strategy())
     rows = np.arange(6).reshape(3, 2)
     assert (team.count, team.index, team.chief) == (1, 0, True)
-    assert team.gather(rows) is rows and team.most(1, 2.5) == [1, 2.5]
-    np.testing.assert_array_equal(team.share(rows), rows)
+    assert team.all_gather(rows) is rows and team.all_reduce_max(1, 2.5) == [1, 2.5]
+    np.testing.assert_array_equal(team.shard(rows), rows)
     team.agree({"anything": 3}, "")
-    assert team.lost(tf.errors.UnavailableError(None, None, "/job:worker/replica:0/task:1")) is None
+    assert team.lost_worker(tf.errors.UnavailableError(None, None, "/job:worker/replica:0/task:1")) is None
 
 
 def test_shares_put_together_are_the_whole_and_a_lost_worker_is_named():
@@ -208,12 +208,12 @@ def test_shares_put_together_are_the_whole_and_a_lost_worker_is_named():
     team.addresses = ["a:1", "b:2", "c:3"]
     ids, shares = np.arange(10), []
     for team.index in range(3):
-        shares.append(team.share(ids))
+        shares.append(team.shard(ids))
     np.testing.assert_array_equal(np.concatenate(shares), ids)
     error = tf.errors.UnavailableError(None, None, "from /job:worker/replica:0/task:1: connection refused")
-    assert team.lost(error) == "worker 1 (b:2)"
-    assert team.lost(tf.errors.AbortedError(None, None, "aborted")) == "another worker"
-    assert team.lost(tf.errors.ResourceExhaustedError(None, None, "memory")) is None
+    assert team.lost_worker(error) == "worker 1 (b:2)"
+    assert team.lost_worker(tf.errors.AbortedError(None, None, "aborted")) == "another worker"
+    assert team.lost_worker(tf.errors.ResourceExhaustedError(None, None, "memory")) is None
 
 
 def test_workers_that_differ_are_told_in_what(monkeypatch):
@@ -225,7 +225,7 @@ def test_workers_that_differ_are_told_in_what(monkeypatch):
     def gather(rows):  # the second worker's is always `other`
         return np.concatenate([rows, [len(text)] if rows.dtype == np.int64 else text])
 
-    monkeypatch.setattr(team, "gather", gather)
+    monkeypatch.setattr(team, "all_gather", gather)
     team.agree(other, "")
     with pytest.raises(UserError, match=r"`base_lr` is 0.4 for worker 0, 0.1 for worker 1. Mend it."):
         team.agree({**other, "--base_lr": 0.4}, "Mend it.")

@@ -12,7 +12,7 @@ def refuse(*args):
 
 
 if __name__ == "__main__":
-    with cli.quietly():
+    with cli.silence_stderr():
         from simsiam_tf.loop import loop
 
     loop.Loop.__init__ = refuse

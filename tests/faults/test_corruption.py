@@ -36,7 +36,7 @@ class State(tf.Module):
 def made(tmp_path_factory):
     """A folder with the commits of steps 1 and 2, and its state."""
     folder, state = tmp_path_factory.mktemp("made") / "checkpoints", State()
-    commits = checkpoints.Commits(folder, {"state": state}, about={"configuration": {"d": 64}})
+    commits = checkpoints.Checkpoints(folder, {"state": state}, about={"configuration": {"d": 64}})
     for step in (1, 2):
         state.set(step)
         commits.save(step, {"interval": [[-0.25, 0.5]], "pending": None})
@@ -46,7 +46,7 @@ def made(tmp_path_factory):
 def restored(folder, state):
     """The step whose state is there after restoring, or the refusal's text."""
     state.set(77)
-    commits = checkpoints.Commits(folder, {"state": state}, writes=False)
+    commits = checkpoints.Checkpoints(folder, {"state": state}, writes=False)
     try:
         manifest = commits.restore()
     except UserError as error:
@@ -168,7 +168,7 @@ DONE_BY_HAND = {
 def _foreign(c):
     """Whole and rightly signed, but without the variables that are asked for."""
     folder = c.parent.parent / "foreign"
-    other = checkpoints.Commits(folder, {"other": tf.Variable([1.0])}, about={"configuration": {"d": 64}})
+    other = checkpoints.Checkpoints(folder, {"other": tf.Variable([1.0])}, about={"configuration": {"d": 64}})
     other.save(2, {"interval": [[-0.25, 0.5]], "pending": None})
     shutil.rmtree(c)
     shutil.copytree(folder / "step-00000002", c)

@@ -29,7 +29,7 @@ class Disk:
         self.clock.now += self.takes
         self.saved.append(step)
 
-    def mend(self):
+    def remake_if_removed(self):
         removed, self.removed = self.removed, False
         return removed
 
@@ -39,7 +39,7 @@ def made(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(checkpoint_policy, "time", clock)
     disk, said = Disk(clock), []
-    return checkpoint_policy.Saving(disk, disk, 10, 0, said.append), disk, clock, said
+    return checkpoint_policy.CheckpointPolicy(disk, disk, 10, 0, said.append), disk, clock, said
 
 
 def test_by_the_clock_and_before_evaluations(made):

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simsiam_tf.loop.checkpoints import MANIFEST_BYTES, Commits, newest_manifest
+from simsiam_tf.loop.checkpoints import MANIFEST_BYTES, Checkpoints, newest_manifest
 from simsiam_tf.runtime.errors import UserError
 
 
 @pytest.fixture
 def commits(tmp_path):
     value = tf.Variable([0.0, 0.0])
-    return Commits(tmp_path / "checkpoints", {"value": value}, keep=2), value
+    return Checkpoints(tmp_path / "checkpoints", {"value": value}, keep=2), value
 
 
 def save(commits, value, *steps):
@@ -80,7 +80,7 @@ def test_leftovers_of_a_crash_are_swept(commits):
     leftover = commits.folder / ".writing-00000007"
     leftover.mkdir()
     (leftover / "state.index").write_bytes(b"half")
-    again = Commits(commits.folder, {"value": value})
+    again = Checkpoints(commits.folder, {"value": value})
     assert not leftover.exists() and again.steps() == []
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_commit_is_made_again_when_its_step_comes_again(commits):
 
 
 def test_the_manifest_tells_whose_it_is(tmp_path):
-    commits = Commits(tmp_path, {"value": tf.Variable(1.0)}, about={"configuration": {"d": 64}})
+    commits = Checkpoints(tmp_path, {"value": tf.Variable(1.0)}, about={"configuration": {"d": 64}})
     assert newest_manifest(tmp_path) is None
     commits.save(5, {})
     assert newest_manifest(tmp_path)["configuration"] == {"d": 64}
@@ -186,8 +186,8 @@ def test_links_among_leftovers_are_removed_and_not_followed(commits, tmp_path):
     for name in (".writing-00000001", ".removing-00000001"):
         (commits.folder / name).symlink_to(tmp_path / "elsewhere")
     save(commits, value, 1, 2, 3)
-    Commits(commits.folder, {"value": value})
+    Checkpoints(commits.folder, {"value": value})
     assert (tmp_path / "elsewhere" / "mine").exists() and commits.steps() == [3, 2]
     (tmp_path / "link").symlink_to(commits.folder)
     with pytest.raises(UserError, match="is a link"):
-        Commits(tmp_path / "link", {"value": value})
+        Checkpoints(tmp_path / "link", {"value": value})

@@ -12,7 +12,7 @@ from simsiam_tf import config
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import LinearConfig, PretrainConfig
 from simsiam_tf.evaluate.diagnosis import Diagnosis
-from simsiam_tf.loop.metrics_file import Records
+from simsiam_tf.loop.metrics_file import MetricsFile
 from simsiam_tf.loop.workdir import FILES, FOLDERS, Workdir
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import run_summary
@@ -22,10 +22,10 @@ def tiny(workdir, *more):
     return cli.parse(PretrainConfig, [*TINY, f"--workdir={workdir}", *more])
 
 
-def made(path, *more, facts=None):
+def made(path, *more, metadata=None):
     """A work folder that belongs to a configuration."""
     workdir = Workdir(path)
-    workdir.agree(tiny(path, *more), facts or {})
+    workdir.bind(tiny(path, *more), metadata or {})
     workdir.release()
     return path
 
@@ -65,7 +65,7 @@ def test_a_link_put_in_the_log_s_place_during_the_run_is_not_followed(tmp_path):
     victim.write_text("mine")
     workdir = Workdir(folder)
     try:
-        workdir.agree(tiny(folder), {})
+        workdir.bind(tiny(folder), {})
         for name in ("train.log", "metrics.jsonl"):
             (folder / name).unlink(missing_ok=True)
             (folder / name).symlink_to(victim)
@@ -99,33 +99,35 @@ def test_another_number_of_epochs_is_told_how_to_train_longer(tmp_path):
     own = rf"`epochs` was 1.0, is 2.0\..*flagfile='{folder}/config.flags'"
     longer = rf"{own}\. To train longer.*weights='{folder}'"
     with pytest.raises(UserError, match=longer):
-        workdir.check(tiny(folder, "--epochs=2"))
+        workdir.check_config(tiny(folder, "--epochs=2"))
     with pytest.raises(UserError) as other:
-        workdir.check(tiny(folder, "--epochs=2", "--d=32"))
+        workdir.check_config(tiny(folder, "--epochs=2", "--d=32"))
     assert "longer" not in str(other.value)
     workdir.release()
 
 
 def test_the_monitor_can_be_dropped_and_no_other_be_taken(tmp_path):
     workdir = Workdir(made(tmp_path, "--monitor=digits", "--monitor_queries=digits:test", "--knn_every=3"))
-    workdir.check(tiny(tmp_path, "--monitor=none"))
-    workdir.check(tiny(tmp_path, "--monitor=digits", "--monitor_queries=digits:test", "--final_knn=false"))
+    workdir.check_config(tiny(tmp_path, "--monitor=none"))
+    workdir.check_config(
+        tiny(tmp_path, "--monitor=digits", "--monitor_queries=digits:test", "--final_knn=false")
+    )
     with pytest.raises(UserError, match="`monitor` was digits, is fashion_mnist"):
-        workdir.check(tiny(tmp_path, "--monitor=fashion_mnist", "--monitor_queries=digits:test"))
+        workdir.check_config(tiny(tmp_path, "--monitor=fashion_mnist", "--monitor_queries=digits:test"))
     workdir.release()
 
 
 def test_a_folder_of_images_binds_by_what_is_in_it_not_by_where_it_lies(tmp_path):
-    facts = {"fingerprint": "a1"}
-    workdir = Workdir(made(tmp_path, "--data=folder:/here/photos", "--weights=/here/run", facts=facts))
+    metadata = {"fingerprint": "a1"}
+    workdir = Workdir(made(tmp_path, "--data=folder:/here/photos", "--weights=/here/run", metadata=metadata))
     moved = tiny(tmp_path, "--data=folder:/there/photos", "--weights=/there/run")
-    workdir.check(moved, facts)
+    workdir.check_config(moved, metadata)
     with pytest.raises(UserError, match="fingerprint was a1, is b2"):
-        workdir.check(moved, {"fingerprint": "b2"})
+        workdir.check_config(moved, {"fingerprint": "b2"})
     with pytest.raises(UserError, match="`data` was folder:/here/photos, is digits"):
-        workdir.check(tiny(tmp_path, "--weights=/there/run"))
+        workdir.check_config(tiny(tmp_path, "--weights=/there/run"))
     with pytest.raises(UserError, match="`weights` was /here/run, is None"):
-        workdir.check(tiny(tmp_path, "--data=folder:/there/photos"))
+        workdir.check_config(tiny(tmp_path, "--data=folder:/there/photos"))
     workdir.release()
 
 
@@ -166,7 +168,7 @@ def test_a_path_that_a_flagfile_could_not_hold_is_refused(value):
 def test_names_that_are_no_text_come_back_from_the_flagfile(tmp_path):
     given = tiny(tmp_path, "--data=folder:" + os.fsdecode(b"/caf\xe9"))
     workdir = Workdir(tmp_path)
-    workdir.agree(given, {})
+    workdir.bind(given, {})
     workdir.release()
     assert cli.parse(PretrainConfig, [f"--flagfile={tmp_path}/config.flags"]) == given
 
@@ -183,7 +185,7 @@ def test_commands_that_are_shown_are_quoted_for_a_shell(tmp_path):
 
 
 def written(tmp_path, steps):
-    records = Records(tmp_path / "metrics.jsonl")
+    records = MetricsFile(tmp_path / "metrics.jsonl")
     records.rewind(-1)
     for step in steps:
         assert records.add(step, {"loss": step / 10}) is None
@@ -226,7 +228,7 @@ def test_records_that_are_not_as_they_were_are_noticed(tmp_path, change, caplog,
     }  # fmt: skip
     file.unlink() if change == "removed" else file.write_text(changes[change])
     monkeypatch.setattr(logging.getLogger("simsiam_tf"), "propagate", True)
-    rows = Records(file).rewind(5, known=known)
+    rows = MetricsFile(file).rewind(5, known=known)
     assert bool(caplog.messages) == (change not in ("none", "longer"))
     if caplog.messages:
         assert "metrics.jsonl is not as it was when the checkpoint of step 5 was made" in caplog.messages[0]
@@ -238,8 +240,8 @@ def test_a_final_evaluation_that_is_made_again_is_recorded_once(tmp_path):
     records, _ = written(tmp_path, (1, 2))
     records.add(2, {"epoch": 1, "knn20": 0.5})
     records.add(2, {"images": "all", "knn20": 0.6})
-    assert len(Records(records.file).rewind(2)) == 4
-    kept = Records(records.file).rewind(2, judged=False)
+    assert len(MetricsFile(records.file).rewind(2)) == 4
+    kept = MetricsFile(records.file).rewind(2, judged=False)
     assert len(kept) == 3 and "epoch" in kept[2]
 
 

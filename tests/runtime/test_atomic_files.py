@@ -12,8 +12,8 @@ from simsiam_tf.runtime.errors import UserError
 def test_a_file_is_replaced_with_the_permissions_of_any_other(tmp_path):
     path, other = tmp_path / "a.json", tmp_path / "other"
     other.write_text("")
-    atomic_files.replace_text(path, "first")
-    atomic_files.replace_text(path, "naïve")
+    atomic_files.atomic_write_text(path, "first")
+    atomic_files.atomic_write_text(path, "naïve")
     assert path.read_bytes() == "naïve".encode()
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
     assert sorted(os.listdir(tmp_path)) == ["a.json", "other"]
@@ -24,13 +24,13 @@ def test_a_link_is_replaced_and_what_it_names_is_left_alone(tmp_path):
     victim.write_text("mine")
     path.symlink_to(victim)
     (tmp_path / "a.json.tmp").symlink_to(victim)
-    atomic_files.replace_text(path, "new")
+    atomic_files.atomic_write_text(path, "new")
     assert victim.read_text() == "mine" and path.read_text() == "new" and not path.is_symlink()
 
 
 def test_names_that_are_no_text_are_written_as_they_are(tmp_path):
     name = os.fsdecode(b"caf\xe9")
-    atomic_files.replace_text(tmp_path / "a", f"--data=folder:{name}")
+    atomic_files.atomic_write_text(tmp_path / "a", f"--data=folder:{name}")
     assert (tmp_path / "a").read_bytes() == b"--data=folder:caf\xe9"
 
 
@@ -39,7 +39,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path.write_text("old")
     monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
-        atomic_files.replace_text(path, "new")
+        atomic_files.atomic_write_text(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a"]
 
 
@@ -49,7 +49,7 @@ def test_devices_pipes_and_folders_are_not_replaced(tmp_path):
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "device", "folder"):
         with pytest.raises(OSError, match="no regular file"):
-            atomic_files.replace_text(tmp_path / name, "x")
+            atomic_files.atomic_write_text(tmp_path / name, "x")
         with pytest.raises(UserError, match=f"out=.*{name}: cannot be written"):
             atomic_files.check_writable(tmp_path / name)
 

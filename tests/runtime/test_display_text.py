@@ -2,7 +2,7 @@
 
 import pytest
 
-from simsiam_tf.runtime.display_text import as_text, printable
+from simsiam_tf.runtime.display_text import as_text, printable_text
 
 
 @pytest.mark.parametrize(
@@ -17,5 +17,5 @@ from simsiam_tf.runtime.display_text import as_text, printable
     ],
 )
 def test_what_a_terminal_would_obey_is_escaped(text, shown):
-    assert printable(text) == shown
+    assert printable_text(text) == shown
     as_text(text).encode()

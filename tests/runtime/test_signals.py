@@ -18,7 +18,7 @@ def former():
         seen.append(number)
         raise InterruptedError
 
-    with signals.handled(handler):
+    with signals.handle_signals(handler):
         yield seen
 
 
@@ -28,15 +28,15 @@ def send(number=signal.SIGTERM):
 
 def test_noted_while_training_and_as_before_otherwise(former):
     said = []
-    waiting = signals.Deferred(said.append)
-    with waiting.until_committed():
+    waiting = signals.DeferredSignals(said.append)
+    with waiting.defer_signals():
         assert waiting.seen is None
-        with pytest.raises(InterruptedError), waiting.not_now():
+        with pytest.raises(InterruptedError), waiting.act_at_once():
             send()
         assert waiting.seen is None
         send()
         assert waiting.seen == signal.SIGTERM and "SIGTERM: finishing the step" in said[0]
-        with waiting.not_now():  # the step after which it ends: nothing new may stop that
+        with waiting.act_at_once():  # the step after which it ends: nothing new may stop that
             send()
         send()
         assert len(said) == 1
@@ -46,8 +46,8 @@ def test_noted_while_training_and_as_before_otherwise(former):
 
 
 def test_a_second_ctrl_c_does_not_wait(former, monkeypatch):
-    waiting = signals.Deferred(lambda text: None)
-    with waiting.until_committed():
+    waiting = signals.DeferredSignals(lambda text: None)
+    with waiting.defer_signals():
         send(signal.SIGINT)
         send(signal.SIGINT)  # at once: a terminal's own repetition
         monkeypatch.setattr(signals, "PATIENCE", -1.0)
@@ -58,7 +58,7 @@ def test_a_second_ctrl_c_does_not_wait(former, monkeypatch):
 
 def test_handlers_come_back(former):
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyError), signals.Deferred(print).until_committed():
+    with pytest.raises(KeyError), signals.DeferredSignals(print).defer_signals():
         raise KeyError
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -67,7 +67,7 @@ def test_outside_the_main_thread_nothing_is_touched():
     ends = []
 
     def work():
-        with signals.Deferred(print).until_committed():
+        with signals.DeferredSignals(print).defer_signals():
             ends.append(signal.getsignal(signal.SIGTERM))
 
     before = signal.getsignal(signal.SIGTERM)

@@ -30,10 +30,10 @@ class Broken(io.StringIO):
     ("number", "words"), [(errno.ENOSPC, "No space left on device"), (errno.EPIPE, None)]
 )
 def test_an_error_is_kept_and_named_unless_the_reader_has_left(number, words):
-    stream = terminal.Steady(Broken(number))
+    stream = terminal.SafeStream(Broken(number))
     print("lost", file=stream, flush=True)
     assert stream.trouble.errno == number
-    assert terminal.complaint(stream) == words
+    assert terminal.stream_problem(stream) == words
 
 
 def shell(command, **env):

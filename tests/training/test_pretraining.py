@@ -109,9 +109,9 @@ def test_another_configuration_is_refused_by_the_names_of_its_fields(whole):
 
 def test_changed_data_under_the_same_name_is_refused(tmp_path):
     workdir = Workdir(tmp_path)
-    workdir.agree(tiny(tmp_path), {"fingerprint of the images": "a1"})
+    workdir.bind(tiny(tmp_path), {"fingerprint of the images": "a1"})
     with pytest.raises(UserError, match="fingerprint of the images was a1, is b2"):
-        workdir.agree(tiny(tmp_path), {"fingerprint of the images": "b2"})
+        workdir.bind(tiny(tmp_path), {"fingerprint of the images": "b2"})
     workdir.release()
 
 

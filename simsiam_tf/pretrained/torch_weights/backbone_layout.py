@@ -22,7 +22,7 @@ from simsiam_tf.pretrained.torch_weights.key_names import (
     stem_of,
 )
 from simsiam_tf.pretrained.torch_weights.torch_files import as_array
-from simsiam_tf.runtime.display_text import printable
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 _OF_BN = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -161,7 +161,7 @@ def _chosen(
         if not best:
             raise UserError(
                 f"weights={where}: has no network by the names of layout={layout}; there is one under "
-                f"{printable(listed)}. Leave `layout` out."
+                f"{printable_text(listed)}. Leave `layout` out."
             )
     if prefix is not None:
         (plain,) = bare([prefix.rstrip(".") + "."]).values()
@@ -171,7 +171,7 @@ def _chosen(
         if len(best) != 1:
             raise UserError(
                 f"prefix={prefix}: {'several networks lie' if best else 'no network lies'} there. Choose "
-                f"from {printable(listed)}."
+                f"from {printable_text(listed)}."
             )
     best = [n for n in best if n.rank == max(n.rank for n in best)]
     first = best[0]
@@ -179,7 +179,7 @@ def _chosen(
         alike = ", ".join(n.prefix.rstrip(".") or "''" for n in best)
         raise UserError(
             f"weights={where}: holds several networks, and their names do not tell which is meant: "
-            f"{printable(alike)}. Pass one of them as `prefix`."
+            f"{printable_text(alike)}. Pass one of them as `prefix`."
         )
     return first
 
@@ -244,10 +244,10 @@ def grouped(names: Iterable[str]) -> str:
     """Names by what comes before their first number or last part, so that hundreds can be read."""
     heads = (re.match(r"((?:[^.]+\.)*?)(?:\d+\.|[^.]*$)", bare([name])[name]) for name in names)
     counts = Counter(match[1] if match else "" for match in heads)
-    listed = [f"{printable(head)}* ({n})" for head, n in counts.most_common(12)]
+    listed = [f"{printable_text(head)}* ({n})" for head, n in counts.most_common(12)]
     return ", ".join(listed) + (f", and {len(counts) - 12} more" if len(counts) > 12 else "")
 
 
 def _some(names: Iterable[str]) -> str:
-    listed = [printable(name) for name in sorted(names)[:4]]
+    listed = [printable_text(name) for name in sorted(names)[:4]]
     return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")

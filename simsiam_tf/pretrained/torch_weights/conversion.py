@@ -19,7 +19,7 @@ from simsiam_tf.pretrained.torch_weights.backbone_layout import Converted, from_
 from simsiam_tf.pretrained.torch_weights.key_names import LAYOUTS, OTHERS
 from simsiam_tf.pretrained.torch_weights.torch_files import OURS, Checkpoint, as_array, open_checkpoint, write
 from simsiam_tf.runtime.atomic_files import check_writable
-from simsiam_tf.runtime.display_text import printable
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 STEMS = {  # of 3×3, in words
@@ -84,7 +84,7 @@ def _said(found: Converted) -> list[str]:
     lines = [f"names of   {about}"]
     if found.others:
         there = ", ".join(other.rstrip(".") or '""' for other in found.others)
-        lines.append(printable(
+        lines.append(printable_text(
             f"  taken      {found.prefix.rstrip('.') or 'the outermost network'}; also there, and "
             f"for `prefix` to choose: {there}"
         ))  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from simsiam_tf.runtime.display_text import COLOURS, printable
+from simsiam_tf.runtime.display_text import COLOURS, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 PICKLES = (".pth", ".pt", ".ckpt", ".tar", ".bin")
@@ -59,7 +59,7 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     wrong = [n for n, a in found.state.items() if not np.isfinite(a).all()]
     if wrong:
-        raise UserError(f"weights={path}: {printable(wrong[0])} holds values that are no numbers.")
+        raise UserError(f"weights={path}: {printable_text(wrong[0])} holds values that are no numbers.")
     return found
 
 
@@ -124,7 +124,7 @@ def as_array(name: str, value: Any, where: Path | str = "") -> np.ndarray:
     reason = _no_plain_numbers(value)
     if reason:
         raise UserError(
-            f"weights={where}: {printable(name)} {reason}. Save plain tensors: "
+            f"weights={where}: {printable_text(name)} {reason}. Save plain tensors: "
             'torch.save({"state_dict": model.state_dict()}, "weights.pth").'
         )
     return value.detach().float().cpu().numpy()
@@ -247,4 +247,4 @@ def _weights(held: Any) -> dict[str, Any]:
 
 
 def _short(error: Exception) -> str:
-    return printable(" ".join(COLOURS.sub("", str(error)).split())[:150])
+    return printable_text(" ".join(COLOURS.sub("", str(error)).split())[:150])

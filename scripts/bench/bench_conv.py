@@ -10,7 +10,7 @@ The layers are those of the networks that `bench_step.py` times. Both ways alter
 Winograd's tiles; with the kernel's gradient by patches; at stride 2 with the input's gradient by rows; a
 1×1 kernel by the pixels that it sees; the whole map of 2×2 pixels as one product. The rounding errors
 are relative to float64, of the outputs and of both gradients.
-`nets/conv.py` chooses by these tables. On two cores a training gives each view one: --threads=1.
+`nets/cpu/dispatch.py` chooses by these tables. On two cores a training gives each view one: --threads=1.
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ def _contest(
     import numpy as np
     import tensorflow as tf
 
-    from simsiam_tf.nets import conv
-    from simsiam_tf.nets.cpu import tiny_maps, winograd
+    from simsiam_tf.nets.cpu import dispatch, tiny_maps, winograd
     from simsiam_tf.runtime import malloc
 
     malloc.keep()
@@ -101,12 +100,12 @@ def _contest(
 
         return call
 
-    direct = both_ways(functools.partial(conv.direct, stride=stride))
+    direct = both_ways(functools.partial(dispatch.conv_onednn, stride=stride))
     ours = {
         "winograd": winograd.conv,
-        "patches": functools.partial(conv.direct, stride=stride, by_patches=True),
-        "rows": functools.partial(conv.direct, stride=stride, by_rows=True),
-        "pixels": functools.partial(conv.trained, stride=stride),
+        "patches": functools.partial(dispatch.conv_onednn, stride=stride, by_patches=True),
+        "rows": functools.partial(dispatch.conv_onednn, stride=stride, by_rows=True),
+        "pixels": functools.partial(dispatch.conv_training, stride=stride),
         "whole": tiny_maps.conv,
     }[args.way]
     sides = {"direct": direct, args.way: both_ways(ours)}

@@ -163,11 +163,11 @@ def _ours(
 
 
 def _bare(by_shape: bool, precision: str, args: argparse.Namespace) -> bench_harness.Built:
-    from simsiam_tf.nets import conv
+    from simsiam_tf import nets
     from simsiam_tf.runtime import malloc
 
     malloc.keep()
-    conv.BY_SHAPE = by_shape
+    nets.fast_cpu_convolutions(by_shape)
     traced, _, _ = traced_step(precision, args)
     return onednn_floor.replay(traced, _steps(args)), {}
 

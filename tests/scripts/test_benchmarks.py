@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from simsiam_tf import nets
+from simsiam_tf.nets.cpu import dispatch
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "bench"
 NAMES = (
@@ -107,7 +108,7 @@ def test_batches_of_products_are_replayed_as_they_are():
 
 
 def test_the_floor_of_a_step_is_made_of_its_own_products(monkeypatch):
-    monkeypatch.setattr(nets.conv, "BY_SHAPE", False)  # as the benchmark does
+    monkeypatch.setattr(dispatch, "DISPATCH_BY_SHAPE", False)  # as the benchmark does
     net = nets.resnet10("cifar", width=0.125, channels=1)
     x = tf.ones([4, 16, 16, 1])
 

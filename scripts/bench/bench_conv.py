@@ -9,8 +9,8 @@
 The layers are those of the networks that `bench_step.py` times. The two algorithms alternate in one
 process. Ours are: Winograd's tiles; the kernel's gradient as a product with patches; at stride 2 the
 input's gradient by rows; a 1×1 kernel on the pixels that it sees; a map of 2×2 pixels as one product.
-Rounding errors of the outputs and of both gradients are relative to float64. `nets/cpu/dispatch.py` chooses by
-these tables.
+Rounding errors of the outputs and of both gradients are relative to float64.
+`nets/cpu/dispatch.py` chooses by these tables.
 """
 
 from __future__ import annotations

@@ -78,9 +78,10 @@ def _ours(folder: str, names: list[str], threads: int, finished: bool = True) ->
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     # Nothing may be made ahead, while the other sides run and no clock does.
-    pipeline.PARALLEL, pipeline.AHEAD = (threads if threads > 1 else None), 0
+    pipeline.PARALLEL, pipeline.PREFETCHED_STEPS = (threads if threads > 1 else None), 0
     source, views = open_source(f"folder:{folder}"), Views(AUGMENTATIONS["imagenet"])
-    dataset = pipeline.views_of_steps(source, views, BATCH, 0, 0, 10**6, finished=finished)
+    batches = pipeline.StepBatches(source, views, BATCH, augment_on_host=finished)
+    dataset = batches.dataset(0, 10**6)
     return _taking(dataset, len(names) // BATCH), {"tensorflow": tf.__version__}
 
 

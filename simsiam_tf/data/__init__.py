@@ -29,6 +29,7 @@ def pretraining(
     views: int = 2,
     seed: int = 0,
     first_epoch: int = 0,
+    targets: bool = False,
     **changes,
 ) -> tf.data.Dataset:
     """Batches of views for `model.fit`; every iteration is a new epoch.
@@ -42,13 +43,14 @@ def pretraining(
         views: views of each image (4 for `symmetry="asymmetric_2x"`).
         seed: of order and draws.
         first_epoch: that the first iteration gives, for loops of your own.
+        targets: whether batches hold "target", the labels of the images, beside "views" and "index".
         **changes: fields of the augmentation to replace, for example size=96.
     """
     source = open_source(data) if isinstance(data, str | Path) else data
     augmentation = augmentation or augmentation_for(source)
     augmentation = AUGMENTATIONS[augmentation] if isinstance(augmentation, str) else augmentation
     augmentation = dataclasses.replace(augmentation, **changes)
-    return pipeline.pretraining(source, Views(augmentation, views), batch_size, seed, first_epoch)
+    return pipeline.pretraining(source, Views(augmentation, views), batch_size, seed, first_epoch, targets)
 
 
 __all__ = [

@@ -1,142 +1,174 @@
-"""tf.data pipelines: views of steps for training, centred images for evaluation."""
+"""tf.data pipelines: the views of training steps, and the centre views of evaluation."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import sampling
 from simsiam_tf.data.augment.views import Views
 from simsiam_tf.data.sources.open_source import ArraySource, Source
+from simsiam_tf.runtime.errors import UserError
 
-PARALLEL = os.cpu_count() or 2  # None: one after the other
-ENDLESS = 2**40  # steps that no training takes
-AHEAD = 2  # steps made before they are asked for
-PIECE = 8 * 224 * 224  # pixels of a view finished at a time: what a processor's cache holds
+PARALLEL: int | None = os.cpu_count() or 2  # images and pieces made at a time; None: one after the other
+ENDLESS = 2**40  # steps, more than any training takes
+PREFETCHED_STEPS = 2
+PIECE_PIXELS = 8 * 224 * 224  # pixels of a view augmented at a time: what a processor's cache holds
 
 
-def views_of_steps(
-    source: Source,
-    views: Views,
-    batch_size: int,
-    seed: int,
-    first_step: int | tf.Tensor,
-    last_step: int | tf.Tensor,
-    rows: tuple[int, int] | None = None,
-    parts: int = 1,
-    finished: bool = True,
-) -> tf.data.Dataset:
-    """Batches of steps [first_step, last_step), a function of their numbers alone.
+@dataclasses.dataclass(frozen=True)
+class StepBatches:
+    """The batches of a training run, each a function of its step's number alone.
+
+    A batch is a dictionary: "views", `views.count` × float32 [rows, S, S, C]; "index", int64 ids of the
+    images; with `targets`, "target", their int64 labels.
 
     Args:
-        source: where images come from.
+        source: the images.
         views: the augmentation.
-        batch_size: the global batch.
-        seed: of order and draws.
-        first_step, last_step: integers or scalar tensors.
-        rows: the slice [a, b) of each global batch that this process wants; all by default.
-        parts: elements that a step's rows are cut into, one a replica.
-        finished: False leaves the batch stage to `finish`, called on the accelerator.
+        batch_size: images of a step, on all workers together.
+        seed: of the order of the images and of the augmentation's draws.
+        rows: the slice [a, b) of every batch that this process makes; all rows when None.
+        elements_per_step: dataset elements that a step's rows are cut into, one for each replica.
+        augment_on_host: False leaves the second stage of the views to `augment_batch`, on the accelerator:
+            batches then hold {"crops": uint8 crops, "draws": uniforms} in place of "views".
+        targets: whether batches hold "target". Labels that are read lazily are read batch by batch.
 
-    Yields:
-        {"views": `views.count` × float32 [b − a over parts, S, S, C], "index": int64 ids}, or
-        unfinished {"crops": the same in uint8, "draws": their uniforms, "index"}.
+    Raises:
+        UserError: `targets` of a source without labels.
     """
-    first = tf.cast(first_step, tf.int64) * parts
-    elements = tf.data.Dataset.range(first, tf.cast(last_step, tf.int64) * parts)
-    dataset = numbered(elements, source, views, batch_size, seed, rows, parts, finished)
-    return ahead(_map(dataset, lambda n, batch: batch))
+
+    source: Source
+    views: Views
+    batch_size: int
+    seed: int = 0
+    rows: tuple[int, int] | None = None
+    elements_per_step: int = 1
+    augment_on_host: bool = True
+    targets: bool = False
+
+    def __post_init__(self) -> None:
+        if self.targets and self.source.labels is None:
+            raise UserError(f"{self.source.name}: has no labels, so its batches have no targets.")
+
+    @property
+    def rows_per_element(self) -> int:
+        """Rows of one dataset element."""
+        start, stop = self.rows or (0, self.batch_size)
+        return (stop - start) // self.elements_per_step
+
+    @property
+    def rows_per_piece(self) -> int:
+        """Rows augmented at a time: the largest divisor of an element that fits the processor's cache."""
+        rows, size = self.rows_per_element, self.views.augmentation.size
+        fits = [n for n in range(1, rows + 1) if rows % n == 0 and n * size**2 <= PIECE_PIXELS]
+        return max(fits, default=1)
+
+    @property
+    def element_spec(self) -> dict[str, Any]:
+        """The element_spec of `dataset`; to build a dataset for it would take seconds."""
+        rows, size, views = self.rows_per_element, self.views.augmentation.size, self.views
+        shape, ids = [rows, size, size, self.source.channels], tf.TensorSpec([rows], tf.int64)
+        spec: dict[str, Any] = {"index": ids, **({"target": ids} if self.targets else {})}
+        if self.augment_on_host:
+            return spec | {"views": (tf.TensorSpec(shape, tf.float32),) * views.count}
+        draws = tf.TensorSpec([rows, views.draws], tf.float32)
+        return spec | {"crops": (tf.TensorSpec(shape, tf.uint8),) * views.count, "draws": draws}
+
+    def dataset(self, first_step: int | tf.Tensor, last_step: int | tf.Tensor) -> tf.data.Dataset:
+        """The batches of steps [first_step, last_step), in order. The steps may be scalar tensors."""
+        first, last = (tf.cast(step, tf.int64) * self.elements_per_step for step in (first_step, last_step))
+        numbered = self.numbered_elements(tf.data.Dataset.range(first, last), PARALLEL)
+        return prefetched(_map(numbered, lambda n, batch: batch))
+
+    def numbered_elements(self, numbers: tf.data.Dataset, parallel: int | None) -> tf.data.Dataset:
+        """Element numbers, in any order → (number, batch), each a function of its number alone.
+
+        Element n holds the share n % elements_per_step of the rows of step n // elements_per_step. Every
+        number is read once and goes through one chain of maps, so that machines can share out the numbers.
+
+        parallel: images and pieces made at a time; None: one after the other.
+        """
+        source, views, share, piece = self.source, self.views, self.rows_per_element, self.rows_per_piece
+        start = (self.rows or (0, self.batch_size))[0]
+
+        def rows_of(n: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            """Element n → number, id and draws of each of its rows."""
+            step, at = n // self.elements_per_step, start + n % self.elements_per_step * share
+            ids = sampling.example_ids(self.seed, step, self.batch_size, source.size)
+            u = sampling.uniforms(self.seed, step, self.batch_size, views.draws)
+            return tf.fill([share], n), tf.ensure_shape(ids[at : at + share], [share]), u[at : at + share]
+
+        def batch_of(crops: tuple, n: tf.Tensor, ids: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, dict]:
+            batch = {"crops": crops, "draws": u, "index": ids}
+            if self.targets:
+                batch["target"] = source.targets(ids)
+            return n, augment_batch(views, batch) if self.augment_on_host else batch
+
+        def batch_of_array(n: tf.Tensor, ids: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, dict]:
+            assert isinstance(source, ArraySource)
+            return batch_of(views.crop(source.gather(ids), u), n, ids, u)
+
+        dataset = _map(numbers, rows_of)
+        if isinstance(source, ArraySource):
+            dataset = _map(dataset, lambda *rows: tuple(_in_pieces(x, piece) for x in rows)).unbatch()
+            dataset = _map(dataset, batch_of_array, parallel)
+        else:
+            dataset = _map(dataset, lambda n, i, u: (n, i, u, views.candidates(u))).unbatch()
+            one = lambda n, i, u, drawn: (views.crop_one(source.decode(i), drawn), n, i, u)  # noqa: E731
+            dataset = _map(dataset, one, parallel).batch(piece, drop_remainder=True)
+            dataset = _map(dataset, batch_of, parallel)
+        return _map(concatenated(dataset, share // piece), lambda n, batch: (n[0], batch))
 
 
-def numbered(
-    elements: tf.data.Dataset,
-    source: Source,
-    views: Views,
-    batch_size: int,
-    seed: int,
-    rows: tuple[int, int] | None = None,
-    parts: int = 1,
-    finished: bool = True,
-    parallel: int | None = 0,
-) -> tf.data.Dataset:
-    """Element numbers, in any order → (number, batch), each a function of its number alone.
-
-    Element n is part n % parts of step n // parts; all else is as for `views_of_steps`. Every
-    number is read once and goes through one chain of maps, so that several machines can share
-    the numbers out among them.
-
-    parallel: images and pieces made at a time; 0: PARALLEL.
-    """
-    parallel = PARALLEL if parallel == 0 else parallel
-    start, stop = rows or (0, batch_size)
-    share = (stop - start) // parts
-    piece = piece_of(share, views.augmentation.size)
-
-    def rows_of(n):
-        """Element n → number, ids and draws of each of its rows."""
-        step, at = n // parts, start + n % parts * share
-        ids = sampling.example_ids(seed, step, batch_size, source.size)
-        u = sampling.uniforms(seed, step, batch_size, views.draws)
-        return tf.fill([share], n), tf.ensure_shape(ids[at : at + share], [share]), u[at : at + share]
-
-    def last(crops, n, ids, u):
-        batch = {"crops": crops, "draws": u, "index": ids}
-        return n, finish(views, batch) if finished else batch
-
-    dataset = _map(elements, rows_of)
-    if isinstance(source, ArraySource):
-        dataset = _split(dataset, piece)
-        dataset = _map(dataset, lambda n, i, u: last(views.crop(source.gather(i), u), n, i, u), parallel)
-    else:
-        dataset = _map(dataset, lambda n, i, u: (n, i, u, views.candidates(u))).unbatch()
-        one = lambda n, i, u, drawn: (views.crop_one(source.decode(i), drawn), n, i, u)  # noqa: E731
-        dataset = _map(dataset, one, parallel).batch(piece, drop_remainder=True)
-        dataset = _map(dataset, last, parallel)
-    return _map(joined(dataset, share // piece), lambda n, batch: (n[0], batch))
+def augment_batch(views: Views, batch: dict[str, Any]) -> dict[str, Any]:
+    """The second stage of the views: "crops" and "draws" become "views". A batch with "views" is returned."""
+    if "views" in batch:
+        return batch
+    rest = {name: value for name, value in batch.items() if name not in ("crops", "draws")}
+    return {**rest, "views": views.finish(batch["crops"], batch["draws"])}
 
 
-def piece_of(rows: int, size: int) -> int:
-    """The largest divisor of `rows` that keeps a piece within PIECE pixels."""
-    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n * size**2 <= PIECE or n == 1))
+def _in_pieces(x: tf.Tensor, piece: int) -> tf.Tensor:
+    """[rows, …] → [rows / piece, piece, …]."""
+    return tf.reshape(x, tf.concat([[-1, piece], tf.shape(x)[1:]], axis=0))
 
 
-def _split(dataset: tf.data.Dataset, piece: int) -> tf.data.Dataset:
-    """Elements of rows → elements of `piece` rows."""
-    shaped = lambda x: tf.reshape(x, tf.concat([[-1, piece], tf.shape(x)[1:]], axis=0))  # noqa: E731
-    return _map(dataset, lambda *rows: tf.nest.map_structure(shaped, rows)).unbatch()
-
-
-def joined(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
-    """The way back: `count` elements → one."""
+def concatenated(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Every `count` elements of a dataset become one, along their first axis."""
     if count == 1:
         return dataset
 
     def flat(x: tf.Tensor) -> tf.Tensor:
         return tf.reshape(x, [x.shape[0] * x.shape[1], *x.shape[2:]])
 
-    batched = dataset.batch(count, drop_remainder=True)
-    whole = lambda *batch: tf.nest.map_structure(flat, batch if len(batch) > 1 else batch[0])  # noqa: E731
-    return _map(batched, whole)
+    def element(*batch: Any) -> Any:
+        return tf.nest.map_structure(flat, batch if len(batch) > 1 else batch[0])
 
-
-def finish(views: Views, batch: dict) -> dict:
-    """The batch stage: {"crops", "draws", "index"} → {"views", "index"}. Finished ones pass."""
-    if "views" in batch:
-        return batch
-    return {"views": views.finish(batch["crops"], batch["draws"]), "index": batch["index"]}
+    return _map(dataset.batch(count, drop_remainder=True), element)
 
 
 def pretraining(
-    source: Source, views: Views, batch_size: int, seed: int = 0, first_epoch: int = 0
+    source: Source,
+    views: Views,
+    batch_size: int,
+    seed: int = 0,
+    first_epoch: int = 0,
+    targets: bool = False,
 ) -> tf.data.Dataset:
-    """Views for Keras' `fit`: iterating again gives the next epoch, not the same one.
+    """Batches for Keras' `fit`: iterating again gives the next epoch, not the same one.
 
     Its length is the number of whole batches in an epoch. Iterating counts epochs from `first_epoch`. The
     `fit` of this package's models counts the optimizer's steps instead, by the dataset's attribute `stream`:
-    the batches from a step on, without an end. What `map` or `take` make of the dataset has none.
+    the batches from a step on, without an end. A dataset made from it by `map` or `take` has no `stream`.
+
+    targets: whether batches hold "target", as of `StepBatches`.
     """
     length = source.size // batch_size
     if length == 0:
@@ -145,16 +177,17 @@ def pretraining(
             f"images. Try batch_size={source.size} or less."
         )
     epochs = itertools.count(first_epoch)
+    batches = StepBatches(source, views, batch_size, seed, targets=targets)
 
     def steps_from(first: Callable[[], int], count: int) -> tf.data.Dataset:
-        def steps(_):
+        def steps(_: tf.Tensor) -> tf.data.Dataset:
             start = tf.numpy_function(first, [], tf.int64)
-            return views_of_steps(source, views, batch_size, seed, start, start + count)
+            return batches.dataset(start, start + count)
 
-        return _settled(tf.data.Dataset.range(1).flat_map(steps))
+        return _with_options(tf.data.Dataset.range(1).flat_map(steps))
 
     def stream(first: Callable[[], int] = lambda: 0) -> tf.data.Dataset:
-        """From the step that `first` gives at the first batch; from `first_epoch` where that is 0."""
+        """Batches from the step that `first` gives at the first batch; from `first_epoch` where that is 0."""
         return steps_from(lambda: first() or first_epoch * length, ENDLESS)
 
     dataset = steps_from(lambda: next(epochs) * length, length)
@@ -163,16 +196,16 @@ def pretraining(
     return dataset
 
 
-def centred(source: Source, views: Views, ids, batch_size: int = 256) -> tf.data.Dataset:
-    """Normalised centre views of the given examples, in order: float32 [≤ batch, S, S, C]."""
+def centred(
+    source: Source, views: Views, ids: Sequence[int] | np.ndarray, batch_size: int = 256
+) -> tf.data.Dataset:
+    """Normalised centre views of the images `ids`, in their order: float32 [≤ batch_size, S, S, C]."""
     dataset = tf.data.Dataset.from_tensor_slices(tf.cast(ids, tf.int64))
     if isinstance(source, ArraySource):
-        dataset = dataset.batch(batch_size)
-        dataset = _map(dataset, lambda i: views.centre(source.gather(i)), PARALLEL)
+        dataset = _map(dataset.batch(batch_size), lambda i: views.centre(source.gather(i)), PARALLEL)
     else:
-        dataset = _map(dataset, lambda i: views.centre(source.decode(i)), PARALLEL)
-        dataset = dataset.batch(batch_size)
-    return _settled(_map(dataset, views.normalise)).prefetch(2)
+        dataset = _map(dataset, lambda i: views.centre(source.decode(i)), PARALLEL).batch(batch_size)
+    return _with_options(_map(dataset, views.normalise)).prefetch(2)
 
 
 def _map(dataset: tf.data.Dataset, function: Callable, parallel: int | None = None) -> tf.data.Dataset:
@@ -181,13 +214,13 @@ def _map(dataset: tf.data.Dataset, function: Callable, parallel: int | None = No
     return dataset.map(tf.autograph.experimental.do_not_convert(function), parallel)
 
 
-def ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The end of every training pipeline: in order, and made before it is asked for."""
-    dataset = _settled(dataset)
-    return dataset.prefetch(AHEAD) if AHEAD else dataset
+def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The end of every training pipeline: steps in order, made before they are asked for."""
+    dataset = _with_options(dataset)
+    return dataset.prefetch(PREFETCHED_STEPS) if PREFETCHED_STEPS else dataset
 
 
-def _settled(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
     # NOTE: tf.data's tuner delays the end of an iterator by up to minutes, and every epoch of
@@ -198,5 +231,5 @@ def _settled(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def take(dataset: tf.data.Dataset, n: int) -> Iterator:
-    """The first n elements as NumPy, without leaving a pipeline running."""
+    """The first n elements as NumPy arrays; the pipeline ends with them."""
     return dataset.take(n).as_numpy_iterator()

@@ -16,7 +16,7 @@ GAP = 4  # white pixels between pictures
 def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
     """uint8 [H, W, C]: a row an image, first the image, then its views of the first step."""
     rows = min(rows, source.size)
-    dataset = pipeline.views_of_steps(source, views, rows, seed, 0, 1)
+    dataset = pipeline.StepBatches(source, views, rows, seed).dataset(0, 1)
     batch = next(pipeline.take(dataset, 1))
     first = next(pipeline.take(pipeline.centred(source, views, batch["index"], rows), 1))
     columns = [views.denormalise(x).numpy() for x in (first, *batch["views"])]

@@ -66,7 +66,7 @@ def views(pretrained: Pretrained, source: Source, seed: int) -> Section:
     """Images and two views of each, as the run made them."""
     ready = Views(pretrained.augmentation, count=2)
     rows = min(SHOWN, source.size)
-    batch = next(pipeline.take(pipeline.views_of_steps(source, ready, rows, seed, 0, 1), 1))
+    batch = next(pipeline.take(pipeline.StepBatches(source, ready, rows, seed).dataset(0, 1), 1))
     originals = _pictures(source, ready, batch["index"])
     pairs = [ready.denormalise(v).numpy() for v in batch["views"]]
     section = Section(
@@ -160,7 +160,7 @@ def salient(pretrained: Pretrained, source: Source, seed: int) -> Section:
     )
     ready = Views(dataclasses.replace(pretrained.augmentation, jitter_p=0.0, gray_p=0.0, blur_p=0.0), count=2)
     rows = min(SHOWN_SALIENT, source.size)
-    batch = next(pipeline.take(pipeline.views_of_steps(source, ready, rows, seed + 1, 0, 1), 1))
+    batch = next(pipeline.take(pipeline.StepBatches(source, ready, rows, seed + 1).dataset(0, 1), 1))
     try:
         maps = saliency(pretrained.backbone, *batch["views"])
     except ValueError as error:

@@ -17,13 +17,13 @@ def batches(parts: RunComponents, config: Any, first_step: int) -> Iterator:
     """This process's share of every batch, from a step on. config: batch_size and seed are read."""
 
     def make(rows: tuple[int, int], replicas: int) -> tf.data.Dataset:
-        arguments = (
-            parts.source, parts.views, config.batch_size, config.seed,
-            first_step, parts.total_steps, rows, replicas, not parts.on_device,
+        step_batches = pipeline.StepBatches(
+            parts.source, parts.views, config.batch_size, config.seed, rows, replicas,
+            augment_on_host=not parts.on_device,
         )  # fmt: skip
         if parts.data_service:
-            return client.views_of_steps(parts.data_service, *arguments)
-        return pipeline.views_of_steps(*arguments)
+            return client.dataset(parts.data_service, step_batches, first_step, parts.total_steps)
+        return step_batches.dataset(first_step, parts.total_steps)
 
     return strategies.distributed_iterator(parts.strategy, config.batch_size, make)
 
@@ -36,7 +36,7 @@ def compiled_steps(parts: RunComponents, config: Any) -> Steps:
     update = tf.function(model.step, jit_compile=True, autograph=False) if xla else model.step
 
     def step(batch):
-        return update(pipeline.finish(parts.views, batch))
+        return update(pipeline.augment_batch(parts.views, batch))
 
     def whole(z):
         if parts.workers.count > 1:

@@ -193,7 +193,7 @@ def build_pretraining(
         del loaded
     precision = arithmetic(config, strategy)
     if config.data_service:
-        client.check(config.data_service)
+        client.check_service(config.data_service)
     with workers.chief_first():  # what it downloads or checks, the others find done
         source, views = open_data(config, report)
         if config.data_service:

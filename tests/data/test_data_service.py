@@ -17,6 +17,7 @@ from helpers.runs import StopAt, state, tiny
 from simsiam_tf import data_service, pretrain
 from simsiam_tf.data import pipeline
 from simsiam_tf.data.augment.views import Augmentation, Views
+from simsiam_tf.data.pipeline import StepBatches
 from simsiam_tf.data.service import client, reorder
 from simsiam_tf.data.sources.open_source import EncodedSource, from_arrays, open_source
 from simsiam_tf.runtime.errors import UserError
@@ -73,50 +74,56 @@ def assert_same(ours, theirs, steps):
     [
         pytest.param(0, {}, id="whole", marks=pytest.mark.slow),
         pytest.param(5, {}, id="continued"),
-        pytest.param(0, {"rows": (8, 16), "parts": 2}, id="the second of two, with two replicas"),
-        pytest.param(0, {"finished": False}, id="host stage"),
+        pytest.param(0, {"rows": (8, 16), "elements_per_step": 2}, id="the second of two, with two replicas"),
+        pytest.param(0, {"augment_on_host": False}, id="host stage"),
     ],
 )
 def test_the_same_views_in_the_same_order(served, source, first, kwargs):
-    arguments = source, VIEWS, BATCH, SEED, first, STEPS
-    ours = client.views_of_steps(served.address, *arguments, **kwargs)
-    theirs = pipeline.views_of_steps(*arguments, **kwargs)
-    assert ours.element_spec == theirs.element_spec
-    assert_same(served.each_reads(iter(ours)), theirs, (STEPS - first) * kwargs.get("parts", 1))
+    batches = StepBatches(source, VIEWS, BATCH, SEED, **kwargs)
+    ours = client.dataset(served.address, batches, first, STEPS)
+    theirs = batches.dataset(first, STEPS)
+    assert ours.element_spec == theirs.element_spec == batches.element_spec
+    assert_same(served.each_reads(iter(ours)), theirs, (STEPS - first) * batches.elements_per_step)
 
 
-def test_parts_are_sent_in_units_and_put_together(served, source, monkeypatch):
-    monkeypatch.setattr(pipeline, "PIECE", 2 * 40**2)  # two rows
-    monkeypatch.setattr(client, "UNIT", 4 * 2 * 40**2 * 3 * 4)  # bytes of four
-    assert client._units(8, VIEWS, 3, True) == 2 and client._units(16, VIEWS, 3, False) == 1
-    assert client._units(14, VIEWS, 3, True) == 7  # whole pieces only
-    arguments = source, VIEWS, BATCH, SEED, 0, 4
-    ours = client.views_of_steps(served.address, *arguments, parts=2)
-    assert_same(ours, pipeline.views_of_steps(*arguments, parts=2), 8)
+def test_elements_are_sent_in_messages_and_put_together(served, source, monkeypatch):
+    monkeypatch.setattr(pipeline, "PIECE_PIXELS", 2 * 40**2)  # two rows
+    monkeypatch.setattr(client, "MESSAGE_BYTES", 4 * 2 * 40**2 * 3 * 4)  # of four rows
+
+    def messages(rows, augment_on_host=True):
+        batches = StepBatches(source, VIEWS, rows, augment_on_host=augment_on_host)
+        return client.messages_per_element(batches)
+
+    assert messages(8) == 2 and messages(16, augment_on_host=False) == 1
+    assert messages(14) == 7  # whole pieces only
+    batches = StepBatches(source, VIEWS, BATCH, SEED, elements_per_step=2)
+    assert_same(client.dataset(served.address, batches, 0, 4), batches.dataset(0, 4), 8)
 
 
 def test_arrays_in_memory_are_sent(served):
-    arguments = open_source("digits"), Views(Augmentation(size=8, gray_p=0)), BATCH, SEED, 3, 9
-    ours = client.views_of_steps(served.address, *arguments)
-    assert_same(ours, pipeline.views_of_steps(*arguments), 6)
+    views = Views(Augmentation(size=8, gray_p=0))
+    batches = StepBatches(open_source("digits"), views, BATCH, SEED, targets=True)
+    ours = client.dataset(served.address, batches, 3, 9)
+    assert "target" in ours.element_spec
+    assert_same(ours, batches.dataset(3, 9), 6)
 
 
 @pytest.mark.slow
 def test_xla_runs_on_data_workers(served, source):
-    arguments = source, Views(Augmentation(size=70)), 8, SEED, 3, 6
-    assert_same(client.views_of_steps(served.address, *arguments), pipeline.views_of_steps(*arguments), 3)
+    batches = StepBatches(source, Views(Augmentation(size=70)), 8, SEED)
+    assert_same(client.dataset(served.address, batches, 3, 6), batches.dataset(3, 6), 3)
 
 
 @pytest.mark.slow
 def test_two_iterators_have_two_jobs_and_let_them_go(served, source):
-    arguments = source, VIEWS, BATCH, SEED, 0, 100
-    dataset = client.views_of_steps(served.address, *arguments)
+    batches = StepBatches(source, VIEWS, BATCH, SEED)
+    dataset = client.dataset(served.address, batches, 0, 100)
     indices = [[], []]
     iterators = [iter(dataset), iter(dataset)]
     for _ in range(4):
         for iterator, found in zip(iterators, indices, strict=True):
             found.append(next(iterator)["index"].numpy().tolist())
-    expected = [b["index"].numpy().tolist() for b in pipeline.views_of_steps(*arguments).take(4)]
+    expected = [b["index"].numpy().tolist() for b in batches.dataset(0, 100).take(4)]
     assert indices == [expected, expected]
     fetching = lambda: [t for t in threading.enumerate() if "_fetch" in t.name]
     assert len(fetching()) == 2
@@ -132,11 +139,11 @@ def test_two_iterators_have_two_jobs_and_let_them_go(served, source):
 def test_a_lost_data_worker_loses_no_step(own, source, monkeypatch, caplog, how):
     monkeypatch.setattr(reorder, "LATE_SECONDS", 1)
     mine = own()
-    arguments = source, VIEWS, BATCH, SEED, 0, 60
-    ours = mine.each_reads(iter(client.views_of_steps(mine.address, *arguments)))
+    batches = StepBatches(source, VIEWS, BATCH, SEED)
+    ours = mine.each_reads(iter(client.dataset(mine.address, batches, 0, 60)))
     first = [next(ours) for _ in range(5)]
     os.kill(mine.workers[0].pid, how)
-    assert_same(itertools.chain(first, ours), pipeline.views_of_steps(*arguments), 60)
+    assert_same(itertools.chain(first, ours), batches.dataset(0, 60), 60)
     assert "it is made here" in caplog.text
     if how == signal.SIGTERM:
         assert mine.workers[0].process.wait(10) == 0
@@ -147,11 +154,11 @@ def test_a_lost_data_worker_loses_no_step(own, source, monkeypatch, caplog, how)
 def test_a_dispatcher_that_is_started_again_loses_no_step(own, source, tmp_path, caplog, keeps):
     flags = [f"--work_dir={tmp_path}"] if keeps else []
     mine = own(*flags)
-    arguments = source, VIEWS, BATCH, SEED, 0, 200
-    ours = iter(client.views_of_steps(mine.address, *arguments))
+    batches = StepBatches(source, VIEWS, BATCH, SEED)
+    ours = iter(client.dataset(mine.address, batches, 0, 200))
     first = [next(ours) for _ in range(5)]
     mine.restart_dispatcher(*flags)
-    assert_same(itertools.chain(first, ours), pipeline.views_of_steps(*arguments), 200)
+    assert_same(itertools.chain(first, ours), batches.dataset(0, 200), 200)
     assert ("Asked anew" in caplog.text) != keeps
 
 
@@ -190,10 +197,10 @@ def test_a_service_without_data_workers(served, monkeypatch):
     dispatcher = Server("--role=dispatcher")
     try:
         with pytest.raises(UserError, match=r"no data worker .* 2 s.*--role=worker --dispatcher="):
-            client.check(dispatcher.address())
+            client.check_service(dispatcher.address())
     finally:
         dispatcher.kill()
-    client.check(served.address)
+    client.check_service(served.address)
 
 
 def test_sources_that_cannot_be_sent(served, photos, monkeypatch):
@@ -210,7 +217,7 @@ def test_sources_that_cannot_be_sent(served, photos, monkeypatch):
 
 def test_files_that_data_workers_do_not_see_are_named(served):
     source = EncodedSource("folder", 64, 3, None, (), "", lambda i: tf.io.read_file("/no/such/1.jpg"))
-    dataset = client.views_of_steps(served.address, source, VIEWS, BATCH, SEED, 0, STEPS)
+    dataset = client.dataset(served.address, StepBatches(source, VIEWS, BATCH, SEED), 0, STEPS)
     with pytest.raises(tf.errors.OpError) as caught:
         next(iter(dataset))
     ended = client.failure(caught.value)

@@ -30,7 +30,7 @@ def source(request):
 
 
 def batch_of(source, views, **kwargs) -> dict:
-    return next(iter(pipeline.views_of_steps(source, views, BATCH, 5, 1, 2, **kwargs)))
+    return next(iter(pipeline.StepBatches(source, views, BATCH, 5, **kwargs).dataset(1, 2)))
 
 
 def assert_close(ours: dict, theirs: dict, atol: float) -> None:
@@ -54,28 +54,31 @@ def test_xla_changes_the_speed_only(source, reference):
 
 def test_the_batch_stage_may_run_elsewhere(source, reference):
     views = Views(FULL)
-    raw = batch_of(source, views, finished=False)
+    raw = batch_of(source, views, augment_on_host=False)
     assert set(raw) == {"crops", "draws", "index"} and raw["crops"][0].dtype == tf.uint8
-    on_device = tf.function(lambda batch: pipeline.finish(views, batch))
+    on_device = tf.function(lambda batch: pipeline.augment_batch(views, batch))
     assert_close(on_device(raw), reference, 2e-4)
-    assert pipeline.finish(views, dict(reference)) == reference  # finished ones pass
+    assert pipeline.augment_batch(views, dict(reference)) == reference  # finished ones pass
 
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_pieces_make_up_the_whole(source, reference, monkeypatch, finished):
-    monkeypatch.setattr(pipeline, "PIECE", 4 * 70**2)
+    monkeypatch.setattr(pipeline, "PIECE_PIXELS", 4 * 70**2)
     views = Views(FULL)
-    batch = batch_of(source, views, finished=finished)
+    batch = batch_of(source, views, augment_on_host=finished)
     assert batch["index"].shape == (BATCH,)
-    assert_close(pipeline.finish(views, batch), reference, 2e-4)
+    assert_close(pipeline.augment_batch(views, batch), reference, 2e-4)
 
 
 def test_a_piece_divides_the_batch_and_fits():
-    assert pipeline.piece_of(512, 224) == 8
-    assert pipeline.piece_of(12, 224) == 6
-    assert pipeline.piece_of(7, 224) == 7 and pipeline.piece_of(11, 224) == 1
-    assert pipeline.piece_of(512, 32) == 256
-    assert pipeline.piece_of(64, 4096) == 1
+    def piece(rows, size):
+        return pipeline.StepBatches(photographs(False), Views(Augmentation(size)), rows).rows_per_piece
+
+    assert piece(512, 224) == 8
+    assert piece(12, 224) == 6
+    assert piece(7, 224) == 7 and piece(11, 224) == 1
+    assert piece(512, 32) == 256
+    assert piece(64, 4096) == 1
 
 
 @pytest.mark.parametrize(

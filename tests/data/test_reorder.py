@@ -6,16 +6,18 @@ import pytest
 import tensorflow as tf
 
 from simsiam_tf.data.service import reorder
-from simsiam_tf.data.service.reorder import Ordered
+from simsiam_tf.data.service.reorder import OrderedElements
 from simsiam_tf.runtime.errors import LostWorker, UserError
 from simsiam_tf.training import pretraining
 
 
 def asked(sent, **kwargs):
-    """An Ordered whose jobs, one after the other, are functions of (first, token)."""
+    """OrderedElements whose jobs, one after the other, are functions of (first, token)."""
     jobs = iter(sent)
     made = lambda first, token: next(jobs)(first, token)
-    return Ordered("--data_service=a:1", made, lambda n: f"here {n}", kwargs.pop("there", lambda: True), 8)
+    return OrderedElements(
+        "data_service=a:1", made, lambda n: f"here {n}", kwargs.pop("answers", lambda: True), 8
+    )
 
 
 def numbered(*numbers, then=()):
@@ -51,7 +53,7 @@ def test_what_is_late_is_made_here_and_no_more_than_that(monkeypatch):
 def test_no_more_than_so_many_are_held(monkeypatch):
     stream = asked([waits(range(1, 40))])
     assert stream.get(0) == "here 0"
-    assert len(stream.held) == 8
+    assert len(stream.waiting) == 8
     assert [stream.get(n) for n in range(1, 20)] == [f"there {n}" for n in range(1, 20)]
 
 
@@ -81,11 +83,12 @@ def test_a_job_that_fails_is_asked_anew_from_where_it_was_and_not_for_ever():
 
 
 @pytest.mark.parametrize(
-    ("there", "expected"), [(False, "dispatcher has been gone"), (True, "no data worker has")]
+    ("answers", "expected"), [(False, "dispatcher has been gone"), (True, "no data worker has")]
 )
-def test_silence_ends_in_75(monkeypatch, there, expected):
-    monkeypatch.setattr(reorder, "LOST_SECONDS", (0.5, 2.5))
-    stream = asked([waits([0])], there=lambda: there)
+def test_silence_ends_in_75(monkeypatch, answers, expected):
+    monkeypatch.setattr(reorder, "DISPATCHER_SECONDS", 0.5)
+    monkeypatch.setattr(reorder, "WORKERS_SECONDS", 2.5)
+    stream = asked([waits([0])], answers=lambda: answers)
     stream.get(0)
     with pytest.raises(LostWorker, match=f"{expected}.*rerun the same command") as caught:
         stream.get(1)

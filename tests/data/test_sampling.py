@@ -1,5 +1,6 @@
 """Order and draws as functions of the step, and the pipelines that follow from them."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -10,6 +11,7 @@ import simsiam_tf.data as data
 from simsiam_tf.data import pipeline, sampling
 from simsiam_tf.data.augment.views import Augmentation, Views
 from simsiam_tf.data.sources.open_source import EncodedSource
+from simsiam_tf.runtime.errors import UserError
 
 SIZE, BATCH, SEED = 22, 8, 11  # 2.75 steps an epoch: batches straddle epochs
 LIGHT = Augmentation(size=12, jitter_p=0.0, blur_p=0.0)  # quick to build; crop, gray and flip remain
@@ -44,7 +46,7 @@ def whole(source, views) -> list[dict]:
 
 
 def batches(source, views, first, last, **kwargs) -> list[dict]:
-    dataset = pipeline.views_of_steps(source, views, BATCH, SEED, first, last, **kwargs)
+    dataset = pipeline.StepBatches(source, views, BATCH, SEED, **kwargs).dataset(first, last)
     return list(dataset.as_numpy_iterator())
 
 
@@ -160,7 +162,7 @@ def test_the_full_augmentation_repeats_bit_for_bit(source):
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_parts_make_up_the_whole(source, views, whole, parts):
-    cut = batches(source, views, 1, 4, parts=parts)
+    cut = batches(source, views, 1, 4, elements_per_step=parts)
     assert len(cut) == 3 * parts and cut[0]["views"][0].shape == (BATCH // parts, 12, 12, 3)
     steps = [joined(cut[i : i + parts]) for i in range(0, len(cut), parts)]
     assert_equal(steps, whole[1:4], tolerance=1e-4)
@@ -168,7 +170,7 @@ def test_parts_make_up_the_whole(source, views, whole, parts):
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_two_workers_make_up_the_whole(source, views, whole, parts):
-    workers = [batches(source, views, 1, 4, rows=rows, parts=parts) for rows in [(0, 4), (4, 8)]]
+    workers = [batches(source, views, 1, 4, rows=rows, elements_per_step=parts) for rows in [(0, 4), (4, 8)]]
     assert [len(worker) for worker in workers] == [3 * parts] * 2
     steps = [
         joined([element for worker in workers for element in worker[k : k + parts]])
@@ -218,3 +220,41 @@ def test_centred_keeps_order_and_rest(source):
     for x, i in zip(whole, ids, strict=True):
         alone = views.normalise(views.centre(source.decode(tf.constant(i, tf.int64))))
         np.testing.assert_allclose(x, alone, atol=1e-5)
+
+
+# Targets.
+
+
+def labelled(source) -> data.Source:
+    """The source with the label 3 · id + 1 of every image."""
+    return dataclasses.replace(source, labels=3 * np.arange(SIZE) + 1)
+
+
+def test_targets_travel_with_their_images(source, views, whole):
+    made = batches(labelled(source), views, 0, 6, targets=True)
+    assert_equal(made, whole)
+    for batch in made:
+        np.testing.assert_array_equal(batch["target"], 3 * batch["index"] + 1)
+        assert batch["target"].dtype == np.int64
+    on_device = pipeline.StepBatches(
+        labelled(source), views, BATCH, SEED, elements_per_step=2, augment_on_host=False, targets=True
+    )
+    batch = next(iter(on_device.dataset(1, 2)))
+    assert set(batch) == {"crops", "draws", "index", "target"}
+    batch = pipeline.augment_batch(views, batch)
+    assert set(batch) == {"views", "index", "target"}
+    np.testing.assert_array_equal(batch["target"], 3 * whole[1]["index"][: BATCH // 2] + 1)
+    assert on_device.element_spec == on_device.dataset(1, 2).element_spec
+
+
+def test_targets_for_fit_and_of_subsets(source):
+    part = data.subset(labelled(source), np.arange(SIZE)[::-1][:10])
+    (batch,) = data.pretraining(part, LIGHT, 10, targets=True).take(1)
+    np.testing.assert_array_equal(batch["target"], 3 * (SIZE - 1 - batch["index"].numpy()) + 1)
+    (batch,) = data.pretraining(part, LIGHT, 10).take(1)
+    assert set(batch) == {"views", "index"}
+
+
+def test_targets_of_a_source_without_labels_are_refused(source, views):
+    with pytest.raises(UserError, match="noise: has no labels"):
+        batches(source, views, 0, 1, targets=True)

@@ -185,7 +185,7 @@ def test_unreadable_images_are_named(damaged, tmp_path):
     report = tmp_path / "run" / "unreadable.json"
     with pytest.raises(UserError, match="3 of 5 images cannot be decoded") as caught:
         open_source(f"folder:{damaged}", report=report)
-    assert str(report) in str(caught.value) and "--on_bad_image=skip" in str(caught.value)
+    assert str(report) in str(caught.value) and "on_bad_image=skip" in str(caught.value)
     assert "\n" not in str(caught.value)
     reasons = json.loads(report.read_text())["unreadable"]
     assert sorted(reasons) == BAD and all(reasons.values()) and reasons["b/empty.png"] == "empty file"

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 tfds = pytest.importorskip("tensorflow_datasets")
-from simsiam_tf.data import open_source
+from simsiam_tf.data import Augmentation, Views, open_source
+from simsiam_tf.data.pipeline import StepBatches
 from simsiam_tf.data.sources import tfds_sets
 from simsiam_tf.data.sources.open_source import ArraySource, EncodedSource
 from simsiam_tf.runtime.errors import UserError
@@ -117,6 +118,17 @@ def test_labels_are_read_only_when_asked_for(data_dir):
     np.testing.assert_array_equal(whole, [records[i]["label"] for i in range(23)])
 
 
+def test_targets_are_read_batch_by_batch_with_their_images(data_dir):
+    source = open_source("tfds:tiny_variable", data_dir=data_dir)
+    every = np.asarray(open_source("tfds:tiny_variable", data_dir=data_dir).labels)
+    views = Views(Augmentation(size=8, jitter_p=0, blur_p=0))
+    batches = StepBatches(source, views, 4, elements_per_step=2, targets=True)
+    for batch in batches.dataset(0, 2):
+        np.testing.assert_array_equal(batch["target"], every[batch["index"]])
+    known = (source.labels._known != tfds_sets.UNREAD).sum()
+    assert 0 < known < source.size, "a batch reads no other labels"
+
+
 def test_random_access_in_a_parallel_map_keeps_the_order(data_dir):
     source = open_source("tfds:tiny_variable", data_dir=data_dir)
     ids = [7, 0, 22, 7, 13]
@@ -192,7 +204,7 @@ def test_what_is_too_large_to_be_read_whole_is_refused_with_a_way_out(records, m
     folder = f"{records}/tiny_variable/1.0.0"
     assert f"{folder} holds 0 MiB as tfrecord" in str(error.value)
     assert f"--dataset_version_dir={folder} --out_file_format=array_record" in str(error.value)
-    assert "--data='tfds:tiny_variable:train[:10%]'" in str(error.value)
+    assert "data='tfds:tiny_variable:train[:10%]'" in str(error.value)
     assert open_source("tfds:tiny_variable:train[:10%]", data_dir=records).size == 2
 
 

@@ -48,16 +48,16 @@ def listen(ids_file: str) -> None:
     from simsiam_tf.data import pipeline
     from simsiam_tf.loop import compiled_steps
 
-    real, batches = pipeline.views_of_steps, compiled_steps.batches
+    real, batches = pipeline.StepBatches.dataset, compiled_steps.batches
     out = os.open(ids_file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
-    def heard(source, views, batch_size, seed, first_step, last_step, rows, replicas, *more, **keywords):
+    def heard(self, first_step, last_step):
         step, parts = [int(first_step)], []
 
         def note(ids):
             parts.extend(map(str, ids))
             heard.point()
-            if len(parts) == batch_size:
+            if len(parts) == self.batch_size:
                 os.write(out, f"{step[0]}: {' '.join(parts)}\n".encode())
                 step[0] += 1
                 parts.clear()
@@ -67,16 +67,14 @@ def listen(ids_file: str) -> None:
             ids = tf.numpy_function(note, [batch["index"]], batch["index"].dtype)
             return {**batch, "index": tf.ensure_shape(ids, batch["index"].shape)}
 
-        step_range = first_step, last_step
-        taken = real(source, views, batch_size, seed, *step_range, rows, replicas, *more, **keywords)
-        return taken.map(tap)
+        return real(self, first_step, last_step).map(tap)
 
     def of_the_loop(parts, config, first_step):
-        pipeline.views_of_steps = heard
+        pipeline.StepBatches.dataset = heard
         try:
             return batches(parts, config, first_step)
         finally:
-            pipeline.views_of_steps = real
+            pipeline.StepBatches.dataset = real
 
     heard.point = lambda: None
     compiled_steps.batches = of_the_loop  # the picture at the start takes views, too

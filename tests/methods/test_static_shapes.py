@@ -40,11 +40,14 @@ def traced(flags):
     config = cli.parse(PretrainConfig, [*TINY, *flags])
     parts = build_run.build_pretraining(config)
     assert parts.on_device
-    dataset = pipeline.views_of_steps(
-        parts.source, parts.views, config.batch_size, config.seed, 0, 2, finished=False
+    batches = pipeline.StepBatches(
+        parts.source, parts.views, config.batch_size, config.seed, augment_on_host=False
     )
+    dataset = batches.dataset(0, 2)
     step = tf.function(
-        lambda batch: parts.model.step(pipeline.finish(parts.views, batch)), autograph=False, jit_compile=True
+        lambda batch: parts.model.step(pipeline.augment_batch(parts.views, batch)),
+        autograph=False,
+        jit_compile=True,
     )
     return step, step.get_concrete_function(dataset.element_spec), next(iter(dataset))
 

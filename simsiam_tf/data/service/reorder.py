@@ -1,4 +1,4 @@
-"""Elements that others make and send in any order, in order again; and what never comes, made here."""
+"""Numbered elements that other processes send in any order: sorted, and made here where they are lost."""
 
 from __future__ import annotations
 
@@ -16,147 +16,153 @@ from simsiam_tf.runtime.errors import LostWorker, UserError
 
 log = logging.getLogger("simsiam_tf")
 
-LATE_SECONDS = 15  # after later ones, an element counts as lost
-LOST_SECONDS = 60, 300  # without an element: a dispatcher that is gone, data workers that are
-JOBS = 3  # in a row that deliver next to nothing
-MEND = "Start it again, and rerun the same command to continue from the newest checkpoint."
+LATE_SECONDS = 15  # that an element may come later than its successors
+DISPATCHER_SECONDS, WORKERS_SECONDS = 60, 300  # without an element, until they count as lost
+MAX_FAILURES = 3  # of jobs in a row
+ADVICE = "Start it again, and rerun the same command to continue from the newest checkpoint."
 
 
-class Ordered:
-    """Elements by number, each exactly once, out of jobs that give them in any order.
+class OrderedElements:
+    """Elements by number, each exactly once, from jobs that send them in any order.
 
-    An element is a function of its number, so that one which does not come may be made here, and
-    one that comes twice or late may be dropped.
+    An element is a function of its number. So one that does not come is made here, and one that comes twice
+    or late is dropped.
 
     Args:
-        name: of where they come from, for messages.
-        job: (first number, token) → an iterable of (token, number, element) from there on.
-        here: number → element, made in this process.
-        there: whether the other side answers at all.
-        held: the most elements that wait for an earlier one.
+        name: the source of the elements, for messages.
+        job: (first number, token) → an iterable of (token, number, element) from that number on.
+        make_here: number → element, made in this process.
+        answers: () → whether the dispatcher answers.
+        max_waiting: elements that may wait for an earlier one.
     """
 
-    def __init__(self, name: str, job: Callable, here: Callable, there: Callable, held: int) -> None:
-        self.name, self.job, self.here, self.there, self.most = name, job, here, there, held
+    def __init__(
+        self, name: str, job: Callable, make_here: Callable, answers: Callable, max_waiting: int
+    ) -> None:
+        self.name, self.job, self.make_here, self.answers = name, job, make_here, answers
+        self.max_waiting = max_waiting
         self.failures = 0
-        self.arrivals: Arrivals | None = None
-        self.ended: UserError | None = None
+        self.error: UserError | None = None
+        self.arrivals: ThreadedIterator | None = None
+        self.waiting: dict[int, tuple[float, Any]] = {}  # number → (time of arrival, element)
+        self.token = self.received = 0
+        self.last_arrival = 0.0
 
     def get(self, n: int) -> Any:
         """Element n; numbers go up by one.
 
         Raises:
-            LostWorker: nothing has come for long.
-            UserError: the others cannot make it. Either is raised again whenever more is asked for.
+            LostWorker: no element has come for long.
+            UserError: the data workers cannot make it. Either error is raised again by every later call.
         """
-        if self.ended is not None:
-            raise self.ended
+        if self.error is not None:
+            raise self.error
         try:
             return self._get(n)
         except UserError as error:
-            self.ended = error
+            self.error = error
             self.close()
             raise
 
     def _get(self, n: int) -> Any:
-        if self.arrivals is None:
-            self._ask(n)
-        began = self.heard = time.monotonic()
-        while n not in self.held:
+        arrivals = self.arrivals or self._start_job(n)
+        began = self.last_arrival = time.monotonic()
+        while n not in self.waiting:
             try:
-                token, number, element = self.arrivals.get(1.0)
+                token, number, element = arrivals.get(1.0)
                 if int(token) != self.token:
                     raise RuntimeError("an element of another job came")
             except queue.Empty:
-                self._check_quiet()
-            except Exception as error:  # noqa: BLE001 - of any kind: the next job tells whether it stays
-                self._ask_again(n, error)
+                self._check_silence()
+            except Exception as error:  # noqa: BLE001 - of any type: the next job tells whether it stays
+                arrivals = self._restart_job(n, error)
             else:
-                self.heard, self.came = time.monotonic(), self.came + 1
+                self.last_arrival, self.received = time.monotonic(), self.received + 1
                 if number >= n:
-                    self.held[int(number)] = self.heard, element
-            for lost in self._lost(n, began):
+                    self.waiting[int(number)] = self.last_arrival, element
+            for lost in self._lost_numbers(n, began):
                 log.warning("%s: element %d did not come; it is made here", self.name, lost)
-                self.held[lost] = time.monotonic(), self.here(lost)
-        return self.held.pop(n)[1]
+                self.waiting[lost] = time.monotonic(), self.make_here(lost)
+        return self.waiting.pop(n)[1]
 
-    def _ask(self, first: int) -> None:
+    def _start_job(self, first: int) -> ThreadedIterator:
         self.close()
-        self.held: dict[int, tuple[float, Any]] = {}
+        self.waiting.clear()
         # NOTE: a dispatcher that was restarted without its state hands out its old numbers again, and
-        # a data worker may then take a new job for another run's old one. The token tells.
+        # a data worker may then take a new job for another run's old one. The token tells them apart.
         job, token = self.job, secrets.randbits(62)
-        self.token, self.came = token, 0
-        self.arrivals = Arrivals(lambda: job(first, token))
+        self.token, self.received = token, 0
+        self.arrivals = ThreadedIterator(lambda: job(first, token))
+        return self.arrivals
 
-    def _ask_again(self, n: int, error: Exception) -> None:
-        self.failures = 1 if self.came > self.most else self.failures + 1
+    def _restart_job(self, n: int, error: Exception) -> ThreadedIterator:
+        self.failures = 1 if self.received > self.max_waiting else self.failures + 1
         reason = " ".join(str(getattr(error, "message", error)).split())
         reason = re.sub(r"^\{\{.*?\}\} ", "", reason)[:400]
-        if self.failures >= JOBS:
+        if self.failures >= MAX_FAILURES:
             raise UserError(
                 f"{self.name}: the data workers failed: {reason}. They need the same files under the same "
                 "paths, and the same versions."
             ) from error
         log.warning("%s: %s. Asked anew from element %d on", self.name, reason, n)
-        self._ask(n)
+        return self._start_job(n)
 
-    def _lost(self, n: int, began: float) -> list[int]:
-        """The elements that are waited for no longer: n and others as late as it."""
-        if n in self.held or not self.held:
+    def _lost_numbers(self, n: int, began: float) -> list[int]:
+        """Numbers of elements that are waited for no longer: n, and others as late as n."""
+        if n in self.waiting or not self.waiting:
             return []
-        if len(self.held) >= self.most:
+        if len(self.waiting) >= self.max_waiting:
             return [n]
         late = time.monotonic() - LATE_SECONDS
-        old = [number for number, (arrived, _) in self.held.items() if max(arrived, began) < late]
-        return [number for number in range(n, max(old, default=n)) if number not in self.held]
+        old = [number for number, (arrived, _) in self.waiting.items() if max(arrived, began) < late]
+        return [number for number in range(n, max(old, default=n)) if number not in self.waiting]
 
-    def _check_quiet(self) -> None:
-        quiet = time.monotonic() - self.heard
-        if quiet > LOST_SECONDS[0] and not self.there():
-            raise LostWorker(f"{self.name}: the dispatcher has been gone for {quiet:.0f} s. {MEND}")
-        if quiet > LOST_SECONDS[1]:
-            raise LostWorker(f"{self.name}: no data worker has delivered for {quiet:.0f} s. {MEND}")
+    def _check_silence(self) -> None:
+        seconds = time.monotonic() - self.last_arrival
+        if seconds > DISPATCHER_SECONDS and not self.answers():
+            raise LostWorker(f"{self.name}: the dispatcher has been gone for {seconds:.0f} s. {ADVICE}")
+        if seconds > WORKERS_SECONDS:
+            raise LostWorker(f"{self.name}: no data worker has delivered for {seconds:.0f} s. {ADVICE}")
 
     def close(self) -> None:
-        """Lets the job go."""
+        """Ends the job."""
         if self.arrivals is not None:
-            self.arrivals.leave()
+            self.arrivals.close()
 
 
-class Arrivals:
-    """What `make` gives, fetched by a thread of its own, so that waiting for it can end."""
+class ThreadedIterator:
+    """The elements of `make()`, fetched by a thread of its own, so that waiting for one can time out."""
 
     def __init__(self, make: Callable[[], Iterable]) -> None:
         self._queue: queue.Queue = queue.Queue(1)
-        self._left = threading.Event()
-        threading.Thread(target=_fetch, args=(make, self._queue, self._left), daemon=True).start()
+        self._closed = threading.Event()
+        # NOTE: the thread holds no reference to this object, so that the object can be collected.
+        threading.Thread(target=_fetch, args=(make, self._queue, self._closed), daemon=True).start()
 
     def get(self, seconds: float) -> Any:
-        """The next one. Raises queue.Empty where none has come, or what the making raised."""
-        found = self._queue.get(timeout=seconds)
-        if isinstance(found, Exception):
-            raise found
-        return found
+        """The next element. Raises queue.Empty where none has come in time, or an error of the iterable."""
+        element = self._queue.get(timeout=seconds)
+        if isinstance(element, Exception):
+            raise element
+        return element
 
-    def leave(self) -> None:
-        """Ends the thread, and lets go of what it iterates over, as soon as that returns."""
-        self._left.set()
+    def close(self) -> None:
+        """Ends the thread, which then drops its iterable, as soon as the iterable's next element comes."""
+        self._closed.set()
 
 
-def _fetch(make: Callable[[], Iterable], into: queue.Queue, left: threading.Event) -> None:
-    def put(what: Any) -> None:
-        waiting = True
-        while waiting and not left.is_set():
+def _fetch(make: Callable[[], Iterable], elements: queue.Queue, closed: threading.Event) -> None:
+    def put(element: Any) -> None:
+        while not closed.is_set():
             with contextlib.suppress(queue.Full):
-                into.put(what, timeout=0.5)
-                waiting = False
+                elements.put(element, timeout=0.5)
+                return
 
     try:
         for element in make():
             put(element)
-            if left.is_set():
+            if closed.is_set():
                 return
         put(RuntimeError("the job has ended"))
-    except Exception as error:  # noqa: BLE001 - for whoever waits
+    except Exception as error:  # noqa: BLE001 - raised again by `get`
         put(error)

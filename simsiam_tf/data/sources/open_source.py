@@ -57,6 +57,16 @@ class Source:
         """A digest of the images themselves; `fingerprint` where they cannot be told apart from others."""
         return self.fingerprint
 
+    def targets(self, ids: tf.Tensor) -> tf.Tensor:
+        """Labels of int64 ids [B] in a graph: int64 [B]. Lazy labels are read for these ids alone."""
+        labels = self.labels
+        if labels is None:
+            raise ValueError(f"{self.name} has no labels.")
+        if isinstance(labels, np.ndarray):
+            return tf.gather(tf.constant(labels), ids)
+        read = tf.numpy_function(lambda i: np.asarray(labels[i], np.int64), [ids], tf.int64)
+        return tf.ensure_shape(read, ids.shape)
+
 
 @dataclasses.dataclass(frozen=True)
 class ArraySource(Source):

@@ -25,7 +25,9 @@ def subset(source: Source, ids: np.ndarray, name: str | None = None) -> Source:
         labels = None if source.labels is None else source.labels[ids]
         return from_arrays(name, source.images[ids], labels, source.class_names)
     chosen = tf.constant(ids)
-    labels = None if source.labels is None else _Part(source.labels, ids)
+    labels = source.labels
+    if labels is not None:
+        labels = labels[ids] if isinstance(labels, np.ndarray) else _Part(labels, ids)
     digest = hashlib.sha256(source.fingerprint.encode() + ids.tobytes()).hexdigest()[:16]
     if not isinstance(source, EncodedSource):
         raise TypeError(f"{source.name}: no part can be taken of a {type(source).__name__}.")

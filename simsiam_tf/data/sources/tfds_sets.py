@@ -100,9 +100,14 @@ class RecordLabels:
     def __getitem__(self, ids) -> np.ndarray:
         missing = np.unique(np.arange(len(self))[ids])
         missing = missing[self._known[missing] == UNREAD]
-        for i in progress.bar(missing, f"labels of {self._spec}"):
-            self._known[i] = self._records[int(i)]["label"]
+        many = len(missing) > 4096  # those of a batch come without a bar
+        for i in progress.bar(missing, f"labels of {self._spec}", disable=not many):
+            self.remember(int(i), self._records[int(i)])
         return self._known[ids]
+
+    def remember(self, i: int, record: dict) -> None:
+        """Keeps the label of a record that was read for its image."""
+        self._known[i] = record["label"]
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self[:], dtype)
@@ -126,9 +131,14 @@ def _random_access(builder, spec: str, split: str, size: int, names: tuple) -> E
     labels = RecordLabels(records, spec) if names else None
     channels = 1 if builder.info.features["image"].shape[-1] == 1 else 3
 
-    def read(index):
-        one = lambda i: records[int(i)]["image"]  # noqa: E731
-        return tf.ensure_shape(tf.numpy_function(one, [index], tf.string), [])
+    def image(i: np.ndarray) -> bytes:
+        record = records[int(i)]
+        if labels is not None:
+            labels.remember(int(i), record)
+        return record["image"]
+
+    def read(index: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(image, [index], tf.string), [])
 
     digest = hashlib.sha256(f"{builder.info.full_name}:{split}:{size}".encode()).hexdigest()[:16]
     files = sorted((file.name, file.stat().length) for file in builder.data_path.iterdir())

@@ -42,7 +42,7 @@ class MetricsLog:
         self.workdir, self.config, self.components = workdir, task.config, task.components
         self.metrics, self.metrics_file = task.metrics, workdir.metrics_file
         self.interval: list[list[float]] = [[float(a), float(b)] for a, b in interval]
-        start = step if step > self.components.first_step else -1  # a run that starts repeats its first record
+        start = step if step > self.components.first_step else -1  # a start repeats its record
         rows = self.metrics_file.rewind(start, pending is not None, evaluated, digest)
         needed = ("loss", "loss_spread", *self.metrics.record_values(np.ones(1), None))
         self.records = [row for row in rows if all(_is_number(row.get(name)) for name in needed)]

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.config import RunConfig
 from simsiam_tf.data import Source, Views
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.diagnosis import Diagnosis
@@ -59,7 +57,7 @@ class RunMetrics(Protocol):
     evaluation_name: str
     evaluation_label: str
 
-    def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
+    def record_values(self, metrics: np.ndarray, z: np.ndarray | None, /) -> dict[str, float]:
         """Returns a record's values besides the loss.
 
         metrics: [n], one a step. z: [B, d] of the last step; None if a loss was not a number.
@@ -94,7 +92,7 @@ class Task(Protocol):
     untrained_name: str
 
     @property
-    def config(self) -> RunConfig: ...
+    def config(self) -> Any: ...  # a RunConfig with epochs and batch_size
 
     @property
     def components(self) -> RunComponents: ...
@@ -103,7 +101,7 @@ class Task(Protocol):
     def metrics(self) -> RunMetrics: ...
 
     @property
-    def evaluator(self) -> keras.callbacks.Callback | None: ...
+    def evaluator(self) -> Evaluator | None: ...
 
     @property
     def ending_diagnoses(self) -> tuple[str, ...]: ...
@@ -120,7 +118,7 @@ class Task(Protocol):
         """Returns the baselines of `final_accuracy`. before: those of the start."""
         ...
 
-    def export(self, workdir: Path, metadata: dict) -> None:
+    def export(self, workdir: Path, metadata: dict, /) -> None:
         """Writes the trained model and `metadata`, whose "accuracy" is still empty."""
 
     def add_accuracy(self, workdir: Path, accuracy: Accuracies) -> None:

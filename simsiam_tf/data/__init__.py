@@ -10,8 +10,8 @@ import tensorflow as tf
 from simsiam_tf.data import pipeline
 from simsiam_tf.data.augment.eval_transform import Prepare
 from simsiam_tf.data.augment.views import AUGMENTATIONS, Augmentation, Views
-from simsiam_tf.data.sources.open_source import Source, from_arrays, open_source
-from simsiam_tf.data.sources.subset import subset
+from simsiam_tf.data.sources.base import Source, from_arrays, subset
+from simsiam_tf.data.sources.open_source import open_source
 
 
 def augmentation_for(source: Source) -> str:

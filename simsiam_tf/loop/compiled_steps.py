@@ -19,7 +19,7 @@ def batches(components: RunComponents, config: Any, first_step: int) -> Iterator
     def make(rows: tuple[int, int], replicas: int) -> tf.data.Dataset:
         step_batches = pipeline.StepBatches(
             components.source, components.views, config.batch_size, config.seed, rows, replicas,
-            augment_on_host=not components.on_device,
+            augment_on_host=not components.on_device, targets=components.targets,
         )  # fmt: skip
         if components.data_service:
             return client.dataset(components.data_service, step_batches, first_step, components.total_steps)

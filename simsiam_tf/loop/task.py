@@ -30,6 +30,7 @@ class RunComponents:
     metadata: JSON that binds the run besides its options, such as the images' digest and what "auto" chose.
     data_service: HOST:PORT of the dispatcher.
     first_step: the step at which a run begins that another program has begun.
+    targets: whether batches hold "target", for models that learn from labels.
     """
 
     strategy: tf.distribute.Strategy
@@ -43,6 +44,7 @@ class RunComponents:
     workers: Workers
     data_service: str | None = None
     first_step: int = 0
+    targets: bool = dataclasses.field(default=False, kw_only=True)
 
 
 class RunMetrics(Protocol):

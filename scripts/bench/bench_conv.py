@@ -9,8 +9,8 @@
 The layers are those of the networks that `bench_step.py` times. The two algorithms alternate in one
 process. Ours are: Winograd's tiles; the kernel's gradient as a product with patches; at stride 2 the
 input's gradient by rows; a 1×1 kernel on the pixels that it sees; a map of 2×2 pixels as one product.
-Rounding errors of the outputs and of both gradients are relative to float64. `nets/conv.py` chooses by
-these tables.
+Rounding errors of the outputs and of both gradients are relative to float64.
+`nets/cpu/dispatch.py` chooses by these tables.
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ def _compare(
     import numpy as np
     import tensorflow as tf
 
-    from simsiam_tf.nets import conv
-    from simsiam_tf.nets.cpu import tiny_maps, winograd
+    from simsiam_tf.nets.cpu import dispatch, tiny_maps, winograd
     from simsiam_tf.runtime import malloc
 
     malloc.keep()
@@ -101,12 +100,12 @@ def _compare(
 
         return call
 
-    direct = both_ways(functools.partial(conv.direct, stride=stride))
+    direct = both_ways(functools.partial(dispatch.conv_onednn, stride=stride))
     ours = {
         "winograd": winograd.conv,
-        "patches": functools.partial(conv.direct, stride=stride, by_patches=True),
-        "rows": functools.partial(conv.direct, stride=stride, by_rows=True),
-        "pixels": functools.partial(conv.trained, stride=stride),
+        "patches": functools.partial(dispatch.conv_onednn, stride=stride, by_patches=True),
+        "rows": functools.partial(dispatch.conv_onednn, stride=stride, by_rows=True),
+        "pixels": functools.partial(dispatch.conv_training, stride=stride),
         "tiny_maps": tiny_maps.conv,
     }[args.way]
     candidates = {"direct": direct, args.way: both_ways(ours)}

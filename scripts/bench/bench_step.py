@@ -154,11 +154,11 @@ def _our_step(precision: str, args: argparse.Namespace, xla: bool = False) -> be
 
 
 def _products(by_shape: bool, precision: str, args: argparse.Namespace) -> bench_harness.TimedCall:
-    from simsiam_tf.nets import conv
+    from simsiam_tf import nets
     from simsiam_tf.runtime import malloc
 
     malloc.keep()
-    conv.BY_SHAPE = by_shape
+    nets.fast_cpu_convolutions(by_shape)
     traced, _, _ = traced_step(precision, args)
     return onednn_floor.replay_products(traced, _steps(args)), {}
 

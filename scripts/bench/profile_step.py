@@ -79,13 +79,13 @@ def _profile(args: argparse.Namespace) -> dict:
     import bench_step
     import tensorflow as tf
 
-    from simsiam_tf.nets import conv
+    from simsiam_tf import nets
     from simsiam_tf.runtime import malloc
 
     if "memory" not in args.without:
         malloc.keep()
     if "winograd" in args.without:
-        conv.BY_SHAPE = False
+        nets.fast_cpu_convolutions(False)
     traced, views, metadata = bench_step.traced_step(args.precision, args)
     for _ in range(bench_harness.WARM_UP):
         traced(views)["loss"].numpy()

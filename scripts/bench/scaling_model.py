@@ -90,13 +90,13 @@ def count_step(flagfile: str, size: int = 224, channels: int = 3) -> StepCounts:
     import onednn_floor
     import tensorflow as tf
 
+    from simsiam_tf import nets
     from simsiam_tf.command_line import cli
     from simsiam_tf.config import PretrainConfig
-    from simsiam_tf.nets import conv
     from simsiam_tf.training import build_run
 
     config = cli.parse(PretrainConfig, [f"--flagfile={flagfile}"])
-    conv.BY_SHAPE = False  # an accelerator computes the products themselves
+    nets.fast_cpu_convolutions(False)  # an accelerator computes the products themselves
     try:
         model = build_run.build_model(config, channels, size)
         model.compile(build_run.build_optimizer(config, 10_000, 10**6))
@@ -104,7 +104,7 @@ def count_step(flagfile: str, size: int = 224, channels: int = 3) -> StepCounts:
         views = tuple(tf.TensorSpec([1, size, size, channels]) for _ in range(model.view_count))
         traced = tf.function(model.step, autograph=False).get_concrete_function(views)
     finally:
-        conv.BY_SHAPE = True
+        nets.fast_cpu_convolutions(True)
     means = [int(v.shape[0]) for v in model.weights if v.path.endswith("moving_mean")]
     return StepCounts(
         parameters=sum(int(np.prod(v.shape)) for v in model.learned_variables()),

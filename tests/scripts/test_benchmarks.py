@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from simsiam_tf import nets
+from simsiam_tf.nets.cpu import dispatch
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "bench"
 NAMES = (
@@ -109,7 +110,7 @@ def test_batched_products_are_replayed_with_their_transpositions():
 
 
 def test_the_floor_of_a_step_has_the_products_of_its_layers(monkeypatch):
-    monkeypatch.setattr(nets.conv, "BY_SHAPE", False)  # as the benchmark does
+    monkeypatch.setattr(dispatch, "DISPATCH_BY_SHAPE", False)  # as the benchmark does
     net = nets.resnet10("cifar", width=0.125, channels=1)
     x = tf.ones([4, 16, 16, 1])
 

@@ -113,15 +113,15 @@ class StepBatches:
 
         def batch_of_array(n: tf.Tensor, ids: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, dict]:
             assert isinstance(source, ArraySource)
-            return batch_of(views.crop(source.gather(ids), u), n, ids, u)
+            return batch_of(views.crop_batch(source.gather(ids), u), n, ids, u)
 
         dataset = _map(numbers, rows_of)
         if isinstance(source, ArraySource):
             dataset = _map(dataset, lambda *rows: tuple(_in_pieces(x, piece) for x in rows)).unbatch()
             dataset = _map(dataset, batch_of_array, parallel)
         else:
-            dataset = _map(dataset, lambda n, i, u: (n, i, u, views.candidates(u))).unbatch()
-            one = lambda n, i, u, drawn: (views.crop_one(source.decode(i), drawn), n, i, u)  # noqa: E731
+            dataset = _map(dataset, lambda n, i, u: (n, i, u, views.box_draws(u))).unbatch()
+            one = lambda n, i, u, draws: (views.crop_image(source.decode(i), draws), n, i, u)  # noqa: E731
             dataset = _map(dataset, one, parallel).batch(piece, drop_remainder=True)
             dataset = _map(dataset, batch_of, parallel)
         return _map(concatenated(dataset, share // piece), lambda n, batch: (n[0], batch))
@@ -132,7 +132,7 @@ def augment_batch(views: Views, batch: dict[str, Any]) -> dict[str, Any]:
     if "views" in batch:
         return batch
     rest = {name: value for name, value in batch.items() if name not in ("crops", "draws")}
-    return {**rest, "views": views.finish(batch["crops"], batch["draws"])}
+    return {**rest, "views": views.augment(batch["crops"], batch["draws"])}
 
 
 def _in_pieces(x: tf.Tensor, piece: int) -> tf.Tensor:

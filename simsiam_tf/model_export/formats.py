@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import Prepare
+from simsiam_tf.data import EvalTransform
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.atomic_files import check_writable
@@ -132,7 +132,7 @@ def format_of(path: Path) -> str:
 def with_preparation(pretrained: Pretrained) -> keras.Model:
     """uint8 images [B, H, W, C] of any size → float32 features [B, F]."""
     images = keras.Input((None, None, pretrained.channels), dtype="uint8", name="images")
-    ready = Prepare.of(pretrained.augmentation, pretrained.channels, name="prepare")(images)
+    ready = EvalTransform.of(pretrained.augmentation, pretrained.channels, name="prepare")(images)
     model = keras.Model(images, pretrained.backbone(ready, training=False), name="features")
     size = pretrained.augmentation.size
     model(tf.zeros([1, size, size, pretrained.channels], tf.uint8))  # Keras exports what has been called

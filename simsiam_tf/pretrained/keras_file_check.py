@@ -148,7 +148,7 @@ def _parts(config: dict) -> None:
             raise Refused(f"it asks for {str(name)[:100]!r} of {str(module)[:100]!r}")
         if "lambda" in name.lower():
             raise Refused(f"it has a {name[:100]}, which runs code of its own")
-        if (module, name) == ("simsiam_tf.data.augment.eval_transform", "Prepare"):
+        if (module, name) == ("simsiam_tf.data.augment.eval_transform", "EvalTransform"):
             raise Exported
         own = bool(module and OWN.fullmatch(module))
         if not own and name not in PARTS.get(module, ()):

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 from simsiam_tf import export as command
 from simsiam_tf import open_pretrained
-from simsiam_tf.data import AUGMENTATIONS, Prepare, Views
+from simsiam_tf.data import AUGMENTATIONS, EvalTransform, Views
 from simsiam_tf.model_export import formats, hub_folder, model_card
 from simsiam_tf.runtime.errors import UserError
 
@@ -41,7 +41,7 @@ def pretrained(workdir):
 def test_preparation_is_that_of_every_other_command(augmentation, shape):
     views = Views(augmentation, 1)
     images = formats._pictures(2, *shape, seed=0)
-    found = Prepare.of(augmentation, shape[2])(tf.constant(images))
+    found = EvalTransform.of(augmentation, shape[2])(tf.constant(images))
     expected = tf.stack([views.normalise(views.centre(tf.constant(i))) for i in images])
     assert found.shape == expected.shape
     levels = 255 * np.abs(found - expected) * np.array(augmentation.std)

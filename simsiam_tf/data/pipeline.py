@@ -100,7 +100,8 @@ class StepBatches:
 
         def rows_of(n: tf.Tensor) -> tuple[tf.Tensor, ...]:
             """Element n → number, id and draws of each of its rows."""
-            step, at = n // self.elements_per_step, start + n % self.elements_per_step * share
+            step, element = n // self.elements_per_step, tf.math.floormod(n, self.elements_per_step)
+            at = start + element * share
             ids = sampling.example_ids(self.seed, step, self.batch_size, source.size)
             u = sampling.uniforms(self.seed, step, self.batch_size, views.draws)
             return tf.fill([share], n), tf.ensure_shape(ids[at : at + share], [share]), u[at : at + share]
@@ -146,10 +147,11 @@ def concatenated(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
         return dataset
 
     def flat(x: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(x, [x.shape[0] * x.shape[1], *x.shape[2:]])
+        shape: list[Any] = x.shape.as_list()
+        return tf.reshape(x, [shape[0] * shape[1], *shape[2:]])
 
     def element(*batch: Any) -> Any:
-        return tf.nest.map_structure(flat, batch if len(batch) > 1 else batch[0])
+        return tf.nest.map_structure(flat, batch[0] if len(batch) == 1 else batch)
 
     return _map(dataset.batch(count, drop_remainder=True), element)
 
@@ -190,7 +192,7 @@ def pretraining(
         """Batches from the step that `first` gives at the first batch; from `first_epoch` where that is 0."""
         return steps_from(lambda: first() or first_epoch * length, ENDLESS)
 
-    dataset = steps_from(lambda: next(epochs) * length, length)
+    dataset: Any = steps_from(lambda: next(epochs) * length, length)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
     dataset.stream = stream
     return dataset

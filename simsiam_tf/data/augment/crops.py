@@ -61,9 +61,8 @@ class RandomResizedCrop(PaperLayer):
         low, high = self.aspect
         largest = tf.minimum(image, tf.round(tf.reverse(image, [-1]) * tf.constant([1 / low, high])))
         centred = tf.concat([(image - largest) // 2, largest], axis=-1)
-        return tf.where(
-            tf.reduce_any(fits, axis=1)[:, None], tf.concat([corner, size], axis=1), centred
-        )  # fmt: skip
+        found = tf.concat([corner, size], axis=1)
+        return tf.where(tf.reduce_any(fits, axis=1)[:, None], found, centred)
 
     def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
         shape = tf.shape(images)
@@ -78,7 +77,7 @@ class RandomResizedCrop(PaperLayer):
         x = tf.reshape(tf.cast(images, tf.float32), [batch, height, width * channels])
         x = tf.reshape(tf.matmul(rows, x), [batch, self.size, width, channels])
         if images.shape[-1] == 1:
-            x = tf.matmul(x[..., 0], columns, transpose_b=True)[..., None]
+            x = tf.expand_dims(tf.matmul(tf.squeeze(x, -1), columns, transpose_b=True), -1)
         else:
             x = tf.einsum("bvj,bhjc->bhvc", columns, x)
         return tf.ensure_shape(x, [images.shape[0], self.size, self.size, images.shape[-1]])

@@ -82,7 +82,8 @@ def blur_taps(sigma: tf.Tensor, radius: int) -> tf.Tensor:
 
 def convolve_by_products(planes: Planes, taps: tf.Tensor, axis: int) -> Planes:
     """`pad` and `convolve` along axis 1 or 2 as one product with a matrix for each image. taps: [B, odd]."""
-    count, size = taps.shape.as_list()[1], planes[0].shape.as_list()[axis]
+    (_, count), size = taps.shape.as_list(), planes[0].shape.as_list()[axis]
+    assert count is not None and size is not None
     read = np.arange(size) + np.arange(count)[:, None] - count // 2  # the pixel that a tap reads: [taps, n]
     tap_matrices = np.eye(size, dtype=np.float32)[np.clip(read, 0, size - 1)]
     matrices = tf.reshape(tf.matmul(taps, tap_matrices.reshape(count, -1)), [-1, size, size])
@@ -104,7 +105,8 @@ def pad(planes: Planes, radius: int, axis: int) -> Planes:
 
 def convolve(planes: Planes, taps: tf.Tensor, axis: int) -> Planes:
     """Padded planes → weighted sums of neighbours along axis 1 or 2. taps: [B, odd]."""
-    count = taps.shape.as_list()[1]
+    _, count = taps.shape.as_list()
+    assert count is not None
     size = tf.shape(planes[0])[axis] - count + 1
 
     def shifted(plane: tf.Tensor, k: int) -> tf.Tensor:

@@ -61,9 +61,8 @@ class Augmentation:
 
     def statistics(self, channels: int) -> list[tuple[float, ...]]:
         """[mean, std] for so many channels: their averages where the augmentation has another number."""
-        return [
-            v if len(v) == channels else (sum(v) / len(v),) * channels for v in (self.mean, self.std)
-        ]  # fmt: skip
+        values = (self.mean, self.std)
+        return [v if len(v) == channels else (sum(v) / len(v),) * channels for v in values]
 
 
 AUGMENTATIONS = {
@@ -170,14 +169,19 @@ class Views:
         passes: list[Callable[..., Any]] = [functools.partial(run, k) for k in range(last + 1)]
         return [tf.function(p, jit_compile=True, autograph=False) for p in passes] if self.xla else passes
 
+    def _statistics(self, images: tf.Tensor) -> list[tf.Tensor]:
+        channels = images.shape[-1]
+        assert channels is not None
+        return [tf.constant(values) for values in self.augmentation.statistics(channels)]
+
     def normalise(self, images: tf.Tensor) -> tf.Tensor:
         """[0, 255] → zero mean and unit variance by the augmentation's statistics."""
-        mean, std = map(tf.constant, self.augmentation.statistics(images.shape[-1]))
+        mean, std = self._statistics(images)
         return (tf.cast(images, tf.float32) / 255.0 - mean) / std
 
     def denormalise(self, images: tf.Tensor) -> tf.Tensor:
         """The inverse of `normalise`, to uint8: for pictures of what the network sees."""
-        mean, std = map(tf.constant, self.augmentation.statistics(images.shape[-1]))
+        mean, std = self._statistics(images)
         return _to_uint8((images * std + mean) * 255.0)
 
     def centre(self, image: tf.Tensor) -> tf.Tensor:

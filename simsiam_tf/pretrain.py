@@ -29,7 +29,7 @@ def call(config: PretrainConfig) -> int:
     config = inspection.with_workdir(config)
     outcome = pretraining.run(config)
     if outcome.chief:
-        print(run_summary.text(config, outcome))
+        print(run_summary.pretraining_summary(config, outcome))
     return outcome.leave()
 
 

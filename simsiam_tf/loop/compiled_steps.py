@@ -19,7 +19,7 @@ def batches(parts: RunComponents, config: Any, first_step: int) -> Iterator:
     def make(rows: tuple[int, int], replicas: int) -> tf.data.Dataset:
         step_batches = pipeline.StepBatches(
             parts.source, parts.views, config.batch_size, config.seed, rows, replicas,
-            augment_on_host=not parts.on_device,
+            augment_on_host=not parts.on_device, targets=parts.targets,
         )  # fmt: skip
         if parts.data_service:
             return client.dataset(parts.data_service, step_batches, first_step, parts.total_steps)

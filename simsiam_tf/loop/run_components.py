@@ -26,3 +26,4 @@ class RunComponents:
     workers: Workers
     data_service: str | None = None  # HOST:PORT of the dispatcher
     first_step: int = 0  # where a run begins that another program has begun
+    targets: bool = dataclasses.field(default=False, kw_only=True)  # batches hold their images' labels

@@ -178,10 +178,13 @@ def test_commands_that_are_shown_are_quoted_for_a_shell(tmp_path):
 
     folder = tmp_path / "a $(touch x) b"
     ended = pretraining.Outcome(pretraining.INTERRUPTED, 3, Diagnosis("healthy", ""), {}, folder, [])
-    for text in (run_summary.text(tiny("x"), ended), run_summary.of_classifier(ended, "simsiam_tf.finetune")):
+    for text in (
+        run_summary.pretraining_summary(tiny("x"), ended),
+        run_summary.supervised_summary(ended, "simsiam_tf.finetune"),
+    ):
         (command,) = (line for line in text.splitlines() if "config.flags" in line)
         assert shlex.split(command)[-1] == f"--flagfile={folder}/config.flags"
-    assert f"--logdir='{folder}/tb'" in run_summary.text(tiny("x"), ended)
+    assert f"--logdir='{folder}/tb'" in run_summary.pretraining_summary(tiny("x"), ended)
 
 
 def written(tmp_path, steps):

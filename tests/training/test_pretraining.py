@@ -44,7 +44,7 @@ def test_a_run_leaves_what_the_readme_promises(whole):
     card = json.loads((workdir / "export" / "backbone.json").read_text())
     digest = hashlib.sha256((workdir / "export" / "backbone.keras").read_bytes()).hexdigest()
     assert card["sha256"] == digest
-    text = run_summary.text(tiny(workdir), outcome)
+    text = run_summary.pretraining_summary(tiny(workdir), outcome)
     assert "this backbone" in text and "tensorboard --logdir" in text
 
 
@@ -82,7 +82,9 @@ def test_what_the_other_methods_keep_survives_an_interruption(tmp_path, flags):
         outcome = pretraining.run(config, callbacks=[StopAt(stop)])
     assert outcome.status == pretraining.DONE
     assert state(tmp_path / "cut") == state(tmp_path / "whole")
-    assert run_summary.text(config, outcome).split()[0] == METHODS[config.method].title.split()[0]
+    assert (
+        run_summary.pretraining_summary(config, outcome).split()[0] == METHODS[config.method].title.split()[0]
+    )
 
 
 def test_another_seed_is_another_run(whole, tmp_path):

@@ -115,24 +115,15 @@ def _resize_rows(x: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
     return tf.reshape(y, [size, width, channels])
 
 
-def resize_weights(
-    start: tf.Tensor,
-    length: tf.Tensor,
-    size: tf.Tensor,
-    out: int | tf.Tensor,
-    rows: tuple[tf.Tensor, int] | None = None,
-) -> tf.Tensor:
+def resize_weights(start: tf.Tensor, length: tf.Tensor, size: tf.Tensor, out: int) -> tf.Tensor:
     """Antialiased bilinear resize of [start, start + length) to `out` pixels, as a matrix.
 
-    start, length: float [B]; size: pixels of the whole axis → [B, out, size], rows sum to 1.
+    start, length: float [B]; size: pixels of the axis → [B, out, size], rows sum to 1.
     The filter is PIL's: a triangle as wide as the larger of the two pixel sizes.
-    rows: (first, number) of the output pixels wanted; all when None.
     """
     start, length = start[:, None, None], length[:, None, None]
     scale = length / tf.cast(out, tf.float32)
-    first, count = rows or (0, out)
-    place = tf.range(count, dtype=tf.float32) + tf.cast(first, tf.float32)
-    centre = (place[None, :, None] + 0.5) * scale + start
+    centre = (tf.range(out, dtype=tf.float32)[None, :, None] + 0.5) * scale + start
     pixel = tf.cast(tf.range(size), tf.float32)[None, None, :]
     weight = tf.nn.relu(1.0 - tf.abs(pixel + 0.5 - centre) / tf.maximum(scale, 1.0))
     weight = tf.where((pixel >= start) & (pixel < start + length), weight, 0.0)

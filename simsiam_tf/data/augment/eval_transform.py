@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
-
-from simsiam_tf.data.augment.crops import resize_weights
+from keras import ops
 
 if TYPE_CHECKING:
     from simsiam_tf.data.augment.views import Augmentation
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SMALL = 64  # pixels; views of at most this side are resized without a crop
 
 
-def sides_before_centre(height: tf.Tensor, width: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def sides_before_centre(height: Any, width: Any, size: int) -> tuple[Any, Any]:
     """Sides that an image is resized to before its middle size × size pixels are taken: int32 scalars.
 
     The shorter side becomes 256/224 of the size. The other is int(short · longer / shorter), as in Resize.
@@ -27,14 +27,24 @@ def sides_before_centre(height: tf.Tensor, width: tf.Tensor, size: int) -> tuple
     if size <= SMALL:
         return tf.constant(size), tf.constant(size)
     short = round(size * 256 / 224)
-    shorter = tf.minimum(height, width)
+    shorter = ops.minimum(height, width)
     most = 2**30 // short  # times as long as wide: what int32 holds
 
-    def resized(side: tf.Tensor) -> tf.Tensor:
-        rest = short * tf.math.floormod(side, shorter) // shorter
-        return short * tf.minimum(side // shorter, most) + rest
+    def resized(side: Any) -> Any:
+        return short * ops.minimum(side // shorter, most) + short * (side % shorter) // shorter
 
     return resized(height), resized(width)
+
+
+def _middle_start(side: Any, size: int) -> Any:
+    """The first of the middle `size` of `side` pixels: halves go to even numbers, as in CenterCrop."""
+    gap = side - size
+    return gap // 2 + (gap % 2) * (gap // 2 % 2)
+
+
+def _rounded(x: Any) -> Any:
+    """Whole levels in [0, 255]; halves go up, also those that float32 leaves a little below."""
+    return ops.clip(ops.floor(x + 0.5002), 0.0, 255.0)
 
 
 def centre(images: tf.Tensor, size: int) -> tf.Tensor:
@@ -47,24 +57,12 @@ def centre(images: tf.Tensor, size: int) -> tf.Tensor:
     resized = sides_before_centre(*sides, size=size)
     # First the rows that the middle needs, so that no others are resized along the width.
     (top, rows), (left, columns) = (_needed(n, m, size) for n, m in zip(sides, resized, strict=True))
-    x = _transposable(images[:, top : top + rows, left : left + columns])
-    x = tf.transpose(x, [0, 2, 1, 3])
-    x = _middle(x, sides[1], resized[1], left, size)
+    # NOTE: the ReLU changes nothing. TensorFlow would transpose the bytes before a bare cast, where
+    # oneDNN complains.
+    x = tf.nn.relu(tf.cast(images[:, top : top + rows, left : left + columns], tf.float32))
+    x = _middle(tf.transpose(x, [0, 2, 1, 3]), sides[1], resized[1], left, size)
     x = _middle(tf.transpose(x, [0, 2, 1, 3]), sides[0], resized[0], top, size)
     return tf.ensure_shape(tf.cast(x, tf.uint8), [None, size, size, images.shape[-1]])
-
-
-def _transposable(images: tf.Tensor) -> tf.Tensor:
-    """Values from 0 on of any dtype as float32."""
-    # NOTE: TensorFlow would move a transpose before a bare cast, where oneDNN complains of uint8.
-    return tf.nn.relu(tf.cast(images, tf.float32))
-
-
-def _middle_start(side: tf.Tensor, size: int) -> tf.Tensor:
-    """The first of the middle `size` of `side` pixels: halves go to even numbers, as in CenterCrop."""
-    gap = side - size
-    odd = [tf.equal(tf.math.floormod(n, 2), 1) for n in (gap, gap // 2)]
-    return gap // 2 + tf.where(odd[0] & odd[1], 1, 0)
 
 
 def _needed(side: tf.Tensor, resized: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -90,53 +88,37 @@ def _middle(x: tf.Tensor, side: tf.Tensor, resized: tf.Tensor, first: tf.Tensor,
     return tf.reshape(_rounded(y), [-1, size, row, channels])
 
 
-def _rounded(x: tf.Tensor) -> tf.Tensor:
-    """Whole levels in [0, 255]; halves go up, also those that float32 leaves a little below."""
-    return tf.clip_by_value(tf.floor(x + 0.5002), 0.0, 255.0)
+def preprocess(images: Any, augmentation: Augmentation) -> Any:
+    """`Views.centre` and `Views.normalise` in keras.ops, so that an exported file needs stock Keras alone.
 
+    Works on tensors and, while a functional model is built, on symbolic ones. The antialiased resize is
+    two matrix products, which every format that a network is exported to can hold.
 
-@keras.saving.register_keras_serializable("simsiam_tf")
-class EvalTransform(keras.layers.Layer):
-    """`Views.centre` and `Views.normalise` as a Keras layer, to be exported with a backbone.
-
-    The antialiased resize is written as two matrix products, which every export format can hold.
-
-    Args:
-        size: side of the views in pixels.
-        mean, std: of each channel, for values in [0, 1].
-
-    Call: [B, H, W, C] in [0, 255], integer or float → float32 [B, size, size, C].
+    images: [B, H, W, C] in [0, 255], integer or float. Returns float32 [B, size, size, C].
     """
+    size = augmentation.size
+    mean, std = map(np.array, augmentation.statistics(images.shape[-1]))
+    x = ops.transpose(ops.relu(ops.cast(images, "float32")), [0, 3, 1, 2])  # the ReLU: see `centre`
+    # A symbolic image does not tell its size, its pixels do.
+    rows, columns = ops.ones_like(x[0, 0, :, 0]), ops.ones_like(x[0, 0, 0, :])
+    height, width = (ops.cast(ops.sum(pixels), "int32") for pixels in (rows, columns))
+    new_height, new_width = sides_before_centre(height, width, size)
+    x = _rounded(ops.matmul(x, ops.transpose(_resize_matrix(columns, width, new_width, size))))
+    x = _rounded(ops.matmul(_resize_matrix(rows, height, new_height, size), x))
+    normalise = keras.layers.Rescaling(
+        (1 / (255 * std)).tolist(), (-mean / std).tolist(), dtype="float32", name="normalise"
+    )
+    return normalise(ops.transpose(x, [0, 2, 3, 1]))
 
-    def __init__(self, size: int, mean: tuple[float, ...], std: tuple[float, ...], **kwargs: Any) -> None:
-        super().__init__(dtype="float32", autocast=False, **{k: v for k, v in kwargs.items() if k != "dtype"})
-        self.size, self.mean, self.std = size, tuple(mean), tuple(std)
 
-    @classmethod
-    def of(cls, augmentation: Augmentation, channels: int, **kwargs: Any) -> EvalTransform:
-        """The layer of an augmentation, for images of so many channels."""
-        mean, std = augmentation.statistics(channels)
-        return cls(augmentation.size, mean, std, **kwargs)
+def _resize_matrix(pixels: Any, side: Any, resized: Any, size: int) -> Any:
+    """The middle `size` rows of an antialiased bilinear resize of an axis, [size, side]; rows sum to 1.
 
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        x = _transposable(images)
-        height, width, channels = tf.shape(x)[1], tf.shape(x)[2], len(self.mean)
-        resized = sides_before_centre(height, width, self.size)
-        # The width first, as `centre`.
-        x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, width, height * channels])
-        x = tf.reshape(self._middle(x, width, resized[1]), [-1, self.size, height, channels])
-        x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, height, self.size * channels])
-        x = tf.reshape(self._middle(x, height, resized[0]), [-1, self.size, self.size, channels])
-        return (x / 255.0 - tf.constant(self.mean)) / tf.constant(self.std)
-
-    def _middle(self, x: tf.Tensor, side: tf.Tensor, resized: tf.Tensor) -> tf.Tensor:
-        """Resizes the second axis of x and takes its middle: [B, size, row], rounded."""
-        rows = _middle_start(resized, self.size), self.size
-        weights = resize_weights(tf.zeros([1]), tf.cast(side, tf.float32)[None], side, resized, rows)
-        return _rounded(tf.matmul(weights, x))
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (input_shape[0], self.size, self.size, len(self.mean))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "size": self.size, "mean": self.mean, "std": self.std}
+    pixels: float32 ones [side]. side, resized: in pixels, int32 scalars.
+    """
+    scale = ops.cast(side, "float32") / ops.cast(resized, "float32")
+    first = ops.cast(_middle_start(resized, size), "float32")
+    centre = (first + np.arange(size, dtype=np.float32)[:, None] + 0.5) * scale
+    distance = ops.absolute(ops.cumsum(pixels) - 0.5 - centre)
+    weight = ops.relu(1.0 - distance / ops.maximum(scale, 1.0))
+    return weight / ops.sum(weight, axis=1, keepdims=True)

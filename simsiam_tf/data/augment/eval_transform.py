@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 if TYPE_CHECKING:
     from simsiam_tf.data.augment.views import Augmentation
 
+ops: Any = keras.ops  # pyright infers None from its functions
 SMALL = 64  # pixels; views of at most this side are resized without a crop
 
 

@@ -99,12 +99,12 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch.multiple(running, _advance=timed_advance, _train=timed_training))
         timed(pretraining, "build_pretraining", "data and model")
-        timed(running, "_baselines", "baselines")
+        timed(running, "_evaluate_baselines", "baselines")
         timed(running, "_trace", "first step")
         timed(running, "_finish", "the end")
-        timed(running, "commit", "checkpoints")
+        timed(running, "save", "checkpoints")
         timed(pretraining.KNN, "on_epoch_end", "kNN monitor")
-        for method in ("steps", "record", "evaluation", "latest"):
+        for method in ("add_steps", "add_record", "add_evaluation", "latest"):
             timed(loops.MetricsLog, method, "records")
         with contextlib.suppress(_Stop):
             pretraining.run(config)

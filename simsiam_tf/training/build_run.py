@@ -23,7 +23,7 @@ from simsiam_tf.data.service import client
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, epochs_between, open_monitor
-from simsiam_tf.loop.run_components import RunComponents
+from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.methods import SYMMETRY, SiameseModel, ViewModel
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, initial_weights

@@ -24,8 +24,7 @@ from simsiam_tf.evaluate.label_splits import Splits, balanced
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.loop import Outcome
-from simsiam_tf.loop.run_components import RunComponents
-from simsiam_tf.loop.task import add_accuracy_to_card, read_card
+from simsiam_tf.loop.task import RunComponents, add_accuracy_to_card, read_card
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text

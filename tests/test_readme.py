@@ -80,7 +80,7 @@ def test_flags_files_and_names_exist():
     )  # fmt: skip
     scripts = "".join(path.read_text() for path in ROOT.glob("scripts/**/*.py"))
     flags -= set(re.findall(r'"--(\w+)"', scripts))
-    assert flags - {name for cls in classes for name in config.kinds(cls)} <= {
+    assert flags - {name for cls in classes for name in config.field_types(cls)} <= {
         "flagfile",
         "help",
         "role",

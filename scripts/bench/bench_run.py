@@ -105,7 +105,7 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
         for method in ("steps", "record", "evaluation", "latest"):
             timed(loops.MetricsLog, method, "records")
         with contextlib.suppress(_Stop):
-            pretraining.run(config)
+            pretraining.pretrain(config)
     return dict(took)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import ClassVar
 
 from scripts.paper import SCALES, TABLES, campaign
 from simsiam_tf.command_line import cli
@@ -35,20 +34,13 @@ Scales:
 class ReproduceConfig(Config):
     """A choice of rows, and the scale they are run at."""
 
-    RANGES: ClassVar = (
-        ("seeds", 1, 100),
-        ("first_seed", 0, 2**31 - 101),
-        ("jobs", 1, 64),
-        ("epochs", 0.01, 1e5),
-    )
-
     table: str = option("all", "tables, with commas between them, or all but table4_long", "What")
     scale: str = option("fashion_mnist", "how large", choices=tuple(SCALES))
-    seeds: int = option(1, "runs of every row")
-    first_seed: int = option(0, "the others count on from it")
-    epochs: float | None = option(None, "of every pre-training, instead of the scale's own")
+    seeds: int = option(1, "runs of every row", limits=(1, 100))
+    first_seed: int = option(0, "the others count on from it", limits=(0, 2**31 - 101))
+    epochs: float | None = option(None, "of every pre-training, instead of the scale's", limits=(0.01, 1e5))
     data_dir: str | None = option(None, "where TFDS keeps its data sets")
-    jobs: int = option(1, "runs at a time, each on its share of the cores", "Run")
+    jobs: int = option(1, "runs at a time, each on its share of the cores", "Run", limits=(1, 64))
     folder: str = option("runs/reproduce", "where work folders are put")
     out: str | None = option(None, "path of the results, without .md; FOLDER/SCALE by default")
     dry_run: bool = option(False, "only list what has no result yet, with what it runs", "Only look")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from scripts.paper.rows import Row
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import PretrainConfig, differences, method_of, overridden, to_flags
+from simsiam_tf.config import METHODS, PretrainConfig, differences, drop_inapplicable, to_flags
 
 TITLES = ("batch_size", "d", "epochs")  # fields that titles of rows may name
 PROPORTIONAL = ("batch_size", "d", "epochs", "base_lr", "weight_decay")
@@ -77,15 +77,15 @@ def configuration(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> Pretrai
         elif name == "warmup_epochs":
             value = value * base.epochs / paper.epochs
         elif name == "target_momentum":
-            now, before = (config.by_method(name) for config in (base, paper))
+            now, before = (config.method_option(name) for config in (base, paper))
             if now is None:  # a base of a method without one
                 continue
             value = _as(value, 1 - (1 - value) * (1 - now) / (1 - before))
         changes[name] = value
-    if changes.get("stop_gradient") == method_of({"method": theirs.method}).stop_gradient:
+    if changes.get("stop_gradient") == METHODS[theirs.method].defaults.get("stop_gradient"):
         changes["stop_gradient"] = None  # said where the paper says it, and the same run
     changed = dataclasses.replace(base, **changes, workdir=None)
-    return overridden(changed, set(changes)).validate()
+    return drop_inapplicable(changed, set(changes)).validate()
 
 
 @functools.cache  # a base is that of many rows

@@ -28,7 +28,7 @@ class Classifier(ViewModel):
         frozen: the backbone computes as in inference, BN too, and none of its weights changes.
     """
 
-    figure_name = "accuracy"
+    metric_name = "accuracy"
     d = 1
 
     def __init__(
@@ -59,7 +59,7 @@ class Classifier(ViewModel):
         """Refused: an index names a training image, whose label would be taken for another's."""
         raise ValueError("A Classifier knows the labels of its training images alone. Use evaluate.accuracy.")
 
-    def figure(self, z: tf.Tensor) -> tf.Tensor:
+    def metric(self, z: tf.Tensor) -> tf.Tensor:
         """Share of the batch's views that are told right."""
         return tf.reduce_mean(z)
 

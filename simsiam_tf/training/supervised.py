@@ -27,7 +27,12 @@ from simsiam_tf.loop.task import add_accuracy_to_card, read_card
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
-from simsiam_tf.training.build_run import arithmetic, check_size, compiled, decaying, views_of
+from simsiam_tf.training.build_run import (
+    check_size,
+    cosine_schedule,
+    make_views,
+    set_precision,
+)
 from simsiam_tf.training.callbacks import Accuracy
 
 CLASSIFIER = Path("export") / "classifier.keras"
@@ -69,7 +74,7 @@ def workdir_of(config: SupervisedConfig) -> Path:
 def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunComponents, Pretrained, Splits]:
     """Builds every part; cheap checks come before long work."""
     strategy = workers.strategy
-    precision = arithmetic(config, strategy)
+    precision = set_precision(config, strategy)
     with strategy.scope():  # all at once: workers agree on the values of variables as they are made
         pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     with workers.chief_first():
@@ -87,7 +92,8 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
     with strategy.scope():
         optimizer = build_optimizer(config, total, train.size)
-        model = compiled(_model(config, pretrained, splits), optimizer, config)
+        model = _model(config, pretrained, splits)
+        model.compile(optimizer, jit_compile=config.jit_compile == "true")
     facts = {
         "images": train.size, "fingerprint": train.fingerprint,
         "contents of the images": train.contents(),
@@ -96,7 +102,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         "weights": pretrained.sha256, "precision": precision, "views": dataclasses.asdict(augmentation),
     }  # fmt: skip
     on_device = strategies.augments_on_device(strategy, config.augment_on)
-    views = views_of(config, augmentation, count=1)
+    views = make_views(config, augmentation, count=1)
     parts = RunComponents(strategy, train, views, model, total, precision, on_device, facts, workers)
     return parts, pretrained, splits
 
@@ -112,10 +118,10 @@ def _model(config: SupervisedConfig, pretrained: Pretrained, splits: Splits) -> 
 
 def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> optimizers.SGD:
     """LARS or SGD on a cosine; where the whole network is trained, its head has a rate of its own."""
-    decayed = decaying(config, total_steps, size)
+    decayed = cosine_schedule(config, total_steps, size)
     if isinstance(config, FinetuneConfig):
-        head = decaying(config, total_steps, size, config.head_lr_factor)
-        return optimizers.SGD(decayed, config.momentum, config.weight_decay, {"head/": head})
+        head = cosine_schedule(config, total_steps, size, config.head_lr_factor)
+        return optimizers.SGD(decayed, config.momentum, config.weight_decay, {"head": head})
     kind = optimizers.LARS if config.optimizer == "lars" else optimizers.SGD
     return kind(decayed, config.momentum, config.weight_decay)
 
@@ -197,7 +203,7 @@ class AccuracyMetrics:
     def learning_rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
         """Of the backbone, or of all there is; and of the head where it has its own."""
         rates = {"lr": float(optimizer._learning_rate(step))}
-        head = optimizer.overrides.get("head/")
+        head = optimizer.part_rates.get("head")
         return rates if head is None else {**rates, "lr_head": float(head(step))}
 
     def diagnose(self, records: list[dict]) -> Diagnosis:

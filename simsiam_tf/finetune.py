@@ -22,9 +22,9 @@ def call(config: FinetuneConfig) -> int:
         from simsiam_tf.training import run_summary, supervised
 
         strategies.look_for_devices()
-    outcome = supervised.run(config)
+    outcome = supervised.run_supervised(config)
     if outcome.chief:
-        print(run_summary.of_classifier(outcome, "simsiam_tf.finetune"))
+        print(run_summary.supervised_summary(outcome, "simsiam_tf.finetune"))
     return outcome.leave()
 
 

@@ -33,7 +33,7 @@ def call(config: PretrainConfig) -> int:
     config = inspection.with_workdir(config)
     outcome = pretraining.pretrain(config)
     if outcome.chief:
-        print(run_summary.text(config, outcome))
+        print(run_summary.pretraining_summary(config, outcome))
     return outcome.leave()
 
 

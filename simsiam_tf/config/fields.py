@@ -27,11 +27,12 @@ def option(
         default: its value where nothing else is said.
         text: help, in which `name` stands for another option.
         group: heading in the help; that of the option before it when empty.
-        choices: the values that it may take; any when empty.
+        choices: the values that it may take, or a table whose keys they are; any when empty.
         free: whether a run may be continued with another value; a text: only with that value.
         limits: (lowest, highest) number that is allowed.
     """
-    meta = {"help": text, "group": group, "choices": tuple(choices), "free": free, "limits": limits}
+    choices = choices if isinstance(choices, dict) else tuple(choices)
+    meta = {"help": text, "group": group, "choices": choices, "free": free, "limits": limits}
     return dataclasses.field(default=default, metadata=meta)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from simsiam_tf.config.backbones import BACKBONES
 from simsiam_tf.config.fields import BIG, NO_FOLDER, Inapplicable, check_address, option
 from simsiam_tf.config.methods import METHODS, MethodOptions, add_method_options, loss_kind, method_of
 from simsiam_tf.config.run import RunConfig, check_epochs
@@ -104,12 +105,7 @@ class PretrainConfig(RunConfig):
         None, "probability of a horizontal flip; by default the augmentation's", limits=(0, 1)
     )
 
-    backbone: str = option(
-        "resnet50",
-        "network whose features are learned",
-        "Network",
-        choices=("resnet10", "resnet18", "resnet34", "resnet50"),
-    )
+    backbone: str = option("resnet50", "network whose features are learned", "Network", choices=BACKBONES)
     stem: str = option(
         "auto",
         "first layers of the backbone; auto: cifar for views of up to 64 pixels, else imagenet; cifar_pad2: "

@@ -70,6 +70,12 @@ class RunConfig(Config):
         free=True,
     )
     log_every: int = option(20, "write metrics once in so many steps", limits=(1, BIG))
+    record: str = option(
+        "tensorboard,jsonl",
+        "where metrics are written, separated by commas: tensorboard (WORKDIR/tb), jsonl (metrics.jsonl, "
+        "which the report reads), wandb, mlflow",
+        free=True,
+    )
     save_minutes: float = option(
         10.0,
         "write a checkpoint once in so many minutes, and at the end of every epoch",

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import sampling
 from simsiam_tf.data.augment.views import Views
-from simsiam_tf.data.sources.open_source import ArraySource, Source
+from simsiam_tf.data.sources.base import ArraySource, Source
 from simsiam_tf.runtime.errors import UserError
 
 PARALLEL: int | None = os.cpu_count() or 2  # images and pieces made at a time; None: one after the other

@@ -1,4 +1,4 @@
-"""What a frozen backbone is worth."""
+"""Evaluations of a backbone: kNN, linear probes, linear evaluation and fine-tuning, diagnosis."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import dataclasses
 import keras
 
 from simsiam_tf import data
+from simsiam_tf.evaluate.heads import HEADS, HeadSpec
 from simsiam_tf.evaluate.knn_monitor import Monitor, open_monitor
-from simsiam_tf.evaluate.linear_classifier import Classifier, accuracy, learned
-from simsiam_tf.evaluate.linear_probe import descent, logistic
+from simsiam_tf.evaluate.linear_probe import logistic_probe, sgd_probe
+from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model, train_classifier
 from simsiam_tf.features import knn_accuracy
 
 
@@ -30,6 +31,6 @@ def knn(backbone: keras.Model, data_spec: str, augmentation: str | None = None, 
 
 
 __all__ = [
-    "Classifier", "Monitor", "accuracy", "descent", "knn", "knn_accuracy", "learned", "logistic",
-    "open_monitor",
+    "HEADS", "HeadSpec", "Monitor", "SupervisedModel", "evaluate_model", "knn", "knn_accuracy",
+    "logistic_probe", "open_monitor", "sgd_probe", "train_classifier",
 ]  # fmt: skip

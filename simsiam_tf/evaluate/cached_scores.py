@@ -13,7 +13,7 @@ import numpy as np
 from simsiam_tf import config as configs
 from simsiam_tf.evaluate.knn_monitor import LARGEST_PIXELS
 from simsiam_tf.evaluate.label_splits import Splits, balanced, open_splits
-from simsiam_tf.evaluate.linear_probe import descent, logistic
+from simsiam_tf.evaluate.linear_probe import logistic_probe, sgd_probe
 from simsiam_tf.features import store
 from simsiam_tf.features.extraction import pixels
 from simsiam_tf.features.knn import knn_accuracy, leave_one_out
@@ -116,9 +116,9 @@ def probe(config: Any, out: Path | None = None) -> dict[str, Any]:
     if config.raw_pixels and _small(pretrained):
         rows["raw pixels"] = tuple(pixels(s, pretrained.views) for s in (splits.train, splits.test))
     if config.classifier == "logistic":
-        fit, more = logistic, (config.values,)
+        fit, more = logistic_probe, (config.values,)
     else:
-        fit, more = descent, (config.classifier, config.values or None, config.epochs)
+        fit, more = sgd_probe, (config.classifier, config.values or None, config.epochs)
     found = {
         name: fit(
             train if len(ids) == len(train) else train[ids],

@@ -1,4 +1,4 @@
-"""A linear classifier on features that are made once, its regularisation or rate chosen by a sweep."""
+"""Linear classifiers on stored features, their regularisation or learning rate chosen by a sweep."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simsiam_tf.evaluate import sgd_probe
 from simsiam_tf.evaluate.label_splits import balanced
+from simsiam_tf.evaluate.linear_heads import RATES, train_heads
 from simsiam_tf.runtime import progress
 
 STRENGTHS = tuple(10.0**e for e in range(-4, 3))  # scikit-learn's C: the inverse of the L2 penalty
-HELD_OUT = 0.1  # of the training images, of every class: what the choice is made on
+VALIDATION_SHARE = 0.1  # of the training images of every class
 ITERATIONS = 1000
-PATIENCE = 2  # strengths in a row below the best, after which weaker regularisation is not tried
+PATIENCE = 2  # the sweep ends after this many strengths in a row below the best
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """How a sweep went; accuracies in [0, 1].
+    """The result of a sweep; accuracies in [0, 1].
 
-    validation: strength or rate → accuracy on the held-out part of the training images.
-    chosen: the best one there, with which all training images were learned from.
-    test: accuracy on the test images, scored once.
-    converged: whether the last fit did within ITERATIONS; None where that is no question.
+    validation: strength or learning rate → accuracy on the validation share of the training images.
+    chosen: the best of them, with which the final classifier was trained on all training images.
+    test: its accuracy on the test images, computed once.
+    converged: whether its training converged within ITERATIONS; None for SGD and LARS.
     """
 
     validation: dict[float, float]
@@ -34,7 +34,7 @@ class Probe:
     converged: bool | None = None
 
 
-def logistic(
+def logistic_probe(
     features: np.ndarray,
     labels: np.ndarray,
     test_features: np.ndarray,
@@ -44,67 +44,66 @@ def logistic(
 ) -> Probe:
     """Multinomial logistic regression of scikit-learn on standardised features.
 
-    Mean and scale of the features are those of what is learned from. From strong regularisation to weak,
-    the sweep ends where PATIENCE strengths in a row were worse than the best.
+    Features are standardised by the mean and scale of the images trained on. The sweep goes from strong
+    regularisation to weak and ends where PATIENCE strengths in a row were worse than the best.
 
     Args:
-        features, labels: [N, F], int [N], to learn from and to choose by.
+        features, labels: [N, F], int [N], the training images.
         test_features, test_labels: scored once, with the chosen strength.
         strengths: inverse L2 penalties to choose from, each above 0, in any order.
-        seed: of which images are held out for the choice.
+        seed: of the choice of validation images.
     """
-    kept, held = _held_out(labels, seed)
-    choosing, validation = _Regression(features[kept], labels[kept]), {}
+    train, held_out = _validation_split(labels, seed)
+    model, validation = _Regression(features[train], labels[train]), {}
     for strength in progress.bar(sorted(strengths), "logistic regression", unit="fit"):
-        choosing.fit(strength)
-        validation[strength] = choosing.accuracy(features[held], labels[held])
+        model.fit(strength)
+        validation[strength] = model.accuracy(features[held_out], labels[held_out])
         if max(list(validation.values())[-PATIENCE:]) < max(validation.values()):
             break  # weaker ones take the longest, and overfit more
-    chosen = max(validation, key=validation.get)
+    chosen = max(validation, key=validation.__getitem__)
     final = _Regression(features, labels)
     converged = final.fit(chosen)
     return Probe(validation, chosen, final.accuracy(test_features, test_labels), converged)
 
 
-def descent(
+def sgd_probe(
     features: np.ndarray,
     labels: np.ndarray,
     test_features: np.ndarray,
     test_labels: np.ndarray,
-    kind: str = "lars",
+    optimizer_name: str = "lars",
     rates: Sequence[float] | None = None,
     epochs: float = 90.0,
     seed: int = 0,
 ) -> Probe:
-    """Cross-entropy by LARS or SGD on features as they are, not standardised (`heads.trained`).
+    """A linear classifier by LARS or SGD on features that are not standardised (`train_heads`).
 
     Args:
-        features, labels: [N, F], int [N], to learn from and to choose by.
+        features, labels: [N, F], int [N], the training images.
         test_features, test_labels: scored once, with the chosen rate.
-        kind: "lars" or "sgd".
-        rates: to choose from; `heads.RATES` when None.
+        optimizer_name: "lars" or "sgd".
+        rates: learning rates to choose from; `linear_heads.RATES` when None.
         epochs: passes over the features.
-        seed: of the held-out choice, initial weights and order.
+        seed: of the validation images, initial weights and order.
     """
-    kept, held = _held_out(labels, seed)
-    rates = sorted(sgd_probe.RATES[kind] if rates is None else rates)
-    found = sgd_probe.trained(features, labels, kept, rates, kind, epochs, seed)
-    validation = {
-        rate: head.accuracy(features, labels, held) for rate, head in zip(rates, found, strict=True)
-    }
-    chosen = max(validation, key=validation.get)
-    (head,) = sgd_probe.trained(features, labels, np.arange(len(labels)), [chosen], kind, epochs, seed)
+    train, held_out = _validation_split(labels, seed)
+    rates = sorted(RATES[optimizer_name] if rates is None else rates)
+    heads = train_heads(features, labels, train, rates, optimizer_name, epochs, seed)
+    accuracies = (head.accuracy(features, labels, held_out) for head in heads)
+    validation = dict(zip(rates, accuracies, strict=True))
+    chosen = max(validation, key=validation.__getitem__)
+    (head,) = train_heads(features, labels, np.arange(len(labels)), [chosen], optimizer_name, epochs, seed)
     return Probe(validation, chosen, head.accuracy(test_features, test_labels))
 
 
-def _held_out(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(ids to learn from, ids to choose by) of the training images."""
-    held = balanced(labels, HELD_OUT, seed)
-    return np.setdiff1d(np.arange(len(labels)), held), held
+def _validation_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the training images (to train on, to choose by)."""
+    held_out = balanced(labels, VALIDATION_SHARE, seed)
+    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 
 class _Regression:
-    """Standardisation, then logistic regression; a fit begins where the one before ended."""
+    """Standardisation, then logistic regression; each fit starts from the weights of the one before."""
 
     def __init__(self, features: np.ndarray, labels: np.ndarray) -> None:
         from sklearn.linear_model import LogisticRegression
@@ -115,7 +114,7 @@ class _Regression:
         self._model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
 
     def fit(self, strength: float) -> bool:
-        """Whether it converged."""
+        """Fits with an inverse L2 penalty; returns whether it converged."""
         from sklearn.exceptions import ConvergenceWarning
 
         with warnings.catch_warnings(record=True) as caught:

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import Source, subset
-from simsiam_tf.data.sources import folder
-from simsiam_tf.data.sources.open_source import EncodedSource
+from simsiam_tf.data.sources import folder_check
+from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -53,7 +53,7 @@ def watch(source: Source, changed: set[int]) -> Source:
     def read(index: np.ndarray) -> bytes:
         i = int(index)
         try:
-            return folder.read_unchanged(source.root / source.names[i], source.digests[i])
+            return folder_check.read_unchanged(source.root / source.names[i], source.digests[i])
         except (OSError, ValueError):
             changed.add(i)
             return blank

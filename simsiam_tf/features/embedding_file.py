@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from simsiam_tf.data import Source
-from simsiam_tf.data.sources import folder
+from simsiam_tf.data.sources import folder_check
 from simsiam_tf.features import npz, parquet, store
 from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.features.knn import nearest
@@ -107,7 +107,7 @@ def embed(
 
 def _say_left_out(source: Source, names: list[str], report: Path | None) -> None:
     if report is not None:
-        folder.add_to_report(report, names)
+        folder_check.add_to_report(report, names)
     shown = ", ".join(map(printable_text, names[:10]))
     more = f" and {len(names) - 10} more" if names[10:] else ""
     where = f"; named in {report}" if report else ""

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.data.images import header_check
-from simsiam_tf.data.sources import folder
+from simsiam_tf.data.images.decode import decode
 from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
@@ -119,7 +119,7 @@ def of_file(
     path = Path(path).expanduser()
     try:
         data = header_check.read_checked(os.fsencode(path), max_megapixels)
-        image = folder.decode(tf.constant(data), pretrained.channels)
+        image = decode(tf.constant(data), pretrained.channels)
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0][:200]
         shown = printable_text(str(path))

@@ -24,7 +24,7 @@ from simsiam_tf.data.service import client
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, epochs_between, open_monitor
-from simsiam_tf.loop.run_components import RunComponents
+from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.methods import RunSize, SiameseModel
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, initial_weights
@@ -126,6 +126,7 @@ def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Sourc
     if config.crop_area:
         changes["area"] = (config.crop_area, augmentation.area[1])
     size = config.image_size or _view_size(source, augmentation.size)
+    changes |= nets.BACKBONES[config.backbone].pixel_rule
     augmentation = dataclasses.replace(augmentation, size=size, **changes)
     return source, make_views(config, augmentation, config.method_options.view_count)
 
@@ -165,7 +166,7 @@ def build_model(
     channels, size: of the views. steps, images: of the run, on which some methods depend.
     """
     keras.utils.set_random_seed(config.seed)
-    backbone = nets.resnet(config.backbone, stem_for(config, size), config.width, channels)
+    backbone = nets.build_backbone(config.backbone, size, channels, stem_for(config, size), config.width)
     row, options = METHODS[config.method], dataclasses.asdict(config.method_options)
     path = next((path for name, path in row.variants.items() if options[name] is not None), row.model)
     widths = ["d", "projector_hidden", "projector_layers"] + ["predictor_hidden"] * (config.h != "none")

@@ -10,7 +10,7 @@ from simsiam_tf import data
 from simsiam_tf.data import Source, Views
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, open_monitor
-from simsiam_tf.evaluate.linear_classifier import accuracy
+from simsiam_tf.evaluate.supervised_model import evaluate_model
 
 
 class KNN(keras.callbacks.Callback):
@@ -55,7 +55,7 @@ class KNN(keras.callbacks.Callback):
 
 
 class Accuracy(keras.callbacks.Callback):
-    """Adds a `Classifier`'s accuracy, "top1" and "top5" in [0, 1], to the logs of every n-th epoch.
+    """Adds a `SupervisedModel`'s test metrics, such as "top1" and "top5", to the logs of every n-th epoch.
 
     Args:
         source: labelled images.
@@ -77,6 +77,6 @@ class Accuracy(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         due = self.due(epoch + 1)
-        self.latest = accuracy(self.model, self.source, self.views, self.workers) if due else {}
+        self.latest = evaluate_model(self.model, self.source, self.views, self.workers) if due else {}
         if logs is not None:
             logs.update(self.latest)

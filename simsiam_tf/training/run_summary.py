@@ -1,4 +1,4 @@
-"""What a person wants to know when a run has ended."""
+"""The text that a command prints when its run has ended."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from simsiam_tf.runtime.errors import as_flags
 from simsiam_tf.training.pretraining import COLLAPSED, DIVERGED, DONE, INTERRUPTED, Outcome
 from simsiam_tf.training.supervised import CLASSIFIER, RESULT
 
-_HOW = {
+STATUS = {
     DONE: "done", COLLAPSED: "stopped: collapsed", DIVERGED: "stopped: diverged",
     INTERRUPTED: "interrupted; the same command continues",
 }  # fmt: skip
 
 
-def text(config: PretrainConfig, outcome: Outcome) -> str:
-    """Loss, monitor, kNN beside its baselines, where things are, and what to type next."""
+def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
+    """Loss, std and rank, kNN accuracy beside its baselines, paths, and what to type next."""
     lines = [
         "",
-        f"{METHODS[config.method].title} on {config.data}: {_HOW[outcome.status]}, step {outcome.step}",
+        f"{METHODS[config.method].title} on {config.data}: {STATUS[outcome.status]}, step {outcome.step}",
     ]
     if outcome.records:
         last = outcome.records[-1]
@@ -40,48 +40,48 @@ def text(config: PretrainConfig, outcome: Outcome) -> str:
             a = outcome.accuracy[name]
             label = "this backbone" if name == "backbone" else name
             lines.append(f"  {label:26}{a['knn20']:8.1%}{a['knn200']:9.1%}")
-    here = outcome.workdir
+    workdir = outcome.workdir
     lines.append("")
     if outcome.status == DONE:
-        lines.append(f"  weights   {here / backbone_file.EXPORTED}")
+        lines.append(f"  weights   {workdir / backbone_file.EXPORTED}")
     lines += [
-        f"  records   {here / 'metrics.jsonl'}",
+        f"  records   {workdir / 'metrics.jsonl'}",
         "",
         "Next: look at the curves and the views,",
-        f"  tensorboard --logdir={shlex.quote(str(here / 'tb'))}",
+        f"  tensorboard --logdir={shlex.quote(str(workdir / 'tb'))}",
     ]
     if outcome.status == INTERRUPTED:
-        lines += ["or continue:", f"  {_again('simsiam_tf.pretrain', here)}"]
+        lines += ["or continue:", f"  {_continue_command('simsiam_tf.pretrain', workdir)}"]
     elif not config.data.startswith("folder:"):
         lines += [
-            "or learn from images of your own:",
+            "or train on your own images:",
             "  python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos",
         ]
     return "\n".join(lines)
 
 
-def of_classifier(outcome: Outcome, command: str) -> str:
-    """Accuracy on the test images, where things are, and what to type to go on.
+def supervised_summary(outcome: Outcome, command: str) -> str:
+    """Metrics on training views and test images, paths, and how to continue an interrupted run.
 
-    command: the module that the run belongs to.
+    command: the module that was run, such as "simsiam_tf.finetune".
     """
-    here = outcome.workdir
-    lines = ["", f"{here}: {_HOW[outcome.status]}, step {outcome.step}"]
+    workdir = outcome.workdir
+    lines = ["", f"{workdir}: {STATUS[outcome.status]}, step {outcome.step}"]
     if outcome.records:
         last = outcome.records[-1]
-        lines.append(f"  training views   loss {last['loss']:.3f}, {last['accuracy']:.1%} told right")
+        lines.append(f"  training views   loss {last['loss']:.3f}, accuracy {last['accuracy']:.1%}")
     if "classifier" in outcome.accuracy:
-        found = outcome.accuracy["classifier"]
-        lines.append(f"  test images      top-1 {found['top1']:.2%}, top-5 {found['top5']:.2%}")
+        test = outcome.accuracy["classifier"]
+        lines.append(f"  test images      top-1 {test['top1']:.2%}, top-5 {test['top5']:.2%}")
     if not outcome.diagnosis.healthy:
         lines.append(f"  diagnosis        {outcome.diagnosis}")
     if outcome.status == DONE:
-        lines += ["", f"  classifier  {here / CLASSIFIER}", f"  result      {here / RESULT}"]
+        lines += ["", f"  classifier  {workdir / CLASSIFIER}", f"  result      {workdir / RESULT}"]
     if outcome.status == INTERRUPTED:
-        lines += ["", f"Continue:  {_again(command, here)}"]
+        lines += ["", f"Continue:  {_continue_command(command, workdir)}"]
     return "\n".join(lines)
 
 
-def _again(command: str, workdir: Path) -> str:
+def _continue_command(command: str, workdir: Path) -> str:
     """The command that continues a run, quoted for a shell."""
     return f"python -m {command} --flagfile={shlex.quote(str(workdir / 'config.flags'))}"

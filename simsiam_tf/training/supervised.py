@@ -1,4 +1,4 @@
-"""run(config): linear evaluation and fine-tuning, as tasks for the loop that all runs share (`running`)."""
+"""Linear evaluation and fine-tuning as runs with checkpoints, records and an exported classifier."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,13 +18,13 @@ from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.evaluate.diagnosis import Diagnosis
+from simsiam_tf.evaluate.heads import HeadSpec
 from simsiam_tf.evaluate.knn_monitor import epochs_between
 from simsiam_tf.evaluate.label_splits import Splits, balanced
-from simsiam_tf.evaluate.linear_classifier import Classifier, accuracy
+from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.loop import Outcome
-from simsiam_tf.loop.run_components import RunComponents
-from simsiam_tf.loop.task import add_accuracy_to_card, read_card
+from simsiam_tf.loop.task import RunComponents, add_accuracy_to_card, read_card
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
@@ -39,18 +40,18 @@ CLASSIFIER = Path("export") / "classifier.keras"
 RESULT = "result.json"
 
 
-def run(config: SupervisedConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
-    """Linear evaluation (`LinearConfig`) or fine-tuning (`FinetuneConfig`), continuing what is there.
+def run_supervised(config: SupervisedConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
+    """Runs linear evaluation (`LinearConfig`) or fine-tuning (`FinetuneConfig`), or continues the run.
 
     Args:
-        config: validated; its work folder is `workdir_of` where it names none.
-        callbacks: as for `train.run`.
+        config: validated; its work folder is `workdir_of(config)` where it names none.
+        callbacks: called at the ends of steps and epochs, as in pre-training.
 
     Returns:
-        Its accuracy["classifier"] holds "top1" and "top5" on the test images, in [0, 1].
+        The outcome; accuracy["classifier"] holds "top1" and "top5" on the test images, in [0, 1].
 
     Raises:
-        UserError: before any training, for whatever cannot work.
+        UserError: before any training, for an option, file or data set that cannot be used.
     """
     config = dataclasses.replace(config, workdir=str(workdir_of(config)))
 
@@ -62,7 +63,7 @@ def run(config: SupervisedConfig, callbacks: Sequence[keras.callbacks.Callback] 
 
 
 def workdir_of(config: SupervisedConfig) -> Path:
-    """`workdir`, or a folder beside the weights that is named after what is done with them."""
+    """`workdir`, or a folder beside the weights, named "linear" or "finetune" and the share of labels."""
     if config.workdir:
         return Path(config.workdir).expanduser()
     name = "linear" if isinstance(config, LinearConfig) else "finetune"
@@ -72,7 +73,7 @@ def workdir_of(config: SupervisedConfig) -> Path:
 
 
 def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunComponents, Pretrained, Splits]:
-    """Builds every part; cheap checks come before long work."""
+    """Builds the components of a run, its backbone and its labelled images; cheap checks come first."""
     strategy = workers.strategy
     precision = set_precision(config, strategy)
     with strategy.scope():  # all at once: workers agree on the values of variables as they are made
@@ -92,9 +93,9 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
     with strategy.scope():
         optimizer = build_optimizer(config, total, train.size)
-        model = _model(config, pretrained, splits)
+        model = _build_model(config, pretrained, splits)
         model.compile(optimizer, jit_compile=config.jit_compile == "true")
-    facts = {
+    metadata = {
         "images": train.size, "fingerprint": train.fingerprint,
         "contents of the images": train.contents(),
         "test images": splits.test.size, "test fingerprint": splits.test.fingerprint,
@@ -103,111 +104,118 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     }  # fmt: skip
     on_device = strategies.augments_on_device(strategy, config.augment_on)
     views = make_views(config, augmentation, count=1)
-    parts = RunComponents(strategy, train, views, model, total, precision, on_device, facts, workers)
-    return parts, pretrained, splits
+    components = RunComponents(
+        strategy, train, views, model, total, precision, on_device, metadata, workers, targets=True
+    )
+    return components, pretrained, splits
 
 
-def _model(config: SupervisedConfig, pretrained: Pretrained, splits: Splits) -> Classifier:
+def _build_model(config: SupervisedConfig, pretrained: Pretrained, splits: Splits) -> SupervisedModel:
     keras.utils.set_random_seed(config.seed)
     backbone = pretrained.backbone
     if getattr(config, "init", "weights") == "random":
         backbone = keras.models.clone_model(backbone)
-    frozen = isinstance(config, LinearConfig)
-    return Classifier(backbone, splits.train.labels[:], splits.classes, frozen)
+    return SupervisedModel(backbone, splits.classes, frozen=isinstance(config, LinearConfig))
 
 
 def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> optimizers.SGD:
-    """LARS or SGD on a cosine; where the whole network is trained, its head has a rate of its own."""
+    """LARS or SGD on a cosine; in fine-tuning the head has a learning rate of its own.
+
+    size: images of an epoch.
+    """
     decayed = cosine_schedule(config, total_steps, size)
     if isinstance(config, FinetuneConfig):
         head = cosine_schedule(config, total_steps, size, config.head_lr_factor)
         return optimizers.SGD(decayed, config.momentum, config.weight_decay, {"head": head})
-    kind = optimizers.LARS if config.optimizer == "lars" else optimizers.SGD
-    return kind(decayed, config.momentum, config.weight_decay)
+    assert isinstance(config, LinearConfig)
+    optimizer = optimizers.LARS if config.optimizer == "lars" else optimizers.SGD
+    return optimizer(decayed, config.momentum, config.weight_decay)
 
 
 class Supervised:
-    """What a run that learns from labels is known by, judged by and leaves (`running.Task`)."""
+    """Linear evaluation or fine-tuning as a task of the loop: its metrics, evaluator and export."""
 
     trained_name, untrained_name = "classifier", ""
     ending_diagnoses = ()
 
     def __init__(
-        self, config: SupervisedConfig, parts: RunComponents, pretrained: Pretrained, splits: Splits
+        self, config: SupervisedConfig, components: RunComponents, pretrained: Pretrained, splits: Splits
     ) -> None:
-        self.config, self.components, self.pretrained, self.splits = config, parts, pretrained, splits
-        self.metrics = AccuracyMetrics()
+        assert isinstance(components.model, SupervisedModel)
+        self.config, self.components, self.pretrained, self.splits = config, components, pretrained, splits
+        self.model, self.metrics = components.model, HeadMetrics(components.model.head_spec)
         every = config.eval_every
         if every is None:  # a frozen backbone computes forward only, as an evaluation does
             views = splits.train.size if isinstance(config, FinetuneConfig) else splits.train.size // 3
             every = epochs_between(splits.test.size, max(views, 1))
-        self.evaluator = Accuracy(splits.test, parts.views, every, parts.workers)
+        self.evaluator = Accuracy(splits.test, components.views, every, components.workers)
 
     def baselines(self, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
-        """None: chance is one in so many classes."""
+        """No baselines: chance is one in the number of classes."""
         del say
         return {}
 
     def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
-        """On the test images."""
+        """The model's metrics on the test images."""
         say(f"top-1 and top-5 on {self.splits.test.size} images of {self.splits.test.name}")
-        return accuracy(
-            self.components.model, self.splits.test, self.components.views, self.components.workers
-        )
+        return evaluate_model(self.model, self.splits.test, self.components.views, self.components.workers)
 
     def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-        """None."""
+        """No baselines."""
         return before
 
-    def export(self, workdir: Path, facts: dict) -> None:
-        """Writes the classifier and, where it was trained, its backbone."""
-        named = self.config.data or cached_scores.data_of(self.pretrained)
-        whole = {
-            **facts, "classes": list(self.splits.class_names), "test": self.splits.test.name,
+    def export(self, workdir: Path, metadata: dict[str, Any]) -> None:
+        """Exports the classifier and, where it was trained, its backbone."""
+        data = self.config.data or cached_scores.data_of(self.pretrained)
+        card = {
+            **metadata, "classes": list(self.splits.class_names), "test": self.splits.test.name,
             "weights": {"path": str(self.pretrained.path), "sha256": self.pretrained.sha256},
-            "configuration": {**facts["configuration"], "data": named},
+            "configuration": {**metadata["configuration"], "data": data},
         }  # fmt: skip
-        if not self.components.model.frozen:
-            backbone_file.export(self.components.model.backbone, workdir, whole)
-        backbone_file.export(self.components.model.whole(), workdir, whole, CLASSIFIER)
+        if not self.model.frozen:
+            backbone_file.export(self.model.backbone, workdir, card)
+        backbone_file.export(self.model.functional(), workdir, card, CLASSIFIER)
 
     def add_accuracy(self, workdir: Path, accuracy: dict[str, dict[str, float]]) -> None:
-        """Writes result.json, and the cards again."""
+        """Writes result.json and adds the accuracy to the model cards."""
         card = read_card(workdir / CLASSIFIER)
         kept = ("images", "test", "classes", "weights", "step", "configuration", "made with")
         result = {
-            "what": "linear evaluation" if self.components.model.frozen else "fine-tuning",
+            "what": "linear evaluation" if self.model.frozen else "fine-tuning",
             **accuracy[self.trained_name], "train": card["data"], **{k: card[k] for k in kept},
         }  # fmt: skip
         atomic_write_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
-        if not self.components.model.frozen:
+        if not self.model.frozen:
             add_accuracy_to_card(workdir / backbone_file.EXPORTED, accuracy)
         add_accuracy_to_card(workdir / CLASSIFIER, accuracy)  # last: it says "evaluated"
 
-    def exported_card(self, workdir: Path) -> dict:
-        """The facts beside the classifier."""
+    def exported_card(self, workdir: Path) -> dict[str, Any]:
+        """The model card of the classifier; empty where it was not exported."""
         return backbone_file.card(workdir / CLASSIFIER)
 
 
-class AccuracyMetrics:
-    """The share of views told right, of steps; top-1 of evaluations."""
+class HeadMetrics:
+    """Metrics of a run with a head: its training metric, and its first test metric for evaluations."""
 
-    metric_name, metric_label = "accuracy", "accuracy"
-    evaluation_name, evaluation_label = "top1", "test"
+    evaluation_label = "test"
+
+    def __init__(self, head_spec: HeadSpec) -> None:
+        self.metric_name = self.metric_label = head_spec.metric_name
+        self.evaluation_name = next(iter(head_spec.test_metrics))
 
     def record_values(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
-        """accuracy: mean of the steps."""
+        """The training metric's mean over the steps, by its name."""
         del z
-        return {"accuracy": float(figures.mean())}
+        return {self.metric_name: float(figures.mean())}
 
-    def learning_rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
-        """Of the backbone, or of all there is; and of the head where it has its own."""
+    def learning_rates(self, optimizer: optimizers.SGD, step: int) -> dict[str, float]:
+        """ "lr" of the backbone or of all variables; "lr_head" of the head where it has its own."""
         rates = {"lr": float(optimizer._learning_rate(step))}
         head = optimizer.part_rates.get("head")
         return rates if head is None else {**rates, "lr_head": float(head(step))}
 
     def diagnose(self, records: list[dict]) -> Diagnosis:
-        """ "divergence" where the last loss is no number; else "healthy"."""
+        """ "divergence" where the last loss is not finite, else "healthy"."""
         if not records:
             return Diagnosis("healthy", "no record yet")
         loss, step = records[-1]["loss"], records[-1]["step"]

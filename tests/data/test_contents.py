@@ -10,7 +10,7 @@ from PIL import Image
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import open_source, subset
-from simsiam_tf.data.sources.open_source import from_arrays
+from simsiam_tf.data.sources.base import from_arrays
 from simsiam_tf.loop.workdir import Workdir
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import build_run
@@ -91,10 +91,10 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, capsys):
     config = cli.parse(PretrainConfig, argv)
 
     def begin():
-        facts = build_run.build_pretraining(config, workdir / "unreadable.json").facts
+        metadata = build_run.build_pretraining(config, workdir / "unreadable.json").metadata
         place = Workdir(workdir)
         try:
-            place.agree(config, facts)
+            place.agree(config, metadata)
         finally:
             place.release()
 

@@ -19,7 +19,8 @@ from simsiam_tf.data import pipeline
 from simsiam_tf.data.augment.views import Augmentation, Views
 from simsiam_tf.data.pipeline import StepBatches
 from simsiam_tf.data.service import client, reorder
-from simsiam_tf.data.sources.open_source import EncodedSource, from_arrays, open_source
+from simsiam_tf.data.sources.base import EncodedSource, from_arrays
+from simsiam_tf.data.sources.open_source import open_source
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import pretraining
 

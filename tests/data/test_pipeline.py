@@ -8,7 +8,7 @@ from simsiam_tf.data import pipeline
 from simsiam_tf.data.augment import crops
 from simsiam_tf.data.augment.views import Augmentation, Views
 from simsiam_tf.data.sampling import uniforms
-from simsiam_tf.data.sources.open_source import EncodedSource, from_arrays
+from simsiam_tf.data.sources.base import EncodedSource, from_arrays
 
 FULL = Augmentation(size=70)  # above the size from which XLA is used
 BATCH = 12

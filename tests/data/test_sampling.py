@@ -10,7 +10,7 @@ import tensorflow as tf
 import simsiam_tf.data as data
 from simsiam_tf.data import pipeline, sampling
 from simsiam_tf.data.augment.views import Augmentation, Views
-from simsiam_tf.data.sources.open_source import EncodedSource
+from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.runtime.errors import UserError
 
 SIZE, BATCH, SEED = 22, 8, 11  # 2.75 steps an epoch: batches straddle epochs

@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from simsiam_tf.data import open_source, subset
-from simsiam_tf.data.sources import folder
-from simsiam_tf.data.sources.open_source import EncodedSource, from_arrays, query_split
+from simsiam_tf.data import open_source, pretraining, subset
+from simsiam_tf.data.sources import folder, folder_check
+from simsiam_tf.data.sources.base import EncodedSource, from_arrays
+from simsiam_tf.data.sources.open_source import SOURCES, SourceType, query_split
 from simsiam_tf.runtime.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -94,6 +95,27 @@ def test_unknown_kinds():
     assert query_split("folder:x") is None and query_split("cifar10") == "test"
 
 
+def test_a_place_is_added_by_one_row_of_the_table(monkeypatch):
+    """A name, and a function of the specification's rest and the options."""
+
+    def open_stripes(rest, options):
+        images = np.zeros([int(rest), 8, 8, 1], np.uint8)
+        images[:, ::2] = np.arange(int(rest), dtype=np.uint8)[:, None, None, None]
+        return from_arrays(f"stripes:{rest} in {options.data_dir}", images, np.arange(int(rest)) % 2)
+
+    row = SourceType("stripes:N", open_stripes, has_query_split=False)
+    monkeypatch.setitem(SOURCES, "stripes", row)
+    source = open_source("stripes:12", data_dir="here")
+    assert (source.name, source.size) == ("stripes:12 in here", 12) and query_split("stripes:3") is None
+    (batch,) = pretraining("stripes:12", batch_size=12, size=8, targets=True).take(1)
+    assert sorted(batch["index"].numpy()) == list(range(12))
+    np.testing.assert_array_equal(batch["target"], batch["index"] % 2)
+    with pytest.raises(UserError, match="stripes:N, or a path"):
+        open_source(None)
+    with pytest.raises(UserError, match="Did you mean stripes:N?"):
+        open_source("stripe:12")
+
+
 # Folders.
 
 
@@ -117,7 +139,7 @@ def test_nested_folder_without_classes(tmp_path):
     source = open_source(f"folder:{tmp_path}")
     assert isinstance(source, EncodedSource) and source.channels == 3
     assert (source.size, source.labels, source.class_names) == (3, None, ())
-    assert folder.read(str(tmp_path)).names == ["a/d.png", "a/deep/er/c.PNG", "b.png"]
+    assert list(folder.open_folder(str(tmp_path)).names) == ["a/d.png", "a/deep/er/c.PNG", "b.png"]
     for i in range(3):
         np.testing.assert_array_equal(image_of(source, i), photo())
 
@@ -199,17 +221,17 @@ def test_unreadable_images_can_be_skipped(damaged):
 
 
 def test_report_spares_decoding_until_something_changes(damaged, tmp_path, monkeypatch):
-    report, decoded, outcome = tmp_path / "report.json", [], folder._outcome
+    report, decoded, outcome = tmp_path / "report.json", [], folder_check._outcome
 
     def counting(path, max_megapixels):
         decoded.append(path)
         return outcome(path, max_megapixels)
 
-    monkeypatch.setattr(folder, "_outcome", counting)
+    monkeypatch.setattr(folder_check, "_outcome", counting)
 
     def names() -> list[str]:
         decoded.clear()
-        return folder.read(str(damaged), "skip", report).names
+        return list(folder.open_folder(str(damaged), "skip", report).names)
 
     assert names() == ["a/good.png", "b/good.jpg"] and len(decoded) == 5
     assert names() == ["a/good.png", "b/good.jpg"] and len(decoded) == 0
@@ -220,8 +242,8 @@ def test_report_spares_decoding_until_something_changes(damaged, tmp_path, monke
     (damaged / "a" / "better.png").unlink()
     assert names() == ["b/empty.png", "b/good.jpg"] and len(decoded) == 0
     assert list(json.loads(report.read_text())["images"]) == ["a/cut.jpg", *names(), "b/text.jpg"]
-    assert len(folder.read(str(damaged), "skip", report, 50.0).names) == 2 and len(decoded) == 4
-    assert len(folder.read(str(damaged), "skip").names) == 2 and len(decoded) == 8  # no report
+    assert len(folder.open_folder(str(damaged), "skip", report, 50.0).names) == 2 and len(decoded) == 4
+    assert len(folder.open_folder(str(damaged), "skip").names) == 2 and len(decoded) == 8  # no report
 
 
 def test_a_report_that_cannot_be_written_is_a_line(damaged, tmp_path, capsys):

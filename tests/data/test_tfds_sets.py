@@ -10,7 +10,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 from simsiam_tf.data import Augmentation, Views, open_source
 from simsiam_tf.data.pipeline import StepBatches
 from simsiam_tf.data.sources import tfds_sets
-from simsiam_tf.data.sources.open_source import ArraySource, EncodedSource
+from simsiam_tf.data.sources.base import ArraySource, EncodedSource
 from simsiam_tf.runtime.errors import UserError
 
 CLASSES = ["ant", "bee", "cow"]
@@ -125,7 +125,7 @@ def test_targets_are_read_batch_by_batch_with_their_images(data_dir):
     batches = StepBatches(source, views, 4, elements_per_step=2, targets=True)
     for batch in batches.dataset(0, 2):
         np.testing.assert_array_equal(batch["target"], every[batch["index"]])
-    known = (source.labels._known != tfds_sets.UNREAD).sum()
+    known = (source.labels._labels != tfds_sets.UNREAD).sum()
     assert 0 < known < source.size, "a batch reads no other labels"
 
 

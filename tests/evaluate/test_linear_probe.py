@@ -9,7 +9,7 @@ from helpers import small_backbones
 
 from simsiam_tf import probe as command
 from simsiam_tf.data import AUGMENTATIONS, open_source, sampling
-from simsiam_tf.evaluate import linear_probe, sgd_probe
+from simsiam_tf.evaluate import linear_heads, linear_probe
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +20,15 @@ def digits():
 
 
 def test_digits_are_told_apart_and_the_choice_is_the_best_of_the_sweep(digits):
-    found = linear_probe.logistic(*digits, strengths=(1e-6, 0.1))
+    found = linear_probe.logistic_probe(*digits, strengths=(1e-6, 0.1))
     assert found.test > 0.95 and found.chosen == 0.1 and found.converged
     assert found.validation[0.1] > found.validation[1e-6] + 0.02
 
 
 def test_the_test_images_have_no_say_in_the_choice(digits):
     features, labels, test, truth = digits
-    one = linear_probe.logistic(features, labels, test, truth, strengths=(1e-3, 1.0))
-    other = linear_probe.logistic(features, labels, test[::-1], truth, strengths=(1e-3, 1.0))
+    one = linear_probe.logistic_probe(features, labels, test, truth, strengths=(1e-3, 1.0))
+    other = linear_probe.logistic_probe(features, labels, test[::-1], truth, strengths=(1e-3, 1.0))
     assert one.validation == other.validation and one.chosen == other.chosen and one.test != other.test
 
 
@@ -45,12 +45,12 @@ def test_the_sweep_ends_after_two_that_are_worse(digits, monkeypatch):
             return {1: 0.5, 2: 0.7, 3: 0.6, 4: 0.65, 5: 0.9}[self.strength]
 
     monkeypatch.setattr(linear_probe, "_Regression", Told)
-    found = linear_probe.logistic(*digits, strengths=(5, 4, 3, 2, 1))
+    found = linear_probe.logistic_probe(*digits, strengths=(5, 4, 3, 2, 1))
     assert list(found.validation) == [1, 2, 3, 4] and found.chosen == 2 and found.test == 0.7
 
 
 def test_where_a_fit_begins_does_not_matter(digits):
-    alone, after = (linear_probe.logistic(*digits, strengths=s) for s in ((0.1,), (1e-3, 0.1)))
+    alone, after = (linear_probe.logistic_probe(*digits, strengths=s) for s in ((0.1,), (1e-3, 0.1)))
     assert after.validation[0.1] == pytest.approx(alone.validation[0.1], abs=0.005)
     assert after.test == alone.test
 
@@ -58,8 +58,8 @@ def test_where_a_fit_begins_does_not_matter(digits):
 def test_scale_and_shift_of_a_feature_do_not_matter(digits):
     features, labels, test, truth = digits
     scale = np.linspace(0.1, 30, features.shape[1], dtype=np.float32)
-    a = linear_probe.logistic(features, labels, test, truth, strengths=(0.1,))
-    b = linear_probe.logistic(features * scale + 5, labels, test * scale + 5, truth, strengths=(0.1,))
+    a = linear_probe.logistic_probe(features, labels, test, truth, strengths=(0.1,))
+    b = linear_probe.logistic_probe(features * scale + 5, labels, test * scale + 5, truth, strengths=(0.1,))
     assert abs(a.test - b.test) < 0.005
 
 
@@ -80,7 +80,7 @@ def test_heads_by_sgd_are_what_numpy_makes_of_the_same_batches(digits):
     features, labels, _, _ = digits
     features = features / 16
     ids = np.arange(300)[::-1]
-    (found,) = sgd_probe.trained(features, labels, ids, [0.5], "sgd", epochs=3, seed=4)
+    (found,) = linear_heads.train_heads(features, labels, ids, [0.5], "sgd", epochs=3, seed=4)
     w = np.random.default_rng(4).normal(0, 0.01, (64, 10)).astype(np.float32).astype(np.float64)
     b, mw, mb = np.zeros(10), 0.0, 0.0
     for step in range(3):  # 900 // 256
@@ -99,9 +99,9 @@ def test_heads_by_sgd_are_what_numpy_makes_of_the_same_batches(digits):
 def test_a_head_is_the_same_alone_and_among_others(digits, kind):
     features, labels, _, _ = digits
     rates = [0.1, *np.linspace(1, 2, 11)]
-    among = sgd_probe.trained(features / 16, labels, np.arange(512), rates, kind, epochs=2)
+    among = linear_heads.train_heads(features / 16, labels, np.arange(512), rates, kind, epochs=2)
     for i in (0, 1, 11):
-        (alone,) = sgd_probe.trained(features / 16, labels, np.arange(512), [rates[i]], kind, epochs=2)
+        (alone,) = linear_heads.train_heads(features / 16, labels, np.arange(512), [rates[i]], kind, epochs=2)
         np.testing.assert_allclose(among[i].kernel, alone.kernel, atol=1e-6)
     assert abs(among[1].kernel - among[11].kernel).max() > 1e-4
 
@@ -109,18 +109,20 @@ def test_a_head_is_the_same_alone_and_among_others(digits, kind):
 @pytest.mark.parametrize("kind", ["sgd", "lars"])
 def test_descent_tells_digits_apart_and_takes_the_best_rate(digits, kind):
     features, labels, test, truth = digits
-    found = linear_probe.descent(features / 16, labels, test / 16, truth, kind, rates=(1e-6, 1.0), epochs=60)
+    found = linear_probe.sgd_probe(
+        features / 16, labels, test / 16, truth, kind, rates=(1e-6, 1.0), epochs=60
+    )
     assert found.test > 0.88 and found.chosen == 1.0 and found.validation[1.0] > found.validation[1e-6]
 
 
 def test_accuracy_of_a_head_in_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(50, 4)).astype(np.float32), rng.integers(3, size=50)
-    head = sgd_probe.Head(rng.normal(size=(4, 3)), rng.normal(size=3))
+    head = linear_heads.LinearHead(rng.normal(size=(4, 3)), rng.normal(size=3))
     by_hand = np.mean(
         [np.argmax(row @ head.kernel + head.bias) == y for row, y in zip(x, labels, strict=True)]
     )
-    monkeypatch.setattr(sgd_probe, "BLOCK", 7)
+    monkeypatch.setattr(linear_heads, "BLOCK", 7)
     assert head.accuracy(x, labels) == pytest.approx(by_hand)
     assert head.accuracy(x, labels, np.arange(50)[::2]) == pytest.approx(
         np.mean((x[::2] @ head.kernel + head.bias).argmax(axis=1) == labels[::2])

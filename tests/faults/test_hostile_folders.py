@@ -34,7 +34,7 @@ def test_folders_that_contain_themselves_and_very_deep_ones_end(deep):
     normal(deep.joinpath(*1200 * "d"))
     for name in ("loop", "loop.jpg"):
         (deep / name).symlink_to(deep, target_is_directory=True)
-    assert [name[-6:] for name in folder.read(str(deep)).names] == ["ok.png", "ok.png"]
+    assert [name[-6:] for name in folder.open_folder(str(deep)).names] == ["ok.png", "ok.png"]
 
 
 def test_what_must_not_be_read_is_named(tmp_path, monkeypatch):
@@ -54,11 +54,11 @@ def test_what_must_not_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", forbidden(scandir, "closed"))
     monkeypatch.setattr(os, "open", forbidden(opened, ("secret.png", "closed")))
     report = tmp_path / "report.json"
-    assert folder.read(str(tmp_path), "skip", report).names == ["ok.png"]
+    assert list(folder.open_folder(str(tmp_path), "skip", report).names) == ["ok.png"]
     reasons = json.loads(report.read_text())["unreadable"]
     assert reasons == {"closed/": "no regular file", "secret.png": "Permission denied"}
     with pytest.raises(UserError, match="closed: cannot be listed .Permission denied"):
-        folder.read(str(tmp_path / "closed"))
+        folder.open_folder(str(tmp_path / "closed"))
 
 
 def test_names_that_are_no_text_work(tmp_path, capsys):
@@ -73,8 +73,8 @@ def test_names_that_are_no_text_work(tmp_path, capsys):
         (tmp_path / os.fsdecode(name)).write_bytes(b"")
         normal(tmp_path / "other")
         with pytest.raises(UserError) as caught:
-            folder.read(str(tmp_path))
-        folder.read(str(tmp_path), "skip")
+            folder.open_folder(str(tmp_path))
+        folder.open_folder(str(tmp_path), "skip")
         for line in (str(caught.value), capsys.readouterr().err.rstrip("\n")):
             assert line.isprintable(), line
         os.unlink(tmp_path / os.fsdecode(name))
@@ -97,7 +97,7 @@ def test_a_damaged_report_is_made_again(tmp_path, kind):
     root, report = tmp_path / "images", tmp_path / "report.json"
     normal(root)
     (root / "bad.jpg").write_bytes(b"")
-    folder.read(str(root), "skip", report)
+    folder.open_folder(str(root), "skip", report)
     good = json.loads(report.read_text())
     report.unlink()
     if kind == "a pipe":
@@ -109,7 +109,7 @@ def test_a_damaged_report_is_made_again(tmp_path, kind):
         report.write_text(json.dumps({**good, "unreadable": bad}))
     else:
         report.write_bytes(kind if isinstance(kind, bytes) else kind.encode())
-    assert folder.read(str(root), "skip", report).names == ["ok.png"]
+    assert list(folder.open_folder(str(root), "skip", report).names) == ["ok.png"]
     assert json.loads(report.read_text()) == good
 
 
@@ -118,5 +118,5 @@ def test_a_report_does_not_follow_a_link_out_of_its_folder(tmp_path):
     victim, report = tmp_path / "victim", tmp_path / "report.json"
     victim.write_text("mine")
     report.with_suffix(".tmp").symlink_to(victim)
-    folder.read(str(tmp_path / "images"), "error", report)
+    folder.open_folder(str(tmp_path / "images"), "error", report)
     assert victim.read_text() == "mine" and report.exists() and not report.is_symlink()

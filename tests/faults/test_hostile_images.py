@@ -94,7 +94,7 @@ def bound(path):
     os.chdir(here)
 
 
-PIXELS = "pixels, above --max_megapixels=100"
+PIXELS = "pixels, above max_megapixels=100"
 HOSTILE = {  # name → (the file, or how to make it there; what is said of it)
     "png of 400 megapixels": (lambda p: png(20_000, 20_000), f"20000×20000 {PIXELS}"),
     "png with texts before its pixels": (lambda p: png(9, 9, before=17 * text()), "compressed texts"),
@@ -141,8 +141,8 @@ def test_a_hostile_image_is_named(tmp_path, name):
         (root / "bad.jpg").write_bytes(data)
     said = rf"1 of 2 images cannot be decoded, such as bad.jpg \(.*({expected})"
     with pytest.raises(UserError, match=said):
-        folder.read(str(root))
-    assert folder.read(str(root), "skip", report).names == ["ok.png"]
+        folder.open_folder(str(root))
+    assert list(folder.open_folder(str(root), "skip", report).names) == ["ok.png"]
     assert list(json.loads(report.read_text())["unreadable"]) == ["bad.jpg"]
     assert sorted(os.listdir(tmp_path)) == ["images", "report.json"]
 
@@ -218,11 +218,11 @@ def test_bombs_take_no_memory(tmp_path):
         (tmp_path / "bombs" / name).write_bytes(data)
     assert sum(map(len, bombs.values())) < 30 * 2**20
     code = (
-        "import re, sys\nimport tensorflow as tf\nfrom simsiam_tf.data import folder\n"
+        "import re, sys\nimport tensorflow as tf\nfrom simsiam_tf.data.sources import folder\n"
         "def say(): print(re.search('VmHWM:.* ([0-9]+) kB', open('/proc/self/status').read())[1])\n"
         "root = sys.argv[1]\n"
-        "folder.read(root + '/plain', 'skip'); say()\n"
-        "assert folder.read(root + '/bombs', 'skip').names == ['ok.png']; say()\n"
+        "folder.open_folder(root + '/plain', 'skip'); say()\n"
+        "assert folder.open_folder(root + '/bombs', 'skip').names == ('ok.png',); say()\n"
         "tf.io.decode_image(tf.io.read_file(root + '/bombs/b.gif'), 3, expand_animations=False); say()\n"
     )
     argv = [sys.executable, "-c", code, str(tmp_path)]

@@ -23,7 +23,7 @@ def whole(tmp_path_factory):
 def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(whole, tmp_path, monkeypatch):
     left_out = pretraining.pretrain(tiny(tmp_path, "--knn_every=1", "--final_knn=false"))
     assert left_out.status == pretraining.DONE and "backbone" not in left_out.accuracy
-    assert "a sample" in run_summary.text(tiny(tmp_path), left_out)
+    assert "a sample" in run_summary.pretraining_summary(tiny(tmp_path), left_out)
     card = backbone_file.card(tmp_path)
     assert card["step"] == 22 and card["accuracy"] == {}
     export = (tmp_path / "export" / "backbone.keras").read_bytes()

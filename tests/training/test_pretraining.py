@@ -44,7 +44,7 @@ def test_a_run_leaves_what_the_readme_promises(whole):
     card = json.loads((workdir / "export" / "backbone.json").read_text())
     digest = hashlib.sha256((workdir / "export" / "backbone.keras").read_bytes()).hexdigest()
     assert card["sha256"] == digest
-    text = run_summary.text(tiny(workdir), outcome)
+    text = run_summary.pretraining_summary(tiny(workdir), outcome)
     assert "this backbone" in text and "tensorboard --logdir" in text
 
 
@@ -82,7 +82,9 @@ def test_what_the_other_methods_keep_survives_an_interruption(tmp_path, flags):
         outcome = pretraining.pretrain(config, callbacks=[StopAt(stop)])
     assert outcome.status == pretraining.DONE
     assert state(tmp_path / "cut") == state(tmp_path / "whole")
-    assert run_summary.text(config, outcome).split()[0] == METHODS[config.method].title.split()[0]
+    assert (
+        run_summary.pretraining_summary(config, outcome).split()[0] == METHODS[config.method].title.split()[0]
+    )
 
 
 def test_another_seed_is_another_run(whole, tmp_path):
@@ -118,11 +120,11 @@ def test_changed_data_under_the_same_name_is_refused(tmp_path):
 def test_records_newer_than_the_checkpoint_are_made_again(tmp_path):
     workdir = Workdir(tmp_path)
     for step in (5, 10, 15):
-        workdir.records.add(step, {"loss": -0.5})
+        workdir.metrics_file.scalars(step, {"loss": -0.5}, "train")
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 20, "lo')  # cut off by a crash
-    assert [r["step"] for r in workdir.records.rewind(10)] == [5, 10]
-    workdir.records.add(15, {"loss": -0.6})
+    assert [r["step"] for r in workdir.metrics_file.rewind(10)] == [5, 10]
+    workdir.metrics_file.scalars(15, {"loss": -0.6}, "train")
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [5, 10, 15]
     workdir.release()

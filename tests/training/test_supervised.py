@@ -17,10 +17,11 @@ from helpers.runs import StopAt, state
 from simsiam_tf import finetune, linear_eval, optimizers
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import FinetuneConfig, LinearConfig
-from simsiam_tf.data import AUGMENTATIONS, Views, open_source
+from simsiam_tf.data import AUGMENTATIONS, Views, open_source, pipeline
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import cached_scores
-from simsiam_tf.evaluate.linear_classifier import Classifier, accuracy, learned
+from simsiam_tf.evaluate.heads import HEADS, HeadSpec, linear
+from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model, train_classifier
 from simsiam_tf.loop import compiled_steps
 from simsiam_tf.loop.loop import DONE
 from simsiam_tf.optimizers import schedules
@@ -43,12 +44,12 @@ def source(tmp_path_factory):
     return small_backbones.exported(folder, AUGMENTATIONS["grayscale"], channels=1, settled=True)
 
 
-def linear(source, workdir, *more):
+def linear_config(source, workdir, *more):
     argv = [f"--weights={source}", f"--workdir={workdir}", *LINEAR, *more]
     return cli.parse(LinearConfig, argv)
 
 
-def tuned(source, workdir, *more):
+def finetune_config(source, workdir, *more):
     return cli.parse(FinetuneConfig, [f"--weights={source}", f"--workdir={workdir}", *SHORT, *more])
 
 
@@ -60,7 +61,7 @@ def weights_of(path):
 @pytest.fixture(scope="module")
 def evaluated(source, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("linear")
-    return supervised.run(linear(source, workdir, *WHOLE)), workdir
+    return supervised.run_supervised(linear_config(source, workdir, *WHOLE)), workdir
 
 
 def test_linear_evaluation_learns_and_leaves_what_it_says(evaluated, source):
@@ -95,16 +96,16 @@ def test_the_exported_classifier_has_the_accuracy_that_was_written(evaluated):
     assert json.loads((workdir / "result.json").read_text())["top1"] == pytest.approx(by_hand, abs=1e-9)
 
 
-@pytest.mark.parametrize("make", [linear, pytest.param(tuned, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", [linear_config, pytest.param(finetune_config, marks=pytest.mark.slow)])
 def test_interrupted_it_ends_bit_identical(make, source, tmp_path):
-    ends = [supervised.run(make(source, tmp_path / "a"), callbacks=[StopAt(n)]) for n in (13, 99)]
+    ends = [supervised.run_supervised(make(source, tmp_path / "a"), callbacks=[StopAt(n)]) for n in (13, 99)]
     assert [o.status for o in ends] == [INTERRUPTED, DONE]
-    supervised.run(make(source, tmp_path / "b"))
+    supervised.run_supervised(make(source, tmp_path / "b"))
     assert state(tmp_path / "a") == state(tmp_path / "b")
 
 
 def test_fine_tuning_trains_the_backbone_and_exports_it(source, tmp_path):
-    outcome = supervised.run(tuned(source, tmp_path, "--epochs=1", "--labels=0.5"))
+    outcome = supervised.run_supervised(finetune_config(source, tmp_path, "--epochs=1", "--labels=0.5"))
     before, after = (weights_of(w / backbone_file.EXPORTED) for w in (source, tmp_path))
     assert all((before[name] != after[name]).any() for name in before)
     record = outcome.records[-1]
@@ -117,7 +118,7 @@ def test_fine_tuning_trains_the_backbone_and_exports_it(source, tmp_path):
 def test_random_initialisation_is_the_same_network_with_other_weights(source, tmp_path):
     parts = {}
     for init in ("weights", "random"):
-        config = tuned(source, tmp_path, f"--init={init}")
+        config = finetune_config(source, tmp_path, f"--init={init}")
         parts[init] = supervised.build_supervised(config, Workers(tf.distribute.get_strategy()))[
             0
         ].model.backbone
@@ -132,7 +133,9 @@ def test_random_initialisation_is_the_same_network_with_other_weights(source, tm
 def test_the_same_share_of_labels_for_every_seed(source, tmp_path):
     workers = Workers(tf.distribute.get_strategy())
     sets = [
-        supervised.build_supervised(tuned(source, tmp_path, "--labels=0.2", f"--seed={s}"), workers)[0].source
+        supervised.build_supervised(
+            finetune_config(source, tmp_path, "--labels=0.2", f"--seed={s}"), workers
+        )[0].source
         for s in (0, 1)
     ]
     assert sets[0].fingerprint == sets[1].fingerprint
@@ -143,12 +146,12 @@ def test_the_same_share_of_labels_for_every_seed(source, tmp_path):
 def test_loss_and_gradient_by_hand():
     backbone = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
     rng = np.random.default_rng(0)
-    model = Classifier(backbone, np.array([2, 0, 1, 1]), classes=3)
-    x, index = rng.normal(size=(2, 2, 2, 1)).astype(np.float32), np.array([3, 0])
+    model = SupervisedModel(backbone, outputs=3)
+    x, target = rng.normal(size=(2, 2, 2, 1)).astype(np.float32), np.array([1, 2])
     kernel = model.head.kernel.numpy()
     assert abs(kernel).max() < 0.05 and not model.head.bias.numpy().any()
     with tf.GradientTape() as tape:
-        outputs = model.objective({"views": (tf.constant(x),), "index": tf.constant(index)})
+        outputs = model.objective({"views": (tf.constant(x),), "target": tf.constant(target)})
     gradient = tape.gradient(outputs["loss"], model.head.kernel.value)
     logits = x.reshape(2, 4) @ kernel
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -157,18 +160,68 @@ def test_loss_and_gradient_by_hand():
     np.testing.assert_allclose(gradient, x.reshape(2, 4).T @ (p - onehot) / 2, rtol=1e-4, atol=1e-6)
 
 
+def test_a_new_head_is_a_row(monkeypatch):
+    """Regression of the label as a number: a step by hand, then its error on test images."""
+    error = lambda target, outputs: abs(outputs[:, 0] - np.float32(target))
+    squares = lambda target, outputs: tf.reduce_mean((outputs[:, 0] - tf.cast(target, tf.float32)) ** 2)
+    absolute = lambda target, outputs: tf.abs(outputs[:, 0] - tf.cast(target, tf.float32))
+    row = HeadSpec(linear, squares, absolute, "absolute_error", {"mean_error": error})
+    monkeypatch.setitem(HEADS, "number", row)
+    source, views = open_source("digits:test[:50]"), Views(AUGMENTATIONS["grayscale"], count=1)
+    backbone = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    model = SupervisedModel(backbone, outputs=1, head="number")
+    model.compile(optimizers.SGD(0.01, momentum=0.0))
+    (batch,) = pipeline.StepBatches(source, views, 50, targets=True).dataset(0, 1)
+    features = batch["views"][0].numpy().reshape(50, -1)
+    kernel, target = model.head.kernel.numpy(), batch["target"].numpy()
+    residual = (features @ kernel)[:, 0] - target
+    logs = model.train_step(batch)
+    assert float(logs["absolute_error"]) == pytest.approx(abs(residual).mean(), rel=1e-4)
+    np.testing.assert_allclose(
+        model.head.kernel, kernel - 0.01 * 2 * features.T @ residual[:, None] / 50, rtol=1e-3, atol=1e-4
+    )
+    outputs = model.predict(views.normalise(views.centre(tf.constant(source.images))), verbose=0)
+    found = evaluate_model(model, source, views)
+    assert found == {"mean_error": pytest.approx(abs(outputs[:, 0] - source.labels).mean(), rel=1e-4)}
+    metrics = supervised.HeadMetrics(model.head_spec)
+    assert (metrics.metric_name, metrics.evaluation_name) == ("absolute_error", "mean_error")
+
+
+def test_a_batch_without_targets_is_refused():
+    model = SupervisedModel(keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()]), outputs=3)
+    with pytest.raises(ValueError, match="targets=True"):
+        model.objective({"views": (tf.zeros([1, 2, 2, 1]),), "index": tf.constant([0])})
+
+
+def test_keras_evaluate_is_by_the_targets_of_the_images_it_is_given():
+    """In inference mode, on other images than those of the training."""
+    source, views = open_source("digits:test[:64]"), Views(AUGMENTATIONS["grayscale"], count=1)
+    layers = [keras.layers.Flatten(), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
+    model = SupervisedModel(keras.Sequential([keras.Input((28, 28, 1)), *layers]), 10, frozen=False)
+    model.compile(optimizers.SGD(0.01))
+    before = [w.numpy() for w in model.weights]
+    dataset = pipeline.pretraining(source, views, 64, targets=True)
+    loss, accuracy = model.evaluate(dataset, verbose=0)
+    (batch,) = pipeline.StepBatches(source, views, 64, targets=True).dataset(0, 1)
+    logits = model(batch["views"][0], training=False)
+    expected = keras.losses.sparse_categorical_crossentropy(batch["target"], logits, from_logits=True)
+    assert accuracy == pytest.approx(np.mean(np.argmax(logits, axis=1) == batch["target"]))
+    assert loss == pytest.approx(np.mean(expected), rel=1e-4)
+    assert all((a == w.numpy()).all() for a, w in zip(before, model.weights, strict=True))
+
+
 def test_top_1_and_top_5_by_hand():
     """The backbone gives the pixel's value; the head's biases order the classes 7, 6, …, 0."""
     source = open_source("digits:test[:50]")
     backbone = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
-    model = Classifier(backbone, source.labels, classes=10)
+    model = SupervisedModel(backbone, outputs=10)
     model.head.kernel.assign(tf.zeros_like(model.head.kernel))
     order = np.array([7, 6, 5, 4, 3, 2, 1, 0, 9, 8])
     bias = np.zeros(10, np.float32)
     bias[order] = -np.arange(10)
     model.head.bias.assign(bias)
     views = Views(dataclasses.replace(AUGMENTATIONS["grayscale"], size=8))
-    found = accuracy(model, source, views)
+    found = evaluate_model(model, source, views)
     assert found["top1"] == pytest.approx(np.mean(source.labels == 7))
     assert found["top5"] == pytest.approx(np.mean(np.isin(source.labels, order[:5])))
 
@@ -176,15 +229,15 @@ def test_top_1_and_top_5_by_hand():
 def test_a_constant_classifier_scores_nothing():
     source = open_source("digits:test[:50]")
     backbone = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
-    model = Classifier(backbone, source.labels, classes=10)
+    model = SupervisedModel(backbone, outputs=10)
     model.head.kernel.assign(tf.zeros_like(model.head.kernel))
-    assert accuracy(model, source, Views(AUGMENTATIONS["grayscale"])) == {"top1": 0.0, "top5": 0.0}
+    assert evaluate_model(model, source, Views(AUGMENTATIONS["grayscale"])) == {"top1": 0.0, "top5": 0.0}
 
 
 def test_two_replicas_agree_with_one(source, tmp_path, two_replicas):
     ends = []
     for name, strategy in (("one", tf.distribute.get_strategy()), ("two", two_replicas)):
-        config = tuned(source, tmp_path / name, "--augment_on=host")
+        config = finetune_config(source, tmp_path / name, "--augment_on=host")
         parts, _, _ = supervised.build_supervised(config, Workers(strategy))
         steps, batches = (
             compiled_steps.compiled_steps(parts, config),
@@ -201,7 +254,7 @@ def test_fit_in_a_notebook_takes_the_steps_of_the_command(evaluated, source):
     digits = [open_source(f"digits:{split}") for split in ("train", "test")]
     augmentation = dataclasses.replace(pretrained.augmentation, area=(0.8, 1.0), flip_p=0.0)
     sgd = optimizers.SGD(schedules.cosine(2 * 64 / 256, 44))
-    _, found = learned(pretrained.backbone, *digits, augmentation, 2, 64, sgd, verbose=0)
+    _, found = train_classifier(pretrained.backbone, *digits, augmentation, 2, 64, sgd, verbose=0)
     assert found == pytest.approx(evaluated[0].accuracy["classifier"], abs=0.01)
 
 
@@ -220,9 +273,9 @@ def test_two_workers_score_what_one_process_does(evaluated, source, tmp_path):
 
 def test_the_optimizer_is_the_one_asked_for(source, tmp_path):
     lars = supervised.build_optimizer(
-        linear(source, tmp_path, "--optimizer=lars", "--base_lr=0.02", "--batch_size=4096"), 100, 1437
+        linear_config(source, tmp_path, "--optimizer=lars", "--base_lr=0.02", "--batch_size=4096"), 100, 1437
     )
-    sgd = supervised.build_optimizer(linear(source, tmp_path, "--optimizer=sgd"), 100, 1437)
+    sgd = supervised.build_optimizer(linear_config(source, tmp_path, "--optimizer=sgd"), 100, 1437)
     assert isinstance(lars, optimizers.LARS) and lars.trust == 0.001
     assert float(lars._learning_rate(0)) == pytest.approx(0.32)  # 0.02 · 4096 / 256
     assert type(sgd) is optimizers.SGD

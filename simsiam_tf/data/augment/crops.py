@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import tensorflow as tf
+from keras import ops
 
 TRIES = 10
 DRAWS = 2 * TRIES + 2  # uniforms per box
@@ -80,11 +81,11 @@ def resized_sides(height: tf.Tensor, width: tf.Tensor, short: int) -> tuple[tf.T
 
     As torchvision's Resize: int(short · longer / shorter). height, width: int32 scalars.
     """
-    least = tf.minimum(height, width)
+    least = ops.minimum(height, width)
     most = 2**30 // short  # times as long as wide: what int32 holds
 
     def resized(side: tf.Tensor) -> tf.Tensor:
-        return short * tf.minimum(side // least, most) + short * (side % least) // least
+        return short * ops.minimum(side // least, most) + short * (side % least) // least
 
     return resized(height), resized(width)
 
@@ -92,7 +93,7 @@ def resized_sides(height: tf.Tensor, width: tf.Tensor, short: int) -> tuple[tf.T
 def centre_start(side: tf.Tensor, size: int) -> tf.Tensor:
     """Where the middle `size` of `side` pixels begin: halves go to even numbers, as in CenterCrop."""
     gap = side - size
-    return gap // 2 + tf.where((gap % 2 == 1) & (gap // 2 % 2 == 1), 1, 0)
+    return gap // 2 + (gap % 2) * (gap // 2 % 2)
 
 
 def centre(images: tf.Tensor, new: tuple[tf.Tensor, tf.Tensor], size: int) -> tf.Tensor:
@@ -140,7 +141,7 @@ def _middle(x: tf.Tensor, side: tf.Tensor, new: tf.Tensor, first: tf.Tensor, siz
 
 def levels(x: tf.Tensor) -> tf.Tensor:
     """Rounded to whole levels in [0, 255]; halves up, also those that float32 leaves a little below."""
-    return tf.clip_by_value(tf.floor(x + 0.5002), 0.0, 255.0)
+    return ops.clip(ops.floor(x + 0.5002), 0.0, 255.0)
 
 
 def resize_weights(

@@ -1,60 +1,56 @@
-"""The views of evaluation as a Keras layer of plain arithmetic, to be exported with a backbone."""
+"""The preprocessing of evaluation in keras.ops, so that an exported file needs stock Keras alone."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
-import tensorflow as tf
+import numpy as np
+from keras import ops
 
 from simsiam_tf.data.augment import crops
 from simsiam_tf.data.augment.views import Augmentation, sides_before_centre
 
 
-@keras.saving.register_keras_serializable("simsiam_tf")
-class Prepare(keras.layers.Layer):
-    """Images of any size → normalised centre views: what `Views.centre` and `Views.normalise` do.
+def preprocess(images: Any, augmentation: Augmentation) -> Any:
+    """Images of any size → normalised centre views: what `Views.centre` and `Views.normalise` compute.
 
-    The antialiased resize is written as two matrix products, which every format that a network is
-    exported to can hold.
+    Works on tensors and, while a functional model is built, on symbolic ones. The antialiased resize is
+    two matrix products, which every format that a network is exported to can hold.
 
-    Args:
-        size: side of the views in pixels.
-        mean, std: of each channel, for values in [0, 1].
-
-    Call: [B, H, W, C] in [0, 255], integer or float → float32 [B, size, size, C].
+    images: [B, H, W, C] in [0, 255], integer or float. Returns float32 [B, size, size, C].
     """
+    size, channels = augmentation.size, images.shape[-1]
+    mean, std = (
+        np.array(v if len(v) == channels else [sum(v) / len(v)] * channels)
+        for v in (augmentation.mean, augmentation.std)
+    )
+    # NOTE: the ReLU changes nothing. TensorFlow would transpose the bytes before a bare cast, where
+    # oneDNN complains.
+    x = ops.transpose(ops.relu(ops.cast(images, "float32")), [0, 3, 1, 2])
+    # A symbolic image does not tell its size, its pixels do.
+    rows, columns = ops.ones_like(x[0, 0, :, 0]), ops.ones_like(x[0, 0, 0, :])
+    height, width = (ops.cast(ops.sum(pixels), "int32") for pixels in (rows, columns))
+    new_height, new_width = sides_before_centre(height, width, size)
+    # The width first, as `crops.centre`.
+    x = crops.levels(ops.matmul(x, ops.transpose(_resize_matrix(columns, width, new_width, size))))
+    x = crops.levels(ops.matmul(_resize_matrix(rows, height, new_height, size), x))
+    normalise = keras.layers.Rescaling(
+        (1 / (255 * std)).tolist(), (-mean / std).tolist(), dtype="float32", name="normalise"
+    )
+    return normalise(ops.transpose(x, [0, 2, 3, 1]))
 
-    def __init__(self, size: int, mean: tuple, std: tuple, **kwargs) -> None:
-        super().__init__(dtype="float32", autocast=False, **{k: v for k, v in kwargs.items() if k != "dtype"})
-        self.size, self.mean, self.std = size, tuple(mean), tuple(std)
 
-    @classmethod
-    def of(cls, augmentation: Augmentation, channels: int, **kwargs) -> Prepare:
-        """As an augmentation says, for images of so many channels."""
-        mean, std = (
-            v if len(v) == channels else (sum(v) / len(v),) * channels
-            for v in (augmentation.mean, augmentation.std)
-        )
-        return cls(augmentation.size, mean, std, **kwargs)
+def _resize_matrix(pixels: Any, old: Any, new: Any, size: int) -> Any:
+    """The middle `size` rows of an antialiased bilinear resize of an axis, [size, old]; rows sum to 1.
 
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        x = crops.floats(images)
-        height, width, channels = tf.shape(x)[1], tf.shape(x)[2], len(self.mean)
-        new = sides_before_centre(height, width, self.size)
-        # The width first, as `crops.centre`.
-        x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, width, height * channels])
-        x = tf.reshape(self._along(x, width, new[1]), [-1, self.size, height, channels])
-        x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, height, self.size * channels])
-        x = tf.reshape(self._along(x, height, new[0]), [-1, self.size, self.size, channels])
-        return (x / 255.0 - tf.constant(self.mean)) / tf.constant(self.std)
+    The filter is PIL's: a triangle as wide as the larger of the two pixel sizes.
 
-    def _along(self, x: tf.Tensor, old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
-        """Resizes the second axis of x from `old` to `new` and takes its centre: [B, size, row], rounded."""
-        whole = tf.cast(old, tf.float32)[None]
-        rows = crops.centre_start(new, self.size), self.size
-        return crops.levels(tf.matmul(crops.resize_weights(tf.zeros([1]), whole, old, new, rows), x))
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (input_shape[0], self.size, self.size, len(self.mean))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "size": self.size, "mean": self.mean, "std": self.std}
+    pixels: float32 ones [old]. old, new: sides in pixels, int32 scalars.
+    """
+    scale = ops.cast(old, "float32") / ops.cast(new, "float32")
+    first = ops.cast(crops.centre_start(new, size), "float32")
+    centre = (first + np.arange(size, dtype=np.float32)[:, None] + 0.5) * scale
+    distance = ops.absolute(ops.cumsum(pixels) - 0.5 - centre)
+    weight = ops.relu(1.0 - distance / ops.maximum(scale, 1.0))
+    return weight / ops.sum(weight, axis=1, keepdims=True)

@@ -1,1 +1,1 @@
-"""Encoded images: what a header tells before a pixel is decoded."""
+"""Encoded images: the check of their headers, and their decoding."""

@@ -1,8 +1,8 @@
-"""What an encoded image asks of its decoder, before a pixel of it is decoded.
+"""The check of an image file before a pixel of it is decoded.
 
-A file of kilobytes can ask for gigabytes or for hours, and a file named .jpg can be a pipe that never
-ends. So first it is made sure that it is a file, then its pieces are counted, then Pillow reads the
-size from its header. Only what passes is decoded.
+A file of kilobytes can make its decoder take gigabytes or hours, and a file named .jpg can be a pipe that
+never ends. So the file's type is checked first, then its segments are counted, then Pillow reads the size
+from its header. Only a file that passes is decoded.
 """
 
 from __future__ import annotations
@@ -15,27 +15,35 @@ import stat
 from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 MEGAPIXELS = 100.0  # few cameras have more
-FEW = 2**14  # pieces that a file may have, besides those that hold pixels
-JUNK = 2**16  # bytes of a JPEG's header that belong to nothing
-SCANS = 100  # of a JPEG: its decoder passes over all pixels once for each; encoders write about ten
-TEXTS = 16  # compressed texts and profiles of a PNG: its decoder expands each to as much as 8 MB
+MAX_SEGMENTS = 2**14  # of a file, besides those that hold pixels
+MAX_JUNK = 2**16  # bytes of a JPEG's header that belong to no segment
+MAX_SCANS = 100  # of a JPEG: its decoder passes over all pixels once for each; encoders write about ten
+MAX_TEXTS = 16  # compressed texts and profiles of a PNG: its decoder expands each to as much as 8 MB
 
-_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # of a JPEG: neither an escaped 0xFF nor a restart
+_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither an escaped 0xFF nor a restart
+_MAGIC = {  # the first bytes by which TensorFlow's decoder tells formats apart
+    "JPEG": rb"\xff\xd8\xff", "PNG": rb"\x89PNG\r\n\x1a\n", "GIF": rb"GIF8", "BMP": rb"BM",
+    "WebP": rb"RIFF....WEBP",
+}  # fmt: skip
+_READERS = {
+    "JPEG": JpegImagePlugin.JpegImageFile, "PNG": PngImagePlugin.PngImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile, "WebP": WebPImagePlugin.WebPImageFile,
+}  # fmt: skip
 
 
 def read_checked(path: bytes | str, max_megapixels: float = MEGAPIXELS) -> bytes:
-    """The bytes of an image file that its decoder may be given.
+    """Reads an image file that is safe to decode.
 
-    To decode what is returned takes at most 12 bytes for each pixel of `max_megapixels`, besides the
-    file itself; most images take 3.
+    Decoding its bytes takes at most 12 bytes of memory for each pixel of `max_megapixels`, besides the file
+    itself; most images take 3.
 
     Raises:
-        OSError: missing, a link that leads nowhere or to itself, not permitted.
-        ValueError: saying in a few words what else is wrong.
+        OSError: the file is missing, not permitted, or a link that leads nowhere or to itself.
+        ValueError: anything else is wrong; the message says what in a few words.
     """
-    most = int(max_megapixels * 1e6)
-    limit = 4 * most + 2**16  # bytes of an image of that many pixels without compression
-    if not stat.S_ISREG(os.stat(path).st_mode):  # to open a device may be an act of its own
+    max_pixels = int(max_megapixels * 1e6)
+    limit = 4 * max_pixels + 2**16  # bytes of an image of that many pixels without compression
+    if not stat.S_ISREG(os.stat(path).st_mode):  # NOTE: opening a device can have an effect
         raise ValueError("no regular file")
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
@@ -44,113 +52,99 @@ def read_checked(path: bytes | str, max_megapixels: float = MEGAPIXELS) -> bytes
         magic = file.read(12)
         if not magic:
             raise ValueError("empty file")
-        kind = next((k for k, known in _KINDS.items() if known(magic)), None)
-        if kind is None:
+        matches = (name for name, first in _MAGIC.items() if re.match(first, magic, re.DOTALL))
+        image_format = next(matches, None)
+        if image_format is None:
             raise ValueError("no JPEG, PNG, WebP, BMP or GIF")
         file.seek(0)
         data = b"" if status.st_size > limit else file.read(limit + 1)
     if not 0 < len(data) <= limit:
         raise ValueError(f"above {limit} bytes, the most that max_megapixels={max_megapixels:g} allows")
-    if kind == "GIF":
-        asked, shape = _gif(data, most)
+    if image_format == "GIF":
+        pixels, shape = _gif_pixels(data, max_pixels)
     else:
-        if kind == "PNG":
-            _png(data, most)
-        elif kind == "JPEG":
-            _jpeg(data)
-        width, height = _size(kind, data)
-        asked, shape = width * height, f"{width}×{height}"
-    if asked > most:
+        if image_format == "PNG":
+            _check_png(data, max_pixels)
+        elif image_format == "JPEG":
+            _check_jpeg(data)
+        width, height = _header_size(image_format, data)
+        pixels, shape = width * height, f"{width}×{height}"
+    if pixels > max_pixels:
         raise ValueError(f"{shape} pixels, above max_megapixels={max_megapixels:g}")
     return data
 
 
-_KINDS = {  # as TensorFlow's decoder tells them apart
-    "JPEG": lambda magic: magic.startswith(b"\xff\xd8\xff"),
-    "PNG": lambda magic: magic.startswith(b"\x89PNG\r\n\x1a\n"),
-    "GIF": lambda magic: magic.startswith(b"GIF8"),
-    "BMP": lambda magic: magic.startswith(b"BM"),
-    "WebP": lambda magic: magic.startswith(b"RIFF") and magic.endswith(b"WEBP"),
-}
-_READERS = {
-    "JPEG": JpegImagePlugin.JpegImageFile, "PNG": PngImagePlugin.PngImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile, "WebP": WebPImagePlugin.WebPImageFile,
-}  # fmt: skip
-
-
-def _size(kind: str, data: bytes) -> tuple[int, int]:
-    """Width and height, from the header."""
-    # NOTE: not Image.open, whose own limit warns or raises by a setting of the whole process.
+def _header_size(image_format: str, data: bytes) -> tuple[int, int]:
+    # NOTE: not Image.open, whose own limit warns or raises by a setting of the process.
     try:
-        with _READERS[kind](io.BytesIO(data)) as image:
+        with _READERS[image_format](io.BytesIO(data)) as image:
             return image.size
     except Exception as error:  # noqa: BLE001 - Pillow raises whatever the file provokes
         raise ValueError(f"damaged header: {error}") from error
 
 
-def _png(data: bytes, most: int) -> None:
-    """Counts chunks: length, kind, content, checksum. Pillow reads those before the pixels only."""
-    at, texts, pieces = 8, 0, FEW + most // 1024  # encoders fill chunks of 8 KiB and more
-    for _ in range(pieces):
-        kind = data[at + 4 : at + 8]
-        if kind in (b"zTXt", b"iCCP"):
-            texts += 1
-        elif kind == b"iTXt":  # keyword, 0, whether it is compressed
-            texts += data[data.find(b"\0", at + 8, at + 88) + 1] != 0
-        elif kind in (b"IEND", b""):
+def _check_png(data: bytes, max_pixels: int) -> None:
+    """Counts chunks (length, type, content, checksum). Pillow reads those before the pixels alone."""
+    at, texts, max_chunks = 8, 0, MAX_SEGMENTS + max_pixels // 1024  # encoders fill chunks of 8 KiB and more
+    for _ in range(max_chunks):
+        chunk = data[at + 4 : at + 8]
+        if chunk in (b"IEND", b""):
             return
-        if texts > TEXTS:
-            raise ValueError(f"more than {TEXTS} compressed texts")
+        if chunk == b"iTXt":  # keyword, 0, whether it is compressed
+            texts += data[data.find(b"\0", at + 8, at + 88) + 1] != 0
+        texts += chunk in (b"zTXt", b"iCCP")
+        if texts > MAX_TEXTS:
+            raise ValueError(f"more than {MAX_TEXTS} compressed texts")
         at += 12 + int.from_bytes(data[at : at + 4], "big")
-    raise ValueError(f"more than {pieces} chunks")
+    raise ValueError(f"more than {max_chunks} chunks")
 
 
-def _jpeg(data: bytes) -> None:
+def _check_jpeg(data: bytes) -> None:
     """Counts segments and scans up to the end of the image."""
-    at, scans, between = 2, 0, 0
-    for _ in range(FEW):
-        marker = _MARKER.search(data, at)
+    at, scans, junk = 2, 0, 0
+    for _ in range(MAX_SEGMENTS):
+        marker = _JPEG_MARKER.search(data, at)
         if marker is None or marker[1] == b"\xd9":
             return
-        between += 0 if scans else marker.start() - at
-        if between > JUNK:
-            raise ValueError(f"more than {JUNK} bytes of nothing in its header")
+        junk += 0 if scans else marker.start() - at
+        if junk > MAX_JUNK:
+            raise ValueError(f"more than {MAX_JUNK} bytes of nothing in its header")
         scans += marker[1] == b"\xda"
-        if scans > SCANS:
-            raise ValueError(f"more than {SCANS} scans")
+        if scans > MAX_SCANS:
+            raise ValueError(f"more than {MAX_SCANS} scans")
         at = marker.end()
-        if marker[1] > b"\xbf" and marker[1] != b"\xd8":  # these say how long they are
+        if marker[1] > b"\xbf" and marker[1] != b"\xd8":  # a segment that begins with its length
             at += int.from_bytes(data[at : at + 2], "big")
-    raise ValueError(f"more than {FEW} segments")
+    raise ValueError(f"more than {MAX_SEGMENTS} segments")
 
 
-def _gif(data: bytes, most: int) -> tuple[int, str]:
-    """Pixels that the decoder makes room for, and how they come about.
+def _gif_pixels(data: bytes, max_pixels: int) -> tuple[int, str]:
+    """Pixels that a GIF's decoder makes room for, and a description of them.
 
     It keeps all frames, also of an animation of which one is wanted, and makes an image as wide as
     the widest and as high as the highest. (GIF89a, sections 18 to 27.)
     """
-    at, pieces = 13 + _colours(data[10:11]), FEW + most // 128  # of at most 255 bytes, if full
-    left = pieces
+    max_blocks = MAX_SEGMENTS + max_pixels // 128  # a full block has 255 bytes
+    at, blocks = 13 + _colour_table_bytes(data[10:11]), 0
     width, height, total, frames = 0, 0, 0, 0
-    while left > 0 and max(total, width * height) <= most:
-        kind = data[at : at + 1]
-        if kind == b"\x2c":  # a frame: place, size, flags, colours, code size, sub-blocks
+    while blocks < max_blocks and max(total, width * height) <= max_pixels:
+        introducer = data[at : at + 1]
+        if introducer == b"\x2c":  # a frame: place, size, flags, colours, code size, sub-blocks
             w, h = (int.from_bytes(data[at + i : at + i + 2], "little") for i in (5, 7))
             width, height, total, frames = max(width, w), max(height, h), total + w * h, frames + 1
-            at += 11 + _colours(data[at + 9 : at + 10])
-        elif kind == b"\x21":  # an extension: label, sub-blocks
+            at += 11 + _colour_table_bytes(data[at + 9 : at + 10])
+        elif introducer == b"\x21":  # an extension: label, sub-blocks
             at += 2
         else:  # the end
             break
-        while left > 0 and at < len(data) and data[at]:
-            at, left = at + 1 + data[at], left - 1
-        at, left = at + 1, left - 1
-    if left <= 0:
-        raise ValueError(f"more than {pieces} blocks")
+        while blocks < max_blocks and at < len(data) and data[at]:
+            at, blocks = at + 1 + data[at], blocks + 1
+        at, blocks = at + 1, blocks + 1
+    if blocks >= max_blocks:
+        raise ValueError(f"more than {max_blocks} blocks")
     return max(total, width * height), f"{frames} frames of up to {width}×{height}"
 
 
-def _colours(flags: bytes) -> int:
-    """Bytes of the table of colours that a GIF's flags announce."""
+def _colour_table_bytes(flags: bytes) -> int:
+    """Bytes of the colour table that a GIF's flags announce."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0

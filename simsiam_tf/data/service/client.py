@@ -18,7 +18,7 @@ import tensorflow as tf
 from simsiam_tf.data import pipeline
 from simsiam_tf.data.pipeline import StepBatches
 from simsiam_tf.data.service.reorder import OrderedElements, ThreadedIterator
-from simsiam_tf.data.sources.open_source import ArraySource, Source
+from simsiam_tf.data.sources.base import ArraySource, Source
 from simsiam_tf.runtime.errors import LostWorker, UserError
 
 START_SECONDS = 5, 60  # the longest wait for the dispatcher, and for a first data worker

@@ -4,33 +4,63 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from simsiam_tf.data.sources.open_source import EncodedSource, Source, from_arrays
+from simsiam_tf.data.sources.base import EncodedSource, Source, from_arrays
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError, nearest
 
-IN_MEMORY = 2**30  # bytes that are kept in memory: pixels of one size, or files without random access
-UNREAD = -2  # −1 is what TFDS calls a label that is withheld
+IN_MEMORY = 2**30  # the most bytes kept in memory: pixels of one size, or files without random access
+UNREAD = -2  # TFDS has −1 for a label that is withheld
+SILENT_LABELS = 4096  # labels that are read without a progress bar: those of a batch
 
 
 def open_set(name: str, split: str, data_dir: str | None) -> Source:
-    """A split of a TFDS set, in memory where it is small, else read at random.
+    """Opens a split of a TFDS set: in memory where it is small, else read at random.
 
-    Labels are those of a feature "label" that is a class; a number, a text or several classes an image
-    are none.
+    Labels are those of a feature "label" that is one class. A number, a text or several classes of an image
+    are no labels.
 
     Raises:
         UserError: no such set or split, no images in it, not downloadable, or kept in a format
             without random access and too large for memory.
     """
     spec = f"tfds:{name}:{split}"
+    builder = _prepared_builder(name, spec, data_dir)
+    features: Any = builder.info.features
+    if not isinstance(features, tfds.features.FeaturesDict) or "image" not in features:
+        raise UserError(f"{spec}: has no feature named 'image', but {', '.join(features)}.")
+    label = features["label"] if "label" in features else None  # noqa: SIM401 - it has no `get`
+    image = features["image"]
+    shape, names = image.shape, ()
+    is_image = isinstance(image, tfds.features.Image) or (
+        type(image) is tfds.features.Tensor and len(shape) == 3 and None not in shape
+    )
+    if not is_image or image.np_dtype != np.uint8:
+        raise UserError(f"{spec}: 'image' has to be an image of 8 bits a channel. Received: {image!r}.")
+    if isinstance(label, tfds.features.ClassLabel):
+        names = tuple(label.names)
+    try:
+        size = builder.info.splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{spec}: no such split.{nearest(split, builder.info.splits)}") from error
+    if None not in shape and size * int(np.prod(shape)) <= IN_MEMORY:
+        rows = _all_records(builder, split)
+        labels = np.array([r["label"] for r in rows]) if names else None
+        return from_arrays(spec, np.stack([r["image"] for r in rows]), labels, names)
+    return _random_access(builder, spec, split, size, names)
+
+
+def _prepared_builder(name: str, spec: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """The set's builder, with its files downloaded and prepared."""
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-    except tfds.core.registered.DatasetNotFoundError as error:
+    except tfds.core.DatasetNotFoundError as error:
         raise UserError(f"{spec}: TFDS has no such set.{nearest(name, tfds.list_builders())}") from error
     except ValueError:  # prepared before, in another format
         builder = tfds.builder(name, data_dir=data_dir)
@@ -42,94 +72,72 @@ def open_set(name: str, split: str, data_dir: str | None) -> Source:
             f"{spec}: could not be downloaded and prepared in {builder.data_dir} ({reason}). "
             "Prepare it where there is a network and pass `data_dir`."
         ) from error
-    features = builder.info.features
-    if not isinstance(features, tfds.features.FeaturesDict) or "image" not in features:
-        raise UserError(f"{spec}: has no feature named 'image', but {', '.join(features)}.")
-    image = features["image"]
-    fits = isinstance(image, tfds.features.Image) or (
-        type(image) is tfds.features.Tensor and len(image.shape) == 3 and None not in image.shape
-    )
-    if not fits or image.np_dtype != np.uint8:
-        raise UserError(f"{spec}: 'image' has to be an image of 8 bits a channel. Received: {image!r}.")
-    try:
-        size = builder.info.splits[split].num_examples
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{spec}: no such split.{nearest(split, builder.info.splits)}") from error
-    shape, names = image.shape, _class_names(features["label"]) if "label" in features else ()
-    if None not in shape and size * int(np.prod(shape)) <= IN_MEMORY:
-        rows = _rows(builder, split)
-        labels = np.array([r["label"] for r in rows]) if names else None
-        return from_arrays(spec, np.stack([r["image"] for r in rows]), labels, names)
-    return _random_access(builder, spec, split, size, names)
+    return builder
 
 
-def _class_names(label: tfds.features.FeatureConnector) -> tuple[str, ...]:
-    """The names of a label's classes; none where it says no class."""
-    return tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
-
-
-def _rows(builder, split: str, decoders: dict | None = None) -> list[dict]:
+def _all_records(
+    builder: tfds.core.DatasetBuilder, split: str, decoders: dict | None = None
+) -> list[dict[str, Any]]:
     """The examples of a split, in the same order every time."""
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:  # which as_dataset cannot read
         return list(builder.as_data_source(split=split))
     config = tfds.ReadConfig(interleave_cycle_length=1)
-    whole = builder.as_dataset(split=split, shuffle_files=False, read_config=config, decoders=decoders)
-    return list(tfds.as_numpy(whole))
-
-
-def _stored_bytes(builder, size: int) -> int:
-    """About how many bytes of files `size` of a set's examples take."""
-    examples = sum(split.num_examples for split in builder.info.splits.values())
-    return sum(file.stat().length for file in builder.data_path.iterdir()) * size // max(1, examples)
+    dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=config, decoders=decoders)
+    return list(tfds.as_numpy(dataset))
 
 
 class RecordLabels:
     """Labels of records that lie on disk, read when they are first asked for.
 
-    A set like ImageNet has to be read whole for all of its labels: a run that never asks for
-    them must not wait for that.
+    All labels of a set like ImageNet take a pass over its files: a run that never asks for them must not
+    wait for that.
     """
 
-    def __init__(self, records, spec: str) -> None:
+    def __init__(self, records: Sequence[dict[str, Any]], spec: str) -> None:
         self._records, self._spec = records, spec
-        self._known = np.full(len(records), UNREAD, np.int64)
+        self._labels = np.full(len(records), UNREAD, np.int64)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._labels)
 
-    def __getitem__(self, ids) -> np.ndarray:
+    def __getitem__(self, ids: Any) -> Any:
         missing = np.unique(np.arange(len(self))[ids])
-        missing = missing[self._known[missing] == UNREAD]
-        many = len(missing) > 4096  # those of a batch come without a bar
-        for i in progress.bar(missing, f"labels of {self._spec}", disable=not many):
+        missing = missing[self._labels[missing] == UNREAD]
+        silent = len(missing) <= SILENT_LABELS
+        for i in progress.bar(missing, f"labels of {self._spec}", disable=silent):
             self.remember(int(i), self._records[int(i)])
-        return self._known[ids]
+        return self._labels[ids]
 
-    def remember(self, i: int, record: dict) -> None:
-        """Keeps the label of a record that was read for its image."""
-        self._known[i] = record["label"]
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
 
+    def remember(self, i: int, record: dict[str, Any]) -> None:
+        """Keeps the label of a record that was read, maybe for its image."""
+        self._labels[i] = record["label"]
 
-def _random_access(builder, spec: str, split: str, size: int, names: tuple) -> EncodedSource:
-    skip = {"image": tfds.decode.SkipDecoding()}
+
+def _random_access(
+    builder: tfds.core.DatasetBuilder, spec: str, split: str, size: int, names: tuple[str, ...]
+) -> EncodedSource:
+    info: Any = builder.info
+    encoded = {"image": tfds.decode.SkipDecoding()}
+    files = sorted((file.name, file.stat().length) for file in builder.data_path.iterdir())
+    records: Any
     try:
-        records = builder.as_data_source(split=split, decoders=skip)
+        records = builder.as_data_source(split=split, decoders=encoded)
     except (NotImplementedError, ValueError) as error:
-        stored = _stored_bytes(builder, size)
+        examples = sum(one.num_examples for one in info.splits.values())
+        stored = sum(length for _, length in files) * size // max(1, examples)  # bytes, about
         if stored > IN_MEMORY:
-            folder, form = shlex.quote(str(builder.data_path)), builder.info.file_format.value
+            folder, form = shlex.quote(str(builder.data_path)), info.file_format.value
             raise UserError(
                 f"{spec}: {folder} holds {stored >> 20} MiB as {form}, which has no random access; up to "
                 f"{IN_MEMORY >> 20} are read whole. Pass a part, data='tfds:{builder.name}:train[:10%]', "
                 "or add files of another format: pip install apache-beam mlcroissant; tfds convert_format "
                 f"--dataset_version_dir={folder} --out_file_format=array_record"
             ) from error
-        records = _rows(builder, split, skip)  # encoded, as they lie in the files
+        records = _all_records(builder, split, encoded)
     labels = RecordLabels(records, spec) if names else None
-    channels = 1 if builder.info.features["image"].shape[-1] == 1 else 3
 
     def image(i: np.ndarray) -> bytes:
         record = records[int(i)]
@@ -140,7 +148,8 @@ def _random_access(builder, spec: str, split: str, size: int, names: tuple) -> E
     def read(index: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(image, [index], tf.string), [])
 
-    digest = hashlib.sha256(f"{builder.info.full_name}:{split}:{size}".encode()).hexdigest()[:16]
-    files = sorted((file.name, file.stat().length) for file in builder.data_path.iterdir())
-    digests = np.array([f"{length}-{name}" for name, length in files], np.bytes_)
-    return EncodedSource(spec, size, channels, labels, names, digest, read, digests=digests)
+    return EncodedSource(
+        spec, size, 1 if info.features["image"].shape[-1] == 1 else 3, labels, names,
+        fingerprint=hashlib.sha256(f"{info.full_name}:{split}:{size}".encode()).hexdigest()[:16],
+        read=read, digests=np.array([f"{length}-{name}" for name, length in files], np.bytes_),
+    )  # fmt: skip

@@ -1,0 +1,201 @@
+"""Sources: sets of images that answer an id with an image, in memory or read one at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf.data.images.decode import decode
+from simsiam_tf.data.images.header_check import MEGAPIXELS
+from simsiam_tf.runtime.errors import UserError
+
+
+class Labels(Protocol):
+    """int64 labels by id: an array, or an object that reads them when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, ids: Any, /) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+    """Arguments of `open_source` besides the specification, for the functions in `SOURCES`."""
+
+    split: str = "train"
+    data_dir: str | None = None
+    on_bad_image: str = "error"
+    report: Path | None = None
+    max_megapixels: float = MEGAPIXELS
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A set of images with stable ids 0 … size − 1.
+
+    labels: int64 [size], or an object that answers labels[ids] like it; None where the set has none.
+    fingerprint: a digest that tells the set from others without reading all of it.
+    """
+
+    name: str
+    size: int
+    channels: int
+    labels: Labels | None
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+    def decode(self, index: tf.Tensor) -> tf.Tensor:
+        """Scalar id → uint8 [H, W, channels], in a graph."""
+        raise NotImplementedError
+
+    def contents(self) -> str:
+        """A digest of the images themselves; `fingerprint` where they cannot be told apart from others."""
+        return self.fingerprint
+
+    def targets(self, ids: tf.Tensor) -> tf.Tensor:
+        """Labels of int64 ids [B] in a graph: int64 [B]. Lazy labels are read for these ids alone."""
+        labels = self.labels
+        assert labels is not None
+        if isinstance(labels, np.ndarray):
+            return tf.gather(tf.constant(labels), ids)
+        read = tf.numpy_function(lambda i: np.asarray(labels[i], np.int64), [ids], tf.int64)
+        return tf.ensure_shape(read, ids.shape)
+
+    def subset(self, ids: np.ndarray, name: str) -> Source:
+        """The source whose image i is image ids[i] of this one."""
+        raise TypeError(f"{self.name}: a {type(self).__name__} has no subsets.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySource(Source):
+    """Images of one size in memory: uint8 [size, H, W, channels]."""
+
+    images: np.ndarray
+
+    def contents(self) -> str:
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        digest.update(self.images.data)
+        return digest.hexdigest()[:16]
+
+    def gather(self, ids: tf.Tensor) -> tf.Tensor:
+        """int64 [B] → uint8 [B, H, W, channels]."""
+        if "tensor" not in self.__dict__:
+            # NOTE: a graph refers to an eager tensor that it closes over; a constant would be copied.
+            with tf.init_scope(), tf.device("CPU"):
+                self.__dict__["tensor"] = tf.constant(self.images)
+        return tf.gather(self.__dict__["tensor"], ids)
+
+    def decode(self, index: tf.Tensor) -> tf.Tensor:
+        return self.gather(index)
+
+    def subset(self, ids: np.ndarray, name: str) -> ArraySource:
+        labels = None if self.labels is None else self.labels[ids]
+        return from_arrays(name, self.images[ids], labels, self.class_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedSource(Source):
+    """Images of any size, read one at a time.
+
+    read: scalar id → encoded bytes. names, root: names of the files and the folder they are relative to,
+    where every image is a file. digests: bytes, one of each file as it was when the source was opened; where
+    a file holds several images, one of each such file.
+    """
+
+    read: Callable[[tf.Tensor], tf.Tensor]
+    names: tuple[str, ...] | None = None
+    root: Path | None = None
+    digests: np.ndarray | None = None
+
+    def decode(self, index: tf.Tensor) -> tf.Tensor:
+        return decode(self.read(index), self.channels)
+
+    def contents(self) -> str:
+        if self.digests is None:
+            return self.fingerprint
+        names = "\n".join(self.names or [self.fingerprint])
+        return hashlib.sha256(os.fsencode(names) + b"\n" + b" ".join(self.digests.tolist())).hexdigest()[:16]
+
+    def subset(self, ids: np.ndarray, name: str) -> EncodedSource:
+        chosen, read, labels = tf.constant(ids), self.read, self.labels
+        if labels is not None:
+            labels = labels[ids] if isinstance(labels, np.ndarray) else SubsetLabels(labels, ids)
+        names = self.names and tuple(self.names[i] for i in ids)
+        return dataclasses.replace(
+            self, name=name, size=len(ids), labels=labels, names=names,
+            fingerprint=hashlib.sha256(self.fingerprint.encode() + ids.tobytes()).hexdigest()[:16],
+            read=lambda index: read(tf.gather(chosen, index)),
+            digests=self.digests[ids] if names and self.digests is not None else self.digests,
+        )  # fmt: skip
+
+
+class SubsetLabels:
+    """Labels of a subset, read from those of the larger set when they are asked for."""
+
+    def __init__(self, labels: Labels, ids: np.ndarray) -> None:
+        self._labels, self._ids = labels, ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, ids: Any) -> Any:
+        return self._labels[self._ids[ids]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[np.arange(len(self))], dtype)
+
+
+def from_arrays(
+    name: str, images: np.ndarray, labels: Any = None, class_names: Iterable[str] = ()
+) -> ArraySource:
+    """A source from uint8 images [N, H, W, 1 or 3] (or [N, H, W]) and int labels [N].
+
+    Raises:
+        UserError: images of another shape or dtype.
+    """
+    images = images[..., None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3):
+        raise UserError(
+            f"{name}: images must be uint8 [N, H, W, 1 or 3]. Received: {images.dtype} {images.shape}."
+        )
+    images = np.ascontiguousarray(images)
+    digest = hashlib.sha256(repr(images.shape).encode() + images[:: max(1, len(images) // 64)].tobytes())
+    labels = None if labels is None else np.asarray(labels, np.int64)
+    return ArraySource(
+        name, len(images), images.shape[-1], labels, tuple(class_names), digest.hexdigest()[:16], images
+    )
+
+
+def subset(source: Source, ids: np.ndarray | Sequence[int], name: str | None = None) -> Source:
+    """The source whose image i is image ids[i] of another.
+
+    ids: int [n], n ≥ 1, in any order. name: of the subset; "SOURCE[n of N]" when None.
+    """
+    ids = np.asarray(ids, np.int64)
+    return source.subset(ids, name or f"{source.name}[{len(ids)} of {source.size}]")
+
+
+def open_split(spec: str, split: str, open_whole: Callable[[str], Source]) -> Source:
+    """Opens a split, or a slice of it as in "train[:50000]".
+
+    spec: the specification, for messages. open_whole: "train" or "test" → an ArraySource.
+    """
+    match = re.fullmatch(r"(train|test)(?:\[(-?\d*):(-?\d*)\])?", split)
+    if not match:
+        raise UserError(f"{spec}: {split!r} is no split. Try train, test, or train[:50000].")
+    start, stop = (int(text) if text else None for text in match.groups()[1:])
+    source = open_whole(match[1])
+    if start is stop is None:
+        return source
+    ids = np.arange(source.size)[start:stop]
+    if not len(ids):
+        raise UserError(f"{spec}: the slice holds no image; the split has {source.size}.")
+    return subset(source, ids, spec)

@@ -1,0 +1,128 @@
+"""A head on a backbone that is frozen (linear evaluation) or trained with it (fine-tuning)."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf import optimizers
+from simsiam_tf.data import Augmentation, Source, Views, pipeline
+from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.evaluate.heads import HEADS
+from simsiam_tf.features.extraction import forward
+from simsiam_tf.methods import ViewModel
+from simsiam_tf.methods.base import TRAINING
+from simsiam_tf.optimizers import schedules
+
+
+class SupervisedModel(ViewModel):
+    """A backbone and a head, trained on one view of each image and its target.
+
+    `model(images)` gives the head's outputs [B, outputs].
+
+    Args:
+        backbone: normalised images → features [B, F].
+        outputs: width of the head; the number of classes where targets are labels.
+        frozen: the backbone computes as in inference, BN too, and none of its weights changes.
+        head: a key of `HEADS`.
+    """
+
+    d = 1
+
+    def __init__(
+        self, backbone: keras.Model, outputs: int, frozen: bool = True, head: str = "linear", **kwargs
+    ) -> None:
+        vars(self)["head_spec"] = HEADS[head]  # past Keras, which is not initialised yet
+        super().__init__(backbone, **kwargs)
+        self.frozen = frozen
+        backbone.trainable = not frozen
+        self.head = self.head_spec.build(outputs)
+        self.head.build((None, backbone.output_shape[-1]))
+        self.built = True
+
+    @property
+    def metric_name(self) -> str:
+        return self.head_spec.metric_name
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        features = self.backbone(images, training=training and not self.frozen)
+        return self.head(tf.cast(features, tf.float32))
+
+    def objective(self, batch: dict) -> dict[str, tf.Tensor]:
+        (x,) = batch["views"]
+        if "target" not in batch:
+            raise ValueError('The batch has no "target". Make batches by data.pretraining(…, targets=True).')
+        outputs = self(x, training=TRAINING.get())
+        loss = self.head_spec.loss(batch["target"], outputs)
+        return {"loss": loss, "z": self.head_spec.metric(batch["target"], outputs)[:, None]}
+
+    def metric(self, z: tf.Tensor) -> tf.Tensor:
+        """Mean of the head's metric over a batch."""
+        return tf.reduce_mean(z)
+
+    def functional(self) -> keras.Model:
+        """Backbone and head as one functional model: images → outputs."""
+        return keras.Model(self.backbone.input, self.head(self.backbone.output), name="classifier")
+
+
+def evaluate_model(
+    model: SupervisedModel, source: Source, views: Views, workers: Workers | None = None
+) -> dict[str, float]:
+    """The head's test metrics on the centre views of a labelled source, as {"top1": …, "top5": …} in [0, 1].
+
+    workers: share out the images; None: this process alone.
+    """
+    team = workers or Workers(tf.distribute.get_strategy())
+    metrics, encode, ids = model.head_spec.test_metrics, forward(model), team.shard(np.arange(source.size))
+    assert source.labels is not None
+    targets, sums, at = source.labels[ids], np.zeros(len(metrics)), 0
+    for images in pipeline.centred(source, views, ids):
+        outputs = encode(images).numpy()
+        batch = targets[at : at + len(outputs)]
+        sums += [metric(batch, outputs).sum() for metric in metrics.values()]
+        at += len(outputs)
+    means = team.all_gather(sums[None]).sum(axis=0) / source.size
+    return dict(zip(metrics, means.tolist(), strict=True))
+
+
+def train_classifier(
+    backbone: keras.Model,
+    train: Source,
+    test: Source,
+    augmentation: Augmentation,
+    epochs: int = 10,
+    batch_size: int = 256,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    frozen: bool = True,
+    seed: int = 0,
+    **fit,
+) -> tuple[SupervisedModel, dict[str, float]]:
+    """Linear evaluation or fine-tuning by Keras' `fit`, for notebooks.
+
+    `training.supervised.run` does the same with checkpoints and records.
+
+    Args:
+        backbone: normalised images → features; trained itself where not `frozen`.
+        train, test: labelled sources of the same classes.
+        augmentation: its size, crops, flip and normalisation are used, its colours are not.
+        epochs: passes over the training images, in whole batches.
+        batch_size: images a step.
+        optimizer: when None, LARS on a cosine from 10 if frozen, else SGD on a cosine from 0.02.
+        seed: of the head's weights, the order of the images and their crops.
+        **fit: arguments of `fit`, such as callbacks or verbose.
+
+    Returns:
+        The model, and {"top1": …, "top5": …} on the test images.
+    """
+    views = Views(augmentation.with_crop_and_flip_alone(), count=1)
+    dataset = pipeline.pretraining(train, views, batch_size, seed, targets=True)
+    if optimizer is None:
+        make, rate = (optimizers.LARS, 10.0) if frozen else (optimizers.SGD, 0.02)
+        optimizer = make(schedules.cosine(schedules.scaled(rate, batch_size), epochs * len(dataset)))
+    keras.utils.set_random_seed(seed)
+    classes = 1 + int(max(np.max(train.labels), np.max(test.labels)))
+    model = SupervisedModel(backbone, classes, frozen)
+    model.compile(optimizer)
+    model.fit(dataset, epochs=epochs, **fit)
+    return model, evaluate_model(model, test, views)

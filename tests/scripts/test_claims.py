@@ -59,20 +59,16 @@ def test_the_papers_own_results_show_its_claims():
 
 
 def test_scatter_between_seeds_leaves_small_differences_open():
-    verdict_line = answers(_papers(points=1.0))
+    answer_of = answers(_papers(points=1.0))
     small = {
         "Table 1 c", "Table 2: batches", "Table 3 b", "Sec. 4.4", "App. B", "Sec. 5: alternation",
         "Sec. 6.2: neither", "Table 4",
     }  # fmt: skip
     assert all(
-        verdict_line[text] == "open"
-        for text in verdict_line
-        if any(text.startswith(start) for start in small)
+        answer_of[text] == "open" for text in answer_of if any(text.startswith(start) for start in small)
     )
-    assert "not shown" not in verdict_line.values()
-    assert {verdict_line[t] for t in verdict_line if t.startswith(("Fig. 2", "Table 3 a", "Table 1 a"))} == {
-        "firm"
-    }
+    assert "not shown" not in answer_of.values()
+    assert {answer_of[t] for t in answer_of if t.startswith(("Fig. 2", "Table 3 a", "Table 1 a"))} == {"firm"}
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -85,8 +81,8 @@ def test_fewer_than_three_seeds_leave_a_claim_open_and_say_so(count):
         in page
     )
     others = [claim for claim in claims.CLAIMS if CONSTANT not in claim.rows]
-    verdict_line = answers(one)
-    assert all(verdict_line[claim.text] == "firm" for claim in others)
+    answer_of = answers(one)
+    assert all(answer_of[claim.text] == "firm" for claim in others)
     assert f"{len(others)} firm, {23 - len(others)} open, 0 not shown of 23" in page
 
 
@@ -158,16 +154,16 @@ def test_a_divergence_is_no_support():
 
 
 def test_other_results_do_not_show_them():
-    verdict_line = answers({name: seeds() for name in ROWS})  # all rows alike
-    tolerant = {text for text, answer in verdict_line.items() if answer == "firm"}
+    answer_of = answers({name: seeds() for name in ROWS})  # all rows alike
+    tolerant = {text for text, answer in answer_of.items() if answer == "firm"}
     words = ("within", "nearly", "not", "with it", "works", "whole", "neither")
     assert all(any(word in text for word in words) for text in tolerant), tolerant
     worse = {name: seeds(linear=0.6, std=0.01, diagnosis="collapse") for name in ROWS}
     worse["paper/table3_c_default_bn"] = worse["paper/table2_batch_256"] = seeds()
     worse["paper/table1_c_constant_lr"] = seeds()
     worse["compare/simclr"] = worse["compare/swav"] = seeds(linear=0.5)
-    verdict_line = answers(worse)
-    assert not {text for text in tolerant if verdict_line[text] == "firm"}
+    answer_of = answers(worse)
+    assert not {text for text in tolerant if answer_of[text] == "firm"}
 
 
 def test_claims_without_results_are_not_judged():

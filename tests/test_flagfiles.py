@@ -49,7 +49,7 @@ def take_a_step(small):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_parses_builds_and_takes_a_step(path, monkeypatch):
-    monkeypatch.setattr(nets, "build_backbone", small_backbone)  # ResNets have tests of their own, and trace long
+    monkeypatch.setattr(nets, "build_backbone", small_backbone)  # traces faster
     assert path.read_text().startswith("# ")
     config = cli.parse(PretrainConfig, [f"--flagfile={path.relative_to(ROOT)}"])
     take_a_step(

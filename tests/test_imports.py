@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,7 +97,6 @@ def test_choices_are_the_rows_of_the_tables():
     from simsiam_tf.data import AUGMENTATIONS
     from simsiam_tf.methods import losses
     from simsiam_tf.pretrained import torch_weights
-    from simsiam_tf.training import build_method
 
     choices = {f.name: set(f.metadata["choices"]) for f in dataclasses.fields(config.PretrainConfig)}
     assert choices["backbone"] == set(nets.BACKBONES)
@@ -104,7 +104,8 @@ def test_choices_are_the_rows_of_the_tables():
     assert choices["predictor"] == {"auto", *nets.PREDICTOR}
     assert choices["bn"] == set(nets.BN_PLACEMENT)
     assert choices["similarity"] == set(losses.SIMILARITY)
-    assert choices["symmetry"] == set(methods.SYMMETRY)
-    assert choices["method"] == set(build_method.MODELS)
+    for row in config.METHODS.values():
+        for path in (row.model, *row.variants.values()):
+            assert issubclass(pkgutil.resolve_name(path), methods.SiameseModel)
     assert set(convert.LAYOUTS) == set(torch_weights.LAYOUTS)
     assert choices["augmentation"] == {"auto", *AUGMENTATIONS}

@@ -74,7 +74,7 @@ def _run(
                 malloc.end_when_exhausted(lambda: os.write(_terminal, line), UserError.status)
             return call(config) or 0, _in_files(config)
     except UserError as error:
-        status, line = error.status, as_flags(str(error), (*configs.kinds(cls), "flagfile"))
+        status, line = error.status, as_flags(str(error), (*configs.field_types(cls), "flagfile"))
     except Exception as error:
         status, line = 2, _system_error(error, config)
         if line is None:
@@ -181,7 +181,7 @@ def parse(cls: type, argv: list[str]) -> Any:
             `validate` refuses.
     """
     values = flags.FlagValues()
-    kinds = configs.kinds(cls)
+    kinds = configs.field_types(cls)
     for field in dataclasses.fields(cls):
         _DEFINE[kinds[field.name]](field.name, field.default, field.metadata["help"], flag_values=values)
     try:
@@ -196,7 +196,7 @@ def parse(cls: type, argv: list[str]) -> Any:
         raise UserError(f"{rest[1]!r}: stray argument. Every value belongs to a flag: --NAME=VALUE.")
     config = cls(**{name: values[name].value for name in kinds})
     typed = {arg.lstrip("-").partition("=")[0] for arg in argv if arg.startswith("-")}
-    return configs.overridden(config, typed).validate()
+    return configs.drop_inapplicable(config, typed).validate()
 
 
 def expand_flagfiles(argv: list[str], seen: tuple[Path, ...] = ()) -> list[str]:

@@ -15,7 +15,7 @@ SHOWN_LAST = ("Run", "Only look")  # groups of flags
 def usage(cls: type, prog: str, about: str) -> str:
     """Writes the text of --help, as wide as the terminal, 100 columns at most."""
     width = max(20, min(100, shutil.get_terminal_size((100, 24)).columns))
-    kinds = configs.kinds(cls)
+    kinds = configs.field_types(cls)
     group, sections = "", {}
     for field in dataclasses.fields(cls):
         meta = field.metadata

@@ -35,7 +35,7 @@ def write_preview(config: PretrainConfig) -> int:
     _make_folder(folder)
     atomic_files.check_writable(path, "workdir")
     source, views = open_data(config)
-    preview.write(path, preview.grid(source, views, config.seed))
+    preview.write_picture(path, preview.grid(source, views, config.seed))
     print(f"{path}: a row an image of {source.name}; first the image, then its {views.count} views")
     return 0
 

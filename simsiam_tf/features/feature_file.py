@@ -12,7 +12,6 @@ its "state" differs). Not guarded against: a disk that gives back other bytes wh
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -23,11 +22,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import filelock
 import numpy as np
 
 from simsiam_tf.features import mapped_arrays
 from simsiam_tf.runtime import progress
-from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.runtime.atomic_files import atomic_write_text, open_no_link
 
 BLOCK = 2**24  # bytes that are hashed at a time
 FLOAT32 = np.dtype("<f4")
@@ -65,24 +65,28 @@ def claim(file: Path, what: str) -> Iterator[tuple[BinaryIO, Path]]:
 
     what: the name of the images, for the line that says who is waited for.
     """
-    path = file.with_suffix(UNFINISHED)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    while True:
-        with open(os.open(path, flags, 0o666), "r+b") as opened:
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                whom = f"process {_note(file).get('process', 'unknown')}"
-                print(f"{what}: waiting for {whom}, which makes the same features", file=sys.stderr)
-                fcntl.flock(opened, fcntl.LOCK_EX)
-            except OSError:
-                path.unlink(missing_ok=True)
-                break
-            if _lies_at(path, opened):  # otherwise another process has finished this file
+    path, lock_file = file.with_suffix(UNFINISHED), file.with_suffix(".lock")
+    lock = filelock.FileLock(lock_file, thread_local=False)  # ends with the process, by kill -9 too
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            whom = f"process {_note(file).get('process', 'unknown')}"
+            print(f"{what}: waiting for {whom}, which makes the same features", file=sys.stderr)
+            lock.acquire()
+    except (OSError, NotImplementedError):
+        lock_file.unlink(missing_ok=True)
+    else:
+        try:
+            with open(path, "r+b", opener=_open_or_create) as opened:
                 yield opened, path
                 if not _state(opened)[0]:  # there was nothing to write
                     path.unlink()
-                return
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps a file that is open
+                lock_file.unlink()
+            lock.release()
+        return
     path = file.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}")
     try:
         with open(path, "x+b") as opened:
@@ -164,11 +168,8 @@ def _header(shape: tuple[int, int]) -> bytes:
     return head.getvalue()
 
 
-def _lies_at(path: Path, opened: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(opened.fileno()))
-    except FileNotFoundError:
-        return False
+def _open_or_create(path: str, flags: int) -> int:
+    return open_no_link(path, flags | os.O_CREAT)
 
 
 def _state(opened: BinaryIO) -> list[int]:

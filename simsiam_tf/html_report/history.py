@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from simsiam_tf.config import LOOKS, PretrainConfig, default, kinds, loss_kind
+from simsiam_tf.config import LOOKS, PretrainConfig, default, field_types, loss_kind
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
 from simsiam_tf.html_report import charts
 from simsiam_tf.html_report.sections import Section, Table
@@ -134,7 +134,7 @@ def results(history: History) -> Section | None:
 
 def configuration(history: History) -> Section:
     """Every flag, those that are not defaults first."""
-    shown = [name for name in kinds(PretrainConfig) if name in history.config and name not in LOOKS]
+    shown = [name for name in field_types(PretrainConfig) if name in history.config and name not in LOOKS]
     held = {name: history.config[name] for name in shown}
     usual = {name: default(PretrainConfig, name) for name in held}
     rows = [[f"--{k}", str(v), "" if v == usual[k] else f"default: {usual[k]}"] for k, v in held.items()]

@@ -78,7 +78,7 @@ class Pretraining:
             return {}
         say(f"final kNN on {self.monitor.size()} images: this backbone, raw pixels, untrained backbone")
         with _enough_memory(LEFT_OUT):
-            return self.monitor.of_backbone(self.components.model.backbone)
+            return self.monitor.backbone_accuracy(self.components.model.backbone)
 
     def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         """On all images, too. Those of the start may be of fewer: `knn_images` may change in a run."""

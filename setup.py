@@ -23,6 +23,7 @@ setup(
     package_dir={f"simsiam_tf.{f.replace('/', '.')}": f.removeprefix("flagfiles/") for f in FLAGS},
     package_data={
         **{f"simsiam_tf.{f.replace('/', '.')}": ["*.cfg"] for f in FLAGS},
+        "simsiam_tf": ["py.typed"],
         "simsiam_tf.html_report": ["*.j2"],
     },
     install_requires=[
@@ -36,7 +37,7 @@ setup(
         "absl-py>=2.1",
         "tensorboard>=2.19",
         "scikit-learn>=1.5",
-        "etils[epath]>=1.9",
+        "filelock>=3.32",  # earlier ones empty a lock file that another process has
         "tqdm>=4.66",
         "numpy>=1.26",
         "pillow>=10",
@@ -44,12 +45,14 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.19"],
-        "dev": ["pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6"],
+        "dev": ["pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6", "pyright>=1.1.400"],
         "parity": ["torch==2.13.0", "torchvision==0.28.0", "pillow>=10", "timm>=1.0.12"],
         "viz": ["matplotlib>=3.8", "jinja2>=3.1"],
         "convert": ["safetensors>=0.5"],
         "torch": ["torch>=2.6"],
         "parquet": ["pyarrow>=15"],
+        "wandb": ["wandb>=0.18"],
+        "mlflow": ["mlflow-skinny>=2.16"],
         "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.20"],
     },
     entry_points={

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Several workers of one run on this machine: scripts/launch_local.sh N [pretrain|linear_eval|finetune] -- FLAGS
 #   scripts/launch_local.sh 2 -- --flagfile=flags/quickstart.cfg --workdir=runs/two
-# Every line is preceded by its worker's number. Ends when all have ended, with the largest exit status
-# that is not 75: a worker that fails leaves the others to end with 75, "rerun me".
-# Workers trust whoever reaches their ports. Here they serve 127.0.0.1 alone (on Linux); elsewhere, TF_CONFIG with
-# IP addresses narrows them so, names do not: let a firewall keep others out, as README says.
+# Every line begins with the number of its worker. Ends when all have ended, with the largest exit status
+# other than 75: when one worker fails, the others end with 75, "rerun me".
+# Workers trust whoever reaches their ports. Here they serve 127.0.0.1 alone (on Linux). On several machines a
+# firewall must keep others out: docs/many-machines.md.
 set -euo pipefail
 
 usage() { sed -n '2,7s/^# //p' "$0" >&2; exit 2; }
@@ -25,10 +25,10 @@ python=${PYTHON:-$root/.venv/bin/python}
 
 hosts=$("$python" - "$count" <<'PY'
 import json, socket, sys
-held = [socket.socket() for _ in range(int(sys.argv[1]))]
-for s in held:
+sockets = [socket.socket() for _ in range(int(sys.argv[1]))]
+for s in sockets:
     s.bind(("127.0.0.1", 0))
-print(json.dumps([f"127.0.0.1:{s.getsockname()[1]}" for s in held]))
+print(json.dumps([f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]))
 PY
 )
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh checkout to a pre-trained backbone on real images: a few minutes on two cores.
-# Safe to run again: what is installed, downloaded or trained already is not done twice.
+# Rerun it at will: a finished installation, download or training is not repeated.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh

@@ -29,8 +29,23 @@ def promised():
 def commands():
     """Modules of the package's root that are run as `python -m simsiam_tf.NAME`."""
     for path in (ROOT / "simsiam_tf").glob("*.py"):
-        if 'if __name__ == "__main__"' in path.read_text():
+        if path.stem != "__main__" and 'if __name__ == "__main__"' in path.read_text():
             yield path.stem
+
+
+def test_the_package_lists_its_commands_without_tensorflow():
+    code = "import runpy, sys; sys.argv[1:] = []\n"
+    code += "try: runpy.run_module('simsiam_tf', run_name='__main__')\n"
+    code += "except SystemExit as ended: sys.exit(ended.code or 'tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    listed = re.findall(r"^  python -m simsiam_tf\.(\w+) +\S.*$", done.stdout, re.M)
+    assert sorted(listed) == sorted(commands())
+
+
+def test_types_are_promised(promised):
+    assert "py.typed" in promised["package_data"]["simsiam_tf"]
+    assert (ROOT / "simsiam_tf" / "py.typed").exists()
 
 
 def test_every_command_has_a_script(promised):

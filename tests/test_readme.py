@@ -1,4 +1,4 @@
-"""The README's notebook runs, and what it names exists."""
+"""README and the pages of docs/: their code runs, their commands parse, and every name in them exists."""
 
 import functools
 import importlib
@@ -8,25 +8,34 @@ import typing
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from helpers import small_backbones
 
 import simsiam_tf as ss
 from scripts.paper import reproduce
-from simsiam_tf import config, convert, embed, export, knn_eval, neighbours, probe, report
+from simsiam_tf import config, convert, data_service, embed, export, knn_eval, neighbours, probe, report
 from simsiam_tf.command_line import cli
 from simsiam_tf.data import AUGMENTATIONS
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+TEXT = "\n".join(path.read_text() for path in PAGES)
+CONFIGS = (
+    config.PretrainConfig, knn_eval.KnnConfig, probe.ProbeConfig, embed.EmbedConfig,
+    neighbours.NeighboursConfig, config.LinearConfig, config.FinetuneConfig, export.ExportConfig,
+    report.ReportConfig, convert.ConvertConfig, data_service.ServiceConfig, reproduce.ReproduceConfig,
+)  # fmt: skip
 
 
-def python_blocks():
-    return re.findall(r"```python\n(.*?)```", README, re.S)
+def python_block(path):
+    (block,) = re.findall(r"```python\n(.*?)```", path.read_text(), re.S)
+    return block
 
 
 def test_photos_to_neighbours_in_a_few_lines(tmp_path, monkeypatch, capsys):
-    code = python_blocks()[0]
+    code = python_block(README)
     assert len(code.splitlines()) < 15
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -40,10 +49,20 @@ def test_photos_to_neighbours_in_a_few_lines(tmp_path, monkeypatch, capsys):
     assert lines[0].endswith("(3, 64)") and lines[1] == "1.000  one.jpg" and len(lines) == 4
 
 
+def test_the_notebook_runs_and_learns(capsys):
+    names = {}
+    exec(python_block(ROOT / "docs" / "python.md"), names)  # noqa: S102
+    assert names["model"].history.history["loss"][-1] < names["model"].history.history["loss"][0] - 0.05
+    assert {"knn20", "knn200"} <= set(names["model"].history.history)
+    assert "knn20" in capsys.readouterr().out
+
+
 def test_commands_of_the_package_parse():
-    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
-    commands = re.findall(r"python -m simsiam_tf\.(\w+) ([^\n#]*)", blocks)
-    assert len({name for name, _ in commands}) > 4
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.S))
+    commands = set(re.findall(r"python -m simsiam_tf\.(\w+) ([^\n#]*)", blocks))
+    inline = re.findall(r"`python -m simsiam_tf\.(\w+) ([^`]*)`", TEXT)
+    commands |= {(name, rest.replace("\n", " ")) for name, rest in inline if "…" not in rest}
+    assert len({name for name, _ in commands}) > 9
     for name, rest in commands:
         module = importlib.import_module(f"simsiam_tf.{name}")
         (cls,) = (c for k, c in typing.get_type_hints(module.call).items() if k != "return")
@@ -51,48 +70,42 @@ def test_commands_of_the_package_parse():
 
 
 def test_names_of_the_python_interface_exist():
-    names = set(re.findall(r"`[^`]*?\bss\.([\w.]+)", README))
+    names = set(re.findall(r"`[^`]*?\bss\.([\w.]+)", TEXT))
     assert len(names) > 6
     for name in names:
         functools.reduce(getattr, name.split("."), ss)
 
 
-def test_the_notebook_runs_and_learns(capsys):
-    code = python_blocks()[-1]
-    names = {}
-    exec(code, names)  # noqa: S102
-    assert names["model"].history.history["loss"][-1] < names["model"].history.history["loss"][0] - 0.05
-    assert {"knn20", "knn200"} <= set(names["model"].history.history)
-    assert "knn20" in capsys.readouterr().out
-
-
-def test_flags_files_and_names_exist():
-    prose = re.sub(r"```.*?```", "", README, flags=re.S)
-    spans = [
-        span for span in re.findall(r"`[^`]+`", prose) if not re.search(r"scripts/|\.sh|tensorboard ", span)
-    ]
+def test_flags_exist():
+    prose = re.sub(r"```.*?```", "", TEXT, flags=re.S)
+    other_programs = r"scripts/|\.sh|^`(?:tensorboard|ruff|python -m pip) "
+    spans = [span for span in re.findall(r"`[^`]+`", prose) if not re.search(other_programs, span)]
     flags = set(re.findall(r"--(\w+)", "\n".join(spans)))
     assert len(flags) > 40
-    classes = (
-        config.PretrainConfig, knn_eval.KnnConfig, probe.ProbeConfig, embed.EmbedConfig,
-        neighbours.NeighboursConfig, config.LinearConfig, config.FinetuneConfig, export.ExportConfig,
-        report.ReportConfig, convert.ConvertConfig, reproduce.ReproduceConfig,
-    )  # fmt: skip
     scripts = "".join(path.read_text() for path in ROOT.glob("scripts/**/*.py"))
-    flags -= set(re.findall(r'"--(\w+)"', scripts))
-    assert flags - {name for cls in classes for name in config.kinds(cls)} <= {
-        "flagfile",
-        "help",
-        "role",
-        "host",
-        "port",
-        "work_dir",
-        "dispatcher",
-    }
-    for path in re.findall(r"`((?:scripts|tests|flags)/[\w./]+)`", README):
-        assert (ROOT / path).exists(), path
-    rows = [line for line in README.splitlines() if line.startswith("| ") and ".py`: `" in line]
-    assert len(rows) > 8
+    known = {name for cls in CONFIGS for name in config.kinds(cls)} | {"flagfile", "help"}
+    assert flags - set(re.findall(r'"--(\w+)"', scripts)) <= known
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_and_files_exist(path):
+    text = path.read_text()
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", text):
+        assert (path.parent / link).exists(), link
+    for name in re.findall(r"`((?:scripts|tests|flags|docs)/[\w./]+)`", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"(?:python|bash) (scripts/[\w./]+)", text):
+        assert (ROOT / name).is_file(), name
+    folders = "|".join(p.name for p in (ROOT / "simsiam_tf").iterdir() if p.is_dir())
+    for name in re.findall(rf"`((?:{folders})/[\w./]+)`", text):
+        assert (ROOT / "simsiam_tf" / name).exists(), name
+
+
+def test_rows_of_the_paper_name_code_and_flagfiles():
+    rows = [
+        x for x in (ROOT / "docs/paper.md").read_text().splitlines() if x.startswith("| ") and ".py`" in x
+    ]
+    assert len(rows) > 20
     for row in rows:
         for path, names in re.findall(r"`([\w/]+\.py)`: ((?:`[^`]+`(?:, )?)+)", row):
             source = (ROOT / "simsiam_tf" / path).read_text()
@@ -100,3 +113,10 @@ def test_flags_files_and_names_exist():
                 assert re.search(rf"\b{name}\b", source), (path, name)
         for pattern in re.findall(r"`((?:paper|imagenet|cifar10|compare)/[\w*]+)`", row):
             assert list((ROOT / "flags").glob(f"{pattern}.cfg")), pattern
+
+
+def test_readme_is_short_and_leads_to_every_page():
+    text = README.read_text()
+    assert len(text.split()) <= 1800 and text.count("![") == 1
+    for path in PAGES[1:]:
+        assert f"({path.relative_to(ROOT)})" in text, path.name

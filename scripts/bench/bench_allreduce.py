@@ -1,9 +1,10 @@
-"""What one all-reduce costs between workers on this machine, over gRPC as TensorFlow's CPU ring has it.
+"""Times an all-reduce between workers on this machine, over gRPC as in TensorFlow's CPU ring.
 
     python scripts/bench/bench_allreduce.py --workers=2 --json=allreduce.json
 
-Every worker is a process of its own, on the loopback: no network is in the figures. A small vector tells the
-latency of a hop, a vector as large as ResNet-50's gradient the bandwidth. `scaling.py` takes both.
+Every worker is a process of its own. They talk over the loopback, so that no network is measured. A small
+vector gives the latency of a hop, a vector as large as ResNet-50's gradient the bandwidth. `scaling.py`
+uses both.
 """
 
 from __future__ import annotations
@@ -22,34 +23,34 @@ from typing import Any
 
 import bench_harness
 
-WAIT_SECONDS = 300  # for what the workers find
+WAIT_SECONDS = 300  # for the workers' results
 SMALL, LARGE = 1024, 38_203_456  # floats: a BN layer's statistics; the gradient of ResNet-50 with heads
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
-    found = run(args.workers, measure, args.floats, args.calls, args.repeats)
-    facts = {**bench_harness.machine(os.cpu_count() or 1), "workers": args.workers}
-    own = sum(each["own"] for each in found)
-    others = (found[0]["busy"] - own) / found[0]["wall"]
-    rows = [_row(floats, seconds, args.workers) for floats, seconds in found[0]["seconds"].items()]
-    print(_table(facts, rows, others))
-    bench_harness.write_json(args.json, {**facts, "rows": rows, "cores_of_others": others})
+    results = run_workers(args.workers, measure, args.floats, args.calls, args.repeats)
+    metadata = {**bench_harness.machine_metadata(os.cpu_count() or 1), "workers": args.workers}
+    own = sum(each["own"] for each in results)
+    others = (results[0]["busy"] - own) / results[0]["wall"]
+    rows = [_row(floats, seconds, args.workers) for floats, seconds in results[0]["seconds"].items()]
+    print(_table(metadata, rows, others))
+    bench_harness.write_json(args.json, {**metadata, "rows": rows, "cores_of_others": others})
     return 0
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=2, help="processes that reduce")
+    parser.add_argument("--workers", type=int, default=2, help="number of workers")
     parser.add_argument("--floats", type=int, nargs="+", default=[SMALL, LARGE], help="sizes of the vectors")
-    parser.add_argument("--calls", type=int, default=50, help="small all-reduces in a row")
-    parser.add_argument("--repeats", type=int, default=9, help="calls that count")
-    parser.add_argument("--json", metavar="FILE", help="where to write the figures")
+    parser.add_argument("--calls", type=int, default=50, help="small all-reduces of a call")
+    parser.add_argument("--repeats", type=int, default=9, help="timed calls")
+    parser.add_argument("--json", metavar="FILE", help="file for the results")
     return parser.parse_args(argv)
 
 
-def run(count: int, function: Callable, *arguments: Any) -> list[Any]:
-    """What function(*arguments) returns in each of `count` workers that know each other by TF_CONFIG."""
+def run_workers(count: int, function: Callable, *arguments: Any) -> list[Any]:
+    """Calls function(*arguments) in each of `count` workers of one TF_CONFIG; returns their results."""
     hosts = _free_addresses(count)
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
@@ -74,40 +75,40 @@ def run(count: int, function: Callable, *arguments: Any) -> list[Any]:
 
 
 def _free_addresses(count: int) -> list[str]:
-    held = [socket.socket() for _ in range(count)]
-    for each in held:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
         each.bind(("127.0.0.1", 0))
-    hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in held]
-    for each in held:
+    hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
         each.close()
     return hosts
 
 
 def _receive(pipe: Connection, index: int) -> Any:
     if not pipe.poll(WAIT_SECONDS):
-        raise SystemExit(f"Worker {index} said nothing for {WAIT_SECONDS} s.")
+        raise SystemExit(f"Worker {index} did not answer within {WAIT_SECONDS} s.")
     try:
         return pipe.recv()
     except EOFError:
-        raise SystemExit(f"Worker {index} ended before its time; its message is above.") from None
+        raise SystemExit(f"Worker {index} ended early; its message is above.") from None
 
 
 def _serve(pipe: Connection, task: str, function: Callable, arguments: tuple) -> None:
     os.environ.update(TF_CONFIG=task, CUDA_VISIBLE_DEVICES="")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     pipe.send(function(*arguments))
-    pipe.poll(WAIT_SECONDS)  # the parent closes its end when all have answered: none leaves before
+    pipe.poll(WAIT_SECONDS)  # until the parent, which has all answers, closes its end
 
 
 def measure(floats: list[int], calls: int, repeats: int) -> dict:
-    """In a worker: seconds of an all-reduce for each size, and the CPU time that it took."""
+    """Runs in a worker: seconds of an all-reduce for each size, and its CPU time."""
     from simsiam_tf.distributed import strategies
 
     strategy = strategies.strategy_by_name("multi_worker")
-    began, busy, own = time.perf_counter(), bench_harness._busy_seconds(), time.process_time()
+    began, busy, own = time.perf_counter(), bench_harness.busy_seconds(), time.process_time()
     seconds = {size: _timed(strategy, size, calls if size < 10**6 else 1, repeats) for size in floats}
     return {
-        "seconds": seconds, "busy": bench_harness._busy_seconds() - busy,
+        "seconds": seconds, "busy": bench_harness.busy_seconds() - busy,
         "own": time.process_time() - own, "wall": time.perf_counter() - began,
     }  # fmt: skip
 
@@ -142,9 +143,10 @@ def _row(floats: int, seconds: list[float], workers: int) -> dict:
     }  # fmt: skip
 
 
-def _table(facts: dict, rows: list[dict], others: float) -> str:
+def _table(metadata: dict, rows: list[dict], others: float) -> str:
     lines = [
-        f"{facts['cpu']}, {facts['workers']} workers, {facts['date']}; others took {others:.1f} cores",
+        f"{metadata['cpu']}, {metadata['workers']} workers, {metadata['date']}; "
+        f"others took {others:.1f} cores",
         f"{'floats':>12}{'ms':>10}{'range':>18}{'ms a hop':>10}{'GB/s':>8}",
     ]
     for row in rows:

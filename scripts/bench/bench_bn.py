@@ -1,8 +1,8 @@
-"""BN with ReLU and their gradients, compiled by XLA and not, by the feature maps of ResNet-50.
+"""Times BN with ReLU and their gradients, with and without XLA, on the feature maps of ResNet-50.
 
     python scripts/bench/bench_bn.py --batch_size=128
 
-In bfloat16, on the GPU where there is one. `nets/batch_norm.py` chooses by this table.
+Runs in bfloat16, on the GPU where there is one. `nets/batch_norm.py` chooses by this table.
 """
 
 from __future__ import annotations
@@ -14,33 +14,40 @@ import sys
 import bench_harness
 
 MAPS = [(112, 64), (56, 64), (56, 256), (28, 128), (28, 512), (14, 256), (14, 1024), (7, 512), (7, 2048)]
-STEPS = 20  # of a call, waited for once
-WAYS = {"op": "_fused", "XLA": "_fused_by_xla"}
+STEPS = 20  # steps of a call, with one synchronisation
+FUNCTIONS = {"op": "_fused", "XLA": "_fused_by_xla"}
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="gpu", help="gpu: where there is one")
-    bench_harness.arguments(parser, repeats=5, calls=2, threads=None)
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu"), default="gpu", help="gpu: the CPU where there is none"
+    )
+    bench_harness.add_arguments(parser, repeats=5, calls=2, threads=None)
     args = parser.parse_args(argv)
     rows = []
     for pixels, channels in MAPS:
         shape = (args.batch_size, pixels, pixels, channels)
-        sides = [bench_harness.Side(w, functools.partial(_side, WAYS[w], shape), STEPS) for w in WAYS]
-        result = bench_harness.run(sides, args.repeats, args.calls, args.threads, str(shape), args.device)
+        candidates = [
+            bench_harness.Candidate(w, functools.partial(_candidate, FUNCTIONS[w], shape), STEPS)
+            for w in FUNCTIONS
+        ]
+        result = bench_harness.time_candidates(
+            candidates, args.repeats, args.calls, args.threads, str(shape), args.device
+        )
         rows.append({"shape": shape, "xla_by_op": result.summary("XLA", "op"), **result.as_json()})
-    facts = {**bench_harness.machine(args.threads), **rows[0]["facts"]["op"]}
-    print(f"{facts['device']}, {facts['date']}; median ms of BN with ReLU and their gradients, bfloat16:\n")
+    metadata = {**bench_harness.machine_metadata(args.threads), **rows[0]["metadata"]["op"]}
+    print(f"{metadata['device']}, {metadata['date']}; median ms of BN, ReLU and gradients, bfloat16:\n")
     print(f"{'feature map':24}{'op':>9}{'XLA':>9}   XLA / op")
     for row in rows:
-        times = "".join(f"{1000 * row['median_seconds'][way]:9.3f}" for way in WAYS)
+        times = "".join(f"{1000 * row['median_seconds'][way]:9.3f}" for way in FUNCTIONS)
         print(f"{row['shape']!s:24}{times}   {row['xla_by_op']}")
-    bench_harness.write_json(args.json, {**facts, "maps": rows})
+    bench_harness.write_json(args.json, {**metadata, "maps": rows})
     return 0
 
 
-def _side(way: str, shape: tuple[int, ...]) -> bench_harness.Built:
+def _candidate(way: str, shape: tuple[int, ...]) -> bench_harness.TimedCall:
     import tensorflow as tf
 
     from simsiam_tf.nets import batch_norm

@@ -1,16 +1,16 @@
-"""A convolution with both its gradients, by a way of ours and directly, layer by layer.
+"""Times a convolution with both its gradients, by one of our algorithms and by oneDNN, layer by layer.
 
     python scripts/bench/bench_conv.py --json=conv.json
     python scripts/bench/bench_conv.py --way=patches --precision=bfloat16 --threads=1
     python scripts/bench/bench_conv.py --way=rows --threads=1
     python scripts/bench/bench_conv.py --way=pixels --threads=1
-    python scripts/bench/bench_conv.py --way=whole --precision=bfloat16
+    python scripts/bench/bench_conv.py --way=tiny_maps --precision=bfloat16
 
-The layers are those of the networks that `bench_step.py` times. Both ways alternate in one process: by
-Winograd's tiles; with the kernel's gradient by patches; at stride 2 with the input's gradient by rows; a
-1×1 kernel by the pixels that it sees; the whole map of 2×2 pixels as one product. The rounding errors
-are relative to float64, of the outputs and of both gradients.
-`nets/conv.py` chooses by these tables. On two cores a training gives each view one: --threads=1.
+The layers are those of the networks that `bench_step.py` times. The two algorithms alternate in one
+process. Ours are: Winograd's tiles; the kernel's gradient as a product with patches; at stride 2 the
+input's gradient by rows; a 1×1 kernel on the pixels that it sees; a map of 2×2 pixels as one product.
+Rounding errors of the outputs and of both gradients are relative to float64.
+`nets/cpu/dispatch.py` chooses by these tables.
 """
 
 from __future__ import annotations
@@ -23,49 +23,49 @@ import time
 
 import bench_harness
 
-EVEN = [  # batch, pixels, channels; at stride 1, to as many channels
+STRIDE_1 = [  # batch, pixels, channels; stride 1, as many filters as channels
     (256, 14, 16), (256, 7, 32), (256, 4, 64), (256, 2, 128),  # the quickstart's network
     (128, 32, 64), (128, 16, 128), (128, 8, 256), (128, 4, 512),  # CIFAR ResNet-18
     (16, 56, 64), (16, 28, 128), (16, 14, 256), (16, 7, 512),  # ResNet-50
 ]  # fmt: skip
-HALVING = [  # batch, pixels, channels, filters; at stride 2
+STRIDE_2 = [  # batch, pixels, channels, filters; at stride 2
     (256, 14, 16, 32), (256, 7, 32, 64), (256, 4, 64, 128),
     (128, 32, 64, 128), (128, 16, 128, 256), (128, 8, 256, 512),
     (16, 56, 128, 128), (16, 28, 256, 256), (16, 14, 512, 512),
 ]  # fmt: skip
-POINTS = [  # the same of a 1×1 kernel, and the stride
+KERNEL_1 = [  # batch, pixels, channels, filters, stride; a 1×1 kernel
     (256, 14, 16, 32, 2), (256, 7, 32, 64, 2), (256, 4, 64, 128, 2),
     (128, 32, 64, 128, 2), (128, 16, 128, 256, 2), (128, 8, 256, 512, 2),
     (16, 56, 64, 256, 1), (16, 56, 256, 64, 1), (16, 28, 512, 128, 1), (16, 14, 256, 1024, 1),
     (16, 56, 256, 512, 2), (16, 28, 512, 1024, 2), (16, 14, 1024, 2048, 2),
 ]  # fmt: skip
-SMALLEST = [(256, 2, 128), (256, 2, 256), (256, 2, 512), (256, 1, 128)]
-WAYS = {  # way: layers, each with its stride and the pixels of its kernel's side
-    "winograd": [(*layer, layer[2], 1, 3) for layer in EVEN],
-    "patches": [(*layer, layer[2], 1, 3) for layer in EVEN] + [(*layer, 2, 3) for layer in HALVING],
-    "rows": [(*layer, 2, 3) for layer in HALVING],
-    "pixels": [(*layer, 1) for layer in POINTS],
-    "whole": [(*layer, layer[2], 1, 3) for layer in SMALLEST],
+TINY_MAPS = [(256, 2, 128), (256, 2, 256), (256, 2, 512), (256, 1, 128)]
+WAYS = {  # algorithm: layers, each with filters, stride and kernel size
+    "winograd": [(*layer, layer[2], 1, 3) for layer in STRIDE_1],
+    "patches": [(*layer, layer[2], 1, 3) for layer in STRIDE_1] + [(*layer, 2, 3) for layer in STRIDE_2],
+    "rows": [(*layer, 2, 3) for layer in STRIDE_2],
+    "pixels": [(*layer, 1) for layer in KERNEL_1],
+    "tiny_maps": [(*layer, layer[2], 1, 3) for layer in TINY_MAPS],
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--way", choices=WAYS, default="winograd", help="that is held against the direct one")
+    parser.add_argument("--way", choices=WAYS, default="winograd", help="algorithm to compare with oneDNN's")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    bench_harness.arguments(parser, repeats=7, calls=3, threads=None)
+    bench_harness.add_arguments(parser, repeats=7, calls=3, threads=None)
     args = parser.parse_args(argv)
     layers, rows = WAYS[args.way], []
     for layer in layers:
-        rows.append(_contest(*layer, args))
+        rows.append(_compare(*layer, args))
         print(f"{len(rows)}/{len(layers)} layers", file=sys.stderr)
-    facts = {**bench_harness.machine(args.threads), "way": args.way, "precision": args.precision}
-    print(_table(facts, rows))
-    bench_harness.write_json(args.json, {**facts, "layers": rows})
+    metadata = {**bench_harness.machine_metadata(args.threads), "way": args.way, "precision": args.precision}
+    print(_table(metadata, rows))
+    bench_harness.write_json(args.json, {**metadata, "layers": rows})
     return 0
 
 
-def _contest(
+def _compare(
     batch: int,
     pixels: int,
     channels: int,
@@ -77,12 +77,11 @@ def _contest(
     import numpy as np
     import tensorflow as tf
 
-    from simsiam_tf.nets import conv
-    from simsiam_tf.nets.cpu import tiny_maps, winograd
+    from simsiam_tf.nets.cpu import dispatch, tiny_maps, winograd
     from simsiam_tf.runtime import malloc
 
     malloc.keep()
-    tf.get_logger().setLevel("ERROR")  # that every layer is traced anew is meant
+    tf.get_logger().setLevel("ERROR")  # each layer is traced anew, which TensorFlow warns of
     if tf.config.threading.get_intra_op_parallelism_threads() != args.threads:
         tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     rng = np.random.default_rng(0)
@@ -101,19 +100,19 @@ def _contest(
 
         return call
 
-    direct = both_ways(functools.partial(conv.direct, stride=stride))
+    direct = both_ways(functools.partial(dispatch.conv_onednn, stride=stride))
     ours = {
         "winograd": winograd.conv,
-        "patches": functools.partial(conv.direct, stride=stride, by_patches=True),
-        "rows": functools.partial(conv.direct, stride=stride, by_rows=True),
-        "pixels": functools.partial(conv.trained, stride=stride),
-        "whole": tiny_maps.conv,
+        "patches": functools.partial(dispatch.conv_onednn, stride=stride, by_patches=True),
+        "rows": functools.partial(dispatch.conv_onednn, stride=stride, by_rows=True),
+        "pixels": functools.partial(dispatch.conv_training, stride=stride),
+        "tiny_maps": tiny_maps.conv,
     }[args.way]
-    sides = {"direct": direct, args.way: both_ways(ours)}
+    candidates = {"direct": direct, args.way: both_ways(ours)}
     values = [tf.cast(v, args.precision) for v in (x, kernel, upstream)]
-    times: dict[str, list[float]] = {name: [] for name in sides}
+    times: dict[str, list[float]] = {name: [] for name in candidates}
     for repeat in range(args.repeats + 1):
-        for name, call in sides.items():
+        for name, call in candidates.items():
             began = time.perf_counter()
             for _ in range(args.calls):
                 call(*values)[2].numpy()
@@ -131,14 +130,14 @@ def _contest(
         "batch": batch, "pixels": pixels, "channels": channels, "filters": filters,
         "stride": stride, "size": size,
         "seconds": times,
-        "ratios": ratios, "errors": {name: error(call) for name, call in sides.items()},
+        "ratios": ratios, "errors": {name: error(call) for name, call in candidates.items()},
     }  # fmt: skip
 
 
-def _table(facts: dict, rows: list[dict]) -> str:
-    way = facts["way"]
+def _table(metadata: dict, rows: list[dict]) -> str:
+    way = metadata["way"]
     lines = [
-        f"{facts['cpu']}, {facts['threads']} threads, {facts['precision']}, {facts['date']}",
+        f"{metadata['cpu']}, {metadata['threads']} threads, {metadata['precision']}, {metadata['date']}",
         "median ms of the convolution and both gradients; errors are the largest of the three:",
         f"{'batch, pixels, channels':32}{'direct':>8}{way:>10}   {f'direct / {way}':20}{'errors':>17}",
     ]

@@ -1,11 +1,11 @@
-"""Images a second from a folder of JPEGs into training, ours against an equivalent PyTorch program.
+"""Measures images a second from a folder of JPEGs into training, ours and an equivalent PyTorch program.
 
     python scripts/bench/bench_end_to_end.py --network=small
     python scripts/bench/bench_end_to_end.py --network=resnet50 --json=end_to_end.json
 
 Ours is the loop of `simsiam_tf.pretrain` on its own pipeline. PyTorch has torchvision's views,
 a DataLoader with worker processes that stay, channels-last memory, autocast for bfloat16, and
-the same network, batch and threads. Each side's peak memory is listed with its workers'.
+the same network, batch and threads. Peak memory includes that of the workers.
 """
 
 from __future__ import annotations
@@ -29,27 +29,37 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=NETWORKS, default="small")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument("--images", metavar="FOLDER", help="of JPEGs; made from two photographs by default")
-    parser.add_argument("--workers", type=int, help="of the DataLoader; as many as threads by default")
+    parser.add_argument(
+        "--images", metavar="FOLDER", help="folder of JPEGs; made from two photographs by default"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="workers of the DataLoader; as many as threads by default"
+    )
     parser.add_argument("--steps", type=int, default=4, help="steps a call")
-    bench_harness.arguments(parser, repeats=5, calls=2, threads=None)
+    bench_harness.add_arguments(parser, repeats=5, calls=2, threads=None)
     args = parser.parse_args(argv)
-    lacking = bench_harness.missing("torch", "torchvision", "PIL")
-    if lacking:
-        print(lacking, file=sys.stderr)
+    hint = bench_harness.install_hint("torch", "torchvision", "PIL")
+    if hint:
+        print(hint, file=sys.stderr)
         return 2
     batch = NETWORKS[args.network][1]
     with tempfile.TemporaryDirectory() as made:
         folder = args.images or bench_views.photographs(Path(made))
-        sides = [
-            bench_harness.Side(name, functools.partial(build, folder, args), batch * args.steps)
-            for name, build in SIDES.items()
+        candidates = [
+            bench_harness.Candidate(name, functools.partial(build, folder, args), batch * args.steps)
+            for name, build in CANDIDATES.items()
         ]
-        result = bench_harness.run(sides, args.repeats, args.calls, args.threads, args.network)
-    facts = {**bench_harness.machine(args.threads), "network": args.network, "precision": args.precision}
-    facts |= {k: v for side in result.facts.values() for k, v in side.items()}
-    print(_table(facts, result, batch))
-    bench_harness.write_json(args.json, {**facts, **result.as_json()})
+        result = bench_harness.time_candidates(
+            candidates, args.repeats, args.calls, args.threads, args.network
+        )
+    metadata = {
+        **bench_harness.machine_metadata(args.threads),
+        "network": args.network,
+        "precision": args.precision,
+    }
+    metadata |= {k: v for side in result.metadata.values() for k, v in side.items()}
+    print(_table(metadata, result, batch))
+    bench_harness.write_json(args.json, {**metadata, **result.as_json()})
     return 0
 
 
@@ -63,7 +73,7 @@ def _config(folder: str, args: argparse.Namespace):  # noqa: ANN202
     return cli.parse(PretrainConfig, [*fixed, *run, *flags])
 
 
-def _ours(folder: str, args: argparse.Namespace) -> bench_harness.Built:
+def _ours(folder: str, args: argparse.Namespace) -> bench_harness.TimedCall:
     import numpy as np
     import tensorflow as tf
 
@@ -72,10 +82,13 @@ def _ours(folder: str, args: argparse.Namespace) -> bench_harness.Built:
     from simsiam_tf.training import build_run
 
     malloc.keep()
-    bench_harness.take_threads(args.threads)
+    bench_harness.set_threads(args.threads)
     config = _config(folder, args)
-    parts = build_run.build_pretraining(config)
-    iterator, steps = compiled_steps.batches(parts, config, 0), compiled_steps.compiled_steps(parts, config)
+    components = build_run.build_pretraining(config)
+    iterator, steps = (
+        compiled_steps.batches(components, config, 0),
+        compiled_steps.compiled_steps(components, config),
+    )
 
     def call() -> None:
         losses = steps(iterator, args.steps)[0].numpy()
@@ -85,7 +98,7 @@ def _ours(folder: str, args: argparse.Namespace) -> bench_harness.Built:
     return call, {"tensorflow": tf.__version__}
 
 
-def _theirs(folder: str, args: argparse.Namespace) -> bench_harness.Built:
+def _theirs(folder: str, args: argparse.Namespace) -> bench_harness.TimedCall:
     import torch
     from reference_torch import torch_training, torchvision_views
 
@@ -102,14 +115,14 @@ def _theirs(folder: str, args: argparse.Namespace) -> bench_harness.Built:
     return call, {"torch": torch.__version__}
 
 
-SIDES = {"ours": _ours, "torch": _theirs}
+CANDIDATES = {"ours": _ours, "torch": _theirs}
 
 
-def _table(facts: dict, result: bench_harness.Result, batch: int) -> str:
+def _table(metadata: dict, result: bench_harness.Timings, batch: int) -> str:
     lines = [
-        f"{facts['network']}, batch {batch}, {facts['precision']}, {facts['date']}",
-        f"{facts['cpu']}, {facts['threads']} threads; tensorflow {facts['tensorflow']}, "
-        f"torch {facts['torch']}",
+        f"{metadata['network']}, batch {batch}, {metadata['precision']}, {metadata['date']}",
+        f"{metadata['cpu']}, {metadata['threads']} threads; tensorflow {metadata['tensorflow']}, "
+        f"torch {metadata['torch']}",
         f"medians of {len(result.seconds['ours'])} alternations:",
         "",
         f"{'':8}{'images/s':>10}{'peak MiB':>10}   rate × torch (range)",

@@ -1,11 +1,11 @@
-"""Time and memory as images, batch, resolution, d and the kNN bank grow tenfold.
+"""Measures time and memory as images, batch, resolution, d and the kNN bank grow tenfold.
 
     python scripts/bench/bench_growth.py --json=growth.json
-    python scripts/bench/bench_growth.py --steps=10000     # and whether memory grows with the steps
+    python scripts/bench/bench_growth.py --steps=10000     # also tells whether memory grows with the steps
 
-Every setting runs in a process of its own on random images in memory: a 16-wide ResNet-10 with
-28-pixel views, batch 64, d 256, 6,000 images, and one of these ten times as large. Growth is by
-the factor of what grows: 10 in time is linear, less is better. Resolution grows tenfold in area.
+Every setting runs in a process of its own on random images in memory: a 16-wide ResNet-10 with 28-pixel
+views, batch 64, d 256, 6,000 images; then one of these ten times as large. A growth of 10 in time is
+linear, less is better. Resolution grows tenfold in area.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ import bench_harness
 
 BASE = {"images": 6000, "batch": 64, "pixels": 28, "d": 256, "bank": 6000}
 GROWN = {"images": 60_000, "batch": 640, "pixels": 89, "d": 2560, "bank": 60_000}
-QUERIES = 1000  # that the kNN classifies
+QUERIES = 1000  # images that the kNN classifies
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--repeats", type=int, default=15, help="steps of each setting that count")
+    parser.add_argument("--repeats", type=int, default=15, help="timed steps of each setting")
     parser.add_argument("--steps", type=int, default=0, help="length of a long run whose memory is watched")
-    parser.add_argument("--json", metavar="FILE", help="where to write the figures")
+    parser.add_argument("--json", metavar="FILE", help="file for the results")
     args = parser.parse_args(argv)
     settings = {"base": BASE, **{name: {**BASE, name: value} for name, value in GROWN.items()}}
     results = {}
     for name, setting in settings.items():
         print(f"{name}: {setting}", file=sys.stderr)
-        results[name] = _alone(_measure, setting, args.threads, args.repeats)
-    facts = bench_harness.machine(args.threads)
-    print(_table(facts, results))
+        results[name] = _in_new_process(_measure, setting, args.threads, args.repeats)
+    metadata = bench_harness.machine_metadata(args.threads)
+    print(_table(metadata, results))
     if args.steps:
-        results["long run"] = _alone(_long_run, args.steps, args.threads)
+        results["long run"] = _in_new_process(_long_run, args.steps, args.threads)
         shown = ", ".join(f"{mib:.0f} MiB at {step:,}" for step, mib in results["long run"])
         print(f"memory over {args.steps:,} steps: {shown}")
-    bench_harness.write_json(args.json, {**facts, "results": results})
+    bench_harness.write_json(args.json, {**metadata, "results": results})
     return 0
 
 
-def _alone(function, *arguments):  # noqa: ANN001, ANN202
-    """The function's value, from a fresh process, so that memory peaks are its own."""
+def _in_new_process(function, *arguments):  # noqa: ANN001, ANN202
+    """Calls a function in a fresh process, so that it has a memory peak of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
-def _parts(setting: dict, threads: int):  # noqa: ANN202
+def _components(setting: dict, threads: int):  # noqa: ANN202
     import numpy as np
     import tensorflow as tf
 
@@ -63,7 +63,7 @@ def _parts(setting: dict, threads: int):  # noqa: ANN202
     from simsiam_tf.distributed.workers import Workers
     from simsiam_tf.training import build_run
 
-    bench_harness.take_threads(threads)
+    bench_harness.set_threads(threads)
     flags = ["--data=digits", "--backbone=resnet10", "--stem=small", "--width=0.25", "--epochs=100000"]
     sizes = [f"--batch_size={setting['batch']}", f"--d={setting['d']}", "--projector_layers=2"]
     config = cli.parse(PretrainConfig, [*flags, *sizes, "--monitor=none", "--strategy=one_device"])
@@ -75,10 +75,10 @@ def _parts(setting: dict, threads: int):  # noqa: ANN202
     model.compile(build_run.build_optimizer(config, 10**6, setting["images"]))
     model.optimizer.build(model.learned_variables())
     strategy = tf.distribute.get_strategy()
-    parts = build_run.PretrainComponents(
+    components = build_run.PretrainComponents(
         strategy, source, views, model, 10**6, "float32", False, {}, Workers(strategy)
     )
-    return config, parts
+    return config, components
 
 
 def _measure(setting: dict, threads: int, repeats: int) -> dict:
@@ -87,8 +87,11 @@ def _measure(setting: dict, threads: int, repeats: int) -> dict:
     from simsiam_tf.features import knn_accuracy
     from simsiam_tf.loop import compiled_steps
 
-    config, parts = _parts(setting, threads)
-    iterator, steps = compiled_steps.batches(parts, config, 0), compiled_steps.compiled_steps(parts, config)
+    config, components = _components(setting, threads)
+    iterator, steps = (
+        compiled_steps.batches(components, config, 0),
+        compiled_steps.compiled_steps(components, config),
+    )
     times = []
     for _ in range(repeats + 3):
         began = time.perf_counter()
@@ -107,33 +110,36 @@ def _measure(setting: dict, threads: int, repeats: int) -> dict:
 
 
 def _long_run(total: int, threads: int) -> list[tuple[int, float]]:
-    """(step, MiB held) at a tenth, a half and the end."""
+    """(step, MiB) at a tenth of the steps, at half and at the end."""
     from simsiam_tf.loop import compiled_steps
 
-    config, parts = _parts({**BASE, "pixels": 16}, threads)
-    iterator, steps = compiled_steps.batches(parts, config, 0), compiled_steps.compiled_steps(parts, config)
+    config, components = _components({**BASE, "pixels": 16}, threads)
+    iterator, steps = (
+        compiled_steps.batches(components, config, 0),
+        compiled_steps.compiled_steps(components, config),
+    )
     seen, done = [], 0
     for mark in (total // 10, total // 2, total):
         while done < mark:
             count = min(50, mark - done)
             steps(iterator, count)
             done += count
-        seen.append((done, bench_harness.held_mib(os.getpid())))
+        seen.append((done, bench_harness.current_mib(os.getpid())))
         print(f"step {done:,} of {total:,}: {seen[-1][1]:.0f} MiB", file=sys.stderr)
     return seen
 
 
-def _table(facts: dict, results: dict[str, dict]) -> str:
+def _table(metadata: dict, results: dict[str, dict]) -> str:
     base = results["base"]
     lines = [
-        f"{facts['cpu']}, {facts['threads']} threads, {facts['date']}",
+        f"{metadata['cpu']}, {metadata['threads']} threads, {metadata['date']}",
         f"{'':10}{'step s':>9}{'growth':>8}{'kNN s':>9}{'growth':>8}{'peak MiB':>10}",
     ]
-    for name, found in results.items():
+    for name, result in results.items():
         label = name if name == "base" else f"{name} ×10"
         lines.append(
-            f"{label:12}{found['step']:7.3f}{found['step'] / base['step']:8.1f}{found['knn']:9.3f}"
-            f"{found['knn'] / base['knn']:8.1f}{found['peak_mib']:10.0f}"
+            f"{label:12}{result['step']:7.3f}{result['step'] / base['step']:8.1f}{result['knn']:9.3f}"
+            f"{result['knn'] / base['knn']:8.1f}{result['peak_mib']:10.0f}"
         )
     return "\n".join(lines)
 

@@ -1,8 +1,8 @@
-"""Fair timing of rivals on one machine: strict alternation, each side in a process of its own.
+"""Timing of several programs on one machine: strict alternation, each program in a process of its own.
 
-Every side sleeps while another runs. One busy core of two slowed PyTorch's OpenMP threads
-ninefold and TensorFlow's hardly at all: a ratio taken then is about the scheduler. So the CPU time
-of other programs is measured along with every call, and a disturbed contest is marked as such.
+Every candidate sleeps while another runs. One busy core of two slowed PyTorch's OpenMP threads ninefold and
+TensorFlow's hardly at all: a ratio measured then is about the scheduler. The CPU time of other programs is
+therefore measured along with every call, and a disturbed comparison is marked as such.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from pathlib import Path
 
 import simsiam_tf  # noqa: F401  (before TensorFlow, which it sets up)
 
-SETTLE_SECONDS = 0.3  # until the threads of the side that has just run are asleep
-DISTURBED = 0.1  # cores taken by other programs above which a contest is marked
-WARM_UP = 3  # calls of each side before the first that counts
+SETTLE_SECONDS = 0.3  # until the threads of the candidate that has just run are asleep
+DISTURBED = 0.1  # cores taken by other programs above which a comparison is marked
+WARM_UP = 3  # calls of each candidate before the first that counts
 
-Built = tuple[Callable[[], None], dict]  # the call that is timed, and facts
-Build = Callable[[], Built]
+TimedCall = tuple[Callable[[], None], dict]  # the call that is timed, and what to report of it
+Build = Callable[[], TimedCall]
 
 
 @dataclasses.dataclass(frozen=True)
-class Side:
-    """A rival. `build` runs in its own process.
+class Candidate:
+    """A program to time. `build` runs in the process of the candidate.
 
-    amount: what one call gets done, such as images; seconds are divided by it.
+    amount: work of one call, such as a number of images; seconds are divided by it.
     """
 
     name: str
@@ -44,23 +44,23 @@ class Side:
 
 
 @dataclasses.dataclass
-class Result:
-    """Seconds per unit of each side, one median an alternation, and what the sides said."""
+class Timings:
+    """Seconds per unit of work, a median per candidate and alternation; metadata of the candidates."""
 
     seconds: dict[str, list[float]]
-    facts: dict
-    others: float  # cores that other programs took, at most
-    memory: dict[str, float]  # MiB that each side held at its peak, its children included
+    metadata: dict
+    other_cores: float  # the largest number of cores that other programs took
+    memory: dict[str, float]  # peak MiB of each candidate, its children included
 
     @property
     def disturbed(self) -> bool:
-        return self.others > DISTURBED
+        return self.other_cores > DISTURBED
 
-    def median(self, side: str) -> float:
-        return statistics.median(self.seconds[side])
+    def median(self, candidate: str) -> float:
+        return statistics.median(self.seconds[candidate])
 
-    def best(self, sides: list[str]) -> str:
-        return min(sides, key=self.median)
+    def best(self, candidates: list[str]) -> str:
+        return min(candidates, key=self.median)
 
     def ratios(self, a: str, b: str) -> list[float]:
         """Time of a over time of b, alternation by alternation."""
@@ -72,60 +72,62 @@ class Result:
         return f"{statistics.median(r):.2f} ({min(r):.2f}–{max(r):.2f})"
 
     def as_json(self) -> dict:
-        medians = {side: self.median(side) for side in self.seconds}
+        medians = {candidate: self.median(candidate) for candidate in self.seconds}
         return {
-            "seconds": self.seconds, "median_seconds": medians, "facts": self.facts,
-            "cores_of_others": self.others, "disturbed": self.disturbed, "peak_mib": self.memory,
+            "seconds": self.seconds, "median_seconds": medians, "metadata": self.metadata,
+            "cores_of_others": self.other_cores, "disturbed": self.disturbed, "peak_mib": self.memory,
         }  # fmt: skip
 
     def warning(self) -> str:
         if not self.disturbed:
             return ""
-        return f"DISTURBED: other programs took up to {self.others:.1f} cores. Do not quote."
+        return f"DISTURBED: other programs took up to {self.other_cores:.1f} cores. Do not quote."
 
 
-def arguments(parser: argparse.ArgumentParser, repeats: int, calls: int, threads: int | None) -> None:
+def add_arguments(parser: argparse.ArgumentParser, repeats: int, calls: int, threads: int | None) -> None:
     """The options that every benchmark has."""
-    parser.add_argument("--threads", type=int, default=threads or os.cpu_count(), help="of every side")
+    parser.add_argument(
+        "--threads", type=int, default=threads or os.cpu_count(), help="threads of every candidate"
+    )
     parser.add_argument("--repeats", type=int, default=repeats, help="alternations")
-    parser.add_argument("--calls", type=int, default=calls, help="calls of a side in each alternation")
-    parser.add_argument("--json", metavar="FILE", help="where to write the figures")
+    parser.add_argument("--calls", type=int, default=calls, help="calls of a candidate in each alternation")
+    parser.add_argument("--json", metavar="FILE", help="file for the results")
 
 
-def run(
-    sides: list[Side], repeats: int, calls: int, threads: int, title: str = "", device: str = "cpu"
-) -> Result:
-    """Starts all sides, then lets each make `calls` calls in turn, `repeats` times.
+def time_candidates(
+    candidates: list[Candidate], repeats: int, calls: int, threads: int, title: str = "", device: str = "cpu"
+) -> Timings:
+    """Starts all candidates, then lets each make `calls` calls in turn, `repeats` times.
 
-    device: with "cpu" no side sees a GPU.
+    device: with "cpu" no candidate sees a GPU.
     """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
-    seconds: dict[str, list[float]] = {side.name: [] for side in sides}
-    others, facts = [], {}
+    seconds: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
+    other_cores, metadata = [], {}
     try:
-        for side in sides:
-            pipes[side.name], end = context.Pipe()
-            process = context.Process(target=_serve, args=(end, side.build, threads, device))
+        for candidate in candidates:
+            pipes[candidate.name], end = context.Pipe()
+            process = context.Process(target=_serve, args=(end, candidate.build, threads, device))
             process.start()
             processes.append(process)
             end.close()
             if device == "cpu":
-                facts[side.name] = _receive(pipes[side.name], side.name)
-        for side in sides:  # beside a GPU there are cores to compile all of them at a time
-            if side.name not in facts:
-                facts[side.name] = _receive(pipes[side.name], side.name)
+                metadata[candidate.name] = _receive(pipes[candidate.name], candidate.name)
+        for candidate in candidates:  # beside a GPU there are enough cores to compile all at once
+            if candidate.name not in metadata:
+                metadata[candidate.name] = _receive(pipes[candidate.name], candidate.name)
         for repeat in range(repeats):
-            for side in sides:
-                began, busy = time.perf_counter(), _busy_seconds()
-                pipes[side.name].send(calls)
-                times, own = _receive(pipes[side.name], side.name)
-                others.append((_busy_seconds() - busy - own) / (time.perf_counter() - began))
-                seconds[side.name].append(statistics.median(times) / side.amount)
+            for candidate in candidates:
+                began, busy = time.perf_counter(), busy_seconds()
+                pipes[candidate.name].send(calls)
+                times, own = _receive(pipes[candidate.name], candidate.name)
+                other_cores.append((busy_seconds() - busy - own) / (time.perf_counter() - began))
+                seconds[candidate.name].append(statistics.median(times) / candidate.amount)
                 time.sleep(SETTLE_SECONDS)
             shown = "  ".join(f"{name} {values[-1]:.4g}" for name, values in seconds.items())
             print(
-                f"{title} {repeat + 1}/{repeats}: {shown} s, others {others[-1]:.2f} cores".strip(),
+                f"{title} {repeat + 1}/{repeats}: {shown} s, others {other_cores[-1]:.2f} cores".strip(),
                 file=sys.stderr,
             )
         memory = {}
@@ -138,37 +140,37 @@ def run(
         for process in processes:
             process.join(10)
             process.terminate()
-    return Result(seconds, facts, max(others), memory)
+    return Timings(seconds, metadata, max(other_cores), memory)
 
 
-def take_threads(count: int) -> None:
-    """So many threads for TensorFlow in this process; its own choice where they are all."""
+def set_threads(count: int) -> None:
+    """Sets TensorFlow's threads per operation, unless `count` is the number of cores, the default."""
     import tensorflow as tf
 
     if count != os.cpu_count():
         tf.config.threading.set_intra_op_parallelism_threads(count)
 
 
-def _receive(pipe: Connection, side: str):  # noqa: ANN202
+def _receive(pipe: Connection, candidate: str):  # noqa: ANN202
     try:
         return pipe.recv()
     except EOFError:
-        raise SystemExit(f"{side} ended before its time; its message is above.") from None
+        raise SystemExit(f"{candidate} ended early; its message is above.") from None
 
 
 def _serve(pipe: Connection, build: Build, threads: int, device: str) -> None:
-    """A side's process: builds, warms up, then times as many calls as it is asked for."""
+    """Runs in a candidate's process: builds, warms up, then times as many calls as the parent asks for."""
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # the sides share a GPU's memory
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # all candidates share a GPU's memory
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    if hasattr(os, "sched_setaffinity"):  # thread pools of either side, whatever their number
+    if hasattr(os, "sched_setaffinity"):  # limits every thread pool
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    call, facts = build()
+    call, metadata = build()
     for _ in range(WARM_UP):
         call()
-    pipe.send(facts)
+    pipe.send(metadata)
     while True:
         try:
             count = pipe.recv()
@@ -177,15 +179,15 @@ def _serve(pipe: Connection, build: Build, threads: int, device: str) -> None:
         if count is None:
             pipe.send(sum(peak_mib(pid) for pid in (os.getpid(), *_children())))
             continue
-        times, before = [], _own_seconds()
+        times, before = [], _process_seconds()
         for _ in range(count):
             began = time.perf_counter()
             call()
             times.append(time.perf_counter() - began)
-        pipe.send((times, _own_seconds() - before))
+        pipe.send((times, _process_seconds() - before))
 
 
-def _own_seconds() -> float:
+def _process_seconds() -> float:
     """CPU time of this process and of its children that still run."""
     total = time.process_time()
     tick = os.sysconf("SC_CLK_TCK")
@@ -203,12 +205,12 @@ def _children() -> list[int]:
 
 
 def peak_mib(pid: int) -> float:
-    """The most memory that a process has held; NaN where unknown."""
+    """The peak memory of a process in MiB; NaN where unknown."""
     return _memory(pid, "VmHWM")
 
 
-def held_mib(pid: int) -> float:
-    """The memory that a process holds now; NaN where unknown."""
+def current_mib(pid: int) -> float:
+    """The present memory of a process in MiB; NaN where unknown."""
     return _memory(pid, "VmRSS")
 
 
@@ -220,7 +222,7 @@ def _memory(pid: int, name: str) -> float:
         return float("nan")
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """CPU time that all programs have used since the machine started; NaN where unknown."""
     try:
         ticks = [int(t) for t in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
@@ -230,8 +232,8 @@ def _busy_seconds() -> float:
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def machine(threads: int) -> dict:
-    """What a figure has to be quoted with."""
+def machine_metadata(threads: int) -> dict:
+    """CPU, threads and date, to be quoted with every result."""
     return {"cpu": _cpu(), "threads": threads, "date": datetime.date.today().isoformat()}
 
 
@@ -247,14 +249,14 @@ def _cpu() -> str:
     return f"{name}{fast}, {os.cpu_count()} cores"
 
 
-def missing(*modules: str) -> str:
+def install_hint(*modules: str) -> str:
     """One line on what to install, empty when all modules are there."""
-    lacking = [name for name in modules if importlib.util.find_spec(name) is None]
-    if not lacking:
+    hint = [name for name in modules if importlib.util.find_spec(name) is None]
+    if not hint:
         return ""
     how = {"torch": "pip install 'simsiam-tf[parity]'"}
     return "; ".join(
-        f"{name} is missing. Try: {how.get(name, f'pip install --no-deps {name}')}" for name in lacking
+        f"{name} is missing. Try: {how.get(name, f'pip install --no-deps {name}')}" for name in hint
     )
 
 

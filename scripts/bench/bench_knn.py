@@ -1,10 +1,10 @@
-"""Exact neighbours at ImageNet's size: seconds, arithmetic and memory.
+"""Measures the exact search for neighbours at ImageNet's size: seconds, arithmetic and memory.
 
     python scripts/bench/bench_knn.py
-    python scripts/bench/bench_knn.py --bank=1281167 --queries=50000 --k=200      # the whole: 10 GiB of disk
+    python scripts/bench/bench_knn.py --bank=1281167 --queries=50000 --k=200  # ImageNet: 10 GiB of disk
 
 The bank and the queries are random features in memory-mapped files, as those of `simsiam_tf.knn_eval` are.
-The time of the whole follows from the products, 2 · bank · queries · features, which the search takes all.
+The time for all of ImageNet is scaled by the number of operations, 2 · bank · queries · features.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--k", type=int, default=200, help="neighbours")
     parser.add_argument("--repeats", type=int, default=3, help="searches, of which the median counts")
     parser.add_argument("--folder", help="for the files; that of temporary files by default")
-    parser.add_argument("--json", metavar="FILE", help="where to write the figures")
+    parser.add_argument("--json", metavar="FILE", help="file for the results")
     args = parser.parse_args(argv)
 
     from simsiam_tf.features import nearest
@@ -59,23 +59,23 @@ def main(argv: list[str] | None = None) -> int:
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     took = float(np.median(seconds))
     products = 2.0 * args.bank * args.queries * args.width
-    whole = 2.0 * IMAGENET[0] * IMAGENET[1] * IMAGENET[2]
-    facts = {
-        "machine": bench_harness.machine(multiprocessing.cpu_count()),
+    imagenet = 2.0 * IMAGENET[0] * IMAGENET[1] * IMAGENET[2]
+    metadata = {
+        "machine": bench_harness.machine_metadata(multiprocessing.cpu_count()),
         "bank": args.bank, "queries": args.queries,
         "features": args.width, "k": args.k, "seconds": took, "operations": products,
         "operations a second": products / took, "queries a second": args.queries / took,
-        "MiB grown": grown / 1024, "seconds of ImageNet": whole / products * took,
+        "MiB grown": grown / 1024, "seconds of ImageNet": imagenet / products * took,
     }  # fmt: skip
     print(f"{args.queries} queries in {args.bank} features of {args.width}, k = {args.k}: {took:.1f} s")
     print(f"  {products:.3g} operations, {products / took / 1e9:.0f} GFLOP/s")
     print(f"  peak memory grew by {grown / 1024:.0f} MiB; the bank has {args.bank * args.width / 2**18:.0f}")
     print(
-        f"  ImageNet ({IMAGENET[1]:,} in {IMAGENET[0]:,} of {IMAGENET[2]}): {whole:.3g} operations, "
-        f"{whole / products * took / 60:.0f} min at this rate"
+        f"  ImageNet ({IMAGENET[1]:,} in {IMAGENET[0]:,} of {IMAGENET[2]}): {imagenet:.3g} operations, "
+        f"{imagenet / products * took / 60:.0f} min at this rate"
     )
     if args.json:
-        bench_harness.write_json(args.json, facts)
+        bench_harness.write_json(args.json, metadata)
     return 0
 
 

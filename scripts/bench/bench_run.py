@@ -1,11 +1,11 @@
-"""What a run costs beside its steps: its start, the kNN monitor, the records, the checkpoints.
+"""Seconds that a run takes beside its steps: start, kNN monitor, records, checkpoints.
 
     python scripts/bench/bench_run.py -- --flagfile=flags/quickstart.cfg --epochs=3 --knn_every=1
     python scripts/bench/bench_run.py --starts --repeats=5 -- --flagfile=flags/quickstart.cfg
 
 After `--` come the flags of `simsiam_tf.pretrain`. Every run is a process of its own and writes
-into a folder that is removed afterwards. Shares are of the time from the end of the first step,
-which compiles, to the end of training. `--starts` ends every run with its first call of the loop.
+into a folder that is removed afterwards. Shares are of the time from the end of the first
+step, which compiles, to the end of training. `--starts` ends every run after its first step.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ START = ("imports", "data and model", "baselines", "first step")
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3, help="runs")
-    parser.add_argument("--starts", action="store_true", help="only the start")
-    parser.add_argument("--json", metavar="FILE", help="where to write the figures")
-    parser.add_argument("flags", nargs="*", help="of simsiam_tf.pretrain, after --")
+    parser.add_argument("--repeats", type=int, default=3, help="number of runs")
+    parser.add_argument("--starts", action="store_true", help="time only the start")
+    parser.add_argument("--json", metavar="FILE", help="file for the results")
+    parser.add_argument("flags", nargs="*", help="flags of simsiam_tf.pretrain, after --")
     args = parser.parse_args(argv)
     runs = []
     for number in range(args.repeats):
@@ -41,18 +41,18 @@ def main(argv: list[str] | None = None) -> int:
                 runs.append(pool.apply(_timed_run, (flags, args.starts, time.time())))
         shown = "  ".join(f"{name} {seconds:.2f}" for name, seconds in runs[-1].items())
         print(f"{number + 1}/{args.repeats}: {shown} s", file=sys.stderr)
-    facts = {**bench_harness.machine(multiprocessing.cpu_count()), "flags": args.flags}
-    print(_table(facts, runs))
-    bench_harness.write_json(args.json, {**facts, "runs": runs})
+    metadata = {**bench_harness.machine_metadata(multiprocessing.cpu_count()), "flags": args.flags}
+    print(_table(metadata, runs))
+    bench_harness.write_json(args.json, {**metadata, "runs": runs})
     return 0
 
 
 class _Stop(Exception):  # noqa: N818
-    """Ends a run whose start alone is wanted."""
+    """Ends a run after its first step."""
 
 
 def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, float]:
-    """Seconds of every part of one run, by name. began: time.time() when its process was started."""
+    """Stage → seconds of one run. began: time.time() when its process was started."""
     from simsiam_tf.command_line import cli
 
     with cli.heavy_imports():
@@ -61,12 +61,12 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
         from simsiam_tf.training import pretraining
 
     config = cli.parse(PretrainConfig, flags)
-    took: dict[str, float] = defaultdict(float, imports=time.time() - began)
+    seconds: dict[str, float] = defaultdict(float, imports=time.time() - began)
     marks: dict[str, float] = {}
     running = loops.Loop
     advance, train_steps = running._advance, running._train
 
-    def timed(owner: object, method: str, part: str) -> None:
+    def timed(owner: object, method: str, stage: str) -> None:
         plain = getattr(owner, method)
 
         def call(*args, **kwargs):  # noqa: ANN202
@@ -74,47 +74,49 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
             try:
                 return plain(*args, **kwargs)
             finally:
-                if part not in BESIDE or "first step" in marks:  # the baselines' commit is no training
-                    took[part] += time.perf_counter() - start
+                if (
+                    stage not in BESIDE or "first step" in marks
+                ):  # the checkpoint after the baselines is not training
+                    seconds[stage] += time.perf_counter() - start
 
         patches.enter_context(mock.patch.object(owner, method, call))
 
     def timed_advance(self, *args):  # noqa: ANN001, ANN202
-        found = advance(self, *args)
+        value = advance(self, *args)
         if "first step" not in marks:
             marks["first step"] = time.perf_counter()
-            took["first step"] += marks["first step"] - marks["entered"]
+            seconds["first step"] += marks["first step"] - marks["entered"]
             if only_start:
                 raise _Stop
-        return found
+        return value
 
     def timed_training(self) -> int:  # noqa: ANN001
         marks["entered"] = time.perf_counter()
         status = train_steps(self)
-        took["training"] = time.perf_counter() - marks["first step"]
+        seconds["training"] = time.perf_counter() - marks["first step"]
         return status
 
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch.multiple(running, _advance=timed_advance, _train=timed_training))
         timed(pretraining, "build_pretraining", "data and model")
-        timed(running, "_baselines", "baselines")
+        timed(running, "_evaluate_baselines", "baselines")
         timed(running, "_trace", "first step")
         timed(running, "_finish", "the end")
-        timed(running, "commit", "checkpoints")
+        timed(running, "save", "checkpoints")
         timed(pretraining.KNN, "on_epoch_end", "kNN monitor")
-        for method in ("steps", "record", "evaluation", "latest"):
+        for method in ("add_steps", "add_record", "add_evaluation", "latest"):
             timed(loops.MetricsLog, method, "records")
         with contextlib.suppress(_Stop):
             pretraining.run(config)
-    return dict(took)
+    return dict(seconds)
 
 
-def _table(facts: dict, runs: list[dict[str, float]]) -> str:
+def _table(metadata: dict, runs: list[dict[str, float]]) -> str:
     def median(*names: str) -> float:
         return statistics.median(sum(run.get(name, 0.0) for name in names) for run in runs)
 
     lines = [
-        f"{facts['cpu']}, {facts['date']}; {' '.join(facts['flags'])}",
+        f"{metadata['cpu']}, {metadata['date']}; {' '.join(metadata['flags'])}",
         f"median seconds of {len(runs)} runs:",
         *(f"{name:24}{median(name):8.2f}" for name in START),
         f"{'start to first step':24}{median(*START):8.2f}",

@@ -1,11 +1,11 @@
-"""What a commit costs: seconds, bytes, and the share of the time between two of them.
+"""Measures the seconds and bytes of a checkpoint, and its share of the time between two checkpoints.
 
     python scripts/bench/bench_save.py --flagfile=flags/imagenet/simsiam_100ep.cfg --size=224
     python scripts/bench/bench_save.py --folder=/shared/runs --channels=1 --size=28 \
         --flagfile=flags/quickstart.cfg
 
-A commit of a model and its momentum, as a run makes them: whether all is finite, writing, reading back,
-SHA-256, fsync, rename.
+A checkpoint of a model and its momentum, as in a run: check that all is finite, write, read back, SHA-256,
+fsync, rename.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import bench_harness
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--flagfile", default="flags/quickstart.cfg", help="whose model is saved")
-    parser.add_argument("--size", type=int, default=224, help="side of its views in pixels")
-    parser.add_argument("--channels", type=int, default=3, help="of its images")
-    parser.add_argument("--folder", help="on whose disk; that of temporary files by default")
-    parser.add_argument("--repeats", type=int, default=7, help="commits")
-    parser.add_argument("--json", metavar="FILE", help="where to write the figures")
+    parser.add_argument("--flagfile", default="flags/quickstart.cfg", help="flagfile of the model")
+    parser.add_argument("--size", type=int, default=224, help="side of the views in pixels")
+    parser.add_argument("--channels", type=int, default=3, help="channels of the images")
+    parser.add_argument("--folder", help="folder on the disk to test; that of temporary files by default")
+    parser.add_argument("--repeats", type=int, default=7, help="checkpoints to write")
+    parser.add_argument("--json", metavar="FILE", help="file for the results")
     args = parser.parse_args(argv)
 
     from simsiam_tf.command_line import cli
@@ -43,31 +43,31 @@ def main(argv: list[str] | None = None) -> int:
     model.optimizer.build(model.learned_variables())
     state = {"model": model, "optimizer": model.optimizer}
     variables = [*model.variables, *model.optimizer.variables]
-    seconds: dict[str, list[float]] = {"finite": [], "commit": []}
+    seconds: dict[str, list[float]] = {"finite": [], "save": []}
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        commits = checkpoints.Checkpoints(Path(folder) / "checkpoints", state, config.keep)
+        saved = checkpoints.Checkpoints(Path(folder) / "checkpoints", state, config.keep)
         for step in range(args.repeats):
             began = time.perf_counter()
             assert metrics.all_finite(variables)
             between = time.perf_counter()
-            commits.save(step, {})
+            saved.save(step, {})
             seconds["finite"].append(between - began)
-            seconds["commit"].append(time.perf_counter() - between)
-        newest = commits.folder / f"step-{args.repeats - 1:08d}"
+            seconds["save"].append(time.perf_counter() - between)
+        newest = saved.folder / f"step-{args.repeats - 1:08d}"
         mib = sum(p.stat().st_size for p in newest.iterdir()) / 2**20
         began = time.perf_counter()
-        commits.restore()
+        saved.restore()
         restore = time.perf_counter() - began
-    whole = statistics.median(seconds["finite"]) + statistics.median(seconds["commit"])
-    share = whole / (60 * config.save_minutes)
-    facts = {**bench_harness.machine(multiprocessing.cpu_count()), "flagfile": args.flagfile}
+    total = statistics.median(seconds["finite"]) + statistics.median(seconds["save"])
+    share = total / (60 * config.save_minutes)
+    metadata = {**bench_harness.machine_metadata(multiprocessing.cpu_count()), "flagfile": args.flagfile}
     print(
-        f"{facts['cpu']}, {facts['date']}; {args.flagfile}: {mib:.1f} MiB\n"
-        f"median of {args.repeats}: a commit {whole:.3f} s ({min(seconds['commit']):.3f} to "
+        f"{metadata['cpu']}, {metadata['date']}; {args.flagfile}: {mib:.1f} MiB\n"
+        f"median of {args.repeats}: a checkpoint {total:.3f} s ({min(seconds['commit']):.3f} to "
         f"{max(seconds['commit']):.3f}), {100 * share:.2f} % of --save_minutes={config.save_minutes:g}; "
         f"verifying and restoring {restore:.3f} s"
     )
-    figures = {**facts, "mib": mib, "seconds": whole, "share": share, "restore": restore, "all": seconds}
+    figures = {**metadata, "mib": mib, "seconds": total, "share": share, "restore": restore, "all": seconds}
     bench_harness.write_json(args.json, figures)
     return 0
 

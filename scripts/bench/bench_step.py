@@ -1,16 +1,16 @@
-"""One optimisation step of ours against PyTorch's, in alternation, on this machine's CPU or GPU.
+"""Seconds of a training step, ours and PyTorch's in alternation, on this machine's CPU or GPU.
 
     python scripts/bench/bench_step.py --network=cifar_resnet18 --precision=both --json=step.json
     python scripts/bench/bench_step.py --network=resnet50 --device=gpu --torch_compile
 
-Both sides compute the forward pass of two views, the gradients and the SGD update, from one batch
-in memory: no data pipeline. PyTorch has channels-last memory and, for bfloat16, autocast. `bare` is
-the time of the network's convolutions and matrix products alone, each computed directly by oneDNN or
-cuDNN: what no rewriting of the rest could undercut, only other ways to the same products. `own` is the
-time of those that our step has in their place, without what leads to them and back (Winograd's tiles,
-patches). Run it on an idle machine (`bench_harness.py` says why). On a GPU a call is STEPS steps that are
-waited for once, as in a training, and float32 products take TF32 on all sides; torch.compile cannot be
-compared there, since its Triton and TensorFlow, which both sides import, do not live in one process.
+Each program computes the forward pass of two views, the gradients and the SGD update, from one batch in
+memory: no data pipeline. PyTorch has channels-last memory and, for bfloat16, autocast. `floor` is the time
+of the network's convolutions and matrix products alone, each computed directly by oneDNN or cuDNN. A step
+that computes these products cannot be faster; only fewer products can. `products` is the time of the
+products that our step computes in their place, without the arithmetic around them (Winograd's tiles,
+patches). Run it on an idle machine (`bench_harness.py` says why). On a GPU a call is STEPS steps with one
+synchronisation, as in a training, and float32 products take TF32 in all programs. torch.compile cannot be
+compared there: its Triton and TensorFlow cannot be loaded into one process.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ NETWORKS = {  # flagfile, pixels, channels, batch on a CPU and on a GPU (None: t
     "resnet50": ("flags/imagenet/simsiam_100ep.cfg", 224, 3, {"cpu": 16, "gpu": 256}),
 }
 STEPS = 10  # of a call on a GPU
-SIDES = {  # title: side
-    "ours": "ours", "XLA": "ours, XLA", "all cores": "ours, all cores",
-    "torch": "torch", "compiled": "torch compiled", "bare": "bare", "own": "own products",
+CANDIDATES = {  # column title: candidate
+    "ours": "ours", "XLA": "ours, XLA", "torch": "torch", "compiled": "torch compiled",
+    "floor": "floor", "products": "our products",
 }  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
-    lacking = bench_harness.missing("torch")
-    if lacking:
-        print(lacking, file=sys.stderr)
+    hint = bench_harness.install_hint("torch")
+    if hint:
+        print(hint, file=sys.stderr)
         return 2
     wanted = ["float32", "bfloat16"] if args.precision == "both" else [args.precision]
-    results = {precision: _contest(args, precision) for precision in wanted}
-    facts = {**bench_harness.machine(args.threads), "network": args.network, "calls": args.calls}
-    print(_table(facts, results))
-    bench_harness.write_json(args.json, {**facts, "results": {p: r.as_json() for p, r in results.items()}})
+    results = {precision: _compare(args, precision) for precision in wanted}
+    metadata = {**bench_harness.machine_metadata(args.threads), "network": args.network, "calls": args.calls}
+    print(_table(metadata, results))
+    bench_harness.write_json(args.json, {**metadata, "results": {p: r.as_json() for p, r in results.items()}})
     return 0
 
 
@@ -57,40 +57,37 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument(
         "--torch_compile", nargs="?", const="also", choices=("also", "only"),
-        help="torch.compile contests as well; its best side counts",
+        help="torch.compile is timed as well; the faster of the two counts",
     )  # fmt: skip
-    parser.add_argument("--xla", action="store_true", help="ours compiled by XLA contests as well")
-    parser.add_argument(
-        "--all_cores", action="store_true",
-        help="ours with all cores for every operation, TensorFlow's default, contests as well",
-    )  # fmt: skip
-    bench_harness.arguments(parser, repeats=5, calls=5, threads=None)
+    parser.add_argument("--xla", action="store_true", help="our step compiled by XLA is timed as well")
+    bench_harness.add_arguments(parser, repeats=5, calls=5, threads=None)
     args = parser.parse_args(argv)
     if args.device == "gpu" and args.torch_compile:
         parser.error("--torch_compile: not on GPUs, where it needs Triton. Leave it out.")
     return args
 
 
-def _contest(args: argparse.Namespace, precision: str) -> bench_harness.Result:
-    """Seconds a step of every side."""
+def _compare(args: argparse.Namespace, precision: str) -> bench_harness.Timings:
+    """Seconds a step of every candidate."""
     wanted = {
-        "ours": (True, _ours),
-        "ours, XLA": (args.xla, functools.partial(_ours, xla=True)),
-        "ours, all cores": (args.all_cores, functools.partial(_ours, all_cores=True)),
-        "torch": (args.torch_compile != "only", functools.partial(_theirs, False)),
-        "torch compiled": (bool(args.torch_compile), functools.partial(_theirs, True)),
-        "bare": (True, functools.partial(_bare, False)),
-        "own products": (args.device == "cpu", functools.partial(_bare, True)),
+        "ours": (True, _our_step),
+        "ours, XLA": (args.xla, functools.partial(_our_step, xla=True)),
+        "torch": (args.torch_compile != "only", functools.partial(_torch_step, False)),
+        "torch compiled": (bool(args.torch_compile), functools.partial(_torch_step, True)),
+        "floor": (True, functools.partial(_products, False)),
+        "our products": (args.device == "cpu", functools.partial(_products, True)),
     }
-    sides = [
-        bench_harness.Side(name, functools.partial(build, precision, args), _steps(args))
-        for name, (contests, build) in wanted.items()
-        if contests
+    candidates = [
+        bench_harness.Candidate(name, functools.partial(build, precision, args), _steps(args))
+        for name, (included, build) in wanted.items()
+        if included
     ]
-    result = bench_harness.run(sides, args.repeats, args.calls, args.threads, precision, args.device)
-    sizes = {facts["parameters"] for facts in result.facts.values() if facts}
+    result = bench_harness.time_candidates(
+        candidates, args.repeats, args.calls, args.threads, precision, args.device
+    )
+    sizes = {metadata["parameters"] for metadata in result.metadata.values() if metadata}
     if len(sizes) > 1:
-        raise SystemExit(f"The sides differ in size: {sizes} parameters.")
+        raise SystemExit(f"The candidates differ in size: {sizes} parameters.")
     return result
 
 
@@ -115,7 +112,7 @@ def _views(batch: int, size: int, channels: int) -> list:
 
 
 def traced_step(precision: str, args: argparse.Namespace, xla: bool = False):  # noqa: ANN201
-    """(the traced step of --network, two views for it, facts)
+    """Returns (the traced step of --network, two views for it, metadata).
 
     args: network, batch_size, threads, device.
     """
@@ -126,7 +123,7 @@ def traced_step(precision: str, args: argparse.Namespace, xla: bool = False):  #
     from simsiam_tf.distributed import strategies
     from simsiam_tf.training import build_run
 
-    bench_harness.take_threads(args.threads)
+    bench_harness.set_threads(args.threads)
     strategies.set_precision(precision)
     config, size, channels, batch = _config(args)
     model = build_run.build_model(config, channels, size)
@@ -141,17 +138,11 @@ def traced_step(precision: str, args: argparse.Namespace, xla: bool = False):  #
     return traced, views, {**versions, "batch": batch, "parameters": size}
 
 
-def _ours(
-    precision: str, args: argparse.Namespace, xla: bool = False, all_cores: bool = False
-) -> bench_harness.Built:
-    import tensorflow as tf
-
+def _our_step(precision: str, args: argparse.Namespace, xla: bool = False) -> bench_harness.TimedCall:
     from simsiam_tf.runtime import malloc
 
     malloc.keep()
-    if all_cores:
-        tf.config.threading.set_intra_op_parallelism_threads(args.threads)  # which then stays
-    traced, views, facts = traced_step(precision, args, xla)
+    traced, views, metadata = traced_step(precision, args, xla)
 
     def steps() -> None:
         losses = [traced(views)["loss"] for _ in range(_steps(args))]
@@ -159,20 +150,20 @@ def _ours(
         if not math.isfinite(loss):
             raise SystemExit(f"Our loss became {loss}.")
 
-    return steps, facts
+    return steps, metadata
 
 
-def _bare(by_shape: bool, precision: str, args: argparse.Namespace) -> bench_harness.Built:
-    from simsiam_tf.nets import conv
+def _products(by_shape: bool, precision: str, args: argparse.Namespace) -> bench_harness.TimedCall:
+    from simsiam_tf import nets
     from simsiam_tf.runtime import malloc
 
     malloc.keep()
-    conv.BY_SHAPE = by_shape
+    nets.fast_cpu_convolutions(by_shape)
     traced, _, _ = traced_step(precision, args)
-    return onednn_floor.replay(traced, _steps(args)), {}
+    return onednn_floor.replay_products(traced, _steps(args)), {}
 
 
-def _theirs(compiled: bool, precision: str, args: argparse.Namespace) -> bench_harness.Built:
+def _torch_step(compiled: bool, precision: str, args: argparse.Namespace) -> bench_harness.TimedCall:
     import torch
     from reference_torch import torch_training
 
@@ -192,26 +183,27 @@ def _theirs(compiled: bool, precision: str, args: argparse.Namespace) -> bench_h
     return steps, {"torch": torch.__version__, "parameters": count}
 
 
-def _table(facts: dict, results: dict[str, bench_harness.Result]) -> str:
+def _table(metadata: dict, results: dict[str, bench_harness.Timings]) -> str:
     first = next(iter(results.values()))
-    said = {k: v for side in first.facts.values() for k, v in side.items()}
-    shown = {title: side for title, side in SIDES.items() if side in first.seconds}
+    shared = {k: v for each in first.metadata.values() for k, v in each.items()}
+    shown = {title: name for title, name in CANDIDATES.items() if name in first.seconds}
     lines = [
-        f"{facts['network']}, batch {said['batch']}, {said['parameters']:,} parameters, {facts['date']}",
-        f"{said.get('gpu') or facts['cpu']}, {facts['threads']} threads; tensorflow {said['tensorflow']}, "
-        f"keras {said['keras']}, torch {said['torch']}",
-        f"median seconds a step over {len(first.seconds['ours'])} alternations of {facts['calls']} calls:",
+        f"{metadata['network']}, batch {shared['batch']}, {shared['parameters']:,} parameters, "
+        f"{metadata['date']}",
+        f"{shared.get('gpu') or metadata['cpu']}, {metadata['threads']} threads; "
+        f"tensorflow {shared['tensorflow']}, keras {shared['keras']}, torch {shared['torch']}",
+        f"median seconds a step over {len(first.seconds['ours'])} alternations of {metadata['calls']} calls:",
         "",
-        f"{'':10}{''.join(f'{title:>10}' for title in shown)}   {'ours / best torch':22}{'bare / ours':22}"
-        f"{'own / ours' if 'own' in shown else ''}".rstrip(),
+        f"{'':10}{''.join(f'{title:>10}' for title in shown)}   {'ours / best torch':22}{'floor / ours':22}"
+        f"{'products / ours' if 'products' in shown else ''}".rstrip(),
     ]
     for precision, result in results.items():
         best = result.best([s for s in result.seconds if s.startswith("torch")])
         ours = result.best([s for s in ("ours", "ours, XLA") if s in result.seconds])
-        own = result.summary("own products", ours) if "own products" in result.seconds else ""
+        products = result.summary("our products", ours) if "our products" in result.seconds else ""
         lines.append(
-            f"{precision:10}{''.join(f'{result.median(side):10.4f}' for side in shown.values())}   "
-            f"{result.summary(ours, best):22}{result.summary('bare', ours):22}{own}"
+            f"{precision:10}{''.join(f'{result.median(name):10.4f}' for name in shown.values())}   "
+            f"{result.summary(ours, best):22}{result.summary('floor', ours):22}{products}"
         )
         lines += [f"{'':10}{result.warning()}"] if result.disturbed else []
     return "\n".join(lines)

@@ -1,13 +1,12 @@
-"""Pairs of views a second from JPEGs, ours against torchvision's with PIL, on one core.
+"""Measures pairs of views a second from JPEGs, ours and torchvision's with PIL, on one core.
 
     python scripts/bench/bench_views.py --json=views.json
     python scripts/bench/bench_views.py --images=/my/photos
 
-Both sides read the files, decode them, and make two normalised float32 views of 224 pixels with
-the paper's augmentation. The other sides show where the time goes: `host stage` is decoding,
-cropping and resizing (what remains on the host with --augment_on=device), `decoder` reads and
-decodes each file once. Without --images, the files are 500×375 cuts of scikit-learn's two
-photographs.
+Both programs read the files, decode them, and make two normalised float32 views of 224 pixels with the
+paper's augmentation. Two stages are timed alone: `host stage` decodes, crops and resizes (the host's share
+with --augment_on=device); `decoder` reads and decodes each file once. Without --images, the files are
+500×375 cuts of scikit-learn's two photographs.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from pathlib import Path
 
 import bench_harness
 
-COUNT, BATCH = 128, 32  # images a call; ours makes them in batches
+COUNT, BATCH = 128, 32  # images a call; images a batch of our pipeline
 AIMS = {"ours": 1.5, "host stage": 2.5}  # times torchvision's rate
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", metavar="FOLDER", help="with at least 32 JPEGs")
-    bench_harness.arguments(parser, repeats=7, calls=3, threads=1)
+    parser.add_argument("--images", metavar="FOLDER", help="folder of at least 32 JPEGs")
+    bench_harness.add_arguments(parser, repeats=7, calls=3, threads=1)
     args = parser.parse_args(argv)
-    lacking = bench_harness.missing("torch", "torchvision", "PIL")
-    if lacking:
-        print(lacking, file=sys.stderr)
+    hint = bench_harness.install_hint("torch", "torchvision", "PIL")
+    if hint:
+        print(hint, file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as made:
         folder = args.images or photographs(Path(made))
@@ -43,15 +42,21 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         count = min(COUNT, len(names) // BATCH * BATCH)
         sizes = statistics.median(Path(n).stat().st_size for n in names) / 1024
-        sides = [
-            bench_harness.Side(name, functools.partial(build, folder, names[:count], args.threads), count)
-            for name, build in SIDES.items()
+        candidates = [
+            bench_harness.Candidate(
+                name, functools.partial(build, folder, names[:count], args.threads), count
+            )
+            for name, build in CANDIDATES.items()
         ]
-        result = bench_harness.run(sides, args.repeats, args.calls, args.threads)
-    facts = {**bench_harness.machine(args.threads), "images": count, "median_kib": round(sizes, 1)}
-    facts |= {k: v for side in result.facts.values() for k, v in side.items()}
-    print(_table(facts, result))
-    bench_harness.write_json(args.json, {**facts, **result.as_json()})
+        result = bench_harness.time_candidates(candidates, args.repeats, args.calls, args.threads)
+    metadata = {
+        **bench_harness.machine_metadata(args.threads),
+        "images": count,
+        "median_kib": round(sizes, 1),
+    }
+    metadata |= {k: v for side in result.metadata.values() for k, v in side.items()}
+    print(_table(metadata, result))
+    bench_harness.write_json(args.json, {**metadata, **result.as_json()})
     return 0
 
 
@@ -71,21 +76,21 @@ def photographs(folder: Path) -> str:
     return str(folder)
 
 
-def _ours(folder: str, names: list[str], threads: int, finished: bool = True) -> bench_harness.Built:
+def _ours(folder: str, names: list[str], threads: int, all_stages: bool = True) -> bench_harness.TimedCall:
     import tensorflow as tf
 
     from simsiam_tf.data import AUGMENTATIONS, Views, open_source, pipeline
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    # Nothing may be made ahead, while the other sides run and no clock does.
+    # No views are made ahead while other candidates run.
     pipeline.PARALLEL, pipeline.PREFETCHED_STEPS = (threads if threads > 1 else None), 0
     source, views = open_source(f"folder:{folder}"), Views(AUGMENTATIONS["imagenet"])
-    batches = pipeline.StepBatches(source, views, BATCH, augment_on_host=finished)
+    batches = pipeline.StepBatches(source, views, BATCH, augment_on_host=all_stages)
     dataset = batches.dataset(0, 10**6)
-    return _taking(dataset, len(names) // BATCH), {"tensorflow": tf.__version__}
+    return _take_elements(dataset, len(names) // BATCH), {"tensorflow": tf.__version__}
 
 
-def _decoder(folder: str, names: list[str], threads: int) -> bench_harness.Built:
+def _decoder(folder: str, names: list[str], threads: int) -> bench_harness.TimedCall:
     del folder
     import tensorflow as tf
 
@@ -96,10 +101,10 @@ def _decoder(folder: str, names: list[str], threads: int) -> bench_harness.Built
 
     dataset = tf.data.Dataset.from_tensor_slices(names).repeat()
     dataset = dataset.map(decoded, threads if threads > 1 else None)
-    return _taking(dataset.batch(BATCH), len(names) // BATCH), {}
+    return _take_elements(dataset.batch(BATCH), len(names) // BATCH), {}
 
 
-def _taking(dataset, count: int) -> Callable[[], None]:  # noqa: ANN001
+def _take_elements(dataset, count: int) -> Callable[[], None]:  # noqa: ANN001
     """A call that takes `count` elements of one endless iterator."""
     iterator = iter(dataset)
 
@@ -110,7 +115,7 @@ def _taking(dataset, count: int) -> Callable[[], None]:  # noqa: ANN001
     return call
 
 
-def _torchvision(folder: str, names: list[str], threads: int) -> bench_harness.Built:
+def _torchvision(folder: str, names: list[str], threads: int) -> bench_harness.TimedCall:
     del folder
     import PIL
     import torch
@@ -127,20 +132,20 @@ def _torchvision(folder: str, names: list[str], threads: int) -> bench_harness.B
     return call, {"torch": torch.__version__, "pillow": PIL.__version__}
 
 
-SIDES = {
+CANDIDATES = {
     "torchvision": _torchvision,
     "ours": _ours,
-    "host stage": functools.partial(_ours, finished=False),
+    "host stage": functools.partial(_ours, all_stages=False),
     "decoder": _decoder,
 }
 
 
-def _table(facts: dict, result: bench_harness.Result) -> str:
-    versions = ", ".join(f"{k} {facts[k]}" for k in ("tensorflow", "torch", "pillow"))
+def _table(metadata: dict, result: bench_harness.Timings) -> str:
+    versions = ", ".join(f"{k} {metadata[k]}" for k in ("tensorflow", "torch", "pillow"))
     lines = [
-        f"{facts['images']} JPEGs, median {facts['median_kib']} KiB → two views of 224 pixels, "
-        f"{facts['date']}",
-        f"{facts['cpu']}, {facts['threads']} threads; {versions}",
+        f"{metadata['images']} JPEGs, median {metadata['median_kib']} KiB → two views of 224 pixels, "
+        f"{metadata['date']}",
+        f"{metadata['cpu']}, {metadata['threads']} threads; {versions}",
         f"medians of {len(result.seconds['ours'])} alternations:",
         "",
         f"{'':14}{'images/s':>10}   {'× torchvision (range)':26}{'aim':>6}{'of decoder':>12}",

@@ -1,4 +1,4 @@
-"""Links between accelerators and what collective operations over them cost: formulas and published figures.
+"""Times of collective operations between accelerators: formulas, and published bandwidths and latencies.
 
 Bytes, seconds, bytes/s in one direction. docs/scaling.md names the sources.
 """
@@ -14,11 +14,11 @@ US, GB, GBIT = 1e-6, 1e9, 1e9 / 8
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """What one accelerator has towards its neighbours.
+    """A link of one accelerator to its neighbours.
 
     bandwidth: bytes/s in one direction.
-    hop: seconds that a message takes to the next one in a ring.
-    tree: the same between the levels of a tree; None where there are only rings.
+    hop: latency in seconds to the next member of a ring.
+    tree: latency between the levels of a tree; None where there are only rings.
     """
 
     bandwidth: float
@@ -35,7 +35,7 @@ def ring(n: int, size: float, link: Link) -> float:
 
 
 def all_reduce(rings: Rings, size: float, start: float = 0.0) -> float:
-    """Ring within ring: each level reduces the share that the level inside has left to a member."""
+    """Seconds of nested rings: each level reduces the share that the inner level leaves to a member."""
     seconds = start
     for n, link in rings:
         seconds += ring(n, size, link)
@@ -44,7 +44,7 @@ def all_reduce(rings: Rings, size: float, start: float = 0.0) -> float:
 
 
 def all_gather(rings: Rings, size: float, start: float = 0.0) -> float:
-    """The second half of an all-reduce; size: of the whole."""
+    """Seconds of the second half of an all-reduce. size: bytes of the gathered tensor."""
     return start + all_reduce(rings, size) / 2
 
 
@@ -60,14 +60,14 @@ class System:
     """Accelerators and their links.
 
     rings: number of accelerators → rings.
-    pairs: images, of two views each, that one accelerator trains on in a second when it is alone.
-    cores: of the host, an accelerator (virtual ones with the TPU).
-    start: seconds before the first hop: of a ring, of a tree.
+    images: images a second, of two views each, that one accelerator trains on alone.
+    cores: host cores per accelerator (virtual ones with the TPU).
+    start: seconds before the first hop of (a ring, a tree).
     """
 
     name: str
     rings: Callable[[int], Rings]
-    pairs: float
+    images: float
     cores: float
     start: tuple[float, float] = (0.0, 0.0)
 
@@ -83,10 +83,10 @@ class System:
 
     def small_by(self, n: int) -> dict[str, float]:
         """Algorithm → latency."""
-        found = {"ring": self.all_reduce(n, 0)}
+        latency = {"ring": self.all_reduce(n, 0)}
         if n > 1 and all(link.tree is not None for _, link in self.rings(n)):
-            found["tree"] = tree(self.rings(n), self.start[1])
-        return found
+            latency["tree"] = tree(self.rings(n), self.start[1])
+        return latency
 
 
 def flat(link: Link) -> Callable[[int], Rings]:
@@ -100,7 +100,7 @@ def machines(inside: Link, outside: Link, size: int = 8) -> Callable[[int], Ring
 
 
 def torus(link: Link) -> Callable[[int], Rings]:
-    """Three axes, as equal as powers of two can be; all three carry at once."""
+    """Three axes, as equal as powers of two can be; all three are used at once."""
     return lambda n: [(k, link) for k in torus_shape(n)]
 
 
@@ -108,7 +108,7 @@ def torus_shape(n: int) -> tuple[int, int, int]:
     """64 → (4, 4, 4), 128 → (8, 4, 4)."""
     power = n.bit_length() - 1
     if n != 1 << power:
-        raise ValueError(f"{n} accelerators: a power of two is wanted.")
+        raise ValueError(f"{n} accelerators: must be a power of two.")
     return tuple(1 << (power + 2 - axis) // 3 for axis in range(3))
 
 
@@ -123,18 +123,18 @@ SHARED = Link(100 * GBIT / 8, 2.7 * US, 5.0 * US)  # one 100 Gbit/s port a machi
 ICI = Link(1.1e15 / 4096, 1.0 * US)
 
 
-def systems(flops: float, cpu_pairs: float, grpc: Link, use: dict[str, float]) -> dict[str, System]:
+def systems(flops: float, cpu_images: float, grpc: Link, use: dict[str, float]) -> dict[str, System]:
     """The rows of the tables.
 
-    flops: of a step, an image.
-    cpu_pairs: images a second of the measured CPU.
-    grpc: as measured.
+    flops: of a step, per image.
+    cpu_images: images a second of the measured CPU.
+    grpc: the measured link.
     use: share of the peak that a step reaches, by accelerator.
     """
     a100, h100, v4 = (PEAK[name] * use[name] / flops for name in PEAK)
     grpc_outside = lambda n: [(n, NVLINK4)] if n <= 8 else [(n, grpc)]  # noqa: E731
     rows = [
-        System("CPU, 2 cores, gRPC", flat(grpc), cpu_pairs, 2),
+        System("CPU, 2 cores, gRPC", flat(grpc), cpu_images, 2),
         System("H100, gRPC beyond 8", grpc_outside, h100, 14, NCCL_START),
         System("H100, 8 × 400 Gbit/s", machines(NVLINK4, NDR), h100, 14, NCCL_START),
         System("H100, 1 × 100 Gbit/s", machines(NVLINK4, SHARED), h100, 14, NCCL_START),

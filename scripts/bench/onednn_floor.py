@@ -1,6 +1,6 @@
-"""What a step's convolutions and matrix products cost alone: a floor of its time.
+"""The time of a step's convolutions and matrix products alone: a lower bound of the time of the step.
 
-They are read off the traced step, so the floor follows the model and its ways to compute a
+The operations are read off the traced step, so that the bound follows the model and its ways to compute a
 convolution. Each is then run on memory of the same shapes, two at a time as in the step, with nothing in
 between.
 """
@@ -17,25 +17,25 @@ KINDS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter", "MatMul", "Bat
 LANES = 2  # the two views of a step are independent
 
 
-def needed(step: tf.types.experimental.ConcreteFunction) -> list[tf.Operation]:
-    """The operations that a call of a traced function runs.
+def executed_operations(step: tf.types.experimental.ConcreteFunction) -> list[tf.Operation]:
+    """The operations that a call of a traced function executes.
 
-    A gradient is traced for the images too, though nothing asks for it: what no result and no
-    assignment depends on is not counted, as it is not run.
+    The trace also has the gradient of the images, which no result and no assignment needs. Such
+    operations are not executed and not counted.
     """
-    found: set[str] = set()
-    ahead = [x.op for x in step.graph.outputs] + list(step.graph.control_outputs)
-    while ahead:
-        op = ahead.pop()
-        if op.name not in found:
-            found.add(op.name)
-            ahead += [x.op for x in op.inputs] + list(op.control_inputs)
-    return [op for op in step.graph.get_operations() if op.name in found]
+    reached: set[str] = set()
+    pending = [x.op for x in step.graph.outputs] + list(step.graph.control_outputs)
+    while pending:
+        op = pending.pop()
+        if op.name not in reached:
+            reached.add(op.name)
+            pending += [x.op for x in op.inputs] + list(op.control_inputs)
+    return [op for op in step.graph.get_operations() if op.name in reached]
 
 
-def products(step: tf.types.experimental.ConcreteFunction) -> list[tf.Operation]:
-    """The convolutions and matrix products among them."""
-    return [op for op in needed(step) if op.type in KINDS]
+def matrix_operations(step: tf.types.experimental.ConcreteFunction) -> list[tf.Operation]:
+    """The convolutions and matrix products that a call of a traced function executes."""
+    return [op for op in executed_operations(step) if op.type in KINDS]
 
 
 def flops(op: tf.Operation) -> int:
@@ -55,18 +55,18 @@ def flops(op: tf.Operation) -> int:
     return 2 * math.prod(pixels[:3]) * math.prod(kernel)
 
 
-def replay(step: tf.types.experimental.ConcreteFunction, times: int = 1) -> Callable[[], float]:
-    """A call that runs the step's products so many times, and nothing else, on random memory."""
+def replay_products(step: tf.types.experimental.ConcreteFunction, times: int = 1) -> Callable[[], float]:
+    """A call that runs only the step's products, `times` times, on random memory."""
     memory: dict[tuple, tf.Variable] = {}
 
-    def held(tensor: tf.Tensor) -> tf.Variable:
+    def variable_like(tensor: tf.Tensor) -> tf.Variable:
         key = (tuple(tensor.shape), tensor.dtype)
         if key not in memory:
             memory[key] = tf.Variable(tf.cast(0.1 * tf.random.normal(tensor.shape), tensor.dtype))
         return memory[key]
 
-    operations = products(step)
-    inputs = [[held(x) for x in op.inputs if x.dtype != tf.int32] for op in operations]
+    operations = matrix_operations(step)
+    inputs = [[variable_like(x) for x in op.inputs if x.dtype != tf.int32] for op in operations]
 
     @tf.function
     def run() -> tf.Tensor:
@@ -75,17 +75,17 @@ def replay(step: tf.types.experimental.ConcreteFunction, times: int = 1) -> Call
             # An operation waits for the one before it in its lane, and so is not merged with
             # another of the same shapes.
             with tf.control_dependencies(touched[-LANES : -LANES + 1 or None]):
-                result = _again(op, [tf.convert_to_tensor(v) for v in values])
+                result = _run_again(op, [tf.convert_to_tensor(v) for v in values])
             touched.append(tf.cast(tf.reshape(result, [-1])[0], tf.float32))
         return tf.add_n(touched)
 
     return lambda: float([run() for _ in range(times)][-1])
 
 
-def _again(op: tf.Operation, values: list[tf.Tensor]) -> tf.Tensor:
+def _run_again(op: tf.Operation, values: list[tf.Tensor]) -> tf.Tensor:
     if op.type == "MatMul":
-        sides = {f"transpose_{side}": op.get_attr(f"transpose_{side}") for side in "ab"}
-        return tf.matmul(*values, **sides)
+        candidates = {f"transpose_{side}": op.get_attr(f"transpose_{side}") for side in "ab"}
+        return tf.matmul(*values, **candidates)
     if op.type == "BatchMatMulV2":
         return tf.raw_ops.BatchMatMulV2(
             x=values[0], y=values[1], **{f"adj_{side}": op.get_attr(f"adj_{side}") for side in "xy"}

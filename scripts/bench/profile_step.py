@@ -1,15 +1,15 @@
-"""Where the time of a step goes, by TensorFlow's profiler, beside what the machine could do.
+"""Divides the time of a step over classes of operations, beside the limits of the machine.
 
     python scripts/bench/profile_step.py --network=cifar_resnet18 --precision=float32
     python scripts/bench/profile_step.py --network=cifar_resnet18 --without onednn winograd memory
 
-`--without` takes back what the project does for CPUs: TensorFlow's oneDNN where it is off by default,
-convolutions by their shape, Winograd's tiles among them, freed memory kept for the next step. Limits are
-measured in the same process: the peak by large matrix products, the memory's rate by adding large
-vectors. An operation's floor is the larger of its products at that peak and of its inputs and outputs,
-each moved once, at that rate; what stays in the caches can be faster.
-Operations of the two views run at a time and share the cores, so the step's seconds are
-divided over the classes in proportion to the time of their operations.
+`--without` turns off what the package does for CPUs: TensorFlow's oneDNN where it is off by default;
+convolution algorithms by shape, Winograd's tiles among them; freed memory kept for the next step. Limits
+are measured in the same process: peak arithmetic by large matrix products, memory bandwidth by adding large
+vectors. An operation's floor is the larger of two times: its products at that peak, and its inputs and
+outputs moved once at that bandwidth. Tensors that stay in the caches can be faster. Operations of the two
+views run at the same time and share the cores, so the step's seconds are divided over the classes in
+proportion to the time of their operations.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import bench_harness
 CLASSES = {  # by what an operation's type contains, the first that fits
     "convolutions": ("Conv2D",),
     "matrix products": ("MatMul",),
-    "functions of XLA": ("ExecuteAsyncOnStream",),  # Winograd's tiles; in bfloat16 ReLU's gradients
+    "functions of XLA": ("ExecuteAsyncOnStream",),  # Winograd's tiles
     "BN": ("BatchNorm",),
     "update": ("ResourceApplyMomentum",),
     "ReLU and its gradient": ("Relu",),
@@ -37,11 +37,11 @@ CLASSES = {  # by what an operation's type contains, the first that fits
     "padding, slices, copies": ("Pad", "Slice", "Transpose", "Concat", "MklToTf", "Cast", "Tile"),
 }
 REST = "the rest"
-NOT_OPERATIONS = ("Process", "Start", "Done", "Run", "FunctionRun")  # of the executor itself
-SIDE = 4096  # of the large product
-LONG = 2**26  # numbers of the large vectors
-AT_A_TIME = 2
-SKIPPED = ("onednn", "winograd", "memory")
+NOT_OPERATIONS = ("Process", "Start", "Done", "Run", "FunctionRun")  # events of the executor itself
+MATRIX_SIDE = 4096  # rows and columns of the large matrices
+VECTOR_LENGTH = 2**26
+LANES = 2  # the views of a step, which are computed at the same time
+OPTIMISATIONS = ("onednn", "winograd", "memory")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,20 +52,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--batch_size", type=int, help="images a step; the network's own by default")
     parser.set_defaults(device="cpu")
-    parser.add_argument("--steps", type=int, default=5, help="that are profiled")
+    parser.add_argument("--steps", type=int, default=5, help="steps to profile")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--without", nargs="*", choices=SKIPPED, default=[], help="leave out")
+    parser.add_argument(
+        "--without", nargs="*", choices=OPTIMISATIONS, default=[], help="optimisations to turn off"
+    )
     parser.add_argument("--trace", metavar="FOLDER", help="keep the trace there, for TensorBoard's profiler")
-    parser.add_argument("--json", metavar="FILE", help="where to write the figures")
+    parser.add_argument("--json", metavar="FILE", help="file for the results")
     args = parser.parse_args(argv)
     if "onednn" in args.without:
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # before TensorFlow is imported
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    found = _profile(args)
-    facts = {**bench_harness.machine(args.threads), "network": args.network, "precision": args.precision}
-    facts |= {"without": args.without, **found}
-    print(_table(facts))
-    bench_harness.write_json(args.json, facts)
+    profile = _profile(args)
+    metadata = {
+        **bench_harness.machine_metadata(args.threads),
+        "network": args.network,
+        "precision": args.precision,
+    }
+    metadata |= {"without": args.without, **profile}
+    print(_table(metadata))
+    bench_harness.write_json(args.json, metadata)
     return 0
 
 
@@ -73,14 +79,14 @@ def _profile(args: argparse.Namespace) -> dict:
     import bench_step
     import tensorflow as tf
 
-    from simsiam_tf.nets import conv
+    from simsiam_tf import nets
     from simsiam_tf.runtime import malloc
 
     if "memory" not in args.without:
         malloc.keep()
     if "winograd" in args.without:
-        conv.BY_SHAPE = False
-    traced, views, facts = bench_step.traced_step(args.precision, args)
+        nets.fast_cpu_convolutions(False)
+    traced, views, metadata = bench_step.traced_step(args.precision, args)
     for _ in range(bench_harness.WARM_UP):
         traced(views)["loss"].numpy()
     before, times = resource.getrusage(resource.RUSAGE_SELF), []
@@ -95,7 +101,7 @@ def _profile(args: argparse.Namespace) -> dict:
         seconds, calls = _by_class(args.trace or folder, args.steps)
     limits = _limits(args.precision)
     return {
-        **facts,
+        **metadata,
         "step": statistics.median(times),
         "operation_seconds": seconds,
         "calls": calls,
@@ -108,11 +114,11 @@ def _profile(args: argparse.Namespace) -> dict:
 
 
 def _class_of(kind: str) -> str:
-    return next((name for name, parts in CLASSES.items() if any(p in kind for p in parts)), REST)
+    return next((name for name, patterns in CLASSES.items() if any(p in kind for p in patterns)), REST)
 
 
 def _by_class(folder: str, steps: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds and calls a step of each class of operations, off the trace on the CPU's threads."""
+    """(seconds, calls) per step of each class of operations, from the trace of the CPU's threads."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     path = max(Path(folder).rglob("*.xplane.pb"), key=lambda p: p.stat().st_mtime)
@@ -122,9 +128,9 @@ def _by_class(folder: str, steps: int) -> tuple[dict[str, float], dict[str, floa
     for plane in (p for p in space.planes if p.name == "/host:CPU"):
         for line in (line for line in plane.lines if line.name != "python"):
             for event in line.events:
-                found = plane.event_metadata[event.metadata_id]
-                kind = found.display_name or found.name.rpartition("::")[2]
-                if kind in NOT_OPERATIONS or (not found.display_name and kind != "ExecuteAsyncOnStream"):
+                operation = plane.event_metadata[event.metadata_id]
+                kind = operation.display_name or operation.name.rpartition("::")[2]
+                if kind in NOT_OPERATIONS or (not operation.display_name and kind != "ExecuteAsyncOnStream"):
                     continue
                 seconds[_class_of(kind)] += event.duration_ps / 1e12 / steps
                 calls[_class_of(kind)] += 1
@@ -132,15 +138,15 @@ def _by_class(folder: str, steps: int) -> tuple[dict[str, float], dict[str, floa
 
 
 def _limits(precision: str) -> dict[str, float]:
-    """Products a second of large matrix products, and bytes a second of adding large vectors.
+    """FLOP/s of large matrix products, and bytes/s of adding large vectors.
 
-    Two of either at a time, as the views of a step: after `threads.core_a_view` one keeps one core busy.
+    Two of either run at the same time, as the views of a step do.
     """
     import tensorflow as tf
 
     dtype = tf.as_dtype(precision)
-    squares = [tf.cast(tf.random.normal([SIDE, SIDE]), dtype) for _ in range(AT_A_TIME)]
-    vectors = [tf.random.normal([LONG]) for _ in range(AT_A_TIME)]
+    squares = [tf.cast(tf.random.normal([MATRIX_SIDE, MATRIX_SIDE]), dtype) for _ in range(LANES)]
+    vectors = [tf.random.normal([VECTOR_LENGTH]) for _ in range(LANES)]
     product = tf.function(lambda: tf.add_n([tf.matmul(a, a)[0, 0] for a in squares]))
     added = tf.function(lambda: tf.add_n([(x + x)[0] for x in vectors]))
 
@@ -153,17 +159,17 @@ def _limits(precision: str) -> dict[str, float]:
         return min(times)
 
     return {
-        "flops": AT_A_TIME * 2 * SIDE**3 / fastest(product),
-        "bytes": AT_A_TIME * 2 * 4 * LONG / fastest(added),
+        "flops": LANES * 2 * MATRIX_SIDE**3 / fastest(product),
+        "bytes": LANES * 2 * 4 * VECTOR_LENGTH / fastest(added),
     }
 
 
 def _floors(traced, limits: dict[str, float]) -> dict[str, float]:  # noqa: ANN001
-    """Seconds that each class cannot go below, of those whose graph says it."""
+    """Lower bound in seconds of each class in FLOORED, from the shapes in the graph."""
     import onednn_floor
 
     floors: dict[str, float] = defaultdict(float)
-    for op in onednn_floor.needed(traced):
+    for op in onednn_floor.executed_operations(traced):
         name = "functions of XLA" if "PartitionedCall" in op.type else _class_of(op.type)
         if op.type in ("ReadVariableOp", "Const") or name not in FLOORED:
             continue
@@ -182,24 +188,23 @@ def _bytes(tensor) -> int:  # noqa: ANN001
     return tensor.shape.num_elements() * tensor.dtype.size if known else 0
 
 
-def _table(facts: dict) -> str:
-    scale = facts["step"] / sum(facts["operation_seconds"].values())
+def _table(metadata: dict) -> str:
+    scale = metadata["step"] / sum(metadata["operation_seconds"].values())
     lines = [
-        f"{facts['network']}, batch {facts['batch']}, {facts['precision']}, {facts['date']}"
-        + (f", without {', '.join(facts['without'])}" if facts["without"] else ""),
-        f"{facts['cpu']}, {facts['threads']} threads; tensorflow {facts['tensorflow']}",
-        f"a step {facts['step']:.3f} s; CPU {facts['user_seconds']:.2f} s user, "
-        f"{facts['system_seconds']:.2f} s system; {facts['page_faults']:,.0f} page faults",
-        f"limits: {facts['flops'] / 1e9:.0f} GFLOP/s, {facts['bytes'] / 1e9:.1f} GB/s",
+        f"{metadata['network']}, batch {metadata['batch']}, {metadata['precision']}, {metadata['date']}"
+        + (f", without {', '.join(metadata['without'])}" if metadata["without"] else ""),
+        f"{metadata['cpu']}, {metadata['threads']} threads; tensorflow {metadata['tensorflow']}",
+        f"a step {metadata['step']:.3f} s; CPU {metadata['user_seconds']:.2f} s user, "
+        f"{metadata['system_seconds']:.2f} s system; {metadata['page_faults']:,.0f} page faults",
+        f"limits: {metadata['flops'] / 1e9:.0f} GFLOP/s, {metadata['bytes'] / 1e9:.1f} GB/s",
         "",
         f"{'of the step':24}{'seconds':>9}{'share':>8}{'calls':>7}{'floor':>9}{'floor / seconds':>17}",
     ]
-    for name, seconds in sorted(facts["operation_seconds"].items(), key=lambda item: -item[1]):
-        seconds, floor = scale * seconds, facts["floors"].get(name)
+    step, calls = metadata["step"], metadata["calls"]
+    for name, seconds in sorted(metadata["operation_seconds"].items(), key=lambda item: -item[1]):
+        seconds, floor = scale * seconds, metadata["floors"].get(name)
         shown = f"{floor:9.3f}{100 * floor / seconds:15.0f} %" if floor else f"{'–':>9}{'–':>17}"
-        lines.append(
-            f"{name:24}{seconds:9.3f}{100 * seconds / facts['step']:6.0f} %{facts['calls'][name]:7.0f}{shown}"
-        )
+        lines.append(f"{name:24}{seconds:9.3f}{100 * seconds / step:6.0f} %{calls[name]:7.0f}{shown}")
     return "\n".join(lines)
 
 

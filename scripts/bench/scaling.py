@@ -1,10 +1,10 @@
-"""Expected efficiency at 8, 64 and 512 accelerators: measured times, the model's size, published links.
+"""Computes the efficiency at 8, 64 and 512 accelerators: measured times, counted sizes, published links.
 
     python scripts/bench/scaling.py                                       # the tables of docs/scaling.md
     python scripts/bench/scaling.py --step_seconds=0.05 --accelerators 16 32
 
-What a step sends is counted on the real model; times are computed, not measured. docs/scaling.md says where
-every default comes from.
+What a step sends is counted on the real model; times are computed, not measured. docs/scaling.md says
+where every default comes from.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable
 import bench_harness
 import interconnects
 from interconnects import System
-from scaling_model import Sent, counted, step
+from scaling_model import StepCounts, count_step, step_seconds
 
 GRPC, NCCL = "H100, gRPC beyond 8", "H100, 8 × 400 Gbit/s"
-CHANGES = [  # each with those above it: system, all-reduces a BN layer and view, z every step, packs
+CHANGES = [  # each row includes those above it: system, all-reduces a BN layer and view, z every step, packs
     ("without NCCL between machines", GRPC, 4, True, False),
     ("as it is", NCCL, 4, True, False),
     ("mean and variance in one all-reduce", NCCL, 2, True, False),
@@ -32,7 +32,7 @@ CHANGES = [  # each with those above it: system, all-reduces a BN layer and view
 
 def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
-    sent = counted(args.flagfile)
+    sent = count_step(args.flagfile)
     use = dict(zip(interconnects.PEAK, args.use, strict=True))
     if args.step_seconds:
         use = {
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     grpc = interconnects.Link(args.grpc_bandwidth, args.grpc_hop)
     systems = interconnects.systems(sent.flops, args.cpu_batch / args.cpu_step, grpc, use)
     print(text(args, sent, systems))
-    bench_harness.write_json(args.json, figures(args, sent, systems))
+    bench_harness.write_json(args.json, results(args, sent, systems))
     return 0
 
 
@@ -51,7 +51,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add: Callable = parser.add_argument
-    add("--flagfile", default="flags/imagenet/simsiam_100ep.cfg", help="whose model is counted")
+    add("--flagfile", default="flags/imagenet/simsiam_100ep.cfg", help="flagfile of the model")
     add("--accelerators", type=int, nargs="+", default=[8, 64, 512], help="powers of two, from 8 on")
     add("--batch", type=int, default=64, help="images an accelerator, weak scaling")
     add("--global_batch", type=int, default=512, help="images a step, strong scaling")
@@ -59,22 +59,22 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--use", type=float, nargs=3, default=[0.19, 0.11, 0.19], metavar="SHARE",
         help=f"of the peak that a step reaches: {', '.join(interconnects.PEAK)}")  # fmt: skip
     add("--cpu_step", type=float, default=2.668, help="measured seconds of a CPU's step")
-    add("--cpu_batch", type=int, default=16, help="its images")
+    add("--cpu_batch", type=int, default=16, help="images of that step")
     add("--grpc_hop", type=float, default=0.72e-3, help="measured seconds of a hop over gRPC")
     add("--grpc_bandwidth", type=float, default=0.22e9, help="measured bytes/s over gRPC")
     add("--host_rate", type=float, default=658, help="measured images/s a core: decode, crop, resize")
     add("--host_rate_all", type=float, default=372, help="the same with jitter, gray, blur and flip")
     add("--image_bytes", type=float, default=110e3, help="of an encoded image; ImageNet's mean")
-    add("--json", metavar="FILE", help="where to write the figures")
+    add("--json", metavar="FILE", help="file for the results")
     args = parser.parse_args(argv)
     if any(n < 8 or n & (n - 1) for n in args.accelerators):
         parser.error(f"--accelerators {args.accelerators}: powers of two from 8 on are wanted.")
     return args
 
 
-def text(args: argparse.Namespace, sent: Sent, systems: dict[str, System]) -> str:
+def text(args: argparse.Namespace, sent: StepCounts, systems: dict[str, System]) -> str:
     """All tables in Markdown, each under its title."""
-    parts = [
+    tables = [
         ("What a step sends", _sent(args, sent)),
         ("Accelerators alone", _alone(args, sent, systems)),
         ("One small all-reduce, µs", _small(args, systems)),
@@ -83,19 +83,20 @@ def text(args: argparse.Namespace, sent: Sent, systems: dict[str, System]) -> st
         ("Images", _images(args, systems)),
         ("What must change first", _changes(args, sent, systems)),
     ]
-    return "\n".join(f"### {title}\n\n{table}\n" for title, table in parts)
+    return "\n".join(f"### {title}\n\n{table}\n" for title, table in tables)
 
 
-def figures(args: argparse.Namespace, sent: Sent, systems: dict[str, System]) -> dict:
-    """Both scalings as numbers; seconds, bytes and shares."""
+def results(args: argparse.Namespace, sent: StepCounts, systems: dict[str, System]) -> dict:
+    """Weak and strong scaling as numbers: seconds, bytes, shares."""
     rows = []
     for kind in ("weak", "strong"):
         for system, n, batch in _settings(args, systems, kind):
-            parts = step(system, n, batch, sent)
+            seconds = step_seconds(system, n, batch, sent)
             rows.append({
                 "scaling": kind, "system": system.name, "accelerators": n, "batch": n * batch,
-                **dataclasses.asdict(parts), "no_overlap": parts.bare, "full_overlap": parts.hidden,
-                "efficiency": [parts.efficiency(s) for s in (parts.bare, parts.hidden)],
+                **dataclasses.asdict(seconds), "no_overlap": seconds.no_overlap,
+                "full_overlap": seconds.full_overlap,
+                "efficiency": [seconds.efficiency(s) for s in (seconds.no_overlap, seconds.full_overlap)],
             })  # fmt: skip
     return {"arguments": vars(args), "sent": dataclasses.asdict(sent), "rows": rows}
 
@@ -105,23 +106,23 @@ def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
 
 
-def _sent(args: argparse.Namespace, sent: Sent) -> str:
+def _sent(args: argparse.Namespace, sent: StepCounts) -> str:
     gathered = ", ".join(f"{sent.z_bytes(n * args.batch) / 1e6:.1f}" for n in args.accelerators)
-    each = sent.norm_bytes / sent.norm_calls / 1e3
+    each = sent.norm_bytes / sent.norm_all_reduces / 1e3
     rows = [
         ("trained parameters", f"{sent.parameters:,}"),
         ("gradient, float32, one all-reduce", f"{sent.gradient_bytes / 1e6:.1f} MB"),
         ("BN layers; channels of all", f"{sent.layers}; {sent.channels:,}"),
-        ("all-reduces of BN statistics", f"{sent.norm_calls:.0f} of {each:.1f} KB each"),
+        ("all-reduces of BN statistics", f"{sent.norm_all_reduces:.0f} of {each:.1f} KB each"),
         (f"z of all, {args.batch} images each, n = {args.accelerators}", f"{gathered} MB"),
         ("arithmetic, an image", f"{sent.flops / 1e9:.2f} GFLOP"),
     ]
     return _markdown((f"a step, {sent.views} views", ""), rows)
 
 
-def _alone(args: argparse.Namespace, sent: Sent, systems: dict[str, System]) -> str:
+def _alone(args: argparse.Namespace, sent: StepCounts, systems: dict[str, System]) -> str:
     rows = [
-        (s.name, f"{s.pairs:,.0f}", _seconds(args.batch / s.pairs), f"{s.pairs * sent.flops / 1e12:.2f}")
+        (s.name, f"{s.images:,.0f}", _seconds(args.batch / s.images), f"{s.images * sent.flops / 1e12:.2f}")
         for s in systems.values()
     ]
     return _markdown(("", "images/s", f"step of {args.batch}", "TFLOP/s"), rows)
@@ -142,13 +143,15 @@ def _settings(
     return [(s, n, batch(n)) for s in systems.values() for n in args.accelerators]
 
 
-def _scaling(args: argparse.Namespace, sent: Sent, systems: dict[str, System], kind: str) -> str:
+def _scaling(args: argparse.Namespace, sent: StepCounts, systems: dict[str, System], kind: str) -> str:
     rows = []
     for system, n, batch in _settings(args, systems, kind):
-        t = step(system, n, batch, sent)
-        parts = (_seconds(s) for s in (t.compute, t.gradient, t.norm, t.z))
-        both = f"{_percent(t.efficiency(t.bare))} – {_percent(t.efficiency(t.hidden))}"
-        rows.append((system.name, f"{n}", f"{n * batch:,.0f}", *parts, both, f"{n * batch / t.bare:,.0f}"))
+        t = step_seconds(system, n, batch, sent)
+        seconds = (_seconds(s) for s in (t.compute, t.gradient, t.norm, t.z))
+        both = f"{_percent(t.efficiency(t.no_overlap))} – {_percent(t.efficiency(t.full_overlap))}"
+        rows.append(
+            (system.name, f"{n}", f"{n * batch:,.0f}", *seconds, both, f"{n * batch / t.no_overlap:,.0f}")
+        )
     head = ("", "n", "batch", "arithmetic", "gradient", "BN", "z", "efficiency", "images/s at least")
     return _markdown(head, rows)
 
@@ -156,20 +159,20 @@ def _scaling(args: argparse.Namespace, sent: Sent, systems: dict[str, System], k
 def _images(args: argparse.Namespace, systems: dict[str, System]) -> str:
     rows = []
     for s in systems.values():
-        cores = (f"{s.pairs / rate:.2f}" for rate in (args.host_rate, args.host_rate_all))
-        read = (f"{n * s.pairs * args.image_bytes / 1e9:.2f}" for n in args.accelerators)
-        rows.append((s.name, f"{s.pairs:,.0f}", *cores, f"{s.cores:g}", *read))
-    head = ("each of them", "images/s", "cores: crops", "cores: whole views", "cores there")
+        cores = (f"{s.images / rate:.2f}" for rate in (args.host_rate, args.host_rate_all))
+        read = (f"{n * s.images * args.image_bytes / 1e9:.2f}" for n in args.accelerators)
+        rows.append((s.name, f"{s.images:,.0f}", *cores, f"{s.cores:g}", *read))
+    head = ("each of them", "images/s", "cores: crops", "cores: whole views", "cores available")
     return _markdown((*head, *(f"all read, GB/s, {n}" for n in _each(args))), rows)
 
 
-def _changes(args: argparse.Namespace, sent: Sent, systems: dict[str, System]) -> str:
+def _changes(args: argparse.Namespace, sent: StepCounts, systems: dict[str, System]) -> str:
     rows = []
-    for what, name, exchanges, z, packs in CHANGES:
-        less = dataclasses.replace(sent, exchanges=exchanges)
-        steps = (step(systems[name], n, args.batch, less, z) for n in args.accelerators)
-        shares = (_percent(t.efficiency(t.packed if packs else t.bare)) for t in steps)
-        rows.append((what, f"{less.norm_calls}", *shares))
+    for what, name, all_reduces_per_norm, z, packs in CHANGES:
+        less = dataclasses.replace(sent, all_reduces_per_norm=all_reduces_per_norm)
+        steps = (step_seconds(systems[name], n, args.batch, less, z) for n in args.accelerators)
+        shares = (_percent(t.efficiency(t.gradient_overlap if packs else t.no_overlap)) for t in steps)
+        rows.append((what, f"{less.norm_all_reduces}", *shares))
     return _markdown((f"H100, {args.batch} images each", "BN's all-reduces", *_each(args)), rows)
 
 

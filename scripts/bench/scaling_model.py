@@ -1,4 +1,4 @@
-"""What a step of a model computes and sends, and how long that takes on a system of accelerators."""
+"""Counts what a step of a model computes and sends, and computes its time on a system of accelerators."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import dataclasses
 
 import interconnects
 
-# All-reduces of a BN layer for one view (nets/norm.py): mean and variance, and the gradients of both. The
-# moving statistics come out alike on every replica and are not sent.
-EXCHANGES = {"forward": 2, "backward": 2}
+# All-reduces of a BN layer for one view (nets/batch_norm.py): mean and variance, and the gradients of both.
+# The moving statistics are equal on every replica and are not sent.
+NORM_ALL_REDUCES = {"forward": 2, "backward": 2}
 
 
 @dataclasses.dataclass(frozen=True)
-class Sent:
-    """What one step computes and sends, as counted on a model."""
+class StepCounts:
+    """Counts of one step of a model: arithmetic, and numbers that are sent."""
 
-    parameters: int  # that are trained: so many float32 gradients
-    layers: int  # of BN
-    channels: int  # of all of them together
+    parameters: int  # trained parameters, each with a float32 gradient
+    layers: int  # BN layers
+    channels: int  # of all BN layers together
     views: int
     d: int
-    flops: float  # an image, all its views, forward and backward
-    exchanges: int = sum(EXCHANGES.values())  # all-reduces a BN layer and view
+    flops: float  # per image: all views, forward and backward
+    all_reduces_per_norm: int = sum(NORM_ALL_REDUCES.values())  # per BN layer and view
 
     @property
     def gradient_bytes(self) -> int:
         return 4 * self.parameters
 
     @property
-    def norm_calls(self) -> int:
-        return self.exchanges * self.views * self.layers
+    def norm_all_reduces(self) -> int:
+        return self.all_reduces_per_norm * self.views * self.layers
 
     @property
     def norm_bytes(self) -> int:
-        return 4 * self.exchanges * self.views * self.channels
+        return 4 * self.all_reduces_per_norm * self.views * self.channels
 
     def z_bytes(self, batch: float) -> float:
         return 4 * self.d * batch
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
-    """Seconds of a step's parts."""
+class StepSeconds:
+    """Seconds of a step: arithmetic, and each message."""
 
     compute: float
     gradient: float = 0.0
@@ -49,52 +49,54 @@ class Step:
     z: float = 0.0
 
     @property
-    def bare(self) -> float:
-        """Nothing hides behind anything: what the code does now."""
+    def no_overlap(self) -> float:
+        """Nothing overlaps, as in the present code."""
         return self.compute + self.gradient + self.norm + self.z
 
     @property
-    def hidden(self) -> float:
-        """The other bound: all that is sent hides behind the arithmetic, as far as it is no longer."""
-        return max(self.compute, self.bare - self.compute)
+    def full_overlap(self) -> float:
+        """The other bound: all messages overlap the arithmetic."""
+        return max(self.compute, self.no_overlap - self.compute)
 
     @property
-    def packed(self) -> float:
-        """Only the gradient hides."""
+    def gradient_overlap(self) -> float:
+        """Only the gradient overlaps the arithmetic."""
         return max(self.compute, self.gradient) + self.norm + self.z
 
     def efficiency(self, seconds: float) -> float:
         return self.compute / seconds
 
 
-def step(system: interconnects.System, n: int, batch: float, sent: Sent, z: bool = True) -> Step:
-    """A step of n accelerators with `batch` images each.
+def step_seconds(
+    system: interconnects.System, n: int, batch: float, sent: StepCounts, z: bool = True
+) -> StepSeconds:
+    """Seconds of a step on n accelerators with `batch` images each.
 
-    z: whether the embeddings of the whole batch are gathered, as the loop does in every step.
+    z: whether the embeddings of the global batch are gathered, as the loop does in every step.
     """
     small = system.small(n)
-    norm = sent.norm_calls * small + system.all_reduce(n, sent.norm_bytes) - system.all_reduce(n, 0)
-    return Step(
-        compute=batch / system.pairs,
+    norm = sent.norm_all_reduces * small + system.all_reduce(n, sent.norm_bytes) - system.all_reduce(n, 0)
+    return StepSeconds(
+        compute=batch / system.images,
         gradient=system.all_reduce(n, sent.gradient_bytes),
         norm=norm,
         z=system.all_gather(n, sent.z_bytes(n * batch)) + small if z else 0.0,
     )
 
 
-def counted(flagfile: str, size: int = 224, channels: int = 3) -> Sent:
-    """What a step of a flagfile's model sends; builds the model and traces its step for one image."""
+def count_step(flagfile: str, size: int = 224, channels: int = 3) -> StepCounts:
+    """Counts a step of a flagfile's model: builds the model and traces its step for one image."""
     import numpy as np
     import onednn_floor
     import tensorflow as tf
 
+    from simsiam_tf import nets
     from simsiam_tf.command_line import cli
     from simsiam_tf.config import PretrainConfig
-    from simsiam_tf.nets import conv
     from simsiam_tf.training import build_run
 
     config = cli.parse(PretrainConfig, [f"--flagfile={flagfile}"])
-    conv.BY_SHAPE = False  # an accelerator computes the products themselves
+    nets.fast_cpu_convolutions(False)  # an accelerator computes the products themselves
     try:
         model = build_run.build_model(config, channels, size)
         model.compile(build_run.build_optimizer(config, 10_000, 10**6))
@@ -102,13 +104,13 @@ def counted(flagfile: str, size: int = 224, channels: int = 3) -> Sent:
         views = tuple(tf.TensorSpec([1, size, size, channels]) for _ in range(model.view_count))
         traced = tf.function(model.step, autograph=False).get_concrete_function(views)
     finally:
-        conv.BY_SHAPE = True
+        nets.fast_cpu_convolutions(True)
     means = [int(v.shape[0]) for v in model.weights if v.path.endswith("moving_mean")]
-    return Sent(
+    return StepCounts(
         parameters=sum(int(np.prod(v.shape)) for v in model.learned_variables()),
         layers=len(means),
         channels=sum(means),
         views=model.view_count,
         d=model.d,
-        flops=float(sum(onednn_floor.flops(op) for op in onednn_floor.needed(traced))),
+        flops=float(sum(onednn_floor.flops(op) for op in onednn_floor.executed_operations(traced))),
     )

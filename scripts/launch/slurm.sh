@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Several nodes of a Slurm cluster as one run. From the checkout, which all nodes have to see:
+# Several nodes of a Slurm cluster as one run. From the checkout, which all nodes must see:
 #   sbatch --nodes=4 scripts/launch/slurm.sh --flagfile=flags/imagenet/simsiam_100ep.cfg --workdir=/shared/runs/r50
-# --workdir has to be a folder that all nodes share. One task a node drives all of its GPUs; on nodes without
-# GPUs leave the line away. Adapt the #SBATCH lines, or give sbatch the same options.
-# Tried with stand-ins for srun and scontrol, not under Slurm.
+# --workdir must be a folder that all nodes share. One task per node drives all of its GPUs; on nodes without
+# GPUs remove that line. Adapt the #SBATCH lines, or give sbatch the same options.
+# Tested with stand-ins for srun and scontrol, not under Slurm.
 #SBATCH --job-name=simsiam
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -12,8 +12,8 @@
 #SBATCH --time=24:00:00
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
-# Two minutes before the time limit the tasks (not this script) get SIGTERM: they finish their step, commit it
-# and end with status 75. The job then goes back into the queue and continues from there.
+# Two minutes before the time limit the tasks (not this script) get SIGTERM: they finish their step, write a
+# checkpoint and end with status 75. The job then goes back into the queue and continues from there.
 #SBATCH --signal=TERM@120
 #SBATCH --requeue
 set -euo pipefail

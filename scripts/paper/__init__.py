@@ -1,4 +1,4 @@
-"""The tables of the paper, row by row: what they hold, how they run at a smaller scale, what came out."""
+"""The paper's tables: their rows, the same rows at smaller scales, and the results beside the paper's."""
 
 from scripts.paper.rows import TABLES, Row
 from scripts.paper.scales import SCALES, Scale

@@ -1,4 +1,4 @@
-"""From a choice of tables to results: which runs are missing, running them, writing what came out."""
+"""Runs the rows of the chosen tables that have no result yet, and writes the tables."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ from simsiam_tf.runtime.progress import bar
 from simsiam_tf.runtime.signals import INTERRUPTED
 
 
-def run(config: Any) -> int:
-    """Runs what a `ReproduceConfig` asks for; returns the exit status: 0, 1 where a run failed, 75."""
+def run_campaign(config: Any) -> int:
+    """Runs the missing rows of a `ReproduceConfig`; returns 0, 1 if a run failed, or 75 if interrupted."""
     scale = scales.SCALES[config.scale]
     out = Path(config.out or Path(config.folder) / config.scale).expanduser()
-    held = results.Results(out.with_name(f"{out.name}.json"), config.scale)
+    known = results.Results(out.with_name(f"{out.name}.json"), config.scale)
     all_rows = _flags(config, scale)
     flags = {row.name: all_rows[row.name] for table in config.tables for row in TABLES[table].rows}
     seeds = range(config.first_seed, config.first_seed + config.seeds)
-    first: dict[str, str] = {}
+    first_row: dict[str, str] = {}  # flagfile → the first of the rows that run it
     for name, text in flags.items():
-        first.setdefault(text, name)  # of the rows that are the same run
+        first_row.setdefault(text, name)
     jobs = [
         run_queue.Job(
-            first[text], seed, text, scale.linear,
-            Path(config.folder).expanduser().absolute() / config.scale / first[text] / f"seed{seed}",
+            first_row[text], seed, text, scale.linear,
+            Path(config.folder).expanduser().absolute() / config.scale / first_row[text] / f"seed{seed}",
             config.data_dir,
         )
         for seed in seeds
-        for text in first
-        if held.get(text, seed) is None
+        for text in first_row
+        if known.get(text, seed) is None
     ]  # fmt: skip
-    wanted = len(first) * len(seeds)
+    wanted = len(first_row) * len(seeds)
     print(f"{wanted} runs for {len(flags)} rows, {wanted - len(jobs)} of them done.")
     print(f"{config.scale}: {scale.about}; {scale.cost}.")
     if config.dry_run:
-        print("\n".join(_listed(job) for job in jobs))
+        print("\n".join(_job_line(job) for job in jobs))
         return 0
     page = out.with_name(f"{out.name}.md")
 
     def write() -> None:
-        of_rows = {name: held.of(text) for name, text in all_rows.items()}
-        atomic_write_text(page, results.markdown(of_rows, config.scale, config.epochs))
+        runs_of_rows = {name: known.of_all_seeds(text) for name, text in all_rows.items()}
+        atomic_write_text(page, results.markdown(runs_of_rows, config.scale, config.epochs))
 
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         write()
     except OSError as error:
         raise UserError(f"--out={page}: cannot be written ({error.strerror}). Choose another.") from error
-    queue = _work(jobs, config, held, write)
-    print(f"{page}, {held.path}: {queue.finished} runs added, {queue.failed} failed.")
+    queue = _run_jobs(jobs, config, known, write)
+    print(f"{page}, {known.path}: {queue.finished} runs added, {queue.failed} failed.")
     if queue.interrupted:
         print("Interrupted. Rerun the same command to go on.", file=sys.stderr)
         return INTERRUPTED
@@ -64,34 +64,34 @@ def run(config: Any) -> int:
 
 
 def _flags(config: Any, scale: scales.Scale) -> dict[str, str]:
-    """Row's name → the flagfile it runs with, of all tables."""
-    more = (f"--epochs={config.epochs}",) if config.epochs else ()
+    """Row's name → text of its flagfile, for the rows of all tables."""
+    extra_flags = (f"--epochs={config.epochs}",) if config.epochs else ()
     rows = {row.name: row for table in TABLES.values() for row in table.rows}
-    return {name: scales.flags(scales.configuration(row, scale, more)) for name, row in rows.items()}
+    return {name: scales.row_flags(scales.row_config(row, scale, extra_flags)) for name, row in rows.items()}
 
 
-def _work(
-    jobs: list[run_queue.Job], config: Any, held: results.Results, write: Callable[[], None]
-) -> run_queue.Queue:
+def _run_jobs(
+    jobs: list[run_queue.Job], config: Any, known: results.Results, write: Callable[[], None]
+) -> run_queue.RunQueue:
     with bar(None, "runs", total=len(jobs), unit="run", delay=0) as progress:
-        machine = _machine(config.jobs)
+        machine = _machine_text(config.jobs)
 
-        def done(job: run_queue.Job, figures: dict) -> None:
-            held.add(job.flagfile, job.seed, {**figures, "machine": machine})
+        def done(job: run_queue.Job, metrics: dict) -> None:
+            known.add(job.flagfile, job.seed, {**metrics, "machine": machine})
             write()
             progress.update()
 
-        queue = run_queue.Queue(jobs, done, lambda line: progress.write(line, file=sys.stderr))
+        queue = run_queue.RunQueue(jobs, done, lambda line: progress.write(line, file=sys.stderr))
         queue.run(config.jobs)
     return queue
 
 
-def _listed(job: run_queue.Job) -> str:
+def _job_line(job: run_queue.Job) -> str:
     return f"{job.name}, seed {job.seed}: {' '.join(job.flagfile.split())}"
 
 
-def _machine(jobs: int) -> str:
-    """What figures are made with."""
+def _machine_text(jobs: int) -> str:
+    """CPU, cores, runs at a time and versions, to be quoted with the results."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tensorflow", "keras"))
     return f"{_cpu()}, {os.cpu_count()} cores, {jobs} at a time, {versions}"
 

@@ -1,6 +1,6 @@
-"""What the paper claims, as questions that the figures of any scale answer.
+"""The paper's claims as predicates on the metrics of rows, at any scale.
 
-Margins are in points of linear accuracy, those within which the paper's own figures lie.
+Margins are in points of linear accuracy. They contain the paper's own results.
 """
 
 from __future__ import annotations
@@ -8,13 +8,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-COLLAPSED, SPREAD_OUT = 0.1, 0.5  # std·√d below and above
-UNSTEADY = 2.0  # times the default's spread of the loss
+COLLAPSED, SPREAD_OUT = (
+    0.1,
+    0.5,
+)  # std·√d of a collapsed embedding is below the first, of a healthy one above the second
+UNSTEADY = 2.0  # ratio of the loss's spread to the default's
 
 
 @dataclasses.dataclass(slots=True)
-class RowFigures:
-    """Figures of a row. linear: its mean, in %; the others: of one run. NaN after a divergence."""
+class RowMetrics:
+    """Metrics of a row: the mean linear accuracy in %, the others of one run. NaN after a divergence."""
 
     linear: float
     loss: float
@@ -25,10 +28,10 @@ class RowFigures:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """text: as a sentence. rows: names, in the order in which `holds` takes their figures.
+    """text: the claim in words. rows: names, in the order in which `holds` takes their metrics.
 
-    shows: the figure that the answer rests on: "linear", "loss", "std" or "spread".
-    small: why a small scale may not show it.
+    shows: the metric that the answer depends on: "linear", "loss", "std" or "spread".
+    small: why a small scale may not show the claim.
     """
 
     text: str
@@ -46,21 +49,21 @@ def _compare(*names: str) -> tuple[str, ...]:
     return tuple(f"compare/{name}" for name in names)
 
 
-def _collapsed(row: RowFigures) -> bool:
+def _collapsed(row: RowMetrics) -> bool:
     return row.std < COLLAPSED or row.diagnosis == "collapse"
 
 
-def _stable(row: RowFigures) -> bool:
-    """Whether it neither collapsed nor diverged, whose std is no number."""
+def _stable(row: RowMetrics) -> bool:
+    """Whether the run neither collapsed nor diverged (std NaN)."""
     return row.std >= COLLAPSED and row.diagnosis not in ("collapse", "divergence")
 
 
-def _within(points: float, first: RowFigures, *others: RowFigures) -> bool:
-    """Whether none is so much worse than the first."""
+def _within(points: float, first: RowMetrics, *others: RowMetrics) -> bool:
+    """Whether no other row is more than `points` worse than the first."""
     return all(first.linear - other.linear <= points for other in others)
 
 
-def _two_worst(first: RowFigures, *others: RowFigures) -> bool:
+def _two_worst(first: RowMetrics, *others: RowMetrics) -> bool:
     """Whether the first and the last are worse than each row between them."""
     *between, last = others
     return all(end.linear < row.linear for end in (first, last) for row in between)

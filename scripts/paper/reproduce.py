@@ -1,4 +1,4 @@
-"""python -m scripts.paper.reproduce --table=…: the paper's tables, row by row, beside the paper's figures."""
+"""python -m scripts.paper.reproduce --table=…: the paper's tables, row by row, beside the paper's results."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from simsiam_tf.config import Config, option
 from simsiam_tf.runtime.errors import UserError
 
 
-def _listed(what: dict[str, str]) -> str:
-    return "\n".join(f"    {name:14}{text}" for name, text in what.items())
+def _list_lines(entries: dict[str, str]) -> str:
+    return "\n".join(f"    {name:14}{text}" for name, text in entries.items())
 
 
 ABOUT = f"""Runs the rows of the paper's tables that have no result yet, each as processes of its own:
 pre-training, kNN, linear evaluation. Rerun the same command after an interruption: finished rows are not run
-again, and the others go on from their checkpoints. Writes OUT.json and, made from it, OUT.md: a table
-*paper | ours* for each of the paper's, and whether the figures of three seeds or more show each claim.
+again, and the others continue from their checkpoints. Writes OUT.json and, from it, OUT.md: each table of the
+paper with our results beside it, and whether the results of three seeds or more show each claim.
 
     python -m scripts.paper.reproduce --table=fig2
     python -m scripts.paper.reproduce --table=all --seeds=3 --jobs=2 --out=results
 
 Tables:
-{_listed({name: table.title for name, table in TABLES.items()})}
+{_list_lines({name: table.title for name, table in TABLES.items()})}
 
 Scales:
-{_listed({name: f"{scale.about}; {scale.cost}" for name, scale in SCALES.items()})}"""
+{_list_lines({name: f"{scale.about}; {scale.cost}" for name, scale in SCALES.items()})}"""
 
 
 @dataclasses.dataclass(frozen=True)
 class ReproduceConfig(Config):
-    """A choice of rows, and the scale they are run at."""
+    """A choice of tables, and the scale at which their rows are run."""
 
     RANGES: ClassVar = (
         ("seeds", 1, 100),
@@ -42,16 +42,16 @@ class ReproduceConfig(Config):
         ("epochs", 0.01, 1e5),
     )
 
-    table: str = option("all", "tables, with commas between them, or all but table4_long", "What")
-    scale: str = option("fashion_mnist", "how large", choices=tuple(SCALES))
+    table: str = option("all", "tables, separated by commas; all: every table but table4_long", "What")
+    scale: str = option("fashion_mnist", "size of data, network and training", choices=tuple(SCALES))
     seeds: int = option(1, "runs of every row")
-    first_seed: int = option(0, "the others count on from it")
-    epochs: float | None = option(None, "of every pre-training, instead of the scale's own")
-    data_dir: str | None = option(None, "where TFDS keeps its data sets")
+    first_seed: int = option(0, "first seed; the others follow it")
+    epochs: float | None = option(None, "epochs of every pre-training, instead of the scale's own")
+    data_dir: str | None = option(None, "folder of TFDS's data sets")
     jobs: int = option(1, "runs at a time, each on its share of the cores", "Run")
-    folder: str = option("runs/reproduce", "where work folders are put")
+    folder: str = option("runs/reproduce", "parent of the work folders")
     out: str | None = option(None, "path of the results, without .md; FOLDER/SCALE by default")
-    dry_run: bool = option(False, "only list what has no result yet, with what it runs", "Only look")
+    dry_run: bool = option(False, "only list the runs that have no result yet, with their flags", "Only look")
 
     def validate(self) -> ReproduceConfig:
         """Returns itself, or raises UserError for the first value that cannot be."""
@@ -72,8 +72,8 @@ class ReproduceConfig(Config):
 
 
 def call(config: ReproduceConfig) -> int:
-    """Runs what is missing and writes the tables."""
-    return campaign.run(config)
+    """Runs the missing rows and writes the tables."""
+    return campaign.run_campaign(config)
 
 
 def main(argv: list[str] | None = None) -> int:

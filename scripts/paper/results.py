@@ -1,4 +1,4 @@
-"""What came out: a JSON file of all runs, and the tables *paper | ours* made from it."""
+"""Results: a JSON file of all runs, and the tables made from it, ours beside the paper's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD = "| | paper, linear | linear | kNN, k = 20 | loss | std·√d | diagnosis 
 
 
 class Results:
-    """The figures of runs, by flagfile and seed, in a file that is rewritten whole at every change."""
+    """Metrics of runs, by flagfile and seed, in a file that is rewritten at every change."""
 
     def __init__(self, path: Path, scale: str) -> None:
         self.path, self.scale = path, scale
@@ -30,65 +30,67 @@ class Results:
         if not self.path.exists():
             return
         try:
-            held = json.loads(self.path.read_text(encoding="utf-8"))
-            found = held["scale"]
-            self._runs |= {(run["flags"], run["seed"]): run["figures"] for run in held["runs"]}
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            scale = stored["scale"]
+            self._runs |= {(run["flags"], run["seed"]): run["figures"] for run in stored["runs"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"--out: {self.path} is no file of results ({error}). Choose another.") from error
-        if found != self.scale:
-            raise UserError(f"--out: {self.path} has results of --scale={found}. Choose another file.")
+            raise UserError(
+                f"--out: {self.path} is not a file of results ({error}). Choose another."
+            ) from error
+        if scale != self.scale:
+            raise UserError(f"--out: {self.path} has results of --scale={scale}. Choose another file.")
 
     def get(self, flags: str, seed: int) -> dict | None:
         return self._runs.get((flags, seed))
 
-    def of(self, flags: str) -> list[dict]:
-        """Those of all seeds."""
+    def of_all_seeds(self, flags: str) -> list[dict]:
+        """Metrics of the runs of all seeds."""
         return [run for (key, _), run in sorted(self._runs.items()) if key == flags]
 
-    def add(self, flags: str, seed: int, figures: dict) -> None:
-        """Adds a run to what the file holds by now: another process may write it, too."""
+    def add(self, flags: str, seed: int, metrics: dict) -> None:
+        """Adds a run to the file's present contents, which another process may have changed."""
         self._read()
-        self._runs[flags, seed] = figures
+        self._runs[flags, seed] = metrics
         runs = [{"flags": f, "seed": s, "figures": run} for (f, s), run in sorted(self._runs.items())]
-        held = {"scale": self.scale, "runs": runs}
-        atomic_write_text(self.path, json.dumps(held, indent=1, ensure_ascii=False) + "\n")
+        stored = {"scale": self.scale, "runs": runs}
+        atomic_write_text(self.path, json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
 
 
-def markdown(found: Mapping[str, list[dict]], scale: str, epochs: float | None = None) -> str:
-    """The tables that have a result, and what they say of the paper's claims.
+def markdown(runs_of_rows: Mapping[str, list[dict]], scale: str, epochs: float | None = None) -> str:
+    """Markdown of the tables that have a result, and the answers to the paper's claims.
 
-    found: row's name → the figures of its seeds, empty where there are none. epochs: of every pre-training,
-    where they are not the scale's own.
+    runs_of_rows: row's name → metrics of its seeds, empty where there are none. epochs: of every
+    pre-training, if they are not the scale's own.
     """
     more = (f"--epochs={epochs:g}",) if epochs else ()
     tables = [_titled(table, scale, more) for table in TABLES.values()]
-    verdicts = verdict.judge(found, functools.partial(_title, tables))
+    verdicts = verdict.answer_claims(runs_of_rows, functools.partial(_title, tables))
     command = " ".join(("python -m scripts.paper.reproduce", f"--scale={scale}", *more))
     lines = [
         f"# Results at the scale of {scale}",
         "",
         f"`{command}` made this page: {SCALES[scale].about}{f'; all with {more[0]}' if more else ''}.",
-        f"Mean ± standard deviation over the seeds of a row. {_circumstances(found)}",
+        f"Mean ± standard deviation over the seeds of a row. {_circumstances(runs_of_rows)}",
         "The paper's figures are its own: ImageNet, ResNet-50, 100 epochs where a row names no others, "
         "linear top-1 in %. Ours are test accuracies in %, of a linear classifier and of kNN on the frozen "
         "backbone.",
         *_summary(verdicts),
     ]
     for table in tables:
-        if any(found.get(row.name) for row in table.rows):
+        if any(runs_of_rows.get(row.name) for row in table.rows):
             lines += ["", f"## {table.title}", "", HEAD, "| --- " * HEAD.count(" | ") + "| --- |"]
-            lines += [line(row, found.get(row.name, [])) for row in table.rows]
-    return "\n".join([*lines, *_claims(verdicts, verdict.shared_scatter(found), scale)]) + "\n"
+            lines += [table_row(row, runs_of_rows.get(row.name, [])) for row in table.rows]
+    return "\n".join([*lines, *_claims(verdicts, verdict.shared_scatter(runs_of_rows), scale)]) + "\n"
 
 
 def _titled(table: Table, scale: str, more: tuple[str, ...]) -> Table:
-    """A table whose titles say what its rows run with."""
-    rows = [replace(row, title=scales.title(row, SCALES[scale], more)) for row in table.rows]
+    """A table with the numbers of each row in its title."""
+    rows = [replace(row, title=scales.row_title(row, SCALES[scale], more)) for row in table.rows]
     return replace(table, rows=tuple(rows))
 
 
 def _title(tables: Sequence[Table], name: str, claim: claims.Claim) -> str:
-    """The title of a row in the table that has all rows of a claim, or one that stands by itself."""
+    """The title of a row in the table that has all rows of a claim, or in another table."""
     for table in tables:
         titles = {row.name: row.title for row in table.rows}
         if titles.keys() >= set(claim.rows):
@@ -98,7 +100,7 @@ def _title(tables: Sequence[Table], name: str, claim: claims.Claim) -> str:
 
 
 def _summary(verdicts: Sequence[verdict.Verdict]) -> list[str]:
-    """The answers, counted."""
+    """The number of claims by answer."""
     if not verdicts:
         return []
     answers, total = [v.answer for v in verdicts], len(claims.CLAIMS)
@@ -108,12 +110,12 @@ def _summary(verdicts: Sequence[verdict.Verdict]) -> list[str]:
 
 
 def _claims(verdicts: Sequence[verdict.Verdict], scatter: verdict.Scatter, scale: str) -> list[str]:
-    """Claim by claim, and the likely reasons where a small scale says otherwise."""
+    """The table of claims, and the likely reasons where a small scale contradicts the paper."""
     if not verdicts:
         return []
     lines = ["", "## Claim by claim", ""]
     lines += ["| the paper says | here | share | by |", "| --- | --- | --- | --- |"]
-    lines += [f"| {v.claim.text} | {_answer(v)} | {v.figures} |" for v in verdicts]
+    lines += [f"| {v.claim.text} | {_answer(v)} | {v.metrics} |" for v in verdicts]
     lines += [
         "",
         f"*Share* is how often a claim holds in {verdict.DRAWS:,} trials, each with the mean accuracies "
@@ -135,14 +137,14 @@ def _claims(verdicts: Sequence[verdict.Verdict], scatter: verdict.Scatter, scale
 
 
 def _answer(v: verdict.Verdict) -> str:
-    """The cells of an answer and its share, which few seeds do not have."""
+    """The cells "answer | share"; too few seeds have no share."""
     if v.lacks_seeds:
         return f"{v.answer}, {v.seeds} seed{'s' * (v.seeds > 1)} | –"
     return f"{v.answer} | {v.share:.0%}"
 
 
-def line(row: Row, runs: list[dict]) -> str:
-    """A row of a table."""
+def table_row(row: Row, runs: list[dict]) -> str:
+    """A row of a table in Markdown."""
     paper = row.paper if isinstance(row.paper, str) else f"{row.paper:.1f}"
     if not runs:
         return f"| {row.title} | {paper} | | | | | not run yet | | 0 |"
@@ -162,9 +164,9 @@ def _mean(runs: list[dict], name: str, times: float, digits: int) -> str:
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
-def _circumstances(found: Mapping[str, list[dict]]) -> str:
-    """Where and when the runs were made."""
-    runs = [run for of_row in found.values() for run in of_row]
+def _circumstances(runs_of_rows: Mapping[str, list[dict]]) -> str:
+    """Machines and dates of the runs."""
+    runs = [run for row in runs_of_rows.values() for run in row]
     machines, dates = ({run[what] for run in runs} for what in ("machine", "date"))
     when = " to ".join(sorted({min(dates), max(dates)})) if dates else "no runs yet"
     return f"{'; '.join(sorted(machines))}; {when}."

@@ -1,4 +1,4 @@
-"""The paper's tables: which flagfile is which row, and what the paper printed beside it."""
+"""The paper's tables: the flagfile of each row, and the paper's result."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """name: of a flagfile, without flags/ and .cfg. paper: linear top-1 in %, or a word.
+    """A row of a table.
 
-    title: with names of fields in braces, in whose place is what they run with (`scales.title`).
+    name: path of its flagfile, without flags/ and .cfg. paper: ImageNet top-1 of the linear evaluation
+    in %, or a word. title: names of fields in braces are replaced by their values (`scales.row_title`).
     """
 
     name: str
@@ -23,7 +24,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """named_only: whether it is no part of --table=all, because of its cost."""
+    """A table of the paper. named_only: whether --table=all leaves it out, because of its cost."""
 
     title: str
     rows: tuple[Row, ...]
@@ -34,7 +35,7 @@ BASE = Row("paper/table1_c_constant_lr", "SimSiam, lr of h constant", 68.1)
 DECAYED = Row("paper/fig2_with_stop_gradient", "SimSiam, lr of h decayed", 67.7)
 SIMCLR = Row("compare/simclr", "SimCLR", 66.5)
 SWAV = Row("compare/swav", "SwAV", 66.5)
-METHODS = (  # of Table 4, with the paper's figures after 100, 200, 400 and 800 epochs
+METHODS = (  # Table 4: name, title, top-1 after 100, 200, 400 and 800 epochs
     ("simclr", "SimCLR", (66.5, 68.3, 69.8, 70.4)),
     ("moco", "MoCo v2, symmetric", (67.4, 69.9, 71.0, 72.2)),
     ("byol", "BYOL", (66.5, 70.6, 73.2, 74.3)),

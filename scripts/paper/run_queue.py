@@ -1,4 +1,4 @@
-"""Runs one after another, or several at a time, with an estimate of the time left."""
+"""A queue of runs, one or several at a time, with an estimate of the time left."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from simsiam_tf.runtime import signals
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """name: of the row, for people. The others: as `runs.run` takes them."""
+    """A run to make. name: name of the row. The other fields are arguments of `runs.complete_run`."""
 
     name: str
     seed: int
@@ -30,10 +30,10 @@ class Job:
     data_dir: str | None = None
 
 
-class Queue:
-    """Works through jobs in so many threads, each of which waits for one process at a time.
+class RunQueue:
+    """Runs jobs in threads, each of which waits for one process at a time.
 
-    done: called with a job and its figures, one at a time. say: takes a line for the user.
+    done: called with a job and its metrics, by one thread at a time. say: takes a line for the user.
     """
 
     def __init__(self, jobs: list[Job], done: Callable[[Job, dict], Any], say: Callable[[str], Any]) -> None:
@@ -48,7 +48,7 @@ class Queue:
         self._spent, self._at_a_time = 0.0, 1
 
     def run(self, at_a_time: int) -> None:
-        """Returns when all is done, or all that ran has been ended by a signal."""
+        """Returns when all jobs are done, or when a signal has ended all processes."""
         self._at_a_time = at_a_time
         threads = [
             threading.Thread(target=self._work, args=(_cores(i, at_a_time),), daemon=True)
@@ -58,7 +58,7 @@ class Queue:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                while thread.is_alive():  # a wait without end would hold up signals
+                while thread.is_alive():  # join() without a timeout would block signals
                     thread.join(0.2)
 
     def _stop(self, number: int, frame: Any) -> None:
@@ -75,9 +75,11 @@ class Queue:
             self._tell(f"{job.name}, seed {job.seed}: begins")
             began = time.monotonic()
             try:
-                with runs.locked(job.folder, self._waits(job)) as lock:
+                with runs.folder_lock(job.folder, self._wait_for_folder(job)) as lock:
                     start = functools.partial(self._start, cores, lock)
-                    figures = runs.run(job.flagfile, job.linear, job.folder, job.seed, start, job.data_dir)
+                    metrics = runs.complete_run(
+                        job.flagfile, job.linear, job.folder, job.seed, start, job.data_dir
+                    )
             except runs.Interrupted:
                 self.interrupted = True
                 return
@@ -90,16 +92,16 @@ class Queue:
             with self._lock:
                 self.finished += 1
                 self._spent += time.monotonic() - began
-                self._done(job, figures)
-            self._tell(f"{job.name}, seed {job.seed}: {in_words(figures)}")
+                self._done(job, metrics)
+            self._tell(f"{job.name}, seed {job.seed}: {summary_line(metrics)}")
 
-    def _waits(self, job: Job) -> Callable[[], bool]:
-        """Waits a moment for a folder in use, says so once, and returns whether a signal has come."""
-        told = threading.Event()
+    def _wait_for_folder(self, job: Job) -> Callable[[], bool]:
+        """A function that waits 0.2 s, says so at its first call, and returns whether a signal has come."""
+        announced = threading.Event()
 
         def wait() -> bool:
-            if not told.is_set():
-                told.set()
+            if not announced.is_set():
+                announced.set()
                 self._tell(f"{job.name}, seed {job.seed}: waits for another process in {job.folder}")
             time.sleep(0.2)
             return self.interrupted
@@ -107,7 +109,7 @@ class Queue:
         return wait
 
     def _start(self, cores: list[int] | None, lock: IO, arguments: list[str], log: Path) -> int:
-        child = runs.process(arguments, log, cores, lock)
+        child = runs.start_process(arguments, log, cores, lock)
         self._children.add(child)
         if self.interrupted:
             child.send_signal(signal.SIGTERM)
@@ -117,26 +119,26 @@ class Queue:
         return runs.INTERRUPTED if ended else status
 
     def _tell(self, line: str) -> None:
-        over = self.finished + self.failed
-        each = self._spent / over if over else 0.0
-        left = each * (self.total - over) / min(self._at_a_time, max(1, self.total - over))
-        rest = f", about {_duration(left)} left" if over else ""
+        ended = self.finished + self.failed
+        each = self._spent / ended if ended else 0.0
+        left = each * (self.total - ended) / min(self._at_a_time, max(1, self.total - ended))
+        rest = f", about {_duration(left)} left" if ended else ""
         with self._lock:
-            self._say(f"[{over}/{self.total}{rest}] {line}")
+            self._say(f"[{ended}/{self.total}{rest}] {line}")
 
 
-def in_words(figures: dict) -> str:
-    """A run in a line."""
-    if figures["knn"] is None:
-        return f"{figures['diagnosis']}: {figures['reason']} ({_duration(figures['seconds'])})"
+def summary_line(metrics: dict) -> str:
+    """One line on a finished run."""
+    if metrics["knn"] is None:
+        return f"{metrics['diagnosis']}: {metrics['reason']} ({_duration(metrics['seconds'])})"
     return (
-        f"linear {figures['linear']:.1%}, kNN {figures['knn']:.1%}, std·√d {figures['std']:.2f}, "
-        f"{figures['diagnosis']} ({_duration(figures['seconds'])})"
+        f"linear {metrics['linear']:.1%}, kNN {metrics['knn']:.1%}, std·√d {metrics['std']:.2f}, "
+        f"{metrics['diagnosis']} ({_duration(metrics['seconds'])})"
     )
 
 
 def _cores(i: int, of: int) -> list[int] | None:
-    """The i-th share of this process's cores; None for all of them."""
+    """The i-th of `of` equal shares of this process's cores; None: all cores."""
     if of == 1 or not hasattr(os, "sched_getaffinity"):
         return None
     cores = sorted(os.sched_getaffinity(0))

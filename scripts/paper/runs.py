@@ -1,4 +1,4 @@
-"""One run: pre-training, kNN, linear evaluation, each a process of its own, and what they found."""
+"""One run: pre-training, kNN and linear evaluation, each in a process of its own, and their metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import IO
 from simsiam_tf.config import loss_kind
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 
-INTERRUPTED = 75  # exit status of a command that a signal ended
+INTERRUPTED = 75  # exit status of a command that was ended by a signal
 DIVERGED = 4  # exit status of a pre-training whose loss was not a number
 STATE = "reproduce.json"
 LOG = "reproduce.log"
@@ -36,17 +36,17 @@ class Failed(Exception):
 
 
 class Interrupted(Exception):
-    """A command of a run was ended by a signal, and goes on when started again."""
+    """A command of a run was ended by a signal. It continues when it is started again."""
 
 
 @contextlib.contextmanager
-def locked(folder: Path, wait: Callable[[], bool]) -> Iterator[IO]:
-    """Keeps a work folder for this process and those that inherit the open file, which is yielded.
+def folder_lock(folder: Path, wait: Callable[[], bool]) -> Iterator[IO]:
+    """Locks a work folder for this process and for those that inherit the open file, which is yielded.
 
-    wait: is called again and again while another process has the folder; returns whether to give up.
+    wait: called repeatedly while another process has the folder; returns whether to give up.
 
     Raises:
-        Interrupted: it gave up.
+        Interrupted: `wait` returned True.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a") as lock:
@@ -60,25 +60,25 @@ def locked(folder: Path, wait: Callable[[], bool]) -> Iterator[IO]:
         yield lock
 
 
-def run(
+def complete_run(
     flagfile: str, linear: str, folder: Path, seed: int, start: Start, data_dir: str | None = None
 ) -> dict:
-    """Makes what is missing of a run, and returns its figures.
+    """Runs the stages of a run that are not done yet, and returns its metrics.
 
-    flagfile: its text. linear: as in `Scale`. folder: its work folder, which may hold a part of it.
-    data_dir: of every command.
+    flagfile: its text. linear: as in `Scale`. folder: its work folder, in which stages may be done already.
+    data_dir: argument of every command.
 
     Raises:
         Failed, Interrupted.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = folder / "row.cfg"
-    wanted.write_text(flagfile, encoding="utf-8")
+    row_file = folder / "row.cfg"
+    row_file.write_text(flagfile, encoding="utf-8")
     where = shlex.quote(str(folder))
-    all_take = f"--seed={seed}" + (f" --data_dir={shlex.quote(data_dir)}" if data_dir else "")
-    with_weights = f"--weights={where} {all_take}"
+    shared_flags = f"--seed={seed}" + (f" --data_dir={shlex.quote(data_dir)}" if data_dir else "")
+    with_weights = f"--weights={where} {shared_flags}"
     stages = {
-        "pretrain": f"pretrain --flagfile={shlex.quote(str(wanted))} --workdir={where} {all_take}",
+        "pretrain": f"pretrain --flagfile={shlex.quote(str(row_file))} --workdir={where} {shared_flags}",
         "knn": f"knn_eval --raw_pixels=false --k=1,5,{NEIGHBOURS},200 --out={where}/knn.json {with_weights}",
         "linear": _linear(linear, where) + f" {with_weights}",
     }
@@ -87,12 +87,12 @@ def run(
             break
         if stage in _state(folder)["done"]:
             continue
-        status = _timed(stage, command, folder, start)
+        status = _run_stage(stage, command, folder, start)
         if status == INTERRUPTED:
             raise Interrupted
         if status and (stage, status) != ("pretrain", DIVERGED):
             raise Failed(f"{stage}: exit status {status}: {_last_line(folder / LOG)} (in {folder / LOG})")
-    return _figures(folder)
+    return _collect_metrics(folder)
 
 
 def _linear(command: str, where: str) -> str:
@@ -100,8 +100,8 @@ def _linear(command: str, where: str) -> str:
     return f"{command} --out={where}/probe.json" if name == "probe" else f"{command} --workdir={where}/linear"
 
 
-def _timed(stage: str, command: str, folder: Path, start: Start) -> int:
-    """Runs a command; its seconds are added to those of tries before, and kept once it is done."""
+def _run_stage(stage: str, command: str, folder: Path, start: Start) -> int:
+    """Runs a command. Adds its seconds to those of earlier tries, and records them as done if it succeeds."""
     state, began = _state(folder), time.monotonic()
     status = start(["-m", *shlex.split(f"simsiam_tf.{command}")], folder / LOG)
     spent = state["spent"][stage] = state["spent"].get(stage, 0.0) + time.monotonic() - began
@@ -113,7 +113,7 @@ def _timed(stage: str, command: str, folder: Path, start: Start) -> int:
 
 
 def _state(folder: Path) -> dict:
-    """done, spent: stage → seconds over all tries. diverged: whether that was the end of it."""
+    """ "done" and "spent": stage → seconds over all tries. "diverged": whether the loss became NaN."""
     try:
         return {"diverged": False, **json.loads((folder / STATE).read_text())}
     except OSError:
@@ -128,26 +128,26 @@ def _last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
 
-def _figures(folder: Path) -> dict:
-    """What the records and results of a work folder say."""
+def _collect_metrics(folder: Path) -> dict:
+    """Metrics of a run, from the files of its work folder."""
     from simsiam_tf.evaluate.diagnosis import diagnose  # loads TensorFlow
 
     config = json.loads((folder / "config.json").read_text())
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     records = [record for record in lines if "loss" in record]
     last, state = records[-1], _state(folder)
-    found = diagnose(records, last["step"], loss_kind(config))
-    figures = {
+    diagnosis = diagnose(records, last["step"], loss_kind(config))
+    metrics = {
         "linear": None, "knn": None, "loss": last["loss"], "std": last["std"], "rank": last["rank"],
         "spread": max((r["loss_spread"] for r in records[len(records) // 2 :]), default=0.0),
-        "steps": last["step"], "diagnosis": found.name, "reason": found.reason,
+        "steps": last["step"], "diagnosis": diagnosis.name, "reason": diagnosis.reason,
         "seconds": round(sum(state["done"].values()), 1), "date": datetime.date.today().isoformat(),
     }  # fmt: skip
     if state["diverged"]:
         numbers = dict.fromkeys(("loss", "std", "rank", "spread"))
-        return {**figures, **numbers, "diagnosis": "divergence", "reason": "the loss was not a number"}
+        return {**metrics, **numbers, "diagnosis": "divergence", "reason": "the loss was not a number"}
     accuracy = json.loads((folder / "knn.json").read_text())["accuracy"]["this backbone"]
-    return {**figures, "knn": accuracy[f"k = {NEIGHBOURS}"], "linear": _linear_accuracy(folder)}
+    return {**metrics, "knn": accuracy[f"k = {NEIGHBOURS}"], "linear": _linear_accuracy(folder)}
 
 
 def _linear_accuracy(folder: Path) -> float:
@@ -157,19 +157,19 @@ def _linear_accuracy(folder: Path) -> float:
     return json.loads((folder / "linear" / "result.json").read_text())["top1"]
 
 
-def process(
+def start_process(
     arguments: list[str], log: Path, cores: list[int] | None = None, lock: IO | None = None
 ) -> subprocess.Popen:
-    """Starts python with its output at a log's end.
+    """Starts python, with its output appended to a log.
 
-    It is not in this process's group: Ctrl-C reaches it as a SIGTERM, once. On Linux it gets one as well
-    when the thread that started it is killed.
+    The process is not in this process's group, so that Ctrl-C reaches it as one SIGTERM, from the queue. On
+    Linux it also gets a SIGTERM when the thread that started it is killed.
 
     Args:
-        arguments: of python.
-        log: to write to.
-        cores: those it may use; all by default.
-        lock: of `locked`, which it keeps as long as it lives.
+        arguments: arguments of python.
+        log: file that the output is appended to.
+        cores: cores that it may use; all by default.
+        lock: lock of `folder_lock`, which the process keeps as long as it lives.
     """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     parent = os.getpid()
@@ -177,7 +177,7 @@ def process(
     def prepare() -> None:
         if prctl:
             prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # killed in between
+            if os.getppid() != parent:  # the parent was killed before prctl
                 os._exit(INTERRUPTED)
         if cores:
             os.sched_setaffinity(0, cores)

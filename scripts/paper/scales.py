@@ -1,8 +1,8 @@
-"""The same rows at other scales: a row changes of a small base what it changes of the paper's.
+"""The paper's rows at other scales: each row changes a small base as it changes the paper's baseline.
 
-Numbers that belong to the paper's scale go with the base: batch sizes, output dimensions, epochs, learning
-rates and weight decay by the ratio of the bases, warm-up by that of the epochs, and what is left of a moving
-average's past. Everything else is taken over as it is.
+Some numbers are scaled: batch size, output dimension, epochs, learning rate and weight decay by the ratio
+of the bases; warm-up by the ratio of the epochs; 1 − momentum of a moving average by the ratio of the
+bases' 1 − momentum. All other options are copied.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scripts.paper.rows import Row
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig, differences, method_of, overridden, to_flags
 
-TITLES = ("batch_size", "d", "epochs")  # fields that titles of rows may name
+TITLES = ("batch_size", "d", "epochs")  # fields that may appear in titles of rows
 PROPORTIONAL = ("batch_size", "d", "epochs", "base_lr", "weight_decay")
 PAPER = {"simsiam": "flags/imagenet/simsiam_100ep.cfg"} | {
     method: f"flags/compare/{method}.cfg" for method in ("simclr", "moco", "byol", "swav")
@@ -26,8 +26,8 @@ PAPER = {"simsiam": "flags/imagenet/simsiam_100ep.cfg"} | {
 class Scale:
     """A size at which all rows run.
 
-    about: what it is, in words. bases: method → flagfile. linear: the command that judges, and its
-    flags. cost: of a row, as far as known.
+    about: description. bases: method → flagfile. linear: command of the linear evaluation, with its flags.
+    cost: of a row.
     """
 
     about: str
@@ -62,47 +62,47 @@ SCALES = {
 }
 
 
-def configuration(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> PretrainConfig:
-    """What a row runs with at a scale, without a work folder.
+def row_config(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> PretrainConfig:
+    """The configuration of a row at a scale, without a work folder.
 
-    more: flags of the user's that every row takes, such as --epochs=5.
+    more: flags that the user gives for every row, such as --epochs=5.
     """
-    theirs = _parsed(row.flagfile)
-    paper, base = _parsed(PAPER[theirs.method]), _parsed(scale.bases[theirs.method], *more)
+    paper_row = _parsed(row.flagfile)
+    paper, base = _parsed(PAPER[paper_row.method]), _parsed(scale.bases[paper_row.method], *more)
     changes = {}
-    for name in differences(dataclasses.asdict(paper), dataclasses.asdict(theirs), PretrainConfig):
-        value = getattr(theirs, name)
+    for name in differences(dataclasses.asdict(paper), dataclasses.asdict(paper_row), PretrainConfig):
+        value = getattr(paper_row, name)
         if name in PROPORTIONAL:
-            value = _as(value, value * getattr(base, name) / getattr(paper, name))
+            value = _like(value, value * getattr(base, name) / getattr(paper, name))
         elif name == "warmup_epochs":
             value = value * base.epochs / paper.epochs
         elif name == "target_momentum":
             now, before = (config.by_method(name) for config in (base, paper))
-            if now is None:  # a base of a method without one
+            if now is None:  # the method has none at this scale
                 continue
-            value = _as(value, 1 - (1 - value) * (1 - now) / (1 - before))
+            value = _like(value, 1 - (1 - value) * (1 - now) / (1 - before))
         changes[name] = value
-    if changes.get("stop_gradient") == method_of({"method": theirs.method}).stop_gradient:
-        changes["stop_gradient"] = None  # said where the paper says it, and the same run
+    if changes.get("stop_gradient") == method_of({"method": paper_row.method}).stop_gradient:
+        changes["stop_gradient"] = None  # the method's default: the same run as without the flag
     changed = dataclasses.replace(base, **changes, workdir=None)
     return overridden(changed, set(changes)).validate()
 
 
-@functools.cache  # a base is that of many rows
+@functools.cache  # many rows share a base
 def _parsed(flagfile: str, *more: str) -> PretrainConfig:
     return cli.parse(PretrainConfig, [f"--flagfile={flagfile}", *more])
 
 
-def _as(value: float, scaled: float) -> float:
-    """A whole number where the paper's value is one; without the last digits of floating point."""
+def _like(value: float, scaled: float) -> float:
+    """`scaled` as an int where the paper's value is one; else rounded to six digits."""
     return round(scaled) if isinstance(value, int) else float(f"{scaled:.6g}")
 
 
-def title(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> str:
-    """The title of a row, with each number that it runs with and the paper's where that is another."""
+def row_title(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> str:
+    """The title of a row with its numbers, and with the paper's where they differ."""
     if "{" not in row.title:
         return row.title
-    paper, ours = _parsed(row.flagfile), configuration(row, scale, more)
+    paper, ours = _parsed(row.flagfile), row_config(row, scale, more)
     return row.title.format_map({name: _number(getattr(ours, name), getattr(paper, name)) for name in TITLES})
 
 
@@ -110,8 +110,8 @@ def _number(ours: float, paper: float) -> str:
     return f"{ours:g}" + (f", in the place of {paper:g}" if ours != paper else "")
 
 
-def flags(config: PretrainConfig) -> str:
-    """The flagfile of a row at a scale, without what is default; rows with the same are the same run."""
-    plain = set(to_flags(PretrainConfig()).splitlines())
+def row_flags(config: PretrainConfig) -> str:
+    """The flagfile of a row at a scale, without defaults. Rows of one flagfile are one run."""
+    defaults = set(to_flags(PretrainConfig()).splitlines())
     lines = to_flags(dataclasses.replace(config, workdir=None, seed=0)).splitlines(keepends=True)
-    return "".join(line for line in lines if line.strip() not in plain)
+    return "".join(line for line in lines if line.strip() not in defaults)

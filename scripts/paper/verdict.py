@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from scripts.paper.claims import CLAIMS, Claim, RowFigures
+from scripts.paper.claims import CLAIMS, Claim, RowMetrics
 
 DRAWS = 2000
-FIRM = 0.95  # share of the draws in which a firm claim holds
-SEEDS = 3  # of every row, for an answer other than open
+FIRM = 0.95  # share of the draws in which a claim holds, from which on it is firm
+SEEDS = 3  # runs that every row needs for an answer other than open
 ANSWERS = ("firm", "open", "not shown")
 
 
@@ -21,7 +21,7 @@ ANSWERS = ("firm", "open", "not shown")
 class Scatter:
     """Standard deviation of linear accuracy between seeds, in points, and its degrees of freedom.
 
-    The deviation is NaN where there are none.
+    The deviation is NaN without degrees of freedom.
     """
 
     deviation: float
@@ -32,15 +32,15 @@ class Scatter:
 class Verdict:
     """The answer to a claim.
 
-    answer: one of `ANSWERS`. share: of the draws in which the claim holds. seeds: of the row with the fewest.
-    figures: of the claim's rows, in words.
+    answer: one of `ANSWERS`. share: share of the draws in which the claim holds. seeds: fewest runs of a row.
+    metrics: the metrics of the claim's rows, as text.
     """
 
     claim: Claim
     answer: str
     share: float
     seeds: int
-    figures: str
+    metrics: str
 
     @property
     def lacks_seeds(self) -> bool:
@@ -48,17 +48,17 @@ class Verdict:
         return self.seeds < SEEDS
 
 
-def judge(
+def answer_claims(
     runs: Mapping[str, Sequence[dict]], title: Callable[[str, Claim], str] = lambda name, _: name
 ) -> list[Verdict]:
-    """The answers to all claims whose rows have results.
+    """Answers to all claims whose rows have results.
 
-    The claim's own test is asked `DRAWS` times. Each time a row's linear accuracy is drawn from the t
-    distribution of its mean, and its loss, std and diagnosis are those of one seed at random.
+    Each claim is evaluated `DRAWS` times. Each time a row's linear accuracy is drawn from the t distribution
+    of its mean, and its loss, std and diagnosis are those of one random seed.
 
     Args:
-        runs: row's name → figures of its seeds.
-        title: gives a row's title beside a claim.
+        runs: row's name → metrics of its seeds.
+        title: (row's name, claim) → title of the row.
     """
     shared = shared_scatter(runs)
     return [
@@ -69,14 +69,14 @@ def judge(
 
 
 def shared_scatter(runs: Mapping[str, Sequence[dict]]) -> Scatter:
-    """The scatter pooled over all rows whose runs are healthy; a run that several rows show counts once."""
+    """The scatter pooled over all rows whose runs are healthy; a run of several rows counts once."""
     return _pooled({tuple(map(id, row)): row for row in runs.values() if _healthy(row)}.values())
 
 
 def _pooled(rows: Iterable[Sequence[dict]]) -> Scatter:
-    several = [accuracies for accuracies in map(_accuracies, rows) if len(accuracies) > 1]
-    freedom = sum(len(accuracies) - 1 for accuracies in several)
-    squares = sum((len(accuracies) - 1) * statistics.variance(accuracies) for accuracies in several)
+    repeated = [accuracies for accuracies in map(_accuracies, rows) if len(accuracies) > 1]
+    freedom = sum(len(accuracies) - 1 for accuracies in repeated)
+    squares = sum((len(accuracies) - 1) * statistics.variance(accuracies) for accuracies in repeated)
     return Scatter(math.sqrt(squares / freedom) if freedom else math.nan, freedom)
 
 
@@ -89,7 +89,7 @@ def _accuracies(row: Sequence[dict]) -> list[float]:
 
 
 class _RowRuns:
-    """The runs of a row that a claim rests on. Rows that are not all healthy have a scatter of their own."""
+    """The runs of a row of a claim. A row whose runs are not all healthy has a scatter of its own."""
 
     def __init__(self, runs: Sequence[dict], shared: Scatter, title: str) -> None:
         self.runs, self.title = runs, title
@@ -98,17 +98,17 @@ class _RowRuns:
         self.mean = statistics.mean(self.accuracies) if self.accuracies else math.nan
         self.error = self.scatter.deviation / math.sqrt(max(1, len(self.accuracies)))
 
-    def draws(self, generator: np.random.Generator) -> list[RowFigures]:
-        """`DRAWS` of the figures that runs with other seeds may have."""
+    def draws(self, generator: np.random.Generator) -> list[RowMetrics]:
+        """`DRAWS` random metrics, as runs with other seeds may have."""
         noise = generator.standard_t(max(1, self.scatter.freedom), DRAWS)
         seeds = generator.integers(len(self.runs), size=DRAWS)
         diverged = np.array([run["linear"] is None for run in self.runs])
         linear = np.where(diverged[seeds], math.nan, self.mean + np.nan_to_num(self.error) * noise)
-        others = [_others(run) for run in self.runs]
-        return [RowFigures(x, *others[i]) for x, i in zip(linear.tolist(), seeds, strict=True)]
+        others = [_one_run(run) for run in self.runs]
+        return [RowMetrics(x, *others[i]) for x, i in zip(linear.tolist(), seeds, strict=True)]
 
-    def words(self, name: str) -> str:
-        """The figure of that name, a field of `RowFigures`."""
+    def metric_text(self, name: str) -> str:
+        """The metric of that name, a field of `RowMetrics`, as text."""
         values = [run[name] for run in self.runs if run[name] is not None]
         if not values:
             return diagnoses(self.runs)
@@ -121,15 +121,15 @@ class _RowRuns:
 
 
 def diagnoses(runs: Sequence[dict]) -> str:
-    """What the runs were diagnosed as, with numbers where they differ."""
+    """Diagnoses of the runs, with counts where they differ."""
     names = [run["diagnosis"] for run in runs]
     if len(set(names)) == 1:
         return names[0]
     return ", ".join(f"{names.count(name)}× {name}" for name in sorted(set(names)))
 
 
-def _others(run: dict) -> tuple[float, float, float, str]:
-    """Loss, std, spread of the loss and diagnosis; NaN for what a divergence has not."""
+def _one_run(run: dict) -> tuple[float, float, float, str]:
+    """(loss, std, spread of the loss, diagnosis) of a run; NaN after a divergence."""
     loss, std, spread = (math.nan if run[x] is None else run[x] for x in ("loss", "std", "spread"))
     return loss, std, spread, run["diagnosis"]
 
@@ -137,8 +137,8 @@ def _others(run: dict) -> tuple[float, float, float, str]:
 def _verdict(claim: Claim, rows: Sequence[_RowRuns]) -> Verdict:
     generator = np.random.default_rng(0)
     draws = zip(*(row.draws(generator) for row in rows), strict=True)
-    share = sum(claim.holds(*figures) for figures in draws) / DRAWS
+    share = sum(claim.holds(*metrics) for metrics in draws) / DRAWS
     answer = "firm" if share >= FIRM else "not shown" if share <= 1 - FIRM else "open"
     seeds = min(len(row.runs) for row in rows)
-    figures = "; ".join(f"{row.title}: {row.words(claim.shows)}" for row in rows)
-    return Verdict(claim, "open" if seeds < SEEDS else answer, share, seeds, figures)
+    metrics = "; ".join(f"{row.title}: {row.metric_text(claim.shows)}" for row in rows)
+    return Verdict(claim, "open" if seeds < SEEDS else answer, share, seeds, metrics)

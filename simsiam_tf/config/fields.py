@@ -21,9 +21,11 @@ FOLDER = "folder:"  # before the path, in what names images
 def option(default: Any, text: str, group: str = "", choices=(), free: bool | str = False) -> Any:
     """A field with its help text.
 
-    choices: the values it may take. free: may differ when a run is continued; a text: may become that.
+    choices: the values it may take, or a table whose keys they are.
+    free: may differ when a run is continued; a text: may become that.
     """
-    meta = {"help": text, "group": group, "choices": tuple(choices), "free": free}
+    choices = choices if isinstance(choices, dict) else tuple(choices)
+    meta = {"help": text, "group": group, "choices": choices, "free": free}
     return dataclasses.field(default=default, metadata=meta)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from typing import Any, ClassVar
 
+from simsiam_tf.config.backbones import BACKBONES
 from simsiam_tf.config.fields import BIG, check_address, option
 from simsiam_tf.config.methods import METHODS, loss_kind, method_of
 from simsiam_tf.config.methods import NO_EFFECT as OF_METHODS
@@ -111,9 +112,7 @@ class PretrainConfig(RunConfig):
     solarize_p: float | None = option(None, "probability of solarisation; the augmentation's by default")
     flip_p: float | None = option(None, "probability of a horizontal flip; the augmentation's by default")
 
-    backbone: str = option(
-        "resnet50", "network", "Network", choices=("resnet10", "resnet18", "resnet34", "resnet50")
-    )
+    backbone: str = option("resnet50", "network", "Network", choices=BACKBONES)
     stem: str = option(
         "auto",
         "first layers; auto: cifar up to 64 pixels, else imagenet; cifar_pad2 is solo-learn's",

@@ -65,6 +65,12 @@ class RunConfig(Config):
         free=True,
     )
     log_every: int = option(20, "steps between records of metrics")
+    record: str = option(
+        "tensorboard,jsonl",
+        "where metrics go, with commas between them: tensorboard (workdir/tb), jsonl (metrics.jsonl, which "
+        "report reads), wandb, mlflow",
+        free=True,
+    )
     save_minutes: float = option(
         10.0, "minutes between checkpoints, which are also made at every epoch's end", free=True
     )

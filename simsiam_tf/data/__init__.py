@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from simsiam_tf.data import pipeline
-from simsiam_tf.data.augment.eval_transform import Prepare
+from simsiam_tf.data.augment.eval_transform import preprocess
 from simsiam_tf.data.augment.views import AUGMENTATIONS, Augmentation, Views
 from simsiam_tf.data.sources.base import Source, from_arrays, subset
 from simsiam_tf.data.sources.open_source import open_source
@@ -54,6 +54,6 @@ def pretraining(
 
 
 __all__ = [
-    "AUGMENTATIONS", "Augmentation", "Prepare", "Source", "Views", "from_arrays", "open_source",
-    "pretraining", "subset",
+    "AUGMENTATIONS", "Augmentation", "Source", "Views", "from_arrays", "open_source",
+    "preprocess", "pretraining", "subset",
 ]  # fmt: skip

@@ -100,7 +100,8 @@ class StepBatches:
 
         def rows_of(n: tf.Tensor) -> tuple[tf.Tensor, ...]:
             """Element n → number, id and draws of each of its rows."""
-            step, at = n // self.elements_per_step, start + n % self.elements_per_step * share
+            step, element = n // self.elements_per_step, tf.math.floormod(n, self.elements_per_step)
+            at = start + element * share
             ids = sampling.example_ids(self.seed, step, self.batch_size, source.size)
             u = sampling.uniforms(self.seed, step, self.batch_size, views.draws)
             return tf.fill([share], n), tf.ensure_shape(ids[at : at + share], [share]), u[at : at + share]
@@ -113,15 +114,15 @@ class StepBatches:
 
         def batch_of_array(n: tf.Tensor, ids: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, dict]:
             assert isinstance(source, ArraySource)
-            return batch_of(views.crop(source.gather(ids), u), n, ids, u)
+            return batch_of(views.crop_batch(source.gather(ids), u), n, ids, u)
 
         dataset = _map(numbers, rows_of)
         if isinstance(source, ArraySource):
             dataset = _map(dataset, lambda *rows: tuple(_in_pieces(x, piece) for x in rows)).unbatch()
             dataset = _map(dataset, batch_of_array, parallel)
         else:
-            dataset = _map(dataset, lambda n, i, u: (n, i, u, views.candidates(u))).unbatch()
-            one = lambda n, i, u, drawn: (views.crop_one(source.decode(i), drawn), n, i, u)  # noqa: E731
+            dataset = _map(dataset, lambda n, i, u: (n, i, u, views.box_draws(u))).unbatch()
+            one = lambda n, i, u, draws: (views.crop_image(source.decode(i), draws), n, i, u)  # noqa: E731
             dataset = _map(dataset, one, parallel).batch(piece, drop_remainder=True)
             dataset = _map(dataset, batch_of, parallel)
         return _map(concatenated(dataset, share // piece), lambda n, batch: (n[0], batch))
@@ -132,7 +133,7 @@ def augment_batch(views: Views, batch: dict[str, Any]) -> dict[str, Any]:
     if "views" in batch:
         return batch
     rest = {name: value for name, value in batch.items() if name not in ("crops", "draws")}
-    return {**rest, "views": views.finish(batch["crops"], batch["draws"])}
+    return {**rest, "views": views.augment(batch["crops"], batch["draws"])}
 
 
 def _in_pieces(x: tf.Tensor, piece: int) -> tf.Tensor:
@@ -146,10 +147,11 @@ def concatenated(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
         return dataset
 
     def flat(x: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(x, [x.shape[0] * x.shape[1], *x.shape[2:]])
+        shape: list[Any] = x.shape.as_list()
+        return tf.reshape(x, [shape[0] * shape[1], *shape[2:]])
 
     def element(*batch: Any) -> Any:
-        return tf.nest.map_structure(flat, batch if len(batch) > 1 else batch[0])
+        return tf.nest.map_structure(flat, batch[0] if len(batch) == 1 else batch)
 
     return _map(dataset.batch(count, drop_remainder=True), element)
 
@@ -190,7 +192,7 @@ def pretraining(
         """Batches from the step that `first` gives at the first batch; from `first_epoch` where that is 0."""
         return steps_from(lambda: first() or first_epoch * length, ENDLESS)
 
-    dataset = steps_from(lambda: next(epochs) * length, length)
+    dataset: Any = steps_from(lambda: next(epochs) * length, length)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
     dataset.stream = stream
     return dataset

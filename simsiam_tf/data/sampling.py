@@ -18,7 +18,7 @@ def example_ids(seed: int, step: tf.Tensor, batch: int, size: int) -> tf.Tensor:
     epoch, place = n // size, n % size
     first = epoch[0]
     shuffled = [
-        tf.random.experimental.index_shuffle(
+        tf.random.experimental.index_shuffle(  # pyright: ignore[reportAttributeAccessIssue]
             place, seed=tf.stack([tf.constant(seed, tf.int64), e]), max_index=size - 1
         )
         for e in (first, first + 1)

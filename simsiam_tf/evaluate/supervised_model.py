@@ -104,7 +104,7 @@ def train_classifier(
 ) -> tuple[SupervisedModel, dict[str, float]]:
     """Linear evaluation or fine-tuning by Keras' `fit`, for notebooks.
 
-    `training.supervised.run` does the same with checkpoints and records.
+    `training.supervised.run_supervised` does the same with checkpoints and records.
 
     Args:
         backbone: normalised images → features; trained itself where not `frozen`.

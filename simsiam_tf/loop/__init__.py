@@ -1,1 +1,1 @@
-"""How every run goes: begin, record, evaluate, commit, end. What is trained is a `task`."""
+"""The engine of every run: trains, records, evaluates, saves. It does not know what it trains (`task`)."""

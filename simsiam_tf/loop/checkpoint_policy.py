@@ -1,4 +1,4 @@
-"""When a run is committed, and what happens where it cannot be."""
+"""When a run saves a checkpoint, and what happens if it cannot be written."""
 
 from __future__ import annotations
 
@@ -14,58 +14,60 @@ from simsiam_tf.loop.checkpoints import Checkpoints
 from simsiam_tf.loop.workdir import Workdir
 from simsiam_tf.runtime.errors import UserError
 
-SHARE = 0.01  # of the time that commits at the ends of short epochs may take
-RETRY_SECONDS = 60.0  # until a commit that could not be written is tried again
+SHARE = 0.01  # of the time may go into checkpoints at the ends of short epochs
+RETRY_SECONDS = 60.0  # until a checkpoint that could not be written is tried again
 
 
 class CheckpointPolicy:
-    """Checkpoints by the clock and at the ends of epochs.
+    """Saves checkpoints by the clock and at the ends of epochs.
 
-    step: of the newest commit.
+    step: of the newest checkpoint.
 
     Args:
-        workdir: whose records go to the disk with every commit.
-        commits: where to.
-        minutes: between commits by the clock.
-        step: of the commit that the run continues from, or 0.
+        workdir: whose metrics.jsonl is synced with every checkpoint.
+        checkpoints: of the run.
+        minutes: between checkpoints by the clock.
+        step: of the checkpoint that the run continues from, or 0.
         say: takes a line for the user.
     """
 
     def __init__(
-        self, workdir: Workdir, commits: Checkpoints, minutes: float, step: int, say: Callable[[str], None]
+        self,
+        workdir: Workdir,
+        checkpoints: Checkpoints,
+        minutes: float,
+        step: int,
+        say: Callable[[str], None],
     ) -> None:
-        self.workdir, self.commits, self.minutes, self.step = workdir, commits, minutes, step
+        self.workdir, self.checkpoints, self.minutes, self.step = workdir, checkpoints, minutes, step
         self._say = say
-        self._committed = self._tried = time.monotonic()
-        self._cost = 0.0  # seconds of a commit
+        self._saved_at = self._tried_at = time.monotonic()
+        self._seconds = 0.0  # of the last checkpoint
 
     def due(self, epoch_ended: bool, evaluates: bool) -> bool:
-        """Whether to commit now.
+        """Returns whether to save now.
 
-        epoch_ended: commits while that takes less than SHARE of the time.
-        evaluates: an evaluation comes next, which then need not be waited for.
+        epoch_ended: saves if checkpoints have taken less than SHARE of the time.
+        evaluates: an evaluation comes next; a signal can end the run in it if all is saved.
         """
         if self.workdir.remake_if_removed():
             self._say(f"{self.workdir.path} was removed; it is made anew")
             return True
         now = time.monotonic()
-        if self._tried > self._committed:  # the last attempt failed
-            return now - self._tried > RETRY_SECONDS
-        since = now - self._committed
-        return since > 60 * self.minutes or evaluates or (epoch_ended and since > self._cost / SHARE)
+        if self._tried_at > self._saved_at:  # the last attempt failed
+            return now - self._tried_at > RETRY_SECONDS
+        since = now - self._saved_at
+        return since > 60 * self.minutes or evaluates or (epoch_ended and since > self._seconds / SHARE)
 
-    def commit(
-        self, step: int, extra: dict[str, Any], must: bool, interval: np.ndarray | None = None
-    ) -> None:
-        """Checkpoints the state as of `step`, with `extra` (JSON).
+    def save(self, step: int, extra: dict[str, Any], must: bool, interval: np.ndarray | None = None) -> None:
+        """Saves the state as of `step`, with `extra` and `interval` (`Checkpoints.save`).
 
-        interval: as in `Checkpoints.save`.
-        must: raises UserError where it cannot be written; otherwise says so, and it is tried again.
+        must: raises UserError if it cannot be written; otherwise says so, and tries again later.
         """
-        self._tried = began = time.monotonic()
+        self._tried_at = began = time.monotonic()
         try:
-            self.workdir.records.sync()
-            self.commits.save(step, extra, interval)
+            self.workdir.metrics_file.sync()
+            self.checkpoints.save(step, extra, interval)
         except (OSError, tf.errors.OpError) as error:
             text = (
                 f"workdir={self.workdir.path}: the checkpoint of step {step} could not be "
@@ -75,11 +77,11 @@ class CheckpointPolicy:
                 raise UserError(f"{text} Make room and rerun.") from error
             self._say(f"{text} Make room: it is tried again every minute.")
             return
-        self._committed, self.step = time.monotonic(), step
-        self._cost = self._committed - began
+        self._saved_at, self.step = time.monotonic(), step
+        self._seconds = self._saved_at - began
 
 
 def _reason(error: Exception) -> str:
-    """An error's text without TensorFlow's names for its nodes; of a long one the ends, which tell most."""
+    """Shortens an error's text to its ends, without TensorFlow's names for nodes."""
     text = " ".join(re.sub(r"\{\{.*?\}\}", "", str(getattr(error, "message", error))).split())
     return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"

@@ -1,4 +1,4 @@
-"""How every run starts: its folder is claimed, its workers agree, then the loop has it."""
+"""The start of every run: the work folder is locked, the workers compare their options, the loop begins."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tensorflow as tf
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.loop.loop import Loop, Outcome
+from simsiam_tf.loop.recorders import recorder_names
 from simsiam_tf.loop.task import Task
 from simsiam_tf.loop.workdir import Workdir
 from simsiam_tf.runtime import malloc
@@ -23,46 +24,43 @@ from simsiam_tf.runtime.versions import library_versions
 
 def run(
     config: Any,
-    make: Callable[[Any, Workers, Path], Task],
+    make_task: Callable[[Any, Workers, Path], Task],
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Outcome:
-    """Runs a task in config.workdir, continuing what is there.
+    """Runs a task in config.workdir, or continues it.
 
     Args:
-        config: a validated configuration with workdir, strategy, join_minutes and what `Task` names.
-        make: (the configuration with absolute paths, workers, file for names of unreadable images) →
-            the task; called once the workers are known to have the same flags.
-        callbacks: Keras callbacks besides the task's own.
+        config: a validated `RunConfig` with a workdir.
+        make_task: makes the task from the configuration with absolute paths, the workers, and the file for
+            the names of unreadable images. It is called once all workers have the same options.
+        callbacks: Keras callbacks besides the task's.
 
     Raises:
-        UserError: before any training, for whatever cannot work.
+        UserError: for whatever cannot work, before any training.
     """
+    names = recorder_names(config.record)
     if on_cpu():
         malloc.retain_freed_memory()
     workers = Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
-    workdir = Workdir(config.workdir, workers.chief)
+    workdir = Workdir(config.workdir, workers.chief, "jsonl" in names)
     try:
         workdir.check_config(config)
-        workers.agree(binding_flags(config), "Start the same command on all of them.")
+        # A worker may have its own path to what they share.
+        shared = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("workdir", "data_dir")}
+        options = {f"`{name}`": value for name, value in shared.items()}
+        workers.agree({**options, **library_versions()}, "Start the same command on all of them.")
         config = config.absolute()
-        task = make(config, workers, workdir.path / "unreadable.json")
+        task = make_task(config, workers, workdir.path / "unreadable.json")
         workers.agree(task.components.metadata, "All of them need the same data.")
         workdir.bind(config, task.components.metadata)
         return Loop(task, workdir, callbacks).run()
     except tf.errors.OpError as error:
-        gone = workers.lost_worker(error)
-        if gone is None:
+        lost = workers.lost_worker(error)
+        if lost is None:
             raise
         raise LostWorker(
-            f"{workdir.path}: {gone} has ended or cannot be reached. Rerun the same command on all "
+            f"{workdir.path}: {lost} has ended or cannot be reached. Rerun the same command on all "
             "workers to continue from the newest checkpoint."
         ) from error
     finally:
         workdir.release()
-
-
-def binding_flags(config: Any) -> dict:
-    """What all workers of a run must have in common before they begin."""
-    own = ("workdir", "data_dir")  # a worker may have its own path to what they share
-    flags = {f"`{k}`": v for k, v in dataclasses.asdict(config).items() if k not in own}
-    return {**flags, **library_versions()}

@@ -7,8 +7,11 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from simsiam_tf.runtime import atomic_files
 
@@ -16,116 +19,122 @@ log = logging.getLogger("simsiam_tf")
 
 
 class MetricsFile:
-    """The records of a run, oldest first, and their file.
+    """Keeps the records of a run, oldest first, and appends them to metrics.jsonl (a `Recorder`).
 
-    rows: each with "step"; of training with "loss", of an epoch's end with "epoch", of the end with
-    "images".
+    rows: the records. Each has "step"; a training record also has "loss", an epoch's evaluation "epoch", the
+    final evaluation "images". Their digest is part of every checkpoint.
 
     Args:
-        file: where they go.
-        writes: False for a process that only looks on.
+        file: path of metrics.jsonl.
+        writes: False keeps the records in memory only.
     """
 
     def __init__(self, file: Path, writes: bool = True) -> None:
         self.file, self.writes = file, writes
         self.rows: list[dict[str, Any]] = []
-        self._count, self._size = 0, -1  # records and bytes that the file has; −1: unknown
+        self._count, self._size = 0, -1  # records and bytes in the file; -1: unknown
         self._sha, self._length = hashlib.sha256(), 0  # of all records as lines
 
     def rewind(
-        self, step: int, pending: bool = False, judged: bool = True, known: dict[str, Any] | None = None
-    ) -> list[dict]:
-        """Drops records of steps after `step`, which are about to be made again.
+        self, step: int, pending: bool = False, evaluated: bool = True, digest: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Reads the file, drops the records that the run is about to repeat, and returns the others.
 
-        pending: the evaluation at `step` is to be made again, too.
-        judged: the final evaluation is not to be made again.
-        known: `digest` of what was there when step `step` was committed. MetricsFile that differ are kept,
-            and a warning says so.
+        Args:
+            step: the checkpoint's; later records are dropped.
+            pending: the evaluation at `step` will be repeated.
+            evaluated: False if the final evaluation will be repeated.
+            digest: the checkpoint's `digest`. Records that do not match are kept, with a warning.
         """
-        self.rows = []
+        rows: list[dict[str, Any]] = []
         try:
             lines = self.file.read_text("utf-8", "replace").splitlines()
         except OSError:
             lines = []
         for line in lines:
             try:
-                record = json.loads(line)
-                again = pending and record["step"] == step and "loss" not in record
-                again = again or (not judged and record.get("images") == "all")
-                if record["step"] <= step and not again:
-                    self.rows.append(record)
+                row = json.loads(line)
+                repeated = pending and row["step"] == step and "loss" not in row
+                repeated = repeated or (not evaluated and row.get("images") == "all")
+                if row["step"] <= step and not repeated:
+                    rows.append(row)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # cut off by a crash
                 continue
-        text = b"".join(map(_line, self.rows))
-        if known and hashlib.sha256(text[: known["bytes"]]).hexdigest() != known["sha256"] and self.writes:
+        data = b"".join(map(_line, rows))
+        if digest and self.writes and hashlib.sha256(data[: digest["bytes"]]).hexdigest() != digest["sha256"]:
             log.warning(
                 "%s is not as it was when the checkpoint of step %d was made: removed, cut or changed. "
                 "The weights are not touched by that; %d records are left and kept",
-                self.file, step, len(self.rows),
+                self.file, step, len(rows),
             )  # fmt: skip
-        self._sha, self._length = hashlib.sha256(text), len(text)
+        self.rows, self._sha, self._length = rows, hashlib.sha256(data), len(data)
         if self.writes:
             self.rewrite()
-        return self.rows
+        return rows
 
     def digest(self) -> dict[str, Any]:
-        """Length and SHA-256 of metrics.jsonl, as it is once all records are written."""
+        """Returns the length and the SHA-256 of metrics.jsonl with all records written."""
         return {"bytes": self._length, "sha256": self._sha.hexdigest()}
 
-    def add(self, step: int, values: dict[str, Any]) -> str | None:
-        """Adds a line to metrics.jsonl; says why where that failed. It is tried again with the next."""
+    def scalars(self, step: int, values: Mapping[str, Any], group: str) -> None:
+        """Adds a record; the group "perf", which depends on the clock, is left out.
+
+        Raises:
+            OSError: it cannot be written; the record stays in memory and is written with the next one.
+        """
+        if group == "perf":
+            return
         self.rows.append({"step": step, **values})
         line = _line(self.rows[-1])
         self._sha.update(line)
         self._length += len(line)
-        if not self.writes:
-            return None
         try:
-            self._write()
+            if self.writes:
+                self._write()
         except OSError as error:
-            kept = "its lines are kept in memory until it can"
-            return f"{self.file} cannot be written ({error.strerror}); {kept}"
-        return None
+            text = f"{self.file} cannot be written ({error.strerror}); its lines stay in memory until it can"
+            raise OSError(error.errno, text) from error
+
+    def picture(self, name: str, picture: np.ndarray) -> None:
+        """Ignores pictures."""
+
+    def text(self, name: str, text: str) -> None:
+        """Ignores texts."""
 
     def _write(self) -> None:
-        """Appends the records that metrics.jsonl lacks; writes all where it was removed or changed."""
-        count = len(self.rows)
-        if self._size >= 0:
-            data = b"".join(map(_line, self.rows[self._count :]))
-            if _append(self.file, self._size, data):
-                self._count, self._size = count, self._size + len(data)
-                return
-        data = b"".join(map(_line, self.rows))
-        atomic_files.atomic_write_bytes(self.file, data)
-        self._count, self._size = count, len(data)
+        """Appends the missing records; writes all of them if the file was removed or changed."""
+        data = b"".join(map(_line, self.rows[self._count :]))
+        if self._size >= 0 and _append(self.file, self._size, data):
+            self._size += len(data)
+        else:
+            data = b"".join(map(_line, self.rows))
+            atomic_files.atomic_write_bytes(self.file, data)
+            self._size = len(data)
+        self._count = len(self.rows)
 
     def rewrite(self) -> None:
-        """Makes the file anew. Raises OSError."""
+        """Writes the whole file anew. Raises OSError."""
         self._size = -1
         self._write()
 
     def sync(self) -> None:
-        """All records on the disk. Raises OSError where they cannot be."""
-        if not self.writes:
-            return
-        self._write()
-        with open(self.file, "rb", opener=atomic_files.open_no_link) as file:
-            os.fsync(file.fileno())
+        """Brings all records to the disk. Raises OSError."""
+        if self.writes:
+            self._write()
+            with open(self.file, "rb", opener=atomic_files.open_no_link) as file:
+                os.fsync(file.fileno())
 
 
-def _line(record: dict[str, Any]) -> bytes:
-    return json.dumps(record).encode() + b"\n"
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"
 
 
 def _append(file: Path, size: int, data: bytes) -> bool:
-    """Appends to a file of so many bytes; False where it has another size. Raises OSError."""
-    descriptor = atomic_files.open_no_link(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        if os.fstat(descriptor).st_size != size:
+    """Appends to a file of `size` bytes; returns False if it has another size. Raises OSError."""
+    with open(file, "ab", buffering=0, opener=atomic_files.open_no_link) as opened:
+        if os.fstat(opened.fileno()).st_size != size:
             return False
-        if os.write(descriptor, data) < len(data):  # full in the middle of a line
-            os.ftruncate(descriptor, size)
+        if os.write(opened.fileno(), data) < len(data):  # the disk was full in the middle of a line
+            opened.truncate(size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    finally:
-        os.close(descriptor)
     return True

@@ -1,181 +1,168 @@
-"""What a run says: progress, metrics.jsonl, TensorBoard and the log, of the same figures."""
+"""The metrics of a run on their way to the progress bar, train.log and the recorders."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import math
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
-import keras
 import numpy as np
 
+from simsiam_tf import config as configs
 from simsiam_tf.evaluate.diagnosis import Diagnosis
-from simsiam_tf.loop.run_components import RunComponents
-from simsiam_tf.loop.tensorboard import TensorBoard
+from simsiam_tf.loop.recorders import RECORDERS, RecordedRun, recorder_names
+from simsiam_tf.loop.task import Task
 from simsiam_tf.loop.workdir import Workdir
 from simsiam_tf.runtime import progress
 
 log = logging.getLogger("simsiam_tf")
 
 
-class RunMetrics(Protocol):
-    """What a kind of run is known by, besides its loss.
-
-    name: of the figure of a step (`ViewModel.figure`). label: of it in the progress bar.
-    score, score_label: the same for an evaluation's figure, in [0, 1].
-    """
-
-    metric_name: str
-    metric_label: str
-    evaluation_name: str
-    evaluation_label: str
-
-    def record_values(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
-        """A record's values beside the loss, of the steps' figures and the last step's "z".
-
-        z: [B, d]; None when a loss was no number.
-        """
-
-    def learning_rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
-        """The learning rates of a step, by name."""
-
-    def diagnose(self, records: list[dict]) -> Diagnosis:
-        """The state of a run from its records, oldest first."""
-
-
 class MetricsLog:
-    """Collects the figures of steps into records, one every `log_every` steps.
+    """Collects the metrics of steps into records, one every `log_every` steps.
+
+    interval: [loss, metric] of each step since the last record; checkpoints hold it.
+    records: the training records, oldest first.
 
     Args:
-        workdir: where records go.
-        step: the step that the run starts or continues at; later records are dropped.
-        interval: [loss, figure] of each step since the last record, from a checkpoint.
-        pending: epochs done, where the evaluation after them is still to come; else None.
-        judged: whether the final evaluation has been made.
-        known: length and digest of the records at the checkpoint, where there is one.
-        parts, figures, batch_size: of the run.
+        task, workdir: of the run.
+        step: the step at which the run starts or continues; later records are dropped.
+        interval: `interval` of the checkpoint.
+        pending: epochs done whose evaluation is outstanding, else None.
+        evaluated: whether the final evaluation is done.
+        digest: `MetricsFile.digest` of the checkpoint, if there is one.
     """
 
     def __init__(
-        self,
-        workdir: Workdir,
-        step: int,
-        interval: np.ndarray | list,
-        pending: int | None,
-        judged: bool,
-        known: dict[str, Any] | None,
-        parts: RunComponents,
-        figures: RunMetrics,
-        batch_size: int,
-    ) -> None:
-        self.workdir, self.components, self.metrics, self.batch_size = workdir, parts, figures, batch_size
+        self, task: Task, workdir: Workdir, step: int, interval: Iterable, pending: int | None,
+        evaluated: bool, digest: dict[str, Any] | None,
+    ) -> None:  # fmt: skip
+        self.workdir, self.config, self.components = workdir, task.config, task.components
+        self.metrics, self.metrics_file = task.metrics, workdir.metrics_file
         self.interval: list[list[float]] = [[float(a), float(b)] for a, b in interval]
-        start = step if step > parts.first_step else -1  # the first step is recorded at every start from it
-        kept = workdir.records.rewind(start, pending is not None, judged, known)
-        needed = ("loss", "loss_spread", *figures.record_values(np.ones(1), None))
-        self.records = [r for r in kept if all(_is_number(r.get(name)) for name in needed)]
-        self.scored: dict[str, float] = next((r for r in reversed(kept) if "loss" not in r), {})
-        self.diagnosis = figures.diagnose(self.records)
-        self._seconds = self._waited = self._timed = 0.0
-        shown = workdir.writes
-        self._board = TensorBoard(workdir.path / "tb" if shown else None)
-        self._troubled = False
+        start = step if step > self.components.first_step else -1  # a start repeats its record
+        rows = self.metrics_file.rewind(start, pending is not None, evaluated, digest)
+        needed = ("loss", "loss_spread", *self.metrics.record_values(np.ones(1), None))
+        self.records = [row for row in rows if all(_is_number(row.get(name)) for name in needed)]
+        self.accuracy: dict[str, float] = next((r for r in reversed(rows) if "loss" not in r), {})
+        self.diagnosis = self.metrics.diagnose(self.records)
+        self._seconds = self._waited = 0.0
+        self._steps = 0
+        self._troubled: set[str] = set()
+        self._recorders: dict[str, Any] = {"jsonl": self.metrics_file}
+        run = RecordedRun(workdir.path, dataclasses.asdict(self.config), self.metrics_file.rows)
+        for name in recorder_names(self.config.record) if workdir.writes else ():
+            if name not in self._recorders:
+                try:
+                    self._recorders[name] = RECORDERS[name](run)
+                except Exception as error:
+                    self._say_trouble(name, error)
+        self._tell("text", "options", configs.to_flags(self.config))
         self._bar = progress.bar(
-            None, total=parts.total_steps, initial=step, unit="step", dynamic_ncols=True, delay=0,
-            maxinterval=20.0, disable=not shown,
+            None, total=self.components.total_steps, initial=step, unit="step", dynamic_ncols=True, delay=0,
+            maxinterval=20.0, disable=not workdir.writes,
         )  # fmt: skip
 
-    def steps(self, losses: np.ndarray, figures: np.ndarray, waits: np.ndarray, seconds: float) -> None:
-        """Takes in the steps of one call of the loop."""
-        self.interval += [[float(a), float(b)] for a, b in zip(losses, figures, strict=True)]
+    def add_steps(self, losses: np.ndarray, metrics: np.ndarray, waits: np.ndarray, seconds: float) -> None:
+        """Adds the steps of one call of the compiled loop."""
+        self.interval += [[float(a), float(b)] for a, b in zip(losses, metrics, strict=True)]
         self._seconds += seconds
         self._waited += float(np.sum(waits))
-        self._timed += len(losses)
-        shown = {"loss": f"{losses[-1]:.3f}", self.metrics.metric_label: f"{figures[-1]:.2f}"}
-        if self.metrics.evaluation_name in self.scored:
-            shown[self.metrics.evaluation_label] = f"{100 * self.scored[self.metrics.evaluation_name]:.1f}%"
+        self._steps += len(losses)
+        shown = {"loss": f"{losses[-1]:.3f}", self.metrics.metric_label: f"{metrics[-1]:.2f}"}
+        if self.metrics.evaluation_name in self.accuracy:
+            percent = 100 * self.accuracy[self.metrics.evaluation_name]
+            shown[self.metrics.evaluation_label] = f"{percent:.1f}%"
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(len(losses))
 
     def latest(self) -> dict[str, float]:
-        """Loss and figure of the last step, as Keras' logs."""
+        """Returns the loss and the metric of the last step, as logs for Keras callbacks."""
         names = ("loss", self.metrics.metric_name)
         last = self.records[-1] if self.records else {}
         values = self.interval[-1] if self.interval else [last.get(name, 0.0) for name in names]
         return dict(zip(names, values, strict=True))
 
-    def record(self, step: int, z: np.ndarray | None) -> Diagnosis:
+    def add_record(self, step: int, z: np.ndarray | None) -> Diagnosis:
         """Writes the record that ends at `step`.
 
-        z: embeddings of its last batch [B, d]; None when a loss was no number.
+        z: embeddings of the last batch, [B, d]; None if a loss was not a number.
         """
-        losses, figures = np.array(self.interval).T
+        losses, metrics = np.array(self.interval).T
         values = {
             "loss": float(losses.mean()), "loss_spread": float(losses.std()),
-            **self.metrics.record_values(figures, z),
+            **self.metrics.record_values(metrics, z),
             **self.metrics.learning_rates(self.components.model.optimizer, step - 1),
         }  # fmt: skip
+        seconds = max(self._seconds, 1e-9)
         perf = {
-            "images_per_second": self._timed * self.batch_size / max(self._seconds, 1e-9),
-            "data_wait": self._waited / max(self._seconds, 1e-9),
+            "images_per_second": self._steps * self.config.batch_size / seconds,
+            "data_wait": self._waited / seconds,
         }
-        self.interval = []
-        self._seconds = self._waited = self._timed = 0.0
-        self._write(step, values)
-        self.records.append(self.workdir.records.rows[-1])
-        self._board.scalars(step, {f"perf/{k}": v for k, v in perf.items()})
-        found = self.metrics.diagnose(self.records)
-        if found.name != self.diagnosis.name:
-            self.say(f"step {step}: {found}")
-        self.diagnosis = found
+        self.interval, self._steps = [], 0
+        self._seconds = self._waited = 0.0
+        self._tell("scalars", step, values, "train")
+        self._tell("scalars", step, perf, "perf")
+        self.records.append(self.metrics_file.rows[-1])
+        former, self.diagnosis = self.diagnosis, self.metrics.diagnose(self.records)
+        if self.diagnosis.name != former.name:
+            self.say(f"step {step}: {self.diagnosis}")
+            self._tell("text", "diagnosis", f"step {step}: {self.diagnosis}")
         if self.workdir.writes:
-            log.info("step %d %s %s", step, _text(values), _text(perf))
-        return found
+            log.info("step %d %s %s", step, _values_text(values), _values_text(perf))
+        return self.diagnosis
 
-    def diverged(self, reason: str) -> None:
+    def set_diverged(self, reason: str) -> None:
         """Calls the run diverged, whatever its records say."""
         self.diagnosis = dataclasses.replace(self.diagnosis, name="divergence", reason=reason)
         self.say(str(self.diagnosis))
 
-    def evaluation(self, step: int, epoch: int | None, values: dict[str, float]) -> None:
-        """Writes an accuracy: of an epoch's end, or the final one when epoch is None."""
-        self.scored = values
-        kind = {"images": "all"} if epoch is None else {"epoch": epoch}
-        self._write(step, {**kind, **values})
-        self.say(f"step {step}, {'end' if epoch is None else f'epoch {epoch}'}: {_text(values)}")
+    def add_evaluation(self, step: int, epoch: int | None, accuracy: dict[str, float]) -> None:
+        """Writes the accuracy at an epoch's end; epoch None: the final one."""
+        self.accuracy = accuracy
+        first = {"images": "all"} if epoch is None else {"epoch": epoch}
+        self._tell("scalars", step, {**first, **accuracy}, "final" if epoch is None else "epoch")
+        self.say(f"step {step}, {'end' if epoch is None else f'epoch {epoch}'}: {_values_text(accuracy)}")
 
-    def picture(self, grid: np.ndarray) -> None:
-        """Shows the grid of augmented pairs in TensorBoard."""
-        self._board.image(grid)
+    def add_picture(self, name: str, picture: np.ndarray) -> None:
+        """Shows a picture, uint8 [H, W, C]."""
+        self._tell("picture", name, picture)
 
-    def _write(self, step: int, values: dict) -> None:
-        """One record, in metrics.jsonl and TensorBoard."""
-        trouble = self.workdir.records.add(step, values)
-        if trouble and not self._troubled:
-            self.say(trouble)
-        self._troubled = bool(trouble)
-        if self._board.vanished():
-            self.say(f"{self._board.folder} was removed; it is made anew from metrics.jsonl")
-            self._board.begin()
-            for record in self.workdir.records.rows[:-1]:
-                self._board.record(record)
-        self._board.record({"step": step, **values})
+    def _tell(self, method: str, *arguments: Any) -> None:
+        """Calls a method of every recorder; the first trouble of each is said."""
+        for name, recorder in self._recorders.items():
+            try:
+                getattr(recorder, method)(*arguments)
+                self._troubled.discard(name)
+            except Exception as error:
+                self._say_trouble(name, error)
+
+    def _say_trouble(self, name: str, error: Exception) -> None:
+        if name not in self._troubled:
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            self.say(f"record={name}: {reason or type(error).__name__}")
+        self._troubled.add(name)
 
     def say(self, text: str) -> None:
-        """A line above the progress bar, and in train.log."""
+        """Writes a line above the progress bar, and into train.log."""
         if self.workdir.writes:
             log.warning(text)  # which the terminal shows
 
     def close(self) -> None:
-        """Ends the progress bar and the TensorBoard file."""
+        """Ends the progress bar and the recorders."""
         self._bar.close()
-        self._board.close()
+        for name, recorder in self._recorders.items():
+            try:
+                getattr(recorder, "close", lambda: None)()
+            except Exception as error:
+                self._say_trouble(name, error)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _text(values: dict[str, float]) -> str:
+def _values_text(values: dict[str, float]) -> str:
     return "  ".join(f"{k} {v:.4g}" for k, v in values.items())

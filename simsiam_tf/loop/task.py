@@ -1,21 +1,82 @@
-"""What a run is about: the side of it that the loop (`running`) does not know."""
+"""The parts of a run that the loop does not know: what is trained, its metrics, evaluator and export."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from simsiam_tf.loop.metrics_log import RunMetrics
-from simsiam_tf.loop.run_components import RunComponents
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf.data import Source, Views
+from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.evaluate.diagnosis import Diagnosis
+from simsiam_tf.methods import ViewModel
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime import atomic_files
 
+Accuracies = dict[str, dict[str, float]]  # name of what was evaluated → its accuracies, in [0, 1]
+
+
+@dataclasses.dataclass
+class RunComponents:
+    """The components of any run.
+
+    on_device: whether the batch stage of the views runs with the model.
+    metadata: JSON that binds the run besides its options, such as the images' digest and what "auto" chose.
+    data_service: HOST:PORT of the dispatcher.
+    first_step: the step at which a run begins that another program has begun.
+    targets: whether batches hold "target", for models that learn from labels.
+    """
+
+    strategy: tf.distribute.Strategy
+    source: Source
+    views: Views
+    model: ViewModel
+    total_steps: int
+    precision: str
+    on_device: bool
+    metadata: dict[str, Any]
+    workers: Workers
+    data_service: str | None = None
+    first_step: int = 0
+    targets: bool = dataclasses.field(default=False, kw_only=True)
+
+
+class RunMetrics(Protocol):
+    """The metrics of a kind of run, besides its loss.
+
+    metric_name, metric_label: of the metric of a step (`ViewModel.metric`), and in the progress bar.
+    evaluation_name, evaluation_label: the same for the accuracy of an evaluation, in [0, 1].
+    """
+
+    metric_name: str
+    metric_label: str
+    evaluation_name: str
+    evaluation_label: str
+
+    def record_values(self, metrics: np.ndarray, z: np.ndarray | None, /) -> dict[str, float]:
+        """Returns a record's values besides the loss.
+
+        metrics: [n], one a step. z: [B, d] of the last step; None if a loss was not a number.
+        """
+        ...
+
+    def learning_rates(self, optimizer: Any, step: int) -> dict[str, float]:
+        """Returns the learning rates of a step, by name."""
+        ...
+
+    def diagnose(self, records: list[dict]) -> Diagnosis:
+        """Judges a run by its training records, oldest first."""
+        ...
+
 
 class Evaluator(Protocol):
-    """A Keras callback that scores the model at the ends of epochs. latest: its figures; empty for none."""
+    """A Keras callback that evaluates at the ends of epochs. latest: its accuracies; empty for none."""
 
     latest: dict[str, float]
 
@@ -23,49 +84,62 @@ class Evaluator(Protocol):
 
 
 class Task(Protocol):
-    """What a run is about; the loop is the same for all.
+    """What a run trains, evaluates and exports; the loop is the same for all.
 
-    config: epochs, batch_size, seed, log_every, save_minutes, keep and what the task itself needs.
-    trained_name, untrained_name: names, among accuracies, of what the run ends and begins with.
+    trained_name, untrained_name: what accuracies call the model at the end and at the start.
     ending_diagnoses: names of diagnoses that end the run.
     """
 
-    config: Any
-    components: RunComponents
-    metrics: RunMetrics
-    evaluator: Evaluator | None
     trained_name: str
     untrained_name: str
-    ending_diagnoses: tuple[str, ...]
 
-    def baselines(self, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
-        """Accuracies that the run has to beat, by name, before its first step; empty for none."""
+    @property
+    def config(self) -> Any: ...  # a RunConfig with epochs and batch_size
+
+    @property
+    def components(self) -> RunComponents: ...
+
+    @property
+    def metrics(self) -> RunMetrics: ...
+
+    @property
+    def evaluator(self) -> Evaluator | None: ...
+
+    @property
+    def ending_diagnoses(self) -> tuple[str, ...]: ...
+
+    def baselines(self, say: Callable[[str], None]) -> Accuracies:
+        """Evaluates, before the first step, what the run has to beat; empty for none."""
+        ...
 
     def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
-        """The figures of the trained model, once it is exported; empty where nothing judges it."""
+        """Evaluates the trained model, once it is exported; empty for no evaluation."""
+        ...
 
-    def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-        """What `final_accuracy` is to be held against. before: the baselines of the start."""
+    def final_baselines(self, before: Accuracies) -> Accuracies:
+        """Returns the baselines of `final_accuracy`. before: those of the start."""
+        ...
 
-    def export(self, workdir: Path, facts: dict) -> None:
-        """Writes what the run was for, before it is judged: the facts' "accuracy" is empty."""
+    def export(self, workdir: Path, metadata: dict, /) -> None:
+        """Writes the trained model and `metadata`, whose "accuracy" is still empty."""
 
-    def add_accuracy(self, workdir: Path, accuracy: dict[str, dict[str, float]]) -> None:
-        """Adds the final accuracy, by name, to what `export` wrote."""
+    def add_accuracy(self, workdir: Path, accuracy: Accuracies) -> None:
+        """Adds the final accuracy to what `export` wrote."""
 
     def exported_card(self, workdir: Path) -> dict:
-        """The facts that `export` wrote; empty where it did not, or they do not fit."""
+        """Returns the metadata that `export` wrote; empty if there is none, or it does not fit the file."""
+        ...
 
 
 def read_card(file: Path) -> dict:
-    """The card of an exported file. Raises FileNotFoundError where somebody has removed either."""
+    """Reads the card of an exported file. Raises FileNotFoundError if either was removed."""
     card = backbone_file.card(file)
     if not card:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
     return card
 
 
-def add_accuracy_to_card(file: Path, accuracy: dict[str, dict[str, float]]) -> None:
+def add_accuracy_to_card(file: Path, accuracy: Accuracies) -> None:
     """Writes an accuracy into the card of an exported file. Raises OSError."""
     card = {**read_card(file), "accuracy": accuracy}
     atomic_files.atomic_write_text(file.with_suffix(".json"), backbone_file.card_text(card))

@@ -1,10 +1,9 @@
-"""The folder of a run: who may use it, and what is written there."""
+"""The folder of a run: locked for one process, bound to one configuration."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import logging
 import logging.handlers
@@ -12,6 +11,8 @@ import os
 import shlex
 from pathlib import Path
 from typing import Any, TextIO
+
+import filelock
 
 from simsiam_tf import config as configs
 from simsiam_tf.loop.checkpoints import newest_manifest
@@ -23,149 +24,144 @@ log = logging.getLogger("simsiam_tf")
 
 FILES = (".lock", "config.flags", "config.json", "metrics.jsonl", "train.log")
 FOLDERS = ("checkpoints", "export", "tb")
-LOCK_BYTES = 32  # that a lock may have: a process's number
+LOCK_BYTES = 32  # the most that a lock holds: the number of a process
 
 
 class Workdir:
-    """Claims a folder for one process and keeps its records.
+    """Locks a folder for this process, and writes its configuration and its log.
 
         config.flags (re-runnable)  config.json  metrics.jsonl  train.log
         checkpoints/  tb/  export/
 
-    records: what metrics.jsonl holds. What is logged goes into train.log, warnings
-    to the terminal, too.
+    The log "simsiam_tf" goes into train.log, its warnings to the terminal as well.
 
     Args:
-        path: created when missing. It may be a link; nothing that is written in it may be one.
-        writes: False for all workers of a run but the chief, which look on: nothing is claimed
-            and nothing written.
+        path: created if missing. It may be a link; no file or folder in it may be one.
+        writes: True for the chief; other workers lock nothing and write nothing.
+        keeps_records: whether metrics.jsonl is written.
 
     Raises:
         UserError: not writable, or in use by a running process.
     """
 
-    def __init__(self, path: str | Path, writes: bool = True) -> None:
+    def __init__(self, path: str | Path, writes: bool = True, keeps_records: bool = True) -> None:
         self.path, self.writes = Path(path).expanduser().absolute(), writes
-        self.records = MetricsFile(self.path / "metrics.jsonl", writes)
-        self._known: dict[str, Any] | None = None  # the configuration that the folder belongs to
-        self._files: dict[str, str] = {}  # config.json and config.flags
+        self.metrics_file = MetricsFile(self.path / "metrics.jsonl", writes and keeps_records)
+        self._description: dict[str, Any] | None = None  # of the run that the folder belongs to
+        self._texts: dict[str, str] = {}  # config.json and config.flags
+        self._handlers: list[logging.Handler] = []
         if not writes:
             return
-        self._claim()
-        for pattern in (
-            atomic_files.TEMPORARY_FILES,
-            f"export/{atomic_files.TEMPORARY_FILES}",
-            "unreadable.tmp",
-            "export/writing.*",
-        ):
+        self._lock = self._locked()
+        leftovers = (atomic_files.TEMPORARY_FILES, f"export/{atomic_files.TEMPORARY_FILES}")
+        for pattern in (*leftovers, "unreadable.tmp", "export/writing.*"):
             for leftover in self.path.glob(pattern):
                 atomic_files.remove_path(leftover)
-        self._handlers = [_Log(self.path / "train.log", delay=True), _Shown(logging.WARNING)]
+        self._handlers = [_LogFile(self.path / "train.log", delay=True), _Terminal(logging.WARNING)]
         self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         for handler in self._handlers:
             log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False  # the terminal has the progress bar
 
-    def _claim(self) -> None:
+    def _locked(self) -> filelock.BaseFileLock:
+        """Makes the folder and locks it; the lock ends with the process, even if it is killed."""
+        path = self.path / ".lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             atomic_files.check_no_links(self.path, FILES, FOLDERS)
-            lock = open(self.path / ".lock", "a+", opener=atomic_files.open_no_link)  # noqa: SIM115 - held for the run
+            with open(path, "ab", opener=atomic_files.open_no_link) as file:
+                before = os.fstat(file.fileno())
         except OSError as error:
-            raise UserError(
-                f"workdir={self.path}: cannot be written ({error.strerror}). Choose another."
-            ) from error
+            raise self._unwritable(error, "Choose another.") from error
+        if before.st_size > LOCK_BYTES or before.st_nlink > 1:
+            raise UserError(f"{path}: is another file than a run's lock. Remove it.")
+        lock = filelock.FileLock(path, thread_local=False)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            pid = lock.read(20).strip() or "unknown"
-            lock.close()
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            pid = "unknown"
+            with contextlib.suppress(OSError):  # Windows locks its content, too
+                pid = path.read_text("utf-8", "replace").strip() or pid
             raise UserError(
                 f"workdir={self.path}: in use by process {pid}. Wait for it or choose another."
             ) from error
-        except OSError as error:
-            lock.close()
+        except (OSError, NotImplementedError) as error:
             raise UserError(
-                f"workdir={self.path}: its file system cannot lock files ({error.strerror}), so that two "
-                "runs could not be kept apart. Choose another."
+                f"workdir={self.path}: its file system cannot lock files "
+                f"({getattr(error, 'strerror', None) or error}), so that two runs could not be kept apart. "
+                "Choose another."
             ) from error
-        self._lock = lock
-        held = os.fstat(lock.fileno())
-        if held.st_size > LOCK_BYTES or held.st_nlink > 1:
-            raise UserError(f"{self.path / '.lock'}: is another file than a run's lock. Remove it.")
         try:
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+            with open(path, "w", opener=atomic_files.open_no_link) as file:
+                file.write(str(os.getpid()))
         except OSError as error:
-            raise UserError(
-                f"workdir={self.path}: cannot be written ({error.strerror}). Make room or choose another."
-            ) from error
+            if os.name != "nt":
+                raise self._unwritable(error) from error
+        self._lock_stat = path.stat()
+        return lock
+
+    def _unwritable(self, error: OSError, fix: str = "Make room or choose another.") -> UserError:
+        return UserError(f"workdir={self.path}: cannot be written ({error.strerror}). {fix}")
 
     def check_config(self, config: Any, metadata: dict[str, Any] | None = None) -> None:
-        """Holds a configuration against the one that the folder has, if any.
+        """Compares a configuration with that of the run in the folder, if there is one.
 
-        Where config.json is gone or damaged, the newest checkpoint's manifest stands in.
+        If config.json is missing or damaged, the newest checkpoint's manifest stands in.
 
-        Args:
-            config: a configuration's dataclass.
-            metadata: what else binds a run, such as the data's fingerprint, once it is known.
+        metadata: what binds the run besides its options (`RunComponents.metadata`), once it is known.
 
         Raises:
-            UserError: naming every field that differs.
+            UserError: naming every option that differs.
         """
-        before = self._known or (self._before() if self.writes else None)
+        before = self._description or (self._read_description() if self.writes else None)
         if before is None:
             return
-        self._known = before
-        whole, old = run_description(config, metadata or {}), before.get("metadata", {})
-        differ = [
-            f"`{n}` was {before.get(n)}, is {whole[n]}"
-            for n in configs.differences(before, whole, type(config))
+        self._description = before
+        after, old = run_description(config, metadata or {}), before.get("metadata", {})
+        differences = [
+            f"`{n}` was {before.get(n)}, is {after[n]}"
+            for n in configs.differences(before, after, type(config))
         ]
-        others = {k: v for k, v in whole["metadata"].items() if not _fits(old.get(k, v), v)}
-        differ += [f"{k} was {old[k]}, is {v}" for k, v in others.items()]
-        if any(name.startswith("contents of") for name in others):
+        changed = {k: v for k, v in after["metadata"].items() if not _agrees(old.get(k, v), v)}
+        differences += [f"{k} was {old[k]}, is {v}" for k, v in changed.items()]
+        where = shlex.quote(str(self.path))
+        if any(name.startswith("contents of") for name in changed):
             raise UserError(
                 f"workdir={self.path}: its images are others than when the run began "
-                f"({'; '.join(differ)}). Put those back, or begin anew in another folder; a finished "
-                f"pre-training gives its weights: weights={shlex.quote(str(self.path))}"
+                f"({'; '.join(differences)}). Put those back, or begin anew in another folder; a finished "
+                f"pre-training gives its weights: weights={where}"
             )
-        if differ:
-            own = f"flagfile={shlex.quote(str(self.path / 'config.flags'))}"
+        if differences:
+            only_epochs = [text.split()[0] for text in differences] == ["`epochs`"]
             longer = (
                 " To train longer, begin another run with the weights of this one, when it has ended: "
-                f"weights={shlex.quote(str(self.path))} and another `workdir`."
+                f"weights={where} and another `workdir`."
             )
-            only_epochs = [text.split()[0] for text in differ] == ["`epochs`"]
             raise UserError(
-                f"workdir={self.path} belongs to another configuration: {'; '.join(differ)}. "
-                f"Choose another folder, or continue with its own: {own}."
+                f"workdir={self.path} belongs to another configuration: {'; '.join(differences)}. "
+                "Choose another folder, or continue with its own: "
+                f"flagfile={shlex.quote(str(self.path / 'config.flags'))}."
                 f"{longer if only_epochs and isinstance(config, configs.PretrainConfig) else ''}"
             )
 
     def bind(self, config: Any, metadata: dict[str, Any]) -> None:
-        """Writes the configuration, once it agrees with what the folder has (`check`)."""
+        """Binds the folder to a configuration, after `check_config`: writes config.json and config.flags."""
         if not self.writes:
             return
         self.check_config(config, metadata)
-        whole = run_description(config, metadata)
-        self._known = whole
-        self._files = {
-            "config.json": json.dumps(whole, indent=1) + "\n",
+        self._description = run_description(config, metadata)
+        self._texts = {
+            "config.json": json.dumps(self._description, indent=1) + "\n",
             "config.flags": configs.to_flags(config),
         }
         try:
-            self._write_files()
+            self._write_texts()
         except OSError as error:
-            raise UserError(
-                f"workdir={self.path}: cannot be written ({error.strerror}). Make room or choose another."
-            ) from error
+            raise self._unwritable(error) from error
 
-    def _before(self) -> dict[str, Any] | None:
-        """The configuration that the folder belongs to; None where it is new."""
+    def _read_description(self) -> dict[str, Any] | None:
+        """Reads which run the folder belongs to; None if it is new."""
         file, folder = self.path / "config.json", self.path / "checkpoints"
         if file.is_file():
             try:
@@ -187,58 +183,54 @@ class Workdir:
             )
         return None
 
-    def _write_files(self) -> None:
-        for name, text in self._files.items():
+    def _write_texts(self) -> None:
+        for name, text in self._texts.items():
             atomic_files.atomic_write_text(self.path / name, text)
 
     def remake_if_removed(self) -> bool:
-        """Makes the folder anew where somebody has removed it; whether that was so.
+        """Makes the folder anew if somebody has removed it; returns whether that was so.
 
         Raises:
             UserError: it cannot be made, or another run has it now.
         """
         if not self.writes:
             return False
-        try:
-            if os.path.samestat(os.stat(self.path / ".lock"), os.fstat(self._lock.fileno())):
+        with contextlib.suppress(OSError):
+            if os.path.samestat((self.path / ".lock").stat(), self._lock_stat):
                 return False
-        except OSError:
-            pass
-        former = self._lock
-        self._claim()
-        former.close()
-        self._write_files()
-        self.records.rewrite()
+        former, self._lock = self._lock, self._locked()
+        former.release()
+        self._write_texts()
+        if self.metrics_file.writes:
+            self.metrics_file.rewrite()
         return True
 
     def release(self) -> None:
-        """Lets another process in."""
-        if hasattr(self, "_handlers"):
-            for handler in self._handlers:
-                log.removeHandler(handler)
-                handler.close()
-            self._lock.close()
+        """Unlocks the folder, and ends its log."""
+        for handler in self._handlers:
+            log.removeHandler(handler)
+            handler.close()
+        if self._handlers:
+            self._lock.release()
 
 
-class _Shown(logging.Handler):
-    """Warnings as lines on the terminal."""
+class _Terminal(logging.Handler):
+    """Shows warnings as lines on the terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
         progress.say(self.format(record))
 
 
-class _Log(logging.handlers.WatchedFileHandler):
-    """train.log, made again when it was removed. What cannot be written must not end a run."""
+class _LogFile(logging.handlers.WatchedFileHandler):
+    """Writes train.log, anew if it was removed; an error does not end the run."""
 
     def _open(self) -> TextIO:
-        options = {"encoding": "utf-8", "errors": "backslashreplace", "opener": atomic_files.open_no_link}
-        return open(self.baseFilename, self.mode, **options)
+        escape, opener = "backslashreplace", atomic_files.open_no_link
+        return open(self.baseFilename, self.mode, encoding="utf-8", errors=escape, opener=opener)
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
+        with contextlib.suppress(OSError):
             super().emit(record)
-        except OSError:
-            self.handleError(record)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -248,11 +240,11 @@ class _Log(logging.handlers.WatchedFileHandler):
         pass
 
 
-def _fits(old: Any, new: Any) -> bool:
-    """Whether a fact is as it was. What an earlier version did not write down is taken as it is."""
+def _agrees(old: Any, new: Any) -> bool:
+    """Returns whether metadata is as it was; what an earlier version did not write is taken as it is."""
     return {**new, **old} == new if isinstance(old, dict) and isinstance(new, dict) else old == new
 
 
 def run_description(config: Any, metadata: dict[str, Any]) -> dict[str, Any]:
-    """What a work folder belongs to, as JSON: the flags, and what else binds a run."""
+    """Returns what a work folder is bound to, as JSON: the options, and "metadata"."""
     return json.loads(json.dumps({**dataclasses.asdict(config), "metadata": metadata}))

@@ -16,7 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import Prepare
+from simsiam_tf.data import preprocess
+from simsiam_tf.nets import keras_networks
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.atomic_files import check_writable
@@ -132,8 +133,8 @@ def format_of(path: Path) -> str:
 def with_preparation(pretrained: Pretrained) -> keras.Model:
     """uint8 images [B, H, W, C] of any size → float32 features [B, F]."""
     images = keras.Input((None, None, pretrained.channels), dtype="uint8", name="images")
-    ready = Prepare.of(pretrained.augmentation, pretrained.channels, name="prepare")(images)
-    model = keras.Model(images, pretrained.backbone(ready, training=False), name="features")
+    backbone = keras_networks.to_stock_layers(pretrained.backbone)
+    model = keras.Model(images, backbone(preprocess(images, pretrained.augmentation)), name="features")
     size = pretrained.augmentation.size
     model(tf.zeros([1, size, size, pretrained.channels], tf.uint8))  # Keras exports what has been called
     return model
@@ -224,7 +225,7 @@ def _open_tflite(path: Path) -> Run:
 FORMATS = {
     "keras": Format(
         ".keras", "", (), _open_keras,
-        'import keras, simsiam_tf.data, simsiam_tf.nets\nmodel = keras.saving.load_model("{name}")\n'
+        'import keras\nmodel = keras.saving.load_model("{name}")\n'
         "features = model(images).numpy()",
     ),
     "saved_model": Format(

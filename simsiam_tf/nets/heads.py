@@ -1,8 +1,9 @@
-"""The two MLPs: projector (part of f) and predictor h. Table 1 and Table 3 as dictionaries."""
+"""The two MLP heads: projector (part of f) and predictor h, with Tables 1 and 3 as dictionaries."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -11,7 +12,7 @@ from simsiam_tf.nets.batch_norm import BatchNorm
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where the MLP heads have BN (Sec. 4.4); the backbone always keeps its own."""
+    """Which layers of the MLP heads BN follows (Sec. 4.4); the backbone's BN stays."""
 
     proj_hidden: bool
     proj_output: bool
@@ -27,7 +28,7 @@ BN_PLACEMENT = {  # Table 3         projector          predictor
     "all": Placement(True, True, True, True),  # (d) unstable
 }
 
-PREDICTOR = {  # Table 1: is there an h, and is it trained?
+PREDICTOR = {  # Table 1: (has an h, trains it)
     "trained": (True, True),  # 67.7, or 68.1 with a constant learning rate (c)
     "fixed": (True, False),  # (b) 1.5
     "none": (False, False),  # (a) 0.1
@@ -38,11 +39,13 @@ def _fc(units: int, fan_in: int, bias: bool, name: str) -> keras.layers.Dense:
     # The paper's fc init: weights and biases from U(−√k, √k), k = 1/fan_in.
     # NOTE: "lecun_uniform" is √3 wider.
     bound = fan_in**-0.5
+    kernel: Any = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+    biases: Any = keras.initializers.RandomUniform(-bound, bound)
     return keras.layers.Dense(
         units,
         use_bias=bias,
-        kernel_initializer=keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
-        bias_initializer=keras.initializers.RandomUniform(-bound, bound),
+        kernel_initializer=kernel,
+        bias_initializer=biases,
         name=name,
     )
 
@@ -51,7 +54,7 @@ def _mlp(
     name: str, widths: list[int], bn: list[bool], output_affine: bool = True, output_shift: bool = True
 ) -> keras.Sequential:
     """fc → [BN] → ReLU, …, the last without ReLU. An fc followed by BN has no bias."""
-    layers: list[keras.layers.Layer] = [keras.Input((widths[0],))]
+    layers: list[Any] = [keras.Input((widths[0],))]
     last = len(widths) - 2
     for i, (fan_in, units, has_bn) in enumerate(zip(widths, widths[1:], bn, strict=False)):
         affine, shift = output_affine or i < last, output_shift or i < last

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -10,7 +12,7 @@ from simsiam_tf.nets.batch_norm import BatchNorm
 from simsiam_tf.nets.conv import Conv
 
 STEMS = ("imagenet", "cifar", "small", "cifar_pad2")
-BACKBONES = {  # name: (block, blocks in each of the four stages)
+RESNETS = {  # name: (block, blocks in each of the four stages)
     "resnet10": ("basic", (1, 1, 1, 1)),
     "resnet18": ("basic", (2, 2, 2, 2)),
     "resnet34": ("basic", (3, 4, 6, 3)),
@@ -18,8 +20,8 @@ BACKBONES = {  # name: (block, blocks in each of the four stages)
 }
 
 
-def _basic(x, width: int, stride: int, name: str):
-    """3×3, 3×3, expansion 1."""
+def _basic(x: Any, width: int, stride: int, name: str) -> Any:
+    """A basic block: 3×3, 3×3, expansion 1."""
     y = Conv(width, 3, stride, name=f"{name}_conv1")(x)
     y = BatchNorm(name=f"{name}_bn1")(y)
     y = keras.layers.ReLU(name=f"{name}_relu1")(y)
@@ -28,8 +30,8 @@ def _basic(x, width: int, stride: int, name: str):
     return _shortcut(x, y, width, stride, name)
 
 
-def _bottleneck(x, width: int, stride: int, name: str):
-    """1×1, 3×3 (which has the stride: v1.5), 1×1, expansion 4."""
+def _bottleneck(x: Any, width: int, stride: int, name: str) -> Any:
+    """A bottleneck block: 1×1, 3×3 (which has the stride: v1.5), 1×1, expansion 4."""
     y = Conv(width, 1, name=f"{name}_conv1")(x)
     y = BatchNorm(name=f"{name}_bn1")(y)
     y = keras.layers.ReLU(name=f"{name}_relu1")(y)
@@ -41,7 +43,7 @@ def _bottleneck(x, width: int, stride: int, name: str):
     return _shortcut(x, y, 4 * width, stride, name)
 
 
-def _shortcut(x, y, width: int, stride: int, name: str):
+def _shortcut(x: Any, y: Any, width: int, stride: int, name: str) -> Any:
     if stride != 1 or x.shape[-1] != width:
         x = Conv(width, 1, stride, name=f"{name}_downsample")(x)
         x = BatchNorm(name=f"{name}_downsample_bn")(x)
@@ -52,7 +54,7 @@ def _shortcut(x, y, width: int, stride: int, name: str):
 _BLOCKS = {"basic": _basic, "bottleneck": _bottleneck}
 
 
-def _stem(x, stem: str, width: int):
+def _stem(x: Any, stem: str, width: int) -> Any:
     kernel, stride = {"imagenet": (7, 2), "small": (3, 2)}.get(stem, (3, 1))
     if stem == "cifar_pad2":
         x = keras.layers.ZeroPadding2D(1, name="stem_wider")(x)
@@ -70,32 +72,37 @@ def resnet(name: str, stem: str = "imagenet", width: float = 1.0, channels: int 
     """A backbone: images [B, H, W, channels], normalised → pooled features [B, F].
 
     Args:
-        name: a key of `BACKBONES`. F = 512 · width (basic blocks) or 2048 · width.
+        name: a key of `RESNETS`. F = 512 · width (basic blocks) or 2048 · width.
         stem: "imagenet" (7×7 stride 2, max-pool), "cifar" (3×3 stride 1, no pool; App. D),
             "small" (3×3 stride 2, no pool: small images on a CPU), or "cifar_pad2" ("cifar" with one
-            more pixel of padding, as solo-learn has it).
+            more pixel of padding: solo-learn's).
         width: multiplies all channel counts, 64 at the first stage.
         channels: 3, or 1 for grayscale sets.
 
     Raises:
         ValueError: for an unknown name or stem, or a width that leaves no channels.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"No backbone is called {name!r}. Choose from {', '.join(BACKBONES)}.")
+    if name not in RESNETS:
+        raise ValueError(f"No ResNet is called {name!r}. Choose from {', '.join(RESNETS)}.")
     if stem not in STEMS:
         raise ValueError(f"No stem is called {stem!r}. Choose from {', '.join(STEMS)}.")
     base = round(64 * width)
     if base < 1:
         raise ValueError(f"width={width} leaves no channels. Try a width of 0.125 or more.")
-    kind, blocks = BACKBONES[name]
+    block, counts = RESNETS[name]
     images = keras.Input((None, None, channels), name="images")
     x = _stem(images, stem, base)
-    for stage, count in enumerate(blocks):
+    for stage, count in enumerate(counts):
         for i in range(count):
             stride = 2 if stage > 0 and i == 0 else 1
-            x = _BLOCKS[kind](x, base * 2**stage, stride, f"stage{stage + 1}_block{i + 1}")
+            x = _BLOCKS[block](x, base * 2**stage, stride, f"stage{stage + 1}_block{i + 1}")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(images, x, name="backbone")
+
+
+def build_resnet(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
+    """The builder of the rows of `config.backbones.BACKBONES` that are ResNets; any size will do."""
+    return resnet(options["name"], options["stem"], options["width"], channels)
 
 
 resnet10 = functools.partial(resnet, "resnet10")

@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from simsiam_tf import nets  # noqa: F401 - nets: whose layers a file may name
+from simsiam_tf.nets import keras_networks
 from simsiam_tf.pretrained import keras_file_check
 from simsiam_tf.runtime.errors import UserError
 
@@ -25,12 +25,13 @@ CARD_BYTES = 2**20
 SPARE = 1000  # weights of a network that no file need hold, such as the state of random numbers
 HEADS = ("projector", "predictor")
 PARTS = (*HEADS, *(f"momentum_{name}" for name in ("backbone", *HEADS)))  # files beside the backbone's
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pth.tar", ".bin", ".safetensors")  # what `convert` reads
 _DIGEST = "card sha256"
 
 
 def save(model: keras.Model, path: Path) -> None:
-    """Saves a model as Keras does, but equal models as equal bytes: without dates and addresses of memory."""
-    model.save(path)
+    """Saves a model in stock Keras layers; equal models become equal bytes, without dates and addresses."""
+    keras_networks.to_stock_layers(model).save(path)
     with zipfile.ZipFile(path) as file:
         members = {name: file.read(name) for name in file.namelist()}
     numbers: dict[int, int] = {}
@@ -145,12 +146,12 @@ def load(where: str) -> keras.Model:
     """
     path = Path(where).expanduser()
     try:
-        kind = keras_file_check.other_kind(path) if path.exists() else None
+        kind = keras_file_check.other_format(path) if path.exists() else None
     except OSError as error:  # such as a name that is too long
         raise UserError(f"weights={str(where)[:200]}: cannot be opened ({error.strerror}).") from error
     if kind:
         fix = "where you trust it, rebuild its network in Keras and save that"
-        if path.name.lower().endswith(keras_file_check.TORCH):
+        if path.name.lower().endswith(TORCH_SUFFIXES):
             fix = (
                 f"convert it first: python -m simsiam_tf.convert --weights={shlex.quote(str(where))} "
                 "--out=runs/converted, and give that folder"
@@ -165,11 +166,12 @@ def load(where: str) -> keras.Model:
         )
     _check_digest(path, where)
     try:
-        config, held = keras_file_check.read(path)
+        config, held = keras_file_check.read_keras_file(path)
         asked = _asked(config)
         if asked > held + SPARE:
             raise keras_file_check.Refused(f"it asks for {asked} weights and holds {held}")
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        return keras_networks.to_training_layers(model)
     except keras_file_check.Exported as error:
         source = _source(path)
         raise UserError(f"weights={where}: {path} is {error}: weights={source}.") from error

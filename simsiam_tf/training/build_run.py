@@ -23,7 +23,7 @@ from simsiam_tf.data.service import client
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, epochs_between, open_monitor
-from simsiam_tf.loop.run_components import RunComponents
+from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.methods import SYMMETRY, SiameseModel, ViewModel
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, initial_weights
@@ -60,6 +60,7 @@ def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Sourc
         "blur_p": augmentation.blur_p if config.blur_p is None else config.blur_p,
         "solarize_p": augmentation.solarize_p if config.solarize_p is None else config.solarize_p,
         "flip_p": augmentation.flip_p if config.flip_p is None else config.flip_p,
+        **nets.BACKBONES[config.backbone].pixel_rule,
     }
     count = 1 + max(max(pair) for pair in SYMMETRY[config.symmetry])
     return source, views_of(config, dataclasses.replace(augmentation, **changes), count)
@@ -100,7 +101,7 @@ def build_model(
     channels, size: of the views. length: of the run.
     """
     keras.utils.set_random_seed(config.seed)
-    backbone = nets.resnet(config.backbone, stem_for(config, size), config.width, channels)
+    backbone = nets.build_backbone(config.backbone, size, channels, stem_for(config, size), config.width)
     model = build_method.model(config, backbone, length)
     if config.weights:
         initial_weights.start_model(model, config.weights, config.weights_heads)

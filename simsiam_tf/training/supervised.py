@@ -24,9 +24,7 @@ from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.loop import Outcome
-from simsiam_tf.loop.metrics_log import RunMetrics
-from simsiam_tf.loop.run_components import RunComponents
-from simsiam_tf.loop.task import Evaluator, add_accuracy_to_card, read_card
+from simsiam_tf.loop.task import Evaluator, RunComponents, RunMetrics, add_accuracy_to_card, read_card
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
@@ -204,14 +202,13 @@ class HeadMetrics:
         self.metric_name = self.metric_label = head_spec.metric_name
         self.evaluation_name = next(iter(head_spec.test_metrics))
 
-    def record_values(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
+    def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
         """The training metric's mean over the steps, by its name."""
         del z
-        return {self.metric_name: float(figures.mean())}
+        return {self.metric_name: float(metrics.mean())}
 
-    def learning_rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
+    def learning_rates(self, optimizer: optimizers.SGD, step: int) -> dict[str, float]:
         """ "lr" of the backbone or of all variables; "lr_head" of the head where it has its own."""
-        assert isinstance(optimizer, optimizers.SGD)
         rates = {"lr": float(optimizer._learning_rate(step))}
         head = optimizer.overrides.get("head/")
         return rates if head is None else {**rates, "lr_head": float(head(step))}

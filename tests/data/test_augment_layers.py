@@ -11,13 +11,14 @@ from golden import make_views as made
 from PIL import Image, ImageOps
 
 from simsiam_tf.data.augment import random_layers
+from simsiam_tf.data.augment.crops import RandomResizedCrop
 from simsiam_tf.data.augment.views import Augmentation, Views
 from simsiam_tf.data.sampling import uniforms
 from simsiam_tf.runtime.devices import on_cpu
 
 PHOTOS = tuple(made.REGION)
 LAYERS = {
-    "crop": functools.partial(random_layers.RandomResizedCrop, 24),
+    "crop": functools.partial(RandomResizedCrop, 24),
     "jitter": functools.partial(random_layers.RandomColorJitter, p=1.0),
     "gray": functools.partial(random_layers.RandomGrayscale, p=1.0),
     "blur": functools.partial(random_layers.RandomGaussianBlur, sigma=(0.5, 2.0), p=1.0),
@@ -50,13 +51,13 @@ def error(ours, theirs) -> float:
 def jitter(images, order=(), **amounts) -> np.ndarray:
     """RandomColorJitter with the given amounts in the given order, through its uniforms."""
     layer = random_layers.RandomColorJitter(p=1.0)
-    operators = list(layer.strengths)
+    operators = random_layers.OPERATORS
     order = (*order, *(name for name in operators if name not in order))
     u = np.full([len(images), layer.draws], 0.5, np.float32)
     for k, name in enumerate(operators):
         if name in amounts:
             offset = amounts[name] - (name != "hue")
-            u[:, 1 + k] = (offset / layer.strengths[name] + 1) / 2
+            u[:, 1 + k] = (offset / getattr(layer, name) + 1) / 2
         u[:, 5 + k] = order.index(name) / 4
     images = tf.constant(images)
     return layer.augment_images(images, layer.transformations(tf.constant(u), images)).numpy()
@@ -69,16 +70,16 @@ def jitter(images, order=(), **amounts) -> np.ndarray:
 def test_crop_and_resize_equal_pil(golden, name):
     regions = tf.constant(expected(golden, "region"))
     boxes = tf.constant([made.BOXES[name]] * 2, tf.float32)
-    ours = random_layers.RandomResizedCrop(made.SIZE).augment_images(regions, {"boxes": boxes})
+    ours = RandomResizedCrop(made.SIZE).augment_images(regions, {"boxes": boxes})
     assert error(ours, expected(golden, f"crop/{name}")) < 0.5
 
 
 def test_crop_of_one_image_equals_the_crop_of_a_batch(golden):
-    layer = random_layers.RandomResizedCrop(48)
+    layer = RandomResizedCrop(48)
     regions = tf.constant(np.repeat(expected(golden, "region"), 8, axis=0))
     boxes = layer.transformations(uniforms(0, 0, 16, layer.draws), regions)["boxes"]
     whole = layer.augment_images(regions, {"boxes": boxes})
-    single = tf.stack([layer.crop_one(*pair) for pair in zip(regions, boxes, strict=True)])
+    single = tf.stack([layer.crop_of_one(*pair) for pair in zip(regions, boxes, strict=True)])
     np.testing.assert_allclose(single, whole, atol=0.02)
 
 
@@ -175,7 +176,7 @@ def test_each_image_has_its_own_order(golden):
     factors = tf.constant([[made.CHAIN[name] for name in ("brightness", "contrast", "saturation")]] * 24)
     how = {"factors": factors, "hue": tf.fill([24], made.CHAIN["hue"]), "rank": rank}
     together = layer.augment_images(images, how)
-    names = list(layer.strengths)
+    names = random_layers.OPERATORS
     for ours, places in zip(together, rank.numpy(), strict=True):
         x, order = image[None], [names[op] for op in np.argsort(places)]
         for name in order:  # each operator alone, one after the other

@@ -94,7 +94,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, capsys):
         metadata = build_run.build_pretraining(config, workdir / "unreadable.json").metadata
         place = Workdir(workdir)
         try:
-            place.agree(config, metadata)
+            place.bind(config, metadata)
         finally:
             place.release()
 

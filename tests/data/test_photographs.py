@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 from torchvision import transforms
 
-from simsiam_tf.data import Augmentation, Prepare, Views, open_source, pipeline
+from simsiam_tf.data import Augmentation, Views, open_source, pipeline, preprocess
 from simsiam_tf.data.augment.views import IMAGENET_MEAN, IMAGENET_STD
 from simsiam_tf.pretrained.torch_weights import from_torch
 
@@ -58,11 +58,15 @@ def test_features_of_files_are_those_of_torchvision(files, size, short, measured
 
 @pytest.mark.parametrize(("size", "short"), [(224, 256), (96, 110)])
 def test_pixels_are_those_of_torchvision(files, size, short):
-    views, layer = Views(Augmentation(size=size), 1), Prepare.of(Augmentation(size=size), 3)
+    augmentation = Augmentation(size=size)
+    views = Views(augmentation, 1)
     for file in files:
         expected = theirs(file, size, short).permute(1, 2, 0).numpy()
         image = np.asarray(Image.open(file).convert("RGB"))
-        for found in (views.normalise(views.centre(tf.constant(image))), layer(image[None])[0]):
+        for found in (
+            views.normalise(views.centre(tf.constant(image))),
+            preprocess(image[None], augmentation)[0],
+        ):
             levels = 255 * np.abs(found - expected) * IMAGENET_STD
             assert levels.max() < 1.01 and (levels > 0.01).mean() < 0.01, file.name
 
@@ -78,12 +82,12 @@ def test_a_long_thin_image_needs_no_more_memory_than_its_file():
 
 
 @pytest.mark.parametrize(
-    "what", ["Views(Augmentation(size=96), 1).centre", "Prepare.of(Augmentation(size=96), 3)"]
+    "what", ["Views(Augmentation(size=96), 1).centre", "lambda x: preprocess(x, Augmentation(size=96))"]
 )
 def test_bytes_are_not_transposed_of_which_onednn_complains(what):
     code = (
         "import tensorflow as tf\n"
-        "from simsiam_tf.data import Prepare, Augmentation, Views\n"
+        "from simsiam_tf.data import Augmentation, Views, preprocess\n"
         f"ready = tf.function({what}, autograph=False)\n"
         "ready(tf.ones([2, 130, 180, 3], tf.uint8))"
     )

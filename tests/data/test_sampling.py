@@ -122,7 +122,7 @@ def test_views_of_an_image_differ(count):
     views = Views(Augmentation(size=12), count)
     images = tf.cast(sampling.uniforms(0, 0, 8, 20 * 16 * 3) * 256, tf.uint8)
     images, u = tf.reshape(images, [8, 20, 16, 3]), sampling.uniforms(0, 1, 8, views.draws)
-    made = [view.numpy() for view in views.finish(views.crop(images, u), u)]
+    made = [view.numpy() for view in views.augment(views.crop_batch(images, u), u)]
     assert len(made) == count
     for a, b in itertools.combinations(made, 2):
         assert np.abs(a - b).mean(axis=(1, 2, 3)).min() > 0.05
@@ -136,7 +136,7 @@ def test_every_draw_moves_one_view_only():
     share = views.draws // 4
 
     def made(u):
-        return [x.numpy() for x in views.finish(views.crop(images, u), u)]
+        return [x.numpy() for x in views.augment(views.crop_batch(images, u), u)]
 
     for view in range(4):
         other = u.numpy()

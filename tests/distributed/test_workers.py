@@ -219,7 +219,7 @@ def test_shares_put_together_are_the_whole_and_a_lost_worker_is_named():
 def test_workers_that_differ_are_told_in_what(monkeypatch):
     team = Workers(tf.distribute.get_strategy())
     team.addresses = ["a:1", "b:2"]
-    other = {"--base_lr": 0.1, "images": 5}
+    other = {"`base_lr`": 0.1, "images": 5}
     text = np.frombuffer(json.dumps(other).encode(), np.uint8)
 
     def gather(rows):  # the second worker's is always `other`
@@ -228,7 +228,7 @@ def test_workers_that_differ_are_told_in_what(monkeypatch):
     monkeypatch.setattr(team, "all_gather", gather)
     team.agree(other, "")
     with pytest.raises(UserError, match=r"`base_lr` is 0.4 for worker 0, 0.1 for worker 1. Mend it."):
-        team.agree({**other, "--base_lr": 0.4}, "Mend it.")
+        team.agree({**other, "`base_lr`": 0.4}, "Mend it.")
 
 
 def one_worker(index, workdir, *more):

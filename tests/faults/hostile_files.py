@@ -4,6 +4,7 @@ import functools
 import os
 import tempfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from simsiam_tf.runtime.errors import UserError
 @functools.cache
 def _good():
     with tempfile.NamedTemporaryFile(suffix=".keras") as file:
-        nets.resnet("resnet10", "cifar", 0.05, 1).save(file.name)
+        backbone_file.save(nets.resnet("resnet10", "cifar", 0.05, 1), Path(file.name))
         with zipfile.ZipFile(file.name) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
 

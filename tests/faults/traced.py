@@ -105,7 +105,7 @@ def prepare(ids_file: str, fault: str) -> None:
         "rmtree": (shutil, "rmtree"),
         "evaluate": (Monitor, "of_backbone"),
         "export": (backbone_file, "export"),
-        "record": (metrics_file.MetricsFile, "add"),
+        "record": (metrics_file.MetricsFile, "scalars"),
     }
     name, _, rest = fault.partition(":")
     if name in points:

@@ -19,7 +19,7 @@ class Disk:
 
     def __init__(self, clock):
         self.clock, self.takes, self.full, self.removed, self.saved = clock, 1.0, False, False, []
-        self.path, self.records = "run", self
+        self.path, self.metrics_file = "run", self
 
     def sync(self):
         if self.full:
@@ -54,7 +54,7 @@ def test_at_the_ends_of_epochs_that_are_long_enough(made):
     disk.takes = 2.0
     clock.now = 10
     assert run.due(True, False)  # what a commit costs is not known yet
-    run.commit(5, {}, must=False)
+    run.save(5, {}, must=False)
     clock.now += 150
     assert not run.due(True, False)
     clock.now += 60  # 210 s for 2
@@ -65,15 +65,15 @@ def test_a_full_disk_is_said_and_tried_again_after_a_minute(made):
     run, disk, clock, said = made
     clock.now, disk.full = 700, True
     assert run.due(False, False)
-    run.commit(5, {}, must=False)
+    run.save(5, {}, must=False)
     assert "step 5 could not be written ([Errno 28] No space left" in said[0] and run.step == 0
     assert not run.due(True, True)
     clock.now += 61
     assert run.due(False, False)
     with pytest.raises(UserError, match="Make room and rerun"):
-        run.commit(6, {}, must=True)
+        run.save(6, {}, must=True)
     disk.full = False
-    run.commit(7, {}, must=True)
+    run.save(7, {}, must=True)
     assert disk.saved == [7] and run.step == 7
 
 
@@ -89,5 +89,5 @@ def test_tensorflow_s_long_errors_keep_what_they_end_with(made):
     path = "/a/long/path" * 30
     text = f"{{{{function_node __wrapped__SaveV2}}}} {path}; No space left on device [Op:SaveV2]"
     disk.save = lambda *args: (_ for _ in ()).throw(tf.errors.ResourceExhaustedError(None, None, text))
-    run.commit(5, {}, must=False)
+    run.save(5, {}, must=False)
     assert "No space left on device" in said[0] and "function_node" not in said[0] and len(said[0]) < 400

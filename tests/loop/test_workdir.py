@@ -70,8 +70,8 @@ def test_a_link_put_in_the_log_s_place_during_the_run_is_not_followed(tmp_path):
             (folder / name).unlink(missing_ok=True)
             (folder / name).symlink_to(victim)
         logging.getLogger("simsiam_tf").info("a line")
-        workdir.records.add(5, {"loss": 1.0})
-        workdir.records.add(6, {"loss": 1.0})
+        workdir.metrics_file.scalars(5, {"loss": 1.0}, "train")
+        workdir.metrics_file.scalars(6, {"loss": 1.0}, "train")
     finally:
         workdir.release()
     assert victim.read_text() == "mine"
@@ -191,7 +191,7 @@ def written(tmp_path, steps):
     records = MetricsFile(tmp_path / "metrics.jsonl")
     records.rewind(-1)
     for step in steps:
-        assert records.add(step, {"loss": step / 10}) is None
+        records.scalars(step, {"loss": step / 10}, "train")
     return records, records.digest()
 
 
@@ -199,9 +199,9 @@ def test_records_are_appended_and_mended(tmp_path):
     records, _ = written(tmp_path, (1, 2))
     file = tmp_path / "metrics.jsonl"
     file.unlink()
-    records.add(3, {"loss": 0.3})
+    records.scalars(3, {"loss": 0.3}, "train")
     file.write_text("cut")
-    records.add(4, {"loss": 0.4})
+    records.scalars(4, {"loss": 0.4}, "train")
     records.sync()
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3, 4]
     assert records.digest()["bytes"] == file.stat().st_size
@@ -211,10 +211,11 @@ def test_a_full_disk_neither_tears_a_line_nor_rewrites_the_file(tmp_path, monkey
     records, _ = written(tmp_path, (1, 2))
     file, write, before = tmp_path / "metrics.jsonl", os.write, (tmp_path / "metrics.jsonl").stat()
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
-    assert "No space left" in records.add(3, {"loss": 0.3})
+    with pytest.raises(OSError, match="No space left"):
+        records.scalars(3, {"loss": 0.3}, "train")
     assert file.stat().st_size == before.st_size
     monkeypatch.undo()
-    records.add(4, {"loss": 0.4})
+    records.scalars(4, {"loss": 0.4}, "train")
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3, 4]
     assert file.stat().st_ino == before.st_ino, "the whole file was written again"
 
@@ -231,7 +232,7 @@ def test_records_that_are_not_as_they_were_are_noticed(tmp_path, change, caplog,
     }  # fmt: skip
     file.unlink() if change == "removed" else file.write_text(changes[change])
     monkeypatch.setattr(logging.getLogger("simsiam_tf"), "propagate", True)
-    rows = MetricsFile(file).rewind(5, known=known)
+    rows = MetricsFile(file).rewind(5, digest=known)
     assert bool(caplog.messages) == (change not in ("none", "longer"))
     if caplog.messages:
         assert "metrics.jsonl is not as it was when the checkpoint of step 5 was made" in caplog.messages[0]
@@ -241,10 +242,10 @@ def test_records_that_are_not_as_they_were_are_noticed(tmp_path, change, caplog,
 
 def test_a_final_evaluation_that_is_made_again_is_recorded_once(tmp_path):
     records, _ = written(tmp_path, (1, 2))
-    records.add(2, {"epoch": 1, "knn20": 0.5})
-    records.add(2, {"images": "all", "knn20": 0.6})
+    records.scalars(2, {"epoch": 1, "knn20": 0.5}, "epoch")
+    records.scalars(2, {"images": "all", "knn20": 0.6}, "final")
     assert len(MetricsFile(records.file).rewind(2)) == 4
-    kept = MetricsFile(records.file).rewind(2, judged=False)
+    kept = MetricsFile(records.file).rewind(2, evaluated=False)
     assert len(kept) == 3 and "epoch" in kept[2]
 
 

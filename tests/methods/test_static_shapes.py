@@ -7,7 +7,7 @@ import tensorflow as tf
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import pipeline
-from simsiam_tf.nets import conv
+from simsiam_tf.nets.cpu import dispatch
 from simsiam_tf.training import build_run
 
 TINY = [
@@ -32,7 +32,7 @@ ROWS = {
 
 @pytest.fixture(autouse=True)
 def as_on_an_accelerator(monkeypatch):
-    monkeypatch.setattr(conv, "on_cpu", lambda: False)
+    monkeypatch.setattr(dispatch, "on_cpu", lambda: False)
 
 
 def traced(flags):

@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from simsiam_tf import export as command
 from simsiam_tf import open_pretrained
-from simsiam_tf.data import AUGMENTATIONS, Prepare, Views
+from simsiam_tf.data import AUGMENTATIONS, Views, preprocess
 from simsiam_tf.model_export import formats, hub_folder, model_card
 from simsiam_tf.runtime.errors import UserError
 
@@ -41,7 +43,7 @@ def pretrained(workdir):
 def test_preparation_is_that_of_every_other_command(augmentation, shape):
     views = Views(augmentation, 1)
     images = formats._pictures(2, *shape, seed=0)
-    found = Prepare.of(augmentation, shape[2])(tf.constant(images))
+    found = preprocess(tf.constant(images), augmentation)
     expected = tf.stack([views.normalise(views.centre(tf.constant(i))) for i in images])
     assert found.shape == expected.shape
     levels = 255 * np.abs(found - expected) * np.array(augmentation.std)
@@ -175,3 +177,31 @@ def test_the_command(workdir, tmp_path, capsys):
         assert command.main([*argv, *more]) == 2
         err = capsys.readouterr().err
         assert said in err and len(err.strip().splitlines()) == 1
+
+
+LOADED_ELSEWHERE = """
+import sys
+sys.modules["simsiam_tf"] = None  # every import of it fails
+import keras, numpy as np
+path, images, features = sys.argv[1:]
+model = keras.saving.load_model(path)
+np.save(features, model(np.load(images), training=False))
+"""
+
+
+@pytest.mark.parametrize("what", ["backbone", "model"])
+def test_keras_alone_opens_what_is_written(pretrained, workdir, tmp_path, what):
+    """In a process that cannot import this package: the backbone, and the model with its preprocessing."""
+    images = formats._pictures(3, 130, 97, 3, seed=3)
+    ready = preprocess(tf.constant(images), pretrained.augmentation).numpy()
+    expected = pretrained.backbone(ready, training=False).numpy()
+    path, given = workdir / "export" / "backbone.keras", ready
+    if what == "model":
+        path, given = tmp_path / "m.keras", images
+        formats.export(pretrained, path)
+    np.save(tmp_path / "images.npy", given)
+    argv = [sys.executable, "-c", LOADED_ELSEWHERE, path, tmp_path / "images.npy", tmp_path / "features.npy"]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    features = np.load(tmp_path / "features.npy")
+    assert np.abs(features - expected).max() < 1e-5 * np.abs(expected).max()

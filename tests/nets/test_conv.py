@@ -2,12 +2,15 @@
 
 import functools
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from simsiam_tf.nets import conv
+from simsiam_tf.nets import Conv, fast_cpu_convolutions
+from simsiam_tf.nets.cpu import dispatch
 
 WAYS = [  # the kernel's side, the stride, how; None is by shape
     (3, 1, {}), (3, 2, {}), (1, 1, {}), (1, 2, {}),
@@ -20,7 +23,7 @@ WAYS = [  # the kernel's side, the stride, how; None is by shape
 @pytest.mark.parametrize("pixels", [(2, 3), (7, 7), (8, 6)], ids=str)
 @pytest.mark.parametrize("filters", [4, 60])
 def test_the_ways_and_their_gradients_are_the_convolutions(pixels, stride, size, way, filters):
-    ours = conv.trained if way is None else functools.partial(conv.direct, **way)
+    ours = dispatch.conv_training if way is None else functools.partial(dispatch.conv_onednn, **way)
     edge = [size // 2] * 2
     x = tf.random.stateless_normal([5, *pixels, 6], [0, 0])
     kernel = tf.random.stateless_normal([size, size, 6, filters], [0, 1])
@@ -68,14 +71,34 @@ def test_each_shape_goes_its_fastest_way(monkeypatch, pixels, channels, stride, 
         plain = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args: calls.append(said(*args)) or plain(*args))
 
-    note(conv.tiny_maps, "conv", lambda *args: "whole")
-    note(conv.winograd, "conv", lambda *args: "winograd")
+    note(dispatch.tiny_maps, "conv", lambda *args: "whole")
+    note(dispatch.winograd, "conv", lambda *args: "winograd")
     note(
-        conv, "direct", lambda x, kernel, stride, *ways: " ".join(itertools.compress(names, ways)) or "direct"
+        dispatch,
+        "conv_onednn",
+        lambda x, kernel, stride, *ways: " ".join(itertools.compress(names, ways)) or "direct",
     )
-    layer = conv.Conv(64, 3, stride, dtype=dtype)
+    layer = Conv(64, 3, stride, dtype=dtype)
     x = tf.ones([2, pixels, pixels, channels], dtype)
     layer(x)
     assert not calls
     layer(x, training=True)
-    assert calls == ([way] if conv.on_cpu() else [])
+    assert calls == ([way] if dispatch.on_cpu() else [])
+
+
+def test_a_switch_leaves_every_convolution_to_tensorflow(monkeypatch):
+    layer = Conv(64, 3, 2)
+    x = tf.random.stateless_normal([2, 8, 8, 64], [0, 0])
+    fast = layer(x, training=True)
+    monkeypatch.setattr(dispatch, "conv_training", lambda *args: pytest.fail("used"))
+    monkeypatch.setattr(dispatch, "DISPATCH_BY_SHAPE", True)  # restored after the test
+    fast_cpu_convolutions(False)
+    np.testing.assert_allclose(layer(x, training=True), fast, rtol=1e-5, atol=1e-5)
+
+
+def test_the_switch_is_in_the_environment_too(monkeypatch):
+    code = "from simsiam_tf.nets.cpu import dispatch; print(dispatch.DISPATCH_BY_SHAPE)"
+    for value, expected in (("0", "False"), ("1", "True")):
+        monkeypatch.setenv("SIMSIAM_TF_FAST_CPU_CONVOLUTIONS", value)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.split() == [expected], done.stderr

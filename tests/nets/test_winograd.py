@@ -6,8 +6,7 @@ import tensorflow as tf
 from helpers.reference_convolutions import plain, results
 
 from simsiam_tf import nets
-from simsiam_tf.nets import conv
-from simsiam_tf.nets.cpu import winograd
+from simsiam_tf.nets.cpu import dispatch, winograd
 
 
 @pytest.mark.parametrize("tile", winograd.POINTS)
@@ -83,15 +82,15 @@ def test_two_replicas_may_use_it(two_replicas):
 def test_it_is_used_where_it_is_faster(monkeypatch, pixels, channels, dtype, training, used):
     calls, ours = [], winograd.conv
     monkeypatch.setattr(winograd, "conv", lambda x, kernel: calls.append(1) or ours(x, kernel))
-    layer = conv.Conv(128, 3, dtype=dtype)
+    layer = nets.Conv(128, 3, dtype=dtype)
     y = layer(tf.ones([2, pixels, pixels, channels], dtype), training=training)
     assert y.shape == (2, pixels, pixels, 128)
-    assert bool(calls) == (used and conv.on_cpu())
+    assert bool(calls) == (used and dispatch.on_cpu())
 
 
 def test_strided_and_pointwise_convolutions_are_left_alone(monkeypatch):
     monkeypatch.setattr(winograd, "conv", lambda x, kernel: pytest.fail("used"))
-    for layer in (conv.Conv(128, 3, 2), conv.Conv(128, 1)):
+    for layer in (nets.Conv(128, 3, 2), nets.Conv(128, 1)):
         layer(tf.ones([2, 8, 8, 128]), training=True)
 
 
@@ -103,4 +102,4 @@ def test_a_backbone_in_training_tells_its_convolutions(monkeypatch):
     backbone(x, training=False)
     assert not calls
     backbone(x, training=True)
-    assert len(calls) == (5 if conv.on_cpu() else 0)  # two in stage 1, conv2 in stages 2 to 4
+    assert len(calls) == (5 if dispatch.on_cpu() else 0)  # two in stage 1, conv2 in stages 2 to 4

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from simsiam_tf import nets
+from simsiam_tf.nets.cpu import dispatch
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "bench"
 NAMES = (
@@ -26,28 +27,28 @@ def sleeper(seconds):
     return functools.partial(time.sleep, seconds), {"slept": seconds}
 
 
-def test_a_contest_alternates_and_tells_ratios():
-    sides = [
-        bench_harness.Side("short", functools.partial(sleeper, 0.02), amount=2),
-        bench_harness.Side("long", functools.partial(sleeper, 0.08), amount=2),
+def test_candidates_alternate_and_give_ratios():
+    candidates = [
+        bench_harness.Candidate("short", functools.partial(sleeper, 0.02), amount=2),
+        bench_harness.Candidate("long", functools.partial(sleeper, 0.08), amount=2),
     ]
-    result = bench_harness.run(sides, repeats=2, calls=2, threads=1)
+    result = bench_harness.time_candidates(candidates, repeats=2, calls=2, threads=1)
     assert 0.01 <= result.median("short") < 0.03 and 0.04 <= result.median("long") < 0.06
     assert all(0.1 < ratio < 0.6 for ratio in result.ratios("short", "long"))
     assert result.best(["long", "short"]) == "short"
-    assert result.facts == {"short": {"slept": 0.02}, "long": {"slept": 0.08}}
+    assert result.metadata == {"short": {"slept": 0.02}, "long": {"slept": 0.08}}
     assert all(1 < mib < 10_000 for mib in result.memory.values())
 
 
-def test_a_disturbed_contest_says_so():
-    quiet = bench_harness.Result({"a": [1.0]}, {}, others=0.02, memory={})
-    loud = bench_harness.Result({"a": [1.0]}, {}, others=0.6, memory={})
+def test_a_disturbed_comparison_warns():
+    quiet = bench_harness.Timings({"a": [1.0]}, {}, other_cores=0.02, memory={})
+    loud = bench_harness.Timings({"a": [1.0]}, {}, other_cores=0.6, memory={})
     assert quiet.warning() == "" and "Do not quote" in loud.warning()
 
 
-def test_what_is_missing_is_named_with_the_command_that_mends_it():
-    assert bench_harness.missing("json") == ""
-    assert "pip install --no-deps no_such_module" in bench_harness.missing("json", "no_such_module")
+def test_a_missing_library_is_named_with_the_command_that_installs_it():
+    assert bench_harness.install_hint("json") == ""
+    assert "pip install --no-deps no_such_module" in bench_harness.install_hint("json", "no_such_module")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,7 +70,9 @@ def test_flops_of_a_product_count_every_multiplication_and_addition():
     x, k = tf.ones([2, 8, 8, 3]), tf.ones([3, 3, 3, 5])
     traced = step.get_concrete_function(x, k, tf.ones([4, 6]), tf.ones([6, 7]))
     counted = {
-        op.type: onednn_floor.flops(op) for op in onednn_floor.needed(traced) if onednn_floor.flops(op)
+        op.type: onednn_floor.flops(op)
+        for op in onednn_floor.executed_operations(traced)
+        if onednn_floor.flops(op)
     }
     a_convolution = 2 * (2 * 4 * 4 * 5) * (3 * 3 * 3)
     assert counted.pop("MatMul") == 2 * 4 * 6 * 7 and counted.pop("BatchMatMulV2") == 2 * 7 * 6 * 4
@@ -87,7 +90,7 @@ def test_the_profile_sorts_operations_into_classes(kind, name):
     assert profile_step._class_of(kind) == name
 
 
-def test_a_run_is_timed_part_by_part(tmp_path):
+def test_each_stage_of_a_run_is_timed(tmp_path):
     flags = ["--data=digits", "--backbone=resnet10", "--width=0.125", "--d=32", "--batch_size=64"]
     took = bench_run._timed_run([*flags, "--epochs=1", f"--workdir={tmp_path}"], False, time.time())
     assert set(took) == {*bench_run.START, *bench_run.BESIDE, "training", "the end"}
@@ -95,19 +98,19 @@ def test_a_run_is_timed_part_by_part(tmp_path):
     assert sum(took[part] for part in bench_run.BESIDE) < took["training"]
 
 
-def test_batches_of_products_are_replayed_as_they_are():
+def test_batched_products_are_replayed_with_their_transpositions():
     @tf.function
     def step(a, b):
         return tf.matmul(a, b, transpose_a=True, transpose_b=True)
 
     traced = step.get_concrete_function(tf.ones([3, 4, 6]), tf.ones([3, 7, 4]))
-    assert [op.type for op in onednn_floor.products(traced)] == ["BatchMatMulV2"]
-    value = onednn_floor.replay(traced)()  # sides that were not transposed would not fit
+    assert [op.type for op in onednn_floor.matrix_operations(traced)] == ["BatchMatMulV2"]
+    value = onednn_floor.replay_products(traced)()  # candidates that were not transposed would not fit
     assert value == value  # a number
 
 
-def test_the_floor_of_a_step_is_made_of_its_own_products(monkeypatch):
-    monkeypatch.setattr(nets.conv, "BY_SHAPE", False)  # as the benchmark does
+def test_the_floor_of_a_step_has_the_products_of_its_layers(monkeypatch):
+    monkeypatch.setattr(dispatch, "DISPATCH_BY_SHAPE", False)  # as the benchmark does
     net = nets.resnet10("cifar", width=0.125, channels=1)
     x = tf.ones([4, 16, 16, 1])
 
@@ -118,9 +121,9 @@ def test_the_floor_of_a_step_is_made_of_its_own_products(monkeypatch):
         return tape.gradient(loss, net.trainable_variables)
 
     traced = step.get_concrete_function(x)
-    kinds = [op.type for op in onednn_floor.products(traced)]
+    kinds = [op.type for op in onednn_floor.matrix_operations(traced)]
     convolutions = sum(isinstance(layer, nets.Conv) for layer in net.layers)
     assert kinds.count("Conv2D") == kinds.count("Conv2DBackpropFilter") == convolutions
     assert kinds.count("Conv2DBackpropInput") == convolutions - 1  # the images need no gradient
-    value = onednn_floor.replay(traced)()
+    value = onednn_floor.replay_products(traced)()
     assert value == value  # a number

@@ -1,4 +1,4 @@
-"""What the paper claims, answered from figures: means, scatter between seeds, titles, the page."""
+"""Answers to the paper's claims: means, scatter between seeds, titles, the page."""
 
 import math
 import re
@@ -13,7 +13,7 @@ CONSTANT, DECAYED = "paper/table1_c_constant_lr", "paper/fig2_with_stop_gradient
 TABLE1C = "Table 1 c: a constant lr of h is better than a decayed one"
 
 
-def figures(**more):
+def run_metrics(**more):
     return {
         "linear": 0.68, "knn": 0.6, "loss": -0.9, "std": 0.95, "rank": 30.0, "spread": 0.01, "steps": 400,
         "diagnosis": "healthy", "reason": "", "seconds": 60.0, "date": "2026-11-26", "machine": "one CPU",
@@ -25,44 +25,50 @@ def seeds(points=0.03, count=3, linear=0.68, **more):
     """Runs whose linear accuracies have that standard deviation, in points."""
     steps = [i - (count - 1) / 2 for i in range(count)]
     unit = statistics.stdev(steps) if count > 1 else 1.0
-    return [figures(linear=linear + points / 100 * step / unit, **more) for step in steps]
+    return [run_metrics(linear=linear + points / 100 * step / unit, **more) for step in steps]
 
 
 def _papers(points=0.03, count=3):
-    """What the paper found, as figures of ours."""
+    """The paper's results as metrics of runs."""
     rows = {n: r.paper / 100 for n, r in ROWS.items() if isinstance(r.paper, float)}
-    found = {name: seeds(points, count, paper) for name, paper in rows.items()}
+    runs_of_rows = {name: seeds(points, count, paper) for name, paper in rows.items()}
     collapse = {"std": 0.0, "diagnosis": "collapse"}
-    found["paper/fig2_without_stop_gradient"] = seeds(0, count, 0.001, **collapse)
-    found["paper/table1_a_no_predictor"] = seeds(0, count, 0.001, **collapse)
-    found["paper/table1_b_fixed_predictor"] = seeds(0, count, 0.015, loss=-0.01, diagnosis="non-convergence")
-    found["paper/table3_d_all_bn"] = seeds(0, count, 0.3, spread=0.2, diagnosis="oscillation")
+    runs_of_rows["paper/fig2_without_stop_gradient"] = seeds(0, count, 0.001, **collapse)
+    runs_of_rows["paper/table1_a_no_predictor"] = seeds(0, count, 0.001, **collapse)
+    runs_of_rows["paper/table1_b_fixed_predictor"] = seeds(
+        0, count, 0.015, loss=-0.01, diagnosis="non-convergence"
+    )
+    runs_of_rows["paper/table3_d_all_bn"] = seeds(0, count, 0.3, spread=0.2, diagnosis="oscillation")
     nothing = dict.fromkeys(("linear", "knn", "loss", "std", "rank", "spread"))
-    found["compare/swav_without_stop_gradient"] = [figures(**nothing, diagnosis="divergence")] * count
-    return found
+    runs_of_rows["compare/swav_without_stop_gradient"] = [
+        run_metrics(**nothing, diagnosis="divergence")
+    ] * count
+    return runs_of_rows
 
 
-def answers(found):
-    return {v.claim.text: v.answer for v in verdict.judge(found)}
+def answers(runs_of_rows):
+    return {v.claim.text: v.answer for v in verdict.answer_claims(runs_of_rows)}
 
 
-def test_the_papers_own_figures_bear_out_its_claims():
-    judged = verdict.judge(_papers())
-    assert len(judged) == len(claims.CLAIMS) == 23
-    assert [(v.claim.text, v.share) for v in judged if v.answer != "firm"] == []
+def test_the_papers_own_results_show_its_claims():
+    verdicts = verdict.answer_claims(_papers())
+    assert len(verdicts) == len(claims.CLAIMS) == 23
+    assert [(v.claim.text, v.share) for v in verdicts if v.answer != "firm"] == []
     page = results.markdown(_papers(), "imagenet")
     assert "The paper's claims here: 23 firm, 0 open, 0 not shown of 23 ([claim by" in page.split("## ")[0]
 
 
 def test_scatter_between_seeds_leaves_small_differences_open():
-    told = answers(_papers(points=1.0))
+    answer_of = answers(_papers(points=1.0))
     small = {
         "Table 1 c", "Table 2: batches", "Table 3 b", "Sec. 4.4", "App. B", "Sec. 5: alternation",
         "Sec. 6.2: neither", "Table 4",
     }  # fmt: skip
-    assert all(told[text] == "open" for text in told if any(text.startswith(start) for start in small))
-    assert "not shown" not in told.values()
-    assert {told[t] for t in told if t.startswith(("Fig. 2", "Table 3 a", "Table 1 a"))} == {"firm"}
+    assert all(
+        answer_of[text] == "open" for text in answer_of if any(text.startswith(start) for start in small)
+    )
+    assert "not shown" not in answer_of.values()
+    assert {answer_of[t] for t in answer_of if t.startswith(("Fig. 2", "Table 3 a", "Table 1 a"))} == {"firm"}
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -75,18 +81,18 @@ def test_fewer_than_three_seeds_leave_a_claim_open_and_say_so(count):
         in page
     )
     others = [claim for claim in claims.CLAIMS if CONSTANT not in claim.rows]
-    told = answers(one)
-    assert all(told[claim.text] == "firm" for claim in others)
+    answer_of = answers(one)
+    assert all(answer_of[claim.text] == "firm" for claim in others)
     assert f"{len(others)} firm, {23 - len(others)} open, 0 not shown of 23" in page
 
 
 @pytest.mark.parametrize("points", [0.2, 0.5])
 @pytest.mark.parametrize("difference", [-0.8, -0.3, 0.0, 0.3, 0.8])
 def test_the_share_is_that_of_the_standard_error_of_a_difference(points, difference):
-    found = {f"row {i}": seeds(points, 4) for i in range(40)}  # which make the pooled scatter
-    found |= {CONSTANT: seeds(0, 3, 0.68 + difference / 100), DECAYED: seeds(0, 6, 0.68)}
-    share = next(v.share for v in verdict.judge(found) if v.claim.text == TABLE1C)
-    deviation = verdict.shared_scatter(found).deviation
+    runs_of_rows = {f"row {i}": seeds(points, 4) for i in range(40)}  # which make the pooled scatter
+    runs_of_rows |= {CONSTANT: seeds(0, 3, 0.68 + difference / 100), DECAYED: seeds(0, 6, 0.68)}
+    share = next(v.share for v in verdict.answer_claims(runs_of_rows) if v.claim.text == TABLE1C)
+    deviation = verdict.shared_scatter(runs_of_rows).deviation
     assert deviation == pytest.approx(points * math.sqrt(120 / 127))
     error = deviation * math.sqrt(1 / 3 + 1 / 6)
     assert share == pytest.approx(statistics.NormalDist().cdf(difference / error), abs=0.03)
@@ -94,9 +100,9 @@ def test_the_share_is_that_of_the_standard_error_of_a_difference(points, differe
 
 @pytest.mark.parametrize(("linear", "answer"), [(0.70, "firm"), (0.683, "open"), (0.66, "not shown")])
 def test_answers_on_the_page(linear, answer):
-    found = {CONSTANT: seeds(0.5, linear=linear), DECAYED: seeds(0.5)}
-    assert answers(found)[TABLE1C] == answer
-    page, paper = (results.markdown(found, scale) for scale in ("fashion_mnist", "imagenet"))
+    runs_of_rows = {CONSTANT: seeds(0.5, linear=linear), DECAYED: seeds(0.5)}
+    assert answers(runs_of_rows)[TABLE1C] == answer
+    page, paper = (results.markdown(runs_of_rows, scale) for scale in ("fashion_mnist", "imagenet"))
     row = next(line for line in page.splitlines() if line.startswith(f"| {TABLE1C} | {answer} | "))
     assert row.endswith(
         f"(c) lr of h not decayed: linear {100 * linear:.1f} ± 0.3 %; baseline, lr decayed on a cosine: "
@@ -109,27 +115,29 @@ def test_answers_on_the_page(linear, answer):
 
 @pytest.mark.parametrize(("collapsed", "answer"), [(0, "not shown"), (1, "open"), (2, "open"), (3, "firm")])
 def test_what_is_diagnosed_is_counted_over_seeds(collapsed, answer):
-    bad, good = figures(diagnosis="collapse", std=0.02), figures()
-    found = {"paper/fig2_without_stop_gradient": [bad] * collapsed + [good] * (3 - collapsed)}
-    (told,) = (v for v in verdict.judge(found) if "without stop-gradient" in v.claim.text)
-    assert told.answer == answer and told.share == pytest.approx(collapsed / 3, abs=0.05)
-    assert collapsed in (0, 3) or f"{collapsed}× collapse, {3 - collapsed}× healthy" in told.figures
+    bad, good = run_metrics(diagnosis="collapse", std=0.02), run_metrics()
+    runs_of_rows = {"paper/fig2_without_stop_gradient": [bad] * collapsed + [good] * (3 - collapsed)}
+    (verdict_line,) = (
+        v for v in verdict.answer_claims(runs_of_rows) if "without stop-gradient" in v.claim.text
+    )
+    assert verdict_line.answer == answer and verdict_line.share == pytest.approx(collapsed / 3, abs=0.05)
+    assert collapsed in (0, 3) or f"{collapsed}× collapse, {3 - collapsed}× healthy" in verdict_line.metrics
 
 
 def test_a_row_that_collapses_has_a_scatter_of_its_own():
     wild = seeds(9.0, diagnosis="collapse", std=0.01)
-    found = _papers() | {"paper/fig2_without_stop_gradient": wild}
-    assert verdict.shared_scatter(found).deviation == pytest.approx(0.03)
-    assert answers(found) == answers(_papers())
+    runs_of_rows = _papers() | {"paper/fig2_without_stop_gradient": wild}
+    assert verdict.shared_scatter(runs_of_rows).deviation == pytest.approx(0.03)
+    assert answers(runs_of_rows) == answers(_papers())
     none = seeds(9.0, linear=0.6, diagnosis="non-convergence")
-    found = {"paper/table3_a_no_bn": none, "paper/table3_c_default_bn": seeds()}
-    assert set(answers(found).values()) == {"open"}
+    runs_of_rows = {"paper/table3_a_no_bn": none, "paper/table3_c_default_bn": seeds()}
+    assert set(answers(runs_of_rows).values()) == {"open"}
 
 
 def test_runs_that_several_rows_show_count_once():
     shared = seeds(1.0)
-    found = {CONSTANT: shared, "paper/table3_c_default_bn": list(shared), DECAYED: seeds(0.0)}
-    scatter = verdict.shared_scatter(found)
+    runs_of_rows = {CONSTANT: shared, "paper/table3_c_default_bn": list(shared), DECAYED: seeds(0.0)}
+    scatter = verdict.shared_scatter(runs_of_rows)
     assert scatter.freedom == 4 and scatter.deviation == pytest.approx(math.sqrt(0.5))
 
 
@@ -138,28 +146,28 @@ def test_a_divergence_is_no_support():
     paper, alone = _papers(), ("Sec. 6.2: without stop-gradient SwAV", "Table 3 d")
     for claim in claims.CLAIMS:
         for name in claim.rows:
-            found = {row: paper[row] for row in claim.rows} | {name: [figures(**nothing)] * 3}
-            firm = answers(found)[claim.text] == "firm"
+            runs_of_rows = {row: paper[row] for row in claim.rows} | {name: [run_metrics(**nothing)] * 3}
+            firm = answers(runs_of_rows)[claim.text] == "firm"
             assert firm <= claim.text.startswith(alone), (claim.text, name)
-    found = {CONSTANT: [*seeds()[:2], figures(**nothing)], DECAYED: seeds(linear=0.5)}
-    assert answers(found)[TABLE1C] == "open"
+    runs_of_rows = {CONSTANT: [*seeds()[:2], run_metrics(**nothing)], DECAYED: seeds(linear=0.5)}
+    assert answers(runs_of_rows)[TABLE1C] == "open"
 
 
-def test_other_figures_do_not():
-    told = answers({name: seeds() for name in ROWS})  # all rows alike
-    tolerant = {text for text, answer in told.items() if answer == "firm"}
+def test_other_results_do_not_show_them():
+    answer_of = answers({name: seeds() for name in ROWS})  # all rows alike
+    tolerant = {text for text, answer in answer_of.items() if answer == "firm"}
     words = ("within", "nearly", "not", "with it", "works", "whole", "neither")
     assert all(any(word in text for word in words) for text in tolerant), tolerant
     worse = {name: seeds(linear=0.6, std=0.01, diagnosis="collapse") for name in ROWS}
     worse["paper/table3_c_default_bn"] = worse["paper/table2_batch_256"] = seeds()
     worse["paper/table1_c_constant_lr"] = seeds()
     worse["compare/simclr"] = worse["compare/swav"] = seeds(linear=0.5)
-    told = answers(worse)
-    assert not {text for text in tolerant if told[text] == "firm"}
+    answer_of = answers(worse)
+    assert not {text for text in tolerant if answer_of[text] == "firm"}
 
 
 def test_claims_without_results_are_not_judged():
-    assert verdict.judge({CONSTANT: seeds()}) == []
+    assert verdict.answer_claims({CONSTANT: seeds()}) == []
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -172,18 +180,18 @@ def test_titles_say_what_ran(scale):
     rows = [row for table in TABLES.values() for row in table.rows if "{" in row.title]
     assert len(rows) == 7 + 4 + 5 + 15
     for row in rows:
-        ours = scales.configuration(row, SCALES[scale])
-        paper = scales.configuration(row, SCALES["imagenet"])
+        ours = scales.row_config(row, SCALES[scale])
+        paper = scales.row_config(row, SCALES["imagenet"])
         (field,) = (name for name in numbers if f"{{{name}}}" in row.title)
-        title = scales.title(row, SCALES[scale])
+        title = scales.row_title(row, SCALES[scale])
         assert float(re.search(numbers[field], title)[1]) == getattr(ours, field)
         other = f", in the place of {getattr(paper, field):g}"
         assert title.endswith(other) == (getattr(ours, field) != getattr(paper, field)), title
 
 
 def test_titles_on_the_page():
-    found = {name: seeds() for name in ROWS}
-    page = results.markdown(found, "fashion_mnist")
+    runs_of_rows = {name: seeds() for name in ROWS}
+    page = results.markdown(runs_of_rows, "fashion_mnist")
     for cell in (
         "batch 16, in the place of 64", "d = 32, in the place of 256", "d = 256, in the place of 2048",
         "SimSiam, batch 64, in the place of 256", "BYOL, epochs 64, in the place of 800",
@@ -191,9 +199,9 @@ def test_titles_on_the_page():
         assert f"| {cell} | " in page
     assert "batch 1024, in the place of 4096: linear 68.0" in page, "a claim names the batch that ran, too"
     assert not re.search(r"\| (batch|d =) \d+ \|", page) and "{" not in page
-    base = scales.configuration(ROWS[DECAYED], SCALES["fashion_mnist"])
+    base = scales.row_config(ROWS[DECAYED], SCALES["fashion_mnist"])
     assert f"d = {base.d}, {base.epochs:g} epochs, batch {base.batch_size}.\n" in page
-    assert "| batch 64 | " in results.markdown(found, "imagenet")
-    short = results.markdown(found, "fashion_mnist", epochs=2.0)
+    assert "| batch 64 | " in results.markdown(runs_of_rows, "imagenet")
+    short = results.markdown(runs_of_rows, "fashion_mnist", epochs=2.0)
     assert "`python -m scripts.paper.reproduce --scale=fashion_mnist --epochs=2`" in short
     assert "; all with --epochs=2." in short and "SimCLR, epochs 4, in the place of 200" in short

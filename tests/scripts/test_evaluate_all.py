@@ -1,4 +1,4 @@
-"""The table of a backbone's worth: its commands parse, and its figures are those of the results."""
+"""The table of evaluate_all: its commands parse, and its accuracies are those of the result files."""
 
 import importlib
 import json
@@ -26,7 +26,7 @@ def test_every_command_parses(capsys):
         assert cli.parse(cls, flags).weights == "some/run"
 
 
-def test_figures_are_read_and_averaged(tmp_path, capsys):
+def test_accuracies_are_read_and_averaged(tmp_path, capsys):
     for seed, top1 in enumerate((0.8, 0.9)):
         folder = tmp_path / f"seed{seed}" / "linear"
         folder.mkdir(parents=True)

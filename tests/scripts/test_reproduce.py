@@ -1,4 +1,4 @@
-"""The paper's tables: rows at every scale, runs that go on, figures, claims."""
+"""The paper's tables: rows at every scale, runs that continue, metrics, claims."""
 
 import dataclasses
 import fcntl
@@ -13,7 +13,7 @@ import types
 from pathlib import Path
 
 import pytest
-from test_claims import ROWS, figures
+from test_claims import ROWS, run_metrics
 
 from scripts.paper import SCALES, TABLES, reproduce, results, rows, run_queue, runs, scales
 from simsiam_tf.runtime.errors import UserError
@@ -25,9 +25,7 @@ DIGITS = "--data=digits\n--backbone=resnet10\n--width=0.125\n--d=16\n--projector
 @pytest.fixture(scope="module")
 def made():
     return {
-        (scale, name): scales.configuration(row, SCALES[scale])
-        for scale in SCALES
-        for name, row in ROWS.items()
+        (scale, name): scales.row_config(row, SCALES[scale]) for scale in SCALES for name, row in ROWS.items()
     }
 
 
@@ -71,7 +69,7 @@ def test_rows_change_of_a_base_what_they_change_of_the_papers(made, scale, batch
     assert (1 - long.target_momentum) / (1 - byol.target_momentum) == pytest.approx(0.4)
     assert not of("compare/swav_without_stop_gradient").by_method("stop_gradient")
     for name, config in ((n, c) for (s, n), c in made.items() if s == scale):
-        changed = scales.flags(config) != scales.flags(base)
+        changed = scales.row_flags(config) != scales.row_flags(base)
         assert changed != (name == "paper/fig2_with_stop_gradient"), name
 
 
@@ -85,7 +83,7 @@ def test_long_rows_run_only_where_they_are_named(capsys):
 
 def test_a_run_once_for_all_rows_that_are_the_same(made):
     def text(name):
-        return scales.flags(made["fashion_mnist", name])
+        return scales.row_flags(made["fashion_mnist", name])
 
     assert (
         text("paper/table1_c_constant_lr")
@@ -125,28 +123,28 @@ class Pretend:
 def test_a_run_goes_on_where_it_ended(tmp_path):
     first = Pretend(knn_eval=75)
     with pytest.raises(runs.Interrupted):
-        runs.run(DIGITS, "probe", tmp_path / "run", 3, first)
+        runs.complete_run(DIGITS, "probe", tmp_path / "run", 3, first)
     again = Pretend()
-    figures = runs.run(DIGITS, "probe", tmp_path / "run", 3, again)
+    metrics = runs.complete_run(DIGITS, "probe", tmp_path / "run", 3, again)
     assert first.called == ["pretrain", "knn_eval"] and again.called == ["knn_eval", "probe"]
-    assert (figures["linear"], figures["knn"], figures["diagnosis"]) == (0.85, 0.8, "healthy")
-    assert figures["loss"] == pytest.approx(-0.9) and figures["steps"] == 400 and figures["seconds"] >= 0
+    assert (metrics["linear"], metrics["knn"], metrics["diagnosis"]) == (0.85, 0.8, "healthy")
+    assert metrics["loss"] == pytest.approx(-0.9) and metrics["steps"] == 400 and metrics["seconds"] >= 0
     assert (tmp_path / "run" / "row.cfg").read_text() == DIGITS
 
 
 def test_a_diverged_run_has_no_accuracy_and_is_not_run_again(tmp_path):
     pretend = Pretend(pretrain=runs.DIVERGED)
     for _ in range(2):
-        figures = runs.run(DIGITS, "probe", tmp_path / "run", 0, pretend)
+        metrics = runs.complete_run(DIGITS, "probe", tmp_path / "run", 0, pretend)
     assert pretend.called == ["pretrain"]
-    assert figures["diagnosis"] == "divergence" and figures["linear"] is None and figures["std"] is None
-    assert run_queue.in_words(figures).startswith("divergence")
+    assert metrics["diagnosis"] == "divergence" and metrics["linear"] is None and metrics["std"] is None
+    assert run_queue.summary_line(metrics).startswith("divergence")
 
 
 def test_a_folder_in_use_is_waited_for_and_said_once(small, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(runs, "run", lambda *_: figures())
+    monkeypatch.setattr(runs, "complete_run", lambda *_: run_metrics())
     folder = tmp_path / "runs" / "fashion_mnist" / "paper" / "fig2_with_stop_gradient" / "seed0"
-    with runs.locked(folder, lambda: True) as lock:
+    with runs.folder_lock(folder, lambda: True) as lock:
         clock = types.SimpleNamespace(
             monotonic=time.monotonic, sleep=lambda _: fcntl.flock(lock, fcntl.LOCK_UN)
         )
@@ -160,22 +158,22 @@ def test_a_failed_command_is_named_with_its_last_line(tmp_path):
     with pytest.raises(
         runs.Failed, match=r"knn: exit status 2: knn_eval: said something \(in .*reproduce.log"
     ):
-        runs.run(DIGITS, "probe", tmp_path / "run", 0, Pretend(knn_eval=2))
+        runs.complete_run(DIGITS, "probe", tmp_path / "run", 0, Pretend(knn_eval=2))
 
 
 def test_results_are_kept_and_shown(tmp_path):
-    held = results.Results(tmp_path / "r.json", "fashion_mnist")
-    held.add("a\n", 1, figures(linear=0.8))
-    results.Results(tmp_path / "r.json", "fashion_mnist").add("a\n", 0, figures(linear=0.7))
-    held.add("b\n", 0, figures())  # by one who read the file before
+    stored = results.Results(tmp_path / "r.json", "fashion_mnist")
+    stored.add("a\n", 1, run_metrics(linear=0.8))
+    results.Results(tmp_path / "r.json", "fashion_mnist").add("a\n", 0, run_metrics(linear=0.7))
+    stored.add("b\n", 0, run_metrics())  # by one who read the file before
     again = results.Results(tmp_path / "r.json", "fashion_mnist")
     assert (
         again.get("a\n", 1)["linear"] == 0.8
         and again.get("b\n", 1) is None
         and again.get("b\n", 0)
-        and len(again.of("a\n")) == 2
+        and len(again.of_all_seeds("a\n")) == 2
     )
-    page = results.markdown({rows.BASE.name: again.of("a\n")}, "fashion_mnist")
+    page = results.markdown({rows.BASE.name: again.of_all_seeds("a\n")}, "fashion_mnist")
     shown = "68.1 | 75.0 ± 7.1 | 60.0 ± 0.0 | -0.900 ± 0.000 | 0.95 ± 0.00 | healthy | 1.0 | 2 |"
     assert f"| cosine | {shown}" in page and f"| batch 128, in the place of 512 | {shown}" not in page
     assert "| cross-entropy | 63.2 | | | | | not run yet | | 0 |" in page and "Fig. 2" not in page
@@ -183,7 +181,7 @@ def test_results_are_kept_and_shown(tmp_path):
     with pytest.raises(UserError, match="has results of --scale=fashion_mnist"):
         results.Results(tmp_path / "r.json", "cifar10")
     (tmp_path / "r.json").write_text("{}")
-    with pytest.raises(UserError, match="no file of results"):
+    with pytest.raises(UserError, match="is not a file of results"):
         results.Results(tmp_path / "r.json", "fashion_mnist")
 
 
@@ -217,7 +215,7 @@ def test_a_table_from_beginning_to_end(small, tmp_path, capfd):
 
 
 def test_a_run_that_cannot_be_is_reported_and_the_status_says_so(small, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(runs, "process", lambda *_: _python("raise SystemExit('not today')"))
+    monkeypatch.setattr(runs, "start_process", lambda *_: _python("raise SystemExit('not today')"))
     assert reproduce.main(small) == 1
     said = capfd.readouterr()
     assert "FAILED: pretrain: exit status 1" in said.err and "0 runs added, 1 failed" in said.out
@@ -228,7 +226,7 @@ def _python(code):
 
 
 def test_a_signal_ends_what_runs(small, monkeypatch, capfd):
-    monkeypatch.setattr(runs, "process", lambda *_: _python("import time; time.sleep(60)"))
+    monkeypatch.setattr(runs, "start_process", lambda *_: _python("import time; time.sleep(60)"))
     timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     began = time.monotonic()

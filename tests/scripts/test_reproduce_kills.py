@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from scripts.paper import runs
 folder, code = Path(sys.argv[1]), sys.argv[2]
-with runs.locked(folder, lambda: True) as lock:
-    child = runs.process(["-c", code], folder / "log", None, lock)
+with runs.folder_lock(folder, lambda: True) as lock:
+    child = runs.start_process(["-c", code], folder / "log", None, lock)
     print(child.pid, flush=True)
     child.wait()
 """
@@ -44,7 +44,7 @@ def test_killed_it_ends_what_it_runs_and_the_next_waits_for_that(kind, tmp_path)
         while "up" not in (tmp_path / "log").read_text():
             assert time.monotonic() < until
             time.sleep(0.05)
-        with pytest.raises(runs.Interrupted), runs.locked(tmp_path, lambda: True):
+        with pytest.raises(runs.Interrupted), runs.folder_lock(tmp_path, lambda: True):
             pass  # in use
         holder.kill()
         waits = []
@@ -53,6 +53,6 @@ def test_killed_it_ends_what_it_runs_and_the_next_waits_for_that(kind, tmp_path)
             waits.append(time.sleep(0.05))
             return time.monotonic() > until
 
-        with runs.locked(tmp_path, wait):
+        with runs.folder_lock(tmp_path, wait):
             assert not _alive(child)
     assert kind == "ends at once" or len(waits) > 10

@@ -21,7 +21,7 @@ SLOW, FAST = Link(1e9, 1e-3), Link(8e9, 1e-6)
 
 @pytest.fixture(scope="module")
 def sent():
-    return scaling_model.counted("flags/imagenet/simsiam_100ep.cfg")
+    return scaling_model.count_step("flags/imagenet/simsiam_100ep.cfg")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def systems(sent):
     )
 
 
-def test_a_ring_by_hand():
+def test_ring_by_hand():
     # Four members send three quarters of 1 GB twice over 1 GB/s, in six hops of 1 ms.
     assert interconnects.ring(4, 1e9, SLOW) == pytest.approx(1.5 + 0.006)
     assert interconnects.ring(2, 0, SLOW) == pytest.approx(0.002) and interconnects.ring(1, 1e9, SLOW) == 0
@@ -66,10 +66,10 @@ def test_torus_shapes():
 
 
 def test_efficiency_by_hand():
-    step = scaling_model.Step(compute=4.0, gradient=3.0, norm=2.0, z=1.0)
-    assert (step.bare, step.hidden, step.packed) == (10.0, 6.0, 7.0)
-    assert step.efficiency(step.bare) == 0.4
-    assert scaling_model.Step(compute=4.0, gradient=1.0).hidden == 4.0
+    step = scaling_model.StepSeconds(compute=4.0, gradient=3.0, norm=2.0, z=1.0)
+    assert (step.no_overlap, step.full_overlap, step.gradient_overlap) == (10.0, 6.0, 7.0)
+    assert step.efficiency(step.no_overlap) == 0.4
+    assert scaling_model.StepSeconds(compute=4.0, gradient=1.0).full_overlap == 4.0
 
 
 def test_more_accelerators_and_bytes_take_longer_and_faster_links_less(sent, systems):
@@ -79,15 +79,18 @@ def test_more_accelerators_and_bytes_take_longer_and_faster_links_less(sent, sys
             assert times == sorted(set(times)), (system.name, size)
         assert system.all_reduce(64, 2e9) > system.all_reduce(64, 1e9) > system.all_reduce(64, 0) > 0
         for weak in (True, False):
-            steps = [scaling_model.step(system, 2**k, 64 if weak else 512 / 2**k, sent) for k in range(3, 10)]
-            shares = [s.efficiency(s.bare) for s in steps]
+            steps = [
+                scaling_model.step_seconds(system, 2**k, 64 if weak else 512 / 2**k, sent)
+                for k in range(3, 10)
+            ]
+            shares = [s.efficiency(s.no_overlap) for s in steps]
             assert shares == sorted(set(shares), reverse=True) and all(0 < x < 1 for x in shares)
-            assert all(s.compute <= s.hidden <= s.bare for s in steps)
+            assert all(s.compute <= s.full_overlap <= s.no_overlap for s in steps)
     ports = [systems[f"H100, {ports} Gbit/s"].all_reduce(64, 1e9) for ports in ("8 × 400", "1 × 100")]
     assert ports[0] < ports[1]
 
 
-def test_what_is_sent_is_the_models(sent):
+def test_counts_are_those_of_the_model(sent):
     from simsiam_tf import SimSiam, nets
 
     model = SimSiam(nets.resnet50())
@@ -95,7 +98,7 @@ def test_what_is_sent_is_the_models(sent):
     norms = [v for v in model.weights if v.path.endswith("/moving_mean")]
     assert (sent.layers, sent.channels) == (len(norms), sum(int(v.shape[0]) for v in norms))
     assert sent.layers == 53 + 3 + 1  # ResNet-50, projector, predictor
-    assert (sent.views, sent.d, sent.norm_calls) == (2, 2048, 2 * 57 * 4)
+    assert (sent.views, sent.d, sent.norm_all_reduces) == (2, 2048, 2 * 57 * 4)
     assert sent.z_bytes(512) == 512 * 2048 * 4
     # A ResNet-50 takes 4.09 billion multiplications for an image; backward twice as many, two views.
     assert sent.flops == pytest.approx(2 * 3 * 2 * 4.09e9, rel=0.02)
@@ -126,14 +129,14 @@ def collectives():
 
 
 def test_the_graph_of_two_workers_has_these_collectives_and_no_others():
-    (found, layers, parameters), _ = bench_allreduce.run(2, collectives)
+    (found, layers, parameters), _ = bench_allreduce.run_workers(2, collectives)
     assert layers == 1 + 3 + 1
-    assert scaling.CHANGES[1][2] == sum(scaling_model.EXCHANGES.values())
-    small = scaling_model.Sent(parameters, layers, 0, 2, 32, 0.0)
+    assert scaling.CHANGES[1][2] == sum(scaling_model.NORM_ALL_REDUCES.values())
+    small = scaling_model.StepCounts(parameters, layers, 0, 2, 32, 0.0)
     gradient = [f for f in found if f[1] == parameters]
     assert gradient == [("CollectiveReduceV2", parameters, "float32")]
     assert 4 * gradient[0][1] == small.gradient_bytes
-    assert collections.Counter(f[0] for f in found) == {"CollectiveReduceV2": small.norm_calls + 1}
+    assert collections.Counter(f[0] for f in found) == {"CollectiveReduceV2": small.norm_all_reduces + 1}
 
 
 def tables_of(text):
@@ -160,7 +163,7 @@ def test_measured_defaults_are_those_of_the_performance_notes():
 
 
 def test_flags_reach_the_tables(tmp_path, monkeypatch, capsys, sent):
-    monkeypatch.setattr(scaling, "counted", lambda flagfile: sent)
+    monkeypatch.setattr(scaling, "count_step", lambda flagfile: sent)
     path = tmp_path / "figures.json"
     flags = ["--step_seconds=0.5", "--batch=32", "--accelerators", "16", f"--json={path}"]
     assert scaling.main(flags) == 0

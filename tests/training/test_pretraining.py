@@ -120,11 +120,11 @@ def test_changed_data_under_the_same_name_is_refused(tmp_path):
 def test_records_newer_than_the_checkpoint_are_made_again(tmp_path):
     workdir = Workdir(tmp_path)
     for step in (5, 10, 15):
-        workdir.records.add(step, {"loss": -0.5})
+        workdir.metrics_file.scalars(step, {"loss": -0.5}, "train")
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 20, "lo')  # cut off by a crash
-    assert [r["step"] for r in workdir.records.rewind(10)] == [5, 10]
-    workdir.records.add(15, {"loss": -0.6})
+    assert [r["step"] for r in workdir.metrics_file.rewind(10)] == [5, 10]
+    workdir.metrics_file.scalars(15, {"loss": -0.6}, "train")
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [5, 10, 15]
     workdir.release()

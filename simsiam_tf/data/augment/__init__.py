@@ -1,11 +1,11 @@
 """The augmentation: keras-cv layers, the views that they make, and the view of evaluation."""
 
+from simsiam_tf.data.augment.crops import RandomResizedCrop
 from simsiam_tf.data.augment.random_layers import (
     RandomColorJitter,
     RandomGaussianBlur,
     RandomGrayscale,
     RandomHorizontalFlip,
-    RandomResizedCrop,
     RandomSolarization,
 )
 

@@ -1,60 +1,124 @@
-"""The views of evaluation as a Keras layer of plain arithmetic, to be exported with a backbone."""
+"""The centre views of evaluation (Sec. 3), as torchvision's Resize and CenterCrop compute them of PIL images.
+
+The filter of the resize is a triangle as wide as the larger of the two pixel sizes, and values are rounded
+once after the width and once after the height.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import keras
+import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data.augment import crops
-from simsiam_tf.data.augment.views import Augmentation, sides_before_centre
+if TYPE_CHECKING:
+    from simsiam_tf.data.augment.views import Augmentation
+
+ops: Any = keras.ops  # pyright infers None from its functions
+SMALL = 64  # pixels; views of at most this side are resized without a crop
 
 
-@keras.saving.register_keras_serializable("simsiam_tf")
-class Prepare(keras.layers.Layer):
-    """Images of any size → normalised centre views: what `Views.centre` and `Views.normalise` do.
+def sides_before_centre(height: Any, width: Any, size: int) -> tuple[Any, Any]:
+    """Sides that an image is resized to before its middle size × size pixels are taken: int32 scalars.
 
-    The antialiased resize is written as two matrix products, which every format that a network is
-    exported to can hold.
-
-    Args:
-        size: side of the views in pixels.
-        mean, std: of each channel, for values in [0, 1].
-
-    Call: [B, H, W, C] in [0, 255], integer or float → float32 [B, size, size, C].
+    The shorter side becomes 256/224 of the size. The other is int(short · longer / shorter), as in Resize.
     """
+    if size <= SMALL:
+        return tf.constant(size), tf.constant(size)
+    short = round(size * 256 / 224)
+    shorter = ops.minimum(height, width)
+    most = 2**30 // short  # times as long as wide: what int32 holds
 
-    def __init__(self, size: int, mean: tuple, std: tuple, **kwargs) -> None:
-        super().__init__(dtype="float32", autocast=False, **{k: v for k, v in kwargs.items() if k != "dtype"})
-        self.size, self.mean, self.std = size, tuple(mean), tuple(std)
+    def resized(side: Any) -> Any:
+        return short * ops.minimum(side // shorter, most) + short * (side % shorter) // shorter
 
-    @classmethod
-    def of(cls, augmentation: Augmentation, channels: int, **kwargs) -> Prepare:
-        """As an augmentation says, for images of so many channels."""
-        mean, std = (
-            v if len(v) == channels else (sum(v) / len(v),) * channels
-            for v in (augmentation.mean, augmentation.std)
-        )
-        return cls(augmentation.size, mean, std, **kwargs)
+    return resized(height), resized(width)
 
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        x = crops.floats(images)
-        height, width, channels = tf.shape(x)[1], tf.shape(x)[2], len(self.mean)
-        new = sides_before_centre(height, width, self.size)
-        # The width first, as `crops.centre`.
-        x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, width, height * channels])
-        x = tf.reshape(self._along(x, width, new[1]), [-1, self.size, height, channels])
-        x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, height, self.size * channels])
-        x = tf.reshape(self._along(x, height, new[0]), [-1, self.size, self.size, channels])
-        return (x / 255.0 - tf.constant(self.mean)) / tf.constant(self.std)
 
-    def _along(self, x: tf.Tensor, old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
-        """Resizes the second axis of x from `old` to `new` and takes its centre: [B, size, row], rounded."""
-        whole = tf.cast(old, tf.float32)[None]
-        rows = crops.centre_start(new, self.size), self.size
-        return crops.levels(tf.matmul(crops.resize_weights(tf.zeros([1]), whole, old, new, rows), x))
+def _middle_start(side: Any, size: int) -> Any:
+    """The first of the middle `size` of `side` pixels: halves go to even numbers, as in CenterCrop."""
+    gap = side - size
+    return gap // 2 + (gap % 2) * (gap // 2 % 2)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (input_shape[0], self.size, self.size, len(self.mean))
 
-    def get_config(self) -> dict:
-        return {**super().get_config(), "size": self.size, "mean": self.mean, "std": self.std}
+def _rounded(x: Any) -> Any:
+    """Whole levels in [0, 255]; halves go up, also those that float32 leaves a little below."""
+    return ops.clip(ops.floor(x + 0.5002), 0.0, 255.0)
+
+
+def centre(images: tf.Tensor, size: int) -> tf.Tensor:
+    """Resizes with antialiasing and takes the middle: [B, H, W, C] in [0, 255] → uint8 [B, size, size, C].
+
+    Only the pixels that the middle is made of are touched, so that memory does not depend on how long the
+    other side is.
+    """
+    sides = tf.unstack(tf.shape(images)[1:3])
+    resized = sides_before_centre(*sides, size=size)
+    # First the rows that the middle needs, so that no others are resized along the width.
+    (top, rows), (left, columns) = (_needed(n, m, size) for n, m in zip(sides, resized, strict=True))
+    # NOTE: the ReLU changes nothing. TensorFlow would transpose the bytes before a bare cast, where
+    # oneDNN complains.
+    x = tf.nn.relu(tf.cast(images[:, top : top + rows, left : left + columns], tf.float32))
+    x = _middle(tf.transpose(x, [0, 2, 1, 3]), sides[1], resized[1], left, size)
+    x = _middle(tf.transpose(x, [0, 2, 1, 3]), sides[0], resized[0], top, size)
+    return tf.ensure_shape(tf.cast(x, tf.uint8), [None, size, size, images.shape[-1]])
+
+
+def _needed(side: tf.Tensor, resized: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """First pixel and number of the pixels that the middle `size` of `resized` pixels are made of."""
+    scale = tf.cast(side, tf.float64) / tf.cast(resized, tf.float64)
+    start = tf.cast(_middle_start(resized, size), tf.float64)
+    reach = tf.maximum(scale, 1.0) + 1.0
+    first = tf.cast(tf.maximum(tf.floor(start * scale - reach), 0.0), tf.int32)
+    last = tf.cast(tf.math.ceil((start + size) * scale + reach), tf.int32)
+    return first, tf.minimum(last, side) - first
+
+
+def _middle(x: tf.Tensor, side: tf.Tensor, resized: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:
+    """[B, n, R, C], pixels of an axis from `first` on → the middle of the resized axis, [B, size, R, C]."""
+    length, row, channels = tf.unstack(tf.shape(x)[1:])
+    scale = tf.cast(resized, tf.float64) / tf.cast(side, tf.float64)
+    shift = tf.cast(first, tf.float64) * scale - tf.cast(_middle_start(resized, size), tf.float64)
+    y = tf.raw_ops.ScaleAndTranslate(
+        images=tf.reshape(x, [-1, length, 1, row * channels]), size=[size, 1],
+        scale=tf.stack([tf.cast(scale, tf.float32), 1.0]),
+        translation=tf.stack([tf.cast(shift, tf.float32), 0.0]), kernel_type="triangle", antialias=True,
+    )  # fmt: skip
+    return tf.reshape(_rounded(y), [-1, size, row, channels])
+
+
+def preprocess(images: Any, augmentation: Augmentation) -> Any:
+    """`Views.centre` and `Views.normalise` in keras.ops, so that an exported file needs stock Keras alone.
+
+    Works on tensors and, while a functional model is built, on symbolic ones. The antialiased resize is
+    two matrix products, which every format that a network is exported to can hold.
+
+    images: [B, H, W, C] in [0, 255], integer or float. Returns float32 [B, size, size, C].
+    """
+    size = augmentation.size
+    mean, std = map(np.array, augmentation.statistics(images.shape[-1]))
+    x = ops.transpose(ops.relu(ops.cast(images, "float32")), [0, 3, 1, 2])  # the ReLU: see `centre`
+    # A symbolic image does not tell its size, its pixels do.
+    rows, columns = ops.ones_like(x[0, 0, :, 0]), ops.ones_like(x[0, 0, 0, :])
+    height, width = (ops.cast(ops.sum(pixels), "int32") for pixels in (rows, columns))
+    new_height, new_width = sides_before_centre(height, width, size)
+    x = _rounded(ops.matmul(x, ops.transpose(_resize_matrix(columns, width, new_width, size))))
+    x = _rounded(ops.matmul(_resize_matrix(rows, height, new_height, size), x))
+    normalise = keras.layers.Rescaling(
+        (1 / (255 * std)).tolist(), (-mean / std).tolist(), dtype="float32", name="normalise"
+    )
+    return normalise(ops.transpose(x, [0, 2, 3, 1]))
+
+
+def _resize_matrix(pixels: Any, side: Any, resized: Any, size: int) -> Any:
+    """The middle `size` rows of an antialiased bilinear resize of an axis, [size, side]; rows sum to 1.
+
+    pixels: float32 ones [side]. side, resized: in pixels, int32 scalars.
+    """
+    scale = ops.cast(side, "float32") / ops.cast(resized, "float32")
+    first = ops.cast(_middle_start(resized, size), "float32")
+    centre = (first + np.arange(size, dtype=np.float32)[:, None] + 0.5) * scale
+    distance = ops.absolute(ops.cumsum(pixels) - 0.5 - centre)
+    weight = ops.relu(1.0 - distance / ops.maximum(scale, 1.0))
+    return weight / ops.sum(weight, axis=1, keepdims=True)

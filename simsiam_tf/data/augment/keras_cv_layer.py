@@ -1,8 +1,8 @@
-"""The base class that keras-cv gives for augmentation layers, under every Keras from 3.15 on.
+"""The base class of the augmentation's layers: a keras-cv layer whose draws may be given.
 
 keras-cv 0.9.0, its last release, copies names from Keras' private modules while it is imported. Keras 3.16
-has moved these modules, which ends the import. All that keras-cv looks for in them is in the public
-`keras.ops`, too, which therefore stands in for whatever Keras has moved.
+has moved these modules, which ends the import. The public `keras.ops` has all names that keras-cv looks for
+in them, and stands in for every module that Keras has moved.
 """
 
 from __future__ import annotations
@@ -10,13 +10,21 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
+import tensorflow as tf
+
+from simsiam_tf.data.augment import planar_ops
+from simsiam_tf.data.augment.planar_ops import Planes
 
 PRIVATE = "keras.src.backend.tensorflow"
-WANTED = (PRIVATE, *(f"{PRIVATE}.{name}" for name in ("core", "math", "nn", "numpy")))
+PRIVATE_MODULES = (PRIVATE, *(f"{PRIVATE}.{name}" for name in ("core", "math", "nn", "numpy")))
+
+Stage = Callable[[Planes, dict[str, tf.Tensor]], Planes]
 
 
 def _exists(module: str) -> bool:
@@ -28,9 +36,9 @@ def _exists(module: str) -> bool:
 
 @contextlib.contextmanager
 def _private_modules() -> Iterator[None]:
-    """Within, `keras.ops` answers for those of `WANTED` that Keras does not have."""
-    stand_ins = {name: keras.ops for name in WANTED if not _exists(name)}
-    package = keras.ops if PRIVATE in stand_ins else importlib.import_module(PRIVATE)
+    """Within, `keras.ops` answers for those of `PRIVATE_MODULES` that Keras does not have."""
+    stand_ins = {name: keras.ops for name in PRIVATE_MODULES if not _exists(name)}
+    package: Any = keras.ops if PRIVATE in stand_ins else importlib.import_module(PRIVATE)
     lacks = not hasattr(package, "convert_to_numpy")
     if lacks:
         package.convert_to_numpy = keras.ops.convert_to_numpy
@@ -45,4 +53,47 @@ def _private_modules() -> Iterator[None]:
 
 
 with _private_modules():
-    from keras_cv.layers import VectorizedBaseImageAugmentationLayer as VectorizedBaseImageAugmentationLayer
+    import keras_cv.layers  # pyright: ignore[reportMissingImports]
+
+
+class PaperLayer(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
+    """A keras-cv layer whose transformations are a function of uniforms. Always float32.
+
+    As a layer it draws the uniforms itself. The pipeline instead calls
+
+        layer.augment_images(images, layer.transformations(u, images))
+
+    or runs the layer's `stages` one by one, with u, the layer's `draws` columns of the step's table of
+    uniforms, so that a view is a function of the step. Images are [B, H, W, C] in [0, 255]; C is 1 or 3.
+    """
+
+    draws = 0
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """u: [B, draws] in [0, 1) → per-image parameters, each with leading axis B."""
+        raise NotImplementedError
+
+    def stages(self, channels: int) -> list[Stage]:
+        """The layer as passes over memory: (planes, transformations) → planes."""
+        raise NotImplementedError
+
+    def augment_images(self, images: tf.Tensor, transformations: dict, **kwargs: Any) -> tf.Tensor:
+        x = planar_ops.from_images(images)
+        for stage in self.stages(len(x)):
+            x = stage(x, transformations)
+        return planar_ops.to_images(x)
+
+    def get_random_transformation_batch(
+        self, batch_size: tf.Tensor, images: Any = None, **kwargs: Any
+    ) -> dict[str, tf.Tensor]:
+        return self.transformations(self._random_generator.uniform([batch_size, self.draws]), images)
+
+    def augment_labels(self, labels: tf.Tensor, transformations: dict, **kwargs: Any) -> tf.Tensor:
+        return labels
+
+    def get_config(self) -> dict[str, Any]:
+        names = [name for name in inspect.signature(type(self).__init__).parameters if name != "kwargs"][1:]
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -1,8 +1,8 @@
 """Arithmetic of the augmentation on planes: the channels of a batch as tensors [B, H, W].
 
-Such arithmetic is bound by memory, so `Views` lets XLA compile whole stages of it, each one pass
-over the planes. A stage ends where the next one reads neighbours or one plane many times: XLA
-would compute it again for every reading.
+Memory bounds the speed of such arithmetic, so `Views` lets XLA compile it in stages, each one pass over the
+planes. A stage ends where the next one reads neighbours or one plane many times: XLA would compute it again
+for every reading.
 """
 
 from __future__ import annotations
@@ -73,12 +73,6 @@ def shift_hue(planes: Planes, shift: tf.Tensor) -> Planes:
     return [channel(5.0), channel(3.0), channel(1.0)]
 
 
-def solarize(planes: Planes, chosen: tf.Tensor, threshold: float) -> Planes:
-    """Inverts the values from `threshold` on, of the images that are chosen. chosen: bool [B]."""
-    chosen = per_image(chosen)
-    return [tf.where(chosen & (plane >= threshold), 255.0 - plane, plane) for plane in planes]
-
-
 def blur_taps(sigma: tf.Tensor, radius: int) -> tf.Tensor:
     """Gaussian weights [B, 2 · radius + 1] for σ [B] in pixels; rows sum to 1."""
     offset = tf.range(-radius, radius + 1, dtype=tf.float32)
@@ -86,16 +80,13 @@ def blur_taps(sigma: tf.Tensor, radius: int) -> tf.Tensor:
     return taps / tf.reduce_sum(taps, axis=1, keepdims=True)
 
 
-def blur_matrices(taps: tf.Tensor, size: int) -> tf.Tensor:
-    """`pad` and `convolve` along an axis of n = size pixels, as matrices [B, n, n]. taps: [B, odd]."""
-    count = taps.shape[1]
+def convolve_by_products(planes: Planes, taps: tf.Tensor, axis: int) -> Planes:
+    """`pad` and `convolve` along axis 1 or 2 as one product with a matrix for each image. taps: [B, odd]."""
+    (_, count), size = taps.shape.as_list(), planes[0].shape.as_list()[axis]
+    assert count is not None and size is not None
     read = np.arange(size) + np.arange(count)[:, None] - count // 2  # the pixel that a tap reads: [taps, n]
-    apart = np.eye(size, dtype=np.float32)[np.clip(read, 0, size - 1)]
-    return tf.reshape(tf.matmul(taps, apart.reshape(count, -1)), [-1, size, size])
-
-
-def mix(planes: Planes, matrices: tf.Tensor, axis: int) -> Planes:
-    """Weighted sums of the pixels along axis 1 or 2. matrices: [B, n, n], a row for each sum."""
+    tap_matrices = np.eye(size, dtype=np.float32)[np.clip(read, 0, size - 1)]
+    matrices = tf.reshape(tf.matmul(taps, tap_matrices.reshape(count, -1)), [-1, size, size])
     if axis == 1:
         return [tf.matmul(matrices, plane) for plane in planes]
     return [tf.matmul(plane, matrices, transpose_b=True) for plane in planes]
@@ -114,7 +105,8 @@ def pad(planes: Planes, radius: int, axis: int) -> Planes:
 
 def convolve(planes: Planes, taps: tf.Tensor, axis: int) -> Planes:
     """Padded planes → weighted sums of neighbours along axis 1 or 2. taps: [B, odd]."""
-    count = taps.shape[1]
+    _, count = taps.shape.as_list()
+    assert count is not None
     size = tf.shape(planes[0])[axis] - count + 1
 
     def shifted(plane: tf.Tensor, k: int) -> tf.Tensor:

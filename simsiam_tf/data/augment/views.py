@@ -1,4 +1,4 @@
-"""The augmentation of a data set or a method, and how a table of draws becomes views."""
+"""The augmentations, and how a table of draws becomes views."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
-from simsiam_tf.data.augment import crops, planar_ops, random_layers
+from simsiam_tf.data.augment import eval_transform, planar_ops
+from simsiam_tf.data.augment.crops import RandomResizedCrop
+from simsiam_tf.data.augment.eval_transform import SMALL
+from simsiam_tf.data.augment.keras_cv_layer import PaperLayer
+from simsiam_tf.data.augment.random_layers import (
+    RandomColorJitter,
+    RandomGaussianBlur,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomSolarization,
+)
 from simsiam_tf.runtime.devices import on_cpu
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-SMALL = 64  # pixels; the sides of views up to which they are treated as those of small images
-
 
 PerView = float | tuple[float, ...]
 
@@ -42,15 +49,20 @@ class Augmentation:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
-    def of_view(self, view: int) -> Augmentation:
+    def for_view(self, view: int) -> Augmentation:
         """The augmentation of one view, counted from 0: every probability a number."""
         values = {name: getattr(self, name) for name in ("blur_p", "solarize_p")}
-        own = {name: v[view % len(v)] for name, v in values.items() if isinstance(v, tuple)}
-        return dataclasses.replace(self, **own)
+        per_view = {name: v[view % len(v)] for name, v in values.items() if isinstance(v, tuple)}
+        return dataclasses.replace(self, **per_view)
 
     def with_crop_and_flip_alone(self) -> Augmentation:
         """The same without jitter, gray, blur and solarisation: the views of linear evaluation (Sec. 3)."""
         return dataclasses.replace(self, jitter_p=0.0, gray_p=0.0, blur_p=0.0, solarize_p=0.0)
+
+    def statistics(self, channels: int) -> list[tuple[float, ...]]:
+        """[mean, std] for so many channels: their averages where the augmentation has another number."""
+        values = (self.mean, self.std)
+        return [v if len(v) == channels else (sum(v) / len(v),) * channels for v in values]
 
 
 AUGMENTATIONS = {
@@ -63,7 +75,7 @@ AUGMENTATIONS = {
         area=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=(1.0, 0.1), solarize_p=(0.0, 0.2)
     ),
     "cifar": Augmentation(size=32, blur_p=0.0, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)),
-    # One channel: brightness and contrast are what remains of the jitter.
+    # One channel: of the jitter, brightness and contrast remain.
     "grayscale": Augmentation(size=28, gray_p=0.0, blur_p=0.0, mean=(0.286,), std=(0.353,)),
 }  # fmt: skip
 
@@ -71,178 +83,131 @@ AUGMENTATIONS = {
 class Views:
     """Turns images and uniforms into views, in two stages.
 
-    `crop` runs on the host and gives uint8; `finish` takes whole batches and may run anywhere.
+    The first stage crops on the host and gives uint8; the second, `augment`, takes batches and may run
+    anywhere.
 
     Args:
         augmentation: the augmentation.
         count: views of each image, 2 or 4.
-        xla: whether XLA compiles the batch stage; None: where views are large. On a CPU it
+        xla: whether XLA compiles the second stage; None: where views are large. On a CPU it
             then runs in a tenth of the time, but every iterator begins with compiling.
     """
 
     def __init__(self, augmentation: Augmentation, count: int = 2, xla: bool | None = None) -> None:
         self.augmentation, self.count = augmentation, count
         self.xla = augmentation.size > SMALL if xla is None else xla
-        self.resized_crop = random_layers.RandomResizedCrop(augmentation.size, augmentation.area)
-        # Matrix units of GPUs and TPUs would round the factors, and there shifted sums are quick.
+        self.resized_crop = RandomResizedCrop(augmentation.size, augmentation.area)
+        # NOTE: matrix units of GPUs and TPUs would round the factors, and shifted sums are quick there.
         products = augmentation.size <= SMALL and not self.xla and on_cpu()
-        recipes = [augmentation.of_view(view) for view in range(count)]
-        made = {own: _layers(own, products) for own in recipes}  # equal views share what XLA compiles
-        self.layers = [made[own] for own in recipes]
-        widths = [self.resized_crop.draws + sum(layer.draws for layer in own) for own in self.layers]
-        self._ends = list(itertools.accumulate(widths, initial=0))
+        layers_for = functools.cache(functools.partial(_layers, products=products))
+        self.layers = [layers_for(augmentation.for_view(view)) for view in range(count)]  # equal views share
+        widths = [self.resized_crop.draws + sum(layer.draws for layer in layers) for layers in self.layers]
+        self._starts = list(itertools.accumulate(widths, initial=0))
 
     @property
     def draws(self) -> int:
         """Uniforms per image, for all its views."""
-        return self._ends[-1]
+        return self._starts[-1]
 
-    def _columns(self, u: tf.Tensor, view: int) -> tf.Tensor:
-        return u[..., self._ends[view] : self._ends[view + 1]]
+    def _crop_draws(self, u: tf.Tensor) -> list[tf.Tensor]:
+        """The columns of u [B, draws] that the crop of each view takes."""
+        return [u[:, start : start + self.resized_crop.draws] for start in self._starts[:-1]]
 
-    def crop(self, images: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Host stage for a batch of one size: uint8 [B, H, W, C] → `count` × [B, S, S, C]."""
-        layer = self.resized_crop
-        made = []
-        for view in range(self.count):
-            t = layer.transformations(self._columns(u, view)[:, : layer.draws], images)
-            made.append(_to_uint8(layer.augment_images(images, t)))
-        return tuple(made)
+    def crop_batch(self, images: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """First stage for a batch of images of one size: uint8 [B, H, W, C] → `count` × [B, S, S, C]."""
+        crop, draws = self.resized_crop, self._crop_draws(u)
+        return tuple(_to_uint8(crop.augment_images(images, crop.transformations(d, images))) for d in draws)
 
-    def candidates(self, u: tf.Tensor) -> dict[str, tf.Tensor]:
-        """u [B, draws] → what `crop_one` needs of it, with leading axis B."""
-        layer = self.resized_crop
-        drawn = [self._columns(u, view)[:, : layer.draws] for view in range(self.count)]
+    def box_draws(self, u: tf.Tensor) -> dict[str, tf.Tensor]:
+        """u [B, draws] → the draws of boxes for `crop_image`, as far as they need no image."""
+        draws = self._crop_draws(u)
         return {
-            "tried": tf.stack([layer.candidates(d) for d in drawn], axis=1),
-            "place": tf.stack([d[:, -2:] for d in drawn], axis=1),
+            "tried": tf.stack([self.resized_crop.tried_sides(d) for d in draws], axis=1),
+            "place": tf.stack([d[:, -2:] for d in draws], axis=1),
         }
 
-    def crop_one(self, image: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        """Host stage for one image of any size: uint8 [H, W, C] → `count` × [S, S, C].
+    def crop_image(self, image: tf.Tensor, box_draws: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """First stage for one image of any size: uint8 [H, W, C] → `count` × [S, S, C].
 
-        drawn: the image's row of `candidates`.
+        box_draws: the image's row of `box_draws`.
         """
-        layer = self.resized_crop
-        height, width, _ = tf.unstack(tf.shape(image))
-        boxes = layer.boxes(drawn["place"], height, width, drawn["tried"])
-        made = []
-        for view in range(self.count):
-            crop = _to_uint8(layer.crop_one(image, boxes[view]))
-            made.append(tf.ensure_shape(crop, [layer.size, layer.size, image.shape[-1]]))
-        return tuple(made)
+        crop, (height, width, _) = self.resized_crop, tf.unstack(tf.shape(image))
+        boxes = crop.boxes(box_draws["tried"], box_draws["place"], height, width)
+        crops = [_to_uint8(crop.crop_of_one(image, boxes[view])) for view in range(self.count)]
+        return tuple(tf.ensure_shape(x, [crop.size, crop.size, image.shape[-1]]) for x in crops)
 
-    def finish(self, crops: tuple[tf.Tensor, ...], u: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Batch stage: uint8 crops → float32 views, normalised by the augmentation's mean and std."""
-        return tuple(self._finish(crop, u, view) for view, crop in enumerate(crops))
+    def augment(self, crops: tuple[tf.Tensor, ...], u: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Second stage: uint8 crops → float32 views, normalised by the augmentation's mean and std."""
+        return tuple(self._augment_view(crop, u, view) for view, crop in enumerate(crops))
 
-    def _finish(self, crop: tf.Tensor, u: tf.Tensor, view: int) -> tf.Tensor:
-        u, at, drawn = self._columns(u, view), self.resized_crop.draws, []
+    def _augment_view(self, crop: tf.Tensor, u: tf.Tensor, view: int) -> tf.Tensor:
+        at, drawn = self._starts[view] + self.resized_crop.draws, []
         for layer in self.layers[view]:
             drawn.append(layer.transformations(u[:, at : at + layer.draws], crop))
             at += layer.draws
         x = crop
-        for part in self._parts(crop.shape[-1], self.layers[view]):
-            x = part(x, drawn)
+        for run in self._passes(crop.shape[-1], self.layers[view]):
+            x = run(x, drawn)
         return x
 
     @functools.cache  # noqa: B019 - views live as long as the program
-    def _parts(self, channels: int, layers: tuple[random_layers.PaperLayer, ...]) -> list[Callable]:
-        """The batch stage of a view in passes over memory: (crop, …, transformations) → …, view.
+    def _passes(self, channels: int, layers: tuple[PaperLayer, ...]) -> list[Callable[..., Any]]:
+        """The second stage of a view in passes over memory: (crop, …, transformations) → …, view.
 
-        The first one also unpacks the crop, the last one normalises and packs the view.
+        The first pass also unpacks the crop; the last one also packs and normalises the view.
         """
-        steps = [
-            functools.partial(_on_layer, stage, place)
-            for place, layer in enumerate(layers)
-            for stage in layer.stages(channels)
-        ]
-        parts = [[step] for step in steps] or [[]]
-        parts[0] = [_unpack, *parts[0]]
-        parts[-1] = [*parts[-1], self._pack]
-        chained = [functools.partial(_chain, part) for part in parts]
-        return (
-            [tf.function(part, jit_compile=True, autograph=False) for part in chained]
-            if self.xla
-            else chained
-        )
+        stages = [(place, stage) for place, layer in enumerate(layers) for stage in layer.stages(channels)]
+        last = max(0, len(stages) - 1)
 
-    def _pack(self, x: planar_ops.Planes, drawn: list[dict]) -> tf.Tensor:
-        del drawn
-        return self.normalise(planar_ops.to_images(x))
+        def run(k: int, x: Any, drawn: list[dict[str, tf.Tensor]]) -> Any:
+            x = x if k else planar_ops.from_images(x)
+            if stages:
+                place, stage = stages[k]
+                x = stage(x, drawn[place])
+            return self.normalise(planar_ops.to_images(x)) if k == last else x
+
+        passes: list[Callable[..., Any]] = [functools.partial(run, k) for k in range(last + 1)]
+        return [tf.function(p, jit_compile=True, autograph=False) for p in passes] if self.xla else passes
+
+    def _statistics(self, images: tf.Tensor) -> list[tf.Tensor]:
+        channels = images.shape[-1]
+        assert channels is not None
+        return [tf.constant(values) for values in self.augmentation.statistics(channels)]
 
     def normalise(self, images: tf.Tensor) -> tf.Tensor:
         """[0, 255] → zero mean and unit variance by the augmentation's statistics."""
-        channels = images.shape[-1]
-        mean, std = (_for_channels(v, channels) for v in (self.augmentation.mean, self.augmentation.std))
+        mean, std = self._statistics(images)
         return (tf.cast(images, tf.float32) / 255.0 - mean) / std
 
     def denormalise(self, images: tf.Tensor) -> tf.Tensor:
-        """The way back, to uint8: for pictures of what the network sees."""
-        channels = images.shape[-1]
-        mean, std = (_for_channels(v, channels) for v in (self.augmentation.mean, self.augmentation.std))
+        """The inverse of `normalise`, to uint8: for pictures of what the network sees."""
+        mean, std = self._statistics(images)
         return _to_uint8((images * std + mean) * 255.0)
 
     def centre(self, image: tf.Tensor) -> tf.Tensor:
         """The view of evaluation: shorter side to 256/224 of the size, then the centre (Sec. 3).
 
-        [H, W, C] or [B, H, W, C] → uint8 of the augmentation's size, as torchvision's Resize and CenterCrop
-        compute it. Small views are only resized.
+        [H, W, C] or [B, H, W, C] → uint8 of the augmentation's size. Small views are only resized.
         """
         size = self.augmentation.size
         if image.shape[-3:-1] == (size, size) and size <= SMALL:
             return tf.cast(image, tf.uint8)
-        batch = image if image.shape.rank == 4 else image[None]
-        made = crops.centre(batch, sides_before_centre(*tf.unstack(tf.shape(batch)[1:3]), size), size)
-        return made if image.shape.rank == 4 else made[0]
+        if image.shape.rank == 4:
+            return eval_transform.centre(image, size)
+        return eval_transform.centre(image[None], size)[0]
 
 
-def sides_before_centre(height: tf.Tensor, width: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sides that an image is resized to before its middle size × size pixels are taken, int32."""
-    if size <= SMALL:
-        return tf.constant(size), tf.constant(size)
-    return crops.resized_sides(height, width, round(size * 256 / 224))
-
-
-def _layers(augmentation: Augmentation, products: bool) -> tuple[random_layers.PaperLayer, ...]:
-    """The layers of the batch stage, of one view; those that never act are left out."""
+def _layers(augmentation: Augmentation, products: bool) -> tuple[PaperLayer, ...]:
+    """The layers of one view's second stage; those that never act are left out."""
+    a: Any = augmentation  # of one view: every probability a number
     layers = (
-        (
-            augmentation.jitter_p,
-            random_layers.RandomColorJitter(*augmentation.jitter, p=augmentation.jitter_p),
-        ),
-        (augmentation.gray_p, random_layers.RandomGrayscale(augmentation.gray_p)),
-        (
-            augmentation.blur_p,
-            random_layers.RandomGaussianBlur(augmentation.blur_sigma, augmentation.blur_p, products),
-        ),
-        (augmentation.solarize_p, random_layers.RandomSolarization(augmentation.solarize_p)),
-        (augmentation.flip_p, random_layers.RandomHorizontalFlip(augmentation.flip_p)),
+        RandomColorJitter(*a.jitter, p=a.jitter_p),
+        RandomGrayscale(a.gray_p),
+        RandomGaussianBlur(a.blur_sigma, a.blur_p, products),
+        RandomSolarization(a.solarize_p),
+        RandomHorizontalFlip(a.flip_p),
     )
-    return tuple(layer for p, layer in layers if p > 0)
-
-
-def _unpack(crop: tf.Tensor, drawn: list[dict]) -> planar_ops.Planes:
-    del drawn
-    return planar_ops.from_images(crop)
-
-
-def _on_layer(
-    stage: random_layers.Stage, place: int, x: planar_ops.Planes, drawn: list[dict]
-) -> planar_ops.Planes:
-    return stage(x, drawn[place])
-
-
-def _chain(steps: list[Callable], x: tf.Tensor | planar_ops.Planes, drawn: list[dict]):  # noqa: ANN202
-    for step in steps:
-        x = step(x, drawn)
-    return x
-
-
-def _for_channels(values: tuple[float, ...], channels: int) -> tf.Tensor:
-    if len(values) == channels:
-        return tf.constant(values)
-    return tf.fill([channels], sum(values) / len(values))
+    return tuple(layer for layer in layers if layer.p > 0)
 
 
 def _to_uint8(x: tf.Tensor) -> tf.Tensor:

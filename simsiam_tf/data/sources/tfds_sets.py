@@ -35,9 +35,10 @@ def open_set(name: str, split: str, data_dir: str | None) -> Source:
     features: Any = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict) or "image" not in features:
         raise UserError(f"{spec}: has no feature named 'image', but {', '.join(features)}.")
+    names: tuple[str, ...] = ()
     label = features["label"] if "label" in features else None  # noqa: SIM401 - it has no `get`
-    image = features["image"]
-    shape, names = image.shape, ()
+    image: Any = features["image"]
+    shape = image.shape
     is_image = isinstance(image, tfds.features.Image) or (
         type(image) is tfds.features.Tensor and len(shape) == 3 and None not in shape
     )
@@ -75,9 +76,7 @@ def _prepared_builder(name: str, spec: str, data_dir: str | None) -> tfds.core.D
     return builder
 
 
-def _all_records(
-    builder: tfds.core.DatasetBuilder, split: str, decoders: dict | None = None
-) -> list[dict[str, Any]]:
+def _all_records(builder: Any, split: str, decoders: dict | None = None) -> list[dict[str, Any]]:
     """The examples of a split, in the same order every time."""
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:  # which as_dataset cannot read
         return list(builder.as_data_source(split=split))
@@ -116,10 +115,8 @@ class RecordLabels:
         self._labels[i] = record["label"]
 
 
-def _random_access(
-    builder: tfds.core.DatasetBuilder, spec: str, split: str, size: int, names: tuple[str, ...]
-) -> EncodedSource:
-    info: Any = builder.info
+def _random_access(builder: Any, spec: str, split: str, size: int, names: tuple[str, ...]) -> EncodedSource:
+    info = builder.info
     encoded = {"image": tfds.decode.SkipDecoding()}
     files = sorted((file.name, file.stat().length) for file in builder.data_path.iterdir())
     records: Any

@@ -1,1 +1,1 @@
-"""Convolutions that are faster on CPUs than TensorFlow's own, by the shape of their input."""
+"""Convolutions that take less time on CPUs than TensorFlow's own."""

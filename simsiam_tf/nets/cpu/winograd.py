@@ -1,7 +1,7 @@
 """3×3 convolutions by Winograd's minimal filtering F(m×m, 3×3), in float32.
 
-A tile of 4×4 outputs takes 36 products where a direct sum takes 144, one of 2×2 takes 16 instead
-of 36 (Lavin & Gray, arXiv 1509.09308); d are the (m + 2)² inputs of a tile and g is the kernel:
+A tile of 4×4 outputs takes 36 products instead of a direct sum's 144, one of 2×2 takes 16 instead
+of 36 (Lavin & Gray, arXiv 1509.09308). With d the (m + 2)² inputs of a tile and g the kernel:
 
     Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A
 
@@ -12,15 +12,19 @@ are 1.9 times a direct convolution's; the customary points 0, ±1, ±2, ∞ have
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
+from simsiam_tf.nets.cpu.static_shape import static_shape
+
 KERNEL = 3
-POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)}  # of a tile; and infinity
+POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)}  # by tile; besides ∞
 
 
 def matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Aᵀ [m, n], G [n, 3] and Bᵀ [n, n], n = m + 2, by Toom and Cook, transposed."""
+    """Aᵀ [m, n], G [n, 3] and Bᵀ [n, n] with n = m + 2: Toom and Cook's algorithm, transposed."""
     points, n = np.array(POINTS[tile]), tile + KERNEL - 1
     infinity = np.eye(n)[-1]
     others = [np.delete(points, i) for i in range(n - 1)]
@@ -34,15 +38,15 @@ def matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class Tiles:
-    """matrix · d · matrixᵀ for every tile d of images, and the transpose; one pass an axis.
+    """Computes matrix · d · matrixᵀ for every tile d of images, and the transpose; one pass an axis.
 
-    matrix: [n, s]. Tiles are m = n − 2 pixels apart; those of s = n pixels begin one earlier.
+    matrix: [n, s]. A tile begins every m = n − 2 pixels; tiles of s = n pixels begin one pixel earlier.
     """
 
     def __init__(self, matrix: np.ndarray) -> None:
         self.matrix, self.size = matrix, matrix.shape[1]
-        self.apart = len(matrix) + 1 - KERNEL
-        self.early = (self.size - self.apart) // 2
+        self.spacing = len(matrix) + 1 - KERNEL
+        self.margin = (self.size - self.spacing) // 2
 
     def spread(self, x: tf.Tensor) -> tf.Tensor:
         """[B, H, W, C] → [n, n, B, h, w, C] with h = ⌈H/m⌉, w = ⌈W/m⌉"""
@@ -54,32 +58,33 @@ class Tiles:
 
     @tf.function(jit_compile=True, autograph=False)
     def _cut(self, x: tf.Tensor, axis: int, new: int) -> tf.Tensor:
-        """Replaces the pixels of an axis by tiles, and puts their n mixtures on a new axis."""
-        end = -(-x.shape[axis] // self.apart) * self.apart
-        x = _padded(x, axis, self.early, end - x.shape[axis] + self.early)
-        parts = [_sliced(x, axis, i, i + end - self.apart + 1, self.apart) for i in range(self.size)]
-        return _mix(self.matrix, parts, new)
+        """Replaces the pixels of an axis by tiles, and puts the n rows of matrix · tile on a new axis."""
+        length = static_shape(x)[axis]
+        end = -(-length // self.spacing) * self.spacing
+        x = _padded(x, axis, self.margin, end - length + self.margin)
+        pixels = [_sliced(x, axis, i, i + end - self.spacing + 1, self.spacing) for i in range(self.size)]
+        return _mix(self.matrix, pixels, new)
 
     @tf.function(jit_compile=True, autograph=False)
     def _sew(self, m: tf.Tensor, axis: int, pixels: int) -> tf.Tensor:
-        """Mixes along axis 0, and puts the result for the tiles of an axis into its pixels."""
-        parts = tf.unstack(m, axis=0)
+        """The transpose of `_cut`: multiplies along axis 0, and adds the tiles of an axis into its pixels."""
+        rows = tf.unstack(m, axis=0)
         out = self.matrix.T
-        y = _mix(out[: self.apart], parts, axis + 1)  # […, h, m, …]
-        if self.early:  # what reaches into the tile behind
-            beyond = np.pad(out[self.apart :], ((0, 2 * self.apart - self.size), (0, 0)))
-            y = _padded(y, axis, 0, 1) + _mix(beyond, [_padded(p, axis, 1, 0) for p in parts], axis + 1)
+        y = _mix(out[: self.spacing], rows, axis + 1)  # […, h, m, …]
+        if self.margin:  # the pixels that overlap with the next tile
+            beyond = np.pad(out[self.spacing :], ((0, 2 * self.spacing - self.size), (0, 0)))
+            y = _padded(y, axis, 0, 1) + _mix(beyond, [_padded(p, axis, 1, 0) for p in rows], axis + 1)
         shape = [-1 if n is None else n for n in y.shape]
-        y = tf.reshape(y, [*shape[:axis], shape[axis] * self.apart, *shape[axis + 2 :]])
-        return _sliced(y, axis, self.early, self.early + pixels)
+        y = tf.reshape(y, [*shape[:axis], shape[axis] * self.spacing, *shape[axis + 2 :]])
+        return _sliced(y, axis, self.margin, self.margin + pixels)
 
 
-def _mix(matrix: np.ndarray, parts: list[tf.Tensor], axis: int) -> tf.Tensor:
-    """Σ matrix[:, i] · parts[i], the rows of the matrix along a new axis."""
-    shape = [-1 if i == axis else 1 for i in range(len(parts[0].shape) + 1)]
+def _mix(matrix: np.ndarray, values: list[tf.Tensor], axis: int) -> tf.Tensor:
+    """Σ matrix[:, i] · values[i], the rows of the matrix along a new axis."""
+    shape = [-1 if i == axis else 1 for i in range(len(values[0].shape) + 1)]
     terms = [
-        tf.constant(column.reshape(shape), part.dtype) * tf.expand_dims(part, axis)
-        for column, part in zip(matrix.T, parts, strict=True)
+        tf.constant(column.reshape(shape), value.dtype) * tf.expand_dims(value, axis)
+        for column, value in zip(matrix.T, values, strict=True)
     ]
     return sum(terms[1:], terms[0])
 
@@ -104,15 +109,17 @@ class Winograd:
         """x: [B, H, W, I] with static H, W; kernel: [3, 3, I, O]; float32."""
         return tf.custom_gradient(self._conv)(x, kernel)
 
-    def _conv(self, x: tf.Tensor, kernel: tf.Tensor):  # noqa: ANN202
-        height, width = x.shape[1:3]
-        y = self.outputs.gather(_products(self.inputs.spread(x), self._of(kernel)), height, width)
+    def _conv(self, x: tf.Tensor, kernel: tf.Tensor) -> Any:
+        _, height, width, _ = static_shape(x)
+        u = self._transform_kernel(kernel)
+        y = self.outputs.gather(_products(self.inputs.spread(x), u), height, width)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            # The tiles of x are made again: kept, those of all layers would take 2.25 times the
+            # The tiles of x are computed again: kept, those of all layers would take 2.25 times the
             # memory of the activations.
             with tf.control_dependencies([upstream]):
-                v, u = self.inputs.spread(tf.identity(x)), self._of(tf.identity(kernel))
+                v = self.inputs.spread(tf.identity(x))
+                u = self._transform_kernel(tf.identity(kernel))
             m = self.outputs.spread(upstream)
             to_u = tf.matmul(_flat(v), _flat(m), transpose_a=True)
             to_kernel = tf.matmul(self.kernels, tf.reshape(to_u, [len(self.kernels), -1]), transpose_a=True)
@@ -122,14 +129,15 @@ class Winograd:
 
         return y, gradient
 
-    def _of(self, kernel: tf.Tensor) -> tf.Tensor:
+    def _transform_kernel(self, kernel: tf.Tensor) -> tf.Tensor:
         """[3, 3, I, O] → [n², I, O]"""
         u = tf.matmul(self.kernels, tf.reshape(kernel, [KERNEL**2, -1]))
         return tf.reshape(u, [-1, *kernel.shape[2:]])
 
 
 def _flat(tiles: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(tiles, [tiles.shape[0] ** 2, -1, tiles.shape[-1]])
+    n, *_, channels = static_shape(tiles)
+    return tf.reshape(tiles, [n * n, -1, channels])
 
 
 def _products(tiles: tf.Tensor, u: tf.Tensor, transpose_b: bool = False) -> tf.Tensor:
@@ -144,4 +152,4 @@ _BY_TILE = {tile: Winograd(tile) for tile in POINTS}
 
 def conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """tf.nn.conv2d(x, kernel, 1, "SAME") by the tile that wastes least on images of this size."""
-    return _BY_TILE[2 if max(x.shape[1:3]) <= 2 else 4].conv(x, kernel)
+    return _BY_TILE[2 if max(static_shape(x)[1:3]) <= 2 else 4].conv(x, kernel)

@@ -82,7 +82,7 @@ def to_torch(
     parts: heads by name, "projector" and "predictor", for a layout that has them.
 
     Raises:
-        UserError: the network is none of `nets.BACKBONES`.
+        UserError: the network is none of `nets.RESNETS`.
     """
     names, state = LAYOUTS[layout], {}
     try:
@@ -199,11 +199,11 @@ def _architecture(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, obj
     inside = {tuple(name.split(".")[:2]) for name in arrays}
     blocks = tuple(sum(stage == f"layer{i}" for stage, _ in inside) for i in range(1, 5))
     kind = "bottleneck" if "layer1.0.conv3.weight" in arrays else "basic"
-    name = next((n for n, plan in nets.BACKBONES.items() if plan == (kind, blocks)), None)
+    name = next((n for n, plan in nets.RESNETS.items() if plan == (kind, blocks)), None)
     if name is None:
         raise UserError(
             f"weights={where}: {kind} blocks {blocks} are no network here; there are "
-            f"{', '.join(nets.BACKBONES)}."
+            f"{', '.join(nets.RESNETS)}."
         )
     return {"name": name, "stem": "imagenet", "width": width / 64, "channels": channels}
 

@@ -1,0 +1,70 @@
+"""Draws a test image and the training images nearest to it, as a PNG.
+
+    bash scripts/quickstart.sh
+    python scripts/draw_neighbours.py --weights=runs/quickstart --out=docs/neighbours.png
+
+Nearest is by the cosine of the backbone's features. Under each image stands its class, which the backbone has
+not seen in training, and its cosine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import simsiam_tf as ss  # before TensorFlow, which it sets up
+
+SIDE, GAP, TEXT = 84, 10, 34  # pixels: an image, the space around it, the two lines under it
+PAPER, INK, QUERY = (255, 255, 255), (40, 40, 40), (200, 60, 20)  # RGB
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draws the picture that the options describe; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", default="runs/quickstart", help="a finished pre-training")
+    parser.add_argument("--data", default="fashion_mnist", help="a data set with labels and two splits")
+    parser.add_argument("--query", type=int, default=0, help="row of the test image")
+    parser.add_argument("--neighbours", type=int, default=8, help="training images to show")
+    parser.add_argument("--out", default="neighbours.png", help="the PNG to write")
+    args = parser.parse_args(argv)
+    backbone = ss.open_pretrained(args.weights)
+    train, test = (ss.data.open_source(args.data, split) for split in ("train", "test"))
+    vector = ss.features.embed(backbone, test).features[args.query]
+    nearest = ss.features.embed(backbone, train).neighbours(vector, args.neighbours)
+    cells = [(test, args.query, "query")]
+    cells += [(train, int(row), f"{cosine:.3f}") for row, cosine in nearest]
+    draw(
+        [(source.decode(row).numpy(), class_name(source, row), line) for source, row, line in cells], args.out
+    )
+    return 0
+
+
+def class_name(source, row: int) -> str:  # noqa: ANN001
+    """The name of the class of a row's label."""
+    return source.class_names[int(source.labels[row])]
+
+
+def draw(cells: list, path: str) -> None:
+    """Writes a row of images, the first one framed, each with its two lines of text.
+
+    cells: (image uint8 [H, W, C], first line, second line) of each.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    step = SIDE + GAP
+    canvas = Image.new("RGB", (len(cells) * step + 3 * GAP, SIDE + TEXT + 2 * GAP), PAPER)
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
+    for i, (image, *lines) in enumerate(cells):
+        x = GAP + i * step + (2 * GAP if i else 0)  # a wider gap behind the query
+        picture = Image.fromarray(image.repeat(3, -1) if image.shape[-1] == 1 else image)
+        canvas.paste(picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (x, GAP))
+        if not i:
+            pen.rectangle((x - 4, GAP - 4, x + SIDE + 3, GAP + SIDE + 3), outline=QUERY, width=3)
+        for row, line in enumerate(lines):
+            place = (x + SIDE / 2, GAP + SIDE + 12 + 15 * row)
+            pen.text(place, line, fill=INK if i else QUERY, font=font, anchor="mm")
+    canvas.save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""python -m simsiam_tf: lists the commands, a line each."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def commands() -> dict[str, str]:
+    """Returns command → what it does: its module's docstring after the colon. Imports none of them."""
+    about = {}
+    for path in sorted(PACKAGE.glob("*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        usage, _, line = docstring.partition("\n")[0].partition(": ")
+        if not path.stem.startswith("_") and usage.startswith(f"python -m simsiam_tf.{path.stem}"):
+            about[path.stem] = line
+    return about
+
+
+def main() -> int:
+    """Prints the list; returns the exit status, 2 for an argument that it does not know."""
+    found = commands()
+    width = max(map(len, found))
+    print("Commands, each with --help:\n")
+    for name, line in found.items():
+        print(f"  python -m simsiam_tf.{name:{width}}  {line}")
+    return 0 if set(sys.argv[1:]) <= {"--help", "-h"} else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""The backbones that `backbone` chooses from, without importing TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A row: how a network is built, and which pixels it takes.
+
+    To add one, write its builder and add a row; `--backbone` and its help follow.
+
+    builder: "module:function"; the function maps (size, channels, options) to a functional Keras model
+        from images [B, H, W, channels] to features [B, F]. size: the side of the training views.
+        options: "name" (the row's), "stem" and "width", of which a builder reads what it knows.
+    pixel_rule: "mean" and "std", one number for each channel of an image in [0, 1], by which its pixels
+        are normalised; empty for those of the augmentation.
+    """
+
+    builder: str
+    pixel_rule: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+
+
+_RESNET = Backbone("simsiam_tf.nets.resnet:build_resnet")
+BACKBONES = {"resnet10": _RESNET, "resnet18": _RESNET, "resnet34": _RESNET, "resnet50": _RESNET}

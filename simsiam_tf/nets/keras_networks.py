@@ -1,0 +1,127 @@
+"""Networks of stock Keras layers, as files hold them, and of this package's layers, as training uses them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional
+
+from simsiam_tf.nets.batch_norm import BatchNorm
+from simsiam_tf.nets.conv import Conv
+
+Chain = list[Any]  # layers that take the place of one
+
+
+def to_stock_layers(network: keras.Model) -> keras.Model:
+    """The same network and weights in stock Keras layers, which open where this package is not installed.
+
+    Features differ by rounding alone. A padded, strided `Conv` becomes ZeroPadding2D and Conv2D.
+    """
+
+    def replace(layer: Any) -> Chain:
+        if isinstance(layer, BatchNorm):
+            return [_stock_batch_norm(layer)]
+        if not isinstance(layer, Conv):
+            return [_clone(layer, to_stock_layers)]
+        conv = keras.layers.Conv2D.from_config(layer.get_config())
+        if not layer.pad:
+            return [conv]
+        return [
+            keras.layers.ZeroPadding2D(layer.pad, name=f"{layer.name}_pad", dtype=layer.dtype_policy),
+            conv,
+        ]
+
+    return _rebuild(network, replace)
+
+
+def to_training_layers(network: keras.Model) -> keras.Model:
+    """The same network and weights with `Conv` and `BatchNorm` wherever they can stand: the way back.
+
+    Stock layers remain where these would compute something else, such as a convolution with a bias.
+    """
+    folded = {padding.name for layer in network.layers if (padding := _padding_before(layer))}
+
+    def replace(layer: Any) -> Chain:
+        if layer.name in folded:
+            return []
+        if _is_bias_free(layer) and (
+            layer.padding == "same" or layer.kernel_size[0] == 1 or _padding_before(layer)
+        ):
+            return [Conv.from_config(layer.get_config())]
+        if type(layer) is keras.layers.BatchNormalization:
+            ours = BatchNorm(
+                layer.momentum, layer.epsilon, layer.scale, center=layer.center,
+                zero_gamma=isinstance(layer.gamma_initializer, keras.initializers.Zeros),
+                name=layer.name, trainable=layer.trainable, dtype=layer.dtype_policy,
+            )  # fmt: skip
+            if _stock_batch_norm(ours).get_config() == layer.get_config():
+                return [ours]
+        return [_clone(layer, to_training_layers)]
+
+    return _rebuild(network, replace)
+
+
+def _stock_batch_norm(layer: BatchNorm) -> keras.layers.BatchNormalization:
+    return keras.layers.BatchNormalization(
+        momentum=layer.momentum, epsilon=layer.epsilon,
+        scale=layer.affine, center=layer.affine and layer.center,
+        gamma_initializer="zeros" if layer.zero_gamma else "ones",
+        name=layer.name, trainable=layer.trainable, dtype=layer.dtype_policy,
+    )  # fmt: skip
+
+
+def _is_bias_free(layer: Any) -> bool:
+    """Whether a layer is a convolution as `Conv` computes them, whatever its padding."""
+    return (
+        type(layer) is keras.layers.Conv2D
+        and not layer.use_bias
+        and layer.activation is keras.activations.linear
+        and (layer.groups, layer.dilation_rate, layer.data_format) == (1, (1, 1), "channels_last")
+        and len({*layer.kernel_size}) == len({*layer.strides}) == layer.kernel_size[0] % 2 == 1
+        and layer.padding == ("same" if layer.strides == (1, 1) else "valid")
+    )
+
+
+def _padding_before(layer: Any) -> keras.layers.ZeroPadding2D | None:
+    """The layer that pads for this strided convolution alone, as `Conv` does itself."""
+    if not _is_bias_free(layer) or layer.padding == "same" or len(layer._inbound_nodes) != 1:
+        return None
+    padding, pad = layer._inbound_nodes[0].parent_nodes[0].operation, layer.kernel_size[0] // 2
+    fits = type(padding) is keras.layers.ZeroPadding2D and padding.padding == ((pad, pad), (pad, pad))
+    return padding if fits and len(padding._outbound_nodes) == 1 else None
+
+
+def _clone(layer: Any, convert: Callable[[keras.Model], keras.Model]) -> Any:
+    """A layer or operation of the same configuration; a network within is converted."""
+    return convert(layer) if isinstance(layer, keras.Model) else type(layer).from_config(layer.get_config())
+
+
+def _rebuild(network: keras.Model, replace: Callable[[Any], Chain]) -> keras.Model:
+    """A network whose layers are replaced by chains of layers; weights go by the names of layers."""
+    before = random.getstate()  # Keras draws initial weights, which are not used
+    try:
+        if isinstance(network, keras.Sequential):
+            (x,) = network.inputs
+            images = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)
+            layers = [new for layer in network.layers for new in replace(layer)]
+            rebuilt = keras.Sequential([images, *layers], name=network.name)
+        elif isinstance(network, Functional):
+            rebuilt = keras.models.clone_model(network, clone_function=replace, call_function=_call_chain)
+        else:
+            return network
+    finally:
+        random.setstate(before)
+    for layer in rebuilt.layers:
+        if layer.weights and not isinstance(layer, keras.Model):
+            layer.set_weights(network.get_layer(layer.name).get_weights())
+    return rebuilt
+
+
+def _call_chain(chain: Chain, *args: Any, **kwargs: Any) -> Any:
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}  # such as BN's mask
+    for layer in chain[:-1]:
+        args = (layer(*args),)
+    return chain[-1](*args, **kwargs) if chain else args[0]

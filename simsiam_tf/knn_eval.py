@@ -22,10 +22,8 @@ made once.
 class KnnConfig(KeptFeaturesConfig):
     """kNN evaluation."""
 
-    RANGES = (*KeptFeaturesConfig.RANGES, ("temperature", 1e-3, 1e3))
-
     k: str = option("1,5,20,200", "numbers of neighbours, with commas between them", "kNN")
-    temperature: float = option(0.1, "τ of the votes exp(cosine/τ)")
+    temperature: float = option(0.1, "τ of the votes exp(cosine/τ)", limits=(1e-3, 1e3))
     out: str | None = option(None, "JSON file for the result; WORKDIR/knn.json, or FILE.knn.json, by default")
 
     def validate(self) -> KnnConfig:

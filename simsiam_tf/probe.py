@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import KeptFeaturesConfig, option
+from simsiam_tf.config import Inapplicable, KeptFeaturesConfig, option
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """A linear classifier on features that are made once and kept in WORKDIR/features: minutes on a CPU.
@@ -23,10 +23,12 @@ simsiam_tf.linear_eval, and tells which --base_lr to begin with there.
 class ProbeConfig(KeptFeaturesConfig):
     """A probe."""
 
-    NO_EFFECT = (
-        *KeptFeaturesConfig.NO_EFFECT,
-        (("base_lrs", "epochs"), "classifier", lambda v: v == "logistic", "--classifier=logistic"),
-        (("strengths",), "classifier", lambda v: v != "logistic", "--classifier=lars and sgd"),
+    INAPPLICABLE = (
+        *KeptFeaturesConfig.INAPPLICABLE,
+        Inapplicable(
+            ("base_lrs", "epochs"), "classifier", lambda v: v == "logistic", "--classifier=logistic"
+        ),
+        Inapplicable(("strengths",), "classifier", lambda v: v != "logistic", "--classifier=lars and sgd"),
     )
 
     classifier: str = option(

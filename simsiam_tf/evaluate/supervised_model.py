@@ -46,7 +46,7 @@ class SupervisedModel(ViewModel):
         self.built = True
 
     @property
-    def figure_name(self) -> str:
+    def metric_name(self) -> str:
         return self.head_spec.metric_name
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -61,7 +61,7 @@ class SupervisedModel(ViewModel):
         loss = self.head_spec.loss(batch["target"], outputs)
         return {"loss": loss, "z": self.head_spec.metric(batch["target"], outputs)[:, None]}
 
-    def figure(self, z: tf.Tensor) -> tf.Tensor:
+    def metric(self, z: tf.Tensor) -> tf.Tensor:
         """Mean of the head's metric over a batch."""
         return tf.reduce_mean(z)
 

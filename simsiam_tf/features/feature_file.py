@@ -3,6 +3,7 @@
     NAME.npy          features, float32 [N, F]
     NAME.json         {"rows": N, "sha256": of the .npy file, "state": its size, times and inode}
     NAME.writing.npy  an unfinished file, of whose beginning NAME.json holds the rows and the SHA-256
+    NAME.lock         locked by the process that writes, and removed by it
 
 A second process that needs the same file waits for the first; a process that is killed frees its lock. The
 SHA-256 is computed again whenever "state" differs. Not detected: a disk that returns other bytes while the
@@ -12,7 +13,6 @@ file's times stay the same.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -23,10 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import filelock
 import numpy as np
 
 from simsiam_tf.runtime import progress
-from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.runtime.atomic_files import atomic_write_text, open_no_link
 
 BLOCK = 2**24  # bytes hashed at a time
 FLOAT32 = np.dtype("<f4")
@@ -63,24 +64,28 @@ def claim(file: Path, source_name: str) -> Iterator[tuple[BinaryIO, Path]]:
 
     source_name: of the images, for the line that says which process is waited for.
     """
-    path = file.with_suffix(UNFINISHED)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    while True:
-        with open(os.open(path, flags, 0o666), "r+b") as opened:
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = f"process {_read_note(file).get('process', 'unknown')}"
-                print(f"{source_name}: waiting for {holder}, which makes the same features", file=sys.stderr)
-                fcntl.flock(opened, fcntl.LOCK_EX)
-            except OSError:
-                path.unlink(missing_ok=True)
-                break
-            if _is_at(path, opened):  # otherwise another process has finished this file
+    path, lock_file = file.with_suffix(UNFINISHED), file.with_suffix(".lock")
+    lock = filelock.FileLock(lock_file, thread_local=False)  # ends with the process, by kill -9 too
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            holder = f"process {_read_note(file).get('process', 'unknown')}"
+            print(f"{source_name}: waiting for {holder}, which makes the same features", file=sys.stderr)
+            lock.acquire()
+    except (OSError, NotImplementedError):
+        lock_file.unlink(missing_ok=True)
+    else:
+        try:
+            with open(path, "r+b", opener=_open_or_create) as opened:
                 yield opened, path
                 if not _state(opened)[0]:  # nothing was written
                     path.unlink()
-                return
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps a file that is open
+                lock_file.unlink()
+            lock.release()
+        return
     path = file.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}")
     try:
         with open(path, "x+b") as opened:
@@ -151,11 +156,8 @@ class FeatureWriter:
         self.file.with_suffix(".json").unlink(missing_ok=True)
 
 
-def _is_at(path: Path, opened: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(opened.fileno()))
-    except FileNotFoundError:
-        return False
+def _open_or_create(path: str, flags: int) -> int:
+    return open_no_link(path, flags | os.O_CREAT)
 
 
 def _state(opened: BinaryIO) -> list[int]:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from simsiam_tf.config import LOOKS, PretrainConfig, default, kinds, loss_kind
+from simsiam_tf.config import LOOKS, PretrainConfig, default, field_types, loss_kind
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
 from simsiam_tf.html_report import charts
 from simsiam_tf.html_report.sections import Section, Table
@@ -135,7 +135,7 @@ def results_section(history: History) -> Section | None:
 
 def configuration_section(history: History) -> Section:
     """Every flag, those that differ from their default first."""
-    names = [name for name in kinds(PretrainConfig) if name in history.config and name not in LOOKS]
+    names = [name for name in field_types(PretrainConfig) if name in history.config and name not in LOOKS]
     rows = []
     for name in names:
         value, usual = history.config[name], default(PretrainConfig, name)

@@ -28,7 +28,12 @@ from simsiam_tf.loop.task import Evaluator, RunComponents, RunMetrics, add_accur
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
-from simsiam_tf.training.build_run import arithmetic, check_size, compiled, decaying, views_of
+from simsiam_tf.training.build_run import (
+    check_size,
+    cosine_schedule,
+    make_views,
+    set_precision,
+)
 from simsiam_tf.training.callbacks import Accuracy
 
 CLASSIFIER = Path("export") / "classifier.keras"
@@ -74,7 +79,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     """Builds the components of a run, its backbone and its labelled images; cheap checks come first."""
     assert config.weights is not None
     strategy = workers.strategy
-    precision = arithmetic(config, strategy)
+    precision = set_precision(config, strategy)
     with strategy.scope():  # all at once: workers agree on the values of variables as they are made
         pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     with workers.chief_first():
@@ -92,7 +97,8 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
     with strategy.scope():
         optimizer = build_optimizer(config, total, train.size)
-        model = compiled(_build_model(config, pretrained, splits), optimizer, config)
+        model = _build_model(config, pretrained, splits)
+        model.compile(optimizer, jit_compile=config.jit_compile == "true")
     metadata = {
         "images": train.size, "fingerprint": train.fingerprint,
         "contents of the images": train.contents(),
@@ -101,7 +107,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         "weights": pretrained.sha256, "precision": precision, "views": dataclasses.asdict(augmentation),
     }  # fmt: skip
     on_device = strategies.augments_on_device(strategy, config.augment_on)
-    views = views_of(config, augmentation, count=1)
+    views = make_views(config, augmentation, count=1)
     components = RunComponents(
         strategy, train, views, model, total, precision, on_device, metadata, workers, targets=True
     )
@@ -121,10 +127,10 @@ def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> op
 
     size: images of an epoch.
     """
-    decayed = decaying(config, total_steps, size)
+    decayed = cosine_schedule(config, total_steps, size)
     if isinstance(config, FinetuneConfig):
-        head = decaying(config, total_steps, size, config.head_lr_factor)
-        return optimizers.SGD(decayed, config.momentum, config.weight_decay, {"head/": head})
+        head = cosine_schedule(config, total_steps, size, config.head_lr_factor)
+        return optimizers.SGD(decayed, config.momentum, config.weight_decay, {"head": head})
     assert isinstance(config, LinearConfig)
     optimizer = optimizers.LARS if config.optimizer == "lars" else optimizers.SGD
     return optimizer(decayed, config.momentum, config.weight_decay)
@@ -210,7 +216,7 @@ class HeadMetrics:
     def learning_rates(self, optimizer: optimizers.SGD, step: int) -> dict[str, float]:
         """ "lr" of the backbone or of all variables; "lr_head" of the head where it has its own."""
         rates = {"lr": float(optimizer._learning_rate(step))}
-        head = optimizer.overrides.get("head/")
+        head = optimizer.part_rates.get("head")
         return rates if head is None else {**rates, "lr_head": float(head(step))}
 
     def diagnose(self, records: list[dict]) -> Diagnosis:

@@ -85,7 +85,7 @@ def test_bad_values_end_in_one_line_and_status_2(argv, expected, capsys, tmp_pat
 def test_help_describes_every_flag_and_succeeds(capsys):
     assert pretrain.main(["--help"]) == 0
     text = capsys.readouterr().out
-    for name in config.kinds(PretrainConfig):
+    for name in config.field_types(PretrainConfig):
         assert f"--{name}=" in text
     assert max(map(len, text.splitlines())) <= 100
 

@@ -152,10 +152,10 @@ def test_two_at_once_are_both_right(known, images, tmp_path, monkeypatch, capsys
     expected = extract(known.backbone, images, known.views, batch_size=20)
     if not locks:
 
-        def refuse(*args):
+        def refuse(*args, **kwargs):
             raise OSError(errno.ENOLCK, "No locks available")
 
-        monkeypatch.setattr(feature_file.fcntl, "flock", refuse)
+        monkeypatch.setattr(feature_file.filelock.FileLock, "acquire", refuse)
     halted, go_on, done = halting(known, monkeypatch, images=60)
     made = {}
 

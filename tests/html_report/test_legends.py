@@ -39,19 +39,12 @@ def test_class_names_of_every_kind_are_in_the_legend(workdir, tmp_path, recwarn,
     count = len(STRANGE)
     images, labels = rng.integers(0, 255, (3 * count, 16, 16, 1), np.uint8), np.arange(3 * count) % count
     source = from_arrays("$x$ caf\udce9", images, labels, STRANGE)
-<<<<<<< HEAD
-    known = gallery.sample(open_pretrained(str(workdir)), source, 3 * count)
-    sections = [gallery.planes(known, 0), gallery.neighbours(known, 3, 0)]
-    told = history.read(write_records(tmp_path / "run", data="folder:/photos/caf\udce9"))
-    text = page.render(told, [history.outcome(told), *sections, history.configuration(told)])
-=======
     known = gallery.draw_sample(open_pretrained(str(workdir)), source, 3 * count)
     sections = [gallery.projection_section(known, 0), gallery.neighbours_section(known, 3, 0)]
     told = history.read_history(write_records(tmp_path / "run", data="folder:/photos/caf\udce9"))
     text = page.render_page(
         told, [history.outcome_section(told), *sections, history.configuration_section(told)]
     )
->>>>>>> main
     shown = shown_names(text)
     assert len(shown) == len(set(shown)) == count
     for name in STRANGE[:4] + STRANGE[6:9] + STRANGE[11:]:

@@ -21,7 +21,7 @@ def tiny(workdir, *more):
 
 
 def state(workdir):
-    """Digest of the newest commit, and the records without what the clock decides."""
+    """Digest of the newest checkpoint, and the records without what the clock decides."""
     newest = max((workdir / "checkpoints").iterdir())
     data = (newest / "state.data-00000-of-00001").read_bytes()
     return newest.name, hashlib.sha256(data).hexdigest(), (workdir / "metrics.jsonl").read_text()

@@ -47,10 +47,14 @@ def call(config: KnnConfig) -> int:
         from simsiam_tf.evaluate import cached_scores
 
         strategies.look_for_devices()
-    path = Path(config.out).expanduser() if config.out else cached_scores.beside(config.weights, "knn.json")
-    result = cached_scores.knn(config, path)
-    print(cached_scores.table(result))
-    cached_scores.write(result, path)
+    path = (
+        Path(config.out).expanduser()
+        if config.out
+        else cached_scores.beside_weights(config.weights, "knn.json")
+    )
+    result = cached_scores.knn_result(config, path)
+    print(cached_scores.result_table(result))
+    cached_scores.write_result(result, path)
     return 0
 
 

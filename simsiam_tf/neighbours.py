@@ -52,8 +52,8 @@ def call(config: NeighboursConfig) -> int:
         from simsiam_tf.runtime.display_text import printable_text
 
         strategies.look_for_devices()
-    known = embedding_file.read(Path(os.path.expanduser(config.embeddings)))
-    vector = query.features(
+    known = embedding_file.read_embeddings(Path(os.path.expanduser(config.embeddings)))
+    vector = query.query_features(
         known, config.query, config.weights, config.max_megapixels, config.augmentation, config.image_size
     )
     print(f"nearest to {printable_text(config.query)} of {len(known.names)} images")

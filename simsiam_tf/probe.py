@@ -81,10 +81,10 @@ def call(config: ProbeConfig) -> int:
 
         strategies.look_for_devices()
     name = "probe.json" if config.classifier == "logistic" else f"probe-{config.classifier}.json"
-    path = Path(config.out).expanduser() if config.out else cached_scores.beside(config.weights, name)
-    result = cached_scores.probe(config, path)
-    print(cached_scores.table(result))
-    cached_scores.write(result, path)
+    path = Path(config.out).expanduser() if config.out else cached_scores.beside_weights(config.weights, name)
+    result = cached_scores.probe_result(config, path)
+    print(cached_scores.result_table(result))
+    cached_scores.write_result(result, path)
     return 0
 
 

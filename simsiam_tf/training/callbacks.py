@@ -49,7 +49,7 @@ class KNN(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         due = self.due(epoch + 1)
-        self.latest = self.monitor.of_backbone(self.model.backbone, self.images) if due else {}
+        self.latest = self.monitor.backbone_accuracy(self.model.backbone, self.images) if due else {}
         if logs is not None:
             logs.update(self.latest)
 

@@ -12,9 +12,9 @@ from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Trains a linear classifier on the features of a frozen backbone, in minutes on a CPU. Its
 regularisation (logistic regression) or learning rate (LARS, SGD) is chosen on a tenth of the training
-images; then the classifier is tested once on the test images. Features are extracted once, from centre views, and
-stored in WORKDIR/features. simsiam_tf.linear_eval trains on augmented views, which takes longer; its --base_lr
-can start from the rate chosen here.
+images; then the classifier is tested once on the test images. Features are extracted once, from centre
+views, and stored in WORKDIR/features. simsiam_tf.linear_eval trains on augmented views, which takes longer;
+its --base_lr can start from the rate chosen here.
 
     python -m simsiam_tf.probe --weights=runs/quickstart
     python -m simsiam_tf.probe --weights=runs/quickstart --classifier=lars"""

@@ -87,7 +87,7 @@ def embed(
     Raises:
         UserError: as `store.stored`; or other channels than the backbone's.
     """
-    pretrained.check(source)
+    pretrained.check_channels(source)
     try:
         features = store.stored(pretrained, source, folder, batch_size)
     except ChangedImages as error:

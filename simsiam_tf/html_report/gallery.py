@@ -49,7 +49,7 @@ class Sample:
 
 def sample(pretrained: Pretrained, source: Source, images: int, seed: int = 0) -> Sample:
     """At most so many images of a source, drawn by the seed, with their features."""
-    pretrained.check(source)
+    pretrained.check_channels(source)
     ids = np.sort(np.random.default_rng(seed).permutation(source.size)[:images])
     features = extract(pretrained.backbone, source, pretrained.views, ids)
     groups = None if source.labels is None else np.asarray(source.labels[ids])

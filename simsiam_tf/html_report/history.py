@@ -52,7 +52,7 @@ def read(workdir: Path) -> History:
     if not records:
         raise UserError(f"workdir={workdir}: has no record of a step yet. Wait for the first.")
     scores = [r for r in whole if "knn20" in r and "epoch" in r]
-    return History(workdir, config, records, scores, backbone_file.card(workdir))
+    return History(workdir, config, records, scores, backbone_file.read_card(workdir))
 
 
 def _record(line: str) -> dict | None:

@@ -104,7 +104,7 @@ def build_model(
     backbone = nets.build_backbone(config.backbone, size, channels, stem_for(config, size), config.width)
     model = build_method.model(config, backbone, length)
     if config.weights:
-        initial_weights.start_model(model, config.weights, config.weights_heads)
+        initial_weights.copy_networks(model, config.weights, config.weights_heads)
     return model
 
 
@@ -117,7 +117,7 @@ def beginning(model: SiameseModel, config: PretrainConfig, images: int) -> tuple
     if not config.start_epoch:
         return 0, words
     step = sampling.steps_in(config.start_epoch, images, config.batch_size)
-    has = initial_weights.start_momentum(model, config.weights, parts)
+    has = initial_weights.copy_momentum(model, config.weights, parts)
     model.optimizer.iterations.assign(step)
     return step, f"{words}, {'their momentum' if has else 'momentum 0'}, epoch {config.start_epoch:g}"
 
@@ -190,7 +190,7 @@ def build_pretraining(
     workers = workers or Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
     strategy = workers.strategy
     if config.weights:
-        loaded = backbone_file.load(config.weights)  # before the data, which may take long
+        loaded = backbone_file.load_backbone(config.weights)  # before the data, which may take long
         del loaded
     precision = arithmetic(config, strategy)
     if config.data_service:

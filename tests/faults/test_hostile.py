@@ -190,14 +190,14 @@ def test_a_hostile_model_is_refused(tmp_path, name):
 
 
 def test_what_keras_writes_is_not_refused(tmp_path):
-    assert len(backbone_file.load(str(packed(tmp_path / "good.keras", good()))).weights) == 60
+    assert len(backbone_file.load_backbone(str(packed(tmp_path / "good.keras", good()))).weights) == 60
     images = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu", kernel_regularizer="l2")(images)
     x = keras.layers.BatchNormalization()(keras.layers.Dropout(0.1)(x))
     model = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
     model.compile("sgd", "mse")
     model.save(tmp_path / "another.keras")
-    loaded = backbone_file.load(str(tmp_path / "another.keras"))
+    loaded = backbone_file.load_backbone(str(tmp_path / "another.keras"))
     assert loaded.count_params() == model.count_params() and not loaded.compiled
 
 
@@ -220,7 +220,7 @@ def test_to_count_the_weights_makes_none_of_them():
     before.build((None, 3))
     model = {"module": "keras", "class_name": "Sequential", "registered_name": None, "config": {}}
     large(model, None)
-    assert backbone_file._asked(model) == 2**40  # 4 TiB
+    assert backbone_file._count_weights(model) == 2**40  # 4 TiB
     keras.layers.Dense(2)(keras.Input((3,)))  # Keras gives values here to all variables that want for one
     assert before(np.ones((1, 3))).shape == (1, 2)
 

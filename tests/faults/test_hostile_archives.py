@@ -90,14 +90,14 @@ def test_other_kinds_of_files_are_not_opened(tmp_path, suffix, monkeypatch):
 
 def test_a_path_that_cannot_be_is_a_line():
     with pytest.raises(UserError, match="cannot be opened .File name too long") as caught:
-        backbone_file.load("x" * 5000)
+        backbone_file.load_backbone("x" * 5000)
     assert len(str(caught.value)) < 300
 
 
 def test_a_saved_model_is_not_opened(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     with pytest.raises(UserError, match="is a SavedModel, which can run code, and is not opened"):
-        backbone_file.load(str(tmp_path))
+        backbone_file.load_backbone(str(tmp_path))
 
 
 CARDS = ["{", "[]", "7", "[" * 100_000, '{"sha256": 3}', " " * 2**21, b"\xff\xfe"]
@@ -109,7 +109,7 @@ def test_a_damaged_card_is_a_line(tmp_path, text):
     path = packed(tmp_path / backbone_file.EXPORTED, good())
     path.with_suffix(".json").write_bytes(text if isinstance(text, bytes) else text.encode())
     refused(path, "damaged")
-    assert backbone_file.card(tmp_path) == {}
+    assert backbone_file.read_card(tmp_path) == {}
 
 
 def test_an_export_is_whole_or_is_refused(tmp_path, monkeypatch):
@@ -119,9 +119,9 @@ def test_an_export_is_whole_or_is_refused(tmp_path, monkeypatch):
     (tmp_path / "export").mkdir()
     for name in ("writing.keras", "writing.json"):
         (tmp_path / "export" / name).symlink_to(victim)
-    path = backbone_file.export(backbones[0], tmp_path, {"step": 1})
-    assert victim.read_text() == "mine" and backbone_file.card(tmp_path)["step"] == 1
-    before, replaced = backbone_file.load(str(tmp_path)).input_shape, type(path).replace
+    path = backbone_file.export_network(backbones[0], tmp_path, {"step": 1})
+    assert victim.read_text() == "mine" and backbone_file.read_card(tmp_path)["step"] == 1
+    before, replaced = backbone_file.load_backbone(str(tmp_path)).input_shape, type(path).replace
     for name, expected in (("writing.keras", before), ("writing.json", None)):
 
         def ending(self, target, name=name):
@@ -131,11 +131,11 @@ def test_an_export_is_whole_or_is_refused(tmp_path, monkeypatch):
 
         monkeypatch.setattr(type(path), "replace", ending)
         with pytest.raises(KeyboardInterrupt):
-            backbone_file.export(backbones[1], tmp_path, {"step": 2})
+            backbone_file.export_network(backbones[1], tmp_path, {"step": 2})
         if expected:
-            assert backbone_file.load(str(tmp_path)).input_shape == expected
-            assert backbone_file.card(tmp_path)["step"] == 1
+            assert backbone_file.load_backbone(str(tmp_path)).input_shape == expected
+            assert backbone_file.read_card(tmp_path)["step"] == 1
         else:
             with pytest.raises(UserError, match="SHA-256 differs"):
-                backbone_file.load(str(tmp_path))
-            assert backbone_file.card(tmp_path) == {}
+                backbone_file.load_backbone(str(tmp_path))
+            assert backbone_file.read_card(tmp_path) == {}

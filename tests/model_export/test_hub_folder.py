@@ -33,7 +33,7 @@ def workdir(tmp_path_factory):
         if v.name in ("gamma", "beta", "moving_mean", "moving_variance"):
             v.assign(rng.uniform(0.5, 1, v.shape))
     views = json.loads(json.dumps(dataclasses.asdict(AUGMENTATIONS["imagenet"])))
-    backbone_file.export(backbone, folder, {"views": views, "data": "photos", "step": 9})
+    backbone_file.export_network(backbone, folder, {"views": views, "data": "photos", "step": 9})
     assert command.main([f"--weights={folder}", "--hub", f"--out={folder / 'hub'}"]) == 0
     return folder
 
@@ -95,12 +95,12 @@ def test_what_is_there_is_kept(workdir, tmp_path):
     pretrained = open_pretrained(workdir)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UserError, match="something else in it"):
-        hub_folder.write(pretrained, tmp_path, overwrite=True)
+        hub_folder.write_hub_folder(pretrained, tmp_path, overwrite=True)
     with pytest.raises(UserError, match="exists. Choose another, or pass `overwrite`"):
-        hub_folder.write(pretrained, workdir / "hub")
-    before = torch_files.read(workdir / "hub" / "model.safetensors")
-    hub_folder.write(pretrained, workdir / "hub", overwrite=True)
-    after = torch_files.read(workdir / "hub" / "model.safetensors")
+        hub_folder.write_hub_folder(pretrained, workdir / "hub")
+    before = torch_files.open_checkpoint(workdir / "hub" / "model.safetensors").state
+    hub_folder.write_hub_folder(pretrained, workdir / "hub", overwrite=True)
+    after = torch_files.open_checkpoint(workdir / "hub" / "model.safetensors").state
     assert before.keys() == after.keys() and all((before[n] == after[n]).all() for n in before)
 
 

@@ -115,7 +115,7 @@ def test_pretraining_begins_with_the_heads(run):
     for name in backbone_file.HEADS:
         for ours, theirs in zip(
             getattr(model, name).get_weights(),
-            backbone_file.load_part(folder / "ours", name).get_weights(),
+            backbone_file.load_beside(folder / "ours", name).get_weights(),
             strict=True,
         ):
             np.testing.assert_array_equal(ours, theirs)
@@ -130,7 +130,7 @@ def test_heads_that_end_without_a_shift_are_written(tmp_path, capsys, method):
     """SimCLR's output BN has γ alone, which torch's cannot: its β is 0. BYOL's output has neither."""
     config = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16", f"--method={method}"]
     made = build_run.build_model(parse(PretrainConfig, config), channels=1, size=8)
-    backbone_file.export_parts({"backbone": made.backbone, "projector": made.projector}, tmp_path, {})
+    backbone_file.export_networks({"backbone": made.backbone, "projector": made.projector}, tmp_path, {})
     out = tmp_path / "x.pth"
     assert convert.main([f"--weights={tmp_path}", f"--out={out}", "--layout=facebookresearch"]) == 0
     state = torch.load(out, weights_only=True)["state_dict"]
@@ -144,7 +144,7 @@ def test_heads_of_our_own_runs_are_left_unless_asked_for(tmp_path):
     config = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16"]
     made = build_run.build_model(parse(PretrainConfig, [*config, "--seed=5"]), channels=1, size=8)
     parts = {"backbone": made.backbone, "projector": made.projector, "predictor": made.predictor}
-    backbone_file.export_parts(parts, tmp_path, {"configuration": {"d": 16}})
+    backbone_file.export_networks(parts, tmp_path, {"configuration": {"d": 16}})
     config.append(f"--weights={tmp_path}")
     for asked, flags in (("auto", []), ("false", []), ("true", []), ("true", ["--predictor=none"])):
         argv = [*config, f"--weights_heads={asked}", *flags]
@@ -157,18 +157,20 @@ def test_heads_of_our_own_runs_are_left_unless_asked_for(tmp_path):
         build_run.build_model(parse(PretrainConfig, argv), channels=1, size=8)
     # A head of another folder is none of this backbone.
     other = build_run.build_model(parse(PretrainConfig, [*config[:4], "--seed=6"]), channels=1, size=8)
-    backbone_file.export(other.projector, tmp_path, {}, backbone_file.EXPORTED.with_name("projector.keras"))
+    backbone_file.export_network(
+        other.projector, tmp_path, {}, backbone_file.EXPORTED.with_name("projector.keras")
+    )
     with pytest.raises(UserError, match="belongs to another backbone"):
         build_run.build_model(parse(PretrainConfig, [*config, "--weights_heads=true"]), channels=1, size=8)
     # A copy of the heads begins as they are.
-    backbone_file.export_parts(parts, tmp_path, {})
+    backbone_file.export_networks(parts, tmp_path, {})
     model = build_run.build_model(
         parse(PretrainConfig, [*config, "--weights_heads=true", "--alternate=2"]), channels=1, size=8
     )
     for ours, copy in zip(model.projector.weights, model.assigned.networks[1].weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), copy.numpy())
     # Without heads the next export has none.
-    backbone_file.export_parts({"backbone": made.backbone}, tmp_path, {})
+    backbone_file.export_networks({"backbone": made.backbone}, tmp_path, {})
     assert {p.name for p in (tmp_path / "export").iterdir()} == {"backbone.keras", "backbone.json"}
     with pytest.raises(UserError, match="has no projector and no predictor"):
         build_run.build_model(parse(PretrainConfig, [*config, "--weights_heads=true"]), channels=1, size=8)
@@ -246,7 +248,7 @@ def test_a_run_begins_at_an_epoch_is_recorded_and_goes_on(tmp_path, capsys):
         --batch_size=128 --log_every=1 --monitor=none --strategy=one_device"""
     keras.utils.set_random_seed(0)
     (tmp_path / "w").mkdir()
-    backbone_file.export(nets.resnet10(stem="small", width=0.125, channels=1), tmp_path / "w", {})
+    backbone_file.export_network(nets.resnet10(stem="small", width=0.125, channels=1), tmp_path / "w", {})
     argv = [*flags.split(), f"--weights={tmp_path / 'w'}", "--epochs=0.5"]
     assert pretrain.main([*argv, "--start_epoch=0.5", f"--workdir={tmp_path / 'x'}"]) == 2
     assert "nothing is left of --epochs=0.5" in capsys.readouterr().err
@@ -260,6 +262,6 @@ def test_a_run_begins_at_an_epoch_is_recorded_and_goes_on(tmp_path, capsys):
     lr = [r["lr"] for r in records]
     expected = [0.05 * 128 / 256 * 0.5 * (1 + np.cos(np.pi * s / 6)) for s in (3, 4, 5)]
     np.testing.assert_allclose(lr, expected, rtol=1e-5)
-    assert backbone_file.card(tmp_path / "run")["step"] == 6
+    assert backbone_file.read_card(tmp_path / "run")["step"] == 6
     assert pretrain.main([*argv, "--start_epoch=0.3", f"--workdir={tmp_path / 'run'}"]) == 0
     assert (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() == lines

@@ -16,7 +16,7 @@ safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors
 
 from simsiam_tf import convert, export, nets
 from simsiam_tf.pretrained import backbone_file
-from simsiam_tf.pretrained.torch_weights import from_torch, read, to_torch, write
+from simsiam_tf.pretrained.torch_weights import from_torch, open_checkpoint, to_torch, write_weights
 from simsiam_tf.runtime import atomic_files
 from simsiam_tf.runtime.errors import UserError
 
@@ -60,7 +60,7 @@ def test_parameters_are_weights(state, tmp_path):
     torch.save(learned, tmp_path / "p.pth")
     assert convert.main([f"--weights={tmp_path / 'p.pth'}", f"--out={tmp_path / 'ours'}"]) == 0
     for found in (
-        to_torch(backbone_file.load(str(tmp_path / "ours"))),
+        to_torch(backbone_file.load_backbone(str(tmp_path / "ours"))),
         to_torch(from_torch(learned).backbone),
     ):
         assert all((found[k] == v.numpy()).all() for k, v in state.items())
@@ -71,7 +71,7 @@ def test_half_precision_is_widened_in_either_format(state, tmp_path):
     torch.save(half, tmp_path / "h.pt")
     safetensors.save_file(half, tmp_path / "h.safetensors")
     for name in ("h.pt", "h.safetensors"):
-        found = read(tmp_path / name)
+        found = open_checkpoint(tmp_path / name).state
         assert all((found[k] == v.float().numpy()).all() for k, v in half.items())
 
 
@@ -133,7 +133,7 @@ def test_archives_that_expand_are_not_opened(state, tmp_path, capsys, peak, monk
     appended = tmp_path / "appended.pth"
     appended.write_bytes(whole.read_bytes()[:-2] + b"\4\0none")  # in a comment another end could hide
     refused(appended, capsys, "not an archive, or cut off")
-    assert read(whole).keys() == state.keys()
+    assert open_checkpoint(whole).state.keys() == state.keys()
 
 
 def test_names_and_errors_go_to_the_terminal_as_text(state, tmp_path, capsys):
@@ -153,7 +153,7 @@ def test_names_and_errors_go_to_the_terminal_as_text(state, tmp_path, capsys):
 
 def test_what_cannot_be_written_is_a_line(state, tmp_path, capsys, monkeypatch):
     keras.utils.set_random_seed(0)
-    backbone_file.export(nets.resnet10(width=0.125), tmp_path, {"views": {}})
+    backbone_file.export_network(nets.resnet10(width=0.125), tmp_path, {"views": {}})
     (tmp_path / "file").write_text("mine")
     torch.save(state, tmp_path / "p.pth")
     commands = [
@@ -187,7 +187,7 @@ def test_a_disk_that_fills_leaves_what_was_there(tmp_path, suffix):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with pytest.raises(UserError, match="cannot be written"):
-            write({"a": np.zeros(10**5, np.float32)}, path)
+            write_weights({"a": np.zeros(10**5, np.float32)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_text() == "before" and len(list(tmp_path.iterdir())) == 1
@@ -198,14 +198,14 @@ def test_a_link_at_the_place_of_writing_is_not_followed(tmp_path, suffix):
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (tmp_path / f".writing-x{suffix}").symlink_to(victim)
-    write({"a": np.zeros(3, np.float32)}, tmp_path / f"x{suffix}")
-    assert victim.read_text() == "mine" and read(tmp_path / f"x{suffix}")["a"].shape == (3,)
+    write_weights({"a": np.zeros(3, np.float32)}, tmp_path / f"x{suffix}")
+    assert victim.read_text() == "mine" and open_checkpoint(tmp_path / f"x{suffix}").state["a"].shape == (3,)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_what_is_written_has_the_shapes_and_order_of_torch(tmp_path, suffix):
     kernel = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 1, 0)
-    path = write({"a": kernel, "num_batches_tracked": np.array(0)}, tmp_path / f"x{suffix}")
+    path = write_weights({"a": kernel, "num_batches_tracked": np.array(0)}, tmp_path / f"x{suffix}")
     load = safetensors.load_file if suffix == ".safetensors" else torch.load
     found = load(path)
     assert found["num_batches_tracked"].shape == () and found["a"].is_contiguous()

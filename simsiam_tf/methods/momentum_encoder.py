@@ -92,7 +92,7 @@ def _copy(network: keras.Model, alone: bool) -> keras.Model:
         mine.assign(variable)
     for mine, layer in zip(copy._flatten_layers(), network._flatten_layers(), strict=True):
         if isinstance(mine, BatchNorm):
-            mine.batch_statistics, mine.alone = layer.trainable or layer.batch_statistics, alone
+            mine.batch_statistics, mine.is_local = layer.trainable or layer.batch_statistics, alone
         elif isinstance(mine, keras.layers.BatchNormalization) and layer.trainable:
             mine.trainable = True  # the layer, which would be in inference mode, but none of its weights
             for variable in mine.weights:

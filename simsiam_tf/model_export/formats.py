@@ -140,16 +140,12 @@ def with_preprocessing(pretrained: Pretrained) -> keras.Model:
 
 
 def compare_features(pretrained: Pretrained, run: Run, seed: int = 0) -> tuple[float, float]:
-    """(largest difference between `run` and the source, largest feature) on images of three shapes.
-
-    The source is the computation of every other command: `Views.centre`, `normalise`, the backbone.
-    """
-    views, size = pretrained.views, pretrained.augmentation.size
+    """(largest difference between `run` and the source, largest feature) on images of three shapes."""
+    size = pretrained.augmentation.size
     difference = largest = 0.0
     for i, shape in enumerate(((size, size), (size * 5 // 4, size * 3 // 2), (size * 2, size + 1))):
         images = _pictures(3, *shape, pretrained.channels, seed + i)
-        ready = tf.stack([views.normalise(views.centre(tf.constant(image))) for image in images])
-        expected = pretrained.backbone(ready, training=False).numpy()
+        expected = source_features(pretrained, pretrained.backbone, images)
         features = np.asarray(run(images))
         if features.shape != expected.shape:
             return float("inf"), 0.0
@@ -158,6 +154,13 @@ def compare_features(pretrained: Pretrained, run: Run, seed: int = 0) -> tuple[f
         if np.isnan(features).any():
             return float("nan"), largest
     return difference, largest
+
+
+def source_features(pretrained: Pretrained, backbone: Any, images: np.ndarray) -> np.ndarray:
+    """Features of uint8 images [B, H, W, C] by a backbone after the preprocessing of every command."""
+    views = pretrained.views
+    ready = tf.stack([views.normalise(views.centre(tf.constant(image))) for image in images])
+    return backbone(ready, training=False).numpy()
 
 
 def _pictures(count: int, height: int, width: int, channels: int, seed: int) -> np.ndarray:

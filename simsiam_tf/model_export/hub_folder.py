@@ -6,9 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
 from simsiam_tf.model_export import formats, model_card
 from simsiam_tf.model_export.formats import ExportedModel
 from simsiam_tf.pretrained import torch_weights
@@ -48,7 +45,9 @@ def write_hub_folder(pretrained: Pretrained, folder: Path | str, overwrite: bool
         new.mkdir(parents=True)
         torch_weights.write_weights(state, new / WEIGHTS, {"source": pretrained.sha256})
         reread = torch_weights.from_torch(torch_weights.open_checkpoint(new / WEIGHTS).state).backbone
-        difference, largest = formats.compare_features(pretrained, _with_preprocessing(pretrained, reread))
+        difference, largest = formats.compare_features(
+            pretrained, lambda images: formats.source_features(pretrained, reread, images)
+        )
         digest = formats.content_digest(new / WEIGHTS)
         exported = ExportedModel(folder, "hub", digest, difference, largest)
         config = _config(pretrained, name)
@@ -73,17 +72,6 @@ def check_hub_folder(folder: Path, overwrite: bool = False) -> None:
         raise UserError(f"out={folder}: has something else in it. Choose another.")
     if existing and not overwrite:
         raise UserError(f"out={folder}: exists. Choose another, or pass `overwrite`.")
-
-
-def _with_preprocessing(pretrained: Pretrained, backbone: Any) -> formats.Run:
-    """Images → features of another backbone after the same preprocessing."""
-    views = pretrained.views
-
-    def run(images: np.ndarray) -> np.ndarray:
-        ready = tf.stack([views.normalise(views.centre(tf.constant(image))) for image in images])
-        return backbone(ready, training=False).numpy()
-
-    return run
 
 
 def _config(pretrained: Pretrained, name: str) -> dict[str, Any]:

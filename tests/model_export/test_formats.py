@@ -1,4 +1,4 @@
-"""What is exported gives the features of its source, in every format, as the card says."""
+"""Exports give the features of their source, in every format, as their cards say."""
 
 import dataclasses
 import importlib.util
@@ -40,7 +40,7 @@ def pretrained(workdir):
         (AUGMENTATIONS["cifar"], (20, 64, 3)),
     ],
 )  # fmt: skip
-def test_preparation_is_that_of_every_other_command(augmentation, shape):
+def test_preprocessing_equals_that_of_other_commands(augmentation, shape):
     views = Views(augmentation, 1)
     images = formats._pictures(2, *shape, seed=0)
     found = preprocess(tf.constant(images), augmentation)
@@ -51,7 +51,7 @@ def test_preparation_is_that_of_every_other_command(augmentation, shape):
 
 
 @pytest.mark.parametrize("format", FILES)
-def test_the_lines_of_the_card_give_the_features_of_the_source(pretrained, tmp_path, monkeypatch, format):
+def test_the_code_of_the_card_gives_the_features_of_the_source(pretrained, tmp_path, monkeypatch, format):
     if any(importlib.util.find_spec(name) is None for name in formats.FORMATS[format].modules):
         pytest.skip("needs pip install 'simsiam-tf[onnx]'")
     made = formats.export_model(pretrained, tmp_path / FILES[format])
@@ -68,7 +68,7 @@ def test_the_lines_of_the_card_give_the_features_of_the_source(pretrained, tmp_p
     assert {p.name for p in tmp_path.iterdir()} == {FILES[format], page.name, page.name[:-2] + "json"}
 
 
-def test_other_features_are_noticed_and_nothing_is_written(pretrained, tmp_path, monkeypatch):
+def test_an_export_with_other_features_is_not_written(pretrained, tmp_path, monkeypatch):
     path = tmp_path / "m.keras"
     path.write_text("before")
     real = formats.FORMATS["keras"].open_model
@@ -82,7 +82,7 @@ def test_other_features_are_noticed_and_nothing_is_written(pretrained, tmp_path,
         assert path.read_text() == "before" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_is_there_is_kept(pretrained, tmp_path):
+def test_existing_files_are_kept(pretrained, tmp_path):
     with pytest.raises(UserError, match="exists. Choose another, or pass `overwrite`"):
         formats.export_model(pretrained, tmp_path)
     (tmp_path / "photo.jpg").write_text("mine")
@@ -101,7 +101,7 @@ def test_a_missing_library_is_named(pretrained, tmp_path, monkeypatch):
         formats.export_model(pretrained, tmp_path / "m.onnx")
 
 
-def test_the_digest_of_a_folder_tells_of_every_file(tmp_path):
+def test_the_digest_of_a_folder_depends_on_every_file(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one").write_text("1")
     first = formats.content_digest(tmp_path)
@@ -111,7 +111,7 @@ def test_the_digest_of_a_folder_tells_of_every_file(tmp_path):
     assert len({first, second, formats.content_digest(tmp_path)}) == 3
 
 
-def test_the_card_says_what_is_known(pretrained, tmp_path):
+def test_the_card_has_the_metadata_of_the_run(pretrained, tmp_path):
     card = {
         "data": "photos", "images": 7, "step": 9, "accuracy": {"backbone": {"knn20": 0.5}, "raw pixels": {}},
         "configuration": {"base_lr": 0.1, "weights": None}, "made with": {"keras": "3"},
@@ -140,7 +140,7 @@ def filled(value):
     }  # fmt: skip
 
 
-def test_a_card_of_another_is_text_in_ours(pretrained, tmp_path):
+def test_values_of_a_foreign_card_are_text_in_ours(pretrained, tmp_path):
     """No heading, element, link, table or fence of its own, wherever a value stands."""
     parser = MarkdownIt("commonmark").enable("table")
     kinds = []
@@ -190,7 +190,7 @@ np.save(features, model(np.load(images), training=False))
 
 
 @pytest.mark.parametrize("what", ["backbone", "model"])
-def test_keras_alone_opens_what_is_written(pretrained, workdir, tmp_path, what):
+def test_stock_keras_opens_the_files(pretrained, workdir, tmp_path, what):
     """In a process that cannot import this package: the backbone, and the model with its preprocessing."""
     images = formats._pictures(3, 130, 97, 3, seed=3)
     ready = preprocess(tf.constant(images), pretrained.augmentation).numpy()

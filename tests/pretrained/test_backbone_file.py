@@ -1,4 +1,4 @@
-"""A backbone file and what the card beside it says."""
+"""A backbone's file and its card."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def test_a_file_without_a_card_needs_an_augmentation(workdir, tmp_path):
     assert open_pretrained(str(alone), "cifar").augmentation == AUGMENTATIONS["cifar"]
 
 
-def test_what_maps_no_images_to_features_is_no_backbone(tmp_path):
+def test_a_network_without_features_is_no_backbone(tmp_path):
     images = keras.Input((8, 8, 1))
     keras.Model(images, keras.layers.ReLU()(images)).save(tmp_path / "same.keras")
     with pytest.raises(UserError, match="is no backbone"):
@@ -125,7 +125,7 @@ def test_a_card_that_was_changed_is_noticed(workdir, tmp_path):
     ],
     ids=str,
 )
-def test_views_that_are_no_numbers_are_no_augmentation(workdir, tmp_path, views):
+def test_views_of_a_card_must_be_numbers(workdir, tmp_path, views):
     views = {**dataclasses.asdict(AUGMENTATION), **views}
     backbone_file.export_network(open_pretrained(str(workdir)).backbone, tmp_path, {"views": views})
     with pytest.raises(UserError, match="are no augmentation") as caught:
@@ -164,7 +164,7 @@ def test_equal_networks_are_equal_bytes(tmp_path):
     assert backbone_file.load_backbone(str(tmp_path / "a")).count_params() > 0
 
 
-def test_files_that_are_something_else_say_what_to_do(workdir, tmp_path, capsys):
+def test_errors_for_other_formats_say_what_to_do(workdir, tmp_path, capsys):
     for name in ("x.safetensors", "x.pth", "x.pth.tar", "x.ckpt"):
         (tmp_path / name).write_bytes(b"x")
         with pytest.raises(UserError, match="convert it first: python -m simsiam_tf.convert --weights=.*x"):

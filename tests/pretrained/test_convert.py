@@ -1,4 +1,4 @@
-"""Weights from PyTorch and back: the features agree on photographs, and nothing is left out in silence."""
+"""Weights from PyTorch and back: features agree on photographs, and weights left out are reported."""
 
 import argparse
 import json
@@ -100,7 +100,7 @@ WRITTEN = [c for c in CASES if c[1] == "resnet18" and c[0] != "patrickhua"]
 
 @pytest.mark.parametrize(("name", "network", "pad"), [*WRITTEN, ("facebookresearch", "resnet18", None)])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_the_way_back_has_the_names_and_values_of_the_program(name, network, pad, suffix, tmp_path):
+def test_written_names_and_values_are_those_of_the_program(name, network, pad, suffix, tmp_path):
     state = layout(name, resnet(network, pad))
     there = from_torch({k: v.numpy() for k, v in state.items()})
     path = write_weights(
@@ -122,7 +122,7 @@ def test_the_way_back_has_the_names_and_values_of_the_program(name, network, pad
             np.testing.assert_array_equal(value, state[key].numpy())
 
 
-def test_torchvision_takes_what_we_write(tmp_path):
+def test_torchvision_loads_our_weights(tmp_path):
     keras.utils.set_random_seed(0)
     backbone = nets.resnet18()
     for v in backbone.weights:
@@ -137,7 +137,7 @@ def test_torchvision_takes_what_we_write(tmp_path):
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() < TOLERANCE
 
 
-def test_what_is_left_out_is_said(tmp_path, capsys):
+def test_weights_left_out_are_reported(tmp_path, capsys):
     path = tmp_path / "run.ckpt"
     state = layout("solo_learn", resnet("resnet18", 2))
     state |= {f"momentum_{k}": v for k, v in state.items() if k.startswith("backbone.conv1")}
@@ -200,14 +200,14 @@ def test_a_pickle_with_more_than_tensors_is_refused_and_not_run(tmp_path, capsys
         (lambda s: s.pop("conv1.weight"), r"fit none of torchvision.*like bn1.*layer1"),
     ],
 )
-def test_another_architecture_names_what_differs(change, said):
+def test_errors_name_the_weights_that_differ(change, said):
     state = to_torch(nets.resnet10(width=0.25))
     change(state)
     with pytest.raises(UserError, match=said):
         from_torch(state, where="x.pth")
 
 
-def test_files_that_are_none_are_refused(tmp_path):
+def test_damaged_files_are_refused(tmp_path):
     cut = write_weights(to_torch(nets.resnet10(width=0.25)), tmp_path / "a.safetensors")
     cut.write_bytes(cut.read_bytes()[:1000])
     for suffix in (".safetensors", ".pth"):
@@ -248,7 +248,7 @@ def test_bad_input_gets_one_line(flags, said, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_converted_weights_go_where_all_weights_go(tmp_path, capsys):
+def test_every_command_takes_converted_weights(tmp_path, capsys):
     """kNN, embedding, export, report's opening, linear evaluation, and pre-training that starts from them."""
     path = tmp_path / "run.ckpt"
     torch.save({"state_dict": layout("solo_learn", resnet("resnet18", 2))}, path)

@@ -1,4 +1,4 @@
-"""Whole networks from PyTorch and back: a run that was begun there goes on here, and the other way round."""
+"""Backbones with heads from PyTorch and back: a run of either program continues in the other."""
 
 import json
 
@@ -45,7 +45,7 @@ def run(tmp_path_factory):
     return folder, model
 
 
-def test_official_linear_evaluation_takes_what_we_write(run, tmp_path):
+def test_official_linear_evaluation_loads_our_file(run, tmp_path):
     folder, model = run
     path = tmp_path / "ours.pth.tar"
     assert convert.main([f"--weights={folder / 'ours'}", f"--out={path}", "--layout=facebookresearch"]) == 2
@@ -74,7 +74,7 @@ def test_official_linear_evaluation_takes_what_we_write(run, tmp_path):
         torch.testing.assert_close(model.module.encoder.fc(features), expected)
 
 
-def test_solo_learns_linear_evaluation_takes_what_we_write(run, tmp_path, capsys):
+def test_solo_learns_linear_evaluation_loads_our_file(run, tmp_path, capsys):
     folder, model = run
     path = tmp_path / "ours.pth"
     assert convert.main([f"--weights={folder / 'ours'}", f"--out={path}"]) == 0
@@ -103,7 +103,7 @@ def test_solo_learns_linear_evaluation_takes_what_we_write(run, tmp_path, capsys
 FITTING = ["--d=32", "--projector_hidden=512", "--predictor_hidden=8", "--output_affine=false"]
 
 
-def test_pretraining_begins_with_the_heads(run):
+def test_pretraining_begins_with_converted_heads(run):
     folder, _ = run
     argv = ["--backbone=resnet18", "--stem=imagenet", f"--weights={folder / 'ours'}"]
 
@@ -126,7 +126,7 @@ def test_pretraining_begins_with_the_heads(run):
 
 
 @pytest.mark.parametrize("method", ["simclr", "byol"])
-def test_heads_that_end_without_a_shift_are_written(tmp_path, capsys, method):
+def test_heads_without_an_output_shift_are_written(tmp_path, capsys, method):
     """SimCLR's output BN has γ alone, which torch's cannot: its β is 0. BYOL's output has neither."""
     config = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16", f"--method={method}"]
     made = build_run.build_model(parse(PretrainConfig, config), channels=1, size=8)
@@ -140,7 +140,7 @@ def test_heads_that_end_without_a_shift_are_written(tmp_path, capsys, method):
         assert (state[last.replace("weight", "bias")] == 0).all() and (state[last] == 1).all()
 
 
-def test_heads_of_our_own_runs_are_left_unless_asked_for(tmp_path):
+def test_heads_of_our_own_runs_are_copied_on_request_alone(tmp_path):
     config = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16"]
     made = build_run.build_model(parse(PretrainConfig, [*config, "--seed=5"]), channels=1, size=8)
     parts = {"backbone": made.backbone, "projector": made.projector, "predictor": made.predictor}
@@ -189,7 +189,7 @@ def their_step(model, optimizer, views):
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_a_run_of_the_official_code_goes_on_with_its_momentum(tmp_path, fixed, measured):
+def test_a_run_of_the_official_code_continues_with_its_momentum(tmp_path, fixed, measured):
     """Three steps there, then three both there and here: the same losses and weights.
 
     β is large so that few activations lie at ReLU's kink, where the last bit decides about a gradient.
@@ -242,7 +242,7 @@ def test_a_run_of_the_official_code_goes_on_with_its_momentum(tmp_path, fixed, m
     measured("all weights after them", max(errors.values()), 2e-5, max(errors, key=errors.get))
 
 
-def test_a_run_begins_at_an_epoch_is_recorded_and_goes_on(tmp_path, capsys):
+def test_a_run_that_begins_at_an_epoch_is_resumed(tmp_path, capsys):
     """Rates, order and steps are those of the whole run, also where it is ended and rerun."""
     flags = """--backbone=resnet10 --stem=small --width=0.125 --d=16 --data=digits --image_size=8
         --batch_size=128 --log_every=1 --monitor=none --strategy=one_device"""

@@ -1,4 +1,4 @@
-"""Whose names those of a checkpoint are, which of its networks is taken, and what its stem is."""
+"""The names of a checkpoint tell its program, the network to take and the stem."""
 
 import keras
 import numpy as np
@@ -86,7 +86,7 @@ def equal(folder, state):
     return all((found[k] == state[k].numpy()).all() for k in found)
 
 
-def test_networks_that_names_do_not_tell_apart_are_asked_for(tmp_path, capsys):
+def test_an_ambiguous_network_needs_a_prefix(tmp_path, capsys):
     torch.save({"left.net": A, "right.net": B}, tmp_path / "c.pth")
     argv = [f"--weights={tmp_path / 'c.pth'}", f"--out={tmp_path / 'a'}"]
     for more, said in (
@@ -102,7 +102,7 @@ def test_networks_that_names_do_not_tell_apart_are_asked_for(tmp_path, capsys):
     assert convert.main([*argv, "--overwrite", "--stem=cifar"]) == 0 and equal(tmp_path / "a", A)
 
 
-def test_a_stem_that_nothing_tells_is_asked_for_or_said(tmp_path, capsys):
+def test_an_unknown_stem_is_required_or_reported(tmp_path, capsys):
     classifier = {"classifier.weight": torch.zeros(3, 64)}
     fc = torch.zeros(4, 64)
     cases = (

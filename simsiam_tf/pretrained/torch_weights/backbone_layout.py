@@ -123,7 +123,7 @@ def from_torch(
     network = _choose(networks, prefix, layout, {name: state[key] for name, key in original.items()}, where)
     program = program_of(network, list(original)) if layout == "auto" else layout
     arrays = {k: as_array(original[n], state[original[n]], where) for k, n in network.names.items()}
-    architecture = _architecture(arrays, where)
+    architecture = architecture_of(arrays, where)
     by_names = STEM_3X3.get(layout) or stem_by_names(program, network, list(original))
     architecture["stem"], stem_known = _stem(stem, arrays["conv1.weight"], by_names, program, network, where)
     backbone = nets.resnet(**architecture)
@@ -187,8 +187,8 @@ def _have_equal_weights(a: Network, b: Network, state: Arrays) -> bool:
     )
 
 
-def _architecture(arrays: Arrays, where: str) -> dict[str, Any]:
-    """Arguments of `nets.resnet` but for the stem, by names and shapes."""
+def architecture_of(arrays: Arrays, where: str) -> dict[str, Any]:
+    """Arguments of `nets.resnet` by torchvision's names and shapes, which do not tell the stem."""
     if arrays["conv1.weight"].ndim != 4:
         raise UserError(
             f"weights={where}: has no first convolution; its names are like {_first_names(arrays)}."

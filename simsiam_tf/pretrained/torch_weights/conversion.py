@@ -14,7 +14,13 @@ import numpy as np
 from simsiam_tf import nets
 from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.pretrained import backbone_file
-from simsiam_tf.pretrained.torch_weights.backbone_layout import Converted, from_torch, group_names, to_torch
+from simsiam_tf.pretrained.torch_weights.backbone_layout import (
+    Converted,
+    architecture_of,
+    from_torch,
+    group_names,
+    to_torch,
+)
 from simsiam_tf.pretrained.torch_weights.key_names import LAYOUTS, READ_ONLY
 from simsiam_tf.pretrained.torch_weights.torch_files import (
     METADATA_KEY,
@@ -171,9 +177,7 @@ def convert_to_torch(where: str, out: Path | str, layout: str = "auto") -> str:
     heads = {name: backbone_file.load_beside(where, name) for name in backbone_file.HEADS}
     heads = {name: head for name, head in heads.items() if head is not None}
     unnamed, heads = (heads, {}) if not names.projector else ({}, heads)
-    state = to_torch(backbone, layout, heads)
-    converted = from_torch(state, layout, _stem(backbone))
-    stem = converted.architecture["stem"]
+    state, stem = to_torch(backbone, layout, heads), _stem(backbone)
     metadata = {
         **{k: card.get(k) for k in ("data", "views")},
         "source": backbone_file.sha256(backbone_file.backbone_path(where)), "stem": stem,
@@ -184,11 +188,8 @@ def convert_to_torch(where: str, out: Path | str, layout: str = "auto") -> str:
         if epoch is None and isinstance(card.get("configuration"), dict):
             epoch = card["configuration"].get("epochs")
         epoch = int(epoch) if isinstance(epoch, int | float) and not isinstance(epoch, bool) else 0
-        envelope = {
-            "arch": converted.architecture["name"],
-            "epoch": epoch,
-            METADATA_KEY: json.dumps(metadata),
-        }
+        arch = architecture_of(to_torch(backbone), where)["name"]
+        envelope = {"arch": arch, "epoch": epoch, METADATA_KEY: json.dumps(metadata)}
     path = write_weights(state, out, metadata, envelope)
     written = ", ".join(["backbone", *heads])
     lines = [f"{path}: {written}: {len(state)} arrays by the names of {names.title}"]
@@ -196,8 +197,8 @@ def convert_to_torch(where: str, out: Path | str, layout: str = "auto") -> str:
         lines.append(f"  left out   {', '.join(unnamed)}, which have no names there")
     if layout == "solo_learn" and stem in ("cifar", "small"):
         lines.append(f"  stem       3×3, {_STEMS_3X3[stem]}; solo-learn's own CIFAR stem has padding 2")
-    has_bn = "projector" in converted.heads and nets.BN_PLACEMENT[converted.options["bn"]].proj_output
-    if names.last_bias and has_bn and converted.options["output_affine"]:
+    last = heads["projector"].layers[-1] if "projector" in heads else None
+    if names.last_bias and isinstance(last, nets.BatchNorm) and last.affine:
         lines.append("  projector  its output BN has γ and β, which that program's has not: it loads them "
                      "only where its BN is made affine")  # fmt: skip
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import Config, kinds, option
+from simsiam_tf.config import Config, field_types, option
 from simsiam_tf.runtime.errors import UserError, as_flags
 
 ABOUT = """Converts weights of PyTorch to a folder that every --weights takes, and such a folder to PyTorch:
@@ -33,8 +33,6 @@ LAYOUTS = (
 @dataclasses.dataclass(frozen=True)
 class ConvertConfig(Config):
     """A conversion."""
-
-    RANGES = (("image_size", 4, 4096),)
 
     weights: str | None = option(
         None, "PyTorch weights (.pth, .pth.tar, .ckpt, .safetensors), or a finished work folder or a "
@@ -64,7 +62,7 @@ class ConvertConfig(Config):
         choices=("auto", "imagenet", "cifar", "grayscale"),
     )
     image_size: int | None = option(
-        None, "from PyTorch: side of the images in pixels; the augmentation's by default"
+        None, "from PyTorch: side of the images in pixels; the augmentation's by default", limits=(4, 4096)
     )
     overwrite: bool = option(False, "replace an earlier conversion")
 
@@ -105,7 +103,7 @@ def call(config: ConvertConfig) -> int:
             config.weights, config.out, config.layout, config.stem, config.augmentation, config.image_size,
             config.prefix,
         )  # fmt: skip
-        print(as_flags(report, kinds(ConvertConfig)))
+        print(as_flags(report, field_types(ConvertConfig)))
     else:
         print(torch_weights.convert_to_torch(config.weights, config.out, config.layout))
     return 0

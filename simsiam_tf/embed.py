@@ -54,16 +54,16 @@ def call(config: EmbedConfig) -> int:
 
         strategies.look_for_devices()
     out = Path(os.path.expanduser(config.out))
-    embedding_file.check_place(out)
+    embedding_file.check_output(out)
     pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     report = out.with_suffix(".unreadable.json")
     source = open_source(
-        config.data or cached_scores.data_of(pretrained), "train", config.data_dir, config.on_bad_image,
+        config.data or cached_scores.training_data(pretrained), "train", config.data_dir, config.on_bad_image,
         report, config.max_megapixels,
     )  # fmt: skip
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
     made = embedding_file.embed(pretrained, source, folder, config.batch_size, config.on_bad_image, report)
-    embedding_file.write(made, out, config.dtype)
+    embedding_file.write_embeddings(made, out, config.dtype)
     what = printable_text(f"{out}: {len(made.names)} images of {source.name}")
     print(f"{what}, {pretrained.features} {config.dtype} numbers each")
     return 0

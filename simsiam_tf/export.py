@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import WeightsConfig, option
+from simsiam_tf.config import Inapplicable, WeightsConfig, option
 
 ABOUT = """Writes a backbone that takes images of any size as they are: resizing and normalisation are inside.
 The file is read back as another program would, and its features are compared with the source's. A model
@@ -20,7 +20,7 @@ card is written beside it, as JSON and Markdown.
 class ExportConfig(WeightsConfig):
     """An export."""
 
-    NO_EFFECT = ((("format",), "hub", bool, "--hub"),)
+    INAPPLICABLE = (Inapplicable(("format",), "hub", bool, "--hub"),)
 
     format: str = option(
         "saved_model",

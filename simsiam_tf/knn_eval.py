@@ -22,10 +22,8 @@ made once.
 class KnnConfig(KeptFeaturesConfig):
     """kNN evaluation."""
 
-    RANGES = (*KeptFeaturesConfig.RANGES, ("temperature", 1e-3, 1e3))
-
     k: str = option("1,5,20,200", "numbers of neighbours, with commas between them", "kNN")
-    temperature: float = option(0.1, "τ of the votes exp(cosine/τ)")
+    temperature: float = option(0.1, "τ of the votes exp(cosine/τ)", limits=(1e-3, 1e3))
     out: str | None = option(None, "JSON file for the result; WORKDIR/knn.json, or FILE.knn.json, by default")
 
     def validate(self) -> KnnConfig:
@@ -49,10 +47,14 @@ def call(config: KnnConfig) -> int:
         from simsiam_tf.evaluate import cached_scores
 
         strategies.look_for_devices()
-    path = Path(config.out).expanduser() if config.out else cached_scores.beside(config.weights, "knn.json")
-    result = cached_scores.knn(config, path)
-    print(cached_scores.table(result))
-    cached_scores.write(result, path)
+    path = (
+        Path(config.out).expanduser()
+        if config.out
+        else cached_scores.beside_weights(config.weights, "knn.json")
+    )
+    result = cached_scores.knn_result(config, path)
+    print(cached_scores.result_table(result))
+    cached_scores.write_result(result, path)
     return 0
 
 

@@ -20,21 +20,21 @@ ABOUT = """Names the images whose embeddings are nearest to a query image's, by 
 class NeighboursConfig(Config):
     """A search."""
 
-    RANGES = (("k", 1, 2**20), ("max_megapixels", 0.001, 1e4), ("image_size", 4, 4096))
-
     embeddings: str | None = option(None, "file that simsiam_tf.embed wrote", "Search")
     query: str | None = option(
         None, "an image file, or the name of an image among the embeddings, which goes before a file's"
     )
-    k: int = option(9, "how many images to name")
+    k: int = option(9, "how many images to name", limits=(1, 2**20))
     weights: str | None = option(None, "the backbone that made the embeddings; where it lay then, by default")
     augmentation: str = option(
         "auto",
         "how a query file is made ready, where neither the embeddings nor a card say it",
         choices=("auto", "imagenet", "cifar", "grayscale"),
     )
-    image_size: int | None = option(None, "side of a query file in pixels, where nothing says it")
-    max_megapixels: float = option(100.0, "a larger query image is refused")
+    image_size: int | None = option(
+        None, "side of a query file in pixels, where nothing says it", limits=(4, 4096)
+    )
+    max_megapixels: float = option(100.0, "a larger query image is refused", limits=(0.001, 1e4))
 
     def validate(self) -> NeighboursConfig:
         """Returns itself, or raises UserError for the first value that cannot be."""
@@ -52,8 +52,8 @@ def call(config: NeighboursConfig) -> int:
         from simsiam_tf.runtime.display_text import printable_text
 
         strategies.look_for_devices()
-    known = embedding_file.read(Path(os.path.expanduser(config.embeddings)))
-    vector = query.features(
+    known = embedding_file.read_embeddings(Path(os.path.expanduser(config.embeddings)))
+    vector = query.query_features(
         known, config.query, config.weights, config.max_megapixels, config.augmentation, config.image_size
     )
     print(f"nearest to {printable_text(config.query)} of {len(known.names)} images")

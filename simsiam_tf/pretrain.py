@@ -1,4 +1,4 @@
-"""python -m simsiam_tf.pretrain --flagfile=…: SimSiam pre-training."""
+"""python -m simsiam_tf.pretrain --flagfile=…: pre-training by SimSiam or a compared method."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import sys
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
 
-ABOUT = """Learns image representations without labels by SimSiam (arXiv 2011.10566).
-Rerun the same command to continue an interrupted run. Exit status: 0 done, 2 something to mend,
-3 collapsed (--fail_on_collapse), 4 diverged (loss not a number), 75 interrupted by a signal after
-a checkpoint.
-Start with --flagfile=flags/quickstart.cfg, or flags/folder.cfg --data=folder:/my/photos."""
+ABOUT = """Learns image representations without labels by SimSiam (arXiv 2011.10566), and writes the trained
+backbone, metrics and checkpoints into a work folder. Begin with one of
+
+    python -m simsiam_tf.pretrain --flagfile=flags/quickstart.cfg
+    python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos
+
+To continue an interrupted run, type its command again. Exit status: 0 finished, 2 an error that the message
+explains, 3 collapsed (--fail_on_collapse), 4 diverged (the loss is not a number), 75 interrupted by a signal
+after a checkpoint."""
 
 
 def call(config: PretrainConfig) -> int:
-    """Trains, or shows what would be trained."""
-    with cli.heavy_imports():  # TensorFlow loads only now that the flags are known to be good
+    """Trains, or shows what a run would do (`preview`, `dry_run`); returns the exit status."""
+    with cli.heavy_imports():  # only now, so that wrong flags are answered at once
         from simsiam_tf.distributed import strategies
         from simsiam_tf.training import inspection, pretraining, run_summary
 
@@ -27,7 +31,7 @@ def call(config: PretrainConfig) -> int:
     if config.dry_run:
         return inspection.dry_run(config)
     config = inspection.with_workdir(config)
-    outcome = pretraining.run(config)
+    outcome = pretraining.pretrain(config)
     if outcome.chief:
         print(run_summary.pretraining_summary(config, outcome))
     return outcome.leave()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import KeptFeaturesConfig, option
+from simsiam_tf.config import Inapplicable, KeptFeaturesConfig, option
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """A linear classifier on features that are made once and kept in WORKDIR/features: minutes on a CPU.
@@ -23,10 +23,12 @@ simsiam_tf.linear_eval, and tells which --base_lr to begin with there.
 class ProbeConfig(KeptFeaturesConfig):
     """A probe."""
 
-    NO_EFFECT = (
-        *KeptFeaturesConfig.NO_EFFECT,
-        (("base_lrs", "epochs"), "classifier", lambda v: v == "logistic", "--classifier=logistic"),
-        (("strengths",), "classifier", lambda v: v != "logistic", "--classifier=lars and sgd"),
+    INAPPLICABLE = (
+        *KeptFeaturesConfig.INAPPLICABLE,
+        Inapplicable(
+            ("base_lrs", "epochs"), "classifier", lambda v: v == "logistic", "--classifier=logistic"
+        ),
+        Inapplicable(("strengths",), "classifier", lambda v: v != "logistic", "--classifier=lars and sgd"),
     )
 
     classifier: str = option(
@@ -79,10 +81,10 @@ def call(config: ProbeConfig) -> int:
 
         strategies.look_for_devices()
     name = "probe.json" if config.classifier == "logistic" else f"probe-{config.classifier}.json"
-    path = Path(config.out).expanduser() if config.out else cached_scores.beside(config.weights, name)
-    result = cached_scores.probe(config, path)
-    print(cached_scores.table(result))
-    cached_scores.write(result, path)
+    path = Path(config.out).expanduser() if config.out else cached_scores.beside_weights(config.weights, name)
+    result = cached_scores.probe_result(config, path)
+    print(cached_scores.result_table(result))
+    cached_scores.write_result(result, path)
     return 0
 
 

@@ -22,18 +22,11 @@ NEEDS = ("matplotlib", "jinja2")
 class ReportConfig(Config):
     """A report."""
 
-    RANGES = (
-        ("images", 4, 20000),
-        ("neighbours", 1, 50),
-        ("seed", 0, 2**31 - 1),
-        ("max_megapixels", 0.001, 1e4),
-    )
-
     workdir: str | None = option(None, "work folder of a pre-training", "Report")
     out: str | None = option(None, "file to write; WORKDIR/report.html by default")
-    images: int = option(2000, "images that are embedded")
-    neighbours: int = option(7, "neighbours shown of an image")
-    seed: int = option(0, "of whatever is drawn")
+    images: int = option(2000, "images that are embedded", limits=(4, 20000))
+    neighbours: int = option(7, "neighbours shown of an image", limits=(1, 50))
+    seed: int = option(0, "of whatever is drawn", limits=(0, 2**31 - 1))
     tensorboard: bool = option(True, "give the embeddings to TensorBoard's projector, in WORKDIR/tb")
     data: str | None = option(
         None, "images to show: fashion_mnist, digits, tfds:NAME[:SPLIT] or folder:PATH; by default what the "
@@ -43,7 +36,9 @@ class ReportConfig(Config):
     on_bad_image: str = option(
         "skip", "what to do with unreadable images of a folder", choices=("error", "skip")
     )
-    max_megapixels: float = option(100.0, "larger images of a folder count as unreadable")
+    max_megapixels: float = option(
+        100.0, "larger images of a folder count as unreadable", limits=(0.001, 1e4)
+    )
 
     def validate(self) -> ReportConfig:
         """Returns itself, or raises UserError for the first value that cannot be."""
@@ -69,7 +64,7 @@ def call(config: ReportConfig) -> int:
         "data_dir": config.data_dir, "on_bad_image": config.on_bad_image,
         "max_megapixels": config.max_megapixels,
     }  # fmt: skip
-    path = html_report.write(
+    path = html_report.write_report(
         config.workdir, config.out, config.data, config.images, config.neighbours, config.seed,
         config.tensorboard, lambda text: print(text, file=sys.stderr, flush=True), **options,
     )  # fmt: skip

@@ -83,7 +83,7 @@ def test_flags_exist():
     flags = set(re.findall(r"--(\w+)", "\n".join(spans)))
     assert len(flags) > 40
     scripts = "".join(path.read_text() for path in ROOT.glob("scripts/**/*.py"))
-    known = {name for cls in CONFIGS for name in config.kinds(cls)} | {"flagfile", "help"}
+    known = {name for cls in CONFIGS for name in config.field_types(cls)} | {"flagfile", "help"}
     assert flags - set(re.findall(r'"--(\w+)"', scripts)) <= known
 
 

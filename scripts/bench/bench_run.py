@@ -107,7 +107,7 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
         for method in ("add_steps", "add_record", "add_evaluation", "latest"):
             timed(loops.MetricsLog, method, "records")
         with contextlib.suppress(_Stop):
-            pretraining.run(config)
+            pretraining.pretrain(config)
     return dict(seconds)
 
 

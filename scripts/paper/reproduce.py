@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import ClassVar
 
 from scripts.paper import SCALES, TABLES, campaign
 from simsiam_tf.command_line import cli
@@ -35,20 +34,15 @@ Scales:
 class ReproduceConfig(Config):
     """A choice of tables, and the scale at which their rows are run."""
 
-    RANGES: ClassVar = (
-        ("seeds", 1, 100),
-        ("first_seed", 0, 2**31 - 101),
-        ("jobs", 1, 64),
-        ("epochs", 0.01, 1e5),
-    )
-
     table: str = option("all", "tables, separated by commas; all: every table but table4_long", "What")
     scale: str = option("fashion_mnist", "size of data, network and training", choices=tuple(SCALES))
-    seeds: int = option(1, "runs of every row")
-    first_seed: int = option(0, "first seed; the others follow it")
-    epochs: float | None = option(None, "epochs of every pre-training, instead of the scale's own")
+    seeds: int = option(1, "runs of every row", limits=(1, 100))
+    first_seed: int = option(0, "first seed; the others follow it", limits=(0, 2**31 - 101))
+    epochs: float | None = option(
+        None, "epochs of every pre-training, instead of the scale's own", limits=(0.01, 1e5)
+    )
     data_dir: str | None = option(None, "folder of TFDS's data sets")
-    jobs: int = option(1, "runs at a time, each on its share of the cores", "Run")
+    jobs: int = option(1, "runs at a time, each on its share of the cores", "Run", limits=(1, 64))
     folder: str = option("runs/reproduce", "parent of the work folders")
     out: str | None = option(None, "path of the results, without .md; FOLDER/SCALE by default")
     dry_run: bool = option(False, "only list the runs that have no result yet, with their flags", "Only look")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from scripts.paper.rows import Row
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import PretrainConfig, differences, method_of, overridden, to_flags
+from simsiam_tf.config import METHODS, PretrainConfig, differences, drop_inapplicable, to_flags
 
 TITLES = ("batch_size", "d", "epochs")  # fields that may appear in titles of rows
 PROPORTIONAL = ("batch_size", "d", "epochs", "base_lr", "weight_decay")
@@ -77,15 +77,15 @@ def row_config(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> PretrainCo
         elif name == "warmup_epochs":
             value = value * base.epochs / paper.epochs
         elif name == "target_momentum":
-            now, before = (config.by_method(name) for config in (base, paper))
+            now, before = (config.method_option(name) for config in (base, paper))
             if now is None:  # the method has none at this scale
                 continue
             value = _like(value, 1 - (1 - value) * (1 - now) / (1 - before))
         changes[name] = value
-    if changes.get("stop_gradient") == method_of({"method": paper_row.method}).stop_gradient:
+    if changes.get("stop_gradient") == METHODS[paper_row.method].defaults.get("stop_gradient"):
         changes["stop_gradient"] = None  # the method's default: the same run as without the flag
     changed = dataclasses.replace(base, **changes, workdir=None)
-    return overridden(changed, set(changes)).validate()
+    return drop_inapplicable(changed, set(changes)).validate()
 
 
 @functools.cache  # many rows share a base

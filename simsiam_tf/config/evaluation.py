@@ -1,31 +1,32 @@
-"""What the commands that use a pre-trained backbone have in common."""
+"""Options that the commands share which use a pre-trained backbone."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from simsiam_tf.config.fields import BIG, Config, option
+from simsiam_tf.config.fields import BIG, NO_FOLDER, Config, option
 from simsiam_tf.runtime.errors import UserError
-
-RANGES = (("image_size", 4, 4096), ("max_megapixels", 0.001, 1e4), ("batch_size", 1, 2**20))
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightsConfig(Config):
-    """A backbone, and how its images are made ready."""
+    """A backbone, and how images are prepared for it."""
 
     weights: str | None = option(
-        None, "pre-trained backbone: a finished work folder or a .keras file", "Backbone"
+        None, "pre-trained backbone: the work folder of a finished run, or a .keras file", "Backbone"
     )
     augmentation: str = option(
         "auto",
-        "how images are made ready, for a file without a card; auto: as in the pre-training",
+        "how images are normalised; auto: as in the pre-training. Needed only for a .keras file without "
+        "metadata beside it",
         choices=("auto", "imagenet", "cifar", "grayscale"),
     )
-    image_size: int | None = option(None, "side of the images in pixels; as in the pre-training by default")
+    image_size: int | None = option(
+        None, "height and width of the images in pixels; by default as in the pre-training", limits=(4, 4096)
+    )
 
     def validate(self) -> WeightsConfig:
-        """Returns itself, or raises UserError for the first value that cannot be."""
+        """Returns itself, or raises UserError for the first value that is not allowed."""
         if not self.weights:
             raise UserError("`weights`: missing. Pass a finished work folder, as in weights=runs/quickstart.")
         return super().validate()
@@ -33,52 +34,46 @@ class WeightsConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class ImagesConfig(WeightsConfig):
-    """A backbone and images that go through it."""
+    """A backbone, and images of which it computes features."""
 
-    RANGES = (*RANGES,)
-    NO_EFFECT = (
-        (
-            ("on_bad_image", "max_megapixels"),
-            "data",
-            lambda v: not (v or "").startswith("folder:"),
-            "data that is no folder",
-        ),
-    )
+    INAPPLICABLE = (NO_FOLDER,)
 
     data: str | None = option(
         None,
-        "images: fashion_mnist, digits, tfds:NAME[:SPLIT] or folder:PATH; by default what the backbone "
-        "was pre-trained on",
+        "images: fashion_mnist, digits, tfds:NAME[:SPLIT] or folder:PATH; by default the images of the "
+        "pre-training",
         "Images",
     )
-    data_dir: str | None = option(None, "where TFDS keeps its data sets", free=True)
+    data_dir: str | None = option(None, "folder in which TensorFlow Datasets keeps its data sets", free=True)
     on_bad_image: str = option(
-        "error", "what to do with unreadable images of a folder", choices=("error", "skip")
+        "error",
+        "an image of a folder that cannot be read stops the command (error) or is left out (skip)",
+        choices=("error", "skip"),
     )
-    max_megapixels: float = option(100.0, "larger images of a folder count as unreadable")
-    batch_size: int = option(256, "images at a time", free=True)
+    max_megapixels: float = option(
+        100.0, "images of a folder with more pixels than this count as unreadable", limits=(0.001, 1e4)
+    )
+    batch_size: int = option(256, "images that are computed at a time", free=True, limits=(1, 2**20))
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledConfig(ImagesConfig):
-    """A backbone, images to learn from and images to be scored on."""
-
-    RANGES = (*RANGES, ("seed", 0, BIG))
+    """A backbone, labelled images to learn from and labelled images to test on."""
 
     test: str = option(
         "auto",
-        "labelled images to be scored on; auto: the test split, or every tenth image where there is "
-        "none, which then is not learned from",
+        "labelled images for the test; auto: the test split, or every tenth image where there is none, "
+        "which is then left out of the training",
         "Images",
     )
-    seed: int = option(0, "of whatever is chosen or drawn")
+    seed: int = option(0, "seed of every random choice", limits=(0, BIG))
 
 
 @dataclasses.dataclass(frozen=True)
 class KeptFeaturesConfig(LabelledConfig):
-    """What scores the features of both, which are made once and kept."""
+    """Evaluations of features that are computed once and kept in files."""
 
     features_dir: str | None = option(
-        None, "where features are kept; WORKDIR/features, or FILE.features, by default"
+        None, "folder for the features; by default WORKDIR/features, or FILE.features beside a .keras file"
     )
-    raw_pixels: bool = option(True, "score raw pixels beside them, where images are small")
+    raw_pixels: bool = option(True, "also evaluate raw pixels, for comparison, where images are small")

@@ -1,4 +1,4 @@
-"""What every configuration shares: options, their checks, and the flags made from them.
+"""The base of every configuration: options with their checks, from which flags are made.
 
 Imports no TensorFlow, so that `--help` and a mistyped flag answer at once.
 """
@@ -8,100 +8,128 @@ from __future__ import annotations
 import dataclasses
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from simsiam_tf.runtime.errors import UserError, nearest
 
-LOOKS = ("preview", "dry_run")  # what only looks
+LOOKS = ("preview", "dry_run")  # options that only show what a run would do
 BIG = 2**31 - 1
-FOLDER = "folder:"  # before the path, in what names images
+FOLDER = "folder:"  # before the path, where an option names images
 
 
-def option(default: Any, text: str, group: str = "", choices=(), free: bool | str = False) -> Any:
-    """A field with its help text.
+def option(
+    default: Any, text: str, group: str = "", choices=(), free: bool | str = False, limits=None
+) -> Any:
+    """A field of a configuration with its help text.
 
-    choices: the values it may take, or a table whose keys they are.
-    free: may differ when a run is continued; a text: may become that.
+    Args:
+        default: its value where nothing else is said.
+        text: help, in which `name` stands for another option.
+        group: heading in the help; that of the option before it when empty.
+        choices: the values that it may take, or a table whose keys they are; any when empty.
+        free: whether a run may be continued with another value; a text: only with that value.
+        limits: (lowest, highest) number that is allowed.
     """
     choices = choices if isinstance(choices, dict) else tuple(choices)
-    meta = {"help": text, "group": group, "choices": choices, "free": free}
+    meta = {"help": text, "group": group, "choices": choices, "free": free, "limits": limits}
     return dataclasses.field(default=default, metadata=meta)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """What a command depends on; a subclass adds `option`s.
+class Inapplicable:
+    """Options that change nothing while another one has a certain value.
 
-    RANGES: (field, lowest, highest). NO_EFFECT: (fields, the field or property whose value makes them
-    moot, which values those are, what to call that). DEPENDS: property → the fields it comes from.
+    fields: their names. because: the option, or property, that decides. holds: whether its value makes
+    them inapplicable. words: that value in words, as in "predictor_lr=constant has no effect with WORDS".
     """
 
-    RANGES: ClassVar[Sequence] = ()
-    NO_EFFECT: ClassVar[Sequence] = ()
+    fields: tuple[str, ...]
+    because: str
+    holds: Callable[[Any], Any]
+    words: str
+
+
+NO_FOLDER = Inapplicable(
+    ("on_bad_image", "max_megapixels"),
+    "data",
+    lambda v: not (v or "").startswith(FOLDER),
+    "data that is no folder",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The options of a command; a subclass adds `option`s.
+
+    INAPPLICABLE: rules for options that have no effect. DEPENDS: property that a rule names → the options
+    that decide it.
+    """
+
+    INAPPLICABLE: ClassVar[Sequence[Inapplicable]] = ()
     DEPENDS: ClassVar[Mapping[str, set[str]]] = {}
 
     def validate(self) -> Self:
-        """Returns itself, or raises UserError for the first value that cannot be."""
-        check_choices(self)
-        for name, low, high in self.RANGES:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UserError(f"{name}={value}: must be from {low} to {high}.")
-        for name, _, reason in moot(self):
-            raise UserError(f"{name}={getattr(self, name)} has no effect with {reason}. Leave it out.")
+        """Returns itself, or raises UserError for the first value that is not allowed."""
+        for field in dataclasses.fields(self):
+            value, choices = getattr(self, field.name), field.metadata["choices"]
+            if choices and value not in choices:
+                raise UserError(f"{field.name}={value}: no such value.{nearest(str(value), choices)}")
+            limits = field.metadata["limits"]
+            if limits and value is not None and not limits[0] <= value <= limits[1]:
+                raise UserError(f"{field.name}={value}: must be from {limits[0]} to {limits[1]}.")
+        for name, rule in inapplicable(self):
+            raise UserError(f"{name}={getattr(self, name)} has no effect with {rule.words}. Leave it out.")
         return self
 
 
 def check_address(name: str, value: str | None) -> None:
-    """Raises UserError for what is given and no HOST:PORT."""
+    """Raises UserError for an option whose value is neither None nor HOST:PORT."""
     if value is not None and not re.fullmatch(r"([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}", value):
         raise UserError(f"{name}={value}: must be HOST:PORT, as in {name}=localhost:5050.")
 
 
 def default(cls: type, name: str) -> Any:
-    """The default of a field."""
+    """The default of an option."""
     return next(f.default for f in dataclasses.fields(cls) if f.name == name)
 
 
-def moot(config: Config) -> list[tuple[str, str, str]]:
-    """(field, the field that makes it moot, what to call that), of all that change nothing."""
+def inapplicable(config: Config) -> list[tuple[str, Inapplicable]]:
+    """(option, rule) of every option that has another value than its default, and no effect."""
     return [
-        (name, cause, reason)
-        for names, cause, holds, reason in config.NO_EFFECT
-        for name in names
-        if holds(getattr(config, cause)) and getattr(config, name) != default(type(config), name)
+        (name, rule)
+        for rule in config.INAPPLICABLE
+        for name in rule.fields
+        if rule.holds(getattr(config, rule.because)) and getattr(config, name) != default(type(config), name)
     ]
 
 
-def overridden(config: Any, typed: set[str]) -> Any:
-    """The configuration without what a flagfile set and a typed flag has made moot.
+def drop_inapplicable(config: Any, typed: set[str]) -> Any:
+    """Sets options that a flagfile gave back to their defaults where a typed flag leaves them no effect.
 
-    With predictor=none typed, the flagfile's `predictor_lr` falls away instead of standing in
-    the way.
+    With predictor=none typed, the flagfile's `predictor_lr` falls away instead of being an error.
+
+    Args:
+        config: a configuration.
+        typed: names of the options that the user typed, which stay as they are.
     """
-    causes = {cause: config.DEPENDS.get(cause, {cause}) for _, cause, _ in moot(config)}
-    idle = [name for name, cause, _ in moot(config) if causes[cause] & typed and name not in typed]
-    return dataclasses.replace(config, **{name: default(type(config), name) for name in idle})
+    drop = {
+        name: default(type(config), name)
+        for name, rule in inapplicable(config)
+        if config.DEPENDS.get(rule.because, {rule.because}) & typed and name not in typed
+    }
+    return dataclasses.replace(config, **drop)
 
 
-def check_choices(config: Any) -> None:
-    """Raises UserError for the first field with a value that is none of its choices."""
-    for field in dataclasses.fields(config):
-        choices, value = field.metadata["choices"], getattr(config, field.name)
-        if choices and value not in choices:
-            raise UserError(f"{field.name}={value}: no such value.{nearest(str(value), choices)}")
-
-
-def kinds(cls: type) -> dict[str, type]:
-    """Field → str, int, float or bool, without the None."""
+def field_types(cls: type) -> dict[str, type]:
+    """Option → str, int, float or bool; the type without None where it is optional."""
     hints = typing.get_type_hints(cls)
-    kinds_of = {name: [a for a in typing.get_args(h) if a is not type(None)] for name, h in hints.items()}
-    return {f.name: next(iter(kinds_of[f.name]), hints[f.name]) for f in dataclasses.fields(cls)}
+    given = {f.name: typing.get_args(hints[f.name]) or (hints[f.name],) for f in dataclasses.fields(cls)}
+    return {name: next(t for t in types if t is not type(None)) for name, types in given.items()}
 
 
 def to_flags(config: Any) -> str:
-    """The text of a flagfile that makes this configuration again, and trains with it."""
+    """The text of a flagfile from which the same configuration is read, without `LOOKS`."""
     lines = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -111,24 +139,24 @@ def to_flags(config: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def differences(a: dict, b: dict, cls: type) -> list[str]:
-    """Names of the fields that bind a run and differ between two configurations, `b` the later one.
+def differences(a: dict, b: dict, cls: type[Config]) -> list[str]:
+    """Names of the options that bind a run and differ between two configurations, `b` the later one.
 
-    Where a folder or a file of weights lies binds nothing: what is in it does, by its digest among the
-    run's facts.
+    The path of a folder or of a file of weights does not bind: its content does, by its digest in the
+    run's metadata.
     """
-    idle = {n for names, cause, holds, _ in cls.NO_EFFECT if cause in b and holds(b[cause]) for n in names}
-    fields = [f for f in dataclasses.fields(cls) if f.metadata["free"] is not True and f.name not in idle]
+    rules = [r for r in cls.INAPPLICABLE if r.because in b and r.holds(b[r.because])]
+    idle = {name for rule in rules for name in rule.fields}
 
     def alike(field: dataclasses.Field) -> bool:
-        old, new = a.get(field.name, default(cls, field.name)), b.get(field.name)
-        placed = all(isinstance(v, str) and (field.name == "weights" or is_folder(v)) for v in (old, new))
-        free = field.metadata["free"]
-        return placed or old == new or (isinstance(free, str) and new == free)
+        old, new, free = a.get(field.name, field.default), b.get(field.name), field.metadata["free"]
+        paths = all(isinstance(v, str) and (field.name == "weights" or is_folder(v)) for v in (old, new))
+        return paths or old == new or (isinstance(free, str) and new == free)
 
+    fields = [f for f in dataclasses.fields(cls) if f.metadata["free"] is not True and f.name not in idle]
     return [field.name for field in fields if not alike(field)]
 
 
 def is_folder(value: Any) -> bool:
-    """Whether a field's value names a folder of images."""
+    """Whether the value of an option names a folder of images."""
     return isinstance(value, str) and value.startswith(FOLDER) and value != FOLDER

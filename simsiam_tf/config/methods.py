@@ -1,77 +1,297 @@
-"""What each method has where a flag does not say otherwise: SimSiam and the methods of Sec. 6."""
+"""METHODS: a row for every method, with the options from which its flags are made.
+
+A new method is its model in simsiam_tf/methods/NAME.py and its row with its options here; nothing else
+knows methods by name. The options stand here and not beside the model since a module with a model imports
+TensorFlow, and `--help` has to answer without.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+from simsiam_tf.config.fields import BIG, Inapplicable, option
+from simsiam_tf.runtime.errors import UserError
+
+SYMMETRY = {  # Sec. 4.6: (i, j) asks h to predict view j from view i   ImageNet top-1, %
+    "symmetric": ((0, 1), (1, 0)),  # 68.1
+    "asymmetric": ((0, 1),),  # 64.8
+    "asymmetric_2x": ((0, 1), (2, 3)),  # 67.3: two pairs of views for each image
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodOptions:
+    """Options of a method, by the names of its model's arguments. Methods may share an option."""
+
+    def check(self, batch_size: int) -> None:
+        """Raises UserError for options that do not go together."""
+        del batch_size
+
+    @property
+    def view_count(self) -> int:
+        """Views of each image that the loss takes."""
+        return 2
+
+    @property
+    def frozen_epochs(self) -> dict[str, float]:
+        """Part of the model (its attribute) → epochs at the start in which it does not learn."""
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictorOptions(MethodOptions):
+    """Options of methods whose predictor and stop-gradient are a choice."""
+
+    predictor: str = option(
+        "auto",
+        "predictor h (Table 1): trained, fixed at its initial weights (simsiam only), or none; auto: trained "
+        "with simsiam and byol, else none. simclr and swav may have one, too (Sec. 6.2)",
+        "Method",
+        choices=("auto", "trained", "fixed", "none"),
+    )
+    stop_gradient: bool | None = option(
+        None,
+        "let no gradient through the targets; simsiam collapses without (Fig. 2). By default true, with "
+        "simclr false",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SimSiamOptions(PredictorOptions):
+    """Options of SimSiam (Sec. 4 and 5)."""
+
+    bn: str = option(
+        "default",
+        "layers with batch normalisation in projector and predictor (Table 3); default: all but the "
+        "predictor's output",
+        "Method",
+        choices=("none", "hidden", "default", "all"),
+    )
+    output_affine: bool = option(
+        True, "learn a scale and a shift in the batch normalisation of the projector's output (Sec. 4.4)"
+    )
+    similarity: str = option(
+        "cosine",
+        "similarity of prediction and target in the loss (Sec. 4.5)",
+        choices=("cosine", "cross_entropy"),
+    )
+    symmetry: str = option(
+        "symmetric",
+        "pairs of views in the loss (Sec. 4.6): each view predicts the other (symmetric), one predicts the "
+        "other (asymmetric), or the latter for two pairs of views (asymmetric_2x)",
+        choices=SYMMETRY,
+    )
+    alternate: str | None = option(
+        None,
+        "keep the weights that make the targets for so many steps, or for an epoch (Sec. 5): a number, or "
+        "epoch; by default targets are made with the weights of each step",
+    )
+    average: float | None = option(
+        None,
+        "take a moving average of each image's embeddings as its target, with this share of the old average "
+        "(Sec. 5: 0.8, with predictor=none)",
+        limits=(0, 0.9999),
+    )
+
+    def check(self, batch_size: int) -> None:
+        if self.alternate not in (None, "epoch") and not re.fullmatch(r"[1-9]\d{0,8}", self.alternate):
+            raise UserError(f"alternate={self.alternate}: must be a number of steps, or epoch.")
+        if self.alternate and self.average is not None:
+            raise UserError("`alternate` and `average`: are two readings of Sec. 5. Pass one of them.")
+
+    @property
+    def view_count(self) -> int:
+        return 1 + max(max(pair) for pair in SYMMETRY[self.symmetry])
+
+
+@dataclasses.dataclass(frozen=True)
+class TemperatureOptions(MethodOptions):
+    """The temperature of a softmax over similarities."""
+
+    temperature: float | None = option(
+        None,
+        "temperature τ of the softmax in simclr, moco and swav; by default 0.1, 0.2 and 0.1",
+        "Compared methods",
+        limits=(0.001, 100),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SimCLROptions(TemperatureOptions, PredictorOptions):
+    """Options of SimCLR."""
+
+    def check(self, batch_size: int) -> None:
+        if self.predictor == "fixed":
+            raise UserError("predictor=fixed: is for simsiam alone. Leave it out with another `method`.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetMomentumOptions(MethodOptions):
+    """The momentum of the encoder that makes the targets."""
+
+    target_momentum: float | None = option(
+        None,
+        "momentum m of the encoder that makes the targets: with moco 0.999 by default; with byol the value "
+        "at the first step, 0.996 by default, which rises to 1",
+        "Compared methods",
+        limits=(0, 0.99999),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MoCoOptions(TargetMomentumOptions, TemperatureOptions):
+    """Options of MoCo."""
+
+    queue: int = option(65536, "keys of earlier images in moco's queue", "Compared methods", limits=(1, BIG))
+    key_groups: int = option(
+        1,
+        "equal groups of a batch, over all replicas, within which moco's keys are batch-normalised",
+        limits=(1, 2**16),
+    )
+
+    def check(self, batch_size: int) -> None:
+        if batch_size % self.key_groups or batch_size < 2 * self.key_groups:
+            raise UserError(
+                f"key_groups={self.key_groups}: a batch of {batch_size} cannot be cut into as many equal "
+                "parts of two images or more. Choose another of the two."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class SwAVOptions(SimCLROptions):
+    """Options of SwAV."""
+
+    prototypes: int = option(3000, "prototypes of swav", "Compared methods", limits=(2, 2**20))
+    sinkhorn_epsilon: float = option(
+        0.05,
+        "ε in swav's Sinkhorn-Knopp; larger: an image is shared out to more prototypes",
+        limits=(0.001, 10),
+    )
+    frozen_prototypes: float = option(
+        1.0, "epochs at the start in which swav's prototypes do not learn", limits=(0, BIG)
+    )
+    prototype_norm: str = option(
+        "after_step",
+        "when swav's prototypes are scaled to length one: after each step, as in its code, or in the loss, "
+        "which passes a gradient through (Sec. 6.2, for stop_gradient=false)",
+        choices=("after_step", "in_loss"),
+    )
+
+    @property
+    def frozen_epochs(self) -> dict[str, float]:
+        return {"prototypes": self.frozen_prototypes}
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A row of Table 4 or its baseline.
+    """A method: a row of Table 4, or SimSiam.
 
     title, source: its name in print, and where it is described.
-    predictor, stop_gradient, temperature, target_momentum: defaults of the flags; None for no such thing.
-    loss: what kind it is of, a key of `diagnosis.LIMITS`; None for that of `similarity`.
-    lars: arguments of `optim.LARS` by which it computes what the method's own code does.
+    model: "module:Class" of its model (`methods.SiameseModel`), loaded when a model is built.
+    options: the dataclass of its options.
+    defaults: values of options that are "auto" or None.
+    variants: option → the model where that option has a value.
+    loss: key of `diagnosis.LIMITS`; None: the option `similarity` is the key.
+    lars: arguments with which `optimizers.LARS` computes what the method's own code does.
     """
 
     title: str
     source: str
-    predictor: str = "none"
-    stop_gradient: bool = True
-    temperature: float | None = None
-    target_momentum: float | None = None
+    model: str
+    options: type[MethodOptions]
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
     loss: str | None = "contrast"
     lars: Mapping[str, bool] = dataclasses.field(default_factory=lambda: {"exclude_1d": True})
 
 
-_THEIR_LARS = {"exclude_1d": True, "decayed_slope": True}  # SimCLR's and BYOL's
-
 METHODS = {
-    "simsiam": Method("SimSiam", "Chen & He, arXiv 2011.10566", predictor="trained", loss=None),
-    "simclr": Method(
-        "SimCLR", "Chen et al., arXiv 2002.05709", stop_gradient=False, temperature=0.1, lars=_THEIR_LARS
+    "simsiam": Method(
+        "SimSiam",
+        "Chen & He, arXiv 2011.10566",
+        "simsiam_tf.methods.simsiam:SimSiam",
+        SimSiamOptions,
+        {"predictor": "trained", "stop_gradient": True},
+        {
+            "alternate": "simsiam_tf.methods.alternation:Alternation",
+            "average": "simsiam_tf.methods.moving_average:MovingAverage",
+        },
+        loss=None,
     ),
-    "moco": Method("MoCo v2", "Chen et al., arXiv 2003.04297", temperature=0.2, target_momentum=0.999),
+    "simclr": Method(
+        "SimCLR",
+        "Chen et al., arXiv 2002.05709",
+        "simsiam_tf.methods.simclr:SimCLR",
+        SimCLROptions,
+        {"predictor": "none", "stop_gradient": False, "temperature": 0.1},
+        lars={"exclude_1d": True, "decayed_slope": True},
+    ),
+    "moco": Method(
+        "MoCo v2",
+        "Chen et al., arXiv 2003.04297",
+        "simsiam_tf.methods.moco:MoCo",
+        MoCoOptions,
+        {"predictor": "none", "temperature": 0.2, "target_momentum": 0.999},
+    ),
     "byol": Method(
         "BYOL",
         "Grill et al., arXiv 2006.07733",
-        predictor="trained",
-        target_momentum=0.996,
+        "simsiam_tf.methods.byol:BYOL",
+        TargetMomentumOptions,
+        {"predictor": "trained", "target_momentum": 0.996},
         loss="distance",
-        lars=_THEIR_LARS,
+        lars={"exclude_1d": True, "decayed_slope": True},
     ),
-    "swav": Method("SwAV", "Caron et al., arXiv 2006.09882", temperature=0.1, lars={}),
+    "swav": Method(
+        "SwAV",
+        "Caron et al., arXiv 2006.09882",
+        "simsiam_tf.methods.swav:SwAV",
+        SwAVOptions,
+        {"predictor": "none", "stop_gradient": True, "temperature": 0.1},
+        lars={},
+    ),
 }
 
 
 def method_of(configuration: Mapping[str, Any]) -> Method:
-    """The method of a run, by what its work folder or card says of it."""
+    """The method that a work folder or a model card names; SimSiam where it names none."""
     name = configuration.get("method")
     return METHODS[name if isinstance(name, str) and name in METHODS else "simsiam"]
 
 
 def loss_kind(configuration: Mapping[str, Any]) -> str:
-    """What kind of loss a run has: "cosine", "cross_entropy", "distance" or "contrast"."""
+    """Key of `diagnosis.LIMITS` for a run: "cosine", "cross_entropy", "distance" or "contrast"."""
     return method_of(configuration).loss or configuration.get("similarity", "cosine")
 
 
-READ_BY = {  # flags that some methods only have
-    **dict.fromkeys(("bn", "output_affine", "similarity", "symmetry", "alternate", "average"), ("simsiam",)),
-    **dict.fromkeys(("predictor", "stop_gradient"), ("simsiam", "simclr", "swav")),
-    "temperature": ("simclr", "moco", "swav"),
-    "target_momentum": ("moco", "byol"),
-    **dict.fromkeys(("queue", "key_groups"), ("moco",)),
-    **dict.fromkeys(("prototypes", "sinkhorn_epsilon", "frozen_prototypes", "prototype_norm"), ("swav",)),
-}
-NO_EFFECT = [
-    (
-        (flag,),
-        "method",
-        lambda value, methods=methods: value not in methods,
-        f"a `method` other than {' and '.join(methods)}",
-    )
-    for flag, methods in READ_BY.items()
-]
+Class = TypeVar("Class", bound=type)
+
+
+def add_method_options(cls: Class) -> Class:
+    """Adds the options of all methods to a configuration that is not yet a dataclass, after `method`.
+
+    An option is inapplicable to the methods that do not have it.
+    """
+    fields: dict[str, dataclasses.Field] = {}
+    users: dict[str, list[str]] = {}
+    for method, row in METHODS.items():
+        for field in dataclasses.fields(row.options):
+            fields.setdefault(field.name, field)
+            users.setdefault(field.name, []).append(method)
+    names, annotations = [*cls.__annotations__], {**cls.__annotations__}
+    at = names.index("method") + 1
+    for name, field in fields.items():
+        setattr(cls, name, dataclasses.field(default=field.default, metadata=field.metadata))
+        annotations[name] = field.type
+    cls.__annotations__ = {name: annotations[name] for name in (*names[:at], *fields, *names[at:])}
+    rules = [
+        Inapplicable(
+            (name,), "method", lambda v, has=has: v not in has, f"a `method` other than {' and '.join(has)}"
+        )
+        for name, has in users.items()
+    ]
+    cls.INAPPLICABLE = (*cls.INAPPLICABLE, *rules)
+    return cls

@@ -1,4 +1,4 @@
-"""What every run that trains has in common."""
+"""Options that every training shares, pre-training and supervised."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import dataclasses
 import os
 from typing import Any, Self
 
-from simsiam_tf.config.fields import BIG, FOLDER, Config, is_folder, option
+from simsiam_tf.config.fields import BIG, FOLDER, Config, Inapplicable, is_folder, option
 from simsiam_tf.runtime.errors import UserError
 
-RUN_RANGES = (
-    ("seed", 0, BIG), ("log_every", 1, BIG), ("save_minutes", 0, BIG), ("keep", 1, 1000),
-    ("join_minutes", 0.01, 1e5),
-)  # fmt: skip
 PATHS = ("workdir", "weights", "data_dir")
 
 
 def check_epochs(config: Any) -> None:
-    """Raises UserError for no epochs, or a warm-up that takes them all."""
+    """Raises UserError where there are no epochs, or the warm-up takes them all."""
     if not config.epochs > 0:
         raise UserError(f"epochs={config.epochs}: must be above 0.")
     if config.warmup_epochs >= config.epochs:
@@ -26,58 +22,70 @@ def check_epochs(config: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig(Config):
-    """A work folder, devices, arithmetic, and how often things are written."""
+    """The work folder, the devices, the precision, and how often files are written."""
 
-    RANGES = RUN_RANGES
-    NO_EFFECT = ((("jit_compile",), "strategy", lambda v: v == "tpu", "strategy=tpu, which always compiles"),)
+    INAPPLICABLE = (
+        Inapplicable(
+            ("jit_compile",), "strategy", lambda v: v == "tpu", "strategy=tpu, which always compiles"
+        ),
+    )
 
     workdir: str | None = option(
         None,
-        "folder of this run: weights, logs, checkpoints. Rerunning the same command continues it",
+        "folder of this run for weights, logs and checkpoints. The same command with the same folder "
+        "continues the run",
         "Run",
         free=True,
     )
-    seed: int = option(0, "of initial weights, order and augmentation")
+    seed: int = option(
+        0, "seed of the initial weights, of the order of images and of their augmentation", limits=(0, BIG)
+    )
     strategy: str = option(
         "auto",
-        "devices; auto: all GPUs, a TPU, the workers of TF_CONFIG, or one device",
+        "devices to train on; auto: all GPUs, a TPU, the workers in TF_CONFIG or of a Slurm job, or else "
+        "one device",
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
         free=True,
     )
-    join_minutes: float = option(10.0, "how long several workers wait for each other at the start", free=True)
+    join_minutes: float = option(
+        10.0, "how long several workers wait for each other at the start", free=True, limits=(0.01, 1e5)
+    )
     precision: str = option(
         "auto",
-        "arithmetic; auto: bfloat16 where the hardware computes in it",
+        "number format in which the model computes; auto: bfloat16 where the hardware supports it",
         choices=("auto", "float32", "bfloat16"),
     )
     augment_on: str = option(
         "auto",
-        "where jitter, gray, blur and flip run; auto: with the model on GPUs and TPUs, else on the host. "
-        "Decoding and cropping always run on the host",
+        "where colour jitter, grayscale, blur and flip are computed; auto: on GPUs and TPUs with the model, "
+        "else on the host. Images are always decoded and cropped on the host",
         choices=("auto", "host", "device"),
         free=True,
     )
     jit_compile: str = option(
         "auto",
-        "XLA; auto: for the model on TPUs only (on CPUs it was measured to be slower), and for the "
-        "augmentation of views above 64 pixels; false: for neither",
+        "compile with XLA; auto: the model on TPUs only, since it was slower on CPUs, and the augmentation "
+        "of views above 64 pixels; true: the model too; false: neither",
         choices=("auto", "true", "false"),
         free=True,
     )
-    log_every: int = option(20, "steps between records of metrics")
+    log_every: int = option(20, "write metrics once in so many steps", limits=(1, BIG))
     record: str = option(
         "tensorboard,jsonl",
-        "where metrics go, with commas between them: tensorboard (workdir/tb), jsonl (metrics.jsonl, which "
-        "report reads), wandb, mlflow",
+        "where metrics are written, separated by commas: tensorboard (WORKDIR/tb), jsonl (metrics.jsonl, "
+        "which the report reads), wandb, mlflow",
         free=True,
     )
     save_minutes: float = option(
-        10.0, "minutes between checkpoints, which are also made at every epoch's end", free=True
+        10.0,
+        "write a checkpoint once in so many minutes, and at the end of every epoch",
+        free=True,
+        limits=(0, BIG),
     )
-    keep: int = option(2, "checkpoints kept", free=True)
+    keep: int = option(2, "newest checkpoints to keep", free=True, limits=(1, 1000))
 
     def validate(self) -> Self:
-        """Returns itself, or raises UserError for the first value that cannot be."""
+        """Returns itself, or raises UserError for the first value that is not allowed."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, str) and (len(value.splitlines()) > 1 or value != value.strip()):
@@ -88,7 +96,7 @@ class RunConfig(Config):
         return super().validate()
 
     def absolute(self) -> Self:
-        """The same with absolute paths, so that its flagfile works in any working folder."""
+        """The same configuration with absolute paths, whose flagfile works in any working folder."""
         changes = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

@@ -9,7 +9,8 @@ import tensorflow as tf
 from simsiam_tf import optimizers
 from simsiam_tf.data import Augmentation, Source, Views, pipeline
 from simsiam_tf.distributed.workers import Workers
-from simsiam_tf.evaluate.heads import HEADS
+from simsiam_tf.evaluate.heads import HEADS, HeadSpec
+from simsiam_tf.evaluate.label_splits import all_labels
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.methods import ViewModel
 from simsiam_tf.methods.base import TRAINING
@@ -29,11 +30,14 @@ class SupervisedModel(ViewModel):
     """
 
     d = 1
+    head_spec: HeadSpec
 
     def __init__(
         self, backbone: keras.Model, outputs: int, frozen: bool = True, head: str = "linear", **kwargs
     ) -> None:
-        vars(self)["head_spec"] = HEADS[head]  # past Keras, which is not initialised yet
+        object.__setattr__(
+            self, "head_spec", HEADS[head]
+        )  # before Keras is initialised, for the metric's name
         super().__init__(backbone, **kwargs)
         self.frozen = frozen
         backbone.trainable = not frozen
@@ -42,7 +46,7 @@ class SupervisedModel(ViewModel):
         self.built = True
 
     @property
-    def figure_name(self) -> str:
+    def metric_name(self) -> str:
         return self.head_spec.metric_name
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -57,7 +61,7 @@ class SupervisedModel(ViewModel):
         loss = self.head_spec.loss(batch["target"], outputs)
         return {"loss": loss, "z": self.head_spec.metric(batch["target"], outputs)[:, None]}
 
-    def figure(self, z: tf.Tensor) -> tf.Tensor:
+    def metric(self, z: tf.Tensor) -> tf.Tensor:
         """Mean of the head's metric over a batch."""
         return tf.reduce_mean(z)
 
@@ -100,7 +104,7 @@ def train_classifier(
 ) -> tuple[SupervisedModel, dict[str, float]]:
     """Linear evaluation or fine-tuning by Keras' `fit`, for notebooks.
 
-    `training.supervised.run` does the same with checkpoints and records.
+    `training.supervised.run_supervised` does the same with checkpoints and records.
 
     Args:
         backbone: normalised images → features; trained itself where not `frozen`.
@@ -121,7 +125,7 @@ def train_classifier(
         make, rate = (optimizers.LARS, 10.0) if frozen else (optimizers.SGD, 0.02)
         optimizer = make(schedules.cosine(schedules.scaled(rate, batch_size), epochs * len(dataset)))
     keras.utils.set_random_seed(seed)
-    classes = 1 + int(max(np.max(train.labels), np.max(test.labels)))
+    classes = 1 + int(max(all_labels(train).max(), all_labels(test).max()))
     model = SupervisedModel(backbone, classes, frozen)
     model.compile(optimizer)
     model.fit(dataset, epochs=epochs, **fit)

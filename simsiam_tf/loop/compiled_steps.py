@@ -58,7 +58,7 @@ def compiled_steps(components: RunComponents, config: Any) -> Steps:
         outputs = strategy.run(replica_step, args=(batch,))
         loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, outputs["loss"], axis=None)
         z = global_batch(outputs["z"])
-        return loss, z, model.figure(z), tf.cast(waited, tf.float32)
+        return loss, z, model.metric(z), tf.cast(waited, tf.float32)
 
     @tf.function(reduce_retracing=True)
     def steps(iterator, count):

@@ -1,15 +1,15 @@
-"""Self-supervised methods: each turns views into an objective."""
+"""Self-supervised methods: each is a model that turns views into a loss."""
 
 from simsiam_tf.methods.alternation import Alternation
-from simsiam_tf.methods.base import STOP, SiameseModel, ViewModel
+from simsiam_tf.methods.base import STOP, RunSize, SiameseModel, ViewModel
 from simsiam_tf.methods.byol import BYOL
 from simsiam_tf.methods.moco import MoCo
 from simsiam_tf.methods.moving_average import MovingAverage
 from simsiam_tf.methods.simclr import SimCLR
-from simsiam_tf.methods.simsiam import SYMMETRY, SimSiam
+from simsiam_tf.methods.simsiam import SimSiam
 from simsiam_tf.methods.swav import SwAV
 
 __all__ = [
-    "BYOL", "STOP", "SYMMETRY", "Alternation", "MoCo", "MovingAverage", "SiameseModel", "SimCLR", "SimSiam",
+    "BYOL", "STOP", "Alternation", "MoCo", "MovingAverage", "RunSize", "SiameseModel", "SimCLR", "SimSiam",
     "SwAV", "ViewModel",
 ]  # fmt: skip

@@ -1,46 +1,61 @@
-"""What every method shares: one update, served to Keras' `fit` and to `train.run` alike."""
+"""The base of all methods: one update, which Keras' `fit` and `training.pretraining` both call."""
 
 from __future__ import annotations
 
 import contextvars
+import dataclasses
 import inspect
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from simsiam_tf import optimizers  # noqa: F401 - its optimizers a saved model may name
 from simsiam_tf.distributed import strategies
 from simsiam_tf.methods import metrics
-from simsiam_tf.methods.batches import HOW, batch_of
+from simsiam_tf.methods.batches import HINT, to_batch
+from simsiam_tf.optimizers import SGD
 
 STOP = {True: tf.stop_gradient, False: tf.identity}  # Sec. 4.1, Fig. 2
+HAS_PREDICTOR = {"trained": True, "none": False}  # Sec. 6.2
 
-# Of its thread alone, since each replica of a strategy has one.
+# A variable of the thread, since each replica of a strategy runs in its own.
 TRAINING = contextvars.ContextVar("training", default=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class RunSize:
+    """The length of a run and of its data, on which some methods depend.
+
+    steps: of the run. epoch_steps: of an epoch. images: of the data. seed: of the run.
+    """
+
+    steps: int
+    epoch_steps: int
+    images: int
+    seed: int
+
+
 class ViewModel(keras.Model):
-    """A backbone and what is on it, trained on views of images.
+    """A backbone and the layers on it, trained on views of images.
 
-    A method subclasses this and writes `objective` and `figure`. It owns the tape, the mean over
-    replicas, the update and the metrics. `fit`, `evaluate` and `train_on_batch` take a `tf.data.Dataset`
-    of tuples of views or of {"views": (x1, x2, …), "index": …}, or arrays, `fit((x1, x2))`; each view is
-    [B, H, W, C]. Labels beside the views are not read. `predict` takes images and gives backbone features.
+    A subclass writes `objective` and `metric`; this class has the tape, the mean over replicas, the update
+    and the logs. `fit`, `evaluate` and `train_on_batch` take arrays, `fit((x1, x2))`, or a `tf.data.Dataset`
+    of tuples of views or of {"views": (x1, x2, …), "index": …, "target": …}; each view is [B, H, W, C].
+    `predict` takes images and returns backbone features.
 
-    Saving, loading and cloning make a model anew from the arguments of its constructor, so that these have
-    to be what Keras can serialise: networks, numbers, strings, arrays.
+    A model is saved, loaded and cloned by the arguments of its constructor, which therefore must be values
+    that Keras can serialise: networks, numbers, strings, arrays.
 
-    d: width of "z". figure_name: what `figure` is called.
+    d: width of "z". metric_name: name of `metric` in the logs.
     """
 
     d: int
-    figure_name: str
+    metric_name: str
 
     def __new__(cls, *args, **kwargs) -> ViewModel:
         model = super().__new__(cls, *args, **kwargs)
         arguments = inspect.signature(cls.__init__).bind(model, *args, **kwargs)
-        arguments.apply_defaults()  # which may be others in another version
+        arguments.apply_defaults()  # saved, too: another version may have other defaults
         vars(model)["_constructor"] = arguments  # NOTE: past Keras, which would look for layers in it
         return model
 
@@ -53,18 +68,18 @@ class ViewModel(keras.Model):
         super().__init__(**kwargs)
         self.backbone = backbone
         self._loss_mean = keras.metrics.Mean(name="loss")
-        self._figure_mean = keras.metrics.Mean(name=self.figure_name)
+        self._metric_mean = keras.metrics.Mean(name=self.metric_name)
 
     def objective(self, batch: dict[str, Any]) -> dict[str, tf.Tensor]:
-        """{"views", "index"} → {"loss": scalar, "z": [B, d]}, of this replica's rows."""
+        """{"views", "index", "target"} → {"loss": scalar, "z": [B, d]}, for the rows of this replica."""
         raise NotImplementedError(f"{type(self).__name__} must define objective(batch).")
 
-    def figure(self, z: tf.Tensor) -> tf.Tensor:
-        """The "z" of a batch, [B, d] → the scalar that is watched beside the loss."""
-        raise NotImplementedError(f"{type(self).__name__} must define figure(z).")
+    def metric(self, z: tf.Tensor) -> tf.Tensor:
+        """The "z" of a batch, [B, d] → the scalar that is logged beside the loss."""
+        raise NotImplementedError(f"{type(self).__name__} must define metric(z).")
 
     def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
-        """Moving averages and queues; nothing by default."""
+        """Updates moving averages and queues, where a method has them. outputs: of `objective`."""
         del outputs
 
     def learned_variables(self) -> list[keras.Variable]:
@@ -75,28 +90,28 @@ class ViewModel(keras.Model):
         """One update from one batch of this replica.
 
         Returns:
-            "loss" and the figure, scalars of this replica's rows, and "z", [B, d] in float32.
+            "loss" and the metric, scalars for this replica's rows, and "z", [B, d] in float32.
         """
-        batch = batch_of(data)
+        batch = to_batch(data)
         with tf.GradientTape() as tape:
             outputs = self.objective(batch)
             # Keras optimizers sum over replicas, so each contributes its share of the mean.
             share = outputs["loss"] / tf.distribute.get_strategy().num_replicas_in_sync
-            share = self.optimizer.scale_loss(share)  # in float16
+            share = self.optimizer.scale_loss(share)  # changes it in float16 only
         variables = self.learned_variables()
         self.optimizer.apply(tape.gradient(share, variables), variables)
         self.after_step(outputs)
         z = outputs["z"]
-        return {"loss": outputs["loss"], self.figure_name: self.figure(z), "z": z}
+        return {"loss": outputs["loss"], self.metric_name: self.metric(z), "z": z}
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         return self._logs(self.step(data))
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Loss and figure of a batch in inference mode: BN by its moving statistics, nothing changed."""
+        """Loss and metric of a batch in inference mode: BN by its moving statistics, without an update."""
         token = TRAINING.set(False)
         try:
-            return self._logs(self.objective(batch_of(data)))
+            return self._logs(self.objective(to_batch(data)))
         finally:
             TRAINING.reset(token)
 
@@ -108,21 +123,22 @@ class ViewModel(keras.Model):
         return self(images, training=False)
 
     def _logs(self, outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Means over batches, by their rows; the figure is that of the rows of all replicas."""
+        """Means over batches, weighted by rows; the metric is computed on the rows of all replicas."""
         rows = tf.shape(outputs["z"])[0]
         z, _ = strategies.all_gather(outputs["z"])
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if replicas > 1:  # whose rows count alike, and have their places in the whole batch
+        if replicas > 1:  # `all_gather` takes the same number of rows from each
             line = f"A batch does not divide over {replicas} replicas. Try batch(n, drop_remainder=True)."
             tf.debugging.assert_equal(tf.shape(z)[0], rows * replicas, line)
         self._loss_mean.update_state(outputs["loss"], rows)
-        self._figure_mean.update_state(self.figure(z), rows)
+        self._metric_mean.update_state(self.metric(z), rows)
         return {m.name: m.result() for m in self.metrics}
 
     def fit(self, x: Any = None, *args, **kwargs) -> keras.callbacks.History:
-        """As Keras' own. Epochs of `data.pretraining` go on from the step that the optimizer has come to.
+        """Keras' `fit`; a dataset of `data.pretraining` starts at the optimizer's step.
 
-        So a model that was loaded, or restored by `BackupAndRestore`, sees what it would have seen next.
+        A model that was loaded, or restored by `BackupAndRestore`, gets the batches that come next in its
+        training.
         """
         given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
         if hasattr(x, "stream"):
@@ -130,12 +146,12 @@ class ViewModel(keras.Model):
             step = given.get("initial_epoch", 0) * steps
 
             def note(logs: dict | None) -> None:
-                # NOTE: as the training begins. Read by the data themselves, it could be the next step's.
+                # NOTE: read when the training begins; the dataset, which runs ahead, would read a later step.
                 del logs
                 nonlocal step
                 step = int(self.optimizer.iterations.numpy()) or step
 
-            last = keras.callbacks.LambdaCallback(on_train_begin=note)  # after what restores the optimizer
+            last = keras.callbacks.LambdaCallback(on_train_begin=note)  # after callbacks that restore it
             if isinstance(callbacks, keras.callbacks.CallbackList):
                 callbacks.append(last)
             else:
@@ -147,28 +163,34 @@ class ViewModel(keras.Model):
         return super().fit(**given)
 
     def evaluate(self, x: Any = None, *args, **kwargs) -> list[float] | dict[str, float]:
-        """As Keras' own, by `test_step`; on `data.pretraining` always on the views of its first epoch."""
+        """Keras' `evaluate`; a dataset of `data.pretraining` always gives the views of its first epoch."""
         return super().evaluate(_same_views(x), *args, **kwargs)
 
     def compile(self, optimizer="rmsprop", jit_compile=False, **kwargs) -> None:
-        """As Keras' own, but without XLA unless asked: on CPUs it halves the speed.
+        """Keras' `compile`, without XLA unless asked for: on CPUs it halves the speed.
 
-        The optimizer is built for what is trainable now: compile again after freezing or unfreezing.
+        The optimizer is built for the variables that are trainable now: compile again after freezing or
+        unfreezing. Its `part_rates` name attributes of the model, such as "predictor".
 
         Raises:
-            ValueError: for a loss or metrics, which the method has of its own.
+            ValueError: for a loss or metrics, since the method defines them, or a part without variables.
         """
         named = [k for k in ("loss", "loss_weights", "metrics", "weighted_metrics") if kwargs.get(k)]
         if named:
             raise ValueError(f"{type(self).__name__} has its own loss and metrics. Leave out {named[0]}.")
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
-        if self.built:  # now, so that whatever is restored later finds its place
+        if self.built:  # now, so that a checkpoint restored later finds the optimizer's variables
+            inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # in float16
+            learned = self.learned_variables()
             with self.distribute_strategy.scope():
-                self.optimizer.build(self.learned_variables())
+                if isinstance(inner, SGD):
+                    layers = {name: getattr(self, name, None) for name in inner.part_rates}
+                    inner.build(learned, {n: p.trainable_variables for n, p in layers.items() if p})
+                self.optimizer.build(learned)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        return [self._loss_mean, self._figure_mean]
+        return [self._loss_mean, self._metric_mean]
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.backbone(images, training=training)
@@ -185,14 +207,14 @@ class ViewModel(keras.Model):
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> ViewModel:
         before = keras.config.dtype_policy()
         policy = keras.saving.deserialize_keras_object(config.get("dtype"))
-        keras.config.set_dtype_policy(policy or before)  # which the heads take
+        keras.config.set_dtype_policy(policy or before)  # for the heads, which the constructor makes
         try:
             return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
         finally:
             keras.config.set_dtype_policy(before)
 
     def get_compile_config(self) -> dict[str, Any]:
-        """What `compile` was given, and which layers are frozen; nothing before it."""
+        """The arguments of `compile`, and which layers are frozen; empty before `compile`."""
         config = super().get_compile_config()
         frozen = [not layer.trainable for layer in self._flatten_layers(include_self=False)]
         return {**config, "frozen": frozen} if config else {}
@@ -206,31 +228,48 @@ class ViewModel(keras.Model):
 
 
 def _same_views(data: Any) -> Any:
-    """A dataset of `data.pretraining` → its first epoch, whenever it is iterated; other data as they are."""
+    """A dataset of `data.pretraining` → its first epoch at every iteration; other data unchanged."""
     if not hasattr(data, "stream"):
         return data
     return data.stream().take(len(data)).apply(tf.data.experimental.assert_cardinality(len(data)))
 
 
 class SiameseModel(ViewModel):
-    """A backbone and its heads, trained to agree on views; `model(images)` gives backbone features.
+    """A backbone and its heads, trained to agree on views; `model(images)` returns backbone features.
 
-    "z" are the embeddings of the first view; "std" tells whether they collapse
-    (`metrics.collapse_std`). f is the backbone with the projector, h the predictor, where there is one.
+    f is the backbone with the projector, h the predictor, if any. "z" are the projections of the first
+    view; the metric "std" shows whether they collapse (`metrics.collapse_std`).
 
-    view_count: how many views of each image the loss takes.
+    view_count: number of views of each image that the loss takes. table_bytes: memory of a replica for
+    values of each image, besides the weights.
     """
 
-    figure_name = "std"
+    metric_name = "std"
     view_count = 2
+    table_bytes = 0
     projector: keras.Model
     predictor: keras.Model | None = None
 
-    def figure(self, z: tf.Tensor) -> tf.Tensor:
+    @classmethod
+    def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> SiameseModel:
+        """The model for the options of its row in `config.METHODS`.
+
+        A method overrides this where its constructor has other arguments.
+
+        Args:
+            backbone: [B, H, W, C] → [B, F].
+            options: the method's options, its defaults filled in, with d, projector_hidden,
+                projector_layers and, where there is a predictor, predictor_hidden.
+            run: size of the run.
+        """
+        del run
+        return cls(backbone, **options)
+
+    def metric(self, z: tf.Tensor) -> tf.Tensor:
         return metrics.collapse_std(z)
 
     def f(self, x: tf.Tensor) -> tf.Tensor:
-        """View [B, H, W, C] → projection z [B, d], float32; in training mode but in `test_step`."""
+        """View [B, H, W, C] → projection z [B, d], float32; in training mode except in `test_step`."""
         training = TRAINING.get()
         z = self.projector(self.backbone(x, training=training), training=training)
         return tf.cast(z, tf.float32)
@@ -242,10 +281,11 @@ class SiameseModel(ViewModel):
         return tf.cast(self.predictor(z, training=TRAINING.get()), tf.float32)
 
     def views(self, batch: dict) -> tuple[tf.Tensor, ...]:
-        """The views of a batch, as many as the loss takes. Raises ValueError for another number."""
+        """The views of a batch. Raises ValueError where the loss takes another number of them."""
         views = batch["views"]
         if len(views) != self.view_count:
             raise ValueError(
-                f"This loss compares {self.view_count} views of an image. Received: {len(views)} views. {HOW}"
+                f"This loss compares {self.view_count} views of an image. Received: {len(views)} views. "
+                + HINT
             )
         return views

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from simsiam_tf.methods import losses
-from simsiam_tf.methods.base import SiameseModel
+from simsiam_tf.methods.base import RunSize, SiameseModel
 from simsiam_tf.methods.momentum_encoder import MomentumEncoder
 from simsiam_tf.nets import heads
 from simsiam_tf.optimizers import schedules
 
 
 class BYOL(SiameseModel):
-    """L = ‖p̄1 − z̄2'‖² + ‖p̄2 − z̄1'‖², z' by a momentum encoder, which becomes one with f at the end.
+    """L = ‖p̄1 − z̄2'‖² + ‖p̄2 − z̄1'‖², with z' by a momentum encoder whose weights become those of f.
 
-    Eq. 2 there and its other direction, in [0, 8], as the sum that their code takes. Of vectors of length
-    one ‖p̄ − z̄'‖² = 2 + 2 D(p, z'), so that gradients are four times those of SimSiam's mean.
+    Eq. 2 of BYOL in both directions, in [0, 8]: the sum, as in its code. Vectors have length one, so that
+    ‖p̄ − z̄'‖² = 2 + 2 D(p, z'), and gradients are four times those of SimSiam's mean.
 
     Args:
         backbone: [B, H, W, C] → [B, F].
-        d: width of z and p (256 there).
-        projector_hidden: hidden width of the projector; that of the features when None (4096 there).
+        d: width of z and p (256 in BYOL).
+        projector_hidden: hidden width of the projector (4096 in BYOL); that of the features when None.
         predictor_hidden: hidden width of the predictor; the projector's when None.
         projector_layers: fc layers of the projector.
-        momentum: m at the first step, in [0, 1).
-        steps: of the run, at whose end m is 1; None: m stays.
+        target_momentum: m at the first step, in [0, 1).
+        steps: length of the run, at whose end m is 1; m stays the same when None.
     """
 
     def __init__(
@@ -35,21 +37,26 @@ class BYOL(SiameseModel):
         projector_hidden: int | None = 4096,
         predictor_hidden: int | None = None,
         projector_layers: int = 2,
-        momentum: float = 0.996,
+        target_momentum: float = 0.996,
         steps: int | None = None,
         **kwargs,
     ) -> None:
         super().__init__(backbone, **kwargs)
         features = backbone.output_shape[-1]
-        # BN on the hidden layer alone, which Table 3 calls hidden-only, and an output without bias.
+        # BN on the hidden layer alone (Table 3: hidden-only), and an output without bias.
         hidden = projector_hidden or features
         options = {"bn": "hidden", "output_shift": False}
         self.projector = heads.projector(features, d, hidden, projector_layers, **options)
         self.predictor = heads.predictor(d, predictor_hidden or hidden, **options)
         self.target = MomentumEncoder([self.backbone, self.projector], name="target")
-        self.m = schedules.momentum_to_one(momentum, steps) if steps else schedules.constant(momentum)
+        m = target_momentum
+        self.m = schedules.momentum_to_one(m, steps) if steps else schedules.constant(m)
         self.d = d
         self.built = True
+
+    @classmethod
+    def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> BYOL:
+        return cls(backbone, steps=run.steps, **options)
 
     def objective(self, batch: dict) -> dict[str, tf.Tensor]:
         x1, x2 = self.views(batch)
@@ -60,5 +67,5 @@ class BYOL(SiameseModel):
 
     def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
         del outputs
-        m = self.m(self.optimizer.iterations - 1)  # of the step that has just been taken
+        m = self.m(self.optimizer.iterations - 1)  # `iterations` counts this step already
         self.target.follow([self.backbone, self.projector], m)

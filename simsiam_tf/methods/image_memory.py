@@ -1,4 +1,4 @@
-"""A vector for every image of the data, kept across steps and shared out over a machine's replicas."""
+"""A table with a vector for every image, stored in slices on the replicas of a machine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SLICES = 8  # image i is in slice i % SLICES, so that a run may change its numbe
 
 
 class PerImage(tf.Module):
-    """[images, d] float32 in slices, which the replicas of a machine hold in turn.
+    """[images, d] float32 in slices, which the replicas of a machine take in turn.
 
-    Every machine has all slices, so that its checkpoint is whole: images · d · 4 bytes, an nth of it on each
-    of its n replicas. Zeros stand for an image that has not been seen.
+    Every machine has all slices, so that its checkpoint is complete: images · d · 4 bytes, divided over its
+    replicas. The vector of an image that has not been seen is zero.
 
     Args:
-        images: how many there are; their stable indices are below.
+        images: their number; every index is in [0, images).
         d: width of a vector.
     """
 
@@ -27,50 +27,49 @@ class PerImage(tf.Module):
         self.images, self.d = images, d
         devices = strategies.local_devices()
         for s in range(SLICES):
-            setattr(self, f"slice{s}", self._made(f"slice{s}", devices[s % len(devices)]))
+            setattr(self, f"slice{s}", self._new_slice(f"slice{s}", devices[s % len(devices)]))
 
-    def of(self, index: tf.Tensor) -> tf.Tensor:
+    def read_rows(self, index: tf.Tensor) -> tf.Tensor:
         """Vectors of this replica's images: int64 [B] → [B, d]"""
-        everyone, first = strategies.all_gather(index)
-        found = tf.zeros([tf.shape(everyone)[0], self.d])
-        for s in self._own():
-            found += tf.where(
-                (everyone % SLICES == s)[:, None], tf.gather(self._slice(s), everyone // SLICES), 0.0
-            )
-        whole = strategies.all_reduce_sum(found * strategies.this_worker_mask(found)[:, None])
-        return whole[first : first + tf.shape(index)[0]]
+        all_index, first = strategies.all_gather(index)
+        vectors = tf.zeros([tf.shape(all_index)[0], self.d])
+        for s in self._replica_slices():
+            in_slice = (all_index % SLICES == s)[:, None]
+            vectors += tf.where(in_slice, tf.gather(self._slice(s), all_index // SLICES), 0.0)
+        vectors = strategies.all_reduce_sum(vectors * strategies.this_worker_mask(vectors)[:, None])
+        return vectors[first : first + tf.shape(index)[0]]
 
-    def put(self, index: tf.Tensor, vectors: tf.Tensor) -> None:
-        """Keeps vectors [B, d] of this replica's images, int64 [B].
+    def write_rows(self, index: tf.Tensor, vectors: tf.Tensor) -> None:
+        """Stores vectors [B, d] of this replica's images, int64 [B].
 
-        Of an image that is there twice, as where an epoch ends, the last is kept.
+        An image may be in the batch twice, where an epoch ends; its last vector is stored.
         """
-        everyone, _ = strategies.all_gather(index)
+        all_index, _ = strategies.all_gather(index)
         values, _ = strategies.all_gather(vectors)
-        count = tf.shape(everyone)[0]
-        same = everyone[:, None] == everyone[None, :]
+        count = tf.shape(all_index)[0]
+        same = all_index[:, None] == all_index[None, :]
         last = tf.reduce_max(tf.where(same, tf.range(count)[None, :], -1), axis=1)
         values = tf.gather(values, last)
-        for s in self._own():
-            kept = self._slice(s)
-            elsewhere = tf.cast(kept.shape[0] - 1, everyone.dtype)
-            rows = tf.where(everyone % SLICES == s, everyone // SLICES, elsewhere)
-            tf.raw_ops.ResourceScatterUpdate(resource=kept.handle, indices=rows, updates=values)
+        for s in self._replica_slices():
+            table = self._slice(s)
+            spare_row = tf.cast(table.shape[0] - 1, all_index.dtype)
+            rows = tf.where(all_index % SLICES == s, all_index // SLICES, spare_row)
+            tf.raw_ops.ResourceScatterUpdate(resource=table.handle, indices=rows, updates=values)
 
-    def _made(self, name: str, device: str) -> tf.Variable:
+    def _new_slice(self, name: str, device: str) -> tf.Variable:
         def make() -> tf.Variable:
-            # One row more than needed, for what belongs to other slices: shapes stay the same.
+            # With a spare row for images of other slices, so that shapes stay the same.
             with tf.device(device):
                 return tf.Variable(tf.zeros([-(-self.images // SLICES) + 1, self.d]), False, name=name)
 
-        # NOTE: a strategy's scope, which would copy it to all replicas, is that of its thread alone.
-        with ThreadPoolExecutor(1) as elsewhere:
-            return elsewhere.submit(make).result()
+        # NOTE: the scope of a strategy would copy it to all replicas, and holds in one thread only.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(make).result()
 
     def _slice(self, s: int) -> tf.Variable:
         return getattr(self, f"slice{s}")
 
-    def _own(self) -> range:
-        """Slices of this replica."""
+    def _replica_slices(self) -> range:
+        """Numbers of the slices on this replica."""
         replica, replicas = strategies.local_replica()
         return range(replica, SLICES, replicas)

@@ -1,4 +1,4 @@
-"""What predictions are compared by, in SimSiam and in the methods it is compared with: pure functions.
+"""Losses of SimSiam and of the compared methods, as pure functions.
 
 None stops a gradient; the method decides.
 """
@@ -28,43 +28,43 @@ def cross_entropy(p: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     return -tf.reduce_mean(tf.reduce_sum(tf.nn.softmax(z) * tf.nn.log_softmax(p), axis=-1))
 
 
-SIMILARITY: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
-    "cosine": negative_cosine,  # 68.1
-    "cross_entropy": cross_entropy,  # 63.2, Sec. 4.5
+SIMILARITY: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {  # Sec. 4.5, ImageNet top-1
+    "cosine": negative_cosine,  # 68.1 %
+    "cross_entropy": cross_entropy,  # 63.2 %
 }
 
 
 def nt_xent(
-    queries: tf.Tensor, keys: tf.Tensor, own: tf.Tensor, positive: tf.Tensor, temperature: float
+    queries: tf.Tensor, keys: tf.Tensor, self_key: tf.Tensor, positive: tf.Tensor, temperature: float
 ) -> tf.Tensor:
     """SimCLR's loss (Chen et al., arXiv 2002.05709, Eq. 1): mean −log softmax of the positive, in [0, inf).
 
-    Each query is compared by cosine / temperature with all keys but its own.
+    The logits of a query are cosine / temperature with all keys except the view it comes from.
 
     Args:
-        queries: [n, d], of any length.
-        keys: [m, d], both views of the whole batch.
-        own: int [n], which key is the query itself, or what it was predicted from.
-        positive: int [n], which key is the other view of its image.
+        queries: [n, d], not normalised.
+        keys: [m, d], both views of the batch over all replicas.
+        self_key: int [n], row in `keys` of the view that the query is, or is predicted from.
+        positive: int [n], row in `keys` of the other view of its image.
         temperature: τ > 0.
     """
     logits = _cosines(queries, keys) / temperature
-    itself = tf.one_hot(own, tf.shape(keys)[0], on_value=True, off_value=False, dtype=tf.bool)
+    itself = tf.one_hot(self_key, tf.shape(keys)[0], on_value=True, off_value=False, dtype=tf.bool)
     logits = tf.where(itself, logits.dtype.min, logits)
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(positive, logits))
 
 
 def info_nce(queries: tf.Tensor, keys: tf.Tensor, queue: tf.Tensor, temperature: float) -> tf.Tensor:
-    """MoCo's loss (He et al., arXiv 1911.05722, Eq. 1): mean −log softmax of the own key, in [0, inf).
+    """MoCo's loss (He et al., arXiv 1911.05722, Eq. 1): mean −log softmax of the positive key, in [0, inf).
 
     Args:
-        queries, keys: [B, d], of two views of the same images.
-        queue: [K, d], keys of earlier images, to which a query should not be similar.
+        queries, keys: [B, d], two views of the same images.
+        queue: [K, d], keys of earlier images, the negatives.
         temperature: τ > 0.
     """
     q = tf.math.l2_normalize(queries, axis=-1)
-    alike = tf.reduce_sum(q * tf.math.l2_normalize(keys, axis=-1), axis=-1, keepdims=True)
-    logits = tf.concat([alike, _cosines(queries, queue)], axis=-1) / temperature
+    positive = tf.reduce_sum(q * tf.math.l2_normalize(keys, axis=-1), axis=-1, keepdims=True)
+    logits = tf.concat([positive, _cosines(queries, queue)], axis=-1) / temperature
     first = tf.zeros(tf.shape(queries)[:1], tf.int32)
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(first, logits))
 
@@ -73,26 +73,26 @@ def sinkhorn_knopp(
     scores: tf.Tensor,
     epsilon: float,
     iterations: int,
-    total: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+    sum_replicas: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> tf.Tensor:
-    """SwAV's codes (Caron et al., arXiv 2006.09882, Eq. 3): every prototype takes the same share of a batch.
+    """SwAV's codes (Caron et al., arXiv 2006.09882, Eq. 3): prototypes get equal shares of the batch.
 
     Args:
         scores: [B, P], similarity of every image of this replica to every prototype.
-        epsilon: smoothness ε > 0 of exp(scores / ε).
-        iterations: of scaling prototypes, then images.
-        total: sums a tensor over all replicas.
+        epsilon: ε > 0 in exp(scores / ε).
+        iterations: times that prototypes, then images, are scaled.
+        sum_replicas: sums a tensor over all replicas.
 
     Returns:
         [B, P]; each row sums to 1.
     """
     codes = tf.exp(scores / epsilon)
     for _ in range(iterations):
-        codes /= total(tf.reduce_sum(codes, axis=0))
+        codes /= sum_replicas(tf.reduce_sum(codes, axis=0))
         codes /= tf.reduce_sum(codes, axis=1, keepdims=True)
     return codes
 
 
 def _cosines(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """[n, d], [m, d] → [n, m]"""
+    """Cosines of all pairs of rows: [n, d], [m, d] → [n, m]."""
     return tf.matmul(tf.math.l2_normalize(a, axis=-1), tf.math.l2_normalize(b, axis=-1), transpose_b=True)

@@ -1,4 +1,4 @@
-"""What tells a healthy embedding from a collapsed one (Sec. 4.1, Fig. 2)."""
+"""Metrics that show whether embeddings collapse (Sec. 4.1, Fig. 2)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import tensorflow as tf
 def collapse_std(z: tf.Tensor) -> tf.Tensor:
     """Mean over channels of the std of z/‖z‖ over the batch, times √d (Fig. 2, middle).
 
-    z: [B, d]. 0 when every image has the same embedding; about 1 when the embeddings spread
-    like an isotropic Gaussian (the paper's 1/√d, here scaled so that it reads alike at any d).
+    z: [B, d]. The metric is 0 when every image has the same embedding, and about 1 when embeddings spread
+    like an isotropic Gaussian: the paper's 1/√d, scaled to be comparable at any d.
     """
     z = tf.math.l2_normalize(tf.cast(z, tf.float32), axis=-1)
     std = tf.math.reduce_std(z, axis=0)
@@ -20,15 +20,15 @@ def collapse_std(z: tf.Tensor) -> tf.Tensor:
 
 
 def effective_rank(z: np.ndarray) -> float:
-    """Exponential of the entropy of the covariance's normalised eigenvalues.
+    """Exponential of the entropy of the normalised eigenvalues of the covariance of z/‖z‖.
 
-    Roy & Vetterli 2007, applied to the covariance of z/‖z‖. z: [B, d]. The answer lies in
-    [1, min(B − 1, d)]; 1 when the embeddings lie on a line or on a point.
+    Roy & Vetterli 2007. z: [B, d]. The rank lies in [1, min(B − 1, d)]; it is 1 when embeddings lie on a
+    line or on a point.
     """
     z = np.asarray(z, np.float64)
     z = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
     z = z - z.mean(axis=0)
-    # The Gram matrix and the covariance share their non-zero eigenvalues; take the smaller.
+    # The Gram matrix and the covariance have the same non-zero eigenvalues; the smaller matrix is faster.
     gram = z @ z.T if z.shape[0] <= z.shape[1] else z.T @ z
     total = np.trace(gram)
     if not np.isfinite(total) or total < 1e-12 * len(z):  # eigvalsh raises on NaN

@@ -1,34 +1,37 @@
-"""MoCo v2 (He et al., arXiv 1911.05722; Chen et al., 2003.04297), with the symmetric loss of Sec. 6.1."""
+"""MoCo v2 (He et al., arXiv 1911.05722; Chen et al., 2003.04297) with the symmetric loss of Sec. 6.1."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from simsiam_tf.distributed import strategies
 from simsiam_tf.methods import losses
-from simsiam_tf.methods.base import SiameseModel
+from simsiam_tf.methods.base import RunSize, SiameseModel
 from simsiam_tf.methods.momentum_encoder import MomentumEncoder, assign
 from simsiam_tf.nets import heads
+from simsiam_tf.runtime.errors import UserError
 
 
 class MoCo(SiameseModel):
-    """InfoNCE against a queue of earlier keys, by a momentum encoder, in both directions.
+    """InfoNCE in both directions, against a queue of earlier keys from a momentum encoder.
 
-    BN statistics can tell a key of the same batch from those of the queue, and then less has to be learned:
-    He et al. shuffle images between devices, so that a query and its key have other ones (Sec. 3.3 there).
-    Here keys have those of a group of the batch instead, on any number of devices.
+    With BN statistics of the batch, a query could recognise its key by them instead of by the image. MoCo
+    therefore shuffles images between devices (its Sec. 3.3). This class computes the BN statistics of keys
+    within groups of the batch, on any number of devices.
 
     Args:
         backbone: [B, H, W, C] → [B, F].
-        d: width of z (128 there).
-        projector_hidden: hidden width; that of the features when None, as there.
+        d: width of z (128 in MoCo).
+        projector_hidden: hidden width; that of the features when None, as in MoCo.
         projector_layers: fc layers of the projector, without BN.
         temperature: τ > 0.
-        momentum: m of the momentum encoder, in [0, 1).
-        queue: K, how many keys are kept, the newest.
-        groups: equal parts of a replica's rows, whose keys share BN statistics; None for the whole batch's.
-        seed: of the keys that are in the queue at first, which are random.
+        target_momentum: m of the momentum encoder, in [0, 1).
+        queue: K, the number of newest keys that are stored.
+        groups: equal groups of a replica's rows for the BN statistics of keys; None: one of the whole batch.
+        seed: of the random keys that fill the queue at first.
     """
 
     def __init__(
@@ -38,13 +41,13 @@ class MoCo(SiameseModel):
         projector_hidden: int | None = None,
         projector_layers: int = 2,
         temperature: float = 0.2,
-        momentum: float = 0.999,
+        target_momentum: float = 0.999,
         queue: int = 65536,
         groups: int | None = None,
         seed: int = 0,
         **kwargs,
     ) -> None:
-        super().__init__(backbone, **{"name": "moco", **kwargs})  # which is part of the queue's path
+        super().__init__(backbone, **{"name": "moco", **kwargs})  # the name is in the queue's path
         features = backbone.output_shape[-1]
         self.projector = heads.projector(features, d, projector_hidden, projector_layers, "none")
         self.encoder = MomentumEncoder([self.backbone, self.projector], groups, name="key_encoder")
@@ -54,8 +57,21 @@ class MoCo(SiameseModel):
             aggregation="none",
         )  # fmt: skip
         self.queue.assign(start)
-        self.temperature, self.momentum, self.d = temperature, momentum, d
+        self.temperature, self.target_momentum, self.d = temperature, target_momentum, d
         self.built = True
+
+    @classmethod
+    def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> MoCo:
+        """key_groups: groups of the batch over all replicas; a replica has at least one."""
+        key_groups = options.pop("key_groups")
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if key_groups > replicas and key_groups % replicas:
+            raise UserError(
+                f"key_groups={key_groups}: cannot be divided over {replicas} replicas. "
+                f"Try key_groups={key_groups // replicas * replicas}."
+            )
+        groups = None if key_groups == 1 else max(1, key_groups // replicas)
+        return cls(backbone, groups=groups, seed=run.seed, **options)
 
     def objective(self, batch: dict) -> dict[str, tf.Tensor]:
         x1, x2 = self.views(batch)
@@ -67,6 +83,6 @@ class MoCo(SiameseModel):
         return {"loss": (there + back) / 2, "z": z1, "keys": (k1, k2)}
 
     def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
-        self.encoder.follow([self.backbone, self.projector], self.momentum)
+        self.encoder.follow([self.backbone, self.projector], self.target_momentum)
         newest = [strategies.all_gather(tf.math.l2_normalize(k, axis=-1))[0] for k in outputs["keys"]]
         assign(self.queue, tf.concat([*newest, self.queue], axis=0)[: self.queue.shape[0]])

@@ -1,19 +1,16 @@
-"""SimSiam (Sec. 3, Algorithm 1) and the switches of its ablations (Sec. 4)."""
+"""SimSiam (Sec. 3, Algorithm 1) with the switches of its ablations (Sec. 4)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from simsiam_tf.config.methods import SYMMETRY
 from simsiam_tf.methods import losses
-from simsiam_tf.methods.base import STOP, SiameseModel
+from simsiam_tf.methods.base import STOP, RunSize, SiameseModel
 from simsiam_tf.nets import heads
-
-SYMMETRY = {  # Sec. 4.6: (i, j) asks h to predict view j from view i
-    "symmetric": ((0, 1), (1, 0)),  # 68.1
-    "asymmetric": ((0, 1),),  # 64.8
-    "asymmetric_2x": ((0, 1), (2, 3)),  # 67.3: two pairs an image
-}
 
 
 class SimSiam(SiameseModel):
@@ -22,12 +19,12 @@ class SimSiam(SiameseModel):
     Args:
         backbone: [B, H, W, C] → [B, F], for example `nets.resnet50()`.
         d: width of z and p (App. B).
-        projector_hidden, predictor_hidden: hidden widths; those of the features and d // 4 when None.
+        projector_hidden, predictor_hidden: hidden widths; when None, that of the features and d // 4.
         projector_layers: fc layers of the projector; 3, or 2 for CIFAR (App. D).
         stop_gradient: False collapses (Fig. 2).
         predictor: a row of Table 1: "trained", "fixed" or "none".
         bn: a row of Table 3: "none", "hidden", "default" or "all".
-        output_affine: False: the projector's output BN has no γ, β (Sec. 4.4).
+        output_affine: False for an output BN of the projector without γ and β (Sec. 4.4).
         similarity: "cosine" (Eq. 1) or "cross_entropy" (Sec. 4.5).
         symmetry: "symmetric", "asymmetric" or "asymmetric_2x", which takes four views.
 
@@ -61,19 +58,24 @@ class SimSiam(SiameseModel):
         self.d = d
         self.built = True
 
+    @classmethod
+    def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> SimSiam:
+        del run
+        chosen = ("alternate", "average")  # options by which the table has chosen this class
+        return cls(backbone, **{name: value for name, value in options.items() if name not in chosen})
+
     @property
     def view_count(self) -> int:
-        """How many views of each image the loss takes."""
+        """Number of views of each image that the loss takes."""
         return 1 + max(max(pair) for pair in self.pairs)
 
     def targets(self, batch: dict, z: list[tf.Tensor]) -> list[tf.Tensor]:
-        """What the predictions are compared with: the projections themselves."""
+        """The targets of the predictions for each view: the projections z, a list of [B, d]."""
         del batch
         return z
 
     def objective(self, batch: dict) -> dict[str, tf.Tensor]:
-        # NOTE: one BN batch per view, as the official code; concatenating the views would
-        # mix their statistics.
+        # NOTE: one BN batch per view, as the official code; concatenating views would mix their statistics.
         z = [self.f(x) for x in self.views(batch)]
         p = {i: self.h(z[i]) for i, _ in self.pairs}
         t = [self.stop(u) for u in self.targets(batch, z)]  # Sec. 4.1
@@ -81,7 +83,7 @@ class SimSiam(SiameseModel):
         return {"loss": loss, "z": z[0], "targets": t, "index": batch.get("index")}
 
     def learned_variables(self) -> list[keras.Variable]:
-        """All but a fixed predictor's: Table 1 (b) keeps h, with its BN in training mode."""
+        """All trainable variables except those of a fixed h, whose BN stays in training mode (Table 1 b)."""
         if self.predictor is None or self.predictor_learns:
             return self.trainable_variables
         fixed = {id(v) for v in self.predictor.trainable_variables}

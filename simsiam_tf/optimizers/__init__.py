@@ -1,4 +1,4 @@
-"""Update rules and learning-rate schedules, as the paper's experiments use them."""
+"""Optimizers and learning-rate schedules of the paper's experiments."""
 
 from simsiam_tf.optimizers.sgd_lars import LARS, SGD
 

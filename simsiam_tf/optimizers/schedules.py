@@ -17,15 +17,15 @@ class Cosine(Schedule):
     lr(s) = base · s / w for s < w, then final + (base − final) · ½(1 + cos(π (s − w) / (steps − w))).
 
     Args:
-        base: the highest rate.
-        steps: length of the whole schedule.
+        base: the highest learning rate.
+        steps: length of the schedule, warm-up included.
         warmup_steps: w.
-        final: rate at the end; 0 in the paper, base / 1000 in SwAV (arXiv 2006.09882).
-        hold: steps for which a decayed rate stays the same: s is rounded down to a multiple of it. The
-            official code changes the rate once an epoch; the paper does not say.
+        final: learning rate at the end; 0 in the paper, base / 1000 in SwAV (arXiv 2006.09882).
+        hold: the decay changes the rate once in so many steps, by rounding s down to a multiple. The
+            official code changes it once an epoch; the paper does not say.
 
     Raises:
-        ValueError: for a warm-up that takes all steps.
+        ValueError: where the warm-up takes all steps.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class Cosine(Schedule):
 
     def __call__(self, step) -> tf.Tensor:
         step = tf.cast(step, tf.int64)
-        held, step = tf.cast(step - step % self.hold, tf.float32), tf.cast(step, tf.float32)
+        rounded, step = tf.cast(step - step % self.hold, tf.float32), tf.cast(step, tf.float32)
         warmup, steps = float(self.warmup_steps), float(self.steps)
-        progress = tf.clip_by_value((held - warmup) / (steps - warmup), 0.0, 1.0)
+        progress = tf.clip_by_value((rounded - warmup) / (steps - warmup), 0.0, 1.0)
         decayed = self.final + 0.5 * (self.base - self.final) * (1.0 + tf.cos(math.pi * progress))
         return tf.where(step < warmup, self.base * step / max(warmup, 1.0), decayed)
 
@@ -87,10 +87,10 @@ class MomentumToOne(Schedule):
 
 @keras.saving.register_keras_serializable("simsiam_tf")
 class After(Schedule):
-    """0 for the first `steps`, then another schedule as if it had run all the time: SwAV's prototypes.
+    """0 for the first `steps`, then another schedule, which counts from step 0: SwAV's prototypes.
 
-    `optim.SGD` leaves a variable with this schedule as it is until then: neither gradients nor weight
-    decay enter its momentum.
+    In those steps `SGD` does not change a variable with this schedule: neither gradients nor weight decay
+    enter its momentum.
     """
 
     def __init__(self, steps: int, schedule: Schedule) -> None:

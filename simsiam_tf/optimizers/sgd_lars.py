@@ -1,12 +1,12 @@
-"""SGD and LARS as the paper's experiments use them: PyTorch's formulas, not Keras' own.
+"""SGD and LARS by PyTorch's formulas, with which the paper's experiments run.
 
-Keras' `SGD(weight_decay=…)` is decoupled (w −= lr·wd·w) and keeps the learning rate inside
-the velocity. The paper's runs do neither, which matters as soon as the rate decays.
+Keras' `SGD(weight_decay=…)` decouples the decay (w −= lr·wd·w) and has the learning rate inside the
+velocity. The difference matters as soon as the learning rate decays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -16,21 +16,22 @@ from simsiam_tf.optimizers.schedules import After, Constant, Schedule
 
 @keras.saving.register_keras_serializable("simsiam_tf")
 class SGD(keras.optimizers.Optimizer):
-    """Momentum SGD with coupled L2 and a learning rate that may differ per variable.
+    """Momentum SGD with a coupled L2 term, and learning rates by part of the model.
 
     g ← ∇w + weight_decay · w;  m ← momentum · m + g;  w ← w − lr · m
 
-    The decay reaches every variable, BN scales and biases included (Sec. 3).
+    Every variable decays, BN scales and biases included (Sec. 3).
 
     Args:
         learning_rate: a number or a schedule of the step.
         momentum: in [0, 1).
         weight_decay: coefficient of the L2 term, ≥ 0.
-        overrides: substring of a variable's path → its own rate or schedule, for example
-            {"predictor": 0.1} for a predictor whose rate is not decayed (Table 1 c).
+        part_rates: attribute of the model → learning rate or schedule of its variables, for example
+            {"predictor": 0.1} for a predictor whose rate does not decay (Table 1 c). `compile` of the model
+            tells which variables these are.
 
     Raises:
-        ValueError: at build, when an override matches no variable.
+        ValueError: in `build`, for a part without variables.
     """
 
     def __init__(
@@ -38,46 +39,46 @@ class SGD(keras.optimizers.Optimizer):
         learning_rate: float | Schedule,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        overrides: Mapping[str, float | Schedule] | None = None,
+        part_rates: Mapping[str, float | Schedule] | None = None,
         name: str = "sgd",
         **kwargs,
     ) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
         self.l2 = weight_decay
-        self.overrides = {
-            key: rate if isinstance(rate, Schedule) else Constant(float(rate))
-            for key, rate in (overrides or {}).items()
+        self.part_rates = {
+            part: rate if isinstance(rate, Schedule) else Constant(float(rate))
+            for part, rate in (part_rates or {}).items()
         }
 
-    def build(self, variables) -> None:
+    def build(self, variables, parts: Mapping[str, Sequence[keras.Variable]] | None = None) -> None:
+        """Makes the momentum of all variables. parts: key of `part_rates` → its variables."""
         if self.built:
             return
+        part_of = {id(v): part for part in self.part_rates for v in (parts or {}).get(part, ())}
+        schedules = [self.part_rates.get(part_of.get(id(v), "")) for v in variables]
+        for part, rate in self.part_rates.items():
+            if not any(schedule is rate for schedule in schedules):
+                raise ValueError(
+                    f"The model has no trainable variables in {part!r}, so a learning rate for it has no "
+                    f"effect. Received: parts {', '.join(map(repr, parts or {})) or 'none'}."
+                )
         super().build(variables)
         self.momentums = self.add_optimizer_variables(variables, "momentum")
-        # A path takes the first override that it contains.
-        self.rates = [
-            next((rate for key, rate in self.overrides.items() if key in v.path), None) for v in variables
-        ]
-        for key in self.overrides:
-            if not any(key in v.path for v in variables):
-                raise ValueError(
-                    f"No trainable variable has {key!r} in its path, so its learning rate has "
-                    f"no effect. Paths look like {variables[0].path!r}."
-                )
+        self.schedules = schedules
 
     def rate(self, index: int, learning_rate: tf.Tensor) -> tf.Tensor:
         """The learning rate of the variable with this index, at this step."""
-        own = self.rates[index]
-        return learning_rate if own is None else own(self.iterations)
+        schedule = self.schedules[index]
+        return learning_rate if schedule is None else schedule(self.iterations)
 
     def learns(self, index: int) -> tf.Tensor | None:
-        """Whether this variable is past the steps for which it is frozen; None where it never is."""
-        own = self.rates[index]
-        return self.iterations >= own.steps if isinstance(own, After) else None
+        """Whether the steps in which this variable is frozen are over; None where it is never frozen."""
+        schedule = self.schedules[index]
+        return self.iterations >= schedule.steps if isinstance(schedule, After) else None
 
     def direction(self, gradient: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
-        """What is added to the momentum: ∇w + weight_decay · w."""
+        """The summand of the momentum: ∇w + weight_decay · w."""
         return tf.cast(gradient, variable.dtype) + self.l2 * variable
 
     def update_step(self, gradient, variable, learning_rate) -> None:
@@ -86,8 +87,8 @@ class SGD(keras.optimizers.Optimizer):
         direction, learns = self.direction(gradient, variable), self.learns(index)
         if learns is not None:
             direction = tf.where(learns, direction, 0.0)
-        # One kernel, m ← momentum · m + g and w ← w − lr · m in place: five ops of the same
-        # arithmetic pass over memory three times as often.
+        # One kernel does m ← momentum · m + g and w ← w − lr · m in place; five ops would pass over memory
+        # three times as often.
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,
             accum=self.momentums[index].value.handle,
@@ -99,34 +100,34 @@ class SGD(keras.optimizers.Optimizer):
     def get_config(self) -> dict:
         config = super().get_config()
         config.pop("weight_decay", None)
-        rates = {k: keras.saving.serialize_keras_object(r) for k, r in self.overrides.items()}
-        return {**config, "momentum": self.momentum, "weight_decay": self.l2, "overrides": rates}
+        rates = {k: keras.saving.serialize_keras_object(r) for k, r in self.part_rates.items()}
+        return {**config, "momentum": self.momentum, "weight_decay": self.l2, "part_rates": rates}
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> SGD:
-        rates = config.pop("overrides", {})
-        config["overrides"] = {k: keras.saving.deserialize_keras_object(r) for k, r in rates.items()}
+        rates = config.pop("part_rates", {})
+        config["part_rates"] = {k: keras.saving.deserialize_keras_object(r) for k, r in rates.items()}
         return super().from_config(config, custom_objects)
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
 class LARS(SGD):
-    """SGD whose step is scaled, variable by variable, to the size of the variable (You et al. 2017).
+    """SGD whose step is scaled to the norm of each variable (You et al. 2017).
 
     g ← ∇w + weight_decay · w;  g ← g · trust · ‖w‖ / (‖∇w‖ + weight_decay · ‖w‖ + ε);
     m ← momentum · m + g;  w ← w − lr · m
 
-    The ratio is not limited, and is 1 where ‖w‖ or ‖∇w‖ is 0, as for a bias that starts at 0: the
-    linear evaluation of Sec. 3 ("trust coefficient 0.001, no clipping"), and SwAV's code (LARC).
+    The ratio has no upper limit, and is 1 where ‖w‖ or ‖∇w‖ is 0, as for a bias that starts at 0. So in the
+    linear evaluation of Sec. 3 ("trust coefficient 0.001, no clipping") and in SwAV's code (LARC).
 
     Args:
-        learning_rate, momentum, weight_decay, overrides: as for `SGD`.
+        learning_rate, momentum, weight_decay, part_rates: as for `SGD`.
         trust: the trust coefficient, > 0.
         epsilon: added to the denominator.
-        exclude_1d: whether biases and BN's scales and shifts have neither ratio nor weight decay, as in
-            the pre-training of SimCLR and BYOL. SwAV's leaves out nothing.
-        decayed_slope: whether the denominator is ‖∇w + weight_decay · w‖ instead of the sum of both norms,
-            as in the code of SimCLR and BYOL.
+        exclude_1d: biases and BN's scales and shifts have neither ratio nor weight decay, as in the
+            pre-training of SimCLR and BYOL, but not of SwAV.
+        decayed_slope: the denominator is ‖∇w + weight_decay · w‖, as in the code of SimCLR and BYOL,
+            instead of the sum of both norms.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class LARS(SGD):
         learning_rate: float | Schedule,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        overrides: Mapping[str, float | Schedule] | None = None,
+        part_rates: Mapping[str, float | Schedule] | None = None,
         trust: float = 0.001,
         epsilon: float = 1e-8,
         exclude_1d: bool = False,
@@ -142,7 +143,7 @@ class LARS(SGD):
         name: str = "lars",
         **kwargs,
     ) -> None:
-        super().__init__(learning_rate, momentum, weight_decay, overrides, name=name, **kwargs)
+        super().__init__(learning_rate, momentum, weight_decay, part_rates, name=name, **kwargs)
         self.trust, self.epsilon = trust, epsilon
         self.exclude_1d, self.decayed_slope = exclude_1d, decayed_slope
 
@@ -152,10 +153,10 @@ class LARS(SGD):
         decayed = super().direction(gradient, variable)
         size = tf.norm(tf.convert_to_tensor(variable))
         slope = tf.norm(tf.cast(gradient, variable.dtype))
-        whole = tf.norm(decayed) if self.decayed_slope else slope + self.l2 * size
-        ratio = self.trust * size / (whole + self.epsilon)
+        denominator = tf.norm(decayed) if self.decayed_slope else slope + self.l2 * size
+        ratio = self.trust * size / (denominator + self.epsilon)
         return tf.where((size > 0) & (slope > 0), ratio, 1.0) * decayed
 
     def get_config(self) -> dict:
-        own = ("trust", "epsilon", "exclude_1d", "decayed_slope")
-        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+        names = ("trust", "epsilon", "exclude_1d", "decayed_slope")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

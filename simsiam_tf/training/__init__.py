@@ -1,4 +1,4 @@
-"""From a configuration to a run: its components, its model, pre-training and supervised training."""
+"""Pre-training and supervised training: a configuration becomes a task for the loop."""
 
 from simsiam_tf.training import pretraining, supervised
 

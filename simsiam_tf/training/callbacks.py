@@ -1,4 +1,4 @@
-"""Keras callbacks, for `fit` and for `train.run` alike."""
+"""Keras callbacks that evaluate, for `fit` and for the loop."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from simsiam_tf.evaluate.supervised_model import evaluate_model
 
 
 class KNN(keras.callbacks.Callback):
-    """Adds the backbone's kNN accuracy to the logs at the end of every n-th epoch.
+    """Adds the backbone's kNN accuracy, "knn20" and "knn200" in [0, 1], to the logs of every n-th epoch.
 
     Args:
-        monitor: a labelled set ("fashion_mnist") or a `Monitor`.
-        augmentation: as in `data.pretraining`; chosen by the set when None.
-        every: epochs between evaluations; 0 for never.
+        monitor: a labelled data set, such as "fashion_mnist", or a `Monitor`.
+        augmentation: as in `data.pretraining`; when None, the one that suits the data set.
+        every: n; 0 for never.
         images: about how many images to use; all when None.
         **changes: fields of the augmentation to replace, such as size=96.
 
-    Logs: "knn20" and "knn200", in [0, 1]; `latest` keeps those of the last epoch's end, and is
-    empty where it made none.
+    latest: the accuracies of the last epoch; empty where it had no evaluation.
     """
 
     def __init__(
@@ -45,26 +44,26 @@ class KNN(keras.callbacks.Callback):
         self.latest: dict[str, float] = {}
 
     def due(self, epochs: int) -> bool:
-        """Whether it evaluates after so many epochs."""
+        """Whether there is an evaluation after so many epochs."""
         return self.monitor is not None and self.every > 0 and epochs % self.every == 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         due = self.due(epoch + 1)
-        self.latest = self.monitor.of_backbone(self.model.backbone, self.images) if due else {}
+        self.latest = self.monitor.backbone_accuracy(self.model.backbone, self.images) if due else {}
         if logs is not None:
             logs.update(self.latest)
 
 
 class Accuracy(keras.callbacks.Callback):
-    """Adds a `SupervisedModel`'s top-1 and top-5 accuracy to the logs at the end of every n-th epoch.
+    """Adds a `SupervisedModel`'s test metrics, such as "top1" and "top5", to the logs of every n-th epoch.
 
     Args:
         source: labelled images.
-        views: how they are made ready.
-        every: epochs between evaluations; 0 for never.
-        workers: that share out the images; None: this process alone.
+        views: their size and normalisation.
+        every: n; 0 for never.
+        workers: processes among which the images are divided; None: this one alone.
 
-    Logs: "top1" and "top5", in [0, 1]; `latest` as in `KNN`.
+    latest: as in `KNN`.
     """
 
     def __init__(self, source: Source, views: Views, every: int = 1, workers: Workers | None = None) -> None:
@@ -73,7 +72,7 @@ class Accuracy(keras.callbacks.Callback):
         self.latest: dict[str, float] = {}
 
     def due(self, epochs: int) -> bool:
-        """Whether it evaluates after so many epochs."""
+        """Whether there is an evaluation after so many epochs."""
         return self.every > 0 and epochs % self.every == 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Looking before training: `preview` and `dry_run`."""
+"""The options `preview` and `dry_run`: what a run would do, without training."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ import tensorflow as tf
 from simsiam_tf import config as configs
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import preview
-from simsiam_tf.distributed import strategies
 from simsiam_tf.runtime import atomic_files
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every, open_data
 
-_KEPT_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
+_STORED_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
 
 
 def with_workdir(config: PretrainConfig) -> PretrainConfig:
-    """The configuration with a work folder: runs/DATA-BACKBONE where none is given."""
+    """The configuration with a work folder: runs/DATA-BACKBONE where it has none."""
     if config.workdir:
         return config
     name = re.sub(r"[^\w.]+", "-", f"{config.data}-{config.backbone}").strip("-")
@@ -29,78 +28,71 @@ def with_workdir(config: PretrainConfig) -> PretrainConfig:
 
 
 def write_preview(config: PretrainConfig) -> int:
-    """Writes preview.png into the work folder, or the current one where none is given."""
-    folder = Path(config.workdir or ".").expanduser()
-    path = folder / "preview.png"
-    _make_folder(folder)
-    atomic_files.check_writable(path, "workdir")
+    """Writes preview.png into the work folder, or into the current folder without one."""
+    path = _writable(Path(config.workdir or ".").expanduser() / "preview.png")
     source, views = open_data(config)
     preview.write(path, preview.grid(source, views, config.seed))
-    print(f"{path}: a row an image of {source.name}; first the image, then its {views.count} views")
+    print(f"{path}: in each row an image of {source.name} and its {views.count} views")
     return 0
 
 
 def dry_run(config: PretrainConfig) -> int:
-    """Prints the resolved configuration, steps, parameters and memory; trains nothing."""
-    report = Path(config.workdir).expanduser() / "unreadable.json" if config.workdir else None
-    if report:
-        _make_folder(report.parent)
-        atomic_files.check_writable(report, "workdir")
-    parts = build_pretraining(config, report)
+    """Prints the options, and the steps, parameters and memory of the run, without training."""
+    report = _writable(Path(config.workdir).expanduser() / "unreadable.json") if config.workdir else None
+    components = build_pretraining(config, report)
     print(configs.to_flags(config))
-    for name, value in facts(config, parts).items():
+    for name, value in summarize(config, components).items():
         print(f"{name:22} {value}")
     return 0
 
 
-def _make_folder(folder: Path) -> None:
+def _writable(path: Path) -> Path:
+    """Makes the folder of a file. Raises UserError where the file could not be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"workdir={folder}: cannot be written ({error.strerror}). Choose another place."
+            f"workdir={path.parent}: cannot be written ({error.strerror}). Choose another place."
         ) from error
+    atomic_files.check_writable(path, "workdir")
+    return path
 
 
-def facts(config: PretrainConfig, parts: PretrainComponents) -> dict[str, str]:
-    """What a run would be, in words."""
-    model = parts.model
+def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[str, str]:
+    """The properties of a run by name, in words."""
+    model, source, monitor = components.model, components.source, components.monitor
     heads = model.count_params() - model.backbone.count_params()
-    held, activations = memory(config, parts)
-    monitor = parts.monitor
+    weights, activations = memory(config, components)
+    evaluated = "none (no labels)"
+    if monitor:
+        every = knn_every(components, config)
+        during = f"{monitor.size(config.knn_images)} every {every} epochs, " if every else ""
+        evaluated = f"labelled images: {during}{monitor.size()} at the end"
     return {
-        "images": f"{parts.source.size} of {parts.source.name}, {parts.source.channels} channels",
-        "views": f"{parts.views.count} of {parts.views.augmentation.size} pixels",
-        "monitor": _monitored(config, parts) if monitor else "none (no labels)",
-        "stem": parts.metadata["stem"],
-        "begins with": parts.start,
-        "precision": parts.precision,
-        "replicas": str(parts.strategy.num_replicas_in_sync),
-        "steps": f"{parts.total_steps}, {parts.source.size / config.batch_size:.1f} an epoch",
+        "images": f"{source.size} of {source.name}, {source.channels} channels",
+        "views": f"{components.views.count} of {components.views.augmentation.size} pixels",
+        "monitor": evaluated,
+        "stem": components.metadata["stem"],
+        "initial weights": components.start,
+        "precision": components.precision,
+        "replicas": str(components.strategy.num_replicas_in_sync),
+        "steps": f"{components.total_steps}, {source.size / config.batch_size:.1f} an epoch",
         "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
         f"{config.final_lr * config.batch_size / 256:g} on a cosine",
         "parameters": f"{model.backbone.count_params():,} backbone, {heads:,} heads",
-        "memory, estimated": f"{(held + activations) / 2**30:.2f} GiB a replica, "
+        "memory, estimated": f"{(weights + activations) / 2**30:.2f} GiB a replica, "
         f"{activations / 2**30:.2f} of it activations; TensorFlow itself about 0.6",
     }
 
 
-def _monitored(config: PretrainConfig, parts: PretrainComponents) -> str:
-    every = knn_every(parts, config)
-    during = f"{parts.monitor.size(config.knn_images)} every {every} epochs, " if every else ""
-    return f"labelled images: {during}{parts.monitor.size()} at the end"
-
-
-def memory(config: PretrainConfig, parts: PretrainComponents) -> tuple[int, int]:
-    """Bytes a replica of (weights, gradients and momentum; activations kept for the gradient)."""
-    held = 3 * 4 * parts.model.count_params()
-    if config.average is not None:
-        held += 4 * parts.source.size * config.d // len(strategies.local_devices())
-    size, rows = parts.views.augmentation.size, config.batch_size // parts.strategy.num_replicas_in_sync
-    shape = [1, size, size, parts.source.channels]
-    forward = tf.function(lambda x: parts.model.backbone(x, training=True), autograph=False)
-    graph = forward.get_concrete_function(tf.TensorSpec(shape)).graph
-    kept = [op.outputs[0] for op in graph.get_operations() if op.type in _KEPT_FOR_GRADIENT]
-    count = sum(int(np.prod(t.shape)) for t in kept if t.shape.is_fully_defined())
-    width = 2 if parts.precision == "bfloat16" else 4
-    return held, count * width * rows * parts.views.count
+def memory(config: PretrainConfig, components: PretrainComponents) -> tuple[int, int]:
+    """Bytes of a replica: (weights, gradients and momentum; activations stored for the gradient)."""
+    model, views = components.model, components.views
+    weights = 3 * 4 * model.count_params() + model.table_bytes
+    size, replicas = views.augmentation.size, components.strategy.num_replicas_in_sync
+    forward = tf.function(lambda x: model.backbone(x, training=True), autograph=False)
+    graph = forward.get_concrete_function(tf.TensorSpec([1, size, size, components.source.channels])).graph
+    outputs = [op.outputs[0] for op in graph.get_operations() if op.type in _STORED_FOR_GRADIENT]
+    count = sum(int(np.prod(t.shape)) for t in outputs if t.shape.is_fully_defined())
+    width = 2 if components.precision == "bfloat16" else 4
+    return weights, count * width * (config.batch_size // replicas) * views.count

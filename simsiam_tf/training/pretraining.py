@@ -1,4 +1,4 @@
-"""run(config): pre-training, as a task for the loop that all runs share (`running`)."""
+"""Pre-training as a task of the loop."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from simsiam_tf.runtime.signals import INTERRUPTED
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every, untrained_backbone
 from simsiam_tf.training.callbacks import KNN
 
-LEFT_OUT = "final_knn=false: the weights are exported, and this alone is left out"
+WITHOUT_KNN = "final_knn=false: the weights are exported, and only this evaluation is left out"
 
-__all__ = ["COLLAPSED", "DIVERGED", "DONE", "INTERRUPTED", "Outcome", "run"]
+__all__ = ["COLLAPSED", "DIVERGED", "DONE", "INTERRUPTED", "Outcome", "pretrain"]
 
 
-def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
-    """Pre-trains as configured in config.workdir, continuing what is there.
+def pretrain(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
+    """Pre-trains in config.workdir, and continues the run that this folder may have.
 
     Args:
         config: a validated configuration with a workdir.
-        callbacks: Keras callbacks. Their batch hooks are called once for every call of the
-            compiled loop, which may run several steps; `model.stop_training` is honoured then.
+        callbacks: Keras callbacks. Their batch hooks are called once for each call of the compiled loop,
+            which may run several steps; `model.stop_training` ends the run then.
 
     Raises:
-        UserError: before any training, for whatever cannot work.
+        UserError: before any training, for options, data or devices that do not work.
     """
 
     def task(config: PretrainConfig, workers: Workers, report: Path) -> Pretraining:
@@ -47,7 +47,7 @@ def run(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = 
 
 
 class Pretraining:
-    """What a pre-training run is known by, judged by and leaves (`running.Task`)."""
+    """Pre-training as a task of the loop: its metrics, evaluator and export (`loop.task.Task`)."""
 
     trained_name, untrained_name = "backbone", "untrained backbone"
 
@@ -62,73 +62,74 @@ class Pretraining:
             self.evaluator = KNN(self.monitor, every=knn_every(components, config), images=config.knn_images)
 
     def baselines(self, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
-        """On the images used during training: raw pixels, and the backbone as it is."""
+        """kNN accuracy of raw pixels and of the untrained backbone, on `knn_images` images."""
         if self.config.weights:
-            say(f"begins with {self.components.start}")
+            say(f"initial weights: {self.components.start}")
         if self.monitor is None:
             return {}
         images = self.config.knn_images
         say(f"baselines on {self.monitor.size(images)} images: raw pixels, untrained backbone")
-        with _enough_memory("fewer `knn_images`, or monitor=none"):
+        with _memory_for_knn("fewer `knn_images`, or monitor=none"):
             return self.monitor.baselines(self.components.model.backbone, images)
 
     def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
-        """On all images, where that is wanted."""
+        """kNN accuracy of the backbone on all images; empty with final_knn=false."""
         if self.monitor is None or not self.config.final_knn:
             return {}
         say(f"final kNN on {self.monitor.size()} images: this backbone, raw pixels, untrained backbone")
-        with _enough_memory(LEFT_OUT):
-            return self.monitor.of_backbone(self.components.model.backbone)
+        with _memory_for_knn(WITHOUT_KNN):
+            return self.monitor.backbone_accuracy(self.components.model.backbone)
 
     def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-        """On all images, too. Those of the start may be of fewer: `knn_images` may change in a run."""
+        """kNN accuracy of the baselines on all images; that `before` the run may be on fewer."""
         del before
-        with _enough_memory(LEFT_OUT):
+        assert self.monitor is not None  # or `final_accuracy` is empty
+        with _memory_for_knn(WITHOUT_KNN):
             return self.monitor.baselines(untrained_backbone(self.config, self.components))
 
-    def export(self, workdir: Path, facts: dict) -> None:
+    def export(self, workdir: Path, metadata: dict) -> None:
         """Writes the backbone and, beside it, the heads."""
         model = self.components.model
         heads = {name: getattr(model, name) for name in backbone_file.HEADS if getattr(model, name, None)}
-        backbone_file.export_networks({"backbone": model.backbone, **heads}, workdir, facts)
+        backbone_file.export_networks({"backbone": model.backbone, **heads}, workdir, metadata)
 
     def add_accuracy(self, workdir: Path, accuracy: dict[str, dict[str, float]]) -> None:
-        """Writes the card again."""
+        """Adds the accuracy to the metadata of the exported backbone."""
         add_accuracy_to_card(workdir / backbone_file.EXPORTED, accuracy)
 
     def exported_card(self, workdir: Path) -> dict:
-        """The facts beside it."""
+        """The metadata of the exported backbone; empty without one."""
         return backbone_file.read_card(workdir)
 
 
 @contextlib.contextmanager
-def _enough_memory(mend: str) -> Iterator[None]:
-    """Names what to pass where the features of the monitor's images do not fit into memory."""
+def _memory_for_knn(advice: str) -> Iterator[None]:
+    """Raises UserError with the advice where the features of the monitor's images do not fit into memory."""
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise UserError(f"the kNN monitor's features do not fit into memory. Rerun with {mend}.") from error
+        raise UserError(f"the kNN monitor's features do not fit into memory. Rerun with {advice}.") from error
 
 
 class EmbeddingMetrics:
-    """std·√d and effective rank of the embeddings, and what they tell (Sec. 4.1)."""
+    """Metrics of a pre-training: std·√d and effective rank of the embeddings, and a diagnosis (Sec. 4.1)."""
 
     metric_name, metric_label = "std", "std·√d"
     evaluation_name, evaluation_label = "knn20", "kNN"
 
-    def __init__(self, kind: str, total_steps: int) -> None:
-        self.kind, self.total_steps = kind, total_steps
+    def __init__(self, loss: str, total_steps: int) -> None:
+        self.loss, self.total_steps = loss, total_steps
 
-    def record_values(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
-        """std: mean of the steps. rank: of the last step's embeddings."""
-        return {"std": float(figures.mean()), "rank": 1.0 if z is None else metrics.effective_rank(z)}
+    def record_values(self, values: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
+        """std: mean over steps. rank: of the last step's embeddings."""
+        return {"std": float(values.mean()), "rank": 1.0 if z is None else metrics.effective_rank(z)}
 
     def learning_rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
-        """Of the encoder and of the predictor."""
+        """Learning rates of the encoder and of the predictor at a step."""
         lr = optimizer._learning_rate(step)
-        h = optimizer.overrides.get("predictor")
+        h = optimizer.part_rates.get("predictor")
         return {"lr": float(lr), "lr_predictor": float(lr if h is None else h(step))}
 
     def diagnose(self, records: list[dict]) -> Diagnosis:
-        """By `diagnosis.diagnose`."""
-        return diagnose(records, self.total_steps, self.kind)
+        """The diagnosis of the records, for the kind of loss."""
+        return diagnose(records, self.total_steps, self.loss)

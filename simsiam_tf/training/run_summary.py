@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from simsiam_tf.config import METHODS, PretrainConfig, kinds
+from simsiam_tf.config import METHODS, PretrainConfig, field_types
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import as_flags
 from simsiam_tf.training.pretraining import COLLAPSED, DIVERGED, DONE, INTERRUPTED, Outcome
@@ -31,7 +31,7 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
             f"  std of z, × √d  {last['std']:8.3f}   (0: collapsed, about 1: healthy)",
             f"  effective rank  {last['rank']:8.1f}   (at most {min(config.d, config.batch_size - 1)})",
         ]
-    lines.append(f"  diagnosis       {as_flags(str(outcome.diagnosis), kinds(PretrainConfig))}")
+    lines.append(f"  diagnosis       {as_flags(str(outcome.diagnosis), field_types(PretrainConfig))}")
     if outcome.accuracy:
         which = "all images" if "backbone" in outcome.accuracy else "a sample"
         lines += ["", f"  {f'kNN accuracy, {which}':26}{'k = 20':>8}{'k = 200':>9}"]

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from simsiam_tf.config import FinetuneConfig, LinearConfig, PretrainConfig, differences, kinds
+from simsiam_tf.config import FinetuneConfig, LinearConfig, PretrainConfig, differences, field_types
 
 CLASSES = (PretrainConfig, LinearConfig, FinetuneConfig)
 PLACES = {"weights"}  # where they lie binds nothing; their digest among a run's facts does
@@ -12,7 +12,7 @@ PLACES = {"weights"}  # where they lie binds nothing; their digest among a run's
 
 def others(cls, field):
     """Values of a field besides its default: each choice, both booleans, another number or text."""
-    kind = kinds(cls)[field.name]
+    kind = field_types(cls)[field.name]
     if field.metadata["choices"]:
         values = field.metadata["choices"]
     elif kind is bool:
@@ -27,9 +27,8 @@ def test_a_flag_that_differs_is_named_unless_it_is_free(cls):
     # As they are where nothing makes a flag idle: a predictor, a folder's images, weights, a monitor.
     start = {"weights": "runs/a", "data": "tfds:a", "method": "simsiam", "monitor": "tfds:a"}
     base = {f.name: start.get(f.name, f.default) for f in dataclasses.fields(cls)}
-    idle = {
-        n for names, cause, holds, _ in cls.NO_EFFECT if cause in base and holds(base[cause]) for n in names
-    }
+    rules = [r for r in cls.INAPPLICABLE if r.because in base and r.holds(base[r.because])]
+    idle = {name for rule in rules for name in rule.fields}
     for field in dataclasses.fields(cls):
         for value in others(cls, field):
             found = differences(base, {**base, field.name: value}, cls)

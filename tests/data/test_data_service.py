@@ -166,11 +166,11 @@ def test_a_dispatcher_that_is_started_again_loses_no_step(own, source, tmp_path,
 @pytest.mark.slow
 def test_training_is_the_same_to_the_bit_and_ends_with_75_where_the_service_is_gone(own, tmp_path):
     mine = own()
-    pretraining.run(tiny(tmp_path / "without"))
+    pretraining.pretrain(tiny(tmp_path / "without"))
     flag = f"--data_service={mine.address}"
-    stopped = pretraining.run(tiny(tmp_path / "with", flag), callbacks=[StopAt(9)])
+    stopped = pretraining.pretrain(tiny(tmp_path / "with", flag), callbacks=[StopAt(9)])
     assert stopped.status == pretraining.INTERRUPTED and stopped.step < 22
-    assert pretraining.run(tiny(tmp_path / "with", flag)).status == pretraining.DONE
+    assert pretraining.pretrain(tiny(tmp_path / "with", flag)).status == pretraining.DONE
     assert state(tmp_path / "with") == state(tmp_path / "without")
 
 

@@ -122,7 +122,7 @@ def test_what_methods_keep_is_the_same_on_two_workers(tmp_path, flags, steps):
     assert launched.end() == pretraining.DONE, launched.said()
     written = (tmp_path / "two" / "config.flags").read_text().split()
     own = [f for f in written if not f.startswith(("--strategy", "--workdir"))]
-    pretraining.run(
+    pretraining.pretrain(
         cli.parse(PretrainConfig, [*own, "--strategy=one_device", f"--workdir={tmp_path / 'one'}"])
     )
     lines = ((tmp_path / n / "metrics.jsonl").read_text().splitlines() for n in ("one", "two"))

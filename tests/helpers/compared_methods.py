@@ -8,18 +8,19 @@ from simsiam_tf import nets, optimizers
 from simsiam_tf.methods import BYOL, MoCo, SimCLR, SwAV
 
 BATCH, SIZE, D = 8, 8, 6
+TRAINED = {"predictor": "trained"}
+QUEUE = {"temperature": 0.3, "target_momentum": 0.9, "queue": 40}
+CODES = {"projector_hidden": 12, "prototypes": 5, "sinkhorn_epsilon": 0.5}
 METHODS = {
     "simclr": lambda b: SimCLR(b, d=D, temperature=0.2),
-    "simclr predictor": lambda b: SimCLR(b, d=D, temperature=0.2, predictor=True),
-    "simclr predictor stop": lambda b: SimCLR(b, d=D, temperature=0.2, predictor=True, stop_gradient=True),
-    "moco": lambda b: MoCo(b, d=D, temperature=0.3, momentum=0.9, queue=40, groups=None),
-    "moco groups": lambda b: MoCo(b, d=D, temperature=0.3, momentum=0.9, queue=40, groups=4 // replicas()),
-    "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, momentum=0.9),
-    "swav": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5),
-    "swav in loss": lambda b: SwAV(
-        b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5, prototype_norm="in_loss"
-    ),
-    "swav predictor": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5, predictor=True),
+    "simclr predictor": lambda b: SimCLR(b, d=D, temperature=0.2, **TRAINED),
+    "simclr predictor stop": lambda b: SimCLR(b, d=D, temperature=0.2, **TRAINED, stop_gradient=True),
+    "moco": lambda b: MoCo(b, d=D, **QUEUE, groups=None),
+    "moco groups": lambda b: MoCo(b, d=D, **QUEUE, groups=4 // replicas()),
+    "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, target_momentum=0.9),
+    "swav": lambda b: SwAV(b, d=D, **CODES),
+    "swav in loss": lambda b: SwAV(b, d=D, **CODES, prototype_norm="in_loss"),
+    "swav predictor": lambda b: SwAV(b, d=D, **CODES, **TRAINED),
 }
 
 

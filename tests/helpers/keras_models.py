@@ -15,11 +15,11 @@ METHODS = {
     "simsiam fixed": lambda b: SimSiam(b, **SMALL, predictor_hidden=32, predictor="fixed"),
     "alternation": lambda b: Alternation(b, 4, **SMALL, predictor_hidden=32),
     "average": lambda b: MovingAverage(b, IMAGES, 0.7, **SMALL),
-    "simclr": lambda b: SimCLR(b, **SMALL, temperature=0.2, predictor=True, stop_gradient=True),
-    "moco": lambda b: MoCo(b, **SMALL, momentum=0.9, queue=40, seed=5),
-    "moco groups": lambda b: MoCo(b, **SMALL, momentum=0.9, queue=40, groups=4),
-    "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, momentum=0.5, steps=6),
-    "swav": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, epsilon=0.5),
+    "simclr": lambda b: SimCLR(b, **SMALL, temperature=0.2, predictor="trained", stop_gradient=True),
+    "moco": lambda b: MoCo(b, **SMALL, target_momentum=0.9, queue=40, seed=5),
+    "moco groups": lambda b: MoCo(b, **SMALL, target_momentum=0.9, queue=40, groups=4),
+    "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, target_momentum=0.5, steps=6),
+    "swav": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, sinkhorn_epsilon=0.5),
 }
 
 

@@ -37,5 +37,5 @@ def finished(folder):
     long = {"what": "evaluation_" * 9, "accuracy": {"method_" * 9: {"k=1 ": 0.5}}}
     (folder / "probe-0.1.json").write_text(json.dumps(long))
     (folder / "probe.json").write_text("no JSON")
-    html_report.write(folder, images=60, neighbours=5)
+    html_report.write_report(folder, images=60, neighbours=5)
     return folder

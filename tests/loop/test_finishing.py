@@ -17,11 +17,11 @@ from simsiam_tf.training import pretraining, run_summary
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
-    return pretraining.run(tiny(workdir, "--knn_every=1")), workdir
+    return pretraining.pretrain(tiny(workdir, "--knn_every=1")), workdir
 
 
 def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(whole, tmp_path, monkeypatch):
-    left_out = pretraining.run(tiny(tmp_path, "--knn_every=1", "--final_knn=false"))
+    left_out = pretraining.pretrain(tiny(tmp_path, "--knn_every=1", "--final_knn=false"))
     assert left_out.status == pretraining.DONE and "backbone" not in left_out.accuracy
     assert "a sample" in run_summary.pretraining_summary(tiny(tmp_path), left_out)
     card = backbone_file.read_card(tmp_path)
@@ -32,13 +32,13 @@ def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(wh
         raise MemoryError
 
     with monkeypatch.context() as scarce:
-        scarce.setattr(Monitor, "of_backbone", no_room)
+        scarce.setattr(Monitor, "backbone_accuracy", no_room)
         with pytest.raises(UserError, match="do not fit into memory. Rerun with final_knn=false"):
-            pretraining.run(tiny(tmp_path, "--knn_every=1"))
+            pretraining.pretrain(tiny(tmp_path, "--knn_every=1"))
     trained = []
     monkeypatch.setattr(compiled_steps, "compiled_steps", lambda *args: trained.append(args))
     for _ in range(2):
-        judged = pretraining.run(tiny(tmp_path, "--knn_every=1"))
+        judged = pretraining.pretrain(tiny(tmp_path, "--knn_every=1"))
         assert judged.accuracy == whole[0].accuracy == backbone_file.read_card(tmp_path)["accuracy"]
         assert '"card sha256"' in (tmp_path / backbone_file.EXPORTED).with_suffix(".json").read_text()
     assert state(tmp_path) == state(whole[1]) and not trained
@@ -46,8 +46,8 @@ def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(wh
 
 
 def test_the_monitor_can_be_dropped_when_a_run_goes_on(whole, tmp_path):
-    pretraining.run(tiny(tmp_path, "--knn_every=1"), callbacks=[StopAt(12)])
-    outcome = pretraining.run(tiny(tmp_path, "--monitor=none"))
+    pretraining.pretrain(tiny(tmp_path, "--knn_every=1"), callbacks=[StopAt(12)])
+    outcome = pretraining.pretrain(tiny(tmp_path, "--monitor=none"))
     assert outcome.status == pretraining.DONE and "backbone" not in outcome.accuracy
     assert state(tmp_path)[:2] == state(whole[1])[:2]
     assert backbone_file.read_card(tmp_path)["accuracy"] == {}
@@ -59,7 +59,7 @@ def test_what_a_run_finds_changed_is_said_on_the_terminal(whole, tmp_path, capsy
     records, newest = tmp_path / "run" / "metrics.jsonl", tmp_path / "run" / "checkpoints" / "step-00000022"
 
     def told(*lines):
-        assert pretraining.run(run).status == pretraining.DONE
+        assert pretraining.pretrain(run).status == pretraining.DONE
         said, logged = capsys.readouterr().err, (tmp_path / "run" / "train.log").read_text()
         for line in lines:
             assert said.count(line) == 1 and line in logged
@@ -79,23 +79,23 @@ def test_an_export_that_cannot_be_written_is_named_and_made_by_a_rerun(whole, tm
     with monkeypatch.context() as disk:
         disk.setattr(backbone_file, "export_network", full)
         with pytest.raises(UserError, match="the export could not be written .No space left.*rerun"):
-            pretraining.run(tiny(tmp_path, "--knn_every=1"))
-    assert pretraining.run(tiny(tmp_path, "--knn_every=1")).accuracy == whole[0].accuracy
+            pretraining.pretrain(tiny(tmp_path, "--knn_every=1"))
+    assert pretraining.pretrain(tiny(tmp_path, "--knn_every=1")).accuracy == whole[0].accuracy
     assert state(tmp_path) == state(whole[1])
 
 
 def test_other_weights_to_start_from_are_refused_and_the_same_elsewhere_are_not(whole, tmp_path):
     started = tiny(tmp_path / "run", f"--weights={whole[1]}", "--monitor=none")
-    pretraining.run(started, callbacks=[StopAt(12)])
+    pretraining.pretrain(started, callbacks=[StopAt(12)])
     other = tmp_path / "other" / "export"
     other.mkdir(parents=True)
     for name in ("backbone.keras", "backbone.json"):
         shutil.copy(whole[1] / "export" / name, other)
     moved = dataclasses.replace(started, weights=str(other.parent))
-    assert pretraining.run(moved, callbacks=[StopAt(15)]).status == pretraining.INTERRUPTED
+    assert pretraining.pretrain(moved, callbacks=[StopAt(15)]).status == pretraining.INTERRUPTED
     backbone_file.export_network(nets.resnet("resnet10", "cifar", 0.125, 1), other.parent, {})
     with pytest.raises(UserError, match="weights was [0-9a-f]{64}, is [0-9a-f]{64}"):
-        pretraining.run(moved)
+        pretraining.pretrain(moved)
 
 
 def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
@@ -104,4 +104,4 @@ def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
 
     monkeypatch.setattr(compiled_steps.Steps, "__call__", scarce)
     with pytest.raises(UserError, match="step 0 failed: out of memory. .*a smaller `batch_size` than 64"):
-        pretraining.run(tiny(tmp_path, "--monitor=none"))
+        pretraining.pretrain(tiny(tmp_path, "--monitor=none"))

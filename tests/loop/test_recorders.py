@@ -48,7 +48,7 @@ def run_of(tmp_path, rows=()):
 
 def test_a_recorder_is_three_methods_and_a_row(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(recorders.RECORDERS, "toy", Toy)
-    outcome = pretraining.run(tiny(tmp_path, "--monitor=digits", "--knn_every=1", "--record=toy"))
+    outcome = pretraining.pretrain(tiny(tmp_path, "--monitor=digits", "--knn_every=1", "--record=toy"))
     assert outcome.status == pretraining.DONE
     (toy,) = Toy.made
     groups = [group for _, group, _ in toy.scalars_told]
@@ -62,7 +62,7 @@ def test_a_recorder_is_three_methods_and_a_row(tmp_path, monkeypatch, capsys):
 
 def test_an_unknown_recorder_and_a_missing_package_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="record=tensorbord: no such recorder. Did you mean tensorboard?"):
-        pretraining.run(tiny(tmp_path / "a", "--record=jsonl,tensorbord"))
+        pretraining.pretrain(tiny(tmp_path / "a", "--record=jsonl,tensorbord"))
     monkeypatch.setattr(recorders.WandB, "package", "no_such_package_anywhere")
     with pytest.raises(
         UserError, match=r"record=wandb: needs the package .*pip install 'simsiam-tf\[wandb\]'"
@@ -131,7 +131,7 @@ def test_metrics_jsonl_left_out_changes_no_weight(tmp_path):
     digests = []
     for name, record in (("all", "tensorboard,jsonl"), ("none", "")):
         workdir = tmp_path / name
-        outcome = pretraining.run(tiny(workdir, "--monitor=none", f"--record={record}"))
+        outcome = pretraining.pretrain(tiny(workdir, "--monitor=none", f"--record={record}"))
         assert outcome.status == pretraining.DONE
         (newest, *_) = sorted((workdir / "checkpoints").iterdir(), reverse=True)
         digests.append(

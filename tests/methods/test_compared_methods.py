@@ -139,7 +139,7 @@ def test_the_last_layer_of_the_projector_is_that_of_their_code(name, last):
 def test_byols_momentum_ends_at_one():
     model = made("byol")
     keras.utils.set_random_seed(0)
-    model = BYOL(model.backbone, d=D, projector_hidden=12, predictor_hidden=12, momentum=0.5, steps=3)
+    model = BYOL(model.backbone, d=D, projector_hidden=12, predictor_hidden=12, target_momentum=0.5, steps=3)
     assert [float(model.m(s)) for s in (0, 3)] == [0.5, 1.0]
     assert float(model.m(1)) == pytest.approx(1 - 0.5 * (np.cos(np.pi / 3) + 1) / 2)
 

@@ -120,7 +120,7 @@ def test_two_runs_on_two_replicas_in_one_process(two_replicas, tmp_path):
     for d in (16, 32):
         argv = f"--data=digits --backbone=resnet10 --width=0.125 --batch_size=512 --epochs=1 --d={d}"
         more = ["--strategy=mirrored", "--monitor=none", f"--workdir={tmp_path / str(d)}"]
-        assert pretraining.run(cli.parse(config.PretrainConfig, [*argv.split(), *more])).status == 0
+        assert pretraining.pretrain(cli.parse(config.PretrainConfig, [*argv.split(), *more])).status == 0
     ours = strategies.strategy_by_name("mirrored")
     assert ours is strategies.strategy_by_name("mirrored") is not two_replicas
     total = lambda x: tf.distribute.get_replica_context().all_reduce("SUM", x)

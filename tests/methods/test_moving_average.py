@@ -49,7 +49,7 @@ def test_targets_are_those_of_a_dictionary():
         assert float(model.step(data)["loss"]) == pytest.approx(expected, abs=1e-5)
     assert len(eta) > BATCH
     for i in range(IMAGES):
-        kept = model.averages.of(tf.constant([i]))[0]
+        kept = model.averages.read_rows(tf.constant([i]))[0]
         np.testing.assert_allclose(kept, eta.get(i, np.zeros(D)), rtol=1e-4, atol=1e-5)
 
 
@@ -67,8 +67,8 @@ def test_no_gradient_flows_through_the_average():
 
 def test_of_an_image_that_is_there_twice_the_last_is_kept():
     table = PerImage(10, 2)
-    table.put(tf.constant([3, 4, 3], tf.int64), tf.constant([[1.0, 1], [2, 2], [3, 3]]))
-    found = table.of(tf.constant([3, 4, 5, 3], tf.int64))
+    table.write_rows(tf.constant([3, 4, 3], tf.int64), tf.constant([[1.0, 1], [2, 2], [3, 3]]))
+    found = table.read_rows(tf.constant([3, 4, 5, 3], tf.int64))
     np.testing.assert_array_equal(found, [[3, 3], [2, 2], [0, 0], [3, 3]])
 
 

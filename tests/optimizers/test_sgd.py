@@ -24,6 +24,7 @@ def test_fifty_steps_equal_torch_across_a_drop_of_the_rate():
     theirs = [torch.tensor(v.numpy(), requires_grad=True) for v in ours]
     rate = keras.optimizers.schedules.PiecewiseConstantDecay([24], [0.2, 0.02])
     mine = optimizers.SGD(rate, 0.9, 1e-2, {"predictor": 0.1})
+    mine.build(ours, {"predictor": ours[2:]})
     groups = [{"params": theirs[:2]}, {"params": theirs[2:], "lr": 0.1}]
     peer = torch.optim.SGD(groups, lr=0.2, momentum=0.9, weight_decay=1e-2)
     for step in range(50):
@@ -43,7 +44,8 @@ def test_five_steps_equal_numpy():
     variables = _variables(rng)
     w = [v.numpy().astype("float64") for v in variables]
     m = [np.zeros_like(a) for a in w]
-    sgd = optimizers.SGD(schedules.cosine(0.5, 5), momentum=0.8, weight_decay=0.03, overrides={"bias": 0.25})
+    sgd = optimizers.SGD(schedules.cosine(0.5, 5), 0.8, 0.03, part_rates={"second": 0.25})
+    sgd.build(variables, {"second": variables[1:2]})
     for step in range(5):
         gradients = [rng.normal(size=a.shape) for a in w]
         sgd.apply([tf.constant(g, tf.float32) for g in gradients], variables)
@@ -79,30 +81,36 @@ def test_weight_decay_is_coupled():
     assert w.numpy() == pytest.approx(0.0758, abs=5e-5)
 
 
-def test_an_override_reaches_only_its_variables():
-    a, b = keras.Variable([1.0], name="projector_kernel"), keras.Variable([1.0], name="predictor_kernel")
-    sgd = optimizers.SGD(
-        schedules.cosine(0.1, 2), momentum=0.0, overrides={"predictor": schedules.constant(0.3)}
-    )
+def test_the_rate_of_a_part_reaches_only_its_variables():
+    a, b = keras.Variable([1.0], name="like_a_predictor"), keras.Variable([1.0], name="kernel")
+    sgd = optimizers.SGD(schedules.cosine(0.1, 2), 0.0, part_rates={"predictor": schedules.constant(0.3)})
+    sgd.build([a, b], {"predictor": [b]})
     for expected in ((0.9, 0.7), (0.85, 0.4), (0.85, 0.1)):
         sgd.apply([tf.ones(1), tf.ones(1)], [a, b])
         assert (a.numpy()[0], b.numpy()[0]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_an_override_that_matches_nothing_is_an_error():
-    sgd = optimizers.SGD(0.1, overrides={"predcitor": 0.1})
-    with pytest.raises(ValueError, match="'predcitor'.*encoder_kernel"):
-        sgd.build(_variables(np.random.default_rng(0)))
+def test_a_part_without_variables_is_an_error():
+    variables = _variables(np.random.default_rng(0))
+    sgd = optimizers.SGD(0.1, part_rates={"predcitor": 0.1})
+    with pytest.raises(ValueError, match="no trainable variables in 'predcitor'.*parts 'predictor'"):
+        sgd.build(variables, {"predictor": variables[2:]})
+    with pytest.raises(ValueError, match="'predcitor'.*parts none"):
+        sgd.build(variables)
+    stranger = keras.Variable([1.0])
+    with pytest.raises(ValueError, match="'predcitor'"):
+        sgd.build(variables, {"predcitor": [stranger]})
 
 
 def test_config_roundtrip_steps_alike():
     def final(sgd):
         v = _variables(np.random.default_rng(2))
+        sgd.build(v, {"second": v[1:2]} if sgd.part_rates else None)
         for _ in range(4):
             sgd.apply([tf.ones(x.shape) for x in v], v)
         return np.concatenate([x.numpy().ravel() for x in v])
 
-    sgd = optimizers.SGD(schedules.cosine(0.3, 4, 1), 0.7, 0.02, {"bias": 0.05}, name="mine")
+    sgd = optimizers.SGD(schedules.cosine(0.3, 4, 1), 0.7, 0.02, {"second": 0.05}, name="mine")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(sgd))
     assert (again.name, again.momentum, again.l2) == ("mine", 0.7, 0.02)
     assert again.get_config() == sgd.get_config()

@@ -222,8 +222,8 @@ def test_a_run_of_the_official_code_continues_with_its_momentum(tmp_path, fixed,
         --epochs=20 --batch_size=16"""
     config = parse(PretrainConfig, argv.split())
     ours = build_run.build_model(config, channels=3, size=32)
-    build_run.compiled(ours, optimizers.SGD(0.002, 0.9, 1e-4), config)
-    first, words = build_run.beginning(ours, config, images=160)
+    ours.compile(optimizers.SGD(0.002, 0.9, 1e-4))
+    first, words = build_run.start_from_weights(ours, config, images=160)
     assert first == 100 == int(ours.optimizer.iterations) and words.endswith("their momentum, epoch 10")
     step = tf.function(ours.step)
     worst = 0.0

@@ -41,7 +41,7 @@ def test_the_papers_scale_is_the_flagfile_itself(made):
     for name, row in ROWS.items():
         theirs = cli.parse(PretrainConfig, [f"--flagfile={row.flagfile}"])
         ours = dataclasses.replace(made["imagenet", name], workdir=theirs.workdir)
-        if theirs.stop_gradient == ours.by_method("stop_gradient"):
+        if theirs.stop_gradient == ours.method_option("stop_gradient"):
             ours = dataclasses.replace(ours, stop_gradient=theirs.stop_gradient)
         assert ours == theirs
 
@@ -67,7 +67,7 @@ def test_rows_change_of_a_base_what_they_change_of_the_papers(made, scale, batch
     rates = long.base_lr / byol.base_lr, long.weight_decay / byol.weight_decay
     assert rates == pytest.approx((0.2 / 0.45, 1.5), rel=1e-5)
     assert (1 - long.target_momentum) / (1 - byol.target_momentum) == pytest.approx(0.4)
-    assert not of("compare/swav_without_stop_gradient").by_method("stop_gradient")
+    assert not of("compare/swav_without_stop_gradient").method_option("stop_gradient")
     for name, config in ((n, c) for (s, n), c in made.items() if s == scale):
         changed = scales.row_flags(config) != scales.row_flags(base)
         assert changed != (name == "paper/fig2_with_stop_gradient"), name

@@ -24,7 +24,7 @@ from simsiam_tf.training import inspection, pretraining, run_summary
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
-    return pretraining.run(tiny(workdir, "--knn_every=1")), workdir
+    return pretraining.pretrain(tiny(workdir, "--knn_every=1")), workdir
 
 
 def test_a_run_leaves_what_the_readme_promises(whole):
@@ -52,7 +52,7 @@ def test_interrupted_twice_ends_bit_identical_to_uninterrupted(whole, tmp_path):
     _, reference = whole
     ends = []
     for stop in (3, 12, 99):
-        ends.append(pretraining.run(tiny(tmp_path, "--knn_every=1"), callbacks=[StopAt(stop)]))
+        ends.append(pretraining.pretrain(tiny(tmp_path, "--knn_every=1"), callbacks=[StopAt(stop)]))
     assert [o.status for o in ends] == [pretraining.INTERRUPTED, pretraining.INTERRUPTED, pretraining.DONE]
     assert 3 <= ends[0].step < 12 <= ends[1].step < 22
     assert state(tmp_path) == state(reference)
@@ -79,7 +79,7 @@ def test_what_the_other_methods_keep_survives_an_interruption(tmp_path, flags):
     base = [f for f in TINY if not (without_h and "predictor" in f)]
     for name, stop in (("whole", 99), ("cut", 12), ("cut", 99)):
         config = cli.parse(PretrainConfig, [*base, *flags, "--monitor=none", f"--workdir={tmp_path / name}"])
-        outcome = pretraining.run(config, callbacks=[StopAt(stop)])
+        outcome = pretraining.pretrain(config, callbacks=[StopAt(stop)])
     assert outcome.status == pretraining.DONE
     assert state(tmp_path / "cut") == state(tmp_path / "whole")
     assert (
@@ -88,14 +88,14 @@ def test_what_the_other_methods_keep_survives_an_interruption(tmp_path, flags):
 
 
 def test_another_seed_is_another_run(whole, tmp_path):
-    pretraining.run(tiny(tmp_path, "--seed=1"))
+    pretraining.pretrain(tiny(tmp_path, "--seed=1"))
     assert state(tmp_path)[1] != state(whole[1])[1]
 
 
 def test_a_finished_run_is_not_trained_again(whole):
     _, workdir = whole
     before = state(workdir)
-    outcome = pretraining.run(tiny(workdir))
+    outcome = pretraining.pretrain(tiny(workdir))
     assert outcome.status == pretraining.DONE and outcome.step == 22
     assert state(workdir) == before
 
@@ -103,10 +103,10 @@ def test_a_finished_run_is_not_trained_again(whole):
 def test_another_configuration_is_refused_by_the_names_of_its_fields(whole):
     _, workdir = whole
     with pytest.raises(UserError, match=r"`base_lr` was 0.4, is 0.1\..*config.flags"):
-        pretraining.run(tiny(workdir, "--base_lr=0.1"))
+        pretraining.pretrain(tiny(workdir, "--base_lr=0.1"))
     with pytest.raises(UserError, match=r"`data` was digits"):
-        pretraining.run(tiny(workdir, "--data=digits:train[:1000]"))
-    pretraining.run(tiny(workdir, "--keep=5"))  # does not bind a run
+        pretraining.pretrain(tiny(workdir, "--data=digits:train[:1000]"))
+    pretraining.pretrain(tiny(workdir, "--keep=5"))  # does not bind a run
 
 
 def test_changed_data_under_the_same_name_is_refused(tmp_path):
@@ -133,17 +133,17 @@ def test_records_newer_than_the_checkpoint_are_made_again(tmp_path):
 def test_a_folder_in_use_is_refused(tmp_path):
     first = Workdir(tmp_path)
     with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
-        pretraining.run(tiny(tmp_path))
+        pretraining.pretrain(tiny(tmp_path))
     first.release()
 
 
 def test_without_stop_gradient_the_run_is_called_collapsed(tmp_path):
     # Neither output BN nor predictor stands in the way, so that it takes seconds (Fig. 2).
     flags = ["--stop_gradient=false", "--epochs=12", "--monitor=none", "--fail_on_collapse", "--bn=hidden"]
-    outcome = pretraining.run(tiny(tmp_path, *flags))
+    outcome = pretraining.pretrain(tiny(tmp_path, *flags))
     assert outcome.status == pretraining.COLLAPSED
     assert outcome.diagnosis.name == "collapse"
-    healthy = pretraining.run(
+    healthy = pretraining.pretrain(
         tiny(tmp_path / "with", "--epochs=12", "--monitor=none", "--fail_on_collapse", "--bn=hidden")
     )
     assert healthy.status == pretraining.DONE and healthy.diagnosis.name != "collapse"
@@ -157,7 +157,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_commit(tmp_path):
         "--similarity=cross_entropy",
         "--epochs=3",
     ]
-    outcome = pretraining.run(tiny(tmp_path, *flags))
+    outcome = pretraining.pretrain(tiny(tmp_path, *flags))
     assert outcome.status == pretraining.DIVERGED and outcome.diagnosis.name == "divergence"
     assert not (tmp_path / "export").exists()
     for folder in (tmp_path / "checkpoints").iterdir():
@@ -182,7 +182,7 @@ def test_weights_that_are_no_numbers_are_never_committed(tmp_path, step, method)
                 gamma.assign(gamma * np.nan)
 
     flags = ("--monitor=none", "--save_minutes=0", f"--method={method}", "--predictor=trained")
-    outcome = pretraining.run(tiny(tmp_path, *flags), callbacks=[Poison()])
+    outcome = pretraining.pretrain(tiny(tmp_path, *flags), callbacks=[Poison()])
     assert outcome.status == pretraining.DIVERGED and outcome.diagnosis.name == "divergence"
     assert ("swav" in outcome.diagnosis.advice) == (method == "simclr"), "the advice is for another loss"
     assert 0 < max(int(p.name[5:]) for p in (tmp_path / "checkpoints").iterdir()) < step
@@ -193,7 +193,7 @@ def test_views_finished_with_the_model_train_the_same(tmp_path):
     # At the rate of the other runs here, rounding of 1e-7 grows to 4e-3 within 22 steps.
     flags = ("--monitor=none", "--base_lr=0.1")
     runs = [
-        pretraining.run(tiny(tmp_path / place, f"--augment_on={place}", *flags))
+        pretraining.pretrain(tiny(tmp_path / place, f"--augment_on={place}", *flags))
         for place in ("device", "host")
     ]
     losses = [[r["loss"] for r in run.records if "loss" in r] for run in runs]
@@ -201,7 +201,7 @@ def test_views_finished_with_the_model_train_the_same(tmp_path):
 
 
 def test_a_sample_serves_during_training_and_all_images_at_the_end(whole, tmp_path):
-    outcome = pretraining.run(tiny(tmp_path, "--knn_images=300"))
+    outcome = pretraining.pretrain(tiny(tmp_path, "--knn_images=300"))
     assert outcome.accuracy == whole[0].accuracy  # the untrained backbone's too, made anew
     at_start, *_, last = (
         r for r in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines()) if "knn20" in r
@@ -216,24 +216,24 @@ def test_keras_callbacks_can_stop_the_run(tmp_path):
             assert {"loss", "std"} <= set(logs)
             self.model.stop_training = True
 
-    outcome = pretraining.run(tiny(tmp_path, "--epochs=5", "--monitor=none"), callbacks=[Stop()])
+    outcome = pretraining.pretrain(tiny(tmp_path, "--epochs=5", "--monitor=none"), callbacks=[Stop()])
     assert outcome.step == 23  # the first epoch's end
 
 
 def test_weights_start_a_run_and_another_architecture_is_refused(whole, tmp_path):
     _, workdir = whole
-    started = pretraining.run(tiny(tmp_path / "a", f"--weights={workdir}"))
+    started = pretraining.pretrain(tiny(tmp_path / "a", f"--weights={workdir}"))
     expected = whole[0].accuracy["backbone"]
     assert started.accuracy["untrained backbone"] == expected
     with pytest.raises(UserError, match=r"another architecture.*variables differ"):
-        pretraining.run(tiny(tmp_path / "b", f"--weights={workdir}", "--width=0.25"))
+        pretraining.pretrain(tiny(tmp_path / "b", f"--weights={workdir}", "--width=0.25"))
     export = workdir / "export" / "backbone.keras"
     damaged = bytearray(export.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (tmp_path / "backbone.keras").write_bytes(damaged)
     (tmp_path / "backbone.json").write_text((workdir / "export" / "backbone.json").read_text())
     with pytest.raises(UserError, match="is damaged"):
-        pretraining.run(tiny(tmp_path / "c", f"--weights={tmp_path / 'backbone.keras'}"))
+        pretraining.pretrain(tiny(tmp_path / "c", f"--weights={tmp_path / 'backbone.keras'}"))
 
 
 def test_preview_and_dry_run_train_nothing(tmp_path, capsys):

@@ -112,7 +112,7 @@ def test_fine_tuning_trains_the_backbone_and_exports_it(source, tmp_path):
     assert record["lr_head"] == pytest.approx(10 * record["lr"])
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["images"] == pytest.approx(1437 / 2, abs=5)
-    assert cached_scores.data_of(open_pretrained(tmp_path)) == "digits"
+    assert cached_scores.training_data(open_pretrained(tmp_path)) == "digits"
 
 
 def test_random_initialisation_is_the_same_network_with_other_weights(source, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import optimizers
-from simsiam_tf.data import Augmentation, Source, Views, pipeline
+from simsiam_tf.data import Augmentation, Source, Views, pipeline, pretraining
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.heads import HEADS, HeadSpec
 from simsiam_tf.evaluate.label_splits import all_labels
@@ -119,8 +119,8 @@ def train_classifier(
     Returns:
         The model, and {"top1": …, "top5": …} on the test images.
     """
-    views = Views(augmentation.with_crop_and_flip_alone(), count=1)
-    dataset = pipeline.pretraining(train, views, batch_size, seed, targets=True)
+    augmentation = augmentation.with_crop_and_flip_alone()
+    dataset = pretraining(train, augmentation, batch_size, views=1, seed=seed, targets=True)
     if optimizer is None:
         make, rate = (optimizers.LARS, 10.0) if frozen else (optimizers.SGD, 0.02)
         optimizer = make(schedules.cosine(schedules.scaled(rate, batch_size), epochs * len(dataset)))
@@ -129,4 +129,4 @@ def train_classifier(
     model = SupervisedModel(backbone, classes, frozen)
     model.compile(optimizer)
     model.fit(dataset, epochs=epochs, **fit)
-    return model, evaluate_model(model, test, views)
+    return model, evaluate_model(model, test, Views(augmentation, count=1))

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.report_runs import finished, with_history
+from helpers.report_runs import write_finished_run, write_records
 
 from simsiam_tf.data import from_arrays
 from simsiam_tf.html_report import charts, gallery, history, page, tensorboard_projector
@@ -18,7 +18,7 @@ from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("run"))
+    return write_finished_run(tmp_path_factory.mktemp("run"))
 
 
 STRANGE = (
@@ -41,7 +41,7 @@ def test_class_names_of_every_kind_are_in_the_legend(workdir, tmp_path, recwarn,
     source = from_arrays("$x$ caf\udce9", images, labels, STRANGE)
     known = gallery.draw_sample(open_pretrained(str(workdir)), source, 3 * count)
     sections = [gallery.projection_section(known, 0), gallery.neighbours_section(known, 3, 0)]
-    told = history.read_history(with_history(tmp_path / "run", data="folder:/photos/caf\udce9"))
+    told = history.read_history(write_records(tmp_path / "run", data="folder:/photos/caf\udce9"))
     text = page.render_page(
         told, [history.outcome_section(told), *sections, history.configuration_section(told)]
     )

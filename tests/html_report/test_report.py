@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from helpers.report_runs import finished, with_history
+from helpers.report_runs import write_finished_run, write_records
 from tensorboard.plugins import projector as plugin
 
 from simsiam_tf import html_report
@@ -29,7 +29,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("run"))
+    return write_finished_run(tmp_path_factory.mktemp("run"))
 
 
 class Tags(html.parser.HTMLParser):
@@ -70,7 +70,7 @@ def test_the_same_seed_makes_the_same_page(workdir, tmp_path):
 
 
 def test_a_run_that_goes_on_gets_its_curves(tmp_path):
-    text = html_report.write_report(with_history(tmp_path / "run")).read_text()
+    text = html_report.write_report(write_records(tmp_path / "run")).read_text()
     assert "has not ended: these are its metrics at step 60" in text and "No backbone was exported" in text
     assert re.findall(r"<h2>(.*?)</h2>", text) == ["Outcome", "Training", "Configuration"]
 
@@ -91,7 +91,7 @@ def test_names_are_shown_and_never_obeyed(workdir, tmp_path):
     images, labels = rng.integers(0, 255, (20, 16, 16, 1), np.uint8), np.arange(20) % 2
     source = from_arrays("<b>", images, labels, ("<script>alert(1)</script>", 'x" onerror="'))
     known = gallery.draw_sample(open_pretrained(str(workdir)), source, 20)
-    told = history.read_history(with_history(tmp_path / "run", data_dir="<img src=x>"))
+    told = history.read_history(write_records(tmp_path / "run", data_dir="<img src=x>"))
     sections = [
         history.outcome_section(told),
         gallery.neighbours_section(known, 3, 0),

@@ -1,4 +1,4 @@
-"""python -m simsiam_tf.data_service --role=…: what --data_service of the pre-training needs."""
+"""python -m simsiam_tf.data_service --role=…: the processes that make views for --data_service."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ the dispatcher's address:
 Data workers may come and go while a run goes on. They read the images of folder:PATH themselves, under the
 same path. Several runs may share a service. SIGTERM ends it, with exit status 0.
 
-It trusts whoever reaches it, with all that its user may read and write. Let a firewall keep others out,
+Everybody who reaches the service can read and write what its user can. Let a firewall keep others out,
 sudo ufw allow from 10.0.0.0/24 to any port 5050 proto tcp, and serve one address alone by --host=10.0.0.5 or
---host=localhost; under a name it is every interface."""
+--host=localhost; with a name as --host it serves every interface."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ServiceConfig(config.Config):
     """One process of a data service."""
 
-    role: str = option("", "what this process is", "Data service", choices=("dispatcher", "worker"))
-    port: int = option(0, "where it listens; 0: at any free port")
+    role: str = option("", "role of this process", "Data service", choices=("dispatcher", "worker"))
+    port: int = option(0, "port that it listens at; 0: any free port")
     host: str | None = option(
         None,
-        "where others reach this machine: its name by default, or localhost as the dispatcher's. An IP "
-        "address, or localhost, is all that it then serves; under a name it is every interface",
+        "address by which others reach this machine: by default its name, or localhost where the dispatcher "
+        "is at localhost. An IP address or localhost is served alone, a name on every interface",
     )
     dispatcher: str | None = option(None, "HOST:PORT of a worker's dispatcher")
     work_dir: str | None = option(
-        None, "folder where a dispatcher keeps its state: one that is started again goes on where it was"
+        None, "folder for the state of a dispatcher, which continues from it when it is started again"
     )
 
     def validate(self) -> ServiceConfig:
-        """Returns itself, or raises UserError for the first value that cannot be."""
+        """Returns itself. Raises UserError for the first value that is not allowed."""
         super().validate()
         config.check_address("dispatcher", self.dispatcher)
         if not 0 <= self.port < 2**16:
@@ -58,7 +58,7 @@ class ServiceConfig(config.Config):
         return self
 
 
-def call(own: ServiceConfig) -> int:
+def call(config: ServiceConfig) -> int:
     """Serves until a signal comes."""
     with cli.heavy_imports():
         import tensorflow as tf
@@ -68,32 +68,33 @@ def call(own: ServiceConfig) -> int:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    named = (own.dispatcher or "").rpartition(":")[0]
-    host = own.host or ("localhost" if named in ("localhost", "127.0.0.1", "[::1]") else socket.gethostname())
+    dispatcher_host = (config.dispatcher or "").rpartition(":")[0]
+    local = dispatcher_host in ("localhost", "127.0.0.1", "[::1]")
+    host = config.host or ("localhost" if local else socket.gethostname())
     host = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    kinds = tf.data.experimental.service
-    if own.dispatcher and client.refusal(own.dispatcher):
-        print(f"waiting for the dispatcher at {own.dispatcher}", flush=True)
-        while client.refusal(own.dispatcher) and not ended.wait(1):
+    if config.dispatcher and client.refusal(config.dispatcher):
+        print(f"waiting for the dispatcher at {config.dispatcher}", flush=True)
+        while client.refusal(config.dispatcher) and not ended.wait(1):
             pass
     if ended.is_set():
         return 0
+    service = tf.data.experimental.service
     try:
-        socket.create_server(("", own.port)).close()  # TensorFlow would share a port in use
-        if own.role == "dispatcher":
-            work = {"work_dir": own.work_dir, "fault_tolerant_mode": True} if own.work_dir else {}
-            server = kinds.DispatchServer(kinds.DispatcherConfig(port=own.port, **work))
+        socket.create_server(("", config.port)).close()  # TensorFlow would share a port in use
+        if config.role == "dispatcher":
+            state = {"work_dir": config.work_dir, "fault_tolerant_mode": True} if config.work_dir else {}
+            server = service.DispatchServer(service.DispatcherConfig(port=config.port, **state))
         else:
-            address = f"{host}:{own.port or '%port%'}"
-            server = kinds.WorkerServer(kinds.WorkerConfig(own.dispatcher, address, own.port))
+            address = f"{host}:{config.port or '%port%'}"
+            server = service.WorkerServer(service.WorkerConfig(config.dispatcher, address, config.port))
     except (OSError, RuntimeError, tf.errors.OpError) as error:
-        raise UserError(f"--port={own.port}: cannot serve: {error}") from error
+        raise UserError(f"--port={config.port}: cannot serve: {error}") from error
     port = server._address.rpartition(":")[2]
     alone = ports.restrict_port(int(port), host)
     where = "there alone" if alone else "on every interface, for whoever reaches it"
-    print(f"{own.role}, {where}, listens at {host}:{port}", flush=True)
+    print(f"{config.role}, {where}, listens at {host}:{port}", flush=True)
     ended.wait()
-    os._exit(0)  # to stop a server takes seconds, and saves nothing
+    os._exit(0)  # stopping a server takes seconds, and saves nothing
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,8 +11,8 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import ImagesConfig, option
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """Writes an embedding of every image: names relative to the folder, features, and which backbone
-made them. Ended and rerun, it goes on where it was.
+ABOUT = """Writes the embedding of every image: its name relative to the folder, its features, and the
+backbone that made them. Rerun the same command to continue an interrupted one.
 
     python -m simsiam_tf.embed --weights=runs/photos --data=folder:/my/photos --out=photos.npz
     python -m simsiam_tf.neighbours --embeddings=photos.npz --query=/my/photos/one.jpg"""
@@ -20,20 +20,23 @@ made them. Ended and rerun, it goes on where it was.
 
 @dataclasses.dataclass(frozen=True)
 class EmbedConfig(ImagesConfig):
-    """Embedding of images."""
+    """Options of embed."""
 
     on_bad_image: str = option(
-        "skip", "what to do with unreadable images of a folder, which are listed", choices=("error", "skip")
+        "skip",
+        "what to do with unreadable images of a folder; skipped images are listed",
+        choices=("error", "skip"),
     )
     out: str | None = option(None, "file to write, .npz or .parquet", "Output")
-    dtype: str = option("float32", "numbers in the file", choices=("float32", "float16"))
-    overwrite: bool = option(False, "replace a file that is there")
+    dtype: str = option("float32", "type of the numbers in the file", choices=("float32", "float16"))
+    overwrite: bool = option(False, "replace an existing file")
     features_dir: str | None = option(
-        None, "where features are kept; WORKDIR/features, or FILE.features, by default"
+        None,
+        "folder of the stored features; by default WORKDIR/features, or FILE.features beside the weights",
     )
 
     def validate(self) -> EmbedConfig:
-        """Returns itself, or raises UserError for the first value that cannot be."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
         if not self.out or not self.out.endswith((".npz", ".parquet")):
             raise UserError(f"--out={self.out or ''}: must name a file, as in --out=photos.npz or .parquet.")
@@ -43,7 +46,7 @@ class EmbedConfig(ImagesConfig):
 
 
 def call(config: EmbedConfig) -> int:
-    """Embeds and writes."""
+    """Extracts the features and writes the embeddings."""
     with cli.heavy_imports():
         from simsiam_tf.data import open_source
         from simsiam_tf.distributed import strategies
@@ -54,18 +57,20 @@ def call(config: EmbedConfig) -> int:
 
         strategies.look_for_devices()
     out = Path(os.path.expanduser(config.out))
-    embedding_file.check_place(out)
+    embedding_file.check_output(out)
     pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     report = out.with_suffix(".unreadable.json")
     source = open_source(
-        config.data or cached_scores.data_of(pretrained), "train", config.data_dir, config.on_bad_image,
+        config.data or cached_scores.training_data(pretrained), "train", config.data_dir, config.on_bad_image,
         report, config.max_megapixels,
     )  # fmt: skip
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
-    made = embedding_file.embed(pretrained, source, folder, config.batch_size, config.on_bad_image, report)
-    embedding_file.write(made, out, config.dtype)
-    what = printable_text(f"{out}: {len(made.names)} images of {source.name}")
-    print(f"{what}, {pretrained.features} {config.dtype} numbers each")
+    embeddings = embedding_file.embed(
+        pretrained, source, folder, config.batch_size, config.on_bad_image, report
+    )
+    embedding_file.write_embeddings(embeddings, out, config.dtype)
+    written = printable_text(f"{out}: {len(embeddings.names)} images of {source.name}")
+    print(f"{written}, {pretrained.features} {config.dtype} numbers each")
     return 0
 
 

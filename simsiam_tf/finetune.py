@@ -7,16 +7,16 @@ import sys
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import FinetuneConfig
 
-ABOUT = """Trains a backbone and a classifier on it with all or a share of the labels, and scores them on the
-test images; --init=random does the same from random weights, to compare. Rerun the same command to continue
-an interrupted run. Exit status: 0 done, 2 something to mend, 4 diverged, 75 interrupted by a signal after a
-checkpoint.
+ABOUT = """Trains a backbone together with a linear classifier, on all labels or a share of them, and tests
+them on the test images. --init=random starts from random weights instead, for comparison. To continue an
+interrupted run, type its command again. Exit status: 0 finished, 2 an error that the message explains,
+4 diverged (the loss is not a number), 75 interrupted by a signal after a checkpoint.
 
     python -m simsiam_tf.finetune --weights=runs/quickstart --labels=0.01"""
 
 
 def call(config: FinetuneConfig) -> int:
-    """Trains, and prints the accuracy."""
+    """Trains the network and prints its accuracy."""
     with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.training import run_summary, supervised

@@ -11,23 +11,26 @@ from simsiam_tf.config import KeptFeaturesConfig, option
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Classifies labelled images by the votes of their nearest neighbours (cosine, weights exp(s/τ)), in
-the features of a frozen backbone. Of the numbers of neighbours in --k, that which is best for training
-images, for each of which the others vote, is the chosen one. Features are kept in WORKDIR/features and
-made once.
+the features of a frozen backbone. Of the numbers in --k, one is chosen by leave-one-out accuracy on the
+training images. Features are extracted once and stored in WORKDIR/features.
 
     python -m simsiam_tf.knn_eval --weights=runs/quickstart"""
 
 
 @dataclasses.dataclass(frozen=True)
 class KnnConfig(KeptFeaturesConfig):
-    """kNN evaluation."""
+    """Options of knn_eval."""
 
-    k: str = option("1,5,20,200", "numbers of neighbours, with commas between them", "kNN")
-    temperature: float = option(0.1, "τ of the votes exp(cosine/τ)", limits=(1e-3, 1e3))
-    out: str | None = option(None, "JSON file for the result; WORKDIR/knn.json, or FILE.knn.json, by default")
+    k: str = option("1,5,20,200", "numbers of neighbours, separated by commas", "kNN")
+    temperature: float = option(
+        0.1, "temperature τ of the votes, whose weight is exp(cosine/τ)", limits=(1e-3, 1e3)
+    )
+    out: str | None = option(
+        None, "JSON file for the result; by default WORKDIR/knn.json, or FILE.knn.json beside the weights"
+    )
 
     def validate(self) -> KnnConfig:
-        """Returns itself, or raises UserError for the first value that cannot be."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
         if not self.ks or min(self.ks) < 1:
             raise UserError(f"--k={self.k}: must be whole numbers above 0, as in --k=1,5,20,200.")
@@ -35,9 +38,9 @@ class KnnConfig(KeptFeaturesConfig):
 
     @property
     def ks(self) -> tuple[int, ...]:
-        """The numbers in `k`; empty where it holds anything else."""
-        parts = [part.strip() for part in self.k.split(",")]
-        return tuple(sorted({int(p) for p in parts})) if all(p.isdecimal() for p in parts) else ()
+        """The numbers in `k`, in rising order; empty where `k` is not a list of numbers."""
+        numbers = [number.strip() for number in self.k.split(",")]
+        return tuple(sorted(set(map(int, numbers)))) if all(n.isdecimal() for n in numbers) else ()
 
 
 def call(config: KnnConfig) -> int:
@@ -47,10 +50,14 @@ def call(config: KnnConfig) -> int:
         from simsiam_tf.evaluate import cached_scores
 
         strategies.look_for_devices()
-    path = Path(config.out).expanduser() if config.out else cached_scores.beside(config.weights, "knn.json")
-    result = cached_scores.knn(config, path)
-    print(cached_scores.table(result))
-    cached_scores.write(result, path)
+    path = (
+        Path(config.out).expanduser()
+        if config.out
+        else cached_scores.beside_weights(config.weights, "knn.json")
+    )
+    result = cached_scores.knn_result(config, path)
+    print(cached_scores.result_table(result))
+    cached_scores.write_result(result, path)
     return 0
 
 

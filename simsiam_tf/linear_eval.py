@@ -7,16 +7,17 @@ import sys
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import LinearConfig
 
-ABOUT = """Trains a linear classifier on a frozen backbone, on augmented views, and scores it on the test
-images (the linear evaluation of Sec. 3). The defaults are the paper's for ImageNet;
-flags/fashion_mnist/linear.cfg is for small images. Rerun the same command to continue an interrupted
-run. Exit status: 0 done, 2 something to mend, 4 diverged, 75 interrupted by a signal after a checkpoint.
+ABOUT = """Trains a linear classifier on a frozen backbone, on augmented views, and tests it on the test
+images (the linear evaluation of Sec. 3). The defaults are the paper's for ImageNet; small images are served
+by flags/fashion_mnist/linear.cfg. To continue an interrupted run, type its command again. Exit status: 0
+finished, 2 an error that the message explains, 4 diverged (the loss is not a number), 75 interrupted by a
+signal after a checkpoint.
 
     python -m simsiam_tf.linear_eval --flagfile=flags/fashion_mnist/linear.cfg --weights=runs/quickstart"""
 
 
 def call(config: LinearConfig) -> int:
-    """Trains, and prints the accuracy."""
+    """Trains the classifier and prints its accuracy."""
     with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.training import run_summary, supervised

@@ -18,26 +18,28 @@ ABOUT = """Names the images whose embeddings are nearest to a query image's, by 
 
 @dataclasses.dataclass(frozen=True)
 class NeighboursConfig(Config):
-    """A search."""
+    """Options of neighbours."""
 
     embeddings: str | None = option(None, "file that simsiam_tf.embed wrote", "Search")
     query: str | None = option(
-        None, "an image file, or the name of an image among the embeddings, which goes before a file's"
+        None, "an image file, or the name of an image among the embeddings; if both exist, the latter"
     )
-    k: int = option(9, "how many images to name", limits=(1, 2**20))
-    weights: str | None = option(None, "the backbone that made the embeddings; where it lay then, by default")
+    k: int = option(9, "number of images to name", limits=(1, 2**20))
+    weights: str | None = option(
+        None, "the backbone that made the embeddings; by default the path recorded in them"
+    )
     augmentation: str = option(
         "auto",
-        "how a query file is made ready, where neither the embeddings nor a card say it",
+        "preprocessing of a query file, where neither the embeddings nor a model card record it",
         choices=("auto", "imagenet", "cifar", "grayscale"),
     )
     image_size: int | None = option(
-        None, "side of a query file in pixels, where nothing says it", limits=(4, 4096)
+        None, "side in pixels to which a query file is resized, where nothing records it", limits=(4, 4096)
     )
     max_megapixels: float = option(100.0, "a larger query image is refused", limits=(0.001, 1e4))
 
     def validate(self) -> NeighboursConfig:
-        """Returns itself, or raises UserError for the first value that cannot be."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         for name, example in (("embeddings", "photos.npz"), ("query", "photo.jpg")):
             if not getattr(self, name):
                 raise UserError(f"--{name}: missing, as in --{name}={example}.")
@@ -45,19 +47,24 @@ class NeighboursConfig(Config):
 
 
 def call(config: NeighboursConfig) -> int:
-    """Searches and prints."""
+    """Searches and prints the neighbours."""
     with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.features import embedding_file, query
         from simsiam_tf.runtime.display_text import printable_text
 
         strategies.look_for_devices()
-    known = embedding_file.read(Path(os.path.expanduser(config.embeddings)))
-    vector = query.features(
-        known, config.query, config.weights, config.max_megapixels, config.augmentation, config.image_size
+    embeddings = embedding_file.read_embeddings(Path(os.path.expanduser(config.embeddings)))
+    vector = query.query_features(
+        embeddings,
+        config.query,
+        config.weights,
+        config.max_megapixels,
+        config.augmentation,
+        config.image_size,
     )
-    print(f"nearest to {printable_text(config.query)} of {len(known.names)} images")
-    for name, cosine in known.neighbours(vector, config.k):
+    print(f"nearest to {printable_text(config.query)} of {len(embeddings.names)} images")
+    for name, cosine in embeddings.neighbours(vector, config.k):
         print(f"  {cosine:6.3f}  {printable_text(name)}")
     return 0
 

@@ -1,4 +1,4 @@
-"""python -m simsiam_tf.probe --weights=…: a linear classifier on the kept features of a frozen backbone."""
+"""python -m simsiam_tf.probe --weights=…: a linear classifier on stored features of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import Inapplicable, KeptFeaturesConfig, option
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """A linear classifier on features that are made once and kept in WORKDIR/features: minutes on a CPU.
-Its regularisation (logistic regression) or learning rate (LARS, SGD) is chosen on a tenth of the training
-images, and the classifier is scored once on the test images. Without augmented views it is quicker than
-simsiam_tf.linear_eval, and tells which --base_lr to begin with there.
+ABOUT = """Trains a linear classifier on the features of a frozen backbone, in minutes on a CPU. Its
+regularisation (logistic regression) or learning rate (LARS, SGD) is chosen on a tenth of the training
+images; then the classifier is tested once on the test images. Features are extracted once, from centre
+views, and stored in WORKDIR/features. simsiam_tf.linear_eval trains on augmented views, which takes longer;
+its --base_lr can start from the rate chosen here.
 
     python -m simsiam_tf.probe --weights=runs/quickstart
     python -m simsiam_tf.probe --weights=runs/quickstart --classifier=lars"""
@@ -21,7 +22,7 @@ simsiam_tf.linear_eval, and tells which --base_lr to begin with there.
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig(KeptFeaturesConfig):
-    """A probe."""
+    """Options of probe."""
 
     INAPPLICABLE = (
         *KeptFeaturesConfig.INAPPLICABLE,
@@ -33,58 +34,58 @@ class ProbeConfig(KeptFeaturesConfig):
 
     classifier: str = option(
         "logistic",
-        "logistic: scikit-learn's logistic regression on standardised features; lars, sgd: as in the linear "
-        "evaluation, batch 256 on a cosine, one head for every rate",
+        "logistic: scikit-learn's logistic regression on standardised features; lars, sgd: linear layers "
+        "on a cosine schedule with batch 256, one for every rate",
         "Probe",
         choices=("logistic", "lars", "sgd"),
     )
     strengths: str = option(
-        "1e-4,1e-3,1e-2,0.1,1,10,100", "of logistic: inverse L2 penalties (scikit-learn's C) to choose from"
+        "1e-4,1e-3,1e-2,0.1,1,10,100", "for logistic: inverse L2 penalties (scikit-learn's C) to choose from"
     )
-    base_lrs: str | None = option(None, "of lars and sgd: learning rates to choose from, as in 1,3,10")
-    epochs: float = option(30.0, "of lars and sgd: passes over the features")
-    labels: float = option(1.0, "share of the training labels to learn from, of every class; ids by --seed")
+    base_lrs: str | None = option(None, "for lars and sgd: learning rates to choose from, as in 1,3,10")
+    epochs: float = option(30.0, "for lars and sgd: passes over the features")
+    labels: float = option(1.0, "share of the training labels of every class to train on, chosen by --seed")
     out: str | None = option(
         None,
-        "JSON file for the result; WORKDIR/probe.json (or probe-lars.json, probe-sgd.json), or "
-        "FILE.probe.json, by default",
+        "JSON file for the result; by default WORKDIR/probe.json (probe-lars.json, probe-sgd.json), or "
+        "FILE.probe.json beside the weights",
     )
 
     def validate(self) -> ProbeConfig:
-        """Returns itself, or raises UserError for the first value that cannot be."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
         if not 0 < self.labels <= 1:
             raise UserError(f"--labels={self.labels}: must be above 0 and at most 1, as in --labels=0.1.")
         if not self.epochs > 0:
             raise UserError(f"--epochs={self.epochs}: must be above 0.")
         name = "strengths" if self.classifier == "logistic" else "base_lrs"
-        given = getattr(self, name)
-        if given is not None and (not self.values or min(self.values) <= 0):
-            raise UserError(f"--{name}={given}: must be numbers above 0, as in --{name}=0.1,1.")
+        text = getattr(self, name)
+        if text is not None and (not self.values or min(self.values) <= 0):
+            raise UserError(f"--{name}={text}: must be numbers above 0, as in --{name}=0.1,1.")
         return self
 
     @property
     def values(self) -> tuple[float, ...]:
-        """The numbers to choose from; empty where none are given, or anything else is."""
-        given = self.strengths if self.classifier == "logistic" else self.base_lrs or ""
+        """The strengths or learning rates to choose from; empty for none, or for an invalid list."""
+        text = self.strengths if self.classifier == "logistic" else self.base_lrs or ""
         try:
-            return tuple(float(part) for part in given.split(","))
+            return tuple(float(number) for number in text.split(","))
         except ValueError:
             return ()
 
 
 def call(config: ProbeConfig) -> int:
-    """Probes, prints a table and writes the result."""
+    """Trains the classifiers, prints a table and writes the result."""
     with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.evaluate import cached_scores
 
         strategies.look_for_devices()
     name = "probe.json" if config.classifier == "logistic" else f"probe-{config.classifier}.json"
-    path = Path(config.out).expanduser() if config.out else cached_scores.beside(config.weights, name)
-    result = cached_scores.probe(config, path)
-    print(cached_scores.table(result))
-    cached_scores.write(result, path)
+    path = Path(config.out).expanduser() if config.out else cached_scores.beside_weights(config.weights, name)
+    result = cached_scores.probe_result(config, path)
+    print(cached_scores.result_table(result))
+    cached_scores.write_result(result, path)
     return 0
 
 

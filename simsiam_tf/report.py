@@ -1,4 +1,4 @@
-"""python -m simsiam_tf.report --workdir=…: a pre-training as one page."""
+"""python -m simsiam_tf.report --workdir=…: a pre-training as one HTML page."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import Config, option
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """Writes WORKDIR/report.html, one file that needs no network: curves, views, embeddings on a plane,
-neighbours, spectrum, saliency, results, and the diagnosis in words. A report that is there is replaced. Works
-while the run goes on, too. TensorBoard gets the embeddings for its projector.
+ABOUT = """Writes WORKDIR/report.html, one file that needs no network: the diagnosis in words, curves, views,
+embeddings on a plane, neighbours, spectrum, saliency and results. It replaces an earlier report, and works
+while the run goes on. The embeddings are also written for TensorBoard's projector.
 
     python -m simsiam_tf.report --workdir=runs/quickstart"""
 NEEDS = ("matplotlib", "jinja2")
@@ -20,19 +20,19 @@ NEEDS = ("matplotlib", "jinja2")
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig(Config):
-    """A report."""
+    """Options of report."""
 
     workdir: str | None = option(None, "work folder of a pre-training", "Report")
-    out: str | None = option(None, "file to write; WORKDIR/report.html by default")
-    images: int = option(2000, "images that are embedded", limits=(4, 20000))
-    neighbours: int = option(7, "neighbours shown of an image", limits=(1, 50))
-    seed: int = option(0, "of whatever is drawn", limits=(0, 2**31 - 1))
-    tensorboard: bool = option(True, "give the embeddings to TensorBoard's projector, in WORKDIR/tb")
+    out: str | None = option(None, "file to write; by default WORKDIR/report.html")
+    images: int = option(2000, "number of images that are embedded", limits=(4, 20000))
+    neighbours: int = option(7, "number of neighbours shown for an image", limits=(1, 50))
+    seed: int = option(0, "seed of all random choices", limits=(0, 2**31 - 1))
+    tensorboard: bool = option(True, "write the embeddings for TensorBoard's projector, to WORKDIR/tb")
     data: str | None = option(
-        None, "images to show: fashion_mnist, digits, tfds:NAME[:SPLIT] or folder:PATH; by default what the "
-        "run learned from", "Images",
+        None, "images to show: fashion_mnist, digits, tfds:NAME[:SPLIT] or folder:PATH; by default the "
+        "training images of the run", "Images",
     )  # fmt: skip
-    data_dir: str | None = option(None, "where TFDS keeps its data sets")
+    data_dir: str | None = option(None, "folder in which TFDS keeps its data sets")
     on_bad_image: str = option(
         "skip", "what to do with unreadable images of a folder", choices=("error", "skip")
     )
@@ -41,7 +41,7 @@ class ReportConfig(Config):
     )
 
     def validate(self) -> ReportConfig:
-        """Returns itself, or raises UserError for the first value that cannot be."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
         if not self.workdir:
             raise UserError(
@@ -51,7 +51,7 @@ class ReportConfig(Config):
 
 
 def call(config: ReportConfig) -> int:
-    """Writes the report and says where."""
+    """Writes the report and prints its path."""
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"a report needs {' and '.join(missing)}: pip install 'simsiam-tf[viz]'.")
@@ -64,7 +64,7 @@ def call(config: ReportConfig) -> int:
         "data_dir": config.data_dir, "on_bad_image": config.on_bad_image,
         "max_megapixels": config.max_megapixels,
     }  # fmt: skip
-    path = html_report.write(
+    path = html_report.write_report(
         config.workdir, config.out, config.data, config.images, config.neighbours, config.seed,
         config.tensorboard, lambda text: print(text, file=sys.stderr, flush=True), **options,
     )  # fmt: skip

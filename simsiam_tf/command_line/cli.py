@@ -1,4 +1,4 @@
-"""Command lines: argv → configuration → one call, with one clear line for what is wrong."""
+"""Command lines: argv → configuration → one call; an error is one clear line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from absl import flags
 
@@ -32,14 +32,14 @@ _DEFINE = {
 
 
 def run_command(cls: type, call: Callable[[Any], int | None], prog: str, about: str, argv=None) -> int:
-    """Parses argv (sys.argv by default) into a `cls` and calls; returns the exit status.
+    """Parses argv (sys.argv by default) into a `cls` and runs `call`; returns the exit status.
 
-    0: done. 2: something to mend, named in one line on stderr. 75: ended by SIGTERM or SIGINT,
-    with nothing lost that was committed. Others are the call's own. Trouble with stdout and stderr
-    changes it only where stdout was all that the command had to say.
+    0: done. 2: an error for the user to fix, named in one line on stderr. 75: ended by SIGTERM or SIGINT,
+    all checkpoints are kept. Others are those of `call`. If stdout cannot be written, the status changes only
+    for commands that write no files.
     """
-    last = argv is None  # the process ends after its own command
-    argv = sys.argv[1:] if last else list(argv)
+    last = argv is None  # the process ends after the command
+    argv = list(sys.argv[1:] if argv is None else argv)
     with terminal.safe_streams(afterwards=last) as out:
         status, in_files = _run(cls, call, prog, about, argv, last)
         out.flush()
@@ -52,7 +52,7 @@ def run_command(cls: type, call: Callable[[Any], int | None], prog: str, about: 
 def _run(
     cls: type, call: Callable[[Any], int | None], prog: str, about: str, argv: list[str], last: bool
 ) -> tuple[int, bool]:
-    """(the exit status, whether files hold what came of it)."""
+    """Returns (the exit status, whether files hold the result)."""
     if any(a in ("--help", "-h", "--helpfull", "--helpshort", "-help") for a in argv):
         print(usage(cls, prog, about))
         return 0, False
@@ -66,17 +66,17 @@ def _run(
 
     config = None
     try:
-        # What is done has to look done until the process has ended.
+        # A signal after the command's end must not change its status.
         with signals.handle_signals(leave, signal.SIG_IGN if last else None):
             config = parse(cls, argv)
             if last:
-                line = f"{prog}: {_scarce(config)}\n".encode()
+                line = f"{prog}: {_out_of_memory(config)}\n".encode()
                 malloc.end_when_exhausted(lambda: os.write(_terminal, line), UserError.status)
             return call(config) or 0, _in_files(config)
     except UserError as error:
         status, line = error.status, as_flags(str(error), (*configs.field_types(cls), "flagfile"))
     except Exception as error:
-        status, line = 2, _named(error, config)
+        status, line = 2, _system_error(error, config)
         if line is None:
             raise
     print(f"{prog}: {' '.join(line.split())}", file=sys.stderr)
@@ -84,17 +84,17 @@ def _run(
 
 
 def _in_files(config: Any) -> bool:
-    """Whether a command writes what came of it into files; then what it prints may be lost."""
+    """Returns whether a command writes its result into files; then its output may be lost."""
     names = {field.name for field in dataclasses.fields(config)}
     return bool(names & {"out", "workdir"}) and not getattr(config, "dry_run", False)
 
 
-def _named(error: Exception, config: Any) -> str | None:
-    """A line for trouble with memory and files that no part of a command has named; None for a fault."""
+def _system_error(error: Exception, config: Any) -> str | None:
+    """Writes a line for an error of memory or files that nobody has caught; None for a bug."""
     exhausted = type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's, which may not be loaded
     full = "No space left" in str(error)
     if isinstance(error, MemoryError) or (exhausted and not full):
-        return _scarce(config)
+        return _out_of_memory(config)
     if isinstance(error, OSError) and error.strerror:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         place = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -102,8 +102,8 @@ def _named(error: Exception, config: Any) -> str | None:
     return None
 
 
-def _scarce(config: Any) -> str:
-    """A line for memory that has run out."""
+def _out_of_memory(config: Any) -> str:
+    """Writes a line for memory that has run out."""
     batch = getattr(config, "batch_size", None)
     smaller = f"a smaller --batch_size than {batch}" if batch else "it where more memory is free"
     return f"there is not enough memory. Try {smaller}."
@@ -113,18 +113,18 @@ def _scarce(config: Any) -> str:
 def heavy_imports() -> Iterator[None]:
     """Imports heavy libraries silently, with the garbage collector paused.
 
-    What is imported is half a million objects that stay, which the garbage collector would look
-    through again and again; it leaves out those that are frozen.
+    Imports leave half a million objects, through which the collector would look again and again; it passes
+    over frozen ones.
 
     Raises:
         UserError: memory does not suffice.
     """
-    anew, collects = "keras" not in sys.modules, gc.isenabled()
+    first, collects = "keras" not in sys.modules, gc.isenabled()
     gc.disable()
     try:
         with silence_stderr():
             yield
-        if anew:
+        if first:
             gc.freeze()
     except (ImportError, MemoryError) as error:
         scarce = ("cannot allocate memory", "failed to map segment")
@@ -138,12 +138,12 @@ def heavy_imports() -> Iterator[None]:
             gc.enable()
 
 
-_terminal = 2  # the descriptor of the user's stderr, also while `silence_stderr` holds back the other
+_terminal = 2  # the descriptor of the user's stderr, also during `silence_stderr`
 
 
 @contextlib.contextmanager
 def silence_stderr() -> Iterator[None]:
-    """Holds back what libraries print on stderr while they load; shows it when that fails.
+    """Keeps back the messages of libraries on stderr within the block; shows them if it fails.
 
     TensorFlow's native code greets with half a dozen lines that no setting turns off.
     """
@@ -151,14 +151,14 @@ def silence_stderr() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     _terminal = os.dup(2)
-    with _memory_file() as held:
-        os.dup2(held.fileno(), 2)
+    with _memory_file() as kept:
+        os.dup2(kept.fileno(), 2)
         try:
             yield
         except BaseException:
-            held.seek(0)
+            kept.seek(0)
             with contextlib.suppress(OSError):
-                os.write(_terminal, held.read())
+                os.write(_terminal, kept.read())
             raise
         finally:
             os.dup2(_terminal, 2)
@@ -166,19 +166,19 @@ def silence_stderr() -> Iterator[None]:
             _terminal = 2
 
 
-def _memory_file() -> BinaryIO:
-    """A file that needs no disk, where the system has such."""
+def _memory_file() -> Any:
+    """Opens a file that needs no disk; on other systems than Linux a temporary one."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("stderr"), "w+b", buffering=0)
     return tempfile.TemporaryFile()
 
 
 def parse(cls: type, argv: list[str]) -> Any:
-    """Arguments without the program's name → a validated configuration.
+    """Parses arguments, without the program's name, into a validated configuration.
 
     Raises:
-        UserError: unknown flag or value, positional argument, missing flagfile, or whatever
-            the configuration's own `validate` refuses.
+        UserError: unknown flag or value, positional argument, missing flagfile, or a value that
+            `validate` refuses.
     """
     values = flags.FlagValues()
     kinds = configs.field_types(cls)
@@ -200,10 +200,10 @@ def parse(cls: type, argv: list[str]) -> Any:
 
 
 def expand_flagfiles(argv: list[str], seen: tuple[Path, ...] = ()) -> list[str]:
-    """argv with every --flagfile replaced by its lines; later flags win.
+    """Replaces every --flagfile by its lines; later flags win.
 
-    A relative path is looked for in the working folder, beside the flagfile that names it,
-    and among the flagfiles that come with the package ("flags/quickstart.cfg").
+    A relative path is looked up in the working folder, beside the flagfile that names it,
+    and among the flagfiles of the package ("flags/quickstart.cfg").
     """
     expanded: list[str] = []
     pending = list(argv)
@@ -225,26 +225,26 @@ def expand_flagfiles(argv: list[str], seen: tuple[Path, ...] = ()) -> list[str]:
         except OSError as error:
             raise UserError(f"--flagfile={value}: {path} cannot be read ({error.strerror}).") from error
         lines = [line.strip() for line in text.splitlines()]
-        wanted = [line for line in lines if line and not line.startswith("#")]
-        stray = next((line for line in wanted if not line.startswith("-")), None)
+        args = [line for line in lines if line and not line.startswith("#")]
+        stray = next((line for line in args if not line.startswith("-")), None)
         if stray and not stray.isprintable():
             raise UserError(f"--flagfile={value}: {path} is no text.")
         if stray:
             raise UserError(f"{path}: {stray!r} is no flag. Write --NAME=VALUE, or # before a comment.")
-        expanded += _moved(path, expand_flagfiles(wanted, (*seen, path)))
+        expanded += _relocated(path, expand_flagfiles(args, (*seen, path)))
     return expanded
 
 
-def _moved(path: Path, argv: list[str]) -> list[str]:
-    """The flags of a work folder's own flagfile, with --workdir where the folder lies now."""
+def _relocated(path: Path, argv: list[str]) -> list[str]:
+    """Sets --workdir in the flagfile of a work folder to the place where the folder is now."""
     here, flag = path.parent, "--workdir="
     if path.name != "config.flags" or not any((here / n).exists() for n in ("config.json", "checkpoints")):
         return argv
-    made = next((arg.removeprefix(flag) for arg in argv if arg.startswith(flag)), None)
+    former = next((arg.removeprefix(flag) for arg in argv if arg.startswith(flag)), None)
     with contextlib.suppress(OSError):
-        if made is None or os.path.samefile(Path(made).expanduser(), here):
+        if former is None or os.path.samefile(Path(former).expanduser(), here):
             return argv
-    print(f"{path}: was written for {flag}{made}; the run goes on in {here}, where it is", file=sys.stderr)
+    print(f"{path}: was written for {flag}{former}; the run goes on in {here}, where it is", file=sys.stderr)
     return [f"{flag}{here}" if arg.startswith(flag) else arg for arg in argv]
 
 

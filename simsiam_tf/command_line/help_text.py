@@ -1,4 +1,4 @@
-"""The text of --help, made from a configuration's fields."""
+"""Writes the text of --help from the fields of a configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN_LAST = ("Run", "Only look")  # groups of flags
 
 
 def usage(cls: type, prog: str, about: str) -> str:
-    """The text of --help, as wide as the terminal, 100 columns at most."""
+    """Writes the text of --help, as wide as the terminal, 100 columns at most."""
     width = max(20, min(100, shutil.get_terminal_size((100, 24)).columns))
     kinds = configs.field_types(cls)
     group, sections = "", {}
@@ -34,21 +34,22 @@ def usage(cls: type, prog: str, about: str) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """The lines of a text; paragraphs and commands that are too wide are broken."""
+    """Splits a text into lines; breaks paragraphs and commands that are too wide."""
     lines = []
     for paragraph in text.split("\n\n"):
-        own = paragraph.splitlines()
-        if max(map(len, own)) > width and not paragraph.startswith(" "):
-            own = textwrap.wrap(" ".join(own), width)
-        elif max(map(len, own)) > width:
-            own = [piece for line in own for piece in _continued(line, width)]
-        lines += ["", *own]
+        block = paragraph.splitlines()
+        if max(map(len, block)) > width and not paragraph.startswith(" "):
+            block = textwrap.wrap(" ".join(block), width)
+        elif max(map(len, block)) > width:
+            block = [piece for line in block for piece in _continued(line, width)]
+        lines += ["", *block]
     return lines[1:]
 
 
 def _continued(line: str, width: int) -> list[str]:
-    """A command as lines that a shell takes for one."""
-    indents = {"initial_indent": " " * 4, "subsequent_indent": " " * 8}
-    words = {"break_long_words": False, "break_on_hyphens": False}
-    *pieces, end = textwrap.wrap(line.strip(), width - 2, **indents, **words)
+    """Breaks a command into lines that a shell joins again."""
+    *pieces, end = textwrap.wrap(
+        line.strip(), width - 2, initial_indent=" " * 4, subsequent_indent=" " * 8,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
     return [*(f"{piece} \\" for piece in pieces), end]

@@ -6,14 +6,16 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import sampling
-from simsiam_tf.data.augment.views import Views
+from simsiam_tf.data.augment.views import AUGMENTATIONS, Augmentation, Views
 from simsiam_tf.data.sources.base import ArraySource, Source
+from simsiam_tf.data.sources.open_source import open_source
 from simsiam_tf.runtime.errors import UserError
 
 PARALLEL: int | None = os.cpu_count() or 2  # images and pieces made at a time; None: one after the other
@@ -156,22 +158,47 @@ def concatenated(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
     return _map(dataset.batch(count, drop_remainder=True), element)
 
 
+def augmentation_for(source: Source) -> str:
+    """The key of `AUGMENTATIONS` that suits a source, by its channels and the size of its images."""
+    if source.channels == 1:
+        return "grayscale"
+    return "cifar" if isinstance(source, ArraySource) and source.images.shape[1] <= 64 else "imagenet"
+
+
 def pretraining(
-    source: Source,
-    views: Views,
-    batch_size: int,
+    data: str | Path | Source,
+    augmentation: str | Augmentation | None = None,
+    batch_size: int = 256,
+    views: int = 2,
     seed: int = 0,
     first_epoch: int = 0,
     targets: bool = False,
+    **changes: Any,
 ) -> tf.data.Dataset:
     """Batches for Keras' `fit`: iterating again gives the next epoch, not the same one.
 
-    Its length is the number of whole batches in an epoch. Iterating counts epochs from `first_epoch`. The
-    `fit` of this package's models counts the optimizer's steps instead, by the dataset's attribute `stream`:
-    the batches from a step on, without an end. A dataset made from it by `map` or `take` has no `stream`.
+    The dataset's length is the number of whole batches in an epoch. The `fit` of this package's models
+    begins with the step that the optimizer has come to, by the dataset's attribute `stream`: the batches
+    from a step on, without an end. `evaluate` takes the first epoch. A dataset made from it by `map` or
+    `take` has no `stream`.
 
-    targets: whether batches hold "target", as of `StepBatches`.
+    Args:
+        data: a specification as of `open_source`, or a source.
+        augmentation: a key of `AUGMENTATIONS` or an `Augmentation`; chosen by the source when None.
+        batch_size: images a step.
+        views: views of each image (4 for `symmetry="asymmetric_2x"`).
+        seed: of the order of the images and of the augmentation's draws.
+        first_epoch: the epoch of the first iteration, for training loops of your own.
+        targets: whether batches hold "target", the labels of the images, beside "views" and "index".
+        **changes: fields of the augmentation to replace, for example size=96.
+
+    Raises:
+        ValueError: a batch larger than the source, or `targets` of a source without labels.
     """
+    source = open_source(data) if isinstance(data, str | Path) else data
+    augmentation = augmentation or augmentation_for(source)
+    augmentation = AUGMENTATIONS[augmentation] if isinstance(augmentation, str) else augmentation
+    augmentation = dataclasses.replace(augmentation, **changes)
     length = source.size // batch_size
     if length == 0:
         raise ValueError(
@@ -179,7 +206,7 @@ def pretraining(
             f"images. Try batch_size={source.size} or less."
         )
     epochs = itertools.count(first_epoch)
-    batches = StepBatches(source, views, batch_size, seed, targets=targets)
+    batches = StepBatches(source, Views(augmentation, views), batch_size, seed, targets=targets)
 
     def steps_from(first: Callable[[], int], count: int) -> tf.data.Dataset:
         def steps(_: tf.Tensor) -> tf.data.Dataset:

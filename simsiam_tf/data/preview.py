@@ -1,4 +1,4 @@
-"""Pictures of images and their views, to look at before training."""
+"""Pictures of images and their views, to look at before a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GAP = 4  # white pixels between pictures
 
 
 def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
-    """uint8 [H, W, C]: a row an image, first the image, then its views of the first step."""
+    """A picture of images and their views at the first step, one image a row: uint8 [H, W, C]."""
     rows = min(rows, source.size)
     dataset = pipeline.StepBatches(source, views, rows, seed).dataset(0, 1)
     batch = next(pipeline.take(dataset, 1))
@@ -27,6 +27,6 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-def write(path: Path, picture: np.ndarray) -> None:
+def write_picture(path: Path, picture: np.ndarray) -> None:
     """Writes a picture as PNG. Raises OSError."""
     atomic_files.atomic_write_bytes(path, tf.io.encode_png(picture).numpy())

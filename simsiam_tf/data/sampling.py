@@ -1,7 +1,7 @@
-"""Order and draws as functions of the step: nothing to save, nothing to lose.
+"""The order of images and the augmentation's draws, as functions of the step: no state to save or lose.
 
-Global batch position n = step × batch + row. Epoch and place within it follow from n. No epoch
-drops images: a batch may straddle two epochs.
+Row r of step s is number n = s × batch + r of all images seen. Its epoch is n // size and its place in the
+epoch n % size. No epoch drops images: a batch may straddle two epochs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import tensorflow as tf
 
 
 def example_ids(seed: int, step: tf.Tensor, batch: int, size: int) -> tf.Tensor:
-    """The examples of one global batch, int64 [batch], each in [0, size).
+    """The ids of the images of one batch: int64 [batch], each in [0, size).
 
-    Every epoch is a permutation of all `size` examples of its own. Needs batch ≤ size.
+    Every epoch has a permutation of all `size` ids of its own. Needs batch ≤ size.
     """
     n = tf.cast(step, tf.int64) * batch + tf.range(batch, dtype=tf.int64)
     epoch, place = n // size, n % size
@@ -27,16 +27,16 @@ def example_ids(seed: int, step: tf.Tensor, batch: int, size: int) -> tf.Tensor:
 
 
 def uniforms(seed: int, step: tf.Tensor, batch: int, draws: int) -> tf.Tensor:
-    """All random draws of one global batch: [batch, draws] in [0, 1)."""
+    """All random draws of one batch: float32 [batch, draws] in [0, 1)."""
     key = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
     return tf.random.stateless_uniform([batch, draws], seed=key)
 
 
 def steps_in(epochs: float, size: int, batch: int) -> int:
-    """Steps that see `size` examples `epochs` times; at least 1."""
+    """Steps that see `size` images `epochs` times; at least 1."""
     return max(1, int(epochs * size) // batch)
 
 
 def epoch_end(epoch: int, size: int, batch: int) -> int:
-    """The step after which `epoch` epochs (counted from 1) have been seen whole."""
+    """The number of steps after which the first `epoch` epochs are complete."""
     return -(-epoch * size // batch)

@@ -1,1 +1,1 @@
-"""Replicas and workers: the strategy, how processes meet, what they agree on."""
+"""Replicas and workers: the strategy, the rendezvous of processes, what they exchange."""

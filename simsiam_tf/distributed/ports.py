@@ -1,8 +1,8 @@
-"""The addresses at which a process listens: those asked for, where they are IP addresses.
+"""Restricts the ports of this process to the addresses that a user named.
 
-TensorFlow's servers, those of tf.data included, listen on every interface whatever address they are
-given, and run graphs, which read and write files, for whoever reaches them. Their socket gets a filter
-instead: Linux then drops what is sent to other addresses before a connection is made.
+TensorFlow's servers, tf.data's included, listen on every interface whatever address they are given, and
+run graphs, which read and write files, for whoever reaches them. Their sockets get a filter: Linux then drops
+packets to other addresses before a connection is made.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _IP_HEADER = 0xFFF00000  # SKF_NET_OFF
 
 
 def listen_addresses(host: str) -> tuple[Address, ...]:
-    """The addresses that a host's name or number asks to listen at; none for every interface.
+    """Returns the addresses to listen at for a host's name or number; none for every interface.
 
-    A name other than localhost asks for none: other machines may resolve it otherwise, and many a machine
+    A name other than localhost gives none: other machines may resolve it otherwise, and many a machine
     calls itself 127.0.1.1. So does an address of another machine, as behind a router that translates.
     """
     host = host.strip("[]")
@@ -37,10 +37,10 @@ def listen_addresses(host: str) -> tuple[Address, ...]:
         address = ipaddress.ip_address(host)
     except ValueError:
         return ()
-    return (address,) if _is_here(address) else ()
+    return (address,) if _is_local(address) else ()
 
 
-def _is_here(address: Address) -> bool:
+def _is_local(address: Address) -> bool:
     if address.is_unspecified:
         return False
     try:
@@ -52,34 +52,34 @@ def _is_here(address: Address) -> bool:
 
 
 def restrict_port(port: int, host: str) -> bool:
-    """Makes this process's servers at a port unreachable at all addresses but those that `host` asks for.
+    """Makes this process's servers at a port unreachable except at `listen_addresses(host)`.
 
-    Returns whether it did: not where `host` asks for no address, and on Linux alone. Connections that were
-    made before stay.
+    Returns whether it did: False if `host` gives no address, and on other systems than Linux. Connections
+    that were made before stay.
     """
     addresses = listen_addresses(host)
     if not addresses or sys.platform != "linux":
         return False
-    program = _program(addresses)
-    held = ctypes.create_string_buffer(program, len(program))
-    option = struct.pack("HP", len(program) // 8, ctypes.addressof(held))
-    narrowed = False
-    for server in _servers(port):
+    program = _filter_program(addresses)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    option = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
+    restricted = False
+    for server in _listening_sockets(port):
         try:
             server.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, option)
         except OSError:  # a kernel without filters
             return False
-        narrowed = True
-    return narrowed
+        restricted = True
+    return restricted
 
 
-def _servers(port: int) -> Iterator[socket.socket]:
-    """Copies of the sockets on which this process listens at a port."""
-    for number in map(int, os.listdir("/proc/self/fd")):
+def _listening_sockets(port: int) -> Iterator[socket.socket]:
+    """Yields copies of the sockets on which this process listens at a port."""
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
         try:
-            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 continue
-            copy = socket.socket(fileno=os.dup(number))
+            copy = socket.socket(fileno=os.dup(descriptor))
         except OSError:  # closed meanwhile
             continue
         with copy:
@@ -89,9 +89,9 @@ def _servers(port: int) -> Iterator[socket.socket]:
                 yield copy
 
 
-def _program(addresses: tuple[Address, ...]) -> bytes:
-    """Instructions that keep the packets whose destination is among the addresses."""
-    whole = b""
+def _filter_program(addresses: tuple[Address, ...]) -> bytes:
+    """Writes the instructions that keep the packets whose destination is among the addresses."""
+    program = b""
     for address in addresses:
         first = 16 if address.version == 4 else 24  # byte of the destination in an IP header
         words = struct.unpack(f">{len(address.packed) // 4}I", address.packed)
@@ -100,6 +100,6 @@ def _program(addresses: tuple[Address, ...]) -> bytes:
             steps += [(_LOAD_WORD, _IP_HEADER + first + 4 * i), (_JUMP_UNLESS_EQUAL, word)]
         steps.append((_RETURN, 0xFFFFFFFF))
         for i, (code, value) in enumerate(steps):
-            past = len(steps) - 1 - i if code == _JUMP_UNLESS_EQUAL else 0  # to the next address
-            whole += struct.pack("HBBI", code, 0, past, value)
-    return whole + struct.pack("HBBI", _RETURN, 0, 0, 0)
+            skip = len(steps) - 1 - i if code == _JUMP_UNLESS_EQUAL else 0  # to the next address
+            program += struct.pack("HBBI", code, 0, skip, value)
+    return program + struct.pack("HBBI", _RETURN, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Devices: strategy by name, data for its replicas, arithmetic that the hardware has."""
+"""Devices: the strategy by its name, the batches of its replicas, collectives, and the precision."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from simsiam_tf.runtime.errors import UserError
 
 
 def look_for_devices() -> None:
-    """Makes TensorFlow look for GPUs, which it complains of on stderr where there are none."""
+    """Makes TensorFlow look for GPUs; it complains on stderr if there are none."""
     tf.config.list_physical_devices()
 
 
 def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Strategy:
-    """The strategy that `strategy` names.
+    """Makes the strategy that `strategy` names.
 
-    auto: several workers where TF_CONFIG lists them, a TPU where one is attached, all GPUs
-    where there are at least two, else one device.
+    auto: several workers if TF_CONFIG lists them, a TPU if one is attached, all GPUs if there are at least
+    two, else one device.
 
     join_minutes: how long several workers wait for each other.
     """
@@ -48,7 +48,7 @@ def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Str
 
 
 class _Mirrored(tf.distribute.MirroredStrategy):
-    """TensorFlow's, with collective keys that no strategy of the user's has."""
+    """MirroredStrategy with collective keys that no strategy of the user's has."""
 
     _collective_key_base = 10**6
 
@@ -63,10 +63,10 @@ def _mirrored(*devices: str) -> tf.distribute.MirroredStrategy:
 def _detect() -> str:
     try:
         cluster = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
-        listed = len(cluster.get("worker", [])) + len(cluster.get("chief", []))
+        workers = len(cluster.get("worker", [])) + len(cluster.get("chief", []))
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"TF_CONFIG: is no JSON of a cluster ({error}). Unset it or mend it.") from error
-    if listed > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    if workers > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         return "multi_worker"
     if os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
         return "tpu"
@@ -74,7 +74,7 @@ def _detect() -> str:
 
 
 def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
-    """This process among those of TF_CONFIG or of a Slurm job; waits until all have joined."""
+    """Joins the workers of TF_CONFIG or of a Slurm job; waits until all have joined."""
     try:
         if "TF_CONFIG" in os.environ:
             resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
@@ -88,12 +88,12 @@ def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
         addresses, index = worker_addresses(resolver)
         if not 0 <= index < len(addresses):
             raise ValueError(f"task {index} of {len(addresses)}")
-        lacking = [a for a in addresses if not a.rpartition(":")[2].isdigit()]
-        if lacking:
-            raise ValueError(f"{lacking[0]!r} has no port")
+        without_port = [a for a in addresses if not a.rpartition(":")[2].isdigit()]
+        if without_port:
+            raise ValueError(f"{without_port[0]!r} has no port")
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(
             f"TF_CONFIG: names no task among its workers ({error}). It has to be like "
             '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}.'
@@ -101,9 +101,9 @@ def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
     if len(addresses) > 1:
         rendezvous.wait_for_all(addresses, index, 60 * join_minutes)
     # NOTE: without this TensorFlow takes its gRPC ring on GPUs, too, which is some hundred times slower.
-    kinds = tf.distribute.experimental.CommunicationImplementation
-    wanted = kinds.NCCL if tf.config.list_physical_devices("GPU") else kinds.RING
-    options = tf.distribute.experimental.CommunicationOptions(implementation=wanted)
+    implementations = tf.distribute.experimental.CommunicationImplementation
+    chosen = implementations.NCCL if tf.config.list_physical_devices("GPU") else implementations.RING
+    options = tf.distribute.experimental.CommunicationOptions(implementation=chosen)
     with rendezvous.start_deadline(addresses, index):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, communication_options=options)
         host, _, port = addresses[index].rpartition(":")
@@ -112,26 +112,27 @@ def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
 
 
 def worker_addresses(resolver: tf.distribute.cluster_resolver.ClusterResolver) -> tuple[list[str], int]:
-    """HOST:PORT of all workers, the chief first, and which of them this process is."""
+    """Returns HOST:PORT of all workers, the chief first, and the number of this process among them."""
     spec = resolver.cluster_spec()
     addresses = [a for job in ("chief", "worker") if job in spec.jobs for a in spec.job_tasks(job)]
     first = len(spec.job_tasks("chief")) if "chief" in spec.jobs else 0
+    assert resolver.task_id is not None
     return addresses, resolver.task_id + (first if resolver.task_type == "worker" else 0)
 
 
-def augments_on_device(strategy: tf.distribute.Strategy, wish: str) -> bool:
-    """Whether the batch stage of the views runs with the model (`augment_on`).
+def augments_on_device(strategy: tf.distribute.Strategy, choice: str) -> bool:
+    """Returns whether the batch stage of the views runs with the model (`augment_on`).
 
-    auto: where the replicas are accelerators, whose memory is faster and whose host is busy.
+    auto: if the replicas are accelerators, whose memory is faster and whose host is busy.
     """
-    if wish != "auto":
-        return wish == "device"
+    if choice != "auto":
+        return choice == "device"
     devices = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
     return bool(devices) or isinstance(strategy, tf.distribute.TPUStrategy)
 
 
 def check_batch(strategy: tf.distribute.Strategy, batch: int) -> None:
-    """Raises UserError when the global batch does not divide over the replicas."""
+    """Raises UserError if the global batch does not divide over the replicas."""
     n = strategy.num_replicas_in_sync
     if batch % n:
         raise UserError(
@@ -145,21 +146,21 @@ def distributed_iterator(
     batch: int,
     make: Callable[[tuple[int, int], int], tf.data.Dataset],
 ) -> Iterator:
-    """An iterator over this process's share of every global batch.
+    """Iterates over this process's share of every global batch.
 
-    make: (rows [a, b) of the global batch, parts to cut them into) → dataset, one element a
-    part, a step's parts in order.
+    make: (rows [a, b) of the global batch, number of replicas that share them) → dataset with an element
+    for each replica, those of a step in order.
     """
     if strategy.num_replicas_in_sync == 1:
         return iter(make((0, batch), 1))
 
-    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+    def dataset_of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         share = batch // context.num_input_pipelines
         start = context.input_pipeline_id * share
         replicas = context.num_replicas_in_sync // context.num_input_pipelines
         return make((start, start + share), replicas)
 
-    return iter(strategy.distribute_datasets_from_function(of_worker))
+    return iter(strategy.distribute_datasets_from_function(dataset_of_worker))
 
 
 def set_precision(name: str) -> str:
@@ -189,19 +190,19 @@ def _has_bfloat16() -> bool:
 
 
 def all_gather(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The rows of all replicas, [n · B, …], and the number of this replica's first among them.
+    """Returns the rows of all replicas, [n · B, …], and the number of this replica's first among them.
 
     x: [B, …] of this replica, as many rows on each. Gradients go back to the replicas they belong to.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return x, tf.constant(0)
-    x = tf.identity(x)  # NOTE: what comes off an iterator has no device, and workers cannot gather it
+    x = tf.identity(x)  # NOTE: a tensor off an iterator has no device, and workers cannot gather it
     return context.all_gather(x, axis=0), context.replica_id_in_sync_group * tf.shape(x)[0]
 
 
 def all_reduce_sum(x: tf.Tensor) -> tf.Tensor:
-    """The sum of x over all replicas."""
+    """Returns the sum of x over all replicas."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return x
@@ -209,21 +210,27 @@ def all_reduce_sum(x: tf.Tensor) -> tf.Tensor:
 
 
 def local_devices() -> list[str]:
-    """Devices of this process's replicas, in their order."""
+    """Returns the devices of this process's replicas, in their order."""
     strategy = tf.distribute.get_strategy()
     return list(strategy.extended.worker_devices) if strategy.num_replicas_in_sync > 1 else [""]
 
 
 def local_replica() -> tuple[int, int]:
-    """(which replica of this process this is, how many there are)."""
-    context, count = tf.distribute.get_replica_context(), len(local_devices())
-    return int(tf.get_static_value(context.replica_id_in_sync_group)) % count, count
+    """Returns the number of this replica within its process, and how many the process has."""
+    replica, count = _replica_number(), len(local_devices())
+    return replica % count, count
 
 
 def this_worker_mask(rows: tf.Tensor) -> tf.Tensor:
-    """1 for the rows of all replicas, [n · B, …], that come from this process, else 0: float32 [n · B]."""
-    context, count = tf.distribute.get_replica_context(), len(local_devices())
-    workers = context.num_replicas_in_sync // count
-    mine = int(tf.get_static_value(context.replica_id_in_sync_group)) // count
+    """Returns 1 for each row of `all_gather` that comes from this process, else 0: float32 [n · B]."""
+    count = len(local_devices())
+    workers = tf.distribute.get_strategy().num_replicas_in_sync // count
     share = tf.shape(rows)[0] // workers
-    return tf.cast(tf.range(tf.shape(rows)[0]) // share == mine, tf.float32)
+    return tf.cast(tf.range(tf.shape(rows)[0]) // share == _replica_number() // count, tf.float32)
+
+
+def _replica_number() -> int:
+    """Returns the number of this replica among those of all processes."""
+    context = tf.distribute.get_replica_context()
+    assert context is not None
+    return int(tf.get_static_value(context.replica_id_in_sync_group))  # pyright: ignore[reportArgumentType]

@@ -27,7 +27,8 @@ def knn(backbone: keras.Model, data_spec: str, augmentation: str | None = None, 
     chosen = data.AUGMENTATIONS[augmentation or data.augmentation_for(source)]
     views = data.Views(dataclasses.replace(chosen, **changes))
     monitor = open_monitor(data_spec, "auto", views, source, data_spec)
-    return monitor.of_backbone(backbone)
+    assert monitor is not None
+    return monitor.backbone_accuracy(backbone)
 
 
 __all__ = [

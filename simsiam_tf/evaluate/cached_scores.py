@@ -1,4 +1,4 @@
-"""Scores of a frozen backbone by features that are made once: what the commands call."""
+"""kNN and linear probes on stored features, as the commands knn_eval and probe run them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf import config as configs
-from simsiam_tf.evaluate.knn_monitor import LARGEST_PIXELS
-from simsiam_tf.evaluate.label_splits import Splits, balanced, open_splits
-from simsiam_tf.evaluate.linear_probe import logistic_probe, sgd_probe
-from simsiam_tf.features import store
-from simsiam_tf.features.extraction import pixels
+from simsiam_tf.evaluate.knn_monitor import MAX_PIXEL_VALUES
+from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced, open_splits
+from simsiam_tf.evaluate.linear_probe import Probe, logistic_probe, sgd_probe
+from simsiam_tf.features.extraction import raw_pixels
 from simsiam_tf.features.knn import knn_accuracy, leave_one_out
+from simsiam_tf.features.store import stored_features
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
 from simsiam_tf.runtime.errors import UserError
@@ -25,139 +25,129 @@ CLASSIFIERS = {
     "logistic": "logistic regression", "lars": "linear classifier by LARS", "sgd": "linear classifier by SGD",
 }  # fmt: skip
 
-ASKED = 10_000  # training images, at most, by which k is chosen
-
-
-def opened(config: Any, out: Path | None = None) -> tuple[Pretrained, Splits]:
-    """The backbone and the labelled images that a `LabelledConfig` names, held against each other.
-
-    out: file for what comes of it; UserError where it could not be written.
-    """
-    pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
-    if out is not None:
-        check_writable(out)
-    return pretrained, splits_for(config, pretrained)
+LEAVE_ONE_OUT_IMAGES = 10_000  # training images, at most, by whose accuracy k is chosen
 
 
 def splits_for(config: Any, pretrained: Pretrained) -> Splits:
-    """The labelled images that a `LabelledConfig` names, of as many channels as the backbone takes."""
-    data = config.data or data_of(pretrained)
+    """The labelled images of a `LabelledConfig`. Raises UserError for other channels than the backbone's."""
+    data = config.data or training_data(pretrained)
     options = {"data_dir": config.data_dir, "on_bad_image": config.on_bad_image}
     splits = open_splits(data, config.test, **options, max_megapixels=config.max_megapixels)
     pretrained.check(splits.train)
     return splits
 
 
-def data_of(pretrained: Pretrained) -> str:
-    """What a backbone was pre-trained on. Raises UserError where its card does not say, or not from where."""
+def training_data(pretrained: Pretrained) -> str:
+    """The `data` that a backbone was pre-trained on.
+
+    Raises:
+        UserError: its model card does not record it, or records a folder relative to another folder.
+    """
     data = pretrained.card.get("configuration", {}).get("data")
-    relative = configs.is_folder(data) and not Path(data.removeprefix(configs.FOLDER)).is_absolute()
-    if relative and not Path(data.removeprefix(configs.FOLDER)).is_dir():
-        raise UserError(
-            f"`data`: missing. {pretrained.path} was trained on {data}, a path that is relative to another "
-            "working folder. Pass data=folder:/path/to/images."
-        )
     if not isinstance(data, str):
         raise UserError(
             f"`data`: missing, and nothing beside {pretrained.path} says what it was trained on. "
             "Pass data=folder:/path/to/images, or a set's name."
         )
+    folder = Path(data.removeprefix(configs.FOLDER))
+    if configs.is_folder(data) and not folder.is_absolute() and not folder.is_dir():
+        raise UserError(
+            f"`data`: missing. {pretrained.path} was trained on {data}, a path that is relative to another "
+            "working folder. Pass data=folder:/path/to/images."
+        )
     return data
 
 
-def beside(where: str, name: str) -> Path:
+def beside_weights(weights: str, name: str) -> Path:
     """WORKDIR/name, or FILE.name beside a file of weights."""
-    path = Path(where).expanduser()
+    path = Path(weights).expanduser()
     return path / name if path.is_dir() else path.with_suffix(f".{name}")
 
 
-def knn(config: Any, out: Path | None = None) -> dict[str, Any]:
+def knn_result(config: Any, out: Path | None = None) -> dict[str, Any]:
     """kNN accuracy of a backbone's features and, where images are small, of raw pixels.
 
-    config: a `KnnConfig`. Accuracies are in [0, 1], by method and k, and for the k that training images
-    choose. out: as in `opened`.
+    Args:
+        config: a `KnnConfig`.
+        out: file for the result; UserError where it could not be written.
+
+    Returns:
+        "accuracy" in [0, 1], by method and k, and for the k chosen by leave-one-out accuracy on the training
+        images ("chosen"); the data and the backbone.
     """
-    pretrained, splits = opened(config, out)
-    rows = {"this backbone": _stored(config, pretrained, splits)}
-    if config.raw_pixels and _small(pretrained):
-        rows["raw pixels"] = tuple(pixels(s, pretrained.views) for s in (splits.train, splits.test))
-    labels = splits.train.labels[:], splits.test.labels[:]
+    pretrained, splits, features = _open_features(config, out)
+    train_labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     began, accuracy, chosen = time.perf_counter(), {}, {}
-    for name, (bank, queries) in rows.items():
-        found = knn_accuracy(bank, labels[0], queries, labels[1], config.ks, config.temperature)
-        accuracy[name] = {f"k = {k}": a for k, a in found.items()}
-        if len(found) > 1:
-            chosen[name] = _chosen(bank, labels[0], found, config.temperature)
-            accuracy[name]["chosen k"] = chosen[name]["test"]
+    for name, (bank, queries) in features.items():
+        by_k = knn_accuracy(bank, train_labels, queries, test_labels, config.ks, config.temperature)
+        accuracy[name] = {f"k = {k}": a for k, a in by_k.items()}
+        if len(by_k) > 1:
+            rows = balanced(train_labels, min(1.0, LEAVE_ONE_OUT_IMAGES / len(train_labels)))
+            training = leave_one_out(bank, train_labels, rows, tuple(by_k), config.temperature)
+            k = max(training, key=training.__getitem__)
+            chosen[name] = {"k": k, "training images": training, "test": by_k[k]}
+            accuracy[name]["chosen k"] = by_k[k]
     return {
-        "what": "kNN accuracy", **_about(pretrained, splits, splits.train.size),
+        "what": "kNN accuracy", **_provenance(pretrained, splits, splits.train.size),
         "temperature": config.temperature, "accuracy": accuracy, "chosen": chosen,
         "seconds of the search": round(time.perf_counter() - began, 2),
     }  # fmt: skip
 
 
-def _chosen(bank: np.ndarray, labels: np.ndarray, test: dict[int, float], temperature: float) -> dict:
-    """The k that is best for training images, for each of which the others vote. test: accuracies by k."""
-    share = min(1.0, ASKED / len(labels))
-    found = leave_one_out(bank, labels, balanced(labels, share), tuple(test), temperature)
-    best = max(found, key=found.get)
-    return {"k": best, "training images": found, "test": test[best]}
+def probe_result(config: Any, out: Path | None = None) -> dict[str, Any]:
+    """Accuracy of a linear classifier on a backbone's features and, where images are small, on raw pixels.
 
+    Args:
+        config: a `ProbeConfig`.
+        out: file for the result; UserError where it could not be written.
 
-def probe(config: Any, out: Path | None = None) -> dict[str, Any]:
-    """A linear classifier on a backbone's features and, where images are small, on raw pixels.
-
-    config: a `ProbeConfig`. Accuracies are in [0, 1], by method. out: as in `opened`.
+    Returns:
+        "accuracy" in [0, 1], by method; "sweep", the `Probe` of each method; the data and the backbone.
     """
-    pretrained, splits = opened(config, out)
-    labels = splits.train.labels[:], splits.test.labels[:]
-    ids = balanced(labels[0], config.labels, config.seed)
-    rows = {"this backbone": _stored(config, pretrained, splits)}
-    if config.raw_pixels and _small(pretrained):
-        rows["raw pixels"] = tuple(pixels(s, pretrained.views) for s in (splits.train, splits.test))
-    if config.classifier == "logistic":
-        fit, more = logistic_probe, (config.values,)
-    else:
-        fit, more = sgd_probe, (config.classifier, config.values or None, config.epochs)
-    found = {
-        name: fit(
-            train if len(ids) == len(train) else train[ids],
-            labels[0][ids],
-            test,
-            labels[1],
-            *more,
-            config.seed,
-        )
-        for name, (train, test) in rows.items()
-    }
+    pretrained, splits, features = _open_features(config, out)
+    labels, test_labels = all_labels(splits.train), all_labels(splits.test)
+    ids = balanced(labels, config.labels, config.seed)
+
+    def probe(train: np.ndarray, test: np.ndarray) -> Probe:
+        train = train if len(ids) == len(train) else train[ids]
+        data = (train, labels[ids], test, test_labels)
+        if config.classifier == "logistic":
+            return logistic_probe(*data, config.values, config.seed)
+        return sgd_probe(*data, config.classifier, config.values or None, config.epochs, config.seed)
+
+    probes = {name: probe(train, test) for name, (train, test) in features.items()}
     return {
-        "what": CLASSIFIERS[config.classifier], **_about(pretrained, splits, len(ids)),
-        "accuracy": {n: {"held out": max(p.validation.values()), "test": p.test} for n, p in found.items()},
-        "sweep": {name: dataclasses.asdict(p) for name, p in found.items()}, "seed": config.seed,
+        "what": CLASSIFIERS[config.classifier], **_provenance(pretrained, splits, len(ids)),
+        "accuracy": {n: {"held out": max(p.validation.values()), "test": p.test} for n, p in probes.items()},
+        "sweep": {name: dataclasses.asdict(p) for name, p in probes.items()}, "seed": config.seed,
     }  # fmt: skip
 
 
-def _stored(config: Any, pretrained: Pretrained, splits: Splits) -> tuple[np.ndarray, ...]:
-    """Features of both splits."""
+def _open_features(config: Any, out: Path | None) -> tuple[Pretrained, Splits, dict[str, tuple]]:
+    """The backbone, the labelled images, and (training, test) features by method."""
+    pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
+    if out is not None:
+        check_writable(out)
+    splits = splits_for(config, pretrained)
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
     both = (splits.train, splits.test)
-    return tuple(store.stored(pretrained, s, folder, config.batch_size) for s in both)
+    features = {
+        "this backbone": tuple(stored_features(pretrained, s, folder, config.batch_size) for s in both)
+    }
+    if config.raw_pixels and pretrained.augmentation.size**2 * pretrained.channels <= MAX_PIXEL_VALUES:
+        features["raw pixels"] = tuple(raw_pixels(s, pretrained.views) for s in both)
+    return pretrained, splits, features
 
 
-def _small(pretrained: Pretrained) -> bool:
-    """Whether images are small enough for raw pixels to be a baseline."""
-    return pretrained.augmentation.size**2 * pretrained.channels <= LARGEST_PIXELS
-
-
-def _about(pretrained: Pretrained, splits: Splits, learned_from: int) -> dict[str, Any]:
+def _provenance(pretrained: Pretrained, splits: Splits, training_images: int) -> dict[str, Any]:
     return {
-        "train": splits.train.name, "test": splits.test.name, "images": [learned_from, splits.test.size],
+        "train": splits.train.name, "test": splits.test.name, "images": [training_images, splits.test.size],
         "features": pretrained.features, "weights": str(pretrained.path), "sha256": pretrained.sha256,
     }  # fmt: skip
 
 
-def write(result: dict[str, Any], path: Path) -> None:
-    """Writes a result as JSON and says where. Raises UserError where it cannot be."""
+def write_result(result: dict[str, Any], path: Path) -> None:
+    """Writes a result as JSON and prints its path. Raises UserError where it cannot be written."""
     try:
         atomic_write_text(path, json.dumps(result, indent=1) + "\n")
     except OSError as error:
@@ -165,18 +155,18 @@ def write(result: dict[str, Any], path: Path) -> None:
     print(f"  written to {path}")
 
 
-def table(result: dict[str, Any]) -> str:
-    """A result as text: a row a method."""
-    rows = result["accuracy"]
-    columns = list(next(iter(rows.values())))
-    train, test = result["images"]
+def result_table(result: dict[str, Any]) -> str:
+    """A result as text, one row a method."""
+    accuracy = result["accuracy"]
+    columns = list(next(iter(accuracy.values())))
+    training, test = result["images"]
     lines = [
-        f"{result['what']}: {test} images of {result['test']}, by {train} of {result['train']}",
+        f"{result['what']}: {test} images of {result['test']}, by {training} of {result['train']}",
         "",
         "  " + " " * 20 + "".join(f"{c:>10}" for c in columns),
     ]
-    lines += [f"  {name:20}" + "".join(f"{of[c]:10.1%}" for c in columns) for name, of in rows.items()]
+    lines += [f"  {name:20}" + "".join(f"{row[c]:10.1%}" for c in columns) for name, row in accuracy.items()]
     if result.get("chosen"):
-        ks = ", ".join(f"{of['k']} for {name}" for name, of in result["chosen"].items())
-        lines += ["", f"  chosen by training images, for each of which the others vote: k = {ks}"]
+        ks = ", ".join(f"{row['k']} for {name}" for name, row in result["chosen"].items())
+        lines += ["", f"  k chosen by leave-one-out accuracy on training images: {ks}"]
     return "\n".join(lines) + "\n"

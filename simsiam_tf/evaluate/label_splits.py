@@ -1,4 +1,4 @@
-"""The labelled images that a backbone is judged by: those it may learn from, and those it is scored on."""
+"""The labelled images of an evaluation: those trained on and those tested on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from simsiam_tf.data import Source, open_source, subset
 from simsiam_tf.data.sources.open_source import query_split
 from simsiam_tf.runtime.errors import UserError
 
-HELD_OUT = 10  # every tenth image is asked where a set has no split of its own for it
+HELD_OUT = 10  # every tenth image is a test image where a set has no test split
 
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """train, test: labelled sources of the same classes, with no image in common."""
+    """train, test: labelled sources of the same classes, without a common image."""
 
     train: Source
     test: Source
@@ -31,69 +31,78 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
 
     Args:
         data: a labelled set; its training split unless it names another.
-        test: a labelled set; "auto": the test split, or every tenth image where there is none,
+        test: a labelled set; "auto": the test split of `data`, or every tenth image of a set without one,
             which `train` then lacks.
         **options: of `open_source`.
 
     Raises:
-        UserError: no labels, or other classes or channels in the two.
+        UserError: a set without labels, or sets of different classes or channels.
     """
-    train = labelled(open_source(data, "train", **options), "data")
+    train = open_labelled(data, "train", "data", **options)
     if test == "auto":
-        asked = split_of(data, options.get("data_dir"))
-        if asked is None:
-            held = np.arange(train.size) % HELD_OUT == 0
-            if not 0 < held.sum() < train.size:
+        tested = open_test_split(data, options.get("data_dir"))
+        if tested is None:
+            ids = np.arange(train.size)
+            held_out = ids % HELD_OUT == 0
+            if not 0 < held_out.sum() < train.size:
                 raise UserError(
                     f"data={data}: {train.size} images are too few to hold some out. Pass `test`."
                 )
-            every = np.arange(train.size)
-            asked = subset(train, every[held], f"{train.name}, every {HELD_OUT}th image")
-            train = subset(train, every[~held], f"{train.name}, all but every {HELD_OUT}th image")
+            tested = subset(train, ids[held_out], f"{train.name}, every {HELD_OUT}th image")
+            train = subset(train, ids[~held_out], f"{train.name}, all but every {HELD_OUT}th image")
     else:
-        asked = labelled(open_source(test, "test", **options), "test")
-    if train.class_names and asked.class_names and train.class_names != asked.class_names:
-        other = sorted(set(train.class_names) ^ set(asked.class_names)) or ["their order"]
+        tested = open_labelled(test, "test", "test", **options)
+    if train.class_names and tested.class_names and train.class_names != tested.class_names:
+        other = sorted(set(train.class_names) ^ set(tested.class_names)) or ["their order"]
         raise UserError(
-            f"test={asked.name}: has other classes than {train.name}; {len(other)} are in one only, "
+            f"test={tested.name}: has other classes than {train.name}; {len(other)} are in one only, "
             f"such as {other[0]}."
         )
-    if train.channels != asked.channels:
+    if train.channels != tested.channels:
         raise UserError(
-            f"test={asked.name}: has {asked.channels} channels, {train.name} {train.channels}. Give a set "
+            f"test={tested.name}: has {tested.channels} channels, {train.name} {train.channels}. Give a set "
             "of the same kind."
         )
-    classes = len(train.class_names) or 1 + int(max(np.max(train.labels), np.max(asked.labels)))
-    return Splits(train, asked, classes)
+    classes = len(train.class_names) or 1 + int(max(all_labels(train).max(), all_labels(tested).max()))
+    return Splits(train, tested, classes)
 
 
-def labelled(source: Source, flag: str) -> Source:
-    """The source itself. Raises UserError where it has no labels."""
+def open_labelled(spec: str, split: str, option: str, **options) -> Source:
+    """A source with labels, opened by the value of `option`. Raises UserError where it has none."""
+    source = open_source(spec, split, **options)
     if source.labels is None:
         raise UserError(
-            f"{flag}={source.name}: has no labels. Give a set with labels, or a folder with one "
+            f"{option}={source.name}: has no labels. Give a set with labels, or a folder with one "
             "sub-folder a class."
         )
     return source
 
 
-def split_of(spec: str, data_dir: str | None = None) -> Source | None:
-    """The labelled split that goes with a training set: "test", else "validation", else None."""
+def all_labels(source: Source) -> np.ndarray:
+    """The labels of all images of a labelled source: int64 [size]."""
+    assert source.labels is not None
+    return np.asarray(source.labels[np.arange(source.size)])
+
+
+def open_test_split(spec: str, data_dir: str | None = None) -> Source | None:
+    """The labelled split that belongs to a training set: "test", else "validation", else None."""
     if query_split(spec) is None:
         return None
-    whole = ":".join(spec.split(":")[:2]) if spec.startswith("tfds:") else spec.split(":")[0]
+    name = ":".join(spec.split(":")[:2]) if spec.startswith("tfds:") else spec.split(":")[0]
     for split in ("test", "validation"):
         try:
-            source = open_source(whole, split, data_dir)
+            source = open_source(name, split, data_dir)
         except UserError:
             continue
-        if source.labels is not None and source.labels[:1].min() >= 0:  # −1: all are withheld
+        if (
+            source.labels is not None and source.labels[np.arange(1)].min() >= 0
+        ):  # TFDS withholds labels as −1
             return source
     return None
 
 
 def balanced(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Sorted ids of `share` of every class, at least one: the same for the same labels and seed.
+    """Sorted ids of `share` of every class, at least one, a function of labels and seed alone.
 
     A larger share contains a smaller one.
 
@@ -104,8 +113,8 @@ def balanced(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
     """
     labels = np.asarray(labels)
     order = np.random.default_rng(seed).permutation(len(labels))
-    taken = []
+    chosen = []
     for label in np.unique(labels):
-        own = order[labels[order] == label]
-        taken.append(own[: max(1, round(share * len(own)))])
-    return np.sort(np.concatenate(taken))
+        ids = order[labels[order] == label]
+        chosen.append(ids[: max(1, round(share * len(ids)))])
+    return np.sort(np.concatenate(chosen))

@@ -7,9 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import optimizers
-from simsiam_tf.data import Augmentation, Source, Views, pipeline
+from simsiam_tf.data import Augmentation, Source, Views, pipeline, pretraining
 from simsiam_tf.distributed.workers import Workers
-from simsiam_tf.evaluate.heads import HEADS
+from simsiam_tf.evaluate.heads import HEADS, HeadSpec
+from simsiam_tf.evaluate.label_splits import all_labels
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.methods import ViewModel
 from simsiam_tf.methods.base import TRAINING
@@ -29,11 +30,14 @@ class SupervisedModel(ViewModel):
     """
 
     d = 1
+    head_spec: HeadSpec
 
     def __init__(
         self, backbone: keras.Model, outputs: int, frozen: bool = True, head: str = "linear", **kwargs
     ) -> None:
-        vars(self)["head_spec"] = HEADS[head]  # past Keras, which is not initialised yet
+        object.__setattr__(
+            self, "head_spec", HEADS[head]
+        )  # before Keras is initialised, for the metric's name
         super().__init__(backbone, **kwargs)
         self.frozen = frozen
         backbone.trainable = not frozen
@@ -100,7 +104,7 @@ def train_classifier(
 ) -> tuple[SupervisedModel, dict[str, float]]:
     """Linear evaluation or fine-tuning by Keras' `fit`, for notebooks.
 
-    `training.supervised.run` does the same with checkpoints and records.
+    `training.supervised.run_supervised` does the same with checkpoints and records.
 
     Args:
         backbone: normalised images → features; trained itself where not `frozen`.
@@ -115,14 +119,14 @@ def train_classifier(
     Returns:
         The model, and {"top1": …, "top5": …} on the test images.
     """
-    views = Views(augmentation.with_crop_and_flip_alone(), count=1)
-    dataset = pipeline.pretraining(train, views, batch_size, seed, targets=True)
+    augmentation = augmentation.with_crop_and_flip_alone()
+    dataset = pretraining(train, augmentation, batch_size, views=1, seed=seed, targets=True)
     if optimizer is None:
         make, rate = (optimizers.LARS, 10.0) if frozen else (optimizers.SGD, 0.02)
         optimizer = make(schedules.cosine(schedules.scaled(rate, batch_size), epochs * len(dataset)))
     keras.utils.set_random_seed(seed)
-    classes = 1 + int(max(np.max(train.labels), np.max(test.labels)))
+    classes = 1 + int(max(all_labels(train).max(), all_labels(test).max()))
     model = SupervisedModel(backbone, classes, frozen)
     model.compile(optimizer)
     model.fit(dataset, epochs=epochs, **fit)
-    return model, evaluate_model(model, test, views)
+    return model, evaluate_model(model, test, Views(augmentation, count=1))

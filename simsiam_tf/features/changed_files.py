@@ -1,4 +1,4 @@
-"""Images that change, or go, while their features are made."""
+"""Image files that change or are removed while their features are extracted."""
 
 from __future__ import annotations
 
@@ -8,27 +8,25 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import Source, subset
-from simsiam_tf.data.sources import folder_check
 from simsiam_tf.data.sources.base import EncodedSource
+from simsiam_tf.data.sources.folder_check import read_unchanged
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 
 class ChangedImages(UserError):
-    """Images of a source that are not those that were checked when it was opened.
+    """Some images of a source are no longer the files that it was opened with.
 
-    names: of those images. rest: the source of the others.
+    names: of those images. rest: the source without them.
     """
 
     names: list[str]
-    rest: EncodedSource
+    rest: Source
 
 
-def changed_images(source: EncodedSource, changed: set[int]) -> UserError:
-    """The error for images that changed: ChangedImages, unless none is left.
-
-    changed: their ids.
-    """
+def changed_images(source: Source, changed: set[int]) -> UserError:
+    """The error for the image ids `changed`: a ChangedImages unless these are all images of the source."""
+    assert isinstance(source, EncodedSource) and source.names is not None
     names, shown = [source.names[i] for i in sorted(changed)], printable_text(source.name)
     if len(names) == source.size:
         return UserError(f"{shown}: all images changed or went while their features were made.")
@@ -36,29 +34,31 @@ def changed_images(source: EncodedSource, changed: set[int]) -> UserError:
         f"{shown}: {len(names)} of {source.size} images changed or went while their features were made, such "
         f"as {printable_text(names[0])}. Rerun the same command: the features of the others are kept."
     )
-    others = np.setdiff1d(np.arange(source.size), list(changed))
-    error.names, error.rest = names, subset(source, others, source.name)
+    error.names = names
+    error.rest = subset(source, np.setdiff1d(np.arange(source.size), list(changed)), source.name)
     return error
 
 
-def watch(source: Source, changed: set[int]) -> Source:
-    """A source that compares every image file with its digest when it reads it; others as they are.
+def verified_source(source: Source, changed: set[int]) -> Source:
+    """A source of image files that compares each file with its digest when it reads it; others unchanged.
 
-    changed: takes the ids of the files that differ, in whose place a blank image is read.
+    changed: receives the ids of files that differ; a blank image is read in their place.
     """
     if not isinstance(source, EncodedSource) or source.root is None or source.digests is None:
         return source
+    root, names, digests = source.root, source.names, source.digests
+    assert names is not None
     blank = tf.io.encode_png(tf.zeros([1, 1, source.channels], tf.uint8)).numpy()
 
-    def read(index: np.ndarray) -> bytes:
+    def read_file(index: np.ndarray) -> bytes:
         i = int(index)
         try:
-            return folder_check.read_unchanged(source.root / source.names[i], source.digests[i])
+            return read_unchanged(root / names[i], digests[i])
         except (OSError, ValueError):
             changed.add(i)
             return blank
 
-    def in_graph(index: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(tf.numpy_function(read, [index], tf.string), [])
+    def read(index: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(read_file, [index], tf.string), [])
 
-    return dataclasses.replace(source, read=in_graph)
+    return dataclasses.replace(source, read=read)

@@ -1,4 +1,4 @@
-"""Frozen features of a whole source."""
+"""Features of a source by a frozen backbone, in memory."""
 
 from __future__ import annotations
 
@@ -20,48 +20,49 @@ def extract(
 ) -> np.ndarray:
     """Backbone features of the centre views, BN in inference mode: float32 [N, F].
 
-    ids: the examples wanted, in that order; all of the source when None.
-    batch_size: 256 when None, and up to 1,024 of small images, whose calls cost more than their work.
+    ids: the images, in this order; all images of the source when None.
+    batch_size: when None, 256, or up to 1,024 of small images, whose calls cost more than their computation.
     """
-    numbers = views.augmentation.size**2 * source.channels  # of an image
-    batch_size = batch_size or max(256, min(1024, 2**20 // numbers))
+    values_per_image = views.augmentation.size**2 * source.channels
+    batch_size = batch_size or max(256, min(1024, 2**20 // values_per_image))
     ids = np.arange(source.size) if ids is None else np.asarray(ids)
     encode = forward(backbone)
-    return filled((encode(x).numpy() for x in pipeline.centred(source, views, ids, batch_size)), len(ids))
+    batches = pipeline.centred(source, views, ids, batch_size)
+    return concatenate_blocks((encode(x).numpy() for x in batches), len(ids))
 
 
-def filled(blocks: Iterable[np.ndarray], rows: int) -> np.ndarray:
-    """Blocks [n, F] as one float32 array [rows, F], which is all the memory that is taken.
+def concatenate_blocks(blocks: Iterable[np.ndarray], rows: int) -> np.ndarray:
+    """Blocks [n, F] as one float32 array [rows, F], without a second copy of the features in memory.
 
     Raises:
-        MemoryError: there is not enough.
+        MemoryError: the array does not fit into memory.
         ValueError: the blocks have another number of rows.
     """
-    whole, at = np.empty((0, 0), np.float32), 0
+    features, at = np.empty((0, 0), np.float32), 0
     for block in blocks:
         if at == 0:
-            whole = np.empty((rows, *block.shape[1:]), np.float32)
-        whole[at : at + len(block)] = block
+            features = np.empty((rows, *block.shape[1:]), np.float32)
+        features[at : at + len(block)] = block
         at += len(block)
         del block  # before the next is made
     if at != rows:
-        raise ValueError(f"{at} rows came of {rows}.")
-    return whole
+        raise ValueError(f"Expected {rows} rows of features. Received: {at}.")
+    return features
 
 
 def forward(backbone: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Normalised images → float32 features; one compiled function a model, so that nothing traces twice."""
+    """Normalised images → float32 features, as one compiled function a model, traced once."""
     if not hasattr(backbone, "_features"):
         encode = lambda x: tf.cast(backbone(x, training=False), tf.float32)  # noqa: E731
         function = tf.function(encode, reduce_retracing=True, autograph=False)
         object.__setattr__(backbone, "_features", function)
-    return backbone._features
+    return getattr(backbone, "_features")  # noqa: B009 - Keras' type does not declare it
 
 
-def pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
-    """The centre views themselves in [0, 1], flattened: the baseline a backbone must beat."""
+def raw_pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
+    """The pixels of the centre views as features, in [0, 1]: a baseline for the backbone, float32 [N, F]."""
     ids = np.arange(source.size) if ids is None else np.asarray(ids)
     blocks = (views.denormalise(x).numpy() for x in pipeline.centred(source, views, ids))
-    rows = filled((block.reshape(len(block), -1) for block in blocks), len(ids))
+    rows = concatenate_blocks((block.reshape(len(block), -1) for block in blocks), len(ids))
     rows /= np.float32(255)
     return rows

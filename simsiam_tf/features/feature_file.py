@@ -1,18 +1,18 @@
-"""A file of features: one process writes it, row by row; whoever reads it knows that it is whole.
+"""One file of features, written row by row by one process and verified when it is read.
 
     NAME.npy          features, float32 [N, F]
-    NAME.json         {"rows": N, "sha256": of the .npy file, "state": its size, times and place}
-    NAME.writing.npy  an unfinished file; the .json then says how many of its rows are known to be right
+    NAME.json         {"rows": N, "sha256": of the .npy file, "state": its size, times and inode}
+    NAME.writing.npy  an unfinished file, of whose beginning NAME.json holds the rows and the SHA-256
+    NAME.lock         locked by the process that writes, and removed by it
 
-Guarded against: two processes that write the same file (the second waits for the first, whose end, by
-kill −9 too, frees it) and a file that changed since it was written (its SHA-256 is computed again whenever
-its "state" differs). Not guarded against: a disk that gives back other bytes while the file's times stay.
+A second process that needs the same file waits for the first; a process that is killed frees its lock. The
+SHA-256 is computed again whenever "state" differs. Not detected: a disk that returns other bytes while the
+file's times stay the same.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -23,66 +23,69 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import filelock
 import numpy as np
 
-from simsiam_tf.features import mapped_arrays
 from simsiam_tf.runtime import progress
-from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.runtime.atomic_files import atomic_write_text, open_no_link
 
-BLOCK = 2**24  # bytes that are hashed at a time
+BLOCK = 2**24  # bytes hashed at a time
 FLOAT32 = np.dtype("<f4")
 UNFINISHED = ".writing.npy"
 
 
-def read(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """The features in a file, mapped; None where there are none, or others than those that were written.
+def read_features(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The features in a file, memory-mapped; None where it is missing, damaged, or of another shape.
 
-    A line on stderr tells of a damaged file.
+    A line on stderr reports a damaged file.
     """
     try:
         with open(file, "rb") as opened:
-            note, state = _note(file), _state(opened)
+            note, state = _read_note(file), _state(opened)
             if note.get("rows") != shape[0]:
                 return None
             if note.get("state") != state:
                 if _sha256(opened, state[0]).hexdigest() != note.get("sha256"):
                     print(f"{file}: damaged (its SHA-256 differs); features are made anew", file=sys.stderr)
                     return None
-                with contextlib.suppress(OSError):  # of a folder that may only be read
+                with contextlib.suppress(OSError):  # of a read-only folder
                     _write_note(file, {**note, "state": state})
-            opened.seek(0)
-            rows = mapped_arrays.map_array(opened, state[0])
+        rows = np.load(file, mmap_mode="r")
     except (OSError, ValueError):
         return None
     return rows if rows.shape == shape and rows.dtype == FLOAT32 else None
 
 
 @contextlib.contextmanager
-def claim(file: Path, what: str) -> Iterator[tuple[BinaryIO, Path]]:
-    """The unfinished file, open for this process alone, and its path; waits while another process has it.
+def claim(file: Path, source_name: str) -> Iterator[tuple[BinaryIO, Path]]:
+    """The unfinished file, open and locked for this process, and its path; waits while another holds it.
 
-    On a file system without locks the path is one of its own, and the file cannot be taken up later.
+    On a file system without locks the path is unique to this process, and is removed at the end.
 
-    what: the name of the images, for the line that says who is waited for.
+    source_name: of the images, for the line that says which process is waited for.
     """
-    path = file.with_suffix(UNFINISHED)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    while True:
-        with open(os.open(path, flags, 0o666), "r+b") as opened:
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                whom = f"process {_note(file).get('process', 'unknown')}"
-                print(f"{what}: waiting for {whom}, which makes the same features", file=sys.stderr)
-                fcntl.flock(opened, fcntl.LOCK_EX)
-            except OSError:
-                path.unlink(missing_ok=True)
-                break
-            if _lies_at(path, opened):  # otherwise another process has finished this file
+    path, lock_file = file.with_suffix(UNFINISHED), file.with_suffix(".lock")
+    lock = filelock.FileLock(lock_file, thread_local=False)  # ends with the process, by kill -9 too
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            holder = f"process {_read_note(file).get('process', 'unknown')}"
+            print(f"{source_name}: waiting for {holder}, which makes the same features", file=sys.stderr)
+            lock.acquire()
+    except (OSError, NotImplementedError):
+        lock_file.unlink(missing_ok=True)
+    else:
+        try:
+            with open(path, "r+b", opener=_open_or_create) as opened:
                 yield opened, path
-                if not _state(opened)[0]:  # there was nothing to write
+                if not _state(opened)[0]:  # nothing was written
                     path.unlink()
-                return
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps a file that is open
+                lock_file.unlink()
+            lock.release()
+        return
     path = file.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}")
     try:
         with open(path, "x+b") as opened:
@@ -91,103 +94,89 @@ def claim(file: Path, what: str) -> Iterator[tuple[BinaryIO, Path]]:
         path.unlink(missing_ok=True)
 
 
-class Writer:
-    """Writes features row by row; what an ended process left is taken up.
+class FeatureWriter:
+    """Writes features row by row, after the verified rows that an interrupted process has left.
 
-    rows: how many are written.
+    rows: how many have been written.
 
     Args:
-        file: where the features will lie.
-        shape: of all of them.
+        file: the path of the finished file.
+        shape: [N, F].
         opened, path: the unfinished file (`claim`).
     """
 
     def __init__(self, file: Path, shape: tuple[int, int], opened: BinaryIO, path: Path) -> None:
         self.file, self.opened, self.path = file, opened, path
-        head = _header(shape)
-        note = _note(file)
+        head = io.BytesIO()
+        header = {"descr": FLOAT32.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(head, header)
+        note, row_bytes = _read_note(file), shape[1] * FLOAT32.itemsize
         self.rows = note["rows"] if isinstance(note.get("rows"), int) else 0
-        row = shape[1] * FLOAT32.itemsize
-        length, whole = len(head) + self.rows * row, len(head) + shape[0] * row
-        if 0 < self.rows <= shape[0] and _state(opened)[0] == whole:
-            self.digest = _sha256(opened, length)
+        written, size = (head.tell() + rows * row_bytes for rows in (self.rows, shape[0]))
+        if 0 < self.rows <= shape[0] and _state(opened)[0] == size:
+            self.digest = _sha256(opened, written)
             if self.digest.hexdigest() == note.get("sha256"):
-                opened.seek(length)
+                opened.seek(written)
                 return
         opened.seek(0)
         opened.truncate()
-        opened.write(head)
-        opened.truncate(whole)
-        self.rows, self.digest = 0, hashlib.sha256(head)
-        self.sync()  # so that others know whom they wait for
+        opened.write(head.getvalue())
+        opened.truncate(size)
+        self.rows, self.digest = 0, hashlib.sha256(head.getvalue())
+        self.sync()  # so that waiting processes can name this one
 
     def add(self, rows: np.ndarray) -> None:
-        """Writes the next rows."""
+        """Writes the next rows [n, F]."""
         data = np.ascontiguousarray(rows, FLOAT32).tobytes()
         self.opened.write(data)
         self.digest.update(data)
         self.rows += len(rows)
 
     def sync(self) -> None:
-        """Brings all rows to the disk, and notes that they are there."""
+        """Flushes all rows to the disk and notes their number, from which an extraction is resumed."""
         self.opened.flush()
         os.fsync(self.opened.fileno())
         if self.path == self.file.with_suffix(UNFINISHED):
             self._note(process=os.getpid())
 
-    def finish(self) -> None:
-        """Gives the file its name."""
+    def finish(self) -> np.ndarray:
+        """Gives the file its final name; returns all features, memory-mapped."""
         self.sync()
         self._note()  # first, so that a finished file always has its digest
         self.path.replace(self.file)
         self._note(state=_state(self.opened))
+        return np.load(self.file, mmap_mode="r")
 
     def _note(self, **more: Any) -> None:
         _write_note(self.file, {"rows": self.rows, "sha256": self.digest.hexdigest(), **more})
 
-    def written(self) -> np.ndarray:
-        """All rows, once none is missing, mapped."""
-        self.opened.flush()
-        self.opened.seek(0)
-        return mapped_arrays.map_array(self.opened, _state(self.opened)[0])
-
-    def remove(self) -> None:
+    def discard(self) -> None:
         """Removes the unfinished file."""
         self.path.unlink(missing_ok=True)
         self.file.with_suffix(".json").unlink(missing_ok=True)
 
 
-def _header(shape: tuple[int, int]) -> bytes:
-    """The beginning of a .npy file of this shape."""
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, mapped_arrays.description(shape, FLOAT32))
-    return head.getvalue()
-
-
-def _lies_at(path: Path, opened: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(opened.fileno()))
-    except FileNotFoundError:
-        return False
+def _open_or_create(path: str, flags: int) -> int:
+    return open_no_link(path, flags | os.O_CREAT)
 
 
 def _state(opened: BinaryIO) -> list[int]:
-    """What differs where a file was written to, replaced or moved to another disk; its first is the size."""
+    """Size, times and inode, which differ where a file was written to, replaced or copied to another disk."""
     status = os.fstat(opened.fileno())
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _sha256(opened: BinaryIO, length: int):  # noqa: ANN202
-    """Of a file's first bytes."""
+    """The SHA-256 object of a file's first `length` bytes."""
     digest = hashlib.sha256()
     opened.seek(0)
     starts = range(0, length, BLOCK)
-    for start in progress.bar(starts, "verifying kept features", unit="block", leave=False):
+    for start in progress.bar(starts, "verifying stored features", unit="block", leave=False):
         digest.update(opened.read(min(BLOCK, length - start)))
     return digest
 
 
-def _note(file: Path) -> dict:
+def _read_note(file: Path) -> dict[str, Any]:
     try:
         note = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         return note if isinstance(note, dict) else {}
@@ -195,5 +184,5 @@ def _note(file: Path) -> dict:
         return {}
 
 
-def _write_note(file: Path, note: dict) -> None:
+def _write_note(file: Path, note: dict[str, Any]) -> None:
     atomic_write_text(file.with_suffix(".json"), json.dumps(note))

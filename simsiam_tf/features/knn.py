@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine, in blocks, and the classification by their votes."""
+"""Nearest neighbours by cosine, in blocks, and classification by their votes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from simsiam_tf.runtime import progress
 
-BLOCK = 2**24  # numbers of a bank that are in memory at a time
-TINY = 1e-12  # squared length of a row below which it is scaled before it is normalised
+BLOCK = 2**24  # numbers of the bank in memory at a time
+TINY = 1e-12  # rows of a smaller squared length are scaled before they are normalised
 
 
 def knn_accuracy(
@@ -22,9 +22,9 @@ def knn_accuracy(
     temperature: float = 0.1,
     block: int = 1000,
 ) -> dict[int, float]:
-    """Share of queries whose neighbours vote for their label, per k, in [0, 1].
+    """kNN accuracy of the queries for each k, in [0, 1].
 
-    Each of the k nearest by cosine s votes with weight exp(s / temperature) (Wu et al. 2018).
+    Each of the k nearest by cosine s votes for its label with weight exp(s / temperature) (Wu et al. 2018).
 
     Args:
         bank: [N, F] features with int labels [N].
@@ -34,7 +34,7 @@ def knn_accuracy(
         block: queries at a time.
     """
     similarity, index = nearest(bank, queries, max(ks), block)
-    return _by_votes(similarity, np.asarray(bank_labels)[index], query_labels, ks, temperature, block)
+    return _voting_accuracy(similarity, np.asarray(bank_labels)[index], query_labels, ks, temperature, block)
 
 
 def leave_one_out(
@@ -45,57 +45,56 @@ def leave_one_out(
     temperature: float = 0.1,
     block: int = 1000,
 ) -> dict[int, float]:
-    """As `knn_accuracy`, of some rows of the bank, for each of which the others vote.
+    """`knn_accuracy` of some rows of the bank as queries, none of which votes for itself.
 
     Args:
         bank: [N, F] features with int labels [N].
         rows: of the bank, sorted, int [M].
-        ks, temperature, block: as there; ks are cut to N − 1.
+        ks, temperature, block: as of `knn_accuracy`; ks are cut to N − 1.
     """
     similarity, index = nearest(bank, bank[rows], max(ks) + 1, block)
-    own = index == rows[:, None]
-    own[~own.any(axis=1), -1] = True  # pushed out by equals
-    others = ~own
-    similarity, index = (a[others].reshape(len(rows), -1) for a in (similarity, index))
+    itself = index == rows[:, None]
+    # Ties pushed the row itself out of its nearest: drop the last neighbour instead.
+    itself[~itself.any(axis=1), -1] = True
+    similarity, index = (a[~itself].reshape(len(rows), -1) for a in (similarity, index))
     labels = np.asarray(labels)
-    return _by_votes(similarity, labels[index], labels[rows], ks, temperature, block)
+    return _voting_accuracy(similarity, labels[index], labels[rows], ks, temperature, block)
 
 
-def _by_votes(
+def _voting_accuracy(
     similarity: np.ndarray,
-    label: np.ndarray,
+    labels: np.ndarray,
     query_labels: np.ndarray,
     ks: Sequence[int],
     temperature: float,
     block: int,
 ) -> dict[int, float]:
-    """Accuracy per k. similarity, label: [M, K] of the neighbours, the nearest first."""
-    classes = int(max(np.max(label), np.max(query_labels))) + 1
+    """Accuracy for each k. similarity, labels: [M, K] of the neighbours, the nearest first."""
+    classes = int(max(np.max(labels), np.max(query_labels))) + 1
     # Only differences matter, so the nearest has weight 1 and nothing overflows.
     weight, right = np.exp((similarity - similarity[:, :1]) / temperature), dict.fromkeys(ks, 0)
-    for start in range(0, len(label), block):
+    for start in range(0, len(labels), block):
         rows = slice(start, start + block)
         truth = query_labels[rows]
         for k in ks:
-            score = np.zeros((len(truth), classes))
-            np.add.at(score, (np.arange(len(truth))[:, None], label[rows, :k]), weight[rows, :k])
-            right[k] += int((score.argmax(axis=1) == truth).sum())
-    return {k: right[k] / len(label) for k in ks}
+            votes = np.zeros((len(truth), classes))
+            np.add.at(votes, (np.arange(len(truth))[:, None], labels[rows, :k]), weight[rows, :k])
+            right[k] += int((votes.argmax(axis=1) == truth).sum())
+    return {k: right[k] / len(labels) for k in ks}
 
 
 def nearest(
     bank: np.ndarray, queries: np.ndarray, k: int, block: int = 1000, bank_block: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Exact nearest neighbours by cosine, the nearest first; of equals, the one that comes first.
+    """Exact nearest neighbours by cosine, the nearest first; of equal cosines, the lowest row first.
 
-    Both sets are read in blocks, the bank once, so that both may be memory-mapped files: besides
-    the answer, memory holds block · bank_block similarities and one block of each set; in a training
-    on two cores, two blocks of queries at a time.
+    Both sets may be memory-mapped files: they are read in blocks, the bank once. Memory holds the result,
+    block · bank_block similarities, and one block of each set.
 
     Args:
         bank: [N, F].
         queries: [M, F].
-        k: neighbours of each; at most N are given.
+        k: neighbours of each query, at most N.
         block: rows of queries at a time.
         bank_block: rows of the bank at a time; as many as hold BLOCK numbers when None.
 
@@ -108,18 +107,17 @@ def nearest(
     index = np.zeros((len(queries), k), np.int64)
     starts = range(0, len(bank), bank_block)
     for start in progress.bar(starts, "neighbours", unit="block", leave=False):
-        part = _unit(bank[start : start + bank_block])
+        candidates = _unit(bank[start : start + bank_block])
         offset = tf.constant(start, tf.int64)
-
         for at in range(0, len(queries), block):
             rows = slice(at, at + block)
-            found = _merged(_unit(queries[rows]), part, best[rows], index[rows], offset)
-            best[rows], index[rows] = (t.numpy() for t in found)
+            merged = _merge_nearest(_unit(queries[rows]), candidates, best[rows], index[rows], offset)
+            best[rows], index[rows] = (t.numpy() for t in merged)
     return best, index
 
 
 def _unit(rows: np.ndarray) -> tf.Tensor:
-    """[n, F] → float32 rows of length 1. Rows of zeros stay."""
+    """[n, F] → float32 rows of length 1. Rows of zeros stay zeros."""
     with np.errstate(over="ignore"):
         unit = tf.constant(np.asarray(rows, np.float32))
     squares = tf.reduce_sum(tf.square(unit), axis=1, keepdims=True)
@@ -130,16 +128,16 @@ def _unit(rows: np.ndarray) -> tf.Tensor:
     return unit * tf.math.rsqrt(squares)
 
 
-_ROWS, _PLACES = tf.TensorSpec([None, None]), tf.TensorSpec([None, None], tf.int64)
+_ROWS, _INDEX = tf.TensorSpec([None, None]), tf.TensorSpec([None, None], tf.int64)
 
 
-@tf.function(input_signature=[_ROWS, _ROWS, _ROWS, _PLACES, tf.TensorSpec([], tf.int64)], autograph=False)
-def _merged(queries, part, best, index, start):
-    """The best of those known, [M, k], and of a part of the bank whose first row is `start`."""
+@tf.function(input_signature=[_ROWS, _ROWS, _ROWS, _INDEX, tf.TensorSpec([], tf.int64)], autograph=False)
+def _merge_nearest(queries, candidates, best, index, start):
+    """The k best of `best`, `index` [M, k] and of a block of the bank whose first row is `start`."""
     k = tf.shape(best)[1]
-    similarity = tf.matmul(queries, part, transpose_b=True)
-    values, places = tf.math.top_k(similarity, tf.minimum(k, tf.shape(part)[0]))
+    similarity = tf.matmul(queries, candidates, transpose_b=True)
+    values, rows = tf.math.top_k(similarity, tf.minimum(k, tf.shape(candidates)[0]))
     values = tf.concat([best, values], axis=1)
-    places = tf.concat([index, tf.cast(places, tf.int64) + start], axis=1)
+    rows = tf.concat([index, tf.cast(rows, tf.int64) + start], axis=1)
     values, order = tf.math.top_k(values, k)
-    return values, tf.gather(places, order, batch_dims=1)
+    return values, tf.gather(rows, order, batch_dims=1)

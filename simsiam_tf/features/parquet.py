@@ -1,4 +1,4 @@
-"""Embeddings in Parquet files: a column "name", a column "features" of lists of one length."""
+"""Embeddings in Parquet files: a column "name", and a column "features" of lists of one length."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ import numpy as np
 from simsiam_tf.runtime.display_text import as_text
 from simsiam_tf.runtime.errors import UserError
 
-BLOCK = 2**22  # numbers that are read or written at a time
-EXPANSION, SPARE = 100, 2**26  # bytes a byte of the file, and besides, that reading may take
+BLOCK = 2**22  # numbers read or written at a time
+EXPANSION, SPARE = 100, 2**26  # reading may take EXPANSION · file size + SPARE bytes
 METADATA = b"simsiam_tf"
 
 
-def library(flag: str) -> Any:
-    """pyarrow.parquet. Raises UserError where it is not installed."""
+def import_pyarrow(option: str) -> Any:
+    """The module pyarrow.parquet. Raises UserError where it is not installed."""
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise UserError(
-            f"{flag}=….parquet: needs pyarrow: pip install 'simsiam-tf[parquet]'. Or .npz."
+            f"{option}=….parquet: needs pyarrow: pip install 'simsiam-tf[parquet]'. Or .npz."
         ) from error
     return parquet
 
 
-def write(file: BinaryIO, names: np.ndarray, features: np.ndarray, about: dict, dtype: np.dtype) -> None:
+def write_parquet(
+    file: BinaryIO, names: np.ndarray, features: np.ndarray, about: dict, dtype: np.dtype
+) -> None:
     """Writes [N] names and [N, F] features, a block of rows at a time.
 
-    Of names that are no text, the bytes that are none are written as escapes.
+    Bytes of names that are not UTF-8 are written as escapes.
     """
-    parquet = library("out")
+    parquet = import_pyarrow("out")
     import pyarrow as pa
 
     width = features.shape[1]
     numbers = pa.list_(pa.from_numpy_dtype(dtype), width)
     schema = pa.schema([("name", pa.string()), ("features", numbers)], {METADATA: json.dumps(about)})
     step = max(1, BLOCK // width)
-    # Without dictionaries a file is about as long as what it holds, which `read` relies on.
+    # Without dictionaries a file is about as long as its content, on which `read_parquet` relies.
     options = {"use_dictionary": False, "write_page_checksum": True}
     with parquet.ParquetWriter(file, schema, **options) as writer:
         for start in range(0, len(names), step):
@@ -52,44 +54,47 @@ def write(file: BinaryIO, names: np.ndarray, features: np.ndarray, about: dict, 
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def read(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
-    """([N] names, [N, F] features, about). It takes little more memory than they do.
+def read_parquet(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
+    """([N] names, [N, F] features, about), in little more memory than these take.
 
     Raises:
-        ValueError: no such columns, lists of several lengths, values that are missing, or more of them
-            than a file of this length would hold.
+        ValueError: a missing column or value, lists of several lengths, or content that expands to far more
+            bytes than the file has.
     """
-    parquet = library("embeddings")
+    parquet = import_pyarrow("embeddings")
     import pyarrow as pa
 
     metadata = parquet.read_metadata(path)
-    schema, most = metadata.schema.to_arrow_schema(), EXPANSION * path.stat().st_size + SPARE
+    schema, bytes_left = metadata.schema.to_arrow_schema(), EXPANSION * path.stat().st_size + SPARE
     missing = {"name", "features"} - set(schema.names)
     if missing:
         raise ValueError(f"it has no column {missing.pop()!r}, but {', '.join(schema.names)[:100]}")
     options = {"read_dictionary": ["name"], "page_checksum_verification": True}
     with parquet.ParquetFile(path, metadata=metadata, **options) as file:
-        kind = schema.field("features").type
-        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-            raise ValueError(f"its features are {kind}, not lists of numbers")
-        dtype = np.dtype(kind.value_type.to_pandas_dtype())
+        lists = schema.field("features").type
+        if not any(
+            is_list(lists)
+            for is_list in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+        ):
+            raise ValueError(f"its features are {lists}, not lists of numbers")
+        dtype = np.dtype(lists.value_type.to_pandas_dtype())
         if dtype.kind not in "fiu":
-            raise ValueError(f"its features are lists of {kind.value_type}, not of numbers")
-        count, width = metadata.num_rows, _width(metadata, dtype, most)
+            raise ValueError(f"its features are lists of {lists.value_type}, not of numbers")
+        count, width = metadata.num_rows, _row_width(metadata, dtype, bytes_left)
         features, names = np.empty((count, width), dtype), np.empty(count, object)
         at = 0
         for batch in file.iter_batches(max(1, min(2**16, BLOCK // width)), columns=["name", "features"]):
             rows = slice(at, at + len(batch))
-            names[rows], held = _names(batch.column("name"), most)
-            features[rows] = _rows(batch.column("features"), width)
-            at, most = at + len(batch), most - held
+            names[rows] = batch_names = _names(batch.column("name"), bytes_left)
+            features[rows] = _feature_rows(batch.column("features"), width)
+            at, bytes_left = at + len(batch), bytes_left - sum(map(len, batch_names))
         if at != count:
             raise ValueError(f"it claims {count} rows and has {at}")
         return names, features, json.loads((schema.metadata or {}).get(METADATA, b"{}"))
 
 
-def _width(metadata: Any, dtype: np.dtype, most: int) -> int:
-    """Numbers of a row, by what the file's end says; what would not fit into `most` bytes is refused."""
+def _row_width(metadata: Any, dtype: np.dtype, byte_limit: int) -> int:
+    """Numbers in a row, by the file's metadata. Raises ValueError for content of more than `byte_limit`."""
     numbers = size = 0
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
@@ -100,32 +105,31 @@ def _width(metadata: Any, dtype: np.dtype, most: int) -> int:
     if rows < 1 or numbers < rows or numbers % rows:
         raise ValueError(f"it has {rows} rows of {numbers} numbers in all")
     size = max(size, numbers * dtype.itemsize + 100 * rows)
-    if size > most:
+    if size > byte_limit:
         raise ValueError(f"it would take {size} bytes, more than a file of its length holds of embeddings")
     return numbers // rows
 
 
-def _names(column: Any, most: int) -> tuple[list[str], int]:
-    """The names of a batch, and how many bytes they are; more than `most` are refused."""
+def _names(column: Any, byte_limit: int) -> list[str]:
+    """The names of a batch. Raises ValueError for a missing name, or more than `byte_limit` characters."""
     import pyarrow as pa
 
     if column.null_count:
         raise ValueError("a name is missing")
     if pa.types.is_dictionary(column.type):
-        places, words = column.indices.to_pylist(), _names(column.dictionary, most)[0]
-        names = [words[i] for i in places]
+        words = _names(column.dictionary, byte_limit)
+        names = [words[i] for i in column.indices.to_pylist()]
     else:
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             column = column.cast(pa.large_binary())
         names = [os.fsdecode(n) if isinstance(n, bytes) else str(n) for n in column.to_pylist()]
-    held = sum(map(len, names))
-    if held > most:
+    if sum(map(len, names)) > byte_limit:
         raise ValueError("its names are too long")
-    return names, held
+    return names
 
 
-def _rows(column: Any, width: int) -> np.ndarray:
-    """The lists of a batch as rows, [n, width]."""
+def _feature_rows(column: Any, width: int) -> np.ndarray:
+    """The lists of a batch as an array [n, width]."""
     values = column.flatten()
     lengths = column.value_lengths().to_numpy(zero_copy_only=False)
     if column.null_count or values.null_count or (lengths != width).any():

@@ -1,5 +1,5 @@
-"""A run as one page: what was learned, in curves, pictures and words."""
+"""A pre-training as one HTML page: curves, pictures, metrics and the diagnosis in words."""
 
-from simsiam_tf.html_report.page import write
+from simsiam_tf.html_report.page import write_report
 
-__all__ = ["write"]
+__all__ = ["write_report"]

@@ -1,4 +1,4 @@
-"""What a backbone makes of images: views, planes, neighbours, spectrum, saliency."""
+"""Sections with images: views, projections, neighbours, spectrum, saliency."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ import tensorflow as tf
 from simsiam_tf.data import Source, Views, pipeline
 from simsiam_tf.features import extract, nearest
 from simsiam_tf.html_report import charts
-from simsiam_tf.html_report.clusters import clusters, pca, tsne
+from simsiam_tf.html_report.projections import clusters, pca, spectrum, tsne
 from simsiam_tf.html_report.saliency import saliency
 from simsiam_tf.html_report.sections import Section, photo
-from simsiam_tf.html_report.spectrum import spectrum
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 
-SHOWN = 8  # images in a grid
-SHOWN_SALIENT = 6
-THUMB = 112  # pixels that a small image is repeated to, at least
+IMAGES_SHOWN = 8
+SALIENCY_IMAGES = 6
+MIN_WIDTH = 112  # pixels of a small image are repeated to at least this width
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Some images of a source, what a backbone makes of them, and the groups they belong to.
+    """Some images of a source, with their features and groups.
 
     ids: int [n]. features: [n, F]. groups: int [n], classes or clusters. names: of the groups.
-    labelled: whether they are classes.
+    labelled: whether the groups are classes.
     """
 
     pretrained: Pretrained
@@ -38,153 +37,159 @@ class Sample:
     labelled: bool
 
     def name(self, row: int) -> str:
-        """What an image is called: its file, or its number."""
+        """The file of an image, or its number."""
         files = getattr(self.source, "names", None)
         return files[self.ids[row]] if files else f"image {self.ids[row]}"
 
-    def pictures(self, rows: np.ndarray) -> np.ndarray:
+    def class_name(self, row: int) -> str:
+        """The class of an image; empty where the groups are clusters."""
+        return self.names[self.groups[row]] if self.labelled else ""
+
+    def title(self, row: int) -> str:
+        """The name of an image and its class."""
+        return ", ".join(filter(None, (self.name(row), self.class_name(row))))
+
+    def pictures(self, rows: np.ndarray | list[int]) -> np.ndarray:
         """The centre views of some of the images: uint8 [n, S, S, C]."""
-        return _pictures(self.source, self.pretrained.views, self.ids[np.asarray(rows)])
+        return _centre_views(self.source, self.pretrained.views, self.ids[np.asarray(rows)])
 
 
-def sample(pretrained: Pretrained, source: Source, images: int, seed: int = 0) -> Sample:
-    """At most so many images of a source, drawn by the seed, with their features."""
+def draw_sample(pretrained: Pretrained, source: Source, images: int, seed: int = 0) -> Sample:
+    """At most `images` images of a source, drawn by the seed, with their features."""
     pretrained.check(source)
     ids = np.sort(np.random.default_rng(seed).permutation(source.size)[:images])
     features = extract(pretrained.backbone, source, pretrained.views, ids)
-    groups = None if source.labels is None else np.asarray(source.labels[ids])
-    labelled = groups is not None and groups.min() >= 0  # −1: withheld, as TFDS has it
-    if labelled:
-        names = source.class_names or tuple(map(str, range(1 + int(groups.max()))))
-    else:
-        groups = clusters(features, seed=seed)
-        names = tuple(f"group {g + 1}" for g in range(1 + int(groups.max())))
-    return Sample(pretrained, source, ids, features, groups, names, labelled)
+    labels = None if source.labels is None else np.asarray(source.labels[ids])
+    if labels is not None and labels.min() >= 0:  # TFDS withholds labels as −1
+        names = source.class_names or tuple(map(str, range(1 + int(labels.max()))))
+        return Sample(pretrained, source, ids, features, labels, names, labelled=True)
+    groups = clusters(features, seed=seed)
+    names = tuple(f"group {g + 1}" for g in range(1 + int(groups.max())))
+    return Sample(pretrained, source, ids, features, groups, names, labelled=False)
 
 
-def views(pretrained: Pretrained, source: Source, seed: int) -> Section:
-    """Images and two views of each, as the run made them."""
-    ready = Views(pretrained.augmentation, count=2)
-    rows = min(SHOWN, source.size)
-    batch = next(pipeline.take(pipeline.StepBatches(source, ready, rows, seed).dataset(0, 1), 1))
-    originals = _pictures(source, ready, batch["index"])
-    pairs = [ready.denormalise(v).numpy() for v in batch["views"]]
+def views_section(pretrained: Pretrained, source: Source, seed: int) -> Section:
+    """Images, and two views of each by the augmentation of the run."""
+    views = Views(pretrained.augmentation, count=2)
+    ids, first, second = _two_views(views, source, IMAGES_SHOWN, seed)
+    originals = _centre_views(source, views, ids)
     section = Section(
-        "Views", ["What the network is shown: each image, and two views of it that it learns to tell alike."]
+        "Views", ["Each image, then two random views of it. The network learns to represent both alike."]
     )
-    for i, original in enumerate(originals):
-        strip = [photo(original, f"Image {batch['index'][i]}", "image", THUMB)]
-        strip += [photo(v[i], f"A view of image {batch['index'][i]}", "view", THUMB) for v in pairs]
+    for number, original, *pair in zip(ids, originals, first, second, strict=True):
+        strip = [photo(original, f"Image {number}", "image", MIN_WIDTH)]
+        strip += [photo(view, f"A view of image {number}", "view", MIN_WIDTH) for view in pair]
         section.strips.append(strip)
     return section
 
 
-def planes(known: Sample, seed: int) -> Section:
-    """PCA and t-SNE."""
-    what, own = ("classes", "class") if known.labelled else ("groups found by k-means", "group")
+def projection_section(sample: Sample, seed: int) -> Section:
+    """PCA and t-SNE of the features, coloured by group."""
+    groups, group = ("classes", "class") if sample.labelled else ("groups found by k-means", "group")
+    count = len(sample.ids)
     section = Section(
         "Embeddings on a plane",
-        [f"{len(known.ids)} images of {known.source.name}, by {what}. The network has seen no label."],
+        [f"{count} images of {sample.source.name}, by {groups}. The network was trained without labels."],
     )
-    plane, shares = pca(known.features)
-    held = f"{shares.sum():.0%} of the variance"
-    purity = _purity(known)
-    near = f"{purity:.0%} of the images have a nearest neighbour of their own {own}"
-    alt = f"PCA of {len(known.ids)} features by {what}; two directions hold {held}. {near.capitalize()}."
-    section.charts.append(charts.scatter(plane, known.groups, f"PCA, {held}", alt))
-    alt = f"t-SNE of {len(known.ids)} features by {what}: {', '.join(known.names[:20])}. {near.capitalize()}."
-    flat = tsne(known.features, seed)
-    section.charts.append(charts.scatter(flat, known.groups, "t-SNE", alt))
-    section.text.append(f"{near}.".capitalize())
-    shown = len(np.unique(known.groups))
+    plane, shares = pca(sample.features)
+    variance = f"{shares.sum():.0%} of the variance"
+    same_group = (
+        f"{_neighbour_agreement(sample):.0%} of the images have a nearest neighbour of their own {group}."
+    )
+    alt = f"PCA of {count} features by {groups}; two directions hold {variance}. {same_group}"
+    section.charts.append(charts.scatter(plane, sample.groups, f"PCA, {variance}", alt))
+    alt = f"t-SNE of {count} features by {groups}: {', '.join(sample.names[:20])}. {same_group}"
+    section.charts.append(charts.scatter(tsne(sample.features, seed), sample.groups, "t-SNE", alt))
+    section.text.append(same_group)
+    shown = len(np.unique(sample.groups))
     if shown <= charts.LOOKS:
-        section.legend = charts.legend(known.groups, known.names)
+        section.legend = charts.legend(sample.groups, sample.names)
     else:
-        section.text.append(f"{shown} {what} are too many to be told apart by colours and marks.")
+        section.text.append(f"{shown} {groups} are too many to be told apart by colours and marks.")
     return section
 
 
-def _purity(known: Sample) -> float:
-    _, rows = nearest(known.features, known.features, 2)
+def _neighbour_agreement(sample: Sample) -> float:
+    """The share of images whose nearest neighbour is of their group."""
+    _, rows = nearest(sample.features, sample.features, 2)
     other = np.where(rows[:, 0] == np.arange(len(rows)), rows[:, 1], rows[:, 0])
-    return float(np.mean(known.groups[other] == known.groups))
+    return float(np.mean(sample.groups[other] == sample.groups))
 
 
-def neighbours(known: Sample, count: int, seed: int) -> Section:
+def neighbours_section(sample: Sample, count: int, seed: int) -> Section:
     """Some images, and those nearest to each by the cosine of their features."""
-    asked = np.random.default_rng(seed).permutation(len(known.ids))[:SHOWN]
-    cosines, rows = nearest(known.features, known.features[asked], count + 1)
+    queries = np.random.default_rng(seed).permutation(len(sample.ids))[:IMAGES_SHOWN]
+    cosines, rows = nearest(sample.features, sample.features[queries], count + 1)
     section = Section(
-        "Neighbours", [f"An image, then the {count} nearest to it among the {len(known.ids)}, with cosines."]
+        "Neighbours",
+        [f"An image, then the {count} nearest to it among {len(sample.ids)} images, with their cosines."],
     )
-    for query, near, cosine in zip(asked, rows, cosines, strict=True):
-        kept = [(r, c) for r, c in zip(near, cosine, strict=True) if r != query][:count]
-        images = known.pictures([query, *(r for r, _ in kept)])
-        strip = [photo(images[0], f"Asked: {_said(known, query)}", _said(known, query), THUMB)]
+    for query, near, cosine in zip(queries, rows, cosines, strict=True):
+        others = [(r, c) for r, c in zip(near, cosine, strict=True) if r != query][:count]
+        pictures = sample.pictures([query, *(r for r, _ in others)])
+        strip = [photo(pictures[0], f"Query: {sample.title(query)}", sample.title(query), MIN_WIDTH)]
         strip += [
-            photo(image, f"{_said(known, r)}, cosine {c:.3f}", f"{c:.2f} {_group(known, r)}", THUMB)
-            for image, (r, c) in zip(images[1:], kept, strict=True)
+            photo(picture, f"{sample.title(r)}, cosine {c:.3f}", f"{c:.2f} {sample.class_name(r)}", MIN_WIDTH)
+            for picture, (r, c) in zip(pictures[1:], others, strict=True)
         ]
         section.strips.append(strip)
     return section
 
 
-def _group(known: Sample, row: int) -> str:
-    return known.names[known.groups[row]] if known.labelled else ""
-
-
-def _said(known: Sample, row: int) -> str:
-    group = _group(known, row)
-    return f"{known.name(row)}, {group}" if group else known.name(row)
-
-
-def directions(known: Sample) -> Section:
-    """The spectrum of the covariance."""
-    found = spectrum(known.features)
+def spectrum_section(sample: Sample) -> Section:
+    """The spectrum of the features' covariance."""
+    found = spectrum(sample.features)
     half, most = found.directions(0.5), found.directions(0.95)
     words = (
-        f"Of {known.features.shape[1]} directions, {half} hold half of the variance and {most} hold 95 %; "
+        f"Of {sample.features.shape[1]} directions, {half} hold half of the variance and {most} hold 95 %; "
         f"the effective rank is {found.rank:.1f}."
     )
-    return Section("Spectrum", [words], [charts.bars_of_spectrum(found.shares, found.rank, words)])
+    return Section("Spectrum", [words], [charts.spectrum_chart(found.shares, found.rank, words)])
 
 
-def salient(pretrained: Pretrained, source: Source, seed: int) -> Section:
-    """Where two views of an image agree."""
+def saliency_section(pretrained: Pretrained, source: Source, seed: int) -> Section:
+    """The regions by which two views of an image agree."""
     section = Section(
         "Saliency",
         [
-            "Two views of an image, and what in the first one speaks for its likeness to the second "
-            "(Grad-CAM of the cosine of their features)."
+            "Two views of an image, and the regions of the first view that make its features similar to "
+            "those of the second (Grad-CAM of their cosine)."
         ],
     )
-    ready = Views(dataclasses.replace(pretrained.augmentation, jitter_p=0.0, gray_p=0.0, blur_p=0.0), count=2)
-    rows = min(SHOWN_SALIENT, source.size)
-    batch = next(pipeline.take(pipeline.StepBatches(source, ready, rows, seed + 1).dataset(0, 1), 1))
+    views = Views(dataclasses.replace(pretrained.augmentation, jitter_p=0.0, gray_p=0.0, blur_p=0.0), count=2)
+    ids, first, second, *batch = _two_views(views, source, SALIENCY_IMAGES, seed + 1, normalised=True)
     try:
-        maps = saliency(pretrained.backbone, *batch["views"])
+        maps = saliency(pretrained.backbone, *batch)
     except ValueError as error:
         section.text.append(f"Left out: {error}")
         return section
-    first, second = (ready.denormalise(v).numpy() for v in batch["views"])
-    for i, shown in enumerate(maps):
-        number, place = batch["index"][i], np.unravel_index(shown.argmax(), shown.shape)
-        where = f"strongest {_place(*place, len(shown))}" if shown.max() > 0 else "nowhere"
+    for number, one, other, heat in zip(ids, first, second, maps, strict=True):
+        where = _place(heat) if heat.max() > 0 else "nowhere"
         section.strips.append(
             [
-                photo(first[i], f"A view of image {number}", "view", THUMB),
-                photo(second[i], f"Another view of image {number}", "other view", THUMB),
-                photo(charts.heat(first[i], shown), f"Saliency on the first view: {where}", where, THUMB),
+                photo(one, f"A view of image {number}", "view", MIN_WIDTH),
+                photo(other, f"Another view of image {number}", "other view", MIN_WIDTH),
+                photo(charts.heat_map(one, heat), f"Saliency on the first view: {where}", where, MIN_WIDTH),
             ]
         )
     return section
 
 
-def _place(row: int, column: int, size: int) -> str:
-    vertical = ("at the top", "in the middle", "at the bottom")[min(2, 3 * row // size)]
-    return f"{vertical}, {('left', 'centre', 'right')[min(2, 3 * column // size)]}"
+def _place(heat: np.ndarray) -> str:
+    """Where a map [S, S] is largest, in words."""
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    vertical = ("at the top", "in the middle", "at the bottom")[min(2, 3 * int(row) // len(heat))]
+    return f"strongest {vertical}, {('left', 'centre', 'right')[min(2, 3 * int(column) // len(heat))]}"
 
 
-def _pictures(source: Source, ready: Views, ids: np.ndarray) -> np.ndarray:
-    batches = pipeline.take(pipeline.centred(source, ready, ids, max(1, len(ids))), 1)
-    return ready.denormalise(tf.constant(next(batches))).numpy()
+def _two_views(views: Views, source: Source, images: int, seed: int, normalised: bool = False) -> list:
+    """[ids, first views, second views] of step 0, in uint8; then, if asked, the same views normalised."""
+    batches = pipeline.StepBatches(source, views, min(images, source.size), seed).dataset(0, 1)
+    batch = next(pipeline.take(batches, 1))
+    shown = [views.denormalise(view).numpy() for view in batch["views"]]
+    return [batch["index"], *shown, *(batch["views"] if normalised else ())]
+
+
+def _centre_views(source: Source, views: Views, ids: np.ndarray) -> np.ndarray:
+    batches = pipeline.take(pipeline.centred(source, views, ids, max(1, len(ids))), 1)
+    return views.denormalise(tf.constant(next(batches))).numpy()

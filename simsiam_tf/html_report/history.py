@@ -1,4 +1,4 @@
-"""What a work folder says of its run: configuration, records, diagnosis, results."""
+"""Sections from the files of a work folder: outcome, curves, results, configuration."""
 
 from __future__ import annotations
 
@@ -19,22 +19,31 @@ RESULTS = ("knn.json", "probe.json", "probe-*.json", "result.json", "*/result.js
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """records: of training. scores: of epochs' ends. card: of the exported backbone; empty where none is."""
+    """A pre-training by its files.
+
+    records: of training steps. evaluations: of the ends of epochs. card: the model card of the exported
+    backbone; empty where none is exported.
+    """
 
     workdir: Path
     config: dict[str, Any]
     records: list[dict]
-    scores: list[dict]
+    evaluations: list[dict]
     card: dict[str, Any]
 
     @property
+    def accuracy(self) -> dict[str, dict[str, float]]:
+        """kNN accuracy by name, from the model card."""
+        return self.card.get("accuracy") or {}
+
+    @property
     def diagnosis(self) -> Diagnosis:
-        """As the records tell it now."""
+        """The diagnosis by all records so far."""
         steps = self.card.get("step") or max((r["step"] for r in self.records), default=0)
         return diagnose(self.records, steps, loss_kind(self.config))
 
 
-def read(workdir: Path) -> History:
+def read_history(workdir: Path) -> History:
     """The history of a pre-training. Raises UserError where the folder has none."""
     if not workdir.is_dir():
         raise UserError(f"workdir={workdir}: no such folder. Pass that of a pre-training.")
@@ -45,17 +54,17 @@ def read(workdir: Path) -> History:
         raise UserError(
             f"workdir={workdir}: has no config.json and metrics.jsonl of a pre-training ({error})."
         ) from error
-    whole = [record for record in map(_record, lines) if record]
-    records = [r for r in whole if "loss" in r]
+    every = [record for record in map(_parse_record, lines) if record]
+    records = [r for r in every if "loss" in r]
     if not isinstance(config, dict) or not all({"std", "rank"} <= set(r) for r in records):
         raise UserError(f"workdir={workdir}: is not the folder of a pre-training.")
     if not records:
         raise UserError(f"workdir={workdir}: has no record of a step yet. Wait for the first.")
-    scores = [r for r in whole if "knn20" in r and "epoch" in r]
-    return History(workdir, config, records, scores, backbone_file.card(workdir))
+    evaluations = [r for r in every if "knn20" in r and "epoch" in r]
+    return History(workdir, config, records, evaluations, backbone_file.card(workdir))
 
 
-def _record(line: str) -> dict | None:
+def _parse_record(line: str) -> dict | None:
     try:
         record = json.loads(line)
         return record if isinstance(record, dict) and "step" in record else None
@@ -63,88 +72,81 @@ def _record(line: str) -> dict | None:
         return None
 
 
-def outcome(history: History) -> Section:
-    """What came of it, in words and figures."""
-    last, found, card = history.records[-1], history.diagnosis, history.card
-    section = Section("Outcome", [f"{found}"])
+def outcome_section(history: History) -> Section:
+    """The diagnosis, the last metrics, and the kNN accuracy beside its baselines."""
+    last = history.records[-1]
+    section = Section("Outcome", [f"{history.diagnosis}"])
     rows = [
         ["loss", f"{last['loss']:.3f}", "least possible −1; 0 at the start"],
         ["std of z, × √d", f"{last['std']:.3f}", "0: collapsed; about 1: healthy"],
-        [
-            "effective rank of z",
-            f"{last['rank']:.1f}",
-            "directions that a batch spreads over",
-        ],
+        ["effective rank of z", f"{last['rank']:.1f}", "directions that a batch spreads over"],
     ]
     section.tables.append(Table(["at the last record", "", ""], rows))
-    accuracy = card.get("accuracy") or {}
     names = {"backbone": "this backbone"}
-    kept = [[names.get(n, n), f"{a['knn20']:.1%}", f"{a['knn200']:.1%}"] for n, a in accuracy.items()]
-    if kept:
-        section.tables.append(Table(["kNN accuracy", "k = 20", "k = 200"], kept))
-    elif not card:
-        section.text.append(f"The run has not ended: this is how it stands at step {last['step']}.")
+    rows = [[names.get(n, n), f"{a['knn20']:.1%}", f"{a['knn200']:.1%}"] for n, a in history.accuracy.items()]
+    if rows:
+        section.tables.append(Table(["kNN accuracy", "k = 20", "k = 200"], rows))
+    elif not history.card:
+        section.text.append(f"The run has not ended: these are its metrics at step {last['step']}.")
     return section
 
 
-def curves(history: History) -> Section:
-    """Loss, std, rank, kNN and learning rates over the steps."""
-    records, scores = history.records, history.scores
+def curves_section(history: History) -> Section:
+    """Loss, std, rank, kNN accuracy and learning rates over the steps."""
+    records, evaluations = history.records, history.evaluations
     steps = [r["step"] for r in records]
-    of = lambda name: [r[name] for r in records]  # noqa: E731
+    values = {name: [r[name] for r in records] for name in ("loss", "std", "rank", "lr", "lr_predictor")}
     section = Section(
         "Training", [f"{len(records)} record{'s' * (len(records) > 1)} up to step {steps[-1]}."]
     )
+    levels = {"isotropic": 1.0, "collapse": 0.1}
     section.charts = [
-        charts.lines(steps, {"loss": of("loss")}, "Loss"),
-        charts.lines(steps, {"std·√d": of("std")}, "std of z, × √d", {"isotropic": 1.0, "collapse": 0.1}),
-        charts.lines(steps, {"effective rank": of("rank")}, "Effective rank of z"),
+        charts.lines(steps, {"loss": values["loss"]}, "Loss"),
+        charts.lines(steps, {"std·√d": values["std"]}, "std of z, × √d", levels),
+        charts.lines(steps, {"effective rank": values["rank"]}, "Effective rank of z"),
     ]
-    if scores:
-        levels = {}
-        for name in ("raw pixels", "untrained backbone"):
-            if name in (history.card.get("accuracy") or {}):
-                levels[name] = 100 * history.card["accuracy"][name]["knn20"]
-        values = {"kNN, k = 20": [100 * r["knn20"] for r in scores]}
-        section.charts.append(
-            charts.lines([r["step"] for r in scores], values, "kNN accuracy, %", levels, marked=True)
-        )
-    section.charts.append(
-        charts.lines(steps, {"encoder": of("lr"), "predictor": of("lr_predictor")}, "Learning rates")
-    )
+    if evaluations:
+        names = ("raw pixels", "untrained backbone")
+        levels = {n: 100 * history.accuracy[n]["knn20"] for n in names if n in history.accuracy}
+        knn = {"kNN, k = 20": [100 * r["knn20"] for r in evaluations]}
+        chart = charts.lines([r["step"] for r in evaluations], knn, "kNN accuracy, %", levels, marked=True)
+        section.charts.append(chart)
+    rates = {"encoder": values["lr"], "predictor": values["lr_predictor"]}
+    section.charts.append(charts.lines(steps, rates, "Learning rates"))
     return section
 
 
-def results(history: History) -> Section | None:
-    """What the other commands found and left in the folder; None where they did not."""
+def results_section(history: History) -> Section | None:
+    """The results that other commands have written into the folder; None without any."""
     rows = []
     for path in sorted({p for pattern in RESULTS for p in history.workdir.glob(pattern)}):
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            result = json.loads(path.read_text(encoding="utf-8"))
             name = path.relative_to(history.workdir).as_posix()
-            if "top1" in found:
-                rows.append([found["what"], f"top-1 {found['top1']:.1%}, top-5 {found['top5']:.1%}", name])
-            for method, values in found.get("accuracy", {}).items():
+            if "top1" in result:
+                rows.append([result["what"], f"top-1 {result['top1']:.1%}, top-5 {result['top5']:.1%}", name])
+            for method, values in result.get("accuracy", {}).items():
                 shown = ", ".join(f"{k} {v:.1%}" for k, v in values.items())
-                rows.append([f"{found['what']}, {method}", shown, name])
+                rows.append([f"{result['what']}, {method}", shown, name])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # not one of ours
-    return Section("Results", tables=[Table(["what", "accuracy", "file"], rows)]) if rows else None
+            continue  # a file of another program
+    return Section("Results", tables=[Table(["evaluation", "accuracy", "file"], rows)]) if rows else None
 
 
-def configuration(history: History) -> Section:
-    """Every flag, those that are not defaults first."""
-    shown = [name for name in field_types(PretrainConfig) if name in history.config and name not in LOOKS]
-    held = {name: history.config[name] for name in shown}
-    usual = {name: default(PretrainConfig, name) for name in held}
-    rows = [[f"--{k}", str(v), "" if v == usual[k] else f"default: {usual[k]}"] for k, v in held.items()]
+def configuration_section(history: History) -> Section:
+    """Every flag, those that differ from their default first."""
+    names = [name for name in field_types(PretrainConfig) if name in history.config and name not in LOOKS]
+    rows = []
+    for name in names:
+        value, usual = history.config[name], default(PretrainConfig, name)
+        rows.append([f"--{name}", str(value), "" if value == usual else f"default: {usual}"])
     rows.sort(key=lambda row: row[2] == "")
     section = Section("Configuration", tables=[Table(["flag", "value", ""], rows)])
-    made = dict(history.card.get("made with") or {})
-    if made:
-        count = made.pop("replicas", 1)
+    versions = dict(history.card.get("made with") or {})
+    if versions:
+        count = versions.pop("replicas", 1)
         where = f"on {count} replica{'s' * (count != 1)}"
-        section.text.append(f"Made {where} with {', '.join(f'{k} {v}' for k, v in made.items())}.")
+        section.text.append(f"Made {where} with {', '.join(f'{k} {v}' for k, v in versions.items())}.")
     if history.card.get("sha256"):
         section.text.append(f"SHA-256 of the backbone: {history.card['sha256']}")
     return section

@@ -1,4 +1,4 @@
-"""The page: its sections gathered, put into the template, written whole."""
+"""The HTML page of a pre-training: its sections, rendered by the template and written as one file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import jinja2
 import simsiam_tf
 from simsiam_tf.config import method_of
 from simsiam_tf.data import open_source
-from simsiam_tf.html_report import gallery, history, tensorboard_projector
+from simsiam_tf.html_report import gallery
+from simsiam_tf.html_report import history as histories
+from simsiam_tf.html_report.history import History
 from simsiam_tf.html_report.sections import Section
+from simsiam_tf.html_report.tensorboard_projector import write_projector
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
 from simsiam_tf.runtime.display_text import printable_text
@@ -21,7 +24,7 @@ from simsiam_tf.runtime.errors import UserError
 TEMPLATE = "page.html.j2"
 
 
-def write(
+def write_report(
     workdir: Path | str,
     out: Path | str | None = None,
     data: str | None = None,
@@ -32,17 +35,17 @@ def write(
     say: Callable[[str], None] = lambda text: None,
     **options,
 ) -> Path:
-    """Writes a pre-training's report: one HTML file that needs no other.
+    """Writes a pre-training's report as one HTML file, and returns its path.
 
     Args:
         workdir: of the pre-training, which need not have ended.
         out: the file; WORKDIR/report.html when None.
-        data: images to show and to embed; those it was trained on when None.
+        data: images to show and to embed; the training images when None.
         images: how many are embedded.
         neighbours: shown of an image.
-        seed: of whatever is drawn.
-        tensorboard: also give TensorBoard's projector the embeddings, in WORKDIR/tb.
-        say: called with a line for each long part.
+        seed: of all random choices.
+        tensorboard: also write the embeddings for TensorBoard's projector, to WORKDIR/tb.
+        say: receives a line of text for each long part.
         **options: of `data.open_source`, such as data_dir.
 
     Raises:
@@ -50,76 +53,75 @@ def write(
     """
     workdir = Path(workdir).expanduser()
     out = Path(out).expanduser() if out else workdir / "report.html"
-    told = history.read(workdir)
+    history = histories.read_history(workdir)
     check_writable(out)
-    if told.card and tensorboard:
+    if history.card and tensorboard:
         advice = "Pass tensorboard=false, which leaves TensorBoard's copy out."
         check_writable(workdir / "tb" / "projector", "", advice, folders=True)
-    sections = [history.outcome(told), history.curves(told)]
-    if told.card:
-        sections += _pictured(workdir, told, data, images, neighbours, seed, tensorboard, say, options)
+    sections = [histories.outcome_section(history), histories.curves_section(history)]
+    if history.card:
+        logdir = workdir / "tb" if tensorboard else None
+        sections += _image_sections(history, data, images, neighbours, seed, logdir, say, options)
     else:
-        left = "No backbone was exported yet, so this page has no pictures of what it learned."
-        sections[0].text.append(left)
-    sections += [s for s in (history.results(told), history.configuration(told)) if s]
-    text = render(told, sections)
+        sections[0].text.append("No backbone was exported yet, so this page has no images.")
+    results = histories.results_section(history)
+    sections += [*([results] if results else []), histories.configuration_section(history)]
     try:
-        atomic_write_text(out, text)
+        atomic_write_text(out, render_page(history, sections))
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror}).") from error
     return out
 
 
-def _pictured(
-    workdir: Path,
-    told: history.History,
+def _image_sections(
+    history: History,
     data: str | None,
     images: int,
     neighbours: int,
     seed: int,
-    tensorboard: bool,
+    logdir: Path | None,
     say: Callable[[str], None],
     options: dict,
 ) -> list[Section]:
-    pretrained = open_pretrained(str(workdir))
+    pretrained = open_pretrained(str(history.workdir))
     try:
-        source = open_source(data or told.config["data"], "train", **options)
+        source = open_source(data or history.config["data"], "train", **options)
     except UserError as error:
         if data:
             raise
-        return [Section("Images", [f"Left out, since the images are not at hand: {error}"])]
+        return [Section("Images", [f"Left out, because the images could not be opened: {error}"])]
     say(f"features of {min(images, source.size)} images of {source.name}")
-    known = gallery.sample(pretrained, source, images, seed)
+    sample = gallery.draw_sample(pretrained, source, images, seed)
     say("PCA, t-SNE, neighbours, saliency")
-    sections = [gallery.views(pretrained, source, seed)]
-    if len(known.ids) >= 4:
-        sections += [gallery.planes(known, seed), gallery.neighbours(known, neighbours, seed)]
-        sections.append(gallery.directions(known))
-    sections.append(gallery.salient(pretrained, source, seed))
-    if tensorboard:
-        tensorboard_projector.write(known, workdir / "tb")
+    sections = [gallery.views_section(pretrained, source, seed)]
+    if len(sample.ids) >= 4:
+        sections.append(gallery.projection_section(sample, seed))
+        sections.append(gallery.neighbours_section(sample, neighbours, seed))
+        sections.append(gallery.spectrum_section(sample))
+    sections.append(gallery.saliency_section(pretrained, source, seed))
+    if logdir:
+        write_projector(sample, logdir)
     return sections
 
 
-def render(told: history.History, sections: list[Section]) -> str:
-    """The page's HTML. Whatever names it holds are escaped."""
+def render_page(history: History, sections: list[Section]) -> str:
+    """The page's HTML, in which all text is escaped. The first section's first text is the verdict."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=_printable
     )
-    found, config = told.diagnosis, told.config
-    step = told.records[-1]["step"]
-    state = "" if told.card else ", not ended"
+    config, step = history.config, history.records[-1]["step"]
+    state = "" if history.card else ", not ended"
     return environment.get_template(TEMPLATE).render(
         title=f"{method_of(config).title} on {config.get('data', '?')}",
-        subtitle=f"{config.get('backbone', '?')}, {step} steps{state}, {told.workdir.name}",
+        subtitle=f"{config.get('backbone', '?')}, {step} steps{state}, {history.workdir.name}",
         verdict=sections[0].text.pop(0),
-        healthy=found.healthy,
+        healthy=history.diagnosis.healthy,
         sections=sections,
         version=simsiam_tf.__version__,
     )
 
 
-def _shown(value: Any) -> Any:
-    """What the template puts into the page, before it is escaped."""
+def _printable(value: Any) -> Any:
+    """A value of the template with unprintable characters escaped."""
     return printable_text(value) if type(value) is str else value

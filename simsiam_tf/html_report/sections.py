@@ -1,4 +1,4 @@
-"""What a page is made of: sections of text, pictures, strips of pictures, and tables."""
+"""The content of a page: sections of text, charts, rows of pictures, and tables."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-JPEG_FROM = 96  # pixels of a photo's width; JPEG blurs what is smaller
+JPEG_FROM = 96  # pixels of a photo's width; narrower ones are PNG, which does not blur them
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """src: a data URI. alt: what it shows, with its figures, for who cannot see it."""
+    """src: a data URI. alt: what the picture shows, in words and numbers, for screen readers."""
 
     src: str
     alt: str
@@ -26,12 +26,11 @@ class Table:
 
     head: list[str]
     rows: list[list[str]]
-    caption: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """A group's colour and outline (the data of an SVG path within ±0.6) in a chart, and its name."""
+    """A group in the legend of a chart: its name, colour and outline (an SVG path within ±0.6)."""
 
     name: str
     colour: str
@@ -40,9 +39,9 @@ class Mark:
 
 @dataclasses.dataclass
 class Section:
-    """A part of the page.
+    """A section of the page.
 
-    charts: side by side where there is room. legend: of all of them. strips: rows of small pictures.
+    charts: side by side where there is room. legend: of all charts. strips: rows of small pictures.
     """
 
     title: str
@@ -53,18 +52,18 @@ class Section:
     tables: list[Table] = dataclasses.field(default_factory=list)
 
 
-def uri(data: bytes, kind: str) -> str:
-    """A data URI. kind: such as "image/png"."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def data_uri(data: bytes, media_type: str) -> str:
+    """A data URI. media_type: such as "image/png"."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
-def photo(image: np.ndarray, alt: str, caption: str = "", least: int = 0) -> Picture:
-    """uint8 [H, W, C] → a picture: as JPEG where it is wide enough for one, else as PNG.
+def photo(image: np.ndarray, alt: str, caption: str = "", min_width: int = 0) -> Picture:
+    """A uint8 image [H, W, C] as a JPEG picture, or as PNG where it is narrow.
 
-    least: pixels that a narrower image's are repeated to, at least.
+    min_width: pixels of narrower images are repeated to at least this width.
     """
     if image.shape[1] >= JPEG_FROM:
-        return Picture(uri(tf.io.encode_jpeg(image, quality=88).numpy(), "image/jpeg"), alt, caption)
-    zoom = max(1, -(-least // image.shape[1]))
+        return Picture(data_uri(tf.io.encode_jpeg(image, quality=88).numpy(), "image/jpeg"), alt, caption)
+    zoom = max(1, -(-min_width // image.shape[1]))
     image = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
-    return Picture(uri(tf.io.encode_png(image).numpy(), "image/png"), alt, caption)
+    return Picture(data_uri(tf.io.encode_png(image).numpy(), "image/png"), alt, caption)

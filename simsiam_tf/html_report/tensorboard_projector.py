@@ -15,27 +15,29 @@ from simsiam_tf.runtime import atomic_files
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
-SPRITE = 48  # pixels of a picture at the most
-SIDE = 8192  # pixels of the whole sheet at the most: what a browser takes
+MAX_PICTURE = 48  # pixels of a picture's side
+MAX_SHEET = 8192  # pixels of the sheet's side: the most that browsers take
 
 
-def write(known: Sample, logdir: Path) -> Path:
-    """Writes embeddings, names, groups and pictures of a sample where TensorBoard looks for them.
+def write_projector(sample: Sample, logdir: Path) -> Path:
+    """Writes features, names, groups and pictures of a sample to logdir/projector, and returns that folder.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or is a link.
     """
     folder = logdir / "projector"
-    sheet, size = _sheet(known.pictures(np.arange(len(known.ids))))
-    lines = [f"{_plain(known.name(i))}\t{_plain(known.names[g])}\n" for i, g in enumerate(known.groups)]
+    sheet, size = _picture_sheet(sample.pictures(np.arange(len(sample.ids))))
+    lines = [
+        f"{_one_line(sample.name(i))}\t{_one_line(sample.names[g])}\n" for i, g in enumerate(sample.groups)
+    ]
     config = projector.ProjectorConfig()
-    shown = config.embeddings.add()
-    shown.tensor_name = "features"
-    shown.tensor_path, shown.metadata_path = "projector/features.tsv", "projector/names.tsv"
-    shown.sprite.image_path = "projector/pictures.png"
-    shown.sprite.single_image_dim.extend([size, size])
-    features, group = io.StringIO(), "class" if known.labelled else "group"
-    np.savetxt(features, known.features, "%.6g", "\t")
+    embedding = config.embeddings.add()
+    embedding.tensor_name = "features"
+    embedding.tensor_path, embedding.metadata_path = "projector/features.tsv", "projector/names.tsv"
+    embedding.sprite.image_path = "projector/pictures.png"
+    embedding.sprite.single_image_dim.extend([size, size])
+    features, group = io.StringIO(), "class" if sample.labelled else "group"
+    np.savetxt(features, sample.features, "%.6g", "\t")
     atomic_files.check_no_links(logdir.parent, (), (logdir.name, f"{logdir.name}/projector"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,16 +53,16 @@ def write(known: Sample, logdir: Path) -> Path:
     return folder
 
 
-def _sheet(images: np.ndarray) -> tuple[np.ndarray, int]:
-    """(all images in one square of squares, row by row, and the side of each in pixels)."""
+def _picture_sheet(images: np.ndarray) -> tuple[np.ndarray, int]:
+    """(all images in one square sheet, row by row, and the side of each in pixels)."""
     side = math.ceil(math.sqrt(len(images)))
-    size = min(SPRITE, images.shape[1], SIDE // side)
-    small = np.uint8(np.rint(tf.image.resize(images, [size, size], antialias=True).numpy()))
-    filled = np.zeros((side * side, size, size, small.shape[-1]), np.uint8)
-    filled[: len(small)] = small
-    rows = filled.reshape(side, side, size, size, -1).transpose(0, 2, 1, 3, 4)
+    size = min(MAX_PICTURE, images.shape[1], MAX_SHEET // side)
+    small = np.rint(tf.image.resize(images, [size, size], antialias=True).numpy()).astype(np.uint8)
+    cells = np.zeros((side * side, size, size, small.shape[-1]), np.uint8)
+    cells[: len(small)] = small
+    rows = cells.reshape(side, side, size, size, -1).transpose(0, 2, 1, 3, 4)
     return rows.reshape(side * size, side * size, -1), size
 
 
-def _plain(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(printable_text(text).split())

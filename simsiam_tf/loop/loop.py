@@ -231,13 +231,12 @@ class Loop:
         """Returns the status that all workers go on with, and sets the number of steps of their next call."""
         if self.signals.seen is not None:
             status = INTERRUPTED
-        status, stop, seconds = self.workers.all_reduce_max(
-            status, self.model.stop_training, self.seconds_per_step
-        )
+        mine = status, self.model.stop_training, self.seconds_per_step
+        largest, stop, seconds = self.workers.all_reduce_max(*mine)
         self.model.stop_training = bool(stop)
         wanted = max(1, int(CALL_SECONDS / max(seconds, 1e-6)))
         self.steps_per_call = min(2 * self.steps_per_call, wanted, self.config.log_every)
-        return int(status)
+        return int(largest)
 
     def _end_epoch(self, epoch: int) -> None:
         """Calls the callbacks, the evaluator among them, after so many epochs."""

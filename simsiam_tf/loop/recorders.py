@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
 from simsiam_tf.loop.metrics_file import MetricsFile
@@ -115,7 +115,7 @@ class WandB:
     package = "wandb"
 
     def __init__(self, run: RecordedRun) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         self._wandb = wandb
         self._run = wandb.init(
@@ -143,7 +143,7 @@ class MLflow:
     package = "mlflow"
 
     def __init__(self, run: RecordedRun) -> None:
-        import mlflow
+        import mlflow  # pyright: ignore[reportMissingImports]
 
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 would rather have a database
         uri = os.environ.get("MLFLOW_TRACKING_URI") or (run.folder / "mlruns").as_uri()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import logging.handlers
@@ -225,8 +226,8 @@ class _LogFile(logging.handlers.WatchedFileHandler):
     """Writes train.log, anew if it was removed; an error does not end the run."""
 
     def _open(self) -> TextIO:
-        escape, opener = "backslashreplace", atomic_files.open_no_link
-        return open(self.baseFilename, self.mode, encoding="utf-8", errors=escape, opener=opener)
+        file = open(self.baseFilename, "ab", opener=atomic_files.open_no_link)  # noqa: SIM115 - the handler closes it
+        return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace")
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError):

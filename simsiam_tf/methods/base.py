@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import inspect
-from typing import Any
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -52,7 +52,7 @@ class ViewModel(keras.Model):
     d: int
     metric_name: str
 
-    def __new__(cls, *args, **kwargs) -> ViewModel:
+    def __new__(cls, *args, **kwargs) -> Self:
         model = super().__new__(cls, *args, **kwargs)
         arguments = inspect.signature(cls.__init__).bind(model, *args, **kwargs)
         arguments.apply_defaults()  # saved, too: another version may have other defaults

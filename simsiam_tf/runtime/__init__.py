@@ -1,1 +1,1 @@
-"""The process, not the science: errors, devices, progress, signals, files written whole."""
+"""What a process needs, whatever it computes: errors, devices, progress, signals, streams, safe files."""

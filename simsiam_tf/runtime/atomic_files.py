@@ -1,4 +1,4 @@
-"""Files that are whole, whatever happens while they are written, and that lie where their path says."""
+"""Files that a crash leaves complete, and that are never written through a link."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from pathlib import Path
 
 from simsiam_tf.runtime.errors import UserError
 
-TEMPORARY_FILES = ".writing-*.tmp"  # names of files that are being written, or that a crash has left
+TEMPORARY_FILES = ".writing-*.tmp"  # files that are being written, or that a crash has left
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Writes a file in UTF-8 so that a crash leaves the old one or the new one, whole."""
+    """Writes a file in UTF-8; a crash leaves the old one or the new one."""
     atomic_write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file so that a crash leaves the old one or the new one, whole.
-
-    A link in its place is replaced, not followed.
+    """Writes a file; a crash leaves the old one or the new one. A link is replaced, not followed.
 
     Raises:
         OSError: it cannot be written, or is a device or a pipe.
@@ -46,28 +44,29 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 
 def open_no_link(path: str, flags: int) -> int:
-    """An `opener` of `open` that raises OSError where a link lies in the file's place."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    """Opens a file for `open(opener=…)`; raises OSError if it is a link. Windows follows links."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def check_no_links(folder: Path, files: Iterable[str], folders: Iterable[str]) -> None:
-    """Raises UserError where one of the files and folders to be written is a link, or of another kind."""
+    """Raises UserError if a file or a folder to be written is a link, or is something else."""
     for names, kind, fits in ((files, "file", stat.S_ISREG), (folders, "folder", stat.S_ISDIR)):
         for name in names:
             path = folder / name
             with contextlib.suppress(FileNotFoundError):
                 mode = path.lstat().st_mode
                 if not fits(mode):
-                    found = "is a link, which is not followed" if stat.S_ISLNK(mode) else f"is no {kind}"
-                    raise UserError(f"{path}: {found}. Remove it, or choose another folder.")
+                    problem = "is a link, which is not followed" if stat.S_ISLNK(mode) else f"is no {kind}"
+                    raise UserError(f"{path}: {problem}. Remove it, or choose another folder.")
 
 
 def check_writable(
     path: Path, option: str = "out", advice: str = "Choose another place.", folders: bool = False
 ) -> None:
-    """Raises UserError where a file could not be written: before the work that makes its content.
+    """Raises UserError if a file could not be written: before the work that makes its content.
 
-    folders: whether it may be a folder, and folders that are missing will be made.
+    option: its name in the message; "" for none. folders: `path` may be a folder, and missing folders above
+    it will be made.
     """
     inside = path if folders and path.is_dir() else path.parent
     while folders and not inside.exists() and inside != inside.parent:
@@ -83,7 +82,7 @@ def check_writable(
 
 
 def remove_path(path: Path) -> None:
-    """Removes a file, a link or a whole folder, as far as that can be done."""
+    """Removes a file, a link or a folder with its content, as far as possible."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

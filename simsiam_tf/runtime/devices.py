@@ -1,4 +1,4 @@
-"""What this process computes on, asked once."""
+"""The devices of this process, looked up once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import tensorflow as tf
 
 @functools.cache
 def on_gpu() -> bool:
-    """Whether there is a GPU."""
+    """Returns whether this process has a GPU."""
     return bool(tf.config.list_physical_devices("GPU"))
 
 
 @functools.cache
 def on_cpu() -> bool:
-    """Whether there is nothing but CPUs."""
+    """Returns whether this process has neither a GPU nor a TPU."""
     return not (on_gpu() or tf.config.list_physical_devices("TPU"))

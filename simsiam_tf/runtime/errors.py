@@ -1,6 +1,6 @@
-"""Errors that are the user's to mend: printed as one line, exit status 2.
+"""Errors for the user to fix: printed as one line, exit status 2.
 
-The library names options as a notebook has them, `name` or name=value; command lines print them as flags.
+The library names options as a notebook has them, `name` or name=value; the command line prints them as flags.
 """
 
 from __future__ import annotations
@@ -11,31 +11,30 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """What is wrong, where, and what to type instead, in one line."""
+    """Says in one line what is wrong, where, and what to type instead."""
 
-    status = 2  # that a command ends with
+    status = 2  # exit status of the command
 
 
 class LostWorker(UserError):
-    """Another process of the run has ended; the same command continues."""
+    """Another process of the run has ended; the same command continues the run."""
 
     status = 75
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """ " Did you mean X?" for the nearest known word, or all of them when none is near."""
+    """Returns " Did you mean X?" for the nearest known word, or a list of all if none is near."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f" Did you mean {close[0]}?"
-    shown = ", ".join(known[:12])
-    return f" Choose from {shown}{', …' if len(known) > 12 else ''}."
+    return f" Choose from {', '.join(known[:12])}{', …' if len(known) > 12 else ''}."
 
 
 def as_flags(text: str, options: Iterable[str]) -> str:
-    """A message of the library for a command line: `name` → --name, name=value → --name=value.
+    """Turns the options in a message into flags: `name` → --name, name=value → --name=value.
 
-    options: names of the options that the command has; other words stay as they are.
+    options: names of the command's options; other words stay as they are.
     """
     names = "|".join(sorted(options, key=len, reverse=True))
     text = re.sub(rf"`({names})`", r"--\1", text)

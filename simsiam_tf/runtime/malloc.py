@@ -1,4 +1,4 @@
-"""The C and C++ libraries' memory: kept between steps, and told of when it runs out."""
+"""Memory of native code: kept between steps, and a message when it runs out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def retain_freed_memory() -> bool:
-    """Makes this process keep the memory that it frees, for the next step; False where it cannot.
+    """Makes this process keep the memory that it frees, for the next step; returns False without glibc.
 
     glibc gives large blocks back to the system as soon as they are free. A step then spends
     much of its time on page faults, two million of them for a ResNet-18 at batch 128. One
     arena instead of one a thread, so that a block freed by one thread serves the others. The
-    process stays at its peak, which may be higher. Elsewhere than on glibc nothing is changed.
+    process stays at its peak, which may be higher.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -26,36 +26,36 @@ def retain_freed_memory() -> bool:
     return sum(mallopt(name, value) for name, value in settings) == len(settings)
 
 
-_handlers: list = []  # that C++ may call at any time
+_handlers: list = []  # C++ may call them at any time
 
 
-def end_when_exhausted(say: Callable[[], None], status: int) -> bool:
-    """Ends the process in words where native code runs out of memory; False where that cannot be had.
+def end_when_exhausted(say: Callable[[], object], status: int) -> bool:
+    """Ends the process with a message when native code runs out of memory; returns False without libstdc++.
 
-    Otherwise std::bad_alloc, which no Python code can catch, aborts it. Any other uncaught exception
-    of C++ aborts as ever.
+    Otherwise std::bad_alloc, which no Python code can catch, aborts it. Other uncaught exceptions of C++
+    still abort.
 
     Args:
-        say: writes the words, with little memory.
+        say: writes the message, with little memory.
         status: the process's exit status.
     """
     try:
         library = ctypes.CDLL("libstdc++.so.6")
-        set_terminate, kind = library._ZSt13set_terminatePFvvE, library.__cxa_current_exception_type
+        set_terminate, exception_type = library._ZSt13set_terminatePFvvE, library.__cxa_current_exception_type
     except (OSError, AttributeError):
         return False
     function = ctypes.CFUNCTYPE(None)
-    set_terminate.restype = kind.restype = ctypes.c_void_p
+    set_terminate.restype = exception_type.restype = ctypes.c_void_p
 
-    def ended() -> None:
-        info = kind()  # a std::type_info, whose second word is the name
+    def terminate() -> None:
+        info = exception_type()  # a std::type_info, whose second word is the name
         name = ctypes.cast(info, ctypes.POINTER(ctypes.c_char_p))[1] if info else b""
         if b"bad_alloc" in name:
             say()
             os._exit(status)
         former()
 
-    handler = function(ended)
+    handler = function(terminate)
     former = function(set_terminate(handler))
     _handlers.append(handler)
     return True

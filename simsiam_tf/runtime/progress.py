@@ -1,4 +1,4 @@
-"""Progress on anything that takes longer than a few seconds: a bar on a terminal, lines in a file."""
+"""Progress of anything that takes longer than a few seconds: a bar on a terminal, lines in a file."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from tqdm import tqdm
 from simsiam_tf.runtime import terminal
 
 DELAY = 2.0  # seconds before a bar appears
-BETWEEN = 20.0  # seconds between two lines where stderr is no terminal
+BETWEEN = 20.0  # seconds between two lines in a file
 
 
-def bar(what: Iterable | None, description: str | None = None, **options: Any) -> tqdm:
-    """tqdm on a terminal; elsewhere (a file, CI) the same as plain lines, one now and then.
+def bar(items: Iterable | None, description: str | None = None, **options: Any) -> tqdm:
+    """Returns tqdm on a terminal; elsewhere (a file, CI) one that writes a plain line now and then.
 
     options: of tqdm.
     """
     stream = terminal.stderr()
     if stream.isatty():
-        return tqdm(what, description, **{"file": stream, "delay": DELAY, "mininterval": 0.5, **options})
+        return tqdm(items, description, **{"file": stream, "delay": DELAY, "mininterval": 0.5, **options})
     fixed = {"leave": True, "dynamic_ncols": False, "ncols": 0, "delay": 1e-9}
     seldom = {"mininterval": BETWEEN, "maxinterval": BETWEEN}
-    return Lines(what, description, **{"file": stream, **seldom, **options, **fixed})
+    return Lines(items, description, **{"file": stream, **seldom, **options, **fixed})
 
 
 def say(text: str) -> None:
-    """Writes a line to stderr, above the bars that a terminal shows."""
+    """Writes a line to stderr, above the bars of a terminal."""
     stream = terminal.stderr()
     (tqdm if stream.isatty() else Lines).write(text, file=stream)
 
 
 class Lines(tqdm):
-    """A bar as lines, each of which ends: no carriage return, no cursor moved."""
+    """A bar as complete lines: no carriage return, no cursor moved."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        """Writes a line, unless the last one said the same."""
-        del pos
+        """Writes a line, unless there is nothing new."""
         line = str(self) if msg is None else msg
         if line.strip() and self.n != getattr(self, "_written", 0):
             self._written = self.n
@@ -47,20 +46,19 @@ class Lines(tqdm):
 
     @classmethod
     def write(cls, s: str, file: Any = None, end: str = "\n", nolock: bool = False) -> None:
-        """Writes a line of its own."""
-        del nolock
+        """Writes a line that is not part of the bar."""
         file = file or terminal.stderr()
         file.write(s + end)
         file.flush()
 
     def clear(self, nolock: bool = False) -> None:
-        """Nothing: a line stays."""
+        """Does nothing: a line stays."""
 
     def close(self) -> None:
-        """Writes the last line where others came before it."""
+        """Writes the last line, if there were others."""
         if not getattr(self, "disable", True):
             self.disable = True
-            self._decr_instances(self)
+            self._decr_instances(self)  # pyright: ignore[reportAttributeAccessIssue]
             if hasattr(self, "_written"):
                 self._ema_dt = lambda: None  # the rate over all
                 self.display()

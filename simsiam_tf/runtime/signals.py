@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: left at once while nothing can be lost, after a commit while training."""
+"""SIGTERM and SIGINT: end a command at once, or, while it trains, after the step and its checkpoint."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PATIENCE = 1.0  # seconds after which a second Ctrl-C is meant
 
 @contextlib.contextmanager
 def handle_signals(handler: Callable[[int, Any], None], afterwards: Any = None) -> Iterator[None]:
-    """While this lasts, `handler` is called for both signals. Does nothing outside the main thread.
+    """Calls `handler` for both signals within the block. Does nothing outside the main thread.
 
-    afterwards: what both do then; what they did before when None.
+    afterwards: their handler after the block; the former one if None.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -32,9 +32,9 @@ def handle_signals(handler: Callable[[int, Any], None], afterwards: Any = None) 
 
 
 class DeferredSignals:
-    """Notes a signal instead of acting on it, so that the step ends and is committed.
+    """Notes a signal instead of acting on it, so that the step ends and a checkpoint is saved.
 
-    seen: the signal's number, or None. A second Ctrl-C does what it did before.
+    seen: the signal's number, or None. A second Ctrl-C acts at once.
 
     Args:
         say: takes a line for the user.
@@ -47,29 +47,29 @@ class DeferredSignals:
 
     @contextlib.contextmanager
     def defer_signals(self) -> Iterator[None]:
-        """While training: signals are noted."""
+        """Notes signals within the block."""
         self._former = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         with handle_signals(self._note):
             yield
 
     @contextlib.contextmanager
     def act_at_once(self) -> Iterator[None]:
-        """Within `defer_signals`, where all is committed: signals do what they did before."""
+        """Lets signals act at once within the block, in one of `defer_signals`: while all is saved."""
         if self.seen is not None or not self._former:
             yield
             return
-        with handle_signals(self._as_before):
+        with handle_signals(self._act):
             yield
 
     def _note(self, number: int, frame: Any) -> None:
         again = self.seen is not None and time.monotonic() - self._at > PATIENCE
         if number == signal.SIGINT and again:
-            self._as_before(number, frame)
+            self._act(number, frame)
         if self.seen is None:
             self.seen, self._at = number, time.monotonic()
-            self._say(f"{signal.Signals(number).name}: finishing the step, then committing")
+            self._say(f"{signal.Signals(number).name}: finishing the step, then saving a checkpoint")
 
-    def _as_before(self, number: int, frame: Any) -> None:
+    def _act(self, number: int, frame: Any) -> None:
         former = self._former[number]
         if callable(former):
             former(number, frame)

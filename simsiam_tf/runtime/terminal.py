@@ -1,4 +1,4 @@
-"""The process's standard streams: trouble with them ends nothing."""
+"""The standard streams of the process: an error of theirs ends no command."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
 DEVICES = (0, 1, 2)  # descriptors of stdin, stdout, stderr
 
 
 class SafeStream:
-    """A text stream whose reader may go away and whose disk may be full.
+    """A text stream that never raises: its reader may leave and its disk may be full.
 
     Characters that its encoding lacks are written as escapes.
 
-    trouble: the last error; None while all was written.
+    trouble: the last error; None if all was written.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self.trouble = stream, None
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.trouble: Exception | None = None
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
-        with self._kept():
+        with self._keep_trouble():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with self._kept():
+        with self._keep_trouble():
             self._stream.flush()
 
     @contextlib.contextmanager
-    def _kept(self) -> Iterator[None]:
+    def _keep_trouble(self) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:  # closed; or a signal came during a write
@@ -47,7 +48,7 @@ class SafeStream:
 
 
 def stderr() -> SafeStream:
-    """sys.stderr, as a stream that never raises."""
+    """Returns sys.stderr as a stream that never raises."""
     return _safe_stream(sys.stderr)
 
 
@@ -60,9 +61,9 @@ def _safe_stream(stream: Any) -> SafeStream:
 
 @contextlib.contextmanager
 def safe_streams(afterwards: bool) -> Iterator[SafeStream]:
-    """Puts `SafeStream` in the place of sys.stdout and sys.stderr; gives that of stdout.
+    """Replaces sys.stdout and sys.stderr by a `SafeStream` each; gives that of stdout.
 
-    afterwards: leave them there, and nothing in them for Python to complain of when it ends.
+    afterwards: leaves them there, and nothing in them for Python to complain of when it ends.
     """
     for descriptor in DEVICES:  # a closed one would go to the next file that is opened
         try:
@@ -72,7 +73,7 @@ def safe_streams(afterwards: bool) -> Iterator[SafeStream]:
     before = sys.stdout, sys.stderr
     out, err = map(_safe_stream, before)
     out.trouble = err.trouble = None  # of an earlier command in this process
-    sys.stdout, sys.stderr = out, err
+    sys.stdout, sys.stderr = out, err  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield out
     finally:
@@ -86,7 +87,7 @@ def safe_streams(afterwards: bool) -> Iterator[SafeStream]:
 
 
 def stream_problem(stream: SafeStream) -> str | None:
-    """What is wrong with a stream, in words; None where nothing is, or where its reader has left."""
+    """Says what is wrong with a stream; None for nothing, or a reader that has left."""
     error = stream.trouble
     left = isinstance(error, BrokenPipeError) or getattr(error, "errno", None) == errno.EPIPE
     return None if error is None or left else getattr(error, "strerror", None) or str(error)

@@ -1,4 +1,4 @@
-"""Versions of the libraries that a run's bits depend on."""
+"""Versions of the libraries that the bits of a run depend on."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import importlib.metadata
 
 
 def library_versions() -> dict[str, str]:
-    """Name of a library → its version."""
+    """Returns library → version."""
     return {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}

@@ -11,7 +11,6 @@ from simsiam_tf.data import Source, Views
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, open_monitor
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
-from simsiam_tf.methods import ViewModel
 
 
 class KNN(keras.callbacks.Callback):
@@ -53,8 +52,8 @@ class KNN(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.latest = {}
         if self.monitor is not None and self.due(epoch + 1):
-            assert isinstance(self.model, ViewModel)
-            self.latest = self.monitor.of_backbone(self.model.backbone, self.images)
+            assert self.model is not None
+            self.latest = self.monitor.backbone_accuracy(self.model.backbone, self.images)
         if logs is not None:
             logs.update(self.latest)
 

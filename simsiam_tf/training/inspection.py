@@ -31,7 +31,7 @@ def write_preview(config: PretrainConfig) -> int:
     """Writes preview.png into the work folder, or into the current folder without one."""
     path = _writable(Path(config.workdir or ".").expanduser() / "preview.png")
     source, views = open_data(config)
-    preview.write(path, preview.grid(source, views, config.seed))
+    preview.write_picture(path, preview.grid(source, views, config.seed))
     print(f"{path}: in each row an image of {source.name} and its {views.count} views")
     return 0
 

@@ -78,7 +78,7 @@ class Pretraining:
             return {}
         say(f"final kNN on {self.monitor.size()} images: this backbone, raw pixels, untrained backbone")
         with _memory_for_knn(WITHOUT_KNN):
-            return self.monitor.of_backbone(self.components.model.backbone)
+            return self.monitor.backbone_accuracy(self.components.model.backbone)
 
     def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         """kNN accuracy of the baselines on all images; that `before` the run may be on fewer."""

@@ -20,11 +20,11 @@ from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.evaluate.diagnosis import Diagnosis
 from simsiam_tf.evaluate.heads import HeadSpec
 from simsiam_tf.evaluate.knn_monitor import epochs_between
-from simsiam_tf.evaluate.label_splits import Splits, balanced
+from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.loop import Outcome
-from simsiam_tf.loop.task import RunComponents, add_accuracy_to_card, read_card
+from simsiam_tf.loop.task import Evaluator, RunComponents, RunMetrics, add_accuracy_to_card, read_card
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
@@ -66,14 +66,18 @@ def workdir_of(config: SupervisedConfig) -> Path:
     """`workdir`, or a folder beside the weights, named "linear" or "finetune" and the share of labels."""
     if config.workdir:
         return Path(config.workdir).expanduser()
+    assert config.weights is not None
     name = "linear" if isinstance(config, LinearConfig) else "finetune"
     if getattr(config, "init", "weights") == "random":
         name += "-random"
-    return cached_scores.beside(config.weights, name if config.labels == 1 else f"{name}-{config.labels:g}")
+    return cached_scores.beside_weights(
+        config.weights, name if config.labels == 1 else f"{name}-{config.labels:g}"
+    )
 
 
 def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunComponents, Pretrained, Splits]:
     """Builds the components of a run, its backbone and its labelled images; cheap checks come first."""
+    assert config.weights is not None
     strategy = workers.strategy
     precision = set_precision(config, strategy)
     with strategy.scope():  # all at once: workers agree on the values of variables as they are made
@@ -82,7 +86,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         splits = cached_scores.splits_for(config, pretrained)
     train = splits.train
     if config.labels < 1:
-        ids = balanced(train.labels[:], config.labels)
+        ids = balanced(all_labels(train), config.labels)
         train = subset(train, ids, f"{train.name}, {config.labels:.4g} of every class")
         splits = dataclasses.replace(splits, train=train)
     check_size(train, config.batch_size)
@@ -143,12 +147,13 @@ class Supervised:
     ) -> None:
         assert isinstance(components.model, SupervisedModel)
         self.config, self.components, self.pretrained, self.splits = config, components, pretrained, splits
-        self.model, self.metrics = components.model, HeadMetrics(components.model.head_spec)
+        self.model = components.model
+        self.metrics: RunMetrics = HeadMetrics(self.model.head_spec)
         every = config.eval_every
         if every is None:  # a frozen backbone computes forward only, as an evaluation does
             views = splits.train.size if isinstance(config, FinetuneConfig) else splits.train.size // 3
             every = epochs_between(splits.test.size, max(views, 1))
-        self.evaluator = Accuracy(splits.test, components.views, every, components.workers)
+        self.evaluator: Evaluator | None = Accuracy(splits.test, components.views, every, components.workers)
 
     def baselines(self, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
         """No baselines: chance is one in the number of classes."""
@@ -166,7 +171,7 @@ class Supervised:
 
     def export(self, workdir: Path, metadata: dict[str, Any]) -> None:
         """Exports the classifier and, where it was trained, its backbone."""
-        data = self.config.data or cached_scores.data_of(self.pretrained)
+        data = self.config.data or cached_scores.training_data(self.pretrained)
         card = {
             **metadata, "classes": list(self.splits.class_names), "test": self.splits.test.name,
             "weights": {"path": str(self.pretrained.path), "sha256": self.pretrained.sha256},
@@ -203,10 +208,10 @@ class HeadMetrics:
         self.metric_name = self.metric_label = head_spec.metric_name
         self.evaluation_name = next(iter(head_spec.test_metrics))
 
-    def record_values(self, figures: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
+    def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
         """The training metric's mean over the steps, by its name."""
         del z
-        return {self.metric_name: float(figures.mean())}
+        return {self.metric_name: float(metrics.mean())}
 
     def learning_rates(self, optimizer: optimizers.SGD, step: int) -> dict[str, float]:
         """ "lr" of the backbone or of all variables; "lr_head" of the head where it has its own."""

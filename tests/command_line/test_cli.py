@@ -193,7 +193,7 @@ def test_images_of_a_relative_path_are_asked_for_where_they_are_not(tmp_path, mo
     said = capsys.readouterr().err
     assert "was trained on folder:photos, a path that is relative to another working folder" in said
     (tmp_path / "photos").mkdir()
-    assert cached_scores.data_of(open_pretrained(str(folder))) == "folder:photos"
+    assert cached_scores.training_data(open_pretrained(str(folder))) == "folder:photos"
 
 
 def test_one_image_is_told_to_be_too_few(tmp_path):

@@ -34,7 +34,7 @@ def golden():
 
 
 def patches(golden) -> np.ndarray:
-    """Both patches as one batch, float32: what all operators but the crop apply to."""
+    """The patches of both photographs, one float32 batch: the input of all operators but the crop."""
     return np.stack([golden[f"{photo}/region"][made.PATCH] for photo in PHOTOS]).astype(np.float32)
 
 
@@ -43,7 +43,7 @@ def expected(golden, name) -> np.ndarray:
 
 
 def error(ours, theirs) -> float:
-    """Mean absolute difference in gray levels, of the worse of the two photographs."""
+    """The larger mean absolute difference of the two photographs, in gray levels."""
     assert ours.shape == theirs.shape
     return float(np.abs(np.asarray(ours) - theirs).mean(axis=(1, 2, 3)).max())
 
@@ -112,7 +112,7 @@ def test_blur_equals_pil(golden, sigma):
 
 @pytest.mark.parametrize("shape", [(3, 5), (16, 9), (28, 28)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_blur_by_products_is_the_blur(shape, channels):
+def test_blur_by_products_equals_blur_by_shifted_sums(shape, channels):
     images = 255.0 * tf.random.stateless_uniform([4, *shape, channels], [1, 2])
     how = {"chosen": tf.constant([True, True, False, True]), "sigma": tf.constant([0.1, 1.3, 1.7, 2.0])}
     ways = [random_layers.RandomGaussianBlur(p=1.0, products=products) for products in (False, True)]
@@ -132,7 +132,7 @@ def test_small_views_on_a_cpu_are_blurred_by_products():
 
 
 @pytest.mark.parametrize("threshold", [128, 40])
-def test_solarisation_equals_pils_and_keras_cvs(golden, threshold):
+def test_solarisation_equals_pil_and_keras_cv(golden, threshold):
     import keras_cv  # after ours, by which it imports under every Keras
 
     images = patches(golden)
@@ -200,7 +200,7 @@ def test_blur_not_chosen_changes_nothing(golden):
     np.testing.assert_array_equal(ours, patches(golden))
 
 
-def test_one_channel(golden):
+def test_layers_of_one_channel_equal_those_of_three(golden):
     gray = expected(golden, "gray")
     one = gray[..., :1]
     np.testing.assert_array_equal(jitter(one, saturation=1.4, hue=0.1), one)
@@ -220,7 +220,7 @@ def test_one_channel(golden):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_as_keras_cv_layer(golden, name):
+def test_layers_work_as_keras_cv_layers(golden, name):
     layer, images = LAYERS[name](), tf.cast(patches(golden), tf.uint8)
     side = (24, 24) if name == "crop" else images.shape[1:3]
     views = layer(images)
@@ -244,7 +244,7 @@ def test_layers_draw_for_each_image_and_call():
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_in_a_parallel_map(golden, name):
+def test_layers_work_in_a_parallel_map(golden, name):
     layer, images = LAYERS[name](), patches(golden)
 
     def augmented(step):
@@ -257,7 +257,7 @@ def test_in_a_parallel_map(golden, name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_stays_float32_under_a_mixed_policy(golden, name):
+def test_layers_stay_float32_under_a_mixed_policy(golden, name):
     images = patches(golden)
 
     def run():

@@ -1,4 +1,4 @@
-"""The digest of a source's contents: of its images, and of nothing else. It binds a run."""
+"""A source's `contents`: a digest of its images alone, by which a run refuses other images."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ def replace(path, divisor) -> None:
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
-def test_contents_are_those_of_the_files(tmp_path, capsys):
+def test_contents_of_a_folder_change_with_its_files_alone(tmp_path, capsys):
     root, report = tmp_path / "a", tmp_path / "report.json"
     for i in range(4):
         save(root / f"{i}.bmp", i + 1)
@@ -64,7 +64,7 @@ def test_contents_are_those_of_the_files(tmp_path, capsys):
     assert part.contents() == open_again().contents()
 
 
-def test_every_pixel_of_arrays_counts():
+def test_contents_of_arrays_change_with_every_pixel():
     images = RNG.integers(0, 256, [1000, 4, 4, 1], np.uint8)
     one = from_arrays("mine", images.copy())
     images[5, 1, 1] += 1
@@ -73,8 +73,8 @@ def test_every_pixel_of_arrays_counts():
     assert subset(one, [3, 5]).contents() != subset(two, [3, 5]).contents()
 
 
-def test_a_run_does_not_go_on_with_other_images(tmp_path, capsys):
-    """Replaced under their names, with size and times as before. Other times alone change nothing."""
+def test_a_run_does_not_continue_with_other_images(tmp_path, capsys):
+    """Images are replaced under their names, with their sizes and times. Other times alone change nothing."""
     root, workdir = tmp_path / "images", tmp_path / "run"
     root.mkdir()
 

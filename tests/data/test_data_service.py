@@ -1,4 +1,4 @@
-"""A dispatcher and two data workers, real processes: the same views in the same order, whoever is lost."""
+"""A dispatcher and two data workers, real processes: the same views in the same order, even with losses."""
 
 import itertools
 import os
@@ -36,7 +36,7 @@ def served():
 
 @pytest.fixture
 def own():
-    """For tests that break it."""
+    """Makes services for tests that break them."""
     made = []
     yield lambda *flags: made.append(Service(*flags)) or made[-1]
     for each in made:
@@ -62,7 +62,7 @@ VIEWS = Views(Augmentation(size=40))
 
 
 def assert_same(ours, theirs, steps):
-    """Both give so many elements, equal to the bit."""
+    """Both datasets have `steps` elements, equal to the bit."""
     count = 0
     for a, b in itertools.zip_longest(ours, theirs):
         tf.nest.map_structure(np.testing.assert_array_equal, a, b)
@@ -79,7 +79,7 @@ def assert_same(ours, theirs, steps):
         pytest.param(0, {"augment_on_host": False}, id="host stage"),
     ],
 )
-def test_the_same_views_in_the_same_order(served, source, first, kwargs):
+def test_data_workers_make_the_same_batches_in_the_same_order(served, source, first, kwargs):
     batches = StepBatches(source, VIEWS, BATCH, SEED, **kwargs)
     ours = client.dataset(served.address, batches, first, STEPS)
     theirs = batches.dataset(first, STEPS)
@@ -101,7 +101,7 @@ def test_elements_are_sent_in_messages_and_put_together(served, source, monkeypa
     assert_same(client.dataset(served.address, batches, 0, 4), batches.dataset(0, 4), 8)
 
 
-def test_arrays_in_memory_are_sent(served):
+def test_images_in_memory_are_sent_to_data_workers(served):
     views = Views(Augmentation(size=8, gray_p=0))
     batches = StepBatches(open_source("digits"), views, BATCH, SEED, targets=True)
     ours = client.dataset(served.address, batches, 3, 9)
@@ -116,7 +116,7 @@ def test_xla_runs_on_data_workers(served, source):
 
 
 @pytest.mark.slow
-def test_two_iterators_have_two_jobs_and_let_them_go(served, source):
+def test_two_iterators_have_two_jobs_and_end_them(served, source):
     batches = StepBatches(source, VIEWS, BATCH, SEED)
     dataset = client.dataset(served.address, batches, 0, 100)
     indices = [[], []]
@@ -183,7 +183,7 @@ def refused(argv, capsys):
     return line
 
 
-def test_addresses_that_are_none_or_do_not_answer(capsys, tmp_path):
+def test_wrong_addresses_are_refused(capsys, tmp_path):
     flags = ["--data=digits", f"--workdir={tmp_path}"]
     for wrong in ("here", "a b:1", "http://a:1", "a:", ":5"):
         assert "must be HOST:PORT" in refused([*flags, f"--data_service={wrong}"], capsys)
@@ -193,7 +193,7 @@ def test_addresses_that_are_none_or_do_not_answer(capsys, tmp_path):
     assert re.search(r"no dispatcher answers there .*refused.*--role=dispatcher --port=\d+", line)
 
 
-def test_a_service_without_data_workers(served, monkeypatch):
+def test_a_service_without_data_workers_is_refused(served, monkeypatch):
     monkeypatch.setattr(client, "START_SECONDS", (5, 2))
     dispatcher = Server("--role=dispatcher")
     try:
@@ -204,7 +204,7 @@ def test_a_service_without_data_workers(served, monkeypatch):
     client.check_service(served.address)
 
 
-def test_sources_that_cannot_be_sent(served, photos, monkeypatch):
+def test_sources_that_cannot_be_sent_are_refused(served, photos, monkeypatch):
     client.check_source("a:1", open_source(f"folder:{photos}"))
     client.check_source("a:1", open_source("digits"))
     one = lambda index: tf.numpy_function(lambda i: b"", [index], tf.string)
@@ -216,7 +216,7 @@ def test_sources_that_cannot_be_sent(served, photos, monkeypatch):
         client.check_source("a:1", from_arrays("big", np.zeros([4096, 32, 32, 1], np.uint8)))
 
 
-def test_files_that_data_workers_do_not_see_are_named(served):
+def test_a_file_that_data_workers_do_not_see_is_named(served):
     source = EncodedSource("folder", 64, 3, None, (), "", lambda i: tf.io.read_file("/no/such/1.jpg"))
     dataset = client.dataset(served.address, StepBatches(source, VIEWS, BATCH, SEED), 0, STEPS)
     with pytest.raises(tf.errors.OpError) as caught:
@@ -244,7 +244,7 @@ def test_a_folder_is_found_from_another_working_folder(photos, monkeypatch):
         (["--role=worker", "--dispatcher=a:1", "--work_dir=/x"], "no effect with --role=worker"),
     ],
 )
-def test_bad_flags_of_a_server_are_named(flags, expected, capsys):
+def test_wrong_flags_of_a_server_are_refused(flags, expected, capsys):
     assert data_service.main(flags) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert expected in line

@@ -96,7 +96,7 @@ def test_area_and_aspect_are_uniform_and_independent():
     assert np.abs(np.corrcoef(place) - np.eye(4)).max() < 0.03
 
 
-def test_jitter_draws():
+def test_jitter_draws_are_uniform_and_independent():
     t = drawn(random_layers.RandomColorJitter())
     chosen = (t["factors"] != 1).any(axis=1)
     assert abs(chosen.mean() - 0.8) < 0.01
@@ -108,14 +108,14 @@ def test_jitter_draws():
     assert np.abs(np.corrcoef(amounts.T) - np.eye(4)).max() < 0.03
 
 
-def test_all_orders_are_equally_frequent():
+def test_all_orders_of_the_jitter_are_equally_frequent():
     rank = drawn(random_layers.RandomColorJitter())["rank"]
     orders, counts = np.unique(rank, axis=0, return_counts=True)
     assert len(orders) == 24
     assert ((counts - DRAWS / 24) ** 2 / (DRAWS / 24)).sum() < 49.7  # χ², 23 degrees, 0.1 %
 
 
-def test_probabilities():
+def test_layers_act_with_their_probabilities():
     assert abs(drawn(random_layers.RandomGrayscale())["chosen"].mean() - 0.2) < 0.01
     assert abs(drawn(random_layers.RandomHorizontalFlip())["chosen"].mean() - 0.5) < 0.01
     blur = drawn(random_layers.RandomGaussianBlur())

@@ -1,4 +1,4 @@
-"""keras-cv's layers under a Keras that has moved what keras-cv looks for."""
+"""keras-cv's layers under a Keras that has moved the private modules that keras-cv imports."""
 
 import subprocess
 import sys
@@ -43,10 +43,10 @@ def expected():
     return found
 
 
-def test_layers_jitter_alike_under_a_keras_whose_parts_have_moved(expected):
+def test_layers_jitter_alike_without_keras_private_submodules(expected):
     left = "print(hasattr(private, 'convert_to_numpy'), 'keras.src.backend.tensorflow.nn' in sys.modules)"
     assert lines(f"{MOVED['submodules']}{USE}{left}") == [*expected, "False False"]
 
 
-def test_layers_jitter_alike_under_a_keras_that_has_none_of_them(expected):
+def test_layers_jitter_alike_without_any_private_keras_module(expected):
     assert lines(MOVED["all"] + USE) == expected

@@ -1,4 +1,4 @@
-"""From an image file to features: torchvision's own transforms and network against ours, end to end."""
+"""Features and pixels of image files equal those of torchvision's transforms and network."""
 
 import subprocess
 import sys
@@ -84,7 +84,7 @@ def test_a_long_thin_image_needs_no_more_memory_than_its_file():
 @pytest.mark.parametrize(
     "what", ["Views(Augmentation(size=96), 1).centre", "lambda x: preprocess(x, Augmentation(size=96))"]
 )
-def test_bytes_are_not_transposed_of_which_onednn_complains(what):
+def test_no_uint8_is_transposed_since_onednn_complains(what):
     code = (
         "import tensorflow as tf\n"
         "from simsiam_tf.data import Augmentation, Views, preprocess\n"

@@ -1,4 +1,4 @@
-"""The same views wherever and in whatever pieces they are made."""
+"""Views are the same with and without XLA, on host and device, whole and in pieces."""
 
 import numpy as np
 import pytest
@@ -42,17 +42,17 @@ def assert_close(ours: dict, theirs: dict, atol: float) -> None:
 
 @pytest.fixture(scope="module")
 def reference(source):
-    """Without XLA, in one piece, all on the host."""
+    """A batch made without XLA, in one piece, on the host."""
     views = Views(FULL, xla=False)
     assert not views.xla and Views(FULL).xla and not Views(Augmentation(size=32)).xla
     return batch_of(source, views)
 
 
-def test_xla_changes_the_speed_only(source, reference):
+def test_views_with_xla_equal_views_without(source, reference):
     assert_close(batch_of(source, Views(FULL)), reference, 2e-4)
 
 
-def test_the_batch_stage_may_run_elsewhere(source, reference):
+def test_views_augmented_on_the_device_equal_those_of_the_host(source, reference):
     views = Views(FULL)
     raw = batch_of(source, views, augment_on_host=False)
     assert set(raw) == {"crops", "draws", "index"} and raw["crops"][0].dtype == tf.uint8
@@ -62,7 +62,7 @@ def test_the_batch_stage_may_run_elsewhere(source, reference):
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_pieces_make_up_the_whole(source, reference, monkeypatch, finished):
+def test_views_made_in_pieces_equal_views_made_at_once(source, reference, monkeypatch, finished):
     monkeypatch.setattr(pipeline, "PIECE_PIXELS", 4 * 70**2)
     views = Views(FULL)
     batch = batch_of(source, views, augment_on_host=finished)
@@ -85,7 +85,7 @@ def test_a_piece_divides_the_batch_and_fits():
     "size", [(40, 30, 24, 24), (10, 17, 24, 24), (64, 64, 31, 50), (1, 1, 5, 5)], ids=str
 )
 @pytest.mark.parametrize("channels", [1, 3])
-def test_resize_is_tensorflows_antialiased_one(size, channels):
+def test_resize_equals_tensorflows_antialiased_resize(size, channels):
     height, width, h, w = size
     image = tf.cast(256 * uniforms(0, 0, height, width * channels), tf.uint8)
     image = tf.reshape(image, [height, width, channels])

@@ -1,4 +1,4 @@
-"""What comes in any order is handed on in one; what is late is made here (`data/service/reorder.py`)."""
+"""Elements that arrive in any order come out sorted; late ones are made here (`data/service/reorder.py`)."""
 
 import threading
 
@@ -12,7 +12,7 @@ from simsiam_tf.training import pretraining
 
 
 def asked(sent, **kwargs):
-    """OrderedElements whose jobs, one after the other, are functions of (first, token)."""
+    """OrderedElements with the given jobs, one after the other; each is a function of (first, token)."""
     jobs = iter(sent)
     made = lambda first, token: next(jobs)(first, token)
     return OrderedElements(
@@ -29,7 +29,7 @@ def numbered(*numbers, then=()):
 
 
 def waits(numbers):
-    """Gives these and then nothing more, without an end."""
+    """A job that sends these numbers, then waits without an end."""
 
     def job(first, token):
         yield from numbered(*numbers)(first, token)
@@ -38,19 +38,19 @@ def waits(numbers):
     return job
 
 
-def test_any_order_comes_out_as_one():
+def test_elements_come_out_sorted():
     arrived = [3, 1, 0, 2, 2, 0, 5, 4]
     stream = asked([numbered(*arrived)])
     assert [stream.get(n) for n in range(6)] == [f"there {n}" for n in range(6)]
 
 
-def test_what_is_late_is_made_here_and_no_more_than_that(monkeypatch):
+def test_late_elements_alone_are_made_here(monkeypatch):
     monkeypatch.setattr(reorder, "LATE_SECONDS", 0.5)
     stream = asked([waits([1, 2, 4, 5])])
     assert [n for n in range(6) if stream.get(n) == f"here {n}"] == [0, 3]
 
 
-def test_no_more_than_so_many_are_held(monkeypatch):
+def test_at_most_max_waiting_elements_wait(monkeypatch):
     stream = asked([waits(range(1, 40))])
     assert stream.get(0) == "here 0"
     assert len(stream.waiting) == 8
@@ -63,7 +63,7 @@ def test_elements_of_another_job_are_refused():
     assert stream.get(4) == "there 4"
 
 
-def test_a_job_that_fails_is_asked_anew_from_where_it_was_and_not_for_ever():
+def test_a_failed_job_is_started_again_where_it_ended_a_few_times():
     firsts = []
 
     def job(first, token):
@@ -85,7 +85,7 @@ def test_a_job_that_fails_is_asked_anew_from_where_it_was_and_not_for_ever():
 @pytest.mark.parametrize(
     ("answers", "expected"), [(False, "dispatcher has been gone"), (True, "no data worker has")]
 )
-def test_silence_ends_in_75(monkeypatch, answers, expected):
+def test_silence_ends_with_status_75(monkeypatch, answers, expected):
     monkeypatch.setattr(reorder, "DISPATCHER_SECONDS", 0.5)
     monkeypatch.setattr(reorder, "WORKERS_SECONDS", 2.5)
     stream = asked([waits([0])], answers=lambda: answers)

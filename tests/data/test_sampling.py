@@ -1,4 +1,4 @@
-"""Order and draws as functions of the step, and the pipelines that follow from them."""
+"""The order of images and the draws are functions of the step, and so are batches."""
 
 import dataclasses
 import itertools
@@ -51,7 +51,7 @@ def batches(source, views, first, last, **kwargs) -> list[dict]:
 
 
 def assert_equal(ours: list[dict], theirs: list[dict], tolerance=0.0) -> None:
-    """Equal ids, and views that are equal in every bit or up to a mean absolute difference."""
+    """Ids are equal; views are equal to the bit, or differ by at most `tolerance` on average."""
     assert len(ours) == len(theirs) > 0
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a["index"], b["index"])
@@ -60,7 +60,7 @@ def assert_equal(ours: list[dict], theirs: list[dict], tolerance=0.0) -> None:
 
 
 def joined(parts: list[dict]) -> dict:
-    """Elements that hold consecutive rows of one step, as that step's whole batch."""
+    """The batch of one step, from elements that hold its consecutive rows."""
     views = zip(*(part["views"] for part in parts), strict=True)
     index = np.concatenate([part["index"] for part in parts])
     return {"index": index, "views": tuple(np.concatenate(view) for view in views)}
@@ -85,14 +85,14 @@ def test_epochs_and_seeds_differ_in_order():
     assert same[~np.eye(10, dtype=bool)].max() < 0.1
 
 
-def test_batches_that_straddle_epochs():
+def test_a_batch_may_straddle_epochs():
     # Positions 16 … 23 of the stream: six of the first epoch, two of the second.
     whole = ids_of([0], batch=SIZE), ids_of([1], batch=SIZE)
     np.testing.assert_array_equal(ids_of([2]), np.concatenate([whole[0][16:], whole[1][:2]]))
     np.testing.assert_array_equal(ids_of(range(5))[:40], np.concatenate(whole)[:40])
 
 
-def test_ids_of_late_steps():
+def test_ids_of_steps_beyond_32_bits():
     step = tf.constant(2**31 + 5, tf.int64)  # its positions need 64 bits
     n = (2**31 + 5) * BATCH + np.arange(BATCH)
     in_epoch = ids_of([n[0] // SIZE], batch=SIZE)
@@ -148,11 +148,11 @@ def test_every_draw_moves_one_view_only():
 # Pipelines.
 
 
-def test_a_start_at_step_k_continues_the_run_bit_for_bit(source, views, whole):
+def test_a_start_at_step_k_continues_the_run_to_the_bit(source, views, whole):
     assert_equal(batches(source, views, tf.constant(4, tf.int64), tf.constant(6, tf.int64)), whole[4:])
 
 
-def test_the_full_augmentation_repeats_bit_for_bit(source):
+def test_the_full_augmentation_repeats_to_the_bit(source):
     views = Views(Augmentation(size=12))
     assert_equal(batches(source, views, 1, 3), batches(source, views, 0, 3)[1:])
 
@@ -161,7 +161,7 @@ def test_the_full_augmentation_repeats_bit_for_bit(source):
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_parts_make_up_the_whole(source, views, whole, parts):
+def test_elements_of_a_step_make_up_its_batch(source, views, whole, parts):
     cut = batches(source, views, 1, 4, elements_per_step=parts)
     assert len(cut) == 3 * parts and cut[0]["views"][0].shape == (BATCH // parts, 12, 12, 3)
     steps = [joined(cut[i : i + parts]) for i in range(0, len(cut), parts)]
@@ -169,7 +169,7 @@ def test_parts_make_up_the_whole(source, views, whole, parts):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_two_workers_make_up_the_whole(source, views, whole, parts):
+def test_rows_of_two_workers_make_up_the_batch(source, views, whole, parts):
     workers = [batches(source, views, 1, 4, rows=rows, elements_per_step=parts) for rows in [(0, 4), (4, 8)]]
     assert [len(worker) for worker in workers] == [3 * parts] * 2
     steps = [
@@ -179,7 +179,7 @@ def test_two_workers_make_up_the_whole(source, views, whole, parts):
     assert_equal(steps, whole[1:4], tolerance=1e-4)
 
 
-def test_index_names_the_images_of_the_views():
+def test_index_holds_the_ids_of_the_images():
     # Image i is all 10 · i: what is left of it after cropping and normalising names its id.
     images = np.arange(SIZE, dtype=np.uint8)[:, None, None, None] * np.full([16, 16, 3], 10, np.uint8)
     plain = Augmentation(size=8, jitter_p=0, gray_p=0, blur_p=0, flip_p=0, mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -191,7 +191,7 @@ def test_index_names_the_images_of_the_views():
 # For Keras' fit.
 
 
-def test_pretraining_goes_on_with_every_iteration(source, whole):
+def test_every_iteration_of_pretraining_is_the_next_epoch(source, whole):
     dataset = data.pretraining(source, LIGHT, BATCH, seed=SEED)
     assert len(dataset) == SIZE // BATCH == 2
     epochs = [list(dataset.as_numpy_iterator()) for _ in range(3)]
@@ -201,7 +201,7 @@ def test_pretraining_goes_on_with_every_iteration(source, whole):
     assert (orders[0] != orders[1]).any() and (orders[1] != orders[2]).any()
 
 
-def test_pretraining_by_specification():
+def test_pretraining_takes_a_specification():
     dataset = data.pretraining("digits", batch_size=400, views=4, size=8)
     assert len(dataset) == 1437 // 400
     assert [tuple(x.shape) for x in dataset.element_spec["views"]] == [(400, 8, 8, 1)] * 4
@@ -212,7 +212,7 @@ def test_a_batch_larger_than_the_set_is_refused(source):
         data.pretraining(source, "cifar", SIZE + 1)
 
 
-def test_centred_keeps_order_and_rest(source):
+def test_centred_keeps_the_order_and_the_last_smaller_batch(source):
     views, ids = Views(Augmentation(size=12)), [5, 3, 21, 0, 3]
     parts = list(pipeline.centred(source, views, ids, batch_size=2).as_numpy_iterator())
     assert [len(part) for part in parts] == [2, 2, 1]
@@ -247,7 +247,7 @@ def test_targets_travel_with_their_images(source, views, whole):
     assert on_device.element_spec == on_device.dataset(1, 2).element_spec
 
 
-def test_targets_for_fit_and_of_subsets(source):
+def test_targets_of_a_subset_in_a_dataset_for_fit(source):
     part = data.subset(labelled(source), np.arange(SIZE)[::-1][:10])
     (batch,) = data.pretraining(part, LIGHT, 10, targets=True).take(1)
     np.testing.assert_array_equal(batch["target"], 3 * (SIZE - 1 - batch["index"].numpy()) + 1)

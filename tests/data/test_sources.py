@@ -1,4 +1,4 @@
-"""Where images come from: arrays, IDX files, folders good and bad, and TFDS sets built offline."""
+"""Sources: arrays, IDX files, folders good and bad, and the table that names them."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ def image_of(source, i) -> np.ndarray:
 # Arrays.
 
 
-def test_digits():
+def test_digits_have_two_splits_with_labels():
     train, test = open_source("digits"), open_source("digits:test")
     assert (train.size, test.size) == (1437, 360)
     assert train.images.shape == (1437, 8, 8, 1) and train.images.max() == 255
@@ -35,7 +35,7 @@ def test_digits():
     assert not both  # no image of one split is in the other
 
 
-def test_slices():
+def test_slices_of_a_split():
     whole = open_source("digits")
     for text, cut in [("[:100]", slice(100)), ("[-7:]", slice(-7, None)), ("[3:5]", slice(3, 5))]:
         part = open_source(f"digits:train{text}")
@@ -87,7 +87,7 @@ def test_fashion_mnist_from_idx_files(tmp_path, monkeypatch):
         open_source("fashion_mnist")
 
 
-def test_unknown_kinds():
+def test_unknown_sources_are_refused():
     with pytest.raises(UserError, match="fashon_mnist: no such data set. Did you mean fashion_mnist?"):
         open_source("fashon_mnist")
     with pytest.raises(UserError, match="no such data set. Choose from fashion_mnist, digits"):
@@ -96,7 +96,7 @@ def test_unknown_kinds():
 
 
 def test_a_place_is_added_by_one_row_of_the_table(monkeypatch):
-    """A name, and a function of the specification's rest and the options."""
+    """The row: a name, and a function of the specification's text behind the name and of the options."""
 
     def open_stripes(rest, options):
         images = np.zeros([int(rest), 8, 8, 1], np.uint8)
@@ -132,7 +132,7 @@ def save(path, image=None, **kwargs) -> None:
     image.save(path, **kwargs)
 
 
-def test_nested_folder_without_classes(tmp_path):
+def test_a_nested_folder_without_classes_has_no_labels(tmp_path):
     for name in ("b.png", "a/deep/er/c.PNG", "a/d.png", ".hidden/e.png", "a/.f.png"):
         save(tmp_path / name)
     (tmp_path / "a" / "notes.txt").write_text("no image")
@@ -154,7 +154,7 @@ def test_class_folders_give_labels(tmp_path):
         np.testing.assert_array_equal(image_of(source, i), photo() // divisor)
 
 
-def test_one_class_folder_is_no_class(tmp_path):
+def test_a_single_folder_is_no_class(tmp_path):
     save(tmp_path / "only" / "1.png")
     assert open_source(f"folder:{tmp_path}").labels is None
 
@@ -220,7 +220,7 @@ def test_unreadable_images_can_be_skipped(damaged):
     assert image_of(source, 1).shape == (64, 64, 3)
 
 
-def test_report_spares_decoding_until_something_changes(damaged, tmp_path, monkeypatch):
+def test_images_are_checked_again_only_when_they_change(damaged, tmp_path, monkeypatch):
     report, decoded, outcome = tmp_path / "report.json", [], folder_check._outcome
 
     def counting(path, max_megapixels):
@@ -246,7 +246,7 @@ def test_report_spares_decoding_until_something_changes(damaged, tmp_path, monke
     assert len(folder.open_folder(str(damaged), "skip").names) == 2 and len(decoded) == 8  # no report
 
 
-def test_a_report_that_cannot_be_written_is_a_line(damaged, tmp_path, capsys):
+def test_a_report_that_cannot_be_written_is_told_in_a_line(damaged, tmp_path, capsys):
     (tmp_path / "taken").write_text("")
     source = open_source(f"folder:{damaged}", on_bad_image="skip", report=tmp_path / "taken" / "report.json")
     assert source.size == 2
@@ -254,7 +254,7 @@ def test_a_report_that_cannot_be_written_is_a_line(damaged, tmp_path, capsys):
     assert "report.json: cannot be written" in first and "such as a/cut.jpg" in second
 
 
-def test_what_names_no_set_is_a_line(tmp_path):
+def test_a_path_names_a_folder_and_other_types_are_refused(tmp_path):
     save(tmp_path / "1.png")
     assert open_source(tmp_path).name == f"folder:{tmp_path}" and query_split(tmp_path) is None
     for wrong in (None, 3, ["a.jpg"], b"digits"):
@@ -262,7 +262,7 @@ def test_what_names_no_set_is_a_line(tmp_path):
             open_source(wrong)
 
 
-def test_empty_and_missing_folders(tmp_path):
+def test_empty_and_missing_folders_are_refused(tmp_path):
     for path in (tmp_path / "nowhere", ""):
         with pytest.raises(UserError, match="no such folder"):
             open_source(f"folder:{path}")
@@ -290,7 +290,7 @@ def test_a_subset_holds_the_named_images_in_the_named_order(tmp_path):
 
 
 def test_images_beside_class_folders_are_named(tmp_path, capsys):
-    """They leave a set without labels, which nothing else would tell."""
+    """Because of them the set has no labels, and no other line says so."""
     for name in ("cats/1.png", "dogs/2.png", "stray.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())

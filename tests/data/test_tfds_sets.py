@@ -83,7 +83,7 @@ def image_of(source, i) -> np.ndarray:
 
 
 def assert_same_set(source, split: str, variable: bool) -> None:
-    """Every image once, each with its own label, in whatever order TFDS wrote them."""
+    """The source has every image once, with its label, in any order."""
     expected = {image.tobytes(): i % 3 for i, image in enumerate(images(split, variable))}
     found = {image_of(source, i).tobytes(): int(source.labels[i]) for i in range(source.size)}
     assert source.size == len(expected) and found == expected
@@ -91,14 +91,14 @@ def assert_same_set(source, split: str, variable: bool) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_fixed_shapes_are_held_in_memory(data_dir, split):
+def test_images_of_one_size_are_kept_in_memory(data_dir, split):
     source = open_source("tfds:tiny_fixed", split, data_dir=data_dir)
     assert isinstance(source, ArraySource) and source.images.shape[1:] == (6, 7, 3)
     assert_same_set(source, split, variable=False)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_variable_shapes_are_read_at_random(data_dir, split):
+def test_images_of_many_sizes_are_read_at_random(data_dir, split):
     source = open_source(f"tfds:tiny_variable:{split}", data_dir=data_dir)
     assert isinstance(source, EncodedSource)
     assert_same_set(source, split, variable=True)
@@ -138,7 +138,7 @@ def test_random_access_in_a_parallel_map_keeps_the_order(data_dir):
 
 
 @pytest.mark.parametrize("name", ["tiny_fixed", "tiny_variable"])
-def test_the_order_is_the_same_at_every_opening(data_dir, name):
+def test_a_set_has_the_same_order_every_time_it_is_opened(data_dir, name):
     one, two = (open_source(f"tfds:{name}", data_dir=data_dir) for _ in range(2))
     assert one.fingerprint == two.fingerprint
     np.testing.assert_array_equal(one.labels, two.labels)
@@ -146,7 +146,7 @@ def test_the_order_is_the_same_at_every_opening(data_dir, name):
 
 
 @pytest.mark.parametrize("name", ["tiny_fixed", "tiny_variable"])
-def test_slices(data_dir, name):
+def test_slices_of_a_split(data_dir, name):
     whole = open_source(f"tfds:{name}", data_dir=data_dir)
     part = open_source(f"tfds:{name}:train[4:9]", data_dir=data_dir)
     assert part.size == 5 and part.fingerprint != whole.fingerprint
@@ -155,7 +155,7 @@ def test_slices(data_dir, name):
         np.testing.assert_array_equal(image_of(part, i), image_of(whole, 4 + i))
 
 
-def test_what_is_missing_is_named(data_dir):
+def test_missing_sets_and_splits_are_named(data_dir):
     with pytest.raises(UserError, match="TFDS has no such set. Did you mean tiny_fixed?"):
         open_source("tfds:tiny_fixt", data_dir=data_dir)
     for name in ("tiny_fixed", "tiny_variable"):
@@ -189,14 +189,14 @@ def test_variable_shapes_in_tfrecord_files_are_read_whole(records, split):
     assert [i.numpy().tobytes() for i in batch] == [image_of(source, i).tobytes() for i in range(source.size)]
 
 
-def test_a_part_of_tfrecord_files(records):
+def test_slices_of_tfrecord_files(records):
     part, whole = (open_source(f"tfds:tiny_variable:train{cut}", data_dir=records) for cut in ("[4:9]", ""))
     for i in range(5):
         np.testing.assert_array_equal(image_of(part, i), image_of(whole, 4 + i))
     np.testing.assert_array_equal(part.labels, whole.labels[4:9])
 
 
-def test_what_is_too_large_to_be_read_whole_is_refused_with_a_way_out(records, monkeypatch):
+def test_tfrecord_files_too_large_for_memory_are_refused_with_a_fix(records, monkeypatch):
     size = sum(f.stat().st_size for f in Path(records).rglob("*") if f.is_file())
     monkeypatch.setattr(tfds_sets, "IN_MEMORY", size // 3)
     with pytest.raises(UserError) as error:
@@ -213,7 +213,7 @@ PNG = F.Image(shape=(None, None, 3), encoding_format="png")
 
 
 def prepared(path, form="array_record", n=6, **features):
-    """A set of features and values, name=(feature, value of the i-th example), whose code nobody has."""
+    """Prepares a set of features, name=(feature, value of the i-th example), whose code is not registered."""
 
     class Made(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name, VERSION, pkg_dir_path = "made", tfds.core.Version("1.0.0"), HERE
@@ -249,7 +249,7 @@ def coloured(i):
     ],
     ids=["number", "share", "text", "classes", "numbers"],
 )
-def test_labels_that_are_no_class_are_none(tmp_path, label, form):
+def test_labels_that_are_no_class_are_left_out(tmp_path, label, form):
     path = prepared(tmp_path, form, image=(PNG, coloured), label=label)
     source = open_source("tfds:made", data_dir=path)
     assert source.labels is None and source.class_names == () and source.size == 6
@@ -257,7 +257,7 @@ def test_labels_that_are_no_class_are_none(tmp_path, label, form):
     assert {image_of(source, i).shape[0] for i in range(6)} == {5 + i for i in range(6)}
 
 
-def test_labels_that_are_no_class_are_none_in_memory_too(tmp_path):
+def test_labels_that_are_no_class_are_left_out_in_memory_too(tmp_path):
     fixed = F.Image(shape=(5, 7, 3), encoding_format="png")
     path = prepared(tmp_path, image=(fixed, lambda i: coloured(0)), label=(F.Text(), str))
     source = open_source("tfds:made", data_dir=path)
@@ -283,7 +283,7 @@ def test_classes_without_names_are_numbered(tmp_path):
     ],
     ids=["text", "16 bits", "floats", "several"],
 )  # fmt: skip
-def test_an_image_that_is_none_is_refused(tmp_path, image):
+def test_an_image_feature_of_another_type_is_refused(tmp_path, image):
     path = prepared(tmp_path, n=2, image=image)
     with pytest.raises(UserError, match="'image' has to be an image of 8 bits a channel. Received: "):
         open_source("tfds:made", data_dir=path)

@@ -1,4 +1,4 @@
-"""Augmentations as values: those of the compared methods, and what differs from view to view."""
+"""The augmentations of the compared methods, and probabilities that differ between views."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def test_each_view_may_have_its_own_probabilities():
     assert inverted[0] == 0 and 0.14 < inverted[1] < 0.26
 
 
-def test_methods_have_their_papers_augmentations():
+def test_augmentations_have_the_numbers_of_their_papers():
     base, simclr, byol = (AUGMENTATIONS[name] for name in ("imagenet", "simclr", "byol"))
     assert (base.area, base.jitter, base.blur_p) == ((0.2, 1.0), (0.4, 0.4, 0.4, 0.1), 0.5)
     assert (simclr.area, simclr.jitter, simclr.blur_p) == ((0.08, 1.0), (0.8, 0.8, 0.8, 0.2), 0.5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simsiam_tf.evaluate.diagnosis import ADVICE, SEEN, diagnose
+from simsiam_tf.evaluate.diagnosis import ADVICE, MAX_RECORDS, diagnose
 
 
 def records(loss, std, rank=None, spread=0.01, every=20):
@@ -79,7 +79,7 @@ def test_names(name, curves):
     assert diagnose(curves, total_steps=400).name == name
     # BYOL's loss is another unit of the same: ‖p̄1 − z̄2‖² + ‖p̄2 − z̄1‖² = 4 + 4 L.
     squares = [{**r, "loss": 4 + 4 * r["loss"], "loss_spread": 4 * r["loss_spread"]} for r in curves]
-    assert diagnose(squares, total_steps=400, kind="distance").name == name
+    assert diagnose(squares, total_steps=400, loss_type="distance").name == name
 
 
 def test_collapse_is_called_early_but_non_convergence_is_not():
@@ -139,13 +139,13 @@ class Counted(dict):
     ],
 )
 def test_a_long_run_is_judged_as_fast_as_a_short_one_and_alike(name, curve):
-    for count in (SEEN, 50 * SEEN + 7):
+    for count in (MAX_RECORDS, 50 * MAX_RECORDS + 7):
         t = np.linspace(0, 1, count)
         loss, rank = curve(t)
         long = [Counted(r) for r in records(loss, 0.9 + 0 * t, rank + 0 * t, every=1)]
         Counted.reads = 0
         assert diagnose(long, total_steps=count).name == name
-        assert Counted.reads < 10 * SEEN
+        assert Counted.reads < 10 * MAX_RECORDS
 
 
 def test_every_unhealthy_name_has_advice_that_names_an_option():

@@ -17,7 +17,7 @@ def refused(path, said):
     tracemalloc.start()
     try:
         with pytest.raises(UserError, match=said) as caught:
-            embedding_file.read(path)
+            embedding_file.read_embeddings(path)
         assert tracemalloc.get_traced_memory()[1] < 2**26
     finally:
         tracemalloc.stop()
@@ -26,7 +26,7 @@ def refused(path, said):
 
 def written(path, count=100, width=64):
     features = np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)
-    embedding_file.write(
+    embedding_file.write_embeddings(
         embedding_file.Embeddings(np.array([f"{i}.jpg" for i in range(count)]), features, {}), path
     )
     return path
@@ -82,14 +82,14 @@ def test_whatever_changes_in_a_file_is_noticed(tmp_path, suffix):
         pytest.importorskip("pyarrow")
     path = written(tmp_path / f"a{suffix}")
     whole, rng = path.read_bytes(), np.random.default_rng(1)
-    first = embedding_file.read(path)
+    first = embedding_file.read_embeddings(path)
     found = 0
     for at in rng.integers(0, len(whole), 80):
         damaged = bytearray(whole)
         damaged[at] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
         try:
-            known = embedding_file.read(path)
+            known = embedding_file.read_embeddings(path)
         except UserError:
             found += 1
             continue
@@ -105,7 +105,7 @@ def test_an_npz_of_more_than_two_gibibytes_is_read(tmp_path, monkeypatch):
     path = written(tmp_path / "a.npz")
     assert b"PK\6\7" in path.read_bytes()
     monkeypatch.undo()
-    assert embedding_file.read(path).features.shape == (100, 64)
+    assert embedding_file.read_embeddings(path).features.shape == (100, 64)
 
 
 def test_columns_are_not_expanded(tmp_path):

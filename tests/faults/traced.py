@@ -103,7 +103,7 @@ def prepare(ids_file: str, fault: str) -> None:
         "rename": (os, "rename"),
         "replace": (os, "replace"),
         "rmtree": (shutil, "rmtree"),
-        "evaluate": (Monitor, "of_backbone"),
+        "evaluate": (Monitor, "backbone_accuracy"),
         "export": (backbone_file, "export"),
         "record": (metrics_file.MetricsFile, "scalars"),
     }

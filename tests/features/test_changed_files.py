@@ -38,20 +38,24 @@ def test_images_of_the_same_name_are_told_apart(colour, tmp_path):
     sets = [photos(long / "train"), photos(long / "test", seed=1)]
     fresh = [extract(colour.backbone, open_source(s), colour.views) for s in sets]
     for root, expected in zip(sets, fresh, strict=True):
-        np.testing.assert_allclose(store.stored(colour, open_source(root), tmp_path), expected, rtol=1e-5)
+        np.testing.assert_allclose(
+            store.stored_features(colour, open_source(root), tmp_path), expected, rtol=1e-5
+        )
     before = [file.stat() for file in sorted(sets[0].iterdir())]
     photos(sets[0], seed=1)
     for file, status in zip(sorted(sets[0].iterdir()), before, strict=True):
         assert file.stat().st_size == status.st_size
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    np.testing.assert_allclose(store.stored(colour, open_source(sets[0]), tmp_path), fresh[1], rtol=1e-5)
+    np.testing.assert_allclose(
+        store.stored_features(colour, open_source(sets[0]), tmp_path), fresh[1], rtol=1e-5
+    )
     names = {file.name for file in tmp_path.glob("*.npy")}
     assert len(names) == 3 and max(map(len, names)) < 120
 
 
 def test_names_of_any_script_fit_the_file_system(colour, tmp_path):
     root = photos(tmp_path / ("\u5199\u771f" * 40) / ("\u5199\u771f" * 40), count=3)
-    assert store.stored(colour, open_source(root), tmp_path).shape == (3, 64)
+    assert store.stored_features(colour, open_source(root), tmp_path).shape == (3, 64)
 
 
 def test_images_that_change_meanwhile_are_named_and_left_out(colour, tmp_path, monkeypatch):
@@ -59,7 +63,7 @@ def test_images_that_change_meanwhile_are_named_and_left_out(colour, tmp_path, m
     source = open_source(root)
     expected = extract(colour.backbone, source, colour.views)
     monkeypatch.setattr(store, "SYNC_SECONDS", 0.0)
-    watch = changed_files.watch
+    watch = changed_files.verified_source
 
     def changing(source, changed):
         (root / "11.bmp").unlink()
@@ -72,19 +76,19 @@ def test_images_that_change_meanwhile_are_named_and_left_out(colour, tmp_path, m
         return watch(source, changed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(changed_files, "watch", changing)
+        patch.setattr(changed_files, "verified_source", changing)
         with pytest.raises(
             changed_files.ChangedImages, match="4 of 40 images changed or went .* 11.bmp"
         ) as caught:
-            store.stored(colour, source, tmp_path / "f", batch_size=4)
+            store.stored_features(colour, source, tmp_path / "f", batch_size=4)
     assert caught.value.names == ["11.bmp", "30.bmp", "35.bmp", "38.bmp"]
     monkeypatch.setattr(store, "_extract", None)
     others = np.setdiff1d(np.arange(40), [11, 30, 35, 38])
-    rows = store.stored(colour, caught.value.rest, tmp_path / "f")
+    rows = store.stored_features(colour, caught.value.rest, tmp_path / "f")
     np.testing.assert_allclose(rows, expected[others], rtol=1e-5)
     for name in caught.value.names:
         (root / name).unlink(missing_ok=True)
-    rerun = store.stored(colour, open_source(root), tmp_path / "f")
+    rerun = store.stored_features(colour, open_source(root), tmp_path / "f")
     np.testing.assert_array_equal(rerun, rows)
     assert sorted(p.suffix for p in (tmp_path / "f").iterdir()) == [".json", ".npy"]
 
@@ -93,7 +97,7 @@ def test_of_images_that_are_all_gone_nothing_is_kept(colour, tmp_path):
     source = open_source(photos(tmp_path / "images", 3))
     shutil.rmtree(tmp_path / "images")
     with pytest.raises(UserError, match="all images changed or went"):
-        store.stored(colour, source, tmp_path / "f")
+        store.stored_features(colour, source, tmp_path / "f")
     assert not list((tmp_path / "f").iterdir())
 
 
@@ -102,5 +106,5 @@ def test_features_that_are_no_numbers_are_refused(colour, tmp_path):
     broken.set_weights([w * np.float32("nan") for w in colour.backbone.get_weights()])
     source = open_source(photos(tmp_path / "images", 3))
     with pytest.raises(UserError, match="not all finite numbers, such as those of 00.bmp"):
-        store.stored(dataclasses.replace(colour, backbone=broken), source, tmp_path / "f")
+        store.stored_features(dataclasses.replace(colour, backbone=broken), source, tmp_path / "f")
     assert not list((tmp_path / "f").glob("*[0-9a-f].npy"))

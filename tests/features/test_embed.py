@@ -50,7 +50,7 @@ def test_photos_to_embeddings_to_neighbours(photos, weights, tmp_path, capsys, s
     assert embed.main([f"--weights={weights}", f"--out={out}", f"--dtype={dtype}"]) == 0
     bad = json.loads((tmp_path / "photos.unreadable.json").read_text())["unreadable"]
     assert list(bad) == ["broken.jpg"]
-    known = embedding_file.read(out)
+    known = embedding_file.read_embeddings(out)
     assert known.names.tolist() == [*(f"{i}.png" for i in range(6)), "again/é 3.png"]
     assert known.features.dtype == dtype
     backbone = open_pretrained(weights)
@@ -99,7 +99,7 @@ def test_another_backbone_and_foreign_files_are_refused(photos, weights, tmp_pat
     known = embedding_file.embed(
         open_pretrained(weights), open_source(f"folder:{photos}", on_bad_image="skip"), tmp_path / "f"
     )
-    embedding_file.write(known, tmp_path / "a.npz")
+    embedding_file.write_embeddings(known, tmp_path / "a.npz")
     other = small_backbones.exported(tmp_path / "other", AUGMENTATION, channels=3, seed=1)
     argv = [f"--embeddings={tmp_path / 'a.npz'}", f"--query={photos / '1.png'}"]
     assert neighbours.main([*argv, f"--weights={other}"]) == 2
@@ -109,10 +109,10 @@ def test_another_backbone_and_foreign_files_are_refused(photos, weights, tmp_pat
     assert neighbours.main([*argv, f"--weights={narrow}"]) == 2
     np.savez(tmp_path / "b.npz", names=np.array([{}], object), features=np.ones([1, 2]), about="{}")
     with pytest.raises(UserError, match="no embeddings can be read"):
-        embedding_file.read(tmp_path / "b.npz")
+        embedding_file.read_embeddings(tmp_path / "b.npz")
     (tmp_path / "c.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-50])
     with pytest.raises(UserError, match="no embeddings can be read"):
-        embedding_file.read(tmp_path / "c.npz")
+        embedding_file.read_embeddings(tmp_path / "c.npz")
 
 
 def ran(command, *argv):
@@ -134,10 +134,10 @@ def test_a_query_is_made_ready_as_the_images_were(
     path = shutil.copy(open_pretrained(weights).path, tmp_path / "cardless.keras")
     argv = (f"weights={path}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}")
     assert ran(embed, *argv, f"augmentation={augmentation}", f"image_size={size}") == 0
-    known = embedding_file.read(tmp_path / "a.npz")
+    known = embedding_file.read_embeddings(tmp_path / "a.npz")
     backbone = query.backbone_of(known)
     for i in range(6):
-        vector = query.of_file(backbone, photos / f"{i}.png")
+        vector = query.embed_file(backbone, photos / f"{i}.png")
         np.testing.assert_allclose(vector, known.features[i], rtol=1e-5, atol=1e-5 * np.abs(vector).max())
     capsys.readouterr()
     asked = f"query={photos / '1.png'}"
@@ -186,7 +186,11 @@ def test_names_that_are_no_text_are_shown_with_escapes(photos, weights, tmp_path
 def test_pictures_that_change_while_they_are_embedded(
     photos, weights, tmp_path, capsys, monkeypatch, on_bad_image
 ):
-    root, out, watch = shutil.copytree(photos, tmp_path / "images"), tmp_path / "a.npz", changed_files.watch
+    root, out, watch = (
+        shutil.copytree(photos, tmp_path / "images"),
+        tmp_path / "a.npz",
+        changed_files.verified_source,
+    )
     (root / "broken.jpg").unlink()
 
     def changing(source, changed):
@@ -196,19 +200,19 @@ def test_pictures_that_change_while_they_are_embedded(
 
     argv = (f"weights={weights}", f"data=folder:{root}", f"out={out}", f"features_dir={tmp_path / 'f'}")
     with monkeypatch.context() as patch:
-        patch.setattr(changed_files, "watch", changing)
+        patch.setattr(changed_files, "verified_source", changing)
         status = ran(embed, *argv, f"on_bad_image={on_bad_image}")
     line = capsys.readouterr().err.splitlines()[-1]
     if on_bad_image == "error":
         assert status == 2 and not out.exists()
         assert "2 of 7 images changed or went while their features were made, such as 1.png. Rerun" in line
     else:
-        assert status == 0 and embedding_file.read(out).names.tolist() == names_without(1, 4)
+        assert status == 0 and embedding_file.read_embeddings(out).names.tolist() == names_without(1, 4)
         assert "2 of 7 images left out" in line and "made: 1.png, 4.png; named in" in line
         report = json.loads((tmp_path / "a.unreadable.json").read_text())
         assert list(report["unreadable"]) == ["1.png", "4.png"]
     assert ran(embed, *argv, "overwrite") == 0
-    assert embedding_file.read(out).names.tolist() == names_without(1)
+    assert embedding_file.read_embeddings(out).names.tolist() == names_without(1)
 
 
 def names_without(*gone):

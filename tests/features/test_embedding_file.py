@@ -23,10 +23,10 @@ def test_what_a_type_cannot_hold_is_not_written(tmp_path):
         features[1] = wrong
         known = embedding_file.Embeddings(np.array(["a", "b", "c"]), features, {})
         with pytest.raises(UserError, match=re.escape(f"features of b, whose largest is {wrong:.3g}.")):
-            embedding_file.write(known, tmp_path / "a.npz", "float16")
+            embedding_file.write_embeddings(known, tmp_path / "a.npz", "float16")
         assert not list(tmp_path.iterdir())
-        embedding_file.write(known, tmp_path / "a.npz")
-        np.testing.assert_array_equal(embedding_file.read(tmp_path / "a.npz").features, features)
+        embedding_file.write_embeddings(known, tmp_path / "a.npz")
+        np.testing.assert_array_equal(embedding_file.read_embeddings(tmp_path / "a.npz").features, features)
         (tmp_path / "a.npz").unlink()
 
 
@@ -64,7 +64,7 @@ def test_embeddings_of_other_tools_are_read(weights, tmp_path, capsys, suffix, k
     path = foreign(tmp_path, suffix, names=raw, features=features)
     assert neighbours.main([f"--embeddings={path}", f"--query={made[7]}", "--k=1"]) == 0
     assert capsys.readouterr().out.splitlines()[1] == f"   1.000  {made[7]}"
-    known = embedding_file.read(path)
+    known = embedding_file.read_embeddings(path)
     with pytest.raises(UserError, match="`weights`: missing, and the embeddings do not say"):
         query.backbone_of(known)
     assert query.backbone_of(known, weights).features == 64  # as its card says
@@ -73,7 +73,7 @@ def test_embeddings_of_other_tools_are_read(weights, tmp_path, capsys, suffix, k
 def test_features_of_an_npz_are_mapped(tmp_path):
     features = np.asfortranarray([[1.0, 2], [3, 4]])
     path = foreign(tmp_path, ".npz", names=np.array(["a", "b"]), features=features)
-    known = embedding_file.read(str(path))
+    known = embedding_file.read_embeddings(str(path))
     assert isinstance(known.features, np.memmap) and isinstance(known.names, np.memmap)
     assert known.features.tolist() == [[1, 2], [3, 4]] and known.names.tolist() == ["a", "b"]
 
@@ -101,7 +101,7 @@ ODD = {  # name → (arrays, what the line says)
 def test_odd_arrays_are_a_line(tmp_path, name):
     arrays, said = ODD[name]
     with pytest.raises(UserError, match=said) as caught:
-        embedding_file.read(foreign(tmp_path, ".npz", **arrays))
+        embedding_file.read_embeddings(foreign(tmp_path, ".npz", **arrays))
     assert str(caught.value).isprintable()
 
 
@@ -142,10 +142,10 @@ def test_odd_columns_are_a_line(tmp_path, rows, said):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pa.table({"name": ["a", "b"], "features": rows}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=said):
-        embedding_file.read(tmp_path / "a.parquet")
+        embedding_file.read_embeddings(tmp_path / "a.parquet")
     parquet.write_table(pa.table({"name": ["a", None], "features": [[1.0], [2.0]]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="a name is missing"):
-        embedding_file.read(tmp_path / "a.parquet")
+        embedding_file.read_embeddings(tmp_path / "a.parquet")
     parquet.write_table(pa.table({"title": ["a"], "features": [[1.0]]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="it has no column 'name', but title, features"):
-        embedding_file.read(tmp_path / "a.parquet")
+        embedding_file.read_embeddings(tmp_path / "a.parquet")

@@ -40,8 +40,8 @@ def test_features_are_in_memory_once(monkeypatch, dtype):
 
 
 def test_blocks_that_are_too_few_are_no_features():
-    with pytest.raises(ValueError, match="3 rows came of 4"):
-        extraction.filled([np.ones((3, 2))], 4)
+    with pytest.raises(ValueError, match="Expected 4 rows of features. Received: 3"):
+        extraction.concatenate_blocks([np.ones((3, 2))], 4)
 
 
 class Team:
@@ -50,10 +50,10 @@ class Team:
     def __init__(self, index, count, barrier, table):
         self.index, self.count, self.barrier, self.table = index, count, barrier, table
 
-    def share(self, ids):
+    def shard(self, ids):
         return np.array_split(ids, self.count)[self.index]
 
-    def gather(self, rows):
+    def all_gather(self, rows):
         self.table[self.index] = rows
         self.barrier.wait(20)
         found = np.concatenate([self.table[i] for i in range(self.count)])
@@ -63,7 +63,7 @@ class Team:
 
 @pytest.mark.parametrize("bank", [1, 2, 7, 23, 31])
 def test_workers_make_a_bank_in_pieces_and_all_of_them_have_it(monkeypatch, bank):
-    monkeypatch.setattr(knn_monitor, "PIECE", 4)
+    monkeypatch.setattr(knn_monitor, "GATHERED_IMAGES", 4)
     ids, count = np.arange(100, 100 + bank)[::-1], 3
     barrier, table, found, asked = threading.Barrier(count), {}, {}, []
 
@@ -74,7 +74,7 @@ def test_workers_make_a_bank_in_pieces_and_all_of_them_have_it(monkeypatch, bank
 
     def work(index):
         judge = knn_monitor.Monitor(None, ids, None, ids, None)
-        found[index] = judge._gathered(encode, ids, Team(index, count, barrier, table))
+        found[index] = judge._bank_features(encode, ids, Team(index, count, barrier, table))
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]
     for t in threads:

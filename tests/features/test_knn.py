@@ -76,7 +76,9 @@ def test_nearest_in_blocks_is_nearest_of_the_whole():
     np.testing.assert_allclose(cosines, -np.sort(-cosine)[:, :12], atol=1e-6)
     assert all(len(set(r)) == 12 for r in rows)
     assert nearest(bank[:5], queries, k=12)[1].shape == (37, 5)
-    assert knn._merged.experimental_get_tracing_count() == 1, "TensorFlow warns of traces for every size"
+    assert knn._merge_nearest.experimental_get_tracing_count() == 1, (
+        "TensorFlow warns of traces for every size"
+    )
 
 
 def test_of_equals_the_first_comes_first_in_whichever_block_they_are():

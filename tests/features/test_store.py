@@ -34,33 +34,35 @@ def images():
 
 
 def test_they_are_those_that_extract_gives(known, images, tmp_path):
-    rows = store.stored(known, images, tmp_path, batch_size=64)
+    rows = store.stored_features(known, images, tmp_path, batch_size=64)
     assert isinstance(rows, np.memmap) and rows.dtype == np.float32
     np.testing.assert_array_equal(rows, extract(known.backbone, images, known.views, batch_size=64))
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".npy"]
 
 
 def test_they_are_made_once(known, images, tmp_path, monkeypatch):
-    store.stored(known, images, tmp_path)
+    store.stored_features(known, images, tmp_path)
     monkeypatch.setattr(store, "_extract", None)
-    store.stored(known, images, tmp_path)
+    store.stored_features(known, images, tmp_path)
     with pytest.raises(TypeError):  # other images
-        store.stored(known, subset(images, np.arange(199)), tmp_path)
+        store.stored_features(known, subset(images, np.arange(199)), tmp_path)
     with pytest.raises(TypeError):  # another size of them
-        store.stored(dataclasses.replace(known, augmentation=AUGMENTATIONS["grayscale"]), images, tmp_path)
+        store.stored_features(
+            dataclasses.replace(known, augmentation=AUGMENTATIONS["grayscale"]), images, tmp_path
+        )
     with pytest.raises(TypeError):  # other weights
-        store.stored(dataclasses.replace(known, sha256="0" * 64), images, tmp_path)
+        store.stored_features(dataclasses.replace(known, sha256="0" * 64), images, tmp_path)
     pixels = images.images.copy()
     pixels[1, 4, 4] ^= 1  # of one image
     with pytest.raises(TypeError):
-        store.stored(known, from_arrays(images.name, pixels), tmp_path)
+        store.stored_features(known, from_arrays(images.name, pixels), tmp_path)
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
     with pytest.raises(TypeError):  # other arithmetic
-        store.stored(open_pretrained(str(known.path)), images, tmp_path)
+        store.stored_features(open_pretrained(str(known.path)), images, tmp_path)
 
 
 def test_an_extraction_that_was_ended_goes_on(known, images, tmp_path, monkeypatch):
-    whole = np.array(store.stored(known, images, tmp_path / "whole", batch_size=32))
+    whole = np.array(store.stored_features(known, images, tmp_path / "whole", batch_size=32))
     monkeypatch.setattr(store, "SYNC_SECONDS", 0.0)
     encode, calls = store.forward(known.backbone), []
 
@@ -76,21 +78,23 @@ def test_an_extraction_that_was_ended_goes_on(known, images, tmp_path, monkeypat
     with monkeypatch.context() as broken:
         broken.setattr(store, "forward", failing)
         with pytest.raises(KeyboardInterrupt):
-            store.stored(known, images, tmp_path / "ended", batch_size=32)
+            store.stored_features(known, images, tmp_path / "ended", batch_size=32)
         calls[:] = [0] * 10
         shutil.copytree(tmp_path / "ended", tmp_path / "damaged")
-        rows = store.stored(known, images, tmp_path / "ended", batch_size=32)
+        rows = store.stored_features(known, images, tmp_path / "ended", batch_size=32)
         assert sum(calls) == 200 - 3 * 32
     np.testing.assert_array_equal(rows, whole)
     file = next((tmp_path / "damaged").glob("*.writing.npy"))
     data = bytearray(file.read_bytes())
     data[1000] ^= 1
     file.write_bytes(data)
-    np.testing.assert_array_equal(store.stored(known, images, tmp_path / "damaged", batch_size=32), whole)
+    np.testing.assert_array_equal(
+        store.stored_features(known, images, tmp_path / "damaged", batch_size=32), whole
+    )
 
 
 def test_a_damaged_file_is_made_anew(known, images, tmp_path, capsys):
-    rows = np.array(store.stored(known, images, tmp_path))
+    rows = np.array(store.stored_features(known, images, tmp_path))
     file, note = next(tmp_path.glob("*.npy")), next(tmp_path.glob("*.json"))
     whole, told = file.read_bytes(), note.read_text()
     flipped = bytearray(whole)
@@ -102,26 +106,26 @@ def test_a_damaged_file_is_made_anew(known, images, tmp_path, capsys):
         before = file.stat()
         file.write_bytes(damaged)
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-        np.testing.assert_array_equal(store.stored(known, images, tmp_path), rows)
+        np.testing.assert_array_equal(store.stored_features(known, images, tmp_path), rows)
         assert "damaged (its SHA-256 differs)" in capsys.readouterr().err and file.read_bytes() == whole
     for text in ("", "[" * 100_000, "[]", '{"rows": "200"}', told.replace('"rows": 200', '"rows": 199')):
         note.write_text(text)
-        np.testing.assert_array_equal(store.stored(known, images, tmp_path), rows)
+        np.testing.assert_array_equal(store.stored_features(known, images, tmp_path), rows)
 
 
 def test_verified_features_are_not_read_again(known, images, tmp_path, monkeypatch):
-    store.stored(known, images, tmp_path)
+    store.stored_features(known, images, tmp_path)
     copied = shutil.copytree(tmp_path, tmp_path / "copy")  # on another disk, say
-    rows = store.stored(known, images, copied)
+    rows = store.stored_features(known, images, copied)
     monkeypatch.setattr(feature_file, "_sha256", None)
     for folder in (tmp_path, copied):
-        np.testing.assert_array_equal(store.stored(known, images, folder), rows)
+        np.testing.assert_array_equal(store.stored_features(known, images, folder), rows)
 
 
 def test_a_folder_that_cannot_be_written_is_named(known, images, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(UserError, match="features_dir=.*taken: cannot be written"):
-        store.stored(known, images, tmp_path / "taken")
+        store.stored_features(known, images, tmp_path / "taken")
 
 
 def halting(known, monkeypatch, images):
@@ -148,15 +152,15 @@ def test_two_at_once_are_both_right(known, images, tmp_path, monkeypatch, capsys
     expected = extract(known.backbone, images, known.views, batch_size=20)
     if not locks:
 
-        def refuse(*args):
+        def refuse(*args, **kwargs):
             raise OSError(errno.ENOLCK, "No locks available")
 
-        monkeypatch.setattr(feature_file.fcntl, "flock", refuse)
+        monkeypatch.setattr(feature_file.filelock.FileLock, "acquire", refuse)
     halted, go_on, done = halting(known, monkeypatch, images=60)
     made = {}
 
     def make(name):
-        made[name] = np.array(store.stored(known, images, tmp_path, batch_size=20))
+        made[name] = np.array(store.stored_features(known, images, tmp_path, batch_size=20))
 
     first, second = (threading.Thread(target=make, args=(name,)) for name in "ab")
     first.start()
@@ -176,7 +180,7 @@ def test_two_at_once_are_both_right(known, images, tmp_path, monkeypatch, capsys
 
 
 def test_a_killed_holder_is_not_waited_for(known, images, tmp_path):
-    store.stored(known, images, tmp_path)
+    store.stored_features(known, images, tmp_path)
     file = next(tmp_path.glob("*.npy"))
     rows = np.load(file)
     shutil.rmtree(tmp_path)
@@ -187,7 +191,7 @@ def test_a_killed_holder_is_not_waited_for(known, images, tmp_path):
         "import numpy as np\n"
         "file = pathlib.Path(sys.argv[1])\n"
         "with feature_file.claim(file, 'x') as unfinished:\n"
-        "    writer = feature_file.Writer(file, (200, 64), *unfinished)\n"
+        "    writer = feature_file.FeatureWriter(file, (200, 64), *unfinished)\n"
         "    writer.add(np.ones((50, 64)))\n"  # which are wrong, and not noted as right
         "    writer.opened.flush()\n"
         "    print('here', flush=True)\n"
@@ -196,7 +200,7 @@ def test_a_killed_holder_is_not_waited_for(known, images, tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", code, file], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "here\n"
     made = []
-    waiting = threading.Thread(target=lambda: made.append(store.stored(known, images, tmp_path)))
+    waiting = threading.Thread(target=lambda: made.append(store.stored_features(known, images, tmp_path)))
     waiting.start()
     waiting.join(0.5)
     assert waiting.is_alive() and not file.exists()
@@ -206,13 +210,13 @@ def test_a_killed_holder_is_not_waited_for(known, images, tmp_path):
 
 
 def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(known, images, tmp_path):
-    store.stored(known, images, tmp_path)
+    store.stored_features(known, images, tmp_path)
     file, victim = next(tmp_path.glob("*.npy")), tmp_path / "victim"
     file.unlink()
     victim.write_text("mine")
     file.with_suffix(".writing.npy").symlink_to(victim)
     with pytest.raises(UserError, match="cannot be written"):
-        store.stored(known, images, tmp_path)
+        store.stored_features(known, images, tmp_path)
     assert victim.read_text() == "mine"
 
 
@@ -226,4 +230,4 @@ def test_a_folder_that_is_removed_meanwhile_is_named(known, images, tmp_path, mo
 
     monkeypatch.setattr(store, "_extract", removing)
     with pytest.raises(UserError, match="features_dir=.*f: cannot be written .No such file"):
-        store.stored(known, images, folder)
+        store.stored_features(known, images, folder)

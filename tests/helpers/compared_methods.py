@@ -28,7 +28,7 @@ def replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def made(name, seed=0, lr=0.1):
+def compiled_model(name, seed=0, lr=0.1):
     keras.utils.set_random_seed(seed)
     x = images = keras.Input((SIZE, SIZE, 1))
     for width in (6, 8):
@@ -38,8 +38,8 @@ def made(name, seed=0, lr=0.1):
     return model
 
 
-def still_in(name):
-    """Weight → whether a step leaves it: BN of groups leaves no trace."""
+def unchanged_by_a_step(name):
+    """A function: weight → whether a step leaves it unchanged. BN of groups updates no moving statistics."""
     return lambda v: name == "moco groups" and v.path.startswith("momentum_") and "moving" in v.name
 
 

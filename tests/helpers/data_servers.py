@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-IMAGE = 1500  # bytes of a test's file, at least
+IMAGE = 1500  # least bytes of an image file in these tests
 
 
 class Server:
@@ -17,14 +17,14 @@ class Server:
         self.pid = self.process.pid
 
     def address(self):
-        """Waits until it listens."""
+        """Waits until it listens; returns its address."""
         for line in self.process.stdout:
             if "listens at" in line:
                 return f"localhost:{line.strip().rpartition(':')[2]}"
         raise AssertionError(self.process.stderr.read())
 
     def read(self):
-        """Bytes that it has read from files."""
+        """Bytes that the process has read from files."""
         return int(Path(f"/proc/{self.pid}/io").read_text().split()[1])
 
     def kill(self):
@@ -43,7 +43,7 @@ class Service:
             worker.address()
 
     def each_reads(self, taken):
-        """Goes on with `taken`, an iterator of views, when both data workers have read images for it."""
+        """Yields from `taken`, an iterator of views, after both data workers have read images for it."""
         before = [worker.read() for worker in self.workers]
         yield next(taken)
         end = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""Every method as a small Keras model, data for it, and all that its next step depends on."""
+"""Every method as a small Keras model, data for it, and the state that its next step depends on."""
 
 import keras
 import numpy as np
@@ -30,8 +30,8 @@ def network():
     return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x), name="backbone")
 
 
-def made(name, eagerly=True):
-    """Eagerly, since to trace a step takes longer than the few that are taken here."""
+def compiled_model(name, eagerly=True):
+    """A compiled model. Eager, since tracing a step takes longer than the few steps of these tests."""
     keras.utils.set_random_seed(0)
     model = METHODS[name](network())
     rates = schedules.cosine(0.1, 6), 0.9, 1e-4, {"projector": 0.05}
@@ -52,13 +52,13 @@ def batches():
 
 def state(model):
     """Everything that a next step depends on, by name."""
-    found = {f"{i} {v.path}": v.numpy() for i, v in enumerate(model.variables + model.optimizer.variables)}
+    values = {f"{i} {v.path}": v.numpy() for i, v in enumerate(model.variables + model.optimizer.variables)}
     averages = getattr(model, "averages", None)
-    return found | {v.name: v.numpy() for v in (averages.variables if averages else ())}
+    return values | {v.name: v.numpy() for v in (averages.variables if averages else ())}
 
 
 def arguments(model):
-    """Of the constructor, but for the backbone's layers."""
+    """Arguments of the constructor, with the number of layers for the backbone."""
     return {**model.get_config(), "backbone": len(model.backbone.layers)}
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for srun, scontrol, squeue, gcloud and python on PATH, and what they were told."""
+"""Stand-ins for srun, scontrol, squeue, gcloud and python on PATH, which record their arguments."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ exit $most
 SCONTROL = """#!/usr/bin/env bash
 if [ "$1" = show ]; then printf 'gpu%d\\n' 9 10 11; else echo "$*" >> "$TOLD.requeued"; fi
 """
-# Keeps its arguments; a TPU exists after "create", with $HOSTS hosts.
+# Records its arguments; a TPU exists after "create", with $HOSTS hosts.
 GCLOUD = """#!/usr/bin/env bash
 printf '%q ' "$@" >> "$TOLD"; echo >> "$TOLD"
 case $4 in
@@ -43,19 +43,19 @@ esac
 """
 
 
-def on_path(folder):
+def stand_in_environment(folder):
     """(environment with the stand-ins on PATH, the file that they write)."""
-    made = {"python": PYTHON, "srun": SRUN, "scontrol": SCONTROL, "gcloud": GCLOUD}
-    made["squeue"] = '#!/usr/bin/env bash\necho "$STATE"\n'
-    for name, text in made.items():
+    programs = {"python": PYTHON, "srun": SRUN, "scontrol": SCONTROL, "gcloud": GCLOUD}
+    programs["squeue"] = '#!/usr/bin/env bash\necho "$STATE"\n'
+    for name, text in programs.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     told = folder / "told"
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "TF_CONFIG"))}
-    return {**kept, "PATH": f"{folder}:{kept['PATH']}", "TOLD": str(told)}, told
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "TF_CONFIG"))}
+    return {**environment, "PATH": f"{folder}:{environment['PATH']}", "TOLD": str(told)}, told
 
 
-def understood(tf_config, monkeypatch):
+def read_cluster(tf_config, monkeypatch):
     """(addresses, task id) as TensorFlow reads TF_CONFIG."""
     monkeypatch.setenv("TF_CONFIG", tf_config)
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
@@ -63,7 +63,7 @@ def understood(tf_config, monkeypatch):
     return resolver.cluster_spec().job_tasks("worker"), resolver.task_id
 
 
-def parsed(argv):
+def parse_pretrain(argv):
     """The configuration of a command line of simsiam_tf.pretrain; fails for a flag that does not exist."""
     assert argv[:2] == ["-m", "simsiam_tf.pretrain"]
     return cli.parse(config.PretrainConfig, argv[2:])

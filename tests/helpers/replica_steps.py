@@ -2,8 +2,8 @@
 
     python tests/helpers/replica_steps.py N OUT.npz
 
-A process of its own, since the strategies of one process share TensorFlow's collective keys. Writes
-example ids and views of every step, losses, stds, and what 20 steps made of the weights.
+Runs in a process of its own, since the strategies of one process share TensorFlow's collective keys. Writes
+example ids and views of every step, losses, stds, and the weights before and after 20 steps.
 """
 
 import dataclasses
@@ -38,34 +38,34 @@ def main(replicas: int, out: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, 12, 12, 1), np.uint8)
     source = from_arrays("noise", images)
     views = Views(dataclasses.replace(AUGMENTATIONS["grayscale"], size=SIZE, blur_p=0.5))
-    found = {}
+    results = {}
     for bn in BN_PLACEMENT:
-        parts = _parts(strategy, config, source, views, bn)
-        before = [v.numpy() for v in parts.model.weights]
+        components = _components(strategy, config, source, views, bn)
+        before = [v.numpy() for v in components.model.weights]
         iterator, steps = (
-            compiled_steps.batches(parts, config, 0),
-            compiled_steps.compiled_steps(parts, config),
+            compiled_steps.batches(components, config, 0),
+            compiled_steps.compiled_steps(components, config),
         )
         losses, stds, _, z = (t.numpy() for t in steps(iterator, STEPS))
-        found |= {f"{bn}/losses": losses, f"{bn}/stds": stds, f"{bn}/z": z}
-        for i, (v, w) in enumerate(zip(parts.model.weights, before, strict=True)):
+        results |= {f"{bn}/losses": losses, f"{bn}/stds": stds, f"{bn}/z": z}
+        for i, (v, w) in enumerate(zip(components.model.weights, before, strict=True)):
             copies = [c.numpy() for c in strategy.experimental_local_results(v.value)]
             assert all(np.array_equal(c, copies[0]) for c in copies), v.path
-            found[f"{bn}/weights/{i:02} {v.path}"] = copies[0]
-            found[f"{bn}/before/{i:02} {v.path}"] = w
-    iterator = compiled_steps.batches(parts, config, 0)
+            results[f"{bn}/weights/{i:02} {v.path}"] = copies[0]
+            results[f"{bn}/before/{i:02} {v.path}"] = w
+    iterator = compiled_steps.batches(components, config, 0)
     for step in range(STEPS):
         batch = next(iterator)
-        found[f"ids/{step:02}"] = _whole(strategy, batch["index"])
-        found[f"views/{step:02}"] = np.stack([_whole(strategy, v) for v in batch["views"]])
-    np.savez(out, **found)
+        results[f"ids/{step:02}"] = _gather(strategy, batch["index"])
+        results[f"views/{step:02}"] = np.stack([_gather(strategy, v) for v in batch["views"]])
+    np.savez(out, **results)
 
 
-def _whole(strategy: tf.distribute.Strategy, value) -> np.ndarray:
+def _gather(strategy: tf.distribute.Strategy, value) -> np.ndarray:
     return np.concatenate([t.numpy() for t in strategy.experimental_local_results(value)])
 
 
-def _parts(strategy, config, source, views, bn: str) -> build_run.PretrainComponents:
+def _components(strategy, config, source, views, bn: str) -> build_run.PretrainComponents:
     with strategy.scope():
         keras.utils.set_random_seed(config.seed)
         x = images = keras.Input((SIZE, SIZE, 1))
@@ -82,7 +82,7 @@ def _parts(strategy, config, source, views, bn: str) -> build_run.PretrainCompon
 
 
 def _smooth(*heads: keras.Sequential) -> None:
-    """No ReLU: where its input is within rounding of zero its gradient jumps, and runs part by 1e-3."""
+    """Puts softplus in ReLU's place, whose gradient jumps at zero: runs would differ by 1e-3."""
     for layer in (layer for head in heads for layer in head.layers):
         if isinstance(layer, keras.layers.ReLU):
             layer.call = tf.nn.softplus

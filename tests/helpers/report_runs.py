@@ -1,4 +1,4 @@
-"""Work folders that reports are made of."""
+"""Work folders for tests of the report."""
 
 import dataclasses
 import json
@@ -13,8 +13,8 @@ from simsiam_tf.pretrained import backbone_file
 SMALL = dataclasses.replace(AUGMENTATIONS["grayscale"], size=16, area=(0.5, 1.0))
 
 
-def with_history(folder, **changes):
-    """A folder with the records of six steps, and no backbone yet."""
+def write_records(folder, **changes):
+    """Writes the records of six steps into a folder, without a backbone."""
     config = PretrainConfig(**{"data": "digits", "workdir": str(folder), **changes})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({**dataclasses.asdict(config), "facts": {}}))
@@ -26,9 +26,9 @@ def with_history(folder, **changes):
     return folder
 
 
-def finished(folder):
-    """A folder with records, a backbone, results of other commands, and its report."""
-    with_history(folder)
+def write_finished_run(folder):
+    """Writes records, a backbone, results of other commands, and the report into a folder."""
+    write_records(folder)
     small_backbones.exported(folder, SMALL, channels=1, settled=True)
     card = folder / "export" / "backbone.json"
     facts = {**json.loads(card.read_text()), "accuracy": {"raw pixels": {"knn20": 0.5, "knn200": 0.4}}}
@@ -37,5 +37,5 @@ def finished(folder):
     long = {"what": "evaluation_" * 9, "accuracy": {"method_" * 9: {"k=1 ": 0.5}}}
     (folder / "probe-0.1.json").write_text(json.dumps(long))
     (folder / "probe.json").write_text("no JSON")
-    html_report.write(folder, images=60, neighbours=5)
+    html_report.write_report(folder, images=60, neighbours=5)
     return folder

@@ -1,4 +1,4 @@
-"""Runs of seconds: ended at a step, and told apart."""
+"""Runs of seconds, a callback that ends them at a step, and digests to compare them."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ def tiny(workdir, *more):
 
 
 def state(workdir):
-    """Digest of the newest commit, and the records without what the clock decides."""
+    """(name and digest of the newest checkpoint, the records)."""
     newest = max((workdir / "checkpoints").iterdir())
     data = (newest / "state.data-00000-of-00001").read_bytes()
     return newest.name, hashlib.sha256(data).hexdigest(), (workdir / "metrics.jsonl").read_text()

@@ -1,4 +1,4 @@
-"""Small backbones as a finished run leaves them."""
+"""Small backbones, as a finished run exports them."""
 
 import dataclasses
 import json
@@ -13,14 +13,14 @@ from simsiam_tf.pretrained import backbone_file
 def exported(folder, augmentation, channels, data="digits", seed=0, settled=False, width=0.125):
     """A work folder with nothing but an exported backbone of width × 512 features, and its card.
 
-    settled: whether its BN has seen images of `data`, so that its features tell them apart.
+    settled: whether its BN has seen images of `data`, so that their features differ.
     """
     keras.mixed_precision.set_dtype_policy("float32")
     keras.utils.set_random_seed(seed)
     backbone = nets.resnet10(stem="small", width=width, channels=channels)
     if settled:
-        ready = Views(augmentation)
-        images = pipeline.centred(open_source(data), ready, range(256))
+        preprocessing = Views(augmentation)
+        images = pipeline.centred(open_source(data), preprocessing, range(256))
         for x in [*images] * 30:
             backbone(x, training=True)
     views = json.loads(json.dumps(dataclasses.asdict(augmentation)))

@@ -1,12 +1,12 @@
-"""Checkpoints as the programs of others lay them out, around torchvision's networks."""
+"""Checkpoints in the layouts of other programs, around torchvision's networks."""
 
 import torch
 from torch import nn
 from torchvision import models
 
 
-class Parts(nn.Module):
-    """Modules by name."""
+class Modules(nn.Module):
+    """A module of modules by name."""
 
     def __init__(self, **parts):
         super().__init__()
@@ -15,7 +15,7 @@ class Parts(nn.Module):
 
 
 def resnet(name="resnet18", pad=None):
-    """torchvision's network with weights as after training; pad: of a 3×3 stem without a pool."""
+    """torchvision's network with weights as after training. pad: padding of a 3×3 stem without pooling."""
     torch.manual_seed(0)
     net = getattr(models, name)(weights=None)
     if pad is not None:
@@ -41,8 +41,8 @@ def narrow(width=8):
     return net
 
 
-def filled(module):
-    """The module in evaluation, with BN and biases as after training."""
+def randomise_statistics(module):
+    """The module in evaluation mode, its BN and biases set as after training."""
     for part in module.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(part.running_var, 0.5, 1.5)
@@ -54,44 +54,44 @@ def filled(module):
 
 
 def projector(widths, last_bias=False, affine=True):
-    """fc, BN, ReLU, …, without the last ReLU. affine: of the last BN. last_bias: of the last fc."""
+    """fc, BN, ReLU, … up to a BN, with weights if `affine`; the last fc has a bias if `last_bias`."""
     parts = []
     for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False), 2):
         last = i == len(widths)
         parts += [nn.Linear(a, b, bias=last and last_bias), nn.BatchNorm1d(b, affine=affine or not last)]
         parts += [] if last else [nn.ReLU()]
-    return filled(nn.Sequential(*parts))
+    return randomise_statistics(nn.Sequential(*parts))
 
 
 def predictor(d, hidden):
     """fc, BN, ReLU, fc with a bias."""
     first = nn.Linear(d, hidden, bias=False)
-    return filled(nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, d)))
+    return randomise_statistics(nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, d)))
 
 
 def numbered(head):
-    """The same MLP with fc and BN counted apart, as mmselfsup names it."""
+    """The same MLP with fc and BN numbered separately, as mmselfsup names it."""
     parts = {}
     for module in head:
         kind = {nn.Linear: "fc", nn.BatchNorm1d: "bn"}.get(type(module))
         if kind:
             parts[f"{kind}{sum(name.startswith(kind) for name in parts)}"] = module
-    return Parts(**parts)
+    return Modules(**parts)
 
 
 def layered(head):
-    """The same MLP in layers counted from 1, as PatrickHua names it; an fc alone is a layer itself."""
+    """The same MLP in layers numbered from 1, as PatrickHua names it; an fc without BN is a layer."""
     groups = []
     for module in head:
         if isinstance(module, nn.Linear):
             groups.append([])
         groups[-1].append(module)
     named = [g[0] if len(g) == 1 else nn.Sequential(*g) for g in groups]
-    return Parts(**{f"layer{i}": module for i, module in enumerate(named, 1)})
+    return Modules(**{f"layer{i}": module for i, module in enumerate(named, 1)})
 
 
-def detectron2s(name):
-    """Its name for a weight of torchvision's: stages count from res2, norms belong to convolutions."""
+def detectron2_name(name):
+    """Detectron2's name of a torchvision weight: stages begin at res2, norms belong to convolutions."""
     name = name if name.startswith("layer") else f"stem.{name}"
     for old, new in (("downsample.0", "shortcut"), ("downsample.1", "shortcut.norm")):
         name = name.replace(old, new)
@@ -101,7 +101,7 @@ def detectron2s(name):
 
 
 def heads_of(name, width):
-    """(projector, predictor) as a program makes them, around features of a width."""
+    """(projector, predictor) of a program, for features of a width."""
     torch.manual_seed(1)
     last_bias = name in ("facebookresearch", "solo_learn")
     p = projector([width, 40, 40, 32], last_bias, affine=name not in ("facebookresearch", "solo_learn"))
@@ -115,33 +115,33 @@ def heads_of(name, width):
 
 
 def layout(name, net):
-    """A program's checkpoint around a torchvision network and its heads (`heads_of`)."""
+    """state_dict of a program, from a torchvision network and its heads (`heads_of`)."""
     width = net.fc.in_features
     p, h = heads_of(name, width)
     if name == "torchvision":
-        whole = net
+        model = net
     elif name == "facebookresearch":
         net.fc = p
-        whole = nn.DataParallel(Parts(encoder=net, predictor=h))
+        model = nn.DataParallel(Modules(encoder=net, predictor=h))
     elif name == "mmselfsup":
         del net.fc
-        whole = Parts(backbone=net, neck=numbered(p), head=Parts(predictor=numbered(h)))
+        model = Modules(backbone=net, neck=numbered(p), head=Modules(predictor=numbered(h)))
     elif name == "solo_learn":
         net.fc = nn.Identity()
-        whole = Parts(backbone=net, projector=p, predictor=h, classifier=nn.Linear(width, 10))
+        model = Modules(backbone=net, projector=p, predictor=h, classifier=nn.Linear(width, 10))
     elif name == "patrickhua":
         net.fc = nn.Identity()
-        whole = Parts(backbone=net, projector=layered(p), predictor=layered(h))
+        model = Modules(backbone=net, projector=layered(p), predictor=layered(h))
     elif name == "detectron2":
         del net.fc
-        return {detectron2s(key): tensor for key, tensor in net.state_dict().items()}
+        return {detectron2_name(key): tensor for key, tensor in net.state_dict().items()}
     else:
         children = [c for n, c in net.named_children() if n != "fc"]
         if name == "lightly_small":
             children = [c for n, c in net.named_children() if n not in ("fc", "relu", "maxpool")]
-        p, h = Parts(layers=p), Parts(layers=h)
-        whole = Parts(backbone=nn.Sequential(*children), projection_head=p, prediction_head=h)
-    state = whole.state_dict()
+        p, h = Modules(layers=p), Modules(layers=h)
+        model = Modules(backbone=nn.Sequential(*children), projection_head=p, prediction_head=h)
+    state = model.state_dict()
     if name == "lightly_small":
         state = {k.replace("downsample", "shortcut"): v for k, v in state.items()}
     return state

@@ -6,10 +6,10 @@ import tensorflow as tf
 
 
 def after_steps(make, batches, strategy, **tolerance):
-    """(weights at the start, model on one replica, model on two), after a step on every batch.
+    """(initial weights, model on one replica, model on two), after a step on every batch.
 
-    make: seed → a compiled model. batches: of the whole; a replica gets the rows of its half. tolerance:
-    of the loss, which is compared at every step.
+    make: seed → a compiled model. batches: global batches; each replica gets half of the rows. tolerance: of
+    the loss, which is compared at every step.
     """
     one = make(0)
     start = one.get_weights()
@@ -32,7 +32,7 @@ def after_steps(make, batches, strategy, **tolerance):
 
 
 def assert_moved_alike(start, one, two, strategy, still=lambda weight: False, **tolerance):
-    """Every weight has moved, but for those that are `still`, and on both replicas is what it is on one."""
+    """Every weight but those of `still` has changed, and has the same value on both replicas and on one."""
     for before, a, b in zip(start, one.weights, two.weights, strict=True):
         assert (np.abs(a.numpy() - before).max() > 0) != still(a)
         for copy in strategy.experimental_local_results(b.value):

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.report_runs import finished, with_history
+from helpers.report_runs import write_finished_run, write_records
 
 from simsiam_tf.data import from_arrays
 from simsiam_tf.html_report import charts, gallery, history, page, tensorboard_projector
@@ -18,7 +18,7 @@ from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("run"))
+    return write_finished_run(tmp_path_factory.mktemp("run"))
 
 
 STRANGE = (
@@ -39,10 +39,12 @@ def test_class_names_of_every_kind_are_in_the_legend(workdir, tmp_path, recwarn,
     count = len(STRANGE)
     images, labels = rng.integers(0, 255, (3 * count, 16, 16, 1), np.uint8), np.arange(3 * count) % count
     source = from_arrays("$x$ caf\udce9", images, labels, STRANGE)
-    known = gallery.sample(open_pretrained(str(workdir)), source, 3 * count)
-    sections = [gallery.planes(known, 0), gallery.neighbours(known, 3, 0)]
-    told = history.read(with_history(tmp_path / "run", data="folder:/photos/caf\udce9"))
-    text = page.render(told, [history.outcome(told), *sections, history.configuration(told)])
+    known = gallery.draw_sample(open_pretrained(str(workdir)), source, 3 * count)
+    sections = [gallery.projection_section(known, 0), gallery.neighbours_section(known, 3, 0)]
+    told = history.read_history(write_records(tmp_path / "run", data="folder:/photos/caf\udce9"))
+    text = page.render_page(
+        told, [history.outcome_section(told), *sections, history.configuration_section(told)]
+    )
     shown = shown_names(text)
     assert len(shown) == len(set(shown)) == count
     for name in STRANGE[:4] + STRANGE[6:9] + STRANGE[11:]:
@@ -50,7 +52,7 @@ def test_class_names_of_every_kind_are_in_the_legend(workdir, tmp_path, recwarn,
     assert {r"caf\xe9", r"caf\xe8", r"a b\x1b[31mred", r"\u202eevil"} <= set(shown)
     assert r"folder:/photos/caf\xe9" in text and text.encode("utf-8")  # no half of a character is left
     assert not [w for w in recwarn if "Glyph" in str(w.message) or "matplotlib" in w.filename]
-    tensorboard_projector.write(known, tmp_path / "tb")
+    tensorboard_projector.write_projector(known, tmp_path / "tb")
     names = (tmp_path / "tb" / "projector" / "names.tsv").read_text(encoding="utf-8").split("\n")
     assert len(names) == 2 + 3 * count and all(line.count("\t") == 1 for line in names[:-1])
 
@@ -59,14 +61,14 @@ def test_more_classes_than_looks_are_counted_and_as_many_as_looks_are_named(work
     monkeypatch.setattr(gallery, "tsne", lambda features, seed: features[:, :2])
     monkeypatch.setattr(charts, "_png", lambda figure: "")
     rng = np.random.default_rng(0)
-    known = gallery.sample(open_pretrained(str(workdir)), page.open_source("digits", "train"), 8)
+    known = gallery.draw_sample(open_pretrained(str(workdir)), page.open_source("digits", "train"), 8)
     for count in (charts.LOOKS, charts.LOOKS + 1):
         groups = np.arange(2 * count) % count
         many = dataclasses.replace(
             known, ids=groups, groups=groups, names=tuple(map(str, groups)),
             features=rng.normal(size=(2 * count, 8)),
         )  # fmt: skip
-        section = gallery.planes(many, 0)
+        section = gallery.projection_section(many, 0)
         if count == charts.LOOKS:
             assert [m.name for m in section.legend] == [*map(str, range(count))]
             assert len({(m.colour, m.outline) for m in section.legend}) == count
@@ -91,7 +93,7 @@ def test_a_legend_has_the_colours_and_marks_of_its_chart():
 def test_labels_that_are_withheld_are_no_classes(workdir):
     images = np.random.default_rng(0).integers(0, 255, (24, 16, 16, 1), np.uint8)
     source = from_arrays("withheld", images, np.full(24, -1), ("cat", "dog"))
-    known = gallery.sample(open_pretrained(str(workdir)), source, 24)
+    known = gallery.draw_sample(open_pretrained(str(workdir)), source, 24)
     assert not known.labelled and known.names[0] == "group 1"
 
 

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from simsiam_tf import nets
-from simsiam_tf.html_report import clusters
 from simsiam_tf.html_report import saliency as salient
+from simsiam_tf.html_report.projections import clusters, pca, spectrum, tsne
 from simsiam_tf.html_report.saliency import saliency
-from simsiam_tf.html_report.spectrum import spectrum
 
 
 def test_spectrum_by_hand():
@@ -75,8 +74,8 @@ def test_saliency_is_the_gradient_of_the_cosine():
 
 def test_the_map_is_the_deepest_that_can_point():
     backbone = nets.resnet10(stem="small", width=0.125, channels=1)
-    assert salient._map_of(backbone, 28).name == backbone.get_layer("stage2_block1_relu").output.name
-    assert salient._map_of(backbone, 224).name == backbone.get_layer("stage4_block1_relu").output.name
+    assert salient._feature_map(backbone, 28).name == backbone.get_layer("stage2_block1_relu").output.name
+    assert salient._feature_map(backbone, 224).name == backbone.get_layer("stage4_block1_relu").output.name
     flat = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="no feature map"):
         saliency(flat, np.zeros((1, 4, 4, 1)), np.zeros((1, 4, 4, 1)))
@@ -91,19 +90,19 @@ def blobs():
 
 def test_groups_are_found_and_the_largest_is_first():
     x, truth = blobs()
-    assert (clusters.clusters(x, 3) == truth).all()
-    assert clusters.clusters(x[:6]).max() == 0
+    assert (clusters(x, 3) == truth).all()
+    assert clusters(x[:6]).max() == 0
 
 
 def test_planes_keep_groups_apart():
     x, truth = blobs()
-    for plane in (clusters.pca(x)[0], clusters.tsne(x)):
+    for plane in (pca(x)[0], tsne(x)):
         assert plane.shape == (70, 2)
         centres = np.stack([plane[truth == g].mean(axis=0) for g in range(3)])
         nearest = np.linalg.norm(plane[:, None] - centres, axis=2).argmin(axis=1)
         assert (nearest == truth).all()
     z = x / np.linalg.norm(x, axis=1, keepdims=True)
     values = np.linalg.eigvalsh(np.cov(z, rowvar=False))[::-1]
-    np.testing.assert_allclose(clusters.pca(x)[1], values[:2] / values.sum(), rtol=1e-4)
-    assert (clusters.tsne(x, seed=3) == clusters.tsne(x, seed=3)).all()
-    assert clusters.tsne(x[:4]).shape == (4, 2)
+    np.testing.assert_allclose(pca(x)[1], values[:2] / values.sum(), rtol=1e-4)
+    assert (tsne(x, seed=3) == tsne(x, seed=3)).all()
+    assert tsne(x[:4]).shape == (4, 2)

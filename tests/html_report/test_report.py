@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from helpers.report_runs import finished, with_history
+from helpers.report_runs import write_finished_run, write_records
 from tensorboard.plugins import projector as plugin
 
 from simsiam_tf import html_report
@@ -29,7 +29,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("run"))
+    return write_finished_run(tmp_path_factory.mktemp("run"))
 
 
 class Tags(html.parser.HTMLParser):
@@ -63,13 +63,15 @@ def test_the_page_is_whole_and_alone(workdir):
 
 
 def test_the_same_seed_makes_the_same_page(workdir, tmp_path):
-    again = html_report.write(workdir, tmp_path / "again.html", images=60, neighbours=5, tensorboard=False)
+    again = html_report.write_report(
+        workdir, tmp_path / "again.html", images=60, neighbours=5, tensorboard=False
+    )
     assert again.read_text() == (workdir / "report.html").read_text()
 
 
 def test_a_run_that_goes_on_gets_its_curves(tmp_path):
-    text = html_report.write(with_history(tmp_path / "run")).read_text()
-    assert "has not ended: this is how it stands at step 60" in text and "No backbone was exported" in text
+    text = html_report.write_report(write_records(tmp_path / "run")).read_text()
+    assert "has not ended: these are its metrics at step 60" in text and "No backbone was exported" in text
     assert re.findall(r"<h2>(.*?)</h2>", text) == ["Outcome", "Training", "Configuration"]
 
 
@@ -78,9 +80,9 @@ def test_images_that_are_gone_are_left_out_and_named(workdir, tmp_path):
     shutil.copytree(workdir, moved)
     config = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps({**config, "data": "folder:/nowhere/at/all"}))
-    assert "images are not at hand" in html_report.write(moved).read_text()
+    assert "images could not be opened" in html_report.write_report(moved).read_text()
     with pytest.raises(UserError, match="nowhere"):
-        html_report.write(moved, data="folder:/nowhere/else")
+        html_report.write_report(moved, data="folder:/nowhere/else")
 
 
 def test_names_are_shown_and_never_obeyed(workdir, tmp_path):
@@ -88,47 +90,51 @@ def test_names_are_shown_and_never_obeyed(workdir, tmp_path):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 255, (20, 16, 16, 1), np.uint8), np.arange(20) % 2
     source = from_arrays("<b>", images, labels, ("<script>alert(1)</script>", 'x" onerror="'))
-    known = gallery.sample(open_pretrained(str(workdir)), source, 20)
-    told = history.read(with_history(tmp_path / "run", data_dir="<img src=x>"))
-    sections = [history.outcome(told), gallery.neighbours(known, 3, 0), history.configuration(told)]
-    text = page.render(told, sections)
+    known = gallery.draw_sample(open_pretrained(str(workdir)), source, 20)
+    told = history.read_history(write_records(tmp_path / "run", data_dir="<img src=x>"))
+    sections = [
+        history.outcome_section(told),
+        gallery.neighbours_section(known, 3, 0),
+        history.configuration_section(told),
+    ]
+    text = page.render_page(told, sections)
     assert "<script" not in text and "&lt;script&gt;" in text and "<img src=x>" not in text
     assert not any("onerror" in attrs for _, attrs in Tags(text).found)
 
 
 def test_what_cannot_be_written_is_said_before_the_work(workdir, tmp_path, monkeypatch):
-    monkeypatch.setattr(gallery, "sample", lambda *_: pytest.fail("works before it looks"))
+    monkeypatch.setattr(gallery, "draw_sample", lambda *_: pytest.fail("works before it looks"))
     moved = tmp_path / "run"
     shutil.copytree(workdir, moved)
     with pytest.raises(
         UserError, match="out=.*/run: cannot be written .it is there, and is no regular file."
     ):
-        html_report.write(moved, moved)
+        html_report.write_report(moved, moved)
     with pytest.raises(UserError, match="out=/nowhere/r.html: cannot be written .*Choose another place"):
-        html_report.write(moved, "/nowhere/r.html")
+        html_report.write_report(moved, "/nowhere/r.html")
     shutil.rmtree(moved / "tb")
     (moved / "tb").write_text("in the way")
     with pytest.raises(UserError, match="tb/projector: cannot be written .*tensorboard=false"):
-        html_report.write(moved, tmp_path / "r.html")
+        html_report.write_report(moved, tmp_path / "r.html")
 
 
 def test_without_labels_groups_are_found(workdir):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (24, 16, 16, 1), np.uint8)
-    known = gallery.sample(open_pretrained(str(workdir)), from_arrays("plain", images), 24)
+    known = gallery.draw_sample(open_pretrained(str(workdir)), from_arrays("plain", images), 24)
     assert not known.labelled and known.names[0] == "group 1" and known.groups.max() < 6
-    section = gallery.neighbours(known, 3, 0)
+    section = gallery.neighbours_section(known, 3, 0)
     assert len(section.strips[0]) == 4 and section.strips[0][1].caption.strip().replace(".", "").isdigit()
 
 
 def test_neighbours_are_the_nearest_by_hand(workdir):
-    known = gallery.sample(open_pretrained(str(workdir)), page.open_source("digits", "train"), 50)
+    known = gallery.draw_sample(open_pretrained(str(workdir)), page.open_source("digits", "train"), 50)
     known = dataclasses.replace(known, features=np.random.default_rng(1).normal(size=(50, 9)))
     z = known.features / np.linalg.norm(known.features, axis=1, keepdims=True)
     asked = np.random.default_rng(0).permutation(50)[0]
     cosines = z @ z[asked]
     expected = [i for i in np.argsort(-cosines) if i != asked][:3]
-    strip = gallery.neighbours(known, 3, 0).strips[0]
+    strip = gallery.neighbours_section(known, 3, 0).strips[0]
     for picture, row in zip(strip[1:], expected, strict=True):
         assert picture.alt.startswith(f"image {known.ids[row]}, ")
         assert f"cosine {cosines[row]:.3f}" in picture.alt
@@ -145,15 +151,15 @@ def test_the_projector_finds_what_it_is_told(workdir):
     sheet = matplotlib.image.imread(tb / shown.sprite.image_path)
     assert features.shape == (60, 64) and len(names) == 61 and names[0] == "name\tclass"
     assert sheet.shape[:2] == (8 * size, 8 * size)
-    known = gallery.sample(open_pretrained(str(workdir)), page.open_source("digits", "train"), 60)
+    known = gallery.draw_sample(open_pretrained(str(workdir)), page.open_source("digits", "train"), 60)
     np.testing.assert_allclose(features, known.features, rtol=1e-4, atol=1e-6)
     tenth = sheet[size : 2 * size, size : 2 * size]  # the second of the second row
     np.testing.assert_allclose(tenth, known.pictures([9])[0, ..., 0] / 255, atol=0.005)
 
 
 def test_a_sheet_stays_within_what_a_browser_takes(monkeypatch):
-    monkeypatch.setattr(tensorboard_projector, "SIDE", 40)
-    sheet, size = tensorboard_projector._sheet(np.zeros((30, 16, 16, 3), np.uint8))
+    monkeypatch.setattr(tensorboard_projector, "MAX_SHEET", 40)
+    sheet, size = tensorboard_projector._picture_sheet(np.zeros((30, 16, 16, 3), np.uint8))
     assert size == 6 and sheet.shape == (36, 36, 3)
 
 
@@ -217,6 +223,6 @@ def test_no_weights_but_the_exported_ones_are_opened(workdir, tmp_path):
     shutil.copytree(workdir, damaged)
     file = damaged / backbone_file.EXPORTED
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    text = html_report.write(damaged).read_text()
+    text = html_report.write_report(damaged).read_text()
     assert "No backbone was exported" in text
     assert tf.io.gfile.exists(str(damaged / "report.html"))

@@ -23,7 +23,7 @@ class Sample:
 
 
 def test_tensorboard_finds_embeddings_names_and_pictures(tmp_path):
-    folder = tensorboard_projector.write(Sample(), tmp_path / "tb")
+    folder = tensorboard_projector.write_projector(Sample(), tmp_path / "tb")
     known = text_format.Parse(
         (tmp_path / "tb" / "projector_config.pbtxt").read_text(), plugin.ProjectorConfig()
     )
@@ -45,16 +45,16 @@ def test_links_are_replaced_or_refused(tmp_path):
         "projector_config.pbtxt",
     ):
         (tmp_path / "tb" / name).symlink_to(victim)
-    tensorboard_projector.write(Sample(), tmp_path / "tb")
+    tensorboard_projector.write_projector(Sample(), tmp_path / "tb")
     assert victim.read_text() == "mine"
     for name in ("a/tb", "b/tb/projector"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).symlink_to(elsewhere)
         with pytest.raises(UserError, match=f"{name}: is a link"):
-            tensorboard_projector.write(Sample(), tmp_path / name[0] / "tb")
+            tensorboard_projector.write_projector(Sample(), tmp_path / name[0] / "tb")
     assert not list(elsewhere.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_can_be_left_out(tmp_path):
     with pytest.raises(UserError, match="cannot be written.*tensorboard=false"):
-        tensorboard_projector.write(Sample(), tmp_path.__class__("/proc/tb"))
+        tensorboard_projector.write_projector(Sample(), tmp_path.__class__("/proc/tb"))

@@ -32,7 +32,7 @@ def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(wh
         raise MemoryError
 
     with monkeypatch.context() as scarce:
-        scarce.setattr(Monitor, "of_backbone", no_room)
+        scarce.setattr(Monitor, "backbone_accuracy", no_room)
         with pytest.raises(UserError, match="do not fit into memory. Rerun with final_knn=false"):
             pretraining.pretrain(tiny(tmp_path, "--knn_every=1"))
     trained = []

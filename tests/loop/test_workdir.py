@@ -1,10 +1,14 @@
 """A work folder: whose it is, what in it may be written, and that its records are noticed to be the same."""
 
+import errno
 import json
 import logging
 import os
 import shlex
+import subprocess
+import sys
 
+import filelock
 import pytest
 from helpers.runs import TINY
 
@@ -58,6 +62,38 @@ def test_another_file_in_the_lock_s_place_is_kept(tmp_path):
     with pytest.raises(UserError, match="is another file than a run's lock"):
         Workdir(tmp_path)
     assert (tmp_path / ".lock").read_text().startswith("a letter")
+
+
+HOLD = """
+import sys, time
+from simsiam_tf.loop.workdir import Workdir
+workdir = Workdir(sys.argv[1])
+print("locked", flush=True)
+time.sleep(100)
+"""
+
+
+def test_a_lock_is_seen_by_another_process_and_ends_with_its_own_even_if_killed(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "locked\n"
+        for _ in range(2):  # the refused one leaves the lock and the number in it
+            with pytest.raises(UserError, match=f"in use by process {holder.pid}. Wait for it"):
+                Workdir(tmp_path)
+    finally:
+        holder.kill()
+        holder.communicate()
+    Workdir(tmp_path).release()
+    Workdir(tmp_path).release()
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    with pytest.raises(UserError, match=r"its file system cannot lock files \(No locks available\)"):
+        Workdir(tmp_path)
 
 
 def test_a_link_put_in_the_log_s_place_during_the_run_is_not_followed(tmp_path):

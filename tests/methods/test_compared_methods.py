@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import twins
-from helpers.compared_methods import BATCH, METHODS, SIZE, D, gradients, made, still_in, unit, views
+from helpers.compared_methods import (
+    BATCH,
+    METHODS,
+    SIZE,
+    D,
+    compiled_model,
+    gradients,
+    unchanged_by_a_step,
+    unit,
+    views,
+)
 
 from simsiam_tf import nets
 from simsiam_tf.methods import BYOL
@@ -57,7 +67,7 @@ SLOW = {"simclr": of_simclr, "moco": of_moco, "byol": of_byol, "swav": of_swav}
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_loss_is_the_slow_sum(name):
-    model = made(name)
+    model = compiled_model(name)
     outputs = model.objective({"views": views()})
     z = [model.f(x) for x in views()]
     expected = SLOW[name.split()[0]](model, z, [model.h(u) for u in z])
@@ -67,7 +77,7 @@ def test_the_loss_is_the_slow_sum(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_moves_what_learns_and_nothing_else(name):
-    model = made(name)
+    model = compiled_model(name)
     before = {id(v): v.numpy() for v in model.weights}
     optimised = {id(v) for v in model.learned_variables()}
     copies = {
@@ -77,7 +87,7 @@ def test_a_step_moves_what_learns_and_nothing_else(name):
     for _ in range(2):  # γ of 1 and β of 0 are no place to see a gradient of the biases before them
         outputs = model.step(views())
     assert np.isfinite(outputs["loss"]) and outputs["z"].shape == (BATCH, D)
-    still = {id(v) for v in model.weights if id(v) in copies and still_in(name)(v)}
+    still = {id(v) for v in model.weights if id(v) in copies and unchanged_by_a_step(name)(v)}
     moved = {id(v) for v in model.weights if np.abs(v.numpy() - before[id(v)]).max() > 0}
     assert moved == before.keys() - still
 
@@ -88,7 +98,7 @@ def test_a_step_moves_what_learns_and_nothing_else(name):
 )
 def test_targets_are_constants_where_the_gradient_stops(name, constant, monkeypatch):
     """The loss with targets from a copy of the model has the same gradient only if none flows there."""
-    model, other = made(name), made(name)
+    model, other = compiled_model(name), compiled_model(name)
     whole = gradients(model, lambda: model.objective({"views": views()})["loss"])
     # Whatever passes `stop` is now the other model's, in whose variables nobody is interested.
     z = [other.f(x) for x in views()]
@@ -101,7 +111,7 @@ def test_targets_are_constants_where_the_gradient_stops(name, constant, monkeypa
 
 @pytest.mark.parametrize(("name", "encoder"), [("moco", "encoder"), ("byol", "target")])
 def test_the_momentum_encoder_gets_no_gradient_and_follows(name, encoder):
-    model = made(name)
+    model = compiled_model(name)
     copy = getattr(model, encoder)
     with tf.GradientTape() as tape:
         tape.watch([v.value for v in copy.weights])
@@ -118,7 +128,7 @@ def test_the_momentum_encoder_gets_no_gradient_and_follows(name, encoder):
     model.step(views())
     for (mine, v), old in zip(pairs, before, strict=True):
         np.testing.assert_allclose(mine.numpy(), 0.9 * old + 0.1 * v.numpy(), rtol=1e-5, atol=1e-7)
-    alone = made(name)  # BN's statistics are of what the copy has seen
+    alone = compiled_model(name)  # BN's statistics are of what the copy has seen
     for _ in range(2):  # above, and in the step
         alone.objective({"views": views()})
     own = [v.numpy() for v in getattr(alone, encoder).weights if "moving" in v.name]
@@ -130,14 +140,14 @@ def test_the_momentum_encoder_gets_no_gradient_and_follows(name, encoder):
 @pytest.mark.parametrize(("name", "last"), [("simclr", "gamma"), ("byol", "kernel"), ("swav", "bias")])
 def test_the_last_layer_of_the_projector_is_that_of_their_code(name, last):
     """SimCLR's BN has no shift, BYOL's fc no bias."""
-    model = made(name)
+    model = compiled_model(name)
     assert model.projector.trainable_variables[-1].name == last
     if name == "byol":
         assert model.predictor.trainable_variables[-1].name == last
 
 
 def test_byols_momentum_ends_at_one():
-    model = made("byol")
+    model = compiled_model("byol")
     keras.utils.set_random_seed(0)
     model = BYOL(model.backbone, d=D, projector_hidden=12, predictor_hidden=12, target_momentum=0.5, steps=3)
     assert [float(model.m(s)) for s in (0, 3)] == [0.5, 1.0]
@@ -145,7 +155,7 @@ def test_byols_momentum_ends_at_one():
 
 
 def test_the_queue_has_the_newest_keys_first_and_forgets_the_oldest():
-    model = made("moco")
+    model = compiled_model("moco")
     first = model.queue.numpy()
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
     keys = [unit(model.encoder(x)) for x in views()]
@@ -159,7 +169,7 @@ def test_the_queue_has_the_newest_keys_first_and_forgets_the_oldest():
 
 
 def test_keys_have_the_bn_statistics_of_their_group():
-    model, whole = made("moco groups"), made("moco")
+    model, whole = compiled_model("moco groups"), compiled_model("moco")
     x = views()[0]
     before = [v.numpy() for v in model.encoder.weights]
     keys = model.encoder(x).numpy()
@@ -172,9 +182,9 @@ def test_keys_have_the_bn_statistics_of_their_group():
 
 @pytest.mark.parametrize("name", ["simclr predictor", "moco", "moco groups", "byol", "swav"])
 def test_two_replicas_equal_one_after_three_steps(name, two_replicas):
-    make = functools.partial(made, name)
+    make = functools.partial(compiled_model, name)
     found = twins.after_steps(make, [views(step) for step in range(3)], two_replicas, rel=1e-4)
-    twins.assert_moved_alike(*found, two_replicas, still_in(name), atol=1e-4, rtol=1e-3)
+    twins.assert_moved_alike(*found, two_replicas, unchanged_by_a_step(name), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [nets.BatchNorm, keras.layers.BatchNormalization])

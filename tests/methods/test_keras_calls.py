@@ -15,8 +15,8 @@ from helpers.keras_models import (
     arguments,
     assert_same,
     batches,
+    compiled_model,
     fit,
-    made,
     state,
     views,
 )
@@ -28,7 +28,7 @@ every_method = pytest.mark.parametrize("name", METHODS)
 
 @every_method
 def test_a_loaded_model_trains_on_where_the_saved_one_stood(name, tmp_path):
-    whole, halved = made(name), made(name)
+    whole, halved = compiled_model(name), compiled_model(name)
     fit(whole, 2)
     fit(halved, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "model.keras")])
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -44,13 +44,13 @@ def test_a_loaded_model_trains_on_where_the_saved_one_stood(name, tmp_path):
 @every_method
 def test_arrays_are_views_and_labels_are_not_read(name):
     """fit(views), fit(views, labels) and train_on_batch are the same training as of a dataset."""
-    expected, x = fit(made(name), 2)["loss"], views()
+    expected, x = fit(compiled_model(name), 2)["loss"], views()
     given = {"views": x, "index": np.arange(IMAGES)} if name == "average" else x
     for labels, eagerly in ((None, False), (np.arange(IMAGES), True)):
         how = {"batch_size": BATCH, "epochs": 2, "shuffle": False, "verbose": 0}
-        found = made(name, eagerly).fit(given, labels, **how).history["loss"]
+        found = compiled_model(name, eagerly).fit(given, labels, **how).history["loss"]
         assert found == pytest.approx(expected, abs=1e-5) and len(set(found)) == 2
-    model, losses = made(name), []
+    model, losses = compiled_model(name), []
     for i in range(0, IMAGES, BATCH):
         part = tf.nest.map_structure(lambda a, i=i: a[i : i + BATCH], given)
         losses.append(model.train_on_batch(part, return_dict=True)["loss"])
@@ -59,12 +59,12 @@ def test_arrays_are_views_and_labels_are_not_read(name):
 
 @every_method
 def test_evaluation_is_by_inference_and_changes_nothing(name):
-    model = made(name)
+    model = compiled_model(name)
     history = fit(model, 2, validation_data=views(seed=1))
     before = state(model)
     found = model.evaluate(views(seed=1), verbose=0, batch_size=BATCH, return_dict=True)
     assert_same(state(model), before)
-    assert set(found) == {"loss", "std"} == set(fit(made(name)))
+    assert set(found) == {"loss", "std"} == set(fit(compiled_model(name)))
     assert np.isfinite(history["val_loss"]).all() and history["val_loss"][0] != history["val_loss"][1]
     # In inference mode a row does not depend on the others: z of a batch is z of its halves.
     z = [model.projector(model.backbone(x), training=False) for x in views(seed=1)]
@@ -77,7 +77,7 @@ def test_evaluation_is_by_inference_and_changes_nothing(name):
 
 @every_method
 def test_predictions_are_features_of_the_backbone(name):
-    model, (x, _) = made(name), views()
+    model, (x, _) = compiled_model(name), views()
     features = model.backbone(x, training=False).numpy()
     np.testing.assert_allclose(model.predict(x, batch_size=10, verbose=0), features, atol=1e-6)
     np.testing.assert_allclose(model.predict_on_batch(x), features, atol=1e-6)
@@ -87,7 +87,7 @@ def test_predictions_are_features_of_the_backbone(name):
 
 @every_method
 def test_clones_have_the_arguments_and_weights_of_their_own(name):
-    model = made(name)
+    model = compiled_model(name)
     for clone in (keras.models.clone_model(model), type(model).from_config(model.get_config())):
         assert arguments(clone) == arguments(model)
         assert [v.shape for v in clone.weights] == [v.shape for v in model.weights]
@@ -112,7 +112,7 @@ def test_clones_have_the_arguments_and_weights_of_their_own(name):
 )
 @pytest.mark.parametrize("eagerly", [True, False])
 def test_data_that_are_no_views_are_an_error(data, message, eagerly):
-    model = made("simsiam", eagerly)
+    model = compiled_model("simsiam", eagerly)
     before = [v.numpy() for v in model.weights]
     for call in (model.fit, model.evaluate):
         with pytest.raises(ValueError, match=message):
@@ -122,15 +122,15 @@ def test_data_that_are_no_views_are_an_error(data, message, eagerly):
 
 def test_an_average_needs_to_know_the_images_and_a_loss_is_the_methods_own():
     with pytest.raises(ValueError, match="'views': \\(x1, x2\\), 'index'|\"index\": np.arange"):
-        made("average").fit(views(), verbose=0)
+        compiled_model("average").fit(views(), verbose=0)
     for argument in ({"loss": "mse"}, {"metrics": ["accuracy"]}):
         with pytest.raises(ValueError, match=f"SimSiam has its own loss.*Leave out {next(iter(argument))}"):
-            made("simsiam").compile("sgd", **argument)
+            compiled_model("simsiam").compile("sgd", **argument)
 
 
 def test_what_is_frozen_and_its_precision_are_saved(tmp_path):
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
-    model = made("byol")
+    model = compiled_model("byol")
     model.backbone.trainable = model.predictor.trainable = False
     model.compile(optimizers.SGD(0.1), run_eagerly=True)
     fit(model)
@@ -148,7 +148,7 @@ def test_what_is_frozen_and_its_precision_are_saved(tmp_path):
 
 
 def test_another_process_loads_a_model(tmp_path):
-    model = made("average")
+    model = compiled_model("average")
     fit(model)
     model.save(tmp_path / "model.keras")
     code = (
@@ -168,7 +168,7 @@ def test_float16_learns_as_float32_does():
     moved = []
     for policy in ("float32", "mixed_float16"):
         keras.mixed_precision.set_dtype_policy(policy)
-        model = made("simsiam fixed")
+        model = compiled_model("simsiam fixed")
         kernel = model.projector.get_layer("fc1").kernel
         before = kernel.numpy()
         model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)

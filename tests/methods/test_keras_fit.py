@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.keras_models import BATCH, IMAGES, SIZE, assert_same, made, state, views
+from helpers.keras_models import BATCH, IMAGES, SIZE, assert_same, compiled_model, state, views
 
 from simsiam_tf import config, data
 from simsiam_tf.command_line import cli
@@ -13,7 +13,7 @@ from simsiam_tf.training import pretraining
 
 
 def epochs_of(seed=3, **kwargs):
-    """Three batches an epoch, made anew as in another process."""
+    """Three batches an epoch, compiled_model anew as in another process."""
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, SIZE, SIZE, 1), np.uint8)
     source = data.from_arrays("noise", images)
     return data.pretraining(source, batch_size=BATCH, seed=seed, size=SIZE, **kwargs)
@@ -34,7 +34,7 @@ class Ended(keras.callbacks.Callback):
 @pytest.fixture(scope="module")
 def three_epochs():
     """What three epochs without a break make of a model."""
-    model = made("average")
+    model = compiled_model("average")
     model.fit(epochs_of(), epochs=3, verbose=0)
     return state(model)
 
@@ -42,7 +42,7 @@ def three_epochs():
 def test_fit_resumed_sees_the_epoch_that_is_due(three_epochs, tmp_path):
     backup = lambda: keras.callbacks.BackupAndRestore(tmp_path / "backup")
     for end in (1, 1, None):  # the second ends before it has taken a step
-        model = made("average")
+        model = compiled_model("average")
         try:
             model.fit(epochs_of(), epochs=3, verbose=0, callbacks=[backup(), Ended(end)])
         except KeyboardInterrupt:
@@ -51,7 +51,7 @@ def test_fit_resumed_sees_the_epoch_that_is_due(three_epochs, tmp_path):
 
 
 def test_fit_again_or_after_loading_goes_on(three_epochs, tmp_path):
-    model, train = made("average"), epochs_of()
+    model, train = compiled_model("average"), epochs_of()
     next(iter(train))  # which counts for nothing
     model.fit(train, verbose=0, validation_data=train)
     model.save(tmp_path / "model.keras")
@@ -63,7 +63,7 @@ def test_fit_again_or_after_loading_goes_on(three_epochs, tmp_path):
 
 
 def test_an_epoch_may_be_cut_anywhere(three_epochs):
-    model = made("average")
+    model = compiled_model("average")
     for epochs, steps in ((2, 2), (1, 5)):
         model.fit(epochs_of(), epochs=epochs, steps_per_epoch=steps, verbose=0)
     assert_same(state(model), three_epochs)
@@ -77,12 +77,14 @@ def test_the_first_epoch_can_be_chosen():
     losses = []
     for first, initial in ((2, 0), (0, 2), (0, 0)):
         epoch = {"initial_epoch": initial, "epochs": initial + 1}
-        losses.append(made("simsiam").fit(epochs_of(first_epoch=first), **epoch, verbose=0).history["loss"])
+        losses.append(
+            compiled_model("simsiam").fit(epochs_of(first_epoch=first), **epoch, verbose=0).history["loss"]
+        )
     assert losses[0] == losses[1] != losses[2]
 
 
 def test_validation_sees_the_same_views_every_time():
-    model, validation = made("simsiam"), epochs_of(seed=4)
+    model, validation = compiled_model("simsiam"), epochs_of(seed=4)
     history = model.fit(epochs_of(), epochs=2, verbose=0, validation_data=validation).history
     losses = [model.evaluate(again, verbose=0) for again in (validation, validation, epochs_of(seed=4))]
     assert losses[0] == losses[1] == losses[2] != model.evaluate(epochs_of(seed=5), verbose=0)
@@ -93,8 +95,8 @@ def test_validation_sees_the_same_views_every_time():
 def test_fit_on_two_replicas_is_fit_on_one(name, two_replicas):
     """The same batches in the same order; loss and std are of the whole batch, of training and evaluation."""
     with two_replicas.scope():
-        two = made(name, eagerly=False)
-    one, found = made(name, eagerly=False), []
+        two = compiled_model(name, eagerly=False)
+    one, found = compiled_model(name, eagerly=False), []
     for model in (one, two):
         found.append(model.fit(epochs_of(), epochs=2, verbose=0, validation_data=epochs_of(seed=4)).history)
     assert found[0].keys() == {"loss", "std", "val_loss", "val_std"}
@@ -107,7 +109,7 @@ def test_fit_on_two_replicas_is_fit_on_one(name, two_replicas):
 
 def test_a_batch_that_does_not_divide_over_replicas_is_an_error(two_replicas):
     with two_replicas.scope():
-        model = made("simsiam", eagerly=False)
+        model = compiled_model("simsiam", eagerly=False)
     odd = tuple(x[:13] for x in views())
     for call in (model.fit, model.evaluate):
         with pytest.raises(tf.errors.OpError, match="not divide over 2 replicas.*drop_remainder"):

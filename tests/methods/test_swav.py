@@ -2,7 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
-from helpers.compared_methods import METHODS, D, gradients, made, unit, views
+from helpers.compared_methods import METHODS, D, compiled_model, gradients, unit, views
 
 from simsiam_tf import optimizers
 from simsiam_tf.methods import SwAV
@@ -10,7 +10,7 @@ from simsiam_tf.optimizers import schedules
 
 
 def test_prototypes_have_length_one_after_a_step():
-    model = made("swav")
+    model = compiled_model("swav")
     before = model.prototypes.kernel.numpy()
     model.step(views())
     after = model.prototypes.kernel.numpy()
@@ -19,7 +19,7 @@ def test_prototypes_have_length_one_after_a_step():
 
 
 def test_a_norm_in_the_loss_has_a_gradient_and_leaves_lengths_alone():
-    model = made("swav in loss")
+    model = compiled_model("swav in loss")
     kernel = model.prototypes.kernel
     kernel.assign(3 * kernel)
     with tf.GradientTape() as tape:
@@ -34,7 +34,7 @@ def test_a_norm_in_the_loss_has_a_gradient_and_leaves_lengths_alone():
 
 def test_frozen_prototypes_do_not_move_and_then_start_afresh():
     """Neither the gradients nor the weight decay of frozen steps are in the momentum afterwards."""
-    model = made("swav")
+    model = compiled_model("swav")
     rate = schedules.after(3, schedules.constant(0.1))
     model.compile(optimizers.SGD(0.0, 0.9, 0.01, {"prototypes": rate}))
     model.optimizer.build(model.learned_variables())
@@ -57,7 +57,7 @@ def test_swav_without_stop_gradient_gives_the_codes_a_gradient():
         METHODS["stop"] = lambda b, stop=stop: SwAV(
             b, d=D, projector_hidden=12, prototypes=5, stop_gradient=stop
         )
-        model = made("stop")
+        model = compiled_model("stop")
         found.append(gradients(model, lambda m=model: m.objective({"views": views()})["loss"]))
     del METHODS["stop"]
     assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(*found, strict=True))

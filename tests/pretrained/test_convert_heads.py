@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'simsiam-t
 pytest.importorskip("safetensors", reason="needs safetensors: pip install 'simsiam-tf[convert]'")
 pytest.importorskip("reference_torch.torchvision_views", reason="needs torchvision: simsiam-tf[parity]")
 
-from helpers.torch_layouts import Parts, filled, narrow, predictor, projector, resnet
+from helpers.torch_layouts import Modules, narrow, predictor, projector, randomise_statistics, resnet
 from torch import nn
 from torchvision import models
 
@@ -29,7 +29,7 @@ def official(d=32, hidden=8, width=512, net=None):
     net = net or models.resnet18(weights=None)
     net.fc = projector([width, width, width, d], last_bias=True, affine=False)
     net.fc[6].bias.requires_grad = False
-    return nn.DataParallel(Parts(encoder=net, predictor=predictor(d, hidden)))
+    return nn.DataParallel(Modules(encoder=net, predictor=predictor(d, hidden)))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_solo_learns_linear_evaluation_takes_what_we_write(run, tmp_path, capsys
     net.fc = nn.Identity()
     left = net.load_state_dict(state, strict=False)
     assert not left.missing_keys and not left.unexpected_keys
-    parts = Parts(projector=projector([512, 512, 512, 32], True, affine=False), predictor=predictor(32, 8))
+    parts = Modules(projector=projector([512, 512, 512, 32], True, affine=False), predictor=predictor(32, 8))
     left = parts.load_state_dict(checkpoint["state_dict"], strict=False)
     assert not left.missing_keys and all(name.startswith("backbone.") for name in left.unexpected_keys)
     images = torch.randn(2, 3, 64, 64)
@@ -194,7 +194,7 @@ def test_a_run_of_the_official_code_goes_on_with_its_momentum(tmp_path, fixed, m
     """
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    model = official(d=64, hidden=32, width=64, net=filled(narrow())).double().train()
+    model = official(d=64, hidden=32, width=64, net=randomise_statistics(narrow())).double().train()
     for part in model.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) and part.affine:
             nn.init.uniform_(part.bias, 1, 3)

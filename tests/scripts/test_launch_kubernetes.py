@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 import yaml  # keras-cv's requirements bring it
-from helpers.launch_stand_ins import LAUNCH, ROOT, on_path, parsed, understood
+from helpers.launch_stand_ins import LAUNCH, ROOT, parse_pretrain, read_cluster, stand_in_environment
 
 from simsiam_tf.training import pretraining
 
@@ -28,15 +28,15 @@ def kubernetes_script():
 
 
 def test_kubernetes_workers_know_each_other_by_index(tmp_path, monkeypatch):
-    env, told = on_path(tmp_path)
+    env, told = stand_in_environment(tmp_path)
     script, workers = kubernetes_script()
     for index in range(int(workers)):
         env |= {"WORKERS": workers, "JOB_COMPLETION_INDEX": str(index)}
         subprocess.run(["bash", "-euc", script], env=env, cwd=ROOT, check=True, timeout=60)
         tf_config, argv = json.loads(told.read_text().splitlines()[-1])
         hosts = [f"simsiam-{i}.simsiam:2222" for i in range(int(workers))]
-        assert understood(tf_config, monkeypatch) == (hosts, index)
-        assert parsed(argv).workdir.startswith("/shared/")
+        assert read_cluster(tf_config, monkeypatch) == (hosts, index)
+        assert parse_pretrain(argv).workdir.startswith("/shared/")
 
 
 def test_kubernetes_parts_fit_together(manifests):

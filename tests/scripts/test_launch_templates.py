@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from helpers.launch_stand_ins import LAUNCH, ROOT, on_path, parsed, understood
+from helpers.launch_stand_ins import LAUNCH, ROOT, parse_pretrain, read_cluster, stand_in_environment
 
 from simsiam_tf.training import pretraining
 
@@ -39,18 +39,21 @@ def slurm(env, status, state="RUNNING", restarts=0):
 
 
 def test_slurm_tasks_know_each_other_by_rank(tmp_path, monkeypatch):
-    env, told = on_path(tmp_path)
+    env, told = stand_in_environment(tmp_path)
     assert slurm(env, 0) == []
     lines = [json.loads(line) for line in told.read_text().splitlines()]
-    found = [understood(tf_config, monkeypatch) for tf_config, _ in lines]
+    found = [read_cluster(tf_config, monkeypatch) for tf_config, _ in lines]
     hosts = [f"gpu{n}:{20000 + 41234 % 20000}" for n in (9, 10, 11)]  # as Slurm numbers its tasks
     assert found == [(hosts, rank) for rank in range(3)]
     for _, argv in lines:
-        assert parsed(argv).workdir == "/shared/two words" and parsed(argv).strategy == "multi_worker"
+        assert (
+            parse_pretrain(argv).workdir == "/shared/two words"
+            and parse_pretrain(argv).strategy == "multi_worker"
+        )
 
 
 def test_slurm_requeues_what_was_interrupted_and_nothing_else(tmp_path):
-    env, _ = on_path(tmp_path)
+    env, _ = stand_in_environment(tmp_path)
     assert slurm(env, pretraining.INTERRUPTED) == ["requeue 41234"]
     assert slurm(env, 137) == ["requeue 41234"]  # a task was killed
     for status in (pretraining.DONE, 1, 2, pretraining.COLLAPSED, pretraining.DIVERGED):
@@ -93,7 +96,7 @@ def tpu_vm(env, status=0, hosts=1):
 
 
 def test_tpu_vm_makes_a_tpu_once_and_runs_there(tmp_path):
-    env, told = on_path(tmp_path)
+    env, told = stand_in_environment(tmp_path)
     assert tpu_vm(env).returncode == 0
     assert tpu_vm(env, pretraining.INTERRUPTED).returncode == pretraining.INTERRUPTED
     calls = [line.split()[3] for line in told.read_text().splitlines()]
@@ -109,12 +112,12 @@ def test_tpu_vm_makes_a_tpu_once_and_runs_there(tmp_path):
         ["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True
     ).stdout.splitlines()
     assert argv[0] == ".venv/bin/python"
-    found = parsed(argv[1:])
+    found = parse_pretrain(argv[1:])
     assert (found.strategy, found.workdir) == ("tpu", "/shared/two words")
 
 
 def test_tpu_vm_refuses_several_hosts(tmp_path):
-    env, told = on_path(tmp_path)
+    env, told = stand_in_environment(tmp_path)
     done = tpu_vm(env, hosts=2)
     assert done.returncode == 2 and "has 2 hosts" in done.stderr
     assert "scp" not in told.read_text()

@@ -17,7 +17,7 @@ from helpers.runs import StopAt, state
 from simsiam_tf import finetune, linear_eval, optimizers
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import FinetuneConfig, LinearConfig
-from simsiam_tf.data import AUGMENTATIONS, Views, open_source, pipeline
+from simsiam_tf.data import AUGMENTATIONS, Views, open_source, pipeline, pretraining
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.evaluate.heads import HEADS, HeadSpec, linear
@@ -112,7 +112,7 @@ def test_fine_tuning_trains_the_backbone_and_exports_it(source, tmp_path):
     assert record["lr_head"] == pytest.approx(10 * record["lr"])
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["images"] == pytest.approx(1437 / 2, abs=5)
-    assert cached_scores.data_of(open_pretrained(tmp_path)) == "digits"
+    assert cached_scores.training_data(open_pretrained(tmp_path)) == "digits"
 
 
 def test_random_initialisation_is_the_same_network_with_other_weights(source, tmp_path):
@@ -200,7 +200,7 @@ def test_keras_evaluate_is_by_the_targets_of_the_images_it_is_given():
     model = SupervisedModel(keras.Sequential([keras.Input((28, 28, 1)), *layers]), 10, frozen=False)
     model.compile(optimizers.SGD(0.01))
     before = [w.numpy() for w in model.weights]
-    dataset = pipeline.pretraining(source, views, 64, targets=True)
+    dataset = pretraining(source, views.augmentation, 64, views=views.count, targets=True)
     loss, accuracy = model.evaluate(dataset, verbose=0)
     (batch,) = pipeline.StepBatches(source, views, 64, targets=True).dataset(0, 1)
     logits = model(batch["views"][0], training=False)

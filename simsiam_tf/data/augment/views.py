@@ -10,17 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from simsiam_tf.data.augment import eval_transform, planar_ops
+from simsiam_tf.data.augment import eval_transform, planar_ops, random_layers
 from simsiam_tf.data.augment.crops import RandomResizedCrop
 from simsiam_tf.data.augment.eval_transform import SMALL
 from simsiam_tf.data.augment.keras_cv_layer import PaperLayer
-from simsiam_tf.data.augment.random_layers import (
-    RandomColorJitter,
-    RandomGaussianBlur,
-    RandomGrayscale,
-    RandomHorizontalFlip,
-    RandomSolarization,
-)
 from simsiam_tf.runtime.devices import on_cpu
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -201,11 +194,11 @@ def _layers(augmentation: Augmentation, products: bool) -> tuple[PaperLayer, ...
     """The layers of one view's second stage; those that never act are left out."""
     a: Any = augmentation  # of one view: every probability a number
     layers = (
-        RandomColorJitter(*a.jitter, p=a.jitter_p),
-        RandomGrayscale(a.gray_p),
-        RandomGaussianBlur(a.blur_sigma, a.blur_p, products),
-        RandomSolarization(a.solarize_p),
-        RandomHorizontalFlip(a.flip_p),
+        random_layers.RandomColorJitter(*a.jitter, p=a.jitter_p),
+        random_layers.RandomGrayscale(a.gray_p),
+        random_layers.RandomGaussianBlur(a.blur_sigma, a.blur_p, products),
+        random_layers.RandomSolarization(a.solarize_p),
+        random_layers.RandomHorizontalFlip(a.flip_p),
     )
     return tuple(layer for layer in layers if layer.p > 0)
 

@@ -124,8 +124,8 @@ class StepBatches:
             dataset = _map(dataset, batch_of_array, parallel)
         else:
             dataset = _map(dataset, lambda n, i, u: (n, i, u, views.box_draws(u))).unbatch()
-            one = lambda n, i, u, draws: (views.crop_image(source.decode(i), draws), n, i, u)  # noqa: E731
-            dataset = _map(dataset, one, parallel).batch(piece, drop_remainder=True)
+            crop = lambda n, i, u, draws: (views.crop_image(source.decode(i), draws), n, i, u)  # noqa: E731
+            dataset = _map(dataset, crop, parallel).batch(piece, drop_remainder=True)
             dataset = _map(dataset, batch_of, parallel)
         return _map(concatenated(dataset, share // piece), lambda n, batch: (n[0], batch))
 

@@ -134,7 +134,8 @@ class MetricsLog:
         """Calls a method of every recorder; the first trouble of each is said."""
         for name, recorder in self._recorders.items():
             try:
-                getattr(recorder, method)(*arguments)
+                if method != "close" or hasattr(recorder, "close"):
+                    getattr(recorder, method)(*arguments)
                 self._troubled.discard(name)
             except Exception as error:
                 self._say_trouble(name, error)
@@ -153,11 +154,7 @@ class MetricsLog:
     def close(self) -> None:
         """Ends the progress bar and the recorders."""
         self._bar.close()
-        for name, recorder in self._recorders.items():
-            try:
-                getattr(recorder, "close", lambda: None)()
-            except Exception as error:
-                self._say_trouble(name, error)
+        self._tell("close")
 
 
 def _is_number(value: Any) -> bool:

@@ -112,21 +112,21 @@ class Run:
         return [(int(step), ids) for step, ids in pairs]
 
     def variables(self) -> dict[str, np.ndarray]:
-        """Variable → value, of the newest commit."""
-        return values(self.workdir / "checkpoints" / f"step-{self.committed():08d}")
+        """Variable → value, of the newest checkpoint."""
+        return values(self.workdir / "checkpoints" / f"step-{self.newest_step():08d}")
 
     def last_ids(self) -> dict[int, str]:
         """Step → ids, as taken last."""
         return dict(self.consumed())
 
-    def committed(self) -> int:
-        """The newest commit's step, −1 for none."""
+    def newest_step(self) -> int:
+        """Returns the step of the newest checkpoint, −1 for none."""
         names = [p.name for p in (self.workdir / "checkpoints").glob("step-*")]
         return max((int(name.split("-")[1]) for name in names), default=-1)
 
     def left(self) -> dict[str, str]:
         """Digests of all that a run leaves: every variable, every record, every exported weight."""
-        found = digests(self.workdir / "checkpoints" / f"step-{self.committed():08d}")
+        found = digests(self.workdir / "checkpoints" / f"step-{self.newest_step():08d}")
         for record in (self.workdir / "metrics.jsonl").read_text().splitlines():
             values = json.loads(record)
             key = f"record {values['step']} {sorted(values)}"
@@ -152,16 +152,16 @@ class Run:
         return other
 
 
-def values(commit: Path) -> dict[str, np.ndarray]:
-    """Variable → value, of a commit."""
-    reader = tf.train.load_checkpoint(str(commit / "state"))
+def values(checkpoint: Path) -> dict[str, np.ndarray]:
+    """Variable → value, of a checkpoint."""
+    reader = tf.train.load_checkpoint(str(checkpoint / "state"))
     names = [n for n in reader.get_variable_to_shape_map() if n != "_CHECKPOINTABLE_OBJECT_GRAPH"]
     return {n: reader.get_tensor(n) for n in names}
 
 
-def digests(commit: Path) -> dict[str, str]:
-    """Variable → SHA-256 of its value, of a commit."""
-    return {f"variable {n}": _sha(value) for n, value in values(commit).items()}
+def digests(checkpoint: Path) -> dict[str, str]:
+    """Variable → SHA-256 of its value, of a checkpoint."""
+    return {f"variable {n}": _sha(value) for n, value in values(checkpoint).items()}
 
 
 def _sha(value: np.ndarray) -> str:
@@ -177,7 +177,7 @@ def check_finished(run: Run, ended: Ended, steps: int = STEPS) -> None:
     """A reference must have run to its end, or comparing with it would prove nothing."""
     assert ended.status == DONE, ended.said
     assert not ended.chatter(), "nothing that a user can mend"
-    assert run.committed() == run.recorded() == steps
+    assert run.newest_step() == run.recorded() == steps
     assert [step for step, _ in run.consumed()] == list(range(steps))
     assert (run.workdir / "export" / "backbone.keras").exists()
     assert len([n for n in run.left() if n.startswith("variable")]) > 50

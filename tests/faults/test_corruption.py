@@ -26,7 +26,7 @@ class State(tf.Module):
         self.step.assign(value)
 
     def value(self):
-        """Which of the commits this is; None for none of them."""
+        """Which of the checkpoints this is; None for none of them."""
         now = int(self.step.numpy())
         known = tf.random.stateless_uniform([64, 33], seed=[now, 1])
         return now if bool(tf.reduce_all(self.kernel == known)) else None
@@ -34,27 +34,27 @@ class State(tf.Module):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with the commits of steps 1 and 2, and its state."""
+    """A folder with the checkpoints of steps 1 and 2, and its state."""
     folder, state = tmp_path_factory.mktemp("made") / "checkpoints", State()
-    commits = checkpoints.Checkpoints(folder, {"state": state}, about={"configuration": {"d": 64}})
+    saved = checkpoints.Checkpoints(folder, {"state": state}, about={"configuration": {"d": 64}})
     for step in (1, 2):
         state.set(step)
-        commits.save(step, {"interval": [[-0.25, 0.5]], "pending": None})
+        saved.save(step, {"interval": [[-0.25, 0.5]], "pending": None})
     return folder, state
 
 
 def restored(folder, state):
     """The step whose state is there after restoring, or the refusal's text."""
     state.set(77)
-    commits = checkpoints.Checkpoints(folder, {"state": state}, writes=False)
+    saved = checkpoints.Checkpoints(folder, {"state": state}, writes=False)
     try:
-        manifest = commits.restore()
+        manifest = saved.restore()
     except UserError as error:
         return str(error)
-    assert manifest is not None, "started afresh where commits exist"
+    assert manifest is not None, "started afresh where checkpoints exist"
     assert manifest["extra"] == {"interval": [[-0.25, 0.5]], "pending": None}
     assert manifest["configuration"] == {"d": 64}
-    assert state.value() == manifest["step"], "what was restored is no commit's state"
+    assert state.value() == manifest["step"], "what was restored is no checkpoint's state"
     return manifest["step"]
 
 
@@ -132,9 +132,9 @@ DONE_BY_HAND = {
     **{f"empty {name}": lambda c, n=name: (c / n).write_bytes(b"") for name in FILES},
     **{f"a link for {name}": lambda c, n=name: _linked(c, n) for name in FILES},
     **{f"a folder for {name}": lambda c, n=name: ((c / n).unlink(), (c / n).mkdir()) for name in FILES},
-    "a link for the commit": _linked_folder,
-    "an empty commit": lambda c: [p.unlink() for p in c.iterdir()],
-    "a file for the commit": lambda c: (shutil.rmtree(c), c.write_text("x")),
+    "a link for the checkpoint": _linked_folder,
+    "an empty checkpoint": lambda c: [p.unlink() for p in c.iterdir()],
+    "a file for the checkpoint": lambda c: (shutil.rmtree(c), c.write_text("x")),
     "one file more": lambda c: (c / "state.data-00001-of-00002").write_bytes(b"x" * 99),
     "the other's index": lambda c: _others(c, "state.index"),
     "the other's data": lambda c: _others(c, "state.data-00000-of-00001"),
@@ -199,18 +199,18 @@ def test_damage_done_by_hand(made, tmp_path, name):
 def test_random_damage(made, tmp_path, kind, file, seed):
     rng = random.Random(f"{kind} {file} {seed}")
 
-    def damage(commit):
-        before = (commit / file).read_bytes()
-        manifest = json.loads((commit / MANIFEST).read_text())
-        RANDOM[kind](commit / file, rng)
+    def damage(checkpoint):
+        before = (checkpoint / file).read_bytes()
+        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        RANDOM[kind](checkpoint / file, rng)
         if file == MANIFEST:  # a change of layout alone is none
             try:
-                same = json.loads((commit / file).read_bytes()) == manifest
+                same = json.loads((checkpoint / file).read_bytes()) == manifest
             except (ValueError, RecursionError):
                 same = False
             if same:
-                (commit / file).write_bytes(before[:-2])
-        assert (commit / file).read_bytes() != before
+                (checkpoint / file).write_bytes(before[:-2])
+        assert (checkpoint / file).read_bytes() != before
 
     assert_passed_over(made, tmp_path, damage)
 

@@ -90,7 +90,7 @@ def test_killed_from_outside_at_any_moment(reference, tmp_path, seed):
     killed = 0
     while killed < 8:
         process = run.start()
-        if run.reach(process, max(0, run.committed()) + rng.randint(1, 3)):
+        if run.reach(process, max(0, run.newest_step()) + rng.randint(1, 3)):
             time.sleep(rng.random() * 0.15)
         process.kill()
         assert run.finish(process).status == -signal.SIGKILL
@@ -118,7 +118,7 @@ def terminated(run, after):
     """
     process = run.start()
     if after < 0:
-        run.reach(process, max(0, run.committed()) - after)
+        run.reach(process, max(0, run.newest_step()) - after)
     else:
         run.listens(process)
         time.sleep(after)
@@ -142,7 +142,7 @@ def test_twenty_signals_and_no_step_repeated(monitored, tmp_path):
         signals += not done
         if signals == 20:
             break
-        if run.committed() >= STEPS - 4:  # start another, so that all 20 find something to end
+        if run.newest_step() >= STEPS - 4:  # start another, so that all 20 find something to end
             assert run.go().status == DONE
             assert_same(run, monitored)
             assert [step for step, _ in run.consumed()] == list(range(STEPS)), "a step was repeated"

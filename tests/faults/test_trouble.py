@@ -1,4 +1,4 @@
-"""Full disks, vanished folders, jumping clocks, two runs in one folder: nothing committed is lost."""
+"""Full disks, vanished folders, jumping clocks, two runs in one folder: no checkpoint is lost."""
 
 import contextlib
 import fcntl
@@ -38,16 +38,16 @@ def files_up_to(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_keeps_what_is_committed_and_names_the_mend(reference, tmp_path):
+def test_a_full_disk_keeps_the_checkpoints_and_names_the_mend(reference, tmp_path):
     run = Run(tmp_path / "run")
     assert run.go("step:12").status == -signal.SIGKILL
-    before = run.committed()
+    before = run.newest_step()
     with files_up_to(60_000):
         process = run.start()
     ended = run.finish(process)
     assert ended.status == 2, ended.said
     assert "tried again every minute" in ended.said and "Make room and rerun" in ended.lines()[-1]
-    assert run.committed() == before
+    assert run.newest_step() == before
     assert run.go().status == DONE
     assert_same(run, reference)
 
@@ -80,7 +80,7 @@ def test_a_disk_that_is_really_full(reference, tmp_path):
                 filler.flush()
         ended = run.finish(process)
         assert ended.status == 2 and "No space left" in ended.said, ended.said
-        assert 0 < run.committed() < STEPS
+        assert 0 < run.newest_step() < STEPS
         (disk / "filler").unlink()
         assert run.go().status == DONE
         assert_same(run, reference)
@@ -160,7 +160,7 @@ def test_a_clock_that_is_set_back_changes_nothing(reference, tmp_path):
     assert_same(run, reference)
     other = Run(tmp_path / "other")
     assert other.go("step:12").status == -signal.SIGKILL
-    newest = other.workdir / "checkpoints" / f"step-{other.committed():08d}"
+    newest = other.workdir / "checkpoints" / f"step-{other.newest_step():08d}"
     for path in (newest, *newest.iterdir()):
         os.utime(path, (1e9, 1e9))  # older than the one before it
     assert other.go("clock:1").status == DONE
@@ -191,12 +191,12 @@ def test_a_run_whose_lock_another_has_taken_gives_way(reference, tmp_path):
     assert "in use by process" in ended.said or "was removed" in ended.said
 
 
-def test_a_loss_that_is_no_number_keeps_the_last_good_commit(tmp_path):
+def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path):
     flags = ("--base_lr=1000", "--weight_decay=1", "--similarity=cross_entropy")
     run = Run(tmp_path / "run", *flags)
     first = run.go()
     assert first.status == 4, first.said
-    committed = run.committed()
+    committed = run.newest_step()
     assert 0 < committed < run.recorded()
     for name in run.left():
         assert not name.startswith("export")
@@ -205,4 +205,4 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_commit(tmp_path):
         value = reader.get_tensor(name)
         assert not hasattr(value, "dtype") or value.dtype.kind != "f" or bool((value == value).all()), name
     again = run.go()
-    assert again.status == 4 and run.committed() == committed, again.said
+    assert again.status == 4 and run.newest_step() == committed, again.said

@@ -114,9 +114,9 @@ def prepare(ids_file: str, fault: str) -> None:
     elif fault == "control:optimizer":
         restore = checkpoints.Checkpoints.restore
 
-        def forgetful(commits):
-            manifest = restore(commits)
-            for variable in commits.checkpoint.optimizer.variables[2:]:
+        def forgetful(checkpoints):
+            manifest = restore(checkpoints)
+            for variable in checkpoints.checkpoint.optimizer.variables[2:]:
                 variable.assign(variable * 0)
             return manifest
 

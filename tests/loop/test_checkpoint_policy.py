@@ -1,4 +1,4 @@
-"""When a run is committed, and that trouble with the disk is survived and not hidden."""
+"""When a run saves a checkpoint, and that trouble with the disk is survived and not hidden."""
 
 import pytest
 import tensorflow as tf
@@ -15,7 +15,7 @@ class Clock:
 
 
 class Disk:
-    """Stands in for the work folder and its commits. takes: seconds of a commit."""
+    """Stands in for the work folder and its checkpoints. takes: seconds of a checkpoint."""
 
     def __init__(self, clock):
         self.clock, self.takes, self.full, self.removed, self.saved = clock, 1.0, False, False, []
@@ -53,7 +53,7 @@ def test_at_the_ends_of_epochs_that_are_long_enough(made):
     run, disk, clock, _ = made
     disk.takes = 2.0
     clock.now = 10
-    assert run.due(True, False)  # what a commit costs is not known yet
+    assert run.due(True, False)  # what a checkpoint costs is not known yet
     run.save(5, {}, must=False)
     clock.now += 150
     assert not run.due(True, False)
@@ -77,7 +77,7 @@ def test_a_full_disk_is_said_and_tried_again_after_a_minute(made):
     assert disk.saved == [7] and run.step == 7
 
 
-def test_a_removed_folder_is_committed_to_at_once(made):
+def test_a_removed_folder_is_saved_to_at_once(made):
     run, disk, _, said = made
     disk.removed = True
     assert run.due(False, False) and "was removed" in said[0]

@@ -1,4 +1,4 @@
-"""Signals: noted while training, as they were before while all is committed, and twice means now."""
+"""Signals: noted while training, as they were before while all is saved, and twice means now."""
 
 import os
 import signal

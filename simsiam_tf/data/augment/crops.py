@@ -61,8 +61,8 @@ class RandomResizedCrop(PaperLayer):
         low, high = self.aspect
         largest = tf.minimum(image, tf.round(tf.reverse(image, [-1]) * tf.constant([1 / low, high])))
         centred = tf.concat([(image - largest) // 2, largest], axis=-1)
-        found = tf.concat([corner, size], axis=1)
-        return tf.where(tf.reduce_any(fits, axis=1)[:, None], found, centred)
+        box = tf.concat([corner, size], axis=1)
+        return tf.where(tf.reduce_any(fits, axis=1)[:, None], box, centred)
 
     def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
         shape = tf.shape(images)

@@ -1,4 +1,4 @@
-"""The base class of the augmentation's layers: a keras-cv layer whose draws may be given.
+"""The base class of the augmentation's layers: a keras-cv layer that can take its draws as an argument.
 
 keras-cv 0.9.0, its last release, copies names from Keras' private modules while it is imported. Keras 3.16
 has moved these modules, which ends the import. The public `keras.ops` has all names that keras-cv looks for

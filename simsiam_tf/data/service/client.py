@@ -79,7 +79,7 @@ def dataset(address: str, batches: StepBatches, first_step: int, last_step: int)
 
 
 def messages_per_element(batches: StepBatches) -> int:
-    """Messages that an element's rows are sent in: whole pieces, so that they are computed alike here."""
+    """The number of messages for one element. Each holds whole pieces, so that it has the same bits here."""
     pixels = batches.views.count * batches.views.augmentation.size**2 * batches.source.channels
     size = batches.rows_per_piece * pixels * (4 if batches.augment_on_host else 1)
     pieces = batches.rows_per_element // batches.rows_per_piece

@@ -20,7 +20,7 @@ PAPER, INK, QUERY = (255, 255, 255), (40, 40, 40), (200, 60, 20)  # RGB
 
 def main(argv: list[str] | None = None) -> int:
     """Draws the picture that the options describe; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--weights", default="runs/quickstart", help="a finished pre-training")
     parser.add_argument("--data", default="fashion_mnist", help="a data set with labels and two splits")
     parser.add_argument("--query", type=int, default=0, help="row of the test image")

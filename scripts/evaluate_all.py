@@ -70,7 +70,7 @@ def _top1(result: dict) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="a finished pre-training")
     parser.add_argument("--flags", default="flags/fashion_mnist", help="folder of the flagfiles")
     parser.add_argument(

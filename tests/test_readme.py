@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import small_backbones
+from test_imports import LEVELS
 
 import simsiam_tf as ss
 from scripts.paper import reproduce
@@ -113,6 +114,11 @@ def test_rows_of_the_paper_name_code_and_flagfiles():
                 assert re.search(rf"\b{name}\b", source), (path, name)
         for pattern in re.findall(r"`((?:paper|imagenet|cifar10|compare)/[\w*]+)`", row):
             assert list((ROOT / "flags").glob(f"{pattern}.cfg")), pattern
+
+
+def test_the_page_of_architecture_has_the_folders_in_their_order():
+    text = (ROOT / "docs/architecture.md").read_text()
+    assert re.findall(r"^\| `(\w+)/` \|", text, re.M) == LEVELS
 
 
 def test_readme_is_short_and_leads_to_every_page():

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, default=2, help="number of workers")
     parser.add_argument("--floats", type=int, nargs="+", default=[SMALL, LARGE], help="sizes of the vectors")
     parser.add_argument("--calls", type=int, default=50, help="small all-reduces of a call")

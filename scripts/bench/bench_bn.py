@@ -19,7 +19,7 @@ FUNCTIONS = {"op": "_fused", "XLA": "_fused_by_xla"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument(
         "--device", choices=("cpu", "gpu"), default="gpu", help="gpu: the CPU where there is none"

@@ -50,7 +50,7 @@ WAYS = {  # algorithm: layers, each with filters, stride and kernel size
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--way", choices=WAYS, default="winograd", help="algorithm to compare with oneDNN's")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     bench_harness.add_arguments(parser, repeats=7, calls=3, threads=None)
@@ -80,7 +80,7 @@ def _compare(
     from simsiam_tf.nets.cpu import dispatch, tiny_maps, winograd
     from simsiam_tf.runtime import malloc
 
-    malloc.keep()
+    malloc.retain_freed_memory()
     tf.get_logger().setLevel("ERROR")  # each layer is traced anew, which TensorFlow warns of
     if tf.config.threading.get_intra_op_parallelism_threads() != args.threads:
         tf.config.threading.set_intra_op_parallelism_threads(args.threads)

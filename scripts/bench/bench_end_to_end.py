@@ -26,7 +26,7 @@ NETWORKS = {  # flags, batch
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--network", choices=NETWORKS, default="small")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument(
@@ -81,7 +81,7 @@ def _ours(folder: str, args: argparse.Namespace) -> bench_harness.TimedCall:
     from simsiam_tf.runtime import malloc
     from simsiam_tf.training import build_run
 
-    malloc.keep()
+    malloc.retain_freed_memory()
     bench_harness.set_threads(args.threads)
     config = _config(folder, args)
     components = build_run.build_pretraining(config)

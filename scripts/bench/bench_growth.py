@@ -26,7 +26,7 @@ QUERIES = 1000  # images that the kNN classifies
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=15, help="timed steps of each setting")
     parser.add_argument("--steps", type=int, default=0, help="length of a long run whose memory is watched")

@@ -34,7 +34,7 @@ def features(path: Path, rows: int, width: int) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--bank", type=int, default=131_072, help="features that are searched")
     parser.add_argument("--queries", type=int, default=2_000, help="features to search for")
     parser.add_argument("--width", type=int, default=IMAGENET[2], help="numbers in a feature")

@@ -27,7 +27,7 @@ START = ("imports", "data and model", "baselines", "first step")
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=3, help="number of runs")
     parser.add_argument("--starts", action="store_true", help="time only the start")
     parser.add_argument("--json", metavar="FILE", help="file for the results")

@@ -22,7 +22,7 @@ import bench_harness
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--flagfile", default="flags/quickstart.cfg", help="flagfile of the model")
     parser.add_argument("--size", type=int, default=224, help="side of the views in pixels")
     parser.add_argument("--channels", type=int, default=3, help="channels of the images")

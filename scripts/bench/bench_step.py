@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--network", choices=NETWORKS, default="quickstart")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "both"), default="both")
     parser.add_argument("--batch_size", type=int, help="images a step; the network's own by default")
@@ -141,7 +141,7 @@ def traced_step(precision: str, args: argparse.Namespace, xla: bool = False):  #
 def _our_step(precision: str, args: argparse.Namespace, xla: bool = False) -> bench_harness.TimedCall:
     from simsiam_tf.runtime import malloc
 
-    malloc.keep()
+    malloc.retain_freed_memory()
     traced, views, metadata = traced_step(precision, args, xla)
 
     def steps() -> None:
@@ -157,7 +157,7 @@ def _products(by_shape: bool, precision: str, args: argparse.Namespace) -> bench
     from simsiam_tf import nets
     from simsiam_tf.runtime import malloc
 
-    malloc.keep()
+    malloc.retain_freed_memory()
     nets.fast_cpu_convolutions(by_shape)
     traced, _, _ = traced_step(precision, args)
     return onednn_floor.replay_products(traced, _steps(args)), {}

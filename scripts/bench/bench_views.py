@@ -26,7 +26,7 @@ AIMS = {"ours": 1.5, "host stage": 2.5}  # times torchvision's rate
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", metavar="FOLDER", help="folder of at least 32 JPEGs")
     bench_harness.add_arguments(parser, repeats=7, calls=3, threads=1)
     args = parser.parse_args(argv)

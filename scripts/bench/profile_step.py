@@ -45,7 +45,7 @@ OPTIMISATIONS = ("onednn", "winograd", "memory")
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--network", choices=("quickstart", "cifar_resnet18", "resnet50"), default="quickstart"
     )
@@ -83,7 +83,7 @@ def _profile(args: argparse.Namespace) -> dict:
     from simsiam_tf.runtime import malloc
 
     if "memory" not in args.without:
-        malloc.keep()
+        malloc.retain_freed_memory()
     if "winograd" in args.without:
         nets.fast_cpu_convolutions(False)
     traced, views, metadata = bench_step.traced_step(args.precision, args)

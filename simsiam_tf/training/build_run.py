@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
-from simsiam_tf.config import METHODS, PretrainConfig, RunConfig
+from simsiam_tf.config import METHODS, PretrainConfig, SupervisedConfig
 from simsiam_tf.data import (
     AUGMENTATIONS,
     Augmentation,
@@ -94,7 +94,7 @@ def build_pretraining(
     )
 
 
-def set_precision(config: RunConfig, strategy: tf.distribute.Strategy) -> str:
+def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distribute.Strategy) -> str:
     """Sets the precision and returns its name. Raises UserError where the devices do not support it."""
     replicas = strategy.num_replicas_in_sync
     strategies.check_batch(strategy, config.batch_size)
@@ -131,8 +131,8 @@ def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Sourc
     return source, make_views(config, augmentation, config.method_options.view_count)
 
 
-def make_views(config: RunConfig, augmentation: Augmentation, count: int) -> Views:
-    """The views of a run. config: only jit_compile is used."""
+def make_views(config: PretrainConfig | SupervisedConfig, augmentation: Augmentation, count: int) -> Views:
+    """The views of a run, count for each image."""
     return Views(augmentation, count, xla=False if config.jit_compile == "false" else None)
 
 
@@ -211,7 +211,7 @@ def knn_every(components: PretrainComponents, config: PretrainConfig) -> int:
 
 
 def cosine_schedule(
-    config: RunConfig, total_steps: int, size: int, factor: float = 1.0, **options
+    config: PretrainConfig | SupervisedConfig, total_steps: int, size: int, factor: float = 1.0, **options
 ) -> schedules.Cosine:
     """A run's learning rate times `factor`, on a cosine after its warm-up.
 

@@ -1,9 +1,12 @@
 """The benchmarks' harness and command lines; what they measure is not asserted."""
 
+import ast
 import functools
+import importlib
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import bench_harness
@@ -57,6 +60,32 @@ def test_help(name):
         [sys.executable, SCRIPTS / f"{name}.py", "--help"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0 and "--json" in done.stdout, done.stderr
+
+
+def imported_modules(tree):
+    """Name → module of simsiam_tf that a script imports under it; fails for names that do not exist."""
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("simsiam_tf"):
+            parent = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(parent, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+                value = getattr(parent, alias.name)
+                if isinstance(value, types.ModuleType):
+                    modules[alias.asname or alias.name] = value
+    return modules
+
+
+@pytest.mark.parametrize(
+    "path", sorted(SCRIPTS.parent.rglob("*.py")), ids=lambda p: str(p.relative_to(SCRIPTS.parent))
+)
+def test_scripts_use_names_of_the_package_that_exist(path):
+    tree = ast.parse(path.read_text())
+    modules = imported_modules(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            assert hasattr(modules[node.value.id], node.attr), f"{path.name}:{node.lineno} {node.attr}"
 
 
 def test_flops_of_a_product_count_every_multiplication_and_addition():

@@ -1,4 +1,4 @@
-"""python -m simsiam_tf.convert --weights=… --out=…: networks from PyTorch, and back."""
+"""python -m simsiam_tf.convert --weights=… --out=…: converts networks from PyTorch, and back."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import Config, field_types, option
 from simsiam_tf.runtime.errors import UserError, as_flags
 
-ABOUT = """From PyTorch to a folder that every --weights takes, and from there to PyTorch: backbone, projector
-and predictor. Finds a ResNet under any prefix, by the names of torchvision, timm, facebookresearch/simsiam,
-mmselfsup, solo-learn, lightly, MoCo, BYOL, DINO or Detectron2; architecture and widths are read from shapes;
-what is left out is listed. A pickle is opened only as weights, never run.
+ABOUT = """Converts weights of PyTorch to a folder that every --weights takes, and such a folder to PyTorch:
+backbone, projector and predictor. Finds a ResNet under any prefix, by the names of torchvision, timm,
+facebookresearch/simsiam, mmselfsup, solo-learn, lightly, MoCo, BYOL, DINO or Detectron2. Architecture and
+widths are read from shapes; weights that are left out are listed. A pickle is opened only as weights,
+never run.
 
     python -m simsiam_tf.convert --weights=checkpoint.pth.tar --out=runs/converted
     python -m simsiam_tf.convert --weights=runs/photos --out=photos.safetensors"""
@@ -37,33 +38,33 @@ class ConvertConfig(Config):
         None, "PyTorch weights (.pth, .pth.tar, .ckpt, .safetensors), or a finished work folder or a "
         ".keras file", "Conversion",
     )  # fmt: skip
-    out: str | None = option(None, "folder to make for ours; .safetensors or .pth for PyTorch's")
+    out: str | None = option(None, "from PyTorch: folder to create; to PyTorch: .safetensors or .pth")
     layout: str = option(
         "auto",
-        "whose names: of the file, or of what is written (auto: torchvision's)",
+        "program whose names the file has, or is written with (auto: torchvision's)",
         choices=("auto", *LAYOUTS),
     )
     prefix: str | None = option(
         None,
-        "from PyTorch: of the names of the network to take where there are several, as in module.encoder_k; "
-        "by default the one that its authors evaluate",
+        "from PyTorch: prefix of the network to take of several, as in module.encoder_k; by default the one "
+        "that its authors evaluate",
     )
     stem: str = option(
         "auto",
-        "from PyTorch: first layers; auto: by the kernel, 7×7 imagenet, and for 3×3 by whose names they are, "
-        "cifar or solo-learn's cifar_pad2",
+        "from PyTorch: first layers; auto: by the kernel, 7×7 imagenet, and for 3×3 by the program, cifar or "
+        "solo-learn's cifar_pad2",
         choices=("auto", "imagenet", "cifar", "small", "cifar_pad2"),
     )
     augmentation: str = option(
         "auto",
-        "from PyTorch: how images are made ready; auto: imagenet for the imagenet stem, else cifar, or "
+        "from PyTorch: preprocessing of images; auto: imagenet for the imagenet stem, else cifar, or "
         "grayscale for one channel",
         choices=("auto", "imagenet", "cifar", "grayscale"),
     )
     image_size: int | None = option(
         None, "from PyTorch: side of the images in pixels; the augmentation's by default", limits=(4, 4096)
     )
-    overwrite: bool = option(False, "replace what is there")
+    overwrite: bool = option(False, "replace an earlier conversion")
 
     def validate(self) -> ConvertConfig:
         """Returns itself, or raises UserError for the first value that cannot be."""
@@ -71,6 +72,7 @@ class ConvertConfig(Config):
         for name in ("weights", "out"):
             if not getattr(self, name):
                 raise UserError(f"--{name}: missing. See --help.")
+        assert self.out
         out = Path(self.out).expanduser()
         if self.from_torch and out.suffix in (*TORCH, ".keras"):
             raise UserError(f"--out={self.out}: must be a folder, as in --out=runs/converted.")
@@ -84,24 +86,26 @@ class ConvertConfig(Config):
     @property
     def from_torch(self) -> bool:
         """Whether the weights are PyTorch's."""
+        assert self.weights
         return Path(self.weights).suffix in TORCH
 
 
 def call(config: ConvertConfig) -> int:
-    """Converts, and says what was found."""
+    """Converts, and prints a report."""
     with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.pretrained import torch_weights
 
         strategies.look_for_devices()
+    assert config.weights and config.out
     if config.from_torch:
-        report = torch_weights.to_folder(
+        report = torch_weights.convert_from_torch(
             config.weights, config.out, config.layout, config.stem, config.augmentation, config.image_size,
             config.prefix,
         )  # fmt: skip
         print(as_flags(report, field_types(ConvertConfig)))
     else:
-        print(torch_weights.to_file(config.weights, config.out, config.layout))
+        print(torch_weights.convert_to_torch(config.weights, config.out, config.layout))
     return 0
 
 

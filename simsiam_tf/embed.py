@@ -56,7 +56,8 @@ def call(config: EmbedConfig) -> int:
         from simsiam_tf.runtime.display_text import printable_text
 
         strategies.look_for_devices()
-    out = Path(os.path.expanduser(config.out))
+    assert config.out is not None and config.weights is not None
+    out = Path(config.out).expanduser()
     embedding_file.check_output(out)
     pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     report = out.with_suffix(".unreadable.json")

@@ -10,8 +10,8 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import Inapplicable, WeightsConfig, option
 
 ABOUT = """Writes a backbone that takes images of any size as they are: resizing and normalisation are inside.
-The file is read back as another program would, and its features are held against the source's. A card lies
-beside it, as JSON and Markdown.
+The file is read back as another program would, and its features are compared with the source's. A model
+card is written beside it, as JSON and Markdown.
 
     python -m simsiam_tf.export --weights=runs/quickstart --format=onnx"""
 
@@ -37,35 +37,37 @@ class ExportConfig(WeightsConfig):
         None, "file, or folder of a saved_model or for the Hub; WORKDIR/export/model and its suffix, or "
         "WORKDIR/export/hub, by default",
     )  # fmt: skip
-    overwrite: bool = option(False, "replace what is there")
+    overwrite: bool = option(False, "replace an earlier export")
 
 
 def call(config: ExportConfig) -> int:
-    """Exports, compares, writes the card and says where."""
+    """Exports, compares features, writes the model card and prints where it is."""
     with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.model_export import formats, hub_folder, model_card
-        from simsiam_tf.pretrained.backbone_file import located
+        from simsiam_tf.pretrained.backbone_file import backbone_path
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 
         strategies.look_for_devices()
+    assert config.weights
     name = "hub" if config.hub else f"model{formats.FORMATS[config.format].suffix}"
-    out = Path(config.out).expanduser() if config.out else located(config.weights).parent / name
+    out = Path(config.out).expanduser() if config.out else backbone_path(config.weights).parent / name
     if config.hub:
-        hub_folder.check(out, config.overwrite)
+        hub_folder.check_hub_folder(out, config.overwrite)
     else:
-        formats.check(out, config.format, config.overwrite)
+        formats.check_output(out, config.format, config.overwrite)
     pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     print(f"writing {out}, and reading it back", flush=True)
     with cli.silence_stderr():
         if config.hub:
-            made, card = hub_folder.write(pretrained, out, config.overwrite), out / "README.md"
+            exported = hub_folder.write_hub_folder(pretrained, out, config.overwrite)
+            card = out / "README.md"
         else:
-            made = formats.export(pretrained, out, config.format, config.overwrite)
-            _, card = model_card.write(pretrained, made)
+            exported = formats.export_model(pretrained, out, config.format, config.overwrite)
+            _, card = model_card.write_model_card(pretrained, exported)
     print(
-        f"  largest difference of a feature from the source's: {made.difference:.2g} "
-        f"(largest feature {made.largest:.2g})\n  card  {card}"
+        f"  largest difference of a feature from the source's: {exported.difference:.2g} "
+        f"(largest feature {exported.largest:.2g})\n  card  {card}"
     )
     return 0
 

@@ -50,11 +50,8 @@ def call(config: KnnConfig) -> int:
         from simsiam_tf.evaluate import cached_scores
 
         strategies.look_for_devices()
-    path = (
-        Path(config.out).expanduser()
-        if config.out
-        else cached_scores.beside_weights(config.weights, "knn.json")
-    )
+    assert config.weights is not None
+    path = Path(config.out or cached_scores.beside_weights(config.weights, "knn.json")).expanduser()
     result = cached_scores.knn_result(config, path)
     print(cached_scores.result_table(result))
     cached_scores.write_result(result, path)

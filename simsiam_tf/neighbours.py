@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 
@@ -54,7 +53,8 @@ def call(config: NeighboursConfig) -> int:
         from simsiam_tf.runtime.display_text import printable_text
 
         strategies.look_for_devices()
-    embeddings = embedding_file.read_embeddings(Path(os.path.expanduser(config.embeddings)))
+    assert config.embeddings is not None and config.query is not None
+    embeddings = embedding_file.read_embeddings(Path(config.embeddings).expanduser())
     vector = query.query_features(
         embeddings,
         config.query,

@@ -82,6 +82,7 @@ def call(config: ProbeConfig) -> int:
 
         strategies.look_for_devices()
     name = "probe.json" if config.classifier == "logistic" else f"probe-{config.classifier}.json"
+    assert config.weights is not None
     path = Path(config.out).expanduser() if config.out else cached_scores.beside_weights(config.weights, name)
     result = cached_scores.probe_result(config, path)
     print(cached_scores.result_table(result))

@@ -64,6 +64,7 @@ def call(config: ReportConfig) -> int:
         "data_dir": config.data_dir, "on_bad_image": config.on_bad_image,
         "max_megapixels": config.max_megapixels,
     }  # fmt: skip
+    assert config.workdir is not None
     path = html_report.write_report(
         config.workdir, config.out, config.data, config.images, config.neighbours, config.seed,
         config.tensorboard, lambda text: print(text, file=sys.stderr, flush=True), **options,

@@ -48,14 +48,12 @@ class PredictorOptions(MethodOptions):
     predictor: str = option(
         "auto",
         "predictor h (Table 1): trained, fixed at its initial weights (simsiam only), or none; auto: trained "
-        "with simsiam and byol, else none. simclr and swav may have one, too (Sec. 6.2)",
+        "with simsiam and byol, else none",
         "Method",
         choices=("auto", "trained", "fixed", "none"),
     )
     stop_gradient: bool | None = option(
-        None,
-        "let no gradient through the targets; simsiam collapses without (Fig. 2). By default true, with "
-        "simclr false",
+        None, "let no gradient through the targets (Fig. 2); by default true, with simclr false"
     )
 
 
@@ -65,8 +63,7 @@ class SimSiamOptions(PredictorOptions):
 
     bn: str = option(
         "default",
-        "layers with batch normalisation in projector and predictor (Table 3); default: all but the "
-        "predictor's output",
+        "heads' layers with batch normalisation (Table 3); default: all but the predictor's output",
         "Method",
         choices=("none", "hidden", "default", "all"),
     )
@@ -74,25 +71,21 @@ class SimSiamOptions(PredictorOptions):
         True, "learn a scale and a shift in the batch normalisation of the projector's output (Sec. 4.4)"
     )
     similarity: str = option(
-        "cosine",
-        "similarity of prediction and target in the loss (Sec. 4.5)",
-        choices=("cosine", "cross_entropy"),
+        "cosine", "similarity of prediction and target (Sec. 4.5)", choices=("cosine", "cross_entropy")
     )
     symmetry: str = option(
         "symmetric",
-        "pairs of views in the loss (Sec. 4.6): each view predicts the other (symmetric), one predicts the "
+        "predictions in the loss (Sec. 4.6): each of two views from the other (symmetric), one from the "
         "other (asymmetric), or the latter for two pairs of views (asymmetric_2x)",
         choices=SYMMETRY,
     )
     alternate: str | None = option(
         None,
-        "keep the weights that make the targets for so many steps, or for an epoch (Sec. 5): a number, or "
-        "epoch; by default targets are made with the weights of each step",
+        "steps for which targets are made with the same weights (Sec. 5): a number, or epoch",
     )
     average: float | None = option(
         None,
-        "take a moving average of each image's embeddings as its target, with this share of the old average "
-        "(Sec. 5: 0.8, with predictor=none)",
+        "target each image's moving average, with this share of the old one (Sec. 5: 0.8, predictor=none)",
         limits=(0, 0.9999),
     )
 
@@ -134,8 +127,8 @@ class TargetMomentumOptions(MethodOptions):
 
     target_momentum: float | None = option(
         None,
-        "momentum m of the encoder that makes the targets: with moco 0.999 by default; with byol the value "
-        "at the first step, 0.996 by default, which rises to 1",
+        "momentum of the encoder that makes the targets, by default 0.999 with moco; with byol 0.996 at "
+        "first, which rises to 1",
         "Compared methods",
         limits=(0, 0.99999),
     )
@@ -167,7 +160,7 @@ class SwAVOptions(SimCLROptions):
     prototypes: int = option(3000, "prototypes of swav", "Compared methods", limits=(2, 2**20))
     sinkhorn_epsilon: float = option(
         0.05,
-        "ε in swav's Sinkhorn-Knopp; larger: an image is shared out to more prototypes",
+        "ε in swav's Sinkhorn-Knopp; larger: each image belongs to more prototypes",
         limits=(0.001, 10),
     )
     frozen_prototypes: float = option(
@@ -176,7 +169,7 @@ class SwAVOptions(SimCLROptions):
     prototype_norm: str = option(
         "after_step",
         "when swav's prototypes are scaled to length one: after each step, as in its code, or in the loss, "
-        "which passes a gradient through (Sec. 6.2, for stop_gradient=false)",
+        "with a gradient (Sec. 6.2, for stop_gradient=false)",
         choices=("after_step", "in_loss"),
     )
 
@@ -205,55 +198,36 @@ class Method:
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
     loss: str | None = "contrast"
-    lars: Mapping[str, bool] = dataclasses.field(default_factory=lambda: {"exclude_1d": True})
+    lars: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"exclude_1d": True})
 
+
+_CODE_LARS = {"exclude_1d": True, "decayed_slope": True}  # of SimCLR and BYOL
 
 METHODS = {
     "simsiam": Method(
-        "SimSiam",
-        "Chen & He, arXiv 2011.10566",
-        "simsiam_tf.methods.simsiam:SimSiam",
-        SimSiamOptions,
+        "SimSiam", "Chen & He, arXiv 2011.10566", "simsiam_tf.methods.simsiam:SimSiam", SimSiamOptions,
         {"predictor": "trained", "stop_gradient": True},
-        {
-            "alternate": "simsiam_tf.methods.alternation:Alternation",
-            "average": "simsiam_tf.methods.moving_average:MovingAverage",
-        },
+        {"alternate": "simsiam_tf.methods.alternation:Alternation",
+         "average": "simsiam_tf.methods.moving_average:MovingAverage"},
         loss=None,
     ),
     "simclr": Method(
-        "SimCLR",
-        "Chen et al., arXiv 2002.05709",
-        "simsiam_tf.methods.simclr:SimCLR",
-        SimCLROptions,
-        {"predictor": "none", "stop_gradient": False, "temperature": 0.1},
-        lars={"exclude_1d": True, "decayed_slope": True},
+        "SimCLR", "Chen et al., arXiv 2002.05709", "simsiam_tf.methods.simclr:SimCLR", SimCLROptions,
+        {"predictor": "none", "stop_gradient": False, "temperature": 0.1}, lars=_CODE_LARS,
     ),
     "moco": Method(
-        "MoCo v2",
-        "Chen et al., arXiv 2003.04297",
-        "simsiam_tf.methods.moco:MoCo",
-        MoCoOptions,
+        "MoCo v2", "Chen et al., arXiv 2003.04297", "simsiam_tf.methods.moco:MoCo", MoCoOptions,
         {"predictor": "none", "temperature": 0.2, "target_momentum": 0.999},
     ),
     "byol": Method(
-        "BYOL",
-        "Grill et al., arXiv 2006.07733",
-        "simsiam_tf.methods.byol:BYOL",
-        TargetMomentumOptions,
-        {"predictor": "trained", "target_momentum": 0.996},
-        loss="distance",
-        lars={"exclude_1d": True, "decayed_slope": True},
+        "BYOL", "Grill et al., arXiv 2006.07733", "simsiam_tf.methods.byol:BYOL", TargetMomentumOptions,
+        {"predictor": "trained", "target_momentum": 0.996}, loss="distance", lars=_CODE_LARS,
     ),
     "swav": Method(
-        "SwAV",
-        "Caron et al., arXiv 2006.09882",
-        "simsiam_tf.methods.swav:SwAV",
-        SwAVOptions,
-        {"predictor": "none", "stop_gradient": True, "temperature": 0.1},
-        lars={},
+        "SwAV", "Caron et al., arXiv 2006.09882", "simsiam_tf.methods.swav:SwAV", SwAVOptions,
+        {"predictor": "none", "stop_gradient": True, "temperature": 0.1}, lars={},
     ),
-}
+}  # fmt: skip
 
 
 def method_of(configuration: Mapping[str, Any]) -> Method:
@@ -281,17 +255,15 @@ def add_method_options(cls: Class) -> Class:
         for field in dataclasses.fields(row.options):
             fields.setdefault(field.name, field)
             users.setdefault(field.name, []).append(method)
-    names, annotations = [*cls.__annotations__], {**cls.__annotations__}
-    at = names.index("method") + 1
+    annotations: dict[str, Any] = {}
+    for name, annotation in cls.__annotations__.items():
+        annotations[name] = annotation
+        if name == "method":
+            annotations |= {field.name: field.type for field in fields.values()}
+    cls.__annotations__ = annotations
     for name, field in fields.items():
         setattr(cls, name, dataclasses.field(default=field.default, metadata=field.metadata))
-        annotations[name] = field.type
-    cls.__annotations__ = {name: annotations[name] for name in (*names[:at], *fields, *names[at:])}
-    rules = [
-        Inapplicable(
-            (name,), "method", lambda v, has=has: v not in has, f"a `method` other than {' and '.join(has)}"
-        )
-        for name, has in users.items()
-    ]
-    cls.INAPPLICABLE = (*cls.INAPPLICABLE, *rules)
+        others = f"a `method` other than {' and '.join(users[name])}"
+        rule = Inapplicable((name,), "method", lambda v, names=users[name]: v not in names, others)
+        cls.INAPPLICABLE = (*cls.INAPPLICABLE, rule)
     return cls

@@ -11,6 +11,8 @@ from simsiam_tf.config.methods import METHODS, MethodOptions, add_method_options
 from simsiam_tf.config.run import RunConfig, check_epochs
 from simsiam_tf.runtime.errors import UserError
 
+_BY_DEFAULT = "by default the augmentation's"
+
 
 @dataclasses.dataclass(frozen=True)
 @add_method_options
@@ -54,8 +56,7 @@ class PretrainConfig(RunConfig):
     )
     monitor_queries: str = option(
         "auto",
-        "labelled test images of the kNN monitor; auto: the test split, or every tenth image where there is "
-        "none",
+        "labelled test images of the kNN monitor; auto: the test split, or else every tenth image",
     )
     data_dir: str | None = option(None, "folder in which TensorFlow Datasets keeps its data sets", free=True)
     data_service: str | None = option(
@@ -70,9 +71,7 @@ class PretrainConfig(RunConfig):
         choices=("error", "skip"),
     )
     max_megapixels: float = option(
-        100.0,
-        "images of a folder with more pixels than this, by their header, count as unreadable",
-        limits=(0.001, 1e4),
+        100.0, "images of a folder with more pixels than this count as unreadable", limits=(0.001, 1e4)
     )
     augmentation: str = option(
         "auto",
@@ -82,28 +81,21 @@ class PretrainConfig(RunConfig):
         choices=("auto", "imagenet", "simclr", "byol", "cifar", "grayscale"),
     )
     image_size: int | None = option(
-        None, "height and width of the views in pixels; by default the augmentation's", limits=(4, 4096)
+        None, f"height and width of the views in pixels; {_BY_DEFAULT}", limits=(4, 4096)
     )
     crop_area: float | None = option(
         None,
-        "smallest share of the image that a random crop covers; by default the augmentation's",
+        f"smallest share of the image that a random crop covers; {_BY_DEFAULT}",
         limits=(0.01, 1.0),
     )
     jitter: float | None = option(
         None,
-        "strength of the colour jitter in brightness, contrast and saturation, a quarter of it in hue; by "
-        "default the augmentation's",
+        f"strength of jitter in brightness, contrast and saturation, a quarter of it in hue; {_BY_DEFAULT}",
         limits=(0, 1),
     )
-    blur_p: float | None = option(
-        None, "probability of Gaussian blur; by default the augmentation's", limits=(0, 1)
-    )
-    solarize_p: float | None = option(
-        None, "probability of solarisation; by default the augmentation's", limits=(0, 1)
-    )
-    flip_p: float | None = option(
-        None, "probability of a horizontal flip; by default the augmentation's", limits=(0, 1)
-    )
+    blur_p: float | None = option(None, f"probability of Gaussian blur; {_BY_DEFAULT}", limits=(0, 1))
+    solarize_p: float | None = option(None, f"probability of solarisation; {_BY_DEFAULT}", limits=(0, 1))
+    flip_p: float | None = option(None, f"probability of a horizontal flip; {_BY_DEFAULT}", limits=(0, 1))
 
     backbone: str = option("resnet50", "network whose features are learned", "Network", choices=BACKBONES)
     stem: str = option(
@@ -121,8 +113,7 @@ class PretrainConfig(RunConfig):
     )
     projector_hidden: int | None = option(
         None,
-        "width of the projector's hidden layers; by default that of the features, as in the official code: "
-        "with ResNet-50 the paper's 2048, whatever `d` is",
+        "width of the projector's hidden layers; by default that of the features, with ResNet-50 2048",
         limits=(1, 2**16),
     )
     predictor_hidden: int | None = option(
@@ -143,10 +134,7 @@ class PretrainConfig(RunConfig):
     )
 
     method: str = option(
-        "simsiam",
-        "simsiam, or a method that the paper compares it with (Sec. 6, Table 4)",
-        "Method",
-        choices=METHODS,
+        "simsiam", "simsiam, or a method that the paper compares it with (Table 4)", "Method", choices=METHODS
     )
 
     epochs: float = option(100.0, "passes over the images", "Optimisation")
@@ -158,9 +146,7 @@ class PretrainConfig(RunConfig):
     )
     batch_size: int = option(512, "images in a step, over all replicas", limits=(2, 2**20))
     optimizer: str = option(
-        "sgd",
-        "sgd, or, for large batches, lars as in the published code of `method`",
-        choices=("sgd", "lars"),
+        "sgd", "sgd, or, for large batches, lars as in the code of `method`", choices=("sgd", "lars")
     )
     base_lr: float = option(
         0.05,
@@ -185,8 +171,7 @@ class PretrainConfig(RunConfig):
     )
     warmup_epochs: float = option(
         0.0,
-        "epochs at the start in which the learning rate rises from 0 (Table 2: 10 for a batch of 1024 or "
-        "more)",
+        "epochs at the start in which the learning rate rises from 0 (Table 2: 10 from batch 1024 on)",
         limits=(0, BIG),
     )
     momentum: float = option(0.9, "momentum of the optimizer", limits=(0, 0.9999))

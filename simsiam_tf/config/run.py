@@ -32,8 +32,7 @@ class RunConfig(Config):
 
     workdir: str | None = option(
         None,
-        "folder of this run for weights, logs and checkpoints. The same command with the same folder "
-        "continues the run",
+        "folder for weights, logs and checkpoints; the same command with the same folder continues the run",
         "Run",
         free=True,
     )
@@ -77,10 +76,7 @@ class RunConfig(Config):
         free=True,
     )
     save_minutes: float = option(
-        10.0,
-        "write a checkpoint once in so many minutes, and at the end of every epoch",
-        free=True,
-        limits=(0, BIG),
+        10.0, "minutes between checkpoints; epochs end with one, too", free=True, limits=(0, BIG)
     )
     keep: int = option(2, "newest checkpoints to keep", free=True, limits=(1, 1000))
 

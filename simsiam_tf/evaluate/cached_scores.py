@@ -33,7 +33,7 @@ def splits_for(config: Any, pretrained: Pretrained) -> Splits:
     data = config.data or training_data(pretrained)
     options = {"data_dir": config.data_dir, "on_bad_image": config.on_bad_image}
     splits = open_splits(data, config.test, **options, max_megapixels=config.max_megapixels)
-    pretrained.check(splits.train)
+    pretrained.check_channels(splits.train)
     return splits
 
 

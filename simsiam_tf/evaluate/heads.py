@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,13 +30,8 @@ class HeadSpec:
 
 def linear(outputs: int) -> keras.layers.Layer:
     """A linear layer whose kernel starts at N(0, 0.01) and whose biases start at zero."""
-    normal = keras.initializers.RandomNormal(stddev=0.01)
-    return keras.layers.Dense(
-        outputs,
-        kernel_initializer=normal,  # pyright: ignore[reportArgumentType]
-        dtype="float32",
-        name="head",
-    )
+    normal: Any = keras.initializers.RandomNormal(stddev=0.01)
+    return keras.layers.Dense(outputs, kernel_initializer=normal, dtype="float32", name="head")
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

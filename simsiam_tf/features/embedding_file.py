@@ -95,7 +95,7 @@ def embed(
     Raises:
         UserError: as `store.stored_features`; or the backbone takes another number of channels.
     """
-    pretrained.check(source)
+    pretrained.check_channels(source)
     try:
         features = store.stored_features(pretrained, source, folder, batch_size)
     except ChangedImages as error:

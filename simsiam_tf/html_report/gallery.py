@@ -56,7 +56,7 @@ class Sample:
 
 def draw_sample(pretrained: Pretrained, source: Source, images: int, seed: int = 0) -> Sample:
     """At most `images` images of a source, drawn by the seed, with their features."""
-    pretrained.check(source)
+    pretrained.check_channels(source)
     ids = np.sort(np.random.default_rng(seed).permutation(source.size)[:images])
     features = extract(pretrained.backbone, source, pretrained.views, ids)
     labels = None if source.labels is None else np.asarray(source.labels[ids])

@@ -61,7 +61,7 @@ def read_history(workdir: Path) -> History:
     if not records:
         raise UserError(f"workdir={workdir}: has no record of a step yet. Wait for the first.")
     evaluations = [r for r in every if "knn20" in r and "epoch" in r]
-    return History(workdir, config, records, evaluations, backbone_file.card(workdir))
+    return History(workdir, config, records, evaluations, backbone_file.read_card(workdir))
 
 
 def _parse_record(line: str) -> dict | None:

@@ -133,7 +133,7 @@ class Task(Protocol):
 
 def read_card(file: Path) -> dict:
     """Reads the card of an exported file. Raises FileNotFoundError if either was removed."""
-    card = backbone_file.card(file)
+    card = backbone_file.read_card(file)
     if not card:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
     return card

@@ -41,7 +41,7 @@ class Alternation(SimSiam):
         del z
         return [self.assigned(x) for x in batch["views"]]
 
-    def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
+    def after_step(self, outputs: dict[str, Any]) -> None:
         del outputs
 
         def assign() -> tf.Tensor:

@@ -70,7 +70,7 @@ class ViewModel(keras.Model):
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._metric_mean = keras.metrics.Mean(name=self.metric_name)
 
-    def objective(self, batch: dict[str, Any]) -> dict[str, tf.Tensor]:
+    def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         """{"views", "index", "target"} → {"loss": scalar, "z": [B, d]}, for the rows of this replica."""
         raise NotImplementedError(f"{type(self).__name__} must define objective(batch).")
 
@@ -78,7 +78,7 @@ class ViewModel(keras.Model):
         """The "z" of a batch, [B, d] → the scalar that is logged beside the loss."""
         raise NotImplementedError(f"{type(self).__name__} must define metric(z).")
 
-    def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
+    def after_step(self, outputs: dict[str, Any]) -> None:
         """Updates moving averages and queues, where a method has them. outputs: of `objective`."""
         del outputs
 
@@ -153,7 +153,7 @@ class ViewModel(keras.Model):
 
             last = keras.callbacks.LambdaCallback(on_train_begin=note)  # after callbacks that restore it
             if isinstance(callbacks, keras.callbacks.CallbackList):
-                callbacks.append(last)
+                callbacks.append(last)  # pyright: ignore[reportAttributeAccessIssue]
             else:
                 callbacks = [*keras.tree.flatten(callbacks or []), last]
             stream = x.stream(lambda: step)
@@ -201,7 +201,7 @@ class ViewModel(keras.Model):
         flat = {}
         for name, value in arguments:
             flat |= value if more[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
-        return {**keras.saving.serialize_keras_object(flat), **super().get_config()}
+        return {k: keras.saving.serialize_keras_object(v) for k, v in flat.items()} | super().get_config()
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> ViewModel:

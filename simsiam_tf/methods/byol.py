@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from simsiam_tf.methods import losses
 from simsiam_tf.methods.base import RunSize, SiameseModel
@@ -58,14 +57,14 @@ class BYOL(SiameseModel):
     def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> BYOL:
         return cls(backbone, steps=run.steps, **options)
 
-    def objective(self, batch: dict) -> dict[str, tf.Tensor]:
+    def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         x1, x2 = self.views(batch)
         z1, z2 = self.f(x1), self.f(x2)
         there = losses.negative_cosine(self.h(z1), self.target(x2))
         back = losses.negative_cosine(self.h(z2), self.target(x1))
         return {"loss": 4 + 2 * (there + back), "z": z1}
 
-    def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
+    def after_step(self, outputs: dict[str, Any]) -> None:
         del outputs
         m = self.m(self.optimizer.iterations - 1)  # `iterations` counts this step already
         self.target.follow([self.backbone, self.projector], m)

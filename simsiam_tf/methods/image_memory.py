@@ -24,7 +24,7 @@ class PerImage(tf.Module):
 
     def __init__(self, images: int, d: int) -> None:
         super().__init__(name="per_image")
-        self.images, self.d = images, d
+        self.images, self.rows, self.d = images, -(-images // SLICES), d  # rows of a slice
         devices = strategies.local_devices()
         for s in range(SLICES):
             setattr(self, f"slice{s}", self._new_slice(f"slice{s}", devices[s % len(devices)]))
@@ -34,7 +34,7 @@ class PerImage(tf.Module):
         all_index, first = strategies.all_gather(index)
         vectors = tf.zeros([tf.shape(all_index)[0], self.d])
         for s in self._replica_slices():
-            in_slice = (all_index % SLICES == s)[:, None]
+            in_slice = (tf.math.floormod(all_index, SLICES) == s)[:, None]
             vectors += tf.where(in_slice, tf.gather(self._slice(s), all_index // SLICES), 0.0)
         vectors = strategies.all_reduce_sum(vectors * strategies.this_worker_mask(vectors)[:, None])
         return vectors[first : first + tf.shape(index)[0]]
@@ -52,15 +52,15 @@ class PerImage(tf.Module):
         values = tf.gather(values, last)
         for s in self._replica_slices():
             table = self._slice(s)
-            spare_row = tf.cast(table.shape[0] - 1, all_index.dtype)
-            rows = tf.where(all_index % SLICES == s, all_index // SLICES, spare_row)
+            spare_row = tf.cast(self.rows, all_index.dtype)
+            rows = tf.where(tf.math.floormod(all_index, SLICES) == s, all_index // SLICES, spare_row)
             tf.raw_ops.ResourceScatterUpdate(resource=table.handle, indices=rows, updates=values)
 
     def _new_slice(self, name: str, device: str) -> tf.Variable:
         def make() -> tf.Variable:
             # With a spare row for images of other slices, so that shapes stay the same.
             with tf.device(device):
-                return tf.Variable(tf.zeros([-(-self.images // SLICES) + 1, self.d]), False, name=name)
+                return tf.Variable(tf.zeros([self.rows + 1, self.d]), False, name=name)
 
         # NOTE: the scope of a strategy would copy it to all replicas, and holds in one thread only.
         with ThreadPoolExecutor(1) as thread:

@@ -51,7 +51,7 @@ class MoCo(SiameseModel):
         features = backbone.output_shape[-1]
         self.projector = heads.projector(features, d, projector_hidden, projector_layers, "none")
         self.encoder = MomentumEncoder([self.backbone, self.projector], groups, name="key_encoder")
-        start = tf.math.l2_normalize(tf.random.stateless_normal([queue, d], [seed, 0]), axis=-1)
+        start = tf.math.l2_normalize(tf.random.stateless_normal([queue, d], (seed, 0)), axis=-1)
         self.queue = self.add_weight(
             name="queue", shape=(queue, d), initializer="zeros", trainable=False, autocast=False,
             aggregation="none",
@@ -73,7 +73,7 @@ class MoCo(SiameseModel):
         groups = None if key_groups == 1 else max(1, key_groups // replicas)
         return cls(backbone, groups=groups, seed=run.seed, **options)
 
-    def objective(self, batch: dict) -> dict[str, tf.Tensor]:
+    def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         x1, x2 = self.views(batch)
         z1, z2 = self.f(x1), self.f(x2)
         k1, k2 = self.encoder(x1), self.encoder(x2)
@@ -82,7 +82,7 @@ class MoCo(SiameseModel):
         back = losses.info_nce(z2, k1, queue, self.temperature)
         return {"loss": (there + back) / 2, "z": z1, "keys": (k1, k2)}
 
-    def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
+    def after_step(self, outputs: dict[str, Any]) -> None:
         self.encoder.follow([self.backbone, self.projector], self.target_momentum)
         newest = [strategies.all_gather(tf.math.l2_normalize(k, axis=-1))[0] for k in outputs["keys"]]
         assign(self.queue, tf.concat([*newest, self.queue], axis=0)[: self.queue.shape[0]])

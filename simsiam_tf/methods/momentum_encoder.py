@@ -51,10 +51,11 @@ class MomentumEncoder(keras.layers.Layer):
         """
         if self.groups is None:
             return self._encode(x)
-        if x.shape[0] is not None and x.shape[0] % self.groups:
+        rows = x.shape[0]
+        if rows is not None and rows % self.groups:
             raise ValueError(
-                f"A batch of {x.shape[0]} rows does not divide into {self.groups} groups, whose keys share "
-                f"BN statistics. Try a batch of {-(-x.shape[0] // self.groups) * self.groups}."
+                f"A batch of {rows} rows does not divide into {self.groups} groups, whose keys share "
+                f"BN statistics. Try a batch of {-(-rows // self.groups) * self.groups}."
             )
         groups = tf.reshape(x, [self.groups, -1, *x.shape[1:]])
         z = tf.map_fn(self._encode, groups, fn_output_signature=tf.float32)
@@ -92,7 +93,7 @@ def _copy(network: keras.Model, in_groups: bool) -> keras.Model:
         xi.assign(theta)
     for new, old in zip(copy._flatten_layers(), network._flatten_layers(), strict=True):
         if isinstance(new, BatchNorm):
-            new.batch_statistics, new.alone = old.trainable or old.batch_statistics, in_groups
+            new.batch_statistics, new.is_local = old.trainable or old.batch_statistics, in_groups
         elif isinstance(new, keras.layers.BatchNormalization) and old.trainable:
             new.trainable = True  # or it would compute in inference mode; its weights stay untrained
             for variable in new.weights:

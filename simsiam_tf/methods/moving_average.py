@@ -55,7 +55,7 @@ class MovingAverage(SimSiam):
         seen = tf.reduce_any(old != 0, axis=1, keepdims=True)
         return [tf.where(seen, self.m * old + (1 - self.m) * u, u) for u in z]
 
-    def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
+    def after_step(self, outputs: dict[str, Any]) -> None:
         targets = [outputs["targets"][j] for _, j in self.pairs]
         self.averages.write_rows(outputs["index"], tf.add_n(targets) / len(targets))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -50,7 +52,7 @@ class SimCLR(SiameseModel):
         self.temperature, self.d = temperature, d
         self.built = True
 
-    def objective(self, batch: dict) -> dict[str, tf.Tensor]:
+    def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         z = [self.f(x) for x in self.views(batch)]
         queries = tf.concat([self.h(u) for u in z], axis=0)
         (keys1, first), (keys2, _) = (strategies.all_gather(self.stop(u)) for u in z)

@@ -74,7 +74,7 @@ class SimSiam(SiameseModel):
         del batch
         return z
 
-    def objective(self, batch: dict) -> dict[str, tf.Tensor]:
+    def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         # NOTE: one BN batch per view, as the official code; concatenating views would mix their statistics.
         z = [self.f(x) for x in self.views(batch)]
         p = {i: self.h(z[i]) for i, _ in self.pairs}

@@ -57,6 +57,7 @@ class SwAV(SiameseModel):
         self.predictor = heads.predictor(d, predictor_hidden) if HAS_PREDICTOR[predictor] else None
         self.prototypes = keras.layers.Dense(prototypes, use_bias=False, dtype="float32", name="prototypes")
         self.prototypes.build((None, d))
+        assert isinstance(self.prototypes.kernel, keras.Variable)
         self.prototypes.kernel.assign(self._unit_prototypes())
         self.stop = STOP[stop_gradient]
         self.norm_in_loss = NORM_IN_LOSS[prototype_norm]
@@ -80,14 +81,14 @@ class SwAV(SiameseModel):
             self.scores(z), self.sinkhorn_epsilon, self.sinkhorn_iterations, strategies.all_reduce_sum
         )
 
-    def objective(self, batch: dict) -> dict[str, tf.Tensor]:
+    def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         z = [self.f(x) for x in self.views(batch)]
         codes = [self.stop(self.codes(u)) for u in z]
         logs = [tf.nn.log_softmax(self.scores(self.h(u)) / self.temperature) for u in z]
         both = [tf.reduce_sum(codes[j] * logs[i], axis=-1) for i, j in ((0, 1), (1, 0))]
         return {"loss": -tf.reduce_mean(tf.add_n(both)) / 2, "z": z[0]}
 
-    def after_step(self, outputs: dict[str, tf.Tensor]) -> None:
+    def after_step(self, outputs: dict[str, Any]) -> None:
         del outputs
         if not self.norm_in_loss:
             assign(self.prototypes.kernel, self._unit_prototypes())

@@ -1,5 +1,5 @@
 """Backbones for other programs: formats, model card, a folder for the Hub."""
 
-from simsiam_tf.model_export.formats import FORMATS, Exported, export
+from simsiam_tf.model_export.formats import FORMATS, ExportedModel, export_model
 
-__all__ = ["FORMATS", "Exported", "export"]
+__all__ = ["FORMATS", "ExportedModel", "export_model"]

@@ -1,16 +1,14 @@
-"""A backbone with its preprocessing, in the formats that other programs read; each is read back."""
+"""Exports a backbone with its preprocessing in the formats of other programs, and reads each back."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.util
-import os
-import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,7 +18,7 @@ from simsiam_tf.data import preprocess
 from simsiam_tf.nets import keras_networks
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
-from simsiam_tf.runtime.atomic_files import check_writable
+from simsiam_tf.runtime.atomic_files import check_writable, remove_path
 from simsiam_tf.runtime.errors import UserError
 
 TOLERANCE = 1e-2  # of the largest feature: a pixel rounded the other way makes a tenth of it
@@ -30,18 +28,21 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """suffix of its file; what Keras calls it; modules it needs; how a file is opened and run."""
+    """A row: suffix of the file, Keras' name for the format, modules that it needs, an example of its use.
+
+    open_model: path → function from uint8 images to features.
+    """
 
     suffix: str
     keras_name: str
-    needs: tuple[str, ...]
-    opened: Callable[[Path], Run]
+    modules: tuple[str, ...]
+    open_model: Callable[[Path], Run]
     usage: str
 
 
 @dataclasses.dataclass(frozen=True)
-class Exported:
-    """path, sha256: of what was written. difference: largest one of any feature; largest: any feature."""
+class ExportedModel:
+    """An export. difference: largest one of any feature from the source's. largest: the largest feature."""
 
     path: Path
     format: str
@@ -50,59 +51,58 @@ class Exported:
     largest: float
 
 
-def export(
+def export_model(
     pretrained: Pretrained, path: Path | str, format: str | None = None, overwrite: bool = False
-) -> Exported:
-    """Writes a backbone with its preprocessing, reads it back and holds its features against the source's.
+) -> ExportedModel:
+    """Writes a backbone with its preprocessing, reads it back and compares its features with the source's.
 
-    What is written maps uint8 images [B, H, W, C] of any size, those of a batch alike, to float32
+    The file maps uint8 images [B, H, W, C], of any size that is the same for a batch, to float32
     features [B, F].
 
     Args:
         pretrained: the backbone.
         path: of the file, or of the folder for "saved_model".
         format: a key of `FORMATS`; by the path's suffix when None.
-        overwrite: replace what is there.
+        overwrite: replace an earlier export.
 
     Raises:
-        UserError: an unknown format, a library that is missing, a path that is taken or cannot be
-            written, or features that differ from the source's.
+        UserError: an unknown format, a missing library, a path that exists or cannot be written, or
+            features that differ from the source's.
     """
     path = Path(path).expanduser()
-    format = format or format_of(path)
-    check(path, format, overwrite)
-    kind = FORMATS[format]
-    made = path.with_name(f".writing-{path.stem}{kind.suffix}")
+    format = format or _format_of(path)
+    check_output(path, format, overwrite)
+    row = FORMATS[format]
+    new = path.with_name(f".writing-{path.stem}{row.suffix}")
     try:
-        _remove(made)
+        remove_path(new)
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the libraries about each other
-            model = with_preparation(pretrained)
-            if kind.keras_name:
-                model.export(str(made), format=kind.keras_name, verbose=False)
+            model = with_preprocessing(pretrained)
+            if row.keras_name:
+                model.export(str(new), format=row.keras_name, verbose=False)
             else:
-                backbone_file.save(model, made)
-            difference, largest = compared(pretrained, kind.opened(made))
+                backbone_file.save_network(model, new)
+            difference, largest = compare_features(pretrained, row.open_model(new))
         if not difference <= TOLERANCE * largest:
             raise UserError(
                 f"format={format}: its features differ from the source's by {difference:.2g} (largest "
                 f"feature {largest:.2g}), so {path} was not written."
             )
-        _remove(path)
-        made.replace(path)
+        remove_path(path)
+        new.replace(path)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
         raise UserError(f"out={path}: cannot be written ({reason}).") from error
     finally:
-        with contextlib.suppress(OSError):
-            _remove(made)
-    return Exported(path, format, digest(path), difference, largest)
+        remove_path(new)
+    return ExportedModel(path, format, content_digest(path), difference, largest)
 
 
-def check(path: Path, format: str, overwrite: bool = False) -> None:
-    """Raises UserError for what `export` could not do, before any long work."""
-    missing = [name for name in FORMATS[format].needs if importlib.util.find_spec(name) is None]
+def check_output(path: Path, format: str, overwrite: bool = False) -> None:
+    """Raises UserError for what `export_model` could not write, before any long work."""
+    missing = [name for name in FORMATS[format].modules if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
             f"format={format}: needs {' and '.join(missing)}: pip install 'simsiam-tf[{format}]'."
@@ -120,18 +120,17 @@ def check(path: Path, format: str, overwrite: bool = False) -> None:
         raise UserError(f"out={path}: is a folder with something else in it. Choose another.")
 
 
-def format_of(path: Path) -> str:
-    """The format that a path's suffix names."""
-    for name, kind in FORMATS.items():
-        if path.suffix == kind.suffix:
+def _format_of(path: Path) -> str:
+    for name, row in FORMATS.items():
+        if path.suffix == row.suffix:
             return name
     raise UserError(
         f"out={path}: must end in .keras, .onnx or .tflite, or have no suffix for a SavedModel's folder."
     )
 
 
-def with_preparation(pretrained: Pretrained) -> keras.Model:
-    """uint8 images [B, H, W, C] of any size → float32 features [B, F]."""
+def with_preprocessing(pretrained: Pretrained) -> keras.Model:
+    """A network of stock layers: uint8 images [B, H, W, C] of any size → float32 features [B, F]."""
     images = keras.Input((None, None, pretrained.channels), dtype="uint8", name="images")
     backbone = keras_networks.to_stock_layers(pretrained.backbone)
     model = keras.Model(images, backbone(preprocess(images, pretrained.augmentation)), name="features")
@@ -140,37 +139,40 @@ def with_preparation(pretrained: Pretrained) -> keras.Model:
     return model
 
 
-def compared(pretrained: Pretrained, run: Run, seed: int = 0) -> tuple[float, float]:
-    """(largest difference between `run` and the source, largest feature) on pictures of three shapes.
-
-    The source is what every other command computes: `Views.centre`, `normalise`, the backbone.
-    """
-    views, size = pretrained.views, pretrained.augmentation.size
+def compare_features(pretrained: Pretrained, run: Run, seed: int = 0) -> tuple[float, float]:
+    """(largest difference between `run` and the source, largest feature) on images of three shapes."""
+    size = pretrained.augmentation.size
     difference = largest = 0.0
     for i, shape in enumerate(((size, size), (size * 5 // 4, size * 3 // 2), (size * 2, size + 1))):
         images = _pictures(3, *shape, pretrained.channels, seed + i)
-        ready = tf.stack([views.normalise(views.centre(tf.constant(image))) for image in images])
-        expected = pretrained.backbone(ready, training=False).numpy()
-        found = np.asarray(run(images))
-        if found.shape != expected.shape:
+        expected = source_features(pretrained, pretrained.backbone, images)
+        features = np.asarray(run(images))
+        if features.shape != expected.shape:
             return float("inf"), 0.0
-        difference = max(difference, float(np.abs(found - expected).max()))
+        difference = max(difference, float(np.abs(features - expected).max()))
         largest = max(largest, float(np.abs(expected).max()))
-        if np.isnan(found).any():
+        if np.isnan(features).any():
             return float("nan"), largest
     return difference, largest
 
 
+def source_features(pretrained: Pretrained, backbone: Any, images: np.ndarray) -> np.ndarray:
+    """Features of uint8 images [B, H, W, C] by a backbone after the preprocessing of every command."""
+    views = pretrained.views
+    ready = tf.stack([views.normalise(views.centre(tf.constant(image))) for image in images])
+    return backbone(ready, training=False).numpy()
+
+
 def _pictures(count: int, height: int, width: int, channels: int, seed: int) -> np.ndarray:
-    """Smooth colours with noise on them: uint8 [count, height, width, channels]."""
+    """Images of smooth colours with noise: uint8 [count, height, width, channels]."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 255, (count, 5, 5, channels))
     smooth = tf.image.resize(coarse, (height, width), "bicubic").numpy()
     return np.clip(smooth + rng.normal(0, 10, smooth.shape), 0, 255).astype(np.uint8)
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file; of a folder, of the names and digests of its files in order."""
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file; for a folder, of the names and digests of its files in order."""
     if path.is_file():
         return backbone_file.sha256(path)
     files = sorted(f for f in path.rglob("*") if f.is_file())
@@ -178,21 +180,13 @@ def digest(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-
-
 def _open_keras(path: Path) -> Run:
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    model: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
     return lambda images: model(images, training=False).numpy()
 
 
 def _open_saved_model(path: Path) -> Run:
-    loaded = tf.saved_model.load(str(path))
+    loaded: Any = tf.saved_model.load(str(path))
     return lambda images: loaded.serve(images).numpy()
 
 
@@ -201,23 +195,24 @@ def _open_onnx(path: Path) -> Run:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
+    return lambda images: np.asarray(session.run(None, {name: images})[0])
 
 
 def _open_tflite(path: Path) -> Run:
     if importlib.util.find_spec("ai_edge_litert"):
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
     else:
         Interpreter = tf.lite.Interpreter  # noqa: N806 - a class
-    interpreter = Interpreter(model_path=str(path))
-    given, made = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    interpreter: Any = Interpreter(model_path=str(path))
+    images_index = interpreter.get_input_details()[0]["index"]
+    features_index = interpreter.get_output_details()[0]["index"]
 
     def run(images: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(given, images.shape)
+        interpreter.resize_tensor_input(images_index, images.shape)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(given, images)
+        interpreter.set_tensor(images_index, images)
         interpreter.invoke()
-        return interpreter.get_tensor(made)
+        return interpreter.get_tensor(features_index)
 
     return run
 

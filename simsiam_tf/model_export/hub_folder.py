@@ -1,97 +1,84 @@
-"""A backbone as a folder for the Hugging Face Hub, which timm and torchvision read."""
+"""Exports a backbone as a folder for the Hugging Face Hub, which timm and torchvision read."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
-import tensorflow as tf
-
 from simsiam_tf.model_export import formats, model_card
-from simsiam_tf.model_export.formats import Exported
+from simsiam_tf.model_export.formats import ExportedModel
 from simsiam_tf.pretrained import torch_weights
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
-from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
+from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable, remove_path
 from simsiam_tf.runtime.errors import UserError
 
 WEIGHTS = "model.safetensors"
-KNOWN = ("resnet18", "resnet34", "resnet50")  # under these names to timm and torchvision
+SHARED_NAMES = ("resnet18", "resnet34", "resnet50")  # which timm and torchvision call so, too
 
 
-def write(pretrained: Pretrained, folder: Path | str, overwrite: bool = False) -> Exported:
+def write_hub_folder(pretrained: Pretrained, folder: Path | str, overwrite: bool = False) -> ExportedModel:
     """Writes model.safetensors, config.json and README.md; the weights are read back and compared.
 
     Args:
         pretrained: a ResNet-18, -34 or -50 of width 1 with the ImageNet stem.
-        folder: made when missing.
-        overwrite: replace what is there.
+        folder: created when missing.
+        overwrite: replace an earlier export.
 
     Raises:
         UserError: a network that timm and torchvision do not have, safetensors missing, or a folder that
-            is taken or cannot be written.
+            holds something else or cannot be written.
     """
     folder = Path(folder).expanduser()
-    check(folder, overwrite)
+    check_hub_folder(folder, overwrite)
     state = torch_weights.to_torch(pretrained.backbone)
-    found = torch_weights.from_torch(state)
-    known = found.architecture
-    if known["name"] not in KNOWN or known["width"] != 1 or known["stem"] != "imagenet":
+    architecture = torch_weights.from_torch(state).architecture
+    name, stem, width = (architecture[key] for key in ("name", "stem", "width"))
+    if name not in SHARED_NAMES or width != 1 or stem != "imagenet":
         raise UserError(
-            f"`hub`: timm and torchvision have no {known['name']} with a {known['stem']} stem and width "
-            f"{known['width']:g}. Export it as format=keras or onnx."
+            f"`hub`: timm and torchvision have no {name} with a {stem} stem and width {width:g}. "
+            "Export it as format=keras or onnx."
         )
-    made = folder.with_name(f".writing-{folder.name}")
-    shutil.rmtree(made, ignore_errors=True)
+    new = folder.with_name(f".writing-{folder.name}")
+    remove_path(new)
     try:
-        made.mkdir(parents=True)
-        torch_weights.write(state, made / WEIGHTS, {"source": pretrained.sha256})
-        back = torch_weights.from_torch(torch_weights.read(made / WEIGHTS)).backbone
-        difference, largest = formats.compared(pretrained, _from_raw(pretrained, back))
-        exported = Exported(folder, "hub", formats.digest(made / WEIGHTS), difference, largest)
-        config = _config(pretrained, known)
-        atomic_write_text(made / "config.json", json.dumps(config, indent=1) + "\n")
-        atomic_write_text(made / "README.md", _card(pretrained, exported, known["name"]))
-        shutil.rmtree(folder, ignore_errors=True)
-        made.replace(folder)
+        new.mkdir(parents=True)
+        torch_weights.write_weights(state, new / WEIGHTS, {"source": pretrained.sha256})
+        reread = torch_weights.from_torch(torch_weights.open_checkpoint(new / WEIGHTS).state).backbone
+        difference, largest = formats.compare_features(
+            pretrained, lambda images: formats.source_features(pretrained, reread, images)
+        )
+        digest = formats.content_digest(new / WEIGHTS)
+        exported = ExportedModel(folder, "hub", digest, difference, largest)
+        config = _config(pretrained, name)
+        atomic_write_text(new / "config.json", json.dumps(config, indent=1) + "\n")
+        atomic_write_text(new / "README.md", _readme(pretrained, exported, name))
+        remove_path(folder)
+        new.replace(folder)
     except OSError as error:
         raise UserError(f"out={folder}: cannot be written ({error.strerror or error}).") from error
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        remove_path(new)
     return exported
 
 
-def check(folder: Path, overwrite: bool = False) -> None:
-    """Raises UserError for a folder that `write` could not have, before any long work."""
-    torch_weights.needs("safetensors", folder / WEIGHTS)
+def check_hub_folder(folder: Path, overwrite: bool = False) -> None:
+    """Raises UserError for a folder that `write_hub_folder` could not write, before any long work."""
+    torch_weights.require_library("safetensors", folder / WEIGHTS)
     check_writable(folder, folders=True)
     ours = {WEIGHTS, "config.json", "README.md"}
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if there - ours or (folder.exists() and not folder.is_dir()):
+    existing = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if existing - ours or (folder.exists() and not folder.is_dir()):
         raise UserError(f"out={folder}: has something else in it. Choose another.")
-    if there and not overwrite:
+    if existing and not overwrite:
         raise UserError(f"out={folder}: exists. Choose another, or pass `overwrite`.")
 
 
-def _from_raw(pretrained: Pretrained, backbone: keras.Model) -> formats.Run:
-    """Images → features by other weights, made ready as ever."""
-    views = pretrained.views
-
-    def run(images: np.ndarray) -> np.ndarray:
-        ready = tf.stack([views.normalise(views.centre(tf.constant(image))) for image in images])
-        return backbone(ready, training=False).numpy()
-
-    return run
-
-
-def _config(pretrained: Pretrained, architecture: dict[str, object]) -> dict[str, Any]:
-    """What timm reads, under the Hub's name for it."""
+def _config(pretrained: Pretrained, name: str) -> dict[str, Any]:
+    """The configuration that timm reads from the Hub."""
     augmentation, channels = pretrained.augmentation, pretrained.channels
     return {
-        "architecture": architecture["name"], "num_classes": 0, "num_features": pretrained.features,
+        "architecture": name, "num_classes": 0, "num_features": pretrained.features,
         "global_pool": "avg", "model_args": {"in_chans": channels},
         "pretrained_cfg": {
             "tag": "simsiam", "fixed_input_size": False,
@@ -103,13 +90,13 @@ def _config(pretrained: Pretrained, architecture: dict[str, object]) -> dict[str
     }  # fmt: skip
 
 
-def _card(pretrained: Pretrained, exported: Exported, name: str) -> str:
-    """The Hub's README.md: its header, how to load, and what is known of the training."""
+def _readme(pretrained: Pretrained, exported: ExportedModel, name: str) -> str:
+    """The Hub's README.md: its header, how to load the weights, and the metadata of the training."""
     lines = [
         "---", "library_name: timm", "pipeline_tag: image-feature-extraction",
         "tags: [simsiam, self-supervised]", "---", "",
-        f"# {name}, {model_card.method(pretrained.card).title}", "",
-        model_card.learned(pretrained.card),
+        f"# {name}, {model_card.method_of_card(pretrained.card).title}", "",
+        model_card.summary(pretrained.card),
         "", "## Use", "", "With timm, in this folder or by its name on the Hub (`hf-hub:NAME`):", "",
         "```python", "import timm",
         'net = timm.create_model("local-dir:.", pretrained=True).eval()',
@@ -119,4 +106,5 @@ def _card(pretrained: Pretrained, exported: Exported, name: str) -> str:
         f'net.load_state_dict(safetensors.torch.load_file("{WEIGHTS}"))', "```", "",
         f"- SHA-256 of the weights: `{exported.sha256}`",
     ]  # fmt: skip
-    return "\n".join([*lines, *model_card.known(model_card.facts(pretrained, exported))])
+    card = model_card.card_metadata(pretrained, exported)
+    return "\n".join([*lines, *model_card.training_sections(card)])

@@ -1,4 +1,4 @@
-"""Batch normalisation that computes what PyTorch's (Sync)BatchNorm computes."""
+"""Batch normalisation by the formulas of PyTorch's (Sync)BatchNorm."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ from simsiam_tf.runtime.devices import on_gpu
 class BatchNorm(keras.layers.Layer):
     """BN with momentum 0.9 and ε 1e-5; statistics over the global batch of one view (Sec. 3).
 
-    Differs from `keras.layers.BatchNormalization` where the paper's code does: the moving
-    variance is the unbiased one; on one replica the fused kernel is used; on several the
-    statistics are always those of all replicas. As there, `trainable = False` freezes the moving
-    statistics and computes with them, whatever `training` is.
+    Differs from `keras.layers.BatchNormalization` where the paper's code does: the moving variance is
+    unbiased, and the statistics are those of all replicas. One replica uses the fused kernel. As in
+    Keras, `trainable = False` freezes the moving statistics and computes with them, whatever `training` is.
 
     Args:
-        momentum: share of the old moving statistic kept at each step.
-        epsilon: added to the variance.
+        momentum: share of the old moving statistic that a step keeps.
+        epsilon: number added to the variance.
         affine: whether the output is scaled by γ and shifted by β.
         center: whether an affine output is shifted.
-        zero_gamma: start γ at 0 (the last BN of a residual block).
-        batch_statistics: True to obey `training` alone where the layer is frozen, too, as the BN of
-            momentum encoders does.
+        zero_gamma: whether γ starts at 0 (the last BN of a residual block).
+        batch_statistics: whether a frozen layer obeys `training`, as the BN of momentum encoders does.
 
     Attributes:
-        alone: True for the statistics of a call's own rows, which leave no trace in the moving ones.
+        is_local: whether training uses the statistics of this replica's rows and leaves the moving ones.
 
     Call: [B, d] or [B, H, W, C] → the same shape and dtype.
     """
@@ -46,14 +44,14 @@ class BatchNorm(keras.layers.Layer):
         self.momentum, self.epsilon = momentum, epsilon
         self.affine, self.zero_gamma, self.center = affine, zero_gamma, center
         self.batch_statistics = batch_statistics
-        self.alone = False
+        self.is_local = False
 
     def build(self, input_shape) -> None:
         shape = (input_shape[-1],)
-        # NOTE: all replicas assign the same statistics, so that there is nothing to aggregate.
-        kept = {"shape": shape, "trainable": False, "autocast": False, "aggregation": "none"}
-        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **kept)
-        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **kept)
+        # NOTE: all replicas assign the same values, so there is nothing to aggregate.
+        statistic = {"shape": shape, "trainable": False, "autocast": False, "aggregation": "none"}
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **statistic)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **statistic)
         if self.affine:
             start = "zeros" if self.zero_gamma else "ones"
             self.gamma = self.add_weight(name="gamma", shape=shape, initializer=start, autocast=False)
@@ -66,19 +64,19 @@ class BatchNorm(keras.layers.Layer):
         beta = tf.convert_to_tensor(self.beta) if self.affine and self.center else tf.zeros([channels])
         training = bool(training) and (self.trainable or self.batch_statistics)
         context = tf.distribute.get_replica_context()
-        if training and not self.alone and context is not None and context.num_replicas_in_sync > 1:
+        if training and not self.is_local and context is not None and context.num_replicas_in_sync > 1:
             return self._synchronised(x, gamma, beta, context)
         x4 = tf.reshape(x, [-1, 1, 1, channels]) if len(x.shape) == 2 else x
         mean = [] if training else tf.convert_to_tensor(self.moving_mean)
         variance = [] if training else tf.convert_to_tensor(self.moving_variance)
         fused = _fused_by_xla if training and x.dtype == tf.bfloat16 and on_gpu() else _fused
         y = fused(x4, gamma, beta, mean, variance, self.epsilon, training)
-        if training and not self.alone:
-            self._remember(y.batch_mean, y.batch_variance)  # the op's variance is unbiased
+        if training and not self.is_local:
+            self._update_moving(y.batch_mean, y.batch_variance)  # the op's variance is unbiased
         return tf.reshape(y.y, tf.shape(x)) if len(x.shape) == 2 else y.y
 
     def _synchronised(self, x, gamma, beta, context) -> tf.Tensor:
-        """Two passes over all replicas: mean first, then the variance around it."""
+        """Normalises by the moments of all replicas: the mean first, then the variance around it."""
         n = context.num_replicas_in_sync
         axes = list(range(len(x.shape) - 1))
         dtype, x = x.dtype, tf.cast(x, tf.float32)
@@ -87,25 +85,18 @@ class BatchNorm(keras.layers.Layer):
         mean = total / n
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_mean(tf.square(x - mean), axes))
         variance = total / n
-        self._remember(mean, variance * count / tf.maximum(count - 1.0, 1.0))
+        self._update_moving(mean, variance * count / tf.maximum(count - 1.0, 1.0))
         y = (x - mean) * (tf.math.rsqrt(variance + self.epsilon) * gamma) + beta
         return tf.cast(y, dtype)
 
-    def _remember(self, mean, variance) -> None:
+    def _update_moving(self, mean, variance) -> None:
         keep = self.momentum
         self.moving_mean.assign(keep * self.moving_mean + (1.0 - keep) * mean)
         self.moving_variance.assign(keep * self.moving_variance + (1.0 - keep) * variance)
 
     def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-            "affine": self.affine,
-            "zero_gamma": self.zero_gamma,
-            "batch_statistics": self.batch_statistics,
-            "center": self.center,
-        }
+        names = ("momentum", "epsilon", "affine", "zero_gamma", "batch_statistics", "center")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def _fused(x, gamma, beta, mean, variance, epsilon: float, training: bool):  # noqa: ANN202
@@ -115,6 +106,6 @@ def _fused(x, gamma, beta, mean, variance, epsilon: float, training: bool):  # n
     )
 
 
-# For bfloat16 on GPUs TensorFlow's kernel turns every feature map to channels first and back; XLA's
+# For bfloat16 on GPUs TensorFlow's kernel transposes every feature map to channels first and back; XLA's
 # was measured to take a fifth of its time: see docs/gpu.md.
 _fused_by_xla = tf.function(_fused, jit_compile=True, autograph=False)

@@ -42,11 +42,7 @@ def _fc(units: int, fan_in: int, bias: bool, name: str) -> keras.layers.Dense:
     kernel: Any = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
     biases: Any = keras.initializers.RandomUniform(-bound, bound)
     return keras.layers.Dense(
-        units,
-        use_bias=bias,
-        kernel_initializer=kernel,
-        bias_initializer=biases,
-        name=name,
+        units, use_bias=bias, kernel_initializer=kernel, bias_initializer=biases, name=name
     )
 
 

@@ -75,7 +75,9 @@ class SGD(keras.optimizers.Optimizer):
     def learns(self, index: int) -> tf.Tensor | None:
         """Whether the steps in which this variable is frozen are over; None where it is never frozen."""
         schedule = self.schedules[index]
-        return self.iterations >= schedule.steps if isinstance(schedule, After) else None
+        if not isinstance(schedule, After):
+            return None
+        return tf.convert_to_tensor(self.iterations) >= schedule.steps
 
     def direction(self, gradient: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
         """The summand of the momentum: ∇w + weight_decay · w."""

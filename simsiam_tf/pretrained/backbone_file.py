@@ -1,4 +1,4 @@
-"""Backbones, and the heads beside them, as files."""
+"""Backbones as .keras files of stock layers, each with a card; heads and momentum lie beside them."""
 
 from __future__ import annotations
 
@@ -21,27 +21,30 @@ from simsiam_tf.pretrained import keras_file_check
 from simsiam_tf.runtime.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
-CARD_BYTES = 2**20
-SPARE = 1000  # weights of a network that no file need hold, such as the state of random numbers
+MAX_CARD_BYTES = 2**20
+SPARE_WEIGHTS = 1000  # that a file need not hold, such as the state of random numbers
 HEADS = ("projector", "predictor")
-PARTS = (*HEADS, *(f"momentum_{name}" for name in ("backbone", *HEADS)))  # files beside the backbone's
-TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pth.tar", ".bin", ".safetensors")  # what `convert` reads
+NETWORKS_BESIDE = (
+    *HEADS,
+    *(f"momentum_{name}" for name in ("backbone", *HEADS)),
+)  # files beside the backbone
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pth.tar", ".bin", ".safetensors")  # that `convert` reads
 _DIGEST = "card sha256"
 
 
-def save(model: keras.Model, path: Path) -> None:
-    """Saves a model in stock Keras layers; equal models become equal bytes, without dates and addresses."""
-    keras_networks.to_stock_layers(model).save(path)
+def save_network(network: keras.Model, path: Path) -> None:
+    """Saves a network in stock Keras layers, equal networks as equal bytes: without dates and addresses."""
+    keras_networks.to_stock_layers(network).save(path)
     with zipfile.ZipFile(path) as file:
         members = {name: file.read(name) for name in file.namelist()}
     numbers: dict[int, int] = {}
 
-    def numbered(part: dict) -> dict:
-        if isinstance(part.get("shared_object_id"), int):  # Keras writes where it lay in memory
-            part["shared_object_id"] = numbers.setdefault(part["shared_object_id"], len(numbers) + 1)
-        return part
+    def renumber(entry: dict) -> dict:
+        if isinstance(entry.get("shared_object_id"), int):  # an address in memory
+            entry["shared_object_id"] = numbers.setdefault(entry["shared_object_id"], len(numbers) + 1)
+        return entry
 
-    config = json.loads(members["config.json"], object_hook=numbered)
+    config = json.loads(members["config.json"], object_hook=renumber)
     version = json.loads(members["metadata.json"])["keras_version"]
     members["config.json"] = json.dumps(config).encode()
     members["metadata.json"] = json.dumps({"keras_version": version}).encode()
@@ -50,106 +53,107 @@ def save(model: keras.Model, path: Path) -> None:
             file.writestr(zipfile.ZipInfo(name), data)
 
 
-def export(model: keras.Model, workdir: Path, facts: Mapping[str, Any], file: Path = EXPORTED) -> Path:
-    """Writes WORKDIR/export/backbone.keras and, beside it, a card: its SHA-256 and `facts` as JSON.
+def export_network(
+    network: keras.Model, workdir: Path, metadata: Mapping[str, Any], file: Path = EXPORTED
+) -> Path:
+    """Writes WORKDIR/export/backbone.keras and, beside it, a card: its SHA-256 and `metadata` as JSON.
 
     file: another place within the folder.
     """
     path = workdir / file
     path.parent.mkdir(exist_ok=True)
-    made, card_made = path.with_name("writing.keras"), path.with_name("writing.json")
-    for leftover in (made, card_made):
+    new, new_card = path.with_name("writing.keras"), path.with_name("writing.json")
+    for leftover in (new, new_card):
         leftover.unlink(missing_ok=True)  # it could be a link to another place
-    save(model, made)
-    body = json.loads(json.dumps({"file": path.name, "sha256": sha256(made), **facts}))
-    card_made.write_text(card_text(body), encoding="utf-8")
-    for file in (made, card_made):
-        with open(file, "rb") as opened:
+    save_network(network, new)
+    new_card.write_text(card_text({"file": path.name, "sha256": sha256(new), **metadata}), encoding="utf-8")
+    for written in (new, new_card):
+        with open(written, "rb") as opened:
             os.fsync(opened.fileno())
-    # A run that ends between these two leaves a card that does not fit: `card` and `load` refuse it.
-    made.replace(path)
-    card_made.replace(path.with_suffix(".json"))
+    # A run that ends between these two leaves a card that does not fit, which reading and loading refuse.
+    new.replace(path)
+    new_card.replace(path.with_suffix(".json"))
     return path
 
 
-def card_text(facts: Mapping[str, Any]) -> str:
-    """A card with the digest of its content; one that `facts` have is of another content."""
-    body = {k: v for k, v in json.loads(json.dumps(facts)).items() if k != _DIGEST}
-    return json.dumps({**body, _DIGEST: _digest(body)}, indent=1) + "\n"
-
-
-def export_parts(parts: Mapping[str, keras.Model], workdir: Path, facts: Mapping[str, Any]) -> Path:
-    """Writes "backbone" as `export` does and the other `PARTS` beside it, whose digests its card has."""
+def export_networks(networks: Mapping[str, keras.Model], workdir: Path, metadata: Mapping[str, Any]) -> Path:
+    """Writes "backbone" by `export_network`, and the `NETWORKS_BESIDE` it, whose digests its card has."""
     digests = {}
-    for name in PARTS:
-        path = (workdir / EXPORTED).with_name(f"{name}.keras")
-        if name in parts:
-            digests[name] = sha256(export(parts[name], workdir, {}, EXPORTED.with_name(path.name)))
-        else:  # of what was there before
-            for old in (path, path.with_suffix(".json")):
+    for name in NETWORKS_BESIDE:
+        file = EXPORTED.with_name(f"{name}.keras")
+        if name in networks:
+            digests[name] = sha256(export_network(networks[name], workdir, {}, file))
+        else:  # of an earlier export
+            for old in (workdir / file, (workdir / file).with_suffix(".json")):
                 old.unlink(missing_ok=True)
-    return export(parts["backbone"], workdir, {**facts, "parts": digests})
+    return export_network(networks["backbone"], workdir, {**metadata, "parts": digests})
 
 
-def located(where: str | Path) -> Path:
-    """The .keras file that a work folder's or a file's path means; it need not exist."""
+def card_text(metadata: Mapping[str, Any]) -> str:
+    """A card as JSON with the digest of its content, in the place of an earlier digest."""
+    content = {k: v for k, v in json.loads(json.dumps(metadata)).items() if k != _DIGEST}
+    return json.dumps({**content, _DIGEST: _digest(content)}, indent=1) + "\n"
+
+
+def backbone_path(where: str | Path) -> Path:
+    """The .keras file that the path of a work folder or of a file means; it need not exist."""
     path = Path(where).expanduser()
     return path / EXPORTED if path.is_dir() else path
 
 
-def card(where: str | Path) -> dict:
-    """The facts beside a backbone's file; empty where there are none, or they do not fit it."""
-    path = located(where)
+def read_card(where: str | Path) -> dict:
+    """The metadata beside a backbone's file; empty where there are none, or they do not fit it."""
+    path = backbone_path(where)
     try:
-        facts = _facts(path.with_suffix(".json"))
-        return facts if facts.get("sha256") == sha256(path) else {}
+        card = _parse_card(path.with_suffix(".json"))
+        return card if card.get("sha256") == sha256(path) else {}
     except (OSError, ValueError):
         return {}
 
 
-def _facts(path: Path) -> dict:
-    """A card's content. Raises ValueError where it is none."""
-    if path.stat().st_size > CARD_BYTES:
-        raise ValueError(f"above {CARD_BYTES} bytes")
+def _parse_card(path: Path) -> dict:
+    """The content of a card. Raises ValueError where the file is none."""
+    if path.stat().st_size > MAX_CARD_BYTES:
+        raise ValueError(f"above {MAX_CARD_BYTES} bytes")
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if not isinstance(facts, dict):
+    if not isinstance(card, dict):
         raise ValueError("no JSON object")
-    digest = facts.pop(_DIGEST, None)  # which cards of earlier versions do not have
-    if digest is not None and digest != _digest(facts):
+    digest = card.pop(_DIGEST, None)  # which cards of earlier versions do not have
+    if digest is not None and digest != _digest(card):
         raise ValueError(f'changed since it was written; if that was you, take "{_DIGEST}" out of it')
-    return facts
+    return card
 
 
-def _digest(facts: dict) -> str:
+def _digest(content: dict) -> str:
     """SHA-256 of a card's content, whatever its layout."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load(where: str) -> keras.Model:
-    """The backbone of a work folder or of a .keras file.
+def load_backbone(where: str | Path) -> keras.Model:
+    """The backbone of a work folder or of a .keras file, with the layers that training uses.
 
-    Nothing is built of a file before it is known to hold a network and nothing else (`archive`), and
-    no larger a network than its weights are for.
+    The file is checked before anything is built of it (`keras_file_check`), and no network larger than
+    its weights is built.
 
     Raises:
-        UserError: missing, of another kind, damaged (its SHA-256 differs from the card's), not a
-            model, or one that could do more than compute.
+        UserError: missing, of another format, damaged (its SHA-256 differs from the card's), no network,
+            or one that could do more than compute.
     """
     path = Path(where).expanduser()
     try:
-        kind = keras_file_check.other_format(path) if path.exists() else None
+        format = keras_file_check.other_format(path) if path.exists() else None
     except OSError as error:  # such as a name that is too long
         raise UserError(f"weights={str(where)[:200]}: cannot be opened ({error.strerror}).") from error
-    if kind:
+    if format:
         fix = "where you trust it, rebuild its network in Keras and save that"
         if path.name.lower().endswith(TORCH_SUFFIXES):
             fix = (
@@ -157,24 +161,23 @@ def load(where: str) -> keras.Model:
                 "--out=runs/converted, and give that folder"
             )
         raise UserError(
-            f"weights={where}: {path} is {kind}, and is not opened. Only .keras files are: {fix}."
+            f"weights={where}: {path} is {format}, and is not opened. Only .keras files are: {fix}."
         )
-    path = located(where)
+    path = backbone_path(where)
     if not path.is_file():
         raise UserError(
             f"weights={where}: no such file: {path}. Pass a finished work folder or a .keras file."
         )
     _check_digest(path, where)
     try:
-        config, held = keras_file_check.read_keras_file(path)
-        asked = _asked(config)
-        if asked > held + SPARE:
-            raise keras_file_check.Refused(f"it asks for {asked} weights and holds {held}")
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        return keras_networks.to_training_layers(model)
+        config, stored = keras_file_check.read_keras_file(path)
+        wanted = _count_weights(config)
+        if wanted > stored + SPARE_WEIGHTS:
+            raise keras_file_check.Refused(f"it asks for {wanted} weights and holds {stored}")
+        network: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
+        return keras_networks.to_training_layers(network)
     except keras_file_check.Exported as error:
-        source = _source(path)
-        raise UserError(f"weights={where}: {path} is {error}: weights={source}.") from error
+        raise UserError(f"weights={where}: {path} is {error}: weights={_source(path)}.") from error
     except keras_file_check.Refused as error:
         raise UserError(f"weights={where}: {path}: refused: {error}.") from error
     except Exception as error:  # noqa: BLE001 - Keras raises whatever the archive provokes
@@ -182,65 +185,64 @@ def load(where: str) -> keras.Model:
         raise UserError(f"weights={where}: {path} is no Keras model ({reason}).") from error
 
 
+def load_beside(where: str | Path, name: str) -> keras.Model | None:
+    """One of `NETWORKS_BESIDE` a backbone; None where the backbone's card names none.
+
+    Raises:
+        UserError: as `load_backbone`; or the network belongs to another backbone.
+    """
+    digests = read_card(where).get("parts")
+    digest = digests.get(name) if isinstance(digests, dict) else None
+    if digest is None:
+        return None
+    path = backbone_path(where).with_name(f"{name}.keras")
+    network = load_backbone(path)
+    if sha256(path) != digest:
+        raise UserError(
+            f"weights={where}: {path} belongs to another backbone: its SHA-256 differs from the card's."
+        )
+    return network
+
+
 def _source(path: Path) -> str:
-    """The folder that an exported file was made from, by the card beside it."""
+    """The folder that an exported file comes from, by the card beside it."""
     try:
-        source = _facts(path.with_name(f"{path.name}.json"))["source"]["path"]
+        source = _parse_card(path.with_name(f"{path.name}.json"))["source"]["path"]
         source = str(Path(source).parent.parent if source.endswith(str(EXPORTED)) else source)
         return shlex.quote(source) if source.isprintable() else ascii(source)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "runs/…"
 
 
-def _check_digest(path: Path, where: str) -> None:
-    beside = path.with_suffix(".json")
-    if not beside.is_file():
+def _check_digest(path: Path, where: str | Path) -> None:
+    card = path.with_suffix(".json")
+    if not card.is_file():
         return
     try:
-        known = _facts(beside).get("sha256")
+        digest = _parse_card(card).get("sha256")
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
         raise UserError(
-            f"weights={where}: {beside} is damaged ({reason}). Remove it, if you trust {path.name}."
+            f"weights={where}: {card} is damaged ({reason}). Remove it, if you trust {path.name}."
         ) from error
-    if known and known != sha256(path):
-        raise UserError(f"weights={where}: {path} is damaged: its SHA-256 differs from {beside}.")
+    if digest and digest != sha256(path):
+        raise UserError(f"weights={where}: {path} is damaged: its SHA-256 differs from {card}.")
 
 
-def _asked(config: dict) -> int:
-    """How many numbers the variables of a configuration would be; none of them is made."""
+def _count_weights(config: dict) -> int:
+    """The number of values in the variables of a configuration, without creating any."""
 
     def count() -> int:
         with keras.StatelessScope(initialize_variables=False):
-            model = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
-        return sum(math.prod(v.shape) for v in model.variables)
+            network: Any = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
+        return sum(math.prod(v.shape) for v in network.variables)
 
-    # NOTE: Keras keeps, thread by thread, a list of variables whose values it still owes. Those
-    # of this thread are owed to nobody, and are forgotten with it.
+    # NOTE: Keras keeps, for each thread, a list of variables that wait for their values. In a thread of
+    # their own, these are forgotten with it.
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         return thread.submit(count).result()
 
 
-def load_part(where: str | Path, name: str) -> keras.Model | None:
-    """One of `PARTS` beside a backbone; None where its card names none.
-
-    Raises:
-        UserError: as `load`; or the part belongs to another backbone.
-    """
-    digests = card(where).get("parts")
-    digest = digests.get(name) if isinstance(digests, dict) else None
-    if digest is None:
-        return None
-    path = located(where).with_name(f"{name}.keras")
-    model = load(str(path))
-    if sha256(path) != digest:
-        raise UserError(
-            f"weights={where}: {path} belongs to another backbone: its SHA-256 differs from the card's."
-        )
-    return model
-
-
 def options_text(options: Mapping[str, Any]) -> str:
-    """Options as they are written in messages."""
-    shown = {k: str(v).lower() if isinstance(v, bool) else v for k, v in options.items()}
-    return " ".join(f"{k}={v}" for k, v in shown.items())
+    """Options as messages write them: name=value."""
+    return " ".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in options.items())

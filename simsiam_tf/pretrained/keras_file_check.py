@@ -168,27 +168,23 @@ def _object_descriptions(config: Any) -> Iterator[dict]:
 
 def _count_values(data: bytes) -> int:
     """The number of values in an HDF5 file that stores all of them itself, plainly."""
-    count = claimed_bytes = 0
+    links: list[tuple[str, Any]] = []
+    objects: list[Any] = []
     with h5py.File(io.BytesIO(data), "r") as file:
-        pending, addresses = [file["/"]], set()
-        while pending:
-            group = pending.pop()
-            for name in group:
-                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                    raise Refused(f"its weights point elsewhere ({group.name}/{name})")
-                child = group[name]
-                address = h5py.h5o.get_info(child.id).addr
-                if address in addresses:
-                    raise Refused(f"its weights point to themselves ({child.name})")
-                addresses.add(address)
-                if isinstance(child, h5py.Group):
-                    pending.append(child)
-                else:
-                    _check_dataset(child)
-                    count, claimed_bytes = count + child.size, claimed_bytes + child.nbytes
-    if claimed_bytes > len(data):
-        raise Refused(f"its weights claim {claimed_bytes} bytes of {len(data)}")
-    return count
+        file.visititems_links(lambda name, link: links.append((name, link)))
+        for name, link in links:
+            if not isinstance(link, h5py.HardLink):
+                raise Refused(f"its weights point elsewhere ({name})")
+        file.visititems(lambda _, item: objects.append(item))  # each once, however many links it has
+        if len(links) > len(objects):
+            raise Refused("its weights point to themselves")
+        datasets = [item for item in objects if not isinstance(item, h5py.Group)]
+        for dataset in datasets:
+            _check_dataset(dataset)
+        claimed = sum(dataset.nbytes for dataset in datasets)
+        if claimed > len(data):
+            raise Refused(f"its weights claim {claimed} bytes of {len(data)}")
+        return sum(dataset.size for dataset in datasets)
 
 
 def _check_dataset(dataset: Any) -> None:

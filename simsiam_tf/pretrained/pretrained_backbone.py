@@ -1,4 +1,4 @@
-"""A pre-trained backbone, together with how images are made ready for it."""
+"""A pre-trained backbone together with the preprocessing of its images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """What a `.keras` file and the card beside it say.
+    """A backbone of a `.keras` file and its model card.
 
     backbone: normalised images [B, S, S, channels] → features [B, F].
-    augmentation: size and normalisation of those images; its augmentation is that of the pre-training.
+    augmentation: that of the pre-training, with the size and normalisation of the images.
     path, sha256: of the file.
-    card: what is known of the run that made it; empty where nothing is.
+    card: metadata of the run that trained it; empty without any.
     """
 
     backbone: keras.Model
@@ -40,10 +40,10 @@ class Pretrained:
 
     @property
     def views(self) -> Views:
-        """Makes images ready: `centre` for evaluation, its augmentation for one view of each."""
+        """The preprocessing: `centre` for evaluation, the augmentation for one view of each image."""
         return Views(self.augmentation, count=1)
 
-    def check(self, source: Source, flag: str = "data") -> None:
+    def check_channels(self, source: Source, flag: str = "data") -> None:
         """Raises UserError where a source's images have other channels than the backbone's."""
         if source.channels != self.channels:
             raise UserError(
@@ -53,28 +53,28 @@ class Pretrained:
 
 
 def open_pretrained(where: str, augmentation: str = "auto", image_size: int | None = None) -> Pretrained:
-    """The backbone of a finished work folder or of a .keras file, computing in Keras' present policy.
+    """Opens the backbone of a finished work folder or of a .keras file, in Keras' present dtype policy.
 
     Args:
         where: the folder or file.
-        augmentation: a key of `AUGMENTATIONS` for a file without a card; "auto": as in the pre-training.
-        image_size: side of the images in pixels; as in the pre-training when None.
+        augmentation: a key of `AUGMENTATIONS` for a file without a card; "auto": that of the pre-training.
+        image_size: side of the images in pixels; that of the pre-training when None.
 
     Raises:
-        UserError: as `weights.load`; or nothing says how images are made ready.
+        UserError: as `load_backbone`; or nothing tells the preprocessing.
     """
-    backbone = in_present_policy(backbone_file.load(where))
-    path = backbone_file.located(where)
+    backbone = with_present_policy(backbone_file.load_backbone(where))
+    path = backbone_file.backbone_path(where)
     if len(backbone.inputs) != 1 or len(backbone.input_shape) != 4 or len(backbone.output_shape) != 2:
         raise UserError(
             f"weights={where}: is no backbone: it maps {backbone.input_shape} to {backbone.output_shape}, "
             "not images [B, H, W, C] to features [B, F]."
         )
-    card = backbone_file.card(where)
+    card = backbone_file.read_card(where)
     if augmentation != "auto":
         chosen = AUGMENTATIONS[augmentation]
     elif "views" in card:
-        chosen = _recorded(card["views"], path)
+        chosen = _augmentation_of_card(card["views"], path)
     else:
         raise UserError(
             f"weights={where}: no card beside {path.name} says how images are made ready for it. Pass "
@@ -84,44 +84,45 @@ def open_pretrained(where: str, augmentation: str = "auto", image_size: int | No
     return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card)
 
 
-def in_present_policy(model: keras.Model) -> keras.Model:
-    """The same network and weights, computing as `keras.config.dtype_policy()` says.
+def with_present_policy(model: keras.Model) -> keras.Model:
+    """The same network and weights, computing by `keras.config.dtype_policy()`.
 
-    A network that was trained in bfloat16 says so in its file; where the hardware does not compute in
-    it, that is slow and rounds for nothing.
+    The file of a network that was trained in bfloat16 names that policy; on hardware without it, it is
+    slow and rounds for nothing.
     """
-    config, wanted = model.get_config(), keras.config.dtype_policy().name
-    changed = _with_policy(config, wanted)
+    config: Any = model.get_config()
+    changed = _with_policy(config, keras.config.dtype_policy().name)
     if changed == config:
         return model
-    rebuilt = type(model).from_config(changed)
+    rebuilt: Any = type(model).from_config(changed)
     rebuilt.set_weights(model.get_weights())
     return rebuilt
 
 
 def _with_policy(config: Any, name: str) -> Any:
-    """A configuration whose layers all have the dtype policy of this name."""
+    """The configuration with this dtype policy for every layer."""
     if isinstance(config, list | tuple):
-        return type(config)(_with_policy(part, name) for part in config)
+        return type(config)(_with_policy(value, name) for value in config)
     if not isinstance(config, dict):
         return config
     if config.get("class_name") == "DTypePolicy":
         return {**config, "config": {**config["config"], "name": name}}
-    return {key: _with_policy(part, name) for key, part in config.items()}
+    return {key: _with_policy(value, name) for key, value in config.items()}
 
 
-def _recorded(views: dict, path: Path) -> Augmentation:
-    """An augmentation as `dataclasses.asdict` made it, back from JSON."""
+def _augmentation_of_card(views: Any, path: Path) -> Augmentation:
+    """The augmentation that a card holds as `dataclasses.asdict` and JSON made it."""
     try:
-        known = {"solarize_p": 0.0, **views}  # which cards of earlier versions do not have
-        known = {f.name: known[f.name] for f in dataclasses.fields(Augmentation)}
-        known = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
-        for name, value in known.items():
-            like = getattr(AUGMENTATIONS["imagenet"], name)
-            of_views = name in ("blur_p", "solarize_p") and isinstance(value, tuple)  # one for each view
-            if not _alike(value, (like,) if of_views else like):
+        values = {"solarize_p": 0.0, **views}  # which cards of earlier versions do not have
+        values = {f.name: values[f.name] for f in dataclasses.fields(Augmentation)}
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for name, value in values.items():
+            example = getattr(AUGMENTATIONS["imagenet"], name)
+            if name in ("blur_p", "solarize_p") and isinstance(value, tuple):  # one for each view
+                example = (example,)
+            if not _has_type_of(value, example):
                 raise TypeError(f"{name} is {value!r}"[:100])
-        return Augmentation(**known)
+        return Augmentation(**values)
     except (KeyError, TypeError) as error:
         reason = str(error) if str(error).isprintable() else ascii(str(error))
         raise UserError(
@@ -130,10 +131,10 @@ def _recorded(views: dict, path: Path) -> Augmentation:
         ) from error
 
 
-def _alike(value: Any, known: Any) -> bool:
-    """Whether a value is of the kind of a known one: numbers are finite, and whole where that one is."""
-    if isinstance(known, tuple):
-        return isinstance(value, tuple) and len(value) > 0 and all(_alike(v, known[0]) for v in value)
-    if isinstance(known, float):
+def _has_type_of(value: Any, example: Any) -> bool:
+    """Whether a value has the type of an example; a float example allows any finite number."""
+    if isinstance(example, tuple):
+        return isinstance(value, tuple) and len(value) > 0 and all(_has_type_of(v, example[0]) for v in value)
+    if isinstance(example, float):
         return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is type(known)
+    return type(value) is type(example)

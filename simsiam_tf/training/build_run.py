@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
-from simsiam_tf.config import METHODS, PretrainConfig, RunConfig
+from simsiam_tf.config import METHODS, PretrainConfig, SupervisedConfig
 from simsiam_tf.data import (
     AUGMENTATIONS,
     Augmentation,
@@ -53,7 +53,7 @@ def build_pretraining(
     workers = workers or Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
     strategy = workers.strategy
     if config.weights:
-        backbone_file.load(config.weights)  # only a check, before the data, which may take long
+        backbone_file.load_backbone(config.weights)  # only a check, before the data, which may take long
     precision = set_precision(config, strategy)
     if config.data_service:
         client.check_service(config.data_service)
@@ -94,7 +94,7 @@ def build_pretraining(
     )
 
 
-def set_precision(config: RunConfig, strategy: tf.distribute.Strategy) -> str:
+def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distribute.Strategy) -> str:
     """Sets the precision and returns its name. Raises UserError where the devices do not support it."""
     replicas = strategy.num_replicas_in_sync
     strategies.check_batch(strategy, config.batch_size)
@@ -131,8 +131,8 @@ def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Sourc
     return source, make_views(config, augmentation, config.method_options.view_count)
 
 
-def make_views(config: RunConfig, augmentation: Augmentation, count: int) -> Views:
-    """The views of a run. config: only jit_compile is used."""
+def make_views(config: PretrainConfig | SupervisedConfig, augmentation: Augmentation, count: int) -> Views:
+    """The views of a run, count for each image."""
     return Views(augmentation, count, xla=False if config.jit_compile == "false" else None)
 
 
@@ -175,7 +175,7 @@ def build_model(
     run = RunSize(steps, epoch_steps, images, config.seed)
     model = pkgutil.resolve_name(path).from_options(backbone, options, run)
     if config.weights:
-        initial_weights.start_model(model, config.weights, config.weights_heads)
+        initial_weights.copy_networks(model, config.weights, config.weights_heads)
     return model
 
 
@@ -188,7 +188,7 @@ def start_from_weights(model: SiameseModel, config: PretrainConfig, images: int)
     if not config.start_epoch:
         return 0, words
     step = sampling.steps_in(config.start_epoch, images, config.batch_size)
-    has_momentum = initial_weights.start_momentum(model, config.weights, started)
+    has_momentum = initial_weights.copy_momentum(model, config.weights, started)
     model.optimizer.iterations.assign(step)
     momentum = "their momentum" if has_momentum else "momentum 0"
     return step, f"{words}, {momentum}, epoch {config.start_epoch:g}"
@@ -211,7 +211,7 @@ def knn_every(components: PretrainComponents, config: PretrainConfig) -> int:
 
 
 def cosine_schedule(
-    config: RunConfig, total_steps: int, size: int, factor: float = 1.0, **options
+    config: PretrainConfig | SupervisedConfig, total_steps: int, size: int, factor: float = 1.0, **options
 ) -> schedules.Cosine:
     """A run's learning rate times `factor`, on a cosine after its warm-up.
 

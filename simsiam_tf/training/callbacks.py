@@ -10,7 +10,7 @@ from simsiam_tf import data
 from simsiam_tf.data import Source, Views
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, open_monitor
-from simsiam_tf.evaluate.supervised_model import evaluate_model
+from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 
 
 class KNN(keras.callbacks.Callback):
@@ -39,8 +39,10 @@ class KNN(keras.callbacks.Callback):
             source = data.open_source(monitor)
             chosen = data.AUGMENTATIONS[augmentation or data.augmentation_for(source)]
             views = data.Views(dataclasses.replace(chosen, **changes))
-            monitor = open_monitor(monitor, "auto", views, source, monitor)
-        self.monitor, self.every, self.images = monitor, every, images
+            self.monitor = open_monitor(monitor, "auto", views, source, monitor)
+        else:
+            self.monitor = monitor
+        self.every, self.images = every, images
         self.latest: dict[str, float] = {}
 
     def due(self, epochs: int) -> bool:
@@ -48,8 +50,10 @@ class KNN(keras.callbacks.Callback):
         return self.monitor is not None and self.every > 0 and epochs % self.every == 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        due = self.due(epoch + 1)
-        self.latest = self.monitor.backbone_accuracy(self.model.backbone, self.images) if due else {}
+        self.latest = {}
+        if self.monitor is not None and self.due(epoch + 1):
+            assert self.model is not None
+            self.latest = self.monitor.backbone_accuracy(self.model.backbone, self.images)
         if logs is not None:
             logs.update(self.latest)
 
@@ -76,7 +80,9 @@ class Accuracy(keras.callbacks.Callback):
         return self.every > 0 and epochs % self.every == 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        due = self.due(epoch + 1)
-        self.latest = evaluate_model(self.model, self.source, self.views, self.workers) if due else {}
+        self.latest = {}
+        if self.due(epoch + 1):
+            assert isinstance(self.model, SupervisedModel)
+            self.latest = evaluate_model(self.model, self.source, self.views, self.workers)
         if logs is not None:
             logs.update(self.latest)

@@ -54,7 +54,7 @@ class Pretraining:
     def __init__(self, config: PretrainConfig, components: PretrainComponents) -> None:
         self.config, self.components, self.monitor = config, components, components.monitor
         if config.weights:
-            components.metadata["weights"] = backbone_file.sha256(backbone_file.located(config.weights))
+            components.metadata["weights"] = backbone_file.sha256(backbone_file.backbone_path(config.weights))
         self.metrics = EmbeddingMetrics(config.loss, components.total_steps)
         self.ending_diagnoses = ("collapse",) if config.fail_on_collapse else ()
         self.evaluator = None
@@ -91,7 +91,7 @@ class Pretraining:
         """Writes the backbone and, beside it, the heads."""
         model = self.components.model
         heads = {name: getattr(model, name) for name in backbone_file.HEADS if getattr(model, name, None)}
-        backbone_file.export_parts({"backbone": model.backbone, **heads}, workdir, metadata)
+        backbone_file.export_networks({"backbone": model.backbone, **heads}, workdir, metadata)
 
     def add_accuracy(self, workdir: Path, accuracy: dict[str, dict[str, float]]) -> None:
         """Adds the accuracy to the metadata of the exported backbone."""
@@ -99,7 +99,7 @@ class Pretraining:
 
     def exported_card(self, workdir: Path) -> dict:
         """The metadata of the exported backbone; empty without one."""
-        return backbone_file.card(workdir)
+        return backbone_file.read_card(workdir)
 
 
 @contextlib.contextmanager

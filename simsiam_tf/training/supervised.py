@@ -178,8 +178,8 @@ class Supervised:
             "configuration": {**metadata["configuration"], "data": data},
         }  # fmt: skip
         if not self.model.frozen:
-            backbone_file.export(self.model.backbone, workdir, card)
-        backbone_file.export(self.model.functional(), workdir, card, CLASSIFIER)
+            backbone_file.export_network(self.model.backbone, workdir, card)
+        backbone_file.export_network(self.model.functional(), workdir, card, CLASSIFIER)
 
     def add_accuracy(self, workdir: Path, accuracy: dict[str, dict[str, float]]) -> None:
         """Writes result.json and adds the accuracy to the model cards."""
@@ -196,7 +196,7 @@ class Supervised:
 
     def exported_card(self, workdir: Path) -> dict[str, Any]:
         """The model card of the classifier; empty where it was not exported."""
-        return backbone_file.card(workdir / CLASSIFIER)
+        return backbone_file.read_card(workdir / CLASSIFIER)
 
 
 class HeadMetrics:

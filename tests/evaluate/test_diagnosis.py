@@ -1,4 +1,4 @@
-"""Each state of a run is called by its name, from curves of its shape."""
+"""Each state of a run is diagnosed by curves of its shape."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ GREY = records([-0.08, -0.19, *[-0.26] * 8, *[-0.3] * 10], 0.93 * ONES, 3.5 * ON
         ("non-convergence", GREY),
     ],
 )
-def test_names(name, curves):
+def test_diagnoses_by_curves(name, curves):
     assert diagnose(curves, total_steps=400).name == name
     # BYOL's loss is another unit of the same: ‖p̄1 − z̄2‖² + ‖p̄2 − z̄1‖² = 4 + 4 L.
     squares = [{**r, "loss": 4 + 4 * r["loss"], "loss_spread": 4 * r["loss_spread"]} for r in curves]
@@ -97,7 +97,7 @@ def test_collapse_is_called_early_but_non_convergence_is_not():
 
 @pytest.mark.parametrize("curves", [FIXED, QUICKSTART_FIXED], ids=["small", "quickstart"])
 @pytest.mark.parametrize("kept", range(8, 21))
-def test_a_fixed_predictor_does_not_converge_from_the_first_call_to_the_end(curves, kept):
+def test_a_fixed_predictor_is_non_convergence_from_the_first_diagnosis_to_the_last(curves, kept):
     """Its loss falls by 0.2 in all, and its rank to a quarter: neither is learning, nor a collapse."""
     found = diagnose(curves[:kept], total_steps=1250)
     assert found.name == "non-convergence" and not found.alike, found
@@ -114,7 +114,7 @@ def test_a_fixed_predictor_does_not_converge_from_the_first_call_to_the_end(curv
         (False, BN_ALL),
     ],
 )
-def test_images_that_are_nearly_alike_are_named_where_the_figures_allow(alike, curves):
+def test_nearly_alike_images_are_suggested_where_the_metrics_allow(alike, curves):
     found = diagnose(curves, total_steps=400)
     assert found.alike == alike and found.healthy == (curves is BN_ALL)
     assert ("nearly alike: `preview` shows some" in found.advice) == alike
@@ -138,7 +138,7 @@ class Counted(dict):
         ("partial collapse", lambda t: (-0.9 * (1 - np.exp(-8 * t)), 60 - 50 * t)),
     ],
 )
-def test_a_long_run_is_judged_as_fast_as_a_short_one_and_alike(name, curve):
+def test_a_long_run_is_diagnosed_as_fast_as_a_short_one_and_alike(name, curve):
     for count in (MAX_RECORDS, 50 * MAX_RECORDS + 7):
         t = np.linspace(0, 1, count)
         loss, rank = curve(t)
@@ -152,7 +152,7 @@ def test_every_unhealthy_name_has_advice_that_names_an_option():
     assert all("=" in advice or "`" in advice for name, advice in ADVICE.items() if name != "healthy")
 
 
-def test_advice_is_for_the_kind_of_loss():
+def test_advice_depends_on_the_loss():
     nan = [{"step": 1, "loss": float("nan"), "loss_spread": 0.0, "std": 1.0, "rank": 5.0}]
     assert "swav" in diagnose(nan, 10, "contrast").advice
     assert "swav" not in diagnose(nan, 10).advice and diagnose(nan, 10).name == "divergence"

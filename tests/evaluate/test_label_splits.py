@@ -1,4 +1,4 @@
-"""Which labelled images are learned from, and which are scored on."""
+"""Which labelled images are trained on, and which are tested on."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_a_folder_holds_every_tenth_image_out(tmp_path):
         ({"cat": 2, "dog": 2}, {"cat": 2}, "has no labels"),
     ],
 )
-def test_splits_that_do_not_belong_together_are_refused(tmp_path, train, test, named):
+def test_splits_of_different_classes_are_refused(tmp_path, train, test, named):
     a, b = folder(tmp_path / "a", **train), folder(tmp_path / "b", **test)
     with pytest.raises(UserError, match=named):
         open_splits(a, b)

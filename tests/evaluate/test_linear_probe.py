@@ -1,4 +1,4 @@
-"""The probe chooses on held-out training images, and scores the test images once."""
+"""The probe chooses on held-out training images, and tests once."""
 
 import dataclasses
 import json
@@ -19,13 +19,13 @@ def digits():
     return flat(train), train.labels, flat(test), test.labels
 
 
-def test_digits_are_told_apart_and_the_choice_is_the_best_of_the_sweep(digits):
+def test_logistic_probe_classifies_digits_with_the_best_strength(digits):
     found = linear_probe.logistic_probe(*digits, strengths=(1e-6, 0.1))
     assert found.test > 0.95 and found.chosen == 0.1 and found.converged
     assert found.validation[0.1] > found.validation[1e-6] + 0.02
 
 
-def test_the_test_images_have_no_say_in_the_choice(digits):
+def test_the_choice_does_not_depend_on_the_test_images(digits):
     features, labels, test, truth = digits
     one = linear_probe.logistic_probe(features, labels, test, truth, strengths=(1e-3, 1.0))
     other = linear_probe.logistic_probe(features, labels, test[::-1], truth, strengths=(1e-3, 1.0))
@@ -49,7 +49,7 @@ def test_the_sweep_ends_after_two_that_are_worse(digits, monkeypatch):
     assert list(found.validation) == [1, 2, 3, 4] and found.chosen == 2 and found.test == 0.7
 
 
-def test_where_a_fit_begins_does_not_matter(digits):
+def test_warm_starts_do_not_change_the_result(digits):
     alone, after = (linear_probe.logistic_probe(*digits, strengths=s) for s in ((0.1,), (1e-3, 0.1)))
     assert after.validation[0.1] == pytest.approx(alone.validation[0.1], abs=0.005)
     assert after.test == alone.test
@@ -76,7 +76,7 @@ def test_the_command(tmp_path, capsys):
         assert command.main([f"--weights={folder}", wrong]) == 2
 
 
-def test_heads_by_sgd_are_what_numpy_makes_of_the_same_batches(digits):
+def test_heads_by_sgd_equal_a_numpy_reference_on_the_same_batches(digits):
     features, labels, _, _ = digits
     features = features / 16
     ids = np.arange(300)[::-1]
@@ -107,7 +107,7 @@ def test_a_head_is_the_same_alone_and_among_others(digits, kind):
 
 
 @pytest.mark.parametrize("kind", ["sgd", "lars"])
-def test_descent_tells_digits_apart_and_takes_the_best_rate(digits, kind):
+def test_sgd_probe_classifies_digits_with_the_best_rate(digits, kind):
     features, labels, test, truth = digits
     found = linear_probe.sgd_probe(
         features / 16, labels, test / 16, truth, kind, rates=(1e-6, 1.0), epochs=60

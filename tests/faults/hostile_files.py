@@ -18,7 +18,7 @@ from simsiam_tf.runtime.errors import UserError
 @functools.cache
 def _good():
     with tempfile.NamedTemporaryFile(suffix=".keras") as file:
-        backbone_file.save(nets.resnet("resnet10", "cifar", 0.05, 1), Path(file.name))
+        backbone_file.save_network(nets.resnet("resnet10", "cifar", 0.05, 1), Path(file.name))
         with zipfile.ZipFile(file.name) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
 
@@ -49,7 +49,7 @@ def refused(path, expected):
     """Checks that a file is refused in a printable line, and that this leaves nothing behind."""
     before = sorted(str(p) for p in path.parent.rglob("*"))
     with pytest.raises(UserError, match=expected) as caught:
-        backbone_file.load(str(path))
+        backbone_file.load_backbone(str(path))
     assert path.name in str(caught.value) and str(caught.value).isprintable()
     assert sorted(str(p) for p in path.parent.rglob("*")) == before
 

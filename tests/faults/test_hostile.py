@@ -189,19 +189,19 @@ def test_a_hostile_model_is_refused(tmp_path, name):
     refused(packed(tmp_path / "hostile.keras", members), expected)
 
 
-def test_what_keras_writes_is_not_refused(tmp_path):
-    assert len(backbone_file.load(str(packed(tmp_path / "good.keras", good()))).weights) == 60
+def test_files_of_keras_are_accepted(tmp_path):
+    assert len(backbone_file.load_backbone(str(packed(tmp_path / "good.keras", good()))).weights) == 60
     images = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu", kernel_regularizer="l2")(images)
     x = keras.layers.BatchNormalization()(keras.layers.Dropout(0.1)(x))
     model = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
     model.compile("sgd", "mse")
     model.save(tmp_path / "another.keras")
-    loaded = backbone_file.load(str(tmp_path / "another.keras"))
+    loaded = backbone_file.load_backbone(str(tmp_path / "another.keras"))
     assert loaded.count_params() == model.count_params() and not loaded.compiled
 
 
-def test_the_payloads_are_real_ones(tmp_path):
+def test_the_payloads_act_when_loaded_carelessly(tmp_path):
     """Loaded without care they act, so that the tests above mean something."""
     members, canary = good(), tmp_path / "canary"
     layer(acting)(members, canary)
@@ -215,17 +215,17 @@ def test_the_payloads_are_real_ones(tmp_path):
         assert list(file["x"]) == [1, 2, 3]  # of another file
 
 
-def test_to_count_the_weights_makes_none_of_them():
+def test_counting_weights_creates_none():
     before = keras.layers.Dense(2)
     before.build((None, 3))
     model = {"module": "keras", "class_name": "Sequential", "registered_name": None, "config": {}}
     large(model, None)
-    assert backbone_file._asked(model) == 2**40  # 4 TiB
+    assert backbone_file._count_weights(model) == 2**40  # 4 TiB
     keras.layers.Dense(2)(keras.Input((3,)))  # Keras gives values here to all variables that want for one
     assert before(np.ones((1, 3))).shape == (1, 2)
 
 
-def test_what_is_allowed_exists():
+def test_allowed_classes_exist():
     for module, names in keras_file_check.ALLOWED.items():
         public = {"keras.src.models.functional": "keras.models"}.get(module, module)
         for name in names - {"__keras_tensor__", "Functional"}:

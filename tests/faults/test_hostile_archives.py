@@ -42,7 +42,7 @@ def peak(call):
     return top
 
 
-def test_a_member_longer_than_it_says_does_not_expand(tmp_path):
+def test_a_member_longer_than_its_header_does_not_expand(tmp_path):
     path = lying(tmp_path / "hostile.keras", 2**26)
     assert path.stat().st_size < 2**21
     assert peak(lambda: zipfile.ZipFile(path).read("config.json")) > 2**26  # without care
@@ -88,40 +88,40 @@ def test_other_kinds_of_files_are_not_opened(tmp_path, suffix, monkeypatch):
         assert canary.exists()
 
 
-def test_a_path_that_cannot_be_is_a_line():
+def test_an_impossible_path_gets_one_line():
     with pytest.raises(UserError, match="cannot be opened .File name too long") as caught:
-        backbone_file.load("x" * 5000)
+        backbone_file.load_backbone("x" * 5000)
     assert len(str(caught.value)) < 300
 
 
 def test_a_saved_model_is_not_opened(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     with pytest.raises(UserError, match="is a SavedModel, which can run code, and is not opened"):
-        backbone_file.load(str(tmp_path))
+        backbone_file.load_backbone(str(tmp_path))
 
 
 CARDS = ["{", "[]", "7", "[" * 100_000, '{"sha256": 3}', " " * 2**21, b"\xff\xfe"]
 
 
 @pytest.mark.parametrize("text", CARDS, ids=lambda text: repr(text[:5]))
-def test_a_damaged_card_is_a_line(tmp_path, text):
+def test_a_damaged_card_gets_one_line(tmp_path, text):
     (tmp_path / "export").mkdir()
     path = packed(tmp_path / backbone_file.EXPORTED, good())
     path.with_suffix(".json").write_bytes(text if isinstance(text, bytes) else text.encode())
     refused(path, "damaged")
-    assert backbone_file.card(tmp_path) == {}
+    assert backbone_file.read_card(tmp_path) == {}
 
 
-def test_an_export_is_whole_or_is_refused(tmp_path, monkeypatch):
+def test_an_interrupted_export_is_refused(tmp_path, monkeypatch):
     backbones = [nets.resnet("resnet10", "cifar", 0.05, channels) for channels in (1, 3)]
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (tmp_path / "export").mkdir()
     for name in ("writing.keras", "writing.json"):
         (tmp_path / "export" / name).symlink_to(victim)
-    path = backbone_file.export(backbones[0], tmp_path, {"step": 1})
-    assert victim.read_text() == "mine" and backbone_file.card(tmp_path)["step"] == 1
-    before, replaced = backbone_file.load(str(tmp_path)).input_shape, type(path).replace
+    path = backbone_file.export_network(backbones[0], tmp_path, {"step": 1})
+    assert victim.read_text() == "mine" and backbone_file.read_card(tmp_path)["step"] == 1
+    before, replaced = backbone_file.load_backbone(str(tmp_path)).input_shape, type(path).replace
     for name, expected in (("writing.keras", before), ("writing.json", None)):
 
         def ending(self, target, name=name):
@@ -131,11 +131,11 @@ def test_an_export_is_whole_or_is_refused(tmp_path, monkeypatch):
 
         monkeypatch.setattr(type(path), "replace", ending)
         with pytest.raises(KeyboardInterrupt):
-            backbone_file.export(backbones[1], tmp_path, {"step": 2})
+            backbone_file.export_network(backbones[1], tmp_path, {"step": 2})
         if expected:
-            assert backbone_file.load(str(tmp_path)).input_shape == expected
-            assert backbone_file.card(tmp_path)["step"] == 1
+            assert backbone_file.load_backbone(str(tmp_path)).input_shape == expected
+            assert backbone_file.read_card(tmp_path)["step"] == 1
         else:
             with pytest.raises(UserError, match="SHA-256 differs"):
-                backbone_file.load(str(tmp_path))
-            assert backbone_file.card(tmp_path) == {}
+                backbone_file.load_backbone(str(tmp_path))
+            assert backbone_file.read_card(tmp_path) == {}

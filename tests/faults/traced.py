@@ -104,7 +104,7 @@ def prepare(ids_file: str, fault: str) -> None:
         "replace": (os, "replace"),
         "rmtree": (shutil, "rmtree"),
         "evaluate": (Monitor, "backbone_accuracy"),
-        "export": (backbone_file, "export"),
+        "export": (backbone_file, "export_network"),
         "record": (metrics_file.MetricsFile, "scalars"),
     }
     name, _, rest = fault.partition(":")

@@ -1,4 +1,4 @@
-"""Kept features are those of the images' present contents, also of images that change meanwhile."""
+"""Stored features are those of the images' present contents, even of images that change meanwhile."""
 
 import dataclasses
 import os
@@ -32,7 +32,7 @@ def colour(tmp_path_factory):
     )
 
 
-def test_images_of_the_same_name_are_told_apart(colour, tmp_path):
+def test_features_depend_on_the_contents_of_files_not_their_names(colour, tmp_path):
     """Replaced under their names, with size and mtime as before; or in another folder of a long path."""
     long = tmp_path / ("a_long_name_of_a_folder_" * 4)
     sets = [photos(long / "train"), photos(long / "test", seed=1)]
@@ -53,12 +53,12 @@ def test_images_of_the_same_name_are_told_apart(colour, tmp_path):
     assert len(names) == 3 and max(map(len, names)) < 120
 
 
-def test_names_of_any_script_fit_the_file_system(colour, tmp_path):
+def test_long_names_in_any_script_fit_the_file_system(colour, tmp_path):
     root = photos(tmp_path / ("\u5199\u771f" * 40) / ("\u5199\u771f" * 40), count=3)
     assert store.stored_features(colour, open_source(root), tmp_path).shape == (3, 64)
 
 
-def test_images_that_change_meanwhile_are_named_and_left_out(colour, tmp_path, monkeypatch):
+def test_images_that_change_during_extraction_are_named_and_left_out(colour, tmp_path, monkeypatch):
     root = photos(tmp_path / "images")
     source = open_source(root)
     expected = extract(colour.backbone, source, colour.views)
@@ -93,7 +93,7 @@ def test_images_that_change_meanwhile_are_named_and_left_out(colour, tmp_path, m
     assert sorted(p.suffix for p in (tmp_path / "f").iterdir()) == [".json", ".npy"]
 
 
-def test_of_images_that_are_all_gone_nothing_is_kept(colour, tmp_path):
+def test_nothing_is_stored_when_all_images_are_gone(colour, tmp_path):
     source = open_source(photos(tmp_path / "images", 3))
     shutil.rmtree(tmp_path / "images")
     with pytest.raises(UserError, match="all images changed or went"):
@@ -101,7 +101,7 @@ def test_of_images_that_are_all_gone_nothing_is_kept(colour, tmp_path):
     assert not list((tmp_path / "f").iterdir())
 
 
-def test_features_that_are_no_numbers_are_refused(colour, tmp_path):
+def test_features_that_are_not_finite_are_refused(colour, tmp_path):
     broken = keras.models.clone_model(colour.backbone)
     broken.set_weights([w * np.float32("nan") for w in colour.backbone.get_weights()])
     source = open_source(photos(tmp_path / "images", 3))

@@ -65,7 +65,7 @@ def test_photos_to_embeddings_to_neighbours(photos, weights, tmp_path, capsys, s
         assert second.split(maxsplit=1)[1] in ("3.png", "again/é 3.png") and float(third.split()[0]) < 1
 
 
-def test_what_is_there_is_not_overwritten(weights, tmp_path, capsys):
+def test_an_existing_file_is_not_overwritten(weights, tmp_path, capsys):
     out = tmp_path / "photos.npz"
     out.write_text("mine")
     assert embed.main([f"--weights={weights}", f"--out={out}"]) == 2
@@ -127,7 +127,7 @@ def nearest_names(out):
 @pytest.mark.parametrize(
     ("augmentation", "other", "size"), [("imagenet", "cifar", 24), ("cifar", "imagenet", 16)]
 )
-def test_a_query_is_made_ready_as_the_images_were(
+def test_a_query_is_preprocessed_as_the_images_were(
     photos, weights, tmp_path, capsys, augmentation, other, size
 ):
     """Also without a card, which then nothing but the embeddings' own record says."""
@@ -151,7 +151,9 @@ def test_a_query_is_made_ready_as_the_images_were(
             query.backbone_of(known, **wrong)
 
 
-def test_a_name_among_the_embeddings_goes_before_a_file(photos, weights, tmp_path, capsys, monkeypatch):
+def test_a_name_among_the_embeddings_has_precedence_over_a_file(
+    photos, weights, tmp_path, capsys, monkeypatch
+):
     assert ran(embed, f"weights={weights}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}") == 0
     monkeypatch.chdir(tmp_path)
     shutil.copy(photos / "5.png", tmp_path / "2.png")
@@ -164,7 +166,7 @@ def test_a_name_among_the_embeddings_goes_before_a_file(photos, weights, tmp_pat
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
-def test_names_that_are_no_text_are_shown_with_escapes(photos, weights, tmp_path, capsys, suffix):
+def test_names_that_are_not_utf8_are_shown_with_escapes(photos, weights, tmp_path, capsys, suffix):
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
     root = tmp_path / os.fsdecode(b"im\xe9")

@@ -1,4 +1,4 @@
-"""Files of embeddings: other tools' are read, odd ones are a line, and numbers stay what they are."""
+"""Embedding files: those of other tools are read, invalid ones get one line, numbers are preserved."""
 
 import re
 
@@ -17,7 +17,7 @@ def weights(tmp_path_factory):
     return str(small_backbones.exported(tmp_path_factory.mktemp("run"), AUGMENTATIONS["cifar"], channels=3))
 
 
-def test_what_a_type_cannot_hold_is_not_written(tmp_path):
+def test_features_that_a_dtype_cannot_hold_are_not_written(tmp_path):
     features = np.ones([3, 4], np.float32)
     for wrong in (1e6, 1e-9):  # which float16 makes infinite, or nothing
         features[1] = wrong
@@ -30,7 +30,7 @@ def test_what_a_type_cannot_hold_is_not_written(tmp_path):
         (tmp_path / "a.npz").unlink()
 
 
-def test_cosines_do_not_depend_on_how_long_features_are():
+def test_cosines_do_not_depend_on_the_length_of_features():
     directions = np.random.default_rng(0).normal(size=(5, 8))
     lengths = np.array([1e-30, 1e-9, 1, 1e9, 1e30])[:, None]
     expected = directions @ directions[0] / np.linalg.norm(directions, axis=1) / np.linalg.norm(directions[0])
@@ -70,7 +70,7 @@ def test_embeddings_of_other_tools_are_read(weights, tmp_path, capsys, suffix, k
     assert query.backbone_of(known, weights).features == 64  # as its card says
 
 
-def test_features_of_an_npz_are_mapped(tmp_path):
+def test_features_of_an_npz_are_memory_mapped(tmp_path):
     features = np.asfortranarray([[1.0, 2], [3, 4]])
     path = foreign(tmp_path, ".npz", names=np.array(["a", "b"]), features=features)
     known = embedding_file.read_embeddings(str(path))
@@ -98,7 +98,7 @@ ODD = {  # name → (arrays, what the line says)
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_arrays_are_a_line(tmp_path, name):
+def test_invalid_arrays_get_one_line(tmp_path, name):
     arrays, said = ODD[name]
     with pytest.raises(UserError, match=said) as caught:
         embedding_file.read_embeddings(foreign(tmp_path, ".npz", **arrays))
@@ -115,7 +115,7 @@ def test_odd_arrays_are_a_line(tmp_path, name):
     ],
     ids=str,
 )  # fmt: skip
-def test_an_odd_record_is_a_line(weights, about):
+def test_invalid_preprocessing_gets_one_line(weights, about):
     good = {"weights": weights, "size": 16, "mean": [0.5], "std": [0.25]}
     known = embedding_file.Embeddings(np.array(["a"]), np.ones([1, 64]), {**good, **about})
     if not about:
@@ -138,7 +138,7 @@ def test_an_odd_record_is_a_line(weights, about):
         ([[], []], "lists of null, not of numbers"),
     ],
 )
-def test_odd_columns_are_a_line(tmp_path, rows, said):
+def test_invalid_columns_get_one_line(tmp_path, rows, said):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pa.table({"name": ["a", "b"], "features": rows}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=said):

@@ -1,4 +1,4 @@
-"""Features of many images take the memory that they have, once; workers make a bank together."""
+"""Extracted features are in memory once; workers extract a bank together."""
 
 import threading
 import tracemalloc
@@ -39,7 +39,7 @@ def test_features_are_in_memory_once(monkeypatch, dtype):
     assert peak < 1.1 * found.nbytes, peak / found.nbytes
 
 
-def test_blocks_that_are_too_few_are_no_features():
+def test_too_few_rows_are_refused():
     with pytest.raises(ValueError, match="Expected 4 rows of features. Received: 3"):
         extraction.concatenate_blocks([np.ones((3, 2))], 4)
 
@@ -62,7 +62,7 @@ class Team:
 
 
 @pytest.mark.parametrize("bank", [1, 2, 7, 23, 31])
-def test_workers_make_a_bank_in_pieces_and_all_of_them_have_it(monkeypatch, bank):
+def test_workers_share_the_extraction_of_a_bank_and_all_have_it(monkeypatch, bank):
     monkeypatch.setattr(knn_monitor, "GATHERED_IMAGES", 4)
     ids, count = np.arange(100, 100 + bank)[::-1], 3
     barrier, table, found, asked = threading.Barrier(count), {}, {}, []

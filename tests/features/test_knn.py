@@ -21,7 +21,7 @@ def slow(bank, labels, queries, truth, k, temperature):
 
 
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (5, 0.1), (20, 0.1), (20, 0.02)])
-def test_agrees_with_the_definition(k, temperature):
+def test_knn_accuracy_agrees_with_its_definition(k, temperature):
     rng = np.random.default_rng(k)
     labels, truth = rng.integers(0, 4, 300), rng.integers(0, 4, 90)
     centres = rng.normal(size=(4, 16))
@@ -34,7 +34,7 @@ def test_agrees_with_the_definition(k, temperature):
     assert 0.3 < found < 1.0  # neither chance nor trivial
 
 
-def test_left_out_rows_are_asked_of_the_others():
+def test_leave_one_out_is_knn_on_the_other_rows():
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 3, 80)
     bank = rng.normal(size=(3, 6))[labels] + rng.normal(size=(80, 6))
@@ -61,12 +61,12 @@ def test_more_neighbours_than_images_takes_all_of_them():
     ("monitored", "trained", "epochs"),
     [(12_000, 2 * 60_000, 5), (12_000, 2 * 1_281_167, 1), (1797, 2 * 1797, 25)],
 )
-def test_the_monitor_comes_as_often_as_its_share_of_the_time_allows(monitored, trained, epochs):
+def test_the_monitor_keeps_within_its_share_of_the_time(monitored, trained, epochs):
     assert epochs_between(monitored, trained) == epochs
     assert monitored / (2 * trained * epochs) <= 0.01
 
 
-def test_nearest_in_blocks_is_nearest_of_the_whole():
+def test_nearest_in_blocks_is_nearest_of_all():
     rng = np.random.default_rng(3)
     bank, queries = rng.normal(size=(230, 8)), rng.normal(size=(37, 8))
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -81,7 +81,7 @@ def test_nearest_in_blocks_is_nearest_of_the_whole():
     )
 
 
-def test_of_equals_the_first_comes_first_in_whichever_block_they_are():
+def test_of_equal_cosines_the_lowest_row_is_first_across_blocks():
     bank = np.tile(np.eye(4, dtype=np.float32), (25, 1))  # row i equals rows i + 4, i + 8, …
     rows = nearest(bank, np.eye(4, dtype=np.float32), k=6, block=3, bank_block=7)[1]
     np.testing.assert_array_equal(rows, np.arange(4)[:, None] + 4 * np.arange(6))

@@ -1,4 +1,4 @@
-"""Features on disk: made once, for what they depend on, and taken up where they were left."""
+"""Features on disk are extracted once for what they depend on, and resumed after an interruption."""
 
 import dataclasses
 import errno
@@ -33,14 +33,14 @@ def images():
     return subset(open_source("digits"), np.arange(200))
 
 
-def test_they_are_those_that_extract_gives(known, images, tmp_path):
+def test_stored_features_are_those_of_extract(known, images, tmp_path):
     rows = store.stored_features(known, images, tmp_path, batch_size=64)
     assert isinstance(rows, np.memmap) and rows.dtype == np.float32
     np.testing.assert_array_equal(rows, extract(known.backbone, images, known.views, batch_size=64))
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".npy"]
 
 
-def test_they_are_made_once(known, images, tmp_path, monkeypatch):
+def test_stored_features_are_extracted_once(known, images, tmp_path, monkeypatch):
     store.stored_features(known, images, tmp_path)
     monkeypatch.setattr(store, "_extract", None)
     store.stored_features(known, images, tmp_path)
@@ -61,7 +61,7 @@ def test_they_are_made_once(known, images, tmp_path, monkeypatch):
         store.stored_features(open_pretrained(str(known.path)), images, tmp_path)
 
 
-def test_an_extraction_that_was_ended_goes_on(known, images, tmp_path, monkeypatch):
+def test_an_interrupted_extraction_is_resumed(known, images, tmp_path, monkeypatch):
     whole = np.array(store.stored_features(known, images, tmp_path / "whole", batch_size=32))
     monkeypatch.setattr(store, "SYNC_SECONDS", 0.0)
     encode, calls = store.forward(known.backbone), []
@@ -93,7 +93,7 @@ def test_an_extraction_that_was_ended_goes_on(known, images, tmp_path, monkeypat
     )
 
 
-def test_a_damaged_file_is_made_anew(known, images, tmp_path, capsys):
+def test_a_damaged_file_is_extracted_anew(known, images, tmp_path, capsys):
     rows = np.array(store.stored_features(known, images, tmp_path))
     file, note = next(tmp_path.glob("*.npy")), next(tmp_path.glob("*.json"))
     whole, told = file.read_bytes(), note.read_text()
@@ -148,7 +148,7 @@ def halting(known, monkeypatch, images):
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_two_at_once_are_both_right(known, images, tmp_path, monkeypatch, capsys, locks):
+def test_two_extractions_at_once_are_both_right(known, images, tmp_path, monkeypatch, capsys, locks):
     expected = extract(known.backbone, images, known.views, batch_size=20)
     if not locks:
 

@@ -25,5 +25,7 @@ def exported(folder, augmentation, channels, data="digits", seed=0, settled=Fals
             backbone(x, training=True)
     views = json.loads(json.dumps(dataclasses.asdict(augmentation)))
     folder.mkdir(parents=True, exist_ok=True)
-    backbone_file.export(backbone, folder, {"step": 1, "views": views, "configuration": {"data": data}})
+    backbone_file.export_network(
+        backbone, folder, {"step": 1, "views": views, "configuration": {"data": data}}
+    )
     return folder

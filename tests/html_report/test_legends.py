@@ -33,7 +33,7 @@ def shown_names(text):
     return [html.unescape(name) for name in re.findall(r"<li>.*?</svg>(.*?)</li>", listed, re.S)]
 
 
-def test_class_names_of_every_kind_are_in_the_legend(workdir, tmp_path, recwarn, monkeypatch):
+def test_class_names_in_any_script_are_in_the_legend(workdir, tmp_path, recwarn, monkeypatch):
     monkeypatch.setattr(gallery, "tsne", lambda features, seed: features[:, :2])
     rng = np.random.default_rng(0)
     count = len(STRANGE)
@@ -90,7 +90,7 @@ def test_a_legend_has_the_colours_and_marks_of_its_chart():
     assert square.count("L") == 4 and circle.count("L") > 8
 
 
-def test_labels_that_are_withheld_are_no_classes(workdir):
+def test_withheld_labels_are_not_classes(workdir):
     images = np.random.default_rng(0).integers(0, 255, (24, 16, 16, 1), np.uint8)
     source = from_arrays("withheld", images, np.full(24, -1), ("cat", "dog"))
     known = gallery.draw_sample(open_pretrained(str(workdir)), source, 24)

@@ -1,4 +1,4 @@
-"""What the report shows is computed right: spectrum, saliency, projections, groups."""
+"""Spectrum, saliency, projections and clusters of the report against values by hand."""
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ def two_halves():
     return keras.Model(images, keras.layers.GlobalAveragePooling2D()(maps))
 
 
-def test_saliency_points_at_what_two_views_share():
+def test_saliency_is_high_where_two_views_agree():
     view = np.zeros((2, 8, 8, 2), np.float32)
     view[:, :, :4, 0] = 1  # what channel 0 sees lies on the left
     view[:, :, 4:, 1] = 1
@@ -72,7 +72,7 @@ def test_saliency_is_the_gradient_of_the_cosine():
     np.testing.assert_allclose(saliency(backbone, view, other)[0], expected / expected.max(), atol=2e-3)
 
 
-def test_the_map_is_the_deepest_that_can_point():
+def test_the_feature_map_is_the_deepest_that_is_large_enough():
     backbone = nets.resnet10(stem="small", width=0.125, channels=1)
     assert salient._feature_map(backbone, 28).name == backbone.get_layer("stage2_block1_relu").output.name
     assert salient._feature_map(backbone, 224).name == backbone.get_layer("stage4_block1_relu").output.name
@@ -88,13 +88,13 @@ def blobs():
     return (centres[truth] + rng.normal(0, 0.2, (70, 6))).astype(np.float32), truth
 
 
-def test_groups_are_found_and_the_largest_is_first():
+def test_clusters_are_ordered_by_size():
     x, truth = blobs()
     assert (clusters(x, 3) == truth).all()
     assert clusters(x[:6]).max() == 0
 
 
-def test_planes_keep_groups_apart():
+def test_projections_separate_clusters():
     x, truth = blobs()
     for plane in (pca(x)[0], tsne(x)):
         assert plane.shape == (70, 2)

@@ -1,4 +1,4 @@
-"""The report of a run: whole, without a network, readable by all, in a real browser."""
+"""The report of a run is complete, needs no network, and opens in a real browser without errors."""
 
 import dataclasses
 import html
@@ -42,7 +42,7 @@ class Tags(html.parser.HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_the_page_is_whole_and_alone(workdir):
+def test_the_page_is_complete_and_self_contained(workdir):
     text = (workdir / "report.html").read_text()
     tags = Tags(text).found
     links = [a.get(k, "") for _, a in tags for k in ("src", "href") if k in a]
@@ -69,7 +69,7 @@ def test_the_same_seed_makes_the_same_page(workdir, tmp_path):
     assert again.read_text() == (workdir / "report.html").read_text()
 
 
-def test_a_run_that_goes_on_gets_its_curves(tmp_path):
+def test_an_unfinished_run_gets_its_curves(tmp_path):
     text = html_report.write_report(write_records(tmp_path / "run")).read_text()
     assert "has not ended: these are its metrics at step 60" in text and "No backbone was exported" in text
     assert re.findall(r"<h2>(.*?)</h2>", text) == ["Outcome", "Training", "Configuration"]
@@ -85,7 +85,7 @@ def test_images_that_are_gone_are_left_out_and_named(workdir, tmp_path):
         html_report.write_report(moved, data="folder:/nowhere/else")
 
 
-def test_names_are_shown_and_never_obeyed(workdir, tmp_path):
+def test_names_are_escaped(workdir, tmp_path):
     """A class and a flag that are HTML."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 255, (20, 16, 16, 1), np.uint8), np.arange(20) % 2
@@ -102,7 +102,7 @@ def test_names_are_shown_and_never_obeyed(workdir, tmp_path):
     assert not any("onerror" in attrs for _, attrs in Tags(text).found)
 
 
-def test_what_cannot_be_written_is_said_before_the_work(workdir, tmp_path, monkeypatch):
+def test_unwritable_outputs_are_refused_before_the_work(workdir, tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "draw_sample", lambda *_: pytest.fail("works before it looks"))
     moved = tmp_path / "run"
     shutil.copytree(workdir, moved)
@@ -118,7 +118,7 @@ def test_what_cannot_be_written_is_said_before_the_work(workdir, tmp_path, monke
         html_report.write_report(moved, tmp_path / "r.html")
 
 
-def test_without_labels_groups_are_found(workdir):
+def test_without_labels_images_are_clustered(workdir):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (24, 16, 16, 1), np.uint8)
     known = gallery.draw_sample(open_pretrained(str(workdir)), from_arrays("plain", images), 24)
@@ -140,7 +140,7 @@ def test_neighbours_are_the_nearest_by_hand(workdir):
         assert f"cosine {cosines[row]:.3f}" in picture.alt
 
 
-def test_the_projector_finds_what_it_is_told(workdir):
+def test_projector_files_hold_the_sample(workdir):
     tb = workdir / "tb"
     config = plugin.ProjectorConfig()
     text_format.Parse((tb / "projector_config.pbtxt").read_text(), config)
@@ -218,7 +218,7 @@ def test_a_browser_shows_it_without_an_error_and_without_scrolling_sideways(work
     assert found["bad"] == [] and found["empty"] == 0 and found["shown"] > 40 and found["wide"] <= 0
 
 
-def test_no_weights_but_the_exported_ones_are_opened(workdir, tmp_path):
+def test_damaged_weights_are_not_opened(workdir, tmp_path):
     damaged = tmp_path / "run"
     shutil.copytree(workdir, damaged)
     file = damaged / backbone_file.EXPORTED

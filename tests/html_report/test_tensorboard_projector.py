@@ -1,4 +1,4 @@
-"""Files for TensorBoard's projector: there, readable, and never written through a link."""
+"""Files for TensorBoard's projector are readable, and never written through a link."""
 
 import numpy as np
 import pytest

@@ -24,7 +24,7 @@ def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(wh
     left_out = pretraining.pretrain(tiny(tmp_path, "--knn_every=1", "--final_knn=false"))
     assert left_out.status == pretraining.DONE and "backbone" not in left_out.accuracy
     assert "a sample" in run_summary.pretraining_summary(tiny(tmp_path), left_out)
-    card = backbone_file.card(tmp_path)
+    card = backbone_file.read_card(tmp_path)
     assert card["step"] == 22 and card["accuracy"] == {}
     export = (tmp_path / "export" / "backbone.keras").read_bytes()
 
@@ -39,7 +39,7 @@ def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(wh
     monkeypatch.setattr(compiled_steps, "compiled_steps", lambda *args: trained.append(args))
     for _ in range(2):
         judged = pretraining.pretrain(tiny(tmp_path, "--knn_every=1"))
-        assert judged.accuracy == whole[0].accuracy == backbone_file.card(tmp_path)["accuracy"]
+        assert judged.accuracy == whole[0].accuracy == backbone_file.read_card(tmp_path)["accuracy"]
         assert '"card sha256"' in (tmp_path / backbone_file.EXPORTED).with_suffix(".json").read_text()
     assert state(tmp_path) == state(whole[1]) and not trained
     assert (tmp_path / "export" / "backbone.keras").read_bytes() == export
@@ -50,7 +50,7 @@ def test_the_monitor_can_be_dropped_when_a_run_goes_on(whole, tmp_path):
     outcome = pretraining.pretrain(tiny(tmp_path, "--monitor=none"))
     assert outcome.status == pretraining.DONE and "backbone" not in outcome.accuracy
     assert state(tmp_path)[:2] == state(whole[1])[:2]
-    assert backbone_file.card(tmp_path)["accuracy"] == {}
+    assert backbone_file.read_card(tmp_path)["accuracy"] == {}
 
 
 def test_what_a_run_finds_changed_is_said_on_the_terminal(whole, tmp_path, capsys):
@@ -77,7 +77,7 @@ def test_an_export_that_cannot_be_written_is_named_and_made_by_a_rerun(whole, tm
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr(backbone_file, "export", full)
+        disk.setattr(backbone_file, "export_network", full)
         with pytest.raises(UserError, match="the export could not be written .No space left.*rerun"):
             pretraining.pretrain(tiny(tmp_path, "--knn_every=1"))
     assert pretraining.pretrain(tiny(tmp_path, "--knn_every=1")).accuracy == whole[0].accuracy
@@ -93,7 +93,7 @@ def test_other_weights_to_start_from_are_refused_and_the_same_elsewhere_are_not(
         shutil.copy(whole[1] / "export" / name, other)
     moved = dataclasses.replace(started, weights=str(other.parent))
     assert pretraining.pretrain(moved, callbacks=[StopAt(15)]).status == pretraining.INTERRUPTED
-    backbone_file.export(nets.resnet("resnet10", "cifar", 0.125, 1), other.parent, {})
+    backbone_file.export_network(nets.resnet("resnet10", "cifar", 0.125, 1), other.parent, {})
     with pytest.raises(UserError, match="weights was [0-9a-f]{64}, is [0-9a-f]{64}"):
         pretraining.pretrain(moved)
 

@@ -1,4 +1,4 @@
-"""What is exported gives the features of its source, in every format, as the card says."""
+"""Exports give the features of their source, in every format, as their cards say."""
 
 import dataclasses
 import importlib.util
@@ -40,7 +40,7 @@ def pretrained(workdir):
         (AUGMENTATIONS["cifar"], (20, 64, 3)),
     ],
 )  # fmt: skip
-def test_preparation_is_that_of_every_other_command(augmentation, shape):
+def test_preprocessing_equals_that_of_other_commands(augmentation, shape):
     views = Views(augmentation, 1)
     images = formats._pictures(2, *shape, seed=0)
     found = preprocess(tf.constant(images), augmentation)
@@ -51,12 +51,12 @@ def test_preparation_is_that_of_every_other_command(augmentation, shape):
 
 
 @pytest.mark.parametrize("format", FILES)
-def test_the_lines_of_the_card_give_the_features_of_the_source(pretrained, tmp_path, monkeypatch, format):
-    if any(importlib.util.find_spec(name) is None for name in formats.FORMATS[format].needs):
+def test_the_code_of_the_card_gives_the_features_of_the_source(pretrained, tmp_path, monkeypatch, format):
+    if any(importlib.util.find_spec(name) is None for name in formats.FORMATS[format].modules):
         pytest.skip("needs pip install 'simsiam-tf[onnx]'")
-    made = formats.export(pretrained, tmp_path / FILES[format])
+    made = formats.export_model(pretrained, tmp_path / FILES[format])
     assert made.format == format and 0 <= made.difference < 2e-3 * made.largest
-    _, page = model_card.write(pretrained, made)
+    _, page = model_card.write_model_card(pretrained, made)
     monkeypatch.chdir(tmp_path)
     for shape in ((130, 97), (64, 200)):
         names = {"images": formats._pictures(2, *shape, 3, seed=7)}
@@ -68,57 +68,57 @@ def test_the_lines_of_the_card_give_the_features_of_the_source(pretrained, tmp_p
     assert {p.name for p in tmp_path.iterdir()} == {FILES[format], page.name, page.name[:-2] + "json"}
 
 
-def test_other_features_are_noticed_and_nothing_is_written(pretrained, tmp_path, monkeypatch):
+def test_an_export_with_other_features_is_not_written(pretrained, tmp_path, monkeypatch):
     path = tmp_path / "m.keras"
     path.write_text("before")
-    real = formats.FORMATS["keras"].opened
+    real = formats.FORMATS["keras"].open_model
     for wrong in (lambda y: y * 1.02, lambda y: y[:, :-1], lambda y: y * np.nan):
         off = dataclasses.replace(
-            formats.FORMATS["keras"], opened=lambda p, wrong=wrong: lambda x: wrong(real(p)(x))
+            formats.FORMATS["keras"], open_model=lambda p, wrong=wrong: lambda x: wrong(real(p)(x))
         )
         monkeypatch.setitem(formats.FORMATS, "keras", off)
         with pytest.raises(UserError, match="features differ from the source's"):
-            formats.export(pretrained, path, overwrite=True)
+            formats.export_model(pretrained, path, overwrite=True)
         assert path.read_text() == "before" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_is_there_is_kept(pretrained, tmp_path):
+def test_existing_files_are_kept(pretrained, tmp_path):
     with pytest.raises(UserError, match="exists. Choose another, or pass `overwrite`"):
-        formats.export(pretrained, tmp_path)
+        formats.export_model(pretrained, tmp_path)
     (tmp_path / "photo.jpg").write_text("mine")
     with pytest.raises(UserError, match="something else in it"):
-        formats.export(pretrained, tmp_path, "saved_model", overwrite=True)
+        formats.export_model(pretrained, tmp_path, "saved_model", overwrite=True)
     assert (tmp_path / "photo.jpg").read_text() == "mine"
     with pytest.raises(UserError, match=r"must end in \.keras"):
-        formats.export(pretrained, tmp_path / "m.pb")
+        formats.export_model(pretrained, tmp_path / "m.pb")
     with pytest.raises(UserError, match=r"must end in \.onnx"):
-        formats.export(pretrained, tmp_path / "m.keras", "onnx")
+        formats.export_model(pretrained, tmp_path / "m.keras", "onnx")
 
 
 def test_a_missing_library_is_named(pretrained, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs tf2onnx and onnxruntime: pip install 'simsiam-tf\[onnx\]'"):
-        formats.export(pretrained, tmp_path / "m.onnx")
+        formats.export_model(pretrained, tmp_path / "m.onnx")
 
 
-def test_the_digest_of_a_folder_tells_of_every_file(tmp_path):
+def test_the_digest_of_a_folder_depends_on_every_file(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one").write_text("1")
-    first = formats.digest(tmp_path)
+    first = formats.content_digest(tmp_path)
     (tmp_path / "a" / "one").write_text("2")
-    second = formats.digest(tmp_path)
+    second = formats.content_digest(tmp_path)
     (tmp_path / "a" / "one").rename(tmp_path / "a" / "two")
-    assert len({first, second, formats.digest(tmp_path)}) == 3
+    assert len({first, second, formats.content_digest(tmp_path)}) == 3
 
 
-def test_the_card_says_what_is_known(pretrained, tmp_path):
+def test_the_card_has_the_metadata_of_the_run(pretrained, tmp_path):
     card = {
         "data": "photos", "images": 7, "step": 9, "accuracy": {"backbone": {"knn20": 0.5}, "raw pixels": {}},
         "configuration": {"base_lr": 0.1, "weights": None}, "made with": {"keras": "3"},
     }  # fmt: skip
     known = dataclasses.replace(pretrained, card=card)
-    made = formats.Exported(tmp_path / "m.onnx", "onnx", "ab12", 1e-6, 0.5)
-    where, page = model_card.write(known, made)
+    made = formats.ExportedModel(tmp_path / "m.onnx", "onnx", "ab12", 1e-6, 0.5)
+    where, page = model_card.write_model_card(known, made)
     facts = json.loads(where.read_text())
     assert facts["sha256"] == "ab12" and facts["source"]["sha256"] == pretrained.sha256
     assert facts["preprocessing"]["size"] == 96 and facts["images"] == 7
@@ -140,17 +140,17 @@ def filled(value):
     }  # fmt: skip
 
 
-def test_a_card_of_another_is_text_in_ours(pretrained, tmp_path):
+def test_values_of_a_foreign_card_are_text_in_ours(pretrained, tmp_path):
     """No heading, element, link, table or fence of its own, wherever a value stands."""
     parser = MarkdownIt("commonmark").enable("table")
     kinds = []
     for value in ("x", HOSTILE):
         known = dataclasses.replace(pretrained, card=filled(value))
         path = tmp_path / f"{value.replace('/', '')}.onnx"
-        made = formats.Exported(path, "onnx", "ab12", 1e-6, 0.5)
+        made = formats.ExportedModel(path, "onnx", "ab12", 1e-6, 0.5)
         pages = [
-            model_card.markdown(model_card.facts(known, made)),
-            hub_folder._card(known, made, "resnet18"),
+            model_card.card_page(model_card.card_metadata(known, made)),
+            hub_folder._readme(known, made, "resnet18"),
         ]
         kinds.append([[token.type for token in parser.parse(page)] for page in pages])
         for page in pages:
@@ -159,7 +159,7 @@ def test_a_card_of_another_is_text_in_ours(pretrained, tmp_path):
             assert "<script>" not in parser.render(page) and "50.0%" in page
     assert kinds[0] == kinds[1]
     for odd in ({"configuration": 7, "accuracy": [1], "made with": "x"}, {"accuracy": {"a": 3}}):
-        assert model_card.markdown(model_card.facts(dataclasses.replace(pretrained, card=odd), made))
+        assert model_card.card_page(model_card.card_metadata(dataclasses.replace(pretrained, card=odd), made))
 
 
 def test_the_command(workdir, tmp_path, capsys):
@@ -190,7 +190,7 @@ np.save(features, model(np.load(images), training=False))
 
 
 @pytest.mark.parametrize("what", ["backbone", "model"])
-def test_keras_alone_opens_what_is_written(pretrained, workdir, tmp_path, what):
+def test_stock_keras_opens_the_files(pretrained, workdir, tmp_path, what):
     """In a process that cannot import this package: the backbone, and the model with its preprocessing."""
     images = formats._pictures(3, 130, 97, 3, seed=3)
     ready = preprocess(tf.constant(images), pretrained.augmentation).numpy()
@@ -198,7 +198,7 @@ def test_keras_alone_opens_what_is_written(pretrained, workdir, tmp_path, what):
     path, given = workdir / "export" / "backbone.keras", ready
     if what == "model":
         path, given = tmp_path / "m.keras", images
-        formats.export(pretrained, path)
+        formats.export_model(pretrained, path)
     np.save(tmp_path / "images.npy", given)
     argv = [sys.executable, "-c", LOADED_ELSEWHERE, path, tmp_path / "images.npy", tmp_path / "features.npy"]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=300)

@@ -1,4 +1,4 @@
-"""A folder for the Hub is read by timm and torchvision, by the lines of its own card."""
+"""timm and torchvision read a folder for the Hub, by the code of its README."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def workdir(tmp_path_factory):
         if v.name in ("gamma", "beta", "moving_mean", "moving_variance"):
             v.assign(rng.uniform(0.5, 1, v.shape))
     views = json.loads(json.dumps(dataclasses.asdict(AUGMENTATIONS["imagenet"])))
-    backbone_file.export(backbone, folder, {"views": views, "data": "photos", "step": 9})
+    backbone_file.export_network(backbone, folder, {"views": views, "data": "photos", "step": 9})
     assert command.main([f"--weights={folder}", "--hub", f"--out={folder / 'hub'}"]) == 0
     return folder
 
@@ -47,7 +47,7 @@ def test_a_folder_of_three_files(workdir):
 
 
 @pytest.mark.parametrize("program", ["timm", "torchvision"])
-def test_the_lines_of_the_card_give_our_features(workdir, monkeypatch, program):
+def test_the_code_of_the_readme_gives_our_features(workdir, monkeypatch, program):
     pytest.importorskip(program)
     blocks = (workdir / "hub" / "README.md").read_text().split("```python\n")[1:]
     (code,) = (b.split("```")[0] for b in blocks if f"{program}." in b.split("```")[0])
@@ -65,7 +65,7 @@ def test_the_lines_of_the_card_give_our_features(workdir, monkeypatch, program):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_timms_own_networks_become_ours(name, measured):
+def test_timms_networks_are_converted(name, measured):
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     net = timm.create_model(name, num_classes=7)
@@ -83,7 +83,7 @@ def test_timms_own_networks_become_ours(name, measured):
     measured("features of photographs, timm", np.abs(ours - theirs).max() / np.abs(theirs).max(), TOLERANCE)
 
 
-def test_what_timm_does_not_have_is_refused(tmp_path, capsys):
+def test_networks_unknown_to_timm_are_refused(tmp_path, capsys):
     folder = small_backbones.exported(tmp_path / "run", AUGMENTATIONS["cifar"], channels=3)
     assert command.main([f"--weights={folder}", "--hub"]) == 2
     err = capsys.readouterr().err
@@ -91,16 +91,16 @@ def test_what_timm_does_not_have_is_refused(tmp_path, capsys):
     assert not (folder / "export" / "hub").exists()
 
 
-def test_what_is_there_is_kept(workdir, tmp_path):
+def test_existing_files_are_kept(workdir, tmp_path):
     pretrained = open_pretrained(workdir)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UserError, match="something else in it"):
-        hub_folder.write(pretrained, tmp_path, overwrite=True)
+        hub_folder.write_hub_folder(pretrained, tmp_path, overwrite=True)
     with pytest.raises(UserError, match="exists. Choose another, or pass `overwrite`"):
-        hub_folder.write(pretrained, workdir / "hub")
-    before = torch_files.read(workdir / "hub" / "model.safetensors")
-    hub_folder.write(pretrained, workdir / "hub", overwrite=True)
-    after = torch_files.read(workdir / "hub" / "model.safetensors")
+        hub_folder.write_hub_folder(pretrained, workdir / "hub")
+    before = torch_files.open_checkpoint(workdir / "hub" / "model.safetensors").state
+    hub_folder.write_hub_folder(pretrained, workdir / "hub", overwrite=True)
+    after = torch_files.open_checkpoint(workdir / "hub" / "model.safetensors").state
     assert before.keys() == after.keys() and all((before[n] == after[n]).all() for n in before)
 
 

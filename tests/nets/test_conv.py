@@ -1,4 +1,4 @@
-"""The ways to a convolution are a convolution, and each shape goes the fastest."""
+"""Every algorithm for a convolution computes it, and each shape uses the fastest."""
 
 import functools
 import itertools
@@ -12,17 +12,17 @@ import tensorflow as tf
 from simsiam_tf.nets import Conv, fast_cpu_convolutions
 from simsiam_tf.nets.cpu import dispatch
 
-WAYS = [  # the kernel's side, the stride, how; None is by shape
+ALGORITHMS = [  # side of the kernel, stride, options; None: chosen by shape
     (3, 1, {}), (3, 2, {}), (1, 1, {}), (1, 2, {}),
     (3, 1, {"by_patches": True}), (3, 2, {"by_patches": True}), (3, 2, {"by_rows": True}),
     (1, 1, {"by_patches": True}), (1, 1, None), (1, 2, None),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("size", "stride", "way"), WAYS, ids=str)
+@pytest.mark.parametrize(("size", "stride", "way"), ALGORITHMS, ids=str)
 @pytest.mark.parametrize("pixels", [(2, 3), (7, 7), (8, 6)], ids=str)
 @pytest.mark.parametrize("filters", [4, 60])
-def test_the_ways_and_their_gradients_are_the_convolutions(pixels, stride, size, way, filters):
+def test_each_algorithm_equals_the_convolution_and_its_gradients(pixels, stride, size, way, filters):
     ours = dispatch.conv_training if way is None else functools.partial(dispatch.conv_onednn, **way)
     edge = [size // 2] * 2
     x = tf.random.stateless_normal([5, *pixels, 6], [0, 0])
@@ -48,8 +48,8 @@ def test_the_ways_and_their_gradients_are_the_convolutions(pixels, stride, size,
     [
         (4, 64, 1, "bfloat16", "patches"),
         (4, 64, 1, "float32", "winograd"),
-        (2, 64, 1, "bfloat16", "whole"),
-        (1, 16, 1, "float32", "whole"),
+        (2, 64, 1, "bfloat16", "tiny maps"),
+        (1, 16, 1, "float32", "tiny maps"),
         (2, 64, 2, "bfloat16", "patches"),
         (8, 128, 1, "bfloat16", "direct"),
         (7, 32, 1, "bfloat16", "direct"),
@@ -64,14 +64,14 @@ def test_the_ways_and_their_gradients_are_the_convolutions(pixels, stride, size,
         (7, 32, 2, "float32", "rows"),
     ],
 )  # fmt: skip
-def test_each_shape_goes_its_fastest_way(monkeypatch, pixels, channels, stride, dtype, way):
+def test_each_shape_uses_its_fastest_algorithm(monkeypatch, pixels, channels, stride, dtype, way):
     calls, names = [], ("patches", "rows")
 
     def note(module, name, said):
         plain = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args: calls.append(said(*args)) or plain(*args))
 
-    note(dispatch.tiny_maps, "conv", lambda *args: "whole")
+    note(dispatch.tiny_maps, "conv", lambda *args: "tiny maps")
     note(dispatch.winograd, "conv", lambda *args: "winograd")
     note(
         dispatch,

@@ -1,4 +1,4 @@
-"""Networks: sizes, initial values, BN against PyTorch's and over replicas."""
+"""Networks: sizes, initial values, BN equal to PyTorch's and over replicas."""
 
 import subprocess
 import sys
@@ -125,7 +125,7 @@ def test_output_affine_concerns_the_output_bn_only():
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (4, 3, 3, 5)], ids=["[B, d]", "[B, H, W, C]"])
-def test_batchnorm_is_torchs_in_training_and_inference(shape):
+def test_batchnorm_equals_torchs_in_training_and_inference(shape):
     torch = pytest.importorskip("torch", reason=PARITY)
     rng = np.random.default_rng(0)
     ours = nets.BatchNorm()
@@ -159,7 +159,7 @@ def test_moving_variance_is_unbiased_by_hand():
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 4, 3), (12, 3)])
-def test_batchnorm_by_xla_is_the_same(monkeypatch, shape):
+def test_batchnorm_by_xla_equals_the_fused_kernel(monkeypatch, shape):
     x = tf.cast(np.random.default_rng(0).normal(2.0, 3.0, shape), tf.bfloat16)
     weights = tf.cast(np.random.default_rng(1).normal(size=shape), tf.bfloat16)
     calls = []
@@ -191,7 +191,7 @@ def test_batchnorm_by_xla_is_the_same(monkeypatch, shape):
 
 
 @pytest.mark.parametrize("shape", [(8, 5), (8, 3, 2, 5)], ids=["[B, d]", "[B, H, W, C]"])
-def test_batchnorm_on_two_replicas_is_one_with_the_whole_batch(shape, two_replicas):
+def test_batchnorm_on_two_replicas_equals_one_with_the_whole_batch(shape, two_replicas):
     rng = np.random.default_rng(0)
     # The halves differ in mean: statistics of their own would be far off.
     x = rng.normal(0, 1, shape).astype("float32")
@@ -275,7 +275,7 @@ def test_a_frozen_backbone_keeps_its_statistics_in_plain_keras(how, saved, tmp_p
         assert np.abs(classes.kernel.numpy() - kernel).max() > 0
 
 
-def test_the_first_network_of_a_process_is_that_of_its_seed():
+def test_the_first_network_of_a_process_depends_on_its_seed_alone():
     code = (
         "import keras, numpy as np, simsiam_tf as ss\n"
         "def sums():\n"

@@ -1,4 +1,4 @@
-"""The convolution of a whole map is a convolution: values, gradients, products."""
+"""The matrix product for tiny maps is a convolution: values and gradients."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def drawn(size, dtype):
     ("dtype", "tolerance"), [("float64", 1e-14), ("float32", 3e-6), ("bfloat16", 2e-2)], ids=str
 )
 @pytest.mark.parametrize("size", [(2, 2), (1, 1), (1, 2), (2, 1)], ids=str)
-def test_values_and_gradients_are_the_convolutions(size, dtype, tolerance):
+def test_values_and_gradients_equal_the_convolutions(size, dtype, tolerance):
     drawn_ones = drawn(size, dtype)
     reference = results(plain, *(tf.cast(a, "float64") for a in drawn_ones))
     for ours, theirs in zip(tf.function(results)(tiny_maps.conv, *drawn_ones), reference, strict=True):
@@ -25,7 +25,7 @@ def test_values_and_gradients_are_the_convolutions(size, dtype, tolerance):
         np.testing.assert_allclose(tf.cast(ours, "float64"), theirs, atol=tolerance * np.abs(theirs).max())
 
 
-def test_a_map_beyond_the_kernels_reach_is_refused():
+def test_a_larger_map_is_refused():
     x, kernel, _ = drawn((3, 2), "float32")
     with pytest.raises(ValueError, match="3×2 pixels is too large"):
         tiny_maps.conv(x, kernel)

@@ -31,11 +31,11 @@ def rounding(function, batch, size, channels, filters):
 
 
 @pytest.mark.parametrize("size", [(4, 4), (8, 12), (7, 7), (3, 5), (1, 1), (2, 2), (9, 2)], ids=str)
-def test_values_and_gradients_are_the_convolutions(size):
+def test_values_and_gradients_equal_the_convolutions(size):
     assert max(rounding(winograd.conv, 3, size, 5, 6)) < 3e-6
 
 
-def test_rounding_is_near_a_direct_convolutions_and_half_of_the_customary_points(monkeypatch):
+def test_rounding_errors_are_near_a_direct_convolutions(monkeypatch):
     shapes = (4, (8, 8), 256, 128)
     direct = np.array(rounding(plain, *shapes))
     ours = np.array(rounding(winograd.conv, *shapes))
@@ -59,7 +59,7 @@ def test_the_batch_may_be_unknown():
     np.testing.assert_allclose(traced(x, kernel), plain(x, kernel), rtol=1e-4, atol=1e-4)
 
 
-def test_two_replicas_may_use_it(two_replicas):
+def test_two_replicas_may_use_winograd(two_replicas):
     shapes = ([2, 8, 8, 3], [3, 3, 3, 2], [2, 8, 8, 2])
     values = [tf.random.stateless_normal(s, [0, i]) for i, s in enumerate(shapes)]
     run = tf.function(lambda: two_replicas.run(results, args=(winograd.conv, *values)))
@@ -79,7 +79,7 @@ def test_two_replicas_may_use_it(two_replicas):
         (2, 128, "float32", True, False),
     ],
 )  # fmt: skip
-def test_it_is_used_where_it_is_faster(monkeypatch, pixels, channels, dtype, training, used):
+def test_winograd_is_used_where_it_is_faster(monkeypatch, pixels, channels, dtype, training, used):
     calls, ours = [], winograd.conv
     monkeypatch.setattr(winograd, "conv", lambda x, kernel: calls.append(1) or ours(x, kernel))
     layer = nets.Conv(128, 3, dtype=dtype)
@@ -94,7 +94,7 @@ def test_strided_and_pointwise_convolutions_are_left_alone(monkeypatch):
         layer(tf.ones([2, 8, 8, 128]), training=True)
 
 
-def test_a_backbone_in_training_tells_its_convolutions(monkeypatch):
+def test_a_backbone_passes_training_to_its_convolutions(monkeypatch):
     calls, ours = [], winograd.conv
     monkeypatch.setattr(winograd, "conv", lambda x, kernel: calls.append(1) or ours(x, kernel))
     backbone = nets.resnet10(stem="cifar", width=1.0, channels=1)

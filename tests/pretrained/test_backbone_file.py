@@ -1,4 +1,4 @@
-"""A backbone file and what the card beside it says."""
+"""A backbone's file and its card."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ def test_augmentation_and_digest_come_from_the_card(workdir):
     assert open_pretrained(str(workdir), image_size=16).augmentation.size == 16
 
 
-def test_a_file_without_a_card_needs_a_augmentation(workdir, tmp_path):
+def test_a_file_without_a_card_needs_an_augmentation(workdir, tmp_path):
     alone = tmp_path / "alone.keras"
     alone.write_bytes((workdir / "export" / "backbone.keras").read_bytes())
     with pytest.raises(UserError, match="Pass augmentation=imagenet, cifar or grayscale"):
@@ -47,7 +47,7 @@ def test_a_file_without_a_card_needs_a_augmentation(workdir, tmp_path):
     assert open_pretrained(str(alone), "cifar").augmentation == AUGMENTATIONS["cifar"]
 
 
-def test_what_maps_no_images_to_features_is_no_backbone(tmp_path):
+def test_a_network_without_features_is_no_backbone(tmp_path):
     images = keras.Input((8, 8, 1))
     keras.Model(images, keras.layers.ReLU()(images)).save(tmp_path / "same.keras")
     with pytest.raises(UserError, match="is no backbone"):
@@ -57,14 +57,16 @@ def test_what_maps_no_images_to_features_is_no_backbone(tmp_path):
 def test_other_channels_are_refused(workdir):
     colour = dataclasses.replace(open_source("digits"), name="colours", channels=3)
     with pytest.raises(UserError, match="colours: has 3 channels, the backbone .* takes 1"):
-        open_pretrained(str(workdir)).check(colour)
+        open_pretrained(str(workdir)).check_channels(colour)
 
 
 def test_a_backbone_computes_in_the_present_policy(tmp_path):
     """Trained in bfloat16, it is used in float32 where that is what is asked for, and the other way."""
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
     backbone = nets.resnet10(stem="small", width=0.125, channels=1)
-    backbone_file.export(backbone, tmp_path, {"views": dataclasses.asdict(AUGMENTATIONS["grayscale"])})
+    backbone_file.export_network(
+        backbone, tmp_path, {"views": dataclasses.asdict(AUGMENTATIONS["grayscale"])}
+    )
     rounded = open_pretrained(tmp_path).backbone
     keras.mixed_precision.set_dtype_policy("float32")
     opened = open_pretrained(tmp_path).backbone
@@ -81,10 +83,10 @@ def test_a_backbone_computes_in_the_present_policy(tmp_path):
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_every_augmentation_comes_back_from_a_card(name):
     views = json.loads(json.dumps(dataclasses.asdict(AUGMENTATIONS[name])))
-    assert pretrained_backbone._recorded(views, Path("x")) == AUGMENTATIONS[name]
+    assert pretrained_backbone._augmentation_of_card(views, Path("x")) == AUGMENTATIONS[name]
     if not AUGMENTATIONS[name].solarize_p:
         del views["solarize_p"]  # as cards of earlier versions
-        assert pretrained_backbone._recorded(views, Path("x")) == AUGMENTATIONS[name]
+        assert pretrained_backbone._augmentation_of_card(views, Path("x")) == AUGMENTATIONS[name]
 
 
 def test_a_card_that_was_changed_is_noticed(workdir, tmp_path):
@@ -100,13 +102,15 @@ def test_a_card_that_was_changed_is_noticed(workdir, tmp_path):
     path.write_text(changed)
     with pytest.raises(UserError, match="backbone.json is damaged .changed since it was written; if"):
         open_pretrained(str(folder))
-    assert backbone_file.card(folder) == {}
+    assert backbone_file.read_card(folder) == {}
     # Cards of earlier versions, which have no digest of themselves, are read as they are.
     path.write_text(
         "\n".join(line for line in changed.splitlines() if "card sha256" not in line).replace("},\n}", "}\n}")
     )
     old = json.loads(path.read_text())
-    assert open_pretrained(str(folder)).augmentation.mean == (0.285,) and backbone_file.card(folder) == old
+    assert (
+        open_pretrained(str(folder)).augmentation.mean == (0.285,) and backbone_file.read_card(folder) == old
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,9 +125,9 @@ def test_a_card_that_was_changed_is_noticed(workdir, tmp_path):
     ],
     ids=str,
 )
-def test_views_that_are_no_numbers_are_no_augmentation(workdir, tmp_path, views):
+def test_views_of_a_card_must_be_numbers(workdir, tmp_path, views):
     views = {**dataclasses.asdict(AUGMENTATION), **views}
-    backbone_file.export(open_pretrained(str(workdir)).backbone, tmp_path, {"views": views})
+    backbone_file.export_network(open_pretrained(str(workdir)).backbone, tmp_path, {"views": views})
     with pytest.raises(UserError, match="are no augmentation") as caught:
         open_pretrained(str(tmp_path))
     assert str(caught.value).isprintable()
@@ -138,7 +142,7 @@ from simsiam_tf import nets
 from simsiam_tf.pretrained import backbone_file
 keras.utils.set_random_seed(0)
 net = nets.resnet10(stem="small", width=0.125)
-backbone_file.export_parts({"backbone": net, "projector": nets.projector(64, 8)}, Path(sys.argv[1]), {})
+backbone_file.export_networks({"backbone": net, "projector": nets.projector(64, 8)}, Path(sys.argv[1]), {})
 """
 
 
@@ -157,10 +161,10 @@ def test_equal_networks_are_equal_bytes(tmp_path):
         assert (tmp_path / "a" / "export" / part).read_bytes() == (
             tmp_path / "b" / "export" / part
         ).read_bytes()
-    assert backbone_file.load(str(tmp_path / "a")).count_params() > 0
+    assert backbone_file.load_backbone(str(tmp_path / "a")).count_params() > 0
 
 
-def test_files_that_are_something_else_say_what_to_do(workdir, tmp_path, capsys):
+def test_errors_for_other_formats_say_what_to_do(workdir, tmp_path, capsys):
     for name in ("x.safetensors", "x.pth", "x.pth.tar", "x.ckpt"):
         (tmp_path / name).write_bytes(b"x")
         with pytest.raises(UserError, match="convert it first: python -m simsiam_tf.convert --weights=.*x"):

@@ -1,4 +1,4 @@
-"""Weights from PyTorch and back: the features agree on photographs, and nothing is left out in silence."""
+"""Weights from PyTorch and back: features agree on photographs, and weights left out are reported."""
 
 import argparse
 import json
@@ -23,8 +23,8 @@ from torchvision import models
 
 from simsiam_tf import convert as command
 from simsiam_tf import embed, export, knn_eval, linear_eval, nets, open_pretrained, pretrain
-from simsiam_tf.pretrained import backbone_file
-from simsiam_tf.pretrained.torch_weights import from_torch, read, to_torch, write
+from simsiam_tf.pretrained import backbone_file, initial_weights
+from simsiam_tf.pretrained.torch_weights import from_torch, open_checkpoint, to_torch, write_weights
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -72,7 +72,7 @@ def test_features_agree_on_photographs(name, network, pad, tmp_path, measured):
     ours, theirs = pretrained.backbone(images, training=False).numpy(), features(net, images)
     measured("features of photographs", np.abs(ours - theirs).max() / np.abs(theirs).max(), TOLERANCE)
     assert theirs.std() > 0.01 and pretrained.card["layout"] == name
-    heads = {part: backbone_file.load_part(tmp_path / "ours", part) for part in backbone_file.HEADS}
+    heads = {part: backbone_file.load_beside(tmp_path / "ours", part) for part in backbone_file.HEADS}
     if name in ("torchvision", "detectron2"):  # which have no heads
         assert set(heads.values()) == {None}
         return
@@ -100,13 +100,13 @@ WRITTEN = [c for c in CASES if c[1] == "resnet18" and c[0] != "patrickhua"]
 
 @pytest.mark.parametrize(("name", "network", "pad"), [*WRITTEN, ("facebookresearch", "resnet18", None)])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_the_way_back_has_the_names_and_values_of_the_program(name, network, pad, suffix, tmp_path):
+def test_written_names_and_values_are_those_of_the_program(name, network, pad, suffix, tmp_path):
     state = layout(name, resnet(network, pad))
     there = from_torch({k: v.numpy() for k, v in state.items()})
-    path = write(
+    path = write_weights(
         to_torch(there.backbone, name, there.heads), tmp_path / f"weights{suffix}", {"data": "photos"}
     )
-    found = read(path)
+    found = open_checkpoint(path).state
     assert set(found) == {k for k in state if not k.startswith(("classifier.", "fc."))}
     # A bias before BN is taken out of BN's running mean: the network computes the same.
     moved = {
@@ -122,13 +122,13 @@ def test_the_way_back_has_the_names_and_values_of_the_program(name, network, pad
             np.testing.assert_array_equal(value, state[key].numpy())
 
 
-def test_torchvision_takes_what_we_write(tmp_path):
+def test_torchvision_loads_our_weights(tmp_path):
     keras.utils.set_random_seed(0)
     backbone = nets.resnet18()
     for v in backbone.weights:
         if v.name in ("gamma", "beta", "moving_mean", "moving_variance"):
             v.assign(np.random.default_rng(0).uniform(0.5, 1, v.shape))
-    write(to_torch(backbone), tmp_path / "ours.pth")
+    write_weights(to_torch(backbone), tmp_path / "ours.pth")
     net = models.resnet18(weights=None)
     left = net.load_state_dict(torch.load(tmp_path / "ours.pth", weights_only=True), strict=False)
     assert set(left.missing_keys) == {"fc.weight", "fc.bias"} and not left.unexpected_keys
@@ -137,7 +137,7 @@ def test_torchvision_takes_what_we_write(tmp_path):
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() < TOLERANCE
 
 
-def test_what_is_left_out_is_said(tmp_path, capsys):
+def test_weights_left_out_are_reported(tmp_path, capsys):
     path = tmp_path / "run.ckpt"
     state = layout("solo_learn", resnet("resnet18", 2))
     state |= {f"momentum_{k}": v for k, v in state.items() if k.startswith("backbone.conv1")}
@@ -164,7 +164,7 @@ def test_widths_channels_and_stems_are_read(tmp_path):
 def test_half_precision_is_widened(tmp_path):
     state = {k: torch.tensor(v) for k, v in to_torch(nets.resnet10(width=0.25)).items()}
     torch.save({k: v.bfloat16() if v.ndim else v for k, v in state.items()}, tmp_path / "h.pt")
-    found = read(tmp_path / "h.pt")
+    found = open_checkpoint(tmp_path / "h.pt").state
     assert {a.dtype for a in found.values()} == {np.dtype("float32")}
 
 
@@ -200,30 +200,32 @@ def test_a_pickle_with_more_than_tensors_is_refused_and_not_run(tmp_path, capsys
         (lambda s: s.pop("conv1.weight"), r"fit none of torchvision.*like bn1.*layer1"),
     ],
 )
-def test_another_architecture_names_what_differs(change, said):
+def test_errors_name_the_weights_that_differ(change, said):
     state = to_torch(nets.resnet10(width=0.25))
     change(state)
     with pytest.raises(UserError, match=said):
         from_torch(state, where="x.pth")
 
 
-def test_files_that_are_none_are_refused(tmp_path):
-    cut = write(to_torch(nets.resnet10(width=0.25)), tmp_path / "a.safetensors")
+def test_damaged_files_are_refused(tmp_path):
+    cut = write_weights(to_torch(nets.resnet10(width=0.25)), tmp_path / "a.safetensors")
     cut.write_bytes(cut.read_bytes()[:1000])
     for suffix in (".safetensors", ".pth"):
         path = tmp_path / f"noise{suffix}"
         path.write_bytes(os.urandom(300))
         with pytest.raises(UserError, match="cannot be read|is refused"):
-            read(path)
+            open_checkpoint(path)
     with pytest.raises(UserError, match="cannot be read"):
-        read(cut)
+        open_checkpoint(cut)
     with pytest.raises(UserError, match="no such file"):
-        read(tmp_path / "none.pth")
+        open_checkpoint(tmp_path / "none.pth")
     with pytest.raises(UserError, match="values that are no numbers"):
-        read(write({"conv1.weight": np.full((2, 2), np.nan, np.float32)}, tmp_path / "nan.pth"))
+        open_checkpoint(
+            write_weights({"conv1.weight": np.full((2, 2), np.nan, np.float32)}, tmp_path / "nan.pth")
+        )
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(UserError, match="holds no weights by name"):
-        read(tmp_path / "list.pth")
+        open_checkpoint(tmp_path / "list.pth")
     assert not list(tmp_path.glob(".writing*"))
 
 
@@ -246,7 +248,7 @@ def test_bad_input_gets_one_line(flags, said, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_converted_weights_go_where_all_weights_go(tmp_path, capsys):
+def test_every_command_takes_converted_weights(tmp_path, capsys):
     """kNN, embedding, export, report's opening, linear evaluation, and pre-training that starts from them."""
     path = tmp_path / "run.ckpt"
     torch.save({"state_dict": layout("solo_learn", resnet("resnet18", 2))}, path)
@@ -265,9 +267,9 @@ def test_converted_weights_go_where_all_weights_go(tmp_path, capsys):
     small = ["--batch_size=4", "--epochs=1", "--strategy=one_device", f"--workdir={tmp_path / 'linear'}"]
     assert linear_eval.main([*common, *small]) == 0
     capsys.readouterr()
-    theirs = backbone_file.load(str(ours)).get_weights()
+    theirs = backbone_file.load_backbone(str(ours)).get_weights()
     started = nets.resnet18(stem="cifar_pad2")
-    backbone_file.start_from(started, str(ours))
+    initial_weights.copy_backbone(started, str(ours))
     assert all((a == b).all() for a, b in zip(started.get_weights(), theirs, strict=True))
     argv = ["--backbone=resnet18", "--stem=cifar_pad2", f"--weights={ours}", "--dry_run", "--batch_size=4"]
     assert (

@@ -1,4 +1,4 @@
-"""Whole networks from PyTorch and back: a run that was begun there goes on here, and the other way round."""
+"""Backbones with heads from PyTorch and back: a run of either program continues in the other."""
 
 import json
 
@@ -45,7 +45,7 @@ def run(tmp_path_factory):
     return folder, model
 
 
-def test_official_linear_evaluation_takes_what_we_write(run, tmp_path):
+def test_official_linear_evaluation_loads_our_file(run, tmp_path):
     folder, model = run
     path = tmp_path / "ours.pth.tar"
     assert convert.main([f"--weights={folder / 'ours'}", f"--out={path}", "--layout=facebookresearch"]) == 2
@@ -74,7 +74,7 @@ def test_official_linear_evaluation_takes_what_we_write(run, tmp_path):
         torch.testing.assert_close(model.module.encoder.fc(features), expected)
 
 
-def test_solo_learns_linear_evaluation_takes_what_we_write(run, tmp_path, capsys):
+def test_solo_learns_linear_evaluation_loads_our_file(run, tmp_path, capsys):
     folder, model = run
     path = tmp_path / "ours.pth"
     assert convert.main([f"--weights={folder / 'ours'}", f"--out={path}"]) == 0
@@ -103,7 +103,7 @@ def test_solo_learns_linear_evaluation_takes_what_we_write(run, tmp_path, capsys
 FITTING = ["--d=32", "--projector_hidden=512", "--predictor_hidden=8", "--output_affine=false"]
 
 
-def test_pretraining_begins_with_the_heads(run):
+def test_pretraining_begins_with_converted_heads(run):
     folder, _ = run
     argv = ["--backbone=resnet18", "--stem=imagenet", f"--weights={folder / 'ours'}"]
 
@@ -115,7 +115,7 @@ def test_pretraining_begins_with_the_heads(run):
     for name in backbone_file.HEADS:
         for ours, theirs in zip(
             getattr(model, name).get_weights(),
-            backbone_file.load_part(folder / "ours", name).get_weights(),
+            backbone_file.load_beside(folder / "ours", name).get_weights(),
             strict=True,
         ):
             np.testing.assert_array_equal(ours, theirs)
@@ -126,11 +126,11 @@ def test_pretraining_begins_with_the_heads(run):
 
 
 @pytest.mark.parametrize("method", ["simclr", "byol"])
-def test_heads_that_end_without_a_shift_are_written(tmp_path, capsys, method):
+def test_heads_without_an_output_shift_are_written(tmp_path, capsys, method):
     """SimCLR's output BN has γ alone, which torch's cannot: its β is 0. BYOL's output has neither."""
     config = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16", f"--method={method}"]
     made = build_run.build_model(parse(PretrainConfig, config), channels=1, size=8)
-    backbone_file.export_parts({"backbone": made.backbone, "projector": made.projector}, tmp_path, {})
+    backbone_file.export_networks({"backbone": made.backbone, "projector": made.projector}, tmp_path, {})
     out = tmp_path / "x.pth"
     assert convert.main([f"--weights={tmp_path}", f"--out={out}", "--layout=facebookresearch"]) == 0
     state = torch.load(out, weights_only=True)["state_dict"]
@@ -140,11 +140,11 @@ def test_heads_that_end_without_a_shift_are_written(tmp_path, capsys, method):
         assert (state[last.replace("weight", "bias")] == 0).all() and (state[last] == 1).all()
 
 
-def test_heads_of_our_own_runs_are_left_unless_asked_for(tmp_path):
+def test_heads_of_our_own_runs_are_copied_on_request_alone(tmp_path):
     config = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16"]
     made = build_run.build_model(parse(PretrainConfig, [*config, "--seed=5"]), channels=1, size=8)
     parts = {"backbone": made.backbone, "projector": made.projector, "predictor": made.predictor}
-    backbone_file.export_parts(parts, tmp_path, {"configuration": {"d": 16}})
+    backbone_file.export_networks(parts, tmp_path, {"configuration": {"d": 16}})
     config.append(f"--weights={tmp_path}")
     for asked, flags in (("auto", []), ("false", []), ("true", []), ("true", ["--predictor=none"])):
         argv = [*config, f"--weights_heads={asked}", *flags]
@@ -157,18 +157,20 @@ def test_heads_of_our_own_runs_are_left_unless_asked_for(tmp_path):
         build_run.build_model(parse(PretrainConfig, argv), channels=1, size=8)
     # A head of another folder is none of this backbone.
     other = build_run.build_model(parse(PretrainConfig, [*config[:4], "--seed=6"]), channels=1, size=8)
-    backbone_file.export(other.projector, tmp_path, {}, backbone_file.EXPORTED.with_name("projector.keras"))
+    backbone_file.export_network(
+        other.projector, tmp_path, {}, backbone_file.EXPORTED.with_name("projector.keras")
+    )
     with pytest.raises(UserError, match="belongs to another backbone"):
         build_run.build_model(parse(PretrainConfig, [*config, "--weights_heads=true"]), channels=1, size=8)
     # A copy of the heads begins as they are.
-    backbone_file.export_parts(parts, tmp_path, {})
+    backbone_file.export_networks(parts, tmp_path, {})
     model = build_run.build_model(
         parse(PretrainConfig, [*config, "--weights_heads=true", "--alternate=2"]), channels=1, size=8
     )
     for ours, copy in zip(model.projector.weights, model.assigned.networks[1].weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), copy.numpy())
     # Without heads the next export has none.
-    backbone_file.export_parts({"backbone": made.backbone}, tmp_path, {})
+    backbone_file.export_networks({"backbone": made.backbone}, tmp_path, {})
     assert {p.name for p in (tmp_path / "export").iterdir()} == {"backbone.keras", "backbone.json"}
     with pytest.raises(UserError, match="has no projector and no predictor"):
         build_run.build_model(parse(PretrainConfig, [*config, "--weights_heads=true"]), channels=1, size=8)
@@ -187,7 +189,7 @@ def their_step(model, optimizer, views):
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_a_run_of_the_official_code_goes_on_with_its_momentum(tmp_path, fixed, measured):
+def test_a_run_of_the_official_code_continues_with_its_momentum(tmp_path, fixed, measured):
     """Three steps there, then three both there and here: the same losses and weights.
 
     β is large so that few activations lie at ReLU's kink, where the last bit decides about a gradient.
@@ -240,13 +242,13 @@ def test_a_run_of_the_official_code_goes_on_with_its_momentum(tmp_path, fixed, m
     measured("all weights after them", max(errors.values()), 2e-5, max(errors, key=errors.get))
 
 
-def test_a_run_begins_at_an_epoch_is_recorded_and_goes_on(tmp_path, capsys):
+def test_a_run_that_begins_at_an_epoch_is_resumed(tmp_path, capsys):
     """Rates, order and steps are those of the whole run, also where it is ended and rerun."""
     flags = """--backbone=resnet10 --stem=small --width=0.125 --d=16 --data=digits --image_size=8
         --batch_size=128 --log_every=1 --monitor=none --strategy=one_device"""
     keras.utils.set_random_seed(0)
     (tmp_path / "w").mkdir()
-    backbone_file.export(nets.resnet10(stem="small", width=0.125, channels=1), tmp_path / "w", {})
+    backbone_file.export_network(nets.resnet10(stem="small", width=0.125, channels=1), tmp_path / "w", {})
     argv = [*flags.split(), f"--weights={tmp_path / 'w'}", "--epochs=0.5"]
     assert pretrain.main([*argv, "--start_epoch=0.5", f"--workdir={tmp_path / 'x'}"]) == 2
     assert "nothing is left of --epochs=0.5" in capsys.readouterr().err
@@ -260,6 +262,6 @@ def test_a_run_begins_at_an_epoch_is_recorded_and_goes_on(tmp_path, capsys):
     lr = [r["lr"] for r in records]
     expected = [0.05 * 128 / 256 * 0.5 * (1 + np.cos(np.pi * s / 6)) for s in (3, 4, 5)]
     np.testing.assert_allclose(lr, expected, rtol=1e-5)
-    assert backbone_file.card(tmp_path / "run")["step"] == 6
+    assert backbone_file.read_card(tmp_path / "run")["step"] == 6
     assert pretrain.main([*argv, "--start_epoch=0.3", f"--workdir={tmp_path / 'run'}"]) == 0
     assert (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() == lines

@@ -1,4 +1,4 @@
-"""Whose names those of a checkpoint are, which of its networks is taken, and what its stem is."""
+"""The names of a checkpoint tell its program, the network to take and the stem."""
 
 import keras
 import numpy as np
@@ -12,8 +12,8 @@ from helpers.torch_layouts import layout, resnet
 
 from simsiam_tf import convert, nets
 from simsiam_tf.pretrained import backbone_file
-from simsiam_tf.pretrained.torch_weights import detect, to_torch
-from simsiam_tf.pretrained.torch_weights.key_names import bare
+from simsiam_tf.pretrained.torch_weights import to_torch
+from simsiam_tf.pretrained.torch_weights.key_names import find_networks, program_of, strip_wrappers
 
 PLACES = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
 
@@ -81,12 +81,12 @@ def test_a_network_is_found_under_any_prefix(name, tmp_path, capsys):
 
 
 def equal(folder, state):
-    found = to_torch(backbone_file.load(str(folder)))
+    found = to_torch(backbone_file.load_backbone(str(folder)))
     assert found.keys() == state.keys()
     return all((found[k] == state[k].numpy()).all() for k in found)
 
 
-def test_networks_that_names_do_not_tell_apart_are_asked_for(tmp_path, capsys):
+def test_an_ambiguous_network_needs_a_prefix(tmp_path, capsys):
     torch.save({"left.net": A, "right.net": B}, tmp_path / "c.pth")
     argv = [f"--weights={tmp_path / 'c.pth'}", f"--out={tmp_path / 'a'}"]
     for more, said in (
@@ -102,7 +102,7 @@ def test_networks_that_names_do_not_tell_apart_are_asked_for(tmp_path, capsys):
     assert convert.main([*argv, "--overwrite", "--stem=cifar"]) == 0 and equal(tmp_path / "a", A)
 
 
-def test_a_stem_that_nothing_tells_is_asked_for_or_said(tmp_path, capsys):
+def test_an_unknown_stem_is_required_or_reported(tmp_path, capsys):
     classifier = {"classifier.weight": torch.zeros(3, 64)}
     fc = torch.zeros(4, 64)
     cases = (
@@ -122,25 +122,30 @@ def test_a_stem_that_nothing_tells_is_asked_for_or_said(tmp_path, capsys):
         out, err = capsys.readouterr()
         assert status == (0 if stem else 2) and said in (out if stem else err)
         if stem:
-            assert backbone_file.card(tmp_path / str(i))["architecture"]["stem"] == stem
+            assert backbone_file.read_card(tmp_path / str(i))["architecture"]["stem"] == stem
     # What we write ourselves says it.
     keras.utils.set_random_seed(0)
-    backbone_file.export(nets.resnet10(stem="small", width=0.125), tmp_path, {})
+    backbone_file.export_network(nets.resnet10(stem="small", width=0.125), tmp_path, {})
     for suffix, name in ((".pth", "solo_learn"), (".safetensors", "torchvision")):
         file = tmp_path / f"ours{suffix}"
         assert convert.main([f"--weights={tmp_path}", f"--out={file}", f"--layout={name}"]) == 0
         assert convert.main([f"--weights={file}", f"--out={tmp_path / ('ours' + name)}"]) == 0
-        assert backbone_file.card(tmp_path / f"ours{name}")["architecture"]["stem"] == "small"
+        assert backbone_file.read_card(tmp_path / f"ours{name}")["architecture"]["stem"] == "small"
 
 
-def test_names_are_told_apart():
+def program(names):
+    (network,) = find_networks(names)
+    return program_of(network, names)
+
+
+def test_names_tell_the_program():
     for name, network, pad in (("facebookresearch", "resnet18", None), ("lightly_small", "resnet18", 1)):
-        assert detect(bare(layout(name, resnet(network, pad))).values()) == name
+        assert program(strip_wrappers(layout(name, resnet(network, pad))).values()) == name
 
     def net(prefix, *more):
         return [f"{prefix}conv1.weight", f"{prefix}layer1.0.conv1.weight", *more]
 
-    assert detect(net("backbone.", "projection_head.layers.0.weight")) == "lightly"  # fc = Identity()
-    assert detect(net("encoder.", "projector.0.weight")) == "solo_learn"  # before its version 1.0
-    assert detect(net("backbone.", "projector.layer1.0.weight")) == "patrickhua"
-    assert detect(["features.0.weight"]) is None
+    assert program(net("backbone.", "projection_head.layers.0.weight")) == "lightly"  # fc = Identity()
+    assert program(net("encoder.", "projector.0.weight")) == "solo_learn"  # before its version 1.0
+    assert program(net("backbone.", "projector.layer1.0.weight")) == "patrickhua"
+    assert find_networks(["features.0.weight"]) == []

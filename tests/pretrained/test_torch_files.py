@@ -1,4 +1,4 @@
-"""Files of PyTorch weights that are odd, damaged, hostile, or that cannot be written."""
+"""Files of PyTorch weights: unusual, damaged, hostile, or impossible to write."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors
 
 from simsiam_tf import convert, export, nets
 from simsiam_tf.pretrained import backbone_file
-from simsiam_tf.pretrained.torch_weights import from_torch, read, to_torch, write
+from simsiam_tf.pretrained.torch_weights import from_torch, open_checkpoint, to_torch, write_weights
 from simsiam_tf.runtime import atomic_files
 from simsiam_tf.runtime.errors import UserError
 
@@ -54,13 +54,13 @@ def refused(path, capsys, *said):
         assert part in err
 
 
-def test_parameters_are_weights(state, tmp_path):
+def test_trainable_parameters_are_read(state, tmp_path):
     """What named_parameters and named_buffers give requires gradients."""
     learned = {k: torch.nn.Parameter(v) if v.is_floating_point() else v for k, v in state.items()}
     torch.save(learned, tmp_path / "p.pth")
     assert convert.main([f"--weights={tmp_path / 'p.pth'}", f"--out={tmp_path / 'ours'}"]) == 0
     for found in (
-        to_torch(backbone_file.load(str(tmp_path / "ours"))),
+        to_torch(backbone_file.load_backbone(str(tmp_path / "ours"))),
         to_torch(from_torch(learned).backbone),
     ):
         assert all((found[k] == v.numpy()).all() for k, v in state.items())
@@ -71,7 +71,7 @@ def test_half_precision_is_widened_in_either_format(state, tmp_path):
     torch.save(half, tmp_path / "h.pt")
     safetensors.save_file(half, tmp_path / "h.safetensors")
     for name in ("h.pt", "h.safetensors"):
-        found = read(tmp_path / name)
+        found = open_checkpoint(tmp_path / name).state
         assert all((found[k] == v.float().numpy()).all() for k, v in half.items())
 
 
@@ -86,7 +86,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_tensors_that_are_no_plain_numbers_are_named(state, tmp_path, capsys, kind):
+def test_errors_name_unusual_tensors(state, tmp_path, capsys, kind):
     make, said = ODD[kind]
     torch.save({"state_dict": {**state, "layer1.0.conv1.weight": make(state["layer1.0.conv1.weight"])}},
                tmp_path / "odd.pth")  # fmt: skip
@@ -94,7 +94,7 @@ def test_tensors_that_are_no_plain_numbers_are_named(state, tmp_path, capsys, ki
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_small_file_does_not_become_much_memory(tmp_path, capsys, peak, legacy):
+def test_a_small_file_takes_little_memory(tmp_path, capsys, peak, legacy):
     one = torch.zeros(1)
     many = torch.zeros(2**20)
     bombs = {
@@ -133,7 +133,7 @@ def test_archives_that_expand_are_not_opened(state, tmp_path, capsys, peak, monk
     appended = tmp_path / "appended.pth"
     appended.write_bytes(whole.read_bytes()[:-2] + b"\4\0none")  # in a comment another end could hide
     refused(appended, capsys, "not an archive, or cut off")
-    assert read(whole).keys() == state.keys()
+    assert open_checkpoint(whole).state.keys() == state.keys()
 
 
 def test_names_and_errors_go_to_the_terminal_as_text(state, tmp_path, capsys):
@@ -151,9 +151,9 @@ def test_names_and_errors_go_to_the_terminal_as_text(state, tmp_path, capsys):
     refused(tmp_path / "module.pth", capsys, "save its weights alone")
 
 
-def test_what_cannot_be_written_is_a_line(state, tmp_path, capsys, monkeypatch):
+def test_unwritable_places_get_one_line(state, tmp_path, capsys, monkeypatch):
     keras.utils.set_random_seed(0)
-    backbone_file.export(nets.resnet10(width=0.125), tmp_path, {"views": {}})
+    backbone_file.export_network(nets.resnet10(width=0.125), tmp_path, {"views": {}})
     (tmp_path / "file").write_text("mine")
     torch.save(state, tmp_path / "p.pth")
     commands = [
@@ -180,39 +180,39 @@ def test_what_cannot_be_written_is_a_line(state, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_disk_that_fills_leaves_what_was_there(tmp_path, suffix):
+def test_a_full_disk_leaves_the_earlier_file(tmp_path, suffix):
     path = tmp_path / f"x{suffix}"
     path.write_text("before")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with pytest.raises(UserError, match="cannot be written"):
-            write({"a": np.zeros(10**5, np.float32)}, path)
+            write_weights({"a": np.zeros(10**5, np.float32)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_text() == "before" and len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_link_at_the_place_of_writing_is_not_followed(tmp_path, suffix):
+def test_a_link_at_the_temporary_file_is_not_followed(tmp_path, suffix):
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (tmp_path / f".writing-x{suffix}").symlink_to(victim)
-    write({"a": np.zeros(3, np.float32)}, tmp_path / f"x{suffix}")
-    assert victim.read_text() == "mine" and read(tmp_path / f"x{suffix}")["a"].shape == (3,)
+    write_weights({"a": np.zeros(3, np.float32)}, tmp_path / f"x{suffix}")
+    assert victim.read_text() == "mine" and open_checkpoint(tmp_path / f"x{suffix}").state["a"].shape == (3,)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_what_is_written_has_the_shapes_and_order_of_torch(tmp_path, suffix):
+def test_written_arrays_have_torchs_shapes_and_order(tmp_path, suffix):
     kernel = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 1, 0)
-    path = write({"a": kernel, "num_batches_tracked": np.array(0)}, tmp_path / f"x{suffix}")
+    path = write_weights({"a": kernel, "num_batches_tracked": np.array(0)}, tmp_path / f"x{suffix}")
     load = safetensors.load_file if suffix == ".safetensors" else torch.load
     found = load(path)
     assert found["num_batches_tracked"].shape == () and found["a"].is_contiguous()
     np.testing.assert_array_equal(found["a"].numpy(), kernel)
 
 
-def test_what_we_say_of_a_file_is_read_as_data(state, tmp_path, capsys):
+def test_metadata_of_a_file_is_not_trusted(state, tmp_path, capsys):
     for i, about in enumerate(("[", "7", json.dumps({"stem": "\x1b[31m"}), json.dumps({"stem": ["cifar"]}))):
         path = tmp_path / f"{i}.safetensors"
         safetensors.save_file(state, path, {"simsiam_tf": about})

@@ -191,7 +191,7 @@ def test_flags_that_the_method_does_not_have_are_errors(argv, expected):
 )
 def test_copies_of_the_backbone_begin_with_the_weights_it_is_given(tmp_path, flag, copy):
     folder = small_backbones.exported(tmp_path, AUGMENTATIONS["grayscale"], channels=1, seed=5)
-    given = backbone_file.load(str(folder)).get_weights()
+    given = backbone_file.load_backbone(str(folder)).get_weights()
     argv = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16", f"--weights={folder}", flag]
     model = build_run.build_model(parse(*argv), channels=1, size=8)
     for network in (model.backbone, getattr(model, copy).networks[0]):

@@ -1,4 +1,4 @@
-"""Linear evaluation and fine-tuning: what is trained, what is not, and what it is scored by."""
+"""Linear evaluation and fine-tuning: trained and frozen weights, loss, metrics, resume."""
 
 import dataclasses
 import json
@@ -64,7 +64,7 @@ def evaluated(source, tmp_path_factory):
     return supervised.run_supervised(linear_config(source, workdir, *WHOLE)), workdir
 
 
-def test_linear_evaluation_learns_and_leaves_what_it_says(evaluated, source):
+def test_linear_evaluation_learns_and_writes_its_result(evaluated, source):
     outcome, workdir = evaluated
     assert outcome.status == DONE and outcome.step == 44
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -87,7 +87,7 @@ def test_not_one_weight_of_the_backbone_changes(evaluated, source):
     assert all((after[name] == value).all() for name, value in before.items())
 
 
-def test_the_exported_classifier_has_the_accuracy_that_was_written(evaluated):
+def test_the_exported_classifier_has_the_recorded_accuracy(evaluated):
     _, workdir = evaluated
     model = keras.saving.load_model(workdir / "export" / "classifier.keras")
     test, views = open_source("digits:test"), Views(AUGMENTATIONS["grayscale"])
@@ -193,7 +193,7 @@ def test_a_batch_without_targets_is_refused():
         model.objective({"views": (tf.zeros([1, 2, 2, 1]),), "index": tf.constant([0])})
 
 
-def test_keras_evaluate_is_by_the_targets_of_the_images_it_is_given():
+def test_keras_evaluate_uses_the_targets_of_its_batches():
     """In inference mode, on other images than those of the training."""
     source, views = open_source("digits:test[:64]"), Views(AUGMENTATIONS["grayscale"], count=1)
     layers = [keras.layers.Flatten(), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]

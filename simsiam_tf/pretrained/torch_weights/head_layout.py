@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,32 +14,43 @@ from simsiam_tf import nets
 from simsiam_tf.pretrained.torch_weights.key_names import Layout, Network
 
 Arrays = Mapping[str, np.ndarray]
+BN_NAMES = {
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+COUNTER = "num_batches_tracked"  # of torch's BN; nothing depends on it at a fixed momentum
 _PROJECTORS = ("projector.", "projection_head.", "neck.")
 _PREDICTORS = ("predictor.", "online_predictor.", "prediction_head.", "head.predictor.")
-_BN = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-_MOVING = {"running_mean", "running_var"}
-_COUNTER = "num_batches_tracked"  # of torch's BN; nothing depends on it at a fixed momentum
 
 
+@dataclasses.dataclass
 class Layer:
-    """fc and the BN after it, if any. weight: [out, in]."""
+    """An fc and the BN after it, if any. weight: [out, in]. bn: torch's name → array."""
 
-    def __init__(self, fc: dict[str, np.ndarray]) -> None:
-        self.weight, self.bias, self.bn = fc["weight"], fc.get("bias"), None
+    weight: np.ndarray
+    bias: np.ndarray | None
+    bn: dict[str, np.ndarray] | None = None
 
-    def affine(self) -> bool:
+    @property
+    def units(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def is_affine(self) -> bool:
         """Whether its BN, where it has one, has γ and β."""
         return self.bn is None or "weight" in self.bn
 
 
-def read(state: Arrays, network: Network, features: int) -> tuple[dict[str, keras.Model], dict, set[str]]:
-    """(the heads around a network, the flags that make such heads, the names that they were read from).
+def read_heads(state: Arrays, network: Network, features: int) -> tuple[dict[str, Any], dict, set[str]]:
+    """(the heads around a network, the options that make such heads, the names that they were read from).
 
-    A head that no flags make is left out. A bias before BN is taken out of BN's running mean, which is
-    what it computes in training and in inference alike.
+    A head that no options make is left out. A bias before BN is subtracted from BN's running mean, which
+    is what it computes in training and in inference alike.
 
     Args:
-        state: bare name → array.
+        state: name without training wrappers → array.
         features: width of the network's output.
     """
     above = network.prefix.split(".")[:-2]
@@ -46,46 +58,43 @@ def read(state: Arrays, network: Network, features: int) -> tuple[dict[str, kera
     places = [place + head for place in around for head in _PROJECTORS]
     if network.form == "named":
         places.insert(0, network.prefix + "fc.")
-    projector, names = _first(state, places, features)
+    projector, names = _first_mlp(state, places, features)
     if not projector:
         return {}, {}, set()
-    d = projector[-1].weight.shape[0]
-    predictor, more = _first(state, [place + head for place in around for head in _PREDICTORS], d)
-    for h in [predictor, None] if predictor else [None]:
-        flags = _flags(projector, h)
-        if flags:
-            heads = {"projector": nets.projector(features, **_arguments(flags))}
+    d = projector[-1].units
+    predictor, more = _first_mlp(state, [place + head for place in around for head in _PREDICTORS], d)
+    for layers, used in ((predictor, names | more), ([], names)):
+        options = _options(projector, layers)
+        if options:
+            heads = {"projector": nets.projector(
+                features, d, options.get("projector_hidden"), len(projector), options["bn"],
+                options["output_affine"],
+            )}  # fmt: skip
             _assign(heads["projector"], projector)
-            if h:
-                heads["predictor"] = nets.predictor(d, flags["predictor_hidden"], flags["bn"])
-                _assign(heads["predictor"], h)
-            return heads, flags, names | (more if h else set())
+            if layers:
+                heads["predictor"] = nets.predictor(d, layers[0].units, options["bn"])
+                _assign(heads["predictor"], layers)
+            return heads, options, used
     return {}, {}, set()
 
 
-def _arguments(flags: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "d": flags["d"], "hidden": flags.get("projector_hidden"), "layers": flags["projector_layers"],
-        "bn": flags["bn"], "output_affine": flags["output_affine"],
-    }  # fmt: skip
-
-
-def _first(state: Arrays, places: list[str], width: int) -> tuple[list[Layer], set[str]]:
+def _first_mlp(state: Arrays, places: list[str], width: int) -> tuple[list[Layer], set[str]]:
     """The MLP at the first of several places that has one for inputs of a width, and its names."""
     for place in places:
         names = {name for name in state if name.startswith(place)}
         layers = _mlp({name[len(place) :]: state[name] for name in names}, width)
-        if layers and not (place.endswith("fc.") and f"{place}weight" in names):  # a classifier
+        is_classifier = place.endswith("fc.") and f"{place}weight" in names
+        if layers and not is_classifier:
             return layers, names
     return [], set()
 
 
 def _mlp(state: Arrays, width: int) -> list[Layer]:
-    """fc and BN in the order of their numbers; empty where the names or shapes are no such MLP's."""
+    """fc and BN in the order of their numbers; empty where names or shapes are not those of an MLP."""
     modules: dict[str, dict[str, np.ndarray]] = {}
     for name, array in state.items():
         module, _, kind = name.rpartition(".")
-        if kind != _COUNTER:
+        if kind != COUNTER:
             modules.setdefault(module, {})[kind] = array
 
     def order(module: str) -> tuple[list[int], bool]:
@@ -94,83 +103,86 @@ def _mlp(state: Arrays, width: int) -> list[Layer]:
 
     layers: list[Layer] = []
     for module in sorted(modules, key=order):
-        kinds = modules[module]
-        if set(kinds) <= {"weight", "bias"} and kinds.get("weight", np.empty(0)).ndim == 2:
-            if kinds["weight"].shape[1] != width:
+        arrays = modules[module]
+        kinds = set(arrays)
+        if kinds <= {"weight", "bias"} and arrays.get("weight", np.empty(0)).ndim == 2:
+            if arrays["weight"].shape[1] != width:
                 return []
-            layers.append(Layer(kinds))
-            width = kinds["weight"].shape[0]
-        elif layers and layers[-1].bn is None and _MOVING <= set(kinds) <= {*_BN.values()}:
-            layers[-1].bn = kinds
+            layers.append(Layer(arrays["weight"], arrays.get("bias")))
+            width = layers[-1].units
+        elif (
+            layers
+            and layers[-1].bn is None
+            and {"running_mean", "running_var"} <= kinds <= {*BN_NAMES.values()}
+        ):
+            layers[-1].bn = arrays
         else:
             return []
-        if any(a.shape != (width,) for a in kinds.values() if a.ndim != 2):
+        if any(a.shape != (width,) for a in arrays.values() if a.ndim != 2):
             return []
     return layers
 
 
-def _flags(projector: list[Layer], predictor: list[Layer] | None) -> dict[str, Any]:
-    """Flags of pre-training that make such heads; empty where none do."""
+def _options(projector: list[Layer], predictor: list[Layer]) -> dict[str, Any]:
+    """Options of pre-training that make such heads; empty where none do."""
     *hidden, last = projector
-    widths = {layer.weight.shape[0] for layer in hidden}
+    widths = {layer.units for layer in hidden}
     has_bn = {layer.bn is not None for layer in hidden}
-    uneven = len(widths) > 1 or len(has_bn) > 1 or not all(layer.affine() for layer in hidden)
-    d = last.weight.shape[0]
-    if predictor:
-        uneven |= len(predictor) != 2 or predictor[-1].weight.shape[0] != d
-        uneven |= not all(layer.affine() for layer in predictor)
+    if len(widths) > 1 or len(has_bn) > 1 or not all(layer.is_affine for layer in (*hidden, *predictor)):
+        return {}
+    if predictor and (len(predictor) != 2 or predictor[-1].units != last.units):
+        return {}
     for bn, row in nets.BN_PLACEMENT.items():
         fits = has_bn <= {row.proj_hidden} and row.proj_output == (last.bn is not None)
         if predictor:
             fits &= [row.pred_hidden, row.pred_output] == [layer.bn is not None for layer in predictor]
-        if fits and not uneven:
+        if fits:
             return {
-                "d": d, "projector_layers": len(projector),
+                "d": last.units, "projector_layers": len(projector),
                 **({"projector_hidden": widths.pop()} if widths else {}),
-                **({"predictor_hidden": predictor[0].weight.shape[0]} if predictor else {}),
-                "bn": bn, "output_affine": last.affine(),
+                **({"predictor_hidden": predictor[0].units} if predictor else {}),
+                "bn": bn, "output_affine": last.is_affine,
             }  # fmt: skip
     return {}
 
 
 def _assign(head: keras.Model, layers: list[Layer]) -> None:
     for i, layer in enumerate(layers, 1):
-        fc = head.get_layer(f"fc{i}")
-        bias = np.zeros(layer.weight.shape[0], np.float32) if layer.bias is None else layer.bias
+        fc: Any = head.get_layer(f"fc{i}")
+        bias = np.zeros(layer.units, np.float32) if layer.bias is None else layer.bias
         fc.kernel.assign(layer.weight.T)
         if layer.bn is None:
             fc.bias.assign(bias)
             continue
         for variable in head.get_layer(f"bn{i}").variables:
-            value = layer.bn.get(_BN[variable.name], np.zeros(variable.shape, np.float32))  # no β: 0
+            value = layer.bn.get(BN_NAMES[variable.name], np.zeros(variable.shape, np.float32))  # no β: 0
             variable.assign(value - bias if variable.name == "moving_mean" else value)
 
 
-def write(heads: Mapping[str, keras.Model], layout: Layout) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, array) for all weights of the heads by the names of a layout, in torch's order."""
+def head_arrays(heads: Mapping[str, keras.Model], layout: Layout) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, array) of all weights of the heads by the names of a layout, in torch's order."""
     for head, template in (("projector", layout.projector), ("predictor", layout.predictor)):
         if head not in heads or not template:
             continue
-        place = 0
-        fcs = [layer for layer in heads[head].layers if layer.name.startswith("fc")]
+        layers: dict[str, Any] = {layer.name: layer for layer in heads[head].layers}
+        fcs, place = [layer for name, layer in layers.items() if name.startswith("fc")], 0
         for j, fc in enumerate(fcs):
-            bn = next((layer for layer in heads[head].layers if layer.name == f"bn{j + 1}"), None)
+            bn = layers.get(f"bn{j + 1}")
             name = template.format(i=place, kind="fc", j=j)
-            yield f"{name}.weight", _array(fc.kernel).T
+            yield f"{name}.weight", _float32(fc.kernel).T
             if fc.use_bias:
-                yield f"{name}.bias", _array(fc.bias)
+                yield f"{name}.bias", _float32(fc.bias)
             elif layout.last_bias and head == "projector" and j == len(fcs) - 1:
                 yield f"{name}.bias", np.zeros(fc.units, np.float32)
             if bn is not None:
                 name = template.format(i=place + 1, kind="bn", j=j)
-                arrays = {variable.name: _array(variable) for variable in bn.variables}
-                if "gamma" in arrays:  # torch's BN has no β only where it has no γ
+                arrays = {variable.name: _float32(variable) for variable in bn.variables}
+                if "gamma" in arrays:  # torch's BN lacks β only where it lacks γ
                     arrays.setdefault("beta", np.zeros_like(arrays["gamma"]))
-                for kind in (kind for kind in _BN if kind in arrays):
-                    yield f"{name}.{_BN[kind]}", arrays[kind]
-                yield f"{name}.{_COUNTER}", np.array(0, np.int64)
+                yield from ((f"{name}.{BN_NAMES[kind]}", arrays[kind]) for kind in BN_NAMES if kind in arrays)
+                yield f"{name}.{COUNTER}", np.array(0, np.int64)
             place += 2 if bn is None else 3
 
 
-def _array(variable: keras.Variable) -> np.ndarray:
+def _float32(variable: Any) -> np.ndarray:
     return np.asarray(variable.numpy(), np.float32)

@@ -1,4 +1,4 @@
-"""Where ResNets lie among the names of a checkpoint, whose names those are, and how they are written.
+"""Finds ResNets among the names of a checkpoint, tells which program named them, and writes such names.
 
 Torchvision's names ("layer1.0.conv1.weight") stand between a program's names and ours.
 """
@@ -10,39 +10,42 @@ import re
 from collections.abc import Collection, Iterable
 
 _TORCHVISION = r"(?:conv1|bn1|layer[1-4])\..*"
-_STRIPPED = r"(?<![^.])(?:module|_orig_mod)\."  # of data-parallel and of compiled training
+_TRAINING_WRAPPERS = r"(?<![^.])(?:module|_orig_mod)\."  # of data-parallel and of compiled training
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """How a program names weights.
 
-    prefix: of the network's names. first: place of layer1 where the network is an nn.Sequential.
+    title: of the program. prefix: of the network's names.
+    layer1_place: of layer1 where the network is an nn.Sequential.
     projector, predictor: names of a head's modules by {i}, their place in an nn.Sequential, or by {kind}
         (fc or bn) and {j}, counted apart; empty where the program has no heads.
     last_bias: whether the projector's last fc has a bias although BN follows it.
     envelope: whether the program's files hold the weights under "state_dict".
     """
 
-    about: str
+    title: str
     prefix: str = ""
-    first: int | None = None
+    layer1_place: int | None = None
     projector: str = ""
     predictor: str = ""
     last_bias: bool = False
     envelope: bool = False
 
-    def theirs(self, name: str) -> str:
-        """The program's name for a weight of the backbone that torchvision calls so."""
-        if self.about == "detectron2":
+    def from_torchvision(self, name: str) -> str:
+        """The program's name for a backbone's weight, given torchvision's."""
+        if self.title == "detectron2":
             return _to_detectron2(name)
-        if self.first is not None:
+        if self.layer1_place is not None:
             stage, _, rest = name.partition(".")
-            place = {"conv1": 0, "bn1": 1}.get(stage, self.first - 1 + int(stage[-1]))
-            name = f"{place}.{rest.replace('downsample', 'shortcut') if self.first == 2 else rest}"
+            places = {"conv1": 0, "bn1": 1, **{f"layer{i + 1}": self.layer1_place + i for i in range(4)}}
+            rest = rest.replace("downsample", "shortcut") if self.layer1_place == 2 else rest
+            name = f"{places[stage]}.{rest}"
         return self.prefix + name
 
 
+_LIGHTLY_HEADS = ("projection_head.layers.{i}", "prediction_head.layers.{i}")
 LAYOUTS = {
     "torchvision": Layout("torchvision and timm"),
     "facebookresearch": Layout(
@@ -57,16 +60,14 @@ LAYOUTS = {
         last_bias=True, envelope=True,
     ),
     "lightly": Layout(
-        "lightly, around a torchvision network", "backbone.", 4,
-        "projection_head.layers.{i}", "prediction_head.layers.{i}", envelope=True,
+        "lightly, around a torchvision network", "backbone.", 4, *_LIGHTLY_HEADS, envelope=True
     ),
     "detectron2": Layout("detectron2"),
     "lightly_small": Layout(
-        "lightly, around its own ResNet for small images", "backbone.", 2,
-        "projection_head.layers.{i}", "prediction_head.layers.{i}", envelope=True,
+        "lightly, around its own ResNet for small images", "backbone.", 2, *_LIGHTLY_HEADS, envelope=True
     ),
 }  # fmt: skip
-OTHERS = {  # programs whose names are read only
+READ_ONLY = {  # program → title
     "patrickhua": "PatrickHua/SimSiam",
     "moco": "facebookresearch/moco",
     "moco_v3": "facebookresearch/moco-v3",
@@ -74,13 +75,13 @@ OTHERS = {  # programs whose names are read only
     "dino": "an implementation of DINO",
     "other": "a program that is not known here",
 }
-STEMS_OF = {  # the 3×3 stem of programs that have only one
+STEM_3X3 = {  # of programs that have one stem of 3×3 only
     "patrickhua": "cifar", "mmselfsup": "cifar", "lightly_small": "cifar", "solo_learn": "cifar_pad2",
 }  # fmt: skip
 
-# Of several networks the one that its authors evaluate: facebookresearch/dino, timm and DeiT the average;
-# MoCo, MoCo v3, BYOL and solo-learn the one that learns, not the one that follows it.
-_EVALUATED = (
+# The network that its authors evaluate: for facebookresearch/dino, timm and DeiT the average; for MoCo,
+# MoCo v3, BYOL and solo-learn the one that learns, not its momentum copy.
+_PREFERENCE = (
     (re.compile(r"teacher|(?<![^._])ema(?![^._])"), 1),
     (re.compile(r"student|encoder_k|momentum|target|(?<![^._])key"), -1),
 )
@@ -90,34 +91,39 @@ _EVALUATED = (
 class Network:
     """A ResNet among names.
 
-    prefix: of its names, as `bare` gives them; ends with a dot where it is not empty.
+    prefix: of its names, without training wrappers; ends with a dot where it is not empty.
     form: "named", "detectron2", or the place of layer1 in an nn.Sequential.
-    names: torchvision's name → the bare name.
-    shortcut: whether it calls its downsampling so.
+    names: torchvision's name → the checkpoint's, without training wrappers.
+    has_shortcuts: whether it calls its downsampling "shortcut".
     """
 
     prefix: str
     form: str | int
     names: dict[str, str]
-    shortcut: bool
+    has_shortcuts: bool
 
     @property
     def rank(self) -> int:
         """Higher for the network that is evaluated of several."""
-        return sum(worth for pattern, worth in _EVALUATED if pattern.search(self.prefix))
+        return sum(worth for pattern, worth in _PREFERENCE if pattern.search(self.prefix))
+
+    @property
+    def attribute(self) -> str:
+        """The last part of the prefix, such as "encoder"."""
+        return self.prefix.rstrip(".").rpartition(".")[2]
 
 
-def bare(names: Iterable[str]) -> dict[str, str]:
+def strip_wrappers(names: Iterable[str]) -> dict[str, str]:
     """Name → the same without the "module." and "_orig_mod." of data-parallel and compiled training."""
     names = list(names)
-    stripped = {name: re.sub(_STRIPPED, "", name) for name in names}
+    stripped = {name: re.sub(_TRAINING_WRAPPERS, "", name) for name in names}
     return stripped if len(set(stripped.values())) == len(names) else {name: name for name in names}
 
 
-def networks(names: Collection[str]) -> list[Network]:
-    """All ResNets among names (as `bare` gives them), those with shorter prefixes first."""
+def find_networks(names: Collection[str]) -> list[Network]:
+    """All ResNets among names without wrappers, those with shorter prefixes first."""
     names = dict.fromkeys(names)
-    places: dict[str, str | int] = {}
+    forms: dict[str, str | int] = {}
     for name in names:
         for first, form, block in (
             ("stem.conv1.weight", "detectron2", "res2"),
@@ -125,15 +131,15 @@ def networks(names: Collection[str]) -> list[Network]:
             *(("0.weight", place, str(place)) for place in range(2, 6)),
         ):
             prefix = name.removesuffix(first)
-            begins = prefix != name and (not prefix or prefix.endswith("."))
-            if begins and f"{prefix}{block}.0.conv1.weight" in names:
-                places.setdefault(prefix, form)
-    return [_network(prefix, places[prefix], names) for prefix in sorted(places, key=lambda p: (len(p), p))]
+            is_prefix = prefix != name and (not prefix or prefix.endswith("."))
+            if is_prefix and f"{prefix}{block}.0.conv1.weight" in names:
+                forms.setdefault(prefix, form)
+    return [_network(prefix, forms[prefix], names) for prefix in sorted(forms, key=lambda p: (len(p), p))]
 
 
 def _network(prefix: str, form: str | int, names: Iterable[str]) -> Network:
-    found: dict[str, str] = {}
-    shortcut = False
+    by_torchvision: dict[str, str] = {}
+    has_shortcuts = False
     for name in names:
         if not name.startswith(prefix):
             continue
@@ -141,20 +147,20 @@ def _network(prefix: str, form: str | int, names: Iterable[str]) -> Network:
         if form == "detectron2":
             rest = _from_detectron2(rest)
         else:
-            shortcut |= ".shortcut." in rest
+            has_shortcuts |= ".shortcut." in rest
             rest = rest.replace(".shortcut.", ".downsample.")
         if isinstance(form, int):
             place, dot, rest = rest.partition(".")
             stages = {"0": "conv1", "1": "bn1", **{str(form + i): f"layer{i + 1}" for i in range(4)}}
             rest = stages.get(place, "") + dot + rest
         if re.fullmatch(_TORCHVISION, rest):
-            found.setdefault(rest, name)
-    return Network(prefix, form, found, shortcut)
+            by_torchvision.setdefault(rest, name)
+    return Network(prefix, form, by_torchvision, has_shortcuts)
 
 
-def program(network: Network, names: Collection[str]) -> str:
-    """Whose names those around a network are: a key of `LAYOUTS` or `OTHERS`."""
-    last = network.prefix.rstrip(".").rpartition(".")[2]
+def program_of(network: Network, names: Collection[str]) -> str:
+    """The program that gave a network and its neighbours their names: a key of `LAYOUTS` or `READ_ONLY`."""
+    last = network.attribute
     parent = network.prefix.removesuffix(f"{last}.") if last else ""
 
     def has(pattern: str) -> bool:
@@ -167,37 +173,32 @@ def program(network: Network, names: Collection[str]) -> str:
     if has(r"\w*(projector|predictor)\.layer1\.0\.weight"):
         return "patrickhua"
     if last in ("encoder", "backbone"):
-        if has(r"projection_head\."):
-            return "lightly"
-        if has(r"neck\.|head\.predictor\."):
-            return "mmselfsup"
-        if has(r"projector\.\d"):
-            return "solo_learn"
+        for pattern, program in (
+            (r"projection_head\.", "lightly"),
+            (r"neck\.|head\.predictor\.", "mmselfsup"),
+            (r"projector\.\d", "solo_learn"),
+        ):
+            if has(pattern):
+                return program
         if last == "encoder" and has(r"encoder\.fc\.\d|predictor\."):
             return "facebookresearch"
-    for pattern, name in (("encoder_q", "moco"), ("base_encoder", "moco_v3"), ("online", "byol"),
-                          ("teacher|student", "dino")):  # fmt: skip
+    for pattern, program in (("encoder_q", "moco"), ("base_encoder", "moco_v3"), ("online", "byol"),
+                             ("teacher|student", "dino")):  # fmt: skip
         if re.search(pattern, network.prefix):
-            return name
-    known = network.form == "named" and re.fullmatch(r"(state_dict|model)?(_ema)?", last)
-    return "torchvision" if known else "other"
+            return program
+    is_plain = network.form == "named" and re.fullmatch(r"(state_dict|model)?(_ema)?", last)
+    return "torchvision" if is_plain else "other"
 
 
-def detect(names: Collection[str]) -> str | None:
-    """Whose names (as `bare` gives them) those of a checkpoint are; None where no ResNet is among them."""
-    found = networks(names)
-    return program(max(found, key=lambda network: network.rank), names) if found else None
-
-
-def stem_of(whose: str, network: Network, names: Collection[str]) -> str | None:
-    """The stem that a first kernel of 3×3 has by the names around it; None where they do not tell.
+def stem_by_names(program: str, network: Network, names: Collection[str]) -> str | None:
+    """The stem of a first kernel of 3×3 by the names around it; None where they do not tell.
 
     Stride and padding leave no trace in weights. solo-learn's own classifier tells its checkpoints from
     others with a "backbone" and a "projector".
     """
-    if whose == "solo_learn" and not any(re.match(r"(.*\.)?(classifier|momentum_\w+)\.", n) for n in names):
+    if program == "solo_learn" and not any(re.match(r"(.*\.)?(classifier|momentum_\w+)\.", n) for n in names):
         return None
-    return "cifar" if network.shortcut else STEMS_OF.get(whose)
+    return "cifar" if network.has_shortcuts else STEM_3X3.get(program)
 
 
 def _to_detectron2(name: str) -> str:

@@ -28,8 +28,8 @@ setup(
     },
     install_requires=[
         "tensorflow>=2.19",
-        # keras-cv 0.9.0, its last release, imports Keras' private modules. data/augment/keras_cv_layer.py
-        # mends that for Keras 3.16, with which scripts/test_newest_keras.sh passes; what 3.17 moves is not known.
+        # keras-cv 0.9.0, its last release, imports Keras' private modules. The adapter in data/augment mends
+        # that for Keras 3.16, with which scripts/test_newest_keras.sh passes; what 3.17 moves is not known.
         "keras>=3.15.1,<3.17",
         "keras-cv>=0.9.0",
         "tensorflow-datasets>=4.9.9",

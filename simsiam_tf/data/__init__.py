@@ -1,7 +1,8 @@
 """Images in, batches of views out."""
 
+from simsiam_tf.data.augment.augmentations import AUGMENTATIONS, Augmentation
 from simsiam_tf.data.augment.eval_transform import preprocess
-from simsiam_tf.data.augment.views import AUGMENTATIONS, Augmentation, Views
+from simsiam_tf.data.augment.views import Views
 from simsiam_tf.data.pipeline import augmentation_for, pretraining
 from simsiam_tf.data.sources.base import Source, from_arrays, subset
 from simsiam_tf.data.sources.open_source import open_source

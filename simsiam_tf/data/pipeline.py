@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import sampling
-from simsiam_tf.data.augment.views import AUGMENTATIONS, Augmentation, Views
+from simsiam_tf.data.augment.augmentations import AUGMENTATIONS, Augmentation
+from simsiam_tf.data.augment.views import Views
 from simsiam_tf.data.sources.base import ArraySource, Source
 from simsiam_tf.data.sources.open_source import open_source
 from simsiam_tf.runtime.errors import UserError

@@ -11,8 +11,9 @@ from golden import make_views as made
 from PIL import Image, ImageOps
 
 from simsiam_tf.data.augment import random_layers
+from simsiam_tf.data.augment.augmentations import Augmentation
 from simsiam_tf.data.augment.crops import RandomResizedCrop
-from simsiam_tf.data.augment.views import Augmentation, Views
+from simsiam_tf.data.augment.views import Views
 from simsiam_tf.data.sampling import uniforms
 from simsiam_tf.runtime.devices import on_cpu
 

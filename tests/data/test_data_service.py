@@ -16,7 +16,8 @@ from helpers.runs import StopAt, state, tiny
 
 from simsiam_tf import data_service, pretrain
 from simsiam_tf.data import pipeline
-from simsiam_tf.data.augment.views import Augmentation, Views
+from simsiam_tf.data.augment.augmentations import Augmentation
+from simsiam_tf.data.augment.views import Views
 from simsiam_tf.data.pipeline import StepBatches
 from simsiam_tf.data.service import client, reorder
 from simsiam_tf.data.sources.base import EncodedSource, from_arrays

@@ -17,7 +17,7 @@ from torch import nn
 from torchvision import transforms
 
 from simsiam_tf.data import Augmentation, Views, open_source, pipeline, preprocess
-from simsiam_tf.data.augment.views import IMAGENET_MEAN, IMAGENET_STD
+from simsiam_tf.data.augment.augmentations import IMAGENET_MEAN, IMAGENET_STD
 from simsiam_tf.pretrained.torch_weights import from_torch
 
 SIDES = ((640, 427), (427, 640), (333, 517), (300, 300), (1100, 801), (90, 700))  # width, height

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from simsiam_tf.data import pipeline
 from simsiam_tf.data.augment import crops
-from simsiam_tf.data.augment.views import Augmentation, Views
+from simsiam_tf.data.augment.augmentations import Augmentation
+from simsiam_tf.data.augment.views import Views
 from simsiam_tf.data.sampling import uniforms
 from simsiam_tf.data.sources.base import EncodedSource, from_arrays
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 import simsiam_tf.data as data
 from simsiam_tf.data import pipeline, sampling
-from simsiam_tf.data.augment.views import Augmentation, Views
+from simsiam_tf.data.augment.augmentations import Augmentation
+from simsiam_tf.data.augment.views import Views
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.runtime.errors import UserError
 

@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data.augment import random_layers
-from simsiam_tf.data.augment.views import AUGMENTATIONS, Views
+from simsiam_tf.data.augment.augmentations import AUGMENTATIONS
+from simsiam_tf.data.augment.views import Views
 from simsiam_tf.data.sampling import uniforms
 
 

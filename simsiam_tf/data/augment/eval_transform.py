@@ -6,14 +6,13 @@ once after the width and once after the height.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-if TYPE_CHECKING:
-    from simsiam_tf.data.augment.views import Augmentation
+from simsiam_tf.data.augment.augmentations import Augmentation
 
 ops: Any = keras.ops  # pyright infers None from its functions
 SMALL = 64  # pixels; views of at most this side are resized without a crop

@@ -1,0 +1,61 @@
+"""AUGMENTATIONS: those of data sets and of methods, as values."""
+
+from __future__ import annotations
+
+import dataclasses
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+PerView = float | tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """The numbers of an augmentation, in the order in which they apply (Sec. 3; App. D).
+
+    area: smallest and largest share of the image that a crop covers. jitter: strengths of brightness,
+    contrast, saturation and hue. Names that end in _p: probabilities. blur_p and solarize_p may be
+    tuples with a value for each view; further views count on from the first.
+    """
+
+    size: int = 224
+    area: tuple[float, float] = (0.2, 1.0)
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    jitter_p: float = 0.8
+    gray_p: float = 0.2
+    blur_p: PerView = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize_p: PerView = 0.0
+    flip_p: float = 0.5
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def for_view(self, view: int) -> Augmentation:
+        """The augmentation of one view, counted from 0: every probability a number."""
+        values = {name: getattr(self, name) for name in ("blur_p", "solarize_p")}
+        per_view = {name: v[view % len(v)] for name, v in values.items() if isinstance(v, tuple)}
+        return dataclasses.replace(self, **per_view)
+
+    def with_crop_and_flip_alone(self) -> Augmentation:
+        """The same without jitter, gray, blur and solarisation: the views of linear evaluation (Sec. 3)."""
+        return dataclasses.replace(self, jitter_p=0.0, gray_p=0.0, blur_p=0.0, solarize_p=0.0)
+
+    def statistics(self, channels: int) -> list[tuple[float, ...]]:
+        """[mean, std] for so many channels: their averages where the augmentation has another number."""
+        values = (self.mean, self.std)
+        return [v if len(v) == channels else (sum(v) / len(v),) * channels for v in values]
+
+
+AUGMENTATIONS = {
+    "imagenet": Augmentation(),
+    # The augmentations of the compared methods' own papers, which Sec. 6.1 takes over.
+    # SimCLR (arXiv 2002.05709, App. A) and SwAV (2006.09882, Sec. 4 and App. A):
+    "simclr": Augmentation(area=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2)),
+    # BYOL (2006.07733, Table 6): blur and solarisation differ between the two views.
+    "byol": Augmentation(
+        area=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), blur_p=(1.0, 0.1), solarize_p=(0.0, 0.2)
+    ),
+    "cifar": Augmentation(size=32, blur_p=0.0, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)),
+    # One channel: of the jitter, brightness and contrast remain.
+    "grayscale": Augmentation(size=28, gray_p=0.0, blur_p=0.0, mean=(0.286,), std=(0.353,)),
+}  # fmt: skip

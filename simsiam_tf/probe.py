@@ -34,8 +34,8 @@ class ProbeConfig(KeptFeaturesConfig):
 
     classifier: str = option(
         "logistic",
-        "logistic: scikit-learn's logistic regression on standardised features; lars, sgd: linear layers "
-        "on a cosine schedule with batch 256, one for every rate",
+        "logistic: scikit-learn's logistic regression on standardised features; lars, sgd: one linear layer "
+        "for each learning rate, on a cosine schedule with batch 256",
         "Probe",
         choices=("logistic", "lars", "sgd"),
     )

@@ -1,10 +1,10 @@
-"""Divides the time of a step over classes of operations, beside the limits of the machine.
+"""Shows how a step's time divides over classes of operations, and their least times on this machine.
 
     python scripts/bench/profile_step.py --network=cifar_resnet18 --precision=float32
     python scripts/bench/profile_step.py --network=cifar_resnet18 --without onednn winograd memory
 
-`--without` turns off what the package does for CPUs: TensorFlow's oneDNN where it is off by default;
-convolution algorithms by shape, Winograd's tiles among them; freed memory kept for the next step. Limits
+`--without` turns off optimisations for CPUs. onednn: TensorFlow's oneDNN. winograd: the choice of a
+convolution algorithm by shape, Winograd's among them. memory: keeping freed memory for the next step. Limits
 are measured in the same process: peak arithmetic by large matrix products, memory bandwidth by adding large
 vectors. An operation's floor is the larger of two times: its products at that peak, and its inputs and
 outputs moved once at that bandwidth. Tensors that stay in the caches can be faster. Operations of the two
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import bench_harness
 
-CLASSES = {  # by what an operation's type contains, the first that fits
+CLASSES = {  # the first class of which a word is in the operation's type
     "convolutions": ("Conv2D",),
     "matrix products": ("MatMul",),
     "functions of XLA": ("ExecuteAsyncOnStream",),  # Winograd's tiles
@@ -140,7 +140,7 @@ def _by_class(folder: str, steps: int) -> tuple[dict[str, float], dict[str, floa
 def _limits(precision: str) -> dict[str, float]:
     """FLOP/s of large matrix products, and bytes/s of adding large vectors.
 
-    Two of either run at the same time, as the views of a step do.
+    Two products, or two sums, run at the same time, as the views of a step do.
     """
     import tensorflow as tf
 
@@ -148,7 +148,7 @@ def _limits(precision: str) -> dict[str, float]:
     squares = [tf.cast(tf.random.normal([MATRIX_SIDE, MATRIX_SIDE]), dtype) for _ in range(LANES)]
     vectors = [tf.random.normal([VECTOR_LENGTH]) for _ in range(LANES)]
     product = tf.function(lambda: tf.add_n([tf.matmul(a, a)[0, 0] for a in squares]))
-    added = tf.function(lambda: tf.add_n([(x + x)[0] for x in vectors]))
+    vector_sum = tf.function(lambda: tf.add_n([(x + x)[0] for x in vectors]))
 
     def fastest(call, repeats: int = 7) -> float:  # noqa: ANN001
         times = []
@@ -160,7 +160,7 @@ def _limits(precision: str) -> dict[str, float]:
 
     return {
         "flops": LANES * 2 * MATRIX_SIDE**3 / fastest(product),
-        "bytes": LANES * 2 * 4 * VECTOR_LENGTH / fastest(added),
+        "bytes": LANES * 2 * 4 * VECTOR_LENGTH / fastest(vector_sum),
     }
 
 
@@ -198,7 +198,7 @@ def _table(metadata: dict) -> str:
         f"{metadata['system_seconds']:.2f} s system; {metadata['page_faults']:,.0f} page faults",
         f"limits: {metadata['flops'] / 1e9:.0f} GFLOP/s, {metadata['bytes'] / 1e9:.1f} GB/s",
         "",
-        f"{'of the step':24}{'seconds':>9}{'share':>8}{'calls':>7}{'floor':>9}{'floor / seconds':>17}",
+        f"{'operations':24}{'seconds':>9}{'share':>8}{'calls':>7}{'floor':>9}{'floor / seconds':>17}",
     ]
     step, calls = metadata["step"], metadata["calls"]
     for name, seconds in sorted(metadata["operation_seconds"].items(), key=lambda item: -item[1]):

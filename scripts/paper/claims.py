@@ -77,10 +77,13 @@ CLAIMS = (
         _paper("fig2_without_stop_gradient"), _collapsed, "std",
     ),
     Claim(
-        "Fig. 2: with it the std of z/‖z‖ stays near 1/√d",
+        "Fig. 2: with stop-gradient the std of z/‖z‖ stays near 1/√d",
         _paper("fig2_with_stop_gradient"), lambda a: a.std > SPREAD_OUT, "std",
     ),
-    Claim("Table 1 a: without a predictor it collapses", _paper("table1_a_no_predictor"), _collapsed, "std"),
+    Claim(
+        "Table 1 a: without a predictor training collapses",
+        _paper("table1_a_no_predictor"), _collapsed, "std",
+    ),
     Claim(
         "Table 1 b: with a fixed predictor the loss stays high, without a collapse",
         _paper("table1_b_fixed_predictor", "fig2_with_stop_gradient"),
@@ -89,29 +92,29 @@ CLAIMS = (
     Claim(
         "Table 1 c: a constant lr of h is better than a decayed one",
         _paper("table1_c_constant_lr", "fig2_with_stop_gradient"), lambda c, base: c.linear > base.linear,
-        small="h has ten times the rate of the rest here, so that it keeps ahead with decay, too, and "
-        "without does not settle.",
+        small="h has ten times the learning rate of the other layers here: with decay, too, it learns "
+        "fast enough, and without decay it does not settle.",
     ),
     Claim(
         "Table 2: batches of 128 to 2048 are within a point of 256",
         _paper("table2_batch_256", *(f"table2_batch_{b}" for b in (128, 512, 1024, 2048))),
         lambda *all_: _within(1.0, *all_),
-        small="an epoch has few steps here, and the larger the batch, the fewer: the larger ones end before "
-        "they have learned what the smaller have.",
+        small="an epoch has few steps here, and fewer with larger batches, which end before they have "
+        "learned as much as smaller ones.",
     ),
     Claim(
         "Table 2: the smallest and the largest batch are the two worst",
         _paper(*(f"table2_batch_{b}" for b in _BATCHES)),
         _two_worst,
-        small="the smallest takes the most steps, which are scarce here; and its BN is over the places of a "
-        "map as well, so that it lacks no numbers.",
+        small="the smallest takes the most steps, which are scarce here; and BN in the backbone averages "
+        "over the pixels of a map as well, so that its statistics are exact enough.",
     ),
     Claim(
-        "Table 3 a: without BN in the heads it does not collapse, but learns little",
+        "Table 3 a: without BN in the heads training does not collapse, but learns little",
         _paper("table3_a_no_bn", "table3_c_default_bn"),
         lambda none, default: _stable(none) and none.linear < default.linear - 5,
-        small="what the images share fills z, so that std·√d is below our limit, while kNN still tells "
-        "classes apart: the paper's 34.6 % is no complete collapse either.",
+        small="z is nearly the same for all images, so that std·√d is below the limit of this diagnosis, "
+        "while kNN still tells classes apart. The paper's 34.6 % is no complete collapse either.",
     ),
     Claim(
         "Table 3 b: BN on the hidden layers alone is nearly enough",
@@ -121,7 +124,7 @@ CLAIMS = (
         "Table 3 d: BN on the predictor's output makes the loss unsteady",
         _paper("table3_d_all_bn", "table3_c_default_bn"),
         lambda d, c: d.diagnosis == "oscillation" or d.spread > UNSTEADY * c.spread, "spread",
-        "a thousand steps of a small network; the paper saw it in a quarter of a million of ResNet-50.",
+        "these are a thousand steps of a small network; the paper saw it over 250,000 steps of ResNet-50.",
     ),
     Claim(
         "Sec. 4.4: scale and shift of the output BN do not matter",
@@ -132,7 +135,7 @@ CLAIMS = (
         _paper("sec45_cross_entropy"), lambda a: _stable(a), "std",
     ),
     Claim(
-        "Sec. 4.5: it is worse than cosine",
+        "Sec. 4.5: cross-entropy is worse than cosine",
         _paper("sec45_cross_entropy", "table1_c_constant_lr"), lambda a, cosine: a.linear < cosine.linear,
     ),
     Claim(
@@ -141,7 +144,7 @@ CLAIMS = (
         lambda a, both: _stable(a) and a.linear < both.linear,
     ),
     Claim(
-        "Sec. 4.6: two pairs an image make up for most of that",
+        "Sec. 4.6: two pairs per image make up for most of that loss in accuracy",
         _paper("sec46_asymmetric", "sec46_asymmetric_2x", "table1_c_constant_lr"),
         lambda one, two, both: two.linear - one.linear > (both.linear - one.linear) / 2,
     ),
@@ -149,8 +152,8 @@ CLAIMS = (
         "App. B: a larger d is better",
         _paper("appb_d_256", "appb_d_512", "appb_d_1024", "table1_c_constant_lr"),
         lambda *all_: all(a.linear < b.linear for a, b in zip(all_, all_[1:], strict=False)),
-        small="ten classes of grey images do not fill even the smallest d: what z holds has an "
-        "effective rank of six to eleven.",
+        small="ten classes of grey images do not fill even the smallest d: the effective rank of z is "
+        "six to eleven.",
     ),
     Claim(
         "Sec. 5: alternation works for k of 1 to 100",
@@ -158,11 +161,11 @@ CLAIMS = (
         lambda *all_: _within(1.0, *all_),
     ),
     Claim(
-        "Sec. 5: and for a whole epoch",
+        "Sec. 5: alternation works with targets kept for a whole epoch",
         _paper("table1_c_constant_lr", "sec5_alternation_epoch"), lambda *all_: _within(1.5, *all_),
     ),
     Claim(
-        "Sec. 5: a moving average an image does without a predictor, at a price",
+        "Sec. 5: a moving average per image replaces the predictor, at a lower accuracy",
         _paper("sec5_moving_average", "table1_a_no_predictor", "table1_c_constant_lr"),
         lambda a, none, base: _stable(a) and none.linear < a.linear < base.linear,
     ),
@@ -182,14 +185,15 @@ CLAIMS = (
     Claim(
         "Sec. 6.2: without stop-gradient SwAV diverges",
         _compare("swav_without_stop_gradient"), lambda a: a.diagnosis == "divergence", "std",
-        "the loss falls by codes that follow the predictions, with or without a bound: here it ends in "
-        "a collapse, where the paper's larger rates ended in numbers that are none.",
+        "codes that follow the predictions lower the loss, with or without a bound. Here this ends in "
+        "a collapse; with the paper's larger learning rates it ended in NaN.",
     ),
     Claim(
         "Table 4: at 100 epochs SimSiam is the best of the five",
         _compare("simsiam", "simclr", "moco", "byol", "swav"),
         lambda ours, *others: all(ours.linear > other.linear for other in others),
-        small="with ten classes, contrast with a batch's other images is as good; the rates of the others "
-        "were chosen in a run or two, and MoCo's momentum encoder is slow for a thousand steps.",
+        small="with ten classes, contrast with a batch's other images is as good; the learning rates of the "
+        "other methods were chosen in a run or two, and a thousand steps are few for MoCo's momentum "
+        "encoder.",
     ),
 )  # fmt: skip

@@ -59,8 +59,8 @@ class Results:
 def markdown(runs_of_rows: Mapping[str, list[dict]], scale: str, epochs: float | None = None) -> str:
     """Markdown of the tables that have a result, and the answers to the paper's claims.
 
-    runs_of_rows: row's name → metrics of its seeds, empty where there are none. epochs: of every
-    pre-training, if they are not the scale's own.
+    runs_of_rows: row's name → metrics of its seeds, empty where there are none. epochs: length of every
+    pre-training, where it is not that of the scale.
     """
     more = (f"--epochs={epochs:g}",) if epochs else ()
     tables = [_titled(table, scale, more) for table in TABLES.values()]
@@ -71,9 +71,8 @@ def markdown(runs_of_rows: Mapping[str, list[dict]], scale: str, epochs: float |
         "",
         f"`{command}` made this page: {SCALES[scale].about}{f'; all with {more[0]}' if more else ''}.",
         f"Mean ± standard deviation over the seeds of a row. {_circumstances(runs_of_rows)}",
-        "The paper's figures are its own: ImageNet, ResNet-50, 100 epochs where a row names no others, "
-        "linear top-1 in %. Ours are test accuracies in %, of a linear classifier and of kNN on the frozen "
-        "backbone.",
+        "The paper's column is ImageNet linear top-1 in %, by ResNet-50 after 100 epochs unless a row says "
+        "otherwise. Columns *linear* and *kNN* are our test accuracies in %, on the frozen backbone.",
         *_summary(verdicts),
     ]
     for table in tables:
@@ -84,7 +83,7 @@ def markdown(runs_of_rows: Mapping[str, list[dict]], scale: str, epochs: float |
 
 
 def _titled(table: Table, scale: str, more: tuple[str, ...]) -> Table:
-    """A table with the numbers of each row in its title."""
+    """A table whose row titles state their numbers, such as the batch size."""
     rows = [replace(row, title=scales.row_title(row, SCALES[scale], more)) for row in table.rows]
     return replace(table, rows=tuple(rows))
 
@@ -118,9 +117,9 @@ def _claims(verdicts: Sequence[verdict.Verdict], scatter: verdict.Scatter, scale
     lines += [f"| {v.claim.text} | {_answer(v)} | {v.metrics} |" for v in verdicts]
     lines += [
         "",
-        f"*Share* is how often a claim holds in {verdict.DRAWS:,} trials, each with the mean accuracies "
-        "moved at random, as far as the scatter between seeds leaves them uncertain, and with the loss, std "
-        "and diagnosis of one seed picked at random.",
+        f"*Share* is how often a claim holds in {verdict.DRAWS:,} trials, each with random errors added to "
+        "the mean accuracies, as large as the scatter between seeds implies, and with the loss, std and "
+        "diagnosis of one seed picked at random.",
         f"A claim is *firm* from {verdict.FIRM:.0%} on, *not shown* up to {1 - verdict.FIRM:.0%}, and *open* "
         f"between the two or while one of its rows has fewer than {verdict.SEEDS} seeds.",
     ]
@@ -131,13 +130,13 @@ def _claims(verdicts: Sequence[verdict.Verdict], scatter: verdict.Scatter, scale
         )
     why = [v.claim for v in verdicts if v.share < 0.5 and v.claim.small]
     if why and scale != "imagenet":
-        lines += ["", "Where the figures speak against the paper, the likely reason:", ""]
+        lines += ["", "Likely reasons where these results contradict the paper:", ""]
         lines += [f"- {claim.text}: {claim.small}" for claim in why]
     return lines
 
 
 def _answer(v: verdict.Verdict) -> str:
-    """The cells "answer | share"; too few seeds have no share."""
+    """The cells "answer | share"; no share with too few seeds."""
     if v.lacks_seeds:
         return f"{v.answer}, {v.seeds} seed{'s' * (v.seeds > 1)} | –"
     return f"{v.answer} | {v.share:.0%}"

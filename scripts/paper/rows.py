@@ -91,7 +91,7 @@ TABLES = {
         (
             dataclasses.replace(BASE, title="symmetric"),
             Row("paper/sec46_asymmetric", "asymmetric", 64.8),
-            Row("paper/sec46_asymmetric_2x", "asymmetric, two pairs an image", 67.3),
+            Row("paper/sec46_asymmetric_2x", "asymmetric, two pairs per image", 67.3),
         ),
     ),
     "appb": Table(
@@ -112,7 +112,7 @@ TABLES = {
                 for k, paper in ((1, 68.1), (10, 68.7), (100, 68.9))
             ),
             Row("paper/sec5_alternation_epoch", "targets kept for an epoch", 67.0),
-            Row("paper/sec5_moving_average", "no predictor, a moving average an image", 55.0),
+            Row("paper/sec5_moving_average", "no predictor, a moving average per image", 55.0),
         ),
     ),
     "sec62": Table(

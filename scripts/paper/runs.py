@@ -41,7 +41,7 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def folder_lock(folder: Path, wait: Callable[[], bool]) -> Iterator[IO]:
-    """Locks a work folder for this process and for those that inherit the open file, which is yielded.
+    """Locks a work folder for this process and for child processes that get the yielded file.
 
     wait: called repeatedly while another process has the folder; returns whether to give up.
 
@@ -65,8 +65,8 @@ def complete_run(
 ) -> dict:
     """Runs the stages of a run that are not done yet, and returns its metrics.
 
-    flagfile: its text. linear: as in `Scale`. folder: its work folder, in which stages may be done already.
-    data_dir: argument of every command.
+    flagfile: text of the flagfile. linear: as in `Scale`. folder: work folder of the run, in which stages may
+    be done already. data_dir: flag of every command.
 
     Raises:
         Failed, Interrupted.
@@ -101,7 +101,7 @@ def _linear(command: str, where: str) -> str:
 
 
 def _run_stage(stage: str, command: str, folder: Path, start: Start) -> int:
-    """Runs a command. Adds its seconds to those of earlier tries, and records them as done if it succeeds."""
+    """Runs a command. Adds its seconds to those of earlier tries; records the stage as done on success."""
     state, began = _state(folder), time.monotonic()
     status = start(["-m", *shlex.split(f"simsiam_tf.{command}")], folder / LOG)
     spent = state["spent"][stage] = state["spent"].get(stage, 0.0) + time.monotonic() - began

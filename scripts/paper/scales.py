@@ -107,7 +107,7 @@ def row_title(row: Row, scale: Scale, more: tuple[str, ...] = ()) -> str:
 
 
 def _number(ours: float, paper: float) -> str:
-    return f"{ours:g}" + (f", in the place of {paper:g}" if ours != paper else "")
+    return f"{ours:g}" + (f" ({paper:g} in the paper)" if ours != paper else "")
 
 
 def row_flags(config: PretrainConfig) -> str:

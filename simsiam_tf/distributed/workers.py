@@ -17,7 +17,7 @@ import tensorflow as tf
 from simsiam_tf.distributed import strategies
 from simsiam_tf.runtime.errors import UserError
 
-# Errors of collective operations on the survivors of a lost worker.
+# Errors that collective operations raise on the other workers when one is lost.
 LOST = (
     tf.errors.UnavailableError, tf.errors.FailedPreconditionError, tf.errors.DeadlineExceededError,
     tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
@@ -25,7 +25,7 @@ LOST = (
 
 
 class Workers:
-    """The processes of a run; in a run of one process, all of this costs nothing.
+    """The processes of a run; in a run of one process, every method returns at once.
 
     Methods that speak of "all" must be called by every worker, in the same order.
     """
@@ -62,7 +62,7 @@ class Workers:
     @functools.cache  # noqa: B019 - one instance a process
     def _gather_function(self, dtype: np.dtype, row: tuple[int, ...]) -> Callable:
         """Makes strategy.gather for any number of rows of one dtype and shape."""
-        # Outside of a function TensorFlow would trace one at every call; one for all shapes warns of many.
+        # Eagerly, TensorFlow would trace anew at every call; one function for all shapes warns of retracing.
         gather = functools.partial(self.strategy.gather, axis=0)
         return tf.function(gather, reduce_retracing=True, autograph=False)
 
@@ -71,9 +71,9 @@ class Workers:
         return self.all_gather(np.array([values], np.float64)).max(axis=0).tolist()
 
     def agree(self, values: dict[str, Any], fix: str) -> None:
-        """Raises UserError on all workers if their values (JSON) differ, naming those.
+        """Raises UserError on all workers if their values (JSON) differ; it names those that do.
 
-        fix: what to do about it.
+        fix: last sentence of the message, which says what to do.
         """
         if self.count == 1:
             return
@@ -106,17 +106,17 @@ class Workers:
     def leave(self, status: int) -> None:
         """Ends this process once all workers have called this; returns in a run of one process.
 
-        Python's own end takes TensorFlow a while, in which the others are reported as crashed.
+        With an ordinary exit of Python, TensorFlow ends slowly and reports workers as crashed meanwhile.
         """
         if self.count > 1:
-            with contextlib.suppress(tf.errors.OpError):  # one has ended already
+            with contextlib.suppress(tf.errors.OpError):  # another worker has ended already
                 self.all_reduce_max(0)
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
 
     def lost_worker(self, error: tf.errors.OpError) -> str | None:
-        """Names the worker whose end an error tells of; None for another error."""
+        """The worker whose loss caused an error, for a message; None if the error has another cause."""
         if self.count == 1 or not isinstance(error, LOST):
             return None
         tasks = re.findall(r"/job:(chief|worker)/replica:0/task:(\d+)", str(error.message))

@@ -29,10 +29,10 @@ def changed_images(source: Source, changed: set[int]) -> UserError:
     assert isinstance(source, EncodedSource) and source.names is not None
     names, shown = [source.names[i] for i in sorted(changed)], printable_text(source.name)
     if len(names) == source.size:
-        return UserError(f"{shown}: all images changed or went while their features were made.")
+        return UserError(f"{shown}: all images changed or disappeared while their features were made.")
     error = ChangedImages(
-        f"{shown}: {len(names)} of {source.size} images changed or went while their features were made, such "
-        f"as {printable_text(names[0])}. Rerun the same command: the features of the others are kept."
+        f"{shown}: {len(names)} of {source.size} images changed or disappeared while their features were "
+        f"made, such as {printable_text(names[0])}. Rerun the same command: the others' features are kept."
     )
     error.names = names
     error.rest = subset(source, np.setdiff1d(np.arange(source.size), list(changed)), source.name)

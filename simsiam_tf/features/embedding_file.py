@@ -1,4 +1,4 @@
-"""Embeddings of images as a file: names, features, and the backbone and images that they are of."""
+"""Embeddings of images as a file: names, features, and a record of the backbone and the images."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from simsiam_tf.runtime.errors import UserError
 
 SUFFIXES = (".npz", ".parquet")
 BLOCK = 2**22  # numbers checked at a time
-ROUNDING = 0.01  # error allowed in a file, as a share of an embedding's largest number
+ROUNDING = 0.01  # largest error allowed in a file, relative to an embedding's largest number
 
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """names: of N images, relative to their folder; features: [N, F].
+    """names: files of N images, relative to their folder; features: [N, F].
 
-    about: the backbone ("weights", "sha256"), the preprocessing of the images ("size", "mean", "std"),
-    by which a query image is preprocessed too, and their source ("data").
+    about: records the backbone ("weights", "sha256"), the source of the images ("data") and their
+    preprocessing ("size", "mean", "std"), which a query image gets as well.
     """
 
     names: np.ndarray
@@ -87,9 +87,9 @@ def embed(
     Args:
         pretrained: the backbone.
         source: the images.
-        folder: of the stored features; `store.default_folder` when None.
+        folder: where features are stored; `store.default_folder` when None.
         batch_size: images at a time.
-        on_bad_image: "skip" leaves out images that change or go meanwhile, and names them on stderr.
+        on_bad_image: "skip" leaves out images that change or disappear meanwhile, and lists them on stderr.
         report: JSON file of unreadable images, to which the images left out are added.
 
     Raises:
@@ -121,13 +121,13 @@ def _report_left_out(source: Source, names: list[str], report: Path | None) -> N
     where = f"; named in {report}" if report else ""
     print(
         f"{printable_text(source.name)}: {len(names)} of {source.size} images left out, which changed or "
-        f"went while their features were made: {shown}{more}{where}",
+        f"disappeared while their features were made: {shown}{more}{where}",
         file=sys.stderr,
     )
 
 
 def check_output(path: Path) -> None:
-    """Raises UserError where embeddings could not be written: before the work of extracting them."""
+    """Raises UserError if embeddings could not be written. Call it before extracting them."""
     check_suffix(path)
     if path.suffix == ".parquet":
         import_pyarrow("out")
@@ -142,10 +142,10 @@ def write_embeddings(embeddings: Embeddings, path: str | Path, dtype: str = "flo
     Raises:
         UserError: another suffix, the file cannot be written, or `dtype` cannot hold the features.
     """
-    path, numbers = Path(path), np.dtype(dtype)
+    path, number_type = Path(path), np.dtype(dtype)
     check_suffix(path)
     names, features, about = embeddings.names, embeddings.features, embeddings.about
-    _check_rounding(embeddings, numbers)
+    _check_rounding(embeddings, number_type)
     unfinished = path.with_name(f".writing-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with _write_errors(path):
@@ -154,10 +154,10 @@ def write_embeddings(embeddings: Embeddings, path: str | Path, dtype: str = "flo
                 if path.suffix == ".npz":
                     text, longest = np.array(json.dumps(about)), max(map(len, map(str, names)), default=1)
                     strings = np.dtype(f"U{max(1, longest)}")
-                    arrays = {"names": (names, strings), "features": (features, numbers)}
+                    arrays = {"names": (names, strings), "features": (features, number_type)}
                     write_npz(file, arrays | {"about": (text, text.dtype)})
                 else:
-                    write_parquet(file, names, features, about, numbers)
+                    write_parquet(file, names, features, about, number_type)
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(path)
@@ -207,8 +207,8 @@ def read_embeddings(path: str | Path) -> Embeddings:
     compressed arrays are refused.
 
     Raises:
-        UserError: a missing or damaged file, or one that does not hold names and finite features of as
-            many images.
+        UserError: the file is missing or damaged, has another number of names than of features, or has
+            features that are not finite.
     """
     path = Path(path)
     check_suffix(path, "embeddings")
@@ -237,7 +237,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
     elif names.dtype.kind in "iu":
         names = names.astype(str)
     if about.size != 1 or about.dtype.kind not in "SU" or about.nbytes > 2**20:
-        raise ValueError("its 'about' is no text of a few lines")
+        raise ValueError("its 'about' is not a short text")
     return names, arrays["features"], json.loads(about.item())
 
 
@@ -253,4 +253,6 @@ def _check_content(embeddings: Embeddings) -> None:
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(bad):
             name = printable_text(str(names[start + bad[0]]))
-            raise ValueError(f"the features of {name} are not all finite numbers; make it anew without it")
+            raise ValueError(
+                f"the features of {name} are not all finite numbers; embed again without that image"
+            )

@@ -47,7 +47,7 @@ def stored_features(
 
     Raises:
         UserError: the folder cannot be written, or a feature is not finite.
-        ChangedImages: images changed or went meanwhile; the features of the others are kept.
+        ChangedImages: images changed or disappeared meanwhile; the features of the others are kept.
     """
     folder = default_folder(pretrained) if folder is None else folder
     file, shape = _file(pretrained, source, folder), (source.size, pretrained.features)
@@ -83,7 +83,7 @@ def _file(pretrained: Pretrained, source: Source, folder: Path) -> Path:
 
 
 def _extract(pretrained: Pretrained, source: Source, writer: FeatureWriter, batch_size: int) -> set[int]:
-    """Writes the missing rows; returns the ids of images that changed or went meanwhile."""
+    """Writes the missing rows; returns the ids of images that changed or disappeared meanwhile."""
     encode, changed, done = forward(pretrained.backbone), set(), writer.rows
     name = f"features of {printable_text(source.name)}"
     images, synced = changed_files.verified_source(source, changed), time.monotonic()

@@ -24,7 +24,7 @@ MIN_WIDTH = 112  # pixels of a small image are repeated to at least this width
 class Sample:
     """Some images of a source, with their features and groups.
 
-    ids: int [n]. features: [n, F]. groups: int [n], classes or clusters. names: of the groups.
+    ids: int [n]. features: [n, F]. groups: int [n], classes or clusters. names: one for each group.
     labelled: whether the groups are classes.
     """
 
@@ -60,7 +60,7 @@ def draw_sample(pretrained: Pretrained, source: Source, images: int, seed: int =
     ids = np.sort(np.random.default_rng(seed).permutation(source.size)[:images])
     features = extract(pretrained.backbone, source, pretrained.views, ids)
     labels = None if source.labels is None else np.asarray(source.labels[ids])
-    if labels is not None and labels.min() >= 0:  # TFDS withholds labels as −1
+    if labels is not None and labels.min() >= 0:  # −1 in TFDS stands for a label that is withheld
         names = source.class_names or tuple(map(str, range(1 + int(labels.max()))))
         return Sample(pretrained, source, ids, features, labels, names, labelled=True)
     groups = clusters(features, seed=seed)
@@ -110,14 +110,14 @@ def projection_section(sample: Sample, seed: int) -> Section:
 
 
 def _neighbour_agreement(sample: Sample) -> float:
-    """The share of images whose nearest neighbour is of their group."""
+    """The share of images whose nearest neighbour belongs to the same group."""
     _, rows = nearest(sample.features, sample.features, 2)
     other = np.where(rows[:, 0] == np.arange(len(rows)), rows[:, 1], rows[:, 0])
     return float(np.mean(sample.groups[other] == sample.groups))
 
 
 def neighbours_section(sample: Sample, count: int, seed: int) -> Section:
-    """Some images, and those nearest to each by the cosine of their features."""
+    """Some images, and the nearest others to each by the cosine of the features."""
     queries = np.random.default_rng(seed).permutation(len(sample.ids))[:IMAGES_SHOWN]
     cosines, rows = nearest(sample.features, sample.features[queries], count + 1)
     section = Section(
@@ -138,13 +138,13 @@ def neighbours_section(sample: Sample, count: int, seed: int) -> Section:
 
 def spectrum_section(sample: Sample) -> Section:
     """The spectrum of the features' covariance."""
-    found = spectrum(sample.features)
-    half, most = found.directions(0.5), found.directions(0.95)
+    eigen = spectrum(sample.features)
+    half, nearly_all = eigen.directions(0.5), eigen.directions(0.95)
     words = (
-        f"Of {sample.features.shape[1]} directions, {half} hold half of the variance and {most} hold 95 %; "
-        f"the effective rank is {found.rank:.1f}."
+        f"Of {sample.features.shape[1]} directions, {half} hold half of the variance and {nearly_all} hold "
+        f"95 %; the effective rank is {eigen.rank:.1f}."
     )
-    return Section("Spectrum", [words], [charts.spectrum_chart(found.shares, found.rank, words)])
+    return Section("Spectrum", [words], [charts.spectrum_chart(eigen.shares, eigen.rank, words)])
 
 
 def saliency_section(pretrained: Pretrained, source: Source, seed: int) -> Section:

@@ -38,15 +38,15 @@ def write_report(
     """Writes a pre-training's report as one HTML file, and returns its path.
 
     Args:
-        workdir: of the pre-training, which need not have ended.
+        workdir: folder of the pre-training, which may still run.
         out: the file; WORKDIR/report.html when None.
-        data: images to show and to embed; the training images when None.
-        images: how many are embedded.
-        neighbours: shown of an image.
-        seed: of all random choices.
+        data: specification of the images to show and embed; the training images when None.
+        images: how many images are embedded.
+        neighbours: how many neighbours of an image are shown.
+        seed: seed of all random choices.
         tensorboard: also write the embeddings for TensorBoard's projector, to WORKDIR/tb.
         say: receives a line of text for each long part.
-        **options: of `data.open_source`, such as data_dir.
+        **options: arguments of `data.open_source`, such as data_dir.
 
     Raises:
         UserError: no pre-training in the folder, no such data, or the file cannot be written.

@@ -17,12 +17,12 @@ NORM_IN_LOSS = {"after_step": False, "in_loss": True}
 
 
 class SwAV(SiameseModel):
-    """Each view predicts the code of the other: its shares in the prototypes (ImageNet top-1 66.5 %).
+    """Each view predicts the other's code, a soft assignment to prototypes (ImageNet top-1 66.5 %).
 
     Args:
         backbone: [B, H, W, C] → [B, F].
         d: width of z (128 in SwAV).
-        projector_hidden: hidden width of the projector (2048 in SwAV); that of the features when None.
+        projector_hidden: hidden width of the projector (2048 in SwAV); the width of the features when None.
         projector_layers: fc layers of the projector; 3 in Table 4.
         prototypes: their number P.
         temperature: τ > 0 of the predicted codes.

@@ -29,7 +29,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
         OSError: it cannot be written, or is a device or a pipe.
     """
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is there, and is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it exists, and is no regular file", str(path))
     temporary = path.with_name(TEMPORARY_FILES.replace("*", f"{os.getpid()}-{secrets.token_hex(4)}"))
     try:
         with open(temporary, "xb") as file:
@@ -49,7 +49,7 @@ def open_no_link(path: str, flags: int) -> int:
 
 
 def check_no_links(folder: Path, files: Iterable[str], folders: Iterable[str]) -> None:
-    """Raises UserError if a file or a folder to be written is a link, or is something else."""
+    """Raises UserError if one of `files` exists and is no regular file, or one of `folders` no folder."""
     for names, kind, fits in ((files, "file", stat.S_ISREG), (folders, "folder", stat.S_ISDIR)):
         for name in names:
             path = folder / name
@@ -63,17 +63,17 @@ def check_no_links(folder: Path, files: Iterable[str], folders: Iterable[str]) -
 def check_writable(
     path: Path, option: str = "out", advice: str = "Choose another place.", folders: bool = False
 ) -> None:
-    """Raises UserError if a file could not be written: before the work that makes its content.
+    """Raises UserError if a file could not be written. Call it before making the content.
 
-    option: its name in the message; "" for none. folders: `path` may be a folder, and missing folders above
-    it will be made.
+    option: name of the option that gave `path`, for the message; "" for none.
+    folders: whether `path` may be a folder, and missing folders above it will be made.
     """
     inside = path if folders and path.is_dir() else path.parent
     while folders and not inside.exists() and inside != inside.parent:
         inside = inside.parent
     try:
         if path.exists() and not path.is_file() and inside != path:
-            raise OSError(errno.EINVAL, "it is there, and is no regular file")
+            raise OSError(errno.EINVAL, "it exists, and is no regular file")
         with tempfile.TemporaryFile(dir=inside):
             pass
     except OSError as error:

@@ -85,7 +85,7 @@ def test_data_workers_make_the_same_batches_in_the_same_order(served, source, fi
     ours = client.dataset(served.address, batches, first, STEPS)
     theirs = batches.dataset(first, STEPS)
     assert ours.element_spec == theirs.element_spec == batches.element_spec
-    assert_same(served.each_reads(iter(ours)), theirs, (STEPS - first) * batches.elements_per_step)
+    assert_same(served.wait_until_each_reads(iter(ours)), theirs, (STEPS - first) * batches.elements_per_step)
 
 
 def test_elements_are_sent_in_messages_and_put_together(served, source, monkeypatch):
@@ -142,7 +142,7 @@ def test_a_lost_data_worker_loses_no_step(own, source, monkeypatch, caplog, how)
     monkeypatch.setattr(reorder, "LATE_SECONDS", 1)
     mine = own()
     batches = StepBatches(source, VIEWS, BATCH, SEED)
-    ours = mine.each_reads(iter(client.dataset(mine.address, batches, 0, 60)))
+    ours = mine.wait_until_each_reads(iter(client.dataset(mine.address, batches, 0, 60)))
     first = [next(ours) for _ in range(5)]
     os.kill(mine.workers[0].pid, how)
     assert_same(itertools.chain(first, ours), batches.dataset(0, 60), 60)

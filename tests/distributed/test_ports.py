@@ -1,4 +1,4 @@
-"""Who asks for an address is served there and nowhere else."""
+"""A server listens at the address that is asked for, and nowhere else."""
 
 import contextlib
 import json
@@ -15,10 +15,10 @@ from test_rendezvous import Team, addresses
 from simsiam_tf.distributed import ports, strategies
 from simsiam_tf.runtime.errors import LostWorker, UserError
 
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="filters of sockets are Linux's")
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has socket filters")
 
 
-def reached(host, port):
+def can_connect(host, port):
     """Whether a connection is made."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=0.5):
         return True
@@ -42,7 +42,7 @@ def has_ipv6():
         ("0.0.0.0", []),
         ("[::]", []),
         ("", []),
-        ("198.51.100.7", []),  # of no machine: RFC 5737
+        ("198.51.100.7", []),  # belongs to no machine (RFC 5737)
     ],
 )
 def test_addresses_that_are_asked_for(host, expected):
@@ -52,7 +52,7 @@ def test_addresses_that_are_asked_for(host, expected):
 @LINUX
 @pytest.mark.parametrize("family", ["4", "6"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "[::1]", "every"])
-def test_a_server_of_every_interface_is_reached_where_it_is_asked_for(host, family):
+def test_a_server_of_all_interfaces_is_restricted_to_the_host_asked_for(host, family):
     if not has_ipv6() and (family == "6" or host == "[::1]"):
         pytest.skip("no IPv6 here")
     if family == "4":
@@ -61,15 +61,15 @@ def test_a_server_of_every_interface_is_reached_where_it_is_asked_for(host, fami
         server = socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
     with server:
         port = server.getsockname()[1]
-        everywhere = {h for h in ("127.0.0.1", "127.0.0.2", "::1") if reached(h, port)}
+        everywhere = {h for h in ("127.0.0.1", "127.0.0.2", "::1") if can_connect(h, port)}
         assert {"127.0.0.1", "127.0.0.2"} <= everywhere
         assert ports.restrict_port(port, host) == (host != "every")
         asked = {"localhost": {"127.0.0.1", "::1"}, "[::1]": {"::1"}, "every": everywhere}.get(host, {host})
-        assert {h for h in ("127.0.0.1", "127.0.0.2", "::1") if reached(h, port)} == asked & everywhere
+        assert {h for h in ("127.0.0.1", "127.0.0.2", "::1") if can_connect(h, port)} == asked & everywhere
 
 
 @LINUX
-def test_what_was_served_stays_whole_and_other_ports_stay_open():
+def test_open_connections_go_on_and_other_ports_stay_open():
     with socket.create_server(("", 0)) as server, socket.create_server(("", 0)) as other:
         port = server.getsockname()[1]
         assert ports.restrict_port(port, "127.0.0.1")
@@ -80,8 +80,8 @@ def test_what_was_served_stays_whole_and_other_ports_stay_open():
                 assert len(answering.recv(2**16, socket.MSG_WAITALL)) == 2**16
                 answering.sendall(b"y" * 2**16)
                 assert len(caller.recv(2**16, socket.MSG_WAITALL)) == 2**16
-        assert reached("127.0.0.2", other.getsockname()[1])
-        assert not ports.restrict_port(1, "127.0.0.1")  # where nothing of ours listens
+        assert can_connect("127.0.0.2", other.getsockname()[1])
+        assert not ports.restrict_port(1, "127.0.0.1")  # on which this process does not listen
 
 
 def test_the_first_worker_waits_at_its_own_address():
@@ -89,10 +89,10 @@ def test_the_first_worker_waits_at_its_own_address():
     port = int(team.names[0].rpartition(":")[2])
     team.start(0, 3)
     end = time.monotonic() + 2
-    while not reached("127.0.0.1", port):
+    while not can_connect("127.0.0.1", port):
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert not reached("127.0.0.2", port)
+    assert not can_connect("127.0.0.2", port)
     assert isinstance(team.wait()[0], LostWorker)
 
 
@@ -101,11 +101,11 @@ def test_a_dispatcher_and_a_data_worker_serve_the_host_that_is_given():
     dispatcher = Server("--role=dispatcher", "--host=127.0.0.1")
     try:
         port = int(dispatcher.address().rpartition(":")[2])
-        assert reached("127.0.0.1", port) and not reached("127.0.0.2", port)
+        assert can_connect("127.0.0.1", port) and not can_connect("127.0.0.2", port)
         worker = Server("--role=worker", f"--dispatcher=127.0.0.1:{port}")
         try:
             port = int(worker.address().rpartition(":")[2])
-            assert reached("127.0.0.1", port) and not reached("127.0.0.2", port)
+            assert can_connect("127.0.0.1", port) and not can_connect("127.0.0.2", port)
         finally:
             worker.kill()
     finally:
@@ -114,7 +114,7 @@ def test_a_dispatcher_and_a_data_worker_serve_the_host_that_is_given():
 
 @LINUX
 def test_tensorflows_own_servers_serve_the_addresses_of_tf_config():
-    """Two workers that join and add their numbers while others cannot reach them."""
+    """Two workers gather their numbers, and their servers are closed to other addresses."""
     code = (
         "import socket, sys, numpy as np, tensorflow as tf\n"
         "from simsiam_tf.distributed import strategies, workers\n"

@@ -20,9 +20,9 @@ def digits():
 
 
 def test_logistic_probe_classifies_digits_with_the_best_strength(digits):
-    found = linear_probe.logistic_probe(*digits, strengths=(1e-6, 0.1))
-    assert found.test > 0.95 and found.chosen == 0.1 and found.converged
-    assert found.validation[0.1] > found.validation[1e-6] + 0.02
+    result = linear_probe.logistic_probe(*digits, strengths=(1e-6, 0.1))
+    assert result.test > 0.95 and result.chosen == 0.1 and result.converged
+    assert result.validation[0.1] > result.validation[1e-6] + 0.02
 
 
 def test_the_choice_does_not_depend_on_the_test_images(digits):
@@ -32,8 +32,8 @@ def test_the_choice_does_not_depend_on_the_test_images(digits):
     assert one.validation == other.validation and one.chosen == other.chosen and one.test != other.test
 
 
-def test_the_sweep_ends_after_two_that_are_worse(digits, monkeypatch):
-    class Told:
+def test_the_sweep_ends_after_two_worse_strengths(digits, monkeypatch):
+    class FixedAccuracies:
         def __init__(self, *_):
             pass
 
@@ -44,9 +44,9 @@ def test_the_sweep_ends_after_two_that_are_worse(digits, monkeypatch):
         def accuracy(self, *_):
             return {1: 0.5, 2: 0.7, 3: 0.6, 4: 0.65, 5: 0.9}[self.strength]
 
-    monkeypatch.setattr(linear_probe, "_Regression", Told)
-    found = linear_probe.logistic_probe(*digits, strengths=(5, 4, 3, 2, 1))
-    assert list(found.validation) == [1, 2, 3, 4] and found.chosen == 2 and found.test == 0.7
+    monkeypatch.setattr(linear_probe, "_Regression", FixedAccuracies)
+    result = linear_probe.logistic_probe(*digits, strengths=(5, 4, 3, 2, 1))
+    assert list(result.validation) == [1, 2, 3, 4] and result.chosen == 2 and result.test == 0.7
 
 
 def test_warm_starts_do_not_change_the_result(digits):
@@ -80,7 +80,7 @@ def test_heads_by_sgd_equal_a_numpy_reference_on_the_same_batches(digits):
     features, labels, _, _ = digits
     features = features / 16
     ids = np.arange(300)[::-1]
-    (found,) = linear_heads.train_heads(features, labels, ids, [0.5], "sgd", epochs=3, seed=4)
+    (head,) = linear_heads.train_heads(features, labels, ids, [0.5], "sgd", epochs=3, seed=4)
     w = np.random.default_rng(4).normal(0, 0.01, (64, 10)).astype(np.float32).astype(np.float64)
     b, mw, mb = np.zeros(10), 0.0, 0.0
     for step in range(3):  # 900 // 256
@@ -91,8 +91,8 @@ def test_heads_by_sgd_equal_a_numpy_reference_on_the_same_batches(digits):
         lr = 0.5 * 0.5 * (1 + np.cos(np.pi * step / 3))
         mw, mb = 0.9 * mw + x.T @ d, 0.9 * mb + d.sum(axis=0)
         w, b = w - lr * mw, b - lr * mb
-    np.testing.assert_allclose(found.kernel, w, atol=1e-5)
-    np.testing.assert_allclose(found.bias, b, atol=1e-5)
+    np.testing.assert_allclose(head.kernel, w, atol=1e-5)
+    np.testing.assert_allclose(head.bias, b, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["sgd", "lars"])
@@ -109,10 +109,10 @@ def test_a_head_is_the_same_alone_and_among_others(digits, kind):
 @pytest.mark.parametrize("kind", ["sgd", "lars"])
 def test_sgd_probe_classifies_digits_with_the_best_rate(digits, kind):
     features, labels, test, truth = digits
-    found = linear_probe.sgd_probe(
+    result = linear_probe.sgd_probe(
         features / 16, labels, test / 16, truth, kind, rates=(1e-6, 1.0), epochs=60
     )
-    assert found.test > 0.88 and found.chosen == 1.0 and found.validation[1.0] > found.validation[1e-6]
+    assert result.test > 0.88 and result.chosen == 1.0 and result.validation[1.0] > result.validation[1e-6]
 
 
 def test_accuracy_of_a_head_in_blocks(monkeypatch):

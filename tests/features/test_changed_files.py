@@ -78,7 +78,7 @@ def test_images_that_change_during_extraction_are_named_and_left_out(colour, tmp
     with monkeypatch.context() as patch:
         patch.setattr(changed_files, "verified_source", changing)
         with pytest.raises(
-            changed_files.ChangedImages, match="4 of 40 images changed or went .* 11.bmp"
+            changed_files.ChangedImages, match="4 of 40 images changed or disappeared .* 11.bmp"
         ) as caught:
             store.stored_features(colour, source, tmp_path / "f", batch_size=4)
     assert caught.value.names == ["11.bmp", "30.bmp", "35.bmp", "38.bmp"]
@@ -96,7 +96,7 @@ def test_images_that_change_during_extraction_are_named_and_left_out(colour, tmp
 def test_nothing_is_stored_when_all_images_are_gone(colour, tmp_path):
     source = open_source(photos(tmp_path / "images", 3))
     shutil.rmtree(tmp_path / "images")
-    with pytest.raises(UserError, match="all images changed or went"):
+    with pytest.raises(UserError, match="all images changed or disappeared"):
         store.stored_features(colour, source, tmp_path / "f")
     assert not list((tmp_path / "f").iterdir())
 

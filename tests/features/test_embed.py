@@ -22,7 +22,7 @@ AUGMENTATION = dataclasses.replace(AUGMENTATIONS["cifar"], size=16)
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Six pictures, one of them again in a folder of its own, and a file that is none."""
+    """Six images, a copy of one in a subfolder, and a file that is not an image."""
     root = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for i in range(6):
@@ -50,13 +50,13 @@ def test_photos_to_embeddings_to_neighbours(photos, weights, tmp_path, capsys, s
     assert embed.main([f"--weights={weights}", f"--out={out}", f"--dtype={dtype}"]) == 0
     bad = json.loads((tmp_path / "photos.unreadable.json").read_text())["unreadable"]
     assert list(bad) == ["broken.jpg"]
-    known = embedding_file.read_embeddings(out)
-    assert known.names.tolist() == [*(f"{i}.png" for i in range(6)), "again/é 3.png"]
-    assert known.features.dtype == dtype
+    embeddings = embedding_file.read_embeddings(out)
+    assert embeddings.names.tolist() == [*(f"{i}.png" for i in range(6)), "again/é 3.png"]
+    assert embeddings.features.dtype == dtype
     backbone = open_pretrained(weights)
     source = open_source(f"folder:{photos}", on_bad_image="skip")
     expected = extract(backbone.backbone, source, backbone.views)
-    np.testing.assert_allclose(known.features, expected, rtol=1e-3 if dtype == "float16" else 1e-6)
+    np.testing.assert_allclose(embeddings.features, expected, rtol=1e-3 if dtype == "float16" else 1e-6)
     capsys.readouterr()
     for asked in (photos / "3.png", "again/é 3.png"):
         assert neighbours.main([f"--embeddings={out}", f"--query={asked}", "--k=3"]) == 0
@@ -73,7 +73,7 @@ def test_an_existing_file_is_not_overwritten(weights, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["--out=x.npz"], "--weights: missing"),
         (["--weights=W", "--out=x.csv"], "as in --out=photos.npz or .parquet"),
@@ -85,21 +85,21 @@ def test_an_existing_file_is_not_overwritten(weights, tmp_path, capsys):
         (["--weights=W", "--out=/dev/null/x.npz"], "--out=/dev/null/x.npz: cannot be written"),
     ],
 )
-def test_bad_input_is_one_line(argv, said, weights, capsys, tmp_path, monkeypatch):
+def test_bad_input_is_one_line(argv, message, weights, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv = [a.replace("=W", f"={weights}") for a in argv]
     assert embed.main(argv) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
-    assert re.search(said, err), err
+    assert re.search(message, err), err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_backbone_and_foreign_files_are_refused(photos, weights, tmp_path):
-    known = embedding_file.embed(
+    embeddings = embedding_file.embed(
         open_pretrained(weights), open_source(f"folder:{photos}", on_bad_image="skip"), tmp_path / "f"
     )
-    embedding_file.write_embeddings(known, tmp_path / "a.npz")
+    embedding_file.write_embeddings(embeddings, tmp_path / "a.npz")
     other = small_backbones.exported(tmp_path / "other", AUGMENTATION, channels=3, seed=1)
     argv = [f"--embeddings={tmp_path / 'a.npz'}", f"--query={photos / '1.png'}"]
     assert neighbours.main([*argv, f"--weights={other}"]) == 2
@@ -115,8 +115,8 @@ def test_another_backbone_and_foreign_files_are_refused(photos, weights, tmp_pat
         embedding_file.read_embeddings(tmp_path / "c.npz")
 
 
-def ran(command, *argv):
-    """A command's exit status; what a test reads of it comes from capsys."""
+def run(command, *argv):
+    """Runs a command with flags given as "name=value"; returns its exit status."""
     return command.main([f"--{name}" for name in argv])
 
 
@@ -130,39 +130,41 @@ def nearest_names(out):
 def test_a_query_is_preprocessed_as_the_images_were(
     photos, weights, tmp_path, capsys, augmentation, other, size
 ):
-    """Also without a card, which then nothing but the embeddings' own record says."""
+    """Without a model card, too: then only the embeddings record the preprocessing."""
     path = shutil.copy(open_pretrained(weights).path, tmp_path / "cardless.keras")
     argv = (f"weights={path}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}")
-    assert ran(embed, *argv, f"augmentation={augmentation}", f"image_size={size}") == 0
-    known = embedding_file.read_embeddings(tmp_path / "a.npz")
-    backbone = query.backbone_of(known)
+    assert run(embed, *argv, f"augmentation={augmentation}", f"image_size={size}") == 0
+    embeddings = embedding_file.read_embeddings(tmp_path / "a.npz")
+    backbone = query.backbone_of(embeddings)
     for i in range(6):
         vector = query.embed_file(backbone, photos / f"{i}.png")
-        np.testing.assert_allclose(vector, known.features[i], rtol=1e-5, atol=1e-5 * np.abs(vector).max())
+        np.testing.assert_allclose(
+            vector, embeddings.features[i], rtol=1e-5, atol=1e-5 * np.abs(vector).max()
+        )
     capsys.readouterr()
     asked = f"query={photos / '1.png'}"
-    assert ran(neighbours, f"embeddings={tmp_path / 'a.npz'}", asked, "k=1") == 0
+    assert run(neighbours, f"embeddings={tmp_path / 'a.npz'}", asked, "k=1") == 0
     assert capsys.readouterr().out.splitlines()[1] == "   1.000  1.png"
-    for wrong, said in (
+    for wrong, message in (
         ({"image_size": 17}, "image_size=17: the emb"),
         ({"augmentation": other}, "augmentation="),
     ):
-        with pytest.raises(UserError, match=said):
-            query.backbone_of(known, **wrong)
+        with pytest.raises(UserError, match=message):
+            query.backbone_of(embeddings, **wrong)
 
 
 def test_a_name_among_the_embeddings_has_precedence_over_a_file(
     photos, weights, tmp_path, capsys, monkeypatch
 ):
-    assert ran(embed, f"weights={weights}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}") == 0
+    assert run(embed, f"weights={weights}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}") == 0
     monkeypatch.chdir(tmp_path)
     shutil.copy(photos / "5.png", tmp_path / "2.png")
     for asked, expected in (("2.png", "2.png"), ("./2.png", "5.png")):
         capsys.readouterr()
-        assert ran(neighbours, "embeddings=a.npz", f"query={asked}", "k=1") == 0
-        told = capsys.readouterr()
-        assert nearest_names(told.out) == [expected]
-        assert ("pass query=./2.png" in told.err) == (asked == "2.png")
+        assert run(neighbours, "embeddings=a.npz", f"query={asked}", "k=1") == 0
+        output = capsys.readouterr()
+        assert nearest_names(output.out) == [expected]
+        assert ("pass query=./2.png" in output.err) == (asked == "2.png")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
@@ -174,18 +176,19 @@ def test_names_that_are_not_utf8_are_shown_with_escapes(photos, weights, tmp_pat
     for i, name in enumerate((b"caf\xe9.png", b"\x1b[2J.png", "é.png".encode())):
         shutil.copy(photos / f"{i}.png", root / os.fsdecode(name))
     out = tmp_path / f"a{suffix}"
-    assert ran(embed, f"weights={weights}", f"data=folder:{root}", f"out={out}") == 0
-    assert r"3 images of folder:" in (told := capsys.readouterr()).out and told.out.strip().isprintable()
+    assert run(embed, f"weights={weights}", f"data=folder:{root}", f"out={out}") == 0
+    out_text = capsys.readouterr().out
+    assert r"3 images of folder:" in out_text and out_text.strip().isprintable()
     for asked in (r"caf\xe9.png", root / os.fsdecode(b"caf\xe9.png"), r"\x1b[2J.png"):
-        assert ran(neighbours, f"embeddings={out}", f"query={asked}", "k=3") == 0
-        said = capsys.readouterr().out.encode("utf-8", "strict").decode()
+        assert run(neighbours, f"embeddings={out}", f"query={asked}", "k=3") == 0
+        printed = capsys.readouterr().out.encode("utf-8", "strict").decode()
         first = r"\x1b[2J.png" if str(asked).startswith(r"\x1b") else r"caf\xe9.png"
-        assert nearest_names(said)[0] == first
-        assert sorted(nearest_names(said)) == [r"\x1b[2J.png", r"caf\xe9.png", "é.png"]
+        assert nearest_names(printed)[0] == first
+        assert sorted(nearest_names(printed)) == [r"\x1b[2J.png", r"caf\xe9.png", "é.png"]
 
 
 @pytest.mark.parametrize("on_bad_image", ["skip", "error"])
-def test_pictures_that_change_while_they_are_embedded(
+def test_images_that_change_while_they_are_embedded(
     photos, weights, tmp_path, capsys, monkeypatch, on_bad_image
 ):
     root, out, watch = (
@@ -203,17 +206,20 @@ def test_pictures_that_change_while_they_are_embedded(
     argv = (f"weights={weights}", f"data=folder:{root}", f"out={out}", f"features_dir={tmp_path / 'f'}")
     with monkeypatch.context() as patch:
         patch.setattr(changed_files, "verified_source", changing)
-        status = ran(embed, *argv, f"on_bad_image={on_bad_image}")
+        status = run(embed, *argv, f"on_bad_image={on_bad_image}")
     line = capsys.readouterr().err.splitlines()[-1]
     if on_bad_image == "error":
         assert status == 2 and not out.exists()
-        assert "2 of 7 images changed or went while their features were made, such as 1.png. Rerun" in line
+        assert (
+            "2 of 7 images changed or disappeared while their features were made, such as 1.png. Rerun"
+            in line
+        )
     else:
         assert status == 0 and embedding_file.read_embeddings(out).names.tolist() == names_without(1, 4)
         assert "2 of 7 images left out" in line and "made: 1.png, 4.png; named in" in line
         report = json.loads((tmp_path / "a.unreadable.json").read_text())
         assert list(report["unreadable"]) == ["1.png", "4.png"]
-    assert ran(embed, *argv, "overwrite") == 0
+    assert run(embed, *argv, "overwrite") == 0
     assert embedding_file.read_embeddings(out).names.tolist() == names_without(1)
 
 
@@ -233,14 +239,14 @@ def test_knn_eval_agrees_with_scikit_learn_at_k_1(tmp_path, capsys):
     reference.fit(train.images.reshape(len(train.images), -1), train.labels)
     expected = reference.score(test.images.reshape(len(test.images), -1), test.labels)
     assert abs(result["accuracy"]["raw pixels"]["k = 1"] - expected) < 0.003  # cosines that nearly tie
-    said = capsys.readouterr().out
-    assert "this backbone" in result["accuracy"] and "k = 20" in said
+    printed = capsys.readouterr().out
+    assert "this backbone" in result["accuracy"] and "k = 20" in printed
     chosen = result["chosen"]["raw pixels"]
     neighbours_of = KNeighborsClassifier(2, metric="cosine", algorithm="brute")
     pixels = train.images.reshape(len(train.images), -1)
     nearest = neighbours_of.fit(pixels, train.labels).kneighbors(pixels, return_distance=False)
     second = np.where(nearest[:, 0] == np.arange(len(pixels)), nearest[:, 1], nearest[:, 0])
-    alone = np.mean(train.labels[second] == train.labels)
-    assert abs(chosen["training images"]["1"] - alone) < 0.003
+    leave_one_out = np.mean(train.labels[second] == train.labels)
+    assert abs(chosen["training images"]["1"] - leave_one_out) < 0.003
     assert chosen["test"] == result["accuracy"]["raw pixels"][f"k = {chosen['k']}"]
-    assert f"{chosen['k']} for raw pixels" in said
+    assert f"{chosen['k']} for raw pixels" in printed

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-IMAGE = 1500  # least bytes of an image file in these tests
+IMAGE = 1500  # bytes of the smallest image file in these tests
 
 
 class Server:
@@ -42,15 +42,15 @@ class Service:
         for worker in self.workers:
             worker.address()
 
-    def each_reads(self, taken):
-        """Yields from `taken`, an iterator of views, after both data workers have read images for it."""
+    def wait_until_each_reads(self, views):
+        """Yields the first of `views`, waits until both data workers have read images, yields the rest."""
         before = [worker.read() for worker in self.workers]
-        yield next(taken)
+        yield next(views)
         end = time.monotonic() + 60
         while min(w.read() - b for w, b in zip(self.workers, before, strict=True)) < 2 * IMAGE:
             assert time.monotonic() < end, "one data worker has done nothing"
             time.sleep(0.1)
-        yield from taken
+        yield from views
 
     def restart_dispatcher(self, *flags):
         self.dispatcher.kill()

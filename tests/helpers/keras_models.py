@@ -51,14 +51,14 @@ def batches():
 
 
 def state(model):
-    """Everything that a next step depends on, by name."""
+    """All variables that the next step depends on, by name."""
     values = {f"{i} {v.path}": v.numpy() for i, v in enumerate(model.variables + model.optimizer.variables)}
     averages = getattr(model, "averages", None)
     return values | {v.name: v.numpy() for v in (averages.variables if averages else ())}
 
 
 def arguments(model):
-    """Arguments of the constructor, with the number of layers for the backbone."""
+    """Arguments of the constructor; the backbone is replaced by its number of layers."""
     return {**model.get_config(), "backbone": len(model.backbone.layers)}
 
 

@@ -67,9 +67,9 @@ def test_a_network_is_found_under_any_prefix(name, tmp_path, capsys):
     assert convert.main([f"--weights={tmp_path / 'c.pth'}", f"--out={tmp_path / 'a'}", *stem]) == 0
     said = capsys.readouterr().out
     assert equal(tmp_path / "a", A)
-    assert ("also there" in said) == (other is not None)
+    assert ("can choose another" in said) == (other is not None)
     if other is not None:
-        assert said.splitlines()[1].endswith(f"--prefix to choose: {other}")
+        assert said.splitlines()[1].endswith(f"--prefix can choose another: {other}")
         argv = [
             f"--weights={tmp_path / 'c.pth'}",
             f"--out={tmp_path / 'b'}",
@@ -114,7 +114,7 @@ def test_an_unknown_stem_is_required_or_reported(tmp_path, capsys):
         ),
         (under("backbone.", A) | {"projector.0.weight": fc} | classifier, "cifar_pad2", "as solo-learn's\n"),
         (under("backbone.", A) | {"projector.layer1.0.weight": fc}, "cifar", "stride 1, padding 1\n"),
-        (A, "cifar", "an assumption, since weights do not tell: else pass --stem"),
+        (A, "cifar", "assumed, since weights do not show it: pass --stem if it is wrong"),
     )
     for i, (state, stem, said) in enumerate(cases):
         torch.save({"state_dict": state}, tmp_path / f"{i}.pth")

@@ -173,9 +173,9 @@ def test_claims_without_results_are_not_judged():
 @pytest.mark.parametrize("scale", SCALES)
 def test_titles_say_what_ran(scale):
     numbers = {
-        "batch_size": r"batch (\S+?)(?:,|$)",
-        "d": r"d = (\S+?)(?:,|$)",
-        "epochs": r"epochs (\S+?)(?:,|$)",
+        "batch_size": r"batch (\S+?)(?:,| |$)",
+        "d": r"d = (\S+?)(?:,| |$)",
+        "epochs": r"epochs (\S+?)(?:,| |$)",
     }
     rows = [row for table in TABLES.values() for row in table.rows if "{" in row.title]
     assert len(rows) == 7 + 4 + 5 + 15
@@ -185,7 +185,7 @@ def test_titles_say_what_ran(scale):
         (field,) = (name for name in numbers if f"{{{name}}}" in row.title)
         title = scales.row_title(row, SCALES[scale])
         assert float(re.search(numbers[field], title)[1]) == getattr(ours, field)
-        other = f", in the place of {getattr(paper, field):g}"
+        other = f" ({getattr(paper, field):g} in the paper)"
         assert title.endswith(other) == (getattr(ours, field) != getattr(paper, field)), title
 
 
@@ -193,15 +193,15 @@ def test_titles_on_the_page():
     runs_of_rows = {name: seeds() for name in ROWS}
     page = results.markdown(runs_of_rows, "fashion_mnist")
     for cell in (
-        "batch 16, in the place of 64", "d = 32, in the place of 256", "d = 256, in the place of 2048",
-        "SimSiam, batch 64, in the place of 256", "BYOL, epochs 64, in the place of 800",
+        "batch 16 (64 in the paper)", "d = 32 (256 in the paper)", "d = 256 (2048 in the paper)",
+        "SimSiam, batch 64 (256 in the paper)", "BYOL, epochs 64 (800 in the paper)",
     ):  # fmt: skip
         assert f"| {cell} | " in page
-    assert "batch 1024, in the place of 4096: linear 68.0" in page, "a claim names the batch that ran, too"
+    assert "batch 1024 (4096 in the paper): linear 68.0" in page, "a claim names the batch that ran, too"
     assert not re.search(r"\| (batch|d =) \d+ \|", page) and "{" not in page
     base = scales.row_config(ROWS[DECAYED], SCALES["fashion_mnist"])
     assert f"d = {base.d}, {base.epochs:g} epochs, batch {base.batch_size}.\n" in page
     assert "| batch 64 | " in results.markdown(runs_of_rows, "imagenet")
     short = results.markdown(runs_of_rows, "fashion_mnist", epochs=2.0)
     assert "`python -m scripts.paper.reproduce --scale=fashion_mnist --epochs=2`" in short
-    assert "; all with --epochs=2." in short and "SimCLR, epochs 4, in the place of 200" in short
+    assert "; all with --epochs=2." in short and "SimCLR, epochs 4 (200 in the paper)" in short

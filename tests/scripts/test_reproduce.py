@@ -175,7 +175,7 @@ def test_results_are_kept_and_shown(tmp_path):
     )
     page = results.markdown({rows.BASE.name: again.of_all_seeds("a\n")}, "fashion_mnist")
     shown = "68.1 | 75.0 ± 7.1 | 60.0 ± 0.0 | -0.900 ± 0.000 | 0.95 ± 0.00 | healthy | 1.0 | 2 |"
-    assert f"| cosine | {shown}" in page and f"| batch 128, in the place of 512 | {shown}" not in page
+    assert f"| cosine | {shown}" in page and f"| batch 128 (512 in the paper) | {shown}" not in page
     assert "| cross-entropy | 63.2 | | | | | not run yet | | 0 |" in page and "Fig. 2" not in page
     assert page.count("Mean ± standard deviation over the seeds of a row. one CPU; 2026-11-26.") == 1
     with pytest.raises(UserError, match="has results of --scale=fashion_mnist"):

@@ -148,11 +148,11 @@ def _write_report(report: Path, content: dict) -> bool:
 
 
 def add_to_report(report: Path, names: list[str]) -> None:
-    """Adds images that changed or went after their check to a report's unreadable ones."""
+    """Adds images that changed or disappeared after their check to a report's unreadable ones."""
     try:
         content = json.loads(report.read_text(encoding="utf-8"))
         for name in names:
-            content["unreadable"][name] = "changed or went while its features were made"
+            content["unreadable"][name] = "changed or disappeared while its features were made"
             content["images"][name] = f"changed {UNREADABLE}"  # no file has this state: it is checked again
     except (OSError, ValueError, KeyError, TypeError):
         return

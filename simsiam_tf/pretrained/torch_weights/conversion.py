@@ -36,7 +36,7 @@ from simsiam_tf.runtime.errors import UserError
 _STEMS_3X3 = {
     "cifar": "stride 1, padding 1", "cifar_pad2": "stride 1, padding 2, as solo-learn's", "small": "stride 2",
 }  # fmt: skip
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # which no optimizer moves
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # tensors that no optimizer updates
 
 
 def convert_from_torch(
@@ -48,14 +48,14 @@ def convert_from_torch(
     image_size: int | None = None,
     prefix: str | None = None,
 ) -> str:
-    """Writes a folder that `open_pretrained` takes from a file of PyTorch; returns a report.
+    """Converts a file of PyTorch weights to a folder for `open_pretrained`; returns a report.
 
     Args:
         where: the file.
         out: the folder; created when missing.
         layout, stem, prefix: as for `from_torch`.
-        augmentation: a key of `AUGMENTATIONS`, whose size and normalisation the backbone expects; by its
-            stem and channels when "auto".
+        augmentation: a key of `AUGMENTATIONS`, whose size and normalisation the backbone expects; "auto"
+            chooses by stem and channels.
         image_size: side of the images; the augmentation's when None.
     """
     folder = Path(out).expanduser()
@@ -94,15 +94,17 @@ def _report(converted: Converted) -> list[str]:
     if converted.other_prefixes:
         others = ", ".join(other.rstrip(".") or '""' for other in converted.other_prefixes)
         taken = converted.prefix.rstrip(".") or "the outermost network"
-        lines.append(
-            printable_text(f"  taken      {taken}; also there, and for `prefix` to choose: {others}")
-        )
+        lines.append(printable_text(f"  taken      {taken}; `prefix` can choose another: {others}"))
     lines.append(
         f"  network    {architecture['name']}, {architecture['stem']} stem, width {architecture['width']:g}, "
         f"{architecture['channels']} channels, {converted.backbone.output_shape[-1]} features"
     )
     if architecture["stem"] in _STEMS_3X3:
-        doubt = "" if converted.stem_known else "; an assumption, since weights do not tell: else pass `stem`"
+        doubt = (
+            ""
+            if converted.stem_known
+            else "; assumed, since weights do not show it: pass `stem` if it is wrong"
+        )
         lines.append(f"  stem       3×3, {_STEMS_3X3[architecture['stem']]}{doubt}")
     if converted.options:
         heads, options = " and ".join(converted.heads), _as_flags(converted.options)
@@ -113,9 +115,9 @@ def _report(converted: Converted) -> list[str]:
 
 
 def _momentum_networks(checkpoint: Checkpoint, converted: Converted) -> dict[str, keras.Model]:
-    """SGD's momentum as networks like those that it moves; empty where the file has none that fits.
+    """SGD's momentum in networks of the same layers; empty where the file has none that fits.
 
-    PyTorch numbers the parameters of an optimizer: they are those of the model's state_dict, in order,
+    An optimizer of PyTorch has numbers for its parameters. They count the model's state_dict in order,
     without the buffers.
     """
     try:
@@ -143,7 +145,7 @@ def _momentum_networks(checkpoint: Checkpoint, converted: Converted) -> dict[str
 def _how_to_continue(
     converted: Converted, checkpoint: Checkpoint, has_momentum: bool, folder: Path
 ) -> list[str]:
-    """The command by which pre-training goes on from the converted weights."""
+    """The command that continues pre-training from the converted weights."""
     if "predictor" not in converted.heads or checkpoint.epoch is None:
         return []
     architecture = converted.architecture
@@ -154,21 +156,21 @@ def _how_to_continue(
     where = shlex.quote(str(folder))
     momentum = "with its momentum" if has_momentum else "whose momentum is not in the file"
     return [
-        f"  epoch      {checkpoint.epoch}, {momentum}; to go on, with `epochs` and rates as they were:",
+        f"  epoch      {checkpoint.epoch}, {momentum}; to continue with the same `epochs` and rates:",
         f"             python -m simsiam_tf.pretrain --data=… --epochs=… --weights={where} "
         f"--start_epoch={checkpoint.epoch} {_as_flags(options)}",
     ]
 
 
 def convert_to_torch(where: str, out: Path | str, layout: str = "auto") -> str:
-    """Writes our networks as a file of PyTorch; returns a report.
+    """Writes a run's networks to a file of PyTorch weights; returns a report.
 
     Heads are written with the backbone where the folder has them and the layout has names for them.
 
     Args:
         where: a finished work folder or a .keras file.
         out: .safetensors or .pth.
-        layout: whose names; torchvision's when "auto".
+        layout: program whose names the file gets, a key of `LAYOUTS`; torchvision when "auto".
     """
     layout = "torchvision" if layout == "auto" else layout
     names = LAYOUTS[layout]
@@ -199,8 +201,8 @@ def convert_to_torch(where: str, out: Path | str, layout: str = "auto") -> str:
         lines.append(f"  stem       3×3, {_STEMS_3X3[stem]}; solo-learn's own CIFAR stem has padding 2")
     last = heads["projector"].layers[-1] if "projector" in heads else None
     if names.last_bias and isinstance(last, nets.BatchNorm) and last.affine:
-        lines.append("  projector  its output BN has γ and β, which that program's has not: it loads them "
-                     "only where its BN is made affine")  # fmt: skip
+        lines.append("  projector  its output BN has γ and β. That of the program has none: make it affine "
+                     "to load them")  # fmt: skip
     return "\n".join(lines)
 
 

@@ -22,10 +22,10 @@ def commands() -> dict[str, str]:
 
 def main() -> int:
     """Prints the list; returns the exit status, 2 for an argument that it does not know."""
-    found = commands()
-    width = max(map(len, found))
+    about_commands = commands()
+    width = max(map(len, about_commands))
     print("Commands, each with --help:\n")
-    for name, line in found.items():
+    for name, line in about_commands.items():
         print(f"  python -m simsiam_tf.{name:{width}}  {line}")
     return 0 if set(sys.argv[1:]) <= {"--help", "-h"} else 2
 

@@ -32,7 +32,7 @@ LAYOUTS = (
 
 @dataclasses.dataclass(frozen=True)
 class ConvertConfig(Config):
-    """A conversion."""
+    """Options of convert."""
 
     weights: str | None = option(
         None, "PyTorch weights (.pth, .pth.tar, .ckpt, .safetensors), or a finished work folder or a "
@@ -46,8 +46,8 @@ class ConvertConfig(Config):
     )
     prefix: str | None = option(
         None,
-        "from PyTorch: prefix of the network to take of several, as in module.encoder_k; by default the one "
-        "that its authors evaluate",
+        "from PyTorch: prefix of the network to convert where a file has several, as in module.encoder_k; "
+        "by default the network that its authors evaluate",
     )
     stem: str = option(
         "auto",
@@ -67,7 +67,7 @@ class ConvertConfig(Config):
     overwrite: bool = option(False, "replace an earlier conversion")
 
     def validate(self) -> ConvertConfig:
-        """Returns itself, or raises UserError for the first value that cannot be."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
         for name in ("weights", "out"):
             if not getattr(self, name):

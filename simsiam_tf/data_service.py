@@ -24,14 +24,14 @@ the dispatcher's address:
 Data workers may come and go while a run goes on. They read the images of folder:PATH themselves, under the
 same path. Several runs may share a service. SIGTERM ends it, with exit status 0.
 
-Everybody who reaches the service can read and write what its user can. Let a firewall keep others out,
-sudo ufw allow from 10.0.0.0/24 to any port 5050 proto tcp, and serve one address alone by --host=10.0.0.5 or
---host=localhost; with a name as --host it serves every interface."""
+Everybody who can connect to the service can read and write the files of its user. Keep others out by a
+firewall (sudo ufw allow from 10.0.0.0/24 to any port 5050 proto tcp), and serve one address alone by
+--host=10.0.0.5 or --host=localhost; with a name as --host it serves every interface."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ServiceConfig(config.Config):
-    """One process of a data service."""
+    """Options of a process of a data service."""
 
     role: str = option("", "role of this process", "Data service", choices=("dispatcher", "worker"))
     port: int = option(0, "port that it listens at; 0: any free port")
@@ -46,7 +46,7 @@ class ServiceConfig(config.Config):
     )
 
     def validate(self) -> ServiceConfig:
-        """Returns itself. Raises UserError for the first value that is not allowed."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
         config.check_address("dispatcher", self.dispatcher)
         if not 0 <= self.port < 2**16:

@@ -9,7 +9,7 @@ from pathlib import Path
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import Inapplicable, WeightsConfig, option
 
-ABOUT = """Writes a backbone that takes images of any size as they are: resizing and normalisation are inside.
+ABOUT = """Writes a backbone with its preprocessing: it takes images of any size and normalises them.
 The file is read back as another program would, and its features are compared with the source's. A model
 card is written beside it, as JSON and Markdown.
 
@@ -18,7 +18,7 @@ card is written beside it, as JSON and Markdown.
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig(WeightsConfig):
-    """An export."""
+    """Options of export."""
 
     INAPPLICABLE = (Inapplicable(("format",), "hub", bool, "--hub"),)
 

@@ -10,7 +10,7 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import Config, option
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """Writes WORKDIR/report.html, one file that needs no network: the diagnosis in words, curves, views,
+ABOUT = """Writes WORKDIR/report.html, one file that opens offline: the diagnosis in words, curves, views,
 embeddings on a plane, neighbours, spectrum, saliency and results. It replaces an earlier report, and works
 while the run goes on. The embeddings are also written for TensorBoard's projector.
 

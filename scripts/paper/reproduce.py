@@ -48,7 +48,7 @@ class ReproduceConfig(Config):
     dry_run: bool = option(False, "only list the runs that have no result yet, with their flags", "Only look")
 
     def validate(self) -> ReproduceConfig:
-        """Returns itself, or raises UserError for the first value that cannot be."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
         unknown = [name for name in self.tables if name not in TABLES]
         if unknown:

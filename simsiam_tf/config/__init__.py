@@ -1,4 +1,4 @@
-"""Configurations: a frozen dataclass for each command. Flags are made from its fields, and only here."""
+"""Configurations: a frozen dataclass for each command. Flags are made from its fields alone."""
 
 from simsiam_tf.config.evaluation import ImagesConfig, KeptFeaturesConfig, LabelledConfig, WeightsConfig
 from simsiam_tf.config.fields import (

@@ -26,7 +26,7 @@ class WeightsConfig(Config):
     )
 
     def validate(self) -> WeightsConfig:
-        """Returns itself, or raises UserError for the first value that is not allowed."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         if not self.weights:
             raise UserError("`weights`: missing. Pass a finished work folder, as in weights=runs/quickstart.")
         return super().validate()

@@ -70,7 +70,7 @@ class Config:
     DEPENDS: ClassVar[Mapping[str, set[str]]] = {}
 
     def validate(self) -> Self:
-        """Returns itself, or raises UserError for the first value that is not allowed."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata["choices"]
             if choices and value not in choices:

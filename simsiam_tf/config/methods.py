@@ -2,7 +2,7 @@
 
 A new method is its model in simsiam_tf/methods/NAME.py and its row with its options here; nothing else
 knows methods by name. The options stand here and not beside the model since a module with a model imports
-TensorFlow, and `--help` has to answer without.
+TensorFlow, and `--help` has to answer without it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class SimSiamOptions(PredictorOptions):
     )
     average: float | None = option(
         None,
-        "target each image's moving average, with this share of the old one (Sec. 5: 0.8, predictor=none)",
+        "use each image's moving average as target, with this share of the old one (Sec. 5: 0.8, "
+        "predictor=none)",
         limits=(0, 0.9999),
     )
 
@@ -149,7 +150,7 @@ class MoCoOptions(TargetMomentumOptions, TemperatureOptions):
         if batch_size % self.key_groups or batch_size < 2 * self.key_groups:
             raise UserError(
                 f"key_groups={self.key_groups}: a batch of {batch_size} cannot be cut into as many equal "
-                "parts of two images or more. Choose another of the two."
+                "parts of two images or more. Choose another `key_groups` or `batch_size`."
             )
 
 
@@ -168,8 +169,8 @@ class SwAVOptions(SimCLROptions):
     )
     prototype_norm: str = option(
         "after_step",
-        "when swav's prototypes are scaled to length one: after each step, as in its code, or in the loss, "
-        "with a gradient (Sec. 6.2, for stop_gradient=false)",
+        "when swav's prototypes are scaled to length one: after each step, as in SwAV's code, or in the "
+        "loss, with a gradient (Sec. 6.2, for stop_gradient=false)",
         choices=("after_step", "in_loss"),
     )
 

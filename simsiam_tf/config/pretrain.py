@@ -17,7 +17,7 @@ _BY_DEFAULT = "by default the augmentation's"
 @dataclasses.dataclass(frozen=True)
 @add_method_options
 class PretrainConfig(RunConfig):
-    """All options of a pre-training, those of its method included. The data decide what is None or "auto"."""
+    """All options of a pre-training, those of its method included. The data decide values None and "auto"."""
 
     DEPENDS = {"h": {"predictor", "method"}}
     INAPPLICABLE = (
@@ -118,13 +118,13 @@ class PretrainConfig(RunConfig):
     )
     predictor_hidden: int | None = option(
         None,
-        "width of the predictor's hidden layer; by default d/4, with byol that of the projector's",
+        "width of the predictor's hidden layer; by default d/4, with byol the projector's",
         limits=(1, 2**16),
     )
     weights: str | None = option(
         None,
         "start the backbone from these weights, a work folder or a .keras file; from a converted checkpoint "
-        "projector and predictor start, too",
+        "also projector and predictor",
     )
     weights_heads: str = option(
         "auto",
@@ -140,8 +140,8 @@ class PretrainConfig(RunConfig):
     epochs: float = option(100.0, "passes over the images", "Optimisation")
     start_epoch: float = option(
         0.0,
-        "continue a training of another program after so many epochs, from its weights and, where `weights` "
-        "has it, its momentum; learning rate and order of images are those of that epoch",
+        "epochs that another program has trained; continues from its weights and, where `weights` has it, "
+        "its momentum; learning rate and order of images are those of that epoch",
         limits=(0, BIG),
     )
     batch_size: int = option(512, "images in a step, over all replicas", limits=(2, 2**20))
@@ -227,7 +227,7 @@ class PretrainConfig(RunConfig):
         return loss_kind(dataclasses.asdict(self))
 
     def validate(self) -> PretrainConfig:
-        """Returns itself, or raises UserError for the first value that is not allowed."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
         check_epochs(self)
         check_address("data_service", self.data_service)

@@ -81,7 +81,7 @@ class RunConfig(Config):
     keep: int = option(2, "newest checkpoints to keep", free=True, limits=(1, 1000))
 
     def validate(self) -> Self:
-        """Returns itself, or raises UserError for the first value that is not allowed."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, str) and (len(value.splitlines()) > 1 or value != value.strip()):

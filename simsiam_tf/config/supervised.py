@@ -16,7 +16,7 @@ EPOCHS = "passes over the training images"
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedConfig(RunConfig, LabelledConfig):
-    """Options of both. The metadata of the backbone fill in what is None."""
+    """Options of both trainings. The backbone's metadata fill in values None."""
 
     INAPPLICABLE = (*RunConfig.INAPPLICABLE, *LabelledConfig.INAPPLICABLE)
 
@@ -57,7 +57,7 @@ class SupervisedConfig(RunConfig, LabelledConfig):
     )
 
     def validate(self) -> SupervisedConfig:
-        """Returns itself, or raises UserError for the first value that is not allowed."""
+        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
         check_epochs(self)
         if not 0 < self.labels <= 1:

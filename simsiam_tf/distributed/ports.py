@@ -28,7 +28,8 @@ def listen_addresses(host: str) -> tuple[Address, ...]:
     """Returns the addresses to listen at for a host's name or number; none for every interface.
 
     A name other than localhost gives none: other machines may resolve it otherwise, and many a machine
-    calls itself 127.0.1.1. So does an address of another machine, as behind a router that translates.
+    calls itself 127.0.1.1. So does an address that is not this machine's, as behind a router that translates
+    addresses.
     """
     host = host.strip("[]")
     if host == "localhost":
@@ -54,8 +55,8 @@ def _is_local(address: Address) -> bool:
 def restrict_port(port: int, host: str) -> bool:
     """Makes this process's servers at a port unreachable except at `listen_addresses(host)`.
 
-    Returns whether it did: False if `host` gives no address, and on other systems than Linux. Connections
-    that were made before stay.
+    Returns whether it did: False if `host` gives no address, and on other systems than Linux. Existing
+    connections stay open.
     """
     addresses = listen_addresses(host)
     if not addresses or sys.platform != "linux":

@@ -12,24 +12,25 @@ import numpy as np
 # Limits on std·√d and on the loss of Eq. 1. Healthy runs have std·√d near 1 (Fig. 2).
 COLLAPSED_STD = 0.1
 # With BN on the projector's output the embeddings first collapse onto a line: one direction is left, and
-# the std shrinks for long before it is near 0.
+# the std shrinks slowly towards 0.
 LINE_RANK, LINE_STD = 1.5, 0.8
-# Or other images come as near to an image as its other view is: their mean cosine is 1 − (std·√d)².
+# A third form of collapse: other images are as near to an image as its second view is. The mean cosine
+# between images is 1 − (std·√d)².
 NEAR_STD = 0.4
-LOW_RANK = 1 / 3  # of the highest rank of the run
+LOW_RANK = 1 / 3  # share of the highest rank of the run
 SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which its loss should have fallen
 MAX_RECORDS = 300  # records that a diagnosis reads, so that it takes no longer late in a long run
-SPREAD_OUT = 0.9  # std of embeddings that are spread, though not by image where the loss stays high
+SPREAD_OUT = 0.9  # std·√d of embeddings that are spread out; where the loss stays high, not by image
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """Limits for one type of loss; the last three are for losses whose least value is known.
 
-    fall: of the loss, that counts as learning. spread: std of the loss between steps, that counts as
+    fall: decrease of the loss that counts as learning. spread: std of the loss between steps that counts as
     oscillation. high, flat: the cosine loss of healthy runs ends below −0.8; a loss that stays above `high`
     and fell by less than `flat` from the middle third of its records to the last does not converge. near: a
-    loss below which two views have one embedding.
+    loss below which two views have nearly the same embedding.
     """
 
     fall: float
@@ -103,10 +104,10 @@ def diagnose(records: Sequence[dict], total_steps: int, loss_type: str = "cosine
 
     A collapse needs three records in a row, since a healthy run may dip once: std·√d below 0.1, or below
     0.4 where the loss is near its least value, or embeddings on a line (rank below 1.5) whose std shrinks
-    (below 0.8) while views agree. The other diagnoses need SETTLED of the run.
+    (below 0.8) while views agree. Other diagnoses are made after the share SETTLED of the run.
 
     Args:
-        records: of the run, the oldest first, each with "step", "loss", "loss_spread" (std over the
+        records: records of the run, the oldest first, each with "step", "loss", "loss_spread" (std over the
             record's steps), "std" (std of z/‖z‖ times √d) and "rank" (effective rank). Trends are read
             from at most MAX_RECORDS of them, evenly spaced.
         total_steps: length of the run.

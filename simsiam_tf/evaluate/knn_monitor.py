@@ -19,10 +19,10 @@ from simsiam_tf.runtime.errors import UserError
 
 KS = (20, 200)
 MAX_PIXEL_VALUES = 64 * 64 * 3  # of an image; kNN on the raw pixels of larger ones is not worth its time
-GATHERED_IMAGES = 2**14  # of a worker, whose features it sends to the others at a time
+GATHERED_IMAGES = 2**14  # images whose features a worker sends to the others at a time
 TIME_SHARE = 0.01  # of the training's time that the monitor may take
-# Images of an evaluation that take as long as a view in training. Three would, the gradients of a layer
-# taking twice its forward pass, were it not for reading, tracing and the vote.
+# Images that can be evaluated in the time of one training view. It would be three by passes alone, since
+# gradients take twice as long as a forward pass; reading, tracing and the vote take the rest.
 IMAGES_PER_VIEW = 2
 Encoder = Callable[[Source, np.ndarray], np.ndarray]  # (source, ids) → features [N, F]
 
@@ -31,7 +31,7 @@ Encoder = Callable[[Source, np.ndarray], np.ndarray]  # (source, ids) → featur
 class Monitor:
     """A bank of labelled images that vote, and the queries that they classify (Sec. 4.1).
 
-    workers: share out the images; None: this process alone.
+    workers: processes among which the images are divided; None: this process alone.
     """
 
     bank: Source
@@ -117,10 +117,10 @@ def open_monitor(
     Args:
         spec: a labelled set, "none", or "auto" for the pre-training set where it has labels.
         queries: a labelled set, or "auto" for the bank's test split, or else every tenth image of the bank.
-        views: preprocess the images.
+        views: preprocessing of the images.
         source, data_spec: the pre-training set and its specification.
-        data_dir: as for TFDS.
-        workers: share out the images.
+        data_dir: folder of TFDS sets.
+        workers: processes among which the images are divided.
 
     Raises:
         UserError: a set without labels, or of other channels than the pre-training set.
@@ -144,7 +144,7 @@ def open_monitor(
         if images.labels is None:
             raise UserError(
                 f"{name}={images.name}: has no labels. Give a set with labels, a folder with one "
-                "sub-folder a class, or monitor=none."
+                "sub-folder per class, or monitor=none."
             )
         if images.channels != source.channels:
             raise UserError(

@@ -73,7 +73,7 @@ def open_labelled(spec: str, split: str, option: str, **options) -> Source:
     if source.labels is None:
         raise UserError(
             f"{option}={source.name}: has no labels. Give a set with labels, or a folder with one "
-            "sub-folder a class."
+            "sub-folder per class."
         )
     return source
 

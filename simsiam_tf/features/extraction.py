@@ -21,7 +21,7 @@ def extract(
     """Backbone features of the centre views, BN in inference mode: float32 [N, F].
 
     ids: the images, in this order; all images of the source when None.
-    batch_size: when None, 256, or up to 1,024 of small images, whose calls cost more than their computation.
+    batch_size: when None, 256, or up to 1,024 for small images, to have fewer calls.
     """
     values_per_image = views.augmentation.size**2 * source.channels
     batch_size = batch_size or max(256, min(1024, 2**20 // values_per_image))
@@ -51,7 +51,7 @@ def concatenate_blocks(blocks: Iterable[np.ndarray], rows: int) -> np.ndarray:
 
 
 def forward(backbone: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Normalised images → float32 features, as one compiled function a model, traced once."""
+    """Normalised images → float32 features, as one compiled function per model, traced once."""
     if not hasattr(backbone, "_features"):
         encode = lambda x: tf.cast(backbone(x, training=False), tf.float32)  # noqa: E731
         function = tf.function(encode, reduce_retracing=True, autograph=False)

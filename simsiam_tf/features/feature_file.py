@@ -1,8 +1,8 @@
 """One file of features, written row by row by one process and verified when it is read.
 
     NAME.npy          features, float32 [N, F]
-    NAME.json         {"rows": N, "sha256": of the .npy file, "state": its size, times and inode}
-    NAME.writing.npy  an unfinished file, of whose beginning NAME.json holds the rows and the SHA-256
+    NAME.json         {"rows": N, "sha256": digest of the .npy file, "state": its size, times, inode}
+    NAME.writing.npy  an unfinished file; NAME.json then holds the rows written and the SHA-256 up to there
     NAME.lock         locked by the process that writes, and removed by it
 
 A second process that needs the same file waits for the first; a process that is killed frees its lock. The
@@ -48,7 +48,7 @@ def read_features(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
                 if _sha256(opened, state[0]).hexdigest() != note.get("sha256"):
                     print(f"{file}: damaged (its SHA-256 differs); features are made anew", file=sys.stderr)
                     return None
-                with contextlib.suppress(OSError):  # of a read-only folder
+                with contextlib.suppress(OSError):  # such as a read-only folder
                     _write_note(file, {**note, "state": state})
         rows = np.load(file, mmap_mode="r")
     except (OSError, ValueError):
@@ -62,7 +62,7 @@ def claim(file: Path, source_name: str) -> Iterator[tuple[BinaryIO, Path]]:
 
     On a file system without locks the path is unique to this process, and is removed at the end.
 
-    source_name: of the images, for the line that says which process is waited for.
+    source_name: name of the images, for the line on stderr about the process that is waited for.
     """
     path, lock_file = file.with_suffix(UNFINISHED), file.with_suffix(".lock")
     lock = filelock.FileLock(lock_file, thread_local=False)  # ends with the process, by kill -9 too
@@ -97,7 +97,7 @@ def claim(file: Path, source_name: str) -> Iterator[tuple[BinaryIO, Path]]:
 class FeatureWriter:
     """Writes features row by row, after the verified rows that an interrupted process has left.
 
-    rows: how many have been written.
+    rows: number of rows written.
 
     Args:
         file: the path of the finished file.

@@ -15,7 +15,7 @@ import numpy as np
 from simsiam_tf.runtime import progress
 
 BLOCK = 2**24  # bytes verified or written at a time
-DIRECTORY_BYTES = 2**16  # of an archive's central directory; of three arrays it takes about 200
+DIRECTORY_BYTES = 2**16  # most in an archive's central directory; three arrays take about 200
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -23,8 +23,8 @@ def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """The named arrays that a file has, read-only and memory-mapped, their checksums verified.
 
     Raises:
-        ValueError: a compressed array, or one that is empty, neither numbers nor text, or of another
-            length than its shape says. zipfile raises its own errors for damaged files.
+        ValueError: an array is compressed, empty, neither numbers nor text, or not as long as its
+            shape says. zipfile raises its own errors for damaged files.
     """
     with open(path, "rb") as file:
         _check_directory(file)

@@ -23,7 +23,7 @@ def import_pyarrow(option: str) -> Any:
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise UserError(
-            f"{option}=….parquet: needs pyarrow: pip install 'simsiam-tf[parquet]'. Or .npz."
+            f"{option}=….parquet: needs pyarrow: pip install 'simsiam-tf[parquet]'. Or use .npz."
         ) from error
     return parquet
 
@@ -55,7 +55,7 @@ def write_parquet(
 
 
 def read_parquet(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
-    """([N] names, [N, F] features, about), in little more memory than these take.
+    """Reads ([N] names, [N, F] features, about), in little more memory than these take.
 
     Raises:
         ValueError: a missing column or value, lists of several lengths, or content that expands to far more
@@ -102,7 +102,7 @@ def _row_width(metadata: Any, dtype: np.dtype, byte_limit: int) -> int:
         raise ValueError(f"it has {rows} rows of {numbers} numbers in all")
     size = max(size, numbers * dtype.itemsize + 100 * rows)
     if size > byte_limit:
-        raise ValueError(f"it would take {size} bytes, more than a file of its length holds of embeddings")
+        raise ValueError(f"it would take {size} bytes, too many for embeddings in a file of its length")
     return numbers // rows
 
 

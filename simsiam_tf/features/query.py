@@ -32,14 +32,14 @@ def query_features(
 ) -> np.ndarray:
     """Features [F] of an image among the embeddings, or of an image file, preprocessed as their images were.
 
-    Where a name among the embeddings is also a file's, theirs is taken and a line on stderr says so.
+    Where `query` is a name among the embeddings and also a file, the name is taken, and stderr says so.
 
     Args:
         embeddings: the images that are searched.
         query: a name in `embeddings.names`, or a file.
         weights: the backbone; the one recorded in the embeddings when None.
         max_megapixels: a larger file is refused.
-        augmentation, image_size: as of `open_pretrained`, where the embeddings do not record them.
+        augmentation, image_size: as for `open_pretrained`, where the embeddings do not record them.
 
     Raises:
         UserError: a missing or unreadable image, or another backbone than the one of the embeddings.
@@ -106,8 +106,7 @@ def _preprocessing(about: dict[str, Any]) -> tuple[int | None, tuple[float, ...]
         valid, mean, std = False, (), ()
     if not valid:
         raise UserError(
-            f"`embeddings`: their record of how images were made ready is damaged (size {str(size)[:20]}). "
-            "Embed anew."
+            f"`embeddings`: their record of the preprocessing is damaged (size {str(size)[:20]}). Embed anew."
         )
     return size, mean, std
 

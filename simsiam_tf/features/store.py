@@ -19,8 +19,8 @@ from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
-PIXELS = 1  # NOTE: raise it where decoding or the centre view changes, so that features are made anew
-SYNC_SECONDS = 30.0  # between flushes, after which an interrupted extraction is resumed
+PIXELS = 1  # NOTE: a version; raise it when decoding or the centre view changes: features are made anew
+SYNC_SECONDS = 30.0  # between flushes; an interrupted extraction resumes after the last one
 
 
 def default_folder(pretrained: Pretrained) -> Path:
@@ -35,14 +35,14 @@ def stored_features(
 ) -> np.ndarray:
     """Features of the centre views of all images of a source: float32 [N, F], memory-mapped.
 
-    The file's name holds a digest of what they depend on: the weights, the size and normalisation of the
+    The file's name holds a digest of what features depend on: the weights, the size and normalisation of the
     images, and the images' contents. An interrupted extraction is resumed; one that another process runs
     is waited for (`feature_file`).
 
     Args:
         pretrained: the backbone.
         source: the images.
-        folder: of the file; `default_folder` when None.
+        folder: folder of the file; `default_folder` when None.
         batch_size: images at a time.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Charts by matplotlib, one quantity each, with their numbers in words."""
+"""Charts by matplotlib, each of one quantity and with a description in words."""
 
 from __future__ import annotations
 

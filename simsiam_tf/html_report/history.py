@@ -19,10 +19,10 @@ RESULTS = ("knn.json", "probe.json", "probe-*.json", "result.json", "*/result.js
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """A pre-training by its files.
+    """A pre-training, read from the files of its work folder.
 
-    records: of training steps. evaluations: of the ends of epochs. card: the model card of the exported
-    backbone; empty where none is exported.
+    records: records of training steps. evaluations: records of the ends of epochs. card: the model card of
+    the exported backbone; empty where none is exported.
     """
 
     workdir: Path
@@ -46,7 +46,7 @@ class History:
 def read_history(workdir: Path) -> History:
     """The history of a pre-training. Raises UserError where the folder has none."""
     if not workdir.is_dir():
-        raise UserError(f"workdir={workdir}: no such folder. Pass that of a pre-training.")
+        raise UserError(f"workdir={workdir}: no such folder. Pass the work folder of a pre-training.")
     try:
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
         lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

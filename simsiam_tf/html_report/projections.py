@@ -1,4 +1,4 @@
-"""Features on a plane, in clusters, and by direction; of z/‖z‖, as for kNN."""
+"""PCA, t-SNE, clusters and spectrum of features, which are scaled to length one as for kNN."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-SIDE = 7  # pixels that a feature map needs, to locate anything
+SIDE = 7  # pixels of the side of a feature map that is large enough to locate regions
 
 
 def saliency(backbone: keras.Model, view: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -30,7 +30,7 @@ def saliency(backbone: keras.Model, view: np.ndarray, other: np.ndarray) -> np.n
     target = tf.math.l2_normalize(tf.cast(backbone(other, training=False), tf.float32), axis=1)
     images = tf.convert_to_tensor(view)
     with tf.GradientTape() as tape:
-        tape.watch(images)  # and with them the map, even where no weight comes before it
+        tape.watch(images)  # and so the map, even where no weight comes before it
         maps, features = encode(images, training=False)
         cosine = tf.reduce_sum(target * tf.math.l2_normalize(tf.cast(features, tf.float32), axis=1), axis=1)
     gradient = tf.cast(tape.gradient(cosine, maps), tf.float32)

@@ -14,21 +14,21 @@ from simsiam_tf.loop.checkpoints import Checkpoints
 from simsiam_tf.loop.workdir import Workdir
 from simsiam_tf.runtime.errors import UserError
 
-SHARE = 0.01  # of the time may go into checkpoints at the ends of short epochs
+SHARE = 0.01  # largest share of the time for checkpoints at the ends of short epochs
 RETRY_SECONDS = 60.0  # until a checkpoint that could not be written is tried again
 
 
 class CheckpointPolicy:
     """Saves checkpoints by the clock and at the ends of epochs.
 
-    step: of the newest checkpoint.
+    step: step of the newest checkpoint.
 
     Args:
-        workdir: whose metrics.jsonl is synced with every checkpoint.
-        checkpoints: of the run.
-        minutes: between checkpoints by the clock.
-        step: of the checkpoint that the run continues from, or 0.
-        say: takes a line for the user.
+        workdir: work folder, whose metrics.jsonl is synced with every checkpoint.
+        checkpoints: checkpoints of the run.
+        minutes: time between checkpoints by the clock.
+        step: step of the checkpoint that the run continues from, or 0.
+        say: writes a line for the user.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class CheckpointPolicy:
     def due(self, epoch_ended: bool, evaluates: bool) -> bool:
         """Returns whether to save now.
 
-        epoch_ended: saves if checkpoints have taken less than SHARE of the time.
-        evaluates: an evaluation comes next; a signal can end the run in it if all is saved.
+        epoch_ended: saves if a checkpoint takes less than SHARE of the time since the last one.
+        evaluates: saves, since an evaluation comes next, during which a signal may end the run.
         """
         if self.workdir.remake_if_removed():
             self._say(f"{self.workdir.path} was removed; it is made anew")
@@ -62,7 +62,7 @@ class CheckpointPolicy:
     def save(self, step: int, extra: dict[str, Any], must: bool, interval: np.ndarray | None = None) -> None:
         """Saves the state as of `step`, with `extra` and `interval` (`Checkpoints.save`).
 
-        must: raises UserError if it cannot be written; otherwise says so, and tries again later.
+        must: whether to raise UserError if it cannot be written; else reports it and tries again later.
         """
         self._tried_at = began = time.monotonic()
         try:
@@ -82,6 +82,6 @@ class CheckpointPolicy:
 
 
 def _reason(error: Exception) -> str:
-    """Shortens an error's text to its ends, without TensorFlow's names for nodes."""
+    """Shortens an error's text to its beginning and end, without TensorFlow's names for nodes."""
     text = " ".join(re.sub(r"\{\{.*?\}\}", "", str(getattr(error, "message", error))).split())
     return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"

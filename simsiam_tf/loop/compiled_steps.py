@@ -43,11 +43,11 @@ def compiled_steps(components: RunComponents, config: Any) -> Steps:
             return tf.ensure_shape(strategy.gather(z, axis=0), [config.batch_size, model.d])
         return tf.concat(strategy.experimental_local_results(z), axis=0)
 
-    # Only the loop is control flow over tensors, and AutoGraph writes a file of what it converts.
+    # Only the loop needs AutoGraph, which writes a file for every function that it converts.
     @tf.autograph.experimental.do_not_convert
     def next_step(loss, iterator):
         """Runs the step after the one with this loss: its loss, z, metric, and seconds waited for data."""
-        with tf.control_dependencies([loss]):  # the step before has ended
+        with tf.control_dependencies([loss]):  # the previous step has ended
             before = tf.timestamp()
         with tf.control_dependencies([before]):
             batch = next(iterator)
@@ -84,7 +84,7 @@ class Steps:
         self._function = function
 
     def trace(self, iterator: Iterator) -> None:
-        """Compiles for such batches, without a step."""
+        """Compiles the loop for the iterator's batches, without running a step."""
         self._function.get_concrete_function(iterator, tf.constant(1))
 
     def __call__(self, iterator: Iterator, count: int) -> tuple[tf.Tensor, ...]:

@@ -36,7 +36,7 @@ def run(
         callbacks: Keras callbacks besides the task's.
 
     Raises:
-        UserError: for whatever cannot work, before any training.
+        UserError: an option, the data or the work folder cannot be used; before any training.
     """
     names = recorder_names(config.record)
     if on_cpu():
@@ -45,7 +45,7 @@ def run(
     workdir = Workdir(config.workdir, workers.chief, "jsonl" in names)
     try:
         workdir.check_config(config)
-        # A worker may have its own path to what they share.
+        # Workers may have different paths to shared folders.
         shared = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("workdir", "data_dir")}
         options = {f"`{name}`": value for name, value in shared.items()}
         workers.agree({**options, **library_versions()}, "Start the same command on all of them.")

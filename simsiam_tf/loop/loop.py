@@ -31,15 +31,15 @@ from simsiam_tf.runtime.versions import library_versions
 log = logging.getLogger("simsiam_tf")
 
 DONE, COLLAPSED, DIVERGED = 0, 3, 4
-CALL_SECONDS = 1.0  # the graph runs for about so long before Python looks at signals and progress
+CALL_SECONDS = 1.0  # about how long the graph runs before Python looks at signals and progress
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """The end of a run.
 
-    status: DONE, COLLAPSED, DIVERGED or INTERRUPTED. accuracy: of the trained model and its baselines.
-    records: the training records. workers: of the run; None for this process alone.
+    status: DONE, COLLAPSED, DIVERGED or INTERRUPTED. accuracy: accuracies of the trained model and the
+    baselines. records: the training records. workers: processes of the run; None: this process alone.
     """
 
     status: int
@@ -56,7 +56,7 @@ class Outcome:
         return self.workers is None or self.workers.chief
 
     def leave(self) -> int:
-        """Returns the exit status; of several workers, all end their processes here, together."""
+        """Returns the exit status. Several workers end their processes here instead, all together."""
         if self.workers is not None:
             self.workers.leave(self.status)
         return self.status
@@ -67,7 +67,7 @@ class Loop:
 
     Args:
         task: what is trained, evaluated and exported.
-        workdir: bound to the task's configuration.
+        workdir: work folder, bound to the task's configuration.
         callbacks: Keras callbacks besides the task's.
     """
 
@@ -83,7 +83,7 @@ class Loop:
             workdir.writes,
             {"configuration": run_description(config, components.metadata), "made with": self.environment},
         )
-        with self.workers.chief_first():  # it removes what a crash has left
+        with self.workers.chief_first():  # the chief removes files that a crash has left
             manifest = checkpoints.restore()
         self.step = manifest["step"] if manifest else components.first_step
         self.workers.agree(
@@ -96,7 +96,7 @@ class Loop:
         evaluated = exported and bool(card.get("accuracy"))
         self.exported, self.evaluated = map(bool, self.workers.all_reduce_max(exported, evaluated))
         self.accuracy = (self.evaluated and card.get("accuracy")) or extra.get("accuracy", {})
-        self.pending = None if self.exported else extra.get("pending")  # epochs done, not yet evaluated
+        self.pending = None if self.exported else extra.get("pending")  # epochs done, to be evaluated
         metrics_file = workdir.path / "metrics.jsonl"
         drops_records = not manifest and metrics_file.exists() and metrics_file.stat().st_size > 0
         self.metrics_log = MetricsLog(
@@ -105,7 +105,7 @@ class Loop:
         )  # fmt: skip
         if drops_records:
             self.metrics_log.say(
-                f"no checkpoint was made or is left: starting at step {self.step}, its records are dropped"
+                f"no checkpoint is left: starting at step {self.step}; earlier records are dropped"
             )
         self.signals = DeferredSignals(self.metrics_log.say)
         self.policy = CheckpointPolicy(
@@ -149,11 +149,11 @@ class Loop:
             was = ", ".join(f"{v} {k}, now {self.environment.get(k)}" for k, v in changed.items())
             self.metrics_log.say(
                 f"the checkpoint was made with {was}: the same images and views follow, "
-                "the weights will agree to rounding, not to the bit"
+                "the weights will agree up to rounding, not to the bit"
             )
 
     def _evaluate_baselines(self) -> None:
-        """Shows views, and evaluates what the run has to beat."""
+        """Shows views, and evaluates the baselines that the run has to beat."""
         views = preview.grid(self.components.source, self.components.views, self.config.seed)
         self.metrics_log.add_picture("views", views)
         if not self.accuracy:
@@ -171,7 +171,7 @@ class Loop:
             self.run_steps.trace(self.iterator)
 
     def _train(self) -> int:
-        """Calls the compiled loop until the next record, epoch's end or checkpoint, and so on to the end."""
+        """Trains to the end by calls of the compiled loop, each up to a record, epoch's end or checkpoint."""
         config, images, total = self.config, self.components.source.size, self.components.total_steps
         epoch = self.step * config.batch_size // images
         status = DONE
@@ -201,14 +201,14 @@ class Loop:
             if must or self.policy.due(pending is not None, evaluates):
                 finite = self.save(pending, must)
                 if not finite and self.step == total:
-                    self.metrics_log.set_diverged(f"weights after step {self.step} are no numbers")
+                    self.metrics_log.set_diverged(f"weights after step {self.step} are not all finite")
                     status = DIVERGED
             if pending and status not in (INTERRUPTED, DIVERGED):
                 self._end_epoch(epoch)
                 if self.step < total:
                     self.callbacks.on_epoch_begin(epoch)
                 status = self._agreed(status)
-        if status != DIVERGED and self.policy.step != self.step:  # a callback stopped it
+        if status != DIVERGED and self.policy.step != self.step:  # a callback stopped the training
             self.save(None, must=True)
         self.callbacks.on_train_end()
         return self._agreed(status) if status == DONE else status
@@ -228,7 +228,7 @@ class Loop:
         return z if np.isfinite(losses).all() else None
 
     def _agreed(self, status: int) -> int:
-        """Returns the status that all workers go on with, and sets the number of steps of their next call."""
+        """Returns the status on which all workers agree, and sets the number of steps of their next call."""
         if self.signals.seen is not None:
             status = INTERRUPTED
         mine = status, self.model.stop_training, self.seconds_per_step
@@ -239,7 +239,7 @@ class Loop:
         return int(largest)
 
     def _end_epoch(self, epoch: int) -> None:
-        """Calls the callbacks, the evaluator among them, after so many epochs."""
+        """Calls the callbacks, the evaluator among them, at the end of epoch number `epoch`."""
         saved = self.workers.count == 1 and self.policy.step == self.step
         with self.signals.act_at_once() if saved else contextlib.nullcontext():
             self.callbacks.on_epoch_end(epoch - 1, self.metrics_log.latest())
@@ -249,18 +249,18 @@ class Loop:
     def save(self, pending: int | None, must: bool = False) -> bool:
         """Saves a checkpoint; returns False, and saves nothing, if a weight is not a number.
 
-        pending: epochs done, if the evaluation after them is outstanding.
-        must: raises if it cannot be written; otherwise the run goes on and tries again.
+        pending: number of epochs done, if the evaluation after them is still to be done.
+        must: whether to raise if it cannot be written; else the run goes on and tries again.
         """
         if not all_finite([*self.model.variables, *self.model.optimizer.variables]):
-            return False  # the loss of the next step tells
+            return False  # the loss of the next step will show it
         records = self.workdir.metrics_file.digest()
         extra = {"records": records, "accuracy": self.accuracy, "pending": pending}
         self.policy.save(self.step, extra, must, np.reshape(self.metrics_log.interval, (-1, 2)))
         return True
 
     def _finish(self, status: int) -> Outcome:
-        """Exports, then evaluates what was exported: each once, however often the run is ended between."""
+        """Exports, then evaluates the export: each once, even if the run is interrupted between them."""
         workdir, components, diagnosis = self.workdir.path, self.components, self.metrics_log.diagnosis
         if status == DONE:
             if self.workdir.writes and not self.exported:
@@ -270,7 +270,7 @@ class Loop:
                     "made with": self.environment, "views": components.metadata["views"],
                     "configuration": dataclasses.asdict(self.config),
                 }  # fmt: skip
-                with self._named_trouble("the export"):
+                with self._explained_write_errors("the export"):
                     self.task.export(workdir, metadata)
             trained = {} if self.evaluated else self.task.final_accuracy(self.metrics_log.say)
             if trained:
@@ -278,14 +278,14 @@ class Loop:
                 before = self.task.final_baselines(self.accuracy)
                 self.accuracy = {**before, self.task.trained_name: trained}
                 if self.workdir.writes:
-                    with self._named_trouble("the final accuracy"):
+                    with self._explained_write_errors("the final accuracy"):
                         self.task.add_accuracy(workdir, self.accuracy)
-        self.workers.all_reduce_max(0)  # none leaves while another still works
+        self.workers.all_reduce_max(0)  # no worker leaves while another still works
         records = self.metrics_log.records
         return Outcome(status, self.step, diagnosis, self.accuracy, workdir, records, self.workers)
 
     @contextlib.contextmanager
-    def _named_trouble(self, what: str) -> Iterator[None]:
+    def _explained_write_errors(self, what: str) -> Iterator[None]:
         """Raises UserError if something cannot be written; the training is saved."""
         try:
             yield

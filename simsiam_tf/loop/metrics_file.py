@@ -1,4 +1,4 @@
-"""metrics.jsonl: the records of a run, a JSON object a line."""
+"""metrics.jsonl: the records of a run, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MetricsFile:
         """Reads the file, drops the records that the run is about to repeat, and returns the others.
 
         Args:
-            step: the checkpoint's; later records are dropped.
+            step: step of the checkpoint; later records are dropped.
             pending: the evaluation at `step` will be repeated.
             evaluated: False if the final evaluation will be repeated.
             digest: the checkpoint's `digest`. Records that do not match are kept, with a warning.
@@ -63,8 +63,8 @@ class MetricsFile:
         data = b"".join(map(_line, rows))
         if digest and self.writes and hashlib.sha256(data[: digest["bytes"]]).hexdigest() != digest["sha256"]:
             log.warning(
-                "%s is not as it was when the checkpoint of step %d was made: removed, cut or changed. "
-                "The weights are not touched by that; %d records are left and kept",
+                "%s was removed, cut or changed after the checkpoint of step %d was made. "
+                "The weights are not affected; the remaining %d records are kept",
                 self.file, step, len(rows),
             )  # fmt: skip
         self.rows, self._sha, self._length = rows, hashlib.sha256(data), len(data)

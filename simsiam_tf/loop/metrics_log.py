@@ -27,10 +27,10 @@ class MetricsLog:
     records: the training records, oldest first.
 
     Args:
-        task, workdir: of the run.
+        task, workdir: task and work folder of the run.
         step: the step at which the run starts or continues; later records are dropped.
         interval: `interval` of the checkpoint.
-        pending: epochs done whose evaluation is outstanding, else None.
+        pending: number of epochs after which an evaluation is still to be done; None if there is none.
         evaluated: whether the final evaluation is done.
         digest: `MetricsFile.digest` of the checkpoint, if there is one.
     """
@@ -50,7 +50,7 @@ class MetricsLog:
         self.diagnosis = self.metrics.diagnose(self.records)
         self._seconds = self._waited = 0.0
         self._steps = 0
-        self._troubled: set[str] = set()
+        self._failing: set[str] = set()
         self._recorders: dict[str, Any] = {"jsonl": self.metrics_file}
         run = RecordedRun(workdir.path, dataclasses.asdict(self.config), self.metrics_file.rows)
         for name in recorder_names(self.config.record) if workdir.writes else ():
@@ -58,7 +58,7 @@ class MetricsLog:
                 try:
                     self._recorders[name] = RECORDERS[name](run)
                 except Exception as error:
-                    self._say_trouble(name, error)
+                    self._report_error(name, error)
         self._tell("text", "options", configs.to_flags(self.config))
         self._bar = progress.bar(
             None, total=self.components.total_steps, initial=step, unit="step", dynamic_ncols=True, delay=0,
@@ -115,7 +115,7 @@ class MetricsLog:
         return self.diagnosis
 
     def set_diverged(self, reason: str) -> None:
-        """Calls the run diverged, whatever its records say."""
+        """Sets the diagnosis to a divergence, whatever the records say."""
         self.diagnosis = dataclasses.replace(self.diagnosis, name="divergence", reason=reason)
         self.say(str(self.diagnosis))
 
@@ -131,25 +131,25 @@ class MetricsLog:
         self._tell("picture", name, picture)
 
     def _tell(self, method: str, *arguments: Any) -> None:
-        """Calls a method of every recorder; the first trouble of each is said."""
+        """Calls a method of every recorder; reports the first of an unbroken series of errors."""
         for name, recorder in self._recorders.items():
             try:
                 if method != "close" or hasattr(recorder, "close"):
                     getattr(recorder, method)(*arguments)
-                self._troubled.discard(name)
+                self._failing.discard(name)
             except Exception as error:
-                self._say_trouble(name, error)
+                self._report_error(name, error)
 
-    def _say_trouble(self, name: str, error: Exception) -> None:
-        if name not in self._troubled:
+    def _report_error(self, name: str, error: Exception) -> None:
+        if name not in self._failing:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
             self.say(f"record={name}: {reason or type(error).__name__}")
-        self._troubled.add(name)
+        self._failing.add(name)
 
     def say(self, text: str) -> None:
         """Writes a line above the progress bar, and into train.log."""
         if self.workdir.writes:
-            log.warning(text)  # which the terminal shows
+            log.warning(text)  # a level that the terminal shows
 
     def close(self) -> None:
         """Ends the progress bar and the recorders."""

@@ -1,4 +1,4 @@
-"""Recorders: programs that show the metrics of a run. Trouble with one never ends a run.
+"""Recorders: programs that show the metrics of a run. An error in one never ends the run.
 
 A new recorder is a class with the three methods of `Recorder`, made of a `RecordedRun`, and a row of
 `RECORDERS`. Besides, it may have `close()` and `package`, the name of a package that it needs.
@@ -25,11 +25,12 @@ from simsiam_tf.runtime.errors import UserError, nearest
 
 log = logging.getLogger("simsiam_tf")
 
-PREFIXES = {"train": "train/", "epoch": "eval/", "final": "eval/final_", "perf": "perf/"}  # group → of names
+# group → prefix of its names
+PREFIXES = {"train": "train/", "epoch": "eval/", "final": "eval/final_", "perf": "perf/"}
 
 
 class Recorder(Protocol):
-    """Shows numbers, pictures and texts. Its methods may raise anything: the run says so and goes on."""
+    """Shows numbers, pictures and texts. Its methods may raise any error: the run reports it and goes on."""
 
     def scalars(self, step: int, values: Mapping[str, Any], group: str) -> None:
         """Shows numbers by name.
@@ -48,7 +49,7 @@ class Recorder(Protocol):
 class RecordedRun:
     """Describes a run to its recorders.
 
-    rows: the records so far, of earlier processes too (`MetricsFile.rows`); the list grows with the run.
+    rows: the records so far, also those of earlier processes (`MetricsFile.rows`); the list grows.
     """
 
     folder: Path
@@ -91,7 +92,7 @@ class TensorBoard:
         self._write(step, values, group)
 
     def _write(self, step: int, values: Mapping[str, Any], group: str) -> None:
-        summary = Summary()  # one event for all numbers: an operation for each takes five times as long
+        summary = Summary()  # one event for all numbers, since one for each takes five times as long
         for name, value in named_scalars(values, group).items():
             summary.MergeFrom(scalar_pb(name, value))
         with self._writer.as_default():
@@ -149,8 +150,8 @@ class MLflow:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or (run.folder / "mlruns").as_uri()
         self._client = mlflow.MlflowClient(tracking_uri=uri)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "simsiam_tf")
-        known = self._client.get_experiment_by_name(name)
-        experiment = known.experiment_id if known else self._client.create_experiment(name)
+        existing = self._client.get_experiment_by_name(name)
+        experiment = existing.experiment_id if existing else self._client.create_experiment(name)
         earlier = self._client.search_runs([experiment], f"tags.simsiam_tf_run = '{run.id}'")
         created = earlier or [
             self._client.create_run(experiment, tags={"simsiam_tf_run": run.id}, run_name=run.folder.name)

@@ -1,4 +1,4 @@
-"""The parts of a run that the loop does not know: what is trained, its metrics, evaluator and export."""
+"""Interfaces between the loop and a run: components, metrics, evaluator and export."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class RunComponents:
     """The components of any run.
 
     on_device: whether the batch stage of the views runs with the model.
-    metadata: JSON that binds the run besides its options, such as the images' digest and what "auto" chose.
+    metadata: JSON that must stay the same when the run continues, besides its options, such as the images'
+        digest and the values that "auto" chose.
     data_service: HOST:PORT of the dispatcher.
-    first_step: the step at which a run begins that another program has begun.
+    first_step: the step at which the run begins; above 0 where another program trained the steps before.
     targets: whether batches hold "target", for models that learn from labels.
     """
 
@@ -50,7 +51,8 @@ class RunComponents:
 class RunMetrics(Protocol):
     """The metrics of a kind of run, besides its loss.
 
-    metric_name, metric_label: of the metric of a step (`ViewModel.metric`), and in the progress bar.
+    metric_name, metric_label: name of the metric of a step (`ViewModel.metric`), in logs and in the progress
+        bar.
     evaluation_name, evaluation_label: the same for the accuracy of an evaluation, in [0, 1].
     """
 
@@ -62,7 +64,7 @@ class RunMetrics(Protocol):
     def record_values(self, metrics: np.ndarray, z: np.ndarray | None, /) -> dict[str, float]:
         """Returns a record's values besides the loss.
 
-        metrics: [n], one a step. z: [B, d] of the last step; None if a loss was not a number.
+        metrics: [n], one per step. z: [B, d] of the last step; None if a loss was not a number.
         """
         ...
 
@@ -109,7 +111,7 @@ class Task(Protocol):
     def ending_diagnoses(self) -> tuple[str, ...]: ...
 
     def baselines(self, say: Callable[[str], None]) -> Accuracies:
-        """Evaluates, before the first step, what the run has to beat; empty for none."""
+        """Evaluates the baselines, before the first step; empty for none."""
         ...
 
     def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
@@ -117,7 +119,7 @@ class Task(Protocol):
         ...
 
     def final_baselines(self, before: Accuracies) -> Accuracies:
-        """Returns the baselines of `final_accuracy`. before: those of the start."""
+        """Returns the baselines to show beside `final_accuracy`. before: baselines of the start."""
         ...
 
     def export(self, workdir: Path, metadata: dict, /) -> None:

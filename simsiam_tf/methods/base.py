@@ -26,7 +26,7 @@ TRAINING = contextvars.ContextVar("training", default=True)
 class RunSize:
     """The length of a run and of its data, on which some methods depend.
 
-    steps: of the run. epoch_steps: of an epoch. images: of the data. seed: of the run.
+    steps: steps of the run. epoch_steps: steps of an epoch. images: images of the data. seed: the run's.
     """
 
     steps: int
@@ -56,7 +56,7 @@ class ViewModel(keras.Model):
         model = super().__new__(cls, *args, **kwargs)
         arguments = inspect.signature(cls.__init__).bind(model, *args, **kwargs)
         arguments.apply_defaults()  # saved, too: another version may have other defaults
-        vars(model)["_constructor"] = arguments  # NOTE: past Keras, which would look for layers in it
+        vars(model)["_constructor"] = arguments  # NOTE: hidden from Keras, which would look for layers in it
         return model
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -79,7 +79,7 @@ class ViewModel(keras.Model):
         raise NotImplementedError(f"{type(self).__name__} must define metric(z).")
 
     def after_step(self, outputs: dict[str, Any]) -> None:
-        """Updates moving averages and queues, where a method has them. outputs: of `objective`."""
+        """Updates moving averages and queues, where a method has them. outputs: result of `objective`."""
         del outputs
 
     def learned_variables(self) -> list[keras.Variable]:
@@ -151,7 +151,8 @@ class ViewModel(keras.Model):
                 nonlocal step
                 step = int(self.optimizer.iterations.numpy()) or step
 
-            last = keras.callbacks.LambdaCallback(on_train_begin=note)  # after callbacks that restore it
+            # The last, after callbacks that restore the optimizer.
+            last = keras.callbacks.LambdaCallback(on_train_begin=note)
             if isinstance(callbacks, keras.callbacks.CallbackList):
                 callbacks.append(last)  # pyright: ignore[reportAttributeAccessIssue]
             else:
@@ -240,8 +241,8 @@ class SiameseModel(ViewModel):
     f is the backbone with the projector, h the predictor, if any. "z" are the projections of the first
     view; the metric "std" shows whether they collapse (`metrics.collapse_std`).
 
-    view_count: number of views of each image that the loss takes. table_bytes: memory of a replica for
-    values of each image, besides the weights.
+    view_count: number of views of each image that the loss takes. table_bytes: memory that a replica needs,
+    besides the weights, for values stored per image.
     """
 
     metric_name = "std"

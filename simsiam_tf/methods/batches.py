@@ -13,7 +13,7 @@ HINT = (
 def to_batch(data: Any) -> dict[str, Any]:
     """A batch as {"views": (x1, x2, …), …}, with "target" where there are labels.
 
-    data: such a dictionary, a tuple of views, or (x, y), which Keras makes of arrays, with one of them as x.
+    data: such a dictionary, a tuple of views, or (x, y), as Keras makes it, with one of these as x.
 
     Raises:
         ValueError: for an array of images with labels, for sample weights, and for a dictionary without
@@ -32,5 +32,5 @@ def to_batch(data: Any) -> dict[str, Any]:
         return {**views, **labels}
     if len({(len(view.shape), *view.shape[-1:]) for view in views}) > 1:
         shapes = " and ".join(str(tuple(view.shape)) for view in views)
-        raise ValueError(f"The views of an image are alike in shape, unlike {shapes}. {HINT}")
+        raise ValueError(f"The views of an image must be alike in shape. Received: {shapes}. {HINT}")
     return {"views": tuple(views), **labels}

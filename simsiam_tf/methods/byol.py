@@ -14,7 +14,7 @@ from simsiam_tf.optimizers import schedules
 
 
 class BYOL(SiameseModel):
-    """L = ‖p̄1 − z̄2'‖² + ‖p̄2 − z̄1'‖², with z' by a momentum encoder whose weights become those of f.
+    """L = ‖p̄1 − z̄2'‖² + ‖p̄2 − z̄1'‖², with z' by a momentum encoder that follows f.
 
     Eq. 2 of BYOL in both directions, in [0, 8]: the sum, as in its code. Vectors have length one, so that
     ‖p̄ − z̄'‖² = 2 + 2 D(p, z'), and gradients are four times those of SimSiam's mean.

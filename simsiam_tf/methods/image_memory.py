@@ -62,7 +62,7 @@ class PerImage(tf.Module):
             with tf.device(device):
                 return tf.Variable(tf.zeros([self.rows + 1, self.d]), False, name=name)
 
-        # NOTE: the scope of a strategy would copy it to all replicas, and holds in one thread only.
+        # NOTE: in a strategy's scope it would be copied to all replicas. A new thread is in no scope.
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(make).result()
 

@@ -1,6 +1,6 @@
 """Losses of SimSiam and of the compared methods, as pure functions.
 
-None stops a gradient; the method decides.
+No loss stops a gradient; the method decides.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def nt_xent(
     Args:
         queries: [n, d], not normalised.
         keys: [m, d], both views of the batch over all replicas.
-        self_key: int [n], row in `keys` of the view that the query is, or is predicted from.
+        self_key: int [n], row in `keys` of the view that the query represents or is predicted from.
         positive: int [n], row in `keys` of the other view of its image.
         temperature: τ > 0.
     """
@@ -80,7 +80,7 @@ def sinkhorn_knopp(
     Args:
         scores: [B, P], similarity of every image of this replica to every prototype.
         epsilon: ε > 0 in exp(scores / ε).
-        iterations: times that prototypes, then images, are scaled.
+        iterations: how often the prototypes, then the images, are rescaled.
         sum_replicas: sums a tensor over all replicas.
 
     Returns:

@@ -18,9 +18,9 @@ from simsiam_tf.runtime.errors import UserError
 class MoCo(SiameseModel):
     """InfoNCE in both directions, against a queue of earlier keys from a momentum encoder.
 
-    With BN statistics of the batch, a query could recognise its key by them instead of by the image. MoCo
-    therefore shuffles images between devices (its Sec. 3.3). This class computes the BN statistics of keys
-    within groups of the batch, on any number of devices.
+    If queries and keys shared BN statistics, a query could recognise its key by these, not by the image.
+    MoCo therefore shuffles images between devices (Sec. 3.3 of MoCo). This class computes the BN statistics
+    of keys within groups of the batch, on any number of devices.
 
     Args:
         backbone: [B, H, W, C] → [B, F].
@@ -30,8 +30,9 @@ class MoCo(SiameseModel):
         temperature: τ > 0.
         target_momentum: m of the momentum encoder, in [0, 1).
         queue: K, the number of newest keys that are stored.
-        groups: equal groups of a replica's rows for the BN statistics of keys; None: one of the whole batch.
-        seed: of the random keys that fill the queue at first.
+        groups: number of groups of a replica's rows, each with its BN statistics of keys; None: the whole
+            batch is one group.
+        seed: seed of the random keys that fill the queue at first.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class MoCo(SiameseModel):
 
     @classmethod
     def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> MoCo:
-        """key_groups: groups of the batch over all replicas; a replica has at least one."""
+        """Divides the groups of a batch, options["key_groups"], among the replicas; each has at least one."""
         key_groups = options.pop("key_groups")
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if key_groups > replicas and key_groups % replicas:

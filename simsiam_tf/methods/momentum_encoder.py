@@ -1,4 +1,4 @@
-"""The momentum encoder of MoCo and BYOL: a copy of networks whose weights follow theirs slowly."""
+"""The momentum encoder of MoCo and BYOL: a copy of networks, whose weights are moving averages."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class MomentumEncoder(keras.layers.Layer):
 
     Args:
         networks: functional or sequential models, built.
-        groups: equal groups of a replica's rows, each with BN statistics of its own. None: the statistics
-            are those of the batch over all replicas.
+        groups: number of equal groups of a replica's rows, each with BN statistics of its own. None: the
+            statistics are those of the batch over all replicas.
     """
 
     def __init__(self, networks: Sequence[keras.Model], groups: int | None = None, **kwargs) -> None:
@@ -67,7 +67,7 @@ class MomentumEncoder(keras.layers.Layer):
         return tf.stop_gradient(tf.cast(x, tf.float32))
 
     def follow(self, networks: Sequence[keras.Model], m: float | tf.Tensor) -> None:
-        """Moves the weights towards those of `networks`. m: in [0, 1]; they stay at 1."""
+        """Moves the weights towards those of `networks`. m: in [0, 1]; at 1 nothing moves."""
         for copy, network in zip(self.networks, networks, strict=True):
             for xi, theta in zip(copy.weights, network.weights, strict=True):
                 if theta.trainable:

@@ -19,8 +19,8 @@ class MovingAverage(SimSiam):
 
     The average estimates the expectation over T, which the predictor h is thought to learn (Sec. 5.3; with
     neither, 0.1 %). In each direction the target is the average updated with the other view's embedding;
-    the mean of both is stored. The target of an image that is seen for the first time is its embedding, as
-    is that of every image in `evaluate`, whose images may not be those of the training.
+    the mean of both is stored. The target of an image that is seen for the first time is its
+    embedding. So are all targets in `evaluate`, whose images may not be those of the training.
 
     Args:
         backbone, switches: as for `SimSiam`, with predictor="none" by default.

@@ -21,7 +21,7 @@ from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.atomic_files import check_writable, remove_path
 from simsiam_tf.runtime.errors import UserError
 
-TOLERANCE = 1e-2  # of the largest feature: a pixel rounded the other way makes a tenth of it
+TOLERANCE = 1e-2  # relative to the largest feature; one pixel rounded differently makes a tenth of it
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -42,7 +42,7 @@ class Format:
 
 @dataclasses.dataclass(frozen=True)
 class ExportedModel:
-    """An export. difference: largest one of any feature from the source's. largest: the largest feature."""
+    """An export. difference: the largest, of any feature from the source's. largest: largest feature."""
 
     path: Path
     format: str
@@ -61,7 +61,7 @@ def export_model(
 
     Args:
         pretrained: the backbone.
-        path: of the file, or of the folder for "saved_model".
+        path: path of the file, or of the folder for "saved_model".
         format: a key of `FORMATS`; by the path's suffix when None.
         overwrite: replace an earlier export.
 
@@ -78,7 +78,7 @@ def export_model(
         remove_path(new)
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the libraries about each other
+            warnings.simplefilter("ignore")  # warnings of libraries about each other
             model = with_preprocessing(pretrained)
             if row.keras_name:
                 model.export(str(new), format=row.keras_name, verbose=False)
@@ -101,7 +101,7 @@ def export_model(
 
 
 def check_output(path: Path, format: str, overwrite: bool = False) -> None:
-    """Raises UserError for what `export_model` could not write, before any long work."""
+    """Raises UserError if `export_model` could not write the file. Call it before any long work."""
     missing = [name for name in FORMATS[format].modules if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(

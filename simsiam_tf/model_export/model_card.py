@@ -62,7 +62,7 @@ def card_page(card: dict[str, Any]) -> str:
         f"# {inline(card['file'])}", "",
         summary(card),
         "", "## Use", "", *fenced([FORMATS[card["format"]].usage.format(name=name)], "python"), "",
-        f"- images: {card['input']}; those of a batch have one size",
+        f"- images: {card['input']}; all images of a batch have the same size",
         f"- features: {card['output']}",
         f"- preprocessing, inside the model: resized to {preprocessing['size']} pixels, "
         f"mean {preprocessing['mean']} and std {preprocessing['std']} of values in [0, 1]",
@@ -87,7 +87,7 @@ def summary(card: Mapping[str, Any]) -> str:
 def training_sections(card: Mapping[str, Any]) -> list[str]:
     """The training in sections of a page: data, accuracy, configuration, versions.
 
-    A card can come from someone else: its values are text here, whatever they hold.
+    A card can come from someone else: all its values are written as plain text.
     """
     lines: list[str] = []
     if "data" in card:

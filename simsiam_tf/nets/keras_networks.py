@@ -12,7 +12,7 @@ from keras.src.models.functional import Functional
 from simsiam_tf.nets.batch_norm import BatchNorm
 from simsiam_tf.nets.conv import Conv
 
-Chain = list[Any]  # layers that take the place of one
+Chain = list[Any]  # layers that replace one layer
 
 
 def to_stock_layers(network: keras.Model) -> keras.Model:
@@ -38,9 +38,9 @@ def to_stock_layers(network: keras.Model) -> keras.Model:
 
 
 def to_training_layers(network: keras.Model) -> keras.Model:
-    """The same network and weights with `Conv` and `BatchNorm` wherever they can stand: the way back.
+    """The same network and weights with `Conv` and `BatchNorm` wherever they fit: undoes `to_stock_layers`.
 
-    Stock layers remain where these would compute something else, such as a convolution with a bias.
+    Stock layers remain where those would compute something else, such as a convolution with a bias.
     """
     folded = {padding.name for layer in network.layers if (padding := _padding_before(layer))}
 
@@ -95,12 +95,12 @@ def _padding_before(layer: Any) -> keras.layers.ZeroPadding2D | None:
 
 
 def _clone(layer: Any, convert: Callable[[keras.Model], keras.Model]) -> Any:
-    """A layer or operation of the same configuration; a network within is converted."""
+    """A layer or operation of the same configuration; a nested network is converted."""
     return convert(layer) if isinstance(layer, keras.Model) else type(layer).from_config(layer.get_config())
 
 
 def _rebuild(network: keras.Model, replace: Callable[[Any], Chain]) -> keras.Model:
-    """A network whose layers are replaced by chains of layers; weights go by the names of layers."""
+    """A network whose layers are replaced by chains of layers; weights are copied by layer name."""
     before = random.getstate()  # Keras draws initial weights, which are not used
     try:
         if isinstance(network, keras.Sequential):

@@ -75,7 +75,7 @@ def resnet(name: str, stem: str = "imagenet", width: float = 1.0, channels: int 
         name: a key of `RESNETS`. F = 512 · width (basic blocks) or 2048 · width.
         stem: "imagenet" (7×7 stride 2, max-pool), "cifar" (3×3 stride 1, no pool; App. D),
             "small" (3×3 stride 2, no pool: small images on a CPU), or "cifar_pad2" ("cifar" with one
-            more pixel of padding: solo-learn's).
+            more pixel of padding, as in solo-learn).
         width: multiplies all channel counts, 64 at the first stage.
         channels: 3, or 1 for grayscale sets.
 
@@ -101,7 +101,7 @@ def resnet(name: str, stem: str = "imagenet", width: float = 1.0, channels: int 
 
 
 def build_resnet(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
-    """The builder of the rows of `config.backbones.BACKBONES` that are ResNets; any size will do."""
+    """The builder of the rows of `config.backbones.BACKBONES` that are ResNets; `size` is not used."""
     return resnet(options["name"], options["stem"], options["width"], channels)
 
 

@@ -119,8 +119,8 @@ class LARS(SGD):
     g ← ∇w + weight_decay · w;  g ← g · trust · ‖w‖ / (‖∇w‖ + weight_decay · ‖w‖ + ε);
     m ← momentum · m + g;  w ← w − lr · m
 
-    The ratio has no upper limit, and is 1 where ‖w‖ or ‖∇w‖ is 0, as for a bias that starts at 0. So in the
-    linear evaluation of Sec. 3 ("trust coefficient 0.001, no clipping") and in SwAV's code (LARC).
+    The ratio has no upper limit, and is 1 where ‖w‖ or ‖∇w‖ is 0, as for a bias that starts at 0. The
+    linear evaluation of Sec. 3 ("trust coefficient 0.001, no clipping") and SwAV's code (LARC) do the same.
 
     Args:
         learning_rate, momentum, weight_decay, part_rates: as for `SGD`.

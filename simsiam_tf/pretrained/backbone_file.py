@@ -22,7 +22,7 @@ from simsiam_tf.runtime.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
 MAX_CARD_BYTES = 2**20
-SPARE_WEIGHTS = 1000  # that a file need not hold, such as the state of random numbers
+SPARE_WEIGHTS = 1000  # values that a file may lack, such as the state of random numbers
 HEADS = ("projector", "predictor")
 NETWORKS_BESIDE = (
     *HEADS,
@@ -33,7 +33,7 @@ _DIGEST = "card sha256"
 
 
 def save_network(network: keras.Model, path: Path) -> None:
-    """Saves a network in stock Keras layers, equal networks as equal bytes: without dates and addresses."""
+    """Saves a network in stock Keras layers. Equal networks give equal bytes, without dates and addresses."""
     keras_networks.to_stock_layers(network).save(path)
     with zipfile.ZipFile(path) as file:
         members = {name: file.read(name) for name in file.namelist()}
@@ -77,13 +77,13 @@ def export_network(
 
 
 def export_networks(networks: Mapping[str, keras.Model], workdir: Path, metadata: Mapping[str, Any]) -> Path:
-    """Writes "backbone" by `export_network`, and the `NETWORKS_BESIDE` it, whose digests its card has."""
+    """Writes networks["backbone"] and, beside it, `NETWORKS_BESIDE`; its card has their digests."""
     digests = {}
     for name in NETWORKS_BESIDE:
         file = EXPORTED.with_name(f"{name}.keras")
         if name in networks:
             digests[name] = sha256(export_network(networks[name], workdir, {}, file))
-        else:  # of an earlier export
+        else:  # remove those of an earlier export
             for old in (workdir / file, (workdir / file).with_suffix(".json")):
                 old.unlink(missing_ok=True)
     return export_network(networks["backbone"], workdir, {**metadata, "parts": digests})
@@ -96,13 +96,13 @@ def card_text(metadata: Mapping[str, Any]) -> str:
 
 
 def backbone_path(where: str | Path) -> Path:
-    """The .keras file that the path of a work folder or of a file means; it need not exist."""
+    """The path of the .keras file for a work folder or a file; it need not exist."""
     path = Path(where).expanduser()
     return path / EXPORTED if path.is_dir() else path
 
 
 def read_card(where: str | Path) -> dict:
-    """The metadata beside a backbone's file; empty where there are none, or they do not fit it."""
+    """The metadata beside a backbone's file; empty if they are missing or of another file."""
     path = backbone_path(where)
     try:
         card = _parse_card(path.with_suffix(".json"))
@@ -112,7 +112,7 @@ def read_card(where: str | Path) -> dict:
 
 
 def _parse_card(path: Path) -> dict:
-    """The content of a card. Raises ValueError where the file is none."""
+    """The content of a card. Raises ValueError if the file is not a card."""
     if path.stat().st_size > MAX_CARD_BYTES:
         raise ValueError(f"above {MAX_CARD_BYTES} bytes")
     try:
@@ -128,7 +128,7 @@ def _parse_card(path: Path) -> dict:
 
 
 def _digest(content: dict) -> str:
-    """SHA-256 of a card's content, whatever its layout."""
+    """SHA-256 of a card's content, independent of its formatting."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -141,8 +141,8 @@ def sha256(path: Path) -> str:
 def load_backbone(where: str | Path) -> keras.Model:
     """The backbone of a work folder or of a .keras file, with the layers that training uses.
 
-    The file is checked before anything is built of it (`keras_file_check`), and no network larger than
-    its weights is built.
+    The file is checked before anything is built of it (`keras_file_check`), and no network with
+    more weights than the file holds is built.
 
     Raises:
         UserError: missing, of another format, damaged (its SHA-256 differs from the card's), no network,
@@ -160,9 +160,7 @@ def load_backbone(where: str | Path) -> keras.Model:
                 f"convert it first: python -m simsiam_tf.convert --weights={shlex.quote(str(where))} "
                 "--out=runs/converted, and give that folder"
             )
-        raise UserError(
-            f"weights={where}: {path} is {format}, and is not opened. Only .keras files are: {fix}."
-        )
+        raise UserError(f"weights={where}: {path} is {format}, and is not opened. Pass a .keras file: {fix}.")
     path = backbone_path(where)
     if not path.is_file():
         raise UserError(
@@ -186,7 +184,7 @@ def load_backbone(where: str | Path) -> keras.Model:
 
 
 def load_beside(where: str | Path, name: str) -> keras.Model | None:
-    """One of `NETWORKS_BESIDE` a backbone; None where the backbone's card names none.
+    """The network `name` beside a backbone, of `NETWORKS_BESIDE`; None where the card does not name it.
 
     Raises:
         UserError: as `load_backbone`; or the network belongs to another backbone.
@@ -237,8 +235,8 @@ def _count_weights(config: dict) -> int:
             network: Any = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
         return sum(math.prod(v.shape) for v in network.variables)
 
-    # NOTE: Keras keeps, for each thread, a list of variables that wait for their values. In a thread of
-    # their own, these are forgotten with it.
+    # NOTE: Keras keeps, for each thread, a list of variables that wait for their values. That of a
+    # short-lived thread goes with it.
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         return thread.submit(count).result()
 

@@ -1,4 +1,4 @@
-"""Weights that a run begins with: those of a backbone, and of the heads and the momentum beside it."""
+"""Starts a run from stored weights: of a backbone, and of the heads and the momentum beside it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def copy_backbone(backbone: keras.Model, where: str) -> None:
     """Copies the weights of a folder's backbone into one of the same architecture.
 
     Raises:
-        UserError: another architecture, naming the first variable that differs.
+        UserError: another architecture; the message names the first variable that differs.
     """
     loaded = backbone_file.load_backbone(where)
     difference = _first_difference(backbone, loaded)
@@ -38,8 +38,8 @@ def copy_networks(model: Any, where: str, heads: str = "auto") -> None:
     Args:
         model: has a `backbone`, a `projector`, and a `predictor`, which may be None.
         where: the folder of the backbone.
-        heads: "true"; "false" for none; "auto" for those of a converted checkpoint, whose run goes on.
-            The heads of our own runs belong to the run that trained them, and another begins without.
+        heads: "true"; "false" for none; "auto" for those of a converted checkpoint, to continue its
+            run. Heads that this package trained are left out: a new run begins with its own.
 
     Raises:
         UserError: another architecture; or, with "true", heads that the folder does not have.
@@ -56,7 +56,7 @@ def copy_networks(model: Any, where: str, heads: str = "auto") -> None:
 
 
 def _matching_heads(model: Any, where: str, heads: str) -> dict[str, tuple[keras.Model, keras.Model]]:
-    """Name → (the model's head, the folder's), of those to copy."""
+    """Name → (the model's head, the folder's), for the heads to copy."""
     card = backbone_file.read_card(where)
     if heads == "false" or (heads == "auto" and "converted from" not in card):
         return {}
@@ -79,9 +79,9 @@ def _matching_heads(model: Any, where: str, heads: str) -> dict[str, tuple[keras
             options = options if isinstance(options, dict) else {}
             options = {k: options[k] for k in _HEAD_OPTIONS if isinstance(options.get(k), int | str)}
             raise UserError(
-                f"weights={where}: its {name} is another one; {difference}. Pass "
+                f"weights={where}: its {name} has another shape; {difference}. Pass "
                 f"{backbone_file.options_text(options) or 'its own options'}, "
-                "or weights_heads=false to begin with heads at random."
+                "or weights_heads=false to begin with random heads."
             )
     return pairs
 
@@ -89,7 +89,7 @@ def _matching_heads(model: Any, where: str, heads: str) -> dict[str, tuple[keras
 def copy_momentum(model: Any, where: str, names: Iterable[str]) -> bool:
     """Copies the momentum of a converted checkpoint into the model's optimizer; returns whether it has any.
 
-    names: of the model's networks whose weights are the checkpoint's.
+    names: names of the model's networks whose weights come from the checkpoint.
     """
     has_momentum = False
     for name in names:

@@ -48,7 +48,7 @@ OTHER_FORMATS = {
 
 
 class Exported(ValueError):
-    """The file is what `export format=keras` wrote, with its preprocessing inside, and no backbone."""
+    """The file was written by `export format=keras`: it contains its preprocessing, and is not a backbone."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -58,14 +58,14 @@ class Exported(ValueError):
 
 
 class Refused(ValueError):
-    """Why a file must not be loaded, as one printable line whatever the file's own words are."""
+    """Says why a file must not be loaded, in one printable line even where it quotes the file."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason if reason.isprintable() else ascii(reason))
 
 
 def other_format(path: Path) -> str | None:
-    """What a file or folder is by its name, None for a .keras file; it is not opened."""
+    """The format of a file or folder, judged by its name without opening it; None for .keras."""
     if path.is_dir():
         return "a SavedModel, which can run code" if (path / "saved_model.pb").exists() else None
     return None if path.suffix == ".keras" else OTHER_FORMATS.get(path.suffix.lower(), "no .keras file")
@@ -98,7 +98,7 @@ def read_keras_file(path: Path) -> tuple[dict, int]:
 def _check_directory(file: BinaryIO) -> None:
     """Checks the length of the table of contents, which the archive's last 22 bytes give (APPNOTE 4.3.16).
 
-    The standard library reads it at once, and keeps some ten times as much of it in memory.
+    The standard library reads it at once, and takes about ten times its size in memory.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - 42))
@@ -167,7 +167,7 @@ def _object_descriptions(config: Any) -> Iterator[dict]:
 
 
 def _count_values(data: bytes) -> int:
-    """The number of values in an HDF5 file that stores all of them itself, plainly."""
+    """The number of values in an HDF5 file. Refuses one that compresses them or points elsewhere."""
     links: list[tuple[str, Any]] = []
     objects: list[Any] = []
     with h5py.File(io.BytesIO(data), "r") as file:

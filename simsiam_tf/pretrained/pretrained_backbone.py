@@ -20,7 +20,7 @@ class Pretrained:
 
     backbone: normalised images [B, S, S, channels] → features [B, F].
     augmentation: that of the pre-training, with the size and normalisation of the images.
-    path, sha256: of the file.
+    path, sha256: path and digest of the file.
     card: metadata of the run that trained it; empty without any.
     """
 
@@ -44,7 +44,7 @@ class Pretrained:
         return Views(self.augmentation, count=1)
 
     def check_channels(self, source: Source, flag: str = "data") -> None:
-        """Raises UserError where a source's images have other channels than the backbone's."""
+        """Raises UserError where a source's images have other channels than the backbone takes."""
         if source.channels != self.channels:
             raise UserError(
                 f"{flag}={source.name}: has {source.channels} channels, the backbone of {self.path} takes "
@@ -77,7 +77,7 @@ def open_pretrained(where: str, augmentation: str = "auto", image_size: int | No
         chosen = _augmentation_of_card(card["views"], path)
     else:
         raise UserError(
-            f"weights={where}: no card beside {path.name} says how images are made ready for it. Pass "
+            f"weights={where}: no card beside {path.name} says how images are preprocessed for it. Pass "
             "augmentation=imagenet, cifar or grayscale, and `image_size`."
         )
     chosen = dataclasses.replace(chosen, size=image_size or chosen.size)
@@ -87,8 +87,8 @@ def open_pretrained(where: str, augmentation: str = "auto", image_size: int | No
 def with_present_policy(model: keras.Model) -> keras.Model:
     """The same network and weights, computing by `keras.config.dtype_policy()`.
 
-    The file of a network that was trained in bfloat16 names that policy; on hardware without it, it is
-    slow and rounds for nothing.
+    The file of a network that was trained in bfloat16 names that policy. On hardware without bfloat16, it
+    would make the network slow and its results less exact.
     """
     config: Any = model.get_config()
     changed = _with_policy(config, keras.config.dtype_policy().name)
@@ -113,7 +113,7 @@ def _with_policy(config: Any, name: str) -> Any:
 def _augmentation_of_card(views: Any, path: Path) -> Augmentation:
     """The augmentation that a card holds as `dataclasses.asdict` and JSON made it."""
     try:
-        values = {"solarize_p": 0.0, **views}  # which cards of earlier versions do not have
+        values = {"solarize_p": 0.0, **views}  # cards of earlier versions lack it
         values = {f.name: values[f.name] for f in dataclasses.fields(Augmentation)}
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         for name, value in values.items():

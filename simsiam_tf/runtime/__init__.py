@@ -1,1 +1,1 @@
-"""What a process needs, whatever it computes: errors, devices, progress, signals, streams, safe files."""
+"""Services of the process: errors, devices, progress, signals, streams, safe files."""

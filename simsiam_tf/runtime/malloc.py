@@ -14,9 +14,9 @@ def retain_freed_memory() -> bool:
     """Makes this process keep the memory that it frees, for the next step; returns False without glibc.
 
     glibc gives large blocks back to the system as soon as they are free. A step then spends
-    much of its time on page faults, two million of them for a ResNet-18 at batch 128. One
-    arena instead of one a thread, so that a block freed by one thread serves the others. The
-    process stays at its peak, which may be higher.
+    much of its time on page faults, two million of them for a ResNet-18 at batch 128. All
+    threads share one arena, so that a block freed by one thread serves the others. The
+    process stays at its peak of memory, which may be higher than without this.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -32,8 +32,8 @@ _handlers: list = []  # C++ may call them at any time
 def end_when_exhausted(say: Callable[[], object], status: int) -> bool:
     """Ends the process with a message when native code runs out of memory; returns False without libstdc++.
 
-    Otherwise std::bad_alloc, which no Python code can catch, aborts it. Other uncaught exceptions of C++
-    still abort.
+    Without this, std::bad_alloc, which no Python code can catch, aborts the process. Other uncaught
+    exceptions of C++ still do.
 
     Args:
         say: writes the message, with little memory.

@@ -16,7 +16,7 @@ BETWEEN = 20.0  # seconds between two lines in a file
 def bar(items: Iterable | None, description: str | None = None, **options: Any) -> tqdm:
     """Returns tqdm on a terminal; elsewhere (a file, CI) one that writes a plain line now and then.
 
-    options: of tqdm.
+    options: arguments of tqdm.
     """
     stream = terminal.stderr()
     if stream.isatty():
@@ -33,7 +33,7 @@ def say(text: str) -> None:
 
 
 class Lines(tqdm):
-    """A bar as complete lines: no carriage return, no cursor moved."""
+    """Writes a bar as complete lines, without carriage returns and cursor movements."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Writes a line, unless there is nothing new."""
@@ -60,5 +60,5 @@ class Lines(tqdm):
             self.disable = True
             self._decr_instances(self)  # pyright: ignore[reportAttributeAccessIssue]
             if hasattr(self, "_written"):
-                self._ema_dt = lambda: None  # the rate over all
+                self._ema_dt = lambda: None  # so that tqdm shows the mean rate
                 self.display()

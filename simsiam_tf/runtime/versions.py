@@ -1,4 +1,4 @@
-"""Versions of the libraries that the bits of a run depend on."""
+"""Versions of the libraries on which bit-identical results depend."""
 
 from __future__ import annotations
 

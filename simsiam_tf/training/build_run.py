@@ -33,7 +33,7 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass
 class PretrainComponents(RunComponents):
-    """The components of a pre-training. start: its initial weights, in words."""
+    """The components of a pre-training. start: describes its initial weights."""
 
     monitor: Monitor | None = None
     start: str = "random weights"
@@ -47,8 +47,8 @@ def build_pretraining(
     Args:
         config: a validated configuration.
         report: file for the names of unreadable images.
-        workers: of the run; when None they are made by `strategy`, which has to happen before anything else
-            uses TensorFlow.
+        workers: processes of the run; when None they are made from the option `strategy`, which must happen
+            before anything else uses TensorFlow.
     """
     workers = workers or Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
     strategy = workers.strategy
@@ -148,7 +148,7 @@ def check_size(source: Source, batch_size: int) -> None:
 
 
 def _view_size(source: Source, size: int) -> int:
-    """The size of images that have one, of up to 64 pixels; else the augmentation's."""
+    """The size of the images, if all have the same of at most 64 pixels; else the augmentation's."""
     images = getattr(source, "images", None)
     return images.shape[1] if images is not None and images.shape[1] <= 64 else size
 
@@ -163,7 +163,7 @@ def build_model(
 ) -> SiameseModel:
     """The model of a configuration, with weights drawn from the seed, or those of the option `weights`.
 
-    channels, size: of the views. steps, images: of the run, on which some methods depend.
+    channels, size: those of the views. steps, images: of the run, on which some methods depend.
     """
     keras.utils.set_random_seed(config.seed)
     backbone = nets.build_backbone(config.backbone, size, channels, stem_for(config, size), config.width)

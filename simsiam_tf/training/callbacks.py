@@ -46,7 +46,7 @@ class KNN(keras.callbacks.Callback):
         self.latest: dict[str, float] = {}
 
     def due(self, epochs: int) -> bool:
-        """Whether there is an evaluation after so many epochs."""
+        """Whether an evaluation follows epoch number `epochs`, counted from 1."""
         return self.monitor is not None and self.every > 0 and epochs % self.every == 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -63,7 +63,7 @@ class Accuracy(keras.callbacks.Callback):
 
     Args:
         source: labelled images.
-        views: their size and normalisation.
+        views: size and normalisation of the images.
         every: n; 0 for never.
         workers: processes among which the images are divided; None: this one alone.
 
@@ -76,7 +76,7 @@ class Accuracy(keras.callbacks.Callback):
         self.latest: dict[str, float] = {}
 
     def due(self, epochs: int) -> bool:
-        """Whether there is an evaluation after so many epochs."""
+        """Whether an evaluation follows epoch number `epochs`, counted from 1."""
         return self.every > 0 and epochs % self.every == 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

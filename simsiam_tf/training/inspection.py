@@ -20,7 +20,7 @@ _STORED_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "
 
 
 def with_workdir(config: PretrainConfig) -> PretrainConfig:
-    """The configuration with a work folder: runs/DATA-BACKBONE where it has none."""
+    """The configuration; its work folder is runs/DATA-BACKBONE where it has none."""
     if config.workdir:
         return config
     name = re.sub(r"[^\w.]+", "-", f"{config.data}-{config.backbone}").strip("-")
@@ -76,12 +76,12 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "initial weights": components.start,
         "precision": components.precision,
         "replicas": str(components.strategy.num_replicas_in_sync),
-        "steps": f"{components.total_steps}, {source.size / config.batch_size:.1f} an epoch",
+        "steps": f"{components.total_steps}, {source.size / config.batch_size:.1f} per epoch",
         "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
         f"{config.final_lr * config.batch_size / 256:g} on a cosine",
         "parameters": f"{model.backbone.count_params():,} backbone, {heads:,} heads",
-        "memory, estimated": f"{(weights + activations) / 2**30:.2f} GiB a replica, "
-        f"{activations / 2**30:.2f} of it activations; TensorFlow itself about 0.6",
+        "memory, estimated": f"{(weights + activations) / 2**30:.2f} GiB per replica, "
+        f"{activations / 2**30:.2f} of these for activations; TensorFlow itself takes about 0.6",
     }
 
 

@@ -81,7 +81,7 @@ def test_other_kinds_of_files_are_not_opened(tmp_path, suffix, monkeypatch):
     path.write_bytes(pickle.dumps(Payload(canary := tmp_path / "canary")))
     with monkeypatch.context() as patch:
         patch.setattr("builtins.open", None)
-        refused(path, "Only .keras files are: (convert it first|where you trust it)")
+        refused(path, "Pass a .keras file: (convert it first|where you trust it)")
     if suffix == "pkl":
         refused(shutil.copy(path, tmp_path / "renamed.keras"), "not an archive")
         pickle.loads(path.read_bytes())  # the payload is a real one

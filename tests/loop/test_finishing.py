@@ -65,7 +65,7 @@ def test_what_a_run_finds_changed_is_said_on_the_terminal(whole, tmp_path, capsy
             assert said.count(line) == 1 and line in logged
 
     records.write_text(records.read_text().replace("0.", "0.0", 1))
-    told(f"{records} is not as it was when the checkpoint of step 22 was made")
+    told(f"{records} was removed, cut or changed after the checkpoint of step 22 was made")
     (newest / "state.index").write_bytes(b"")
     (tmp_path / "run" / "config.json").write_text("{")
     told(f"checkpoint {newest} is damaged: it is passed over", "config.json was gone or damaged")

@@ -271,7 +271,10 @@ def test_records_that_are_not_as_they_were_are_noticed(tmp_path, change, caplog,
     rows = MetricsFile(file).rewind(5, digest=known)
     assert bool(caplog.messages) == (change not in ("none", "longer"))
     if caplog.messages:
-        assert "metrics.jsonl is not as it was when the checkpoint of step 5 was made" in caplog.messages[0]
+        assert (
+            "metrics.jsonl was removed, cut or changed after the checkpoint of step 5 was made"
+            in caplog.messages[0]
+        )
     else:
         assert [r["step"] for r in rows] == [1, 2, 3, 4, 5] and file.read_text() == text
 

@@ -103,7 +103,10 @@ def test_clones_have_the_arguments_and_weights_of_their_own(name):
     ("data", "message"),
     [
         (views()[0], "compares 2 views.*1 views.*data.pretraining"),
-        ((views()[0], np.arange(IMAGES)), r"alike in shape, unlike \((8|None), 8, 8, 1\) and \((8|None),\)"),
+        (
+            (views()[0], np.arange(IMAGES)),
+            r"alike in shape. Received: \((8|None), 8, 8, 1\) and \((8|None),\)",
+        ),
         ({"image": views()[0]}, "no \"views\", only 'image'"),
         ((views(), np.arange(IMAGES), np.ones(IMAGES)), "Leave out sample_weight"),
         ((*views(), views()[0]), "Received: 3 views"),

@@ -146,7 +146,7 @@ def test_names_and_errors_go_to_the_terminal_as_text(state, tmp_path, capsys):
     safetensors.save_file({f"{escape}.{i}": torch.zeros(2) for i in range(3)}, tmp_path / "n.safetensors")
     refused(tmp_path / "n.safetensors", capsys, "fit none of torchvision", "red")
     safetensors.save_file({escape: torch.full((2,), torch.nan)}, tmp_path / "n.safetensors")
-    refused(tmp_path / "n.safetensors", capsys, "holds values that are no numbers")
+    refused(tmp_path / "n.safetensors", capsys, "holds NaN or infinite values")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")  # torch explains itself in bold
     refused(tmp_path / "module.pth", capsys, "save its weights alone")
 

@@ -1,8 +1,8 @@
 """Arithmetic of the augmentation on planes: the channels of a batch as tensors [B, H, W].
 
 Memory bounds the speed of such arithmetic, so `Views` lets XLA compile it in stages, each one pass over the
-planes. A stage ends where the next one reads neighbours or one plane many times: XLA would compute it again
-for every reading.
+planes. A stage ends where the next one reads neighbours, or one plane many times: within one stage, XLA
+would compute these anew for every reading.
 """
 
 from __future__ import annotations

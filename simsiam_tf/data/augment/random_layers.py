@@ -68,7 +68,7 @@ def _blends(x: Planes, t: dict[str, tf.Tensor], count: int, after_hue: bool | No
 class RandomGaussianBlur(PaperLayer):
     """Gaussian blur with σ drawn from `sigma`, in pixels, with probability p.
 
-    Edges are continued by their last pixel, as PIL does.
+    Outside the image, its edge pixels are repeated, as in PIL.
 
     Args:
         sigma: the range that σ is drawn from.
@@ -140,7 +140,7 @@ class RandomGrayscale(_ChosenLayer):
 
 
 class RandomSolarization(_ChosenLayer):
-    """Inverts all values from `threshold` on, with probability p: BYOL's (arXiv 2006.07733, App. B).
+    """Inverts all values from `threshold` on, with probability p, as in BYOL (arXiv 2006.07733, App. B).
 
     Args:
         p: probability.

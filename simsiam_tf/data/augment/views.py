@@ -26,15 +26,15 @@ class Views:
     Args:
         augmentation: the augmentation.
         count: views of each image, 2 or 4.
-        xla: whether XLA compiles the second stage; None: where views are large. On a CPU it
-            then runs in a tenth of the time, but every iterator begins with compiling.
+        xla: whether XLA compiles the second stage; None: only for large views. On a CPU the stage
+            then takes a tenth of the time, but every iterator compiles it first.
     """
 
     def __init__(self, augmentation: Augmentation, count: int = 2, xla: bool | None = None) -> None:
         self.augmentation, self.count = augmentation, count
         self.xla = augmentation.size > SMALL if xla is None else xla
         self.resized_crop = RandomResizedCrop(augmentation.size, augmentation.area)
-        # NOTE: matrix units of GPUs and TPUs would round the factors, and shifted sums are quick there.
+        # NOTE: not on GPUs and TPUs, whose matrix units round the factors and where shifted sums are fast.
         products = augmentation.size <= SMALL and not self.xla and on_cpu()
         layers_for = functools.cache(functools.partial(_layers, products=products))
         self.layers = [layers_for(augmentation.for_view(view)) for view in range(count)]  # equal views share
@@ -122,7 +122,7 @@ class Views:
         return _to_uint8((images * std + mean) * 255.0)
 
     def centre(self, image: tf.Tensor) -> tf.Tensor:
-        """The view of evaluation: shorter side to 256/224 of the size, then the centre (Sec. 3).
+        """The view for evaluation: shorter side to 256/224 of the size, then the centre (Sec. 3).
 
         [H, W, C] or [B, H, W, C] → uint8 of the augmentation's size. Small views are only resized.
         """

@@ -1,4 +1,4 @@
-"""The check of an image file before a pixel of it is decoded.
+"""Checks an image file before any of its pixels is decoded.
 
 A file of kilobytes can make its decoder take gigabytes or hours, and a file named .jpg can be a pipe that
 never ends. So the file's type is checked first, then its segments are counted, then Pillow reads the size
@@ -15,9 +15,9 @@ import stat
 from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 MEGAPIXELS = 100.0  # few cameras have more
-MAX_SEGMENTS = 2**14  # of a file, besides those that hold pixels
+MAX_SEGMENTS = 2**14  # most segments of a file, besides those that hold pixels
 MAX_JUNK = 2**16  # bytes of a JPEG's header that belong to no segment
-MAX_SCANS = 100  # of a JPEG: its decoder passes over all pixels once for each; encoders write about ten
+MAX_SCANS = 100  # most in a JPEG: its decoder passes over all pixels for each; encoders write about ten
 MAX_TEXTS = 16  # compressed texts and profiles of a PNG: its decoder expands each to as much as 8 MB
 
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither an escaped 0xFF nor a restart
@@ -84,7 +84,7 @@ def _header_size(image_format: str, data: bytes) -> tuple[int, int]:
 
 
 def _check_png(data: bytes, max_pixels: int) -> None:
-    """Counts chunks (length, type, content, checksum). Pillow reads those before the pixels alone."""
+    """Counts chunks (length, type, content, checksum). Pillow only reads those before the pixels."""
     at, texts, max_chunks = 8, 0, MAX_SEGMENTS + max_pixels // 1024  # encoders fill chunks of 8 KiB and more
     for _ in range(max_chunks):
         chunk = data[at + 4 : at + 8]
@@ -121,8 +121,8 @@ def _check_jpeg(data: bytes) -> None:
 def _gif_pixels(data: bytes, max_pixels: int) -> tuple[int, str]:
     """Pixels that a GIF's decoder makes room for, and a description of them.
 
-    It keeps all frames, also of an animation of which one is wanted, and makes an image as wide as
-    the widest and as high as the highest. (GIF89a, sections 18 to 27.)
+    The decoder keeps all frames, even if only one is wanted, and makes an image as wide as the
+    widest and as high as the highest. (GIF89a, sections 18 to 27.)
     """
     max_blocks = MAX_SEGMENTS + max_pixels // 128  # a full block has 255 bytes
     at, blocks = 13 + _colour_table_bytes(data[10:11]), 0

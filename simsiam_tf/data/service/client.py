@@ -24,7 +24,7 @@ from simsiam_tf.runtime.errors import LostWorker, UserError
 START_SECONDS = 5, 60  # the longest wait for the dispatcher, and for a first data worker
 MESSAGE_BYTES = 2**24  # of batches sent at a time; one piece may be larger
 MAX_WAITING = 256  # messages that wait here for an earlier one
-ARRAY_BYTES = 2**29  # of an array, which every process of the service holds several times in memory
+ARRAY_BYTES = 2**29  # the most of an array: every process of the service holds it several times in memory
 ENDLESS = 2**62
 PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
@@ -53,7 +53,7 @@ def dataset(address: str, batches: StepBatches, first_step: int, last_step: int)
     opened: dict[int, OrderedElements] = {}
 
     def requests() -> Iterator[tuple[int, int]]:
-        """(key, number) of the elements of one iterator. TensorFlow closes it, and so the job."""
+        """Yields (key, number) for the elements of one iterator. When TensorFlow closes it, the job ends."""
         key = secrets.randbits(62)
         name = f"data_service={address}"
         opened[key] = OrderedElements(name, job, made_here, lambda: not refusal(address), MAX_WAITING)
@@ -79,7 +79,7 @@ def dataset(address: str, batches: StepBatches, first_step: int, last_step: int)
 
 
 def messages_per_element(batches: StepBatches) -> int:
-    """The number of messages for one element. Each holds whole pieces, so that it has the same bits here."""
+    """Messages for one element. Each holds whole pieces, to have the same bits as if made here."""
     pixels = batches.views.count * batches.views.augmentation.size**2 * batches.source.channels
     size = batches.rows_per_piece * pixels * (4 if batches.augment_on_host else 1)
     pieces = batches.rows_per_element // batches.rows_per_piece
@@ -101,7 +101,7 @@ def _distributed(address: str, dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def failure(error: tf.errors.OpError) -> UserError | None:
-    """The service's own error, where an error of the training graph carries one."""
+    """The UserError of the service that an error of the training graph contains, if any."""
     match = re.search(r"(LostWorker|UserError): (data_service=.*)", str(error.message))
     return {"LostWorker": LostWorker, "UserError": UserError}[match[1]](match[2]) if match else None
 
@@ -143,8 +143,8 @@ def check_source(address: str, source: Source) -> None:
     if isinstance(source, ArraySource):
         if source.images.nbytes > ARRAY_BYTES:
             raise UserError(
-                f"data_service={address}: {source.name} would be sent to every data worker, with "
-                f"{source.images.nbytes >> 20} MiB of {ARRAY_BYTES >> 20} at most. Leave the flag out: "
+                f"data_service={address}: {source.name} would be sent to every data worker, but has "
+                f"{source.images.nbytes >> 20} MiB of {ARRAY_BYTES >> 20} allowed. Leave the flag out: "
                 "images in memory are quick to read."
             )
         return

@@ -1,4 +1,4 @@
-"""Numbered elements that other processes send in any order: sorted, and made here where they are lost."""
+"""Sorts numbered elements that other processes send in any order, and makes lost ones in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simsiam_tf.runtime.errors import LostWorker, UserError
 
 log = logging.getLogger("simsiam_tf")
 
-LATE_SECONDS = 15  # that an element may come later than its successors
+LATE_SECONDS = 15  # by which an element may come later than its successors
 DISPATCHER_SECONDS, WORKERS_SECONDS = 60, 300  # without an element, until they count as lost
 MAX_FAILURES = 3  # of jobs in a row
 ADVICE = "Start it again, and rerun the same command to continue from the newest checkpoint."
@@ -52,7 +52,7 @@ class OrderedElements:
         """Element n; numbers go up by one.
 
         Raises:
-            LostWorker: no element has come for long.
+            LostWorker: no element has come for too long.
             UserError: the data workers cannot make it. Either error is raised again by every later call.
         """
         if self.error is not None:
@@ -104,7 +104,7 @@ class OrderedElements:
                 f"{self.name}: the data workers failed: {reason}. They need the same files under the same "
                 "paths, and the same versions."
             ) from error
-        log.warning("%s: %s. Asked anew from element %d on", self.name, reason, n)
+        log.warning("%s: %s. Asking again, from element %d on", self.name, reason, n)
         return self._start_job(n)
 
     def _lost_numbers(self, n: int, began: float) -> list[int]:

@@ -42,7 +42,7 @@ class Source:
     """A set of images with stable ids 0 … size − 1.
 
     labels: int64 [size], or an object that answers labels[ids] like it; None where the set has none.
-    fingerprint: a digest that tells the set from others without reading all of it.
+    fingerprint: a digest that distinguishes the set from others, made without reading all of it.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Source:
         raise NotImplementedError
 
     def contents(self) -> str:
-        """A digest of the images themselves; `fingerprint` where they cannot be told apart from others."""
+        """A digest of the bytes of all images; `fingerprint` where a source has none."""
         return self.fingerprint
 
     def targets(self, ids: tf.Tensor) -> tf.Tensor:
@@ -106,8 +106,8 @@ class EncodedSource(Source):
     """Images of any size, read one at a time.
 
     read: scalar id → encoded bytes. names, root: names of the files and the folder they are relative to,
-    where every image is a file. digests: bytes, one of each file as it was when the source was opened; where
-    a file holds several images, one of each such file.
+    where every image is a file. digests: bytes, one for each file when the source was opened, also where a
+    file holds several images.
     """
 
     read: Callable[[tf.Tensor], tf.Tensor]
@@ -177,7 +177,7 @@ def from_arrays(
 def subset(source: Source, ids: np.ndarray | Sequence[int], name: str | None = None) -> Source:
     """The source whose image i is image ids[i] of another.
 
-    ids: int [n], n ≥ 1, in any order. name: of the subset; "SOURCE[n of N]" when None.
+    ids: int [n], n ≥ 1, in any order. name: name of the subset; "SOURCE[n of N]" when None.
     """
     ids = np.asarray(ids, np.int64)
     return source.subset(ids, name or f"{source.name}[{len(ids)} of {source.size}]")

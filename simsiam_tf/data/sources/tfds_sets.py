@@ -23,8 +23,8 @@ SILENT_LABELS = 4096  # labels that are read without a progress bar: those of a 
 def open_set(name: str, split: str, data_dir: str | None) -> Source:
     """Opens a split of a TFDS set: in memory where it is small, else read at random.
 
-    Labels are those of a feature "label" that is one class. A number, a text or several classes of an image
-    are no labels.
+    Labels are read from a feature "label" that is one class per image. Numbers, texts or several classes per
+    image do not count as labels.
 
     Raises:
         UserError: no such set or split, no images in it, not downloadable, or kept in a format
@@ -88,8 +88,8 @@ def _all_records(builder: Any, split: str, decoders: dict | None = None) -> list
 class RecordLabels:
     """Labels of records that lie on disk, read when they are first asked for.
 
-    All labels of a set like ImageNet take a pass over its files: a run that never asks for them must not
-    wait for that.
+    Reading all labels of a set like ImageNet takes a pass over its files, for which a run that needs no
+    labels must not wait.
     """
 
     def __init__(self, records: Sequence[dict[str, Any]], spec: str) -> None:

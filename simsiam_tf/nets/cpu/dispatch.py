@@ -1,6 +1,6 @@
 """Chooses how a training step computes a convolution on a CPU, by its shape and precision.
 
-The choice is on where nothing but CPUs computes. `fast_cpu_convolutions(False)`, or the environment
+The choice is made only where no accelerator is used. `fast_cpu_convolutions(False)`, or the environment
 variable SIMSIAM_TF_FAST_CPU_CONVOLUTIONS=0, leaves every convolution to TensorFlow. Inference, and with it
 every exported file, always uses TensorFlow's own op. docs/convolutions.md has the measurements.
 """
@@ -17,9 +17,9 @@ from simsiam_tf.nets.cpu.static_shape import static_shape
 from simsiam_tf.runtime.devices import on_cpu
 
 DISPATCH_BY_SHAPE = os.environ.get("SIMSIAM_TF_FAST_CPU_CONVOLUTIONS", "1") != "0"
-MIN_CHANNELS_WINOGRAD = 64  # in float32; at stride 2 the input's gradient goes by rows below it
+MIN_CHANNELS_WINOGRAD = 64  # in float32; with fewer, the input's gradient at stride 2 is computed by rows
 MAX_PIXELS_IM2COL = 49  # of a feature map whose bfloat16 weight gradient is a product with patches
-MAX_PIXELS_IM2COL_STRIDE2 = 196  # the same at stride 2 …
+MAX_PIXELS_IM2COL_STRIDE2 = 196  # as above, at stride 2 …
 MIN_CHANNELS_IM2COL_STRIDE2 = 32  # … from this many channels on
 
 
@@ -30,7 +30,7 @@ def fast_cpu_convolutions(enabled: bool) -> None:
 
 
 def is_dispatched(x: tf.Tensor, kernel_size: int, stride: int) -> bool:
-    """Whether `conv_training` computes this convolution; else it is TensorFlow's."""
+    """Whether `conv_training` computes this convolution; otherwise TensorFlow's op does."""
     known = None not in x.shape[1:]
     return DISPATCH_BY_SHAPE and kernel_size in (1, 3) and stride in (1, 2) and known and on_cpu()
 
@@ -71,8 +71,8 @@ def conv_onednn(
 ) -> tf.Tensor:
     """tf.nn.conv2d with PyTorch's padding and the gradients that are fastest with oneDNN.
 
-    At stride 2 the forward pass pads inside its kernel, the gradients outside of theirs: oneDNN's with
-    padding inside take 20 to 30 times as long in bfloat16.
+    At stride 2, padding is part of the op in the forward pass, and a separate op in the gradients: oneDNN's
+    gradients with padding take 20 to 30 times as long in bfloat16.
 
     by_patches: whether the kernel's gradient is one product of the patches of x with the outputs'
         gradients. oneDNN's own works along the rows of a feature map and wastes most of its vectors

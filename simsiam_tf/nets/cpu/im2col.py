@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from simsiam_tf.nets.cpu.static_shape import static_shape
 
-MAX_TRANSPOSED_FILTERS = 128  # up to which the outputs, where fewer than the patches, are transposed
+MAX_TRANSPOSED_FILTERS = 128  # most filters for which the product is computed transposed
 
 
 def kernel_gradient(x: tf.Tensor, upstream: tf.Tensor, size: int, stride: int) -> tf.Tensor:

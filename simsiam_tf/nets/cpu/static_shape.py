@@ -8,6 +8,6 @@ import tensorflow as tf
 
 
 def static_shape(x: tf.Tensor) -> list[int]:
-    """The lengths of the axes of x, all of them known but that of the batch, which may be None."""
+    """The lengths of the axes of x; all but the batch's, which may be None, have to be known."""
     lengths: Any = x.shape.as_list()
     return lengths

@@ -34,8 +34,8 @@ def every_other(x: tf.Tensor) -> tf.Tensor:
 def input_gradient(upstream: tf.Tensor, kernel: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """The gradient of a 3×3 convolution of stride 2 with PyTorch's padding with respect to its input.
 
-    The kernel's middle row alone sees an even row of the input; an odd row is seen by the last row and,
-    from the outputs below, by the first. Columns alike. So the gradient of all even rows, and that of all
+    Only the kernel's middle row reads an even row of the input; an odd row is read by the kernel's last row
+    and, for the outputs below, by its first. Columns alike. So the gradient of all even rows, and that of all
     odd ones, is a convolution of stride 1 of the outputs' gradients, whose channels are those of an
     even and an odd pixel.
 
@@ -43,7 +43,7 @@ def input_gradient(upstream: tf.Tensor, kernel: tf.Tensor, height: int, width: i
     """
     _, down, right, filters = static_shape(upstream)
     channels = static_shape(kernel)[2]
-    # A pair of columns gets from its own outputs the middle and last taps, from those to the right the first.
+    # A pair of columns gets the middle and last taps from its own outputs, the first from those to the right.
     taps = tf.gather(tf.pad(kernel, [[0, 0], [0, 1], [0, 0], [0, 0]]), [1, 2, 3, 0], axis=1)
     taps = tf.transpose(tf.reshape(taps, [3, 2, 2, channels, filters]), [0, 1, 4, 2, 3])
     taps = tf.reshape(taps, [3, 2, filters, 2 * channels])

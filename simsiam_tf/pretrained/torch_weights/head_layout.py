@@ -27,7 +27,7 @@ _PREDICTORS = ("predictor.", "online_predictor.", "prediction_head.", "head.pred
 
 @dataclasses.dataclass
 class Layer:
-    """An fc and the BN after it, if any. weight: [out, in]. bn: torch's name → array."""
+    """A fully connected layer and the BN after it, if any. weight: [out, in]. bn: torch's name → array."""
 
     weight: np.ndarray
     bias: np.ndarray | None
@@ -46,8 +46,8 @@ class Layer:
 def read_heads(state: Arrays, network: Network, features: int) -> tuple[dict[str, Any], dict, set[str]]:
     """(the heads around a network, the options that make such heads, the names that they were read from).
 
-    A head that no options make is left out. A bias before BN is subtracted from BN's running mean, which
-    is what it computes in training and in inference alike.
+    A head that no options of pre-training can make is left out. A bias before BN is subtracted from BN's
+    running mean, which gives the same outputs in training and in inference.
 
     Args:
         state: name without training wrappers → array.

@@ -1,6 +1,6 @@
 """Finds ResNets among the names of a checkpoint, tells which program named them, and writes such names.
 
-Torchvision's names ("layer1.0.conv1.weight") stand between a program's names and ours.
+A program's names and those of this package are both mapped to torchvision's ("layer1.0.conv1.weight").
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _TRAINING_WRAPPERS = r"(?<![^.])(?:module|_orig_mod)\."  # of data-parallel and 
 class Layout:
     """How a program names weights.
 
-    title: of the program. prefix: of the network's names.
-    layer1_place: of layer1 where the network is an nn.Sequential.
-    projector, predictor: names of a head's modules by {i}, their place in an nn.Sequential, or by {kind}
-        (fc or bn) and {j}, counted apart; empty where the program has no heads.
+    title: name of the program, for messages. prefix: prefix of the network's names.
+    layer1_place: index of layer1 where the network is an nn.Sequential.
+    projector, predictor: template of the names of a head's modules, with {i}, the index in an
+        nn.Sequential, or {kind} (fc or bn) and {j}, the index among its kind; empty where there are no heads.
     last_bias: whether the projector's last fc has a bias although BN follows it.
     envelope: whether the program's files hold the weights under "state_dict".
     """
@@ -75,7 +75,7 @@ READ_ONLY = {  # program → title
     "dino": "an implementation of DINO",
     "other": "a program that is not known here",
 }
-STEM_3X3 = {  # of programs that have one stem of 3×3 only
+STEM_3X3 = {  # programs that have only one 3×3 stem
     "patrickhua": "cifar", "mmselfsup": "cifar", "lightly_small": "cifar", "solo_learn": "cifar_pad2",
 }  # fmt: skip
 
@@ -89,9 +89,9 @@ _PREFERENCE = (
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A ResNet among names.
+    """A ResNet found among the names of a checkpoint.
 
-    prefix: of its names, without training wrappers; ends with a dot where it is not empty.
+    prefix: prefix of its names, without training wrappers; ends with a dot where it is not empty.
     form: "named", "detectron2", or the place of layer1 in an nn.Sequential.
     names: torchvision's name → the checkpoint's, without training wrappers.
     has_shortcuts: whether it calls its downsampling "shortcut".
@@ -104,7 +104,7 @@ class Network:
 
     @property
     def rank(self) -> int:
-        """Higher for the network that is evaluated of several."""
+        """Higher for the network that the authors evaluate, where there are several."""
         return sum(worth for pattern, worth in _PREFERENCE if pattern.search(self.prefix))
 
     @property
@@ -159,7 +159,7 @@ def _network(prefix: str, form: str | int, names: Iterable[str]) -> Network:
 
 
 def program_of(network: Network, names: Collection[str]) -> str:
-    """The program that gave a network and its neighbours their names: a key of `LAYOUTS` or `READ_ONLY`."""
+    """The program that named a network and its heads: a key of `LAYOUTS` or `READ_ONLY`."""
     last = network.attribute
     parent = network.prefix.removesuffix(f"{last}.") if last else ""
 
@@ -191,10 +191,10 @@ def program_of(network: Network, names: Collection[str]) -> str:
 
 
 def stem_by_names(program: str, network: Network, names: Collection[str]) -> str | None:
-    """The stem of a first kernel of 3×3 by the names around it; None where they do not tell.
+    """The stem of a network whose first kernel is 3×3, by the names beside it; None if they do not show it.
 
-    Stride and padding leave no trace in weights. solo-learn's own classifier tells its checkpoints from
-    others with a "backbone" and a "projector".
+    Stride and padding leave no trace in weights. Checkpoints of solo-learn are recognised by its
+    classifier, since others also have a "backbone" and a "projector".
     """
     if program == "solo_learn" and not any(re.match(r"(.*\.)?(classifier|momentum_\w+)\.", n) for n in names):
         return None

@@ -1,4 +1,4 @@
-"""Files of PyTorch weights. A pickle is opened by torch's loader of plain tensors alone, so runs no code."""
+"""Files of PyTorch weights. Pickles are opened by torch's loader of plain tensors, so no code runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simsiam_tf.runtime.errors import UserError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin")
 WRITABLE = (".safetensors", ".pth", ".pt")
-METADATA_KEY = "simsiam_tf"  # of our notes in a file that we write
+METADATA_KEY = "simsiam_tf"  # key of this package's metadata in a file that it writes
 _WRAPPERS = r"((model_?|checkpoint)?(state_dict)?\.)*"  # usual names of the entry that holds the weights
 _SAVE_PLAIN = 'torch.save({"state_dict": model.state_dict()}, "weights.pth")'
 
@@ -30,9 +30,9 @@ _SAVE_PLAIN = 'torch.save({"state_dict": model.state_dict()}, "weights.pth")'
 class Checkpoint:
     """The content of a file of PyTorch weights.
 
-    state: name → float32 array; where several entries of the file hold weights, names begin with theirs.
+    state: name → float32 array; where several entries of the file hold weights, names begin with the entry's.
     epoch: epochs done, where the file says so. optimizer: its state_dict, or empty.
-    metadata: our notes in a file that we wrote.
+    metadata: metadata of this package, in a file that it wrote.
     """
 
     state: dict[str, np.ndarray]
@@ -50,13 +50,15 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     """
     path = Path(path).expanduser()
     if path.suffix not in SUFFIXES:
-        raise UserError(f"weights={path}: must end in {', '.join(SUFFIXES)}, or be weights of ours.")
+        raise UserError(
+            f"weights={path}: must end in {', '.join(SUFFIXES)}, or be a work folder or a .keras file."
+        )
     if not path.is_file():
         raise UserError(f"weights={path}: no such file.")
     checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     for name, array in checkpoint.state.items():
         if not np.isfinite(array).all():
-            raise UserError(f"weights={path}: {printable_text(name)} holds values that are no numbers.")
+            raise UserError(f"weights={path}: {printable_text(name)} holds NaN or infinite values.")
     return checkpoint
 
 
@@ -197,7 +199,7 @@ def _check_archive(path: Path) -> None:
         file.seek(max(0, size - 22))
         end = file.read()
     if begin != b"PK\3\4":
-        return  # the format before archives, whose lengths torch checks
+        return  # the format of older versions, whose lengths torch checks
     if end[:4] != b"PK\5\6" or struct.unpack("<H", end[-2:])[0]:
         raise ValueError("not an archive, or cut off")
     with zipfile.ZipFile(path) as archive:

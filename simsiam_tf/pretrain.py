@@ -20,7 +20,7 @@ after a checkpoint."""
 
 def call(config: PretrainConfig) -> int:
     """Trains, or shows what a run would do (`preview`, `dry_run`); returns the exit status."""
-    with cli.heavy_imports():  # only now, so that wrong flags are answered at once
+    with cli.heavy_imports():  # only now, so that invalid flags are reported at once
         from simsiam_tf.distributed import strategies
         from simsiam_tf.training import inspection, pretraining, run_summary
 

@@ -1,1 +1,1 @@
-"""Command lines: flags to a configuration, help texts, one clear line for what is wrong."""
+"""Command lines: parses flags into a configuration, writes help texts, and reports an error in one line."""

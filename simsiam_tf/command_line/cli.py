@@ -1,4 +1,4 @@
-"""Command lines: argv → configuration → one call; an error is one clear line."""
+"""Command lines: argv → configuration → one call; errors are reported in one line."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _DEFINE = {
 def run_command(cls: type, call: Callable[[Any], int | None], prog: str, about: str, argv=None) -> int:
     """Parses argv (sys.argv by default) into a `cls` and runs `call`; returns the exit status.
 
-    0: done. 2: an error for the user to fix, named in one line on stderr. 75: ended by SIGTERM or SIGINT,
-    all checkpoints are kept. Others are those of `call`. If stdout cannot be written, the status changes only
-    for commands that write no files.
+    0: done. 2: an error for the user to fix, named in one line on stderr. 75: ended by SIGTERM or SIGINT;
+    checkpoints are kept. Any other status is that of `call`. If stdout cannot be written, the status changes
+    only for commands that write no files.
     """
     last = argv is None  # the process ends after the command
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -58,7 +58,7 @@ def _run(
         return 0, False
 
     def leave(number: int, frame: Any) -> None:
-        """Ends the process here and now: library threads must not hold it up."""
+        """Ends the process at once, without waiting for threads of libraries."""
         line = f"{prog}: ended by {signal.Signals(number).name}. Rerun the same command to go on.\n"
         with contextlib.suppress(OSError):
             os.write(_terminal, line.encode())
@@ -84,13 +84,13 @@ def _run(
 
 
 def _in_files(config: Any) -> bool:
-    """Returns whether a command writes its result into files; then its output may be lost."""
+    """Returns whether a command writes its result to files, so that what it prints may be lost."""
     names = {field.name for field in dataclasses.fields(config)}
     return bool(names & {"out", "workdir"}) and not getattr(config, "dry_run", False)
 
 
 def _system_error(error: Exception, config: Any) -> str | None:
-    """Writes a line for an error of memory or files that nobody has caught; None for a bug."""
+    """Writes the message for an uncaught error of memory or files; None for any other, which is a bug."""
     exhausted = type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's, which may not be loaded
     full = "No space left" in str(error)
     if isinstance(error, MemoryError) or (exhausted and not full):
@@ -103,7 +103,7 @@ def _system_error(error: Exception, config: Any) -> str | None:
 
 
 def _out_of_memory(config: Any) -> str:
-    """Writes a line for memory that has run out."""
+    """Writes the message for exhausted memory."""
     batch = getattr(config, "batch_size", None)
     smaller = f"a smaller --batch_size than {batch}" if batch else "it where more memory is free"
     return f"there is not enough memory. Try {smaller}."
@@ -113,8 +113,8 @@ def _out_of_memory(config: Any) -> str:
 def heavy_imports() -> Iterator[None]:
     """Imports heavy libraries silently, with the garbage collector paused.
 
-    Imports leave half a million objects, through which the collector would look again and again; it passes
-    over frozen ones.
+    Imports leave half a million objects, which the collector would visit again and again; it skips frozen
+    ones.
 
     Raises:
         UserError: memory does not suffice.
@@ -145,7 +145,7 @@ _terminal = 2  # the descriptor of the user's stderr, also during `silence_stder
 def silence_stderr() -> Iterator[None]:
     """Keeps back the messages of libraries on stderr within the block; shows them if it fails.
 
-    TensorFlow's native code greets with half a dozen lines that no setting turns off.
+    TensorFlow's native code prints half a dozen lines that no setting turns off.
     """
     global _terminal
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -167,7 +167,7 @@ def silence_stderr() -> Iterator[None]:
 
 
 def _memory_file() -> Any:
-    """Opens a file that needs no disk; on other systems than Linux a temporary one."""
+    """Opens a file in memory; on systems other than Linux, a temporary file."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("stderr"), "w+b", buffering=0)
     return tempfile.TemporaryFile()
@@ -221,7 +221,7 @@ def expand_flagfiles(argv: list[str], seen: tuple[Path, ...] = ()) -> list[str]:
         if path in seen:
             raise UserError(f"--flagfile={value}: includes itself.")
         try:
-            text = path.read_text("utf-8", "surrogateescape")  # names of files need be no text
+            text = path.read_text("utf-8", "surrogateescape")  # names of files need not be valid UTF-8
         except OSError as error:
             raise UserError(f"--flagfile={value}: {path} cannot be read ({error.strerror}).") from error
         lines = [line.strip() for line in text.splitlines()]

@@ -13,9 +13,9 @@ class Backbone:
 
     builder: "module:function"; the function maps (size, channels, options) to a functional Keras model
         from images [B, H, W, channels] to features [B, F]. size: the side of the training views.
-        options: "name" (the row's), "stem" and "width", of which a builder reads what it knows.
-    pixel_rule: "mean" and "std", one number for each channel of an image in [0, 1], by which its pixels
-        are normalised; empty for those of the augmentation.
+        options: "name" (the row's), "stem" and "width"; a builder may ignore some.
+    pixel_rule: "mean" and "std", one number for each channel of an image in [0, 1], to normalise
+        its pixels; empty: the augmentation's are used.
     """
 
     builder: str

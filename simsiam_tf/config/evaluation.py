@@ -1,4 +1,4 @@
-"""Options that the commands share which use a pre-trained backbone."""
+"""Options shared by the commands that use a pre-trained backbone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class WeightsConfig(Config):
-    """A backbone, and how images are prepared for it."""
+    """Options for a backbone and the preprocessing of its images."""
 
     weights: str | None = option(
         None, "pre-trained backbone: the work folder of a finished run, or a .keras file", "Backbone"
@@ -34,7 +34,7 @@ class WeightsConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class ImagesConfig(WeightsConfig):
-    """A backbone, and images of which it computes features."""
+    """Options for a backbone and the images whose features it computes."""
 
     INAPPLICABLE = (NO_FOLDER,)
 
@@ -53,12 +53,14 @@ class ImagesConfig(WeightsConfig):
     max_megapixels: float = option(
         100.0, "images of a folder with more pixels than this count as unreadable", limits=(0.001, 1e4)
     )
-    batch_size: int = option(256, "images that are computed at a time", free=True, limits=(1, 2**20))
+    batch_size: int = option(
+        256, "images whose features are computed at a time", free=True, limits=(1, 2**20)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelledConfig(ImagesConfig):
-    """A backbone, labelled images to learn from and labelled images to test on."""
+    """Options for a backbone, labelled training images and labelled test images."""
 
     test: str = option(
         "auto",
@@ -71,7 +73,7 @@ class LabelledConfig(ImagesConfig):
 
 @dataclasses.dataclass(frozen=True)
 class KeptFeaturesConfig(LabelledConfig):
-    """Evaluations of features that are computed once and kept in files."""
+    """Options of evaluations on features that are computed once and stored in files."""
 
     features_dir: str | None = option(
         None, "folder for the features; by default WORKDIR/features, or FILE.features beside a .keras file"

@@ -24,11 +24,11 @@ def option(
     """A field of a configuration with its help text.
 
     Args:
-        default: its value where nothing else is said.
+        default: value of the option where it is not given.
         text: help, in which `name` stands for another option.
-        group: heading in the help; that of the option before it when empty.
+        group: heading in the help; when empty, that of the previous option.
         choices: the values that it may take, or a table whose keys they are; any when empty.
-        free: whether a run may be continued with another value; a text: only with that value.
+        free: whether a run may be continued with another value; a text: only with this one.
         limits: (lowest, highest) number that is allowed.
     """
     choices = choices if isinstance(choices, dict) else tuple(choices)
@@ -40,8 +40,8 @@ def option(
 class Inapplicable:
     """Options that change nothing while another one has a certain value.
 
-    fields: their names. because: the option, or property, that decides. holds: whether its value makes
-    them inapplicable. words: that value in words, as in "predictor_lr=constant has no effect with WORDS".
+    fields: names of these options. because: the option, or property, that decides. holds: whether its value
+    makes them inapplicable. words: that value, as in "predictor_lr=constant has no effect with WORDS".
     """
 
     fields: tuple[str, ...]
@@ -105,9 +105,9 @@ def inapplicable(config: Config) -> list[tuple[str, Inapplicable]]:
 
 
 def drop_inapplicable(config: Any, typed: set[str]) -> Any:
-    """Sets options that a flagfile gave back to their defaults where a typed flag leaves them no effect.
+    """Resets options of a flagfile to their defaults where a typed flag leaves them without effect.
 
-    With predictor=none typed, the flagfile's `predictor_lr` falls away instead of being an error.
+    With predictor=none typed, the flagfile's `predictor_lr` is dropped instead of being an error.
 
     Args:
         config: a configuration.
@@ -142,8 +142,8 @@ def to_flags(config: Any) -> str:
 def differences(a: dict, b: dict, cls: type[Config]) -> list[str]:
     """Names of the options that bind a run and differ between two configurations, `b` the later one.
 
-    The path of a folder or of a file of weights does not bind: its content does, by its digest in the
-    run's metadata.
+    The path of a folder, or of a file of weights, does not bind a run. Its content does, by its digest in
+    the run's metadata.
     """
     rules = [r for r in cls.INAPPLICABLE if r.because in b and r.holds(b[r.because])]
     idle = {name for rule in rules for name in rule.fields}

@@ -1,4 +1,4 @@
-"""Options that every training shares, pre-training and supervised."""
+"""Options that pre-training and supervised training share."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class RunConfig(Config):
         choices=("auto", "true", "false"),
         free=True,
     )
-    log_every: int = option(20, "write metrics once in so many steps", limits=(1, BIG))
+    log_every: int = option(20, "steps between two records of metrics", limits=(1, BIG))
     record: str = option(
         "tensorboard,jsonl",
         "where metrics are written, separated by commas: tensorboard (WORKDIR/tb), jsonl (metrics.jsonl, "

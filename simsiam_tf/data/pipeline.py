@@ -1,4 +1,4 @@
-"""tf.data pipelines: the views of training steps, and the centre views of evaluation."""
+"""tf.data pipelines: the views of training steps, and the centre views for evaluation."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from simsiam_tf.data.sources.base import ArraySource, Source
 from simsiam_tf.data.sources.open_source import open_source
 from simsiam_tf.runtime.errors import UserError
 
-PARALLEL: int | None = os.cpu_count() or 2  # images and pieces made at a time; None: one after the other
+PARALLEL: int | None = os.cpu_count() or 2  # images and pieces made in parallel; None: one after the other
 ENDLESS = 2**40  # steps, more than any training takes
 PREFETCHED_STEPS = 2
-PIECE_PIXELS = 8 * 224 * 224  # pixels of a view augmented at a time: what a processor's cache holds
+PIECE_PIXELS = 8 * 224 * 224  # pixels of a view augmented at a time, which fit a processor's cache
 
 
 @dataclasses.dataclass(frozen=True)
 class StepBatches:
-    """The batches of a training run, each a function of its step's number alone.
+    """The batches of a training run, each a function of the step alone.
 
     A batch is a dictionary: "views", `views.count` × float32 [rows, S, S, C]; "index", int64 ids of the
     images; with `targets`, "target", their int64 labels.
@@ -35,8 +35,8 @@ class StepBatches:
     Args:
         source: the images.
         views: the augmentation.
-        batch_size: images of a step, on all workers together.
-        seed: of the order of the images and of the augmentation's draws.
+        batch_size: images in a step, over all workers.
+        seed: seed of the order of the images and of the augmentation's draws.
         rows: the slice [a, b) of every batch that this process makes; all rows when None.
         elements_per_step: dataset elements that a step's rows are cut into, one for each replica.
         augment_on_host: False leaves the second stage of the views to `augment_batch`, on the accelerator:
@@ -75,7 +75,7 @@ class StepBatches:
 
     @property
     def element_spec(self) -> dict[str, Any]:
-        """The element_spec of `dataset`; to build a dataset for it would take seconds."""
+        """The element_spec of `dataset`, without building a dataset, which takes seconds."""
         rows, size, views = self.rows_per_element, self.views.augmentation.size, self.views
         shape, ids = [rows, size, size, self.source.channels], tf.TensorSpec([rows], tf.int64)
         spec: dict[str, Any] = {"index": ids, **({"target": ids} if self.targets else {})}
@@ -91,10 +91,10 @@ class StepBatches:
         return prefetched(_map(numbered, lambda n, batch: batch))
 
     def numbered_elements(self, numbers: tf.data.Dataset, parallel: int | None) -> tf.data.Dataset:
-        """Element numbers, in any order → (number, batch), each a function of its number alone.
+        """Element numbers, in any order → (number, batch). A batch is a function of its number alone.
 
         Element n holds the share n % elements_per_step of the rows of step n // elements_per_step. Every
-        number is read once and goes through one chain of maps, so that machines can share out the numbers.
+        number is read once and goes through one chain of maps, so that machines can divide the numbers.
 
         parallel: images and pieces made at a time; None: one after the other.
         """
@@ -132,7 +132,7 @@ class StepBatches:
 
 
 def augment_batch(views: Views, batch: dict[str, Any]) -> dict[str, Any]:
-    """The second stage of the views: "crops" and "draws" become "views". A batch with "views" is returned."""
+    """Makes "views" of "crops" and "draws", the second stage. Returns batches with "views" as they are."""
     if "views" in batch:
         return batch
     rest = {name: value for name, value in batch.items() if name not in ("crops", "draws")}
@@ -145,7 +145,7 @@ def _in_pieces(x: tf.Tensor, piece: int) -> tf.Tensor:
 
 
 def concatenated(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
-    """Every `count` elements of a dataset become one, along their first axis."""
+    """Concatenates every `count` elements of a dataset along their first axis."""
     if count == 1:
         return dataset
 
@@ -179,16 +179,16 @@ def pretraining(
     """Batches for Keras' `fit`: iterating again gives the next epoch, not the same one.
 
     The dataset's length is the number of whole batches in an epoch. The `fit` of this package's models
-    begins with the step that the optimizer has come to, by the dataset's attribute `stream`: the batches
-    from a step on, without an end. `evaluate` takes the first epoch. A dataset made from it by `map` or
+    begins at the optimizer's step, by the dataset's attribute `stream`, which makes an endless dataset from
+    any step on. `evaluate` takes the first epoch. A dataset made from it by `map` or
     `take` has no `stream`.
 
     Args:
-        data: a specification as of `open_source`, or a source.
+        data: a specification as for `open_source`, or a source.
         augmentation: a key of `AUGMENTATIONS` or an `Augmentation`; chosen by the source when None.
-        batch_size: images a step.
+        batch_size: images per step.
         views: views of each image (4 for `symmetry="asymmetric_2x"`).
-        seed: of the order of the images and of the augmentation's draws.
+        seed: seed of the order of the images and of the augmentation's draws.
         first_epoch: the epoch of the first iteration, for training loops of your own.
         targets: whether batches hold "target", the labels of the images, beside "views" and "index".
         **changes: fields of the augmentation to replace, for example size=96.
@@ -217,7 +217,7 @@ def pretraining(
         return _with_options(tf.data.Dataset.range(1).flat_map(steps))
 
     def stream(first: Callable[[], int] = lambda: 0) -> tf.data.Dataset:
-        """Batches from the step that `first` gives at the first batch; from `first_epoch` where that is 0."""
+        """Batches from step `first()` on, which is called for the first batch; 0: from `first_epoch`."""
         return steps_from(lambda: first() or first_epoch * length, ENDLESS)
 
     dataset: Any = steps_from(lambda: next(epochs) * length, length)
@@ -239,8 +239,8 @@ def centred(
 
 
 def _map(dataset: tf.data.Dataset, function: Callable, parallel: int | None = None) -> tf.data.Dataset:
-    # NOTE: nothing here branches on a tensor, and to let AutoGraph rewrite all that is called
-    # took four fifths of the time that a pipeline needs before its first element.
+    # NOTE: without AutoGraph: nothing here branches on a tensor, and its rewriting of all functions took
+    # four fifths of the time before the first element.
     return dataset.map(tf.autograph.experimental.do_not_convert(function), parallel)
 
 

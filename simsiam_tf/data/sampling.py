@@ -1,4 +1,4 @@
-"""The order of images and the augmentation's draws, as functions of the step: no state to save or lose.
+"""The order of images and the augmentation's draws, as functions of the step: there is no state to save.
 
 Row r of step s is number n = s × batch + r of all images seen. Its epoch is n // size and its place in the
 epoch n % size. No epoch drops images: a batch may straddle two epochs.
@@ -12,7 +12,7 @@ import tensorflow as tf
 def example_ids(seed: int, step: tf.Tensor, batch: int, size: int) -> tf.Tensor:
     """The ids of the images of one batch: int64 [batch], each in [0, size).
 
-    Every epoch has a permutation of all `size` ids of its own. Needs batch ≤ size.
+    Every epoch has its own permutation of all `size` ids. Needs batch ≤ size.
     """
     n = tf.cast(step, tf.int64) * batch + tf.range(batch, dtype=tf.int64)
     epoch, place = n // size, n % size

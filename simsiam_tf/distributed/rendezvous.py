@@ -1,8 +1,8 @@
 """Workers wait for each other before TensorFlow starts, with a deadline; an error names who is missing.
 
 TensorFlow's own start waits for ever for a worker that never comes, blocks Python meanwhile and
-swallows SIGTERM. Here the first worker listens at its own address, the others call it, and all go
-on once all have called.
+swallows SIGTERM. Here the first worker listens at its own address, the others call it, and all
+continue once all have called.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from simsiam_tf.distributed import ports
 from simsiam_tf.runtime.errors import LostWorker, UserError
 
-CALL_SECONDS = 0.5  # between calls to a first worker that does not answer yet
+CALL_SECONDS = 0.5  # between attempts to call the first worker
 STARTS_SECONDS = 30  # for TensorFlow's own start, once all have called
 MESSAGE_BYTES = 64
 _WATCHDOG = """
@@ -37,11 +37,11 @@ def wait_for_all(addresses: Sequence[str], index: int, seconds: float) -> None:
 
     Args:
         addresses: HOST:PORT of every worker, the same on all; the first one's must be reachable.
-        index: of this worker.
+        index: number of this worker.
         seconds: how long to wait.
 
     Raises:
-        LostWorker: some have not come; the message names them.
+        LostWorker: some workers have not joined; the message names them.
         UserError: this worker's own address is in use.
     """
     deadline = time.monotonic() + seconds
@@ -55,7 +55,7 @@ def wait_for_all(addresses: Sequence[str], index: int, seconds: float) -> None:
 
 
 def _receive(addresses: Sequence[str], deadline: float) -> list[int]:
-    """Waits, as the first worker, for the others, and tells them who is missing; returns the same."""
+    """Waits, as the first worker, for the others; tells them which are missing, and returns those."""
     host, _, port = addresses[0].rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     local = ports.listen_addresses(host)
@@ -79,7 +79,7 @@ def _receive(addresses: Sequence[str], deadline: float) -> list[int]:
                 worker = _worker_of(caller, len(addresses))
                 if worker is not None:
                     callers[worker] = caller
-                else:  # it has ended, or is a stranger
+                else:  # it has ended, or is no worker of this run
                     callers = {i: s for i, s in callers.items() if s is not caller}
                     waiting.unregister(caller)
                     caller.close()
@@ -108,7 +108,7 @@ def _call(addresses: Sequence[str], index: int, deadline: float) -> list[int]:
                 first.sendall(json.dumps([index, len(addresses)]).encode())
                 first.settimeout(max(1.0, deadline + 2 - time.monotonic()))
                 return json.loads(first.recv(MESSAGE_BYTES))
-        except (OSError, ValueError):  # not there yet, or ended before all were there
+        except (OSError, ValueError):  # the first worker has not started, or ended too early
             time.sleep(CALL_SECONDS)
     return [0]
 
@@ -117,8 +117,8 @@ def _call(addresses: Sequence[str], index: int, deadline: float) -> list[int]:
 def start_deadline(addresses: Sequence[str], index: int) -> Iterator[None]:
     """Bounds TensorFlow's own start, which nothing within this process can interrupt.
 
-    A watching process kills this one after STARTS_SECONDS. SIGTERM, whose handler TensorFlow replaces,
-    waits until Python's handlers are back.
+    A watching process kills this one after STARTS_SECONDS. TensorFlow replaces Python's handler of
+    SIGTERM meanwhile, so the signal is held back until the handler is restored.
     """
     others = ", ".join(f"worker {i} ({a})" for i, a in enumerate(addresses) if i != index)
     line = (

@@ -1,4 +1,4 @@
-"""Devices: the strategy by its name, the batches of its replicas, collectives, and the precision."""
+"""Devices: strategies by name, batches for replicas, collectives, and the precision."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Str
 
 
 class _Mirrored(tf.distribute.MirroredStrategy):
-    """MirroredStrategy with collective keys that no strategy of the user's has."""
+    """MirroredStrategy whose collective keys differ from those of the user's own strategies."""
 
     _collective_key_base = 10**6
 
 
 @functools.cache
 def _mirrored(*devices: str) -> tf.distribute.MirroredStrategy:
-    # NOTE: one a process. Each strategy counts its collectives from the same number, and TensorFlow
-    # takes two of one number for the same operation: their shapes would have to agree.
+    # NOTE: one per process. Every strategy numbers its collectives from the same start, and TensorFlow
+    # treats two with the same number as one operation, whose shapes would have to agree.
     return _Mirrored(list(devices))
 
 
@@ -100,7 +100,7 @@ def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
         ) from error
     if len(addresses) > 1:
         rendezvous.wait_for_all(addresses, index, 60 * join_minutes)
-    # NOTE: without this TensorFlow takes its gRPC ring on GPUs, too, which is some hundred times slower.
+    # NOTE: without this TensorFlow uses its gRPC ring on GPUs, too, which is about a hundred times slower.
     implementations = tf.distribute.experimental.CommunicationImplementation
     chosen = implementations.NCCL if tf.config.list_physical_devices("GPU") else implementations.RING
     options = tf.distribute.experimental.CommunicationOptions(implementation=chosen)
@@ -121,7 +121,7 @@ def worker_addresses(resolver: tf.distribute.cluster_resolver.ClusterResolver) -
 
 
 def augments_on_device(strategy: tf.distribute.Strategy, choice: str) -> bool:
-    """Returns whether the batch stage of the views runs with the model (`augment_on`).
+    """Returns whether the second stage of the views runs with the model (`augment_on`).
 
     auto: if the replicas are accelerators, whose memory is faster and whose host is busy.
     """
@@ -190,14 +190,14 @@ def _has_bfloat16() -> bool:
 
 
 def all_gather(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the rows of all replicas, [n · B, …], and the number of this replica's first among them.
+    """Returns the rows of all replicas, [n · B, …], and the index of this replica's first row among them.
 
-    x: [B, …] of this replica, as many rows on each. Gradients go back to the replicas they belong to.
+    x: [B, …] of this replica, with the same B on each. Gradients go back to the replicas they belong to.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return x, tf.constant(0)
-    x = tf.identity(x)  # NOTE: a tensor off an iterator has no device, and workers cannot gather it
+    x = tf.identity(x)  # NOTE: a tensor from an iterator has no device, and workers cannot gather it
     return context.all_gather(x, axis=0), context.replica_id_in_sync_group * tf.shape(x)[0]
 
 
@@ -216,7 +216,7 @@ def local_devices() -> list[str]:
 
 
 def local_replica() -> tuple[int, int]:
-    """Returns the number of this replica within its process, and how many the process has."""
+    """Returns this replica's index within its process, and the number of replicas in the process."""
     replica, count = _replica_number(), len(local_devices())
     return replica % count, count
 

@@ -25,11 +25,11 @@ CLASSIFIERS = {
     "logistic": "logistic regression", "lars": "linear classifier by LARS", "sgd": "linear classifier by SGD",
 }  # fmt: skip
 
-LEAVE_ONE_OUT_IMAGES = 10_000  # training images, at most, by whose accuracy k is chosen
+LEAVE_ONE_OUT_IMAGES = 10_000  # most training images whose accuracy chooses k
 
 
 def splits_for(config: Any, pretrained: Pretrained) -> Splits:
-    """The labelled images of a `LabelledConfig`. Raises UserError for other channels than the backbone's."""
+    """The labelled images of a `LabelledConfig`. Raises UserError if their channels do not fit."""
     data = config.data or training_data(pretrained)
     options = {"data_dir": config.data_dir, "on_bad_image": config.on_bad_image}
     splits = open_splits(data, config.test, **options, max_megapixels=config.max_megapixels)
@@ -72,8 +72,8 @@ def knn_result(config: Any, out: Path | None = None) -> dict[str, Any]:
         out: file for the result; UserError where it could not be written.
 
     Returns:
-        "accuracy" in [0, 1], by method and k, and for the k chosen by leave-one-out accuracy on the training
-        images ("chosen"); the data and the backbone.
+        "accuracy" in [0, 1], by method and k; "chosen", the k of best leave-one-out accuracy on training
+        images, by method; the data and the backbone.
     """
     pretrained, splits, features = _open_features(config, out)
     train_labels, test_labels = all_labels(splits.train), all_labels(splits.test)
@@ -156,7 +156,7 @@ def write_result(result: dict[str, Any], path: Path) -> None:
 
 
 def result_table(result: dict[str, Any]) -> str:
-    """A result as text, one row a method."""
+    """A result as text, one row per method."""
     accuracy = result["accuracy"]
     columns = list(next(iter(accuracy.values())))
     training, test = result["images"]

@@ -1,4 +1,4 @@
-"""HEADS: what can be trained on backbone features, each with its loss and its metrics. One row a head."""
+"""HEADS: heads that can be trained on backbone features, each a row with its loss and its metrics."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def top(k: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """(labels [n], logits [n, classes]) → whether fewer than k logits of other classes reach the label's.
 
-    Of equal logits the label's comes last, so that a constant classifier scores 0.
+    Among equal logits the label's counts as the last, so that a constant classifier scores 0.
     """
 
     def within(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The labelled images of an evaluation: those trained on and those tested on."""
+"""The labelled images of an evaluation: for training and for testing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HELD_OUT = 10  # every tenth image is a test image where a set has no test split
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """train, test: labelled sources of the same classes, without a common image."""
+    """train, test: labelled sources of the same classes; no image is in both."""
 
     train: Source
     test: Source
@@ -33,7 +33,7 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
         data: a labelled set; its training split unless it names another.
         test: a labelled set; "auto": the test split of `data`, or every tenth image of a set without one,
             which `train` then lacks.
-        **options: of `open_source`.
+        **options: arguments of `open_source`.
 
     Raises:
         UserError: a set without labels, or sets of different classes or channels.
@@ -68,7 +68,7 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
 
 
 def open_labelled(spec: str, split: str, option: str, **options) -> Source:
-    """A source with labels, opened by the value of `option`. Raises UserError where it has none."""
+    """A source with labels, opened by the value of `option`. Raises UserError where it has no labels."""
     source = open_source(spec, split, **options)
     if source.labels is None:
         raise UserError(
@@ -102,14 +102,14 @@ def open_test_split(spec: str, data_dir: str | None = None) -> Source | None:
 
 
 def balanced(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Sorted ids of `share` of every class, at least one, a function of labels and seed alone.
+    """Sorted ids of a share of every class, at least one of each; they depend on labels and seed alone.
 
     A larger share contains a smaller one.
 
     Args:
         labels: int [N].
         share: in (0, 1].
-        seed: of the choice.
+        seed: seed of the choice.
     """
     labels = np.asarray(labels)
     order = np.random.default_rng(seed).permutation(len(labels))

@@ -19,7 +19,7 @@ RATES = {
     "lars": (0.3, 1.0, 3.0, 10.0, 30.0),
     "sgd": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
 }
-BATCH = 256  # the paper's reference, so that base_lr is the learning rate itself
+BATCH = 256  # the reference batch of the paper, at which base_lr is the learning rate itself
 BLOCK = 2**16  # rows scored at a time
 
 
@@ -59,8 +59,8 @@ def train_heads(
         ids: int [n], the rows to train on.
         rates: learning rates, for batches of `BATCH`.
         optimizer_name: a key of `OPTIMIZERS`.
-        epochs: passes over those rows.
-        seed: of initial weights and order.
+        epochs: passes over the rows `ids`.
+        seed: seed of the initial weights and of the order of rows.
     """
     classes, width = 1 + int(labels.max()), features.shape[1]
     batch = min(BATCH, len(ids))

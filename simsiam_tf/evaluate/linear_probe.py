@@ -1,4 +1,4 @@
-"""Linear classifiers on stored features, their regularisation or learning rate chosen by a sweep."""
+"""Linear classifiers on stored features; a sweep chooses their regularisation or learning rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simsiam_tf.evaluate.linear_heads import RATES, train_heads
 from simsiam_tf.runtime import progress
 
 STRENGTHS = tuple(10.0**e for e in range(-4, 3))  # scikit-learn's C: the inverse of the L2 penalty
-VALIDATION_SHARE = 0.1  # of the training images of every class
+VALIDATION_SHARE = 0.1  # share of the training images of every class
 ITERATIONS = 1000
 PATIENCE = 2  # the sweep ends after this many strengths in a row below the best
 
@@ -45,13 +45,13 @@ def logistic_probe(
     """Multinomial logistic regression of scikit-learn on standardised features.
 
     Features are standardised by the mean and scale of the images trained on. The sweep goes from strong
-    regularisation to weak and ends where PATIENCE strengths in a row were worse than the best.
+    regularisation to weak and ends after PATIENCE strengths in a row that are worse than the best.
 
     Args:
         features, labels: [N, F], int [N], the training images.
         test_features, test_labels: scored once, with the chosen strength.
         strengths: inverse L2 penalties to choose from, each above 0, in any order.
-        seed: of the choice of validation images.
+        seed: seed of the choice of validation images.
     """
     train, held_out = _validation_split(labels, seed)
     model, validation = _Regression(features[train], labels[train]), {}
@@ -84,7 +84,7 @@ def sgd_probe(
         optimizer_name: "lars" or "sgd".
         rates: learning rates to choose from; `linear_heads.RATES` when None.
         epochs: passes over the features.
-        seed: of the validation images, initial weights and order.
+        seed: seed of the validation images, initial weights and order.
     """
     train, held_out = _validation_split(labels, seed)
     rates = sorted(RATES[optimizer_name] if rates is None else rates)
@@ -97,7 +97,7 @@ def sgd_probe(
 
 
 def _validation_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the training images (to train on, to choose by)."""
+    """Ids of the training images: (for training, for validation)."""
     held_out = balanced(labels, VALIDATION_SHARE, seed)
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 

@@ -75,7 +75,7 @@ def evaluate_model(
 ) -> dict[str, float]:
     """The head's test metrics on the centre views of a labelled source, as {"top1": …, "top5": …} in [0, 1].
 
-    workers: share out the images; None: this process alone.
+    workers: processes among which the images are divided; None: this process alone.
     """
     team = workers or Workers(tf.distribute.get_strategy())
     metrics, encode, ids = model.head_spec.test_metrics, forward(model), team.shard(np.arange(source.size))
@@ -107,13 +107,13 @@ def train_classifier(
     `training.supervised.run_supervised` does the same with checkpoints and records.
 
     Args:
-        backbone: normalised images → features; trained itself where not `frozen`.
+        backbone: normalised images → features; trained as well unless `frozen`.
         train, test: labelled sources of the same classes.
         augmentation: its size, crops, flip and normalisation are used, its colours are not.
         epochs: passes over the training images, in whole batches.
-        batch_size: images a step.
+        batch_size: images per step.
         optimizer: when None, LARS on a cosine from 10 if frozen, else SGD on a cosine from 0.02.
-        seed: of the head's weights, the order of the images and their crops.
+        seed: seed of the head's weights, the order of the images and their crops.
         **fit: arguments of `fit`, such as callbacks or verbose.
 
     Returns:

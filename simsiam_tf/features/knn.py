@@ -10,7 +10,7 @@ import tensorflow as tf
 from simsiam_tf.runtime import progress
 
 BLOCK = 2**24  # numbers of the bank in memory at a time
-TINY = 1e-12  # rows of a smaller squared length are scaled before they are normalised
+TINY = 1e-12  # a row whose squared length is smaller is scaled before it is normalised
 
 
 def knn_accuracy(
@@ -30,7 +30,7 @@ def knn_accuracy(
         bank: [N, F] features with int labels [N].
         queries: [M, F] features with int labels [M].
         ks: numbers of neighbours; those above N are cut to N.
-        temperature: of the votes, > 0.
+        temperature: temperature of the votes, > 0.
         block: queries at a time.
     """
     similarity, index = nearest(bank, queries, max(ks), block)
@@ -45,12 +45,12 @@ def leave_one_out(
     temperature: float = 0.1,
     block: int = 1000,
 ) -> dict[int, float]:
-    """`knn_accuracy` of some rows of the bank as queries, none of which votes for itself.
+    """`knn_accuracy` with rows of the bank as queries; no row votes for itself.
 
     Args:
         bank: [N, F] features with int labels [N].
-        rows: of the bank, sorted, int [M].
-        ks, temperature, block: as of `knn_accuracy`; ks are cut to N − 1.
+        rows: rows of the bank, sorted, int [M].
+        ks, temperature, block: as for `knn_accuracy`; ks are cut to N − 1.
     """
     similarity, index = nearest(bank, bank[rows], max(ks) + 1, block)
     itself = index == rows[:, None]

@@ -41,7 +41,7 @@ class Mark:
 class Section:
     """A section of the page.
 
-    charts: side by side where there is room. legend: of all charts. strips: rows of small pictures.
+    charts: side by side where there is room. legend: for all charts. strips: rows of small pictures.
     """
 
     title: str

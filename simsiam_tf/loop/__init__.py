@@ -1,1 +1,1 @@
-"""The engine of every run: trains, records, evaluates, saves. It does not know what it trains (`task`)."""
+"""The engine of every run: trains, records, evaluates, saves. A `Task` says what is trained."""

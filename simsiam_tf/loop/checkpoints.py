@@ -1,4 +1,4 @@
-"""Checkpoints: each is complete, or not there at all.
+"""Checkpoints: each is complete or does not exist.
 
     checkpoints/step-00001200/  manifest.json  state.index  state.data-…  interval.f64
 
@@ -28,7 +28,7 @@ from simsiam_tf.runtime.errors import UserError
 log = logging.getLogger("simsiam_tf")
 
 INTERVAL = "interval.f64"
-MANIFEST_BYTES = 2**24  # the most that is read; usual manifests have some kilobytes
+MANIFEST_BYTES = 2**24  # a larger manifest is refused; usual ones have some kilobytes
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError)
 
 
@@ -36,9 +36,9 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: has a sub-folder for each checkpoint; created if missing, leftovers of a crash are removed.
-        state: what is saved, by name (model, optimizer, …).
-        keep: how many checkpoints to keep, the newest.
+        folder: gets a sub-folder for each checkpoint; created if missing; leftovers of a crash are removed.
+        state: objects to save, by name (model, optimizer, …).
+        keep: number of newest checkpoints to keep.
         writes: False for a process that only restores.
         about: JSON for every manifest: the run's configuration and the versions of libraries.
 
@@ -106,7 +106,7 @@ class Checkpoints:
             (writing / "manifest.json").write_text(text, encoding="utf-8")
             for path in (*writing.iterdir(), writing):
                 _sync(path)
-            _remove(final)  # a damaged one
+            _remove(final)  # it exists only if it is damaged
             os.rename(writing, final)
             _sync(self.folder)
         except BaseException:
@@ -159,7 +159,7 @@ def _path(folder: Path, step: int) -> Path:
 
 
 def _valid_manifest(path: Path) -> dict[str, Any] | None:
-    """Returns the manifest if every file that it names is there, unchanged, no link, and none besides."""
+    """Returns the manifest if the folder has exactly the files that it names, unchanged and not links."""
     try:
         if not stat.S_ISDIR(path.lstat().st_mode):
             return None
@@ -184,12 +184,12 @@ def _valid_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def _digest(body: dict[str, Any]) -> str:
-    """Returns the SHA-256 of a manifest's content, whatever its layout."""
+    """Returns the SHA-256 of a manifest's content, independent of its formatting."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _read_back(prefix: Path) -> None:
-    """Reads every tensor; TensorFlow checks the sums that it wrote."""
+    """Reads every tensor, whose checksum TensorFlow verifies."""
     reader = tf.train.load_checkpoint(str(prefix))
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)
@@ -210,7 +210,7 @@ def _remove(path: Path) -> None:
 
 
 def _disk_full(error: Exception) -> bool:
-    """Returns whether a disk or a quota is full; only their text tells TensorFlow's errors apart."""
+    """Returns whether a disk or a quota is full; TensorFlow's errors show it only in their text."""
     numbers = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in numbers or any(os.strerror(n) in str(error) for n in numbers)
 

@@ -25,7 +25,7 @@ log = logging.getLogger("simsiam_tf")
 
 FILES = (".lock", "config.flags", "config.json", "metrics.jsonl", "train.log")
 FOLDERS = ("checkpoints", "export", "tb")
-LOCK_BYTES = 32  # the most that a lock holds: the number of a process
+LOCK_BYTES = 32  # the most that a lock file holds, a process id
 
 
 class Workdir:
@@ -42,13 +42,13 @@ class Workdir:
         keeps_records: whether metrics.jsonl is written.
 
     Raises:
-        UserError: not writable, or in use by a running process.
+        UserError: the folder is not writable, or is in use by a running process.
     """
 
     def __init__(self, path: str | Path, writes: bool = True, keeps_records: bool = True) -> None:
         self.path, self.writes = Path(path).expanduser().absolute(), writes
         self.metrics_file = MetricsFile(self.path / "metrics.jsonl", writes and keeps_records)
-        self._description: dict[str, Any] | None = None  # of the run that the folder belongs to
+        self._description: dict[str, Any] | None = None  # describes the run that the folder belongs to
         self._texts: dict[str, str] = {}  # config.json and config.flags
         self._handlers: list[logging.Handler] = []
         if not writes:
@@ -82,7 +82,7 @@ class Workdir:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
             pid = "unknown"
-            with contextlib.suppress(OSError):  # Windows locks its content, too
+            with contextlib.suppress(OSError):  # Windows locks the content of the file, too
                 pid = path.read_text("utf-8", "replace").strip() or pid
             raise UserError(
                 f"workdir={self.path}: in use by process {pid}. Wait for it or choose another."
@@ -108,12 +108,12 @@ class Workdir:
     def check_config(self, config: Any, metadata: dict[str, Any] | None = None) -> None:
         """Compares a configuration with that of the run in the folder, if there is one.
 
-        If config.json is missing or damaged, the newest checkpoint's manifest stands in.
+        If config.json is missing or damaged, the newest checkpoint's manifest is used.
 
-        metadata: what binds the run besides its options (`RunComponents.metadata`), once it is known.
+        metadata: must stay the same, too (`RunComponents.metadata`); None as long as it is not known.
 
         Raises:
-            UserError: naming every option that differs.
+            UserError: the message names every option that differs.
         """
         before = self._description or (self._read_description() if self.writes else None)
         if before is None:
@@ -162,7 +162,7 @@ class Workdir:
             raise self._unwritable(error) from error
 
     def _read_description(self) -> dict[str, Any] | None:
-        """Reads which run the folder belongs to; None if it is new."""
+        """Reads the description of the run that the folder belongs to; None if it is new."""
         file, folder = self.path / "config.json", self.path / "checkpoints"
         if file.is_file():
             try:
@@ -189,7 +189,7 @@ class Workdir:
             atomic_files.atomic_write_text(self.path / name, text)
 
     def remake_if_removed(self) -> bool:
-        """Makes the folder anew if somebody has removed it; returns whether that was so.
+        """Makes the folder anew if it was removed; returns whether it was.
 
         Raises:
             UserError: it cannot be made, or another run has it now.
@@ -242,10 +242,10 @@ class _LogFile(logging.handlers.WatchedFileHandler):
 
 
 def _agrees(old: Any, new: Any) -> bool:
-    """Returns whether metadata is as it was; what an earlier version did not write is taken as it is."""
+    """Returns whether metadata is unchanged; keys that an earlier version did not write are ignored."""
     return {**new, **old} == new if isinstance(old, dict) and isinstance(new, dict) else old == new
 
 
 def run_description(config: Any, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Returns what a work folder is bound to, as JSON: the options, and "metadata"."""
+    """Returns the description of a run that binds its work folder: options and "metadata", as JSON."""
     return json.loads(json.dumps({**dataclasses.asdict(config), "metadata": metadata}))

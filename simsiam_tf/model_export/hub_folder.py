@@ -14,7 +14,7 @@ from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable, r
 from simsiam_tf.runtime.errors import UserError
 
 WEIGHTS = "model.safetensors"
-SHARED_NAMES = ("resnet18", "resnet34", "resnet50")  # which timm and torchvision call so, too
+SHARED_NAMES = ("resnet18", "resnet34", "resnet50")  # names that timm and torchvision use, too
 
 
 def write_hub_folder(pretrained: Pretrained, folder: Path | str, overwrite: bool = False) -> ExportedModel:
@@ -63,7 +63,7 @@ def write_hub_folder(pretrained: Pretrained, folder: Path | str, overwrite: bool
 
 
 def check_hub_folder(folder: Path, overwrite: bool = False) -> None:
-    """Raises UserError for a folder that `write_hub_folder` could not write, before any long work."""
+    """Raises UserError if `write_hub_folder` could not write the folder. Call it before any long work."""
     torch_weights.require_library("safetensors", folder / WEIGHTS)
     check_writable(folder, folders=True)
     ours = {WEIGHTS, "config.json", "README.md"}

@@ -25,7 +25,7 @@ class BatchNorm(keras.layers.Layer):
         batch_statistics: whether a frozen layer obeys `training`, as the BN of momentum encoders does.
 
     Attributes:
-        is_local: whether training uses the statistics of this replica's rows and leaves the moving ones.
+        is_local: whether training uses the statistics of this replica's rows and updates no moving ones.
 
     Call: [B, d] or [B, H, W, C] → the same shape and dtype.
     """

@@ -37,7 +37,7 @@ PREDICTOR = {  # Table 1: (has an h, trains it)
 
 def _fc(units: int, fan_in: int, bias: bool, name: str) -> keras.layers.Dense:
     # The paper's fc init: weights and biases from U(−√k, √k), k = 1/fan_in.
-    # NOTE: "lecun_uniform" is √3 wider.
+    # NOTE: the range of "lecun_uniform" is √3 times as wide.
     bound = fan_in**-0.5
     kernel: Any = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
     biases: Any = keras.initializers.RandomUniform(-bound, bound)
@@ -74,7 +74,7 @@ def projector(
     """Projection MLP, [B, features] → z [B, d] (Sec. 3: three fc, all 2048 wide).
 
     The hidden layers are as wide as the features by default, as in the official code. In Sec. 3 and
-    App. B they are 2048 wide, also where d is less: the same for ResNet-50.
+    App. B they are 2048 wide, also where d is smaller; with ResNet-50 the features are 2048 wide, too.
 
     Args:
         features: width of the backbone's output.

@@ -21,8 +21,8 @@ class Cosine(Schedule):
         steps: length of the schedule, warm-up included.
         warmup_steps: w.
         final: learning rate at the end; 0 in the paper, base / 1000 in SwAV (arXiv 2006.09882).
-        hold: the decay changes the rate once in so many steps, by rounding s down to a multiple. The
-            official code changes it once an epoch; the paper does not say.
+        hold: steps between changes of the rate by the decay, which rounds s down to a multiple of
+            `hold`. The official code changes the rate once an epoch; the paper does not say.
 
     Raises:
         ValueError: where the warm-up takes all steps.

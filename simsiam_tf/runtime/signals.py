@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-INTERRUPTED = 75  # exit status: rerun the same command to go on (EX_TEMPFAIL, which schedulers retry)
+INTERRUPTED = 75  # exit status: rerun the same command to continue (EX_TEMPFAIL, which schedulers retry)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-PATIENCE = 1.0  # seconds after which a second Ctrl-C is meant
+PATIENCE = 1.0  # seconds after which a second Ctrl-C is not taken for the first
 
 
 @contextlib.contextmanager
@@ -37,7 +37,7 @@ class DeferredSignals:
     seen: the signal's number, or None. A second Ctrl-C acts at once.
 
     Args:
-        say: takes a line for the user.
+        say: writes a line for the user.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -54,7 +54,8 @@ class DeferredSignals:
 
     @contextlib.contextmanager
     def act_at_once(self) -> Iterator[None]:
-        """Lets signals act at once within the block, in one of `defer_signals`: while all is saved."""
+        """Lets signals act at once within the block, which lies in one of `defer_signals`. For use while all
+        state is saved."""
         if self.seen is not None or not self._former:
             yield
             return

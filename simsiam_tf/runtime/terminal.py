@@ -1,4 +1,4 @@
-"""The standard streams of the process: an error of theirs ends no command."""
+"""The standard streams of the process, whose errors never end a command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEVICES = (0, 1, 2)  # descriptors of stdin, stdout, stderr
 
 
 class SafeStream:
-    """A text stream that never raises: its reader may leave and its disk may be full.
+    """A text stream that never raises, even if its reader has gone or its disk is full.
 
     Characters that its encoding lacks are written as escapes.
 
@@ -61,11 +61,12 @@ def _safe_stream(stream: Any) -> SafeStream:
 
 @contextlib.contextmanager
 def safe_streams(afterwards: bool) -> Iterator[SafeStream]:
-    """Replaces sys.stdout and sys.stderr by a `SafeStream` each; gives that of stdout.
+    """Replaces sys.stdout and sys.stderr by a `SafeStream` each; yields that of stdout.
 
-    afterwards: leaves them there, and nothing in them for Python to complain of when it ends.
+    afterwards: whether they stay in place at the end; then nothing is left in them that would make Python
+        report an error when it ends.
     """
-    for descriptor in DEVICES:  # a closed one would go to the next file that is opened
+    for descriptor in DEVICES:  # the next file that is opened would get the number of a closed one
         try:
             os.fstat(descriptor)
         except OSError:
@@ -87,7 +88,7 @@ def safe_streams(afterwards: bool) -> Iterator[SafeStream]:
 
 
 def stream_problem(stream: SafeStream) -> str | None:
-    """Says what is wrong with a stream; None for nothing, or a reader that has left."""
+    """Says what is wrong with a stream; None if nothing is, or if its reader has gone."""
     error = stream.trouble
     left = isinstance(error, BrokenPipeError) or getattr(error, "errno", None) == errno.EPIPE
     return None if error is None or left else getattr(error, "strerror", None) or str(error)

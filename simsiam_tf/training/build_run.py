@@ -163,7 +163,7 @@ def build_model(
 ) -> SiameseModel:
     """The model of a configuration, with weights drawn from the seed, or those of the option `weights`.
 
-    channels, size: those of the views. steps, images: of the run, on which some methods depend.
+    channels, size: those of the views. steps, images: size of the run, on which some methods depend.
     """
     keras.utils.set_random_seed(config.seed)
     backbone = nets.build_backbone(config.backbone, size, channels, stem_for(config, size), config.width)
@@ -215,7 +215,7 @@ def cosine_schedule(
 ) -> schedules.Cosine:
     """A run's learning rate times `factor`, on a cosine after its warm-up.
 
-    size: images in an epoch. **options: of `schedules.Cosine`.
+    size: images in an epoch. **options: arguments of `schedules.Cosine`.
     """
     warmup = int(config.warmup_epochs * size) // config.batch_size
     base = schedules.scaled(config.base_lr, config.batch_size)

@@ -29,7 +29,7 @@ __all__ = ["COLLAPSED", "DIVERGED", "DONE", "INTERRUPTED", "Outcome", "pretrain"
 
 
 def pretrain(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
-    """Pre-trains in config.workdir, and continues the run that this folder may have.
+    """Pre-trains in config.workdir; continues the run in this folder if there is one.
 
     Args:
         config: a validated configuration with a workdir.
@@ -81,9 +81,9 @@ class Pretraining:
             return self.monitor.backbone_accuracy(self.components.model.backbone)
 
     def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-        """kNN accuracy of the baselines on all images; that `before` the run may be on fewer."""
+        """kNN accuracy of the baselines on all images; those before the run may be on fewer."""
         del before
-        assert self.monitor is not None  # or `final_accuracy` is empty
+        assert self.monitor is not None  # otherwise `final_accuracy` is empty
         with _memory_for_knn(WITHOUT_KNN):
             return self.monitor.baselines(untrained_backbone(self.config, self.components))
 
@@ -131,5 +131,5 @@ class EmbeddingMetrics:
         return {"lr": float(lr), "lr_predictor": float(lr if h is None else h(step))}
 
     def diagnose(self, records: list[dict]) -> Diagnosis:
-        """The diagnosis of the records, for the kind of loss."""
+        """The diagnosis of the records, by the limits of this loss."""
         return diagnose(records, self.total_steps, self.loss)

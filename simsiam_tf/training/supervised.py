@@ -44,7 +44,7 @@ def run_supervised(config: SupervisedConfig, callbacks: Sequence[keras.callbacks
     """Runs linear evaluation (`LinearConfig`) or fine-tuning (`FinetuneConfig`), or continues the run.
 
     Args:
-        config: validated; its work folder is `workdir_of(config)` where it names none.
+        config: a validated configuration; without a `workdir` it uses `workdir_of(config)`.
         callbacks: called at the ends of steps and epochs, as in pre-training.
 
     Returns:
@@ -80,7 +80,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     assert config.weights is not None
     strategy = workers.strategy
     precision = set_precision(config, strategy)
-    with strategy.scope():  # all at once: workers agree on the values of variables as they are made
+    with strategy.scope():  # in one scope: workers agree on the values of variables as they are created
         pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     with workers.chief_first():
         splits = cached_scores.splits_for(config, pretrained)
@@ -125,7 +125,7 @@ def _build_model(config: SupervisedConfig, pretrained: Pretrained, splits: Split
 def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> optimizers.SGD:
     """LARS or SGD on a cosine; in fine-tuning the head has a learning rate of its own.
 
-    size: images of an epoch.
+    size: images in an epoch.
     """
     decayed = cosine_schedule(config, total_steps, size)
     if isinstance(config, FinetuneConfig):
@@ -156,7 +156,7 @@ class Supervised:
         self.evaluator: Evaluator | None = Accuracy(splits.test, components.views, every, components.workers)
 
     def baselines(self, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
-        """No baselines: chance is one in the number of classes."""
+        """No baselines."""
         del say
         return {}
 
@@ -192,7 +192,7 @@ class Supervised:
         atomic_write_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
         if not self.model.frozen:
             add_accuracy_to_card(workdir / backbone_file.EXPORTED, accuracy)
-        add_accuracy_to_card(workdir / CLASSIFIER, accuracy)  # last: it says "evaluated"
+        add_accuracy_to_card(workdir / CLASSIFIER, accuracy)  # last, since it marks the run as evaluated
 
     def exported_card(self, workdir: Path) -> dict[str, Any]:
         """The model card of the classifier; empty where it was not exported."""

@@ -1,4 +1,4 @@
-"""AUGMENTATIONS: those of data sets and of methods, as values."""
+"""AUGMENTATIONS: named augmentations, for data sets and for methods."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ PerView = float | tuple[float, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """The numbers of an augmentation, in the order in which they apply (Sec. 3; App. D).
+    """The parameters of an augmentation, in the order in which they apply (Sec. 3; App. D).
 
     area: smallest and largest share of the image that a crop covers. jitter: strengths of brightness,
     contrast, saturation and hue. Names that end in _p: probabilities. blur_p and solarize_p may be
-    tuples with a value for each view; further views count on from the first.
+    tuples with a value for each view; further views start again at the first value.
     """
 
     size: int = 224
@@ -41,14 +41,14 @@ class Augmentation:
         return dataclasses.replace(self, jitter_p=0.0, gray_p=0.0, blur_p=0.0, solarize_p=0.0)
 
     def statistics(self, channels: int) -> list[tuple[float, ...]]:
-        """[mean, std] for so many channels: their averages where the augmentation has another number."""
+        """[mean, std] for a number of channels; averaged where the augmentation has another number."""
         values = (self.mean, self.std)
         return [v if len(v) == channels else (sum(v) / len(v),) * channels for v in values]
 
 
 AUGMENTATIONS = {
     "imagenet": Augmentation(),
-    # The augmentations of the compared methods' own papers, which Sec. 6.1 takes over.
+    # The augmentations of the compared methods' papers, which Sec. 6.1 uses.
     # SimCLR (arXiv 2002.05709, App. A) and SwAV (2006.09882, Sec. 4 and App. A):
     "simclr": Augmentation(area=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2)),
     # BYOL (2006.07733, Table 6): blur and solarisation differ between the two views.

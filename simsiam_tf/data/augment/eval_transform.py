@@ -1,4 +1,4 @@
-"""The centre views of evaluation (Sec. 3), as torchvision's Resize and CenterCrop compute them of PIL images.
+"""The centre views for evaluation (Sec. 3), equal to torchvision's Resize and CenterCrop on PIL images.
 
 The filter of the resize is a triangle as wide as the larger of the two pixel sizes, and values are rounded
 once after the width and once after the height.
@@ -27,7 +27,7 @@ def sides_before_centre(height: Any, width: Any, size: int) -> tuple[Any, Any]:
         return tf.constant(size), tf.constant(size)
     short = round(size * 256 / 224)
     shorter = ops.minimum(height, width)
-    most = 2**30 // short  # times as long as wide: what int32 holds
+    most = 2**30 // short  # largest ratio of the sides that int32 can hold
 
     def resized(side: Any) -> Any:
         return short * ops.minimum(side // shorter, most) + short * (side % shorter) // shorter
@@ -36,13 +36,13 @@ def sides_before_centre(height: Any, width: Any, size: int) -> tuple[Any, Any]:
 
 
 def _middle_start(side: Any, size: int) -> Any:
-    """The first of the middle `size` of `side` pixels: halves go to even numbers, as in CenterCrop."""
+    """The first of the middle `size` of `side` pixels; halves are rounded to even, as in CenterCrop."""
     gap = side - size
     return gap // 2 + (gap % 2) * (gap // 2 % 2)
 
 
 def _rounded(x: Any) -> Any:
-    """Whole levels in [0, 255]; halves go up, also those that float32 leaves a little below."""
+    """Rounds to whole levels in [0, 255], halves up, also halves that float32 represents slightly too low."""
     return ops.clip(ops.floor(x + 0.5002), 0.0, 255.0)
 
 
@@ -88,7 +88,7 @@ def _middle(x: tf.Tensor, side: tf.Tensor, resized: tf.Tensor, first: tf.Tensor,
 
 
 def preprocess(images: Any, augmentation: Augmentation) -> Any:
-    """`Views.centre` and `Views.normalise` in keras.ops, so that an exported file needs stock Keras alone.
+    """`Views.centre` and `Views.normalise` in keras.ops, so that an exported file needs only stock Keras.
 
     Works on tensors and, while a functional model is built, on symbolic ones. The antialiased resize is
     two matrix products, which every format that a network is exported to can hold.
@@ -98,7 +98,7 @@ def preprocess(images: Any, augmentation: Augmentation) -> Any:
     size = augmentation.size
     mean, std = map(np.array, augmentation.statistics(images.shape[-1]))
     x = ops.transpose(ops.relu(ops.cast(images, "float32")), [0, 3, 1, 2])  # the ReLU: see `centre`
-    # A symbolic image does not tell its size, its pixels do.
+    # A symbolic image has no known size; counting its pixels gives it.
     rows, columns = ops.ones_like(x[0, 0, :, 0]), ops.ones_like(x[0, 0, 0, :])
     height, width = (ops.cast(ops.sum(pixels), "int32") for pixels in (rows, columns))
     new_height, new_width = sides_before_centre(height, width, size)

@@ -1,8 +1,8 @@
 """The base class of the augmentation's layers: a keras-cv layer that can take its draws as an argument.
 
 keras-cv 0.9.0, its last release, copies names from Keras' private modules while it is imported. Keras 3.16
-has moved these modules, which ends the import. The public `keras.ops` has all names that keras-cv looks for
-in them, and stands in for every module that Keras has moved.
+has moved these modules, so that the import fails. The public `keras.ops` has all names that keras-cv looks
+for in them, and replaces every module that Keras has moved.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Stage = Callable[[Planes, dict[str, tf.Tensor]], Planes]
 def _exists(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # nor does the package that would hold it
+    except ModuleNotFoundError:  # the package that would hold it does not exist either
         return False
 
 
 @contextlib.contextmanager
 def _private_modules() -> Iterator[None]:
-    """Within, `keras.ops` answers for those of `PRIVATE_MODULES` that Keras does not have."""
+    """Within the context, `keras.ops` replaces those of `PRIVATE_MODULES` that Keras does not have."""
     stand_ins = {name: keras.ops for name in PRIVATE_MODULES if not _exists(name)}
     package: Any = keras.ops if PRIVATE in stand_ins else importlib.import_module(PRIVATE)
     lacks = not hasattr(package, "convert_to_numpy")

@@ -9,7 +9,7 @@ def decode(data: tf.Tensor, channels: int = 3) -> tf.Tensor:
     """Scalar string of a JPEG, PNG, WebP, BMP or GIF → uint8 [H, W, channels]; an animation's first frame."""
 
     def jpeg() -> tf.Tensor:
-        # The exact transform gives Pillow's pixels to the bit; TensorFlow's default is off by a level.
+        # The exact transform gives exactly Pillow's pixels; TensorFlow's default differs by one level.
         return tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE")
 
     def other() -> tf.Tensor:

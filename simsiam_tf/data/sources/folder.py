@@ -1,4 +1,4 @@
-"""Folders of images: their names, their classes, and the source that reads them."""
+"""Folders of images: lists names and classes, and makes the source that reads the files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_folder(
         max_megapixels: larger images count as unreadable.
 
     Raises:
-        UserError: missing or empty folder, or unreadable images with "error".
+        UserError: the folder is missing or empty, or has unreadable images with "error".
     """
     root, shown = Path(path).expanduser(), printable_text(f"folder:{path}")
     if not path or not root.is_dir():
@@ -73,7 +73,7 @@ def open_folder(
 
 
 def _image_names(root: Path) -> list[str]:
-    """Sorted names of all images. A folder that cannot be listed stands in for its images."""
+    """Sorted names of all images. A folder that cannot be listed is returned instead of its images."""
     names, pending = [], [""]
     while pending:  # not os.walk, which passes over folders that it cannot list, and recurses
         inside = pending.pop()

@@ -1,4 +1,4 @@
-"""The check of a folder's images: each is decoded once, and a report remembers the outcome."""
+"""Checks a folder's images: decodes each once, and keeps the outcome in a report."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.display_text import printable_text
 
-UNREADABLE = "-"  # in a report, in the place of a digest
+UNREADABLE = "-"  # stands for the digest in a report
 
 
 def file_digest(data: bytes) -> bytes:
-    """The length of a file's bytes and their BLAKE2b, as text; equal digests mean equal files."""
+    """The length and the BLAKE2b hash of a file, as text; equal digests mean equal files."""
     return b"%d-%s" % (len(data), hashlib.blake2b(data, digest_size=8).hexdigest().encode())
 
 
 def read_unchanged(path: str | Path, digest: bytes) -> bytes:
-    """Reads a file that had a digest. Raises OSError, or ValueError where its contents have changed."""
+    """Reads a file. Raises OSError, or ValueError where its contents do not have the digest."""
     size = int(digest.partition(b"-")[0])
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
@@ -41,7 +41,7 @@ def read_unchanged(path: str | Path, digest: bytes) -> bytes:
 def check_images(
     root: Path, names: list[str], shown: str, report: Path | None, max_megapixels: float
 ) -> tuple[dict[str, str], dict[str, str], bool]:
-    """Decodes the images that the report does not know as they are.
+    """Decodes the images that are new, or changed since the report was written.
 
     Returns:
         {name: reason} of the images that do not decode, {name: digest} of all images, and whether the
@@ -68,7 +68,7 @@ def check_images(
 
 def _file_state(path: str) -> str:
     """A file's size and times, which differ once it was written to or replaced."""
-    # NOTE: nobody can set the third number, so that it also tells of a file whose mtime was put back.
+    # NOTE: nobody can set ctime, so that it also shows a change after which mtime was set back.
     try:
         status = os.stat(path)
         return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"

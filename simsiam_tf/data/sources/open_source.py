@@ -1,4 +1,4 @@
-"""The registry of sources: from a specification such as "folder:/my/photos" to a source."""
+"""The registry of sources; opens a source by a specification such as "folder:/my/photos"."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _open_tfds(rest: str, options: SourceOptions) -> Source:
 class SourceType:
     """A row of `SOURCES`.
 
-    form: how a specification is written. open: (the specification's text behind "NAME:", options) → source.
+    form: form of the specification. open: (the text after "NAME:", options) → source.
     has_query_split: whether there is a "test" split, from which a monitor takes its queries.
     """
 
@@ -49,7 +49,7 @@ ALIASES = {name: f"tfds:{name}" for name in ("cifar10", "cifar100", "imagenet201
 
 
 def full_specification(data: str | os.PathLike) -> str:
-    """A specification with its alias replaced, or that of a path's folder. Raises UserError for others."""
+    """A specification without aliases, also for a path. Raises UserError for other types."""
     if isinstance(data, os.PathLike):
         return f"folder:{os.fsdecode(data)}"
     if not isinstance(data, str):
@@ -69,7 +69,7 @@ def open_source(
     """Opens the source that a specification names.
 
     Args:
-        spec: as a row of `SOURCES` has it, such as "digits" or "folder:PATH". All but folders take a split,
+        spec: as a row of `SOURCES` shows, such as "digits" or "folder:PATH". All but folders take a split,
             as in "fashion_mnist:train[:50000]". "cifar10" is short for "tfds:cifar10", a `Path` for
             "folder:PATH".
         split: the split where the specification names none.
@@ -90,6 +90,6 @@ def open_source(
 
 
 def query_split(spec: str | os.PathLike) -> str | None:
-    """The split that a monitor takes its queries from, or None where a set has one split alone."""
+    """The split that a monitor takes its queries from, or None where a set has only one split."""
     row = SOURCES.get(full_specification(spec).partition(":")[0])
     return "test" if row is None or row.has_query_split else None

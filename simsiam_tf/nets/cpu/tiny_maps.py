@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from simsiam_tf.nets.cpu.static_shape import static_shape
 
-MAX_SIDE = 2  # pixels of a side that a 3×3 kernel spans from any of them
+MAX_SIDE = 2  # pixels; at any pixel of such a map a 3×3 kernel sees the whole map
 
 Tap = tuple[int, int]
 

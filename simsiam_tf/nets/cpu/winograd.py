@@ -20,7 +20,8 @@ import tensorflow as tf
 from simsiam_tf.nets.cpu.static_shape import static_shape
 
 KERNEL = 3
-POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)}  # by tile; besides ∞
+# side of a tile → its points, without ∞
+POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)}
 
 
 def matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -38,7 +39,7 @@ def matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class Tiles:
-    """Computes matrix · d · matrixᵀ for every tile d of images, and the transpose; one pass an axis.
+    """Computes matrix · d · matrixᵀ for every tile d of images, and the transpose; one pass per axis.
 
     matrix: [n, s]. A tile begins every m = n − 2 pixels; tiles of s = n pixels begin one pixel earlier.
     """
@@ -115,7 +116,7 @@ class Winograd:
         y = self.outputs.gather(_products(self.inputs.spread(x), u), height, width)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            # The tiles of x are computed again: kept, those of all layers would take 2.25 times the
+            # The tiles of x are computed again. To keep those of all layers would take 2.25 times the
             # memory of the activations.
             with tf.control_dependencies([upstream]):
                 v = self.inputs.spread(tf.identity(x))
@@ -151,5 +152,5 @@ _BY_TILE = {tile: Winograd(tile) for tile in POINTS}
 
 
 def conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """tf.nn.conv2d(x, kernel, 1, "SAME") by the tile that wastes least on images of this size."""
+    """tf.nn.conv2d(x, kernel, 1, "SAME") by the tile that wastes the least on images of this size."""
     return _BY_TILE[2 if max(static_shape(x)[1:3]) <= 2 else 4].conv(x, kernel)

@@ -1,4 +1,4 @@
-"""Networks from a state_dict and back: the architecture by shapes, and no weight left out silently."""
+"""Converts networks from a state_dict and back; reads the architecture from shapes, lists unused weights."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ Arrays = Mapping[str, np.ndarray]
 class Converted:
     """The networks of a state_dict.
 
-    program: whose names they have, a key of `LAYOUTS` or `READ_ONLY`.
-    prefix: of the backbone's names. other_prefixes: of the networks that were not taken.
+    program: the program that named them, a key of `LAYOUTS` or `READ_ONLY`.
+    prefix: prefix of the backbone's names. other_prefixes: those of networks that were not taken.
     architecture: arguments of `nets.resnet`.
-    stem_known: whether the kernel or the names tell the stem, or it was given.
-    heads: "projector" and "predictor", where the state_dict has such as `options` of pre-training make.
-    left_out: names that belong to none of these.
+    stem_known: whether the stem was given, or follows from the kernel or the names.
+    heads: "projector" and "predictor", where the state_dict has them.
+    options: options of pre-training that make such heads.
+    left_out: names of weights that no network uses.
     """
 
     backbone: keras.Model
@@ -103,19 +104,19 @@ def from_torch(
     where: str = "",
     prefix: str | None = None,
 ) -> Converted:
-    """Our backbone, and heads where there are any, with the weights of a state_dict.
+    """A backbone, and heads where there are any, with the weights of a state_dict.
 
     Args:
         state: name → array or tensor.
-        layout: a key of `LAYOUTS`; by the names when "auto".
+        layout: a key of `LAYOUTS`; "auto" decides by the names.
         stem: one of `nets.STEMS`; when "auto" by the first kernel, 7×7 "imagenet", and for 3×3 by the
             program: solo-learn's is "cifar_pad2", others' "cifar".
         where: the file, for messages.
-        prefix: of the network to take of several; by the names when None.
+        prefix: prefix of the network to take, where there are several; by the names when None.
 
     Raises:
-        UserError: no network or several alike, no ResNet of ours, a stem that nothing tells, or weights
-            that are missing, unknown or of another shape, by name.
+        UserError: no network or several alike, an unknown ResNet, a stem that cannot be inferred, or
+            weights that are missing, unknown or of another shape; the message names them.
     """
     stripped = strip_wrappers(state)
     original = {name: key for key, name in stripped.items()}
@@ -142,7 +143,7 @@ def from_torch(
 
 
 def _choose(networks: list[Network], prefix: str | None, layout: str, state: Arrays, where: str) -> Network:
-    """The network to convert of all in a checkpoint."""
+    """Chooses the network to convert among all in a checkpoint."""
     if not networks:
         raise UserError(
             f"weights={where}: its names fit none of {', '.join(LAYOUTS)}, under any prefix: there is no "
@@ -181,14 +182,14 @@ def _choose(networks: list[Network], prefix: str | None, layout: str, state: Arr
 
 
 def _have_equal_weights(a: Network, b: Network, state: Arrays) -> bool:
-    """Whether two networks are one, as where a checkpoint holds it by two names."""
+    """Whether two networks are the same, as where a checkpoint stores one under two names."""
     return a.names.keys() == b.names.keys() and all(
         np.array_equal(state[a.names[k]], state[b.names[k]]) for k in a.names
     )
 
 
 def architecture_of(arrays: Arrays, where: str) -> dict[str, Any]:
-    """Arguments of `nets.resnet` by torchvision's names and shapes, which do not tell the stem."""
+    """Arguments of `nets.resnet`, from torchvision's names and shapes; these do not show the stem."""
     if arrays["conv1.weight"].ndim != 4:
         raise UserError(
             f"weights={where}: has no first convolution; its names are like {_first_names(arrays)}."

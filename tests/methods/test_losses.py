@@ -125,7 +125,7 @@ def test_sinkhorn_knopp_over_replicas_is_that_of_the_whole_batch():
     def halves(sums):
         """Codes of either half, given the sums over both that each is to ask for."""
         return [
-            losses.sinkhorn_knopp(half, 0.5, len(sums), total=mock.Mock(side_effect=list(sums)))
+            losses.sinkhorn_knopp(half, 0.5, len(sums), sum_replicas=mock.Mock(side_effect=list(sums)))
             for half in (scores[:4], scores[4:])
         ]
 

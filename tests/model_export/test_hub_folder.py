@@ -74,7 +74,7 @@ def test_timms_networks_are_converted(name, measured):
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
             torch.nn.init.normal_(module.running_mean, 0, 0.2)
     found = torch_weights.from_torch({k: v.numpy() for k, v in net.state_dict().items()})
-    assert found.layout == "torchvision" and found.left_out == ("fc.weight", "fc.bias")
+    assert found.program == "torchvision" and found.left_out == ("fc.weight", "fc.bias")
     images = photographs(224)
     with torch.no_grad():
         net.reset_classifier(0)

@@ -135,7 +135,7 @@ def _timed(strategy, floats: int, calls: int, repeats: int) -> list[float]:  # n
 
 
 def _row(floats: int, seconds: list[float], workers: int) -> dict:
-    """hop: a share of 2(n − 1) of the time; bandwidth: of 2(n − 1)/n of the bytes in all of it."""
+    """Metrics of one size. hop: the time / 2(n − 1). bandwidth: 2(n − 1)/n times the bytes, per second."""
     median, hops = statistics.median(seconds), 2 * (workers - 1)
     return {
         "floats": floats, "seconds": median, "least": min(seconds), "most": max(seconds),

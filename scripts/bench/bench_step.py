@@ -28,7 +28,7 @@ NETWORKS = {  # flagfile, pixels, channels, batch on a CPU and on a GPU (None: t
     "cifar_resnet18": ("flags/cifar10/simsiam.cfg", 32, 3, {"cpu": 128}),
     "resnet50": ("flags/imagenet/simsiam_100ep.cfg", 224, 3, {"cpu": 16, "gpu": 256}),
 }
-STEPS = 10  # of a call on a GPU
+STEPS = 10  # steps per call on a GPU
 CANDIDATES = {  # column title: candidate
     "ours": "ours", "XLA": "ours, XLA", "torch": "torch", "compiled": "torch compiled",
     "floor": "floor", "products": "our products",

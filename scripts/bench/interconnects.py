@@ -126,7 +126,7 @@ ICI = Link(1.1e15 / 4096, 1.0 * US)
 def systems(flops: float, cpu_images: float, grpc: Link, use: dict[str, float]) -> dict[str, System]:
     """The rows of the tables.
 
-    flops: of a step, per image.
+    flops: operations of a step, per image.
     cpu_images: images a second of the measured CPU.
     grpc: the measured link.
     use: share of the peak that a step reaches, by accelerator.

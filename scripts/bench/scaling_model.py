@@ -17,7 +17,7 @@ class StepCounts:
 
     parameters: int  # trained parameters, each with a float32 gradient
     layers: int  # BN layers
-    channels: int  # of all BN layers together
+    channels: int  # sum over all BN layers
     views: int
     d: int
     flops: float  # per image: all views, forward and backward

@@ -25,7 +25,7 @@ DIVERGED = 4  # exit status of a pre-training whose loss was not a number
 STATE = "reproduce.json"
 LOG = "reproduce.log"
 LOCK = "reproduce.lock"
-PR_SET_PDEATHSIG = 1  # of Linux' prctl
+PR_SET_PDEATHSIG = 1  # an option of Linux' prctl
 NEIGHBOURS = 20
 
 Start = Callable[[list[str], Path], int]  # arguments of python, log → exit status

@@ -27,7 +27,7 @@ class Scale:
     """A size at which all rows run.
 
     about: description. bases: method → flagfile. linear: command of the linear evaluation, with its flags.
-    cost: of a row.
+    cost: time and hardware that a row takes.
     """
 
     about: str

@@ -202,7 +202,7 @@ class Method:
     lars: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"exclude_1d": True})
 
 
-_CODE_LARS = {"exclude_1d": True, "decayed_slope": True}  # of SimCLR and BYOL
+_CODE_LARS = {"exclude_1d": True, "decayed_slope": True}  # in the code of SimCLR and BYOL
 
 METHODS = {
     "simsiam": Method(

@@ -18,9 +18,9 @@ from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.runtime.errors import UserError
 
 KS = (20, 200)
-MAX_PIXEL_VALUES = 64 * 64 * 3  # of an image; kNN on the raw pixels of larger ones is not worth its time
+MAX_PIXEL_VALUES = 64 * 64 * 3  # in an image; kNN on the raw pixels of larger ones is not worth its time
 GATHERED_IMAGES = 2**14  # images whose features a worker sends to the others at a time
-TIME_SHARE = 0.01  # of the training's time that the monitor may take
+TIME_SHARE = 0.01  # share of the training's time that the monitor may take
 # Images that can be evaluated in the time of one training view. It would be three by passes alone, since
 # gradients take twice as long as a forward pass; reading, tracing and the vote take the rest.
 IMAGES_PER_VIEW = 2

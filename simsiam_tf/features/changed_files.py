@@ -17,7 +17,7 @@ from simsiam_tf.runtime.errors import UserError
 class ChangedImages(UserError):
     """Some images of a source are no longer the files that it was opened with.
 
-    names: of those images. rest: the source without them.
+    names: names of those images. rest: the source without them.
     """
 
     names: list[str]
@@ -25,7 +25,7 @@ class ChangedImages(UserError):
 
 
 def changed_images(source: Source, changed: set[int]) -> UserError:
-    """The error for the image ids `changed`: a ChangedImages unless these are all images of the source."""
+    """The error for the image ids `changed`: ChangedImages, or UserError if no other image is left."""
     assert isinstance(source, EncodedSource) and source.names is not None
     names, shown = [source.names[i] for i in sorted(changed)], printable_text(source.name)
     if len(names) == source.size:

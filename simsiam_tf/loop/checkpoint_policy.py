@@ -42,7 +42,7 @@ class CheckpointPolicy:
         self.workdir, self.checkpoints, self.minutes, self.step = workdir, checkpoints, minutes, step
         self._say = say
         self._saved_at = self._tried_at = time.monotonic()
-        self._seconds = 0.0  # of the last checkpoint
+        self._seconds = 0.0  # that the last checkpoint took
 
     def due(self, epoch_ended: bool, evaluates: bool) -> bool:
         """Returns whether to save now.

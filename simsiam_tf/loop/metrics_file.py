@@ -33,7 +33,7 @@ class MetricsFile:
         self.file, self.writes = file, writes
         self.rows: list[dict[str, Any]] = []
         self._count, self._size = 0, -1  # records and bytes in the file; -1: unknown
-        self._sha, self._length = hashlib.sha256(), 0  # of all records as lines
+        self._sha, self._length = hashlib.sha256(), 0  # SHA-256 and length of all records as lines
 
     def rewind(
         self, step: int, pending: bool = False, evaluated: bool = True, digest: dict[str, Any] | None = None

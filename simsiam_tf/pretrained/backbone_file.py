@@ -121,7 +121,7 @@ def _parse_card(path: Path) -> dict:
         raise ValueError("nested too deeply") from error
     if not isinstance(card, dict):
         raise ValueError("no JSON object")
-    digest = card.pop(_DIGEST, None)  # which cards of earlier versions do not have
+    digest = card.pop(_DIGEST, None)  # cards of earlier versions lack it
     if digest is not None and digest != _digest(card):
         raise ValueError(f'changed since it was written; if that was you, take "{_DIGEST}" out of it')
     return card

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 import h5py
 
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
-MAX_JSON_BYTES = 2**22  # of config.json; a ResNet-50's has 150,000
-MAX_DIRECTORY_BYTES = 2**12  # of the archive's table of contents; three members take about 200
+MAX_JSON_BYTES = 2**22  # most in config.json; a ResNet-50's has 150,000
+MAX_DIRECTORY_BYTES = 2**12  # most in the archive's table of contents; three members take about 200
 
 LAYERS = """Activation Add AveragePooling2D BatchNormalization Concatenate Conv2D Dense DepthwiseConv2D
     Dropout Flatten GlobalAveragePooling2D GlobalMaxPooling2D Identity InputLayer LayerNormalization

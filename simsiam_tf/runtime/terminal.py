@@ -73,7 +73,7 @@ def safe_streams(afterwards: bool) -> Iterator[SafeStream]:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     before = sys.stdout, sys.stderr
     out, err = map(_safe_stream, before)
-    out.trouble = err.trouble = None  # of an earlier command in this process
+    out.trouble = err.trouble = None  # forget that of an earlier command
     sys.stdout, sys.stderr = out, err  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield out

@@ -121,7 +121,7 @@ class EmbeddingMetrics:
         self.loss, self.total_steps = loss, total_steps
 
     def record_values(self, values: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
-        """std: mean over steps. rank: of the last step's embeddings."""
+        """std: mean over the steps. rank: effective rank of the last step's embeddings."""
         return {"std": float(values.mean()), "rank": 1.0 if z is None else metrics.effective_rank(z)}
 
     def learning_rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:

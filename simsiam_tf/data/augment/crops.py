@@ -47,7 +47,7 @@ class RandomResizedCrop(PaperLayer):
         Args:
             tried: [B, 10, 2] from `tried_sides`.
             place: [B, 2] uniforms of top and left, the last two draws.
-            height, width: of the images in pixels, scalars.
+            height, width: size of the images in pixels, scalars.
 
         Returns:
             float [B, 4]: top, left, height, width. Where nothing fits, the largest centred box

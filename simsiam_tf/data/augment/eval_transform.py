@@ -113,7 +113,7 @@ def preprocess(images: Any, augmentation: Augmentation) -> Any:
 def _resize_matrix(pixels: Any, side: Any, resized: Any, size: int) -> Any:
     """The middle `size` rows of an antialiased bilinear resize of an axis, [size, side]; rows sum to 1.
 
-    pixels: float32 ones [side]. side, resized: in pixels, int32 scalars.
+    pixels: float32 ones [side]. side, resized: lengths of the axis before and after, int32 scalars.
     """
     scale = ops.cast(side, "float32") / ops.cast(resized, "float32")
     first = ops.cast(_middle_start(resized, size), "float32")

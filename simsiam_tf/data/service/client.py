@@ -22,7 +22,7 @@ from simsiam_tf.data.sources.base import ArraySource, Source
 from simsiam_tf.runtime.errors import LostWorker, UserError
 
 START_SECONDS = 5, 60  # the longest wait for the dispatcher, and for a first data worker
-MESSAGE_BYTES = 2**24  # of batches sent at a time; one piece may be larger
+MESSAGE_BYTES = 2**24  # bytes of a message; one piece may be larger
 MAX_WAITING = 256  # messages that wait here for an earlier one
 ARRAY_BYTES = 2**29  # the most of an array: every process of the service holds it several times in memory
 ENDLESS = 2**62

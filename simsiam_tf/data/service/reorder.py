@@ -18,7 +18,7 @@ log = logging.getLogger("simsiam_tf")
 
 LATE_SECONDS = 15  # by which an element may come later than its successors
 DISPATCHER_SECONDS, WORKERS_SECONDS = 60, 300  # without an element, until they count as lost
-MAX_FAILURES = 3  # of jobs in a row
+MAX_FAILURES = 3  # failed jobs in a row
 ADVICE = "Start it again, and rerun the same command to continue from the newest checkpoint."
 
 

@@ -90,7 +90,8 @@ def _image_names(root: Path) -> list[str]:
             name = os.path.join(inside, entry.name)
             if entry.is_dir(follow_symlinks=False):
                 pending.append(name)
-            elif os.path.splitext(name)[1].lower() in SUFFIXES and not os.path.isdir(entry):  # by a link
+            # A link to a folder is neither listed nor followed.
+            elif os.path.splitext(name)[1].lower() in SUFFIXES and not os.path.isdir(entry):
                 names.append(name)
     return sorted(names)
 

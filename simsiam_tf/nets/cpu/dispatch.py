@@ -18,7 +18,7 @@ from simsiam_tf.runtime.devices import on_cpu
 
 DISPATCH_BY_SHAPE = os.environ.get("SIMSIAM_TF_FAST_CPU_CONVOLUTIONS", "1") != "0"
 MIN_CHANNELS_WINOGRAD = 64  # in float32; with fewer, the input's gradient at stride 2 is computed by rows
-MAX_PIXELS_IM2COL = 49  # of a feature map whose bfloat16 weight gradient is a product with patches
+MAX_PIXELS_IM2COL = 49  # pixels of a map, up to which its bfloat16 weight gradient is a product with patches
 MAX_PIXELS_IM2COL_STRIDE2 = 196  # as above, at stride 2 …
 MIN_CHANNELS_IM2COL_STRIDE2 = 32  # … from this many channels on
 

@@ -126,7 +126,7 @@ def _momentum_networks(checkpoint: Checkpoint, converted: Converted) -> dict[str
         names = [n for n in checkpoint.state if not n.endswith(_BUFFERS)]
         if len(numbers) != len(names) or any(group.get("nesterov") for group in groups):
             return {}
-        if all(entry.get("momentum_buffer") is None for entry in state.values()):  # as Adam's
+        if all(entry.get("momentum_buffer") is None for entry in state.values()):  # as in Adam's state
             return {}
         momentum = {n: np.zeros_like(a) for n, a in checkpoint.state.items()}
         for name, number in zip(names, numbers, strict=True):

@@ -20,7 +20,7 @@ NEAR_STD = 0.4
 LOW_RANK = 1 / 3  # share of the highest rank of the run
 SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which its loss should have fallen
 MAX_RECORDS = 300  # records that a diagnosis reads, so that it takes no longer late in a long run
-SPREAD_OUT = 0.9  # std·√d of embeddings that are spread out; where the loss stays high, not by image
+SPREAD_OUT = 0.9  # std·√d above which embeddings count as spread out
 
 
 @dataclasses.dataclass(frozen=True)

@@ -184,8 +184,8 @@ FLOORED = (
 
 
 def _bytes(tensor) -> int:  # noqa: ANN001
-    known = tensor.shape.is_fully_defined() and tensor.dtype.size
-    return tensor.shape.num_elements() * tensor.dtype.size if known else 0
+    is_static = tensor.shape.is_fully_defined() and tensor.dtype.size
+    return tensor.shape.num_elements() * tensor.dtype.size if is_static else 0
 
 
 def _table(metadata: dict) -> str:

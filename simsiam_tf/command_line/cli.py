@@ -254,7 +254,7 @@ def _find(value: str, seen: tuple[Path, ...]) -> Path:
     for root in (Path.cwd(), *beside, *FLAG_ROOTS):
         if (root / path).is_file():
             return (root / path).resolve()
-    known = sorted({str(f.relative_to(r)) for r in FLAG_ROOTS for f in r.glob("flags/**/*.cfg")})
-    near = difflib.get_close_matches(value, known, 1, 0.3)
+    flagfiles = sorted({str(f.relative_to(r)) for r in FLAG_ROOTS for f in r.glob("flags/**/*.cfg")})
+    near = difflib.get_close_matches(value, flagfiles, 1, 0.3)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise UserError(f"--flagfile={value}: no such file.{hint}")

@@ -45,7 +45,7 @@ def clusters(features: np.ndarray, count: int = CLUSTERS, seed: int = 0) -> np.n
 
 @dataclasses.dataclass(frozen=True)
 class Spectrum:
-    """eigenvalues: of the covariance, largest first, [F]. rank: `metrics.effective_rank`."""
+    """eigenvalues: those of the covariance, largest first, [F]. rank: `metrics.effective_rank`."""
 
     eigenvalues: np.ndarray
     rank: float

@@ -31,8 +31,8 @@ def fast_cpu_convolutions(enabled: bool) -> None:
 
 def is_dispatched(x: tf.Tensor, kernel_size: int, stride: int) -> bool:
     """Whether `conv_training` computes this convolution; otherwise TensorFlow's op does."""
-    known = None not in x.shape[1:]
-    return DISPATCH_BY_SHAPE and kernel_size in (1, 3) and stride in (1, 2) and known and on_cpu()
+    has_static_shape = None not in x.shape[1:]
+    return DISPATCH_BY_SHAPE and kernel_size in (1, 3) and stride in (1, 2) and has_static_shape and on_cpu()
 
 
 def conv_training(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:

@@ -93,7 +93,7 @@ ODD = {  # name → (arrays, what the line says)
     "about a list": ({**GOOD, "about": np.array("[]")}, "no embeddings can be read"),
     "about no JSON": ({**GOOD, "about": np.array("{")}, "no embeddings can be read"),
     "about nested": ({**GOOD, "about": np.array("[" * 100_000)}, "no embeddings can be read"),
-    "about a number": ({**GOOD, "about": np.array(3)}, "no text"),
+    "about a number": ({**GOOD, "about": np.array(3)}, "not a short text"),
 }  # fmt: skip
 
 

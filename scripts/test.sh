@@ -12,7 +12,8 @@ extras=dev,onnx,parquet,viz,convert
 
 fast=(
   tests/config tests/optimizers tests/test_flagfiles.py tests/test_readme.py tests/evaluate/test_diagnosis.py
-  tests/data/test_contents.py tests/data/test_draws.py tests/data/test_pipeline.py tests/data/test_sources.py
+  tests/data/test_contents.py tests/data/test_draws.py tests/data/test_folder.py tests/data/test_pipeline.py
+  tests/data/test_sources.py tests/evaluate/test_supervised_model.py
   tests/features/test_changed_files.py tests/features/test_extraction.py tests/features/test_knn.py
   tests/loop/test_checkpoint_policy.py tests/loop/test_checkpoints.py
   tests/methods/test_losses.py tests/methods/test_metrics.py tests/methods/test_swav.py

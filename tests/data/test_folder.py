@@ -1,0 +1,202 @@
+"""Folders of images, good and bad, and parts of a source."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from simsiam_tf.data import open_source, subset
+from simsiam_tf.data.sources import folder, folder_check
+from simsiam_tf.data.sources.base import EncodedSource
+from simsiam_tf.data.sources.open_source import query_split
+from simsiam_tf.runtime.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def image_of(source, i) -> np.ndarray:
+    return source.decode(tf.constant(i, tf.int64)).numpy()
+
+
+def photo(height=11, width=17) -> np.ndarray:
+    """A smooth colour image, so that JPEG and palettes keep it nearly."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([8 * y + 60, 9 * x + 40, 200 - 5 * x], axis=-1).astype(np.uint8)
+
+
+def save(path, image=None, **kwargs) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = photo() if image is None else image
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    image.save(path, **kwargs)
+
+
+def test_a_nested_folder_without_classes_has_no_labels(tmp_path):
+    for name in ("b.png", "a/deep/er/c.PNG", "a/d.png", ".hidden/e.png", "a/.f.png"):
+        save(tmp_path / name)
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    source = open_source(f"folder:{tmp_path}")
+    assert isinstance(source, EncodedSource) and source.channels == 3
+    assert (source.size, source.labels, source.class_names) == (3, None, ())
+    assert list(folder.open_folder(str(tmp_path)).names) == ["a/d.png", "a/deep/er/c.PNG", "b.png"]
+    for i in range(3):
+        np.testing.assert_array_equal(image_of(source, i), photo())
+
+
+def test_class_folders_give_labels(tmp_path):
+    for i, name in enumerate(["dog/1.png", "cat/x/2.png", "cat/1.png", "emu/1.png"]):
+        save(tmp_path / name, photo() // (i + 1))
+    source = open_source(f"folder:{tmp_path}")
+    assert source.class_names == ("cat", "dog", "emu")
+    assert source.labels.tolist() == [0, 0, 1, 2]
+    for i, divisor in enumerate([3, 2, 1, 4]):  # cat/1, cat/x/2, dog/1, emu/1
+        np.testing.assert_array_equal(image_of(source, i), photo() // divisor)
+
+
+def test_a_single_folder_is_no_class(tmp_path):
+    save(tmp_path / "only" / "1.png")
+    assert open_source(f"folder:{tmp_path}").labels is None
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.gif", "a.jpg", "a.jpeg", "a.webp"])
+def test_formats_decode_as_pil_decodes_them(tmp_path, name):
+    save(tmp_path / name)
+    expected = np.asarray(Image.open(tmp_path / name).convert("RGB"), float)
+    ours = image_of(open_source(f"folder:{tmp_path}"), 0)
+    lossy = name.endswith(("jpg", "jpeg", "webp"))
+    assert ours.shape == (11, 17, 3) and np.abs(ours - expected).mean() <= (1.5 if lossy else 0)
+
+
+@pytest.mark.parametrize(
+    "name, mode, tolerance",
+    [("l.jpg", "L", 1), ("l.png", "L", 0), ("a.png", "RGBA", 0), ("p.png", "P", 0), ("c.jpg", "CMYK", 1)],
+)
+def test_colour_modes_become_rgb(tmp_path, name, mode, tolerance):
+    image = Image.fromarray(photo()).convert(mode)
+    save(tmp_path / name, image)
+    expected = np.asarray(Image.open(tmp_path / name).convert("RGB"), float)
+    ours = image_of(open_source(f"folder:{tmp_path}"), 0)
+    assert ours.shape == (11, 17, 3) and np.abs(ours - expected).mean() <= tolerance
+
+
+def test_animations_give_their_first_frame(tmp_path):
+    frames = [Image.fromarray(np.full([9, 8, 3], v, np.uint8)) for v in (30, 120, 210)]
+    save(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
+    image = image_of(open_source(f"folder:{tmp_path}"), 0)
+    assert image.shape == (9, 8, 3) and np.abs(image.astype(int) - 30).max() <= 4
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Two good images and three bad ones, in two class folders."""
+    root = tmp_path / "images"
+    save(root / "a" / "good.png")
+    save(root / "b" / "good.jpg", RNG.integers(0, 256, [64, 64, 3], np.uint8))
+    whole = (root / "b" / "good.jpg").read_bytes()
+    (root / "a" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "b" / "empty.png").write_bytes(b"")
+    (root / "b" / "text.jpg").write_text("this is no image")
+    return root
+
+
+BAD = ["a/cut.jpg", "b/empty.png", "b/text.jpg"]
+
+
+def test_unreadable_images_are_named(damaged, tmp_path):
+    report = tmp_path / "run" / "unreadable.json"
+    with pytest.raises(UserError, match="3 of 5 images cannot be decoded") as caught:
+        open_source(f"folder:{damaged}", report=report)
+    assert str(report) in str(caught.value) and "on_bad_image=skip" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    reasons = json.loads(report.read_text())["unreadable"]
+    assert sorted(reasons) == BAD and all(reasons.values()) and reasons["b/empty.png"] == "empty file"
+
+
+def test_unreadable_images_can_be_skipped(damaged):
+    source = open_source(f"folder:{damaged}", on_bad_image="skip")
+    assert source.size == 2 and source.labels.tolist() == [0, 1]
+    np.testing.assert_array_equal(image_of(source, 0), photo())
+    assert image_of(source, 1).shape == (64, 64, 3)
+
+
+def test_images_are_checked_again_only_when_they_change(damaged, tmp_path, monkeypatch):
+    report, decoded, outcome = tmp_path / "report.json", [], folder_check._outcome
+
+    def counting(path, max_megapixels):
+        decoded.append(path)
+        return outcome(path, max_megapixels)
+
+    monkeypatch.setattr(folder_check, "_outcome", counting)
+
+    def names() -> list[str]:
+        decoded.clear()
+        return list(folder.open_folder(str(damaged), "skip", report).names)
+
+    assert names() == ["a/good.png", "b/good.jpg"] and len(decoded) == 5
+    assert names() == ["a/good.png", "b/good.jpg"] and len(decoded) == 0
+    save(damaged / "b" / "empty.png")  # mended
+    assert names() == ["a/good.png", "b/empty.png", "b/good.jpg"] and len(decoded) == 1
+    (damaged / "a" / "good.png").rename(damaged / "a" / "better.png")
+    assert names() == ["a/better.png", "b/empty.png", "b/good.jpg"] and len(decoded) == 1
+    (damaged / "a" / "better.png").unlink()
+    assert names() == ["b/empty.png", "b/good.jpg"] and len(decoded) == 0
+    assert list(json.loads(report.read_text())["images"]) == ["a/cut.jpg", *names(), "b/text.jpg"]
+    assert len(folder.open_folder(str(damaged), "skip", report, 50.0).names) == 2 and len(decoded) == 4
+    assert len(folder.open_folder(str(damaged), "skip").names) == 2 and len(decoded) == 8  # no report
+
+
+def test_a_report_that_cannot_be_written_is_told_in_a_line(damaged, tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    source = open_source(f"folder:{damaged}", on_bad_image="skip", report=tmp_path / "taken" / "report.json")
+    assert source.size == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "report.json: cannot be written" in first and "such as a/cut.jpg" in second
+
+
+def test_a_path_names_a_folder_and_other_types_are_refused(tmp_path):
+    save(tmp_path / "1.png")
+    assert open_source(tmp_path).name == f"folder:{tmp_path}" and query_split(tmp_path) is None
+    for wrong in (None, 3, ["a.jpg"], b"digits"):
+        with pytest.raises(UserError, match="names no data set. Pass one of fashion_mnist"):
+            open_source(wrong)
+
+
+def test_empty_and_missing_folders_are_refused(tmp_path):
+    for path in (tmp_path / "nowhere", ""):
+        with pytest.raises(UserError, match="no such folder"):
+            open_source(f"folder:{path}")
+    (tmp_path / "a.tiff").write_bytes(b"II*")
+    with pytest.raises(UserError, match="holds no image .*.jpg"):
+        open_source(f"folder:{tmp_path}")
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="not one of its images can be decoded"):
+        open_source(f"folder:{tmp_path}", on_bad_image="skip")
+
+
+def test_a_subset_holds_the_named_images_in_the_named_order(tmp_path):
+    whole = open_source("digits")
+    part = subset(whole, [5, 3])
+    np.testing.assert_array_equal(part.gather(tf.constant([0, 1])), whole.gather(tf.constant([5, 3])))
+    np.testing.assert_array_equal(part.labels, whole.labels[[5, 3]])
+    assert part.size == 2 and part.fingerprint != subset(whole, [3, 5]).fingerprint
+    for i, name in enumerate(("a/0.png", "b/1.png", "b/2.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture = np.full([2, 2, 3], 10 * i, np.uint8)
+        (tmp_path / name).write_bytes(tf.io.encode_png(picture).numpy())
+    part = subset(open_source(f"folder:{tmp_path}"), [2, 0])
+    assert [int(part.decode(tf.constant(i, tf.int64))[0, 0, 0]) for i in (0, 1)] == [20, 0]
+    assert part.labels[:].tolist() == [1, 0] and np.asarray(part.labels).tolist() == [1, 0]
+
+
+def test_images_beside_class_folders_are_named(tmp_path, capsys):
+    """Because of them the set has no labels, and no other line says so."""
+    for name in ("cats/1.png", "dogs/2.png", "stray.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())
+    assert open_source(f"folder:{tmp_path}").labels is None
+    assert "no labels, since 1 of 3 images lie beside its 2 folders: stray.png." in capsys.readouterr().err
+    (tmp_path / "stray.png").unlink()
+    assert open_source(f"folder:{tmp_path}").class_names == ("cats", "dogs")
+    assert "no labels" not in capsys.readouterr().err

@@ -1,0 +1,36 @@
+"""Formats of image files, told by their first bytes and not by their names."""
+
+from __future__ import annotations
+
+import re
+
+MAGIC_BYTES = 64  # of a file, enough to tell its format
+_IMAGES = {
+    "JPEG": rb"\xff\xd8\xff", "PNG": rb"\x89PNG\r\n\x1a\n", "GIF": rb"GIF8[79]a", "BMP": rb"BM",
+    "WEBP": rb"RIFF....WEBP", "TIFF": rb"II[*+]\0|MM\0[*+]", "AVIF": rb"....ftypavi[fs]",
+    "HEIF": rb"....ftyp(hei[cxms]|hev[cmx]|mif1|msf1)", "JXL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+    "JPEG2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "NPY": rb"\x93NUMPY",
+}  # fmt: skip
+_OTHER_FILES = {
+    "an HTML page": rb"\s*(<!DOCTYPE html|<html)", "an SVG drawing": rb"\s*<svg|\s*<\?xml.*<svg",
+    "an XML file": rb"\s*<\?xml", "a PDF": rb"%PDF", "a ZIP archive": rb"PK\x03\x04", "a gzip archive": rb"\x1f\x8b",
+    "a video": rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", "a Photoshop file": rb"8BPS", "a Git LFS pointer":
+    rb"version https://git-lfs",
+}  # fmt: skip
+
+
+def image_format(data: bytes) -> str:
+    """The format of an image file by its first `MAGIC_BYTES`: a name that Pillow has for it, or "NPY".
+
+    Raises:
+        ValueError: it is another file; the message says what.
+    """
+    for name, pattern in _IMAGES.items():
+        if re.match(pattern, data, re.DOTALL):
+            return name
+    if not data.strip(b"\0"):
+        raise ValueError("empty file" if not data else "only zeros")
+    for name, pattern in _OTHER_FILES.items():
+        if re.match(pattern, data, re.DOTALL | re.IGNORECASE):
+            raise ValueError(f"{name}, not an image")
+    raise ValueError("not an image of a format known here")

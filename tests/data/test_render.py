@@ -1,0 +1,367 @@
+"""Encoded images are as a person sees them: compared with Pillow's rendering or the formula, kind by kind."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from simsiam_tf.data.images.render import PixelRule, deep_values, is_srgb, render
+
+HEIGHT, WIDTH = 24, 32
+RAMP = np.stack(
+    [
+        np.add.outer(np.arange(HEIGHT) * 9, np.arange(WIDTH)),
+        np.add.outer(np.arange(HEIGHT), np.arange(WIDTH) * 7),
+        np.add.outer(np.arange(HEIGHT) * 3, np.arange(WIDTH) * 4),
+    ],
+    axis=-1,
+).astype(np.uint8)
+ALPHA = np.linspace(0, 255, HEIGHT * WIDTH).round().astype(np.uint8).reshape(HEIGHT, WIDTH)
+PICTURE = Image.fromarray(RAMP)
+DEEP = (np.linspace(0, 4095, HEIGHT * WIDTH).round()).astype(np.uint16).reshape(HEIGHT, WIDTH)
+
+
+def encoded(image, image_format, **options):
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def decoded(data):
+    return Image.open(io.BytesIO(data))
+
+
+def on_background(colours, alpha, background):
+    share = alpha[..., None] / 255.0
+    return colours * share + np.array(background) * (1 - share)
+
+
+def oriented(orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    return exif
+
+
+TURNED = {  # what a person sees of an image whose orientation is the key, worked out by hand
+    1: RAMP, 2: RAMP[:, ::-1], 3: RAMP[::-1, ::-1], 4: RAMP[::-1], 5: RAMP.swapaxes(0, 1),
+    6: np.rot90(RAMP, -1), 7: RAMP[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(RAMP),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "WEBP"])
+def test_orientation_of_lossless_files(image_format, orientation):
+    options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
+    data = encoded(PICTURE, image_format, exif=oriented(orientation).tobytes(), **options)
+    np.testing.assert_array_equal(render(data), TURNED[orientation])
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("image_format", ["JPEG", "AVIF", "HEIF"])
+def test_orientation_of_lossy_files(image_format, orientation):
+    if image_format == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    data = encoded(PICTURE, image_format, exif=oriented(orientation).tobytes(), quality=100)
+    seen = render(data)
+    np.testing.assert_array_equal(seen, np.array(ImageOps.exif_transpose(decoded(data))))
+    assert np.abs(seen.astype(int) - TURNED[orientation]).mean() < 3  # of 8 that differ by far more
+
+
+def test_deep_images_are_turned_too():
+    exif = oriented(6)
+    data = encoded(Image.fromarray(DEEP), "PNG", exif=exif.tobytes())
+    assert render(data).shape == (WIDTH, HEIGHT, 3)
+
+
+BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "#2040c0": (32, 64, 192)}
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF", "AVIF", "HEIF", "JXL"])
+def test_transparency_shows_the_background(image_format, background):
+    module = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}.get(image_format)
+    if module:
+        pytest.importorskip(module)
+        if module == "pillow_heif":
+            pytest.importorskip(module).register_heif_opener()
+    image = Image.fromarray(np.dstack([RAMP, ALPHA]))
+    options = {"WEBP": {"lossless": True, "exact": True}, "JXL": {"lossless": True}}.get(image_format, {})
+    data = encoded(image, image_format, **options)
+    layers = np.array(decoded(data).convert("RGBA")).astype(float)
+    expected = on_background(layers[..., :3], layers[..., 3], BACKGROUNDS[background])
+    assert np.abs(render(data, PixelRule(background=background)) - expected).max() <= 1
+
+
+def test_invisible_colours_do_not_show():
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(2):
+        hidden = np.where(ALPHA[..., None] > 128, RAMP, rng.integers(0, 255, RAMP.shape)).astype(np.uint8)
+        image = Image.fromarray(np.dstack([hidden, np.where(ALPHA > 128, 255, 0).astype(np.uint8)]))
+        pictures.append(render(encoded(image, "PNG")))
+    np.testing.assert_array_equal(*pictures)
+
+
+def gray_with_alpha():
+    gray = PICTURE.convert("L")
+    image = Image.merge("LA", [gray, Image.fromarray(ALPHA)])
+    return encoded(image, "PNG"), on_background(np.array(gray)[..., None], ALPHA, (255,) * 3)
+
+
+def palette_with_transparency():
+    image = PICTURE.quantize(8)
+    data = encoded(image, "PNG", transparency=bytes([0, 128, *[255] * 6]))
+    index = np.array(image)
+    colours = np.array(image.convert("RGB")).astype(float)
+    return data, on_background(colours, np.choose(np.minimum(index, 2), [0, 128, 255]), (255,) * 3)
+
+
+def colour_key():
+    data = encoded(PICTURE, "PNG", transparency=tuple(int(v) for v in RAMP[3, 5]))
+    expected = RAMP.astype(float)
+    expected[(RAMP == RAMP[3, 5]).all(axis=-1)] = 255
+    return data, expected
+
+
+def gif_with_a_small_first_frame():
+    """A GIF of 32×24 whose one frame of 12×10 lies at (4, 2); around it nothing is painted."""
+    frame = PICTURE.crop((0, 0, 12, 10)).quantize(16)
+    data = bytearray(encoded(frame, "GIF"))
+    data[6:10] = struct.pack("<HH", WIDTH, HEIGHT)
+    at = data.index(b"\x2c", 13 + 3 * 16)
+    data[at + 1 : at + 5] = struct.pack("<HH", 4, 2)
+    return bytes(data), np.array(decoded(bytes(data)).convert("RGB")).astype(float)
+
+
+TRANSPARENT = {f.__name__: f for f in (gray_with_alpha, palette_with_transparency, colour_key)}
+
+
+@pytest.mark.parametrize("kind", TRANSPARENT)
+def test_transparency_without_an_alpha_channel_of_colours(kind):
+    data, expected = TRANSPARENT[kind]()
+    assert np.abs(render(data) - expected).max() <= 1
+
+
+def test_gif_frames_lie_on_their_canvas():
+    data, _ = gif_with_a_small_first_frame()
+    seen = render(data)
+    assert seen.shape == (HEIGHT, WIDTH, 3)
+    frame = PICTURE.crop((0, 0, 12, 10)).quantize(16).convert("RGB")
+    np.testing.assert_array_equal(seen[2:12, 4:16], np.array(frame))
+
+
+def animations():
+    frames = [PICTURE, PICTURE.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    for image_format, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})):
+        yield encoded(frames[0], image_format, save_all=True, append_images=frames[1:], **options)
+
+
+def test_an_animation_is_its_first_frame():
+    for data in animations():
+        np.testing.assert_array_equal(render(data), np.array(decoded(data).convert("RGB")))
+
+
+MODES = {
+    "1": PICTURE.convert("1"), "L": PICTURE.convert("L"), "P": PICTURE.quantize(32),
+    "RGB": PICTURE, "CMYK": PICTURE.convert("CMYK"), "YCbCr": PICTURE.convert("YCbCr"),
+}  # fmt: skip
+WRITABLE = [
+    ("PNG", "1"), ("PNG", "L"), ("PNG", "P"), ("PNG", "RGB"), ("BMP", "1"), ("BMP", "L"), ("BMP", "P"),
+    ("BMP", "RGB"), ("TIFF", "1"), ("TIFF", "L"), ("TIFF", "P"), ("TIFF", "RGB"), ("TIFF", "CMYK"),
+    ("TIFF", "YCbCr"), ("JPEG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("GIF", "P"), ("GIF", "L"),
+    ("WEBP", "RGB"), ("JPEG2000", "RGB"), ("JPEG2000", "L"), ("AVIF", "RGB"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("image_format", "mode"), WRITABLE)
+def test_modes_are_as_pillow_renders_them(image_format, mode, channels):
+    data = encoded(MODES[mode], image_format)
+    expected = np.array(decoded(data).convert("RGB").convert("L" if channels == 1 else "RGB"))
+    seen = render(data, PixelRule(channels))
+    assert seen.dtype == np.uint8 and seen.shape == (HEIGHT, WIDTH, channels)
+    np.testing.assert_allclose(seen.squeeze(), expected, atol=1 if channels == 1 else 0)
+
+
+def test_cmyk_inks_are_told_from_their_inversion():
+    """Adobe writes CMYK inverted; both files show the same colours."""
+    for image_format in ("JPEG", "TIFF"):
+        red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+        assert np.abs(render(encoded(red, image_format)) - np.array([255, 0, 0])).max() < 8
+
+
+def wide_profile():
+    """An ICC profile with ProPhoto's primaries and a gamma of 1.8."""
+
+    def fixed(*values):
+        return b"".join(struct.pack(">i", round(v * 65536)) for v in values)
+
+    def xyz(*values):
+        return b"XYZ \0\0\0\0" + fixed(*values)
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(1.8 * 256)) + b"\0\0"
+    tags = {
+        b"rXYZ": xyz(0.7977, 0.2880, 0), b"gXYZ": xyz(0.1352, 0.7119, 0), b"bXYZ": xyz(0.0313, 1e-4, 0.8249),
+        b"wtpt": xyz(0.9642, 1, 0.8249), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve,
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 6) + b"wide \0" + bytes(81),
+        b"cprt": b"text\0\0\0\0none\0\0\0\0",
+    }  # fmt: skip
+    start, table, content = 132 + 12 * len(tags), b"", b""
+    for tag, value in tags.items():
+        table += tag + struct.pack(">II", start + len(content), len(value))
+        content += value
+    header = struct.pack(">I", start + len(content)) + b"lcms\x02\x40\0\0mntrRGB XYZ "
+    header += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + fixed(0.9642, 1, 0.8249)
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + content
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_colours_of_a_profile_become_srgb(image_format):
+    profile = wide_profile()
+    data = encoded(PICTURE, image_format, icc_profile=profile)
+    source, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+    plain = decoded(data).convert("RGB")
+    np.testing.assert_array_equal(render(data), np.array(ImageCms.profileToProfile(plain, source, srgb)))
+    assert np.abs(render(data).astype(int) - np.array(plain)).mean() > 5
+    assert not is_srgb(profile)
+
+
+def test_profiles_that_change_nothing():
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert is_srgb(srgb) and is_srgb(None)
+    np.testing.assert_array_equal(render(encoded(PICTURE, "PNG", icc_profile=srgb)), RAMP)
+    np.testing.assert_array_equal(render(encoded(PICTURE, "PNG", icc_profile=b"no profile")), RAMP)
+    gray = PICTURE.convert("L")  # an RGB profile in a gray image, as some programs write
+    np.testing.assert_array_equal(
+        render(encoded(gray, "PNG", icc_profile=srgb), PixelRule(1))[..., 0], np.array(gray)
+    )
+
+
+def tiff(values, **options):
+    file = io.BytesIO()
+    pytest.importorskip("tifffile").imwrite(file, values, **options)
+    return file.getvalue()
+
+
+def png16(values):
+    import tensorflow as tf
+
+    return tf.io.encode_png(values).numpy()
+
+
+DEEP_FILES = {  # the same values in different files
+    "gray PNG": lambda: encoded(Image.fromarray(DEEP), "PNG"),
+    "RGB PNG": lambda: png16(np.dstack([DEEP] * 3)),
+    "gray TIFF": lambda: tiff(DEEP),
+    "big-endian TIFF": lambda: tiff(DEEP, byteorder=">"),
+    "BigTIFF": lambda: tiff(DEEP, bigtiff=True),
+    "RGB TIFF": lambda: tiff(np.dstack([DEEP] * 3), photometric="rgb"),
+    "planar RGB TIFF": lambda: tiff(np.stack([DEEP] * 3), photometric="rgb", planarconfig="separate"),
+    "float TIFF": lambda: tiff(DEEP.astype(np.float32)),
+    "double TIFF": lambda: tiff(DEEP.astype(np.float64)),
+    "int32 TIFF": lambda: tiff(DEEP.astype(np.int32)),
+    "compressed TIFF": lambda: tiff(DEEP, compression="zlib"),
+    "gray JPEG 2000": lambda: encoded(Image.fromarray(DEEP), "JPEG2000"),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP_FILES)
+def test_deep_pixels_are_scaled_by_the_range(kind):
+    seen = render(DEEP_FILES[kind](), PixelRule(pixel_range=(0, 4095)))
+    expected = np.rint(DEEP / 4095 * 255)
+    np.testing.assert_array_equal(seen, np.dstack([expected] * 3))
+    values = deep_values(DEEP_FILES[kind](), 3)
+    np.testing.assert_array_equal(values[..., 0], DEEP)
+
+
+def test_values_outside_of_the_range_are_clipped():
+    seen = render(tiff(DEEP), PixelRule(1, pixel_range=(1000, 2000)))[..., 0]
+    assert seen[DEEP <= 1000].max() == 0 and seen[DEEP >= 2000].min() == 255
+    hole = DEEP.astype(np.float32)
+    hole[0, 0] = np.nan
+    assert render(tiff(hole), PixelRule(1, pixel_range=(0, 4095)))[0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [("uint16", 0, 65535), ("int16", -32768, 32767), ("float32", 0, 1)]
+)
+def test_without_a_range_the_type_has_one(dtype, low, high):
+    values = np.linspace(low, high, HEIGHT * WIDTH).astype(dtype).reshape(HEIGHT, WIDTH)
+    expected = np.rint((values.astype(float) - low) / (high - low) * 255)
+    np.testing.assert_array_equal(render(tiff(values), PixelRule(1))[..., 0], expected)
+
+
+def test_transparency_of_deep_images():
+    layers = np.dstack([DEEP, DEEP, DEEP, np.where(DEEP > 2000, 65535, 0)]).astype(np.uint16)
+    for data in (png16(layers), tiff(layers, photometric="rgb", extrasamples=["unassalpha"])):
+        seen = render(data, PixelRule(pixel_range=(0, 4095)))
+        assert (seen[DEEP <= 2000] == 255).all()
+        np.testing.assert_array_equal(seen[DEEP > 2000][:, 0], np.rint(DEEP[DEEP > 2000] / 4095 * 255))
+
+
+CHANNELS = np.stack([DEEP + 10 * i for i in range(5)], axis=-1).astype(np.uint16)
+
+
+def saved(values):
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+MANY_CHANNELS = {
+    ".npy": lambda: saved(CHANNELS),
+    "pages": lambda: tiff(np.moveaxis(CHANNELS, -1, 0), photometric="minisblack"),
+    "interleaved": lambda: tiff(CHANNELS, photometric="minisblack", planarconfig="contig"),
+    "planes": lambda: tiff(np.moveaxis(CHANNELS, -1, 0), photometric="minisblack", planarconfig="separate"),
+    "OME": lambda: tiff(np.moveaxis(CHANNELS, -1, 0), ome=True, metadata={"axes": "CYX"}),
+    "ImageJ": lambda: tiff(np.moveaxis(CHANNELS, -1, 0), imagej=True, metadata={"axes": "CYX"}),
+}
+
+
+@pytest.mark.parametrize("kind", MANY_CHANNELS)
+def test_images_of_several_channels(kind):
+    data, rule = MANY_CHANNELS[kind](), PixelRule(5, pixel_range=(0, 4200))
+    np.testing.assert_array_equal(render(data, rule), np.rint(CHANNELS / 4200 * 255))
+    np.testing.assert_array_equal(deep_values(data, 5), CHANNELS)
+    with pytest.raises(ValueError, match="4"):
+        render(data, PixelRule(4))
+
+
+def test_several_channels_of_8_bits_stay_as_they_are():
+    values = (CHANNELS % 256).astype(np.uint8)
+    np.testing.assert_array_equal(render(saved(values), PixelRule(5)), values)
+
+
+def test_deep_values_of_other_images():
+    assert deep_values(encoded(PICTURE, "PNG"), 3) is None
+    assert deep_values(encoded(PICTURE, "TIFF"), 3) is None
+
+
+OTHER_FILES = {
+    b"": "empty file", b"\0" * 100: "only zeros", b"<!DOCTYPE html><html>": "an HTML page",
+    b"%PDF-1.7 ...": "a PDF", b"PK\3\4": "a ZIP archive", b"hello": "not an image",
+    b"version https://git-lfs.github.com/spec/v1": "a Git LFS pointer",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", OTHER_FILES)
+def test_files_that_are_no_images_are_named(data):
+    with pytest.raises(ValueError, match=OTHER_FILES[data]):
+        render(data)
+
+
+def test_files_that_are_cut_off_are_refused():
+    for image_format in ("PNG", "JPEG", "TIFF", "WEBP", "GIF"):
+        data = encoded(PICTURE, image_format)
+        with pytest.raises(ValueError):
+            render(data[: len(data) // 2])
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(ValueError, match=r"simsiam-tf\[tiff\]"):
+        render(encoded(Image.fromarray(DEEP), "TIFF"))

@@ -121,7 +121,7 @@ def palette_with_transparency():
 def colour_key():
     data = encoded(PICTURE, "PNG", transparency=tuple(int(v) for v in RAMP[3, 5]))
     expected = RAMP.astype(float)
-    expected[(RAMP == RAMP[3, 5]).all(axis=-1)] = 255
+    expected[np.equal(RAMP, RAMP[3, 5]).all(axis=-1)] = 255
     return data, expected
 
 

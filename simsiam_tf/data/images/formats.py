@@ -13,10 +13,14 @@ _IMAGES = {
 }  # fmt: skip
 _OTHER_FILES = {
     "an HTML page": rb"\s*(<!DOCTYPE html|<html)", "an SVG drawing": rb"\s*<svg|\s*<\?xml.*<svg",
-    "an XML file": rb"\s*<\?xml", "a PDF": rb"%PDF", "a ZIP archive": rb"PK\x03\x04", "a gzip archive": rb"\x1f\x8b",
-    "a video": rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", "a Photoshop file": rb"8BPS", "a Git LFS pointer":
-    rb"version https://git-lfs",
+    "an XML file": rb"\s*<\?xml", "a PDF": rb"%PDF", "a ZIP archive": rb"PK\x03\x04",
+    "a gzip archive": rb"\x1f\x8b", "a video": rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ",
+    "a Photoshop file": rb"8BPS", "a Git LFS pointer": rb"version https://git-lfs",
 }  # fmt: skip
+
+
+class UnavailableFormat(ValueError):
+    """A format whose library is not installed; the message names it."""
 
 
 def image_format(data: bytes) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, TiffImagePlugin
 
-from simsiam_tf.data.images.formats import image_format
+from simsiam_tf.data.images.formats import UnavailableFormat, image_format
 
 ORIENTATION, BITS_PER_SAMPLE, ICC_PROFILE = 274, 258, 34675  # tags of TIFF; the first of EXIF, too
 PLUGINS = {"HEIF": ("pillow_heif", "heif"), "JXL": ("pillow_jxl", "jxl")}  # format → module, extra
@@ -56,8 +56,6 @@ def render(data: bytes, rule: PixelRule = PixelRule()) -> np.ndarray:
         return _as_seen(_open_image(data, name, rule), name, rule)
     except ValueError:
         raise
-    except ImportError as error:
-        raise ValueError(str(error)) from error
     except Exception as error:  # noqa: BLE001 - libraries raise whatever the file provokes
         raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
@@ -122,7 +120,7 @@ def _register_plugin(name: str) -> None:
     try:
         plugin: Any = importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{name} images need pip install 'simsiam-tf[{extra}]'") from error
+        raise UnavailableFormat(f"{name} images need pip install 'simsiam-tf[{extra}]'") from error
     if name == "HEIF":
         plugin.register_heif_opener()
 
@@ -181,7 +179,9 @@ def _open_tiff(data: bytes) -> Any:
     try:
         import tifffile
     except ImportError as error:
-        raise ImportError("TIFF images of more than 8 bits need pip install 'simsiam-tf[tiff]'") from error
+        raise UnavailableFormat(
+            "TIFF images of more than 8 bits need pip install 'simsiam-tf[tiff]'"
+        ) from error
     return tifffile.TiffFile(io.BytesIO(data))
 
 

@@ -1,0 +1,203 @@
+"""Records of the files of a set: which are readable, and their headers, kept in the user's cache.
+
+A file whose size and times are those of its record is not read again, by any command. A set of a million
+files takes about 100 bytes of memory for each name and 70 for each record.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from simsiam_tf.data.images.formats import UnavailableFormat
+from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.atomic_files import atomic_write_bytes
+
+FORMAT_VERSION = 1  # of the files in the cache; others are ignored
+LEVELS = {"none": 0, "header": 1, "decode": 2}  # how far a file was checked
+CHUNK = 4096  # files checked between two updates of the records
+SAVE_EVERY = 2**16  # files checked between two writes of the cache
+RECORD = np.dtype(
+    [
+        ("size", "i8"), ("mtime", "i8"), ("ctime", "i8"),  # bytes, nanoseconds
+        ("level", "u1"), ("reason", "i4"),  # index of the reason why it is unreadable, from 1; 0: readable
+        ("digest", "S27"),  # of its contents
+        ("format", "S8"), ("width", "i4"), ("height", "i4"), ("channels", "i4"), ("bits", "u1"),
+        ("orientation", "u1"), ("transparent", "?"), ("plain", "?"),
+    ]
+)  # fmt: skip
+
+Check = Callable[[str], dict]  # path of a file → fields of its record; raises OSError or ValueError
+
+
+@dataclasses.dataclass
+class FileRecords:
+    """What is known of the files of a set.
+
+    names: relative to the set's folder, in order. rows: `RECORD` [N]. reasons: why files are unreadable, as
+    the rows' "reason" counts them.
+    """
+
+    names: Sequence[str]
+    rows: np.ndarray
+    reasons: list[str]
+
+    def unreadable(self) -> dict[str, str]:
+        """Name → reason of the files that cannot be read."""
+        bad = np.flatnonzero(self.rows["reason"])
+        return {self.names[i]: self.reasons[self.rows["reason"][i] - 1] for i in bad}
+
+    def note(self, i: int, level: int, fields: dict | None = None, reason: str = "") -> None:
+        """Fills a row from a check's outcome."""
+        if reason and reason not in self.reasons:
+            self.reasons.append(reason)
+        row = self.rows[i]
+        row["level"], row["reason"] = level, self.reasons.index(reason) + 1 if reason else 0
+        for name, value in (fields or {}).items():
+            row[name] = value
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """Names of files whose records were of other contents, and the numbers of new and missing files."""
+
+    changed: list[str]
+    new: int
+    gone: int
+
+
+def cache_folder() -> Path:
+    """The user's cache of this package: $SIMSIAM_TF_CACHE, or simsiam_tf in $XDG_CACHE_HOME or ~/.cache."""
+    chosen = os.environ.get("SIMSIAM_TF_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "simsiam_tf"
+
+
+def file_records(
+    root: Path, names: Sequence[str], level: str, check: Check, rules: str = ""
+) -> tuple[FileRecords, Changes]:
+    """The records of a set's files. Files that are new, changed, or were checked less far are checked.
+
+    Args:
+        root: the set's folder.
+        names: its files, in order.
+        level: a key of `LEVELS`; "none" checks no file.
+        check: checks a file.
+        rules: what the outcome of a check depends on besides the file, such as a limit.
+
+    Returns:
+        The records, and what has changed since they were kept.
+    """
+    path = _cache_path(root, rules)
+    old = _load(path)
+    new = FileRecords(names, np.zeros(len(names), RECORD), [])
+    _fill_states(root, new)
+    index = {name: i for i, name in enumerate(old.names)}
+    places = np.array([index.get(name, -1) for name in names], np.int64)  # rows of the old records
+    had_record = np.flatnonzero(places >= 0)
+    before = old.rows[places[had_record]]
+    same = np.all([before[f] == new.rows[f][had_record] for f in ("size", "mtime", "ctime")], axis=0)
+    known = had_record[same & (before["level"] >= LEVELS[level])]
+    new.rows[known], new.reasons = old.rows[places[known]], old.reasons
+    pending = np.setdiff1d(np.arange(len(names)), known) if LEVELS[level] else known[:0]
+    try:
+        for count, _ in enumerate(_checked(root, new, pending, LEVELS[level], check), 1):
+            if count % SAVE_EVERY == 0:
+                _save(path, new)
+    finally:
+        if len(pending) or len(old.names) != len(names):
+            _save(path, new)
+    again = np.intersect1d(pending, had_record)
+    differs = old.rows["digest"][places[again]] != new.rows["digest"][again]
+    changed = [names[i] for i in again[differs]]
+    return new, Changes(changed, len(names) - len(had_record), len(old.names) - len(had_record))
+
+
+def _fill_states(root: Path, records: FileRecords) -> None:
+    """Sizes and times, which differ once a file was written to or replaced."""
+    for i, name in enumerate(records.names):
+        try:
+            status = os.stat(os.path.join(root, name))
+        except OSError:  # such as a link that leads nowhere
+            continue
+        # NOTE: nobody can set ctime, so that it also shows a change after which mtime was set back.
+        row = records.rows[i]
+        row["size"], row["mtime"], row["ctime"] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _checked(
+    root: Path, records: FileRecords, pending: np.ndarray, level: int, check: Check
+) -> Iterator[int]:
+    """Checks files, several at a time; gives the row of each."""
+
+    def outcome(i: int) -> tuple[int, dict, str]:
+        try:
+            return level, check(os.path.join(root, records.names[i])), ""
+        except (OSError, ValueError) as error:
+            text = (isinstance(error, OSError) and error.strerror) or str(error) or "unreadable"
+            # A library may be installed later: the file is checked again by every command.
+            reached = 0 if isinstance(error, UnavailableFormat) else level
+            return reached, {}, text.splitlines()[0][:200]
+
+    if not len(pending):
+        return
+    with (
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress.bar(None, "checking images", total=len(pending)) as bar,
+    ):
+        for start in range(0, len(pending), CHUNK):
+            chunk = pending[start : start + CHUNK].tolist()
+            for i, (reached, fields, reason) in zip(chunk, pool.map(outcome, chunk), strict=True):
+                records.note(i, reached, fields, reason)
+                bar.update()
+                yield i
+
+
+def _cache_path(root: Path, rules: str) -> Path:
+    key = os.fsencode(root.absolute()) + b"\0" + rules.encode()
+    return cache_folder() / "sets" / f"{hashlib.sha256(key).hexdigest()[:32]}.npz"
+
+
+def _load(path: Path) -> FileRecords:
+    """The records in a file; none where it is missing, damaged, or of another version."""
+    nothing = FileRecords([], np.zeros(0, RECORD), [])
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            rows, names, reasons = arrays["rows"], arrays["names"].tobytes(), arrays["reasons"].tolist()
+            version = int(arrays["version"])
+    except Exception:  # noqa: BLE001 - zip and NumPy raise many types for a damaged file
+        return nothing
+    listed = [os.fsdecode(name) for name in names.split(b"\0")]
+    fits = version == FORMAT_VERSION and rows.dtype == RECORD and len(rows) == len(listed)
+    return FileRecords(listed, rows, reasons) if fits and rows["reason"].max() <= len(reasons) else nothing
+
+
+def _save(path: Path, records: FileRecords) -> None:
+    """Writes the records; a line on stderr says why they cannot be kept."""
+    names = np.frombuffer(b"\0".join(map(os.fsencode, records.names)), np.uint8)
+    file = io.BytesIO()
+    np.savez(
+        file,
+        rows=records.rows,
+        names=names,
+        reasons=np.array(records.reasons, np.str_),
+        version=FORMAT_VERSION,
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(path, file.getvalue())
+    except OSError as error:
+        print(
+            f"{path}: cannot be written ({error.strerror}); images are checked again next time. "
+            "SIMSIAM_TF_CACHE chooses another folder.",
+            file=sys.stderr,
+        )

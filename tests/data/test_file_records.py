@@ -1,0 +1,170 @@
+"""Records of files: kept for a set, shared by commands, renewed only for what has changed."""
+
+import os
+
+import numpy as np
+import pytest
+
+from simsiam_tf.data.images.formats import UnavailableFormat
+from simsiam_tf.data.sources import file_records
+from simsiam_tf.data.sources.file_records import cache_folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIMSIAM_TF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        (folder / name).write_text(name)
+    return folder
+
+
+class Checker:
+    """A check that counts its calls; files that hold "bad" are unreadable."""
+
+    def __init__(self):
+        self.checked = []
+
+    def __call__(self, path):
+        self.checked.append(os.path.basename(path))
+        with open(path) as file:
+            text = file.read()
+        if text == "bad":
+            raise ValueError("it is bad")
+        return {"digest": text.encode(), "width": len(text)}
+
+
+def records_of(folder, level="decode", rules="", names=None):
+    check = Checker()
+    names = sorted(os.listdir(folder)) if names is None else names
+    records, changes = file_records.file_records(folder, names, level, check, rules)
+    return records, changes, sorted(check.checked)
+
+
+def test_files_are_checked_once(folder):
+    records, changes, checked = records_of(folder)
+    assert checked == ["a", "b", "c"] and not records.unreadable()
+    assert (changes.changed, changes.new, changes.gone) == ([], 3, 0)
+    again, changes, checked = records_of(folder)
+    assert checked == [] and (changes.changed, changes.new, changes.gone) == ([], 0, 0)
+    np.testing.assert_array_equal(again.rows, records.rows)
+
+
+def test_one_more_file_costs_one_check(folder):
+    records_of(folder)
+    (folder / "bb").write_text("new")
+    records, changes, checked = records_of(folder)
+    assert checked == ["bb"] and changes.new == 1
+    assert records.rows["digest"].tolist() == [b"a", b"b", b"new", b"c"]
+
+
+def test_changed_and_missing_files(folder):
+    records_of(folder)
+    (folder / "a").write_text("other")
+    (folder / "b").unlink()
+    records, changes, checked = records_of(folder)
+    assert checked == ["a"] and (changes.changed, changes.gone) == (["a"], 1)
+    assert records.rows["digest"].tolist() == [b"other", b"c"]
+
+
+def test_files_that_were_only_touched_are_no_change(folder):
+    records_of(folder)
+    os.utime(folder / "a", (1, 1))
+    _, changes, checked = records_of(folder)
+    assert checked == ["a"] and changes.changed == []
+
+
+def test_contents_that_changed_under_the_old_mtime_are_seen(folder):
+    status = (folder / "a").stat()
+    records_of(folder)
+    (folder / "a").write_text("x")
+    os.utime(folder / "a", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert records_of(folder)[1].changed == ["a"]
+
+
+def test_reasons_are_kept(folder):
+    (folder / "b").write_text("bad")
+    for _ in range(2):
+        assert records_of(folder)[0].unreadable() == {"b": "it is bad"}
+    (folder / "c").unlink()
+    (folder / "c").symlink_to("nowhere")
+    for _ in range(2):
+        assert records_of(folder)[0].unreadable() == {"b": "it is bad", "c": "No such file or directory"}
+    (folder / "b").write_text("good again")
+    assert records_of(folder)[0].unreadable() == {"c": "No such file or directory"}
+
+
+def test_a_check_that_goes_further_is_made(folder):
+    assert records_of(folder, "none")[2] == []
+    assert records_of(folder, "header")[2] == ["a", "b", "c"]
+    assert records_of(folder, "none")[2] == []
+    assert records_of(folder, "decode")[2] == ["a", "b", "c"]
+    assert records_of(folder, "header")[2] == []
+
+
+def test_other_rules_and_folders_have_records_of_their_own(folder, tmp_path):
+    records_of(folder, rules="100")
+    assert records_of(folder, rules="200")[2] == ["a", "b", "c"]
+    other = tmp_path / "other"
+    folder.rename(other)
+    assert records_of(other, rules="100")[2] == ["a", "b", "c"]
+
+
+def test_a_format_without_its_library_is_checked_again(folder):
+    def missing(path):
+        raise UnavailableFormat("needs a library")
+
+    records, _ = file_records.file_records(folder, ["a", "b", "c"], "decode", missing)
+    assert set(records.unreadable().values()) == {"needs a library"}
+    records, _, checked = records_of(folder)
+    assert checked == ["a", "b", "c"] and not records.unreadable()
+
+
+def test_names_that_are_not_text(folder):
+    name = os.fsdecode(b"\xff\n")
+    (folder / name).write_text("d")
+    records_of(folder)
+    records, _, checked = records_of(folder)
+    assert checked == [] and name in records.names
+
+
+def test_an_interrupted_check_goes_on(folder, monkeypatch):
+    class Stopped(Checker):
+        def __call__(self, path):
+            if path.endswith("c"):
+                raise KeyboardInterrupt
+            return super().__call__(path)
+
+    monkeypatch.setattr(file_records, "CHUNK", 1)
+    with pytest.raises(KeyboardInterrupt):
+        file_records.file_records(folder, ["a", "b", "c"], "decode", Stopped())
+    assert records_of(folder)[2] == ["c"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\3\4 no archive", None])
+def test_a_damaged_cache_is_made_again(folder, cache, damage):
+    records_of(folder)
+    (path,) = (cache / "sets").iterdir()
+    path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
+    assert records_of(folder)[2] == ["a", "b", "c"]
+    assert records_of(folder)[2] == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(folder, cache, capsys):
+    cache.write_text("a file in the place of the folder")
+    assert records_of(folder)[2] == ["a", "b", "c"]
+    assert "images are checked again next time. SIMSIAM_TF_CACHE" in capsys.readouterr().err
+
+
+def test_where_the_cache_lies(monkeypatch):
+    monkeypatch.delenv("SIMSIAM_TF_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert str(cache_folder()) == "/xdg/simsiam_tf"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == os.path.expanduser("~/.cache/simsiam_tf") or cache_folder().name == "simsiam_tf"

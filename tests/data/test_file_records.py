@@ -7,7 +7,7 @@ import pytest
 
 from simsiam_tf.data.images.formats import UnavailableFormat
 from simsiam_tf.data.sources import file_records
-from simsiam_tf.data.sources.file_records import cache_folder
+from simsiam_tf.data.sources.file_records import cache_folder, file_state
 
 
 @pytest.fixture(autouse=True)
@@ -28,22 +28,22 @@ def folder(tmp_path):
 class Checker:
     """A check that counts its calls; files that hold "bad" are unreadable."""
 
-    def __init__(self):
-        self.checked = []
+    def __init__(self, folder, names):
+        self.folder, self.names, self.checked = folder, names, []
 
-    def __call__(self, path):
-        self.checked.append(os.path.basename(path))
-        with open(path) as file:
-            text = file.read()
+    def __call__(self, i):
+        text = (self.folder / self.names[i]).read_text()
+        self.checked.append(self.names[i])
         if text == "bad":
             raise ValueError("it is bad")
         return {"digest": text.encode(), "width": len(text)}
 
 
-def records_of(folder, level="decode", rules="", names=None):
-    check = Checker()
-    names = sorted(os.listdir(folder)) if names is None else names
-    records, changes = file_records.file_records(folder, names, level, check, rules)
+def records_of(folder, level="decode", key="set", checker=Checker):
+    names = sorted(os.listdir(folder))
+    check = checker(folder, names)
+    states = np.array([file_state(folder / name) for name in names])
+    records, changes = file_records.file_records(key, names, states, level, check)
     return records, changes, sorted(check.checked)
 
 
@@ -108,19 +108,17 @@ def test_a_check_that_goes_further_is_made(folder):
     assert records_of(folder, "header")[2] == []
 
 
-def test_other_rules_and_folders_have_records_of_their_own(folder, tmp_path):
-    records_of(folder, rules="100")
-    assert records_of(folder, rules="200")[2] == ["a", "b", "c"]
-    other = tmp_path / "other"
-    folder.rename(other)
-    assert records_of(other, rules="100")[2] == ["a", "b", "c"]
+def test_other_sets_have_records_of_their_own(folder):
+    records_of(folder, key="100")
+    assert records_of(folder, key="200")[2] == ["a", "b", "c"]
 
 
 def test_a_format_without_its_library_is_checked_again(folder):
-    def missing(path):
-        raise UnavailableFormat("needs a library")
+    class Missing(Checker):
+        def __call__(self, i):
+            raise UnavailableFormat("needs a library")
 
-    records, _ = file_records.file_records(folder, ["a", "b", "c"], "decode", missing)
+    records, _, _ = records_of(folder, checker=Missing)
     assert set(records.unreadable().values()) == {"needs a library"}
     records, _, checked = records_of(folder)
     assert checked == ["a", "b", "c"] and not records.unreadable()
@@ -136,14 +134,14 @@ def test_names_that_are_not_text(folder):
 
 def test_an_interrupted_check_goes_on(folder, monkeypatch):
     class Stopped(Checker):
-        def __call__(self, path):
-            if path.endswith("c"):
+        def __call__(self, i):
+            if self.names[i] == "c":
                 raise KeyboardInterrupt
-            return super().__call__(path)
+            return super().__call__(i)
 
     monkeypatch.setattr(file_records, "CHUNK", 1)
     with pytest.raises(KeyboardInterrupt):
-        file_records.file_records(folder, ["a", "b", "c"], "decode", Stopped())
+        records_of(folder, checker=Stopped)
     assert records_of(folder)[2] == ["c"]
 
 

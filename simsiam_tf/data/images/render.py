@@ -90,7 +90,7 @@ def _open_image(data: bytes, name: str, rule: PixelRule) -> Image.Image:
     """The first frame with 8 bits a channel, and its metadata."""
     values = _deep_pixels(data, name)
     if values is None:
-        return _pillow_image(data, name)
+        return pillow_image(data, name)
     colours = 1 if values.shape[-1] < 3 else 3
     pixels = _scaled(values[..., :colours], rule.pixel_range)
     if values.shape[-1] > colours:  # transparency, which has no range of its own
@@ -103,7 +103,7 @@ def _open_image(data: bytes, name: str, rule: PixelRule) -> Image.Image:
     return image
 
 
-def _pillow_image(data: bytes, name: str) -> Image.Image:
+def pillow_image(data: bytes, name: str) -> Image.Image:
     """Pillow's image, not yet decoded."""
     _register_plugin(name)
     # NOTE: not Image.open, whose own limit of pixels warns or raises by a setting of the process.
@@ -140,7 +140,7 @@ def _deep_pixels(data: bytes, name: str) -> np.ndarray | None:
             raise ValueError(f"it has {values.shape[-1]} channels; pass channels={values.shape[-1]}")
         return values
     if name == "JPEG2000":
-        with _pillow_image(data, name) as image:
+        with pillow_image(data, name) as image:
             return np.array(image)[..., None] if image.mode.startswith("I") else None
     return None
 
@@ -185,7 +185,7 @@ def _open_tiff(data: bytes) -> Any:
     return tifffile.TiffFile(io.BytesIO(data))
 
 
-def _tiff_tags(data: bytes) -> Any:
+def tiff_tags(data: bytes) -> Any:
     """The tags of a TIFF's first image, number → value."""
     big = data[2:3] == b"\x2b" or data[3:4] == b"\x2b"
     tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if big else 8])
@@ -197,18 +197,18 @@ def _tiff_tags(data: bytes) -> Any:
 
 def _tiff_bits(data: bytes) -> int:
     """Bits of the deepest channel."""
-    return max(_tiff_tags(data).get(BITS_PER_SAMPLE, (1,)))
+    return max(tiff_tags(data).get(BITS_PER_SAMPLE, (1,)))
 
 
 def _tiff_metadata(data: bytes) -> tuple[int, bytes | None]:
     """(orientation, profile)."""
-    tags = _tiff_tags(data)
+    tags = tiff_tags(data)
     return tags.get(ORIENTATION, 1), tags.get(ICC_PROFILE)
 
 
 def _pillow_metadata(data: bytes, name: str) -> tuple[int, bytes | None]:
     """(orientation, profile)."""
-    with _pillow_image(data, name) as image:
+    with pillow_image(data, name) as image:
         return image.getexif().get(ORIENTATION, 1), image.info.get("icc_profile")
 
 

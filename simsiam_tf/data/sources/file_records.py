@@ -35,7 +35,8 @@ RECORD = np.dtype(
     ]
 )  # fmt: skip
 
-Check = Callable[[str], dict]  # path of a file → fields of its record; raises OSError or ValueError
+Check = Callable[[int], dict]  # number of a file → fields of its record; raises OSError or ValueError
+STATE = ("size", "mtime", "ctime")  # fields that differ once a file was written to or replaced
 
 
 @dataclasses.dataclass
@@ -83,34 +84,35 @@ def cache_folder() -> Path:
 
 
 def file_records(
-    root: Path, names: Sequence[str], level: str, check: Check, rules: str = ""
+    key: str, names: Sequence[str], states: np.ndarray, level: str, check: Check
 ) -> tuple[FileRecords, Changes]:
     """The records of a set's files. Files that are new, changed, or were checked less far are checked.
 
     Args:
-        root: the set's folder.
+        key: the set's place, and what the outcome of a check depends on besides the file.
         names: its files, in order.
+        states: int64 [N, 3], the fields `STATE` of each.
         level: a key of `LEVELS`; "none" checks no file.
         check: checks a file.
-        rules: what the outcome of a check depends on besides the file, such as a limit.
 
     Returns:
         The records, and what has changed since they were kept.
     """
-    path = _cache_path(root, rules)
+    path = cache_folder() / "sets" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz"
     old = _load(path)
     new = FileRecords(names, np.zeros(len(names), RECORD), [])
-    _fill_states(root, new)
+    for field, values in zip(STATE, states.T, strict=True):
+        new.rows[field] = values
     index = {name: i for i, name in enumerate(old.names)}
     places = np.array([index.get(name, -1) for name in names], np.int64)  # rows of the old records
     had_record = np.flatnonzero(places >= 0)
     before = old.rows[places[had_record]]
-    same = np.all([before[f] == new.rows[f][had_record] for f in ("size", "mtime", "ctime")], axis=0)
+    same = np.all([before[f] == new.rows[f][had_record] for f in STATE], axis=0)
     known = had_record[same & (before["level"] >= LEVELS[level])]
     new.rows[known], new.reasons = old.rows[places[known]], old.reasons
     pending = np.setdiff1d(np.arange(len(names)), known) if LEVELS[level] else known[:0]
     try:
-        for count, _ in enumerate(_checked(root, new, pending, LEVELS[level], check), 1):
+        for count, _ in enumerate(_checked(new, pending, LEVELS[level], check), 1):
             if count % SAVE_EVERY == 0:
                 _save(path, new)
     finally:
@@ -122,26 +124,22 @@ def file_records(
     return new, Changes(changed, len(names) - len(had_record), len(old.names) - len(had_record))
 
 
-def _fill_states(root: Path, records: FileRecords) -> None:
-    """Sizes and times, which differ once a file was written to or replaced."""
-    for i, name in enumerate(records.names):
-        try:
-            status = os.stat(os.path.join(root, name))
-        except OSError:  # such as a link that leads nowhere
-            continue
-        # NOTE: nobody can set ctime, so that it also shows a change after which mtime was set back.
-        row = records.rows[i]
-        row["size"], row["mtime"], row["ctime"] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+def file_state(path: str | Path) -> tuple[int, int, int]:
+    """The fields `STATE` of a file; zeros where there is none, such as for a link that leads nowhere."""
+    # NOTE: nobody can set ctime, so that it also shows a change after which mtime was set back.
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0, 0
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _checked(
-    root: Path, records: FileRecords, pending: np.ndarray, level: int, check: Check
-) -> Iterator[int]:
+def _checked(records: FileRecords, pending: np.ndarray, level: int, check: Check) -> Iterator[int]:
     """Checks files, several at a time; gives the row of each."""
 
     def outcome(i: int) -> tuple[int, dict, str]:
         try:
-            return level, check(os.path.join(root, records.names[i])), ""
+            return level, check(i), ""
         except (OSError, ValueError) as error:
             text = (isinstance(error, OSError) and error.strerror) or str(error) or "unreadable"
             # A library may be installed later: the file is checked again by every command.
@@ -160,11 +158,6 @@ def _checked(
                 records.note(i, reached, fields, reason)
                 bar.update()
                 yield i
-
-
-def _cache_path(root: Path, rules: str) -> Path:
-    key = os.fsencode(root.absolute()) + b"\0" + rules.encode()
-    return cache_folder() / "sets" / f"{hashlib.sha256(key).hexdigest()[:32]}.npz"
 
 
 def _load(path: Path) -> FileRecords:

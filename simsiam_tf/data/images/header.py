@@ -1,0 +1,135 @@
+"""Headers of image files, read before any pixel is decoded.
+
+A file of kilobytes can make its decoder take gigabytes or hours. So what a decoder would do is bounded here,
+by patterns that no decoder accepts a file without.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import struct
+
+import numpy as np
+
+from simsiam_tf.data.images.formats import image_format
+from simsiam_tf.data.images.render import ORIENTATION, is_srgb, pillow_image, tiff_tags
+
+MEGAPIXELS = 100.0  # few cameras have more
+MAX_SCANS = 100  # most in a JPEG: its decoder passes over all pixels for each; encoders write about ten
+MAX_TEXTS = 16  # compressed texts and profiles of a PNG: its decoder expands each to as much as 8 MB
+_BYTES_A_PIXEL = {"TIFF": 64, "NPY": 64}  # without compression; 4 for other formats
+# NOTE: each pattern has all bytes that libjpeg and libpng insist on. So nothing that they decode is missed,
+# and what matches by chance, such as a thumbnail or a text, is too rare to matter.
+_JPEG_FRAME = re.compile(
+    rb"\xff(?=[\xc0-\xcf]\0(.)\x08(....)([\x01-\x04]))", re.DOTALL
+)  # length, sides, channels
+_JPEG_SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # length, channels
+_PNG_TEXT = re.compile(rb"zTXt|iCCP|iTXt(?=[^\0]{0,79}\0[^\0])")  # keyword, 0, whether it is compressed
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageHeader:
+    """What the header of an image file says.
+
+    format: as `image_format`. width, height: pixels before the orientation is applied. channels: 1 for gray,
+    3 for colours, else their number; transparency is no channel. bits: of a channel. orientation: 1 to 8, as
+    EXIF has it. transparent: whether pixels may be. plain: whether TensorFlow's own decoders of JPEG and PNG,
+    which are faster than `render`, show the image as it is.
+    """
+
+    format: str
+    width: int
+    height: int
+    channels: int
+    bits: int = 8
+    orientation: int = 1
+    transparent: bool = False
+    plain: bool = False
+
+
+def read_header(data: bytes, max_megapixels: float = MEGAPIXELS) -> ImageHeader:
+    """The header of an image file that is safe to decode.
+
+    Decoding it takes at most 12 bytes of memory for each pixel of `max_megapixels`, besides the file itself,
+    if it has no more than three channels of 8 bits; most images take 3.
+
+    Raises:
+        ValueError: another file, damaged, or too large; the message says which in a few words.
+    """
+    name = image_format(data)
+    max_pixels = int(max_megapixels * 1e6)
+    limit = _BYTES_A_PIXEL.get(name, 4) * max_pixels + 2**16
+    if len(data) > limit:
+        raise ValueError(f"above {limit} bytes, the most that max_megapixels={max_megapixels:g} allows")
+    try:
+        header = {"PNG": _png, "TIFF": _tiff, "NPY": _npy}.get(name, _by_pillow)(data, name)
+        width, height = _largest_frame(data) if name == "JPEG" else (header.width, header.height)
+    except ValueError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Pillow raises whatever the file provokes
+        raise ValueError(f"damaged header: {error}") from error
+    if width * height > max_pixels:
+        raise ValueError(f"{width}×{height} pixels, above max_megapixels={max_megapixels:g}")
+    if name == "PNG" and len(_PNG_TEXT.findall(data)) > MAX_TEXTS:
+        raise ValueError(f"more than {MAX_TEXTS} compressed texts")
+    if name == "JPEG" and len(_JPEG_SCAN.findall(data)) > MAX_SCANS:
+        raise ValueError(f"more than {MAX_SCANS} scans")
+    return header
+
+
+def _by_pillow(data: bytes, name: str) -> ImageHeader:
+    with pillow_image(data, name) as image:  # not decoded
+        mode, size, transparent = image.mode, image.size, image.has_transparency_data
+        turned = image.getexif().get(ORIENTATION, 1) if name in ("JPEG", "WEBP", "AVIF") else 1
+        srgb = is_srgb(image.info.get("icc_profile"))
+    orientation = turned if turned in range(1, 9) else 1
+    return ImageHeader(
+        name, *size, 1 if mode in ("1", "L", "LA", "F") or mode[0] == "I" else 3, 16 if mode[0] == "I" else 8,
+        orientation, transparent, name == "JPEG" and mode in ("L", "RGB") and orientation == 1 and srgb,
+    )  # fmt: skip
+
+
+def _largest_frame(data: bytes) -> tuple[int, int]:
+    """(width, height) that a JPEG's decoder may make room for. A thumbnail within has a frame of its own."""
+    frames = _JPEG_FRAME.findall(data)
+    sides = [struct.unpack(">HH", s) for length, s, n in frames if length[0] == 8 + 3 * n[0]]
+    height, width = max(sides, key=lambda s: s[0] * s[1])
+    return width, height
+
+
+def _png(data: bytes, name: str) -> ImageHeader:
+    width, height, bits, colours = struct.unpack(">IIBB", data[16:26])  # libpng insists on this place
+    orientation, srgb = 1, True
+    if b"eXIf" in data or b"iCCP" in data:
+        with pillow_image(data, name) as image:
+            srgb = is_srgb(image.info.get("icc_profile"))
+            orientation = image.getexif().get(ORIENTATION, 1) if "exif" in image.info else 1
+    transparent = colours in (4, 6) or b"tRNS" in data
+    plain = bits <= 8 and not transparent and b"eXIf" not in data and srgb
+    channels = 1 if colours in (0, 4) else 3
+    return ImageHeader(name, width, height, channels, max(bits, 8), orientation, transparent, plain)
+
+
+def _tiff(data: bytes, name: str) -> ImageHeader:
+    tags = tiff_tags(data)
+    samples, extra, photometric = tags.get(277, 1), tags.get(338, ()), tags.get(262, 1)
+    transparent = extra in ((1,), (2,))
+    colours = samples - transparent
+    channels = 1 if colours == 1 and photometric != 3 else 3
+    if colours > (4 if photometric == 5 else 3) or colours == 2:
+        channels = samples
+    bits = max(8, *tags.get(258, (1,)))
+    return ImageHeader(name, tags[256], tags[257], channels, bits, tags.get(ORIENTATION, 1), transparent)
+
+
+def _npy(data: bytes, name: str) -> ImageHeader:
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if len(shape) not in (2, 3):
+        raise ValueError(f"an array of shape {shape} in the place of [height, width, channels]")
+    height, width, channels = (*shape, 1)[:3]
+    return ImageHeader(name, width, height, channels, 8 * dtype.itemsize)

@@ -1,18 +1,58 @@
-"""Encoded bytes → pixels."""
+"""Encoded bytes → pixels in a graph: TensorFlow's decoders for what they show right, Pillow's for the rest."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from simsiam_tf.data.images.header import MEGAPIXELS, ImageHeader, read_header
+from simsiam_tf.data.images.render import PixelRule, render
 
-def decode(data: tf.Tensor, channels: int = 3) -> tf.Tensor:
-    """Scalar string of a JPEG, PNG, WebP, BMP or GIF → uint8 [H, W, channels]; an animation's first frame."""
+
+def decode(data: tf.Tensor, rule: PixelRule = PixelRule(), plain: tf.Tensor | None = None) -> tf.Tensor:
+    """Scalar string of an image file → uint8 [H, W, rule.channels], as `render` has it.
+
+    plain: `ImageHeader.plain`; read from the header when None.
+    """
 
     def jpeg() -> tf.Tensor:
         # The exact transform gives exactly Pillow's pixels; TensorFlow's default differs by one level.
-        return tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE")
+        return tf.io.decode_jpeg(data, channels=rule.channels, dct_method="INTEGER_ACCURATE")
 
-    def other() -> tf.Tensor:
-        return tf.io.decode_image(data, channels=channels, expand_animations=False)
+    def fast() -> tf.Tensor:
+        return tf.cond(tf.io.is_jpeg(data), jpeg, lambda: tf.io.decode_png(data, channels=rule.channels))
 
-    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(data), jpeg, other), [None, None, channels])
+    def rendered() -> tf.Tensor:
+        return tf.numpy_function(lambda encoded: render(encoded, rule), [data], tf.uint8)
+
+    if rule.channels not in (1, 3):
+        pixels = rendered()
+    else:
+        if plain is None:
+            plain = tf.numpy_function(lambda encoded: read_header(encoded).plain, [data], tf.bool)
+        pixels = tf.cond(tf.ensure_shape(plain, []), fast, rendered)
+    return tf.ensure_shape(pixels, [None, None, rule.channels])
+
+
+def decode_checked(data: bytes, max_megapixels: float = MEGAPIXELS, decode_pixels: bool = True) -> ImageHeader:
+    """Checks that an image file can be decoded, and that this takes bounded memory; returns its header.
+
+    Raises:
+        ValueError: it cannot; the message says why in a few words.
+    """
+    header = read_header(data, max_megapixels)
+    if not decode_pixels:
+        return header
+    if not header.plain:
+        render(data, PixelRule(header.channels))
+        return header
+    try:
+        decode(tf.constant(data), PixelRule(header.channels), tf.constant(True))
+    except tf.errors.OpError as error:
+        raise ValueError(_reason(error)) from error
+    return header
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """What TensorFlow says of an image, without the name of its operation."""
+    text = str(error.message).partition("}} ")[2] or str(error.message)
+    return text.partition(" [Op:")[0].splitlines()[0]

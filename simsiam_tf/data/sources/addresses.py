@@ -1,0 +1,138 @@
+"""Files that lie anywhere: paths of this machine, and URLs of every file system that fsspec knows."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import itertools
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from simsiam_tf.data.sources.file_records import file_state
+from simsiam_tf.runtime.errors import UserError
+
+TRIES = 6  # of a read over the network, after 0.5, 1, 2, 4 and 8 seconds
+FIRST_WAIT = 0.5  # seconds
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_NOT_TRIED_AGAIN = (FileNotFoundError, PermissionError, NotImplementedError)
+T = TypeVar("T")
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is a URL such as s3://bucket/file, and not a path."""
+    return _URL.match(address) is not None
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """(fsspec's file system, path on it) of a URL."""
+    try:
+        import fsspec
+    except ImportError as error:
+        raise UserError(f"{address}: URLs need fsspec: pip install 'simsiam-tf[remote]'.") from error
+    try:
+        return fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:  # a scheme whose library is missing, or that nobody knows
+        raise UserError(f"{address}: cannot be opened ({error}).") from error
+
+
+def read_bytes(address: str, start: int = 0, length: int | None = None) -> bytes:
+    """The bytes of a file, or `length` of them from `start` on. Raises OSError after several tries."""
+    if is_url(address):
+        system, path = file_system(address)
+        end = None if length is None else start + length
+        data = try_again(lambda: system.cat_file(path, start=start, end=end))
+    else:
+        with open(os.open(address, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)), "rb") as file:
+            file.seek(start)
+            data = file.read(-1 if length is None else length)
+    if length is not None and len(data) != length:
+        raise OSError(f"{address}: cut off at byte {start + len(data)}")
+    return data
+
+
+def try_again(read: Callable[[], T]) -> T:
+    """The result of `read`, which may fail a few times for reasons that pass."""
+    for attempt in range(TRIES):
+        try:
+            return read()
+        except _NOT_TRIED_AGAIN:
+            raise
+        except Exception as error:  # noqa: BLE001 - each file system raises its library's own
+            if attempt == TRIES - 1:
+                raise OSError(f"{' '.join(str(error).split())[:200] or type(error).__name__}") from error
+            time.sleep(FIRST_WAIT * 2**attempt)
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def open_address(address: str) -> Iterator[Any]:
+    """A file object of bytes that can seek."""
+    if is_url(address):
+        system, path = file_system(address)
+        with system.open(path, "rb") as file:
+            yield file
+    else:
+        with open(address, "rb") as file:
+            yield file
+
+
+def address_state(address: str) -> tuple[int, int, int]:
+    """Three numbers that differ once a file was written to or replaced, as `file_state`; zeros if missing."""
+    if not is_url(address):
+        return file_state(address)
+    system, path = file_system(address)
+    try:
+        info = try_again(lambda: system.info(path))
+    except FileNotFoundError:
+        return 0, 0, 0
+    version = [str(info[key]) for key in ("ETag", "etag", "LastModified", "mtime", "created") if key in info]
+    digest = hashlib.sha256("\n".join(version).encode()).digest()
+    return int(info.get("size") or 0), int.from_bytes(digest[:7], "big"), 0
+
+
+def absolute(address: str) -> str:
+    """The address for a process in any working folder."""
+    return address if is_url(address) else os.path.abspath(os.path.expanduser(address))
+
+
+def expand(pattern: str) -> list[str]:
+    """The addresses that a pattern stands for: braces as in a{00..12}.tar and {a,b}.tar, then *, ? and [].
+
+    Raises:
+        UserError: nothing matches, or one of the names in braces is missing.
+    """
+    found: list[str] = []
+    for one in _without_braces(pattern):
+        if not glob.has_magic(one.partition("://")[2] or one):
+            exists = bool(sum(address_state(one))) if is_url(one) else Path(one).expanduser().exists()
+            if not exists:
+                raise UserError(f"{one}: no such file." + (f" It is one of {pattern}." if one != pattern else ""))
+            found.append(absolute(one))
+        elif is_url(one):
+            system, path = file_system(one)
+            scheme = one[: one.index("://") + 3]
+            found += [name if is_url(name) else scheme + name for name in sorted(try_again(lambda: system.glob(path)))]
+        else:
+            found += map(absolute, sorted(glob.glob(os.path.expanduser(one), recursive=True)))
+    if not found:
+        raise UserError(f"{pattern}: no file fits this pattern.")
+    return list(dict.fromkeys(found))
+
+
+def _without_braces(pattern: str) -> list[str]:
+    match = _BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    first, dots, last = match[1].partition("..")
+    if dots and first.isdigit() and last.isdigit():
+        choices = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    else:
+        choices = match[1].split(",")
+    ends = _without_braces(pattern[match.end() :])
+    return [pattern[: match.start()] + a + b for a, b in itertools.product(choices, ends)]

@@ -1,0 +1,68 @@
+"""Lists of images: a file with a path a line, or a CSV file with the columns path, label and split."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import io
+import posixpath
+
+import numpy as np
+
+from simsiam_tf.data.sources.addresses import absolute, address_state, is_url, read_bytes
+from simsiam_tf.data.sources.members import Members
+from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.errors import UserError
+
+
+def list_members(address: str, split: str) -> Members:
+    """The images that a list names, by paths relative to the list, absolute paths or URLs.
+
+    split: the rows to take of a CSV file that has a column "split".
+
+    Raises:
+        UserError: the list or one of its images is missing, or an image is named twice.
+    """
+    name = f"list:{address}"
+    shown, file = printable_text(name), absolute(address)
+    try:
+        text = read_bytes(file).decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise UserError(f"{shown}: cannot be read ({error.strerror or error}).") from error
+    rows = _rows(text)
+    if not rows:
+        raise UserError(f"{shown}: names no image.")
+    if "split" in rows[0]:
+        splits = sorted({row["split"] or "" for row in rows})
+        rows = [row for row in rows if row["split"] == split]
+        if not rows:
+            raise UserError(f"{shown}: has no rows of the split {split!r}, but of {', '.join(splits)}.")
+    names = [row["path"] for row in rows]
+    (most, times), *_ = collections.Counter(names).most_common(1)
+    if times > 1:
+        raise UserError(f"{shown}: names {printable_text(most)} {times} times.")
+    folder = posixpath.dirname(file)
+    places = [n if is_url(n) or posixpath.isabs(n) else posixpath.join(folder, n) for n in names]
+    states = np.array([address_state(place) for place in places], np.int64)
+    missing = np.flatnonzero(~states.any(axis=1))
+    if len(missing):
+        such = printable_text(names[missing[0]])
+        raise UserError(
+            f"{shown}: {len(missing)} of its {len(names)} images are missing, such as {such}. Paths are "
+            f"relative to the list's folder, {folder}."
+        )
+    labels, class_names = None, ()
+    if "label" in rows[0]:
+        texts = np.array([row["label"] or "" for row in rows])
+        classes = sorted(set(texts.tolist()) - {""})
+        labels = np.where(texts == "", -1, np.searchsorted(classes, texts))
+        class_names = tuple(classes)
+    return Members(name, names, states, lambda i: read_bytes(places[i]), file, labels, class_names)
+
+
+def _rows(text: str) -> list[dict[str, str]]:
+    """The rows of a CSV file with a column "path"; of another text, its lines as paths."""
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if "path" in (reader.fieldnames or ()):
+        return [row for row in reader if row["path"]]
+    return [{"path": line} for line in text.splitlines() if line.strip() and not line.startswith("#")]

@@ -1,0 +1,208 @@
+"""From the places of encoded images to a source: what every kind of place shares.
+
+A kind of place (folder, archive, table) lists its images as `Members`. Here they are checked, and those that
+cannot be read are left out or refused; the number of channels and the range of deep pixels are decided.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf.data.images.decode import decode_checked
+from simsiam_tf.data.images.render import PixelRule, deep_values, type_range
+from simsiam_tf.data.sources.base import EncodedSource, SourceOptions
+from simsiam_tf.data.sources.file_records import Changes, FileRecords, file_records
+from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.errors import UserError
+
+RANGE_SAMPLE = 64  # deep images whose values decide the range
+VALUES_PER_IMAGE = 2**14  # of each of them
+PERCENTILES = (0.1, 99.9)
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """The encoded images of a place, none of which has been read.
+
+    name: the specification. names: of the images, in order, each once. states: int64 [N, 3], the fields
+    `file_records.STATE` of each. read: number of an image → its bytes; raises OSError or ValueError.
+    key: the place, under which records are kept. labels: int64 [N], −1 where an image has none; or None.
+    root: the folder that names are relative to, where every image is a file. read_op: `read` in a graph.
+    """
+
+    name: str
+    names: Sequence[str]
+    states: np.ndarray
+    read: Callable[[int], bytes]
+    key: str
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    root: Path | None = None
+    read_op: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+
+def file_digest(data: bytes) -> bytes:
+    """The length and the BLAKE2b hash of a file, as text; equal digests mean equal files."""
+    return b"%d-%s" % (len(data), hashlib.blake2b(data, digest_size=8).hexdigest().encode())
+
+
+def open_members(members: Members, options: SourceOptions) -> EncodedSource:
+    """The source of a place's images.
+
+    A line on stderr says which images are left out, and which have changed since they were last checked.
+
+    Raises:
+        UserError: unreadable images with on_bad_image="error", or no readable one.
+    """
+    shown = printable_text(members.name)
+    records, changes = _records(members, options)
+    _print_changes(changes, len(members.names), shown)
+    kept = np.flatnonzero(records.rows["reason"] == 0)
+    _report_unreadable(records.unreadable(), len(members.names), shown, options)
+    if not len(kept):
+        raise UserError(f"{shown}: not one of its images can be decoded.")
+    rows = records.rows[kept]
+    names = tuple(members.names[i] for i in kept)
+    labels = _labels(members, kept, shown)
+    rule = PixelRule(_channels(rows, options, shown), options.background)
+    rule = dataclasses.replace(rule, pixel_range=_pixel_range(members, kept, rows, rule, options, shown))
+    checked = bool(rows["level"].all())
+    digests = rows["digest"] if checked else np.array([b"%d-%d" % (r["size"], r["mtime"]) for r in rows])
+    read, chosen = members.read_op or _python_read(members.read), tf.constant(kept, tf.int64)
+    return EncodedSource(
+        members.name, len(kept), rule.channels, labels, members.class_names if labels is not None else (),
+        fingerprint=hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()[:16],
+        read=lambda index: read(tf.gather(chosen, index)), names=names,
+        root=members.root if checked else None, digests=digests, rule=rule,
+        plain=rows["plain"] if checked else None,
+    )  # fmt: skip
+
+
+def _python_read(read: Callable[[int], bytes]) -> Callable[[tf.Tensor], tf.Tensor]:
+    def read_op(index: tf.Tensor) -> tf.Tensor:
+        data = tf.numpy_function(lambda i: read(int(i)), [index], tf.string)
+        return tf.ensure_shape(data, [])
+
+    return read_op
+
+
+def _records(members: Members, options: SourceOptions) -> tuple[FileRecords, Changes]:
+    def check(i: int) -> dict:
+        data = members.read(i)
+        header = decode_checked(data, options.max_megapixels, decode_pixels=options.check == "decode")
+        fields = dataclasses.asdict(header)
+        return {**fields, "format": header.format.encode(), "digest": file_digest(data)}
+
+    key = f"{members.key}\0{options.max_megapixels}"
+    return file_records(key, members.names, members.states, options.check, check)
+
+
+def _print_changes(changes: Changes, size: int, shown: str) -> None:
+    counts = {"changed": len(changes.changed), "new": changes.new, "gone": changes.gone}
+    if counts["new"] == size or not any(counts.values()):
+        return
+    such = f", such as {printable_text(changes.changed[0])}" if changes.changed else ""
+    words = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    print(f"{shown}: of {size} images, {words} since they were last checked{such}", file=sys.stderr)
+
+
+def _report_unreadable(bad: dict[str, str], size: int, shown: str, options: SourceOptions) -> None:
+    """Writes the report, and refuses or names unreadable images."""
+    named = bool(bad and options.report and _write_report(options.report, bad))
+    if not bad:
+        return
+    reasons = collections.Counter(bad.values())
+    listed = "; ".join(f"{n} × {reason}" for reason, n in reasons.most_common(3))
+    name = next(iter(bad))
+    text = f"{shown}: {len(bad)} of {size} images"
+    such = f"such as {printable_text(name)} ({bad[name]})" if len(reasons) == 1 or len(bad) < 4 else listed
+    if options.on_bad_image == "error":
+        all_named = f" All are named in {options.report}." if named else ""
+        raise UserError(
+            f"{text} cannot be decoded, {such}.{all_named} Mend or remove them, or pass on_bad_image=skip."
+        )
+    print(f"{text} left out{f'; named in {options.report}' if named else f', {such}'}", file=sys.stderr)
+
+
+def _write_report(report: Path, bad: dict[str, str]) -> bool:
+    """Whether the report could be written; a line on stderr says why not."""
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(report, json.dumps({"unreadable": bad}, indent=1))
+        return True
+    except OSError as error:
+        print(f"{report}: cannot be written ({error.strerror})", file=sys.stderr)
+        return False
+
+
+def _labels(members: Members, kept: np.ndarray, shown: str) -> np.ndarray | None:
+    """Labels of the images that are left, if all have one and there are at least two classes."""
+    if members.labels is None or len(members.class_names) < 2:
+        return None
+    labels = members.labels[kept]
+    without = np.flatnonzero(labels < 0)
+    if len(without):
+        name = printable_text(members.names[kept[without[0]]])
+        print(
+            f"{shown}: no labels, since {len(without)} of {len(kept)} images have none: {name}"
+            f"{', …' * (len(without) > 1)}. If the folders are classes, move the images into them, or away.",
+            file=sys.stderr,
+        )
+        return None
+    return labels
+
+
+def _channels(rows: np.ndarray, options: SourceOptions, shown: str) -> int:
+    """As asked for; else 1 for a set of gray images, their number for images of several, and 3 for others."""
+    if options.channels:
+        return options.channels
+    numbers = set(rows["channels"].tolist()) if rows["level"].all() else {3}
+    if len(numbers) == 1:
+        return numbers.pop()
+    if numbers <= {1, 3}:
+        return 3
+    listed = ", ".join(f"{(rows['channels'] == n).sum()} of {n}" for n in sorted(numbers))
+    raise UserError(
+        f"{shown}: images of different channels: {listed}. Pass channels=3, which takes gray and colour "
+        "images, and leave out the others with on_bad_image=skip; or train on each kind by itself."
+    )
+
+
+def _pixel_range(
+    members: Members, kept: np.ndarray, rows: np.ndarray, rule: PixelRule, options: SourceOptions, shown: str
+) -> tuple[float, float] | None:
+    """The values of deep pixels that become 0 and 255, as options.pixel_range says; None without any."""
+    deep = np.flatnonzero(rows["bits"] > 8)
+    if not len(deep) or options.pixel_range == "type":
+        return None
+    if options.pixel_range != "auto":
+        low, _, high = options.pixel_range.partition(",")
+        return float(low), float(high)
+    sample = deep[np.linspace(0, len(deep) - 1, min(len(deep), RANGE_SAMPLE)).astype(int)]
+    values = []
+    for i in kept[sample]:
+        pixels = deep_values(members.read(int(i)), rule.channels)
+        if pixels is not None:
+            flat = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels.ravel()
+            values.append(flat[:: max(1, flat.size // VALUES_PER_IMAGE)].astype(np.float64))
+    low, high = np.percentile(np.concatenate(values), PERCENTILES) if values else type_range(np.dtype("u2"))
+    if not low < high:
+        low, high = low - 0.5, low + 0.5
+    print(
+        f"{shown}: {len(deep)} of {len(rows)} images have more than 8 bits a channel. Their values from "
+        f"{low:g} to {high:g} become 0 to 255 ({PERCENTILES[0]} and {PERCENTILES[1]} percentiles of "
+        f"{len(sample)} images). pixel_range chooses others.",
+        file=sys.stderr,
+    )
+    return float(low), float(high)

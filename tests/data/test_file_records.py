@@ -157,7 +157,7 @@ def test_a_damaged_cache_is_made_again(folder, cache, damage):
 def test_a_cache_that_cannot_be_written_is_named(folder, cache, capsys):
     cache.write_text("a file in the place of the folder")
     assert records_of(folder)[2] == ["a", "b", "c"]
-    assert "images are checked again next time. SIMSIAM_TF_CACHE" in capsys.readouterr().err
+    assert "the images are examined again next time. SIMSIAM_TF_CACHE" in capsys.readouterr().err
 
 
 def test_where_the_cache_lies(monkeypatch):

@@ -334,6 +334,16 @@ def test_several_channels_of_8_bits_stay_as_they_are():
     np.testing.assert_array_equal(render(saved(values), PixelRule(5)), values)
 
 
+def test_arrays_of_gray_and_colours():
+    np.testing.assert_array_equal(render(saved(RAMP)), RAMP)
+    np.testing.assert_array_equal(render(saved(RAMP[..., 0])), np.dstack([RAMP[..., 0]] * 3))
+    np.testing.assert_array_equal(
+        render(saved(DEEP), PixelRule(1, pixel_range=(0, 4095)))[..., 0], np.rint(DEEP / 4095 * 255)
+    )
+    with pytest.raises(ValueError, match="shape"):
+        render(saved(np.zeros(5)))
+
+
 def test_deep_values_of_other_images():
     assert deep_values(encoded(PICTURE, "PNG"), 3) is None
     assert deep_values(encoded(PICTURE, "TIFF"), 3) is None

@@ -1,14 +1,14 @@
-"""Encoded bytes → pixels in a graph: TensorFlow's decoders for what they show right, Pillow's for the rest."""
+"""Encoded bytes → pixels in a graph: by TensorFlow what it shows right, else by Pillow."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
 from simsiam_tf.data.images.header import MEGAPIXELS, ImageHeader, read_header
-from simsiam_tf.data.images.render import PixelRule, render
+from simsiam_tf.data.images.render import COLOURS, PixelRule, render
 
 
-def decode(data: tf.Tensor, rule: PixelRule = PixelRule(), plain: tf.Tensor | None = None) -> tf.Tensor:
+def decode(data: tf.Tensor, rule: PixelRule = COLOURS, plain: tf.Tensor | None = None) -> tf.Tensor:
     """Scalar string of an image file → uint8 [H, W, rule.channels], as `render` has it.
 
     plain: `ImageHeader.plain`; read from the header when None.
@@ -33,7 +33,9 @@ def decode(data: tf.Tensor, rule: PixelRule = PixelRule(), plain: tf.Tensor | No
     return tf.ensure_shape(pixels, [None, None, rule.channels])
 
 
-def decode_checked(data: bytes, max_megapixels: float = MEGAPIXELS, decode_pixels: bool = True) -> ImageHeader:
+def decode_checked(
+    data: bytes, max_megapixels: float = MEGAPIXELS, decode_pixels: bool = True
+) -> ImageHeader:
     """Checks that an image file can be decoded, and that this takes bounded memory; returns its header.
 
     Raises:

@@ -18,6 +18,16 @@ _OTHER_FILES = {
     "a Photoshop file": rb"8BPS", "a Git LFS pointer": rb"version https://git-lfs",
 }  # fmt: skip
 
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif",
+    ".tiff", ".avif", ".avifs", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".npy",
+}  # fmt: skip
+OTHER_SUFFIXES = {  # of files beside images, which are not opened
+    ".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".html", ".htm", ".md", ".yaml", ".yml", ".pdf",
+    ".zip", ".tar", ".gz", ".mp4", ".mov", ".avi", ".cls", ".log", ".py", ".npz", ".parquet", ".db",
+    ".ini", ".xmp", ".aae", ".svg", ".psd",
+}  # fmt: skip
+
 
 class UnavailableFormat(ValueError):
     """A format whose library is not installed; the message names it."""

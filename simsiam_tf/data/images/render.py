@@ -39,7 +39,10 @@ class PixelRule:
     pixel_range: tuple[float, float] | None = None
 
 
-def render(data: bytes, rule: PixelRule = PixelRule()) -> np.ndarray:
+COLOURS = PixelRule()
+
+
+def render(data: bytes, rule: PixelRule = COLOURS) -> np.ndarray:
     """The pixels of an encoded image: uint8 [H, W, rule.channels].
 
     The first frame of an animation on its canvas; turned as its orientation says; colours of an embedded
@@ -96,7 +99,7 @@ def _open_image(data: bytes, name: str, rule: PixelRule) -> Image.Image:
     if values.shape[-1] > colours:  # transparency, which has no range of its own
         pixels = np.concatenate([pixels, _scaled(values[..., colours : colours + 1], None)], axis=-1)
     image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
-    orientation, profile = _tiff_metadata(data) if name == "TIFF" else _pillow_metadata(data, name)
+    orientation, profile = _metadata(data, name)
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     image.info = {"exif": exif.tobytes(), **({"icc_profile": profile} if profile else {})}
@@ -139,6 +142,8 @@ def _deep_pixels(data: bytes, name: str) -> np.ndarray | None:
         if values is not None and values.shape[-1] > 4:
             raise ValueError(f"it has {values.shape[-1]} channels; pass channels={values.shape[-1]}")
         return values
+    if name == "NPY":
+        return _numpy_array(data)
     if name == "JPEG2000":
         with pillow_image(data, name) as image:
             return np.array(image)[..., None] if image.mode.startswith("I") else None
@@ -148,16 +153,22 @@ def _deep_pixels(data: bytes, name: str) -> np.ndarray | None:
 def _all_channels(data: bytes, name: str, channels: int) -> np.ndarray:
     """The values of a TIFF or .npy image of any number of channels: [H, W, channels]."""
     if name == "NPY":
-        values = np.load(io.BytesIO(data), allow_pickle=False)
-        orientation = 1
+        values, orientation = _numpy_array(data), 1
     elif name == "TIFF":
-        values, (orientation, _) = _tiff_array(data), _tiff_metadata(data)
+        values, (orientation, _) = _tiff_array(data), _metadata(data, name)
     else:
         raise ValueError(f"a {name}, which has no {channels} channels; TIFF and .npy files can have")
-    values = values[..., None] if values.ndim == 2 else values
-    if values.ndim != 3 or values.shape[-1] != channels:
+    if values.shape[-1] != channels:
         raise ValueError(f"an array of shape {values.shape} in the place of [height, width, {channels}]")
     return _TRANSPOSED.get(orientation, lambda x: x)(values)
+
+
+def _numpy_array(data: bytes) -> np.ndarray:
+    values = np.load(io.BytesIO(data), allow_pickle=False)
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3:
+        raise ValueError(f"an array of shape {values.shape} in the place of [height, width, channels]")
+    return values
 
 
 def _tiff_array(data: bytes) -> np.ndarray:
@@ -200,14 +211,13 @@ def _tiff_bits(data: bytes) -> int:
     return max(tiff_tags(data).get(BITS_PER_SAMPLE, (1,)))
 
 
-def _tiff_metadata(data: bytes) -> tuple[int, bytes | None]:
+def _metadata(data: bytes, name: str) -> tuple[int, bytes | None]:
     """(orientation, profile)."""
-    tags = tiff_tags(data)
-    return tags.get(ORIENTATION, 1), tags.get(ICC_PROFILE)
-
-
-def _pillow_metadata(data: bytes, name: str) -> tuple[int, bytes | None]:
-    """(orientation, profile)."""
+    if name == "NPY":
+        return 1, None
+    if name == "TIFF":
+        tags = tiff_tags(data)
+        return tags.get(ORIENTATION, 1), tags.get(ICC_PROFILE)
     with pillow_image(data, name) as image:
         return image.getexif().get(ORIENTATION, 1), image.info.get("icc_profile")
 

@@ -9,8 +9,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from simsiam_tf.data.sources.file_records import file_state
@@ -91,9 +90,14 @@ def address_state(address: str) -> tuple[int, int, int]:
         info = try_again(lambda: system.info(path))
     except FileNotFoundError:
         return 0, 0, 0
+    return remote_state(info)
+
+
+def remote_state(info: Mapping[str, Any]) -> tuple[int, int, int]:
+    """The state of a file on one of fsspec's file systems, by what that says of it."""
     version = [str(info[key]) for key in ("ETag", "etag", "LastModified", "mtime", "created") if key in info]
     digest = hashlib.sha256("\n".join(version).encode()).digest()
-    return int(info.get("size") or 0), int.from_bytes(digest[:7], "big"), 0
+    return int(info.get("size") or 0), int.from_bytes(digest[:7], "big"), 1
 
 
 def absolute(address: str) -> str:
@@ -107,22 +111,25 @@ def expand(pattern: str) -> list[str]:
     Raises:
         UserError: nothing matches, or one of the names in braces is missing.
     """
-    found: list[str] = []
+    addresses: list[str] = []
     for one in _without_braces(pattern):
-        if not glob.has_magic(one.partition("://")[2] or one):
-            exists = bool(sum(address_state(one))) if is_url(one) else Path(one).expanduser().exists()
-            if not exists:
-                raise UserError(f"{one}: no such file." + (f" It is one of {pattern}." if one != pattern else ""))
-            found.append(absolute(one))
-        elif is_url(one):
-            system, path = file_system(one)
-            scheme = one[: one.index("://") + 3]
-            found += [name if is_url(name) else scheme + name for name in sorted(try_again(lambda: system.glob(path)))]
+        if glob.has_magic(one.partition("://")[2] or one):
+            addresses += _glob(one)
+        elif any(address_state(absolute(one))):
+            addresses.append(absolute(one))
         else:
-            found += map(absolute, sorted(glob.glob(os.path.expanduser(one), recursive=True)))
-    if not found:
+            raise UserError(f"{one}: no such file.{f' It is one of {pattern}.' if one != pattern else ''}")
+    if not addresses:
         raise UserError(f"{pattern}: no file fits this pattern.")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(addresses))
+
+
+def _glob(pattern: str) -> list[str]:
+    if not is_url(pattern):
+        return sorted(glob.glob(absolute(pattern), recursive=True))
+    system, path = file_system(pattern)
+    names = try_again(lambda: system.glob(path))
+    return [name if is_url(name) else pattern[: pattern.index("://") + 3] + name for name in sorted(names)]
 
 
 def _without_braces(pattern: str) -> list[str]:

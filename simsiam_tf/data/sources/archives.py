@@ -63,7 +63,9 @@ def _archive_members(kind: str, pattern: str, scan: Callable[[str], dict[str, An
         archive, offset, length = archives[archive_of[i]], int(column["offset"][i]), int(column["length"][i])
         if kind == "tar":
             return read_bytes(archive, offset, length)
-        return _zip_member(archive, offset, length, *(int(column[key][i]) for key in ("size", "method", "crc")))
+        return _zip_member(
+            archive, offset, length, *(int(column[key][i]) for key in ("size", "method", "crc"))
+        )
 
     return Members(
         name, names, np.array(states, np.int64)[archive_of], read, "\0".join([kind, *archives]), labels,

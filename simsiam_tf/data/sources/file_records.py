@@ -12,8 +12,9 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from simsiam_tf.data.images.formats import UnavailableFormat
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.atomic_files import atomic_write_bytes
 
-FORMAT_VERSION = 1  # of the files in the cache; others are ignored
+FORMAT_VERSION = 1  # of the files in the cache; those of others are not found
+TEXTS = ".texts"  # ends the names of arrays of texts in a file
 LEVELS = {"none": 0, "header": 1, "decode": 2}  # how far a file was checked
 CHUNK = 4096  # files checked between two updates of the records
 SAVE_EVERY = 2**16  # files checked between two writes of the cache
@@ -98,7 +100,7 @@ def file_records(
     Returns:
         The records, and what has changed since they were kept.
     """
-    path = cache_folder() / "sets" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz"
+    path = _cache_path("sets", key)
     old = _load(path)
     new = FileRecords(names, np.zeros(len(names), RECORD), [])
     for field, values in zip(STATE, states.T, strict=True):
@@ -162,35 +164,67 @@ def _checked(records: FileRecords, pending: np.ndarray, level: int, check: Check
 
 def _load(path: Path) -> FileRecords:
     """The records in a file; none where it is missing, damaged, or of another version."""
-    nothing = FileRecords([], np.zeros(0, RECORD), [])
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            rows, names, reasons = arrays["rows"], arrays["names"].tobytes(), arrays["reasons"].tolist()
-            version = int(arrays["version"])
-    except Exception:  # noqa: BLE001 - zip and NumPy raise many types for a damaged file
-        return nothing
-    listed = [os.fsdecode(name) for name in names.split(b"\0")]
-    fits = version == FORMAT_VERSION and rows.dtype == RECORD and len(rows) == len(listed)
-    return FileRecords(listed, rows, reasons) if fits and rows["reason"].max() <= len(reasons) else nothing
+    arrays = _read_cache(path)
+    if arrays is not None and arrays.keys() == {"names", "rows", "reasons"}:
+        names, rows, reasons = arrays["names"].tolist(), arrays["rows"], arrays["reasons"].tolist()
+        if rows.dtype == RECORD and len(rows) == len(names) and rows["reason"].max(initial=0) <= len(reasons):
+            return FileRecords(names, rows, reasons)
+    return FileRecords([], np.zeros(0, RECORD), [])
 
 
 def _save(path: Path, records: FileRecords) -> None:
-    """Writes the records; a line on stderr says why they cannot be kept."""
-    names = np.frombuffer(b"\0".join(map(os.fsencode, records.names)), np.uint8)
+    names, reasons = (np.array(texts, object) for texts in (records.names, records.reasons))
+    _write_cache(path, {"names": names, "rows": records.rows, "reasons": reasons})
+
+
+def kept_arrays(key: str, make: Callable[[], dict[str, np.ndarray]], anew: bool = False) -> dict[str, Any]:
+    """Arrays that depend on `key` alone: from the cache, or from `make`, with anew in any case.
+
+    Arrays of objects hold texts.
+    """
+    path = _cache_path("tables", key)
+    arrays = None if anew else _read_cache(path)
+    if arrays is None:
+        arrays = make()
+        _write_cache(path, arrays)
+    return arrays
+
+
+def _cache_path(folder: str, key: str) -> Path:
+    key = f"{FORMAT_VERSION}\0{key}"
+    return cache_folder() / folder / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz"
+
+
+def _read_cache(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays in a file; None where it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        for key in [key for key in arrays if key.endswith(TEXTS)]:
+            joined = arrays.pop(key).tobytes()
+            texts = [os.fsdecode(text) for text in joined.split(b"\0")[:-1]]
+            arrays[key.removesuffix(TEXTS)] = np.array(texts, object)
+    except Exception:  # noqa: BLE001 - zip and NumPy raise many types for a damaged file
+        return None
+    return arrays
+
+
+def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays; a line on stderr says why they cannot be kept."""
+    stored = {}
+    for key, array in arrays.items():
+        if array.dtype == object:  # texts, each ended by a zero
+            joined = b"".join(os.fsencode(text) + b"\0" for text in array)
+            key, array = key + TEXTS, np.frombuffer(joined, np.uint8)
+        stored[key] = array
     file = io.BytesIO()
-    np.savez(
-        file,
-        rows=records.rows,
-        names=names,
-        reasons=np.array(records.reasons, np.str_),
-        version=FORMAT_VERSION,
-    )
+    np.savez(file, **stored)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_bytes(path, file.getvalue())
     except OSError as error:
         print(
-            f"{path}: cannot be written ({error.strerror}); images are checked again next time. "
+            f"{path}: cannot be written ({error.strerror}); the images are examined again next time. "
             "SIMSIAM_TF_CACHE chooses another folder.",
             file=sys.stderr,
         )

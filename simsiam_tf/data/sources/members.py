@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import posixpath
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data.images.decode import decode_checked
+from simsiam_tf.data.images.formats import IMAGE_SUFFIXES
 from simsiam_tf.data.images.render import PixelRule, deep_values, type_range
 from simsiam_tf.data.sources.base import EncodedSource, SourceOptions
 from simsiam_tf.data.sources.file_records import Changes, FileRecords, file_records
@@ -50,6 +52,24 @@ class Members:
     class_names: tuple[str, ...] = ()
     root: Path | None = None
     read_op: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file in an archive is an image by its suffix, and not hidden."""
+    hidden = any(
+        part.startswith(".") or part == "__MACOSX" for part in name.split("/") if part not in ("", ".")
+    )
+    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES and not hidden
+
+
+def folder_classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """(labels, class names) of images by the first folder of their names; −1 for those that have none."""
+    folders = np.array([name.partition("/")[0] if "/" in name else "" for name in names], object)
+    classes = sorted(set(folders) - {""})
+    if len(classes) < 2:
+        return None, ()
+    number = {name: i for i, name in enumerate(classes)} | {"": -1}
+    return np.array([number[folder] for folder in folders], np.int64), tuple(classes)
 
 
 def file_digest(data: bytes) -> bytes:

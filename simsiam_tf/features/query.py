@@ -13,8 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import AUGMENTATIONS
-from simsiam_tf.data.images import header_check
-from simsiam_tf.data.images.decode import decode
+from simsiam_tf.data.images.decode import MEGAPIXELS, decode, read_image_file
 from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
@@ -26,7 +25,7 @@ def query_features(
     embeddings: Embeddings,
     query: str,
     weights: str | None = None,
-    max_megapixels: float = header_check.MEGAPIXELS,
+    max_megapixels: float = MEGAPIXELS,
     augmentation: str = "auto",
     image_size: int | None = None,
 ) -> np.ndarray:
@@ -111,17 +110,15 @@ def _preprocessing(about: dict[str, Any]) -> tuple[int | None, tuple[float, ...]
     return size, mean, std
 
 
-def embed_file(
-    pretrained: Pretrained, path: str | Path, max_megapixels: float = header_check.MEGAPIXELS
-) -> np.ndarray:
+def embed_file(pretrained: Pretrained, path: str | Path, max_megapixels: float = MEGAPIXELS) -> np.ndarray:
     """Features [F] of an image file. Raises UserError where it cannot be decoded."""
     path = Path(path).expanduser()
     try:
-        data = header_check.read_checked(os.fsencode(path), max_megapixels)
+        data = read_image_file(os.fsencode(path), max_megapixels)
         image = decode(tf.constant(data), pretrained.channels)
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0][:200]
         shown = printable_text(str(path))
         raise UserError(f"query={shown}: cannot be decoded ({printable_text(reason)}).") from error
     views = pretrained.views
-    return forward(pretrained.backbone)(views.normalise(views.centre(image))[None]).numpy()[0]
+    return forward(pretrained.backbone)(views.normalise(views.evaluation_view(image))[None]).numpy()[0]

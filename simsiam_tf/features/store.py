@@ -88,7 +88,8 @@ def _extract(pretrained: Pretrained, source: Source, writer: FeatureWriter, batc
     name = f"features of {printable_text(source.name)}"
     images, synced = changed_files.verified_source(source, changed), time.monotonic()
     with progress.bar(None, name, total=source.size, initial=done, unit="image") as bar:
-        for views in pipeline.centred(images, pretrained.views, np.arange(done, source.size), batch_size):
+        ids = np.arange(done, source.size)
+        for views in pipeline.evaluation_views(images, pretrained.views, ids, batch_size):
             block = encode(views).numpy()
             _check_finite(block, pretrained, source, writer.rows)
             writer.add(block)

@@ -56,7 +56,8 @@ def call(config: NeighboursConfig) -> int:
     assert config.embeddings is not None and config.query is not None
     embeddings = embedding_file.read_embeddings(Path(config.embeddings).expanduser())
     shown = printable_text(config.query)
-    if embeddings.row(config.query) is not None and os.path.isfile(config.query):
+    is_file = os.path.isfile(config.query) and not os.path.isabs(config.query)
+    if is_file and embeddings.row(config.query) is not None:
         note = "the image of this name among the embeddings is taken; for the file, pass"
         print(f"--query={shown}: {note} --query=./{shown}", file=sys.stderr)
     preprocessing = config.max_megapixels, config.augmentation, config.image_size

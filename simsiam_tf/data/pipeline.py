@@ -93,7 +93,8 @@ class StepBatches:
 
         def rows_of(n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             """Piece n, the share n % pieces_per_step of a step → id and draws of each of its rows."""
-            step, at = n // self.pieces_per_step, start + n % self.pieces_per_step * size
+            step, share = n // self.pieces_per_step, tf.math.floormod(n, self.pieces_per_step)
+            at = start + share * size
             ids = sampling.example_ids(self.seed, step, self.batch_size, source.size)
             u = sampling.uniforms(self.seed, step, self.batch_size, views.draws)
             ids, u = ids[at : at + size], u[at : at + size]

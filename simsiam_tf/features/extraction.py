@@ -31,7 +31,7 @@ def extract(
 
 
 def raw_pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
-    """The pixels of the evaluation views as features, in [0, 1]: a baseline for the backbone, float32 [N, F]."""
+    """The pixels of evaluation views as features: float32 [N, F] in [0, 1], a baseline for the backbone."""
     ids = _ids(source, ids)
     blocks = (views.denormalise(x).numpy() for x in pipeline.evaluation_views(source, views, ids))
     rows = _concatenate_blocks((block.reshape(len(block), -1) for block in blocks), len(ids))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
 from simsiam_tf.data import Source, Views, pipeline
 from simsiam_tf.features import extract, nearest
@@ -185,11 +184,11 @@ def _place(heat: np.ndarray) -> str:
 def _two_views(views: Views, source: Source, images: int, seed: int, normalised: bool = False) -> list:
     """[ids, first views, second views] of step 0, in uint8; then, if asked, the same views normalised."""
     batches = pipeline.StepBatches(source, views, min(images, source.size), seed).dataset(0, 1)
-    batch = next(pipeline.take(batches, 1))
+    (batch,) = batches.as_numpy_iterator()
     shown = [views.denormalise(view).numpy() for view in batch["views"]]
     return [batch["index"], *shown, *(batch["views"] if normalised else ())]
 
 
 def _centre_views(source: Source, views: Views, ids: np.ndarray) -> np.ndarray:
-    batches = pipeline.take(pipeline.centred(source, views, ids, max(1, len(ids))), 1)
-    return views.denormalise(tf.constant(next(batches))).numpy()
+    (images,) = pipeline.evaluation_views(source, views, ids, max(1, len(ids)))
+    return views.denormalise(images).numpy()

@@ -159,7 +159,7 @@ def compare_features(pretrained: Pretrained, run: Run, seed: int = 0) -> tuple[f
 def source_features(pretrained: Pretrained, backbone: Any, images: np.ndarray) -> np.ndarray:
     """Features of uint8 images [B, H, W, C] by a backbone after the preprocessing of every command."""
     views = pretrained.views
-    ready = tf.stack([views.normalise(views.centre(tf.constant(image))) for image in images])
+    ready = tf.stack([views.normalise(views.evaluation_view(tf.constant(image))) for image in images])
     return backbone(ready, training=False).numpy()
 
 

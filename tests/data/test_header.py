@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 import tensorflow as tf
 import test_render as files
 from PIL import Image, ImageCms

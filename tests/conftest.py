@@ -1,8 +1,15 @@
 """Before TensorFlow starts: quiet logs, torch without triton, and one CPU as two devices."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["SIMSIAM_TF_CACHE"] = tempfile.mkdtemp(
+    prefix="simsiam_tf-tests-"
+)  # also of commands that tests run
+atexit.register(shutil.rmtree, os.environ["SIMSIAM_TF_CACHE"], ignore_errors=True)
 
 import simsiam_tf  # noqa: F401, I001 - first, as in every use: it turns oneDNN on
 

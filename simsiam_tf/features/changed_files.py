@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import Source, subset
 from simsiam_tf.data.sources.base import EncodedSource
-from simsiam_tf.data.sources.folder_check import read_unchanged
+from simsiam_tf.data.sources.members import read_unchanged
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -45,7 +45,7 @@ def verified_source(source: Source, changed: set[int]) -> Source:
         return source
     root, names, digests = source.root, source.names, source.digests
     assert names is not None
-    blank = tf.io.encode_png(tf.zeros([1, 1, source.channels], tf.uint8)).numpy()
+    blank = source.rule.blank_image()
 
     def read_file(index: np.ndarray) -> bytes:
         i = int(index)

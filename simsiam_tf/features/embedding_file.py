@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.data import Source
-from simsiam_tf.data.sources.folder_check import add_to_report
+from simsiam_tf.data.sources.members import add_to_report
 from simsiam_tf.features import store
 from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.features.knn import nearest

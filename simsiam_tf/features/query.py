@@ -12,7 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import AUGMENTATIONS
-from simsiam_tf.data.images.decode import MEGAPIXELS, decode, read_image_file
+from simsiam_tf.data.images.header import MEGAPIXELS, read_header
+from simsiam_tf.data.images.render import PixelRule, render
+from simsiam_tf.data.sources.folder import read_regular_file
 from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
@@ -112,9 +114,10 @@ def embed_file(pretrained: Pretrained, path: str | Path, max_megapixels: float =
     """Features [F] of an image file. Raises UserError where it cannot be decoded."""
     path = Path(path).expanduser()
     try:
-        data = read_image_file(os.fsencode(path), max_megapixels)
-        image = decode(tf.constant(data), pretrained.channels)
-    except (OSError, ValueError, tf.errors.OpError) as error:
+        data = read_regular_file(path)
+        read_header(data, max_megapixels)
+        image = tf.constant(render(data, PixelRule(pretrained.channels)))
+    except (OSError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0][:200]
         shown = printable_text(str(path))
         raise UserError(f"query={shown}: cannot be decoded ({printable_text(reason)}).") from error

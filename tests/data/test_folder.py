@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from simsiam_tf.data import open_source, subset
-from simsiam_tf.data.sources import folder_check
+from simsiam_tf.data.sources import members
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.open_source import query_split
 from simsiam_tf.runtime.errors import UserError
@@ -60,32 +60,42 @@ def test_a_single_folder_is_no_class(tmp_path):
     assert open_source(f"folder:{tmp_path}").labels is None
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.gif", "a.jpg", "a.jpeg", "a.webp"])
-def test_formats_decode_as_pil_decodes_them(tmp_path, name):
-    save(tmp_path / name)
-    expected = np.asarray(Image.open(tmp_path / name).convert("RGB"), float)
-    ours = image_of(open_source(f"folder:{tmp_path}"), 0)
-    lossy = name.endswith(("jpg", "jpeg", "webp"))
-    assert ours.shape == (11, 17, 3) and np.abs(ours - expected).mean() <= (1.5 if lossy else 0)
+def test_sets_of_gray_images_keep_one_channel(tmp_path):
+    gray = Image.fromarray(photo()).convert("L")
+    save(tmp_path / "a.png", gray)
+    save(tmp_path / "b.jpg", gray)
+    source = open_source(tmp_path)
+    assert source.channels == 1
+    np.testing.assert_array_equal(image_of(source, 0)[..., 0], np.asarray(gray))
+    colours = open_source(tmp_path, channels=3)
+    np.testing.assert_array_equal(image_of(colours, 0), np.dstack([np.asarray(gray)] * 3))
+    save(tmp_path / "c.png")
+    assert open_source(tmp_path).channels == 3
 
 
-@pytest.mark.parametrize(
-    "name, mode, tolerance",
-    [("l.jpg", "L", 1), ("l.png", "L", 0), ("a.png", "RGBA", 0), ("p.png", "P", 0), ("c.jpg", "CMYK", 1)],
-)
-def test_colour_modes_become_rgb(tmp_path, name, mode, tolerance):
-    image = Image.fromarray(photo()).convert(mode)
-    save(tmp_path / name, image)
-    expected = np.asarray(Image.open(tmp_path / name).convert("RGB"), float)
-    ours = image_of(open_source(f"folder:{tmp_path}"), 0)
-    assert ours.shape == (11, 17, 3) and np.abs(ours - expected).mean() <= tolerance
-
-
-def test_animations_give_their_first_frame(tmp_path):
-    frames = [Image.fromarray(np.full([9, 8, 3], v, np.uint8)) for v in (30, 120, 210)]
-    save(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
-    image = image_of(open_source(f"folder:{tmp_path}"), 0)
-    assert image.shape == (9, 8, 3) and np.abs(image.astype(int) - 30).max() <= 4
+def test_files_are_images_by_their_contents(tmp_path, capsys):
+    """Names can be wrong, or say nothing; what is no image is counted."""
+    image = Image.fromarray(photo())
+    save(tmp_path / "webp.jpg", image, format="WEBP", lossless=True)
+    save(tmp_path / "no suffix", image, format="PNG")
+    save(tmp_path / "odd.image", image, format="PNG")
+    save(tmp_path / ".hidden.png", image)
+    save(tmp_path / "._a.png", image, format="PNG")
+    save(tmp_path / "elsewhere" / "z.png", image)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "file link.png").symlink_to(tmp_path / "webp.jpg")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "README").write_text("no image")
+    source = open_source(tmp_path)
+    assert source.names == ("elsewhere/z.png", "file link.png", "no suffix", "odd.image", "webp.jpg")
+    for i in range(5):
+        np.testing.assert_array_equal(image_of(source, i), photo())
+    line = capsys.readouterr().err.splitlines()[0]
+    for count in ("5 files passed over", "2 hidden", "1 links to folders", "1 .txt", "1 without a suffix"):
+        assert count in line
+    (tmp_path / "page.jpg").write_text("<!DOCTYPE html><html></html>")
+    with pytest.raises(UserError, match=r"page.jpg \(an HTML page, not an image\)"):
+        open_source(tmp_path)
 
 
 @pytest.fixture
@@ -122,17 +132,18 @@ def test_unreadable_images_can_be_skipped(damaged):
 
 
 def test_images_are_checked_again_only_when_they_change(damaged, tmp_path, monkeypatch):
-    report, decoded, outcome = tmp_path / "report.json", [], folder_check._outcome
+    monkeypatch.setenv("SIMSIAM_TF_CACHE", str(tmp_path / "cache"))
+    decoded, decode_checked = [], members.decode_checked
 
-    def counting(path, max_megapixels):
-        decoded.append(path)
-        return outcome(path, max_megapixels)
+    def counting(data, *args, **kwargs):
+        decoded.append(data)
+        return decode_checked(data, *args, **kwargs)
 
-    monkeypatch.setattr(folder_check, "_outcome", counting)
+    monkeypatch.setattr(members, "decode_checked", counting)
 
-    def names() -> list[str]:
+    def names(**options) -> list[str]:
         decoded.clear()
-        return list(open_source(damaged, on_bad_image="skip", report=report).names)
+        return list(open_source(damaged, on_bad_image="skip", **options).names)
 
     assert names() == ["a/good.png", "b/good.jpg"] and len(decoded) == 5
     assert names() == ["a/good.png", "b/good.jpg"] and len(decoded) == 0
@@ -142,12 +153,15 @@ def test_images_are_checked_again_only_when_they_change(damaged, tmp_path, monke
     assert names() == ["a/better.png", "b/empty.png", "b/good.jpg"] and len(decoded) == 1
     (damaged / "a" / "better.png").unlink()
     assert names() == ["b/empty.png", "b/good.jpg"] and len(decoded) == 0
-    assert list(json.loads(report.read_text())["images"]) == ["a/cut.jpg", *names(), "b/text.jpg"]
+    assert len(names(max_megapixels=50.0)) == 2 and len(decoded) == 4
+
+
+def test_without_a_check_broken_files_stay_in(damaged):
+    assert open_source(damaged, check="none").size == 5
     assert (
-        len(open_source(damaged, on_bad_image="skip", report=report, max_megapixels=50.0).names) == 2
-        and len(decoded) == 4
-    )
-    assert len(open_source(damaged, on_bad_image="skip").names) == 2 and len(decoded) == 8  # no report
+        open_source(damaged, check="header", on_bad_image="skip").size == 3
+    )  # the cut file's header is right
+    assert open_source(damaged, check="decode", on_bad_image="skip").size == 2
 
 
 def test_a_report_that_cannot_be_written_is_told_in_a_line(damaged, tmp_path, capsys):
@@ -155,7 +169,7 @@ def test_a_report_that_cannot_be_written_is_told_in_a_line(damaged, tmp_path, ca
     source = open_source(f"folder:{damaged}", on_bad_image="skip", report=tmp_path / "taken" / "report.json")
     assert source.size == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert "report.json: cannot be written" in first and "such as a/cut.jpg" in second
+    assert "report.json: cannot be written" in first and "3 of 5 images left out, such as a/cut.jpg" in second
 
 
 def test_a_path_names_a_folder_and_other_types_are_refused(tmp_path):
@@ -170,9 +184,13 @@ def test_empty_and_missing_folders_are_refused(tmp_path):
     for path in (tmp_path / "nowhere", ""):
         with pytest.raises(UserError, match="no such folder"):
             open_source(f"folder:{path}")
-    (tmp_path / "a.tiff").write_bytes(b"II*")
-    with pytest.raises(UserError, match="holds no image .*.jpg"):
+    (tmp_path / "a.txt").write_bytes(b"II*")
+    with pytest.raises(UserError, match=r"holds no image, at any depth \(1 .txt\)"):
         open_source(f"folder:{tmp_path}")
+    with pytest.raises(UserError, match=f"is a file. Pass data=list:{tmp_path}/a.txt"):
+        open_source(f"folder:{tmp_path}/a.txt")
+    with pytest.raises(UserError, match=f"no such data set. Pass folder:{tmp_path}."):
+        open_source(str(tmp_path))
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="not one of its images can be decoded"):
         open_source(f"folder:{tmp_path}", on_bad_image="skip")
@@ -199,7 +217,7 @@ def test_images_beside_class_folders_are_named(tmp_path, capsys):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())
     assert open_source(f"folder:{tmp_path}").labels is None
-    assert "no labels, since 1 of 3 images lie beside its 2 folders: stray.png." in capsys.readouterr().err
+    assert "no labels, since 1 of 3 images have none: stray.png." in capsys.readouterr().err
     (tmp_path / "stray.png").unlink()
     assert open_source(f"folder:{tmp_path}").class_names == ("cats", "dogs")
     assert "no labels" not in capsys.readouterr().err

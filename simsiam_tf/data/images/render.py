@@ -38,6 +38,15 @@ class PixelRule:
     background: str = "white"
     pixel_range: tuple[float, float] | None = None
 
+    def blank_image(self) -> bytes:
+        """An encoded image of one black pixel."""
+        file = io.BytesIO()
+        if self.channels in (1, 3):
+            Image.new("L" if self.channels == 1 else "RGB", (1, 1)).save(file, "PNG")
+        else:
+            np.save(file, np.zeros([1, 1, self.channels], np.uint8))
+        return file.getvalue()
+
 
 COLOURS = PixelRule()
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data.images.decode import MEGAPIXELS, decode
+from simsiam_tf.data.images.decode import decode
+from simsiam_tf.data.images.header import MEGAPIXELS
+from simsiam_tf.data.images.render import COLOURS, PixelRule
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -51,6 +53,10 @@ class SourceOptions:
     on_bad_image: str = "error"
     report: Path | None = None
     max_megapixels: float = MEGAPIXELS
+    check: str = "decode"
+    channels: int | None = None
+    background: str = "white"
+    pixel_range: str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,24 +127,28 @@ class ArraySource(Source):
 class EncodedSource(Source):
     """Images of any size, read one at a time.
 
-    read: scalar id → encoded bytes. names, root: names of the files and the folder they are relative to,
-    where every image is a file. digests: bytes, one for each file at the time of opening, also where a file
-    holds several images.
+    read: scalar id → encoded bytes. names: of the images. root: the folder that these are relative to, where
+    every image is a file. digests: bytes, one for each image at the time of opening, or for each file where
+    files hold several. rule: how the bytes become pixels. plain: bool [size], as `ImageHeader.plain`; read
+    from each header when None.
     """
 
     read: Callable[[tf.Tensor], tf.Tensor]
     names: tuple[str, ...] | None = None
     root: Path | None = None
     digests: np.ndarray | None = None
+    rule: PixelRule = COLOURS
+    plain: np.ndarray | None = None
 
     def decode(self, index: tf.Tensor) -> tf.Tensor:
-        return decode(self.read(index), self.channels)
+        plain = None if self.plain is None else tf.gather(tf.constant(self.plain), index)
+        return decode(self.read(index), self.rule, plain)
 
     def contents(self) -> str:
         if self.digests is None:
             return self.fingerprint
         names = os.fsencode("\n".join(self.names or [self.fingerprint]))
-        return short_digest(names, b"\n", b" ".join(self.digests.tolist()))
+        return short_digest(names, b"\n", b" ".join(self.digests.tolist()), repr(self.rule).encode())
 
     def subset(self, ids: np.ndarray, name: str) -> EncodedSource:
         chosen, read, labels = tf.constant(ids), self.read, self.labels
@@ -151,6 +161,7 @@ class EncodedSource(Source):
             fingerprint=short_digest(self.fingerprint.encode(), ids.tobytes()),
             read=lambda index: read(tf.gather(chosen, index)),
             digests=self.digests[ids] if names and self.digests is not None else self.digests,
+            plain=self.plain if self.plain is None else self.plain[ids],
         )  # fmt: skip
 
 

@@ -1,100 +1,129 @@
-"""Folders of images: lists names and classes, and makes the source that reads the files."""
+"""Folders of images: which of their files are images, and their classes."""
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import os
+import posixpath
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, short_digest
-from simsiam_tf.data.sources.folder_check import UNREADABLE, check_images
+from simsiam_tf.data.images.formats import IMAGE_SUFFIXES, MAGIC_BYTES, OTHER_SUFFIXES, image_format
+from simsiam_tf.data.sources.addresses import file_system, is_url, read_bytes, remote_state, try_again
+from simsiam_tf.data.sources.file_records import file_state
+from simsiam_tf.data.sources.members import Members, folder_classes
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
 
+def folder_members(path: str) -> Members:
+    """The images of a folder and of the folders within, labelled by the folders of the first level.
 
-def open_folder(path: str, options: SourceOptions) -> EncodedSource:
-    """Lists a folder, decodes every image once to check it, and returns its source.
+    Names are relative to the folder and sorted. A file is an image by its suffix or, where that tells
+    nothing, by its first bytes. Links to files are followed. Hidden files, links to folders and other files
+    are passed over; a line on stderr counts them.
 
-    Nested folders are followed, and links to files; hidden folders and links to folders are not. The names
-    are relative to the folder and sorted. Images have labels where each lies in a folder of the first level
-    and there are at least two such folders. A line on stderr says which images are left out, and which have
-    other contents than when the report was written.
+    path: path or URL.
+
+    Raises:
+        UserError: the folder is missing, cannot be listed, or holds no image.
     """
-    root, shown = Path(path).expanduser(), printable_text(f"folder:{path}")
+    shown = printable_text(f"folder:{path}")
+    passed_over: collections.Counter[str] = collections.Counter()
+    members = (_remote_members if is_url(path) else _local_members)(path, shown, passed_over)
+    others = ", ".join(f"{n} {kind}" for kind, n in passed_over.most_common(6))
+    if not members.names:
+        raise UserError(f"{shown}: holds no image, at any depth{f' ({others})' if others else ''}.")
+    if others:
+        print(f"{shown}: {passed_over.total()} files passed over: {others}", file=sys.stderr)
+    return members
+
+
+def _local_members(path: str, shown: str, passed_over: collections.Counter) -> Members:
+    root = Path(path).expanduser()
+    if root.is_file():
+        raise UserError(f"{shown}: is a file. Pass data=list:{path}, or tar:, zip: or parquet:.")
     if not path or not root.is_dir():
         raise UserError(f"{shown}: no such folder. Pass data=folder:/path/to/images.")
-    names = _image_names(root, shown)
-    if not names:
-        raise UserError(f"{shown}: holds no image ({', '.join(sorted(SUFFIXES))}), at any depth.")
-    report = options.report
-    outcomes, written = check_images(root, names, shown, report, options.max_megapixels)
-    bad = [name for name in names if outcomes[name].startswith(UNREADABLE)]
-    if bad:
-        example = f"such as {printable_text(bad[0])} ({outcomes[bad[0]].removeprefix(UNREADABLE)})"
-        count = f"{shown}: {len(bad)} of {len(names)} images"
-        if options.on_bad_image == "error":
-            named = f" All are named in {report}." if written else ""
-            raise UserError(
-                f"{count} cannot be decoded, {example}.{named} Mend or remove them, or pass "
-                "on_bad_image=skip."
-            )
-        print(f"{count} left out{f'; named in {report}' if written else f', {example}'}", file=sys.stderr)
-    names = [name for name in names if not outcomes[name].startswith(UNREADABLE)]
-    if not names:
-        raise UserError(f"{shown}: not one of its images can be decoded.")
-    labels, class_names = _classes(names, shown)
     root = root.absolute()  # for data workers, which may run in another folder
-    # Names are bytes to the system, and need not be text.
-    paths = tf.constant([os.fsencode(root / name) for name in names])
-    return EncodedSource(
-        f"folder:{path}", len(names), 3, labels, class_names,
-        fingerprint=short_digest(os.fsencode("\n".join(names))),
-        read=lambda index: tf.io.read_file(tf.gather(paths, index)),
-        names=tuple(names), root=root, digests=np.array([outcomes[name] for name in names], np.bytes_),
+    names = sorted(_image_names(root, shown, passed_over))
+    paths = [os.fsencode(root / name) for name in names]  # bytes to the system, which need not be text
+    states = np.array([file_state(p) for p in paths], np.int64).reshape(-1, 3)
+    return Members(
+        f"folder:{path}", names, states, lambda i: read_regular_file(paths[i]), str(root),
+        *folder_classes(names), root, lambda i: tf.io.read_file(tf.gather(tf.constant(paths), i)),
     )  # fmt: skip
 
 
-def _image_names(root: Path, shown: str) -> list[str]:
-    """Sorted names of all images. A folder that cannot be listed is returned instead of its images."""
-    names, pending = [], [""]
+def read_regular_file(path: bytes | str | os.PathLike) -> bytes:
+    """The bytes of a file. Raises OSError, or ValueError for a pipe, a device or a folder."""
+    if not os.path.isfile(path):
+        os.stat(path)  # raises OSError for a missing file
+        raise ValueError("not a regular file")  # opening a device can have an effect
+    return read_bytes(os.fsdecode(path))
+
+
+def _image_names(root: Path, shown: str, passed_over: collections.Counter) -> Iterator[str]:
+    """Names of all images. A folder that cannot be listed is given in the place of its images."""
+    pending = [""]
     while pending:  # not os.walk, which passes over folders that it cannot list, and recurses
         inside = pending.pop()
         try:
-            with os.scandir(os.path.join(root, inside)) as entries:
-                visible = [entry for entry in entries if not entry.name.startswith(".")]
+            with os.scandir(os.path.join(root, inside)) as scan:
+                entries = list(scan)
         except OSError as error:
             if not inside:
                 raise UserError(f"{shown}: cannot be listed ({error.strerror}).") from error
-            names.append(os.path.join(inside, ""))
+            yield os.path.join(inside, "")
             continue
-        for entry in visible:
+        for entry in entries:
             name = os.path.join(inside, entry.name)
-            if entry.is_dir(follow_symlinks=False):
+            if entry.name.startswith("."):
+                passed_over["hidden"] += 1
+            elif entry.is_dir(follow_symlinks=False):
                 pending.append(name)
-            # A link to a folder is neither listed nor followed.
-            elif os.path.splitext(name)[1].lower() in SUFFIXES and not os.path.isdir(entry):
-                names.append(name)
-    return sorted(names)
+            elif entry.is_symlink() and os.path.isdir(entry.path):
+                passed_over["links to folders"] += 1
+            elif _is_image(entry.path, passed_over):
+                yield name
 
 
-def _classes(names: list[str], shown: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """(labels, class names) of images by their folders; a line on stderr names images beside the folders."""
-    top_folders = [name.split(os.sep)[0] if os.sep in name else "" for name in names]
-    classes = sorted(set(top_folders) - {""})
-    strays = [name for name in names if os.sep not in name]
-    if strays and len(classes) > 1:
-        print(
-            f"{shown}: no labels, since {len(strays)} of {len(names)} images lie beside its {len(classes)} "
-            f"folders: {printable_text(strays[0])}{', …' * (len(strays) > 1)}. If the folders are classes, "
-            "move the images into them, or away.",
-            file=sys.stderr,
-        )
-    if strays or len(classes) < 2:
-        return None, ()
-    label = {name: i for i, name in enumerate(classes)}
-    return np.array([label[folder] for folder in top_folders], np.int64), tuple(classes)
+def _is_image(path: str, passed_over: collections.Counter) -> bool:
+    suffix = posixpath.splitext(path)[1].lower()
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    if suffix not in OTHER_SUFFIXES and os.path.isfile(path):
+        with contextlib.suppress(OSError, ValueError):
+            image_format(read_bytes(path, 0, min(MAGIC_BYTES, os.path.getsize(path))))
+            return True
+    passed_over[printable_text(suffix) or "without a suffix"] += 1
+    return False
+
+
+def _remote_members(url: str, shown: str, passed_over: collections.Counter) -> Members:
+    system, root = file_system(url)
+    try:
+        infos = try_again(lambda: system.find(root, detail=True))
+    except OSError as error:
+        raise UserError(f"{shown}: cannot be listed ({error}).") from error
+    names, states = [], []
+    start = len(root.rstrip("/")) + 1
+    for path, info in sorted(infos.items()):
+        name, suffix = path[start:], posixpath.splitext(path)[1].lower()
+        if any(part.startswith(".") for part in name.split("/")):
+            passed_over["hidden"] += 1
+        elif suffix in IMAGE_SUFFIXES:
+            names.append(name)
+            states.append(remote_state(info))
+        else:
+            passed_over[printable_text(suffix) or "without a suffix"] += 1
+    base = url.rstrip("/")
+    return Members(
+        f"folder:{url}", names, np.array(states, np.int64).reshape(-1, 3),
+        lambda i: read_bytes(f"{base}/{names[i]}"), url, *folder_classes(names),
+    )  # fmt: skip

@@ -22,6 +22,7 @@ import tensorflow as tf
 from simsiam_tf.data.images.decode import decode_checked
 from simsiam_tf.data.images.formats import IMAGE_SUFFIXES
 from simsiam_tf.data.images.render import PixelRule, deep_values, type_range
+from simsiam_tf.data.sources.addresses import read_bytes
 from simsiam_tf.data.sources.base import EncodedSource, SourceOptions
 from simsiam_tf.data.sources.file_records import Changes, FileRecords, file_records
 from simsiam_tf.runtime.atomic_files import atomic_write_text
@@ -75,6 +76,52 @@ def folder_classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, 
 def file_digest(data: bytes) -> bytes:
     """The length and the BLAKE2b hash of a file, as text; equal digests mean equal files."""
     return b"%d-%s" % (len(data), hashlib.blake2b(data, digest_size=8).hexdigest().encode())
+
+
+def read_unchanged(path: str | Path, digest: bytes) -> bytes:
+    """Reads a file. Raises OSError, or ValueError where its contents do not have the digest."""
+    data = read_bytes(str(path), 0, int(digest.partition(b"-")[0]))
+    if file_digest(data) != digest or os.path.getsize(path) != len(data):
+        raise ValueError("changed")
+    return data
+
+
+def add_to_report(report: Path, names: Sequence[str]) -> None:
+    """Adds images that changed or disappeared after their check to a report of unreadable ones."""
+    try:
+        bad = json.loads(report.read_text(encoding="utf-8"))["unreadable"]
+    except (OSError, ValueError, KeyError, TypeError):
+        bad = {}
+    _write_report(
+        report, {**bad, **dict.fromkeys(names, "changed or disappeared while its features were made")}
+    )
+
+
+def join_members(places: Sequence[Members]) -> Members:
+    """The images of several places as one set; of names that occur twice, all begin with their place."""
+    if len(places) == 1:
+        return places[0]
+    names = [name for place in places for name in place.names]
+    if len(set(names)) < len(names):
+        names = [f"{place.name}/{name}" for place in places for name in place.names]
+    starts = np.cumsum([0, *(len(place.names) for place in places)])
+    classes = sorted({name for place in places for name in place.class_names})
+    number = {name: i for i, name in enumerate(classes)}
+    labels = [
+        np.full(len(p.names), -1) if p.labels is None
+        else np.array([*(number[name] for name in p.class_names), -1])[p.labels]
+        for p in places
+    ]  # fmt: skip
+
+    def read(i: int) -> bytes:
+        place = int(np.searchsorted(starts, i, "right")) - 1
+        return places[place].read(i - int(starts[place]))
+
+    states = np.concatenate([place.states for place in places])
+    return Members(
+        ",".join(place.name for place in places), names, states, read,
+        "\0\0".join(place.key for place in places), np.concatenate(labels), tuple(classes),
+    )  # fmt: skip
 
 
 def open_members(members: Members, options: SourceOptions) -> EncodedSource:

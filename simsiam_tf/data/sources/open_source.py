@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-from simsiam_tf.data.images.decode import MEGAPIXELS
+from simsiam_tf.data.images.header import MEGAPIXELS
+from simsiam_tf.data.sources.addresses import is_url
+from simsiam_tf.data.sources.archives import tar_members, zip_members
 from simsiam_tf.data.sources.base import Source, SourceOptions
 from simsiam_tf.data.sources.digits import open_digits
 from simsiam_tf.data.sources.fashion_mnist import open_fashion_mnist
-from simsiam_tf.data.sources.folder import open_folder
+from simsiam_tf.data.sources.folder import folder_members
+from simsiam_tf.data.sources.lists import list_members
+from simsiam_tf.data.sources.members import Members, join_members, open_members
+from simsiam_tf.data.sources.tables import hugging_face_members, parquet_members, tfrecord_members
 from simsiam_tf.runtime.errors import UserError, nearest
 
 
@@ -26,12 +32,13 @@ def _open_tfds(rest: str, options: SourceOptions) -> Source:
 class SourceType:
     """A row of `SOURCES`.
 
-    form: form of the specification. open: (the text after "NAME:", options) → source.
+    form: form of the specification. open: (the text after "NAME:", options) → source, or the encoded images
+    of a place, which then are checked as all others (`open_members`).
     has_query_split: whether there is a "test" split, from which a monitor takes its queries.
     """
 
     form: str
-    open: Callable[[str, SourceOptions], Source]
+    open: Callable[[str, SourceOptions], Source | Members]
     has_query_split: bool = True
 
 
@@ -39,9 +46,18 @@ SOURCES = {
     "fashion_mnist": SourceType("fashion_mnist", open_fashion_mnist),
     "digits": SourceType("digits", open_digits),
     "tfds": SourceType("tfds:NAME[:SPLIT]", _open_tfds),
-    "folder": SourceType("folder:PATH", open_folder, has_query_split=False),
+    "folder": SourceType("folder:PATH", lambda rest, _: folder_members(rest), False),
+    "list": SourceType("list:FILE", lambda rest, o: list_members(rest, o.split), False),
+    "tar": SourceType("tar:PATTERN", lambda rest, _: tar_members(rest), False),
+    "zip": SourceType("zip:PATTERN", lambda rest, _: zip_members(rest), False),
+    "parquet": SourceType("parquet:PATTERN[:COLUMN]", lambda rest, _: parquet_members(rest), False),
+    "tfrecord": SourceType("tfrecord:PATTERN[:FEATURE]", lambda rest, _: tfrecord_members(rest), False),
+    "hf": SourceType("hf:NAME[:SPLIT]", lambda rest, o: hugging_face_members(rest, o.split)),
 }
 ALIASES = {name: f"tfds:{name}" for name in ("cifar10", "cifar100", "imagenet2012", "imagenette")}
+
+
+_NEXT_SET = re.compile(rf",(?=(?:{'|'.join(SOURCES)}):)")  # the comma between two specifications
 
 
 def full_specification(data: str | os.PathLike) -> str:
@@ -55,35 +71,68 @@ def full_specification(data: str | os.PathLike) -> str:
 
 
 def open_source(
-    spec: str | os.PathLike,
+    spec: str | os.PathLike | Source,
     split: str = "train",
     data_dir: str | None = None,
     on_bad_image: str = "error",
     report: Path | None = None,
     max_megapixels: float = MEGAPIXELS,
+    check: str = "decode",
+    channels: int | None = None,
+    background: str = "white",
+    pixel_range: str = "auto",
 ) -> Source:
     """Opens the source that a specification names. Raises UserError where it is missing or unreadable.
 
     Args:
-        spec: as a row of `SOURCES` shows, such as "digits" or "folder:PATH". All but folders take a split,
-            as in "fashion_mnist:train[:50000]". "cifar10" is short for "tfds:cifar10", a `Path` for
-            "folder:PATH".
+        spec: as a row of `SOURCES` shows, such as "digits" or "folder:PATH"; several of encoded images are
+            separated by commas: "folder:A,tar:B". "cifar10" is short for "tfds:cifar10", a `Path` for
+            "folder:PATH". Sets with splits take one, as in "fashion_mnist:train[:50000]". A source is
+            returned as it is.
         split: the split where the specification names none.
         data_dir: folder of TFDS's sets; its default when None.
-        on_bad_image: "error" refuses a folder with an image that cannot be decoded; "skip" leaves it out.
-        report: JSON file with the outcome for every image of a folder, so that an image is not checked again
-            while its size and times stay.
-        max_megapixels: larger images of a folder count as unreadable.
+        on_bad_image: "error" refuses a set with an image that cannot be decoded; "skip" leaves it out.
+        report: JSON file in which such images are named.
+        max_megapixels: larger images count as unreadable.
+        check: how far images are checked that are not known from before: "decode", "header" or "none".
+        channels: of the images; by default 1 for a set of gray images, 3 for one with colours, and the number
+            of a set of images with others.
+        background: the colour that transparent pixels are laid on: "white", "black" or "#rrggbb".
+        pixel_range: values of deep pixels (of more than 8 bits) that become 0 and 255: "LOW,HIGH"; "type", those
+            of their type; "auto", the 0.1 and 99.9 percentiles of a sample of the set.
     """
-    spec = full_specification(spec)
+    if isinstance(spec, Source):
+        return spec
+    options = SourceOptions(
+        split, data_dir, on_bad_image, report, max_megapixels, check, channels, background, pixel_range
+    )
+    places = [_open_place(one, options) for one in _NEXT_SET.split(full_specification(spec))]
+    if isinstance(places[0], Source) and len(places) == 1:
+        return places[0]
+    unfit = [place.name for place in places if isinstance(place, Source)]
+    if unfit:
+        raise UserError(f"{unfit[0]}: cannot be joined with other sets. Folders, lists and archives can.")
+    return open_members(join_members([place for place in places if isinstance(place, Members)]), options)
+
+
+def _open_place(spec: str, options: SourceOptions) -> Source | Members:
     name, _, rest = spec.partition(":")
-    if name not in SOURCES:
-        forms = [row.form.removesuffix("[:SPLIT]") for row in SOURCES.values()]
-        raise UserError(f"{spec}: no such data set.{nearest(spec, [*forms, *ALIASES])}")
-    return SOURCES[name].open(rest, SourceOptions(split, data_dir, on_bad_image, report, max_megapixels))
+    if name in SOURCES:
+        return SOURCES[name].open(rest, options)
+    path = Path(spec).expanduser()
+    forms = [row.form.partition("[")[0] for row in SOURCES.values()]
+    fix = nearest(spec, [*forms, *ALIASES])
+    if path.is_dir() or is_url(spec):
+        fix = f" Pass folder:{spec}."
+    elif path.is_file():
+        kinds = {".zip": "zip", ".tar": "tar", ".parquet": "parquet", ".tfrecord": "tfrecord"}
+        fix = f" Pass {kinds.get(path.suffix.lower(), 'list')}:{spec}."
+    raise UserError(f"{spec}: no such data set.{fix}")
 
 
-def query_split(spec: str | os.PathLike) -> str | None:
+def query_split(spec: str | os.PathLike | Source) -> str | None:
     """The split that a monitor takes its queries from, or None where a set has only one split."""
+    if isinstance(spec, Source):
+        return None
     row = SOURCES.get(full_specification(spec).partition(":")[0])
     return "test" if row is None or row.has_query_split else None

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from simsiam_tf.data.images.render import PixelRule
 from simsiam_tf.data.sources.base import EncodedSource, LazyLabels, Source, from_arrays, short_digest
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError, nearest
@@ -118,9 +119,11 @@ def _random_access(builder: Any, spec: str, split: str, size: int, names: tuple[
     def read(index: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(read_image, [index], tf.string), [])
 
+    channels = 1 if info.features["image"].shape[-1] == 1 else 3
     return EncodedSource(
-        spec, size, 1 if info.features["image"].shape[-1] == 1 else 3,
+        spec, size, channels,
         LazyLabels(size, read_labels) if names else None, names,
         fingerprint=short_digest(f"{info.full_name}:{split}:{size}".encode()),
         read=read, digests=np.array([f"{length}-{name}" for name, length in files], np.bytes_),
+        rule=PixelRule(channels),
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from simsiam_tf.data.images.header import MEGAPIXELS, ImageHeader, read_header
@@ -22,15 +24,20 @@ def decode(data: tf.Tensor, rule: PixelRule = COLOURS, plain: tf.Tensor | None =
         return tf.cond(tf.io.is_jpeg(data), jpeg, lambda: tf.io.decode_png(data, channels=rule.channels))
 
     def rendered() -> tf.Tensor:
-        return tf.numpy_function(lambda encoded: render(encoded, rule), [data], tf.uint8)
+        return tf.numpy_function(lambda encoded: render(_as_bytes(encoded), rule), [data], tf.uint8)
 
     if rule.channels not in (1, 3):
         pixels = rendered()
     else:
         if plain is None:
-            plain = tf.numpy_function(lambda encoded: read_header(encoded).plain, [data], tf.bool)
+            plain = tf.numpy_function(lambda encoded: read_header(_as_bytes(encoded)).plain, [data], tf.bool)
         pixels = tf.cond(tf.ensure_shape(plain, []), fast, rendered)
     return tf.ensure_shape(pixels, [None, None, rule.channels])
+
+
+def _as_bytes(text: Any) -> bytes:
+    """A scalar string as a graph's function gets it; outside of graphs it comes in an array."""
+    return text if isinstance(text, bytes) else text.item()
 
 
 def decode_checked(

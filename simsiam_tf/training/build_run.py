@@ -78,20 +78,10 @@ def build_pretraining(
     if monitor is not None:
         metadata["the monitor's images"] = [s.contents() for s in (monitor.bank, monitor.queries)]
     return PretrainComponents(
-        strategy,
-        source,
-        views,
-        model,
-        total_steps,
-        precision,
-        on_device=strategies.augments_on_device(strategy, config.augment_on),
-        metadata=metadata,
-        workers=workers,
-        data_service=config.data_service,
-        first_step=first_step,
-        monitor=monitor,
-        start=start,
-    )
+        workers, source, views, model, total_steps, metadata,
+        strategies.augments_on_device(strategy, config.augment_on), config.data_service, first_step,
+        monitor=monitor, start=start,
+    )  # fmt: skip
 
 
 def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distribute.Strategy) -> str:
@@ -194,7 +184,7 @@ def start_from_weights(model: SiameseModel, config: PretrainConfig, images: int)
     return step, f"{words}, {momentum}, epoch {config.start_epoch:g}"
 
 
-def untrained_backbone(config: PretrainConfig, components: PretrainComponents) -> keras.Model:
+def untrained_backbone(config: PretrainConfig, components: RunComponents) -> keras.Model:
     """The backbone with its initial weights, built again."""
     source, size = components.source, components.views.augmentation.size
     with components.strategy.scope():

@@ -74,7 +74,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "monitor": evaluated,
         "stem": components.metadata["stem"],
         "initial weights": components.start,
-        "precision": components.precision,
+        "precision": components.metadata["precision"],
         "replicas": str(components.strategy.num_replicas_in_sync),
         "steps": f"{components.total_steps}, {source.size / config.batch_size:.1f} per epoch",
         "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
@@ -94,5 +94,5 @@ def memory(config: PretrainConfig, components: PretrainComponents) -> tuple[int,
     graph = forward.get_concrete_function(tf.TensorSpec([1, size, size, components.source.channels])).graph
     outputs = [op.outputs[0] for op in graph.get_operations() if op.type in _STORED_FOR_GRADIENT]
     count = sum(int(np.prod(t.shape)) for t in outputs if t.shape.is_fully_defined())
-    width = 2 if components.precision == "bfloat16" else 4
+    width = 2 if components.metadata["precision"] == "bfloat16" else 4
     return weights, count * width * (config.batch_size // replicas) * views.count

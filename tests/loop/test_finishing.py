@@ -8,7 +8,7 @@ from helpers.runs import StopAt, state, tiny
 
 from simsiam_tf import nets
 from simsiam_tf.evaluate.knn_monitor import Monitor
-from simsiam_tf.loop import compiled_steps
+from simsiam_tf.loop import compiled_steps, loop
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import pretraining, run_summary
@@ -102,6 +102,6 @@ def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
     def scarce(*args):
         raise MemoryError
 
-    monkeypatch.setattr(compiled_steps.Steps, "__call__", scarce)
+    monkeypatch.setattr(loop.Loop, "_advance", scarce)
     with pytest.raises(UserError, match="step 0 failed: out of memory. .*a smaller `batch_size` than 64"):
         pretraining.pretrain(tiny(tmp_path, "--monitor=none"))

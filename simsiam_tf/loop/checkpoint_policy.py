@@ -54,15 +54,15 @@ class CheckpointPolicy:
         since = now - self._saved_at
         return since > 60 * self.minutes or evaluates or (epoch_ended and since > self._seconds / SHARE)
 
-    def save(self, step: int, extra: dict[str, Any], is_last: bool) -> None:
-        """Saves the state as of `step`, with `extra` (`Checkpoints.save`).
+    def save(self, step: int, progress: dict[str, Any], is_last: bool) -> None:
+        """Saves the state as of `step`, with `progress` (`Checkpoints.save`).
 
         is_last: raises UserError if it cannot be written; else it is reported and tried again later.
         """
         self._tried_at = began = time.monotonic()
         try:
             self.metrics_file.sync()
-            self.checkpoints.save(step, extra)
+            self.checkpoints.save(step, progress)
         except (OSError, tf.errors.OpError) as error:
             text = (
                 f"workdir={self.workdir.path}: the checkpoint of step {step} could not be "

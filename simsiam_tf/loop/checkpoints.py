@@ -58,8 +58,8 @@ class Checkpoints:
         """Returns the steps of all checkpoints, damaged ones too, newest first."""
         return _steps(self.folder)
 
-    def save(self, step: int, extra: dict[str, Any]) -> None:
-        """Saves the state as of `step`, with `extra` (JSON) in the manifest.
+    def save(self, step: int, progress: dict[str, Any]) -> None:
+        """Saves the state as of `step`, with `progress` (JSON) in the manifest.
 
         Raises:
             OSError, tf.errors.OpError: it could not be written; the newest checkpoint is kept.
@@ -71,7 +71,7 @@ class Checkpoints:
             raise NotADirectoryError(errno.ENOTDIR, "it is a link, which is not followed", str(self.folder))
         while True:
             try:
-                self._write(step, extra)
+                self._write(step, progress)
                 break
             except (OSError, tf.errors.OpError) as error:
                 newest, *older = self.steps() or (0,)
@@ -82,7 +82,7 @@ class Checkpoints:
         for old in self.steps()[self.keep :]:
             _remove(_path(self.folder, old))
 
-    def _write(self, step: int, extra: dict[str, Any]) -> None:
+    def _write(self, step: int, progress: dict[str, Any]) -> None:
         final, writing = _path(self.folder, step), self.folder / f".writing-{step:08d}"
         atomic_files.remove_path(writing)
         try:
@@ -90,7 +90,7 @@ class Checkpoints:
             self.checkpoint.write(str(writing / "state"))
             _read_back(writing / "state")
             sums = {p.name: _sha256(p) for p in sorted(writing.iterdir())}
-            body = {"step": step, "files": sums, "extra": extra, **self.about}
+            body = {"step": step, "files": sums, "progress": progress, **self.about}
             text = json.dumps({"sha256": _digest(body), **body}, indent=1)
             if len(text) > MANIFEST_BYTES:  # `restore` would refuse it
                 raise OSError(errno.EFBIG, f"its manifest has {len(text)} bytes, above {MANIFEST_BYTES}")

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +94,12 @@ class Loop:
             {"the newest checkpoint": self.step}, "`workdir` must be a folder that they share."
         )
         self.former_environment = manifest.get("made with", self.environment)
-        extra = manifest.get("extra", {})
-        self._read_progress(extra)
+        progress = manifest.get("progress", {})
+        self._read_progress(progress)
         keeps_records = workdir.writes and "jsonl" in recorder_names(config.record)
         metrics_file = MetricsFile(workdir.path / "metrics.jsonl", keeps_records)
         start = self.step if self.step > components.first_step else -1  # a start repeats its record
-        metrics_file.rewind(start, self.pending is not None, self.evaluated, extra.get("records"))
+        metrics_file.rewind(start, self.ended_epoch is not None, self.evaluated, progress.get("records"))
         self.metrics_log = MetricsLog(task, workdir, metrics_file, self.step, self.interval.numpy())
         self.signals = DeferredSignals(log.warning)
         self.policy = CheckpointPolicy(workdir, checkpoints, metrics_file, config.save_minutes, self.step)
@@ -109,14 +109,14 @@ class Loop:
         )  # fmt: skip
         self.steps_per_call, self.seconds_per_step = 1, 0.0
 
-    def _read_progress(self, extra: dict[str, Any]) -> None:
-        """Reads from the exported card and the checkpoint what is done besides the steps."""
+    def _read_progress(self, progress: dict[str, Any]) -> None:
+        """Reads what is done besides the steps. progress: of the checkpoint (`save`)."""
         card = backbone_file.read_card(self.workdir.path / self.task.exported_file)
         exported = self.step > 0 and card.get("step") == self.step
         evaluated = exported and bool(card.get("accuracy"))
         self.exported, self.evaluated = map(bool, self.workers.all_reduce_max(exported, evaluated))
-        self.accuracy = (self.evaluated and card.get("accuracy")) or extra.get("accuracy", {})
-        self.pending = None if self.exported else extra.get("pending")  # epochs done, to be evaluated
+        self.accuracy = (self.evaluated and card.get("accuracy")) or progress.get("accuracy", {})
+        self.ended_epoch = None if self.exported else progress.get("ended_epoch")
 
     def run(self) -> Outcome:
         """Trains to the end, or until the run is stopped; then exports and evaluates."""
@@ -129,17 +129,20 @@ class Loop:
             with self.signals.defer_signals():
                 status = self._train()
             return self._finish(status)
-        except (tf.errors.OpError, MemoryError) as error:
+        except (tf.errors.OpError, MemoryError, OSError) as error:
             if isinstance(error, tf.errors.OpError):
                 if self.workers.lost_worker(error):
                     raise
                 if service_error := client.failure(error):
                     raise service_error from error
-            scarce = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
-            reason = "out of memory" if isinstance(error, MemoryError) else error_text(error)
-            fix = f"Try a smaller `batch_size` than {self.config.batch_size}." if scarce else ""
+            fix = ""
+            if isinstance(error, OSError):
+                fix = "Make room and rerun."
+            elif isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
+                fix = f"Out of memory: try a smaller `batch_size` than {self.config.batch_size}."
             raise UserError(
-                f"{self.workdir.path}: step {self.step} failed: {reason}. Checkpoints are kept. {fix}"
+                f"{self.workdir.path}: step {self.step} failed: {error_text(error)}. "
+                f"Checkpoints are kept. {fix}"
             ) from error
         finally:
             self.metrics_log.close()
@@ -179,9 +182,9 @@ class Loop:
         status = DONE
         self.model.stop_training = False
         self.callbacks.on_train_begin()
-        if self.pending is not None:
-            self._end_epoch(self.pending)
-            epoch = self.pending
+        if self.ended_epoch is not None:
+            self._end_epoch(self.ended_epoch)
+            epoch = self.ended_epoch
         self.callbacks.on_epoch_begin(epoch)
         while self.step < total and not self.model.stop_training and status == DONE:
             end = min(total, sampling.epoch_end(epoch + 1, images, config.batch_size))
@@ -195,17 +198,19 @@ class Loop:
                 if diagnosis.name in self.task.ending_diagnoses:
                     status = COLLAPSED
             status = self._agreed(status)
-            pending = None
+            ended_epoch = None
             if self.step == end:
-                pending = epoch = epoch + 1
+                ended_epoch = epoch = epoch + 1
             is_last = status != DONE or self.step == total
-            evaluates = pending is not None and self.evaluator is not None and self.evaluator.due(pending)
-            if is_last or self.policy.due(pending is not None, evaluates):
-                finite = self.save(pending, is_last)
+            evaluates = (
+                ended_epoch is not None and self.evaluator is not None and self.evaluator.due(ended_epoch)
+            )
+            if is_last or self.policy.due(ended_epoch is not None, evaluates):
+                finite = self.save(ended_epoch, is_last)
                 if not finite and self.step == total:
                     self.metrics_log.set_diverged(f"weights after step {self.step} are not all finite")
                     status = DIVERGED
-            if pending and status not in (INTERRUPTED, DIVERGED):
+            if ended_epoch and status not in (INTERRUPTED, DIVERGED):
                 self._end_epoch(epoch)
                 if self.step < total:
                     self.callbacks.on_epoch_begin(epoch)
@@ -248,10 +253,10 @@ class Loop:
         if self.evaluator is not None and self.evaluator.latest:  # Keras hands callbacks a copy of the logs
             self.metrics_log.add_evaluation(self.step, epoch, self.evaluator.latest)
 
-    def save(self, pending: int | None, is_last: bool = False) -> bool:
+    def save(self, ended_epoch: int | None, is_last: bool = False) -> bool:
         """Saves a checkpoint; returns False, and saves nothing, if a weight is not a number.
 
-        pending: number of epochs done, if the evaluation after them is still to be done.
+        ended_epoch: number of the epoch that has just ended, whose evaluation and callbacks are still to come.
         is_last: whether to raise if it cannot be written; else the run goes on and tries again.
         """
         if not all_finite([*self.model.variables, *self.model.optimizer.variables]):
@@ -259,7 +264,7 @@ class Loop:
         self.interval.assign(np.reshape(self.metrics_log.interval, (-1, 2)))
         records = self.metrics_log.metrics_file.digest()
         self.policy.save(
-            self.step, {"records": records, "accuracy": self.accuracy, "pending": pending}, is_last
+            self.step, {"records": records, "accuracy": self.accuracy, "ended_epoch": ended_epoch}, is_last
         )
         return True
 
@@ -273,8 +278,7 @@ class Loop:
                 "made with": self.environment, "views": components.metadata["views"],
                 "configuration": dataclasses.asdict(self.config),
             }  # fmt: skip
-            with self._explained_write_errors("the export"):
-                self.task.export(workdir, metadata)
+            self.task.export(workdir, metadata)
         accuracies = (
             self.task.final_accuracies(self.accuracy) if status == DONE and not self.evaluated else {}
         )
@@ -282,19 +286,7 @@ class Loop:
             self.metrics_log.add_evaluation(self.step, None, accuracies[self.task.trained_name])
             self.accuracy = accuracies
             if self.workdir.writes:
-                with self._explained_write_errors("the final accuracy"):
-                    self.task.add_accuracy(workdir, accuracies)
+                self.task.add_accuracy(workdir, accuracies)
         self.workers.all_reduce_max(0)  # no worker leaves while another still works
         records = self.metrics_log.records
         return Outcome(status, self.step, diagnosis, self.accuracy, workdir, records, self.workers)
-
-    @contextlib.contextmanager
-    def _explained_write_errors(self, what: str) -> Iterator[None]:
-        """Raises UserError if something cannot be written; the training is saved."""
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"workdir={self.workdir.path}: {what} could not be written ({error_text(error)}). "
-                "Checkpoints are kept: make room and rerun."
-            ) from error

@@ -34,23 +34,26 @@ class MetricsFile:
         self.file, self.writes = file, writes
         self.rows: list[dict[str, Any]] = []
         self._count, self._size = 0, -1  # records and bytes in the file; -1: it is to be written anew
-        self._sha, self._length = hashlib.sha256(), 0  # SHA-256 and length of all records as lines
 
     def rewind(
-        self, step: int, pending: bool = False, evaluated: bool = True, digest: dict[str, Any] | None = None
+        self,
+        step: int,
+        epoch_ended: bool = False,
+        evaluated: bool = True,
+        digest: dict[str, Any] | None = None,
     ) -> None:
         """Reads the file, and drops the records that the run is about to repeat.
 
         Args:
             step: step of the checkpoint; later records are dropped.
-            pending: the evaluation at `step` will be repeated.
+            epoch_ended: an epoch ended at `step`, and its evaluation will be repeated.
             evaluated: False if the final evaluation will be repeated.
             digest: the checkpoint's `digest`; None without a checkpoint. Records that do not match are kept,
                 with a warning.
         """
 
         def is_kept(row: dict[str, Any]) -> bool:
-            repeated = pending and row["step"] == step and "loss" not in row
+            repeated = epoch_ended and row["step"] == step and "loss" not in row
             return row["step"] <= step and not repeated and (evaluated or row.get("images") != "all")
 
         self.rows = []
@@ -73,12 +76,13 @@ class MetricsFile:
                 "The weights are not affected; the remaining %d records are kept",
                 self.file, step, len(self.rows),
             )  # fmt: skip
-        self._sha, self._length, self._size = hashlib.sha256(data), len(data), -1
+        self._size = -1
         self._write()
 
     def digest(self) -> dict[str, Any]:
         """Returns the length and the SHA-256 of metrics.jsonl with all records written."""
-        return {"bytes": self._length, "sha256": self._sha.hexdigest()}
+        data = _lines(self.rows)
+        return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
     def scalars(self, step: int, values: Mapping[str, Any], group: str) -> None:
         """Adds a record; the group "perf", which depends on the clock, is left out.
@@ -89,9 +93,6 @@ class MetricsFile:
         if group == "perf":
             return
         self.rows.append({"step": step, **values})
-        line = _lines(self.rows[-1:])
-        self._sha.update(line)
-        self._length += len(line)
         try:
             self._write()
         except OSError as error:

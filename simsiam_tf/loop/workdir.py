@@ -224,8 +224,10 @@ class _LogFile(logging.handlers.WatchedFileHandler):
 
 def error_text(error: BaseException) -> str:
     """Shortens an error's text to its beginning and end, without TensorFlow's names for nodes."""
-    text = str(getattr(error, "strerror", None) or getattr(error, "message", None) or error)
-    text = " ".join(re.sub(r"\{\{.*?\}\}", "", text).split()) or type(error).__name__
+    text = str(getattr(error, "message", error)) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    text = " ".join(re.sub(r"\{\{.*?\}\}", "", text).split())
     return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"
 
 

@@ -13,7 +13,6 @@ from simsiam_tf import config as configs
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import preview
 from simsiam_tf.runtime import atomic_files
-from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every, open_data
 
 _STORED_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
@@ -48,13 +47,8 @@ def dry_run(config: PretrainConfig) -> int:
 
 def _writable(path: Path) -> Path:
     """Makes the folder of a file. Raises UserError where the file could not be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"workdir={path.parent}: cannot be written ({error.strerror}). Choose another place."
-        ) from error
-    atomic_files.check_writable(path, "workdir")
+    atomic_files.check_writable(path, "workdir", folders=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from simsiam_tf import optimizers
 from simsiam_tf.config import FinetuneConfig, LinearConfig, SupervisedConfig
-from simsiam_tf.data import sampling, subset
+from simsiam_tf.data import Views, sampling, subset
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import cached_scores
@@ -27,7 +27,7 @@ from simsiam_tf.loop.task import Accuracies, RunComponents, Task, add_accuracy_t
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
-from simsiam_tf.training.build_run import check_size, cosine_schedule, make_views, set_precision
+from simsiam_tf.training.build_run import check_size, cosine_schedule, set_precision
 from simsiam_tf.training.callbacks import Accuracy
 
 log = logging.getLogger("simsiam_tf")
@@ -93,7 +93,11 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
     with strategy.scope():
         optimizer = build_optimizer(config, total, train.size)
-        model = _build_model(config, pretrained, splits)
+        keras.utils.set_random_seed(config.seed)
+        backbone = pretrained.backbone
+        if getattr(config, "init", "weights") == "random":
+            backbone = keras.models.clone_model(backbone)
+        model = SupervisedModel(backbone, splits.classes, frozen=isinstance(config, LinearConfig))
         model.compile(optimizer, jit_compile=config.jit_compile == "true")
     metadata = {
         "images": train.size, "fingerprint": train.fingerprint,
@@ -102,19 +106,12 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         "contents of the test images": splits.test.contents(),
         "weights": pretrained.sha256, "precision": precision, "views": dataclasses.asdict(augmentation),
     }  # fmt: skip
+    views = Views(augmentation, count=1, xla=False if config.jit_compile == "false" else None)
     components = RunComponents(
-        workers, train, make_views(config, augmentation, count=1), model, total, metadata,
+        workers, train, views, model, total, metadata,
         strategies.augments_on_device(strategy, config.augment_on), targets=True,
     )  # fmt: skip
     return components, pretrained, splits
-
-
-def _build_model(config: SupervisedConfig, pretrained: Pretrained, splits: Splits) -> SupervisedModel:
-    keras.utils.set_random_seed(config.seed)
-    backbone = pretrained.backbone
-    if getattr(config, "init", "weights") == "random":
-        backbone = keras.models.clone_model(backbone)
-    return SupervisedModel(backbone, splits.classes, frozen=isinstance(config, LinearConfig))
 
 
 def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> optimizers.SGD:

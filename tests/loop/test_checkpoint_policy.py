@@ -27,7 +27,7 @@ class Disk:
         if self.full:
             raise OSError(28, "No space left on device")
 
-    def save(self, step, extra):
+    def save(self, step, progress):
         self.clock.now += self.takes
         self.saved.append(step)
 

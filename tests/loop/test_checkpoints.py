@@ -28,7 +28,7 @@ def test_the_newest_is_restored_and_only_kept_ones_remain(checkpoints):
     save(checkpoints, value, 1, 2, 3)
     value.assign([9.0, 9.0])
     manifest = checkpoints.restore()
-    assert manifest["step"] == 3 and manifest["extra"] == {"note": 3}
+    assert manifest["step"] == 3 and manifest["progress"] == {"note": 3}
     assert value.numpy().tolist() == [3, 3]
     assert checkpoints.steps() == [3, 2]
 

@@ -78,7 +78,7 @@ def test_an_export_that_cannot_be_written_is_named_and_made_by_a_rerun(whole, tm
 
     with monkeypatch.context() as disk:
         disk.setattr(backbone_file, "export_network", full)
-        with pytest.raises(UserError, match="the export could not be written .No space left.*rerun"):
+        with pytest.raises(UserError, match="step 22 failed: No space left.*rerun"):
             pretraining.pretrain(tiny(tmp_path, "--knn_every=1"))
     assert pretraining.pretrain(tiny(tmp_path, "--knn_every=1")).accuracy == whole[0].accuracy
     assert state(tmp_path) == state(whole[1])
@@ -103,5 +103,5 @@ def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(loop.Loop, "_advance", scarce)
-    with pytest.raises(UserError, match="step 0 failed: out of memory. .*a smaller `batch_size` than 64"):
+    with pytest.raises(UserError, match="step 0 failed: .*Out of memory: try a smaller `batch_size` than 64"):
         pretraining.pretrain(tiny(tmp_path, "--monitor=none"))

@@ -202,9 +202,7 @@ class Loop:
             if self.step == end:
                 ended_epoch = epoch = epoch + 1
             is_last = status != DONE or self.step == total
-            evaluates = (
-                ended_epoch is not None and self.evaluator is not None and self.evaluator.due(ended_epoch)
-            )
+            evaluates = bool(ended_epoch and self.evaluator and self.evaluator.due(ended_epoch))
             if is_last or self.policy.due(ended_epoch is not None, evaluates):
                 finite = self.save(ended_epoch, is_last)
                 if not finite and self.step == total:
@@ -256,7 +254,7 @@ class Loop:
     def save(self, ended_epoch: int | None, is_last: bool = False) -> bool:
         """Saves a checkpoint; returns False, and saves nothing, if a weight is not a number.
 
-        ended_epoch: number of the epoch that has just ended, whose evaluation and callbacks are still to come.
+        ended_epoch: number of the epoch that has just ended, whose evaluation is still to come.
         is_last: whether to raise if it cannot be written; else the run goes on and tries again.
         """
         if not all_finite([*self.model.variables, *self.model.optimizer.variables]):

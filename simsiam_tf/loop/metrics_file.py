@@ -36,12 +36,9 @@ class MetricsFile:
         self._count, self._size = 0, -1  # records and bytes in the file; -1: it is to be written anew
 
     def rewind(
-        self,
-        step: int,
-        epoch_ended: bool = False,
-        evaluated: bool = True,
+        self, step: int, epoch_ended: bool = False, evaluated: bool = True,
         digest: dict[str, Any] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Reads the file, and drops the records that the run is about to repeat.
 
         Args:

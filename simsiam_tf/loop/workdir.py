@@ -109,10 +109,10 @@ class Workdir:
         self._description = before
         after, old = run_description(config, metadata or {}), before.get("metadata", {})
         options = configs.differences(before, after, type(config))
-        changed = {k: v for k, v in after["metadata"].items() if not _agrees(old.get(k, v), v)}
+        changed = {k: v for k, v in after["metadata"].items() if old.get(k) != v}
         differences = "; ".join(
             [f"`{name}` was {before.get(name)}, is {after[name]}" for name in options]
-            + [f"{name} was {old[name]}, is {value}" for name, value in changed.items()]
+            + [f"{name} was {old.get(name)}, is {value}" for name, value in changed.items()]
         )
         weights = f"weights={shlex.quote(str(self.path))}"
         if any(name.startswith("contents of") for name in changed):
@@ -229,11 +229,6 @@ def error_text(error: BaseException) -> str:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     text = " ".join(re.sub(r"\{\{.*?\}\}", "", text).split())
     return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"
-
-
-def _agrees(old: Any, new: Any) -> bool:
-    """Returns whether metadata is unchanged; keys that an earlier version did not write are ignored."""
-    return {**new, **old} == new if isinstance(old, dict) and isinstance(new, dict) else old == new
 
 
 def run_description(config: Any, metadata: dict[str, Any]) -> dict[str, Any]:

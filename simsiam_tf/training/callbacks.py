@@ -33,7 +33,7 @@ class KNN(Evaluator):
         self.images = images
 
     def evaluate(self) -> dict[str, float]:
-        assert self.model is not None and self.monitor is not None
+        assert self.model is not None
         return self.monitor.backbone_accuracy(self.model.backbone, self.images)
 
 

@@ -30,8 +30,8 @@ def run_task(
 
     Args:
         config: a validated `RunConfig` with a workdir.
-        make_task: makes the task from the configuration with absolute paths, the workers, and the file for
-            the names of unreadable images. It is called once all workers have the same options.
+        make_task: makes the task, such as its class, from the configuration with absolute paths, the workers,
+            and the file for the names of unreadable images; called once all workers have the same options.
         callbacks: Keras callbacks besides the task's.
 
     Raises:

@@ -21,7 +21,7 @@ from simsiam_tf.methods.metrics import effective_rank
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.signals import INTERRUPTED
-from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every, untrained_backbone
+from simsiam_tf.training.build_run import build_pretraining, knn_every, untrained_backbone
 from simsiam_tf.training.callbacks import KNN
 
 log = logging.getLogger("simsiam_tf")
@@ -41,10 +41,7 @@ def pretrain(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callbac
         UserError: before any training, for options, data or devices that do not work.
     """
 
-    def make_task(config: PretrainConfig, workers: Workers, report: Path) -> Pretraining:
-        return Pretraining(config, build_pretraining(config, report, workers))
-
-    return launch.run_task(config, make_task, callbacks)
+    return launch.run_task(config, Pretraining, callbacks)
 
 
 class Pretraining(Task):
@@ -54,7 +51,8 @@ class Pretraining(Task):
     metric_name, metric_label = "std", "std·√d"
     evaluation_name, evaluation_label = "knn20", "kNN"
 
-    def __init__(self, config: PretrainConfig, components: PretrainComponents) -> None:
+    def __init__(self, config: PretrainConfig, workers: Workers, report: Path) -> None:
+        components = build_pretraining(config, report, workers)
         super().__init__(config, components)
         self.start, self.monitor = components.start, components.monitor
         if config.weights:

@@ -50,12 +50,7 @@ def run_supervised(config: SupervisedConfig, callbacks: Sequence[keras.callbacks
         UserError: before any training, for an option, file or data set that cannot be used.
     """
     config = dataclasses.replace(config, workdir=str(workdir_of(config)))
-
-    def make_task(config: SupervisedConfig, workers: Workers, report: Path) -> Supervised:
-        del report
-        return Supervised(config, *build_supervised(config, workers))
-
-    return launch.run_task(config, make_task, callbacks)
+    return launch.run_task(config, Supervised, callbacks)
 
 
 def workdir_of(config: SupervisedConfig) -> Path:
@@ -133,12 +128,12 @@ class Supervised(Task):
 
     trained_name, evaluation_label, exported_file = "classifier", "test", CLASSIFIER
 
-    def __init__(
-        self, config: SupervisedConfig, components: RunComponents, pretrained: Pretrained, splits: Splits
-    ) -> None:
+    def __init__(self, config: SupervisedConfig, workers: Workers, report: Path) -> None:
+        del report
+        components, self.pretrained, splits = build_supervised(config, workers)
         super().__init__(config, components)
         assert isinstance(components.model, SupervisedModel)
-        self.model, self.pretrained, self.splits = components.model, pretrained, splits
+        self.model, self.splits = components.model, splits
         self.metric_name = self.metric_label = self.model.head_spec.metric_name
         self.evaluation_name = next(iter(self.model.head_spec.test_metrics))
         every = config.eval_every

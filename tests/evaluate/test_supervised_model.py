@@ -60,8 +60,10 @@ def test_a_new_head_is_a_row(monkeypatch):
     found = evaluate_model(model, source, views)
     assert found == {"mean_error": pytest.approx(abs(outputs[:, 0] - source.labels).mean(), rel=1e-4)}
     config = cli.parse(LinearConfig, ["--weights=x", "--eval_every=0"])
-    components = RunComponents(Workers(tf.distribute.get_strategy()), source, views, model, 1)
-    task = supervised.Supervised(config, components, None, Splits(source, source, 1))
+    workers = Workers(tf.distribute.get_strategy())
+    built = RunComponents(workers, source, views, model, 1), None, Splits(source, source, 1)
+    monkeypatch.setattr(supervised, "build_supervised", lambda *args: built)
+    task = supervised.Supervised(config, workers, None)
     assert (task.metric_name, task.evaluation_name) == ("absolute_error", "mean_error")
 
 

@@ -38,11 +38,8 @@ def copy_networks(model: Any, weights: str, heads: str = "auto") -> None:
             if name != "backbone":
                 card = backbone_file.read_card(weights)
                 options = card.get("heads") or card.get("configuration", {})
-                options = {option: options[option] for option in _HEAD_OPTIONS if option in options}
-                fix = (
-                    f"{backbone_file.options_text(options) or 'its own options'}, or weights_heads=false to "
-                    "begin with random heads"
-                )
+                known = " ".join(f"{o}={options[o]}".lower() for o in _HEAD_OPTIONS if o in options)
+                fix = f"{known or 'its own options'}, or weights_heads=false to begin with random heads"
             raise UserError(
                 f"weights={weights}: its {name} has another architecture; {difference}. Pass {fix}."
             )

@@ -7,6 +7,7 @@ library and h5py, which build and run nothing. What Keras would not have written
 
 from __future__ import annotations
 
+import collections
 import io
 import json
 import os
@@ -36,28 +37,17 @@ ALLOWED = {  # module → classes that may be built: none runs code, reads a fil
 }
 
 
-class RefusedFile(ValueError):
-    """Says why a file must not be loaded, in one printable line even where it quotes the file."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason if reason.isprintable() else ascii(reason))
-
-
 def read_keras_file(path: Path) -> tuple[dict, int]:
     """The configuration of a harmless .keras file, and the number of values in its weights.
 
-    Takes about twice as much memory as the file is long. Raises RefusedFile.
+    Takes about twice as much memory as the file is long. Raises ValueError with the reason for a file that
+    must not be loaded, and whatever else the libraries raise for one that is damaged.
     """
-    try:
-        _check_members(path)
-        with zipfile.ZipFile(path) as archive:
-            config = {**json.loads(archive.read("config.json")), "compile_config": None}
-            _check_classes(config)
-            return config, _count_values(archive.read("model.weights.h5"))
-    except RefusedFile:
-        raise
-    except Exception as error:  # noqa: BLE001 - the libraries raise whatever the file provokes
-        raise RefusedFile(f"it is not a Keras model ({' '.join(str(error).split())[:200]})") from error
+    _check_members(path)
+    with zipfile.ZipFile(path) as archive:
+        config = {**json.loads(archive.read("config.json")), "compile_config": None}
+        _check_classes(config)
+        return config, _count_values(archive.read("model.weights.h5"))
 
 
 def _check_members(path: Path) -> None:
@@ -68,42 +58,34 @@ def _check_members(path: Path) -> None:
             members, comment = end.infolist(), end.comment
     names = sorted(member.filename for member in members)
     if names != MEMBERS or comment:
-        raise RefusedFile(
+        raise ValueError(
             f"it holds {', '.join(map(repr, names))[:200]} instead of {', '.join(MEMBERS)} alone"
         )
     for member in members:
         # A compressed member may be longer than its header says, and expand a thousandfold.
         is_stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
         if not is_stored or (member.filename.endswith(".json") and member.file_size > MAX_JSON_BYTES):
-            raise RefusedFile(f"its {member.filename} is compressed, or larger than Keras writes it")
+            raise ValueError(f"its {member.filename} is compressed, or larger than Keras writes it")
 
 
 def _check_classes(config: dict) -> None:
     """Checks every class that loading would build against `ALLOWED`."""
-    descriptions = list(_object_descriptions(config))
-    if any(entry["config"].get("dtype") == "uint8" for entry in descriptions
-           if entry.get("class_name") == "InputLayer"):  # fmt: skip
-        reason = "it is an export with its preprocessing inside, for other programs"
-        raise RefusedFile(f"{reason}; pass the run that it was made from")
-    for entry in descriptions:
+    for entry in _object_descriptions(config):
         module, name, registered = (entry.get(key) for key in ("module", "class_name", "registered_name"))
-        if name not in ALLOWED.get(module, ()) or registered not in (
-            None,
-            name,
-        ):  # Keras looks for both names
-            asked = f"{module}.{name}" + (
-                f" by the name {registered}" if registered not in (None, name) else ""
+        if name == "InputLayer" and entry["config"].get("dtype") == "uint8":
+            raise ValueError(
+                "it is an export with its preprocessing inside; pass the run that it was made from"
             )
-            raise RefusedFile(
-                f"it asks for {asked}"[:200] + ", which is not among the classes that are loaded"
-            )
+        if name not in ALLOWED.get(module, ()) or registered not in (None, name):  # Keras looks for both
+            asked = f"{module}.{name} ({registered})"[:150]
+            raise ValueError(f"it asks for {asked}, which is not among the classes that are loaded")
 
 
 def _object_descriptions(config: Any) -> Iterator[dict]:
-    """All dictionaries within that describe an object; without recursion."""
-    pending = [config]
+    """All dictionaries within that describe an object, the outer ones first; without recursion."""
+    pending = collections.deque([config])
     while pending:
-        value = pending.pop()
+        value = pending.popleft()
         if isinstance(value, dict):
             if not value.keys().isdisjoint(("class_name", "module", "registered_name")):
                 yield value
@@ -119,13 +101,13 @@ def _count_values(data: bytes) -> int:
         file.visit_links(names.append)
         for name in names:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                raise RefusedFile(f"its weights point elsewhere ({name})")
+                raise ValueError(f"its weights point elsewhere ({name})")
             if not _is_plain(file[name]):
-                raise RefusedFile(f"its weights are not stored as Keras stores them ({name})")
+                raise ValueError(f"its weights are not stored as Keras stores them ({name})")
         datasets: list[Any] = [file[name] for name in names if isinstance(file[name], h5py.Dataset)]
         claimed = sum(dataset.nbytes for dataset in datasets)
         if claimed > len(data):
-            raise RefusedFile(f"its weights claim {claimed} bytes of {len(data)}")
+            raise ValueError(f"its weights claim {claimed} bytes of {len(data)}")
         return sum(dataset.size for dataset in datasets)
 
 

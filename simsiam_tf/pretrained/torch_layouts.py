@@ -77,6 +77,10 @@ class Layout:
     predictor: str = ""
     last_bias: bool = False
 
+    def fits(self, network: Network) -> bool:
+        """Whether a network could be named by the program."""
+        return network.naming == self.naming and network.prefix.endswith(strip_wrappers(self.prefix))
+
 
 _LIGHTLY_HEADS = ("projection_head.layers.{i}", "prediction_head.layers.{i}")
 LAYOUTS = {
@@ -99,26 +103,14 @@ LAYOUTS = {
         "lightly, around its own ResNet for small images", _LIGHTLY_SMALL, "backbone.", *_LIGHTLY_HEADS
     ),
 }  # fmt: skip
-READ_ONLY = {  # program → title
-    "patrickhua": "PatrickHua/SimSiam",
-    "moco": "facebookresearch/moco",
-    "moco_v3": "facebookresearch/moco-v3",
-    "byol": "an implementation of BYOL",
-    "dino": "an implementation of DINO",
-    "other": "a program that is not known here",
+READ_ONLY = {  # program → (title, pattern of its names)
+    "patrickhua": ("PatrickHua/SimSiam", r"(projector|predictor)\.layer1\.0\.weight"),
+    "moco": ("facebookresearch/moco", "encoder_q"),
+    "moco_v3": ("facebookresearch/moco-v3", "base_encoder"),
+    "byol": ("an implementation of BYOL", "online"),
+    "dino": ("an implementation of DINO", "teacher|student"),
+    "other": ("a program that is not known here", ""),
 }
-_ENCODER = r"(.*\.)?(encoder|backbone)\.$"
-_SIGNS = (  # program, pattern of its network's prefix, pattern of a name beside the network; the first counts
-    ("patrickhua", "", r"\w*(projector|predictor)\.layer1\.0\.weight"),
-    ("lightly", _ENCODER, r"projection_head\."),
-    ("mmselfsup", _ENCODER, r"neck\.|head\.predictor\."),
-    ("solo_learn", _ENCODER, r"projector\.\d"),
-    ("facebookresearch", r"(.*\.)?encoder\.$", r"encoder\.fc\.\d|predictor\."),
-    ("moco", ".*encoder_q", ""),
-    ("moco_v3", ".*base_encoder", ""),
-    ("byol", ".*online", ""),
-    ("dino", ".*(teacher|student)", ""),
-)
 STEM_3X3 = {  # programs that have only one 3×3 stem
     "patrickhua": "cifar", "mmselfsup": "cifar", "lightly_small": "cifar", "solo_learn": "cifar_pad2",
 }  # fmt: skip
@@ -179,17 +171,20 @@ def find_networks(names: Collection[str]) -> list[Network]:
 
 def program_of(network: Network, names: Collection[str]) -> str:
     """The program that named a network and its heads: a key of `LAYOUTS` or `READ_ONLY`."""
-    for program, layout in LAYOUTS.items():
-        fits = network.naming == layout.naming and network.prefix.endswith(layout.prefix)
-        if fits and layout.naming != TORCHVISION:
-            return program
     parent = network.prefix.removesuffix(f"{network.attribute}.")
-    beside = [name.removeprefix(parent) for name in names if name.startswith(parent)]
-    for program, prefix, neighbour in _SIGNS:
-        if re.match(prefix, network.prefix) and any(re.match(neighbour, name) for name in beside):
+    beside = [name for name in names if name.startswith(parent)]
+    for program, layout in LAYOUTS.items():
+        if layout.naming != TORCHVISION and layout.fits(network):
             return program
-    is_plain = re.fullmatch(r"(state_dict|model)?(_ema)?", network.attribute)
-    return "torchvision" if is_plain and network.naming == TORCHVISION else "other"
+        head = strip_wrappers(layout.projector).format(i=r"\d", kind="(fc|bn)", j=r"\d")
+        has_head = head and any(re.match(head, name.removeprefix(parent)) for name in beside)
+        if has_head and network.attribute in ("backbone", "encoder"):
+            return program
+    if network.naming == TORCHVISION and re.fullmatch(r"(state_dict|model)?(_ema)?", network.attribute):
+        return "torchvision"
+    return next(
+        program for program, (_, sign) in READ_ONLY.items() if any(re.search(sign, name) for name in beside)
+    )
 
 
 def stem_by_names(program: str, network: Network, names: Iterable[str]) -> str | None:

@@ -53,11 +53,11 @@ def test_a_member_longer_than_its_header_does_not_expand(tmp_path):
 def test_a_long_table_of_contents_is_not_read(tmp_path):
     path = packed(tmp_path / "hostile.keras", {**good(), **{f"{i:0200}": b"" for i in range(6000)}})
     assert peak(lambda: zipfile.ZipFile(path)) > 2**22
-    assert peak(lambda: refused(path, "not a Keras model")) < 2**20
+    assert peak(lambda: refused(path, "refused: ")) < 2**20
     whole = packed(path, good()).read_bytes()
     end = whole[-22:]
     path.write_bytes(whole[:-22] + b"PK\6\7" + bytes(16) + end)  # says that another table is elsewhere
-    refused(path, "not a Keras model")
+    refused(path, "refused: ")
     path.write_bytes(whole[:-2] + b"\3\0abc")  # a comment could hide another end
     refused(path, "instead of .* alone")
 
@@ -70,7 +70,7 @@ def test_links_and_repeated_names_in_an_archive_are_refused(tmp_path):
                 info = zipfile.ZipInfo(other)
                 info.external_attr = ((stat.S_IFLNK if other == name else stat.S_IFREG) | 0o777) << 16
                 file.writestr(info, b"/etc/passwd" if other == name else data)
-        refused(path, "not a Keras model")
+        refused(path, "refused: ")
     with zipfile.ZipFile(packed(path, good()), "a") as file, pytest.warns(UserWarning, match="Duplicate"):
         file.writestr("config.json", good()["config.json"])
     refused(path, "instead of")
@@ -84,7 +84,7 @@ def test_other_kinds_of_files_are_not_opened(tmp_path, suffix, monkeypatch):
         patch.setattr("builtins.open", None)
         refused(path, "Pass a .keras file: (convert it first|where you trust it)")
     if suffix == "pkl":
-        refused(shutil.copy(path, tmp_path / "renamed.keras"), "not a Keras model")
+        refused(shutil.copy(path, tmp_path / "renamed.keras"), "refused: ")
         pickle.loads(path.read_bytes())  # the payload is a real one
         assert canary.exists()
 

@@ -80,7 +80,6 @@ ODD = {
     "meta": lambda t: t.to("meta"),
     "quantised": lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
     "complex": lambda t: t.to(torch.complex64),
-    "expanded": lambda t: t.flatten()[:1].expand(3000, 3000),
 }
 
 

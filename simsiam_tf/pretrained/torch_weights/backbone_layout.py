@@ -12,22 +12,13 @@ import keras
 import numpy as np
 
 from simsiam_tf import nets
-from simsiam_tf.pretrained.torch_layouts import (
-    LAYOUTS,
-    STEM_3X3,
-    Network,
-    find_networks,
-    program_of,
-    stem_by_names,
-    strip_wrappers,
-)
+from simsiam_tf.pretrained import torch_layouts
+from simsiam_tf.pretrained.torch_layouts import LAYOUTS, Network
 from simsiam_tf.pretrained.torch_weights import head_layout
-from simsiam_tf.pretrained.torch_weights.head_layout import BN_NAMES, COUNTER
+from simsiam_tf.pretrained.torch_weights.head_layout import BN_NAMES, COUNTER, Arrays
 from simsiam_tf.pretrained.torch_weights.torch_files import as_array
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
-
-Arrays = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,11 +106,11 @@ def from_torch(
             weights that are missing, unknown or of another shape; the message names them.
     """
     arrays = {name: as_array(name, value, path) for name, value in state.items()}
-    stripped = {strip_wrappers(name): array for name, array in arrays.items()}
+    stripped = {torch_layouts.strip_wrappers(name): array for name, array in arrays.items()}
     arrays = stripped if len(stripped) == len(arrays) else arrays
-    networks = find_networks(arrays)
+    networks = torch_layouts.find_networks(arrays)
     network = _choose(networks, prefix, layout, arrays, path)
-    program = program_of(network, arrays) if layout == "auto" else layout
+    program = torch_layouts.program_of(network, arrays) if layout == "auto" else layout
     of_backbone = {torchvision: arrays[name] for torchvision, name in network.names.items()}
     architecture, stem_known = architecture_of(of_backbone, path), True
     if stem == "auto":
@@ -146,38 +137,37 @@ def _choose(networks: list[Network], prefix: str | None, layout: str, arrays: Ar
             f"conv1.weight beside a layer1.0.conv1.weight. They are like {_first_names(arrays)}; in all "
             f"{group_names(arrays)}."
         )
-    listed = printable_text(", ".join(repr(network.prefix.rstrip(".")) for network in networks))
+
+    def listed(networks: list[Network]) -> str:
+        return printable_text(", ".join(network.prefix.rstrip(".") or "''" for network in networks))
+
+    candidates = networks
     if layout != "auto":
-        names = LAYOUTS[layout]
-        ending = strip_wrappers(names.prefix)
-        networks = [n for n in networks if n.naming == names.naming and n.prefix.endswith(ending)]
-        if not networks:
+        candidates = [n for n in networks if LAYOUTS[layout].fits(n)]
+        if not candidates:
             raise UserError(
                 f"weights={path}: has no network by the names of layout={layout}; there is one under "
-                f"{listed}. Leave `layout` out."
+                f"{listed(networks)}. Leave `layout` out."
             )
     if prefix is not None:
-        asked = strip_wrappers(prefix.strip(".") + ".").lstrip(".")
-        within = [n for n in networks if asked and f".{asked}" in f".{n.prefix}"]
-        networks = [n for n in networks if n.prefix == asked] or within
-        if len(networks) != 1:
-            raise UserError(
-                f"prefix={prefix}: {'several networks lie' if networks else 'no network lies'} there. Choose "
-                f"from {listed}."
-            )
-    best = max(n.rank for n in networks)
-    first, *rest = [n for n in networks if n.rank == best]
+        asked = torch_layouts.strip_wrappers(prefix.strip(".") + ".").lstrip(".")
+        within = [n for n in candidates if asked and f".{asked}" in f".{n.prefix}"]
+        candidates = [n for n in candidates if n.prefix == asked] or within
+        if len(candidates) != 1:
+            problem = "several networks lie" if candidates else "no network lies"
+            raise UserError(f"prefix={prefix}: {problem} there. Choose from {listed(networks)}.")
+    best = max(n.rank for n in candidates)
+    candidates = [n for n in candidates if n.rank == best]
 
     def content(network: Network) -> dict[str, bytes]:
         return {name: arrays[stored].tobytes() for name, stored in network.names.items()}
 
-    if any(content(other) != content(first) for other in rest):  # one network may have two names
-        alike = printable_text(", ".join(n.prefix.rstrip(".") or "''" for n in (first, *rest)))
+    if any(content(n) != content(candidates[0]) for n in candidates[1:]):  # one network may have two names
         raise UserError(
             f"weights={path}: holds several networks, and their names do not tell which is meant: "
-            f"{alike}. Pass one of them as `prefix`."
+            f"{listed(candidates)}. Pass one of them as `prefix`."
         )
-    return first
+    return candidates[0]
 
 
 def architecture_of(arrays: Arrays, path: str) -> dict[str, Any]:
@@ -188,13 +178,11 @@ def architecture_of(arrays: Arrays, path: str) -> dict[str, Any]:
     stages = {tuple(name.split(".")[:2]) for name in arrays}
     counts = tuple(sum(stage == f"layer{i}" for stage, _ in stages) for i in range(1, 5))
     block = "bottleneck" if "layer1.0.conv3.weight" in arrays else "basic"
-    name = next((n for n, plan in nets.RESNETS.items() if plan == (block, counts)), None)
-    if name is None:
-        raise UserError(
-            f"weights={path}: {block} blocks {counts} are not a network of this package, which has "
-            f"{', '.join(nets.RESNETS)}."
-        )
-    return {"name": name, "stem": "imagenet", "width": width / 64, "channels": channels}
+    for name, plan in nets.RESNETS.items():
+        if plan == (block, counts):
+            return {"name": name, "stem": "imagenet", "width": width / 64, "channels": channels}
+    known = ", ".join(nets.RESNETS)
+    raise UserError(f"weights={path}: {block} blocks {counts} are not a network of this package: {known}.")
 
 
 def _stem(
@@ -203,7 +191,8 @@ def _stem(
     """(the stem, whether it is known) by the first kernel and the names."""
     if kernel.shape[-1] != 3:
         return "imagenet", True
-    stem, last = STEM_3X3.get(layout) or stem_by_names(program, network, names), network.attribute
+    stem = torch_layouts.STEM_3X3.get(layout) or torch_layouts.stem_by_names(program, network, names)
+    last = network.attribute
     if stem is None and last in ("backbone", "encoder") and program in ("solo_learn", "other"):
         raise UserError(
             f"weights={path}: its first kernel is 3×3, whose stride and padding leave no trace in "

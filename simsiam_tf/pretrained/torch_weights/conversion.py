@@ -15,20 +15,7 @@ from simsiam_tf import nets
 from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.torch_layouts import LAYOUTS, READ_ONLY
-from simsiam_tf.pretrained.torch_weights.backbone_layout import (
-    Converted,
-    architecture_of,
-    from_torch,
-    group_names,
-    to_torch,
-)
-from simsiam_tf.pretrained.torch_weights.torch_files import (
-    METADATA_KEY,
-    Checkpoint,
-    as_array,
-    open_checkpoint,
-    write_weights,
-)
+from simsiam_tf.pretrained.torch_weights import backbone_layout, torch_files
 from simsiam_tf.runtime.atomic_files import check_writable
 from simsiam_tf.runtime.display_text import printable_text
 
@@ -58,10 +45,10 @@ def convert_from_torch(
     """
     folder = Path(out).expanduser()
     check_writable(folder, folders=True)
-    checkpoint = open_checkpoint(path)
+    checkpoint = torch_files.open_checkpoint(path)
     if stem == "auto" and checkpoint.metadata.get("stem") in nets.STEMS:
         stem = checkpoint.metadata["stem"]
-    converted = from_torch(checkpoint.state, layout, stem, path, prefix)
+    converted = backbone_layout.from_torch(checkpoint.state, layout, stem, path, prefix)
     architecture = converted.architecture
     if augmentation == "auto":
         by_stem = "imagenet" if architecture["stem"] == "imagenet" else "cifar"
@@ -93,11 +80,11 @@ def convert_from_torch(
     return "\n".join(lines)
 
 
-def _report(converted: Converted) -> list[str]:
+def _report(converted: backbone_layout.Converted) -> list[str]:
     """Which networks a file has, and what was taken of them."""
     architecture, program = converted.architecture, converted.program
     stem, width, channels = (architecture[key] for key in ("stem", "width", "channels"))
-    lines = [f"names of   {LAYOUTS[program].title if program in LAYOUTS else READ_ONLY[program]}"]
+    lines = [f"names of   {LAYOUTS[program].title if program in LAYOUTS else READ_ONLY[program][0]}"]
     if converted.other_prefixes:
         others = ", ".join(other.rstrip(".") or '""' for other in converted.other_prefixes)
         taken = converted.prefix.rstrip(".") or "the outermost network"
@@ -113,15 +100,17 @@ def _report(converted: Converted) -> list[str]:
         heads, options = " and ".join(converted.heads), _as_flags(converted.options)
         lines.append(f"  d          {converted.options['d']}; {heads}: {options}")
     if converted.left_out:
-        lines.append(f"  left out   {group_names(converted.left_out)}")
+        lines.append(f"  left out   {backbone_layout.group_names(converted.left_out)}")
     return lines
 
 
 def _as_flags(options: dict[str, Any]) -> str:
-    return " ".join(f"--{text}" for text in backbone_file.options_text(options).split())
+    return " ".join(f"--{name}={value}".lower() for name, value in options.items())
 
 
-def _momentum_networks(checkpoint: Checkpoint, converted: Converted) -> dict[str, keras.Model]:
+def _momentum_networks(
+    checkpoint: torch_files.Checkpoint, converted: backbone_layout.Converted
+) -> dict[str, keras.Model]:
     """SGD's momentum in networks of the same layers; empty where the file has none that fits.
 
     An optimizer of PyTorch has numbers for its parameters. They count the model's state_dict in order,
@@ -133,7 +122,7 @@ def _momentum_networks(checkpoint: Checkpoint, converted: Converted) -> dict[str
         numbers = [number for group in groups for number in group["params"]]
         names = [name for name in state if not name.endswith(_BUFFERS)]
         buffers = {
-            name: as_array(name, by_number[number]["momentum_buffer"])
+            name: torch_files.as_array(name, by_number[number]["momentum_buffer"])
             for name, number in zip(names, numbers, strict=True)
             if by_number.get(number, {}).get("momentum_buffer") is not None
         }
@@ -141,7 +130,7 @@ def _momentum_networks(checkpoint: Checkpoint, converted: Converted) -> dict[str
         if not buffers or not fits or any(group.get("nesterov") for group in groups):
             return {}
         zeros = {name: np.zeros_like(array) for name, array in state.items()}
-        momentum = from_torch(
+        momentum = backbone_layout.from_torch(
             zeros | buffers, stem=converted.architecture["stem"], prefix=converted.prefix
         ).networks
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -166,7 +155,7 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
     loaded = {name: backbone_file.load_beside(weights, name) for name in backbone_file.HEADS}
     loaded = {name: head for name, head in loaded.items() if head is not None}
     heads = loaded if names.projector else {}
-    state, stem = to_torch(backbone, layout, heads), _stem(backbone)
+    state, stem = backbone_layout.to_torch(backbone, layout, heads), _stem(backbone)
     metadata = {
         "data": card.get("data"), "views": card.get("views"), "stem": stem,
         "source": backbone_file.sha256(backbone_file.backbone_path(weights)),
@@ -174,9 +163,9 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
     envelope = None
     if names.prefix:  # checkpoints of whole models are dictionaries
         epoch = card.get("epoch") or card.get("configuration", {}).get("epochs") or 0
-        arch = architecture_of(to_torch(backbone), weights)["name"]
-        envelope = {"arch": arch, "epoch": int(epoch), METADATA_KEY: json.dumps(metadata)}
-    path = write_weights(state, out, metadata, envelope)
+        arch = backbone_layout.architecture_of(backbone_layout.to_torch(backbone), weights)["name"]
+        envelope = {"arch": arch, "epoch": int(epoch), torch_files.METADATA_KEY: json.dumps(metadata)}
+    path = torch_files.write_weights(state, out, metadata, envelope)
     lines = [f"{path}: {', '.join(['backbone', *heads])}: {len(state)} arrays by the names of {names.title}"]
     if loaded and not heads:
         lines.append(f"  left out   {', '.join(loaded)}, which have no names there")

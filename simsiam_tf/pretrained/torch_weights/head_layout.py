@@ -17,6 +17,7 @@ Arrays = Mapping[str, np.ndarray]
 BN_NAMES = {
     "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var",
 }  # fmt: skip
+BN_KINDS = set(BN_NAMES.values())
 COUNTER = "num_batches_tracked"  # of torch's BN; nothing depends on it at a fixed momentum
 _PROJECTORS = ("projector.", "projection_head.", "neck.")
 _PREDICTORS = ("predictor.", "online_predictor.", "prediction_head.", "head.predictor.")
@@ -94,20 +95,17 @@ def _mlp(arrays: Arrays, width: int) -> list[Layer]:
     def is_fc(module: str) -> bool:
         return "weight" in modules[module] and modules[module]["weight"].ndim == 2
 
+    def order(module: str) -> tuple[list[int], bool]:
+        return [int(number) for number in re.findall(r"\d+", module)], not is_fc(module)
+
     layers: list[Layer] = []
-    for name in sorted(
-        modules, key=lambda name: ([int(n) for n in re.findall(r"\d+", name)], not is_fc(name))
-    ):
-        module, shapes = modules[name], {kind: array.shape for kind, array in modules[name].items()}
-        if is_fc(name) and shapes.pop("weight")[1] == width and shapes.keys() <= {"bias"}:
-            layers.append(Layer(module))
+    for name in sorted(modules, key=order):
+        shapes = {kind: array.shape for kind, array in modules[name].items()}
+        if is_fc(name) and shapes.keys() <= {"weight", "bias"} and shapes.pop("weight")[1] == width:
+            layers.append(Layer(modules[name]))
             width = layers[-1].units
-        elif (
-            layers
-            and not layers[-1].bn
-            and {"running_mean", "running_var"} <= {*shapes} <= {*BN_NAMES.values()}
-        ):
-            layers[-1].bn = module
+        elif layers and not layers[-1].bn and {"running_mean", "running_var"} <= shapes.keys() <= BN_KINDS:
+            layers[-1].bn = modules[name]
         else:
             return []
         if any(shape != (width,) for shape in shapes.values()):

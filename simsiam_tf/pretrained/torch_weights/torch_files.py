@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from simsiam_tf.pretrained.torch_layouts import SUFFIXES, WRITABLE_SUFFIXES
 from simsiam_tf.runtime.atomic_files import atomic_write_bytes
 from simsiam_tf.runtime.display_text import COLOURS, printable_text
 from simsiam_tf.runtime.errors import UserError
@@ -47,10 +46,6 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
             that are not plain numbers or claim more memory than the file could hold.
     """
     path = Path(path).expanduser()
-    if path.suffix not in SUFFIXES:
-        raise UserError(
-            f"weights={path}: must end in {', '.join(SUFFIXES)}, or be a work folder or a .keras file."
-        )
     if not path.is_file():
         raise UserError(f"weights={path}: no such file.")
     checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
@@ -66,18 +61,16 @@ def write_weights(
     metadata: Mapping[str, object] | None = None,
     envelope: Mapping[str, object] | None = None,
 ) -> Path:
-    """Writes name → array as .safetensors or .pth, completely or not at all.
+    """Writes name → array, completely or not at all: as safetensors where `path` ends so, else as torch does.
 
     metadata: kept in a .safetensors file as JSON.
     envelope: entries of a .pth file beside the weights, which then are its "state_dict".
 
     Raises:
-        UserError: another suffix, or a missing library.
-        OSError: the file cannot be written.
+        UserError: the library for it is missing.
+        OSError: it cannot be written.
     """
     path = Path(path).expanduser()
-    if path.suffix not in WRITABLE_SUFFIXES:
-        raise UserError(f"out={path}: must end in .safetensors or .pth.")
     require_library("safetensors" if path.suffix == ".safetensors" else "torch", path)
     arrays = {name: np.array(array, order="C") for name, array in state.items()}
     if path.suffix == ".safetensors":
@@ -107,25 +100,17 @@ def as_array(name: str, value: Any, path: Path | str = "") -> np.ndarray:
     """A tensor of PyTorch, or an array, in float32.
 
     Raises:
-        UserError: a tensor that is not plain numbers, each with a place of its own in memory.
+        UserError: a tensor that is not plain numbers.
     """
     if not hasattr(value, "untyped_storage"):
         return np.asarray(value, np.float32)
-    is_plain = not (value.is_nested or value.is_meta or value.is_quantized or value.is_complex())
-    if (
-        not is_plain
-        or str(value.layout) != "torch.strided"
-        or _byte_count(value) > value.untyped_storage().nbytes()
-    ):
+    is_strided = str(value.layout) == "torch.strided" and not value.is_nested
+    if not is_strided or value.is_meta or value.is_quantized or value.is_complex():
         raise UserError(
-            f"weights={path}: {printable_text(name)} is not a plain tensor, but sparse, quantised, complex, "
-            f"expanded or without values. Save plain tensors: {_SAVE_PLAIN}."
+            f"weights={path}: {printable_text(name)} is not a plain tensor, but sparse, quantised, complex "
+            f"or without values. Save plain tensors: {_SAVE_PLAIN}."
         )
     return value.detach().float().cpu().numpy()
-
-
-def _byte_count(tensor: Any) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -164,7 +149,8 @@ def _read_pickle(path: Path) -> Checkpoint:
     tensors = _named_tensors(content)
     if not tensors:
         raise UserError(f"weights={path}: holds no weights by name.")
-    if sum(map(_byte_count, tensors.values())) > 8 * path.stat().st_size:  # names may share tensors
+    if sum(4 * tensor.numel() for tensor in tensors.values()) > 8 * path.stat().st_size:
+        # Tensors may be expanded, or share their memory: a kilobyte may claim a terabyte.
         raise UserError(f"weights={path}: is refused: its weights claim more memory than it could hold.")
     epoch, optimizer = content.get("epoch"), content.get("optimizer")
     if isinstance(epoch, int) and "pytorch-lightning_version" in content:

@@ -77,8 +77,8 @@ def _check_classes(config: dict) -> None:
                 "it is an export with its preprocessing inside; pass the run that it was made from"
             )
         if name not in ALLOWED.get(module, ()) or registered not in (None, name):  # Keras looks for both
-            asked = f"{module}.{name} ({registered})"[:150]
-            raise ValueError(f"it asks for {asked}, which is not among the classes that are loaded")
+            asked = f"{module}.{name}" if registered in (None, name) else f"{registered} as {module}.{name}"
+            raise ValueError(f"it asks for {asked[:150]}, which is not among the classes that are loaded")
 
 
 def _object_descriptions(config: Any) -> Iterator[dict]:

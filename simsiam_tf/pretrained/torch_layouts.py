@@ -18,43 +18,42 @@ _PARTS = ("bn1", "conv1", "layer1", "layer2", "layer3", "layer4")  # first parts
 class Naming:
     """A program's words in the names of a ResNet's weights.
 
-    parts: torchvision's first part of a name → the program's.
+    parts: its first parts of a name, for torchvision's in the order of `_PARTS`.
     block_words: (torchvision's, the program's) word within blocks, the longer ones first.
     """
 
-    parts: Mapping[str, str]
+    parts: tuple[str, ...]
     block_words: tuple[tuple[str, str], ...] = ()
 
     def from_torchvision(self, name: str) -> str:
         """The program's name for a weight, given torchvision's."""
-        part, dot, rest = name.partition(".")
-        rest = dot + rest
+        part = name.partition(".")[0]
+        rest = name.removeprefix(part)
         for torchvision, word in self.block_words:
             rest = rest.replace(f".{torchvision}.", f".{word}.")
-        return self.parts[part] + rest
+        return self.parts[_PARTS.index(part)] + rest
 
     def to_torchvision(self, name: str) -> str | None:
         """torchvision's name for a weight, given the program's; None for a weight outside the backbone."""
-        for part, word in self.parts.items():
-            if name.startswith(f"{word}."):
-                rest = name.removeprefix(word)
-                for torchvision, other in (*self.block_words, ("downsample", "shortcut")):
-                    rest = rest.replace(f".{other}.", f".{torchvision}.")
-                return part + rest
+        for torchvision_part, part in zip(_PARTS, self.parts, strict=True):
+            if name.startswith(f"{part}."):
+                rest = name.removeprefix(part)
+                for torchvision, word in (*self.block_words, ("downsample", "shortcut")):
+                    rest = rest.replace(f".{word}.", f".{torchvision}.")
+                return torchvision_part + rest
         return None
 
 
 def _sequential(layer1: int, *block_words: tuple[str, str]) -> Naming:
     """Names in an nn.Sequential whose first stage has the index `layer1`."""
-    places = (1, 0, *range(layer1, layer1 + 4))
-    return Naming(dict(zip(_PARTS, map(str, places), strict=True)), block_words)
+    return Naming(("1", "0", *(str(layer1 + i) for i in range(4))), block_words)
 
 
-TORCHVISION = Naming(dict(zip(_PARTS, _PARTS, strict=True)))
+TORCHVISION = Naming(_PARTS)
 _DETECTRON2 = Naming(
-    dict(zip(_PARTS, ("stem.conv1.norm", "stem.conv1", "res2", "res3", "res4", "res5"), strict=True)),
+    ("stem.conv1.norm", "stem.conv1", "res2", "res3", "res4", "res5"),
     (("downsample.1", "shortcut.norm"), ("downsample.0", "shortcut"),
-     *((f"bn{i}", f"conv{i}.norm") for i in (1, 2, 3))),
+     ("bn1", "conv1.norm"), ("bn2", "conv2.norm"), ("bn3", "conv3.norm")),
 )  # fmt: skip
 _LIGHTLY_SMALL = _sequential(2, ("downsample", "shortcut"))
 _NAMINGS = (_DETECTRON2, TORCHVISION, _LIGHTLY_SMALL, *map(_sequential, (3, 4, 5)))
@@ -155,17 +154,16 @@ def find_networks(names: Collection[str]) -> list[Network]:
     names = dict.fromkeys(names)
     namings: dict[str, Naming] = {}
     for naming in _NAMINGS:
-        kernel, block = f"{naming.parts['conv1']}.weight", f"{naming.parts['layer1']}.0.conv1.weight"
-        prefixes = [name.removesuffix(kernel) for name in names if f".{name}".endswith(f".{kernel}")]
-        for prefix in prefixes:
-            if prefix + block in names:
+        first, block = map(naming.from_torchvision, ("conv1.weight", "layer1.0.conv1.weight"))
+        for name in names:
+            prefix = name.removesuffix(first)
+            if f".{name}".endswith(f".{first}") and prefix + block in names:
                 namings.setdefault(prefix, naming)
     networks = []
     for prefix in sorted(namings, key=lambda p: (len(p), p)):
-        inner = {name: namings[prefix].to_torchvision(name[len(prefix) :])
-                 for name in names if name.startswith(prefix)}  # fmt: skip
-        found = {torchvision: name for name, torchvision in inner.items() if torchvision}
-        networks.append(Network(prefix, namings[prefix], found))
+        naming, inner = namings[prefix], [name for name in names if name.startswith(prefix)]
+        by_torchvision = {naming.to_torchvision(name.removeprefix(prefix)): name for name in inner}
+        networks.append(Network(prefix, naming, {k: v for k, v in by_torchvision.items() if k}))
     return networks
 
 

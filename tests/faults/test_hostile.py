@@ -145,9 +145,9 @@ HOSTILE = {  # name → (change, what the line says)
     "os.system behind our package": (called("simsiam_tf.nets.conv.tf.os", "system"), "asks for simsiam_tf"),
     "a layer of our package": (called("simsiam_tf.nets.conv", "Conv"), "asks for simsiam_tf.nets.conv.Conv"),
     "os.system in a layer's name": (
-        called("keras.layers", "Conv2D", registered_name="os>system"), "asks for os>system as keras.layers.Conv2D"),
+        called("keras.layers", "Conv2D", registered_name="os>system"), "asks for os>system as keras"),
     "another's layer in a layer's name": (
-        called("keras.layers", "Dense", registered_name="keras_cv>Layer"), "asks for keras_cv>Layer as keras.layers.Dense"),
+        called("keras.layers", "Dense", registered_name="keras_cv>Layer"), "asks for keras_cv>Layer as"),
     "a downloader": (called("keras.src.utils.file_utils", "get_file"), "asks for keras.src.utils"),
     "a function of Keras": (called("keras.utils", "get_file"), "asks for keras.utils.get_file"),
     "unsafe mode": (called("keras.config", "enable_unsafe_deserialization"), "asks for keras.config"),
@@ -157,8 +157,7 @@ HOSTILE = {  # name → (change, what the line says)
         layer(lambda c: {**OF_KERAS, "class_name": "StringLookup", "config": {"vocabulary": "/etc/passwd"}}),
         "keras.layers.StringLookup"),
     "a type of TensorFlow": (initializer({"class_name": "__typespec__", "module": "os"}), "os.__typespec__"),
-    "a class that is a list": (
-        initializer({"class_name": ["Zeros"], "module": "keras"}), "refused: "),
+    "a class that is a list": (initializer({"class_name": ["Zeros"], "module": "keras"}), "refused: "),
     "escape sequences": (initializer({"class_name": "\x1b[2J\n", "module": "m"}), r"m.\\x1b\[2J ,"),
     "2⁴⁰ weights": (config(large), "asks for 1099511627776 weights and holds"),
     "a configuration too long": (replaced(b" " * 2**23), "larger than Keras writes it"),

@@ -11,36 +11,36 @@ from collections.abc import Collection, Iterable, Mapping
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin")
 WRITABLE_SUFFIXES = (".safetensors", ".pth", ".pt")
-_PARTS = ("bn1", "conv1", "layer1", "layer2", "layer3", "layer4")  # first parts of torchvision's names
+_FIRST_WORDS = ("bn1", "conv1", "layer1", "layer2", "layer3", "layer4")
 
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
     """A program's words in the names of a ResNet's weights.
 
-    parts: its first parts of a name, for torchvision's in the order of `_PARTS`.
+    first_words: words with which names begin, for torchvision's in the order of `_FIRST_WORDS`.
     block_words: (torchvision's, the program's) word within blocks, the longer ones first.
     """
 
-    parts: tuple[str, ...]
+    first_words: tuple[str, ...]
     block_words: tuple[tuple[str, str], ...] = ()
 
     def from_torchvision(self, name: str) -> str:
         """The program's name for a weight, given torchvision's."""
-        part = name.partition(".")[0]
-        rest = name.removeprefix(part)
+        first, dot, rest = name.partition(".")
+        rest = dot + rest
         for torchvision, word in self.block_words:
             rest = rest.replace(f".{torchvision}.", f".{word}.")
-        return self.parts[_PARTS.index(part)] + rest
+        return self.first_words[_FIRST_WORDS.index(first)] + rest
 
     def to_torchvision(self, name: str) -> str | None:
         """torchvision's name for a weight, given the program's; None for a weight outside the backbone."""
-        for torchvision_part, part in zip(_PARTS, self.parts, strict=True):
-            if name.startswith(f"{part}."):
-                rest = name.removeprefix(part)
-                for torchvision, word in (*self.block_words, ("downsample", "shortcut")):
-                    rest = rest.replace(f".{word}.", f".{torchvision}.")
-                return torchvision_part + rest
+        for first, word in zip(_FIRST_WORDS, self.first_words, strict=True):
+            if name.startswith(f"{word}."):
+                rest = name.removeprefix(word)
+                for torchvision, other in (*self.block_words, ("downsample", "shortcut")):
+                    rest = rest.replace(f".{other}.", f".{torchvision}.")
+                return first + rest
         return None
 
 
@@ -49,7 +49,7 @@ def _sequential(layer1: int, *block_words: tuple[str, str]) -> Naming:
     return Naming(("1", "0", *(str(layer1 + i) for i in range(4))), block_words)
 
 
-TORCHVISION = Naming(_PARTS)
+TORCHVISION = Naming(_FIRST_WORDS)
 _DETECTRON2 = Naming(
     ("stem.conv1.norm", "stem.conv1", "res2", "res3", "res4", "res5"),
     (("downsample.1", "shortcut.norm"), ("downsample.0", "shortcut"),

@@ -161,13 +161,6 @@ def test_widths_channels_and_stems_are_read(tmp_path):
     assert from_torch(small, stem="small").architecture["stem"] == "small"
 
 
-def test_half_precision_is_widened(tmp_path):
-    state = {k: torch.tensor(v) for k, v in to_torch(nets.resnet10(width=0.25)).items()}
-    torch.save({k: v.bfloat16() if v.ndim else v for k, v in state.items()}, tmp_path / "h.pt")
-    found = open_checkpoint(tmp_path / "h.pt").state
-    assert {a.dtype for a in found.values()} == {np.dtype("float32")}
-
-
 class Bomb:
     def __init__(self, path):
         self.path = path

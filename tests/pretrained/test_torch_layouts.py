@@ -91,8 +91,8 @@ def test_an_ambiguous_network_needs_a_prefix(tmp_path, capsys):
     argv = [f"--weights={tmp_path / 'c.pth'}", f"--out={tmp_path / 'a'}"]
     for more, said in (
         ([], "left.net, right.net. Pass one of them as --prefix"),
-        (["--prefix=middle"], "no network lies there. Choose from left.net, right.net"),
-        (["--prefix=net"], "several networks lie there"),
+        (["--prefix=middle"], "fits no network of"),
+        (["--prefix=net"], "c.pth. There are left.net, right.net."),
     ):
         assert convert.main([*argv, *more]) == 2
         err = capsys.readouterr().err

@@ -141,21 +141,15 @@ def _choose(networks: list[Network], prefix: str | None, layout: str, arrays: Ar
     def listed(networks: list[Network]) -> str:
         return printable_text(", ".join(network.prefix.rstrip(".") or "''" for network in networks))
 
-    candidates = networks
-    if layout != "auto":
-        candidates = [n for n in networks if LAYOUTS[layout].fits(n)]
-        if not candidates:
-            raise UserError(
-                f"weights={path}: has no network by the names of layout={layout}; there is one under "
-                f"{listed(networks)}. Leave `layout` out."
-            )
+    candidates = [n for n in networks if layout == "auto" or LAYOUTS[layout].fits(n)]
     if prefix is not None:
         asked = torch_layouts.strip_wrappers(prefix.strip(".") + ".").lstrip(".")
         within = [n for n in candidates if asked and f".{asked}" in f".{n.prefix}"]
         candidates = [n for n in candidates if n.prefix == asked] or within
-        if len(candidates) != 1:
-            problem = "several networks lie" if candidates else "no network lies"
-            raise UserError(f"prefix={prefix}: {problem} there. Choose from {listed(networks)}.")
+    if not candidates or (prefix is not None and len(candidates) > 1):
+        option = f"layout={layout}" if prefix is None else f"prefix={prefix}"
+        problem = "fits several networks" if candidates else "fits no network"
+        raise UserError(f"{option}: {problem} of {path}. There are {listed(networks)}.")
     best = max(n.rank for n in candidates)
     candidates = [n for n in candidates if n.rank == best]
 

@@ -34,14 +34,9 @@ def copy_networks(model: Any, weights: str, heads: str = "auto") -> None:
     for name, network in stored.items():
         difference = _first_difference(getattr(model, name), network)
         if difference:
-            fix = "`backbone`, `stem` and `width` as when it was trained"
-            if name != "backbone":
-                card = backbone_file.read_card(weights)
-                options = card.get("heads") or card.get("configuration", {})
-                known = " ".join(f"{o}={options[o]}".lower() for o in _HEAD_OPTIONS if o in options)
-                fix = f"{known or 'its own options'}, or weights_heads=false to begin with random heads"
             raise UserError(
-                f"weights={weights}: its {name} has another architecture; {difference}. Pass {fix}."
+                f"weights={weights}: its {name} has another architecture; {difference}. Pass "
+                f"{_fitting_options(name, weights)}."
             )
         values = _by_name(network.weights)
         for variable_name, variable in _by_name(getattr(model, name).weights).items():
@@ -63,6 +58,17 @@ def _stored_heads(model: Any, weights: str, heads: str) -> dict[str, keras.Model
     if missing and heads == "true":
         raise UserError(f"weights_heads=true: {weights} has no {' and no '.join(missing)}. Leave it out.")
     return {name: head for name, head in stored.items() if head is not None}
+
+
+def _fitting_options(name: str, weights: str) -> str:
+    """What to pass for a model that a stored network fits."""
+    if name == "backbone":
+        return "`backbone`, `stem` and `width` as when it was trained"
+    card = backbone_file.read_card(weights)
+    values = card.get("heads") or card.get("configuration", {})
+    options = [f"{o}={values[o]}".lower() for o in _HEAD_OPTIONS if values.get(o) is not None]
+    fitting = " ".join(options) or "its own options"
+    return f"{fitting}, or weights_heads=false to begin with random heads"
 
 
 def copy_momentum(model: Any, weights: str, names: Iterable[str]) -> bool:

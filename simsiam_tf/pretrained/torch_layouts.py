@@ -171,14 +171,15 @@ def program_of(network: Network, names: Collection[str]) -> str:
     """The program that named a network and its heads: a key of `LAYOUTS` or `READ_ONLY`."""
     parent = network.prefix.removesuffix(f"{network.attribute}.")
     beside = [name for name in names if name.startswith(parent)]
+    is_plain, in_model = network.naming == TORCHVISION, network.attribute in ("backbone", "encoder")
     for program, layout in LAYOUTS.items():
         if layout.naming != TORCHVISION and layout.fits(network):
             return program
         head = strip_wrappers(layout.projector).format(i=r"\d", kind="(fc|bn)", j=r"\d")
         has_head = head and any(re.match(head, name.removeprefix(parent)) for name in beside)
-        if has_head and network.attribute in ("backbone", "encoder"):
+        if has_head and is_plain and in_model:
             return program
-    if network.naming == TORCHVISION and re.fullmatch(r"(state_dict|model)?(_ema)?", network.attribute):
+    if is_plain and re.fullmatch(r"(state_dict|model)?(_ema)?", network.attribute):
         return "torchvision"
     return next(
         program for program, (_, sign) in READ_ONLY.items() if any(re.search(sign, name) for name in beside)

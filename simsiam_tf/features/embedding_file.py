@@ -20,7 +20,7 @@ from simsiam_tf.features.npz import read_npz, write_npz
 from simsiam_tf.features.parquet import import_pyarrow, read_parquet, write_parquet
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.atomic_files import atomic_file, check_writable
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 WRITERS = {".npz": write_npz, ".parquet": write_parquet}
@@ -194,8 +194,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - zip, NumPy and Arrow raise many types
-        reason = printable_text(" ".join(str(error).split())[:200])
-        raise UserError(f"{shown}: no embeddings can be read from it ({reason}).") from error
+        raise UserError(f"{shown}: no embeddings can be read from it ({one_line(error)[:200]}).") from error
     return embeddings
 
 

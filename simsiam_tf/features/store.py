@@ -43,11 +43,7 @@ def stored_features(
     images, and the images' contents. An interrupted extraction is resumed; one that another process runs
     is waited for (`feature_file`).
 
-    Args:
-        pretrained: the backbone.
-        source: the images.
-        folder: folder of the file; `default_folder` when None.
-        batch_size: images at a time.
+    folder: folder of the file; `default_folder` when None. batch_size: images at a time.
 
     Raises:
         UserError: the folder cannot be written, a feature is not finite, or all images changed meanwhile.

@@ -143,7 +143,7 @@ def _compare_features(pretrained: Pretrained, row: Format, path: Path) -> tuple[
     difference = largest = 0.0
     for seed, shape in enumerate(((size, size), (size * 5 // 4, size * 3 // 2), (size * 2, size + 1))):
         images = random_images(3, *shape, pretrained.channels, seed)
-        ready = tf.stack([views.normalise(views.centre(tf.constant(image))) for image in images])
+        ready = tf.stack([views.normalise(views.evaluation_view(tf.constant(image))) for image in images])
         expected = pretrained.backbone(ready, training=False).numpy()
         features = row.read_features(pretrained, path, images)
         if features.shape != expected.shape:

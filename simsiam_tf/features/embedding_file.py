@@ -76,18 +76,12 @@ def embed(
     on_bad_image: str = "error",
     report: Path | None = None,
 ) -> Embeddings:
-    """Embeddings of all images of a source; the features are stored in `folder` (`store`).
+    """Embeddings of all images of a source, which has as many channels as the backbone takes.
 
     Args:
-        pretrained: the backbone.
-        source: the images, of as many channels as the backbone takes.
-        folder: where features are stored; `store.default_folder` when None.
-        batch_size: images at a time.
+        folder, batch_size: as for `store.stored_features`, which extracts the features.
         on_bad_image: "skip" leaves out images that change or disappear meanwhile, and lists them on stderr.
         report: JSON file of unreadable images, to which the images left out are added.
-
-    Raises:
-        UserError: as `store.stored_features`.
     """
     pretrained.check_channels(source)
     try:

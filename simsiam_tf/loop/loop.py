@@ -133,7 +133,7 @@ class Loop:
             if isinstance(error, tf.errors.OpError):
                 if self.workers.lost_worker(error):
                     raise
-                if service_error := client.failure(error):
+                if service_error := client.service_error(error):
                     raise service_error from error
             fix = ""
             if isinstance(error, OSError):

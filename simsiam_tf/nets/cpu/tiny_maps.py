@@ -23,13 +23,8 @@ def conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """tf.nn.conv2d(x, kernel, 1, "SAME").
 
     x: [B, H, W, I] with known H, W ≤ MAX_SIDE. kernel: [3, 3, I, O]. Returns [B, H, W, O].
-
-    Raises:
-        ValueError: for a larger map.
     """
     _, height, width, channels = static_shape(x)
-    if max(height, width) > MAX_SIDE:
-        raise ValueError(f"A map of {height}×{width} pixels is too large: {MAX_SIDE}×{MAX_SIDE} at most.")
     filters = static_shape(kernel)[3]
     taps = _taps(height, width)
 

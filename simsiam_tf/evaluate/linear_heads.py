@@ -68,8 +68,10 @@ def train_heads(
     start = np.random.default_rng(seed).normal(0.0, 0.01, (width, classes)).astype(np.float32)
     kernels = [keras.Variable(start, name=f"kernel_{i}_") for i in range(len(rates))]
     biases = [keras.Variable(np.zeros(classes, np.float32), name=f"bias_{i}_") for i in range(len(rates))]
-    part_rates = {str(i): schedules.cosine(rate, steps) for i, rate in enumerate(rates)}
-    optimizer = OPTIMIZERS[optimizer_name](schedules.cosine(1.0, steps), momentum=0.9, part_rates=part_rates)
+    part_learning_rates = {str(i): schedules.cosine(rate, steps) for i, rate in enumerate(rates)}
+    optimizer = OPTIMIZERS[optimizer_name](
+        schedules.cosine(1.0, steps), momentum=0.9, part_learning_rates=part_learning_rates
+    )
     variables = [*kernels, *biases]
     optimizer.build(variables, {str(i): pair for i, pair in enumerate(zip(kernels, biases, strict=True))})
 

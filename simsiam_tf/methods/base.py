@@ -171,7 +171,7 @@ class ViewModel(keras.Model):
         """Keras' `compile`, without XLA unless asked for: on CPUs it halves the speed.
 
         The optimizer is built for the variables that are trainable now: compile again after freezing or
-        unfreezing. Its `part_rates` name attributes of the model, such as "predictor".
+        unfreezing. Its `part_learning_rates` name attributes of the model, such as "predictor".
 
         Raises:
             ValueError: for a loss or metrics, since the method defines them, or a part without variables.
@@ -185,7 +185,7 @@ class ViewModel(keras.Model):
             learned = self.learned_variables()
             with self.distribute_strategy.scope():
                 if isinstance(inner, SGD):
-                    layers = {name: getattr(self, name, None) for name in inner.part_rates}
+                    layers = {name: getattr(self, name, None) for name in inner.part_learning_rates}
                     inner.build(learned, {n: p.trainable_variables for n, p in layers.items() if p})
                 self.optimizer.build(learned)
 

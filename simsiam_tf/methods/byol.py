@@ -49,7 +49,7 @@ class BYOL(SiameseModel):
         self.predictor = heads.predictor(d, predictor_hidden or hidden, **options)
         self.target = MomentumEncoder([self.backbone, self.projector], name="target")
         m = target_momentum
-        self.m = schedules.momentum_to_one(m, steps) if steps else schedules.constant(m)
+        self.m = schedules.cosine(m, steps, final=1.0) if steps else schedules.constant(m)
         self.d = d
         self.built = True
 

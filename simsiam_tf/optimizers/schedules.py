@@ -12,20 +12,18 @@ Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 @keras.saving.register_keras_serializable("simsiam_tf")
 class Cosine(Schedule):
-    """Cosine decay from `base` to `final` over `steps`, after a linear warm-up from 0.
+    """From `base` to `final` over `steps` on half a cosine, after a linear warm-up from 0.
 
     lr(s) = base · s / w for s < w, then final + (base − final) · ½(1 + cos(π (s − w) / (steps − w))).
 
     Args:
-        base: the highest learning rate.
+        base: the learning rate after the warm-up.
         steps: length of the schedule, warm-up included.
         warmup_steps: w.
-        final: learning rate at the end; 0 in the paper, base / 1000 in SwAV (arXiv 2006.09882).
+        final: learning rate at the end; 0 in the paper, base / 1000 in SwAV (arXiv 2006.09882). BYOL's
+            momentum rises to 1 (arXiv 2006.07733, Sec. 3.3).
         hold: steps between changes of the rate by the decay, which rounds s down to a multiple of
             `hold`. The official code changes the rate once an epoch; the paper does not say.
-
-    Raises:
-        ValueError: where the warm-up takes all steps.
     """
 
     def __init__(
@@ -48,13 +46,12 @@ class Cosine(Schedule):
         return tf.where(step < warmup, self.base * step / max(warmup, 1.0), decayed)
 
     def get_config(self) -> dict:
-        names = ("base", "steps", "warmup_steps", "final", "hold")
-        return {name: getattr(self, name) for name in names}
+        return dict(vars(self))
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
 class Constant(Schedule):
-    """The same rate at every step: Table 1 (c) for the predictor."""
+    """The same learning rate at every step: Table 1 (c) for the predictor."""
 
     def __init__(self, base: float) -> None:
         self.base = base
@@ -64,25 +61,7 @@ class Constant(Schedule):
         return tf.constant(self.base, tf.float32)
 
     def get_config(self) -> dict:
-        return {"base": self.base}
-
-
-@keras.saving.register_keras_serializable("simsiam_tf")
-class MomentumToOne(Schedule):
-    """BYOL's momentum, from `base` to 1 (Grill et al., arXiv 2006.07733, Sec. 3.3).
-
-    m(s) = 1 − (1 − base) · ½(1 + cos(π s / steps)).
-    """
-
-    def __init__(self, base: float, steps: int) -> None:
-        self.base, self.steps = base, steps
-
-    def __call__(self, step) -> tf.Tensor:
-        progress = tf.clip_by_value(tf.cast(step, tf.float32) / float(self.steps), 0.0, 1.0)
-        return 1.0 - (1.0 - self.base) * 0.5 * (1.0 + tf.cos(math.pi * progress))
-
-    def get_config(self) -> dict:
-        return {"base": self.base, "steps": self.steps}
+        return dict(vars(self))
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
@@ -107,10 +86,7 @@ class After(Schedule):
         return cls(config["steps"], keras.saving.deserialize_keras_object(config["schedule"]))
 
 
-after = After
-cosine = Cosine
-constant = Constant
-momentum_to_one = MomentumToOne
+cosine, constant, after = Cosine, Constant, After
 
 
 def scaled(base_lr: float, batch_size: int) -> float:

@@ -26,12 +26,9 @@ class SGD(keras.optimizers.Optimizer):
         learning_rate: a number or a schedule of the step.
         momentum: in [0, 1).
         weight_decay: coefficient of the L2 term, ≥ 0.
-        part_rates: attribute of the model → learning rate or schedule of its variables, for example
-            {"predictor": 0.1} for a predictor whose rate does not decay (Table 1 c). `compile` of the model
-            tells which variables these are.
-
-    Raises:
-        ValueError: in `build`, for a part without variables.
+        part_learning_rates: attribute of the model → learning rate or schedule of its variables, for example
+            {"predictor": 0.1} for a predictor whose learning rate does not decay (Table 1 c). `compile` of
+            the model tells which variables these are; a part without any is a ValueError.
     """
 
     def __init__(
@@ -39,45 +36,38 @@ class SGD(keras.optimizers.Optimizer):
         learning_rate: float | Schedule,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        part_rates: Mapping[str, float | Schedule] | None = None,
+        part_learning_rates: Mapping[str, float | Schedule] | None = None,
         name: str = "sgd",
         **kwargs,
     ) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
         self.l2 = weight_decay
-        self.part_rates = {
+        self.part_learning_rates = {
             part: rate if isinstance(rate, Schedule) else Constant(float(rate))
-            for part, rate in (part_rates or {}).items()
+            for part, rate in (part_learning_rates or {}).items()
         }
 
     def build(self, variables, parts: Mapping[str, Sequence[keras.Variable]] | None = None) -> None:
-        """Makes the momentum of all variables. parts: key of `part_rates` → its variables."""
+        """Makes the momentum of all variables. parts: part of the model → its variables."""
         if self.built:
             return
-        part_of = {id(v): part for part in self.part_rates for v in (parts or {}).get(part, ())}
-        schedules = [self.part_rates.get(part_of.get(id(v), "")) for v in variables]
-        for part, rate in self.part_rates.items():
-            if not any(schedule is rate for schedule in schedules):
+        part_of = {id(v): part for part in self.part_learning_rates for v in (parts or {}).get(part, ())}
+        names = [part_of.get(id(v), "") for v in variables]
+        for part in self.part_learning_rates:
+            if part not in names:
                 raise ValueError(
                     f"The model has no trainable variables in {part!r}, so a learning rate for it has no "
                     f"effect. Received: parts {', '.join(map(repr, parts or {})) or 'none'}."
                 )
         super().build(variables)
         self.momentums = self.add_optimizer_variables(variables, "momentum")
-        self.schedules = schedules
+        self.schedules = [self.part_learning_rates.get(name) for name in names]
 
-    def rate(self, index: int, learning_rate: tf.Tensor) -> tf.Tensor:
-        """The learning rate of the variable with this index, at this step."""
-        schedule = self.schedules[index]
-        return learning_rate if schedule is None else schedule(self.iterations)
-
-    def learns(self, index: int) -> tf.Tensor | None:
-        """Whether the steps in which this variable is frozen are over; None where it is never frozen."""
-        schedule = self.schedules[index]
-        if not isinstance(schedule, After):
-            return None
-        return tf.convert_to_tensor(self.iterations) >= schedule.steps
+    def learning_rates(self, step: int) -> dict[str, float]:
+        """The learning rates of a step: "lr", and "lr_PART" of each part that has its own."""
+        parts = {f"lr_{part}": float(rate(step)) for part, rate in self.part_learning_rates.items()}
+        return {"lr": float(self._learning_rate(step)), **parts}
 
     def direction(self, gradient: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
         """The summand of the momentum: ∇w + weight_decay · w."""
@@ -85,31 +75,32 @@ class SGD(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         index = self._get_variable_index(variable)
-        dtype = variable.dtype
-        direction, learns = self.direction(gradient, variable), self.learns(index)
-        if learns is not None:
+        direction, schedule = self.direction(gradient, variable), self.schedules[index]
+        if schedule is not None:
+            learning_rate = schedule(self.iterations)
+        if isinstance(schedule, After):
+            learns = tf.convert_to_tensor(self.iterations) >= schedule.steps
             direction = tf.where(learns, direction, 0.0)
         # One kernel does m ← momentum · m + g and w ← w − lr · m in place; five ops would pass over memory
         # three times as often.
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,
             accum=self.momentums[index].value.handle,
-            lr=tf.cast(self.rate(index, learning_rate), dtype),
+            lr=tf.cast(learning_rate, variable.dtype),
             grad=direction,
-            momentum=tf.constant(self.momentum, dtype),
+            momentum=tf.constant(self.momentum, variable.dtype),
         )
 
     def get_config(self) -> dict:
         config = super().get_config()
         config.pop("weight_decay", None)
-        rates = {k: keras.saving.serialize_keras_object(r) for k, r in self.part_rates.items()}
-        return {**config, "momentum": self.momentum, "weight_decay": self.l2, "part_rates": rates}
+        rates = keras.saving.serialize_keras_object(self.part_learning_rates)
+        return {**config, "momentum": self.momentum, "weight_decay": self.l2, "part_learning_rates": rates}
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> SGD:
-        rates = config.pop("part_rates", {})
-        config["part_rates"] = {k: keras.saving.deserialize_keras_object(r) for k, r in rates.items()}
-        return super().from_config(config, custom_objects)
+        rates = keras.saving.deserialize_keras_object(config.get("part_learning_rates", {}))
+        return super().from_config({**config, "part_learning_rates": rates}, custom_objects)
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
@@ -123,7 +114,7 @@ class LARS(SGD):
     linear evaluation of Sec. 3 ("trust coefficient 0.001, no clipping") and SwAV's code (LARC) do the same.
 
     Args:
-        learning_rate, momentum, weight_decay, part_rates: as for `SGD`.
+        *args, **kwargs: as for `SGD`.
         trust: the trust coefficient, > 0.
         epsilon: added to the denominator.
         exclude_1d: biases and BN's scales and shifts have neither ratio nor weight decay, as in the
@@ -134,10 +125,7 @@ class LARS(SGD):
 
     def __init__(
         self,
-        learning_rate: float | Schedule,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        part_rates: Mapping[str, float | Schedule] | None = None,
+        *args,
         trust: float = 0.001,
         epsilon: float = 1e-8,
         exclude_1d: bool = False,
@@ -145,7 +133,7 @@ class LARS(SGD):
         name: str = "lars",
         **kwargs,
     ) -> None:
-        super().__init__(learning_rate, momentum, weight_decay, part_rates, name=name, **kwargs)
+        super().__init__(*args, name=name, **kwargs)
         self.trust, self.epsilon = trust, epsilon
         self.exclude_1d, self.decayed_slope = exclude_1d, decayed_slope
 

@@ -127,7 +127,7 @@ class EmbeddingMetrics:
     def learning_rates(self, optimizer: keras.optimizers.Optimizer, step: int) -> dict[str, float]:
         """Learning rates of the encoder and of the predictor at a step."""
         lr = optimizer._learning_rate(step)
-        h = optimizer.part_rates.get("predictor")
+        h = optimizer.part_learning_rates.get("predictor")
         return {"lr": float(lr), "lr_predictor": float(lr if h is None else h(step))}
 
     def diagnose(self, records: list[dict]) -> Diagnosis:

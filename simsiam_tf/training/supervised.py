@@ -216,7 +216,7 @@ class HeadMetrics:
     def learning_rates(self, optimizer: optimizers.SGD, step: int) -> dict[str, float]:
         """ "lr" of the backbone or of all variables; "lr_head" of the head where it has its own."""
         rates = {"lr": float(optimizer._learning_rate(step))}
-        head = optimizer.part_rates.get("head")
+        head = optimizer.part_learning_rates.get("head")
         return rates if head is None else {**rates, "lr_head": float(head(step))}
 
     def diagnose(self, records: list[dict]) -> Diagnosis:

@@ -75,12 +75,12 @@ def test_it_is_saved_with_its_settings():
         epsilon=1e-6,
         exclude_1d=True,
         decayed_slope=True,
-        part_rates={"predictor": 0.1},
+        part_learning_rates={"predictor": 0.1},
     )
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(lars))
     assert (again.trust, again.epsilon, again.momentum, again.l2) == (0.02, 1e-6, 0.9, 0.0)
     assert again.exclude_1d and again.decayed_slope
-    assert again.part_rates["predictor"].base == 0.1
+    assert again.part_learning_rates["predictor"].base == 0.1
 
 
 def test_two_replicas_equal_one(two_replicas):

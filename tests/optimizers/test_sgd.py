@@ -44,7 +44,7 @@ def test_five_steps_equal_numpy():
     variables = _variables(rng)
     w = [v.numpy().astype("float64") for v in variables]
     m = [np.zeros_like(a) for a in w]
-    sgd = optimizers.SGD(schedules.cosine(0.5, 5), 0.8, 0.03, part_rates={"second": 0.25})
+    sgd = optimizers.SGD(schedules.cosine(0.5, 5), 0.8, 0.03, part_learning_rates={"second": 0.25})
     sgd.build(variables, {"second": variables[1:2]})
     for step in range(5):
         gradients = [rng.normal(size=a.shape) for a in w]
@@ -83,7 +83,9 @@ def test_weight_decay_is_coupled():
 
 def test_the_rate_of_a_part_reaches_only_its_variables():
     a, b = keras.Variable([1.0], name="like_a_predictor"), keras.Variable([1.0], name="kernel")
-    sgd = optimizers.SGD(schedules.cosine(0.1, 2), 0.0, part_rates={"predictor": schedules.constant(0.3)})
+    sgd = optimizers.SGD(
+        schedules.cosine(0.1, 2), 0.0, part_learning_rates={"predictor": schedules.constant(0.3)}
+    )
     sgd.build([a, b], {"predictor": [b]})
     for expected in ((0.9, 0.7), (0.85, 0.4), (0.85, 0.1)):
         sgd.apply([tf.ones(1), tf.ones(1)], [a, b])
@@ -92,7 +94,7 @@ def test_the_rate_of_a_part_reaches_only_its_variables():
 
 def test_a_part_without_variables_is_an_error():
     variables = _variables(np.random.default_rng(0))
-    sgd = optimizers.SGD(0.1, part_rates={"predcitor": 0.1})
+    sgd = optimizers.SGD(0.1, part_learning_rates={"predcitor": 0.1})
     with pytest.raises(ValueError, match="no trainable variables in 'predcitor'.*parts 'predictor'"):
         sgd.build(variables, {"predictor": variables[2:]})
     with pytest.raises(ValueError, match="'predcitor'.*parts none"):
@@ -105,7 +107,7 @@ def test_a_part_without_variables_is_an_error():
 def test_config_roundtrip_steps_alike():
     def final(sgd):
         v = _variables(np.random.default_rng(2))
-        sgd.build(v, {"second": v[1:2]} if sgd.part_rates else None)
+        sgd.build(v, {"second": v[1:2]} if sgd.part_learning_rates else None)
         for _ in range(4):
             sgd.apply([tf.ones(x.shape) for x in v], v)
         return np.concatenate([x.numpy().ravel() for x in v])

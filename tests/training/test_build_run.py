@@ -35,7 +35,7 @@ def test_rates_at_the_first_and_the_middle_step(argv, encoder, predictor):
     steps = 15 if "--warmup_epochs=5" in argv else 10
     sgd = build_run.build_optimizer(parse(*argv), total_steps=steps, size=512)
     middle = steps - 5
-    h = sgd.part_rates.get("predictor", sgd._learning_rate)
+    h = sgd.part_learning_rates.get("predictor", sgd._learning_rate)
     for rate, expected in ((sgd._learning_rate, encoder), (h, predictor)):
         assert [float(rate(s)) for s in (0, middle)] == pytest.approx(expected, abs=1e-6)
 
@@ -114,7 +114,7 @@ def test_rates_can_change_once_an_epoch_and_end_above_zero():
     argv = ["--epochs=10", "--batch_size=256", "--base_lr=0.5", "--predictor_lr_factor=2"]
     argv += ["--lr_update=epoch", "--final_lr=0.1"]
     sgd = build_run.build_optimizer(parse(*argv), total_steps=40, size=1024)
-    for rate, factor in ((sgd._learning_rate, 1), (sgd.part_rates["predictor"], 2)):
+    for rate, factor in ((sgd._learning_rate, 1), (sgd.part_learning_rates["predictor"], 2)):
         found = [float(rate(step)) for step in range(41)]
         # As adjust_learning_rate of the official code, with the epoch's number.
         expected = [0.1 + 0.4 * 0.5 * (1 + math.cos(math.pi * (step // 4) / 10)) for step in range(41)]
@@ -139,11 +139,11 @@ def test_prototypes_wait():
     argv = ["--method=swav", "--optimizer=lars", "--weight_decay=1e-6", "--frozen_prototypes=2"]
     lars = build_run.build_optimizer(parse(*argv, "--batch_size=128"), total_steps=100, size=640)
     assert lars.l2 == 1e-6
-    rate = lars.part_rates["prototypes"]
+    rate = lars.part_learning_rates["prototypes"]
     assert [float(rate(s)) for s in (0, 9)] == [0, 0]
     assert float(rate(10)) == pytest.approx(float(lars._learning_rate(10)))
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(lars))
-    assert float(again.part_rates["prototypes"](10)) == float(rate(10)) and float(rate(10)) > 0
+    assert float(again.part_learning_rates["prototypes"](10)) == float(rate(10)) and float(rate(10)) > 0
 
 
 @pytest.mark.parametrize(("key_groups", "groups"), [(1, None), (2, 1), (8, 4), (3, "Try key_groups=2.")])

@@ -19,12 +19,8 @@ class BYOL(SiameseModel):
     Eq. 2 of BYOL in both directions, in [0, 8]: the sum, as in its code. Vectors have length one, so that
     ‖p̄ − z̄'‖² = 2 + 2 D(p, z'), and gradients are four times those of SimSiam's mean.
 
-    Args:
-        backbone: [B, H, W, C] → [B, F].
-        d: width of z and p (256 in BYOL).
-        projector_hidden: hidden width of the projector (4096 in BYOL); that of the features when None.
-        predictor_hidden: hidden width of the predictor; the projector's when None.
-        projector_layers: fc layers of the projector.
+    Args, beside those of every `SiameseModel`, with BYOL's defaults:
+        predictor_hidden: width of the predictor's hidden layer; the projector's when None.
         target_momentum: m at the first step, in [0, 1).
         steps: length of the run, at whose end m is 1; m stays the same when None.
     """

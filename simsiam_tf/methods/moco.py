@@ -22,11 +22,8 @@ class MoCo(SiameseModel):
     MoCo therefore shuffles images between devices (Sec. 3.3 of MoCo). This class computes the BN statistics
     of keys within groups of the batch, on any number of devices.
 
-    Args:
-        backbone: [B, H, W, C] → [B, F].
-        d: width of z (128 in MoCo).
-        projector_hidden: hidden width; that of the features when None, as in MoCo.
-        projector_layers: fc layers of the projector, without BN.
+    Args, beside those of every `SiameseModel`:
+        projector_layers: 2 in MoCo v2, without BN.
         temperature: τ > 0.
         target_momentum: m of the momentum encoder, in [0, 1).
         queue: K, the number of newest keys that are stored.

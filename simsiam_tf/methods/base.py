@@ -39,9 +39,9 @@ class RunSize:
 class ViewModel(keras.Model):
     """A backbone and the layers on it, trained on views of images.
 
-    A subclass writes `objective` and `metric`. `fit`, `evaluate` and `train_on_batch` take arrays, or a
-    `tf.data.Dataset`, of tuples of views or of {"views": (x1, x2, …), "index": …, "target": …}; each view
-    is [B, H, W, C]. `predict` takes images and returns backbone features.
+    A subclass writes `objective` and `metric`. `fit`, `evaluate` and `train_on_batch` take arrays, as in
+    `fit((x1, x2))`, or a `tf.data.Dataset` of tuples of views or of {"views": (x1, x2, …), "index": …,
+    "target": …}; each view is [B, H, W, C]. `predict` takes images and returns backbone features.
 
     A model is saved, loaded and cloned by the arguments of its constructor, which therefore must be values
     that Keras can serialise: networks, numbers, strings, arrays.
@@ -129,7 +129,7 @@ class ViewModel(keras.Model):
         return {m.name: m.result() for m in self.metrics}
 
     def fit(self, x: Any = None, *args, **kwargs) -> keras.callbacks.History:
-        """Keras' `fit`; a dataset of `data.pretraining` starts at the step of the optimizer, new or loaded."""
+        """Keras' `fit`; a dataset of `data.pretraining` starts at the optimizer's step."""
         given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
         if hasattr(x, "stream"):
             steps = given.get("steps_per_epoch") or len(x)

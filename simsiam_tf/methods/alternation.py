@@ -28,7 +28,7 @@ class Alternation(SimSiam):
     def __init__(self, backbone: keras.Model, k: int = 1, **switches) -> None:
         super().__init__(backbone, **switches)
         self.k = k
-        self.assigned = MomentumEncoder([self.backbone, self.projector], name="assigned")
+        self.assigned = MomentumEncoder(self.backbone, self.projector, name="assigned")
 
     @classmethod
     def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> Alternation:
@@ -42,4 +42,4 @@ class Alternation(SimSiam):
     def after_step(self, outputs: dict[str, Any]) -> None:
         del outputs
         due = self.optimizer.iterations % self.k == 0  # `iterations` counts this step already
-        self.assigned.follow([self.backbone, self.projector], m=tf.where(due, 0.0, 1.0))
+        self.assigned.follow(self.backbone, self.projector, m=tf.where(due, 0.0, 1.0))

@@ -43,7 +43,7 @@ class BYOL(SiameseModel):
         options = {"bn": "hidden", "output_shift": False}
         self.projector = heads.projector(features, d, hidden, projector_layers, **options)
         self.predictor = heads.predictor(d, predictor_hidden or hidden, **options)
-        self.target = MomentumEncoder([self.backbone, self.projector], name="target")
+        self.target = MomentumEncoder(self.backbone, self.projector, name="target")
         m = target_momentum
         self.m = schedules.cosine(m, steps, final=1.0) if steps else schedules.constant(m)
         self.d = d
@@ -63,4 +63,4 @@ class BYOL(SiameseModel):
     def after_step(self, outputs: dict[str, Any]) -> None:
         del outputs
         m = self.m(self.optimizer.iterations - 1)  # `iterations` counts this step already
-        self.target.follow([self.backbone, self.projector], m)
+        self.target.follow(self.backbone, self.projector, m)

@@ -48,7 +48,7 @@ class MoCo(SiameseModel):
         super().__init__(backbone, **{"name": "moco", **kwargs})  # the name is in the queue's path
         features = backbone.output_shape[-1]
         self.projector = heads.projector(features, d, projector_hidden, projector_layers, "none")
-        self.encoder = MomentumEncoder([self.backbone, self.projector], groups, name="key_encoder")
+        self.encoder = MomentumEncoder(self.backbone, self.projector, groups, name="key_encoder")
         start = tf.math.l2_normalize(tf.random.stateless_normal([queue, d], (seed, 0)), axis=-1)
         self.queue = self.add_weight(
             name="queue", shape=(queue, d), initializer="zeros", trainable=False, autocast=False,
@@ -81,6 +81,6 @@ class MoCo(SiameseModel):
         return {"loss": (there + back) / 2, "z": z1, "keys": (k1, k2)}
 
     def after_step(self, outputs: dict[str, Any]) -> None:
-        self.encoder.follow([self.backbone, self.projector], self.target_momentum)
+        self.encoder.follow(self.backbone, self.projector, self.target_momentum)
         newest = [strategies.all_gather(tf.math.l2_normalize(k, axis=-1))[0] for k in outputs["keys"]]
         assign(self.queue, tf.concat([*newest, self.queue], axis=0)[: self.queue.shape[0]])

@@ -50,7 +50,7 @@ def copy_networks(model: Any, where: str, heads: str = "auto") -> None:
         _copy(loaded, head)
     for layer in model._flatten_layers():
         if isinstance(layer, MomentumEncoder):
-            for network, original in zip(layer.networks, (model.backbone, model.projector), strict=True):
+            for network, original in ((layer.backbone, model.backbone), (layer.projector, model.projector)):
                 network.set_weights(original.get_weights())
     model.started = ", ".join(["backbone", *pairs])
 

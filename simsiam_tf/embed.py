@@ -36,7 +36,6 @@ class EmbedConfig(ImagesConfig):
     )
 
     def validate(self) -> EmbedConfig:
-        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
         if not self.out or not self.out.endswith((".npz", ".parquet")):
             raise UserError(f"--out={self.out or ''}: must name a file, as in --out=photos.npz or .parquet.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import KeptFeaturesConfig, option
@@ -30,7 +29,6 @@ class KnnConfig(KeptFeaturesConfig):
     )
 
     def validate(self) -> KnnConfig:
-        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
         if not self.ks or min(self.ks) < 1:
             raise UserError(f"--k={self.k}: must be whole numbers above 0, as in --k=1,5,20,200.")
@@ -50,11 +48,7 @@ def call(config: KnnConfig) -> int:
         from simsiam_tf.evaluate import cached_scores
 
         strategies.look_for_devices()
-    assert config.weights is not None
-    path = Path(config.out or cached_scores.beside_weights(config.weights, "knn.json")).expanduser()
-    result = cached_scores.knn_result(config, path)
-    print(cached_scores.result_table(result))
-    cached_scores.write_result(result, path)
+    cached_scores.run(config, cached_scores.knn_scores, "knn.json")
     return 0
 
 

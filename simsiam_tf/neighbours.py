@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -38,7 +39,6 @@ class NeighboursConfig(Config):
     max_megapixels: float = option(100.0, "a larger query image is refused", limits=(0.001, 1e4))
 
     def validate(self) -> NeighboursConfig:
-        """Returns the configuration. Raises UserError for the first invalid value."""
         for name, example in (("embeddings", "photos.npz"), ("query", "photo.jpg")):
             if not getattr(self, name):
                 raise UserError(f"--{name}: missing, as in --{name}={example}.")
@@ -55,15 +55,14 @@ def call(config: NeighboursConfig) -> int:
         strategies.look_for_devices()
     assert config.embeddings is not None and config.query is not None
     embeddings = embedding_file.read_embeddings(Path(config.embeddings).expanduser())
-    vector = query.query_features(
-        embeddings,
-        config.query,
-        config.weights,
-        config.max_megapixels,
-        config.augmentation,
-        config.image_size,
-    )
-    print(f"nearest to {printable_text(config.query)} of {len(embeddings.names)} images")
+    shown = printable_text(config.query)
+    is_file = os.path.isfile(config.query) and not os.path.isabs(config.query)
+    if is_file and embeddings.row(config.query) is not None:
+        note = "the image of this name among the embeddings is taken; for the file, pass"
+        print(f"--query={shown}: {note} --query=./{shown}", file=sys.stderr)
+    preprocessing = config.max_megapixels, config.augmentation, config.image_size
+    vector = query.query_features(embeddings, config.query, config.weights, *preprocessing)
+    print(f"nearest to {shown} of {len(embeddings.names)} images")
     for name, cosine in embeddings.neighbours(vector, config.k):
         print(f"  {cosine:6.3f}  {printable_text(name)}")
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import Inapplicable, KeptFeaturesConfig, option
@@ -52,7 +51,6 @@ class ProbeConfig(KeptFeaturesConfig):
     )
 
     def validate(self) -> ProbeConfig:
-        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
         if not 0 < self.labels <= 1:
             raise UserError(f"--labels={self.labels}: must be above 0 and at most 1, as in --labels=0.1.")
@@ -82,11 +80,7 @@ def call(config: ProbeConfig) -> int:
 
         strategies.look_for_devices()
     name = "probe.json" if config.classifier == "logistic" else f"probe-{config.classifier}.json"
-    assert config.weights is not None
-    path = Path(config.out).expanduser() if config.out else cached_scores.beside_weights(config.weights, name)
-    result = cached_scores.probe_result(config, path)
-    print(cached_scores.result_table(result))
-    cached_scores.write_result(result, path)
+    cached_scores.run(config, cached_scores.probe_scores, name)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from simsiam_tf.runtime.errors import UserError
 CLASSIFIERS = {
     "logistic": "logistic regression", "lars": "linear classifier by LARS", "sgd": "linear classifier by SGD",
 }  # fmt: skip
-
 LEAVE_ONE_OUT_IMAGES = 10_000  # most training images whose accuracy chooses k
+Features = dict[str, tuple[np.ndarray, np.ndarray]]  # "this backbone", "raw pixels" → (training, test)
 
 
 def splits_for(config: Any, pretrained: Pretrained) -> Splits:
@@ -64,18 +65,47 @@ def beside_weights(weights: str, name: str) -> Path:
     return path / name if path.is_dir() else path.with_suffix(f".{name}")
 
 
-def knn_result(config: Any, out: Path | None = None) -> dict[str, Any]:
-    """kNN accuracy of a backbone's features and, where images are small, of raw pixels.
+def run(config: Any, evaluate: Callable[[Any, Splits, Features], dict[str, Any]], file_name: str) -> None:
+    """Evaluates the features of a backbone, prints a table, and writes the result as JSON.
 
     Args:
-        config: a `KnnConfig`.
-        out: file for the result; UserError where it could not be written.
-
-    Returns:
-        "accuracy" in [0, 1], by method and k; "chosen", the k of best leave-one-out accuracy on training
-        images, by method; the data and the backbone.
+        config: a `KnnConfig` or `ProbeConfig`.
+        evaluate: `knn_scores` or `probe_scores`.
+        file_name: name of the result beside the weights, where `config.out` is not given.
     """
-    pretrained, splits, features = _open_features(config, out)
+    pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
+    path = Path(config.out).expanduser() if config.out else beside_weights(config.weights, file_name)
+    check_writable(path)
+    splits = splits_for(config, pretrained)
+    scores = evaluate(config, splits, _features(config, pretrained, splits))
+    result = {
+        "what": scores.pop("what"), "train": splits.train.name, "test": splits.test.name,
+        "images": scores.pop("images"), "features": pretrained.features, "weights": str(pretrained.path),
+        "sha256": pretrained.sha256, **scores,
+    }  # fmt: skip
+    print(_result_table(result))
+    try:
+        atomic_write_text(path, json.dumps(result, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"out={path}: cannot be written ({error.strerror}).") from error
+    print(f"  written to {path}")
+
+
+def _features(config: Any, pretrained: Pretrained, splits: Splits) -> Features:
+    folder = Path(config.features_dir).expanduser() if config.features_dir else None
+    train, test = (
+        stored_features(pretrained, source, folder, config.batch_size)
+        for source in (splits.train, splits.test)
+    )
+    features = {"this backbone": (train, test)}
+    if config.raw_pixels and pretrained.augmentation.size**2 * pretrained.channels <= MAX_PIXEL_VALUES:
+        views = pretrained.views
+        features["raw pixels"] = raw_pixels(splits.train, views), raw_pixels(splits.test, views)
+    return features
+
+
+def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
+    """kNN accuracy in [0, 1] by method and k; "chosen": the k of best leave-one-out accuracy, by method."""
     train_labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     began, accuracy, chosen = time.perf_counter(), {}, {}
     for name, (bank, queries) in features.items():
@@ -88,23 +118,14 @@ def knn_result(config: Any, out: Path | None = None) -> dict[str, Any]:
             chosen[name] = {"k": k, "training images": training, "test": by_k[k]}
             accuracy[name]["chosen k"] = by_k[k]
     return {
-        "what": "kNN accuracy", **_provenance(pretrained, splits, splits.train.size),
+        "what": "kNN accuracy", "images": [splits.train.size, splits.test.size],
         "temperature": config.temperature, "accuracy": accuracy, "chosen": chosen,
         "seconds of the search": round(time.perf_counter() - began, 2),
     }  # fmt: skip
 
 
-def probe_result(config: Any, out: Path | None = None) -> dict[str, Any]:
-    """Accuracy of a linear classifier on a backbone's features and, where images are small, on raw pixels.
-
-    Args:
-        config: a `ProbeConfig`.
-        out: file for the result; UserError where it could not be written.
-
-    Returns:
-        "accuracy" in [0, 1], by method; "sweep", the `Probe` of each method; the data and the backbone.
-    """
-    pretrained, splits, features = _open_features(config, out)
+def probe_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
+    """Accuracy in [0, 1] of a linear classifier by method; "sweep": the `Probe` of each method."""
     labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     ids = balanced(labels, config.labels, config.seed)
 
@@ -117,45 +138,13 @@ def probe_result(config: Any, out: Path | None = None) -> dict[str, Any]:
 
     probes = {name: probe(train, test) for name, (train, test) in features.items()}
     return {
-        "what": CLASSIFIERS[config.classifier], **_provenance(pretrained, splits, len(ids)),
+        "what": CLASSIFIERS[config.classifier], "images": [len(ids), splits.test.size],
         "accuracy": {n: {"held out": max(p.validation.values()), "test": p.test} for n, p in probes.items()},
         "sweep": {name: dataclasses.asdict(p) for name, p in probes.items()}, "seed": config.seed,
     }  # fmt: skip
 
 
-def _open_features(config: Any, out: Path | None) -> tuple[Pretrained, Splits, dict[str, tuple]]:
-    """The backbone, the labelled images, and (training, test) features by method."""
-    pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
-    if out is not None:
-        check_writable(out)
-    splits = splits_for(config, pretrained)
-    folder = Path(config.features_dir).expanduser() if config.features_dir else None
-    both = (splits.train, splits.test)
-    features = {
-        "this backbone": tuple(stored_features(pretrained, s, folder, config.batch_size) for s in both)
-    }
-    if config.raw_pixels and pretrained.augmentation.size**2 * pretrained.channels <= MAX_PIXEL_VALUES:
-        features["raw pixels"] = tuple(raw_pixels(s, pretrained.views) for s in both)
-    return pretrained, splits, features
-
-
-def _provenance(pretrained: Pretrained, splits: Splits, training_images: int) -> dict[str, Any]:
-    return {
-        "train": splits.train.name, "test": splits.test.name, "images": [training_images, splits.test.size],
-        "features": pretrained.features, "weights": str(pretrained.path), "sha256": pretrained.sha256,
-    }  # fmt: skip
-
-
-def write_result(result: dict[str, Any], path: Path) -> None:
-    """Writes a result as JSON and prints its path. Raises UserError where it cannot be written."""
-    try:
-        atomic_write_text(path, json.dumps(result, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"out={path}: cannot be written ({error.strerror}).") from error
-    print(f"  written to {path}")
-
-
-def result_table(result: dict[str, Any]) -> str:
+def _result_table(result: dict[str, Any]) -> str:
     """A result as text, one row per method."""
     accuracy = result["accuracy"]
     columns = list(next(iter(accuracy.values())))

@@ -100,18 +100,15 @@ CONTRAST_ADVICE = {  # replaces that of ADVICE for simclr, moco and swav
 
 
 def diagnose(records: Sequence[dict], total_steps: int, loss_type: str = "cosine") -> Diagnosis:
-    """Diagnoses a run.
+    """Diagnoses a run of `total_steps` by its records; loss_type is a key of `LIMITS`.
 
     A collapse needs three records in a row, since a healthy run may dip once: std·√d below 0.1, or below
     0.4 where the loss is near its least value, or embeddings on a line (rank below 1.5) whose std shrinks
     (below 0.8) while views agree. Other diagnoses are made after the share SETTLED of the run.
 
-    Args:
-        records: records of the run, the oldest first, each with "step", "loss", "loss_spread" (std over the
-            record's steps), "std" (std of z/‖z‖ times √d) and "rank" (effective rank). Trends are read
-            from at most MAX_RECORDS of them, evenly spaced.
-        total_steps: length of the run.
-        loss_type: a key of `LIMITS`.
+    records: the oldest first, each with "step", "loss", "loss_spread" (std over the record's steps), "std"
+        (std of z/‖z‖ times √d) and "rank" (effective rank). Trends are read from at most MAX_RECORDS of
+        them, evenly spaced.
     """
     diagnosis, limits = functools.partial(Diagnosis, loss_type=loss_type), LIMITS[loss_type]
     if not records:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import Source, Views, open_source
+from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
 from simsiam_tf.distributed.workers import Workers
-from simsiam_tf.evaluate.label_splits import HELD_OUT, open_test_split
+from simsiam_tf.evaluate.label_splits import check_labels, held_out_ids, open_test_split
 from simsiam_tf.features import extraction
 from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.runtime.errors import UserError
@@ -117,13 +118,8 @@ def open_monitor(
     Args:
         spec: a labelled set, "none", or "auto" for the pre-training set where it has labels.
         queries: a labelled set, or "auto" for the bank's test split, or else every tenth image of the bank.
-        views: preprocessing of the images.
+        views, data_dir, workers: as in `Monitor` and `open_source`.
         source, data_spec: the pre-training set and its specification.
-        data_dir: folder of TFDS sets.
-        workers: processes among which the images are divided.
-
-    Raises:
-        UserError: a set without labels, or of other channels than the pre-training set.
     """
     if spec == "none" or (spec == "auto" and source.labels is None):
         return None
@@ -131,26 +127,33 @@ def open_monitor(
         bank, spec = source, data_spec
     else:
         bank = open_source(spec, "train", data_dir)
-    query_source = (
-        open_test_split(spec, data_dir) if queries == "auto" else open_source(queries, "test", data_dir)
-    )
-    ids = np.arange(bank.size)
-    if query_source is None:
-        held_out = ids % HELD_OUT == 0
-        monitor = Monitor(bank, ids[~held_out], bank, ids[held_out], views, workers)
+    if queries == "auto":
+        query_source = open_test_split(spec, data_dir)
     else:
-        monitor = Monitor(bank, ids, query_source, np.arange(query_source.size), views, workers)
-    for name, images in (("monitor", monitor.bank), ("monitor_queries", monitor.queries)):
-        if images.labels is None:
-            raise UserError(
-                f"{name}={images.name}: has no labels. Give a set with labels, a folder with one "
-                "sub-folder per class, or monitor=none."
-            )
+        query_source = open_source(queries, "test", data_dir)
+    if query_source is None:
+        query_source, (bank_ids, query_ids) = bank, held_out_ids(bank)
+    else:
+        bank_ids, query_ids = np.arange(bank.size), np.arange(query_source.size)
+    for name, images in (("monitor", bank), ("monitor_queries", query_source)):
+        check_labels(images, name, ", or monitor=none")
         if images.channels != source.channels:
             raise UserError(
                 f"{name}={images.name}: has {images.channels} channels, the images to learn from "
                 f"have {source.channels}. Give a set of the same kind, or monitor=none."
             )
+    return Monitor(bank, bank_ids, query_source, query_ids, views, workers)
+
+
+def monitor_of(spec: str, augmentation: str | None = None, **changes: Any) -> Monitor:
+    """The monitor of a labelled set by itself: its training split votes on its test split.
+
+    augmentation: as in `data.pretraining`; by the set when None. **changes: fields of it to replace.
+    """
+    source = open_source(spec)
+    chosen = AUGMENTATIONS[augmentation or augmentation_for(source)]
+    monitor = open_monitor(spec, "auto", Views(dataclasses.replace(chosen, **changes)), source, spec)
+    assert monitor is not None
     return monitor
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -38,20 +39,17 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
     Raises:
         UserError: a set without labels, or sets of different classes or channels.
     """
-    train = open_labelled(data, "train", "data", **options)
-    if test == "auto":
-        tested = open_test_split(data, options.get("data_dir"))
-        if tested is None:
-            ids = np.arange(train.size)
-            held_out = ids % HELD_OUT == 0
-            if not 0 < held_out.sum() < train.size:
-                raise UserError(
-                    f"data={data}: {train.size} images are too few to hold some out. Pass `test`."
-                )
-            tested = subset(train, ids[held_out], f"{train.name}, every {HELD_OUT}th image")
-            train = subset(train, ids[~held_out], f"{train.name}, all but every {HELD_OUT}th image")
+    train = check_labels(open_source(data, "train", **options), "data")
+    if test != "auto":
+        tested = check_labels(open_source(test, "test", **options), "test")
     else:
-        tested = open_labelled(test, "test", "test", **options)
+        tested = open_test_split(data, options.get("data_dir"))
+    if tested is None:
+        train_ids, test_ids = held_out_ids(train)
+        if not len(train_ids):
+            raise UserError(f"data={data}: {train.size} images are too few to hold some out. Pass `test`.")
+        tested = subset(train, test_ids, f"{train.name}, every {HELD_OUT}th image")
+        train = subset(train, train_ids, f"{train.name}, all but every {HELD_OUT}th image")
     if train.class_names and tested.class_names and train.class_names != tested.class_names:
         other = sorted(set(train.class_names) ^ set(tested.class_names)) or ["their order"]
         raise UserError(
@@ -67,15 +65,23 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
     return Splits(train, tested, classes)
 
 
-def open_labelled(spec: str, split: str, option: str, **options) -> Source:
-    """A source with labels, opened by the value of `option`. Raises UserError where it has no labels."""
-    source = open_source(spec, split, **options)
+def check_labels(source: Source, option: str, advice: str = "") -> Source:
+    """Returns the source. Raises UserError where it has no labels.
+
+    option: name of the option that gave it. advice: an alternative, for the message.
+    """
     if source.labels is None:
         raise UserError(
             f"{option}={source.name}: has no labels. Give a set with labels, or a folder with one "
-            "sub-folder per class."
+            f"sub-folder per class{advice}."
         )
     return source
+
+
+def held_out_ids(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the images: (for training, for testing); every HELD_OUTth image is for testing."""
+    ids = np.arange(source.size)
+    return ids[ids % HELD_OUT > 0], ids[::HELD_OUT]
 
 
 def all_labels(source: Source) -> np.ndarray:
@@ -90,26 +96,17 @@ def open_test_split(spec: str, data_dir: str | None = None) -> Source | None:
         return None
     name = ":".join(spec.split(":")[:2]) if spec.startswith("tfds:") else spec.split(":")[0]
     for split in ("test", "validation"):
-        try:
+        with contextlib.suppress(UserError):
             source = open_source(name, split, data_dir)
-        except UserError:
-            continue
-        if (
-            source.labels is not None and source.labels[np.arange(1)].min() >= 0
-        ):  # TFDS withholds labels as −1
-            return source
+            if source.labels is not None and source.labels[np.arange(1)].min() >= 0:  # TFDS withholds as −1
+                return source
     return None
 
 
 def balanced(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Sorted ids of a share of every class, at least one of each; they depend on labels and seed alone.
+    """Sorted ids of a share in (0, 1] of every class, at least one of each, by labels [N] and seed alone.
 
     A larger share contains a smaller one.
-
-    Args:
-        labels: int [N].
-        share: in (0, 1].
-        seed: seed of the choice.
     """
     labels = np.asarray(labels)
     order = np.random.default_rng(seed).permutation(len(labels))

@@ -35,9 +35,8 @@ class SupervisedModel(ViewModel):
     def __init__(
         self, backbone: keras.Model, outputs: int, frozen: bool = True, head: str = "linear", **kwargs
     ) -> None:
-        object.__setattr__(
-            self, "head_spec", HEADS[head]
-        )  # before Keras is initialised, for the metric's name
+        # Before Keras is initialised, for the metric's name.
+        object.__setattr__(self, "head_spec", HEADS[head])
         super().__init__(backbone, **kwargs)
         self.frozen = frozen
         backbone.trainable = not frozen
@@ -73,10 +72,7 @@ class SupervisedModel(ViewModel):
 def evaluate_model(
     model: SupervisedModel, source: Source, views: Views, workers: Workers | None = None
 ) -> dict[str, float]:
-    """The head's test metrics on the centre views of a labelled source, as {"top1": …, "top5": …} in [0, 1].
-
-    workers: processes among which the images are divided; None: this process alone.
-    """
+    """The head's test metrics, as {"top1": …, "top5": …} in [0, 1], on centre views of labelled images."""
     team = workers or Workers(tf.distribute.get_strategy())
     metrics, encode, ids = model.head_spec.test_metrics, forward(model), team.shard(np.arange(source.size))
     assert source.labels is not None
@@ -117,7 +113,7 @@ def train_classifier(
         **fit: arguments of `fit`, such as callbacks or verbose.
 
     Returns:
-        The model, and {"top1": …, "top5": …} on the test images.
+        The model, and its metrics on the test images as of `evaluate_model`.
     """
     augmentation = augmentation.with_crop_and_flip_alone()
     dataset = pretraining(train, augmentation, batch_size, views=1, seed=seed, targets=True)

@@ -17,26 +17,23 @@ from simsiam_tf.runtime.errors import UserError
 class ChangedImages(UserError):
     """Some images of a source are no longer the files that it was opened with.
 
-    names: names of those images. rest: the source without them.
+    names: names of those images. rest_ids: the other images. rest: the source of these alone.
+
+    Args:
+        source: images that are files.
+        ids: the images that changed, not all of them.
     """
 
-    names: list[str]
-    rest: Source
-
-
-def changed_images(source: Source, changed: set[int]) -> UserError:
-    """The error for the image ids `changed`: ChangedImages, or UserError if no other image is left."""
-    assert isinstance(source, EncodedSource) and source.names is not None
-    names, shown = [source.names[i] for i in sorted(changed)], printable_text(source.name)
-    if len(names) == source.size:
-        return UserError(f"{shown}: all images changed or disappeared while their features were made.")
-    error = ChangedImages(
-        f"{shown}: {len(names)} of {source.size} images changed or disappeared while their features were "
-        f"made, such as {printable_text(names[0])}. Rerun the same command: the others' features are kept."
-    )
-    error.names = names
-    error.rest = subset(source, np.setdiff1d(np.arange(source.size), list(changed)), source.name)
-    return error
+    def __init__(self, source: EncodedSource, ids: set[int]) -> None:
+        assert source.names is not None
+        self.names = [source.names[i] for i in sorted(ids)]
+        self.rest_ids = np.setdiff1d(np.arange(source.size), list(ids))
+        self.rest: Source = subset(source, self.rest_ids, source.name)
+        super().__init__(
+            f"{printable_text(source.name)}: {len(ids)} of {source.size} images changed or disappeared while "
+            f"their features were made, such as {printable_text(self.names[0])}. Rerun the same command: the "
+            "others' features are kept."
+        )
 
 
 def verified_source(source: Source, changed: set[int]) -> Source:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +18,10 @@ from simsiam_tf.data.sources.folder_check import add_to_report
 from simsiam_tf.features import store
 from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.features.knn import nearest
-from simsiam_tf.features.npz import read_npz, write_npz
+from simsiam_tf.features.npz import read_npz
 from simsiam_tf.features.parquet import import_pyarrow, read_parquet, write_parquet
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
-from simsiam_tf.runtime.atomic_files import check_writable
+from simsiam_tf.runtime.atomic_files import atomic_file, check_writable
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -44,11 +43,7 @@ class Embeddings:
     about: dict[str, Any]
 
     def neighbours(self, query: np.ndarray, k: int = 9) -> list[tuple[str, float]]:
-        """(name, cosine) of the k images nearest to a feature vector [F], the nearest first.
-
-        Raises:
-            UserError: a vector of another width, all zeros, or not finite.
-        """
+        """(name, cosine) of the k images nearest to a feature vector [F], the nearest first."""
         query, width = np.asarray(query), self.features.shape[1]
         if query.shape != (width,):
             raise UserError(
@@ -86,14 +81,14 @@ def embed(
 
     Args:
         pretrained: the backbone.
-        source: the images.
+        source: the images, of as many channels as the backbone takes.
         folder: where features are stored; `store.default_folder` when None.
         batch_size: images at a time.
         on_bad_image: "skip" leaves out images that change or disappear meanwhile, and lists them on stderr.
         report: JSON file of unreadable images, to which the images left out are added.
 
     Raises:
-        UserError: as `store.stored_features`; or the backbone takes another number of channels.
+        UserError: as `store.stored_features`.
     """
     pretrained.check_channels(source)
     try:
@@ -118,17 +113,17 @@ def _report_left_out(source: Source, names: list[str], report: Path | None) -> N
         add_to_report(report, names)
     shown = ", ".join(map(printable_text, names[:10]))
     more = f" and {len(names) - 10} more" if names[10:] else ""
-    where = f"; named in {report}" if report else ""
+    named = f"; named in {report}" if report else ""
     print(
         f"{printable_text(source.name)}: {len(names)} of {source.size} images left out, which changed or "
-        f"disappeared while their features were made: {shown}{more}{where}",
+        f"disappeared while their features were made: {shown}{more}{named}",
         file=sys.stderr,
     )
 
 
 def check_output(path: Path) -> None:
     """Raises UserError if embeddings could not be written. Call it before extracting them."""
-    check_suffix(path)
+    _check_suffix(path)
     if path.suffix == ".parquet":
         import_pyarrow("out")
     with _write_errors(path):
@@ -140,30 +135,21 @@ def write_embeddings(embeddings: Embeddings, path: str | Path, dtype: str = "flo
     """Writes .npz (arrays "names", "features", "about") or .parquet, atomically.
 
     Raises:
-        UserError: another suffix, the file cannot be written, or `dtype` cannot hold the features.
+        UserError: also where `dtype` cannot hold the features.
     """
     path, number_type = Path(path), np.dtype(dtype)
-    check_suffix(path)
-    names, features, about = embeddings.names, embeddings.features, embeddings.about
+    _check_suffix(path)
     _check_rounding(embeddings, number_type)
-    unfinished = path.with_name(f".writing-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with _write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(unfinished, "xb") as file:
-                if path.suffix == ".npz":
-                    text, longest = np.array(json.dumps(about)), max(map(len, map(str, names)), default=1)
-                    strings = np.dtype(f"U{max(1, longest)}")
-                    arrays = {"names": (names, strings), "features": (features, number_type)}
-                    write_npz(file, arrays | {"about": (text, text.dtype)})
-                else:
-                    write_parquet(file, names, features, about, number_type)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
+    names, features, about = embeddings.names, embeddings.features, embeddings.about
+    with _write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            if path.suffix == ".npz":
+                text = np.array(list(map(str, names)))
+                numbers = features.astype(number_type, copy=False)
+                np.savez(file, names=text, features=numbers, about=json.dumps(about))
+            else:
+                write_parquet(file, names, features, about, number_type)
 
 
 @contextlib.contextmanager
@@ -178,23 +164,20 @@ def _write_errors(path: Path) -> Iterator[None]:
 
 def _check_rounding(embeddings: Embeddings, dtype: np.dtype) -> None:
     """Raises UserError where `dtype` changes features by more than ROUNDING, as float16 does above 65,504."""
-    if dtype == embeddings.features.dtype:
-        return
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start, rows in embeddings.blocks():
-            exact = np.asarray(rows, np.float64)
-            error = np.abs(rows.astype(dtype).astype(np.float64) - exact).max(axis=1)
-            bad = np.flatnonzero(~(error <= ROUNDING * np.abs(exact).max(axis=1)))
-            if len(bad):
-                name = printable_text(str(embeddings.names[start + bad[0]]))
-                largest = np.abs(exact[bad[0]]).max()
-                raise UserError(
-                    f"dtype={dtype}: cannot hold the features of {name}, whose largest is {largest:.3g}. "
-                    "Pass dtype=float32."
-                )
+    for start, rows in embeddings.blocks():
+        largest = np.abs(rows).max(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = np.abs(rows.astype(dtype) - rows).max(axis=1)
+        bad = np.flatnonzero(~(error <= ROUNDING * largest))
+        if len(bad):
+            name = printable_text(str(embeddings.names[start + bad[0]]))
+            raise UserError(
+                f"dtype={dtype}: cannot hold the features of {name}, whose largest is {largest[bad[0]]:.3g}. "
+                "Pass dtype=float32."
+            )
 
 
-def check_suffix(path: Path, option: str = "out") -> None:
+def _check_suffix(path: Path, option: str = "out") -> None:
     """Raises UserError for a suffix other than SUFFIXES."""
     if path.suffix not in SUFFIXES:
         raise UserError(f"{option}={printable_text(str(path))}: must end in {' or '.join(SUFFIXES)}.")
@@ -205,13 +188,9 @@ def read_embeddings(path: str | Path) -> Embeddings:
 
     "about" may be missing. The features of an .npz are memory-mapped. No object in a file is unpickled, and
     compressed arrays are refused.
-
-    Raises:
-        UserError: the file is missing or damaged, has another number of names than of features, or has
-            features that are not finite.
     """
     path = Path(path)
-    check_suffix(path, "embeddings")
+    _check_suffix(path, "embeddings")
     shown = f"embeddings={printable_text(str(path))}"
     if not path.is_file():
         raise UserError(f"{shown}: no such file. Make it with python -m simsiam_tf.embed.")
@@ -244,11 +223,13 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
 def _check_content(embeddings: Embeddings) -> None:
     """Raises ValueError for arrays of wrong shapes or types, and features that are not finite."""
     names, features = embeddings.names, embeddings.features
-    if features.ndim != 2 or names.ndim != 1 or len(names) != len(features) or not features.size:
-        raise ValueError(f"it holds names of shape {names.shape} and features of shape {features.shape}")
-    text = names.dtype.kind in "UO" and isinstance(embeddings.about, dict)
-    if not text or features.dtype.kind not in "fiu":
-        raise ValueError(f"its names are {names.dtype}, its features {features.dtype}")
+    shapes_fit = features.ndim == 2 and features.size and names.shape == features.shape[:1]
+    types_fit = names.dtype.kind in "UO" and features.dtype.kind in "fiu"
+    if not (shapes_fit and types_fit and isinstance(embeddings.about, dict)):
+        raise ValueError(
+            f"it holds names of type {names.dtype} and shape {names.shape}, features of type "
+            f"{features.dtype} and shape {features.shape}, and {type(embeddings.about).__name__} as 'about'"
+        )
     for start, rows in embeddings.blocks():
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(bad):

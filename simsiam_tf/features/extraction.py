@@ -25,19 +25,26 @@ def extract(
     """
     values_per_image = views.augmentation.size**2 * source.channels
     batch_size = batch_size or max(256, min(1024, 2**20 // values_per_image))
-    ids = np.arange(source.size) if ids is None else np.asarray(ids)
-    encode = forward(backbone)
+    ids, encode = _ids(source, ids), forward(backbone)
     batches = pipeline.centred(source, views, ids, batch_size)
-    return concatenate_blocks((encode(x).numpy() for x in batches), len(ids))
+    return _concatenate_blocks((encode(x).numpy() for x in batches), len(ids))
 
 
-def concatenate_blocks(blocks: Iterable[np.ndarray], rows: int) -> np.ndarray:
-    """Blocks [n, F] as one float32 array [rows, F], without a second copy of the features in memory.
+def raw_pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
+    """The pixels of the centre views as features, in [0, 1]: a baseline for the backbone, float32 [N, F]."""
+    ids = _ids(source, ids)
+    blocks = (views.denormalise(x).numpy() for x in pipeline.centred(source, views, ids))
+    rows = _concatenate_blocks((block.reshape(len(block), -1) for block in blocks), len(ids))
+    rows /= np.float32(255)
+    return rows
 
-    Raises:
-        MemoryError: the array does not fit into memory.
-        ValueError: the blocks have another number of rows.
-    """
+
+def _ids(source: Source, ids: np.ndarray | None) -> np.ndarray:
+    return np.arange(source.size) if ids is None else np.asarray(ids)
+
+
+def _concatenate_blocks(blocks: Iterable[np.ndarray], rows: int) -> np.ndarray:
+    """Blocks [n, F] as one float32 array [rows, F], without a second copy of the features in memory."""
     features, at = np.empty((0, 0), np.float32), 0
     for block in blocks:
         if at == 0:
@@ -45,8 +52,7 @@ def concatenate_blocks(blocks: Iterable[np.ndarray], rows: int) -> np.ndarray:
         features[at : at + len(block)] = block
         at += len(block)
         del block  # before the next is made
-    if at != rows:
-        raise ValueError(f"Expected {rows} rows of features. Received: {at}.")
+    assert at == rows
     return features
 
 
@@ -57,12 +63,3 @@ def forward(backbone: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
         function = tf.function(encode, reduce_retracing=True, autograph=False)
         object.__setattr__(backbone, "_features", function)
     return getattr(backbone, "_features")  # noqa: B009 - Keras' type does not declare it
-
-
-def raw_pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
-    """The pixels of the centre views as features, in [0, 1]: a baseline for the backbone, float32 [N, F]."""
-    ids = np.arange(source.size) if ids is None else np.asarray(ids)
-    blocks = (views.denormalise(x).numpy() for x in pipeline.centred(source, views, ids))
-    rows = concatenate_blocks((block.reshape(len(block), -1) for block in blocks), len(ids))
-    rows /= np.float32(255)
-    return rows

@@ -1,4 +1,4 @@
-"""One file of features, written row by row by one process and verified when it is read.
+"""A file of features, written row by row by one process and verified when it is read.
 
     NAME.npy          features, float32 [N, F]
     NAME.json         {"rows": N, "sha256": digest of the .npy file, "state": its size, times, inode}
@@ -19,7 +19,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,15 +34,37 @@ FLOAT32 = np.dtype("<f4")
 UNFINISHED = ".writing.npy"
 
 
-def read_features(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """The features in a file, memory-mapped; None where it is missing, damaged, or of another shape.
+def read_or_write(
+    file: Path, shape: tuple[int, int], source_name: str, write: Callable[[FeatureWriter], None]
+) -> np.ndarray:
+    """The features in a file, memory-mapped; where it lacks them, `write` writes all rows first.
+
+    source_name: name of the images, for the line on stderr about another process that writes the file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    rows = read_features(file, shape[0])
+    if rows is None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with claim(file, source_name) as path:
+            rows = read_features(file, shape[0])  # another process may have written it meanwhile
+            if rows is None:
+                with FeatureWriter(file, path, shape) as writer:
+                    write(writer)
+                    rows = writer.finish()
+    return rows
+
+
+def read_features(file: Path, rows: int) -> np.ndarray | None:
+    """The features in a file, memory-mapped; None where it is missing, damaged, or has not so many rows.
 
     A line on stderr reports a damaged file.
     """
     try:
         with open(file, "rb") as opened:
             note, state = _read_note(file), _state(opened)
-            if note.get("rows") != shape[0]:
+            if note.get("rows") != rows:
                 return None
             if note.get("state") != state:
                 if _sha256(opened, state[0]).hexdigest() != note.get("sha256"):
@@ -50,80 +72,62 @@ def read_features(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
                     return None
                 with contextlib.suppress(OSError):  # such as a read-only folder
                     _write_note(file, {**note, "state": state})
-        rows = np.load(file, mmap_mode="r")
-    except (OSError, ValueError):
+        return np.load(file, mmap_mode="r")
+    except OSError:
         return None
-    return rows if rows.shape == shape and rows.dtype == FLOAT32 else None
 
 
 @contextlib.contextmanager
-def claim(file: Path, source_name: str) -> Iterator[tuple[BinaryIO, Path]]:
-    """The unfinished file, open and locked for this process, and its path; waits while another holds it.
+def claim(file: Path, source_name: str) -> Iterator[Path]:
+    """The path of the unfinished file, locked for this process; waits while another holds it.
 
     On a file system without locks the path is unique to this process, and is removed at the end.
-
-    source_name: name of the images, for the line on stderr about the process that is waited for.
     """
-    path, lock_file = file.with_suffix(UNFINISHED), file.with_suffix(".lock")
-    lock = filelock.FileLock(lock_file, thread_local=False)  # ends with the process, by kill -9 too
+    path = file.with_suffix(UNFINISHED)
+    lock = filelock.FileLock(file.with_suffix(".lock"), thread_local=False)  # ends with the process
     try:
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            holder = f"process {_read_note(file).get('process', 'unknown')}"
-            print(f"{source_name}: waiting for {holder}, which makes the same features", file=sys.stderr)
-            lock.acquire()
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        holder = f"process {_read_note(file).get('process', 'unknown')}"
+        print(f"{source_name}: waiting for {holder}, which makes the same features", file=sys.stderr)
+        lock.acquire()
     except (OSError, NotImplementedError):
-        lock_file.unlink(missing_ok=True)
-    else:
-        try:
-            with open(path, "r+b", opener=_open_or_create) as opened:
-                yield opened, path
-                if not _state(opened)[0]:  # nothing was written
-                    path.unlink()
-        finally:
-            with contextlib.suppress(OSError):  # Windows keeps a file that is open
-                lock_file.unlink()
-            lock.release()
-        return
-    path = file.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}")
+        path = file.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        with open(path, "x+b") as opened:
-            yield opened, path
+        yield path
     finally:
-        path.unlink(missing_ok=True)
+        if not lock.is_locked:
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Windows keeps a file that is open
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 class FeatureWriter:
     """Writes features row by row, after the verified rows that an interrupted process has left.
 
-    rows: number of rows written.
-
-    Args:
-        file: the path of the finished file.
-        shape: [N, F].
-        opened, path: the unfinished file (`claim`).
+    file, path: the finished and the unfinished file. rows: number of rows written, of shape[0] in all.
     """
 
-    def __init__(self, file: Path, shape: tuple[int, int], opened: BinaryIO, path: Path) -> None:
-        self.file, self.opened, self.path = file, opened, path
-        head = io.BytesIO()
-        header = {"descr": FLOAT32.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(head, header)
-        note, row_bytes = _read_note(file), shape[1] * FLOAT32.itemsize
-        self.rows = note["rows"] if isinstance(note.get("rows"), int) else 0
-        written, size = (head.tell() + rows * row_bytes for rows in (self.rows, shape[0]))
-        if 0 < self.rows <= shape[0] and _state(opened)[0] == size:
-            self.digest = _sha256(opened, written)
-            if self.digest.hexdigest() == note.get("sha256"):
-                opened.seek(written)
-                return
-        opened.seek(0)
-        opened.truncate()
-        opened.write(head.getvalue())
-        opened.truncate(size)
-        self.rows, self.digest = 0, hashlib.sha256(head.getvalue())
+    def __init__(self, file: Path, path: Path, shape: tuple[int, int]) -> None:
+        self.file, self.path = file, path
+        self.opened = open(path, "r+b", opener=_open_or_create)  # noqa: SIM115 - closed by __exit__
+        header, note = _npy_header(shape), _read_note(file)
+        self.rows = note["rows"] if note.get("rows") in range(shape[0] + 1) else 0
+        length = len(header) + self.rows * shape[1] * FLOAT32.itemsize
+        self.digest = _sha256(self.opened, length)
+        if self.digest.hexdigest() != note.get("sha256"):
+            self.rows, self.digest = 0, hashlib.sha256(header)
+            self.opened.seek(0)
+            self.opened.write(header)
+        self.opened.truncate()
         self.sync()  # so that waiting processes can name this one
+
+    def __enter__(self) -> FeatureWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.opened.close()
 
     def add(self, rows: np.ndarray) -> None:
         """Writes the next rows [n, F]."""
@@ -147,13 +151,20 @@ class FeatureWriter:
         self._note(state=_state(self.opened))
         return np.load(self.file, mmap_mode="r")
 
-    def _note(self, **more: Any) -> None:
-        _write_note(self.file, {"rows": self.rows, "sha256": self.digest.hexdigest(), **more})
-
     def discard(self) -> None:
         """Removes the unfinished file."""
         self.path.unlink(missing_ok=True)
         self.file.with_suffix(".json").unlink(missing_ok=True)
+
+    def _note(self, **more: Any) -> None:
+        _write_note(self.file, {"rows": self.rows, "sha256": self.digest.hexdigest(), **more})
+
+
+def _npy_header(shape: tuple[int, int]) -> bytes:
+    header = io.BytesIO()
+    values = {"descr": FLOAT32.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, values)
+    return header.getvalue()
 
 
 def _open_or_create(path: str, flags: int) -> int:

@@ -27,8 +27,8 @@ def knn_accuracy(
     Each of the k nearest by cosine s votes for its label with weight exp(s / temperature) (Wu et al. 2018).
 
     Args:
-        bank: [N, F] features with int labels [N].
-        queries: [M, F] features with int labels [M].
+        bank, bank_labels: [N, F] features with int labels [N].
+        queries, query_labels: [M, F] features with int labels [M].
         ks: numbers of neighbours; those above N are cut to N.
         temperature: temperature of the votes, > 0.
         block: queries at a time.
@@ -45,13 +45,7 @@ def leave_one_out(
     temperature: float = 0.1,
     block: int = 1000,
 ) -> dict[int, float]:
-    """`knn_accuracy` with rows of the bank as queries; no row votes for itself.
-
-    Args:
-        bank: [N, F] features with int labels [N].
-        rows: rows of the bank, sorted, int [M].
-        ks, temperature, block: as for `knn_accuracy`; ks are cut to N − 1.
-    """
+    """`knn_accuracy` with rows of the bank as queries, int [M]; no row votes for itself."""
     similarity, index = nearest(bank, bank[rows], max(ks) + 1, block)
     itself = index == rows[:, None]
     # Ties pushed the row itself out of its nearest: drop the last neighbour instead.
@@ -92,11 +86,10 @@ def nearest(
     block · bank_block similarities, and one block of each set.
 
     Args:
-        bank: [N, F].
-        queries: [M, F].
+        bank, queries: [N, F] and [M, F].
         k: neighbours of each query, at most N.
-        block: rows of queries at a time.
-        bank_block: rows of the bank at a time; as many as hold BLOCK numbers when None.
+        block, bank_block: rows of the queries and of the bank at a time; as many of the bank as hold BLOCK
+            numbers when None.
 
     Returns:
         (cosines float32 [M, k], rows of the bank int64 [M, k]).

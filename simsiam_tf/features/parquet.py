@@ -31,27 +31,20 @@ def import_pyarrow(option: str) -> Any:
 def write_parquet(
     file: BinaryIO, names: np.ndarray, features: np.ndarray, about: dict, dtype: np.dtype
 ) -> None:
-    """Writes [N] names and [N, F] features, a block of rows at a time.
-
-    Bytes of names that are not UTF-8 are written as escapes.
-    """
+    """Writes [N] names and [N, F] features; bytes of names that are not UTF-8 become escapes."""
     parquet = import_pyarrow("out")
     import pyarrow as pa
 
     width = features.shape[1]
-    numbers = pa.list_(pa.from_numpy_dtype(dtype), width)
-    schema = pa.schema([("name", pa.string()), ("features", numbers)], {METADATA: json.dumps(about)})
-    step = max(1, BLOCK // width)
+    numbers = pa.array(np.ascontiguousarray(features, dtype).reshape(-1))
+    columns = [
+        pa.array([as_text(str(name)) for name in names]),
+        pa.FixedSizeListArray.from_arrays(numbers, width),
+    ]
+    table = pa.table(columns, ["name", "features"], metadata={METADATA: json.dumps(about)})
     # Without dictionaries a file is about as long as its content, on which `read_parquet` relies.
     options = {"use_dictionary": False, "write_page_checksum": True}
-    with parquet.ParquetWriter(file, schema, **options) as writer:
-        for start in range(0, len(names), step):
-            rows = np.ascontiguousarray(features[start : start + step], dtype)
-            columns = [
-                pa.array([as_text(str(name)) for name in names[start : start + step]], pa.string()),
-                pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), width),
-            ]
-            writer.write_table(pa.table(columns, schema=schema))
+    parquet.write_table(table, file, row_group_size=max(1, BLOCK // width), **options)
 
 
 def read_parquet(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -62,42 +55,37 @@ def read_parquet(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
             bytes than the file has.
     """
     parquet = import_pyarrow("embeddings")
-
     metadata = parquet.read_metadata(path)
-    schema, bytes_left = metadata.schema.to_arrow_schema(), EXPANSION * path.stat().st_size + SPARE
+    count, schema = metadata.num_rows, metadata.schema.to_arrow_schema()
     missing = {"name", "features"} - set(schema.names)
     if missing:
         raise ValueError(f"it has no column {missing.pop()!r}, but {', '.join(schema.names)[:100]}")
+    lists = schema.field("features").type
+    is_list = str(lists).startswith(("list<", "large_list<", "fixed_size_list<"))
+    dtype = np.dtype(lists.value_type.to_pandas_dtype() if is_list else object)
+    if dtype.kind not in "fiu":
+        raise ValueError(f"its features are {lists}, not lists of numbers")
+    width = _row_width(metadata, dtype, EXPANSION * path.stat().st_size + SPARE)
+    features, names, at = np.empty((count, width), dtype), np.empty(count, object), 0
+    # A name that is repeated is in memory once.
     options = {"read_dictionary": ["name"], "page_checksum_verification": True}
     with parquet.ParquetFile(path, metadata=metadata, **options) as file:
-        lists = schema.field("features").type
-        if not str(lists).startswith(("list<", "large_list<", "fixed_size_list<")):
-            raise ValueError(f"its features are {lists}, not lists of numbers")
-        dtype = np.dtype(lists.value_type.to_pandas_dtype())
-        if dtype.kind not in "fiu":
-            raise ValueError(f"its features are lists of {lists.value_type}, not of numbers")
-        count, width = metadata.num_rows, _row_width(metadata, dtype, bytes_left)
-        features, names = np.empty((count, width), dtype), np.empty(count, object)
-        at = 0
         for batch in file.iter_batches(max(1, min(2**16, BLOCK // width)), columns=["name", "features"]):
             rows = slice(at, at + len(batch))
-            names[rows] = batch_names = _names(batch.column("name"), bytes_left)
+            names[rows] = _names(batch.column("name"))
             features[rows] = _feature_rows(batch.column("features"), width)
-            at, bytes_left = at + len(batch), bytes_left - sum(map(len, batch_names))
-        if at != count:
-            raise ValueError(f"it claims {count} rows and has {at}")
-        return names, features, json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+            at += len(batch)
+    if at != count:
+        raise ValueError(f"it claims {count} rows and has {at}")
+    return names, features, json.loads((schema.metadata or {}).get(METADATA, b"{}"))
 
 
 def _row_width(metadata: Any, dtype: np.dtype, byte_limit: int) -> int:
     """Numbers in a row, by the file's metadata. Raises ValueError for content of more than `byte_limit`."""
-    numbers = size = 0
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            name = column.path_in_schema.partition(".")[0]
-            size += column.total_uncompressed_size if name in ("name", "features") else 0
-            numbers += column.num_values if name == "features" else 0
-    rows = metadata.num_rows
+    rows, groups = metadata.num_rows, map(metadata.row_group, range(metadata.num_row_groups))
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    numbers = sum(c.num_values for c in columns if c.path_in_schema.startswith("features."))
+    size = sum(c.total_uncompressed_size for c in columns)
     if rows < 1 or numbers < rows or numbers % rows:
         raise ValueError(f"it has {rows} rows of {numbers} numbers in all")
     size = max(size, numbers * dtype.itemsize + 100 * rows)
@@ -106,22 +94,12 @@ def _row_width(metadata: Any, dtype: np.dtype, byte_limit: int) -> int:
     return numbers // rows
 
 
-def _names(column: Any, byte_limit: int) -> list[str]:
-    """The names of a batch. Raises ValueError for a missing name, or more than `byte_limit` characters."""
-    import pyarrow as pa
-
+def _names(column: Any) -> list[str]:
     if column.null_count:
         raise ValueError("a name is missing")
-    if pa.types.is_dictionary(column.type):
-        words = _names(column.dictionary, byte_limit)
-        names = [words[i] for i in column.indices.to_pylist()]
-    else:
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            column = column.cast(pa.large_binary())
-        names = [os.fsdecode(n) if isinstance(n, bytes) else str(n) for n in column.to_pylist()]
-    if sum(map(len, names)) > byte_limit:
-        raise ValueError("its names are too long")
-    return names
+    column = column.dictionary_encode()
+    words = [os.fsdecode(w) if isinstance(w, bytes) else str(w) for w in column.dictionary.to_pylist()]
+    return [words[i] for i in column.indices.to_pylist()]
 
 
 def _feature_rows(column: Any, width: int) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +31,17 @@ def query_features(
 ) -> np.ndarray:
     """Features [F] of an image among the embeddings, or of an image file, preprocessed as their images were.
 
-    Where `query` is a name among the embeddings and also a file, the name is taken, and stderr says so.
-
     Args:
         embeddings: the images that are searched.
-        query: a name in `embeddings.names`, or a file.
-        weights: the backbone; the one recorded in the embeddings when None.
+        query: a name in `embeddings.names`, or else a file.
+        weights, augmentation, image_size: as for `backbone_of`, where `query` is a file.
         max_megapixels: a larger file is refused.
-        augmentation, image_size: as for `open_pretrained`, where the embeddings do not record them.
-
-    Raises:
-        UserError: a missing or unreadable image, or another backbone than the one of the embeddings.
     """
-    row, shown = embeddings.row(query), printable_text(query)
-    is_file = os.path.isfile(os.path.expanduser(query))
+    row = embeddings.row(query)
     if row is not None:
-        if is_file and not os.path.isabs(query):
-            note = "the image of this name among the embeddings is taken; for the file, pass"
-            print(f"query={shown}: {note} query=./{shown}", file=sys.stderr)
         return np.asarray(embeddings.features[row], np.float64)
-    if not is_file:
-        raise UserError(f"query={shown}: neither a file nor a name among the embeddings.")
+    if not os.path.isfile(os.path.expanduser(query)):
+        raise UserError(f"query={printable_text(query)}: neither a file nor a name among the embeddings.")
     return embed_file(backbone_of(embeddings, weights, augmentation, image_size), query, max_megapixels)
 
 
@@ -64,24 +53,31 @@ def backbone_of(
 ) -> Pretrained:
     """The backbone that made the embeddings, with the preprocessing of their images.
 
+    Args:
+        embeddings: may record the backbone and the preprocessing.
+        weights: the backbone; the recorded one when None.
+        augmentation, image_size: as for `open_pretrained`, where no preprocessing is recorded.
+
     Raises:
         UserError: a missing backbone, another backbone, or another preprocessing.
     """
-    where = weights or embeddings.about.get("weights")
-    if not isinstance(where, str) or not 0 < len(where) < 4096 or "\0" in where:
+    path = weights or embeddings.about.get("weights")
+    if not isinstance(path, str) or not 0 < len(path) < 4096 or "\0" in path:
         raise UserError("`weights`: missing, and the embeddings do not say which backbone made them.")
-    size, mean, std = _preprocessing(embeddings.about)
-    if size and image_size not in (None, size):
-        raise UserError(f"image_size={image_size}: the embeddings are of images of {size} pixels.")
-    if mean and augmentation != "auto":
-        row = AUGMENTATIONS[augmentation]
-        if (row.mean, row.std) != (mean, std):
+    recorded = _recorded_preprocessing(embeddings.about)
+    if recorded and image_size not in (None, recorded["size"]):
+        raise UserError(
+            f"image_size={image_size}: the embeddings are of images of {recorded['size']} pixels."
+        )
+    if recorded and augmentation != "auto":
+        chosen = AUGMENTATIONS[augmentation]
+        if (chosen.mean, chosen.std) != (recorded["mean"], recorded["std"]):
             raise UserError(f"augmentation={augmentation}: the embeddings' images were normalised otherwise.")
-    # Where the normalisation is recorded, it replaces that of any augmentation.
-    pretrained = open_pretrained(where, "imagenet" if mean else augmentation, size or image_size)
-    if mean:
-        recorded = dataclasses.replace(pretrained.augmentation, mean=mean, std=std)
-        pretrained = dataclasses.replace(pretrained, augmentation=recorded)
+    # What is recorded replaces the size and normalisation of any augmentation.
+    pretrained = open_pretrained(path, "imagenet" if recorded else augmentation, image_size)
+    pretrained = dataclasses.replace(
+        pretrained, augmentation=dataclasses.replace(pretrained.augmentation, **recorded)
+    )
     sha256, width, difference = embeddings.about.get("sha256"), embeddings.features.shape[1], ""
     if sha256 and sha256 != pretrained.sha256:
         difference = "its SHA-256 differs"
@@ -89,26 +85,28 @@ def backbone_of(
         difference = f"it gives {pretrained.features} features, they have {width}"
     if difference:
         raise UserError(
-            f"weights={printable_text(where)}: is not the backbone that made the embeddings; {difference}. "
+            f"weights={printable_text(path)}: is not the backbone that made the embeddings; {difference}. "
             "Pass that one, or embed anew."
         )
     return pretrained
 
 
-def _preprocessing(about: dict[str, Any]) -> tuple[int | None, tuple[float, ...], tuple[float, ...]]:
-    """(size, mean, std) of the embeddings' images; None and empty where they are not recorded."""
-    size = about.get("size")
+def _recorded_preprocessing(about: dict[str, Any]) -> dict[str, Any]:
+    """ "size", "mean" and "std" as `embed` records them; empty where none of them is recorded."""
+    recorded = {key: about[key] for key in ("size", "mean", "std") if key in about}
+    if not recorded:
+        return {}
     try:
-        mean, std = (tuple(map(float, about.get(key) or ())) for key in ("mean", "std"))
-        valid = len(mean) == len(std) <= 4 and min(std, default=1) > 0 and all(map(math.isfinite, mean + std))
-        valid = valid and (size is None or (type(size) is int and 4 <= size <= 4096)) and (size or not mean)
-    except (TypeError, ValueError):
-        valid, mean, std = False, (), ()
+        size, mean, std = about["size"], tuple(map(float, about["mean"])), tuple(map(float, about["std"]))
+        valid = type(size) is int and 4 <= size <= 4096 and len(mean) == len(std)
+        valid = valid and all(map(math.isfinite, mean + std)) and min(std) > 0
+    except (KeyError, TypeError, ValueError):
+        valid = False
     if not valid:
         raise UserError(
-            f"`embeddings`: their record of the preprocessing is damaged (size {str(size)[:20]}). Embed anew."
+            f"`embeddings`: their record of the preprocessing is damaged ({str(recorded)[:60]}). Embed anew."
         )
-    return size, mean, std
+    return {"size": size, "mean": mean, "std": std}
 
 
 def embed_file(

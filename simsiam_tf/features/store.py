@@ -6,20 +6,23 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from simsiam_tf.data import Source, pipeline
+from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.features import changed_files
+from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.features.extraction import forward
-from simsiam_tf.features.feature_file import BLOCK, FeatureWriter, claim, read_features
+from simsiam_tf.features.feature_file import BLOCK, FeatureWriter, read_or_write
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
-PIXELS = 1  # NOTE: a version; raise it when decoding or the centre view changes: features are made anew
+PREPROCESSING_VERSION = 1  # NOTE: raise it when decoding or the centre view changes: features are made anew
 SYNC_SECONDS = 30.0  # between flushes; an interrupted extraction resumes after the last one
 
 
@@ -46,40 +49,48 @@ def stored_features(
         batch_size: images at a time.
 
     Raises:
-        UserError: the folder cannot be written, or a feature is not finite.
-        ChangedImages: images changed or disappeared meanwhile; the features of the others are kept.
+        UserError: the folder cannot be written, a feature is not finite, or all images changed meanwhile.
+        ChangedImages: some images changed or disappeared; the features of the others are kept.
     """
     folder = default_folder(pretrained) if folder is None else folder
-    file, shape = _file(pretrained, source, folder), (source.size, pretrained.features)
+
+    def extract(writer: FeatureWriter) -> None:
+        changed = _extract(pretrained, source, writer, batch_size)
+        if len(changed) == source.size:
+            writer.discard()
+            shown = printable_text(source.name)
+            raise UserError(f"{shown}: all images changed or disappeared while their features were made.")
+        if changed:
+            assert isinstance(source, EncodedSource)
+            error = ChangedImages(source, changed)
+            _read_or_write(
+                pretrained, error.rest, folder, lambda rest: _copy_rows(writer, rest, error.rest_ids)
+            )
+            writer.discard()
+            raise error
+
     try:
-        rows = read_features(file, shape)
-        if rows is None:
-            folder.mkdir(parents=True, exist_ok=True)
-            with claim(file, printable_text(source.name)) as unfinished:
-                rows = read_features(file, shape)  # another process may have written it meanwhile
-                if rows is None:
-                    writer = FeatureWriter(file, shape, *unfinished)
-                    changed = _extract(pretrained, source, writer, batch_size)
-                    if changed:
-                        raise _keep_unchanged(pretrained, source, changed, folder, writer)
-                    rows = writer.finish()
+        return _read_or_write(pretrained, source, folder, extract)
     except OSError as error:
         raise UserError(
             f"features_dir={folder}: cannot be written ({error.strerror}). Make room or choose another."
         ) from error
-    return rows
 
 
-def _file(pretrained: Pretrained, source: Source, folder: Path) -> Path:
+def _read_or_write(
+    pretrained: Pretrained, source: Source, folder: Path, write: Callable[[FeatureWriter], None]
+) -> np.ndarray:
+    """`feature_file.read_or_write` on the file of a backbone and a source."""
     augmentation = pretrained.augmentation
     policies = sorted({layer.dtype_policy.name for layer in pretrained.backbone.layers})
     dependencies = [
-        PIXELS, pretrained.sha256, policies, augmentation.size, augmentation.mean, augmentation.std,
-        source.contents(), source.size, source.channels,
+        PREPROCESSING_VERSION, pretrained.sha256, policies, augmentation.size, augmentation.mean,
+        augmentation.std, source.contents(), source.size, source.channels,
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(dependencies).encode()).hexdigest()[:16]
     name = re.sub(r"[^\w.]+", "-", source.name, flags=re.ASCII).strip("-.")[-80:]
-    return folder / f"{name}-{key}.npy"
+    shape = (source.size, pretrained.features)
+    return read_or_write(folder / f"{name}-{key}.npy", shape, printable_text(source.name), write)
 
 
 def _extract(pretrained: Pretrained, source: Source, writer: FeatureWriter, batch_size: int) -> set[int]:
@@ -110,21 +121,10 @@ def _check_finite(block: np.ndarray, pretrained: Pretrained, source: Source, fir
         )
 
 
-def _keep_unchanged(
-    pretrained: Pretrained, source: Source, changed: set[int], folder: Path, writer: FeatureWriter
-) -> UserError:
-    """Stores the features of the images that did not change; returns the error to raise."""
-    error = changed_files.changed_images(source, changed)
-    if isinstance(error, changed_files.ChangedImages):
-        writer.opened.flush()
-        rows, rest = np.load(writer.path, mmap_mode="r"), error.rest
-        file, shape = _file(pretrained, rest, folder), (rest.size, pretrained.features)
-        ids = np.setdiff1d(np.arange(source.size), list(changed))
-        with claim(file, printable_text(source.name)) as unfinished:
-            others = FeatureWriter(file, shape, *unfinished)
-            step = max(1, BLOCK // rows[0].nbytes)
-            for start in range(others.rows, len(ids), step):
-                others.add(rows[ids[start : start + step]])
-            others.finish()
-    writer.discard()
-    return error
+def _copy_rows(source: FeatureWriter, target: FeatureWriter, ids: np.ndarray) -> None:
+    """Writes the rows `ids` of an unfinished file to another."""
+    source.opened.flush()
+    rows = np.load(source.path, mmap_mode="r")
+    step = max(1, BLOCK // rows[0].nbytes)
+    for start in range(target.rows, len(ids), step):
+        target.add(rows[ids[start : start + step]])

@@ -9,8 +9,9 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from simsiam_tf.runtime.errors import UserError
 
@@ -23,17 +24,24 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file; a crash leaves the old one or the new one. A link is replaced, not followed.
+    """Writes a file; a crash leaves the old one or the new one. A link is replaced, not followed."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write, which takes the place of `path` once it is complete and on the disk.
 
     Raises:
-        OSError: it cannot be written, or is a device or a pipe.
+        OSError: it cannot be written, or `path` is a device or a pipe.
     """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it exists, and is no regular file", str(path))
     temporary = path.with_name(TEMPORARY_FILES.replace("*", f"{os.getpid()}-{secrets.token_hex(4)}"))
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras
 
-from simsiam_tf import data
 from simsiam_tf.data import Source, Views
 from simsiam_tf.distributed.workers import Workers
-from simsiam_tf.evaluate.knn_monitor import Monitor, open_monitor
+from simsiam_tf.evaluate.knn_monitor import Monitor, monitor_of
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 
 
@@ -35,13 +32,7 @@ class KNN(keras.callbacks.Callback):
         **changes,
     ) -> None:
         super().__init__()
-        if isinstance(monitor, str):
-            source = data.open_source(monitor)
-            chosen = data.AUGMENTATIONS[augmentation or data.augmentation_for(source)]
-            views = data.Views(dataclasses.replace(chosen, **changes))
-            self.monitor = open_monitor(monitor, "auto", views, source, monitor)
-        else:
-            self.monitor = monitor
+        self.monitor = monitor_of(monitor, augmentation, **changes) if isinstance(monitor, str) else monitor
         self.every, self.images = every, images
         self.latest: dict[str, float] = {}
 

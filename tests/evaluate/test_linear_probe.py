@@ -9,7 +9,7 @@ from helpers import small_backbones
 
 from simsiam_tf import probe as command
 from simsiam_tf.data import AUGMENTATIONS, open_source, sampling
-from simsiam_tf.evaluate import linear_heads, linear_probe
+from simsiam_tf.evaluate import linear_probe
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_heads_by_sgd_equal_a_numpy_reference_on_the_same_batches(digits):
     features, labels, _, _ = digits
     features = features / 16
     ids = np.arange(300)[::-1]
-    (head,) = linear_heads.train_heads(features, labels, ids, [0.5], "sgd", epochs=3, seed=4)
+    (head,) = linear_probe.train_heads(features, labels, ids, [0.5], "sgd", epochs=3, seed=4)
     w = np.random.default_rng(4).normal(0, 0.01, (64, 10)).astype(np.float32).astype(np.float64)
     b, mw, mb = np.zeros(10), 0.0, 0.0
     for step in range(3):  # 900 // 256
@@ -99,9 +99,9 @@ def test_heads_by_sgd_equal_a_numpy_reference_on_the_same_batches(digits):
 def test_a_head_is_the_same_alone_and_among_others(digits, kind):
     features, labels, _, _ = digits
     rates = [0.1, *np.linspace(1, 2, 11)]
-    among = linear_heads.train_heads(features / 16, labels, np.arange(512), rates, kind, epochs=2)
+    among = linear_probe.train_heads(features / 16, labels, np.arange(512), rates, kind, epochs=2)
     for i in (0, 1, 11):
-        (alone,) = linear_heads.train_heads(features / 16, labels, np.arange(512), [rates[i]], kind, epochs=2)
+        (alone,) = linear_probe.train_heads(features / 16, labels, np.arange(512), [rates[i]], kind, epochs=2)
         np.testing.assert_allclose(among[i].kernel, alone.kernel, atol=1e-6)
     assert abs(among[1].kernel - among[11].kernel).max() > 1e-4
 
@@ -118,11 +118,11 @@ def test_sgd_probe_classifies_digits_with_the_best_rate(digits, kind):
 def test_accuracy_of_a_head_in_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(50, 4)).astype(np.float32), rng.integers(3, size=50)
-    head = linear_heads.LinearHead(rng.normal(size=(4, 3)), rng.normal(size=3))
+    head = linear_probe.LinearHead(rng.normal(size=(4, 3)), rng.normal(size=3))
     by_hand = np.mean(
         [np.argmax(row @ head.kernel + head.bias) == y for row, y in zip(x, labels, strict=True)]
     )
-    monkeypatch.setattr(linear_heads, "BLOCK", 7)
+    monkeypatch.setattr(linear_probe, "BLOCK", 7)
     assert head.accuracy(x, labels) == pytest.approx(by_hand)
     assert head.accuracy(x, labels, np.arange(50)[::2]) == pytest.approx(
         np.mean((x[::2] @ head.kernel + head.bias).argmax(axis=1) == labels[::2])

@@ -164,7 +164,7 @@ def test_a_name_among_the_embeddings_has_precedence_over_a_file(
         assert run(neighbours, "embeddings=a.npz", f"query={asked}", "k=1") == 0
         output = capsys.readouterr()
         assert nearest_names(output.out) == [expected]
-        assert ("pass query=./2.png" in output.err) == (asked == "2.png")
+        assert ("pass --query=./2.png" in output.err) == (asked == "2.png")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])

@@ -82,11 +82,11 @@ GOOD = {"names": np.array(["a", "b"]), "features": np.ones([2, 3])}
 ODD = {  # name → (arrays, what the line says)
     "no names": ({"features": np.ones([2, 3])}, "no array 'names'"),
     "no features": ({"names": np.array(["a", "b"])}, "no array 'features'"),
-    "other counts": ({**GOOD, "names": np.array(["a"])}, r"names of shape \(1,\) and features of shape"),
-    "one feature each": ({**GOOD, "features": np.ones(2)}, r"features of shape \(2,\)"),
+    "other counts": ({**GOOD, "names": np.array(["a"])}, r"names of type <U1 and shape \(1,\), features of"),
+    "one feature each": ({**GOOD, "features": np.ones(2)}, r"features of type float64 and shape \(2,\)"),
     "no image": ({"names": np.array([], "U3"), "features": np.ones([0, 3])}, "an array of 0 bytes"),
     "no numbers": ({**GOOD, "features": np.ones([2, 0])}, "an array of 0 bytes"),
-    "text": ({**GOOD, "features": np.array([["1", "2"], ["3", "4"]])}, "its features <U1"),
+    "text": ({**GOOD, "features": np.array([["1", "2"], ["3", "4"]])}, "features of type <U1"),
     "complex": ({**GOOD, "features": np.ones([2, 3], complex)}, "not of numbers or text"),
     "NaN": ({**GOOD, "features": np.array([[1, 2], [3, np.nan]])}, "features of b are not all finite"),
     "infinite": ({**GOOD, "features": np.array([[np.inf, 2], [3, 4]])}, "features of a are not all finite"),
@@ -134,8 +134,8 @@ def test_invalid_preprocessing_gets_one_line(weights, about):
         ([[1.0, 2.0], None], "rows of 3 numbers|not all lists"),
         ([[1.0, None], [2.0, 3.0]], "not all lists of 2 numbers"),
         ([[1.0, 2.0], [3.0, float("nan")]], "features of b are not all finite"),
-        ([["1"], ["2"]], "not of numbers"),
-        ([[], []], "lists of null, not of numbers"),
+        ([["1"], ["2"]], "string>, not lists of numbers"),
+        ([[], []], "null>, not lists of numbers"),
     ],
 )
 def test_invalid_columns_get_one_line(tmp_path, rows, said):

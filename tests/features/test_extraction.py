@@ -39,11 +39,6 @@ def test_features_are_in_memory_once(monkeypatch, dtype):
     assert peak < 1.1 * found.nbytes, peak / found.nbytes
 
 
-def test_too_few_rows_are_refused():
-    with pytest.raises(ValueError, match="Expected 4 rows of features. Received: 3"):
-        extraction.concatenate_blocks([np.ones((3, 2))], 4)
-
-
 class Team:
     """One of several workers, each of them a thread."""
 

@@ -190,8 +190,8 @@ def test_a_killed_holder_is_not_waited_for(known, images, tmp_path):
         "from simsiam_tf.features import feature_file\n"
         "import numpy as np\n"
         "file = pathlib.Path(sys.argv[1])\n"
-        "with feature_file.claim(file, 'x') as unfinished:\n"
-        "    writer = feature_file.FeatureWriter(file, (200, 64), *unfinished)\n"
+        "with feature_file.claim(file, 'x') as path:\n"
+        "    writer = feature_file.FeatureWriter(file, path, (200, 64))\n"
         "    writer.add(np.ones((50, 64)))\n"  # which are wrong, and not noted as right
         "    writer.opened.flush()\n"
         "    print('here', flush=True)\n"

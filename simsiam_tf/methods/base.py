@@ -85,7 +85,7 @@ class ViewModel(keras.Model):
         return self.trainable_variables
 
     def step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One update from one batch of this replica → "loss" and the metric of its rows, and "z" [B, d]."""
+        """One update from a batch of this replica → its "loss" and metric, and "z", [B, d] in float32."""
         batch = _to_batch(data)
         with tf.GradientTape() as tape:
             outputs = self.objective(batch)

@@ -21,6 +21,7 @@ def knn_accuracy(
     ks: Sequence[int] = (20, 200),
     temperature: float = 0.1,
     block: int = 1000,
+    query_rows: np.ndarray | None = None,
 ) -> dict[int, float]:
     """kNN accuracy of the queries for each k, in [0, 1].
 
@@ -32,38 +33,16 @@ def knn_accuracy(
         ks: numbers of neighbours; those above N are cut to N.
         temperature: temperature of the votes, > 0.
         block: queries at a time.
+        query_rows: int [M], where the queries are rows of the bank: no row votes for itself (leave-one-out).
     """
-    similarity, index = nearest(bank, queries, max(ks), block)
-    return _voting_accuracy(similarity, np.asarray(bank_labels)[index], query_labels, ks, temperature, block)
-
-
-def leave_one_out(
-    bank: np.ndarray,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    ks: Sequence[int] = (20, 200),
-    temperature: float = 0.1,
-    block: int = 1000,
-) -> dict[int, float]:
-    """`knn_accuracy` with rows of the bank as queries, int [M]; no row votes for itself."""
-    similarity, index = nearest(bank, bank[rows], max(ks) + 1, block)
-    itself = index == rows[:, None]
-    # Ties pushed the row itself out of its nearest: drop the last neighbour instead.
-    itself[~itself.any(axis=1), -1] = True
-    similarity, index = (a[~itself].reshape(len(rows), -1) for a in (similarity, index))
-    labels = np.asarray(labels)
-    return _voting_accuracy(similarity, labels[index], labels[rows], ks, temperature, block)
-
-
-def _voting_accuracy(
-    similarity: np.ndarray,
-    labels: np.ndarray,
-    query_labels: np.ndarray,
-    ks: Sequence[int],
-    temperature: float,
-    block: int,
-) -> dict[int, float]:
-    """Accuracy for each k. similarity, labels: [M, K] of the neighbours, the nearest first."""
+    neighbours = max(ks) if query_rows is None else max(ks) + 1
+    similarity, index = nearest(bank, queries, neighbours, block)
+    if query_rows is not None:
+        itself = index == query_rows[:, None]
+        # Ties pushed the row itself out of its nearest: drop the last neighbour instead.
+        itself[~itself.any(axis=1), -1] = True
+        similarity, index = (a[~itself].reshape(len(queries), -1) for a in (similarity, index))
+    labels = np.asarray(bank_labels)[index]
     classes = int(max(np.max(labels), np.max(query_labels))) + 1
     # Only differences matter, so the nearest has weight 1 and nothing overflows.
     weight, right = np.exp((similarity - similarity[:, :1]) / temperature), dict.fromkeys(ks, 0)

@@ -105,7 +105,7 @@ def test_a_flagfile_that_includes_itself_or_holds_no_flag_is_refused(tmp_path):
     with pytest.raises(UserError, match="includes itself"):
         parse(f"--flagfile={tmp_path}/loop.cfg")
     (tmp_path / "words.cfg").write_text("epochs 3\n")
-    with pytest.raises(UserError, match="is no flag"):
+    with pytest.raises(UserError, match="is not a flag"):
         parse(f"--flagfile={tmp_path}/words.cfg")
 
 

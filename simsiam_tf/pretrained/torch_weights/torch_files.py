@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.runtime.atomic_files import atomic_write_bytes
-from simsiam_tf.runtime.display_text import COLOURS, printable_text
+from simsiam_tf.runtime.display_text import TERMINAL_SEQUENCES, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin")
@@ -234,4 +234,4 @@ def _named_tensors(content: Any) -> dict[str, Any]:
 
 
 def _one_line(error: Exception) -> str:
-    return printable_text(" ".join(COLOURS.sub("", str(error)).split())[:150])
+    return printable_text(" ".join(TERMINAL_SEQUENCES.sub("", str(error)).split())[:150])

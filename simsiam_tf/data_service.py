@@ -68,16 +68,13 @@ def call(config: ServiceConfig) -> int:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    dispatcher_host = (config.dispatcher or "").rpartition(":")[0]
-    local = dispatcher_host in ("localhost", "127.0.0.1", "[::1]")
+    local = (config.dispatcher or "").rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
     host = config.host or ("localhost" if local else socket.gethostname())
     host = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    if config.dispatcher and client.refusal(config.dispatcher):
-        print(f"waiting for the dispatcher at {config.dispatcher}", flush=True)
-        while client.refusal(config.dispatcher) and not ended.wait(1):
-            pass
-    if ended.is_set():
-        return 0
+    while config.dispatcher and (reason := client.connection_error(config.dispatcher)):
+        print(f"waiting for the dispatcher at {config.dispatcher} ({reason})", flush=True)
+        if ended.wait(5):
+            return 0
     service = tf.data.experimental.service
     try:
         socket.create_server(("", config.port)).close()  # TensorFlow would share a port in use
@@ -91,8 +88,8 @@ def call(config: ServiceConfig) -> int:
         raise UserError(f"--port={config.port}: cannot serve: {error}") from error
     port = server._address.rpartition(":")[2]
     alone = ports.restrict_port(int(port), host)
-    where = "there alone" if alone else "on every interface, for whoever reaches it"
-    print(f"{config.role}, {where}, listens at {host}:{port}", flush=True)
+    reach = "there alone" if alone else "on every interface, for whoever reaches it"
+    print(f"{config.role}, {reach}, listens at {host}:{port}", flush=True)
     ended.wait()
     os._exit(0)  # stopping a server takes seconds, and saves nothing
 

@@ -55,7 +55,7 @@ def call(config: ReportConfig) -> int:
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"a report needs {' and '.join(missing)}: pip install 'simsiam-tf[viz]'.")
-    with cli.silence_stderr():
+    with cli.heavy_imports():
         from simsiam_tf import html_report
         from simsiam_tf.distributed import strategies
 

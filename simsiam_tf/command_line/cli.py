@@ -157,12 +157,7 @@ def silence_stderr() -> Iterator[None]:
 
 
 def parse(cls: type, argv: list[str]) -> Any:
-    """Parses arguments, without the program's name, into a validated configuration.
-
-    Raises:
-        UserError: unknown flag or value, positional argument, missing flagfile, or a value that
-            `validate` refuses.
-    """
+    """Parses arguments, without the program's name, into a validated configuration, or raises UserError."""
     values = flags.FlagValues()
     types = configs.field_types(cls)
     for field in dataclasses.fields(cls):
@@ -184,10 +179,8 @@ def parse(cls: type, argv: list[str]) -> Any:
 def expand_flagfiles(argv: list[str], outer: tuple[Path, ...] = ()) -> list[str]:
     """Replaces every --flagfile by its lines; later flags win.
 
-    A relative path is looked up in the working folder, beside the flagfile that names it,
-    and among the flagfiles of the package ("flags/quickstart.cfg").
-
-    outer: the flagfiles that include these arguments.
+    A relative path is looked up in the working folder, beside the flagfile that names it, and among the
+    flagfiles of the package ("flags/quickstart.cfg"). outer: the flagfiles that hold these arguments.
     """
     expanded: list[str] = []
     pending = list(argv)

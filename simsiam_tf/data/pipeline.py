@@ -1,11 +1,11 @@
-"""tf.data pipelines: the views of training steps, and the centre views for evaluation."""
+"""tf.data pipelines: the views of training steps, and the views for evaluation."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class StepBatches:
     images; with `targets`, "target", their int64 labels.
 
     Args:
-        source: the images.
+        source: the images; with labels, for `targets`.
         views: the augmentation.
         batch_size: images in a step, over all workers.
         seed: seed of the order of the images and of the augmentation's draws.
@@ -42,9 +42,6 @@ class StepBatches:
         augment_on_host: False leaves the second stage of the views to `augment_batch`, on the accelerator:
             batches then hold {"crops": uint8 crops, "draws": uniforms} in place of "views".
         targets: whether batches hold "target". Labels that are read lazily are read batch by batch.
-
-    Raises:
-        UserError: `targets` of a source without labels.
     """
 
     source: Source
@@ -74,61 +71,69 @@ class StepBatches:
         return max(fits, default=1)
 
     @property
-    def element_spec(self) -> dict[str, Any]:
-        """The element_spec of `dataset`, without building a dataset, which takes seconds."""
-        rows, size, views = self.rows_per_element, self.views.augmentation.size, self.views
-        shape, ids = [rows, size, size, self.source.channels], tf.TensorSpec([rows], tf.int64)
-        spec: dict[str, Any] = {"index": ids, **({"target": ids} if self.targets else {})}
-        if self.augment_on_host:
-            return spec | {"views": (tf.TensorSpec(shape, tf.float32),) * views.count}
-        draws = tf.TensorSpec([rows, views.draws], tf.float32)
-        return spec | {"crops": (tf.TensorSpec(shape, tf.uint8),) * views.count, "draws": draws}
+    def pieces_per_step(self) -> int:
+        """Pieces that make up this process's rows of a step."""
+        return self.elements_per_step * self.rows_per_element // self.rows_per_piece
 
     def dataset(self, first_step: int | tf.Tensor, last_step: int | tf.Tensor) -> tf.data.Dataset:
         """The batches of steps [first_step, last_step), in order. The steps may be scalar tensors."""
-        first, last = (tf.cast(step, tf.int64) * self.elements_per_step for step in (first_step, last_step))
-        numbered = self.numbered_elements(tf.data.Dataset.range(first, last), PARALLEL)
-        return prefetched(_map(numbered, lambda n, batch: batch))
+        first, last = (tf.cast(step, tf.int64) * self.pieces_per_step for step in (first_step, last_step))
+        pieces = self.numbered_pieces(tf.data.Dataset.range(first, last), PARALLEL)
+        return self.joined(_map(pieces, lambda n, batch: batch))
 
-    def numbered_elements(self, numbers: tf.data.Dataset, parallel: int | None) -> tf.data.Dataset:
-        """Element numbers, in any order → (number, batch). A batch is a function of its number alone.
+    def numbered_pieces(self, numbers: tf.data.Dataset, parallel: int | None) -> tf.data.Dataset:
+        """Numbers of pieces, in any order → (number, batch). A batch is a function of its number alone.
 
-        Element n holds the share n % elements_per_step of the rows of step n // elements_per_step. Every
-        number is read once and goes through one chain of maps, so that machines can divide the numbers.
+        Every number goes through one chain of maps, so that machines can divide the numbers.
 
         parallel: images and pieces made at a time; None: one after the other.
         """
-        source, views, share, piece = self.source, self.views, self.rows_per_element, self.rows_per_piece
+        source, views, size = self.source, self.views, self.rows_per_piece
         start = (self.rows or (0, self.batch_size))[0]
 
-        def rows_of(n: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            """Element n → number, id and draws of each of its rows."""
-            step, element = n // self.elements_per_step, tf.math.floormod(n, self.elements_per_step)
-            at = start + element * share
+        def rows_of(n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            """Piece n, the share n % pieces_per_step of a step → id and draws of each of its rows."""
+            step, share = n // self.pieces_per_step, tf.math.floormod(n, self.pieces_per_step)
+            at = start + share * size
             ids = sampling.example_ids(self.seed, step, self.batch_size, source.size)
             u = sampling.uniforms(self.seed, step, self.batch_size, views.draws)
-            return tf.fill([share], n), tf.ensure_shape(ids[at : at + share], [share]), u[at : at + share]
+            ids, u = ids[at : at + size], u[at : at + size]
+            return tf.ensure_shape(ids, [size]), tf.ensure_shape(u, [size, views.draws])
 
-        def batch_of(crops: tuple, n: tf.Tensor, ids: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, dict]:
+        def batch_of(crops: tuple, ids: tf.Tensor, u: tf.Tensor) -> dict[str, Any]:
             batch = {"crops": crops, "draws": u, "index": ids}
             if self.targets:
                 batch["target"] = source.targets(ids)
-            return n, augment_batch(views, batch) if self.augment_on_host else batch
+            return augment_batch(views, batch) if self.augment_on_host else batch
 
-        def batch_of_array(n: tf.Tensor, ids: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, dict]:
+        def piece_of_array(n: tf.Tensor) -> tuple[tf.Tensor, dict]:
             assert isinstance(source, ArraySource)
-            return batch_of(views.crop_batch(source.gather(ids), u), n, ids, u)
+            ids, u = rows_of(n)
+            return n, batch_of(views.crop_batch(source.gather(ids), u), ids, u)
 
-        dataset = _map(numbers, rows_of)
+        def rows_of_piece(n: tf.Tensor) -> tuple:
+            ids, u = rows_of(n)
+            return tf.fill([size], n), ids, u, views.box_draws(u)
+
         if isinstance(source, ArraySource):
-            dataset = _map(dataset, lambda *rows: tuple(_in_pieces(x, piece) for x in rows)).unbatch()
-            dataset = _map(dataset, batch_of_array, parallel)
-        else:
-            dataset = _map(dataset, lambda n, i, u: (n, i, u, views.box_draws(u))).unbatch()
-            crop = lambda n, i, u, draws: (views.crop_image(source.decode(i), draws), n, i, u)  # noqa: E731
-            dataset = _map(dataset, crop, parallel).batch(piece, drop_remainder=True)
-            dataset = _map(dataset, batch_of, parallel)
-        return _map(concatenated(dataset, share // piece), lambda n, batch: (n[0], batch))
+            return _map(numbers, piece_of_array, parallel)
+        rows = _map(numbers, rows_of_piece, parallel).unbatch()
+        crop = lambda n, i, u, draws: (n, views.crop_image(source.decode(i), *draws), i, u)  # noqa: E731
+        pieces = _map(rows, crop, parallel).batch(size, drop_remainder=True)
+        return _map(pieces, lambda n, *rows: (n[0], batch_of(*rows)), parallel)
+
+    def joined(self, pieces: tf.data.Dataset) -> tf.data.Dataset:
+        """The end of every training pipeline: elements of pieces in order, made before they are asked for."""
+        count = self.rows_per_element // self.rows_per_piece
+
+        def flat(x: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(x, [self.rows_per_element, *x.shape[2:]])
+
+        if count > 1:
+            batched = pieces.batch(count, drop_remainder=True)
+            pieces = _map(batched, lambda batch: tf.nest.map_structure(flat, batch))
+        dataset = with_options(pieces)
+        return dataset.prefetch(PREFETCHED_STEPS) if PREFETCHED_STEPS else dataset
 
 
 def augment_batch(views: Views, batch: dict[str, Any]) -> dict[str, Any]:
@@ -137,26 +142,6 @@ def augment_batch(views: Views, batch: dict[str, Any]) -> dict[str, Any]:
         return batch
     rest = {name: value for name, value in batch.items() if name not in ("crops", "draws")}
     return {**rest, "views": views.augment(batch["crops"], batch["draws"])}
-
-
-def _in_pieces(x: tf.Tensor, piece: int) -> tf.Tensor:
-    """[rows, …] → [rows / piece, piece, …]."""
-    return tf.reshape(x, tf.concat([[-1, piece], tf.shape(x)[1:]], axis=0))
-
-
-def concatenated(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
-    """Concatenates every `count` elements of a dataset along their first axis."""
-    if count == 1:
-        return dataset
-
-    def flat(x: tf.Tensor) -> tf.Tensor:
-        shape: list[Any] = x.shape.as_list()
-        return tf.reshape(x, [shape[0] * shape[1], *shape[2:]])
-
-    def element(*batch: Any) -> Any:
-        return tf.nest.map_structure(flat, batch[0] if len(batch) == 1 else batch)
-
-    return _map(dataset.batch(count, drop_remainder=True), element)
 
 
 def augmentation_for(source: Source) -> str:
@@ -180,8 +165,7 @@ def pretraining(
 
     The dataset's length is the number of whole batches in an epoch. The `fit` of this package's models
     begins at the optimizer's step, by the dataset's attribute `stream`, which makes an endless dataset from
-    any step on. `evaluate` takes the first epoch. A dataset made from it by `map` or
-    `take` has no `stream`.
+    any step on. `evaluate` takes the first epoch. A dataset made from it by `map` or `take` has no `stream`.
 
     Args:
         data: a specification as for `open_source`, or a source.
@@ -214,7 +198,7 @@ def pretraining(
             start = tf.numpy_function(first, [], tf.int64)
             return batches.dataset(start, start + count)
 
-        return _with_options(tf.data.Dataset.range(1).flat_map(steps))
+        return with_options(tf.data.Dataset.range(1).flat_map(steps))
 
     def stream(first: Callable[[], int] = lambda: 0) -> tf.data.Dataset:
         """Batches from step `first()` on, which is called for the first batch; 0: from `first_epoch`."""
@@ -226,16 +210,16 @@ def pretraining(
     return dataset
 
 
-def centred(
+def evaluation_views(
     source: Source, views: Views, ids: Sequence[int] | np.ndarray, batch_size: int = 256
 ) -> tf.data.Dataset:
-    """Normalised centre views of the images `ids`, in their order: float32 [≤ batch_size, S, S, C]."""
+    """Normalised evaluation views of the images `ids`, in their order: float32 [≤ batch_size, S, S, C]."""
     dataset = tf.data.Dataset.from_tensor_slices(tf.cast(ids, tf.int64))
     if isinstance(source, ArraySource):
-        dataset = _map(dataset.batch(batch_size), lambda i: views.centre(source.gather(i)), PARALLEL)
+        dataset = _map(dataset.batch(batch_size), lambda i: views.evaluation_view(source.gather(i)), PARALLEL)
     else:
-        dataset = _map(dataset, lambda i: views.centre(source.decode(i)), PARALLEL).batch(batch_size)
-    return _with_options(_map(dataset, views.normalise)).prefetch(2)
+        dataset = _map(dataset, lambda i: views.evaluation_view(source.decode(i)), PARALLEL).batch(batch_size)
+    return with_options(_map(dataset, views.normalise)).prefetch(2)
 
 
 def _map(dataset: tf.data.Dataset, function: Callable, parallel: int | None = None) -> tf.data.Dataset:
@@ -244,13 +228,8 @@ def _map(dataset: tf.data.Dataset, function: Callable, parallel: int | None = No
     return dataset.map(tf.autograph.experimental.do_not_convert(function), parallel)
 
 
-def prefetched(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The end of every training pipeline: steps in order, made before they are asked for."""
-    dataset = _with_options(dataset)
-    return dataset.prefetch(PREFETCHED_STEPS) if PREFETCHED_STEPS else dataset
-
-
-def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset in a fixed order, without tf.data's tuner and its sharding among workers."""
     options = tf.data.Options()
     options.deterministic = True
     # NOTE: tf.data's tuner delays the end of an iterator by up to minutes, and every epoch of
@@ -258,8 +237,3 @@ def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)
-
-
-def take(dataset: tf.data.Dataset, n: int) -> Iterator:
-    """The first n elements as NumPy arrays; the pipeline ends with them."""
-    return dataset.take(n).as_numpy_iterator()

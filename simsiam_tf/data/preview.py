@@ -16,10 +16,9 @@ GAP = 4  # white pixels between pictures
 def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
     """A picture of images and their views at the first step, one image a row: uint8 [H, W, C]."""
     rows = min(rows, source.size)
-    dataset = pipeline.StepBatches(source, views, rows, seed).dataset(0, 1)
-    batch = next(pipeline.take(dataset, 1))
-    first = next(pipeline.take(pipeline.centred(source, views, batch["index"], rows), 1))
-    columns = [views.denormalise(x).numpy() for x in (first, *batch["views"])]
+    (batch,) = pipeline.StepBatches(source, views, rows, seed).dataset(0, 1)
+    (whole,) = pipeline.evaluation_views(source, views, batch["index"], rows)
+    columns = [views.denormalise(x).numpy() for x in (whole, *batch["views"])]
     zoom = max(1, 112 // views.augmentation.size)
     columns = [x.repeat(zoom, axis=1).repeat(zoom, axis=2) for x in columns]
     pad = [(0, 0), (GAP, GAP), (GAP, GAP), (0, 0)]

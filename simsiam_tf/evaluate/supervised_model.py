@@ -77,7 +77,7 @@ def evaluate_model(
     metrics, encode, ids = model.head_spec.test_metrics, forward(model), team.shard(np.arange(source.size))
     assert source.labels is not None
     targets, sums, at = source.labels[ids], np.zeros(len(metrics)), 0
-    for images in pipeline.centred(source, views, ids):
+    for images in pipeline.evaluation_views(source, views, ids):
         outputs = encode(images).numpy()
         batch = targets[at : at + len(outputs)]
         sums += [metric(batch, outputs).sum() for metric in metrics.values()]

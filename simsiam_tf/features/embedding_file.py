@@ -20,7 +20,7 @@ from simsiam_tf.features.npz import read_npz, write_npz
 from simsiam_tf.features.parquet import import_pyarrow, read_parquet, write_parquet
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.atomic_files import atomic_file, check_writable
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 WRITERS = {".npz": write_npz, ".parquet": write_parquet}
@@ -76,18 +76,12 @@ def embed(
     on_bad_image: str = "error",
     report: Path | None = None,
 ) -> Embeddings:
-    """Embeddings of all images of a source; the features are stored in `folder` (`store`).
+    """Embeddings of all images of a source, which has as many channels as the backbone takes.
 
     Args:
-        pretrained: the backbone.
-        source: the images, of as many channels as the backbone takes.
-        folder: where features are stored; `store.default_folder` when None.
-        batch_size: images at a time.
+        folder, batch_size: as for `store.stored_features`, which extracts the features.
         on_bad_image: "skip" leaves out images that change or disappear meanwhile, and lists them on stderr.
         report: JSON file of unreadable images, to which the images left out are added.
-
-    Raises:
-        UserError: as `store.stored_features`.
     """
     pretrained.check_channels(source)
     try:
@@ -194,8 +188,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - zip, NumPy and Arrow raise many types
-        reason = printable_text(" ".join(str(error).split())[:200])
-        raise UserError(f"{shown}: no embeddings can be read from it ({reason}).") from error
+        raise UserError(f"{shown}: no embeddings can be read from it ({one_line(error)[:200]}).") from error
     return embeddings
 
 

@@ -26,14 +26,14 @@ def extract(
     values_per_image = views.augmentation.size**2 * source.channels
     batch_size = batch_size or max(256, min(1024, 2**20 // values_per_image))
     ids, encode = _ids(source, ids), forward(backbone)
-    batches = pipeline.centred(source, views, ids, batch_size)
+    batches = pipeline.evaluation_views(source, views, ids, batch_size)
     return concatenate_blocks((encode(x).numpy() for x in batches), len(ids))
 
 
 def raw_pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
-    """The pixels of the centre views as features, in [0, 1]: a baseline for the backbone, float32 [N, F]."""
+    """The pixels of evaluation views as features: float32 [N, F] in [0, 1], a baseline for the backbone."""
     ids = _ids(source, ids)
-    blocks = (views.denormalise(x).numpy() for x in pipeline.centred(source, views, ids))
+    blocks = (views.denormalise(x).numpy() for x in pipeline.evaluation_views(source, views, ids))
     rows = concatenate_blocks((block.reshape(len(block), -1) for block in blocks), len(ids))
     rows /= np.float32(255)
     return rows

@@ -57,24 +57,23 @@ def knn_accuracy(
 
 
 def nearest(
-    bank: np.ndarray, queries: np.ndarray, k: int, block: int = 1000, bank_block: int | None = None
+    bank: np.ndarray, queries: np.ndarray, k: int, block: int = 1000
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact nearest neighbours by cosine, the nearest first; of equal cosines, the lowest row first.
 
     Both sets may be memory-mapped files: they are read in blocks, the bank once. Memory holds the result,
-    block · bank_block similarities, and one block of each set.
+    one block of each set, and the similarities of these.
 
     Args:
         bank, queries: [N, F] and [M, F].
         k: neighbours of each query, at most N.
-        block, bank_block: rows of the queries and of the bank at a time; as many of the bank as hold BLOCK
-            numbers when None.
+        block: queries at a time.
 
     Returns:
         (cosines float32 [M, k], rows of the bank int64 [M, k]).
     """
     k = min(k, len(bank))
-    bank_block = bank_block or max(k, BLOCK // bank.shape[1])
+    bank_block = max(k, BLOCK // bank.shape[1])
     best = np.full((len(queries), k), -np.inf, np.float32)
     index = np.zeros((len(queries), k), np.int64)
     starts = range(0, len(bank), bank_block)

@@ -12,8 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import AUGMENTATIONS
-from simsiam_tf.data.images import header_check
-from simsiam_tf.data.images.decode import decode
+from simsiam_tf.data.images.decode import MEGAPIXELS, decode, read_image_file
 from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
@@ -25,14 +24,13 @@ def query_features(
     embeddings: Embeddings,
     query: str,
     weights: str | None = None,
-    max_megapixels: float = header_check.MEGAPIXELS,
+    max_megapixels: float = MEGAPIXELS,
     augmentation: str = "auto",
     image_size: int | None = None,
 ) -> np.ndarray:
     """Features [F] of an image among the embeddings, or of an image file, preprocessed as their images were.
 
     Args:
-        embeddings: the images that are searched.
         query: a name in `embeddings.names`, or else a file.
         weights, augmentation, image_size: as for `backbone_of`, where `query` is a file.
         max_megapixels: a larger file is refused.
@@ -54,9 +52,8 @@ def backbone_of(
     """The backbone that made the embeddings, with the preprocessing of their images.
 
     Args:
-        embeddings: may record the backbone and the preprocessing.
-        weights: the backbone; the recorded one when None.
-        augmentation, image_size: as for `open_pretrained`, where no preprocessing is recorded.
+        weights: the backbone; the one that the embeddings record when None.
+        augmentation, image_size: as for `open_pretrained`, where the embeddings record no preprocessing.
 
     Raises:
         UserError: a missing backbone, another backbone, or another preprocessing.
@@ -109,17 +106,15 @@ def _recorded_preprocessing(about: dict[str, Any]) -> dict[str, Any]:
     return {"size": size, "mean": mean, "std": std}
 
 
-def embed_file(
-    pretrained: Pretrained, path: str | Path, max_megapixels: float = header_check.MEGAPIXELS
-) -> np.ndarray:
+def embed_file(pretrained: Pretrained, path: str | Path, max_megapixels: float = MEGAPIXELS) -> np.ndarray:
     """Features [F] of an image file. Raises UserError where it cannot be decoded."""
     path = Path(path).expanduser()
     try:
-        data = header_check.read_checked(os.fsencode(path), max_megapixels)
+        data = read_image_file(os.fsencode(path), max_megapixels)
         image = decode(tf.constant(data), pretrained.channels)
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0][:200]
         shown = printable_text(str(path))
         raise UserError(f"query={shown}: cannot be decoded ({printable_text(reason)}).") from error
     views = pretrained.views
-    return forward(pretrained.backbone)(views.normalise(views.centre(image))[None]).numpy()[0]
+    return forward(pretrained.backbone)(views.normalise(views.evaluation_view(image))[None]).numpy()[0]

@@ -43,11 +43,7 @@ def stored_features(
     images, and the images' contents. An interrupted extraction is resumed; one that another process runs
     is waited for (`feature_file`).
 
-    Args:
-        pretrained: the backbone.
-        source: the images.
-        folder: folder of the file; `default_folder` when None.
-        batch_size: images at a time.
+    folder: folder of the file; `default_folder` when None. batch_size: images at a time.
 
     Raises:
         UserError: the folder cannot be written, a feature is not finite, or all images changed meanwhile.
@@ -100,7 +96,8 @@ def _extract(pretrained: Pretrained, source: Source, writer: FeatureWriter, batc
     name = f"features of {printable_text(source.name)}"
     images, synced = changed_files.verified_source(source, changed), time.monotonic()
     with progress.bar(None, name, total=source.size, initial=done, unit="image") as bar:
-        for views in pipeline.centred(images, pretrained.views, np.arange(done, source.size), batch_size):
+        ids = np.arange(done, source.size)
+        for views in pipeline.evaluation_views(images, pretrained.views, ids, batch_size):
             block = encode(views).numpy()
             _check_finite(block, pretrained, source, writer.rows)
             writer.add(block)

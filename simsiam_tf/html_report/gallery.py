@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
 from simsiam_tf.data import Source, Views, pipeline
 from simsiam_tf.features import extract, nearest
@@ -178,10 +177,10 @@ def _strongest_region(heat: np.ndarray) -> str:
 def _two_views(views: Views, source: Source, images: int, seed: int) -> tuple:
     """(ids, the two views of step 0 normalised, the same in uint8)."""
     batches = pipeline.StepBatches(source, views, min(images, source.size), seed).dataset(0, 1)
-    batch = next(pipeline.take(batches, 1))
+    (batch,) = batches.as_numpy_iterator()
     return batch["index"], batch["views"], [views.denormalise(view).numpy() for view in batch["views"]]
 
 
 def _centre_views(source: Source, views: Views, ids: np.ndarray) -> np.ndarray:
-    batches = pipeline.take(pipeline.centred(source, views, ids, max(1, len(ids))), 1)
-    return views.denormalise(tf.constant(next(batches))).numpy()
+    (images,) = pipeline.evaluation_views(source, views, ids, max(1, len(ids)))
+    return views.denormalise(images).numpy()

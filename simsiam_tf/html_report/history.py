@@ -51,9 +51,8 @@ def read_history(workdir: Path) -> History:
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
         lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"workdir={workdir}: has no config.json and metrics.jsonl of a pre-training ({error})."
-        ) from error
+        missing = f"has no config.json and metrics.jsonl of a pre-training ({error})"
+        raise UserError(f"workdir={workdir}: {missing}.") from error
     every = [record for line in lines if "step" in (record := _parse_record(line))]
     records = [r for r in every if "loss" in r]
     if not isinstance(config, dict) or not all({"std", "rank"} <= set(r) for r in records):

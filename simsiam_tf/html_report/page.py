@@ -39,14 +39,11 @@ def write_report(
         workdir: folder of the pre-training, which may still run.
         out: the file; WORKDIR/report.html when None.
         data: specification of the images to show and embed; the training images when None.
-        images: how many images are embedded.
-        neighbours: how many neighbours of an image are shown.
-        seed: seed of all random choices.
+        images, neighbours: numbers of images to embed, and of neighbours to show for an image.
         tensorboard: also write the embeddings for TensorBoard's projector, to WORKDIR/tb.
         **options: arguments of `data.open_source`, such as data_dir.
 
-    Raises:
-        UserError: no pre-training in the folder, no such data, or the file cannot be written.
+    Raises UserError where the folder holds no pre-training, or the file cannot be written.
     """
     workdir = Path(workdir).expanduser()
     out = Path(out).expanduser() if out else workdir / "report.html"

@@ -20,19 +20,15 @@ MAX_SHEET = 8192  # pixels of the sheet's side: the most that browsers take
 
 
 def write_projector(sample: Sample, logdir: Path) -> Path:
-    """Writes features, names, groups and pictures of a sample to logdir/projector, and returns that folder.
-
-    Raises:
-        UserError: the folder cannot be written, or is a link.
-    """
+    """Writes features, names, groups and pictures of a sample to logdir/projector; returns that folder."""
     folder = logdir / "projector"
     sheet, size = _picture_sheet(sample.pictures(np.arange(len(sample.ids))))
     lines = [f"name\t{'class' if sample.labelled else 'group'}"]
     lines += [f"{one_line(sample.name(i))}\t{one_line(sample.names[g])}" for i, g in enumerate(sample.groups)]
     config = projector.ProjectorConfig()
-    embedding = config.embeddings.add()
-    embedding.tensor_name = "features"
-    embedding.tensor_path, embedding.metadata_path = "projector/features.tsv", "projector/names.tsv"
+    embedding = config.embeddings.add(
+        tensor_name="features", tensor_path="projector/features.tsv", metadata_path="projector/names.tsv"
+    )
     embedding.sprite.image_path = "projector/pictures.png"
     embedding.sprite.single_image_dim.extend([size, size])
     features = io.StringIO()
@@ -45,10 +41,8 @@ def write_projector(sample: Sample, logdir: Path) -> Path:
         atomic_files.atomic_write_bytes(folder / "pictures.png", tf.io.encode_png(sheet).numpy())
         atomic_files.atomic_write_text(logdir / "projector_config.pbtxt", str(config))
     except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written ({error.strerror}). Make room, or pass tensorboard=false, which "
-            "leaves it out."
-        ) from error
+        fix = "Make room, or pass tensorboard=false, which leaves it out."
+        raise UserError(f"{folder}: cannot be written ({error.strerror}). {fix}") from error
     return folder
 
 

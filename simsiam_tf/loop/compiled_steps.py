@@ -92,7 +92,7 @@ class Steps:
         try:
             return self._function(iterator, tf.constant(count))
         except tf.errors.OpError as error:
-            service_error = client.failure(error)
+            service_error = client.service_error(error)
             if service_error is None:
                 raise
             raise service_error from error

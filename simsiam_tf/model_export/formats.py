@@ -76,7 +76,6 @@ def export_model(
         pretrained: the backbone; for "hub", a ResNet-18, -34 or -50 of width 1 with the ImageNet stem.
         path: path of the file, or of the folder for "saved_model" and "hub".
         format: a key of `FORMATS`; by the path's suffix when None.
-        overwrite: replace an earlier export.
 
     Raises:
         UserError: no format for the suffix, a missing library, a network that the Hub's programs lack, a
@@ -144,7 +143,7 @@ def _compare_features(pretrained: Pretrained, row: Format, path: Path) -> tuple[
     difference = largest = 0.0
     for seed, shape in enumerate(((size, size), (size * 5 // 4, size * 3 // 2), (size * 2, size + 1))):
         images = random_images(3, *shape, pretrained.channels, seed)
-        ready = tf.stack([views.normalise(views.centre(tf.constant(image))) for image in images])
+        ready = tf.stack([views.normalise(views.evaluation_view(tf.constant(image))) for image in images])
         expected = pretrained.backbone(ready, training=False).numpy()
         features = row.read_features(pretrained, path, images)
         if features.shape != expected.shape:
@@ -171,33 +170,34 @@ def content_digest(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _write_keras(pretrained: Pretrained, path: Path) -> None:
-    backbone_file.save_network(with_preprocessing(pretrained), path)
-
-
-def _write_by_keras(pretrained: Pretrained, path: Path, format: Any) -> None:
-    with_preprocessing(pretrained).export(str(path), format=format, verbose=False)
+def _write_model(pretrained: Pretrained, path: Path, format: Any = None) -> None:
+    """Writes a .keras file, or what `keras.Model.export` calls `format`."""
+    model = with_preprocessing(pretrained)
+    if format is None:
+        backbone_file.save_network(model, path)
+    else:
+        model.export(str(path), format=format, verbose=False)
 
 
 FORMATS = {
     "keras": Format(
-        ".keras", _write_keras,
+        ".keras", _write_model,
         "import keras\nmodel = keras.saving.load_model({path})\nfeatures = model(images).numpy()",
     ),
     "saved_model": Format(
-        "", functools.partial(_write_by_keras, format="tf_saved_model"),
+        "", functools.partial(_write_model, format="tf_saved_model"),
         "import tensorflow as tf\nmodel = tf.saved_model.load({path})\n"
         "features = model.serve(images).numpy()",
         content=("assets", "fingerprint.pb", "saved_model.pb", "variables"),
     ),
     "onnx": Format(
-        ".onnx", functools.partial(_write_by_keras, format="onnx"),
+        ".onnx", functools.partial(_write_model, format="onnx"),
         "import onnxruntime\nsession = onnxruntime.InferenceSession({path})\n"
         'features = session.run(None, {{"images": images}})[0]',
         modules=("tf2onnx", "onnxruntime"), extra="onnx",
     ),
     "tflite": Format(
-        ".tflite", functools.partial(_write_by_keras, format="litert"),
+        ".tflite", functools.partial(_write_model, format="litert"),
         "import tensorflow as tf\nmodel = tf.lite.Interpreter({path}).get_signature_runner()\n"
         'features = model(images=images)["output_0"]',
     ),

@@ -84,21 +84,14 @@ def test_data_workers_make_the_same_batches_in_the_same_order(served, source, fi
     batches = StepBatches(source, VIEWS, BATCH, SEED, **kwargs)
     ours = client.dataset(served.address, batches, first, STEPS)
     theirs = batches.dataset(first, STEPS)
-    assert ours.element_spec == theirs.element_spec == batches.element_spec
+    assert ours.element_spec == theirs.element_spec
     assert_same(served.wait_until_each_reads(iter(ours)), theirs, (STEPS - first) * batches.elements_per_step)
 
 
-def test_elements_are_sent_in_messages_and_put_together(served, source, monkeypatch):
+def test_elements_are_sent_in_pieces_and_put_together(served, source, monkeypatch):
     monkeypatch.setattr(pipeline, "PIECE_PIXELS", 2 * 40**2)  # two rows
-    monkeypatch.setattr(client, "MESSAGE_BYTES", 4 * 2 * 40**2 * 3 * 4)  # of four rows
-
-    def messages(rows, augment_on_host=True):
-        batches = StepBatches(source, VIEWS, rows, augment_on_host=augment_on_host)
-        return client.messages_per_element(batches)
-
-    assert messages(8) == 2 and messages(16, augment_on_host=False) == 1
-    assert messages(14) == 7  # whole pieces only
     batches = StepBatches(source, VIEWS, BATCH, SEED, elements_per_step=2)
+    assert batches.pieces_per_step == 8
     assert_same(client.dataset(served.address, batches, 0, 4), batches.dataset(0, 4), 8)
 
 
@@ -222,9 +215,9 @@ def test_a_file_that_data_workers_do_not_see_is_named(served):
     dataset = client.dataset(served.address, StepBatches(source, VIEWS, BATCH, SEED), 0, STEPS)
     with pytest.raises(tf.errors.OpError) as caught:
         next(iter(dataset))
-    ended = client.failure(caught.value)
+    ended = client.service_error(caught.value)
     assert type(ended) is UserError and re.search(r"failed: .*/no/such/1.jpg; No such file", str(ended))
-    assert client.failure(tf.errors.InternalError(None, None, "anything else")) is None
+    assert client.service_error(tf.errors.InternalError(None, None, "anything else")) is None
 
 
 def test_a_folder_is_found_from_another_working_folder(photos, monkeypatch):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from simsiam_tf.data import open_source, subset
-from simsiam_tf.data.sources import folder, folder_check
+from simsiam_tf.data.sources import folder_check
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.open_source import query_split
 from simsiam_tf.runtime.errors import UserError
@@ -40,7 +40,7 @@ def test_a_nested_folder_without_classes_has_no_labels(tmp_path):
     source = open_source(f"folder:{tmp_path}")
     assert isinstance(source, EncodedSource) and source.channels == 3
     assert (source.size, source.labels, source.class_names) == (3, None, ())
-    assert list(folder.open_folder(str(tmp_path)).names) == ["a/d.png", "a/deep/er/c.PNG", "b.png"]
+    assert list(open_source(tmp_path).names) == ["a/d.png", "a/deep/er/c.PNG", "b.png"]
     for i in range(3):
         np.testing.assert_array_equal(image_of(source, i), photo())
 
@@ -132,7 +132,7 @@ def test_images_are_checked_again_only_when_they_change(damaged, tmp_path, monke
 
     def names() -> list[str]:
         decoded.clear()
-        return list(folder.open_folder(str(damaged), "skip", report).names)
+        return list(open_source(damaged, on_bad_image="skip", report=report).names)
 
     assert names() == ["a/good.png", "b/good.jpg"] and len(decoded) == 5
     assert names() == ["a/good.png", "b/good.jpg"] and len(decoded) == 0
@@ -143,8 +143,11 @@ def test_images_are_checked_again_only_when_they_change(damaged, tmp_path, monke
     (damaged / "a" / "better.png").unlink()
     assert names() == ["b/empty.png", "b/good.jpg"] and len(decoded) == 0
     assert list(json.loads(report.read_text())["images"]) == ["a/cut.jpg", *names(), "b/text.jpg"]
-    assert len(folder.open_folder(str(damaged), "skip", report, 50.0).names) == 2 and len(decoded) == 4
-    assert len(folder.open_folder(str(damaged), "skip").names) == 2 and len(decoded) == 8  # no report
+    assert (
+        len(open_source(damaged, on_bad_image="skip", report=report, max_megapixels=50.0).names) == 2
+        and len(decoded) == 4
+    )
+    assert len(open_source(damaged, on_bad_image="skip").names) == 2 and len(decoded) == 8  # no report
 
 
 def test_a_report_that_cannot_be_written_is_told_in_a_line(damaged, tmp_path, capsys):

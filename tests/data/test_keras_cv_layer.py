@@ -43,10 +43,6 @@ def expected():
     return found
 
 
-def test_layers_jitter_alike_without_keras_private_submodules(expected):
-    left = "print(hasattr(private, 'convert_to_numpy'), 'keras.src.backend.tensorflow.nn' in sys.modules)"
-    assert lines(f"{MOVED['submodules']}{USE}{left}") == [*expected, "False False"]
-
-
-def test_layers_jitter_alike_without_any_private_keras_module(expected):
-    assert lines(MOVED["all"] + USE) == expected
+@pytest.mark.parametrize("moved", MOVED)
+def test_layers_jitter_alike_without_private_modules_of_keras(expected, moved):
+    assert lines(MOVED[moved] + USE) == expected

@@ -50,7 +50,7 @@ def test_features_of_files_are_those_of_torchvision(files, size, short, measured
         expected = net(torch.stack([theirs(file, size, short) for file in files])).numpy()
     source = open_source(f"folder:{files[0].parent}")
     assert list(source.names) == [file.name for file in files]
-    (images,) = pipeline.centred(source, Views(Augmentation(size=size), 1), range(source.size))
+    (images,) = pipeline.evaluation_views(source, Views(Augmentation(size=size), 1), range(source.size))
     found = backbone(images, training=False).numpy()
     largest = np.abs(expected).max()
     measured("features of photograph files by torchvision", np.abs(found - expected).max() / largest, 1e-4)
@@ -64,7 +64,7 @@ def test_pixels_are_those_of_torchvision(files, size, short):
         expected = theirs(file, size, short).permute(1, 2, 0).numpy()
         image = np.asarray(Image.open(file).convert("RGB"))
         for found in (
-            views.normalise(views.centre(tf.constant(image))),
+            views.normalise(views.evaluation_view(tf.constant(image))),
             preprocess(image[None], augmentation)[0],
         ):
             levels = 255 * np.abs(found - expected) * IMAGENET_STD
@@ -72,7 +72,7 @@ def test_pixels_are_those_of_torchvision(files, size, short):
 
 
 def test_a_long_thin_image_needs_no_more_memory_than_its_file():
-    view = Views(Augmentation(size=96), 1).centre
+    view = Views(Augmentation(size=96), 1).evaluation_view
     stripe = np.zeros((2, 60_000, 3), np.uint8)
     stripe[:, 29_000:31_000] = 200  # resized whole it would have 3.3 million columns
     made = tf.function(view).get_concrete_function(tf.TensorSpec([None, None, 3], tf.uint8))
@@ -82,7 +82,11 @@ def test_a_long_thin_image_needs_no_more_memory_than_its_file():
 
 
 @pytest.mark.parametrize(
-    "what", ["Views(Augmentation(size=96), 1).centre", "lambda x: preprocess(x, Augmentation(size=96))"]
+    "what",
+    [
+        "Views(Augmentation(size=96), 1).evaluation_view",
+        "lambda x: preprocess(x, Augmentation(size=96))",
+    ],
 )
 def test_no_uint8_is_transposed_since_onednn_complains(what):
     code = (

@@ -41,7 +41,7 @@ def test_slices_of_a_split():
         assert part.size == len(whole.images[cut]) and part.fingerprint != whole.fingerprint
     with pytest.raises(UserError, match="holds no image; the split has 1437"):
         open_source("digits:train[5000:]")
-    with pytest.raises(UserError, match="'valid' is no split. Try train, test"):
+    with pytest.raises(UserError, match="'valid' is not a split. Try train, test"):
         open_source("digits:valid")
 
 

@@ -51,7 +51,7 @@ def test_a_new_head_is_a_row(monkeypatch):
     np.testing.assert_allclose(
         model.head.kernel, kernel - 0.01 * 2 * features.T @ residual[:, None] / 50, rtol=1e-3, atol=1e-4
     )
-    outputs = model.predict(views.normalise(views.centre(tf.constant(source.images))), verbose=0)
+    outputs = model.predict(views.normalise(views.evaluation_view(tf.constant(source.images))), verbose=0)
     found = evaluate_model(model, source, views)
     assert found == {"mean_error": pytest.approx(abs(outputs[:, 0] - source.labels).mean(), rel=1e-4)}
     metrics = supervised.HeadMetrics(model.head_spec)

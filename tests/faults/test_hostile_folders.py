@@ -12,7 +12,6 @@ import tensorflow as tf
 from hostile_files import normal
 
 from simsiam_tf.data import open_source
-from simsiam_tf.data.sources import folder
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -34,7 +33,7 @@ def test_folders_that_contain_themselves_and_very_deep_ones_end(deep):
     normal(deep.joinpath(*1200 * "d"))
     for name in ("loop", "loop.jpg"):
         (deep / name).symlink_to(deep, target_is_directory=True)
-    assert [name[-6:] for name in folder.open_folder(str(deep)).names] == ["ok.png", "ok.png"]
+    assert [name[-6:] for name in open_source(deep).names] == ["ok.png", "ok.png"]
 
 
 def test_what_must_not_be_read_is_named(tmp_path, monkeypatch):
@@ -54,11 +53,11 @@ def test_what_must_not_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", forbidden(scandir, "closed"))
     monkeypatch.setattr(os, "open", forbidden(opened, ("secret.png", "closed")))
     report = tmp_path / "report.json"
-    assert list(folder.open_folder(str(tmp_path), "skip", report).names) == ["ok.png"]
+    assert list(open_source(tmp_path, on_bad_image="skip", report=report).names) == ["ok.png"]
     reasons = json.loads(report.read_text())["unreadable"]
-    assert reasons == {"closed/": "no regular file", "secret.png": "Permission denied"}
+    assert reasons == {"closed/": "not a regular file", "secret.png": "Permission denied"}
     with pytest.raises(UserError, match="closed: cannot be listed .Permission denied"):
-        folder.open_folder(str(tmp_path / "closed"))
+        open_source(tmp_path / "closed")
 
 
 def test_names_that_are_no_text_work(tmp_path, capsys):
@@ -73,8 +72,8 @@ def test_names_that_are_no_text_work(tmp_path, capsys):
         (tmp_path / os.fsdecode(name)).write_bytes(b"")
         normal(tmp_path / "other")
         with pytest.raises(UserError) as caught:
-            folder.open_folder(str(tmp_path))
-        folder.open_folder(str(tmp_path), "skip")
+            open_source(tmp_path)
+        open_source(tmp_path, on_bad_image="skip")
         for line in (str(caught.value), capsys.readouterr().err.rstrip("\n")):
             assert line.isprintable(), line
         os.unlink(tmp_path / os.fsdecode(name))
@@ -91,25 +90,25 @@ REPORTS = ["{", "[" * 100_000, "[1]", '{"unreadable": 3}', b"\xff", "null", " " 
 
 
 @pytest.mark.parametrize(
-    "kind", [*REPORTS, "wrong reasons", "no reasons", "a pipe", "a device"], ids=lambda k: repr(k[:9])
+    "kind", [*REPORTS, "wrong outcomes", "no outcomes", "a pipe", "a device"], ids=lambda k: repr(k[:9])
 )
 def test_a_damaged_report_is_made_again(tmp_path, kind):
     root, report = tmp_path / "images", tmp_path / "report.json"
     normal(root)
     (root / "bad.jpg").write_bytes(b"")
-    folder.open_folder(str(root), "skip", report)
+    open_source(root, on_bad_image="skip", report=report)
     good = json.loads(report.read_text())
     report.unlink()
     if kind == "a pipe":
         os.mkfifo(report)
     elif kind == "a device":
         report.symlink_to("/dev/zero")
-    elif kind in ("wrong reasons", "no reasons"):
-        bad = {"bad.jpg": [3]} if kind == "wrong reasons" else None
-        report.write_text(json.dumps({**good, "unreadable": bad}))
+    elif kind in ("wrong outcomes", "no outcomes"):
+        bad = {"bad.jpg": [3]} if kind == "wrong outcomes" else None
+        report.write_text(json.dumps({**good, "images": bad}))
     else:
         report.write_bytes(kind if isinstance(kind, bytes) else kind.encode())
-    assert list(folder.open_folder(str(root), "skip", report).names) == ["ok.png"]
+    assert list(open_source(root, on_bad_image="skip", report=report).names) == ["ok.png"]
     assert json.loads(report.read_text()) == good
 
 
@@ -118,5 +117,5 @@ def test_a_report_does_not_follow_a_link_out_of_its_folder(tmp_path):
     victim, report = tmp_path / "victim", tmp_path / "report.json"
     victim.write_text("mine")
     report.with_suffix(".tmp").symlink_to(victim)
-    folder.open_folder(str(tmp_path / "images"), "error", report)
+    open_source(tmp_path / "images", on_bad_image="error", report=report)
     assert victim.read_text() == "mine" and report.exists() and not report.is_symlink()

@@ -70,12 +70,13 @@ def test_the_monitor_keeps_within_its_share_of_the_time(monitored, trained, epoc
     assert monitored / (2 * trained * epochs) <= 0.01
 
 
-def test_nearest_in_blocks_is_nearest_of_all():
+def test_nearest_in_blocks_is_nearest_of_all(monkeypatch):
+    monkeypatch.setattr(knn, "BLOCK", 64 * 8)
     rng = np.random.default_rng(3)
     bank, queries = rng.normal(size=(230, 8)), rng.normal(size=(37, 8))
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine = unit(queries) @ unit(bank).T
-    cosines, rows = nearest(bank, queries, k=12, block=10, bank_block=64)
+    cosines, rows = nearest(bank, queries, k=12, block=10)
     np.testing.assert_allclose(np.take_along_axis(cosine, rows, 1), -np.sort(-cosine)[:, :12], atol=1e-6)
     np.testing.assert_allclose(cosines, -np.sort(-cosine)[:, :12], atol=1e-6)
     assert all(len(set(r)) == 12 for r in rows)
@@ -85,7 +86,8 @@ def test_nearest_in_blocks_is_nearest_of_all():
     )
 
 
-def test_of_equal_cosines_the_lowest_row_is_first_across_blocks():
+def test_of_equal_cosines_the_lowest_row_is_first_across_blocks(monkeypatch):
+    monkeypatch.setattr(knn, "BLOCK", 7 * 4)
     bank = np.tile(np.eye(4, dtype=np.float32), (25, 1))  # row i equals rows i + 4, i + 8, …
-    rows = nearest(bank, np.eye(4, dtype=np.float32), k=6, block=3, bank_block=7)[1]
+    rows = nearest(bank, np.eye(4, dtype=np.float32), k=6, block=3)[1]
     np.testing.assert_array_equal(rows, np.arange(4)[:, None] + 4 * np.arange(6))

@@ -13,5 +13,5 @@ def photographs(size):
     augmentation = AUGMENTATIONS["imagenet" if size > 64 else "cifar"]
     views = Views(augmentation, 1)
     return tf.stack(
-        [views.normalise(views.centre(tf.constant(i))) for i in load_sample_images().images]
+        [views.normalise(views.evaluation_view(tf.constant(i))) for i in load_sample_images().images]
     ).numpy()

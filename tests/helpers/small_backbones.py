@@ -20,7 +20,7 @@ def exported(folder, augmentation, channels, data="digits", seed=0, settled=Fals
     backbone = nets.resnet10(stem="small", width=width, channels=channels)
     if settled:
         preprocessing = Views(augmentation)
-        images = pipeline.centred(open_source(data), preprocessing, range(256))
+        images = pipeline.evaluation_views(open_source(data), preprocessing, range(256))
         for x in [*images] * 30:
             backbone(x, training=True)
     views = json.loads(json.dumps(dataclasses.asdict(augmentation)))

@@ -44,7 +44,7 @@ def test_preprocessing_equals_that_of_other_commands(augmentation, shape):
     views = Views(augmentation, 1)
     images = formats.random_images(2, *shape, seed=0)
     found = preprocess(tf.constant(images), augmentation)
-    expected = tf.stack([views.normalise(views.centre(tf.constant(i))) for i in images])
+    expected = tf.stack([views.normalise(views.evaluation_view(tf.constant(i))) for i in images])
     assert found.shape == expected.shape
     levels = 255 * np.abs(found - expected) * np.array(augmentation.std)
     assert levels.max() < 1.01 and (levels > 0.01).mean() < 1e-3  # rounded the other way, now and then
@@ -62,7 +62,7 @@ def test_the_code_of_the_card_gives_the_features_of_the_source(pretrained, tmp_p
         names = {"images": formats.random_images(2, *shape, 3, seed=7)}
         exec(page.read_text().split("```python\n")[1].split("```")[0], names)  # noqa: S102
         views = pretrained.views
-        ready = tf.stack([views.normalise(views.centre(tf.constant(i))) for i in names["images"]])
+        ready = tf.stack([views.normalise(views.evaluation_view(tf.constant(i))) for i in names["images"]])
         expected = pretrained.backbone(ready, training=False).numpy()
         np.testing.assert_allclose(names["features"], expected, atol=2e-3 * made.largest)
     assert {p.name for p in tmp_path.iterdir()} == {FILES[format], page.name, page.name[:-2] + "json"}

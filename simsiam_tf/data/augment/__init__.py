@@ -1,4 +1,4 @@
-"""Augmentation: keras-cv layers, the random views that they make, and the centre view for evaluation."""
+"""Augmentation: keras-cv layers, the random views that they make, and the view for evaluation."""
 
 from simsiam_tf.data.augment.crops import RandomResizedCrop
 from simsiam_tf.data.augment.random_layers import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -40,7 +41,7 @@ class Augmentation:
         """The same without jitter, gray, blur and solarisation: the views of linear evaluation (Sec. 3)."""
         return dataclasses.replace(self, jitter_p=0.0, gray_p=0.0, blur_p=0.0, solarize_p=0.0)
 
-    def statistics(self, channels: int) -> list[tuple[float, ...]]:
+    def statistics(self, channels: Any) -> list[tuple[float, ...]]:
         """[mean, std] for a number of channels; averaged where the augmentation has another number."""
         values = (self.mean, self.std)
         return [v if len(v) == channels else (sum(v) / len(v),) * channels for v in values]

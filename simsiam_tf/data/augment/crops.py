@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -16,10 +17,7 @@ class RandomResizedCrop(PaperLayer):
 
     Up to ten tries to fit a box, then the centre crop of the nearest aspect, as torchvision.
 
-    Args:
-        size: side of the output in pixels.
-        area: smallest and largest share of the image's area.
-        aspect: smallest and largest width / height.
+    area: smallest and largest share of the image's area. aspect: smallest and largest width / height.
     """
 
     draws = 2 * TRIES + 2
@@ -36,22 +34,16 @@ class RandomResizedCrop(PaperLayer):
 
     def tried_sides(self, u: tf.Tensor) -> tf.Tensor:
         """u [B, draws] → [B, 10, 2]: heights and widths to try, over √(image height · image width)."""
-        share, aspect = u[:, :TRIES], u[:, TRIES : 2 * TRIES]
-        share = between(share, *self.area)
-        ratio = tf.exp(between(aspect, *(math.log(a) for a in self.aspect)))
+        share = between(u[:, :TRIES], *self.area)
+        ratio = tf.exp(between(u[:, TRIES : 2 * TRIES], *(math.log(a) for a in self.aspect)))
         return tf.sqrt(tf.stack([share / ratio, share * ratio], axis=-1))
 
     def boxes(self, tried: tf.Tensor, place: tf.Tensor, height, width) -> tf.Tensor:
         """The first box that fits, at a uniform place, as torchvision's get_params.
 
-        Args:
-            tried: [B, 10, 2] from `tried_sides`.
-            place: [B, 2] uniforms of top and left, the last two draws.
-            height, width: size of the images in pixels, scalars.
-
-        Returns:
-            float [B, 4]: top, left, height, width. Where nothing fits, the largest centred box
-            whose aspect is allowed.
+        tried: [B, 10, 2] from `tried_sides`. place: [B, 2] uniforms of top and left, the last two draws.
+        height, width: of the images in pixels, scalars. Returns float [B, 4]: top, left, height, width; where
+        nothing fits, the largest box in the middle whose aspect is allowed.
         """
         image = tf.stack([tf.cast(height, tf.float32), tf.cast(width, tf.float32)])
         sides = tf.round(tried * tf.sqrt(tf.reduce_prod(image)))
@@ -60,9 +52,8 @@ class RandomResizedCrop(PaperLayer):
         corner = tf.floor(place * (image - size + 1))
         low, high = self.aspect
         largest = tf.minimum(image, tf.round(tf.reverse(image, [-1]) * tf.constant([1 / low, high])))
-        centred = tf.concat([(image - largest) // 2, largest], axis=-1)
-        box = tf.concat([corner, size], axis=1)
-        return tf.where(tf.reduce_any(fits, axis=1)[:, None], box, centred)
+        middle = tf.concat([(image - largest) // 2, largest], axis=-1)
+        return tf.where(tf.reduce_any(fits, axis=1)[:, None], tf.concat([corner, size], axis=1), middle)
 
     def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
         shape = tf.shape(images)
@@ -85,7 +76,8 @@ class RandomResizedCrop(PaperLayer):
     def crop_of_one(self, image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
         """The crop of one image [H, W, C] and box [4]: cheaper than a batch's where the image is large."""
         top, left, h, w = tf.unstack(tf.cast(box, tf.int32))
-        return resize(image[top : top + h, left : left + w], self.size, self.size)
+        crop = resize(image[top : top + h, left : left + w], self.size, self.size)
+        return tf.ensure_shape(crop, [self.size, self.size, image.shape[-1]])
 
 
 def between(u: tf.Tensor, low: float, high: float) -> tf.Tensor:
@@ -96,30 +88,35 @@ def between(u: tf.Tensor, low: float, high: float) -> tf.Tensor:
 def resize(image: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
     """Antialiased bilinear resize of one image [H, W, C] → float32 [height, width, C].
 
-    Equal to `tf.image.resize(…, antialias=True)` and twice as fast: rows of pixels are
-    summed at a time, once along the height and, transposed, once along the width.
+    Equal to `tf.image.resize(…, antialias=True)` and twice as fast.
     """
-    x = _resize_rows(image, height)
-    x = _resize_rows(tf.transpose(x, [1, 0, 2]), width)
-    return tf.ensure_shape(tf.transpose(x, [1, 0, 2]), [None, None, image.shape[-1]])
+    x = image[None]
+    for size in (height, width):
+        scale = tf.cast(size, tf.float32) / tf.cast(tf.shape(x)[1], tf.float32)
+        x = tf.transpose(resize_rows(x, size, scale, 0.0), [0, 2, 1, 3])
+    return tf.ensure_shape(x[0], [None, None, image.shape[-1]])
 
 
-def _resize_rows(x: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
-    """[H, W, C] → [size, W, C]. The op sees one column whose pixels have W · C channels."""
-    height, width, channels = tf.unstack(tf.shape(x))
-    scale = tf.cast(size, tf.float32) / tf.cast(height, tf.float32)
+def resize_rows(x: tf.Tensor, size: int | tf.Tensor, scale: tf.Tensor, shift: Any) -> tf.Tensor:
+    """Antialiased bilinear resize of the height alone, [B, H, W, C] → [B, size, W, C].
+
+    Row y of `x` comes to y · scale + shift, float32 scalars.
+    """
+    batch, height, width, channels = tf.unstack(tf.shape(x))
+    # NOTE: the op sees one column whose pixels have W · C channels, of which it sums many at a time.
     y = tf.raw_ops.ScaleAndTranslate(
-        images=tf.reshape(x, [1, height, 1, width * channels]), size=[size, 1],
-        scale=tf.stack([scale, 1.0]), translation=[0.0, 0.0], kernel_type="triangle", antialias=True,
+        images=tf.reshape(x, [batch, height, 1, width * channels]), size=[size, 1],
+        scale=tf.stack([scale, 1.0]), translation=tf.stack([shift, 0.0]), kernel_type="triangle",
+        antialias=True,
     )  # fmt: skip
-    return tf.reshape(y, [size, width, channels])
+    return tf.reshape(y, [batch, size, width, channels])
 
 
 def resize_weights(start: tf.Tensor, length: tf.Tensor, size: tf.Tensor, out: int) -> tf.Tensor:
-    """Antialiased bilinear resize of [start, start + length) to `out` pixels, as a matrix.
+    """Resize of pixels [start, start + length) to `out` pixels as matrices [B, out, size]; rows sum to 1.
 
-    start, length: float [B]; size: pixels of the axis → [B, out, size], rows sum to 1.
-    The filter is PIL's: a triangle as wide as the larger of the two pixel sizes.
+    start, length: float [B]; size: pixels of the axis. The filter is PIL's antialiased bilinear one: a
+    triangle as wide as the larger of the two pixel sizes.
     """
     start, length = start[:, None, None], length[:, None, None]
     scale = length / tf.cast(out, tf.float32)

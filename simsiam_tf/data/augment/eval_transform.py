@@ -1,4 +1,4 @@
-"""The centre views for evaluation (Sec. 3), equal to torchvision's Resize and CenterCrop on PIL images.
+"""The view of an image for evaluation (Sec. 3), equal to torchvision's Resize and CenterCrop on PIL images.
 
 The filter of the resize is a triangle as wide as the larger of the two pixel sizes, and values are rounded
 once after the width and once after the height.
@@ -13,13 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data.augment.augmentations import Augmentation
+from simsiam_tf.data.augment.crops import resize_rows
 
 ops: Any = keras.ops  # pyright infers None from its functions
 SMALL = 64  # pixels; views of at most this side are resized without a crop
 
 
-def sides_before_centre(height: Any, width: Any, size: int) -> tuple[Any, Any]:
-    """Sides that an image is resized to before its middle size × size pixels are taken: int32 scalars.
+def _resized_sides(height: Any, width: Any, size: int) -> tuple[Any, Any]:
+    """Sides, int32 scalars, that an image is resized to before its middle size × size pixels are taken.
 
     The shorter side becomes 256/224 of the size. The other is int(short · longer / shorter), as in Resize.
     """
@@ -46,21 +47,21 @@ def _rounded(x: Any) -> Any:
     return ops.clip(ops.floor(x + 0.5002), 0.0, 255.0)
 
 
-def centre(images: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes with antialiasing and takes the middle: [B, H, W, C] in [0, 255] → uint8 [B, size, size, C].
+def resize_and_crop(images: tf.Tensor, size: int) -> tf.Tensor:
+    """The middle of resized images: [B, H, W, C] in [0, 255] → uint8 [B, size, size, C].
 
     Only the pixels that the middle is made of are touched, so that memory does not depend on how long the
     other side is.
     """
     sides = tf.unstack(tf.shape(images)[1:3])
-    resized = sides_before_centre(*sides, size=size)
+    resized = _resized_sides(*sides, size=size)
     # First the rows that the middle needs, so that no others are resized along the width.
     (top, rows), (left, columns) = (_needed(n, m, size) for n, m in zip(sides, resized, strict=True))
     # NOTE: the ReLU changes nothing. TensorFlow would transpose the bytes before a bare cast, where
     # oneDNN complains.
     x = tf.nn.relu(tf.cast(images[:, top : top + rows, left : left + columns], tf.float32))
-    x = _middle(tf.transpose(x, [0, 2, 1, 3]), sides[1], resized[1], left, size)
-    x = _middle(tf.transpose(x, [0, 2, 1, 3]), sides[0], resized[0], top, size)
+    x = _middle_rows(tf.transpose(x, [0, 2, 1, 3]), sides[1], resized[1], left, size)
+    x = _middle_rows(tf.transpose(x, [0, 2, 1, 3]), sides[0], resized[0], top, size)
     return tf.ensure_shape(tf.cast(x, tf.uint8), [None, size, size, images.shape[-1]])
 
 
@@ -74,21 +75,15 @@ def _needed(side: tf.Tensor, resized: tf.Tensor, size: int) -> tuple[tf.Tensor, 
     return first, tf.minimum(last, side) - first
 
 
-def _middle(x: tf.Tensor, side: tf.Tensor, resized: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:
+def _middle_rows(x: tf.Tensor, side: tf.Tensor, resized: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:
     """[B, n, R, C], pixels of an axis from `first` on → the middle of the resized axis, [B, size, R, C]."""
-    length, row, channels = tf.unstack(tf.shape(x)[1:])
     scale = tf.cast(resized, tf.float64) / tf.cast(side, tf.float64)
     shift = tf.cast(first, tf.float64) * scale - tf.cast(_middle_start(resized, size), tf.float64)
-    y = tf.raw_ops.ScaleAndTranslate(
-        images=tf.reshape(x, [-1, length, 1, row * channels]), size=[size, 1],
-        scale=tf.stack([tf.cast(scale, tf.float32), 1.0]),
-        translation=tf.stack([tf.cast(shift, tf.float32), 0.0]), kernel_type="triangle", antialias=True,
-    )  # fmt: skip
-    return tf.reshape(_rounded(y), [-1, size, row, channels])
+    return _rounded(resize_rows(x, size, tf.cast(scale, tf.float32), tf.cast(shift, tf.float32)))
 
 
 def preprocess(images: Any, augmentation: Augmentation) -> Any:
-    """`Views.centre` and `Views.normalise` in keras.ops, so that an exported file needs only stock Keras.
+    """`Views.evaluation_view` and `normalise` in keras.ops, so that an exported file needs only stock Keras.
 
     Works on tensors and, while a functional model is built, on symbolic ones. The antialiased resize is
     two matrix products, which every format that a network is exported to can hold.
@@ -97,11 +92,11 @@ def preprocess(images: Any, augmentation: Augmentation) -> Any:
     """
     size = augmentation.size
     mean, std = map(np.array, augmentation.statistics(images.shape[-1]))
-    x = ops.transpose(ops.relu(ops.cast(images, "float32")), [0, 3, 1, 2])  # the ReLU: see `centre`
+    x = ops.transpose(ops.relu(ops.cast(images, "float32")), [0, 3, 1, 2])  # see `resize_and_crop`
     # A symbolic image has no known size; counting its pixels gives it.
     rows, columns = ops.ones_like(x[0, 0, :, 0]), ops.ones_like(x[0, 0, 0, :])
     height, width = (ops.cast(ops.sum(pixels), "int32") for pixels in (rows, columns))
-    new_height, new_width = sides_before_centre(height, width, size)
+    new_height, new_width = _resized_sides(height, width, size)
     x = _rounded(ops.matmul(x, ops.transpose(_resize_matrix(columns, width, new_width, size))))
     x = _rounded(ops.matmul(_resize_matrix(rows, height, new_height, size), x))
     normalise = keras.layers.Rescaling(

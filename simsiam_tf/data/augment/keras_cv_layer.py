@@ -1,59 +1,27 @@
-"""The base class of the augmentation's layers: a keras-cv layer that can take its draws as an argument.
-
-keras-cv 0.9.0, its last release, copies names from Keras' private modules while it is imported. Keras 3.16
-has moved these modules, so that the import fails. The public `keras.ops` has all names that keras-cv looks
-for in them, and replaces every module that Keras has moved.
-"""
+"""The base class of the augmentation's layers: a keras-cv layer that can take its draws as an argument."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from simsiam_tf.data.augment import planar_ops
-from simsiam_tf.data.augment.planar_ops import Planes
+# NOTE: keras-cv 0.9.0, its last release, copies names from private modules of Keras, some of which Keras 3.16
+# has moved. One module of keras-cv does so, and the public `keras.ops` has all names that others read there.
+sys.modules["keras_cv.src.backend.tf_ops"] = keras.ops
+import keras_cv.layers  # noqa: E402  # pyright: ignore[reportMissingImports]
 
-PRIVATE = "keras.src.backend.tensorflow"
-PRIVATE_MODULES = (PRIVATE, *(f"{PRIVATE}.{name}" for name in ("core", "math", "nn", "numpy")))
-
+Planes = list[tf.Tensor]  # the channels of a batch, as float32 tensors [B, H, W]
 Stage = Callable[[Planes, dict[str, tf.Tensor]], Planes]
 
 
-def _exists(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that would hold it does not exist either
-        return False
-
-
-@contextlib.contextmanager
-def _private_modules() -> Iterator[None]:
-    """Within the context, `keras.ops` replaces those of `PRIVATE_MODULES` that Keras does not have."""
-    stand_ins = {name: keras.ops for name in PRIVATE_MODULES if not _exists(name)}
-    package: Any = keras.ops if PRIVATE in stand_ins else importlib.import_module(PRIVATE)
-    lacks = not hasattr(package, "convert_to_numpy")
-    if lacks:
-        package.convert_to_numpy = keras.ops.convert_to_numpy
-    sys.modules.update(stand_ins)
-    try:
-        yield
-    finally:
-        for name in stand_ins:
-            del sys.modules[name]
-        if lacks:
-            del package.convert_to_numpy
-
-
-with _private_modules():
-    import keras_cv.layers  # pyright: ignore[reportMissingImports]
+def to_planes(images: tf.Tensor) -> Planes:
+    """Images [B, H, W, C] of any dtype as planes."""
+    return [tf.cast(plane, tf.float32) for plane in tf.unstack(images, axis=-1)]
 
 
 class PaperLayer(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
@@ -77,14 +45,19 @@ class PaperLayer(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
         raise NotImplementedError
 
     def stages(self, channels: int) -> list[Stage]:
-        """The layer as passes over memory: (planes, transformations) → planes."""
+        """The layer as passes over memory: (planes, transformations) → planes.
+
+        Memory bounds the speed, so `Views` lets XLA compile each stage as one pass. A stage ends where the
+        next one reads neighbours, or one plane many times: within a stage, XLA would compute these anew for
+        every reading.
+        """
         raise NotImplementedError
 
     def augment_images(self, images: tf.Tensor, transformations: dict, **kwargs: Any) -> tf.Tensor:
-        x = planar_ops.from_images(images)
+        x = to_planes(images)
         for stage in self.stages(len(x)):
             x = stage(x, transformations)
-        return planar_ops.to_images(x)
+        return tf.stack(x, axis=-1)
 
     def get_random_transformation_batch(
         self, batch_size: tf.Tensor, images: Any = None, **kwargs: Any

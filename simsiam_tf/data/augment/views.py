@@ -9,11 +9,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from simsiam_tf.data.augment import eval_transform, planar_ops, random_layers
+from simsiam_tf.data.augment import random_layers
 from simsiam_tf.data.augment.augmentations import Augmentation
 from simsiam_tf.data.augment.crops import RandomResizedCrop
-from simsiam_tf.data.augment.eval_transform import SMALL
-from simsiam_tf.data.augment.keras_cv_layer import PaperLayer
+from simsiam_tf.data.augment.eval_transform import SMALL, resize_and_crop
+from simsiam_tf.data.augment.keras_cv_layer import PaperLayer, to_planes
 from simsiam_tf.runtime.devices import on_cpu
 
 
@@ -39,49 +39,41 @@ class Views:
         layers_for = functools.cache(functools.partial(_layers, products=products))
         self.layers = [layers_for(augmentation.for_view(view)) for view in range(count)]  # equal views share
         widths = [self.resized_crop.draws + sum(layer.draws for layer in layers) for layers in self.layers]
-        self._starts = list(itertools.accumulate(widths, initial=0))
-
-    @property
-    def draws(self) -> int:
-        """Uniforms per image, for all its views."""
-        return self._starts[-1]
+        # Uniforms per image for all views, and the first column of each view's.
+        *self._starts, self.draws = itertools.accumulate(widths, initial=0)
 
     def _crop_draws(self, u: tf.Tensor) -> list[tf.Tensor]:
         """The columns of u [B, draws] that the crop of each view takes."""
-        return [u[:, start : start + self.resized_crop.draws] for start in self._starts[:-1]]
+        return [u[:, start : start + self.resized_crop.draws] for start in self._starts]
 
     def crop_batch(self, images: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """First stage for a batch of images of one size: uint8 [B, H, W, C] → `count` × [B, S, S, C]."""
         crop, draws = self.resized_crop, self._crop_draws(u)
         return tuple(_to_uint8(crop.augment_images(images, crop.transformations(d, images))) for d in draws)
 
-    def box_draws(self, u: tf.Tensor) -> dict[str, tf.Tensor]:
+    def box_draws(self, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """u [B, draws] → the draws of boxes for `crop_image`, as far as they need no image."""
         draws = self._crop_draws(u)
-        return {
-            "tried": tf.stack([self.resized_crop.tried_sides(d) for d in draws], axis=1),
-            "place": tf.stack([d[:, -2:] for d in draws], axis=1),
-        }
+        tried = tf.stack([self.resized_crop.tried_sides(d) for d in draws], axis=1)
+        return tried, tf.stack([d[:, -2:] for d in draws], axis=1)
 
-    def crop_image(self, image: tf.Tensor, box_draws: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+    def crop_image(self, image: tf.Tensor, tried: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """First stage for one image of any size: uint8 [H, W, C] → `count` × [S, S, C].
 
-        box_draws: the image's row of `box_draws`.
+        tried, place: the image's rows of `box_draws`.
         """
-        crop, (height, width, _) = self.resized_crop, tf.unstack(tf.shape(image))
-        boxes = crop.boxes(box_draws["tried"], box_draws["place"], height, width)
-        crops = [_to_uint8(crop.crop_of_one(image, boxes[view])) for view in range(self.count)]
-        return tuple(tf.ensure_shape(x, [crop.size, crop.size, image.shape[-1]]) for x in crops)
+        boxes = self.resized_crop.boxes(tried, place, *tf.unstack(tf.shape(image)[:2]))
+        return tuple(_to_uint8(self.resized_crop.crop_of_one(image, box)) for box in tf.unstack(boxes))
 
     def augment(self, crops: tuple[tf.Tensor, ...], u: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Second stage: uint8 crops → float32 views, normalised by the augmentation's mean and std."""
         return tuple(self._augment_view(crop, u, view) for view, crop in enumerate(crops))
 
     def _augment_view(self, crop: tf.Tensor, u: tf.Tensor, view: int) -> tf.Tensor:
-        at, drawn = self._starts[view] + self.resized_crop.draws, []
+        column, drawn = self._starts[view] + self.resized_crop.draws, []
         for layer in self.layers[view]:
-            drawn.append(layer.transformations(u[:, at : at + layer.draws], crop))
-            at += layer.draws
+            drawn.append(layer.transformations(u[:, column : column + layer.draws], crop))
+            column += layer.draws
         x = crop
         for run in self._passes(crop.shape[-1], self.layers[view]):
             x = run(x, drawn)
@@ -97,32 +89,27 @@ class Views:
         last = max(0, len(stages) - 1)
 
         def run(k: int, x: Any, drawn: list[dict[str, tf.Tensor]]) -> Any:
-            x = x if k else planar_ops.from_images(x)
+            x = x if k else to_planes(x)
             if stages:
                 place, stage = stages[k]
                 x = stage(x, drawn[place])
-            return self.normalise(planar_ops.to_images(x)) if k == last else x
+            return self.normalise(tf.stack(x, axis=-1)) if k == last else x
 
         passes: list[Callable[..., Any]] = [functools.partial(run, k) for k in range(last + 1)]
         return [tf.function(p, jit_compile=True, autograph=False) for p in passes] if self.xla else passes
 
-    def _statistics(self, images: tf.Tensor) -> list[tf.Tensor]:
-        channels = images.shape[-1]
-        assert channels is not None
-        return [tf.constant(values) for values in self.augmentation.statistics(channels)]
-
     def normalise(self, images: tf.Tensor) -> tf.Tensor:
         """[0, 255] → zero mean and unit variance by the augmentation's statistics."""
-        mean, std = self._statistics(images)
+        mean, std = self.augmentation.statistics(images.shape[-1])
         return (tf.cast(images, tf.float32) / 255.0 - mean) / std
 
     def denormalise(self, images: tf.Tensor) -> tf.Tensor:
         """The inverse of `normalise`, to uint8: for pictures of what the network sees."""
-        mean, std = self._statistics(images)
+        mean, std = self.augmentation.statistics(images.shape[-1])
         return _to_uint8((images * std + mean) * 255.0)
 
-    def centre(self, image: tf.Tensor) -> tf.Tensor:
-        """The view for evaluation: shorter side to 256/224 of the size, then the centre (Sec. 3).
+    def evaluation_view(self, image: tf.Tensor) -> tf.Tensor:
+        """Resizes the shorter side to 256/224 of the augmentation's size and takes the middle (Sec. 3).
 
         [H, W, C] or [B, H, W, C] → uint8 of the augmentation's size. Small views are only resized.
         """
@@ -130,8 +117,8 @@ class Views:
         if image.shape[-3:-1] == (size, size) and size <= SMALL:
             return tf.cast(image, tf.uint8)
         if image.shape.rank == 4:
-            return eval_transform.centre(image, size)
-        return eval_transform.centre(image[None], size)[0]
+            return resize_and_crop(image, size)
+        return resize_and_crop(image[None], size)[0]
 
 
 def _layers(augmentation: Augmentation, products: bool) -> tuple[PaperLayer, ...]:

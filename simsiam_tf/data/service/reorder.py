@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
+import functools
 import logging
 import queue
 import re
@@ -22,49 +23,36 @@ MAX_FAILURES = 3  # failed jobs in a row
 ADVICE = "Start it again, and rerun the same command to continue from the newest checkpoint."
 
 
+@dataclasses.dataclass
 class OrderedElements:
     """Elements by number, each exactly once, from jobs that send them in any order.
 
     An element is a function of its number. So one that does not come is made here, and one that comes twice
     or late is dropped.
 
-    Args:
-        name: the source of the elements, for messages.
-        job: (first number, token) → an iterable of (token, number, element) from that number on.
-        make_here: number → element, made in this process.
-        answers: () → whether the dispatcher answers.
-        max_waiting: elements that may wait for an earlier one.
+    name: the source of the elements, for messages. job: (first number, token) → (token, number, element) from
+    that number on. make_here: number → element, made in this process. answers: () → whether the dispatcher
+    answers. max_waiting: elements that may wait for an earlier one.
     """
 
-    def __init__(
-        self, name: str, job: Callable, make_here: Callable, answers: Callable, max_waiting: int
-    ) -> None:
-        self.name, self.job, self.make_here, self.answers = name, job, make_here, answers
-        self.max_waiting = max_waiting
-        self.failures = 0
-        self.error: UserError | None = None
-        self.arrivals: ThreadedIterator | None = None
-        self.waiting: dict[int, tuple[float, Any]] = {}  # number → (time of arrival, element)
-        self.token = self.received = 0
-        self.last_arrival = 0.0
+    name: str
+    job: Callable[[int, int], Iterable[tuple[Any, Any, Any]]]
+    make_here: Callable[[int], Any]
+    answers: Callable[[], bool]
+    max_waiting: int
+    # Number → (time of arrival, element).
+    waiting: dict[int, tuple[float, Any]] = dataclasses.field(default_factory=dict)
+    arrivals: ThreadedIterator | None = None
+    failures: int = 0
+    token: int = 0
+    received: int = 0
+    last_arrival: float = 0.0
 
     def get(self, n: int) -> Any:
         """Element n; numbers go up by one.
 
-        Raises:
-            LostWorker: no element has come for too long.
-            UserError: the data workers cannot make it. Either error is raised again by every later call.
+        Raises LostWorker where no element has come for too long, UserError where data workers cannot make it.
         """
-        if self.error is not None:
-            raise self.error
-        try:
-            return self._get(n)
-        except UserError as error:
-            self.error = error
-            self.close()
-            raise
-
-    def _get(self, n: int) -> Any:
         arrivals = self.arrivals or self._start_job(n)
         began = self.last_arrival = time.monotonic()
         while n not in self.waiting:
@@ -90,9 +78,8 @@ class OrderedElements:
         self.waiting.clear()
         # NOTE: a dispatcher that was restarted without its state hands out its old numbers again, and
         # a data worker may then take a new job for another run's old one. The token tells them apart.
-        job, token = self.job, secrets.randbits(62)
-        self.token, self.received = token, 0
-        self.arrivals = ThreadedIterator(lambda: job(first, token))
+        self.token, self.received = secrets.randbits(62), 0
+        self.arrivals = ThreadedIterator(functools.partial(self.job, first, self.token))
         return self.arrivals
 
     def _restart_job(self, n: int, error: Exception) -> ThreadedIterator:
@@ -134,35 +121,28 @@ class ThreadedIterator:
     """The elements of `make()`, fetched by a thread of its own, so that waiting for one can time out."""
 
     def __init__(self, make: Callable[[], Iterable]) -> None:
-        self._queue: queue.Queue = queue.Queue(1)
-        self._closed = threading.Event()
-        # NOTE: the thread holds no reference to this object, so that the object can be collected.
-        threading.Thread(target=_fetch, args=(make, self._queue, self._closed), daemon=True).start()
+        self._elements: queue.SimpleQueue = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        threading.Thread(target=self._fetch, args=(make,), daemon=True).start()
 
     def get(self, seconds: float) -> Any:
         """The next element. Raises queue.Empty where none has come in time, or an error of the iterable."""
-        element = self._queue.get(timeout=seconds)
+        element = self._elements.get(timeout=seconds)
+        self._wanted.put(True)
         if isinstance(element, Exception):
             raise element
         return element
 
     def close(self) -> None:
         """Ends the thread, which then drops its iterable, as soon as the iterable's next element comes."""
-        self._closed.set()
+        self._wanted.put(False)
 
-
-def _fetch(make: Callable[[], Iterable], elements: queue.Queue, closed: threading.Event) -> None:
-    def put(element: Any) -> None:
-        while not closed.is_set():
-            with contextlib.suppress(queue.Full):
-                elements.put(element, timeout=0.5)
-                return
-
-    try:
-        for element in make():
-            put(element)
-            if closed.is_set():
-                return
-        put(RuntimeError("the job has ended"))
-    except Exception as error:  # noqa: BLE001 - raised again by `get`
-        put(error)
+    def _fetch(self, make: Callable[[], Iterable]) -> None:
+        try:
+            for element in make():
+                self._elements.put(element)
+                if not self._wanted.get():
+                    return
+            self._elements.put(RuntimeError("the job has ended"))
+        except Exception as error:  # noqa: BLE001 - raised again by `get`
+            self._elements.put(error)

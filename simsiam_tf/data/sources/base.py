@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data.images.decode import decode
-from simsiam_tf.data.images.header_check import MEGAPIXELS
+from simsiam_tf.data.images.decode import MEGAPIXELS, decode
 from simsiam_tf.runtime.errors import UserError
 
 
-class Labels(Protocol):
-    """int64 labels by id: an array, or an object that reads them when they are asked for."""
+def short_digest(*parts: Any) -> str:
+    """16 digits of the SHA-256 of bytes, one part after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
 
-    def __len__(self) -> int: ...
 
-    def __getitem__(self, ids: Any, /) -> Any: ...
+class LazyLabels:
+    """int64 labels that are read when they are asked for. read: ids → their labels."""
+
+    def __init__(self, size: int, read: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.size, self.read = size, read
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, ids: Any) -> Any:
+        return self.read(np.arange(self.size)[ids])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +57,14 @@ class SourceOptions:
 class Source:
     """A set of images with stable ids 0 … size − 1.
 
-    labels: int64 [size], or an object that answers labels[ids] like it; None where the set has none.
+    labels: int64 [size]; None where the set has none.
     fingerprint: a digest that distinguishes the set from others, made without reading all of it.
     """
 
     name: str
     size: int
     channels: int
-    labels: Labels | None
+    labels: np.ndarray | LazyLabels | None
     class_names: tuple[str, ...]
     fingerprint: str
 
@@ -71,7 +87,7 @@ class Source:
 
     def subset(self, ids: np.ndarray, name: str) -> Source:
         """The source whose image i is image ids[i] of this one."""
-        raise TypeError(f"{self.name}: a {type(self).__name__} has no subsets.")
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,17 +97,17 @@ class ArraySource(Source):
     images: np.ndarray
 
     def contents(self) -> str:
-        digest = hashlib.sha256(repr(self.images.shape).encode())
-        digest.update(self.images.data)
-        return digest.hexdigest()[:16]
+        return short_digest(repr(self.images.shape).encode(), self.images.data)
+
+    @functools.cached_property
+    def _tensor(self) -> tf.Tensor:
+        # NOTE: a graph refers to an eager tensor that it closes over; a constant would be copied.
+        with tf.init_scope(), tf.device("CPU"):
+            return tf.constant(self.images)
 
     def gather(self, ids: tf.Tensor) -> tf.Tensor:
         """int64 [B] → uint8 [B, H, W, channels]."""
-        if "tensor" not in self.__dict__:
-            # NOTE: a graph refers to an eager tensor that it closes over; a constant would be copied.
-            with tf.init_scope(), tf.device("CPU"):
-                self.__dict__["tensor"] = tf.constant(self.images)
-        return tf.gather(self.__dict__["tensor"], ids)
+        return tf.gather(self._tensor, ids)
 
     def decode(self, index: tf.Tensor) -> tf.Tensor:
         return self.gather(index)
@@ -106,8 +122,8 @@ class EncodedSource(Source):
     """Images of any size, read one at a time.
 
     read: scalar id → encoded bytes. names, root: names of the files and the folder they are relative to,
-    where every image is a file. digests: bytes, one for each file when the source was opened, also where a
-    file holds several images.
+    where every image is a file. digests: bytes, one for each file at the time of opening, also where a file
+    holds several images.
     """
 
     read: Callable[[tf.Tensor], tf.Tensor]
@@ -121,57 +137,36 @@ class EncodedSource(Source):
     def contents(self) -> str:
         if self.digests is None:
             return self.fingerprint
-        names = "\n".join(self.names or [self.fingerprint])
-        return hashlib.sha256(os.fsencode(names) + b"\n" + b" ".join(self.digests.tolist())).hexdigest()[:16]
+        names = os.fsencode("\n".join(self.names or [self.fingerprint]))
+        return short_digest(names, b"\n", b" ".join(self.digests.tolist()))
 
     def subset(self, ids: np.ndarray, name: str) -> EncodedSource:
         chosen, read, labels = tf.constant(ids), self.read, self.labels
         if labels is not None:
-            labels = labels[ids] if isinstance(labels, np.ndarray) else SubsetLabels(labels, ids)
+            lazy = LazyLabels(len(ids), lambda i, labels=labels: labels[ids[i]])
+            labels = labels[ids] if isinstance(labels, np.ndarray) else lazy
         names = self.names and tuple(self.names[i] for i in ids)
         return dataclasses.replace(
             self, name=name, size=len(ids), labels=labels, names=names,
-            fingerprint=hashlib.sha256(self.fingerprint.encode() + ids.tobytes()).hexdigest()[:16],
+            fingerprint=short_digest(self.fingerprint.encode(), ids.tobytes()),
             read=lambda index: read(tf.gather(chosen, index)),
             digests=self.digests[ids] if names and self.digests is not None else self.digests,
         )  # fmt: skip
 
 
-class SubsetLabels:
-    """Labels of a subset, read from those of the larger set when they are asked for."""
-
-    def __init__(self, labels: Labels, ids: np.ndarray) -> None:
-        self._labels, self._ids = labels, ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, ids: Any) -> Any:
-        return self._labels[self._ids[ids]]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[np.arange(len(self))], dtype)
-
-
 def from_arrays(
     name: str, images: np.ndarray, labels: Any = None, class_names: Iterable[str] = ()
 ) -> ArraySource:
-    """A source from uint8 images [N, H, W, 1 or 3] (or [N, H, W]) and int labels [N].
-
-    Raises:
-        UserError: images of another shape or dtype.
-    """
+    """A source from uint8 images [N, H, W, 1 or 3] (or [N, H, W]) and int labels [N]."""
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3):
         raise UserError(
             f"{name}: images must be uint8 [N, H, W, 1 or 3]. Received: {images.dtype} {images.shape}."
         )
     images = np.ascontiguousarray(images)
-    digest = hashlib.sha256(repr(images.shape).encode() + images[:: max(1, len(images) // 64)].tobytes())
+    fingerprint = short_digest(repr(images.shape).encode(), images[:: max(1, len(images) // 64)].tobytes())
     labels = None if labels is None else np.asarray(labels, np.int64)
-    return ArraySource(
-        name, len(images), images.shape[-1], labels, tuple(class_names), digest.hexdigest()[:16], images
-    )
+    return ArraySource(name, len(images), images.shape[-1], labels, tuple(class_names), fingerprint, images)
 
 
 def subset(source: Source, ids: np.ndarray | Sequence[int], name: str | None = None) -> Source:
@@ -183,14 +178,15 @@ def subset(source: Source, ids: np.ndarray | Sequence[int], name: str | None = N
     return source.subset(ids, name or f"{source.name}[{len(ids)} of {source.size}]")
 
 
-def open_split(spec: str, split: str, open_whole: Callable[[str], Source]) -> Source:
-    """Opens a split, or a slice of it as in "train[:50000]".
+def open_split(name: str, split: str, open_whole: Callable[[str], Source]) -> Source:
+    """Opens a split of the set `name`, or a slice of it as in "train[:50000]".
 
-    spec: the specification, for messages. open_whole: "train" or "test" → an ArraySource.
+    open_whole: "train" or "test" → the whole split.
     """
+    spec = f"{name}:{split}"
     match = re.fullmatch(r"(train|test)(?:\[(-?\d*):(-?\d*)\])?", split)
     if not match:
-        raise UserError(f"{spec}: {split!r} is no split. Try train, test, or train[:50000].")
+        raise UserError(f"{spec}: {split!r} is not a split. Try train, test, or train[:50000].")
     start, stop = (int(text) if text else None for text in match.groups()[1:])
     source = open_whole(match[1])
     if start is stop is None:

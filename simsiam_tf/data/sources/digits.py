@@ -11,8 +11,7 @@ from simsiam_tf.data.sources.base import Source, SourceOptions, from_arrays, ope
 
 def open_digits(split: str, options: SourceOptions) -> Source:
     """Opens a split of the digits, or a slice of it; every fifth image is in "test"."""
-    split = split or options.split
-    return open_split(f"digits:{split}", split, _open_whole)
+    return open_split("digits", split or options.split, _open_whole)
 
 
 def _open_whole(split: str) -> Source:

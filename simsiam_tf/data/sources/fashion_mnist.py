@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import os
 from pathlib import Path
@@ -19,8 +20,8 @@ CLASS_NAMES = (
 
 def open_fashion_mnist(split: str, options: SourceOptions) -> Source:
     """Opens a split, or a slice of it. The environment may name a folder, FASHION_MNIST_DIR."""
-    split = split or options.split
-    return open_split(f"fashion_mnist:{split}", split, lambda name: _open_whole(name, options.data_dir))
+    open_whole = functools.partial(_open_whole, data_dir=options.data_dir)
+    return open_split("fashion_mnist", split or options.split, open_whole)
 
 
 def _open_whole(split: str, data_dir: str | None) -> Source:

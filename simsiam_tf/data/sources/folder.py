@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from pathlib import Path
@@ -10,54 +9,42 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data.images.header_check import MEGAPIXELS
-from simsiam_tf.data.sources.base import EncodedSource
-from simsiam_tf.data.sources.folder_check import check_images
+from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, short_digest
+from simsiam_tf.data.sources.folder_check import UNREADABLE, check_images
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
 
 
-def open_folder(
-    path: str, on_bad_image: str = "error", report: Path | None = None, max_megapixels: float = MEGAPIXELS
-) -> EncodedSource:
+def open_folder(path: str, options: SourceOptions) -> EncodedSource:
     """Lists a folder, decodes every image once to check it, and returns its source.
 
-    The names are relative to the folder and sorted. Images have labels where each lies in a folder of the
-    first level and there are at least two such folders. A line on stderr says which images are left out, and
-    which have other contents than when the report was written.
-
-    Args:
-        path: the folder. Nested folders are followed, and links to files; hidden folders and links to
-            folders are not.
-        on_bad_image: "error" refuses the folder when an image cannot be decoded; "skip" leaves such images
-            out.
-        report: JSON file with the outcome for every image, so that an image is not checked again while its
-            size and times stay. A line on stderr says where the report cannot be written.
-        max_megapixels: larger images count as unreadable.
-
-    Raises:
-        UserError: the folder is missing or empty, or has unreadable images with "error".
+    Nested folders are followed, and links to files; hidden folders and links to folders are not. The names
+    are relative to the folder and sorted. Images have labels where each lies in a folder of the first level
+    and there are at least two such folders. A line on stderr says which images are left out, and which have
+    other contents than when the report was written.
     """
     root, shown = Path(path).expanduser(), printable_text(f"folder:{path}")
     if not path or not root.is_dir():
         raise UserError(f"{shown}: no such folder. Pass data=folder:/path/to/images.")
-    names = _image_names(root)
+    names = _image_names(root, shown)
     if not names:
         raise UserError(f"{shown}: holds no image ({', '.join(sorted(SUFFIXES))}), at any depth.")
-    bad, digests, written = check_images(root, names, shown, report, max_megapixels)
-    example = next((f"{printable_text(name)} ({reason})" for name, reason in bad.items()), "")
-    if bad and on_bad_image == "error":
-        where = f" All are named in {report}." if written else ""
-        raise UserError(
-            f"{shown}: {len(bad)} of {len(names)} images cannot be decoded, such as "
-            f"{example}.{where} Mend or remove them, or pass on_bad_image=skip."
-        )
+    report = options.report
+    outcomes, written = check_images(root, names, shown, report, options.max_megapixels)
+    bad = [name for name in names if outcomes[name].startswith(UNREADABLE)]
     if bad:
-        where = f"; named in {report}" if written else f", such as {example}"
-        print(f"{shown}: {len(bad)} of {len(names)} images left out{where}", file=sys.stderr)
-    names = [name for name in names if name not in bad]
+        example = f"such as {printable_text(bad[0])} ({outcomes[bad[0]].removeprefix(UNREADABLE)})"
+        count = f"{shown}: {len(bad)} of {len(names)} images"
+        if options.on_bad_image == "error":
+            named = f" All are named in {report}." if written else ""
+            raise UserError(
+                f"{count} cannot be decoded, {example}.{named} Mend or remove them, or pass "
+                "on_bad_image=skip."
+            )
+        print(f"{count} left out{f'; named in {report}' if written else f', {example}'}", file=sys.stderr)
+    names = [name for name in names if not outcomes[name].startswith(UNREADABLE)]
     if not names:
         raise UserError(f"{shown}: not one of its images can be decoded.")
     labels, class_names = _classes(names, shown)
@@ -66,13 +53,13 @@ def open_folder(
     paths = tf.constant([os.fsencode(root / name) for name in names])
     return EncodedSource(
         f"folder:{path}", len(names), 3, labels, class_names,
-        fingerprint=hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()[:16],
+        fingerprint=short_digest(os.fsencode("\n".join(names))),
         read=lambda index: tf.io.read_file(tf.gather(paths, index)),
-        names=tuple(names), root=root, digests=np.array([digests[name] for name in names], np.bytes_),
+        names=tuple(names), root=root, digests=np.array([outcomes[name] for name in names], np.bytes_),
     )  # fmt: skip
 
 
-def _image_names(root: Path) -> list[str]:
+def _image_names(root: Path, shown: str) -> list[str]:
     """Sorted names of all images. A folder that cannot be listed is returned instead of its images."""
     names, pending = [], [""]
     while pending:  # not os.walk, which passes over folders that it cannot list, and recurses
@@ -82,7 +69,6 @@ def _image_names(root: Path) -> list[str]:
                 visible = [entry for entry in entries if not entry.name.startswith(".")]
         except OSError as error:
             if not inside:
-                shown = printable_text(f"folder:{root}")
                 raise UserError(f"{shown}: cannot be listed ({error.strerror}).") from error
             names.append(os.path.join(inside, ""))
             continue

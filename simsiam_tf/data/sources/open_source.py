@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from simsiam_tf.data.images.header_check import MEGAPIXELS
+from simsiam_tf.data.images.decode import MEGAPIXELS
 from simsiam_tf.data.sources.base import Source, SourceOptions
 from simsiam_tf.data.sources.digits import open_digits
 from simsiam_tf.data.sources.fashion_mnist import open_fashion_mnist
@@ -39,11 +39,7 @@ SOURCES = {
     "fashion_mnist": SourceType("fashion_mnist", open_fashion_mnist),
     "digits": SourceType("digits", open_digits),
     "tfds": SourceType("tfds:NAME[:SPLIT]", _open_tfds),
-    "folder": SourceType(
-        "folder:PATH",
-        lambda path, o: open_folder(path, o.on_bad_image, o.report, o.max_megapixels),
-        has_query_split=False,
-    ),
+    "folder": SourceType("folder:PATH", open_folder, has_query_split=False),
 }
 ALIASES = {name: f"tfds:{name}" for name in ("cifar10", "cifar100", "imagenet2012", "imagenette")}
 
@@ -66,7 +62,7 @@ def open_source(
     report: Path | None = None,
     max_megapixels: float = MEGAPIXELS,
 ) -> Source:
-    """Opens the source that a specification names.
+    """Opens the source that a specification names. Raises UserError where it is missing or unreadable.
 
     Args:
         spec: as a row of `SOURCES` shows, such as "digits" or "folder:PATH". All but folders take a split,
@@ -74,12 +70,10 @@ def open_source(
             "folder:PATH".
         split: the split where the specification names none.
         data_dir: folder of TFDS's sets; its default when None.
-        on_bad_image: "error" or "skip", for images of a folder that cannot be decoded.
-        report: file that such images are listed in.
+        on_bad_image: "error" refuses a folder with an image that cannot be decoded; "skip" leaves it out.
+        report: JSON file with the outcome for every image of a folder, so that an image is not checked again
+            while its size and times stay.
         max_megapixels: larger images of a folder count as unreadable.
-
-    Raises:
-        UserError: the set is unknown, missing, empty or unreadable.
     """
     spec = full_specification(spec)
     name, _, rest = spec.partition(":")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +10,13 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from simsiam_tf.data.sources.base import EncodedSource, Source, from_arrays
+from simsiam_tf.data.sources.base import EncodedSource, LazyLabels, Source, from_arrays, short_digest
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError, nearest
 
 IN_MEMORY = 2**30  # the most bytes kept in memory: pixels of one size, or files without random access
-UNREAD = -2  # TFDS has −1 for a label that is withheld
-SILENT_LABELS = 4096  # labels that are read without a progress bar: those of a batch
+NOT_READ = -2  # label of an image whose label was not read yet; TFDS has −1 for one that is withheld
+LABELS_WITHOUT_BAR = 4096  # most labels that are read without a progress bar: those of a batch
 
 
 def open_set(name: str, split: str, data_dir: str | None) -> Source:
@@ -25,18 +24,14 @@ def open_set(name: str, split: str, data_dir: str | None) -> Source:
 
     Labels are read from a feature "label" that is one class per image. Numbers, texts or several classes per
     image do not count as labels.
-
-    Raises:
-        UserError: no such set or split, no images in it, not downloadable, or kept in a format
-            without random access and too large for memory.
     """
     spec = f"tfds:{name}:{split}"
     builder = _prepared_builder(name, spec, data_dir)
     features: Any = builder.info.features
     if not isinstance(features, tfds.features.FeaturesDict) or "image" not in features:
         raise UserError(f"{spec}: has no feature named 'image', but {', '.join(features)}.")
-    names: tuple[str, ...] = ()
     label = features["label"] if "label" in features else None  # noqa: SIM401 - it has no `get`
+    names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
     image: Any = features["image"]
     shape = image.shape
     is_image = isinstance(image, tfds.features.Image) or (
@@ -44,8 +39,6 @@ def open_set(name: str, split: str, data_dir: str | None) -> Source:
     )
     if not is_image or image.np_dtype != np.uint8:
         raise UserError(f"{spec}: 'image' has to be an image of 8 bits a channel. Received: {image!r}.")
-    if isinstance(label, tfds.features.ClassLabel):
-        names = tuple(label.names)
     try:
         size = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
@@ -85,68 +78,49 @@ def _all_records(builder: Any, split: str, decoders: dict | None = None) -> list
     return list(tfds.as_numpy(dataset))
 
 
-class RecordLabels:
-    """Labels of records that lie on disk, read when they are first asked for.
-
-    Reading all labels of a set like ImageNet takes a pass over its files, for which a run that needs no
-    labels must not wait.
-    """
-
-    def __init__(self, records: Sequence[dict[str, Any]], spec: str) -> None:
-        self._records, self._spec = records, spec
-        self._labels = np.full(len(records), UNREAD, np.int64)
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def __getitem__(self, ids: Any) -> Any:
-        missing = np.unique(np.arange(len(self))[ids])
-        missing = missing[self._labels[missing] == UNREAD]
-        silent = len(missing) <= SILENT_LABELS
-        for i in progress.bar(missing, f"labels of {self._spec}", disable=silent):
-            self.remember(int(i), self._records[int(i)])
-        return self._labels[ids]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
-
-    def remember(self, i: int, record: dict[str, Any]) -> None:
-        """Keeps the label of a record that was read, maybe for its image."""
-        self._labels[i] = record["label"]
-
-
-def _random_access(builder: Any, spec: str, split: str, size: int, names: tuple[str, ...]) -> EncodedSource:
-    info = builder.info
+def _encoded_records(builder: Any, spec: str, split: str, size: int, bytes_of_all: int) -> Sequence[dict]:
+    """The examples of a split, with encoded images: read at random, or kept in memory where that is small."""
     encoded = {"image": tfds.decode.SkipDecoding()}
-    files = sorted((file.name, file.stat().length) for file in builder.data_path.iterdir())
-    records: Any
     try:
-        records = builder.as_data_source(split=split, decoders=encoded)
+        return builder.as_data_source(split=split, decoders=encoded)
     except (NotImplementedError, ValueError) as error:
-        examples = sum(one.num_examples for one in info.splits.values())
-        stored = sum(length for _, length in files) * size // max(1, examples)  # bytes, about
+        stored = bytes_of_all * size // max(1, sum(s.num_examples for s in builder.info.splits.values()))
         if stored > IN_MEMORY:
-            folder, form = shlex.quote(str(builder.data_path)), info.file_format.value
+            folder, form = shlex.quote(str(builder.data_path)), builder.info.file_format.value
             raise UserError(
                 f"{spec}: {folder} holds {stored >> 20} MiB as {form}, which has no random access; up to "
                 f"{IN_MEMORY >> 20} are read whole. Pass a part, data='tfds:{builder.name}:train[:10%]', "
                 "or add files of another format: pip install apache-beam mlcroissant; tfds convert_format "
                 f"--dataset_version_dir={folder} --out_file_format=array_record"
             ) from error
-        records = _all_records(builder, split, encoded)
-    labels = RecordLabels(records, spec) if names else None
+    return _all_records(builder, split, encoded)
 
-    def image(i: np.ndarray) -> bytes:
+
+def _random_access(builder: Any, spec: str, split: str, size: int, names: tuple[str, ...]) -> EncodedSource:
+    info, labels = builder.info, np.full(size, NOT_READ, np.int64)
+    files = sorted((file.name, file.stat().length) for file in builder.data_path.iterdir())
+    records = _encoded_records(builder, spec, split, size, sum(length for _, length in files))
+
+    def read_labels(ids: np.ndarray) -> np.ndarray:
+        # Reading all labels of a set like ImageNet takes a pass over its files.
+        missing = np.unique(ids)
+        missing = missing[labels[missing] == NOT_READ]
+        for i in progress.bar(missing, f"labels of {spec}", disable=len(missing) <= LABELS_WITHOUT_BAR):
+            labels[i] = records[int(i)]["label"]
+        return labels[ids]
+
+    def read_image(i: np.ndarray) -> bytes:
         record = records[int(i)]
-        if labels is not None:
-            labels.remember(int(i), record)
+        if names:
+            labels[i] = record["label"]
         return record["image"]
 
     def read(index: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(tf.numpy_function(image, [index], tf.string), [])
+        return tf.ensure_shape(tf.numpy_function(read_image, [index], tf.string), [])
 
     return EncodedSource(
-        spec, size, 1 if info.features["image"].shape[-1] == 1 else 3, labels, names,
-        fingerprint=hashlib.sha256(f"{info.full_name}:{split}:{size}".encode()).hexdigest()[:16],
+        spec, size, 1 if info.features["image"].shape[-1] == 1 else 3,
+        LazyLabels(size, read_labels) if names else None, names,
+        fingerprint=short_digest(f"{info.full_name}:{split}:{size}".encode()),
         read=read, digests=np.array([f"{length}-{name}" for name, length in files], np.bytes_),
     )  # fmt: skip

@@ -48,7 +48,7 @@ def test_each_outside_library_has_one_door():
 
 
 def test_methods_import_no_other_method():
-    shared = {"base", "batches", "momentum_encoder", "image_memory", "losses", "metrics", "simsiam"}
+    shared = {"base", "momentum_encoder", "losses", "metrics", "simsiam"}
     for path in (ROOT / "methods").glob("*.py"):
         if path.stem not in ("__init__", "base"):
             others = {n.removeprefix("simsiam_tf.methods.") for n in imports(path) if ".methods." in n}

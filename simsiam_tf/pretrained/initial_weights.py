@@ -43,7 +43,7 @@ def copy_networks(model: Any, weights: str, heads: str = "auto") -> None:
             variable.assign(values[variable_name])
     for layer in model._flatten_layers():
         if isinstance(layer, MomentumEncoder):
-            for network, original in zip(layer.networks, (model.backbone, model.projector), strict=True):
+            for network, original in ((layer.backbone, model.backbone), (layer.projector, model.projector)):
                 network.set_weights(original.get_weights())
     model.started = ", ".join(stored)
 

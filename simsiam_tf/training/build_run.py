@@ -157,12 +157,14 @@ def build_model(
     keras.utils.set_random_seed(config.seed)
     backbone = nets.build_backbone(config.backbone, size, channels, stem_for(config, size), config.width)
     row, options = METHODS[config.method], dataclasses.asdict(config.method_options)
-    path = next((path for name, path in row.variants.items() if options[name] is not None), row.model)
+    variant = next((name for name in row.variants if options[name] is not None), None)
+    options = {name: value for name, value in options.items() if name == variant or name not in row.variants}
     widths = ["d", "projector_hidden", "projector_layers"] + ["predictor_hidden"] * (config.h != "none")
     options |= {name: getattr(config, name) for name in widths}
     epoch_steps = max(1, round(steps / config.epochs))
     run = RunSize(steps, epoch_steps, images, config.seed)
-    model = pkgutil.resolve_name(path).from_options(backbone, options, run)
+    model_class = pkgutil.resolve_name(row.variants[variant] if variant else row.model)
+    model = model_class.from_options(backbone, options, run)
     if config.weights:
         initial_weights.copy_networks(model, config.weights, config.weights_heads)
     return model

@@ -62,7 +62,7 @@ def test_bad_flags_are_named_with_the_mend(argv, expected):
         (["--data=folder:/no/such/place"], r"no such folder"),
         (["--data=folder:"], r"no such folder"),
         (["--data=digits:train[5000:]"], r"the slice holds no image"),
-        (["--data=digits:dev"], r"'dev' is no split"),
+        (["--data=digits:dev"], r"'dev' is not a split"),
         (["--data=digits", "--batch_size=2000"], r"larger than digits:train.*Try --batch_size=1024"),
         (["--data=digits", "--augmentation=imagenet"], r"one channel. Try --augmentation=grayscale"),
         (["--data=digits", "--weights=/no/such.keras"], r"no such file"),

@@ -6,6 +6,10 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 FLAGS = sorted({f"flagfiles/{p.parent.relative_to(HERE)}" for p in HERE.glob("flags/**/*.cfg")})
+COMMANDS = (
+    "pretrain", "knn_eval", "probe", "linear_eval", "finetune", "export", "report", "convert", "embed",
+    "neighbours", "data_service",
+)  # fmt: skip
 
 setup(
     name="simsiam-tf",
@@ -56,19 +60,7 @@ setup(
         "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.20"],
     },
     entry_points={
-        "console_scripts": [
-            "simsiam-pretrain=simsiam_tf.pretrain:main",
-            "simsiam-knn-eval=simsiam_tf.knn_eval:main",
-            "simsiam-probe=simsiam_tf.probe:main",
-            "simsiam-linear-eval=simsiam_tf.linear_eval:main",
-            "simsiam-finetune=simsiam_tf.finetune:main",
-            "simsiam-export=simsiam_tf.export:main",
-            "simsiam-report=simsiam_tf.report:main",
-            "simsiam-convert=simsiam_tf.convert:main",
-            "simsiam-embed=simsiam_tf.embed:main",
-            "simsiam-neighbours=simsiam_tf.neighbours:main",
-            "simsiam-data-service=simsiam_tf.data_service:main",
-        ]
+        "console_scripts": [f"simsiam-{name.replace('_', '-')}=simsiam_tf.{name}:main" for name in COMMANDS]
     },
     classifiers=[
         "Operating System :: POSIX :: Linux",

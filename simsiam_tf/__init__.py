@@ -33,7 +33,7 @@ _NAMES = {
     "PretrainConfig": "config",
     "SiameseModel": "methods",
     "SimSiam": "methods",
-    "open_pretrained": "pretrained",
+    "open_pretrained": "pretrained.pretrained_backbone",
 }
 __all__ = [*_MODULES, *_NAMES, "__version__"]
 

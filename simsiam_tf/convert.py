@@ -8,6 +8,7 @@ from pathlib import Path
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import Config, field_types, option
+from simsiam_tf.pretrained.torch_layouts import LAYOUTS, SUFFIXES, WRITABLE_SUFFIXES
 from simsiam_tf.runtime.errors import UserError, as_flags
 
 ABOUT = """Converts weights of PyTorch to a folder that every --weights takes, and such a folder to PyTorch:
@@ -18,16 +19,6 @@ never run.
 
     python -m simsiam_tf.convert --weights=checkpoint.pth.tar --out=runs/converted
     python -m simsiam_tf.convert --weights=runs/photos --out=photos.safetensors"""
-TORCH = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin")
-LAYOUTS = (
-    "torchvision",
-    "facebookresearch",
-    "mmselfsup",
-    "solo_learn",
-    "lightly",
-    "lightly_small",
-    "detectron2",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +60,12 @@ class ConvertConfig(Config):
     def validate(self) -> ConvertConfig:
         """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
-        for name in ("weights", "out"):
-            if not getattr(self, name):
-                raise UserError(f"--{name}: missing. See --help.")
-        assert self.out
+        if not self.weights or not self.out:
+            raise UserError(f"--{'out' if self.weights else 'weights'}: missing. See --help.")
         out = Path(self.out).expanduser()
-        if self.from_torch and out.suffix in (*TORCH, ".keras"):
+        if self.from_torch and out.suffix in (*SUFFIXES, ".keras"):
             raise UserError(f"--out={self.out}: must be a folder, as in --out=runs/converted.")
-        if not self.from_torch and out.suffix not in (".safetensors", ".pth", ".pt"):
+        if not self.from_torch and out.suffix not in WRITABLE_SUFFIXES:
             raise UserError(f"--out={self.out}: must end in .safetensors or .pth.")
         taken = out / "export" / "backbone.keras" if self.from_torch else out
         if taken.exists() and not self.overwrite:
@@ -86,8 +75,7 @@ class ConvertConfig(Config):
     @property
     def from_torch(self) -> bool:
         """Whether the weights are PyTorch's."""
-        assert self.weights
-        return Path(self.weights).suffix in TORCH
+        return Path(self.weights or "").suffix in SUFFIXES
 
 
 def call(config: ConvertConfig) -> int:

@@ -44,27 +44,21 @@ def call(config: ExportConfig) -> int:
     """Exports, compares features, writes the model card and prints where it is."""
     with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
-        from simsiam_tf.model_export import formats, hub_folder, model_card
+        from simsiam_tf.model_export import export_model, formats, write_model_card
         from simsiam_tf.pretrained.backbone_file import backbone_path
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 
         strategies.look_for_devices()
     assert config.weights
-    name = "hub" if config.hub else f"model{formats.FORMATS[config.format].suffix}"
+    format = "hub" if config.hub else config.format
+    name = "hub" if config.hub else f"model{formats.FORMATS[format].suffix}"
     out = Path(config.out).expanduser() if config.out else backbone_path(config.weights).parent / name
-    if config.hub:
-        hub_folder.check_hub_folder(out, config.overwrite)
-    else:
-        formats.check_output(out, config.format, config.overwrite)
+    formats.check_output(out, format, config.overwrite)
     pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     print(f"writing {out}, and reading it back", flush=True)
     with cli.silence_stderr():
-        if config.hub:
-            exported = hub_folder.write_hub_folder(pretrained, out, config.overwrite)
-            card = out / "README.md"
-        else:
-            exported = formats.export_model(pretrained, out, config.format, config.overwrite)
-            _, card = model_card.write_model_card(pretrained, exported)
+        exported = export_model(pretrained, out, format, config.overwrite)
+    card = out / "README.md" if config.hub else write_model_card(pretrained, exported)
     print(
         f"  largest difference of a feature from the source's: {exported.difference:.2g} "
         f"(largest feature {exported.largest:.2g})\n  card  {card}"

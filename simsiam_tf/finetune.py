@@ -23,9 +23,7 @@ def call(config: FinetuneConfig) -> int:
 
         strategies.look_for_devices()
     outcome = supervised.run_supervised(config)
-    if outcome.chief:
-        print(run_summary.supervised_summary(outcome, "simsiam_tf.finetune"))
-    return outcome.leave()
+    return outcome.print_and_leave(run_summary.supervised_summary(outcome, "simsiam_tf.finetune"))
 
 
 def main(argv: list[str] | None = None) -> int:

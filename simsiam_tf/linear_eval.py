@@ -24,9 +24,7 @@ def call(config: LinearConfig) -> int:
 
         strategies.look_for_devices()
     outcome = supervised.run_supervised(config)
-    if outcome.chief:
-        print(run_summary.supervised_summary(outcome, "simsiam_tf.linear_eval"))
-    return outcome.leave()
+    return outcome.print_and_leave(run_summary.supervised_summary(outcome, "simsiam_tf.linear_eval"))
 
 
 def main(argv: list[str] | None = None) -> int:

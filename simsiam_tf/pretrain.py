@@ -32,9 +32,7 @@ def call(config: PretrainConfig) -> int:
         return inspection.dry_run(config)
     config = inspection.with_workdir(config)
     outcome = pretraining.pretrain(config)
-    if outcome.chief:
-        print(run_summary.pretraining_summary(config, outcome))
-    return outcome.leave()
+    return outcome.print_and_leave(run_summary.pretraining_summary(config, outcome))
 
 
 def main(argv: list[str] | None = None) -> int:

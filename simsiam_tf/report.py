@@ -55,20 +55,13 @@ def call(config: ReportConfig) -> int:
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"a report needs {' and '.join(missing)}: pip install 'simsiam-tf[viz]'.")
-    with cli.silence_stderr():
+    with cli.heavy_imports():
         from simsiam_tf import html_report
         from simsiam_tf.distributed import strategies
 
         strategies.look_for_devices()
-    options = {
-        "data_dir": config.data_dir, "on_bad_image": config.on_bad_image,
-        "max_megapixels": config.max_megapixels,
-    }  # fmt: skip
-    assert config.workdir is not None
-    path = html_report.write_report(
-        config.workdir, config.out, config.data, config.images, config.neighbours, config.seed,
-        config.tensorboard, lambda text: print(text, file=sys.stderr, flush=True), **options,
-    )  # fmt: skip
+    options = dataclasses.asdict(config)
+    path = html_report.write_report(options.pop("workdir"), **options)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser")
     return 0
 

@@ -48,7 +48,7 @@ def test_each_outside_library_has_one_door():
 
 
 def test_methods_import_no_other_method():
-    shared = {"base", "batches", "momentum_encoder", "image_memory", "losses", "metrics", "simsiam"}
+    shared = {"base", "momentum_encoder", "losses", "metrics", "simsiam"}
     for path in (ROOT / "methods").glob("*.py"):
         if path.stem not in ("__init__", "base"):
             others = {n.removeprefix("simsiam_tf.methods.") for n in imports(path) if ".methods." in n}
@@ -93,10 +93,9 @@ def test_a_command_loads_with_the_garbage_collector_paused():
 
 
 def test_choices_are_the_rows_of_the_tables():
-    from simsiam_tf import convert, methods, nets
+    from simsiam_tf import methods, nets
     from simsiam_tf.data import AUGMENTATIONS
     from simsiam_tf.methods import losses
-    from simsiam_tf.pretrained import torch_weights
 
     choices = {f.name: set(f.metadata["choices"]) for f in dataclasses.fields(config.PretrainConfig)}
     assert choices["backbone"] == set(nets.BACKBONES)
@@ -107,5 +106,4 @@ def test_choices_are_the_rows_of_the_tables():
     for row in config.METHODS.values():
         for path in (row.model, *row.variants.values()):
             assert issubclass(pkgutil.resolve_name(path), methods.SiameseModel)
-    assert set(convert.LAYOUTS) == set(torch_weights.LAYOUTS)
     assert choices["augmentation"] == {"auto", *AUGMENTATIONS}

@@ -61,6 +61,7 @@ def _components(setting: dict, threads: int):  # noqa: ANN202
     from simsiam_tf.config import PretrainConfig
     from simsiam_tf.data import AUGMENTATIONS, Views, from_arrays
     from simsiam_tf.distributed.workers import Workers
+    from simsiam_tf.loop.task import RunComponents
     from simsiam_tf.training import build_run
 
     bench_harness.set_threads(threads)
@@ -74,15 +75,12 @@ def _components(setting: dict, threads: int):  # noqa: ANN202
     model = build_run.build_model(config, 1, pixels)
     model.compile(build_run.build_optimizer(config, 10**6, setting["images"]))
     model.optimizer.build(model.learned_variables())
-    strategy = tf.distribute.get_strategy()
-    components = build_run.PretrainComponents(
-        strategy, source, views, model, 10**6, "float32", False, {}, Workers(strategy)
-    )
-    return config, components
+    return config, RunComponents(Workers(tf.distribute.get_strategy()), source, views, model, 10**6)
 
 
 def _measure(setting: dict, threads: int, repeats: int) -> dict:
     import numpy as np
+    import tensorflow as tf
 
     from simsiam_tf.features import knn_accuracy
     from simsiam_tf.loop import compiled_steps
@@ -95,7 +93,7 @@ def _measure(setting: dict, threads: int, repeats: int) -> dict:
     times = []
     for _ in range(repeats + 3):
         began = time.perf_counter()
-        steps(iterator, 1)[0].numpy()
+        steps(iterator, tf.constant(1))[0].numpy()
         times.append(time.perf_counter() - began)
     rng = np.random.default_rng(1)
     bank = rng.normal(size=(setting["bank"] + QUERIES, 128)).astype(np.float32)
@@ -111,6 +109,8 @@ def _measure(setting: dict, threads: int, repeats: int) -> dict:
 
 def _long_run(total: int, threads: int) -> list[tuple[int, float]]:
     """(step, MiB) at a tenth of the steps, at half and at the end."""
+    import tensorflow as tf
+
     from simsiam_tf.loop import compiled_steps
 
     config, components = _components({**BASE, "pixels": 16}, threads)
@@ -122,7 +122,7 @@ def _long_run(total: int, threads: int) -> list[tuple[int, float]]:
     for mark in (total // 10, total // 2, total):
         while done < mark:
             count = min(50, mark - done)
-            steps(iterator, count)
+            steps(iterator, tf.constant(count))
             done += count
         seen.append((done, bench_harness.current_mib(os.getpid())))
         print(f"step {done:,} of {total:,}: {seen[-1][1]:.0f} MiB", file=sys.stderr)

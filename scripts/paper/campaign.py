@@ -13,7 +13,7 @@ from scripts.paper import results, run_queue, scales
 from scripts.paper.rows import TABLES
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.errors import UserError
-from simsiam_tf.runtime.progress import bar
+from simsiam_tf.runtime.progress import bar, say
 from simsiam_tf.runtime.signals import INTERRUPTED
 
 
@@ -81,7 +81,7 @@ def _run_jobs(
             write()
             progress.update()
 
-        queue = run_queue.RunQueue(jobs, done, lambda line: progress.write(line, file=sys.stderr))
+        queue = run_queue.RunQueue(jobs, done, say)
         queue.run(config.jobs)
     return queue
 

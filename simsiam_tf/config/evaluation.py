@@ -4,8 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 
-from simsiam_tf.config.fields import BIG, NO_FOLDER, Config, option
+from simsiam_tf.config.fields import BIG, FOLDER, Config, Inapplicable, option
 from simsiam_tf.runtime.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig(Config):
+    """Options for images and how they are read."""
+
+    INAPPLICABLE = (
+        Inapplicable(
+            ("on_bad_image", "max_megapixels"), "data", lambda v: not (v or "").startswith(FOLDER),
+            "data that is not a folder",
+        ),
+    )  # fmt: skip
+
+    data: str | None = option(
+        None,
+        "images: fashion_mnist, digits, tfds:NAME[:SPLIT] or folder:PATH; by default the images of the "
+        "pre-training",
+        "Images",
+    )
+    data_dir: str | None = option(
+        None, "folder in which TensorFlow Datasets keeps its data sets", resumable=True
+    )
+    on_bad_image: str = option(
+        "error",
+        "an image of a folder that cannot be read stops the command (error) or is left out (skip)",
+        choices=("error", "skip"),
+    )
+    max_megapixels: float = option(
+        100.0, "images of a folder with more pixels than this count as unreadable", limits=(0.001, 1e4)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,35 +56,17 @@ class WeightsConfig(Config):
     )
 
     def validate(self) -> WeightsConfig:
-        """Returns the configuration. Raises UserError for the first invalid value."""
         if not self.weights:
             raise UserError("`weights`: missing. Pass a finished work folder, as in weights=runs/quickstart.")
         return super().validate()
 
 
 @dataclasses.dataclass(frozen=True)
-class ImagesConfig(WeightsConfig):
+class ImagesConfig(SourceConfig, WeightsConfig):
     """Options for a backbone and the images whose features it computes."""
 
-    INAPPLICABLE = (NO_FOLDER,)
-
-    data: str | None = option(
-        None,
-        "images: fashion_mnist, digits, tfds:NAME[:SPLIT] or folder:PATH; by default the images of the "
-        "pre-training",
-        "Images",
-    )
-    data_dir: str | None = option(None, "folder in which TensorFlow Datasets keeps its data sets", free=True)
-    on_bad_image: str = option(
-        "error",
-        "an image of a folder that cannot be read stops the command (error) or is left out (skip)",
-        choices=("error", "skip"),
-    )
-    max_megapixels: float = option(
-        100.0, "images of a folder with more pixels than this count as unreadable", limits=(0.001, 1e4)
-    )
     batch_size: int = option(
-        256, "images whose features are computed at a time", free=True, limits=(1, 2**20)
+        256, "images whose features are computed at a time", resumable=True, limits=(1, 2**20)
     )
 
 

@@ -1,7 +1,4 @@
-"""The base of every configuration: options with their checks, from which flags are made.
-
-Imports no TensorFlow, so that `--help` and a mistyped flag answer at once.
-"""
+"""The base of every configuration: options with their checks, without importing TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,20 +16,19 @@ FOLDER = "folder:"  # before the path, where an option names images
 
 
 def option(
-    default: Any, text: str, group: str = "", choices=(), free: bool | str = False, limits=None
+    default: Any, text: str, group: str = "", choices=(), resumable: bool | str = False, limits=None
 ) -> Any:
-    """A field of a configuration with its help text.
+    """A field of a configuration.
 
     Args:
         default: value of the option where it is not given.
         text: help, in which `name` stands for another option.
         group: heading in the help; when empty, that of the previous option.
         choices: the values that it may take, or a table whose keys they are; any when empty.
-        free: whether a run may be continued with another value; a text: only with this one.
+        resumable: whether a run may be resumed with another value; a text: only with this one.
         limits: (lowest, highest) number that is allowed.
     """
-    choices = choices if isinstance(choices, dict) else tuple(choices)
-    meta = {"help": text, "group": group, "choices": choices, "free": free, "limits": limits}
+    meta = {"help": text, "group": group, "choices": choices, "resumable": resumable, "limits": limits}
     return dataclasses.field(default=default, metadata=meta)
 
 
@@ -40,34 +36,22 @@ def option(
 class Inapplicable:
     """Options that change nothing while another one has a certain value.
 
-    fields: names of these options. because: the option, or property, that decides. holds: whether its value
-    makes them inapplicable. words: that value, as in "predictor_lr=constant has no effect with WORDS".
+    options: their names. decider: the other option, or property. condition: whether its value makes them
+    inapplicable. description: that value, as in "predictor_lr=constant has no effect with DESCRIPTION".
     """
 
-    fields: tuple[str, ...]
-    because: str
-    holds: Callable[[Any], Any]
-    words: str
-
-
-NO_FOLDER = Inapplicable(
-    ("on_bad_image", "max_megapixels"),
-    "data",
-    lambda v: not (v or "").startswith(FOLDER),
-    "data that is no folder",
-)
+    options: tuple[str, ...]
+    decider: str
+    condition: Callable[[Any], Any]
+    description: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The options of a command; a subclass adds `option`s.
-
-    INAPPLICABLE: rules for options that have no effect. DEPENDS: property that a rule names → the options
-    that decide it.
-    """
+    """The options of a command; a subclass adds `option`s."""
 
     INAPPLICABLE: ClassVar[Sequence[Inapplicable]] = ()
-    DEPENDS: ClassVar[Mapping[str, set[str]]] = {}
+    DECIDERS: ClassVar[Mapping[str, set[str]]] = {}  # property that a rule names → options that decide it
 
     def validate(self) -> Self:
         """Returns the configuration. Raises UserError for the first invalid value."""
@@ -79,7 +63,9 @@ class Config:
             if limits and value is not None and not limits[0] <= value <= limits[1]:
                 raise UserError(f"{field.name}={value}: must be from {limits[0]} to {limits[1]}.")
         for name, rule in inapplicable(self):
-            raise UserError(f"{name}={getattr(self, name)} has no effect with {rule.words}. Leave it out.")
+            raise UserError(
+                f"{name}={getattr(self, name)} has no effect with {rule.description}. Leave it out."
+            )
         return self
 
 
@@ -99,8 +85,9 @@ def inapplicable(config: Config) -> list[tuple[str, Inapplicable]]:
     return [
         (name, rule)
         for rule in config.INAPPLICABLE
-        for name in rule.fields
-        if rule.holds(getattr(config, rule.because)) and getattr(config, name) != default(type(config), name)
+        if rule.condition(getattr(config, rule.decider))
+        for name in rule.options
+        if getattr(config, name) != default(type(config), name)
     ]
 
 
@@ -108,15 +95,12 @@ def drop_inapplicable(config: Any, typed: set[str]) -> Any:
     """Resets options of a flagfile to their defaults where a typed flag leaves them without effect.
 
     With predictor=none typed, the flagfile's `predictor_lr` is dropped instead of being an error.
-
-    Args:
-        config: a configuration.
-        typed: names of the options that the user typed, which stay as they are.
+    typed: names of the options that the user typed, which stay as they are.
     """
     drop = {
         name: default(type(config), name)
         for name, rule in inapplicable(config)
-        if config.DEPENDS.get(rule.because, {rule.because}) & typed and name not in typed
+        if config.DECIDERS.get(rule.decider, {rule.decider}) & typed and name not in typed
     }
     return dataclasses.replace(config, **drop)
 
@@ -124,8 +108,7 @@ def drop_inapplicable(config: Any, typed: set[str]) -> Any:
 def field_types(cls: type) -> dict[str, type]:
     """Option → str, int, float or bool; the type without None where it is optional."""
     hints = typing.get_type_hints(cls)
-    given = {f.name: typing.get_args(hints[f.name]) or (hints[f.name],) for f in dataclasses.fields(cls)}
-    return {name: next(t for t in types if t is not type(None)) for name, types in given.items()}
+    return {f.name: (*typing.get_args(hints[f.name]), hints[f.name])[0] for f in dataclasses.fields(cls)}
 
 
 def to_flags(config: Any) -> str:
@@ -145,15 +128,17 @@ def differences(a: dict, b: dict, cls: type[Config]) -> list[str]:
     The path of a folder, or of a file of weights, does not bind a run. Its content does, by its digest in
     the run's metadata.
     """
-    rules = [r for r in cls.INAPPLICABLE if r.because in b and r.holds(b[r.because])]
-    idle = {name for rule in rules for name in rule.fields}
+    rules = [r for r in cls.INAPPLICABLE if r.decider in b and r.condition(b[r.decider])]
+    idle = {name for rule in rules for name in rule.options}
 
     def alike(field: dataclasses.Field) -> bool:
-        old, new, free = a.get(field.name, field.default), b.get(field.name), field.metadata["free"]
+        old, new, free = a.get(field.name, field.default), b.get(field.name), field.metadata["resumable"]
         paths = all(isinstance(v, str) and (field.name == "weights" or is_folder(v)) for v in (old, new))
         return paths or old == new or (isinstance(free, str) and new == free)
 
-    fields = [f for f in dataclasses.fields(cls) if f.metadata["free"] is not True and f.name not in idle]
+    fields = [
+        f for f in dataclasses.fields(cls) if f.metadata["resumable"] is not True and f.name not in idle
+    ]
     return [field.name for field in fields if not alike(field)]
 
 

@@ -1,8 +1,7 @@
 """METHODS: a row for every method, with the options from which its flags are made.
 
-A new method is its model in simsiam_tf/methods/NAME.py and its row with its options here; nothing else
-knows methods by name. The options stand here and not beside the model since a module with a model imports
-TensorFlow, and `--help` has to answer without it.
+Nothing else knows methods by name. The options do not stand beside the model, which imports TensorFlow, since
+`--help` has to answer without it.
 """
 
 from __future__ import annotations
@@ -80,8 +79,7 @@ class SimSiamOptions(PredictorOptions):
         choices=SYMMETRY,
     )
     alternate: str | None = option(
-        None,
-        "steps for which targets are made with the same weights (Sec. 5): a number, or epoch",
+        None, "steps for which targets are made with the same weights (Sec. 5): a number, or epoch"
     )
     average: float | None = option(
         None,
@@ -160,9 +158,7 @@ class SwAVOptions(SimCLROptions):
 
     prototypes: int = option(3000, "prototypes of swav", "Compared methods", limits=(2, 2**20))
     sinkhorn_epsilon: float = option(
-        0.05,
-        "ε in swav's Sinkhorn-Knopp; larger: each image belongs to more prototypes",
-        limits=(0.001, 10),
+        0.05, "ε in swav's Sinkhorn-Knopp; larger: each image belongs to more prototypes", limits=(0.001, 10)
     )
     frozen_prototypes: float = option(
         1.0, "epochs at the start in which swav's prototypes do not learn", limits=(0, BIG)
@@ -250,21 +246,15 @@ def add_method_options(cls: Class) -> Class:
 
     An option is inapplicable to the methods that do not have it.
     """
-    fields: dict[str, dataclasses.Field] = {}
-    users: dict[str, list[str]] = {}
-    for method, row in METHODS.items():
-        for field in dataclasses.fields(row.options):
-            fields.setdefault(field.name, field)
-            users.setdefault(field.name, []).append(method)
-    annotations: dict[str, Any] = {}
-    for name, annotation in cls.__annotations__.items():
-        annotations[name] = annotation
-        if name == "method":
-            annotations |= {field.name: field.type for field in fields.values()}
-    cls.__annotations__ = annotations
-    for name, field in fields.items():
+    options = {field.name: field for row in METHODS.values() for field in dataclasses.fields(row.options)}
+    names = [*cls.__annotations__]
+    after = names.index("method") + 1
+    types = cls.__annotations__ | {name: field.type for name, field in options.items()}
+    cls.__annotations__ = {name: types[name] for name in (*names[:after], *options, *names[after:])}
+    for name, field in options.items():
         setattr(cls, name, dataclasses.field(default=field.default, metadata=field.metadata))
-        others = f"a `method` other than {' and '.join(users[name])}"
-        rule = Inapplicable((name,), "method", lambda v, names=users[name]: v not in names, others)
+        users = [method for method, row in METHODS.items() if hasattr(row.options, name)]
+        others = f"a `method` other than {' and '.join(users)}"
+        rule = Inapplicable((name,), "method", lambda v, users=users: v not in users, others)
         cls.INAPPLICABLE = (*cls.INAPPLICABLE, rule)
     return cls

@@ -6,9 +6,10 @@ import dataclasses
 from typing import Any
 
 from simsiam_tf.config.backbones import BACKBONES
-from simsiam_tf.config.fields import BIG, NO_FOLDER, Inapplicable, check_address, option
+from simsiam_tf.config.evaluation import SourceConfig
+from simsiam_tf.config.fields import BIG, Inapplicable, check_address, option
 from simsiam_tf.config.methods import METHODS, MethodOptions, add_method_options, loss_kind, method_of
-from simsiam_tf.config.run import RunConfig, check_epochs
+from simsiam_tf.config.run import RunConfig
 from simsiam_tf.runtime.errors import UserError
 
 _BY_DEFAULT = "by default the augmentation's"
@@ -16,10 +17,10 @@ _BY_DEFAULT = "by default the augmentation's"
 
 @dataclasses.dataclass(frozen=True)
 @add_method_options
-class PretrainConfig(RunConfig):
+class PretrainConfig(RunConfig, SourceConfig):
     """All options of a pre-training, those of its method included. The data decide values None and "auto"."""
 
-    DEPENDS = {"h": {"predictor", "method"}}
+    DECIDERS = {"h": {"predictor", "method"}}
     INAPPLICABLE = (
         Inapplicable(
             ("predictor_hidden",), "h", lambda v: v == "none", "no predictor (`method`, `predictor`)"
@@ -38,7 +39,7 @@ class PretrainConfig(RunConfig):
             ("monitor_queries", "knn_every", "knn_images", "final_knn"), "monitor", lambda v: v == "none",
             "monitor=none",
         ),
-        NO_FOLDER,
+        *SourceConfig.INAPPLICABLE,
         *RunConfig.INAPPLICABLE,
     )  # fmt: skip
 
@@ -52,26 +53,17 @@ class PretrainConfig(RunConfig):
         "auto",
         "labelled images by which the run is judged while it trains: the kNN monitor labels test images by "
         "the nearest of these. none: no monitor; auto: the images of `data` where they have labels",
-        free="none",
+        "Data",
+        resumable="none",
     )
     monitor_queries: str = option(
-        "auto",
-        "labelled test images of the kNN monitor; auto: the test split, or else every tenth image",
+        "auto", "labelled test images of the kNN monitor; auto: the test split, or else every tenth image"
     )
-    data_dir: str | None = option(None, "folder in which TensorFlow Datasets keeps its data sets", free=True)
     data_service: str | None = option(
         None,
         "HOST:PORT of a tf.data service that makes the views on other machines: the same views in the same "
         "order. See python -m simsiam_tf.data_service --help",
-        free=True,
-    )
-    on_bad_image: str = option(
-        "error",
-        "an image of a folder that cannot be read stops the command (error) or is left out (skip)",
-        choices=("error", "skip"),
-    )
-    max_megapixels: float = option(
-        100.0, "images of a folder with more pixels than this count as unreadable", limits=(0.001, 1e4)
+        resumable=True,
     )
     augmentation: str = option(
         "auto",
@@ -84,9 +76,7 @@ class PretrainConfig(RunConfig):
         None, f"height and width of the views in pixels; {_BY_DEFAULT}", limits=(4, 4096)
     )
     crop_area: float | None = option(
-        None,
-        f"smallest share of the image that a random crop covers; {_BY_DEFAULT}",
-        limits=(0.01, 1.0),
+        None, f"smallest share of the image that a random crop covers; {_BY_DEFAULT}", limits=(0.01, 1.0)
     )
     jitter: float | None = option(
         None,
@@ -137,21 +127,15 @@ class PretrainConfig(RunConfig):
         "simsiam", "simsiam, or a method that the paper compares it with (Table 4)", "Method", choices=METHODS
     )
 
-    epochs: float = option(100.0, "passes over the images", "Optimisation")
     start_epoch: float = option(
         0.0,
         "epochs that another program has trained; continues from its weights and, where `weights` has it, "
         "its momentum; learning rate and order of images are those of that epoch",
+        "Optimisation",
         limits=(0, BIG),
     )
-    batch_size: int = option(512, "images in a step, over all replicas", limits=(2, 2**20))
     optimizer: str = option(
         "sgd", "sgd, or, for large batches, lars as in the code of `method`", choices=("sgd", "lars")
-    )
-    base_lr: float = option(
-        0.05,
-        "highest learning rate for a batch of 256, multiplied by batch_size/256; it decays on a cosine",
-        limits=(0, 1e3),
     )
     final_lr: float = option(
         0.0, "learning rate at the end of the cosine, likewise multiplied by batch_size/256", limits=(0, 1e3)
@@ -169,41 +153,34 @@ class PretrainConfig(RunConfig):
         "how often the learning rate decays: at every step, or once an epoch as in the official code",
         choices=("step", "epoch"),
     )
-    warmup_epochs: float = option(
-        0.0,
-        "epochs at the start in which the learning rate rises from 0 (Table 2: 10 from batch 1024 on)",
-        limits=(0, BIG),
-    )
-    momentum: float = option(0.9, "momentum of the optimizer", limits=(0, 0.9999))
-    weight_decay: float = option(1e-4, "L2 penalty on all weights", limits=(0, 1))
 
     knn_every: int | None = option(
         None,
         "epochs from one kNN evaluation to the next; 0: only at the end; by default as often as about 1 % "
         "of the time allows",
         "Monitor",
-        free=True,
+        resumable=True,
         limits=(0, BIG),
     )
     knn_images: int = option(
         12000,
         "images that the monitor uses during the training; at the end it uses all",
-        free=True,
+        resumable=True,
         limits=(100, BIG),
     )
     final_knn: bool = option(
         True,
         "evaluate kNN accuracy on all images at the end, once the weights are exported; false where the "
         "features of all images do not fit into memory",
-        free=True,
+        resumable=True,
     )
     fail_on_collapse: bool = option(
-        False, "stop with exit status 3 as soon as the diagnosis is a collapse", free=True
+        False, "stop with exit status 3 as soon as the diagnosis is a collapse", resumable=True
     )
     preview: bool = option(
-        False, "write a picture of some images and their views, and do not train", "Only look", free=True
+        False, "write a picture of some images and their views, and do not train", "Only look", resumable=True
     )
-    dry_run: bool = option(False, "check the data and print what would run, and do not train", free=True)
+    dry_run: bool = option(False, "check the data and print what would run, and do not train", resumable=True)
 
     def method_option(self, name: str) -> Any:
         """The value of an option, or the method's default for it where it is None or "auto"."""
@@ -227,9 +204,7 @@ class PretrainConfig(RunConfig):
         return loss_kind(dataclasses.asdict(self))
 
     def validate(self) -> PretrainConfig:
-        """Returns the configuration. Raises UserError for the first invalid value."""
         super().validate()
-        check_epochs(self)
         check_address("data_service", self.data_service)
         if self.start_epoch >= self.epochs:
             raise UserError(

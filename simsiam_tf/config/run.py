@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, Self
+from typing import Self
 
 from simsiam_tf.config.fields import BIG, FOLDER, Config, Inapplicable, is_folder, option
 from simsiam_tf.runtime.errors import UserError
@@ -12,17 +12,9 @@ from simsiam_tf.runtime.errors import UserError
 PATHS = ("workdir", "weights", "data_dir")
 
 
-def check_epochs(config: Any) -> None:
-    """Raises UserError where there are no epochs, or the warm-up takes them all."""
-    if not config.epochs > 0:
-        raise UserError(f"epochs={config.epochs}: must be above 0.")
-    if config.warmup_epochs >= config.epochs:
-        raise UserError(f"warmup_epochs={config.warmup_epochs}: must be below epochs={config.epochs}.")
-
-
 @dataclasses.dataclass(frozen=True)
 class RunConfig(Config):
-    """The work folder, the devices, the precision, and how often files are written."""
+    """The work folder, the devices, the precision, how often files are written, and the optimisation."""
 
     INAPPLICABLE = (
         Inapplicable(
@@ -34,7 +26,7 @@ class RunConfig(Config):
         None,
         "folder for weights, logs and checkpoints; the same command with the same folder continues the run",
         "Run",
-        free=True,
+        resumable=True,
     )
     seed: int = option(
         0, "seed of the initial weights, of the order of images and of their augmentation", limits=(0, BIG)
@@ -44,10 +36,10 @@ class RunConfig(Config):
         "devices to train on; auto: all GPUs, a TPU, the workers in TF_CONFIG or of a Slurm job, or else "
         "one device",
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
-        free=True,
+        resumable=True,
     )
     join_minutes: float = option(
-        10.0, "how long several workers wait for each other at the start", free=True, limits=(0.01, 1e5)
+        10.0, "how long several workers wait for each other at the start", resumable=True, limits=(0.01, 1e5)
     )
     precision: str = option(
         "auto",
@@ -59,29 +51,43 @@ class RunConfig(Config):
         "where colour jitter, grayscale, blur and flip are computed; auto: on GPUs and TPUs with the model, "
         "else on the host. Images are always decoded and cropped on the host",
         choices=("auto", "host", "device"),
-        free=True,
+        resumable=True,
     )
     jit_compile: str = option(
         "auto",
         "compile with XLA; auto: the model on TPUs only, since it was slower on CPUs, and the augmentation "
         "of views above 64 pixels; true: the model too; false: neither",
         choices=("auto", "true", "false"),
-        free=True,
+        resumable=True,
     )
     log_every: int = option(20, "steps between two records of metrics", limits=(1, BIG))
     record: str = option(
         "tensorboard,jsonl",
         "where metrics are written, separated by commas: tensorboard (WORKDIR/tb), jsonl (metrics.jsonl, "
         "which the report reads), wandb, mlflow",
-        free=True,
+        resumable=True,
     )
     save_minutes: float = option(
-        10.0, "minutes between checkpoints; epochs end with one, too", free=True, limits=(0, BIG)
+        10.0, "minutes between checkpoints; epochs end with one, too", resumable=True, limits=(0, BIG)
     )
-    keep: int = option(2, "newest checkpoints to keep", free=True, limits=(1, 1000))
+    keep: int = option(2, "newest checkpoints to keep", resumable=True, limits=(1, 1000))
+
+    epochs: float = option(100.0, "passes over the training images", "Optimisation")
+    batch_size: int = option(512, "images in a step, over all replicas", "Optimisation", limits=(2, 2**20))
+    base_lr: float = option(
+        0.05,
+        "highest learning rate for a batch of 256, multiplied by batch_size/256; it decays on a cosine",
+        limits=(0, 1e5),
+    )
+    warmup_epochs: float = option(
+        0.0,
+        "epochs at the start in which the learning rate rises from 0 (Table 2: 10 from batch 1024 on)",
+        limits=(0, BIG),
+    )
+    momentum: float = option(0.9, "momentum of the optimizer", limits=(0, 0.9999))
+    weight_decay: float = option(1e-4, "L2 penalty on all weights that are trained", limits=(0, 1))
 
     def validate(self) -> Self:
-        """Returns the configuration. Raises UserError for the first invalid value."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, str) and (len(value.splitlines()) > 1 or value != value.strip()):
@@ -89,7 +95,12 @@ class RunConfig(Config):
                     f"{field.name}={value!r}: begins or ends with a space or has a line break, which the "
                     "run's flagfile could not hold. Choose another."
                 )
-        return super().validate()
+        super().validate()
+        if not self.epochs > 0:
+            raise UserError(f"epochs={self.epochs}: must be above 0.")
+        if self.warmup_epochs >= self.epochs:
+            raise UserError(f"warmup_epochs={self.warmup_epochs}: must be below epochs={self.epochs}.")
+        return self
 
     def absolute(self) -> Self:
         """The same configuration with absolute paths, whose flagfile works in any working folder."""

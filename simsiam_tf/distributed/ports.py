@@ -38,18 +38,13 @@ def listen_addresses(host: str) -> tuple[Address, ...]:
         address = ipaddress.ip_address(host)
     except ValueError:
         return ()
-    return (address,) if _is_local(address) else ()
-
-
-def _is_local(address: Address) -> bool:
-    if address.is_unspecified:
-        return False
     try:
         with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6) as trial:
-            trial.bind((str(address), 0))
+            trial.bind((host, 0))
     except OSError as error:
-        return error.errno != errno.EADDRNOTAVAIL
-    return True
+        if error.errno == errno.EADDRNOTAVAIL:
+            return ()
+    return () if address.is_unspecified else (address,)
 
 
 def restrict_port(port: int, host: str) -> bool:

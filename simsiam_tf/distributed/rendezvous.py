@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import selectors
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from simsiam_tf.distributed import ports
 from simsiam_tf.runtime.errors import LostWorker, UserError
@@ -47,11 +47,14 @@ def wait_for_all(addresses: Sequence[str], index: int, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     missing = _receive(addresses, deadline) if index == 0 else _call(addresses, index, deadline)
     if missing:
-        names = ", ".join(f"worker {i} ({addresses[i]})" for i in missing)
         raise LostWorker(
-            f"strategy=multi_worker: {names} did not join within {seconds / 60:g} minutes "
-            "(`join_minutes`). Start the same command on all workers."
+            f"strategy=multi_worker: {_names(addresses, missing)} did not join within {seconds / 60:g} "
+            "minutes (`join_minutes`). Start the same command on all workers."
         )
+
+
+def _names(addresses: Sequence[str], indices: Iterable[int]) -> str:
+    return ", ".join(f"worker {i} ({addresses[i]})" for i in indices)
 
 
 def _receive(addresses: Sequence[str], deadline: float) -> list[int]:
@@ -66,28 +69,25 @@ def _receive(addresses: Sequence[str], deadline: float) -> list[int]:
             f"worker 0 cannot listen at its address {addresses[0]} ({error.strerror}). "
             "Give it another port in TF_CONFIG, on all workers."
         ) from error
-    callers: dict[int, socket.socket] = {}
-    with listener, selectors.DefaultSelector() as waiting:
-        waiting.register(listener, selectors.EVENT_READ)
-        while len(callers) < len(addresses) - 1 and time.monotonic() < deadline:
-            for key, _ in waiting.select(min(1.0, max(0.0, deadline - time.monotonic()))):
-                caller = key.fileobj
-                assert isinstance(caller, socket.socket)
-                if caller is listener:
-                    waiting.register(listener.accept()[0], selectors.EVENT_READ)
+    callers: dict[socket.socket, int | None] = {}  # → number of the worker, once it has sent that
+    missing = others = set(range(1, len(addresses)))
+    with listener:
+        while missing and time.monotonic() < deadline:
+            seconds = min(1.0, max(0.0, deadline - time.monotonic()))
+            for ready in select.select([listener, *callers], [], [], seconds)[0]:
+                if ready is listener:
+                    callers[listener.accept()[0]] = None
                     continue
-                worker = _worker_of(caller, len(addresses))
-                if worker is not None:
-                    callers[worker] = caller
-                else:  # it has ended, or is no worker of this run
-                    callers = {i: s for i, s in callers.items() if s is not caller}
-                    waiting.unregister(caller)
-                    caller.close()
-        missing = [i for i in range(1, len(addresses)) if i not in callers]
-        for caller in callers.values():
-            with caller, contextlib.suppress(OSError):
-                caller.sendall(json.dumps(missing).encode()[:MESSAGE_BYTES].ljust(MESSAGE_BYTES))
-    return missing
+                callers[ready] = _worker_of(ready, len(addresses))
+                if callers[ready] is None:  # it has ended, or is not a worker of this run
+                    del callers[ready]
+                    ready.close()
+            missing = others - set(callers.values())
+    message = json.dumps(sorted(missing)).encode()[:MESSAGE_BYTES].ljust(MESSAGE_BYTES)
+    for caller in callers:
+        with caller, contextlib.suppress(OSError):
+            caller.sendall(message)
+    return sorted(missing)
 
 
 def _worker_of(caller: socket.socket, count: int) -> int | None:
@@ -120,7 +120,7 @@ def start_deadline(addresses: Sequence[str], index: int) -> Iterator[None]:
     A watching process kills this one after STARTS_SECONDS. TensorFlow replaces Python's handler of
     SIGTERM meanwhile, so the signal is held back until the handler is restored.
     """
-    others = ", ".join(f"worker {i} ({a})" for i, a in enumerate(addresses) if i != index)
+    others = _names(addresses, (i for i in range(len(addresses)) if i != index))
     line = (
         f"worker {index}: {others}: one has ended while TensorFlow was starting "
         f"({STARTS_SECONDS} s). Rerun the same command on all workers.\n"

@@ -21,15 +21,14 @@ def look_for_devices() -> None:
 
 
 def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Strategy:
-    """Makes the strategy that `strategy` names.
+    """Makes the strategy that the option `strategy` names.
 
-    auto: several workers if TF_CONFIG lists them, a TPU if one is attached, all GPUs if there are at least
-    two, else one device.
+    auto: several workers if TF_CONFIG or a Slurm job lists them, a TPU if one is attached, all GPUs if there
+    are at least two, else one device.
 
     join_minutes: how long several workers wait for each other.
     """
-    if name == "auto":
-        name = _detect()
+    name = _detect() if name == "auto" else name
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return _mirrored(*(d.name for d in devices))
@@ -55,8 +54,8 @@ class _Mirrored(tf.distribute.MirroredStrategy):
 
 @functools.cache
 def _mirrored(*devices: str) -> tf.distribute.MirroredStrategy:
-    # NOTE: one per process. Every strategy numbers its collectives from the same start, and TensorFlow
-    # treats two with the same number as one operation, whose shapes would have to agree.
+    # NOTE: one per process. Every strategy numbers its collectives from the same start, and TensorFlow treats
+    # two with the same number as one operation, whose shapes would have to agree.
     return _Mirrored(list(devices))
 
 
@@ -65,34 +64,35 @@ def _detect() -> str:
         cluster = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
         workers = len(cluster.get("worker", [])) + len(cluster.get("chief", []))
     except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"TF_CONFIG: is no JSON of a cluster ({error}). Unset it or mend it.") from error
-    if workers > 1 or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        raise UserError(f"TF_CONFIG: is not JSON of a cluster ({error}). Unset it or mend it.") from error
+    if workers > 1 or _slurm_tasks() > 1:
         return "multi_worker"
     if os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
         return "tpu"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
 
 
+def _slurm_tasks() -> int:
+    return int(os.environ.get("SLURM_NTASKS", "1"))
+
+
 def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
     """Joins the workers of TF_CONFIG or of a Slurm job; waits until all have joined."""
+    resolvers = tf.distribute.cluster_resolver
+    if "TF_CONFIG" not in os.environ and _slurm_tasks() <= 1:
+        raise UserError(
+            "strategy=multi_worker: neither TF_CONFIG nor a Slurm job tells who the other workers "
+            "are. Set TF_CONFIG on every worker, start by srun, or pass strategy=auto."
+        )
     try:
-        if "TF_CONFIG" in os.environ:
-            resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-        elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-            resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
-        else:
-            raise UserError(
-                "strategy=multi_worker: neither TF_CONFIG nor a Slurm job tells who the other workers "
-                "are. Set TF_CONFIG on every worker, start by srun, or pass strategy=auto."
-            )
+        from_config = "TF_CONFIG" in os.environ
+        resolver = resolvers.TFConfigClusterResolver() if from_config else resolvers.SlurmClusterResolver()
         addresses, index = worker_addresses(resolver)
         if not 0 <= index < len(addresses):
             raise ValueError(f"task {index} of {len(addresses)}")
-        without_port = [a for a in addresses if not a.rpartition(":")[2].isdigit()]
-        if without_port:
-            raise ValueError(f"{without_port[0]!r} has no port")
-    except UserError:
-        raise
+        for address in addresses:
+            if not address.rpartition(":")[2].isdigit():
+                raise ValueError(f"{address!r} has no port")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"TF_CONFIG: names no task among its workers ({error}). It has to be like "
@@ -129,16 +129,6 @@ def augments_on_device(strategy: tf.distribute.Strategy, choice: str) -> bool:
         return choice == "device"
     devices = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
     return bool(devices) or isinstance(strategy, tf.distribute.TPUStrategy)
-
-
-def check_batch(strategy: tf.distribute.Strategy, batch: int) -> None:
-    """Raises UserError if the global batch does not divide over the replicas."""
-    n = strategy.num_replicas_in_sync
-    if batch % n:
-        raise UserError(
-            f"batch_size={batch} does not divide over {n} replicas. "
-            f"Try batch_size={max(1, batch // n) * n} or strategy=one_device."
-        )
 
 
 def distributed_iterator(

@@ -17,8 +17,8 @@ import tensorflow as tf
 from simsiam_tf.distributed import strategies
 from simsiam_tf.runtime.errors import UserError
 
-# Errors that collective operations raise on the other workers when one is lost.
-LOST = (
+# What collective operations raise on the other workers when one is lost.
+LOST_WORKER_ERRORS = (
     tf.errors.UnavailableError, tf.errors.FailedPreconditionError, tf.errors.DeadlineExceededError,
     tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
 )  # fmt: skip
@@ -117,7 +117,7 @@ class Workers:
 
     def lost_worker(self, error: tf.errors.OpError) -> str | None:
         """The worker whose loss caused an error, for a message; None if the error has another cause."""
-        if self.count == 1 or not isinstance(error, LOST):
+        if self.count == 1 or not isinstance(error, LOST_WORKER_ERRORS):
             return None
         tasks = re.findall(r"/job:(chief|worker)/replica:0/task:(\d+)", str(error.message))
         chiefs = any(job == "chief" for job, _ in tasks)

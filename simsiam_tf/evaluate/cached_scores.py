@@ -16,7 +16,7 @@ from simsiam_tf.evaluate.knn_monitor import MAX_PIXEL_VALUES
 from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced, open_splits
 from simsiam_tf.evaluate.linear_probe import Probe, logistic_probe, sgd_probe
 from simsiam_tf.features.extraction import raw_pixels
-from simsiam_tf.features.knn import knn_accuracy, leave_one_out
+from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.features.store import stored_features
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
@@ -113,7 +113,9 @@ def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any
         accuracy[name] = {f"k = {k}": a for k, a in by_k.items()}
         if len(by_k) > 1:
             rows = balanced(train_labels, min(1.0, LEAVE_ONE_OUT_IMAGES / len(train_labels)))
-            training = leave_one_out(bank, train_labels, rows, tuple(by_k), config.temperature)
+            queries, labels = bank[rows], train_labels[rows]
+            options = {"ks": config.ks, "temperature": config.temperature, "query_rows": rows}
+            training = knn_accuracy(bank, train_labels, queries, labels, **options)
             k = max(training, key=training.__getitem__)
             chosen[name] = {"k": k, "training images": training, "test": by_k[k]}
             accuracy[name]["chosen k"] = by_k[k]

@@ -63,15 +63,13 @@ class Monitor:
         """The bank's features [N, F] on every worker, each of which extracts its share of them."""
         if team.count == 1:
             return encode(self.bank, ids)
-        shares, shard = np.array_split(np.arange(len(ids)), team.count), team.shard(ids)
-        features = np.empty((0, 0), np.float32)
-        for at in range(0, len(shares[0]), GATHERED_IMAGES):
-            piece = shard[at : at + GATHERED_IMAGES]
-            rows = team.all_gather(encode(self.bank, piece if len(piece) else ids[:1])[: len(piece)])
-            if at == 0:
-                features = np.empty((len(ids), *rows.shape[1:]), np.float32)
-            features[np.concatenate([share[at : at + GATHERED_IMAGES] for share in shares])] = rows
-        return features
+
+        def features(chunk: np.ndarray) -> np.ndarray:
+            shard = team.shard(chunk)
+            return team.all_gather(encode(self.bank, shard if len(shard) else chunk[:1])[: len(shard)])
+
+        chunks = np.array_split(ids, math.ceil(len(ids) / (GATHERED_IMAGES * team.count)))
+        return extraction.concatenate_blocks(map(features, chunks), len(ids))
 
     def backbone_accuracy(self, backbone: keras.Model, images: int | None = None) -> dict[str, float]:
         """The accuracy of a backbone's features."""

@@ -164,8 +164,7 @@ def train_heads(
     Kernels start at N(0, 0.01), biases at zero; momentum is 0.9, and there is no weight decay.
 
     Args:
-        features, labels: [N, F], int [N].
-        ids: int [n], the rows to train on.
+        features, labels: [N, F], int [N], of which the rows `ids` are trained on.
         rates: learning rates, for batches of `BATCH`.
         optimizer_name: a key of `OPTIMIZERS`.
         epochs: passes over the rows `ids`.

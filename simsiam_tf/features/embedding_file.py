@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +16,15 @@ from simsiam_tf.data.sources.members import add_to_report
 from simsiam_tf.features import store
 from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.features.knn import nearest
-from simsiam_tf.features.npz import read_npz
+from simsiam_tf.features.npz import read_npz, write_npz
 from simsiam_tf.features.parquet import import_pyarrow, read_parquet, write_parquet
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.atomic_files import atomic_file, check_writable
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
 
-SUFFIXES = (".npz", ".parquet")
+WRITERS = {".npz": write_npz, ".parquet": write_parquet}
+READERS = {".npz": read_npz, ".parquet": read_parquet}
 BLOCK = 2**22  # numbers checked at a time
 ROUNDING = 0.01  # largest error allowed in a file, relative to an embedding's largest number
 
@@ -77,18 +76,12 @@ def embed(
     on_bad_image: str = "error",
     report: Path | None = None,
 ) -> Embeddings:
-    """Embeddings of all images of a source; the features are stored in `folder` (`store`).
+    """Embeddings of all images of a source, which has as many channels as the backbone takes.
 
     Args:
-        pretrained: the backbone.
-        source: the images, of as many channels as the backbone takes.
-        folder: where features are stored; `store.default_folder` when None.
-        batch_size: images at a time.
+        folder, batch_size: as for `store.stored_features`, which extracts the features.
         on_bad_image: "skip" leaves out images that change or disappear meanwhile, and lists them on stderr.
         report: JSON file of unreadable images, to which the images left out are added.
-
-    Raises:
-        UserError: as `store.stored_features`.
     """
     pretrained.check_channels(source)
     try:
@@ -140,16 +133,10 @@ def write_embeddings(embeddings: Embeddings, path: str | Path, dtype: str = "flo
     path, number_type = Path(path), np.dtype(dtype)
     _check_suffix(path)
     _check_rounding(embeddings, number_type)
-    names, features, about = embeddings.names, embeddings.features, embeddings.about
     with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
-            if path.suffix == ".npz":
-                text = np.array(list(map(str, names)))
-                numbers = features.astype(number_type, copy=False)
-                np.savez(file, names=text, features=numbers, about=json.dumps(about))
-            else:
-                write_parquet(file, names, features, about, number_type)
+            WRITERS[path.suffix](file, embeddings.names, embeddings.features, embeddings.about, number_type)
 
 
 @contextlib.contextmanager
@@ -164,6 +151,8 @@ def _write_errors(path: Path) -> Iterator[None]:
 
 def _check_rounding(embeddings: Embeddings, dtype: np.dtype) -> None:
     """Raises UserError where `dtype` changes features by more than ROUNDING, as float16 does above 65,504."""
+    if dtype == embeddings.features.dtype:
+        return
     for start, rows in embeddings.blocks():
         largest = np.abs(rows).max(axis=1)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -178,9 +167,8 @@ def _check_rounding(embeddings: Embeddings, dtype: np.dtype) -> None:
 
 
 def _check_suffix(path: Path, option: str = "out") -> None:
-    """Raises UserError for a suffix other than SUFFIXES."""
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{option}={printable_text(str(path))}: must end in {' or '.join(SUFFIXES)}.")
+    if path.suffix not in READERS:
+        raise UserError(f"{option}={printable_text(str(path))}: must end in {' or '.join(READERS)}.")
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
@@ -195,29 +183,13 @@ def read_embeddings(path: str | Path) -> Embeddings:
     if not path.is_file():
         raise UserError(f"{shown}: no such file. Make it with python -m simsiam_tf.embed.")
     try:
-        embeddings = Embeddings(*(_read_npz(path) if path.suffix == ".npz" else read_parquet(path)))
+        embeddings = Embeddings(*READERS[path.suffix](path))
         _check_content(embeddings)
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - zip, NumPy and Arrow raise many types
-        reason = printable_text(" ".join(str(error).split())[:200])
-        raise UserError(f"{shown}: no embeddings can be read from it ({reason}).") from error
+        raise UserError(f"{shown}: no embeddings can be read from it ({one_line(error)[:200]}).") from error
     return embeddings
-
-
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
-    arrays = read_npz(path, ("names", "features", "about"))
-    for key in ("names", "features"):
-        if key not in arrays:
-            raise ValueError(f"it has no array {key!r}")
-    names, about = arrays["names"], arrays.get("about", np.array("{}"))
-    if names.dtype.kind == "S":
-        names = np.array([os.fsdecode(name) for name in names.tolist()], object)
-    elif names.dtype.kind in "iu":
-        names = names.astype(str)
-    if about.size != 1 or about.dtype.kind not in "SU" or about.nbytes > 2**20:
-        raise ValueError("its 'about' is not a short text")
-    return names, arrays["features"], json.loads(about.item())
 
 
 def _check_content(embeddings: Embeddings) -> None:

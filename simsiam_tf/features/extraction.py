@@ -27,14 +27,14 @@ def extract(
     batch_size = batch_size or max(256, min(1024, 2**20 // values_per_image))
     ids, encode = _ids(source, ids), forward(backbone)
     batches = pipeline.evaluation_views(source, views, ids, batch_size)
-    return _concatenate_blocks((encode(x).numpy() for x in batches), len(ids))
+    return concatenate_blocks((encode(x).numpy() for x in batches), len(ids))
 
 
 def raw_pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
     """The pixels of evaluation views as features: float32 [N, F] in [0, 1], a baseline for the backbone."""
     ids = _ids(source, ids)
     blocks = (views.denormalise(x).numpy() for x in pipeline.evaluation_views(source, views, ids))
-    rows = _concatenate_blocks((block.reshape(len(block), -1) for block in blocks), len(ids))
+    rows = concatenate_blocks((block.reshape(len(block), -1) for block in blocks), len(ids))
     rows /= np.float32(255)
     return rows
 
@@ -43,7 +43,7 @@ def _ids(source: Source, ids: np.ndarray | None) -> np.ndarray:
     return np.arange(source.size) if ids is None else np.asarray(ids)
 
 
-def _concatenate_blocks(blocks: Iterable[np.ndarray], rows: int) -> np.ndarray:
+def concatenate_blocks(blocks: Iterable[np.ndarray], rows: int) -> np.ndarray:
     """Blocks [n, F] as one float32 array [rows, F], without a second copy of the features in memory."""
     features, at = np.empty((0, 0), np.float32), 0
     for block in blocks:

@@ -26,10 +26,8 @@ from typing import Any, BinaryIO
 import filelock
 import numpy as np
 
-from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.atomic_files import atomic_write_text, open_no_link
 
-BLOCK = 2**24  # bytes hashed at a time
 FLOAT32 = np.dtype("<f4")
 UNFINISHED = ".writing.npy"
 
@@ -67,7 +65,7 @@ def read_features(file: Path, rows: int) -> np.ndarray | None:
             if note.get("rows") != rows:
                 return None
             if note.get("state") != state:
-                if _sha256(opened, state[0]).hexdigest() != note.get("sha256"):
+                if hashlib.file_digest(opened, "sha256").hexdigest() != note.get("sha256"):
                     print(f"{file}: damaged (its SHA-256 differs); features are made anew", file=sys.stderr)
                     return None
                 with contextlib.suppress(OSError):  # such as a read-only folder
@@ -114,13 +112,13 @@ class FeatureWriter:
         self.opened = open(path, "r+b", opener=_open_or_create)  # noqa: SIM115 - closed by __exit__
         header, note = _npy_header(shape), _read_note(file)
         self.rows = note["rows"] if note.get("rows") in range(shape[0] + 1) else 0
-        length = len(header) + self.rows * shape[1] * FLOAT32.itemsize
-        self.digest = _sha256(self.opened, length)
+        self.opened.truncate(len(header) + self.rows * shape[1] * FLOAT32.itemsize)
+        self.digest = hashlib.file_digest(self.opened, "sha256")  # reads up to the end
         if self.digest.hexdigest() != note.get("sha256"):
             self.rows, self.digest = 0, hashlib.sha256(header)
             self.opened.seek(0)
+            self.opened.truncate()
             self.opened.write(header)
-        self.opened.truncate()
         self.sync()  # so that waiting processes can name this one
 
     def __enter__(self) -> FeatureWriter:
@@ -175,16 +173,6 @@ def _state(opened: BinaryIO) -> list[int]:
     """Size, times and inode, which differ where a file was written to, replaced or copied to another disk."""
     status = os.fstat(opened.fileno())
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-def _sha256(opened: BinaryIO, length: int):  # noqa: ANN202
-    """The SHA-256 object of a file's first `length` bytes."""
-    digest = hashlib.sha256()
-    opened.seek(0)
-    starts = range(0, length, BLOCK)
-    for start in progress.bar(starts, "verifying stored features", unit="block", leave=False):
-        digest.update(opened.read(min(BLOCK, length - start)))
-    return digest
 
 
 def _read_note(file: Path) -> dict[str, Any]:

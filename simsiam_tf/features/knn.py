@@ -21,6 +21,7 @@ def knn_accuracy(
     ks: Sequence[int] = (20, 200),
     temperature: float = 0.1,
     block: int = 1000,
+    query_rows: np.ndarray | None = None,
 ) -> dict[int, float]:
     """kNN accuracy of the queries for each k, in [0, 1].
 
@@ -32,38 +33,16 @@ def knn_accuracy(
         ks: numbers of neighbours; those above N are cut to N.
         temperature: temperature of the votes, > 0.
         block: queries at a time.
+        query_rows: int [M], where the queries are rows of the bank: no row votes for itself (leave-one-out).
     """
-    similarity, index = nearest(bank, queries, max(ks), block)
-    return _voting_accuracy(similarity, np.asarray(bank_labels)[index], query_labels, ks, temperature, block)
-
-
-def leave_one_out(
-    bank: np.ndarray,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    ks: Sequence[int] = (20, 200),
-    temperature: float = 0.1,
-    block: int = 1000,
-) -> dict[int, float]:
-    """`knn_accuracy` with rows of the bank as queries, int [M]; no row votes for itself."""
-    similarity, index = nearest(bank, bank[rows], max(ks) + 1, block)
-    itself = index == rows[:, None]
-    # Ties pushed the row itself out of its nearest: drop the last neighbour instead.
-    itself[~itself.any(axis=1), -1] = True
-    similarity, index = (a[~itself].reshape(len(rows), -1) for a in (similarity, index))
-    labels = np.asarray(labels)
-    return _voting_accuracy(similarity, labels[index], labels[rows], ks, temperature, block)
-
-
-def _voting_accuracy(
-    similarity: np.ndarray,
-    labels: np.ndarray,
-    query_labels: np.ndarray,
-    ks: Sequence[int],
-    temperature: float,
-    block: int,
-) -> dict[int, float]:
-    """Accuracy for each k. similarity, labels: [M, K] of the neighbours, the nearest first."""
+    neighbours = max(ks) if query_rows is None else max(ks) + 1
+    similarity, index = nearest(bank, queries, neighbours, block)
+    if query_rows is not None:
+        itself = index == query_rows[:, None]
+        # Ties pushed the row itself out of its nearest: drop the last neighbour instead.
+        itself[~itself.any(axis=1), -1] = True
+        similarity, index = (a[~itself].reshape(len(queries), -1) for a in (similarity, index))
+    labels = np.asarray(bank_labels)[index]
     classes = int(max(np.max(labels), np.max(query_labels))) + 1
     # Only differences matter, so the nearest has weight 1 and nothing overflows.
     weight, right = np.exp((similarity - similarity[:, :1]) / temperature), dict.fromkeys(ks, 0)
@@ -78,24 +57,23 @@ def _voting_accuracy(
 
 
 def nearest(
-    bank: np.ndarray, queries: np.ndarray, k: int, block: int = 1000, bank_block: int | None = None
+    bank: np.ndarray, queries: np.ndarray, k: int, block: int = 1000
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact nearest neighbours by cosine, the nearest first; of equal cosines, the lowest row first.
 
     Both sets may be memory-mapped files: they are read in blocks, the bank once. Memory holds the result,
-    block · bank_block similarities, and one block of each set.
+    one block of each set, and the similarities of these.
 
     Args:
         bank, queries: [N, F] and [M, F].
         k: neighbours of each query, at most N.
-        block, bank_block: rows of the queries and of the bank at a time; as many of the bank as hold BLOCK
-            numbers when None.
+        block: queries at a time.
 
     Returns:
         (cosines float32 [M, k], rows of the bank int64 [M, k]).
     """
     k = min(k, len(bank))
-    bank_block = bank_block or max(k, BLOCK // bank.shape[1])
+    bank_block = max(k, BLOCK // bank.shape[1])
     best = np.full((len(queries), k), -np.inf, np.float32)
     index = np.zeros((len(queries), k), np.int64)
     starts = range(0, len(bank), bank_block)

@@ -1,11 +1,12 @@
-"""Arrays in .npz files: memory-mapped, and never decompressed."""
+"""Embeddings in .npz files: arrays "names", "features" and "about", memory-mapped, never decompressed."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import struct
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,16 +18,33 @@ BLOCK = 2**24  # bytes verified at a time
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def read_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The named arrays that a file has, read-only and memory-mapped, their checksums verified.
+def write_npz(file: BinaryIO, names: np.ndarray, features: np.ndarray, about: dict, dtype: np.dtype) -> None:
+    """Writes [N] names and [N, F] features."""
+    text = np.array([str(name) for name in names])
+    np.savez(file, names=text, features=features.astype(dtype, copy=False), about=json.dumps(about))
+
+
+def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Reads ([N] names, [N, F] features, about), the arrays read-only and their checksums verified.
 
     Raises:
-        ValueError: an array is compressed, empty, neither numbers nor text, or not as long as its
+        ValueError: an array is missing, compressed, empty, neither numbers nor text, or not as long as its
             shape says. zipfile raises its own errors for damaged files.
     """
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        return {name: _map_array(file, archive, members[name]) for name in names if name in members}
+        missing = [key for key in ("names", "features") if key not in members]
+        if missing:
+            raise ValueError(f"it has no array {missing[0]!r}")
+        names, features = (_map_array(file, archive, members[key]) for key in ("names", "features"))
+        about = _map_array(file, archive, members["about"]) if "about" in members else np.array("{}")
+    if names.dtype.kind == "S":
+        names = np.array([os.fsdecode(name) for name in names.tolist()], object)
+    elif names.dtype.kind in "iu":
+        names = names.astype(str)
+    if about.size != 1 or about.dtype.kind not in "SU" or about.nbytes > 2**20:
+        raise ValueError("its 'about' is not a short text")
+    return names, features, json.loads(about.item())
 
 
 def _map_array(file: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:

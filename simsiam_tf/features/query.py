@@ -33,7 +33,6 @@ def query_features(
     """Features [F] of an image among the embeddings, or of an image file, preprocessed as their images were.
 
     Args:
-        embeddings: the images that are searched.
         query: a name in `embeddings.names`, or else a file.
         weights, augmentation, image_size: as for `backbone_of`, where `query` is a file.
         max_megapixels: a larger file is refused.
@@ -55,9 +54,8 @@ def backbone_of(
     """The backbone that made the embeddings, with the preprocessing of their images.
 
     Args:
-        embeddings: may record the backbone and the preprocessing.
-        weights: the backbone; the recorded one when None.
-        augmentation, image_size: as for `open_pretrained`, where no preprocessing is recorded.
+        weights: the backbone; the one that the embeddings record when None.
+        augmentation, image_size: as for `open_pretrained`, where the embeddings record no preprocessing.
 
     Raises:
         UserError: a missing backbone, another backbone, or another preprocessing.

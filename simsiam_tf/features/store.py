@@ -16,13 +16,14 @@ from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.features import changed_files
 from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.features.extraction import forward
-from simsiam_tf.features.feature_file import BLOCK, FeatureWriter, read_or_write
+from simsiam_tf.features.feature_file import FeatureWriter, read_or_write
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 PREPROCESSING_VERSION = 1  # NOTE: raise it when decoding or the centre view changes: features are made anew
+BLOCK = 2**24  # bytes copied at a time
 SYNC_SECONDS = 30.0  # between flushes; an interrupted extraction resumes after the last one
 
 
@@ -42,11 +43,7 @@ def stored_features(
     images, and the images' contents. An interrupted extraction is resumed; one that another process runs
     is waited for (`feature_file`).
 
-    Args:
-        pretrained: the backbone.
-        source: the images.
-        folder: folder of the file; `default_folder` when None.
-        batch_size: images at a time.
+    folder: folder of the file; `default_folder` when None. batch_size: images at a time.
 
     Raises:
         UserError: the folder cannot be written, a feature is not finite, or all images changed meanwhile.

@@ -9,120 +9,101 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
-from matplotlib.markers import MarkerStyle
 
-from simsiam_tf.html_report.sections import Mark, Picture, data_uri
+from simsiam_tf.html_report.sections import Picture, data_uri
 
-INK, GRID, LINE, SECOND = "#1f2933", "#d9dee3", "#1c64a4", "#c2571a"
+INK, GRID, COLOURS = "#1f2933", "#d9dee3", ("#1c64a4", "#c2571a")
 STYLE: Any = {
     "font.size": 11, "axes.edgecolor": GRID, "axes.labelcolor": INK, "text.color": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7,
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
-    "svg.hashsalt": "simsiam_tf", "legend.frameon": False,
+    "axes.titlelocation": "left", "axes.titlesize": 12, "axes.titleweight": "bold",
+    "svg.hashsalt": "simsiam_tf", "legend.frameon": False, "legend.fontsize": 9,
+    "figure.constrained_layout.use": True, "figure.figsize": (5.4, 3.2),
 }  # fmt: skip
-TITLE = {"loc": "left", "fontsize": 12, "fontweight": "bold"}
-SIZE = (5.4, 3.2)  # inches
-PALETTE = (
+GROUP_COLOURS = (
     "#1c64a4", "#c2571a", "#2f8f4e", "#b3312c", "#7452a8",
     "#855c3f", "#d069a8", "#5d6770", "#a79a14", "#17a2b3",
 )  # fmt: skip
-MARKS = "osD^vP*X<>"  # classes differ in mark and colour, for readers who cannot tell colours apart
-LOOKS = len(PALETTE) * len(MARKS)  # groups that can be told apart
+# Groups differ in mark and colour, for readers who cannot tell colours apart. (matplotlib's mark, the page's)
+GROUP_MARKS = (
+    ("o", "●"), ("s", "■"), ("D", "◆"), ("^", "▲"), ("v", "▼"),
+    ("P", "✚"), ("X", "✖"), ("*", "★"), ("<", "◄"), (">", "►"),
+)  # fmt: skip
+MAX_GROUPS = len(GROUP_COLOURS) * len(GROUP_MARKS)  # that can be told apart
 
 
 @rc_context(STYLE)
-def lines(
+def line_chart(
     x: Sequence[float],
-    series: Mapping[str, Sequence[float]],
+    curves: Mapping[str, Sequence[float]],
     title: str,
-    levels: Mapping[str, float] | None = None,
+    levels: Mapping[str, float],
     marked: bool = False,
-    x_name: str = "step",
 ) -> Picture:
-    """Curves over steps. levels: horizontal lines by name. marked: every point has a mark.
+    """At most two curves over steps. levels: horizontal lines by name. marked: every point has a mark.
 
     A point without a finite neighbour always has a mark, since no line leads to it.
     """
-    levels = levels or {}
-    figure = Figure(figsize=SIZE, layout="constrained")
+    figure = Figure()
     axes = figure.subplots()
-    for (name, y), colour, style in zip(series.items(), (LINE, SECOND), ("-", "--"), strict=False):
+    for (name, y), colour, style in zip(curves.items(), COLOURS, ("-", "--"), strict=False):
         marks = np.flatnonzero(marked | _isolated(y)).tolist()
         axes.plot(x, y, style, color=colour, label=name, marker="o", markersize=4, markevery=marks)
     for (name, level), style in zip(levels.items(), (":", "-.", "--"), strict=False):
         axes.axhline(level, color=INK, linestyle=style, linewidth=1, label=name)
-    axes.set_title(title, **TITLE)
-    axes.set_xlabel(x_name)
-    if len(series) + len(levels) > 1:
-        axes.legend(fontsize=9)
-    words = [f"{title}, {x_name} {x[0]:g} to {x[-1]:g}"] if len(x) else [title]
-    words += [f"{name} from {y[0]:.3g} to {y[-1]:.3g}" for name, y in series.items() if len(y)]
+    axes.set(title=title, xlabel="step")
+    if len(curves) + len(levels) > 1:
+        axes.legend()
+    words = [f"{title}, step {x[0]:g} to {x[-1]:g}"]
+    words += [f"{name} from {y[0]:.3g} to {y[-1]:.3g}" for name, y in curves.items()]
     words += [f"{name} at {level:.3g}" for name, level in levels.items()]
-    return Picture(_svg(figure), "; ".join(words) + ".")
+    return _picture(figure, "svg", "; ".join(words) + ".")
 
 
 def _isolated(y: Sequence[float]) -> np.ndarray:
     """Whether each value is finite between two that are not."""
-    finite = np.isfinite(np.asarray(y, np.float64))
-    padded = np.pad(finite, 1)
-    return finite & ~padded[:-2] & ~padded[2:]
+    padded = np.pad(np.isfinite(np.asarray(y, np.float64)), 1)
+    return padded[1:-1] & ~padded[:-2] & ~padded[2:]
 
 
 @rc_context(STYLE)
-def scatter(points: np.ndarray, groups: np.ndarray, title: str, alt: str) -> Picture:
+def scatter_chart(points: np.ndarray, groups: np.ndarray, title: str, alt: str) -> Picture:
     """Points [N, 2] by group, int [N]; `legend` names the groups."""
-    figure = Figure(figsize=(5.4, 5.4), layout="constrained")
+    figure = Figure(figsize=(5.4, 5.4))
     axes = figure.subplots()
-    for g in np.unique(groups):
-        colour, mark = _look(g)
-        axes.scatter(*points[groups == g].T, s=9, alpha=0.65, linewidths=0, color=colour, marker=mark)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(False)
-    axes.set_title(title, **TITLE)
-    return Picture(_png(figure), alt)
+    for group in np.unique(groups):
+        colour, (mark, _) = _colour_and_mark(group)
+        axes.scatter(*points[groups == group].T, s=9, alpha=0.65, linewidths=0, color=colour, marker=mark)
+    axes.set(title=title, xticks=[], yticks=[])
+    return _picture(figure, "png", alt)
 
 
-def legend(groups: np.ndarray, names: Sequence[str]) -> list[Mark]:
-    """The names of the groups that `scatter` shows.
+def legend(groups: np.ndarray, names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(name, colour, mark) of the groups that `scatter_chart` shows.
 
     They are text of the page, not of the chart: browsers have the letters of every script, and matplotlib
     interprets $ and a leading _.
     """
-    return [
-        Mark(names[int(g)], colour, _outline(mark)) for g in np.unique(groups) for colour, mark in [_look(g)]
-    ]
+    looks = {group: _colour_and_mark(group) for group in np.unique(groups)}
+    return [(names[int(group)], colour, mark) for group, (colour, (_, mark)) in looks.items()]
 
 
-def _look(group: int) -> tuple[str, str]:
-    """Colour and mark of a group."""
-    return PALETTE[group % len(PALETTE)], MARKS[group // len(PALETTE) % len(MARKS)]
-
-
-def _outline(mark: str) -> str:
-    style = MarkerStyle(mark)
-    polygons = style.get_path().transformed(style.get_transform()).to_polygons()
-    corners = [np.asarray(polygon).tolist() for polygon in polygons]
-    return " ".join("M" + "L".join(f"{x:.3f},{-y:.3f}" for x, y in points) + "Z" for points in corners)
+def _colour_and_mark(group: int) -> tuple[str, tuple[str, str]]:
+    row, column = divmod(group, len(GROUP_COLOURS))
+    return GROUP_COLOURS[column], GROUP_MARKS[row % len(GROUP_MARKS)]
 
 
 @rc_context(STYLE)
 def spectrum_chart(shares: np.ndarray, rank: float, alt: str) -> Picture:
-    """Shares of the variance by direction, on a logarithmic axis, and their running sum."""
-    figure = Figure(figsize=SIZE, layout="constrained")
+    """Shares of the variance by direction, the largest first, and the effective rank."""
+    figure = Figure()
     axes = figure.subplots()
-    number = np.arange(1, len(shares) + 1)
-    axes.plot(number, np.maximum(shares, 1e-9), color=LINE, label="share of the variance")
+    axes.loglog(np.arange(1, len(shares) + 1), np.maximum(shares, 1e-9), color=COLOURS[0])
     axes.axvline(rank, color=INK, linestyle=":", linewidth=1, label=f"effective rank {rank:.1f}")
-    axes.set(xscale="log", yscale="log", xlabel="direction, the largest first", ylim=(1e-7, 1.5))
-    right = axes.twinx()
-    right.plot(number, np.cumsum(shares), "--", color=SECOND, label="running sum (right)")
-    right.set_ylim(0, 1.02)
-    right.grid(False)
-    handles = [*axes.get_lines(), *right.get_lines()]
-    axes.legend(handles, [str(h.get_label()) for h in handles], fontsize=9, loc="lower left")
-    axes.set_title("Spectrum of the features", **TITLE)
-    return Picture(_svg(figure), alt)
+    axes.set(title="Share of the variance", xlabel="direction, the largest first", ylim=(1e-7, 1.5))
+    axes.legend(loc="lower left")
+    return _picture(figure, "svg", alt)
 
 
 def heat_map(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -133,13 +114,9 @@ def heat_map(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.rint(255 * ((1 - strength) * gray + strength * colours)).astype(np.uint8)
 
 
-def _svg(figure: Figure) -> str:
+def _picture(figure: Figure, format: str, alt: str) -> Picture:
+    """The figure without dates or versions, so that the same run gives the same page."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return data_uri(buffer.getvalue(), "image/svg+xml")
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
-    return data_uri(buffer.getvalue(), "image/png")
+    media_type, metadata = ("image/svg+xml", "Date") if format == "svg" else ("image/png", "Software")
+    figure.savefig(buffer, format=format, dpi=160, metadata={metadata: None})
+    return Picture(data_uri(buffer.getvalue(), media_type), alt)

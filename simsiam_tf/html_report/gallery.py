@@ -9,14 +9,14 @@ import numpy as np
 from simsiam_tf.data import Source, Views, pipeline
 from simsiam_tf.features import extract, nearest
 from simsiam_tf.html_report import charts
-from simsiam_tf.html_report.projections import clusters, pca, spectrum, tsne
+from simsiam_tf.html_report.projections import clusters, pca, tsne, variance_shares
 from simsiam_tf.html_report.saliency import saliency
 from simsiam_tf.html_report.sections import Section, photo
+from simsiam_tf.methods import metrics
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 
 IMAGES_SHOWN = 8
 SALIENCY_IMAGES = 6
-MIN_WIDTH = 112  # pixels of a small image are repeated to at least this width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +44,6 @@ class Sample:
         """The class of an image; empty where the groups are clusters."""
         return self.names[self.groups[row]] if self.labelled else ""
 
-    def title(self, row: int) -> str:
-        """The name of an image and its class."""
-        return ", ".join(filter(None, (self.name(row), self.class_name(row))))
-
     def pictures(self, rows: np.ndarray | list[int]) -> np.ndarray:
         """The centre views of some of the images: uint8 [n, S, S, C]."""
         return _centre_views(self.source, self.pretrained.views, self.ids[np.asarray(rows)])
@@ -69,16 +65,13 @@ def draw_sample(pretrained: Pretrained, source: Source, images: int, seed: int =
 
 def views_section(pretrained: Pretrained, source: Source, seed: int) -> Section:
     """Images, and two views of each by the augmentation of the run."""
+    text = "Each image, then two random views of it. The network learns to represent both alike."
+    section = Section("Views", [text])
     views = Views(pretrained.augmentation, count=2)
-    ids, first, second = _two_views(views, source, IMAGES_SHOWN, seed)
-    originals = _centre_views(source, views, ids)
-    section = Section(
-        "Views", ["Each image, then two random views of it. The network learns to represent both alike."]
-    )
-    for number, original, *pair in zip(ids, originals, first, second, strict=True):
-        strip = [photo(original, f"Image {number}", "image", MIN_WIDTH)]
-        strip += [photo(view, f"A view of image {number}", "view", MIN_WIDTH) for view in pair]
-        section.strips.append(strip)
+    ids, _, pairs = _two_views(views, source, IMAGES_SHOWN, seed)
+    for number, image, *pair in zip(ids, _centre_views(source, views, ids), *pairs, strict=True):
+        strip = [photo(image, f"Image {number}", "image")]
+        section.strips.append(strip + [photo(view, f"A view of image {number}", "view") for view in pair])
     return section
 
 
@@ -86,107 +79,106 @@ def projection_section(sample: Sample, seed: int) -> Section:
     """PCA and t-SNE of the features, coloured by group."""
     groups, group = ("classes", "class") if sample.labelled else ("groups found by k-means", "group")
     count = len(sample.ids)
-    section = Section(
-        "Embeddings on a plane",
-        [f"{count} images of {sample.source.name}, by {groups}. The network was trained without labels."],
-    )
+    _, rows = nearest(sample.features, sample.features, 2)
+    other = np.where(rows[:, 0] == np.arange(count), rows[:, 1], rows[:, 0])
+    share = np.mean(sample.groups[other] == sample.groups)
+    same_group = f"{share:.0%} of the images have a nearest neighbour of their own {group}."
     plane, shares = pca(sample.features)
     variance = f"{shares.sum():.0%} of the variance"
-    same_group = (
-        f"{_neighbour_agreement(sample):.0%} of the images have a nearest neighbour of their own {group}."
+    pca_alt = f"PCA of {count} features by {groups}; two directions hold {variance}. {same_group}"
+    tsne_alt = f"t-SNE of {count} features by {groups}: {', '.join(sample.names[:20])}. {same_group}"
+    section = Section(
+        "Embeddings on a plane",
+        [
+            f"{count} images of {sample.source.name}, by {groups}. The network was trained without labels.",
+            same_group,
+        ],
+        [
+            charts.scatter_chart(plane, sample.groups, f"PCA, {variance}", pca_alt),
+            charts.scatter_chart(tsne(sample.features, seed), sample.groups, "t-SNE", tsne_alt),
+        ],
     )
-    alt = f"PCA of {count} features by {groups}; two directions hold {variance}. {same_group}"
-    section.charts.append(charts.scatter(plane, sample.groups, f"PCA, {variance}", alt))
-    alt = f"t-SNE of {count} features by {groups}: {', '.join(sample.names[:20])}. {same_group}"
-    section.charts.append(charts.scatter(tsne(sample.features, seed), sample.groups, "t-SNE", alt))
-    section.text.append(same_group)
     shown = len(np.unique(sample.groups))
-    if shown <= charts.LOOKS:
+    if shown <= charts.MAX_GROUPS:
         section.legend = charts.legend(sample.groups, sample.names)
     else:
         section.text.append(f"{shown} {groups} are too many to be told apart by colours and marks.")
     return section
 
 
-def _neighbour_agreement(sample: Sample) -> float:
-    """The share of images whose nearest neighbour belongs to the same group."""
-    _, rows = nearest(sample.features, sample.features, 2)
-    other = np.where(rows[:, 0] == np.arange(len(rows)), rows[:, 1], rows[:, 0])
-    return float(np.mean(sample.groups[other] == sample.groups))
-
-
 def neighbours_section(sample: Sample, count: int, seed: int) -> Section:
     """Some images, and the nearest others to each by the cosine of the features."""
     queries = np.random.default_rng(seed).permutation(len(sample.ids))[:IMAGES_SHOWN]
     cosines, rows = nearest(sample.features, sample.features[queries], count + 1)
-    section = Section(
-        "Neighbours",
-        [f"An image, then the {count} nearest to it among {len(sample.ids)} images, with their cosines."],
-    )
+    text = f"An image, then the {count} nearest to it among {len(sample.ids)} images, with their cosines."
+    section = Section("Neighbours", [text])
     for query, near, cosine in zip(queries, rows, cosines, strict=True):
         others = [(r, c) for r, c in zip(near, cosine, strict=True) if r != query][:count]
-        pictures = sample.pictures([query, *(r for r, _ in others)])
-        strip = [photo(pictures[0], f"Query: {sample.title(query)}", sample.title(query), MIN_WIDTH)]
-        strip += [
-            photo(picture, f"{sample.title(r)}, cosine {c:.3f}", f"{c:.2f} {sample.class_name(r)}", MIN_WIDTH)
-            for picture, (r, c) in zip(pictures[1:], others, strict=True)
-        ]
+        query_picture, *pictures = sample.pictures([query, *(r for r, _ in others)])
+        strip = [photo(query_picture, f"Query: {_title(sample, query)}", _title(sample, query))]
+        for picture, (r, c) in zip(pictures, others, strict=True):
+            alt = f"{_title(sample, r)}, cosine {c:.3f}"
+            strip.append(photo(picture, alt, f"{c:.2f} {sample.class_name(r)}"))
         section.strips.append(strip)
     return section
 
 
+def _title(sample: Sample, row: int) -> str:
+    """The name of an image and its class."""
+    return ", ".join(filter(None, (sample.name(row), sample.class_name(row))))
+
+
 def spectrum_section(sample: Sample) -> Section:
     """The spectrum of the features' covariance."""
-    eigen = spectrum(sample.features)
-    half, nearly_all = eigen.directions(0.5), eigen.directions(0.95)
-    words = (
-        f"Of {sample.features.shape[1]} directions, {half} hold half of the variance and {nearly_all} hold "
-        f"95 %; the effective rank is {eigen.rank:.1f}."
+    shares, rank = variance_shares(sample.features), metrics.effective_rank(sample.features)
+    half, nearly_all = 1 + np.searchsorted(np.cumsum(shares), [0.5 - 1e-12, 0.95 - 1e-12])
+    text = (
+        f"Of {len(shares)} directions, {half} hold half of the variance and {nearly_all} hold 95 %; the "
+        f"effective rank is {rank:.1f}."
     )
-    return Section("Spectrum", [words], [charts.spectrum_chart(eigen.shares, eigen.rank, words)])
+    return Section("Spectrum", [text], [charts.spectrum_chart(shares, rank, text)])
 
 
 def saliency_section(pretrained: Pretrained, source: Source, seed: int) -> Section:
     """The regions by which two views of an image agree."""
-    section = Section(
-        "Saliency",
-        [
-            "Two views of an image, and the regions of the first view that make its features similar to "
-            "those of the second (Grad-CAM of their cosine)."
-        ],
+    text = (
+        "Two views of an image, and the regions of the first view that make its features similar to those of "
+        "the second (Grad-CAM of their cosine)."
     )
+    section = Section("Saliency", [text])
     views = Views(dataclasses.replace(pretrained.augmentation, jitter_p=0.0, gray_p=0.0, blur_p=0.0), count=2)
-    ids, first, second, *batch = _two_views(views, source, SALIENCY_IMAGES, seed + 1, normalised=True)
+    ids, batch, pairs = _two_views(views, source, SALIENCY_IMAGES, seed + 1)
     try:
         maps = saliency(pretrained.backbone, *batch)
     except ValueError as error:
         section.text.append(f"Left out: {error}")
         return section
-    for number, one, other, heat in zip(ids, first, second, maps, strict=True):
-        where = _place(heat) if heat.max() > 0 else "nowhere"
+    for number, view, other, heat in zip(ids, *pairs, maps, strict=True):
+        region = _strongest_region(heat)
         section.strips.append(
             [
-                photo(one, f"A view of image {number}", "view", MIN_WIDTH),
-                photo(other, f"Another view of image {number}", "other view", MIN_WIDTH),
-                photo(charts.heat_map(one, heat), f"Saliency on the first view: {where}", where, MIN_WIDTH),
+                photo(view, f"A view of image {number}", "view"),
+                photo(other, f"Another view of image {number}", "other view"),
+                photo(charts.heat_map(view, heat), f"Saliency on the first view: {region}", region),
             ]
         )
     return section
 
 
-def _place(heat: np.ndarray) -> str:
+def _strongest_region(heat: np.ndarray) -> str:
     """Where a map [S, S] is largest, in words."""
-    row, column = np.unravel_index(heat.argmax(), heat.shape)
-    vertical = ("at the top", "in the middle", "at the bottom")[min(2, 3 * int(row) // len(heat))]
-    return f"strongest {vertical}, {('left', 'centre', 'right')[min(2, 3 * int(column) // len(heat))]}"
+    if heat.max() <= 0:
+        return "nowhere"
+    row, column = 3 * np.array(np.unravel_index(heat.argmax(), heat.shape)) // len(heat)
+    vertical, horizontal = ("at the top", "in the middle", "at the bottom"), ("left", "centre", "right")
+    return f"strongest {vertical[row]}, {horizontal[column]}"
 
 
-def _two_views(views: Views, source: Source, images: int, seed: int, normalised: bool = False) -> list:
-    """[ids, first views, second views] of step 0, in uint8; then, if asked, the same views normalised."""
+def _two_views(views: Views, source: Source, images: int, seed: int) -> tuple:
+    """(ids, the two views of step 0 normalised, the same in uint8)."""
     batches = pipeline.StepBatches(source, views, min(images, source.size), seed).dataset(0, 1)
     (batch,) = batches.as_numpy_iterator()
-    shown = [views.denormalise(view).numpy() for view in batch["views"]]
-    return [batch["index"], *shown, *(batch["views"] if normalised else ())]
+    return batch["index"], batch["views"], [views.denormalise(view).numpy() for view in batch["views"]]
 
 
 def _centre_views(source: Source, views: Views, ids: np.ndarray) -> np.ndarray:

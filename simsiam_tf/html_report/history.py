@@ -10,7 +10,7 @@ from typing import Any
 from simsiam_tf.config import LOOKS, PretrainConfig, default, field_types, loss_kind
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
 from simsiam_tf.html_report import charts
-from simsiam_tf.html_report.sections import Section, Table
+from simsiam_tf.html_report.sections import Section
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
 
@@ -21,8 +21,8 @@ RESULTS = ("knn.json", "probe.json", "probe-*.json", "result.json", "*/result.js
 class History:
     """A pre-training, read from the files of its work folder.
 
-    records: records of training steps. evaluations: records of the ends of epochs. card: the model card of
-    the exported backbone; empty where none is exported.
+    records: records of training steps, at least one. evaluations: records of the ends of epochs.
+    card: the model card of the exported backbone; empty where none is exported.
     """
 
     workdir: Path
@@ -39,7 +39,7 @@ class History:
     @property
     def diagnosis(self) -> Diagnosis:
         """The diagnosis by all records so far."""
-        steps = self.card.get("step") or max((r["step"] for r in self.records), default=0)
+        steps = self.card.get("step") or max(r["step"] for r in self.records)
         return diagnose(self.records, steps, loss_kind(self.config))
 
 
@@ -51,10 +51,9 @@ def read_history(workdir: Path) -> History:
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
         lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"workdir={workdir}: has no config.json and metrics.jsonl of a pre-training ({error})."
-        ) from error
-    every = [record for record in map(_parse_record, lines) if record]
+        missing = f"has no config.json and metrics.jsonl of a pre-training ({error})"
+        raise UserError(f"workdir={workdir}: {missing}.") from error
+    every = [record for line in lines if "step" in (record := _parse_record(line))]
     records = [r for r in every if "loss" in r]
     if not isinstance(config, dict) or not all({"std", "rank"} <= set(r) for r in records):
         raise UserError(f"workdir={workdir}: is not the folder of a pre-training.")
@@ -64,28 +63,28 @@ def read_history(workdir: Path) -> History:
     return History(workdir, config, records, evaluations, backbone_file.read_card(workdir))
 
 
-def _parse_record(line: str) -> dict | None:
+def _parse_record(line: str) -> dict:
     try:
         record = json.loads(line)
-        return record if isinstance(record, dict) and "step" in record else None
+        return record if isinstance(record, dict) else {}
     except ValueError:  # cut off by a crash
-        return None
+        return {}
 
 
 def outcome_section(history: History) -> Section:
     """The diagnosis, the last metrics, and the kNN accuracy beside its baselines."""
     last = history.records[-1]
-    section = Section("Outcome", [f"{history.diagnosis}"])
-    rows = [
+    metrics = [
+        ["at the last record", "", ""],
         ["loss", f"{last['loss']:.3f}", "least possible −1; 0 at the start"],
         ["std of z, × √d", f"{last['std']:.3f}", "0: collapsed; about 1: healthy"],
         ["effective rank of z", f"{last['rank']:.1f}", "directions that a batch spreads over"],
     ]
-    section.tables.append(Table(["at the last record", "", ""], rows))
+    section = Section("Outcome", [str(history.diagnosis)], tables=[metrics])
     names = {"backbone": "this backbone"}
     rows = [[names.get(n, n), f"{a['knn20']:.1%}", f"{a['knn200']:.1%}"] for n, a in history.accuracy.items()]
     if rows:
-        section.tables.append(Table(["kNN accuracy", "k = 20", "k = 200"], rows))
+        section.tables.append([["kNN accuracy", "k = 20", "k = 200"], *rows])
     elif not history.card:
         section.text.append(f"The run has not ended: these are its metrics at step {last['step']}.")
     return section
@@ -93,26 +92,24 @@ def outcome_section(history: History) -> Section:
 
 def curves_section(history: History) -> Section:
     """Loss, std, rank, kNN accuracy and learning rates over the steps."""
-    records, evaluations = history.records, history.evaluations
-    steps = [r["step"] for r in records]
-    values = {name: [r[name] for r in records] for name in ("loss", "std", "rank", "lr", "lr_predictor")}
-    section = Section(
-        "Training", [f"{len(records)} record{'s' * (len(records) > 1)} up to step {steps[-1]}."]
-    )
-    levels = {"isotropic": 1.0, "collapse": 0.1}
-    section.charts = [
-        charts.lines(steps, {"loss": values["loss"]}, "Loss"),
-        charts.lines(steps, {"std·√d": values["std"]}, "std of z, × √d", levels),
-        charts.lines(steps, {"effective rank": values["rank"]}, "Effective rank of z"),
-    ]
-    if evaluations:
-        names = ("raw pixels", "untrained backbone")
-        levels = {n: 100 * history.accuracy[n]["knn20"] for n in names if n in history.accuracy}
-        knn = {"kNN, k = 20": [100 * r["knn20"] for r in evaluations]}
-        chart = charts.lines([r["step"] for r in evaluations], knn, "kNN accuracy, %", levels, marked=True)
-        section.charts.append(chart)
-    rates = {"encoder": values["lr"], "predictor": values["lr_predictor"]}
-    section.charts.append(charts.lines(steps, rates, "Learning rates"))
+    records, evaluations, accuracy = history.records, history.evaluations, history.accuracy
+    baselines = {n: 100 * accuracy[n]["knn20"] for n in ("raw pixels", "untrained backbone") if n in accuracy}
+    rows = [  # (title, curve → its values, level → its value)
+        ("Loss", {"loss": [r["loss"] for r in records]}, {}),
+        ("std of z, × √d", {"std·√d": [r["std"] for r in records]}, {"isotropic": 1.0, "collapse": 0.1}),
+        ("Effective rank of z", {"effective rank": [r["rank"] for r in records]}, {}),
+        ("kNN accuracy, %", {"kNN, k = 20": [100 * r["knn20"] for r in evaluations]}, baselines),
+        ("Learning rates", {
+            "encoder": [r["lr"] for r in records], "predictor": [r["lr_predictor"] for r in records]
+        }, {}),
+    ]  # fmt: skip
+    section = Section("Training", [f"Records: {len(records)}, up to step {records[-1]['step']}."])
+    for title, curves, levels in rows:
+        recorded = evaluations if title.startswith("kNN") else records
+        if recorded:
+            steps = [r["step"] for r in recorded]
+            marked = recorded is evaluations
+            section.charts.append(charts.line_chart(steps, curves, title, levels, marked))
     return section
 
 
@@ -130,23 +127,23 @@ def results_section(history: History) -> Section | None:
                 rows.append([f"{result['what']}, {method}", shown, name])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a file of another program
-    return Section("Results", tables=[Table(["evaluation", "accuracy", "file"], rows)]) if rows else None
+    return Section("Results", tables=[[["evaluation", "accuracy", "file"], *rows]]) if rows else None
 
 
 def configuration_section(history: History) -> Section:
     """Every flag, those that differ from their default first."""
-    names = [name for name in field_types(PretrainConfig) if name in history.config and name not in LOOKS]
     rows = []
-    for name in names:
-        value, usual = history.config[name], default(PretrainConfig, name)
-        rows.append([f"--{name}", str(value), "" if value == usual else f"default: {usual}"])
+    for name in field_types(PretrainConfig):
+        if name in history.config and name not in LOOKS:
+            value, usual = history.config[name], default(PretrainConfig, name)
+            rows.append([f"--{name}", str(value), "" if value == usual else f"default: {usual}"])
     rows.sort(key=lambda row: row[2] == "")
-    section = Section("Configuration", tables=[Table(["flag", "value", ""], rows)])
+    section = Section("Configuration", tables=[[["flag", "value", ""], *rows]])
     versions = dict(history.card.get("made with") or {})
     if versions:
-        count = versions.pop("replicas", 1)
-        where = f"on {count} replica{'s' * (count != 1)}"
-        section.text.append(f"Made {where} with {', '.join(f'{k} {v}' for k, v in versions.items())}.")
+        replicas = versions.pop("replicas", 1)
+        named = ", ".join(f"{library} {version}" for library, version in versions.items())
+        section.text.append(f"Made with {named}; replicas: {replicas}.")
     if history.card.get("sha256"):
         section.text.append(f"SHA-256 of the backbone: {history.card['sha256']}")
     return section

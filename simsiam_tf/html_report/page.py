@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 import simsiam_tf
 from simsiam_tf.config import method_of
-from simsiam_tf.data import open_source
+from simsiam_tf.data import Source, open_source
 from simsiam_tf.html_report import gallery
 from simsiam_tf.html_report import history as histories
 from simsiam_tf.html_report.history import History
 from simsiam_tf.html_report.sections import Section
 from simsiam_tf.html_report.tensorboard_projector import write_projector
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
+from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
@@ -32,7 +31,6 @@ def write_report(
     neighbours: int = 7,
     seed: int = 0,
     tensorboard: bool = True,
-    say: Callable[[str], None] = lambda text: None,
     **options,
 ) -> Path:
     """Writes a pre-training's report as one HTML file, and returns its path.
@@ -41,29 +39,33 @@ def write_report(
         workdir: folder of the pre-training, which may still run.
         out: the file; WORKDIR/report.html when None.
         data: specification of the images to show and embed; the training images when None.
-        images: how many images are embedded.
-        neighbours: how many neighbours of an image are shown.
-        seed: seed of all random choices.
+        images, neighbours: numbers of images to embed, and of neighbours to show for an image.
         tensorboard: also write the embeddings for TensorBoard's projector, to WORKDIR/tb.
-        say: receives a line of text for each long part.
         **options: arguments of `data.open_source`, such as data_dir.
 
-    Raises:
-        UserError: no pre-training in the folder, no such data, or the file cannot be written.
+    Raises UserError where the folder holds no pre-training, or the file cannot be written.
     """
     workdir = Path(workdir).expanduser()
     out = Path(out).expanduser() if out else workdir / "report.html"
     history = histories.read_history(workdir)
     check_writable(out)
-    if history.card and tensorboard:
-        advice = "Pass tensorboard=false, which leaves TensorBoard's copy out."
-        check_writable(workdir / "tb" / "projector", "", advice, folders=True)
     sections = [histories.outcome_section(history), histories.curves_section(history)]
-    if history.card:
-        logdir = workdir / "tb" if tensorboard else None
-        sections += _image_sections(history, data, images, neighbours, seed, logdir, say, options)
-    else:
+    if not history.card:
         sections[0].text.append("No backbone was exported yet, so this page has no images.")
+    else:
+        logdir = workdir / "tb" if tensorboard else None
+        if logdir:
+            advice = "Pass tensorboard=false, which leaves TensorBoard's copy out."
+            check_writable(logdir / "projector", "", advice, folders=True)
+        try:
+            source = open_source(data or history.config["data"], "train", **options)
+        except UserError as error:
+            if data:
+                raise
+            reason = f"Left out, because the images could not be opened: {error}"
+            sections.append(Section("Images", [reason]))
+        else:
+            sections += _image_sections(workdir, source, images, neighbours, seed, logdir)
     results = histories.results_section(history)
     sections += [*([results] if results else []), histories.configuration_section(history)]
     try:
@@ -74,25 +76,12 @@ def write_report(
 
 
 def _image_sections(
-    history: History,
-    data: str | None,
-    images: int,
-    neighbours: int,
-    seed: int,
-    logdir: Path | None,
-    say: Callable[[str], None],
-    options: dict,
+    workdir: Path, source: Source, images: int, neighbours: int, seed: int, logdir: Path | None
 ) -> list[Section]:
-    pretrained = open_pretrained(str(history.workdir))
-    try:
-        source = open_source(data or history.config["data"], "train", **options)
-    except UserError as error:
-        if data:
-            raise
-        return [Section("Images", [f"Left out, because the images could not be opened: {error}"])]
-    say(f"features of {min(images, source.size)} images of {source.name}")
+    pretrained = open_pretrained(str(workdir))
+    progress.say(f"features of {min(images, source.size)} images of {source.name}")
     sample = gallery.draw_sample(pretrained, source, images, seed)
-    say("PCA, t-SNE, neighbours, saliency")
+    progress.say("PCA, t-SNE, neighbours, saliency")
     sections = [gallery.views_section(pretrained, source, seed)]
     if len(sample.ids) >= 4:
         sections.append(gallery.projection_section(sample, seed))
@@ -106,10 +95,11 @@ def _image_sections(
 
 def render_page(history: History, sections: list[Section]) -> str:
     """The page's HTML, in which all text is escaped. The first section's first text is the verdict."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=_printable
-    )
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable_text(value) if type(value) is str else value,
+    )  # fmt: skip
     config, step = history.config, history.records[-1]["step"]
     state = "" if history.card else ", not ended"
     return environment.get_template(TEMPLATE).render(
@@ -120,8 +110,3 @@ def render_page(history: History, sections: list[Section]) -> str:
         sections=sections,
         version=simsiam_tf.__version__,
     )
-
-
-def _printable(value: Any) -> Any:
-    """A value of the template with unprintable characters escaped."""
-    return printable_text(value) if type(value) is str else value

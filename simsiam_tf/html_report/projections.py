@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
-
-from simsiam_tf.methods import metrics
 
 CLUSTERS = 10
 REDUCED = 50  # principal components that t-SNE starts from
@@ -43,28 +39,14 @@ def clusters(features: np.ndarray, count: int = CLUSTERS, seed: int = 0) -> np.n
     return np.argsort(order)[labels]
 
 
-@dataclasses.dataclass(frozen=True)
-class Spectrum:
-    """eigenvalues: those of the covariance, largest first, [F]. rank: `metrics.effective_rank`."""
+def variance_shares(features: np.ndarray) -> np.ndarray:
+    """Share of the variance of features [N, F] by principal direction, the largest first, [F].
 
-    eigenvalues: np.ndarray
-    rank: float
-
-    @property
-    def shares(self) -> np.ndarray:
-        """Each direction's share of the variance, [F], adding up to 1; zeros without variance."""
-        total = self.eigenvalues.sum()
-        return self.eigenvalues / total if total > 0 else self.eigenvalues
-
-    def directions(self, share: float) -> int:
-        """The least number of directions that hold a share of the variance. share: in (0, 1]."""
-        return int(np.searchsorted(np.cumsum(self.shares), share - 1e-12) + 1)
-
-
-def spectrum(features: np.ndarray) -> Spectrum:
-    """The spectrum of features [N, F], N ≥ 2."""
+    N ≥ 2. Zeros without variance.
+    """
     eigenvalues = np.linalg.eigvalsh(np.cov(_normalised(features, np.float64), rowvar=False))[::-1]
-    return Spectrum(np.clip(eigenvalues, 0.0, None), metrics.effective_rank(features))
+    eigenvalues = np.clip(eigenvalues, 0.0, None)
+    return eigenvalues / max(eigenvalues.sum(), np.finfo(float).tiny)
 
 
 def _normalised(features: np.ndarray, dtype: type = np.float32) -> np.ndarray:

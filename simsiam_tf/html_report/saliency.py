@@ -16,15 +16,8 @@ def saliency(backbone: keras.Model, view: np.ndarray, other: np.ndarray) -> np.n
     channels and cut off below 0: Grad-CAM (Selvaraju et al. 2017) with each pixel's own gradient instead of
     the map's mean (HiResCAM, Draelos & Carin 2020), which differs below the last map only.
 
-    Args:
-        backbone: functional, normalised images [B, S, S, C] → features [B, F].
-        view, other: normalised views [B, S, S, C].
-
-    Returns:
-        float32 [B, S, S] in [0, 1]; zeros where no region contributes.
-
-    Raises:
-        ValueError: the backbone has no feature map.
+    view, other: normalised, [B, S, S, C]. Returns float32 [B, S, S] in [0, 1]; zeros where no region
+    contributes. Raises ValueError for a backbone without a feature map.
     """
     encode = keras.Model(backbone.inputs, [_feature_map(backbone, view.shape[1]), backbone.output])
     target = tf.math.l2_normalize(tf.cast(backbone(other, training=False), tf.float32), axis=1)

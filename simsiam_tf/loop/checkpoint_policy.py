@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.loop.checkpoints import Checkpoints
-from simsiam_tf.loop.workdir import Workdir
+from simsiam_tf.loop.metrics_file import MetricsFile
+from simsiam_tf.loop.workdir import Workdir, error_text
 from simsiam_tf.runtime.errors import UserError
+
+log = logging.getLogger("simsiam_tf")
 
 SHARE = 0.01  # largest share of the time for checkpoints at the ends of short epochs
 RETRY_SECONDS = 60.0  # until a checkpoint that could not be written is tried again
@@ -24,23 +25,17 @@ class CheckpointPolicy:
     step: step of the newest checkpoint.
 
     Args:
-        workdir: work folder, whose metrics.jsonl is synced with every checkpoint.
-        checkpoints: checkpoints of the run.
+        workdir, checkpoints: work folder and checkpoints of the run.
+        metrics_file: records, brought to the disk with every checkpoint.
         minutes: time between checkpoints by the clock.
         step: step of the checkpoint that the run continues from, or 0.
-        say: writes a line for the user.
     """
 
     def __init__(
-        self,
-        workdir: Workdir,
-        checkpoints: Checkpoints,
-        minutes: float,
-        step: int,
-        say: Callable[[str], None],
+        self, workdir: Workdir, checkpoints: Checkpoints, metrics_file: MetricsFile, minutes: float, step: int
     ) -> None:
-        self.workdir, self.checkpoints, self.minutes, self.step = workdir, checkpoints, minutes, step
-        self._say = say
+        self.workdir, self.checkpoints, self.metrics_file = workdir, checkpoints, metrics_file
+        self.minutes, self.step = minutes, step
         self._saved_at = self._tried_at = time.monotonic()
         self._seconds = 0.0  # that the last checkpoint took
 
@@ -51,7 +46,7 @@ class CheckpointPolicy:
         evaluates: saves, since an evaluation comes next, during which a signal may end the run.
         """
         if self.workdir.remake_if_removed():
-            self._say(f"{self.workdir.path} was removed; it is made anew")
+            log.warning("%s was removed; it is made anew", self.workdir.path)
             return True
         now = time.monotonic()
         if self._tried_at > self._saved_at:  # the last attempt failed
@@ -59,29 +54,23 @@ class CheckpointPolicy:
         since = now - self._saved_at
         return since > 60 * self.minutes or evaluates or (epoch_ended and since > self._seconds / SHARE)
 
-    def save(self, step: int, extra: dict[str, Any], must: bool, interval: np.ndarray | None = None) -> None:
-        """Saves the state as of `step`, with `extra` and `interval` (`Checkpoints.save`).
+    def save(self, step: int, progress: dict[str, Any], is_last: bool) -> None:
+        """Saves the state as of `step`, with `progress` (`Checkpoints.save`).
 
-        must: whether to raise UserError if it cannot be written; else reports it and tries again later.
+        is_last: raises UserError if it cannot be written; else it is reported and tried again later.
         """
         self._tried_at = began = time.monotonic()
         try:
-            self.workdir.metrics_file.sync()
-            self.checkpoints.save(step, extra, interval)
+            self.metrics_file.sync()
+            self.checkpoints.save(step, progress)
         except (OSError, tf.errors.OpError) as error:
             text = (
                 f"workdir={self.workdir.path}: the checkpoint of step {step} could not be "
-                f"written ({_reason(error)}); earlier ones are kept."
+                f"written ({error_text(error)}); earlier ones are kept."
             )
-            if must:
+            if is_last:
                 raise UserError(f"{text} Make room and rerun.") from error
-            self._say(f"{text} Make room: it is tried again every minute.")
+            log.warning("%s Make room: it is tried again every minute.", text)
             return
         self._saved_at, self.step = time.monotonic(), step
         self._seconds = self._saved_at - began
-
-
-def _reason(error: Exception) -> str:
-    """Shortens an error's text to its beginning and end, without TensorFlow's names for nodes."""
-    text = " ".join(re.sub(r"\{\{.*?\}\}", "", str(getattr(error, "message", error))).split())
-    return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"

@@ -1,6 +1,6 @@
 """Checkpoints: each is complete or does not exist.
 
-    checkpoints/step-00001200/  manifest.json  state.index  state.data-…  interval.f64
+    checkpoints/step-00001200/  manifest.json  state.index  state.data-…
 
 A checkpoint is written under a temporary name, read back, synced and renamed. `restore` takes the newest
 one whose SHA-256 sums are right, with a warning for each damaged one. On a full disk the oldest make room,
@@ -15,11 +15,9 @@ import json
 import logging
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.runtime import atomic_files
@@ -27,9 +25,7 @@ from simsiam_tf.runtime.errors import UserError
 
 log = logging.getLogger("simsiam_tf")
 
-INTERVAL = "interval.f64"
 MANIFEST_BYTES = 2**24  # a larger manifest is refused; usual ones have some kilobytes
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError)
 
 
 class Checkpoints:
@@ -62,23 +58,20 @@ class Checkpoints:
         """Returns the steps of all checkpoints, damaged ones too, newest first."""
         return _steps(self.folder)
 
-    def save(self, step: int, extra: dict[str, Any], interval: np.ndarray | None = None) -> None:
-        """Saves the state as of `step`, with `extra` (JSON) in the manifest.
-
-        interval: float64 [n, 2], in a file of its own, since n may be large.
+    def save(self, step: int, progress: dict[str, Any]) -> None:
+        """Saves the state as of `step`, with `progress` (JSON) in the manifest.
 
         Raises:
             OSError, tf.errors.OpError: it could not be written; the newest checkpoint is kept.
         """
-        final = _path(self.folder, step)
-        if not self.writes or (final.exists() and _valid_manifest(final)):
+        if not self.writes or _valid_manifest(_path(self.folder, step)):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.folder.is_symlink():
             raise NotADirectoryError(errno.ENOTDIR, "it is a link, which is not followed", str(self.folder))
         while True:
             try:
-                self._write(final, step, extra, interval)
+                self._write(step, progress)
                 break
             except (OSError, tf.errors.OpError) as error:
                 newest, *older = self.steps() or (0,)
@@ -89,17 +82,15 @@ class Checkpoints:
         for old in self.steps()[self.keep :]:
             _remove(_path(self.folder, old))
 
-    def _write(self, final: Path, step: int, extra: dict[str, Any], interval: np.ndarray | None) -> None:
-        writing = self.folder / f".writing-{step:08d}"
+    def _write(self, step: int, progress: dict[str, Any]) -> None:
+        final, writing = _path(self.folder, step), self.folder / f".writing-{step:08d}"
         atomic_files.remove_path(writing)
         try:
             writing.mkdir()
             self.checkpoint.write(str(writing / "state"))
             _read_back(writing / "state")
-            if interval is not None:
-                (writing / INTERVAL).write_bytes(np.asarray(interval, "<f8").tobytes())
             sums = {p.name: _sha256(p) for p in sorted(writing.iterdir())}
-            body = {"step": step, "files": sums, "extra": extra, **self.about}
+            body = {"step": step, "files": sums, "progress": progress, **self.about}
             text = json.dumps({"sha256": _digest(body), **body}, indent=1)
             if len(text) > MANIFEST_BYTES:  # `restore` would refuse it
                 raise OSError(errno.EFBIG, f"its manifest has {len(text)} bytes, above {MANIFEST_BYTES}")
@@ -116,23 +107,17 @@ class Checkpoints:
     def restore(self) -> dict[str, Any] | None:
         """Restores the newest intact checkpoint; returns its manifest, or None if there is no checkpoint.
 
-        The manifest's "interval" is that of `save`, float64 [n, 2], if there was one.
-
         Raises:
             UserError: all checkpoints are damaged.
         """
         steps = self.steps()
-        for step in steps:
-            path = _path(self.folder, step)
+        for path in (_path(self.folder, step) for step in steps):
             manifest = _valid_manifest(path)
             try:
                 if manifest:
                     self.checkpoint.read(str(path / "state")).assert_consumed()
-                    if INTERVAL in manifest["files"]:
-                        data = (path / INTERVAL).read_bytes()
-                        manifest["interval"] = np.frombuffer(data, "<f8").reshape(-1, 2)
                     return manifest
-            except (*DAMAGE, tf.errors.OpError):  # intact, but of another model
+            except (OSError, ValueError, AssertionError, tf.errors.OpError):  # intact, but of another model
                 pass
             log.warning("checkpoint %s is damaged: it is passed over for the one before it", path)
         if steps:
@@ -149,9 +134,8 @@ def newest_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _steps(folder: Path) -> list[int]:
-    entries = folder.iterdir() if folder.is_dir() else ()
-    names = (re.fullmatch(r"step-(\d{8,12})", p.name) for p in entries)
-    return sorted((int(m[1]) for m in names if m), reverse=True)
+    names = (re.fullmatch(r"step-(\d{8,12})", path.name) for path in folder.glob("step-*"))
+    return sorted((int(name[1]) for name in names if name), reverse=True)
 
 
 def _path(folder: Path, step: int) -> Path:
@@ -160,25 +144,24 @@ def _path(folder: Path, step: int) -> Path:
 
 def _valid_manifest(path: Path) -> dict[str, Any] | None:
     """Returns the manifest if the folder has exactly the files that it names, unchanged and not links."""
+    manifest_file = path / "manifest.json"
     try:
-        if not stat.S_ISDIR(path.lstat().st_mode):
+        files = list(path.iterdir())
+        if path.is_symlink() or not all(p.is_file() and not p.is_symlink() for p in files):
             return None
-        files = {p.name: p.lstat() for p in path.iterdir()}
-        if not all(stat.S_ISREG(s.st_mode) for s in files.values()):
+        if manifest_file.stat().st_size > MANIFEST_BYTES:
             return None
-        if files["manifest.json"].st_size > MANIFEST_BYTES:
-            return None
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
         body = {k: v for k, v in manifest.items() if k != "sha256"}
         sums = manifest["files"]
         valid = (
             manifest["sha256"] == _digest(body)
-            and path.name == f"step-{manifest['step']:08d}"
-            and {"manifest.json", *sums} == set(files)
+            and path == _path(path.parent, manifest["step"])
+            and {"manifest.json", *sums} == {p.name for p in files}
             and "state.index" in sums
             and all(_sha256(path / name) == digest for name, digest in sums.items())
         )
-    except DAMAGE:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return manifest if valid else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -28,8 +28,12 @@ def batches(components: RunComponents, config: Any, first_step: int) -> Iterator
     return strategies.distributed_iterator(components.strategy, config.batch_size, make)
 
 
-def compiled_steps(components: RunComponents, config: Any) -> Steps:
-    """Makes the loop over steps of a run's model. Reads config.batch_size and config.jit_compile."""
+def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """Makes the `tf.function` (batches, number of steps n: a scalar tensor) that trains.
+
+    It returns a row (loss, metric, seconds waited for data) for each step, float32 [n, 3], and the last z
+    [B, d]. Reads config.batch_size and config.jit_compile.
+    """
     strategy, model = components.strategy, components.model
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     xla = config.jit_compile == "true" and not on_tpu
@@ -46,7 +50,7 @@ def compiled_steps(components: RunComponents, config: Any) -> Steps:
     # Only the loop needs AutoGraph, which writes a file for every function that it converts.
     @tf.autograph.experimental.do_not_convert
     def next_step(loss, iterator):
-        """Runs the step after the one with this loss: its loss, z, metric, and seconds waited for data."""
+        """Runs the step after the one with this loss; returns its row and its z."""
         with tf.control_dependencies([loss]):  # the previous step has ended
             before = tf.timestamp()
         with tf.control_dependencies([before]):
@@ -58,41 +62,15 @@ def compiled_steps(components: RunComponents, config: Any) -> Steps:
         outputs = strategy.run(replica_step, args=(batch,))
         loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, outputs["loss"], axis=None)
         z = global_batch(outputs["z"])
-        return loss, z, model.metric(z), tf.cast(waited, tf.float32)
+        return tf.stack([loss, model.metric(z), tf.cast(waited, tf.float32)]), z
 
     @tf.function(reduce_retracing=True)
     def steps(iterator, count):
-        losses = tf.TensorArray(tf.float32, count)
-        metrics = tf.TensorArray(tf.float32, count)
-        waits = tf.TensorArray(tf.float32, count)
-        z = tf.zeros([config.batch_size, model.d])
-        loss = tf.zeros([])
+        rows = tf.TensorArray(tf.float32, count)
+        row, z = tf.zeros([3]), tf.zeros([config.batch_size, model.d])
         for i in tf.range(count):
-            loss, z, metric, waited = next_step(loss, iterator)
-            losses = losses.write(i, loss)
-            metrics = metrics.write(i, metric)
-            waits = waits.write(i, waited)
-        return losses.stack(), metrics.stack(), waits.stack(), z
+            row, z = next_step(row[0], iterator)
+            rows = rows.write(i, row)
+        return rows.stack(), z
 
-    return Steps(steps)
-
-
-class Steps:
-    """The compiled loop over steps of one model."""
-
-    def __init__(self, function: Any) -> None:
-        self._function = function
-
-    def trace(self, iterator: Iterator) -> None:
-        """Compiles the loop for the iterator's batches, without running a step."""
-        self._function.get_concrete_function(iterator, tf.constant(1))
-
-    def __call__(self, iterator: Iterator, count: int) -> tuple[tf.Tensor, ...]:
-        """Runs `count` steps: losses [n], metrics [n], seconds waited for data [n], the last z [B, d]."""
-        try:
-            return self._function(iterator, tf.constant(count))
-        except tf.errors.OpError as error:
-            service_error = client.service_error(error)
-            if service_error is None:
-                raise
-            raise service_error from error
+    return steps

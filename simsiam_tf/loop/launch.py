@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from simsiam_tf.runtime.errors import LostWorker
 from simsiam_tf.runtime.versions import library_versions
 
 
-def run(
+def run_task(
     config: Any,
     make_task: Callable[[Any, Workers, Path], Task],
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -31,23 +30,22 @@ def run(
 
     Args:
         config: a validated `RunConfig` with a workdir.
-        make_task: makes the task from the configuration with absolute paths, the workers, and the file for
-            the names of unreadable images. It is called once all workers have the same options.
+        make_task: makes the task, such as its class, from the configuration with absolute paths, the workers,
+            and the file for the names of unreadable images; called once all workers have the same options.
         callbacks: Keras callbacks besides the task's.
 
     Raises:
         UserError: an option, the data or the work folder cannot be used; before any training.
     """
-    names = recorder_names(config.record)
+    recorder_names(config.record)  # an early check
     if on_cpu():
         malloc.retain_freed_memory()
     workers = Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
-    workdir = Workdir(config.workdir, workers.chief, "jsonl" in names)
+    workdir = Workdir(config.workdir, workers.chief)
     try:
         workdir.check_config(config)
         # Workers may have different paths to shared folders.
-        shared = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("workdir", "data_dir")}
-        options = {f"`{name}`": value for name, value in shared.items()}
+        options = {f"`{k}`": v for k, v in vars(config).items() if k not in ("workdir", "data_dir")}
         workers.agree({**options, **library_versions()}, "Start the same command on all of them.")
         config = config.absolute()
         task = make_task(config, workers, workdir.path / "unreadable.json")

@@ -7,23 +7,28 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import preview, sampling
+from simsiam_tf.data.service import client
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.diagnosis import Diagnosis
 from simsiam_tf.loop import compiled_steps
 from simsiam_tf.loop.checkpoint_policy import CheckpointPolicy
 from simsiam_tf.loop.checkpoints import Checkpoints
+from simsiam_tf.loop.metrics_file import MetricsFile
 from simsiam_tf.loop.metrics_log import MetricsLog
+from simsiam_tf.loop.recorders import recorder_names
 from simsiam_tf.loop.task import Accuracies, Task
-from simsiam_tf.loop.workdir import Workdir, run_description
+from simsiam_tf.loop.workdir import Workdir, error_text, run_description
 from simsiam_tf.methods.metrics import all_finite
+from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.signals import INTERRUPTED, DeferredSignals
 from simsiam_tf.runtime.versions import library_versions
@@ -50,13 +55,10 @@ class Outcome:
     records: list[dict]
     workers: Workers | None = None
 
-    @property
-    def chief(self) -> bool:
-        """Whether this process writes."""
-        return self.workers is None or self.workers.chief
-
-    def leave(self) -> int:
-        """Returns the exit status. Several workers end their processes here instead, all together."""
+    def print_and_leave(self, summary: str) -> int:
+        """Prints a summary and returns the exit status. Several workers end their processes here instead."""
+        if self.workers is None or self.workers.chief:
+            print(summary)
         if self.workers is not None:
             self.workers.leave(self.status)
         return self.status
@@ -68,7 +70,7 @@ class Loop:
     Args:
         task: what is trained, evaluated and exported.
         workdir: work folder, bound to the task's configuration.
-        callbacks: Keras callbacks besides the task's.
+        callbacks: Keras callbacks besides the task's evaluator.
     """
 
     def __init__(self, task: Task, workdir: Workdir, callbacks: Sequence = ()) -> None:
@@ -76,68 +78,71 @@ class Loop:
         self.task, self.config, self.components, self.workdir = task, config, components, workdir
         self.model, self.workers, self.evaluator = components.model, components.workers, task.evaluator
         self.environment = {"replicas": components.strategy.num_replicas_in_sync, **library_versions()}
+        # Steps without a record, as [loss, metric]. A variable, since there may be many.
+        self.interval = tf.Variable(tf.zeros([0, 2], tf.float64), shape=(None, 2))
         checkpoints = Checkpoints(
             workdir.path / "checkpoints",
-            {"model": self.model, "optimizer": self.model.optimizer},
+            {"model": self.model, "optimizer": self.model.optimizer, "interval": self.interval},
             config.keep,
             workdir.writes,
             {"configuration": run_description(config, components.metadata), "made with": self.environment},
         )
         with self.workers.chief_first():  # the chief removes files that a crash has left
-            manifest = checkpoints.restore()
-        self.step = manifest["step"] if manifest else components.first_step
+            manifest: dict[str, Any] = checkpoints.restore() or {}
+        self.step = manifest.get("step", components.first_step)
         self.workers.agree(
             {"the newest checkpoint": self.step}, "`workdir` must be a folder that they share."
         )
-        manifest = manifest or {}
-        extra = manifest.get("extra", {})
-        card = task.exported_card(workdir.path)
-        exported = self.step > 0 and card.get("step") == self.step
-        evaluated = exported and bool(card.get("accuracy"))
-        self.exported, self.evaluated = map(bool, self.workers.all_reduce_max(exported, evaluated))
-        self.accuracy = (self.evaluated and card.get("accuracy")) or extra.get("accuracy", {})
-        self.pending = None if self.exported else extra.get("pending")  # epochs done, to be evaluated
-        metrics_file = workdir.path / "metrics.jsonl"
-        drops_records = not manifest and metrics_file.exists() and metrics_file.stat().st_size > 0
-        self.metrics_log = MetricsLog(
-            task, workdir, self.step, manifest.get("interval", ()), self.pending, self.evaluated,
-            extra.get("records"),
-        )  # fmt: skip
-        if drops_records:
-            self.metrics_log.say(
-                f"no checkpoint is left: starting at step {self.step}; earlier records are dropped"
-            )
-        self.signals = DeferredSignals(self.metrics_log.say)
-        self.policy = CheckpointPolicy(
-            workdir, checkpoints, config.save_minutes, self.step, self.metrics_log.say
-        )
         self.former_environment = manifest.get("made with", self.environment)
+        progress = manifest.get("progress", {})
+        self._read_progress(progress)
+        keeps_records = workdir.writes and "jsonl" in recorder_names(config.record)
+        metrics_file = MetricsFile(workdir.path / "metrics.jsonl", keeps_records)
+        start = self.step if self.step > components.first_step else -1  # a start repeats its record
+        metrics_file.rewind(start, self.ended_epoch is not None, self.evaluated, progress.get("records"))
+        self.metrics_log = MetricsLog(task, workdir, metrics_file, self.step, self.interval.numpy())
+        self.signals = DeferredSignals(log.warning)
+        self.policy = CheckpointPolicy(workdir, checkpoints, metrics_file, config.save_minutes, self.step)
         self.callbacks = keras.callbacks.CallbackList(
             [*([self.evaluator] if self.evaluator else []), *callbacks], model=self.model,
             epochs=math.ceil(config.epochs), steps=components.total_steps, verbose=0,
         )  # fmt: skip
         self.steps_per_call, self.seconds_per_step = 1, 0.0
 
+    def _read_progress(self, progress: dict[str, Any]) -> None:
+        """Reads what is done besides the steps. progress: of the checkpoint (`save`)."""
+        card = backbone_file.read_card(self.workdir.path / self.task.exported_file)
+        exported = self.step > 0 and card.get("step") == self.step
+        evaluated = exported and bool(card.get("accuracy"))
+        self.exported, self.evaluated = map(bool, self.workers.all_reduce_max(exported, evaluated))
+        self.accuracy = (self.evaluated and card.get("accuracy")) or progress.get("accuracy", {})
+        self.ended_epoch = None if self.exported else progress.get("ended_epoch")
+
     def run(self) -> Outcome:
         """Trains to the end, or until the run is stopped; then exports and evaluates."""
-        first_step = self.components.first_step
-        if self.step > first_step:
-            self._say_how_it_continues()
         try:
-            if self.step == first_step:
+            if self.step == self.components.first_step:
                 self._evaluate_baselines()
+            else:
+                self._say_how_it_continues()
             self._trace()
             with self.signals.defer_signals():
                 status = self._train()
             return self._finish(status)
-        except (tf.errors.OpError, MemoryError) as error:
-            if isinstance(error, tf.errors.OpError) and self.workers.lost_worker(error):
-                raise
-            reason = " ".join(str(getattr(error, "message", error)).split())[:200] or "out of memory."
-            scarce = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
-            fix = f"Try a smaller `batch_size` than {self.config.batch_size}." if scarce else ""
+        except (tf.errors.OpError, MemoryError, OSError) as error:
+            if isinstance(error, tf.errors.OpError):
+                if self.workers.lost_worker(error):
+                    raise
+                if service_error := client.service_error(error):
+                    raise service_error from error
+            fix = ""
+            if isinstance(error, OSError):
+                fix = "Make room and rerun."
+            elif isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
+                fix = f"Out of memory: try a smaller `batch_size` than {self.config.batch_size}."
             raise UserError(
-                f"{self.workdir.path}: step {self.step} failed: {reason} Checkpoints are kept. {fix}"
+                f"{self.workdir.path}: step {self.step} failed: {error_text(error)}. "
+                f"Checkpoints are kept. {fix}"
             ) from error
         finally:
             self.metrics_log.close()
@@ -146,10 +151,10 @@ class Loop:
         log.info("continuing at step %d of %d", self.step, self.components.total_steps)
         changed = {k: v for k, v in self.former_environment.items() if self.environment.get(k) != v}
         if changed:
-            was = ", ".join(f"{v} {k}, now {self.environment.get(k)}" for k, v in changed.items())
-            self.metrics_log.say(
-                f"the checkpoint was made with {was}: the same images and views follow, "
-                "the weights will agree up to rounding, not to the bit"
+            log.warning(
+                "the checkpoint was made with %s: the same images and views follow, the weights will agree "
+                "up to rounding, not to the bit",
+                ", ".join(f"{v} {k}, now {self.environment.get(k)}" for k, v in changed.items()),
             )
 
     def _evaluate_baselines(self) -> None:
@@ -157,7 +162,7 @@ class Loop:
         views = preview.grid(self.components.source, self.components.views, self.config.seed)
         self.metrics_log.add_picture("views", views)
         if not self.accuracy:
-            self.accuracy = self.task.baselines(self.metrics_log.say)
+            self.accuracy = self.task.baselines()
             if self.accuracy:
                 self.save(None)
         if self.task.untrained_name in self.accuracy:
@@ -168,7 +173,7 @@ class Loop:
         if self.step < self.components.total_steps:
             self.iterator = compiled_steps.batches(self.components, self.config, self.step)
             self.run_steps = compiled_steps.compiled_steps(self.components, self.config)
-            self.run_steps.trace(self.iterator)
+            self.run_steps.get_concrete_function(self.iterator, tf.constant(1))
 
     def _train(self) -> int:
         """Trains to the end by calls of the compiled loop, each up to a record, epoch's end or checkpoint."""
@@ -177,9 +182,9 @@ class Loop:
         status = DONE
         self.model.stop_training = False
         self.callbacks.on_train_begin()
-        if self.pending is not None:
-            self._end_epoch(self.pending)
-            epoch = self.pending
+        if self.ended_epoch is not None:
+            self._end_epoch(self.ended_epoch)
+            epoch = self.ended_epoch
         self.callbacks.on_epoch_begin(epoch)
         while self.step < total and not self.model.stop_training and status == DONE:
             end = min(total, sampling.epoch_end(epoch + 1, images, config.batch_size))
@@ -193,23 +198,23 @@ class Loop:
                 if diagnosis.name in self.task.ending_diagnoses:
                     status = COLLAPSED
             status = self._agreed(status)
-            pending = None
+            ended_epoch = None
             if self.step == end:
-                pending = epoch = epoch + 1
-            must = status != DONE or self.step == total
-            evaluates = pending is not None and self.evaluator is not None and self.evaluator.due(pending)
-            if must or self.policy.due(pending is not None, evaluates):
-                finite = self.save(pending, must)
+                ended_epoch = epoch = epoch + 1
+            is_last = status != DONE or self.step == total
+            evaluates = bool(ended_epoch and self.evaluator and self.evaluator.due(ended_epoch))
+            if is_last or self.policy.due(ended_epoch is not None, evaluates):
+                finite = self.save(ended_epoch, is_last)
                 if not finite and self.step == total:
                     self.metrics_log.set_diverged(f"weights after step {self.step} are not all finite")
                     status = DIVERGED
-            if pending and status not in (INTERRUPTED, DIVERGED):
+            if ended_epoch and status not in (INTERRUPTED, DIVERGED):
                 self._end_epoch(epoch)
                 if self.step < total:
                     self.callbacks.on_epoch_begin(epoch)
                 status = self._agreed(status)
         if status != DIVERGED and self.policy.step != self.step:  # a callback stopped the training
-            self.save(None, must=True)
+            self.save(None, is_last=True)
         self.callbacks.on_train_end()
         return self._agreed(status) if status == DONE else status
 
@@ -218,14 +223,14 @@ class Loop:
         count = end - self.step
         self.callbacks.on_train_batch_begin(self.step)
         began = time.perf_counter()
-        losses, metrics, waits, z = (t.numpy() for t in self.run_steps(self.iterator, count))
+        rows, z = (t.numpy() for t in self.run_steps(self.iterator, tf.constant(count)))
         seconds = time.perf_counter() - began
         self.seconds_per_step = seconds / count
         self.step = end
         self.exported = self.evaluated = False
-        self.metrics_log.add_steps(losses, metrics, waits, seconds)
+        self.metrics_log.add_steps(rows, seconds)
         self.callbacks.on_train_batch_end(self.step - 1, self.metrics_log.latest())
-        return z if np.isfinite(losses).all() else None
+        return z if np.isfinite(rows[:, 0]).all() else None
 
     def _agreed(self, status: int) -> int:
         """Returns the status on which all workers agree, and sets the number of steps of their next call."""
@@ -246,52 +251,40 @@ class Loop:
         if self.evaluator is not None and self.evaluator.latest:  # Keras hands callbacks a copy of the logs
             self.metrics_log.add_evaluation(self.step, epoch, self.evaluator.latest)
 
-    def save(self, pending: int | None, must: bool = False) -> bool:
+    def save(self, ended_epoch: int | None, is_last: bool = False) -> bool:
         """Saves a checkpoint; returns False, and saves nothing, if a weight is not a number.
 
-        pending: number of epochs done, if the evaluation after them is still to be done.
-        must: whether to raise if it cannot be written; else the run goes on and tries again.
+        ended_epoch: number of the epoch that has just ended, whose evaluation is still to come.
+        is_last: whether to raise if it cannot be written; else the run goes on and tries again.
         """
         if not all_finite([*self.model.variables, *self.model.optimizer.variables]):
             return False  # the loss of the next step will show it
-        records = self.workdir.metrics_file.digest()
-        extra = {"records": records, "accuracy": self.accuracy, "pending": pending}
-        self.policy.save(self.step, extra, must, np.reshape(self.metrics_log.interval, (-1, 2)))
+        self.interval.assign(np.reshape(self.metrics_log.interval, (-1, 2)))
+        records = self.metrics_log.metrics_file.digest()
+        self.policy.save(
+            self.step, {"records": records, "accuracy": self.accuracy, "ended_epoch": ended_epoch}, is_last
+        )
         return True
 
     def _finish(self, status: int) -> Outcome:
         """Exports, then evaluates the export: each once, even if the run is interrupted between them."""
         workdir, components, diagnosis = self.workdir.path, self.components, self.metrics_log.diagnosis
-        if status == DONE:
-            if self.workdir.writes and not self.exported:
-                metadata = {
-                    "step": self.step, "accuracy": {}, "diagnosis": str(diagnosis),
-                    "data": components.source.name, "images": components.source.size,
-                    "made with": self.environment, "views": components.metadata["views"],
-                    "configuration": dataclasses.asdict(self.config),
-                }  # fmt: skip
-                with self._explained_write_errors("the export"):
-                    self.task.export(workdir, metadata)
-            trained = {} if self.evaluated else self.task.final_accuracy(self.metrics_log.say)
-            if trained:
-                self.metrics_log.add_evaluation(self.step, None, trained)
-                before = self.task.final_baselines(self.accuracy)
-                self.accuracy = {**before, self.task.trained_name: trained}
-                if self.workdir.writes:
-                    with self._explained_write_errors("the final accuracy"):
-                        self.task.add_accuracy(workdir, self.accuracy)
+        if status == DONE and not self.exported and self.workdir.writes:
+            metadata = {
+                "step": self.step, "accuracy": {}, "diagnosis": str(diagnosis),
+                "data": components.source.name, "images": components.source.size,
+                "made with": self.environment, "views": components.metadata["views"],
+                "configuration": dataclasses.asdict(self.config),
+            }  # fmt: skip
+            self.task.export(workdir, metadata)
+        accuracies = (
+            self.task.final_accuracies(self.accuracy) if status == DONE and not self.evaluated else {}
+        )
+        if accuracies:
+            self.metrics_log.add_evaluation(self.step, None, accuracies[self.task.trained_name])
+            self.accuracy = accuracies
+            if self.workdir.writes:
+                self.task.add_accuracy(workdir, accuracies)
         self.workers.all_reduce_max(0)  # no worker leaves while another still works
         records = self.metrics_log.records
         return Outcome(status, self.step, diagnosis, self.accuracy, workdir, records, self.workers)
-
-    @contextlib.contextmanager
-    def _explained_write_errors(self, what: str) -> Iterator[None]:
-        """Raises UserError if something cannot be written; the training is saved."""
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or " ".join(str(error).split())[:200]
-            raise UserError(
-                f"workdir={self.workdir.path}: {what} could not be written ({reason}). Checkpoints are "
-                "kept: make room and rerun."
-            ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -32,49 +33,53 @@ class MetricsFile:
     def __init__(self, file: Path, writes: bool = True) -> None:
         self.file, self.writes = file, writes
         self.rows: list[dict[str, Any]] = []
-        self._count, self._size = 0, -1  # records and bytes in the file; -1: unknown
-        self._sha, self._length = hashlib.sha256(), 0  # SHA-256 and length of all records as lines
+        self._count, self._size = 0, -1  # records and bytes in the file; -1: it is to be written anew
 
     def rewind(
-        self, step: int, pending: bool = False, evaluated: bool = True, digest: dict[str, Any] | None = None
-    ) -> list[dict[str, Any]]:
-        """Reads the file, drops the records that the run is about to repeat, and returns the others.
+        self, step: int, epoch_ended: bool = False, evaluated: bool = True,
+        digest: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Reads the file, and drops the records that the run is about to repeat.
 
         Args:
             step: step of the checkpoint; later records are dropped.
-            pending: the evaluation at `step` will be repeated.
+            epoch_ended: an epoch ended at `step`, and its evaluation will be repeated.
             evaluated: False if the final evaluation will be repeated.
-            digest: the checkpoint's `digest`. Records that do not match are kept, with a warning.
+            digest: the checkpoint's `digest`; None without a checkpoint. Records that do not match are kept,
+                with a warning.
         """
-        rows: list[dict[str, Any]] = []
-        try:
-            lines = self.file.read_text("utf-8", "replace").splitlines()
-        except OSError:
-            lines = []
-        for line in lines:
+
+        def is_kept(row: dict[str, Any]) -> bool:
+            repeated = epoch_ended and row["step"] == step and "loss" not in row
+            return row["step"] <= step and not repeated and (evaluated or row.get("images") != "all")
+
+        self.rows = []
+        text = ""
+        with contextlib.suppress(OSError):
+            text = self.file.read_text("utf-8", "replace")
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
-                repeated = pending and row["step"] == step and "loss" not in row
-                repeated = repeated or (not evaluated and row.get("images") == "all")
-                if row["step"] <= step and not repeated:
-                    rows.append(row)
+                if is_kept(row):
+                    self.rows.append(row)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # cut off by a crash
                 continue
-        data = b"".join(map(_line, rows))
+        data = _lines(self.rows)
+        if digest is None and text and not self.rows:
+            log.warning("no checkpoint is left: the run starts anew, and its earlier records are dropped")
         if digest and self.writes and hashlib.sha256(data[: digest["bytes"]]).hexdigest() != digest["sha256"]:
             log.warning(
                 "%s was removed, cut or changed after the checkpoint of step %d was made. "
                 "The weights are not affected; the remaining %d records are kept",
-                self.file, step, len(rows),
+                self.file, step, len(self.rows),
             )  # fmt: skip
-        self.rows, self._sha, self._length = rows, hashlib.sha256(data), len(data)
-        if self.writes:
-            self.rewrite()
-        return rows
+        self._size = -1
+        self._write()
 
     def digest(self) -> dict[str, Any]:
         """Returns the length and the SHA-256 of metrics.jsonl with all records written."""
-        return {"bytes": self._length, "sha256": self._sha.hexdigest()}
+        data = _lines(self.rows)
+        return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
     def scalars(self, step: int, values: Mapping[str, Any], group: str) -> None:
         """Adds a record; the group "perf", which depends on the clock, is left out.
@@ -85,12 +90,8 @@ class MetricsFile:
         if group == "perf":
             return
         self.rows.append({"step": step, **values})
-        line = _line(self.rows[-1])
-        self._sha.update(line)
-        self._length += len(line)
         try:
-            if self.writes:
-                self._write()
+            self._write()
         except OSError as error:
             text = f"{self.file} cannot be written ({error.strerror}); its lines stay in memory until it can"
             raise OSError(error.errno, text) from error
@@ -101,32 +102,29 @@ class MetricsFile:
     def text(self, name: str, text: str) -> None:
         """Ignores texts."""
 
+    def sync(self) -> None:
+        """Brings all records to the disk. Raises OSError."""
+        self._write()
+        if self.writes:
+            with open(self.file, "rb", opener=atomic_files.open_no_link) as file:
+                os.fsync(file.fileno())
+
     def _write(self) -> None:
         """Appends the missing records; writes all of them if the file was removed or changed."""
-        data = b"".join(map(_line, self.rows[self._count :]))
+        if not self.writes:
+            return
+        data = _lines(self.rows[self._count :])
         if self._size >= 0 and _append(self.file, self._size, data):
             self._size += len(data)
         else:
-            data = b"".join(map(_line, self.rows))
+            data = _lines(self.rows)
             atomic_files.atomic_write_bytes(self.file, data)
             self._size = len(data)
         self._count = len(self.rows)
 
-    def rewrite(self) -> None:
-        """Writes the whole file anew. Raises OSError."""
-        self._size = -1
-        self._write()
 
-    def sync(self) -> None:
-        """Brings all records to the disk. Raises OSError."""
-        if self.writes:
-            self._write()
-            with open(self.file, "rb", opener=atomic_files.open_no_link) as file:
-                os.fsync(file.fileno())
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row).encode() + b"\n"
+def _lines(rows: list[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def _append(file: Path, size: int, data: bytes) -> bool:

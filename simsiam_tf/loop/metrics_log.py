@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from simsiam_tf import config as configs
 from simsiam_tf.evaluate.diagnosis import Diagnosis
+from simsiam_tf.loop.metrics_file import MetricsFile
 from simsiam_tf.loop.recorders import RECORDERS, RecordedRun, recorder_names
 from simsiam_tf.loop.task import Task
-from simsiam_tf.loop.workdir import Workdir
+from simsiam_tf.loop.workdir import Workdir, error_text
 from simsiam_tf.runtime import progress
 
 log = logging.getLogger("simsiam_tf")
@@ -28,31 +28,26 @@ class MetricsLog:
 
     Args:
         task, workdir: task and work folder of the run.
-        step: the step at which the run starts or continues; later records are dropped.
-        interval: `interval` of the checkpoint.
-        pending: number of epochs after which an evaluation is still to be done; None if there is none.
-        evaluated: whether the final evaluation is done.
-        digest: `MetricsFile.digest` of the checkpoint, if there is one.
+        metrics_file: its records, as far as the run does not repeat them.
+        step: the step at which the run starts or continues.
+        interval: `interval` of the checkpoint, [n, 2].
     """
 
     def __init__(
-        self, task: Task, workdir: Workdir, step: int, interval: Iterable, pending: int | None,
-        evaluated: bool, digest: dict[str, Any] | None,
-    ) -> None:  # fmt: skip
-        self.workdir, self.config, self.components = workdir, task.config, task.components
-        self.metrics, self.metrics_file = task.metrics, workdir.metrics_file
-        self.interval: list[list[float]] = [[float(a), float(b)] for a, b in interval]
-        start = step if step > self.components.first_step else -1  # a start repeats its record
-        rows = self.metrics_file.rewind(start, pending is not None, evaluated, digest)
-        needed = ("loss", "loss_spread", *self.metrics.record_values(np.ones(1), None))
+        self, task: Task, workdir: Workdir, metrics_file: MetricsFile, step: int, interval: np.ndarray
+    ) -> None:
+        self.task, self.config, self.metrics_file = task, task.config, metrics_file
+        self.interval: list[list[float]] = interval.tolist()
+        rows = metrics_file.rows
+        needed = ("loss", "loss_spread", *self.task.record_values(np.ones(1), None))
         self.records = [row for row in rows if all(_is_number(row.get(name)) for name in needed)]
         self.accuracy: dict[str, float] = next((r for r in reversed(rows) if "loss" not in r), {})
-        self.diagnosis = self.metrics.diagnose(self.records)
+        self.diagnosis = self.task.diagnose(self.records)
         self._seconds = self._waited = 0.0
         self._steps = 0
         self._failing: set[str] = set()
-        self._recorders: dict[str, Any] = {"jsonl": self.metrics_file}
-        run = RecordedRun(workdir.path, dataclasses.asdict(self.config), self.metrics_file.rows)
+        self._recorders: dict[str, Any] = {"jsonl": metrics_file}
+        run = RecordedRun(workdir.path, dataclasses.asdict(self.config), rows)
         for name in recorder_names(self.config.record) if workdir.writes else ():
             if name not in self._recorders:
                 try:
@@ -61,26 +56,27 @@ class MetricsLog:
                     self._report_error(name, error)
         self._tell("text", "options", configs.to_flags(self.config))
         self._bar = progress.bar(
-            None, total=self.components.total_steps, initial=step, unit="step", dynamic_ncols=True, delay=0,
-            maxinterval=20.0, disable=not workdir.writes,
+            None, total=self.task.components.total_steps, initial=step, unit="step", dynamic_ncols=True,
+            delay=0, maxinterval=20.0, disable=not workdir.writes,
         )  # fmt: skip
 
-    def add_steps(self, losses: np.ndarray, metrics: np.ndarray, waits: np.ndarray, seconds: float) -> None:
-        """Adds the steps of one call of the compiled loop."""
-        self.interval += [[float(a), float(b)] for a, b in zip(losses, metrics, strict=True)]
+    def add_steps(self, rows: np.ndarray, seconds: float) -> None:
+        """Adds the steps of one call of the compiled loop. rows: loss, metric and wait of each, [n, 3]."""
+        self.interval += rows[:, :2].tolist()
         self._seconds += seconds
-        self._waited += float(np.sum(waits))
-        self._steps += len(losses)
-        shown = {"loss": f"{losses[-1]:.3f}", self.metrics.metric_label: f"{metrics[-1]:.2f}"}
-        if self.metrics.evaluation_name in self.accuracy:
-            percent = 100 * self.accuracy[self.metrics.evaluation_name]
-            shown[self.metrics.evaluation_label] = f"{percent:.1f}%"
+        self._waited += float(np.sum(rows[:, 2]))
+        self._steps += len(rows)
+        loss, metric, _ = rows[-1]
+        shown = {"loss": f"{loss:.3f}", self.task.metric_label: f"{metric:.2f}"}
+        if self.task.evaluation_name in self.accuracy:
+            percent = 100 * self.accuracy[self.task.evaluation_name]
+            shown[self.task.evaluation_label] = f"{percent:.1f}%"
         self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(len(losses))
+        self._bar.update(len(rows))
 
     def latest(self) -> dict[str, float]:
         """Returns the loss and the metric of the last step, as logs for Keras callbacks."""
-        names = ("loss", self.metrics.metric_name)
+        names = ("loss", self.task.metric_name)
         last = self.records[-1] if self.records else {}
         values = self.interval[-1] if self.interval else [last.get(name, 0.0) for name in names]
         return dict(zip(names, values, strict=True))
@@ -93,8 +89,7 @@ class MetricsLog:
         losses, metrics = np.array(self.interval).T
         values = {
             "loss": float(losses.mean()), "loss_spread": float(losses.std()),
-            **self.metrics.record_values(metrics, z),
-            **self.metrics.learning_rates(self.components.model.optimizer, step - 1),
+            **self.task.record_values(metrics, z), **self.task.learning_rates(step - 1),
         }  # fmt: skip
         seconds = max(self._seconds, 1e-9)
         perf = {
@@ -106,29 +101,34 @@ class MetricsLog:
         self._tell("scalars", step, values, "train")
         self._tell("scalars", step, perf, "perf")
         self.records.append(self.metrics_file.rows[-1])
-        former, self.diagnosis = self.diagnosis, self.metrics.diagnose(self.records)
+        former, self.diagnosis = self.diagnosis, self.task.diagnose(self.records)
         if self.diagnosis.name != former.name:
-            self.say(f"step {step}: {self.diagnosis}")
+            log.warning("step %d: %s", step, self.diagnosis)
             self._tell("text", "diagnosis", f"step {step}: {self.diagnosis}")
-        if self.workdir.writes:
-            log.info("step %d %s %s", step, _values_text(values), _values_text(perf))
+        log.info("step %d %s %s", step, _values_text(values), _values_text(perf))
         return self.diagnosis
 
     def set_diverged(self, reason: str) -> None:
         """Sets the diagnosis to a divergence, whatever the records say."""
         self.diagnosis = dataclasses.replace(self.diagnosis, name="divergence", reason=reason)
-        self.say(str(self.diagnosis))
+        log.warning("%s", self.diagnosis)
 
     def add_evaluation(self, step: int, epoch: int | None, accuracy: dict[str, float]) -> None:
         """Writes the accuracy at an epoch's end; epoch None: the final one."""
         self.accuracy = accuracy
         first = {"images": "all"} if epoch is None else {"epoch": epoch}
         self._tell("scalars", step, {**first, **accuracy}, "final" if epoch is None else "epoch")
-        self.say(f"step {step}, {'end' if epoch is None else f'epoch {epoch}'}: {_values_text(accuracy)}")
+        end = "end" if epoch is None else f"epoch {epoch}"
+        log.warning("step %d, %s: %s", step, end, _values_text(accuracy))
 
     def add_picture(self, name: str, picture: np.ndarray) -> None:
         """Shows a picture, uint8 [H, W, C]."""
         self._tell("picture", name, picture)
+
+    def close(self) -> None:
+        """Ends the progress bar and the recorders."""
+        self._bar.close()
+        self._tell("close")
 
     def _tell(self, method: str, *arguments: Any) -> None:
         """Calls a method of every recorder; reports the first of an unbroken series of errors."""
@@ -142,19 +142,8 @@ class MetricsLog:
 
     def _report_error(self, name: str, error: Exception) -> None:
         if name not in self._failing:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-            self.say(f"record={name}: {reason or type(error).__name__}")
+            log.warning("record=%s: %s", name, error_text(error))
         self._failing.add(name)
-
-    def say(self, text: str) -> None:
-        """Writes a line above the progress bar, and into train.log."""
-        if self.workdir.writes:
-            log.warning(text)  # a level that the terminal shows
-
-    def close(self) -> None:
-        """Ends the progress bar and the recorders."""
-        self._bar.close()
-        self._tell("close")
 
 
 def _is_number(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """Recorders: programs that show the metrics of a run. An error in one never ends the run.
 
 A new recorder is a class with the three methods of `Recorder`, made of a `RecordedRun`, and a row of
-`RECORDERS`. Besides, it may have `close()` and `package`, the name of a package that it needs.
+`RECORDERS`. It may also have `close()`, and `package`, the name of a package that it needs.
 """
 
 from __future__ import annotations
@@ -47,10 +47,7 @@ class Recorder(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class RecordedRun:
-    """Describes a run to its recorders.
-
-    rows: the records so far, also those of earlier processes (`MetricsFile.rows`); the list grows.
-    """
+    """Describes a run to its recorders. rows: all records (`MetricsFile.rows`), a list that grows."""
 
     folder: Path
     configuration: dict[str, Any]
@@ -58,7 +55,7 @@ class RecordedRun:
 
     @property
     def id(self) -> str:
-        """A name of the run that stays the same when it is continued."""
+        """Names the run, also when it is continued."""
         return hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
 
 
@@ -75,15 +72,13 @@ class TensorBoard:
         self._open()
 
     def _open(self) -> None:
-        before = set(self._folder.glob("events.*"))
         self._writer = tf.summary.create_file_writer(str(self._folder))
         self._writer.init()
         self._writer.flush()
-        self._files = set(self._folder.glob("events.*")) - before
 
     def scalars(self, step: int, values: Mapping[str, Any], group: str) -> None:
         # TensorFlow does not notice that its file was removed.
-        if group != "perf" and self._files and not any(file.exists() for file in self._files):
+        if group != "perf" and not any(self._folder.glob("events.*")):
             log.warning("%s was removed; it is made anew from the records", self._folder)
             self._open()
             for row in self._run.rows[:-1]:
@@ -153,11 +148,14 @@ class MLflow:
         existing = self._client.get_experiment_by_name(name)
         experiment = existing.experiment_id if existing else self._client.create_experiment(name)
         earlier = self._client.search_runs([experiment], f"tags.simsiam_tf_run = '{run.id}'")
-        created = earlier or [
-            self._client.create_run(experiment, tags={"simsiam_tf_run": run.id}, run_name=run.folder.name)
-        ]
-        self._run_id = created[0].info.run_id
-        for key, value in run.configuration.items() if not earlier else ():
+        if earlier:
+            self._run_id = earlier[0].info.run_id
+            return
+        created = self._client.create_run(
+            experiment, tags={"simsiam_tf_run": run.id}, run_name=run.folder.name
+        )
+        self._run_id = created.info.run_id
+        for key, value in run.configuration.items():
             self._client.log_param(self._run_id, key, value)
 
     def scalars(self, step: int, values: Mapping[str, Any], group: str) -> None:
@@ -174,7 +172,7 @@ class MLflow:
         self._client.set_terminated(self._run_id)
 
 
-# NOTE: the work folder makes the MetricsFile, since checkpoints hold its digest; the log makes the others.
+# NOTE: a `MetricsLog` makes its MetricsFile in another way, since checkpoints hold the digest of all records.
 RECORDERS: dict[str, type] = {
     "tensorboard": TensorBoard, "jsonl": MetricsFile, "wandb": WandB, "mlflow": MLflow,
 }  # fmt: skip

@@ -1,14 +1,14 @@
-"""Interfaces between the loop and a run: components, metrics, evaluator and export."""
+"""The seam between the loop and a kind of run: components, evaluator and `Task`."""
 
 from __future__ import annotations
 
 import dataclasses
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -26,111 +26,114 @@ Accuracies = dict[str, dict[str, float]]  # name of what was evaluated → its a
 class RunComponents:
     """The components of any run.
 
-    on_device: whether the batch stage of the views runs with the model.
     metadata: JSON that must stay the same when the run continues, besides its options, such as the images'
         digest and the values that "auto" chose.
+    on_device: whether the batch stage of the views runs with the model.
     data_service: HOST:PORT of the dispatcher.
     first_step: the step at which the run begins; above 0 where another program trained the steps before.
     targets: whether batches hold "target", for models that learn from labels.
     """
 
-    strategy: tf.distribute.Strategy
+    workers: Workers
     source: Source
     views: Views
     model: ViewModel
     total_steps: int
-    precision: str
-    on_device: bool
-    metadata: dict[str, Any]
-    workers: Workers
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    on_device: bool = False
     data_service: str | None = None
     first_step: int = 0
-    targets: bool = dataclasses.field(default=False, kw_only=True)
+    targets: bool = False
+
+    @property
+    def strategy(self) -> tf.distribute.Strategy:
+        return self.workers.strategy
 
 
-class RunMetrics(Protocol):
-    """The metrics of a kind of run, besides its loss.
+class Evaluator(keras.callbacks.Callback):
+    """Adds the accuracies of `evaluate` to the logs of every n-th epoch, in `fit` and in the loop.
 
-    metric_name, metric_label: name of the metric of a step (`ViewModel.metric`), in logs and in the progress
-        bar.
-    evaluation_name, evaluation_label: the same for the accuracy of an evaluation, in [0, 1].
+    every: n; 0 for never. latest: the accuracies of the last epoch; empty where it had no evaluation.
     """
 
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.every = every
+        self.latest: dict[str, float] = {}
+
+    def evaluate(self) -> dict[str, float]:
+        """Returns accuracies in [0, 1] by name."""
+        raise NotImplementedError
+
+    def due(self, epochs: int) -> bool:
+        """Returns whether an evaluation follows epoch number `epochs`, counted from 1."""
+        return self.every > 0 and epochs % self.every == 0
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.latest = self.evaluate() if self.due(epoch + 1) else {}
+        if logs is not None:
+            logs.update(self.latest)
+
+
+class Task:
+    """What a run trains, evaluates and exports; the loop is the same for all.
+
+    trained_name, untrained_name: what accuracies call the model at the end and at the start.
+    metric_name, metric_label: name of the metric of a step (`ViewModel.metric`), in logs and in the progress
+        bar.
+    evaluation_name, evaluation_label: the same for the accuracy of an evaluation.
+    exported_file: the file that `export` writes, within the work folder. Its model card tells a later process
+        that the run is exported and evaluated.
+    ending_diagnoses: names of diagnoses that end the run.
+    evaluator: evaluates at the ends of epochs; None for no evaluation.
+    """
+
+    trained_name: str
+    untrained_name = ""
     metric_name: str
     metric_label: str
     evaluation_name: str
     evaluation_label: str
+    exported_file = backbone_file.EXPORTED
+    ending_diagnoses: tuple[str, ...] = ()
+    evaluator: Evaluator | None = None
 
-    def record_values(self, metrics: np.ndarray, z: np.ndarray | None, /) -> dict[str, float]:
+    def __init__(self, config: Any, components: RunComponents) -> None:
+        self.config, self.components = config, components
+
+    def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
         """Returns a record's values besides the loss.
 
         metrics: [n], one per step. z: [B, d] of the last step; None if a loss was not a number.
         """
-        ...
+        raise NotImplementedError
 
-    def learning_rates(self, optimizer: Any, step: int) -> dict[str, float]:
+    def learning_rates(self, step: int) -> dict[str, float]:
         """Returns the learning rates of a step, by name."""
-        ...
+        return self.components.model.optimizer.learning_rates(step)
 
     def diagnose(self, records: list[dict]) -> Diagnosis:
-        """Judges a run by its training records, oldest first."""
-        ...
+        """Judges the run by its training records, oldest first."""
+        raise NotImplementedError
 
-
-class Evaluator(Protocol):
-    """A Keras callback that evaluates at the ends of epochs. latest: its accuracies; empty for none."""
-
-    latest: dict[str, float]
-
-    def due(self, epochs: int) -> bool: ...
-
-
-class Task(Protocol):
-    """What a run trains, evaluates and exports; the loop is the same for all.
-
-    trained_name, untrained_name: what accuracies call the model at the end and at the start.
-    ending_diagnoses: names of diagnoses that end the run.
-    """
-
-    trained_name: str
-    untrained_name: str
-
-    @property
-    def config(self) -> Any: ...  # a RunConfig with epochs and batch_size
-
-    @property
-    def components(self) -> RunComponents: ...
-
-    @property
-    def metrics(self) -> RunMetrics: ...
-
-    @property
-    def evaluator(self) -> Evaluator | None: ...
-
-    @property
-    def ending_diagnoses(self) -> tuple[str, ...]: ...
-
-    def baselines(self, say: Callable[[str], None]) -> Accuracies:
+    def baselines(self) -> Accuracies:
         """Evaluates the baselines, before the first step; empty for none."""
-        ...
+        return {}
 
-    def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
-        """Evaluates the trained model, once it is exported; empty for no evaluation."""
-        ...
+    def final_accuracies(self, before: Accuracies) -> Accuracies:
+        """Evaluates the exported model, under `trained_name`, and its baselines; empty for no evaluation.
 
-    def final_baselines(self, before: Accuracies) -> Accuracies:
-        """Returns the baselines to show beside `final_accuracy`. before: baselines of the start."""
-        ...
+        before: the baselines of the start.
+        """
+        raise NotImplementedError
 
-    def export(self, workdir: Path, metadata: dict, /) -> None:
-        """Writes the trained model and `metadata`, whose "accuracy" is still empty."""
+    def export(self, workdir: Path, metadata: dict) -> None:
+        """Writes the trained model with `metadata`, whose "accuracy" is still empty."""
+        raise NotImplementedError
 
     def add_accuracy(self, workdir: Path, accuracy: Accuracies) -> None:
-        """Adds the final accuracy to what `export` wrote."""
-
-    def exported_card(self, workdir: Path) -> dict:
-        """Returns the metadata that `export` wrote; empty if there is none, or it does not fit the file."""
-        ...
+        """Adds the final accuracies to the card that `export` wrote. Raises OSError."""
+        add_accuracy_to_card(workdir / self.exported_file, accuracy)
 
 
 def read_card(file: Path) -> dict:
@@ -143,5 +146,5 @@ def read_card(file: Path) -> dict:
 
 def add_accuracy_to_card(file: Path, accuracy: Accuracies) -> None:
     """Writes an accuracy into the card of an exported file. Raises OSError."""
-    card = {**read_card(file), "accuracy": accuracy}
-    atomic_files.atomic_write_text(file.with_suffix(".json"), backbone_file.card_text(card))
+    text = backbone_file.card_text({**read_card(file), "accuracy": accuracy})
+    atomic_files.atomic_write_text(file.with_suffix(".json"), text)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import logging
 import logging.handlers
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,7 +17,6 @@ import filelock
 
 from simsiam_tf import config as configs
 from simsiam_tf.loop.checkpoints import newest_manifest
-from simsiam_tf.loop.metrics_file import MetricsFile
 from simsiam_tf.runtime import atomic_files, progress
 from simsiam_tf.runtime.errors import UserError
 
@@ -38,28 +37,25 @@ class Workdir:
 
     Args:
         path: created if missing. It may be a link; no file or folder in it may be one.
-        writes: True for the chief; other workers lock nothing and write nothing.
-        keeps_records: whether metrics.jsonl is written.
+        writes: True for the chief; other workers lock nothing and write nothing, and their log is silent.
 
     Raises:
         UserError: the folder is not writable, or is in use by a running process.
     """
 
-    def __init__(self, path: str | Path, writes: bool = True, keeps_records: bool = True) -> None:
+    def __init__(self, path: str | Path, writes: bool = True) -> None:
         self.path, self.writes = Path(path).expanduser().absolute(), writes
-        self.metrics_file = MetricsFile(self.path / "metrics.jsonl", writes and keeps_records)
         self._description: dict[str, Any] | None = None  # describes the run that the folder belongs to
         self._texts: dict[str, str] = {}  # config.json and config.flags
-        self._handlers: list[logging.Handler] = []
-        if not writes:
-            return
-        self._lock = self._locked()
-        leftovers = (atomic_files.TEMPORARY_FILES, f"export/{atomic_files.TEMPORARY_FILES}")
-        for pattern in (*leftovers, "unreadable.tmp", "export/writing.*"):
-            for leftover in self.path.glob(pattern):
-                atomic_files.remove_path(leftover)
-        self._handlers = [_LogFile(self.path / "train.log", delay=True), _Terminal(logging.WARNING)]
-        self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self._handlers: list[logging.Handler] = [logging.NullHandler()]
+        if writes:
+            self._lock = self._locked()
+            leftovers = (atomic_files.TEMPORARY_FILES, f"export/{atomic_files.TEMPORARY_FILES}")
+            for pattern in (*leftovers, "unreadable.tmp", "export/writing.*"):
+                for leftover in self.path.glob(pattern):
+                    atomic_files.remove_path(leftover)
+            self._handlers = [_LogFile(self.path / "train.log", delay=True), _Terminal(logging.WARNING)]
+            self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         for handler in self._handlers:
             log.addHandler(handler)
         log.setLevel(logging.INFO)
@@ -68,18 +64,16 @@ class Workdir:
     def _locked(self) -> filelock.BaseFileLock:
         """Makes the folder and locks it; the lock ends with the process, even if it is killed."""
         path = self.path / ".lock"
+        lock = filelock.FileLock(path, thread_local=False)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             atomic_files.check_no_links(self.path, FILES, FOLDERS)
             with open(path, "ab", opener=atomic_files.open_no_link) as file:
                 before = os.fstat(file.fileno())
-        except OSError as error:
-            raise self._unwritable(error, "Choose another.") from error
-        if before.st_size > LOCK_BYTES or before.st_nlink > 1:
-            raise UserError(f"{path}: is another file than a run's lock. Remove it.")
-        lock = filelock.FileLock(path, thread_local=False)
-        try:
+            if before.st_size > LOCK_BYTES or before.st_nlink > 1:
+                raise UserError(f"{path}: is not the lock of a run. Remove it.")
             lock.acquire(timeout=0)
+            self._lock_stat = path.stat()
         except filelock.Timeout as error:
             pid = "unknown"
             with contextlib.suppress(OSError):  # Windows locks the content of the file, too
@@ -87,23 +81,17 @@ class Workdir:
             raise UserError(
                 f"workdir={self.path}: in use by process {pid}. Wait for it or choose another."
             ) from error
-        except (OSError, NotImplementedError) as error:
-            raise UserError(
-                f"workdir={self.path}: its file system cannot lock files "
-                f"({getattr(error, 'strerror', None) or error}), so that two runs could not be kept apart. "
-                "Choose another."
-            ) from error
-        try:
-            with open(path, "w", opener=atomic_files.open_no_link) as file:
-                file.write(str(os.getpid()))
-        except OSError as error:
-            if os.name != "nt":
-                raise self._unwritable(error) from error
-        self._lock_stat = path.stat()
+        except (OSError, NotImplementedError) as error:  # some file systems have no locks
+            raise self._unwritable(error) from error
+        with contextlib.suppress(OSError), open(path, "w", opener=atomic_files.open_no_link) as file:
+            file.write(str(os.getpid()))
         return lock
 
-    def _unwritable(self, error: OSError, fix: str = "Make room or choose another.") -> UserError:
-        return UserError(f"workdir={self.path}: cannot be written ({error.strerror}). {fix}")
+    def _unwritable(self, error: Exception) -> UserError:
+        return UserError(
+            f"workdir={self.path}: cannot be written and locked ({error_text(error)}). "
+            "Make room or choose another."
+        )
 
     def check_config(self, config: Any, metadata: dict[str, Any] | None = None) -> None:
         """Compares a configuration with that of the run in the folder, if there is one.
@@ -120,30 +108,30 @@ class Workdir:
             return
         self._description = before
         after, old = run_description(config, metadata or {}), before.get("metadata", {})
-        differences = [
-            f"`{n}` was {before.get(n)}, is {after[n]}"
-            for n in configs.differences(before, after, type(config))
-        ]
-        changed = {k: v for k, v in after["metadata"].items() if not _agrees(old.get(k, v), v)}
-        differences += [f"{k} was {old[k]}, is {v}" for k, v in changed.items()]
-        where = shlex.quote(str(self.path))
+        options = configs.differences(before, after, type(config))
+        changed = {k: v for k, v in after["metadata"].items() if old.get(k) != v}
+        differences = "; ".join(
+            [f"`{name}` was {before.get(name)}, is {after[name]}" for name in options]
+            + [f"{name} was {old.get(name)}, is {value}" for name, value in changed.items()]
+        )
+        weights = f"weights={shlex.quote(str(self.path))}"
         if any(name.startswith("contents of") for name in changed):
             raise UserError(
-                f"workdir={self.path}: its images are others than when the run began "
-                f"({'; '.join(differences)}). Put those back, or begin anew in another folder; a finished "
-                f"pre-training gives its weights: weights={where}"
+                f"workdir={self.path}: its images are others than when the run began ({differences}). Put "
+                f"those back, or begin anew in another folder; a finished pre-training gives its weights: "
+                f"{weights}"
             )
         if differences:
-            only_epochs = [text.split()[0] for text in differences] == ["`epochs`"]
-            longer = (
-                " To train longer, begin another run with the weights of this one, when it has ended: "
-                f"weights={where} and another `workdir`."
-            )
+            longer = ""
+            if options == ["epochs"] and not changed and isinstance(config, configs.PretrainConfig):
+                longer = (
+                    " To train longer, begin another run with the weights of this one, when it has ended: "
+                    f"{weights} and another `workdir`."
+                )
             raise UserError(
-                f"workdir={self.path} belongs to another configuration: {'; '.join(differences)}. "
+                f"workdir={self.path} belongs to another configuration: {differences}. "
                 "Choose another folder, or continue with its own: "
-                f"flagfile={shlex.quote(str(self.path / 'config.flags'))}."
-                f"{longer if only_epochs and isinstance(config, configs.PretrainConfig) else ''}"
+                f"flagfile={shlex.quote(str(self.path / 'config.flags'))}.{longer}"
             )
 
     def bind(self, config: Any, metadata: dict[str, Any]) -> None:
@@ -164,23 +152,18 @@ class Workdir:
     def _read_description(self) -> dict[str, Any] | None:
         """Reads the description of the run that the folder belongs to; None if it is new."""
         file, folder = self.path / "config.json", self.path / "checkpoints"
-        if file.is_file():
-            try:
-                before = json.loads(file.read_text(encoding="utf-8"))
-                if isinstance(before, dict) and isinstance(before.get("metadata", {}), dict):
-                    return before
-            except (OSError, ValueError, RecursionError):
-                pass
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            before = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(before, dict) and isinstance(before.get("metadata", {}), dict):
+                return before
         manifest = newest_manifest(folder)
         if manifest:
             log.warning("%s was gone or damaged: the newest checkpoint's configuration counts", file)
             return manifest.get("configuration", {})
-        if file.exists():
-            raise UserError(f"{file}: unreadable. Restore it or choose another `workdir`.")
-        if folder.exists() and any(folder.iterdir()):
+        if file.exists() or (folder.exists() and any(folder.iterdir())):
             raise UserError(
-                f"workdir={self.path}: has checkpoints but no config.json to tell whose. "
-                "Restore that file or choose another folder."
+                f"{file}: unreadable or missing, and no checkpoint tells whose run this is. Restore it or "
+                "choose another `workdir`."
             )
         return None
 
@@ -202,8 +185,6 @@ class Workdir:
         former, self._lock = self._lock, self._locked()
         former.release()
         self._write_texts()
-        if self.metrics_file.writes:
-            self.metrics_file.rewrite()
         return True
 
     def release(self) -> None:
@@ -211,7 +192,7 @@ class Workdir:
         for handler in self._handlers:
             log.removeHandler(handler)
             handler.close()
-        if self._handlers:
+        if self.writes:
             self._lock.release()
 
 
@@ -226,8 +207,8 @@ class _LogFile(logging.handlers.WatchedFileHandler):
     """Writes train.log, anew if it was removed; an error does not end the run."""
 
     def _open(self) -> TextIO:
-        file = open(self.baseFilename, "ab", opener=atomic_files.open_no_link)  # noqa: SIM115 - the handler closes it
-        return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace")
+        opener = atomic_files.open_no_link
+        return open(self.baseFilename, "a", encoding="utf-8", errors="backslashreplace", opener=opener)
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError):
@@ -241,9 +222,13 @@ class _LogFile(logging.handlers.WatchedFileHandler):
         pass
 
 
-def _agrees(old: Any, new: Any) -> bool:
-    """Returns whether metadata is unchanged; keys that an earlier version did not write are ignored."""
-    return {**new, **old} == new if isinstance(old, dict) and isinstance(new, dict) else old == new
+def error_text(error: BaseException) -> str:
+    """Shortens an error's text to its beginning and end, without TensorFlow's names for nodes."""
+    text = str(getattr(error, "message", error)) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    text = " ".join(re.sub(r"\{\{.*?\}\}", "", text).split())
+    return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"
 
 
 def run_description(config: Any, metadata: dict[str, Any]) -> dict[str, Any]:

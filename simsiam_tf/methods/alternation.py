@@ -28,14 +28,12 @@ class Alternation(SimSiam):
     def __init__(self, backbone: keras.Model, k: int = 1, **switches) -> None:
         super().__init__(backbone, **switches)
         self.k = k
-        self.assigned = MomentumEncoder([self.backbone, self.projector], name="assigned")
+        self.assigned = MomentumEncoder(self.backbone, self.projector, name="assigned")
 
     @classmethod
     def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> Alternation:
-        k = options["alternate"]
-        return super().from_options(
-            backbone, {**options, "k": run.epoch_steps if k == "epoch" else int(k)}, run
-        )
+        k = options.pop("alternate")
+        return cls(backbone, run.epoch_steps if k == "epoch" else int(k), **options)
 
     def targets(self, batch: dict, z: list[tf.Tensor]) -> list[tf.Tensor]:
         del z
@@ -43,10 +41,5 @@ class Alternation(SimSiam):
 
     def after_step(self, outputs: dict[str, Any]) -> None:
         del outputs
-
-        def assign() -> tf.Tensor:
-            self.assigned.follow([self.backbone, self.projector], m=0.0)
-            return tf.constant(True)
-
         due = self.optimizer.iterations % self.k == 0  # `iterations` counts this step already
-        tf.cond(due, assign, lambda: tf.constant(False))
+        self.assigned.follow(self.backbone, self.projector, m=tf.where(due, 0.0, 1.0))

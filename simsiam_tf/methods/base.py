@@ -12,11 +12,15 @@ import tensorflow as tf
 
 from simsiam_tf.distributed import strategies
 from simsiam_tf.methods import metrics
-from simsiam_tf.methods.batches import HINT, to_batch
 from simsiam_tf.optimizers import SGD
 
 STOP = {True: tf.stop_gradient, False: tf.identity}  # Sec. 4.1, Fig. 2
 HAS_PREDICTOR = {"trained": True, "none": False}  # Sec. 6.2
+
+_HINT = (
+    'Pass a pair of arrays, fit((x1, x2)), a dataset of {"views": (x1, x2)}, or make views of images by '
+    "simsiam_tf.data.pretraining(simsiam_tf.data.from_arrays(name, images))."
+)
 
 # A variable of the thread, since each replica of a strategy runs in its own.
 TRAINING = contextvars.ContextVar("training", default=True)
@@ -24,10 +28,7 @@ TRAINING = contextvars.ContextVar("training", default=True)
 
 @dataclasses.dataclass(frozen=True)
 class RunSize:
-    """The length of a run and of its data, on which some methods depend.
-
-    steps: steps of the run. epoch_steps: steps of an epoch. images: images of the data. seed: the run's.
-    """
+    """Steps of a run and of an epoch, number of its images, and its seed, on which some methods depend."""
 
     steps: int
     epoch_steps: int
@@ -38,19 +39,16 @@ class RunSize:
 class ViewModel(keras.Model):
     """A backbone and the layers on it, trained on views of images.
 
-    A subclass writes `objective` and `metric`; this class has the tape, the mean over replicas, the update
-    and the logs. `fit`, `evaluate` and `train_on_batch` take arrays, `fit((x1, x2))`, or a `tf.data.Dataset`
-    of tuples of views or of {"views": (x1, x2, …), "index": …, "target": …}; each view is [B, H, W, C].
-    `predict` takes images and returns backbone features.
+    A subclass writes `objective` and `metric`. `fit`, `evaluate` and `train_on_batch` take arrays, as in
+    `fit((x1, x2))`, or a `tf.data.Dataset` of tuples of views or of {"views": (x1, x2, …), "index": …,
+    "target": …}; each view is [B, H, W, C]. `predict` takes images and returns backbone features.
 
     A model is saved, loaded and cloned by the arguments of its constructor, which therefore must be values
     that Keras can serialise: networks, numbers, strings, arrays.
-
-    d: width of "z". metric_name: name of `metric` in the logs.
     """
 
-    d: int
-    metric_name: str
+    d: int  # width of "z"
+    metric_name: str  # name of `metric` in the logs
 
     def __new__(cls, *args, **kwargs) -> Self:
         model = super().__new__(cls, *args, **kwargs)
@@ -72,14 +70,14 @@ class ViewModel(keras.Model):
 
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         """{"views", "index", "target"} → {"loss": scalar, "z": [B, d]}, for the rows of this replica."""
-        raise NotImplementedError(f"{type(self).__name__} must define objective(batch).")
+        raise NotImplementedError
 
     def metric(self, z: tf.Tensor) -> tf.Tensor:
         """The "z" of a batch, [B, d] → the scalar that is logged beside the loss."""
-        raise NotImplementedError(f"{type(self).__name__} must define metric(z).")
+        raise NotImplementedError
 
     def after_step(self, outputs: dict[str, Any]) -> None:
-        """Updates moving averages and queues, where a method has them. outputs: result of `objective`."""
+        """Updates moving averages and queues, where a method has them. outputs: those of `objective`."""
         del outputs
 
     def learned_variables(self) -> list[keras.Variable]:
@@ -87,12 +85,8 @@ class ViewModel(keras.Model):
         return self.trainable_variables
 
     def step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One update from one batch of this replica.
-
-        Returns:
-            "loss" and the metric, scalars for this replica's rows, and "z", [B, d] in float32.
-        """
-        batch = to_batch(data)
+        """One update from a batch of this replica → its "loss" and metric, and "z", [B, d] in float32."""
+        batch = _to_batch(data)
         with tf.GradientTape() as tape:
             outputs = self.objective(batch)
             # Keras optimizers sum over replicas, so each contributes its share of the mean.
@@ -111,7 +105,7 @@ class ViewModel(keras.Model):
         """Loss and metric of a batch in inference mode: BN by its moving statistics, without an update."""
         token = TRAINING.set(False)
         try:
-            return self._logs(self.objective(to_batch(data)))
+            return self._logs(self.objective(_to_batch(data)))
         finally:
             TRAINING.reset(token)
 
@@ -135,29 +129,22 @@ class ViewModel(keras.Model):
         return {m.name: m.result() for m in self.metrics}
 
     def fit(self, x: Any = None, *args, **kwargs) -> keras.callbacks.History:
-        """Keras' `fit`; a dataset of `data.pretraining` starts at the optimizer's step.
-
-        A model that was loaded, or restored by `BackupAndRestore`, gets the batches that come next in its
-        training.
-        """
+        """Keras' `fit`; a dataset of `data.pretraining` starts at the optimizer's step."""
         given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
         if hasattr(x, "stream"):
-            steps, callbacks = given.get("steps_per_epoch") or len(x), given.get("callbacks")
-            step = given.get("initial_epoch", 0) * steps
+            steps = given.get("steps_per_epoch") or len(x)
+            first = given.get("initial_epoch", 0) * steps
 
             def note(logs: dict | None) -> None:
                 # NOTE: read when the training begins; the dataset, which runs ahead, would read a later step.
                 del logs
-                nonlocal step
-                step = int(self.optimizer.iterations.numpy()) or step
+                nonlocal first
+                first = int(self.optimizer.iterations.numpy()) or first
 
             # The last, after callbacks that restore the optimizer.
             last = keras.callbacks.LambdaCallback(on_train_begin=note)
-            if isinstance(callbacks, keras.callbacks.CallbackList):
-                callbacks.append(last)  # pyright: ignore[reportAttributeAccessIssue]
-            else:
-                callbacks = [*keras.tree.flatten(callbacks or []), last]
-            stream = x.stream(lambda: step)
+            callbacks = [*keras.tree.flatten(given.get("callbacks") or []), last]
+            stream = x.stream(lambda: first)
             given |= {"x": stream, "steps_per_epoch": steps, "shuffle": False, "callbacks": callbacks}
         if "validation_data" in given:
             given["validation_data"] = _same_views(given["validation_data"])
@@ -172,9 +159,6 @@ class ViewModel(keras.Model):
 
         The optimizer is built for the variables that are trainable now: compile again after freezing or
         unfreezing. Its `part_learning_rates` name attributes of the model, such as "predictor".
-
-        Raises:
-            ValueError: for a loss or metrics, since the method defines them, or a part without variables.
         """
         named = [k for k in ("loss", "loss_weights", "metrics", "weighted_metrics") if kwargs.get(k)]
         if named:
@@ -235,33 +219,55 @@ def _same_views(data: Any) -> Any:
     return data.stream().take(len(data)).apply(tf.data.experimental.assert_cardinality(len(data)))
 
 
+def _to_batch(data: Any) -> dict[str, Any]:
+    """A batch as {"views": (x1, x2, …), …}, with "target" where there are labels.
+
+    data: such a dictionary, a tuple of views, or (x, y), as Keras makes it, with one of these as x.
+    """
+    items = list(data) if isinstance(data, (tuple, list)) else [data]
+    views, labels = [item for item in items if item is not None], {}
+    if views and isinstance(views[0], (dict, tuple, list)):
+        if len(items) == 3 and items[2] is not None:
+            raise ValueError("An objective of views has no place for weights. Leave out sample_weight.")
+        labels = {"target": items[1]} if len(items) > 1 and items[1] is not None else {}
+        views = views[0]
+    if isinstance(views, dict):
+        if "views" not in views:
+            raise ValueError(f'A batch has no "views", only {", ".join(map(repr, views))}. {_HINT}')
+        return {**views, **labels}
+    if len({(len(view.shape), *view.shape[-1:]) for view in views}) > 1:
+        shapes = " and ".join(str(tuple(view.shape)) for view in views)
+        raise ValueError(f"The views of an image must be alike in shape. Received: {shapes}. {_HINT}")
+    return {"views": tuple(views), **labels}
+
+
 class SiameseModel(ViewModel):
     """A backbone and its heads, trained to agree on views; `model(images)` returns backbone features.
 
     f is the backbone with the projector, h the predictor, if any. "z" are the projections of the first
-    view; the metric "std" shows whether they collapse (`metrics.collapse_std`).
+    view; the metric "std" shows whether they collapse (`metrics.collapse_std`). Methods share arguments:
 
-    view_count: number of views of each image that the loss takes. table_bytes: memory that a replica needs,
-    besides the weights, for values stored per image.
+    backbone: [B, H, W, C] → [B, F], for example `nets.resnet50()`.
+    d: width of z and p (App. B).
+    projector_hidden: width of the projector's hidden layers; that of the features when None.
+    projector_layers: fc layers of the projector.
+    predictor: "trained", or "none"; queries or codes are then predicted from z itself (Sec. 6.2).
+    predictor_hidden: width of the predictor's hidden layer; d // 4 when None.
+    stop_gradient: whether targets are constants (Sec. 4.1).
     """
 
     metric_name = "std"
-    view_count = 2
-    table_bytes = 0
+    view_count = 2  # views of each image that the loss takes
+    table_bytes = 0  # memory of a replica for values stored per image
     projector: keras.Model
     predictor: keras.Model | None = None
 
     @classmethod
     def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> SiameseModel:
-        """The model for the options of its row in `config.METHODS`.
+        """The model for the options of its row in `config.METHODS`, as arguments of the constructor.
 
-        A method overrides this where its constructor has other arguments.
-
-        Args:
-            backbone: [B, H, W, C] → [B, F].
-            options: the method's options, its defaults filled in, with d, projector_hidden,
-                projector_layers and, where there is a predictor, predictor_hidden.
-            run: size of the run.
+        options: those of the method, its defaults filled in, and d, projector_hidden, projector_layers and,
+        where there is a predictor, predictor_hidden.
         """
         del run
         return cls(backbone, **options)
@@ -282,11 +288,9 @@ class SiameseModel(ViewModel):
         return tf.cast(self.predictor(z, training=TRAINING.get()), tf.float32)
 
     def views(self, batch: dict) -> tuple[tf.Tensor, ...]:
-        """The views of a batch. Raises ValueError where the loss takes another number of them."""
+        """The views of a batch, as many as the loss takes."""
         views = batch["views"]
         if len(views) != self.view_count:
-            raise ValueError(
-                f"This loss compares {self.view_count} views of an image. Received: {len(views)} views. "
-                + HINT
-            )
+            wanted = f"This loss compares {self.view_count} views of an image."
+            raise ValueError(f"{wanted} Received: {len(views)} views. {_HINT}")
         return views

@@ -19,12 +19,8 @@ class BYOL(SiameseModel):
     Eq. 2 of BYOL in both directions, in [0, 8]: the sum, as in its code. Vectors have length one, so that
     ‖p̄ − z̄'‖² = 2 + 2 D(p, z'), and gradients are four times those of SimSiam's mean.
 
-    Args:
-        backbone: [B, H, W, C] → [B, F].
-        d: width of z and p (256 in BYOL).
-        projector_hidden: hidden width of the projector (4096 in BYOL); that of the features when None.
-        predictor_hidden: hidden width of the predictor; the projector's when None.
-        projector_layers: fc layers of the projector.
+    Args, beside those of every `SiameseModel`, with BYOL's defaults:
+        predictor_hidden: width of the predictor's hidden layer; the projector's when None.
         target_momentum: m at the first step, in [0, 1).
         steps: length of the run, at whose end m is 1; m stays the same when None.
     """
@@ -47,7 +43,7 @@ class BYOL(SiameseModel):
         options = {"bn": "hidden", "output_shift": False}
         self.projector = heads.projector(features, d, hidden, projector_layers, **options)
         self.predictor = heads.predictor(d, predictor_hidden or hidden, **options)
-        self.target = MomentumEncoder([self.backbone, self.projector], name="target")
+        self.target = MomentumEncoder(self.backbone, self.projector, name="target")
         m = target_momentum
         self.m = schedules.cosine(m, steps, final=1.0) if steps else schedules.constant(m)
         self.d = d
@@ -67,4 +63,4 @@ class BYOL(SiameseModel):
     def after_step(self, outputs: dict[str, Any]) -> None:
         del outputs
         m = self.m(self.optimizer.iterations - 1)  # `iterations` counts this step already
-        self.target.follow([self.backbone, self.projector], m)
+        self.target.follow(self.backbone, self.projector, m)

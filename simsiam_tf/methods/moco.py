@@ -22,11 +22,8 @@ class MoCo(SiameseModel):
     MoCo therefore shuffles images between devices (Sec. 3.3 of MoCo). This class computes the BN statistics
     of keys within groups of the batch, on any number of devices.
 
-    Args:
-        backbone: [B, H, W, C] → [B, F].
-        d: width of z (128 in MoCo).
-        projector_hidden: hidden width; that of the features when None, as in MoCo.
-        projector_layers: fc layers of the projector, without BN.
+    Args, beside those of every `SiameseModel`:
+        projector_layers: 2 in MoCo v2, without BN.
         temperature: τ > 0.
         target_momentum: m of the momentum encoder, in [0, 1).
         queue: K, the number of newest keys that are stored.
@@ -51,7 +48,7 @@ class MoCo(SiameseModel):
         super().__init__(backbone, **{"name": "moco", **kwargs})  # the name is in the queue's path
         features = backbone.output_shape[-1]
         self.projector = heads.projector(features, d, projector_hidden, projector_layers, "none")
-        self.encoder = MomentumEncoder([self.backbone, self.projector], groups, name="key_encoder")
+        self.encoder = MomentumEncoder(self.backbone, self.projector, groups, name="key_encoder")
         start = tf.math.l2_normalize(tf.random.stateless_normal([queue, d], (seed, 0)), axis=-1)
         self.queue = self.add_weight(
             name="queue", shape=(queue, d), initializer="zeros", trainable=False, autocast=False,
@@ -84,6 +81,6 @@ class MoCo(SiameseModel):
         return {"loss": (there + back) / 2, "z": z1, "keys": (k1, k2)}
 
     def after_step(self, outputs: dict[str, Any]) -> None:
-        self.encoder.follow([self.backbone, self.projector], self.target_momentum)
+        self.encoder.follow(self.backbone, self.projector, self.target_momentum)
         newest = [strategies.all_gather(tf.math.l2_normalize(k, axis=-1))[0] for k in outputs["keys"]]
         assign(self.queue, tf.concat([*newest, self.queue], axis=0)[: self.queue.shape[0]])

@@ -1,8 +1,6 @@
-"""The momentum encoder of MoCo and BYOL: a copy of networks, whose weights are moving averages."""
+"""The momentum encoder of MoCo and BYOL: a copy of f, whose weights are moving averages."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -12,22 +10,21 @@ from simsiam_tf.nets import BatchNorm
 
 
 class MomentumEncoder(keras.layers.Layer):
-    """ξ ← m ξ + (1 − m) θ, where θ are the weights of networks that are applied one after the other.
+    """ξ ← m ξ + (1 − m) θ, where θ are the weights of the backbone and the projector.
 
     The copy is not trained by gradients; its weights are saved and restored with the model's. Its BN has
     statistics of its own inputs.
 
-    Args:
-        networks: functional or sequential models, built.
-        groups: number of equal groups of a replica's rows, each with BN statistics of its own. None: the
-            statistics are those of the batch over all replicas.
+    groups: number of equal groups of a replica's rows, each with BN statistics of its own. None: the
+    statistics are those of the batch over all replicas.
     """
 
-    def __init__(self, networks: Sequence[keras.Model], groups: int | None = None, **kwargs) -> None:
+    def __init__(
+        self, backbone: keras.Model, projector: keras.Model, groups: int | None = None, **kwargs
+    ) -> None:
         super().__init__(trainable=False, **kwargs)
-        self.count, self.groups = len(networks), groups
-        for i, network in enumerate(networks):  # NOTE: checkpoints do not look into a list
-            setattr(self, f"network{i}", _copy(network, in_groups=groups is not None))
+        self.groups = groups
+        self.backbone, self.projector = (_copy(net, groups is not None) for net in (backbone, projector))
         self.built = True
 
     @property
@@ -38,11 +35,6 @@ class MomentumEncoder(keras.layers.Layer):
     @trainable.setter
     def trainable(self, value: bool) -> None:
         del value
-
-    @property
-    def networks(self) -> list[keras.Model]:
-        """The copies, in the order in which they are applied."""
-        return [getattr(self, f"network{i}") for i in range(self.count)]
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """View [B, H, W, C] → [B, d], float32, without gradient; in training mode except in `test_step`.
@@ -62,13 +54,13 @@ class MomentumEncoder(keras.layers.Layer):
         return tf.reshape(z, [-1, z.shape[-1]])
 
     def _encode(self, x: tf.Tensor) -> tf.Tensor:
-        for network in self.networks:
-            x = network(x, training=TRAINING.get() or self.groups is not None)
-        return tf.stop_gradient(tf.cast(x, tf.float32))
+        training = TRAINING.get() or self.groups is not None
+        z = self.projector(self.backbone(x, training=training), training=training)
+        return tf.stop_gradient(tf.cast(z, tf.float32))
 
-    def follow(self, networks: Sequence[keras.Model], m: float | tf.Tensor) -> None:
-        """Moves the weights towards those of `networks`. m: in [0, 1]; at 1 nothing moves."""
-        for copy, network in zip(self.networks, networks, strict=True):
+    def follow(self, backbone: keras.Model, projector: keras.Model, m: float | tf.Tensor) -> None:
+        """Moves the weights towards those of both networks. m: in [0, 1]; at 1 nothing moves."""
+        for copy, network in ((self.backbone, backbone), (self.projector, projector)):
             for xi, theta in zip(copy.weights, network.weights, strict=True):
                 if theta.trainable:
                     assign(xi, m * xi + (1.0 - m) * theta)

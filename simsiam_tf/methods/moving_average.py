@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -9,9 +10,10 @@ import tensorflow as tf
 
 from simsiam_tf.distributed import strategies
 from simsiam_tf.methods.base import TRAINING, RunSize
-from simsiam_tf.methods.image_memory import PerImage
 from simsiam_tf.methods.simsiam import SimSiam
 from simsiam_tf.runtime.errors import UserError
+
+SLICES = 8  # image i is in slice i % SLICES, so that a run may change its number of replicas
 
 
 class MovingAverage(SimSiam):
@@ -30,14 +32,13 @@ class MovingAverage(SimSiam):
 
     def __init__(self, backbone: keras.Model, images: int, m: float = 0.8, **switches) -> None:
         super().__init__(backbone, **{"predictor": "none", **switches})
-        self.m, self.averages = m, PerImage(images, self.d)
+        self.m, self.averages = m, ImageMemory(images, self.d)
 
     @classmethod
     def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> MovingAverage:
         if isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy):
             raise UserError("`average`: its table of images cannot be kept on TPUs. Leave `average` out.")
-        more = {"m": options["average"], "images": run.images}
-        return super().from_options(backbone, {**options, **more}, run)
+        return cls(backbone, run.images, options.pop("average"), **options)
 
     @property
     def table_bytes(self) -> int:
@@ -62,14 +63,64 @@ class MovingAverage(SimSiam):
     def save_own_variables(self, store: dict) -> None:
         """Saves the averages, too: they are variables of TensorFlow, which Keras would leave out."""
         super().save_own_variables(store)
-        for name, variable in self._slices().items():
-            store[name] = variable.numpy()
+        for s, table in enumerate(self.averages.slices):
+            store[f"slice{s}"] = table.numpy()
 
     def load_own_variables(self, store: dict) -> None:
-        slices = self._slices()
-        super().load_own_variables({k: store[k] for k in store.keys() if k not in slices})  # noqa: SIM118
-        for name, variable in slices.items():
-            variable.assign(store[name])
+        super().load_own_variables({k: store[k] for k in store.keys() if not k.startswith("slice")})  # noqa: SIM118
+        for s, table in enumerate(self.averages.slices):
+            table.assign(store[f"slice{s}"])
 
-    def _slices(self) -> dict[str, tf.Variable]:
-        return {v.name.partition(":")[0]: v for v in self.averages.variables}
+
+class ImageMemory(tf.Module):
+    """[images, d] float32 in slices, which the replicas of a machine take in turn.
+
+    Every machine has all slices, so that its checkpoint is complete. The vector of an image that has not been
+    seen is zero.
+    """
+
+    def __init__(self, images: int, d: int) -> None:
+        super().__init__(name="image_memory")
+        self.images, self.rows, self.d = images, -(-images // SLICES), d  # rows of a slice
+        devices = strategies.local_devices()
+        # NOTE: in a strategy's scope slices would be copied to all replicas. A new thread is in no scope.
+        with ThreadPoolExecutor(1) as thread:
+            self.slices = [
+                thread.submit(self._new_slice, s, devices[s % len(devices)]).result() for s in range(SLICES)
+            ]
+
+    def _new_slice(self, s: int, device: str) -> tf.Variable:
+        # With a spare row for images of other slices, so that shapes stay the same.
+        with tf.device(device):
+            return tf.Variable(tf.zeros([self.rows + 1, self.d]), False, name=f"slice{s}")
+
+    def read_rows(self, index: tf.Tensor) -> tf.Tensor:
+        """Vectors of this replica's images: int64 [B] → [B, d]"""
+        all_index, first = strategies.all_gather(index)
+        vectors = tf.zeros([tf.shape(all_index)[0], self.d])
+        for s in self._replica_slices():
+            in_slice = (tf.math.floormod(all_index, SLICES) == s)[:, None]
+            vectors += tf.where(in_slice, tf.gather(self.slices[s], all_index // SLICES), 0.0)
+        vectors = strategies.all_reduce_sum(vectors * strategies.this_worker_mask(vectors)[:, None])
+        return vectors[first : first + tf.shape(index)[0]]
+
+    def write_rows(self, index: tf.Tensor, vectors: tf.Tensor) -> None:
+        """Stores vectors [B, d] of this replica's images, int64 [B].
+
+        An image may be in the batch twice, where an epoch ends; its last vector is stored.
+        """
+        all_index, _ = strategies.all_gather(index)
+        values, _ = strategies.all_gather(vectors)
+        same = all_index[:, None] == all_index[None, :]
+        last = tf.reduce_max(tf.where(same, tf.range(tf.shape(all_index)[0])[None, :], -1), axis=1)
+        values = tf.gather(values, last)
+        spare_row = tf.cast(self.rows, all_index.dtype)
+        for s in self._replica_slices():
+            rows = tf.where(tf.math.floormod(all_index, SLICES) == s, all_index // SLICES, spare_row)
+            handle = self.slices[s].handle
+            tf.raw_ops.ResourceScatterUpdate(resource=handle, indices=rows, updates=values)
+
+    def _replica_slices(self) -> range:
+        """Numbers of the slices on this replica."""
+        replica, replicas = strategies.local_replica()
+        return range(replica, SLICES, replicas)

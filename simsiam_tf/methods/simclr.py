@@ -19,14 +19,10 @@ class SimCLR(SiameseModel):
     The loss is the sum of two directions, each a mean over images, as in SimCLR's code: twice the mean over
     all 2 B queries of its Eq. 1.
 
-    Args:
-        backbone: [B, H, W, C] → [B, F].
-        d: width of z.
-        projector_hidden: hidden width of the projector; that of the features when None.
-        projector_layers: fc layers of the projector; 3 in Table 4.
+    Args, beside those of every `SiameseModel`:
+        projector_layers: 3 in Table 4.
         temperature: τ > 0.
-        predictor: "trained": queries are predictions by a trained h (66.4 %), or "none".
-        predictor_hidden: hidden width of the predictor; d // 4 when None.
+        predictor: "trained": queries are predictions by h (66.4 %).
         stop_gradient: let no gradient through the keys (with a predictor 66.0 %).
     """
 

@@ -9,27 +9,21 @@ import tensorflow as tf
 
 from simsiam_tf.config.methods import SYMMETRY
 from simsiam_tf.methods import losses
-from simsiam_tf.methods.base import STOP, RunSize, SiameseModel
+from simsiam_tf.methods.base import STOP, SiameseModel
 from simsiam_tf.nets import heads
 
 
 class SimSiam(SiameseModel):
     """L = ½ D(p1, stopgrad(z2)) + ½ D(p2, stopgrad(z1)) (Eq. 4).
 
-    Args:
-        backbone: [B, H, W, C] → [B, F], for example `nets.resnet50()`.
-        d: width of z and p (App. B).
-        projector_hidden, predictor_hidden: hidden widths; when None, that of the features and d // 4.
-        projector_layers: fc layers of the projector; 3, or 2 for CIFAR (App. D).
+    Args, beside those of every `SiameseModel`:
+        projector_layers: 3, or 2 for CIFAR (App. D).
         stop_gradient: False collapses (Fig. 2).
         predictor: a row of Table 1: "trained", "fixed" or "none".
         bn: a row of Table 3: "none", "hidden", "default" or "all".
         output_affine: False for an output BN of the projector without γ and β (Sec. 4.4).
         similarity: "cosine" (Eq. 1) or "cross_entropy" (Sec. 4.5).
-        symmetry: "symmetric", "asymmetric" or "asymmetric_2x", which takes four views.
-
-    Raises:
-        KeyError: for a row that is not in its table.
+        symmetry: a row of Sec. 4.6: "symmetric", "asymmetric" or "asymmetric_2x", which takes four views.
     """
 
     def __init__(
@@ -57,12 +51,6 @@ class SimSiam(SiameseModel):
         self.pairs = SYMMETRY[symmetry]
         self.d = d
         self.built = True
-
-    @classmethod
-    def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> SimSiam:
-        del run
-        chosen = ("alternate", "average")  # options by which the table has chosen this class
-        return cls(backbone, **{name: value for name, value in options.items() if name not in chosen})
 
     @property
     def view_count(self) -> int:

@@ -19,17 +19,12 @@ NORM_IN_LOSS = {"after_step": False, "in_loss": True}
 class SwAV(SiameseModel):
     """Each view predicts the other's code, a soft assignment to prototypes (ImageNet top-1 66.5 %).
 
-    Args:
-        backbone: [B, H, W, C] → [B, F].
-        d: width of z (128 in SwAV).
-        projector_hidden: hidden width of the projector (2048 in SwAV); the width of the features when None.
-        projector_layers: fc layers of the projector; 3 in Table 4.
+    Args, beside those of every `SiameseModel`, with SwAV's widths as defaults:
+        projector_layers: 3 in Table 4.
         prototypes: their number P.
         temperature: τ > 0 of the predicted codes.
-        sinkhorn_epsilon: ε > 0 of Sinkhorn–Knopp.
-        sinkhorn_iterations: iterations of Sinkhorn–Knopp.
-        predictor: "trained": codes are predicted from the output of a trained h (65.2 %), or "none".
-        predictor_hidden: hidden width of the predictor; d // 4 when None.
+        sinkhorn_epsilon, sinkhorn_iterations: ε > 0 and iterations of Sinkhorn–Knopp.
+        predictor: "trained": codes are predicted from the output of h (65.2 %).
         stop_gradient: False: codes get a gradient, and the loss diverges (Sec. 6.2).
         prototype_norm: when prototypes are scaled to length one: "after_step", without a gradient, as in
             SwAV's code, or "in_loss", with a gradient, as in Sec. 6.2 without stop-gradient.

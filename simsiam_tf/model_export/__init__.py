@@ -1,5 +1,6 @@
 """Backbones for other programs: formats, model card, a folder for the Hub."""
 
 from simsiam_tf.model_export.formats import FORMATS, ExportedModel, export_model
+from simsiam_tf.model_export.model_card import write_model_card
 
-__all__ = ["FORMATS", "ExportedModel", "export_model"]
+__all__ = ["FORMATS", "ExportedModel", "export_model", "write_model_card"]

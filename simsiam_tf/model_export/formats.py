@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import warnings
@@ -15,29 +16,41 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import preprocess
+from simsiam_tf.model_export import hub_folder
 from simsiam_tf.nets import keras_networks
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.atomic_files import check_writable, remove_path
+from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError
 
 TOLERANCE = 1e-2  # relative to the largest feature; one pixel rounded differently makes a tenth of it
 
-Run = Callable[[np.ndarray], np.ndarray]
-
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A row: suffix of the file, Keras' name for the format, modules that it needs, an example of its use.
+    """A row of `FORMATS`.
 
-    open_model: path → function from uint8 images to features.
+    suffix: that of a file, "" for a folder, None for a folder of any name. content: names in the folder.
+    usage: code for the model card, from `images` and {path} to `features`. read: (source, path, uint8 images)
+    → features; when None, `usage` is run. modules: needed libraries, which simsiam-tf[extra] installs.
     """
 
-    suffix: str
-    keras_name: str
-    modules: tuple[str, ...]
-    open_model: Callable[[Path], Run]
-    usage: str
+    suffix: str | None
+    write: Callable[[Pretrained, Path], None]
+    usage: str = ""
+    content: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    extra: str = ""
+    read: Callable[[Pretrained, Path, np.ndarray], np.ndarray] | None = None
+
+    def read_features(self, pretrained: Pretrained, path: Path, images: np.ndarray) -> np.ndarray:
+        """Features of images by an export: by the very code that the model card shows, if it shows any."""
+        if self.read:
+            return self.read(pretrained, path, images)
+        variables = {"images": images}
+        exec(self.usage.format(path=repr(str(path))), variables)
+        return np.asarray(variables["features"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,43 +70,41 @@ def export_model(
     """Writes a backbone with its preprocessing, reads it back and compares its features with the source's.
 
     The file maps uint8 images [B, H, W, C], of any size that is the same for a batch, to float32
-    features [B, F].
+    features [B, F]. A folder for the Hub ("hub") holds weights and names the preprocessing instead.
 
     Args:
-        pretrained: the backbone.
-        path: path of the file, or of the folder for "saved_model".
+        pretrained: the backbone; for "hub", a ResNet-18, -34 or -50 of width 1 with the ImageNet stem.
+        path: path of the file, or of the folder for "saved_model" and "hub".
         format: a key of `FORMATS`; by the path's suffix when None.
-        overwrite: replace an earlier export.
 
     Raises:
-        UserError: an unknown format, a missing library, a path that exists or cannot be written, or
-            features that differ from the source's.
+        UserError: no format for the suffix, a missing library, a network that the Hub's programs lack, a
+            path that exists or cannot be written, or features that differ from the source's.
     """
     path = Path(path).expanduser()
-    format = format or _format_of(path)
+    format = format or next((name for name, row in FORMATS.items() if row.suffix == path.suffix), None)
+    if format is None:
+        raise UserError(
+            f"out={path}: must end in .keras, .onnx or .tflite, or have no suffix for a SavedModel's folder."
+        )
     check_output(path, format, overwrite)
-    row = FORMATS[format]
-    new = path.with_name(f".writing-{path.stem}{row.suffix}")
+    row, new = FORMATS[format], path.with_name(f".writing-{path.name}")
     try:
         remove_path(new)
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings of libraries about each other
-            model = with_preprocessing(pretrained)
-            if row.keras_name:
-                model.export(str(new), format=row.keras_name, verbose=False)
-            else:
-                backbone_file.save_network(model, new)
-            difference, largest = compare_features(pretrained, row.open_model(new))
+            row.write(pretrained, new)
+            difference, largest = _compare_features(pretrained, row, new)
         if not difference <= TOLERANCE * largest:
             raise UserError(
-                f"format={format}: its features differ from the source's by {difference:.2g} (largest "
-                f"feature {largest:.2g}), so {path} was not written."
+                f"out={path}: not written, because its features differ from the source's by {difference:.2g} "
+                f"(largest feature {largest:.2g})."
             )
         remove_path(path)
         new.replace(path)
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
+        reason = getattr(error, "strerror", None) or one_line(error)[:150]
         raise UserError(f"out={path}: cannot be written ({reason}).") from error
     finally:
         remove_path(new)
@@ -101,32 +112,19 @@ def export_model(
 
 
 def check_output(path: Path, format: str, overwrite: bool = False) -> None:
-    """Raises UserError if `export_model` could not write the file. Call it before any long work."""
-    missing = [name for name in FORMATS[format].modules if importlib.util.find_spec(name) is None]
+    """Raises UserError if `export_model` could not write the path. Call it before any long work."""
+    row = FORMATS[format]
+    missing = [name for name in row.modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"format={format}: needs {' and '.join(missing)}: pip install 'simsiam-tf[{format}]'."
-        )
-    if path.suffix != FORMATS[format].suffix:
-        raise UserError(
-            f"out={path}: a file of format={format} must end in {FORMATS[format].suffix}."
-            if FORMATS[format].suffix
-            else f"out={path}: format=saved_model makes a folder, whose name has no suffix."
-        )
+        raise UserError(f"out={path}: needs {' and '.join(missing)}: pip install 'simsiam-tf[{row.extra}]'.")
+    if row.suffix is not None and path.suffix != row.suffix:
+        name = f"end in {row.suffix}" if row.suffix else "have no suffix, since it is a folder"
+        raise UserError(f"out={path}: for format={format} it must {name}.")
     check_writable(path, folders=True)
     if path.exists() and not overwrite:
         raise UserError(f"out={path}: exists. Choose another, or pass `overwrite`.")
-    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").exists():
+    if path.is_dir() and {file.name for file in path.iterdir()} - {*row.content}:
         raise UserError(f"out={path}: is a folder with something else in it. Choose another.")
-
-
-def _format_of(path: Path) -> str:
-    for name, row in FORMATS.items():
-        if path.suffix == row.suffix:
-            return name
-    raise UserError(
-        f"out={path}: must end in .keras, .onnx or .tflite, or have no suffix for a SavedModel's folder."
-    )
 
 
 def with_preprocessing(pretrained: Pretrained) -> keras.Model:
@@ -139,31 +137,23 @@ def with_preprocessing(pretrained: Pretrained) -> keras.Model:
     return model
 
 
-def compare_features(pretrained: Pretrained, run: Run, seed: int = 0) -> tuple[float, float]:
-    """(largest difference between `run` and the source, largest feature) on images of three shapes."""
-    size = pretrained.augmentation.size
+def _compare_features(pretrained: Pretrained, row: Format, path: Path) -> tuple[float, float]:
+    """(largest difference between an export and its source, largest feature) on images of three shapes."""
+    size, views = pretrained.augmentation.size, pretrained.views
     difference = largest = 0.0
-    for i, shape in enumerate(((size, size), (size * 5 // 4, size * 3 // 2), (size * 2, size + 1))):
-        images = _pictures(3, *shape, pretrained.channels, seed + i)
-        expected = source_features(pretrained, pretrained.backbone, images)
-        features = np.asarray(run(images))
+    for seed, shape in enumerate(((size, size), (size * 5 // 4, size * 3 // 2), (size * 2, size + 1))):
+        images = random_images(3, *shape, pretrained.channels, seed)
+        ready = tf.stack([views.normalise(views.evaluation_view(tf.constant(image))) for image in images])
+        expected = pretrained.backbone(ready, training=False).numpy()
+        features = row.read_features(pretrained, path, images)
         if features.shape != expected.shape:
             return float("inf"), 0.0
-        difference = max(difference, float(np.abs(features - expected).max()))
-        largest = max(largest, float(np.abs(expected).max()))
-        if np.isnan(features).any():
-            return float("nan"), largest
-    return difference, largest
+        difference = np.maximum(difference, np.abs(features - expected).max())  # of a NaN: NaN
+        largest = np.maximum(largest, np.abs(expected).max())
+    return float(difference), float(largest)
 
 
-def source_features(pretrained: Pretrained, backbone: Any, images: np.ndarray) -> np.ndarray:
-    """Features of uint8 images [B, H, W, C] by a backbone after the preprocessing of every command."""
-    views = pretrained.views
-    ready = tf.stack([views.normalise(views.evaluation_view(tf.constant(image))) for image in images])
-    return backbone(ready, training=False).numpy()
-
-
-def _pictures(count: int, height: int, width: int, channels: int, seed: int) -> np.ndarray:
+def random_images(count: int, height: int, width: int, channels: int, seed: int) -> np.ndarray:
     """Images of smooth colours with noise: uint8 [count, height, width, channels]."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 255, (count, 5, 5, channels))
@@ -180,65 +170,39 @@ def content_digest(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _open_keras(path: Path) -> Run:
-    model: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
-    return lambda images: model(images, training=False).numpy()
-
-
-def _open_saved_model(path: Path) -> Run:
-    loaded: Any = tf.saved_model.load(str(path))
-    return lambda images: loaded.serve(images).numpy()
-
-
-def _open_onnx(path: Path) -> Run:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: np.asarray(session.run(None, {name: images})[0])
-
-
-def _open_tflite(path: Path) -> Run:
-    if importlib.util.find_spec("ai_edge_litert"):
-        from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
+def _write_model(pretrained: Pretrained, path: Path, format: Any = None) -> None:
+    """Writes a .keras file, or what `keras.Model.export` calls `format`."""
+    model = with_preprocessing(pretrained)
+    if format is None:
+        backbone_file.save_network(model, path)
     else:
-        Interpreter = tf.lite.Interpreter  # noqa: N806 - a class
-    interpreter: Any = Interpreter(model_path=str(path))
-    images_index = interpreter.get_input_details()[0]["index"]
-    features_index = interpreter.get_output_details()[0]["index"]
-
-    def run(images: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(images_index, images.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(images_index, images)
-        interpreter.invoke()
-        return interpreter.get_tensor(features_index)
-
-    return run
+        model.export(str(path), format=format, verbose=False)
 
 
 FORMATS = {
     "keras": Format(
-        ".keras", "", (), _open_keras,
-        'import keras\nmodel = keras.saving.load_model("{name}")\n'
-        "features = model(images).numpy()",
+        ".keras", _write_model,
+        "import keras\nmodel = keras.saving.load_model({path})\nfeatures = model(images).numpy()",
     ),
     "saved_model": Format(
-        "", "tf_saved_model", (), _open_saved_model,
-        'import tensorflow as tf\nmodel = tf.saved_model.load("{name}")\n'
+        "", functools.partial(_write_model, format="tf_saved_model"),
+        "import tensorflow as tf\nmodel = tf.saved_model.load({path})\n"
         "features = model.serve(images).numpy()",
+        content=("assets", "fingerprint.pb", "saved_model.pb", "variables"),
     ),
     "onnx": Format(
-        ".onnx", "onnx", ("tf2onnx", "onnxruntime"), _open_onnx,
-        'import onnxruntime\nsession = onnxruntime.InferenceSession("{name}")\n'
-        "features = session.run(None, {{session.get_inputs()[0].name: images}})[0]",
+        ".onnx", functools.partial(_write_model, format="onnx"),
+        "import onnxruntime\nsession = onnxruntime.InferenceSession({path})\n"
+        'features = session.run(None, {{"images": images}})[0]',
+        modules=("tf2onnx", "onnxruntime"), extra="onnx",
     ),
     "tflite": Format(
-        ".tflite", "litert", (), _open_tflite,
-        'import tensorflow as tf\nmodel = tf.lite.Interpreter("{name}")\n'
-        'place = model.get_input_details()[0]["index"]\n'
-        "model.resize_tensor_input(place, images.shape)\nmodel.allocate_tensors()\n"
-        "model.set_tensor(place, images)\nmodel.invoke()\n"
-        'features = model.get_tensor(model.get_output_details()[0]["index"])',
+        ".tflite", functools.partial(_write_model, format="litert"),
+        "import tensorflow as tf\nmodel = tf.lite.Interpreter({path}).get_signature_runner()\n"
+        'features = model(images=images)["output_0"]',
+    ),
+    "hub": Format(
+        None, hub_folder.write_hub_folder, content=hub_folder.CONTENT, read=hub_folder.read_features,
+        modules=("safetensors",), extra="convert",
     ),
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 
 import keras
 
@@ -13,12 +13,8 @@ def build_backbone(name: str, size: int, channels: int, stem: str, width: float)
     """The network of a row of `BACKBONES`: normalised images [B, H, W, channels] → features [B, F].
 
     size: side of the views in pixels. stem, width: options that ResNets read (`nets.resnet`).
-
-    Raises:
-        ValueError: an unknown name, or options that the builder refuses.
     """
     if name not in BACKBONES:
         raise ValueError(f"No backbone is called {name!r}. Choose from {', '.join(BACKBONES)}.")
-    module, _, function = BACKBONES[name].builder.partition(":")
-    build = getattr(importlib.import_module(module), function)
+    build = pkgutil.resolve_name(BACKBONES[name].builder)
     return build(size, channels, {"name": name, "stem": stem, "width": width})

@@ -12,9 +12,12 @@ from simsiam_tf.nets.cpu import dispatch
 
 @keras.saving.register_keras_serializable("simsiam_tf")
 class Conv(keras.layers.Conv2D):
-    """Bias-free convolution with PyTorch's padding: kernel_size // 2 on every side.
+    """Convolution with PyTorch's padding, kernel_size // 2 on every side, and nothing but a kernel.
 
     On CPUs a training step computes it in the way that is fastest for its shape (`nets.cpu.dispatch`).
+
+    Raises:
+        ValueError: arguments for which `is_plain` is false.
     """
 
     def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs) -> None:
@@ -22,26 +25,39 @@ class Conv(keras.layers.Conv2D):
             "use_bias": False,
             "kernel_initializer": keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
             **kwargs,
+            "padding": "valid",
         }
-        self.pad = _side(kernel_size) // 2 if _side(strides) > 1 else 0
+        super().__init__(filters, kernel_size, strides, **kwargs)
+        if not is_plain(self):
+            raise ValueError(
+                "Conv has an odd square kernel, one stride, and neither bias, activation, groups nor "
+                f"dilation. Use keras.layers.Conv2D. Received: {kernel_size=}, {strides=}, {kwargs}."
+            )
+        self.stride, self.pad = self.strides[0], self.kernel_size[0] // 2
         # "same" pads as PyTorch does at stride 1 only. At stride 2 the padding is its own op:
         # the gradient of a convolution with explicit padding is 30× slower in bfloat16.
-        kwargs["padding"] = "same" if self.pad == 0 and _side(strides) == 1 else "valid"
-        super().__init__(filters, kernel_size, strides, **kwargs)
+        if self.stride == 1:
+            self.padding, self.pad = "same", 0
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> Any:
-        stride = _side(self.strides)
-        if training and dispatch.is_dispatched(inputs, _side(self.kernel_size), stride):
-            return dispatch.conv_training(inputs, tf.convert_to_tensor(self.kernel), stride)
+        if training:
+            conv = dispatch.fastest(inputs, self.filters, self.kernel_size[0], self.stride)
+            if conv is not None:
+                return conv(inputs, tf.convert_to_tensor(self.kernel))
         if self.pad:
             inputs = tf.pad(inputs, [[0, 0], [self.pad] * 2, [self.pad] * 2, [0, 0]])
         return super().call(inputs)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         b, h, w, _ = input_shape
-        stride = _side(self.strides)
-        return (b, *(None if n is None else (n - 1) // stride + 1 for n in (h, w)), self.filters)
+        return (b, *(None if n is None else (n - 1) // self.stride + 1 for n in (h, w)), self.filters)
 
 
-def _side(value: int | tuple) -> int:
-    return value if isinstance(value, int) else value[0]
+def is_plain(layer: keras.layers.Conv2D) -> bool:
+    """Whether `Conv` can compute a layer, if its padding is PyTorch's."""
+    return (
+        not layer.use_bias
+        and layer.activation is keras.activations.linear
+        and (layer.groups, layer.dilation_rate, layer.data_format) == (1, (1, 1), "channels_last")
+        and len({*layer.kernel_size}) == len({*layer.strides}) == layer.kernel_size[0] % 2 == 1
+    )

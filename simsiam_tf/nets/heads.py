@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import keras
@@ -52,7 +53,7 @@ def _mlp(
     """fc → [BN] → ReLU, …, the last without ReLU. An fc followed by BN has no bias."""
     layers: list[Any] = [keras.Input((widths[0],))]
     last = len(widths) - 2
-    for i, (fan_in, units, has_bn) in enumerate(zip(widths, widths[1:], bn, strict=False)):
+    for i, ((fan_in, units), has_bn) in enumerate(zip(itertools.pairwise(widths), bn, strict=True)):
         affine, shift = output_affine or i < last, output_shift or i < last
         layers.append(_fc(units, fan_in, bias=shift and not has_bn, name=f"fc{i + 1}"))
         if has_bn:
@@ -73,13 +74,11 @@ def projector(
 ) -> keras.Sequential:
     """Projection MLP, [B, features] → z [B, d] (Sec. 3: three fc, all 2048 wide).
 
-    The hidden layers are as wide as the features by default, as in the official code. In Sec. 3 and
-    App. B they are 2048 wide, also where d is smaller; with ResNet-50 the features are 2048 wide, too.
-
     Args:
         features: width of the backbone's output.
         d: width of the output (App. B).
-        hidden: width of the hidden layers; `features` when None.
+        hidden: width of the hidden layers; `features` when None, as in the official code. In Sec. 3 and
+            App. B they are 2048 wide, as are the features of ResNet-50.
         layers: fc layers, ≥ 1 (App. D uses two for CIFAR).
         bn: a row of `BN_PLACEMENT`.
         output_affine: False for the output BN without γ and β (Sec. 4.4, 68.2).
@@ -94,13 +93,9 @@ def projector(
 def predictor(
     d: int = 2048, hidden: int | None = None, bn: str = "default", output_shift: bool = True
 ) -> keras.Sequential:
-    """Prediction MLP h, z [B, d] → p [B, d]: a bottleneck of d/4 (Sec. 3).
+    """Prediction MLP h, z [B, d] → p [B, d]: a bottleneck of d // 4 or `hidden` (Sec. 3).
 
-    Args:
-        d: width of input and output.
-        hidden: width of the bottleneck; d // 4 when None.
-        bn: a row of `BN_PLACEMENT`.
-        output_shift: as for `projector`.
+    bn, output_shift: as for `projector`.
     """
     placement = BN_PLACEMENT[bn]
     widths = [d, hidden or d // 4, d]

@@ -10,9 +10,7 @@ import keras
 from keras.src.models.functional import Functional
 
 from simsiam_tf.nets.batch_norm import BatchNorm
-from simsiam_tf.nets.conv import Conv
-
-Chain = list[Any]  # layers that replace one layer
+from simsiam_tf.nets.conv import Conv, is_plain
 
 
 def to_stock_layers(network: keras.Model) -> keras.Model:
@@ -21,18 +19,13 @@ def to_stock_layers(network: keras.Model) -> keras.Model:
     Features differ by rounding alone. A padded, strided `Conv` becomes ZeroPadding2D and Conv2D.
     """
 
-    def replace(layer: Any) -> Chain:
+    def replace(layer: Any) -> list:
         if isinstance(layer, BatchNorm):
             return [_stock_batch_norm(layer)]
         if not isinstance(layer, Conv):
             return [_clone(layer, to_stock_layers)]
-        conv = keras.layers.Conv2D.from_config(layer.get_config())
-        if not layer.pad:
-            return [conv]
-        return [
-            keras.layers.ZeroPadding2D(layer.pad, name=f"{layer.name}_pad", dtype=layer.dtype_policy),
-            conv,
-        ]
+        padding = keras.layers.ZeroPadding2D(layer.pad, name=f"{layer.name}_pad", dtype=layer.dtype_policy)
+        return [padding] * (layer.pad > 0) + [keras.layers.Conv2D.from_config(layer.get_config())]
 
     return _rebuild(network, replace)
 
@@ -42,13 +35,13 @@ def to_training_layers(network: keras.Model) -> keras.Model:
 
     Stock layers remain where those would compute something else, such as a convolution with a bias.
     """
-    folded = {padding.name for layer in network.layers if (padding := _padding_before(layer))}
+    folded = {_padding_before(layer) for layer in network.layers}
 
-    def replace(layer: Any) -> Chain:
-        if layer.name in folded:
+    def replace(layer: Any) -> list:
+        if layer in folded:
             return []
-        if _is_bias_free(layer) and (
-            layer.padding == "same" or layer.kernel_size[0] == 1 or _padding_before(layer)
+        if _is_conv(layer) and (
+            layer.padding == "same" or layer.kernel_size == (1, 1) or _padding_before(layer)
         ):
             return [Conv.from_config(layer.get_config())]
         if type(layer) is keras.layers.BatchNormalization:
@@ -73,21 +66,15 @@ def _stock_batch_norm(layer: BatchNorm) -> keras.layers.BatchNormalization:
     )  # fmt: skip
 
 
-def _is_bias_free(layer: Any) -> bool:
-    """Whether a layer is a convolution as `Conv` computes them, whatever its padding."""
-    return (
-        type(layer) is keras.layers.Conv2D
-        and not layer.use_bias
-        and layer.activation is keras.activations.linear
-        and (layer.groups, layer.dilation_rate, layer.data_format) == (1, (1, 1), "channels_last")
-        and len({*layer.kernel_size}) == len({*layer.strides}) == layer.kernel_size[0] % 2 == 1
-        and layer.padding == ("same" if layer.strides == (1, 1) else "valid")
-    )
+def _is_conv(layer: Any) -> bool:
+    """Whether a layer is what a `Conv` becomes, with or without a layer that pads before it."""
+    padding = "same" if getattr(layer, "strides", None) == (1, 1) else "valid"
+    return type(layer) is keras.layers.Conv2D and is_plain(layer) and layer.padding == padding
 
 
 def _padding_before(layer: Any) -> keras.layers.ZeroPadding2D | None:
     """The layer that pads for this strided convolution alone, as `Conv` does itself."""
-    if not _is_bias_free(layer) or layer.padding == "same" or len(layer._inbound_nodes) != 1:
+    if not _is_conv(layer) or layer.padding == "same" or len(layer._inbound_nodes) != 1:
         return None
     padding, pad = layer._inbound_nodes[0].parent_nodes[0].operation, layer.kernel_size[0] // 2
     fits = type(padding) is keras.layers.ZeroPadding2D and padding.padding == ((pad, pad), (pad, pad))
@@ -99,7 +86,7 @@ def _clone(layer: Any, convert: Callable[[keras.Model], keras.Model]) -> Any:
     return convert(layer) if isinstance(layer, keras.Model) else type(layer).from_config(layer.get_config())
 
 
-def _rebuild(network: keras.Model, replace: Callable[[Any], Chain]) -> keras.Model:
+def _rebuild(network: keras.Model, replace: Callable[[Any], list]) -> keras.Model:
     """A network whose layers are replaced by chains of layers; weights are copied by layer name."""
     before = random.getstate()  # Keras draws initial weights, which are not used
     try:
@@ -120,7 +107,7 @@ def _rebuild(network: keras.Model, replace: Callable[[Any], Chain]) -> keras.Mod
     return rebuilt
 
 
-def _call_chain(chain: Chain, *args: Any, **kwargs: Any) -> Any:
+def _call_chain(chain: list, *args: Any, **kwargs: Any) -> Any:
     kwargs = {name: value for name, value in kwargs.items() if value is not None}  # such as BN's mask
     for layer in chain[:-1]:
         args = (layer(*args),)

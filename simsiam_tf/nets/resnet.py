@@ -20,38 +20,26 @@ RESNETS = {  # name: (block, blocks in each of the four stages)
 }
 
 
-def _basic(x: Any, width: int, stride: int, name: str) -> Any:
-    """A basic block: 3×3, 3×3, expansion 1."""
-    y = Conv(width, 3, stride, name=f"{name}_conv1")(x)
-    y = BatchNorm(name=f"{name}_bn1")(y)
-    y = keras.layers.ReLU(name=f"{name}_relu1")(y)
-    y = Conv(width, 3, name=f"{name}_conv2")(y)
-    y = BatchNorm(zero_gamma=True, name=f"{name}_bn2")(y)
-    return _shortcut(x, y, width, stride, name)
+_BLOCKS = {  # convolutions of a block: kernel, expansion of the width, whether it has the stride (v1.5)
+    "basic": ((3, 1, True), (3, 1, False)),
+    "bottleneck": ((1, 1, False), (3, 1, True), (1, 4, False)),
+}
 
 
-def _bottleneck(x: Any, width: int, stride: int, name: str) -> Any:
-    """A bottleneck block: 1×1, 3×3 (which has the stride: v1.5), 1×1, expansion 4."""
-    y = Conv(width, 1, name=f"{name}_conv1")(x)
-    y = BatchNorm(name=f"{name}_bn1")(y)
-    y = keras.layers.ReLU(name=f"{name}_relu1")(y)
-    y = Conv(width, 3, stride, name=f"{name}_conv2")(y)
-    y = BatchNorm(name=f"{name}_bn2")(y)
-    y = keras.layers.ReLU(name=f"{name}_relu2")(y)
-    y = Conv(4 * width, 1, name=f"{name}_conv3")(y)
-    y = BatchNorm(zero_gamma=True, name=f"{name}_bn3")(y)
-    return _shortcut(x, y, 4 * width, stride, name)
-
-
-def _shortcut(x: Any, y: Any, width: int, stride: int, name: str) -> Any:
-    if stride != 1 or x.shape[-1] != width:
-        x = Conv(width, 1, stride, name=f"{name}_downsample")(x)
+def _block(x: Any, kind: str, width: int, stride: int, name: str) -> Any:
+    """A residual block: [B, H, W, C] → [B, ⌈H/stride⌉, ⌈W/stride⌉, expansion · width]."""
+    convolutions, y, channels = _BLOCKS[kind], x, 0
+    for i, (kernel, expansion, has_stride) in enumerate(convolutions, 1):
+        channels, is_last = expansion * width, i == len(convolutions)
+        y = Conv(channels, kernel, stride if has_stride else 1, name=f"{name}_conv{i}")(y)
+        y = BatchNorm(zero_gamma=is_last, name=f"{name}_bn{i}")(y)
+        if not is_last:
+            y = keras.layers.ReLU(name=f"{name}_relu{i}")(y)
+    if stride != 1 or x.shape[-1] != channels:
+        x = Conv(channels, 1, stride, name=f"{name}_downsample")(x)
         x = BatchNorm(name=f"{name}_downsample_bn")(x)
     y = keras.layers.Add(name=f"{name}_add")([x, y])
     return keras.layers.ReLU(name=f"{name}_relu")(y)
-
-
-_BLOCKS = {"basic": _basic, "bottleneck": _bottleneck}
 
 
 def _stem(x: Any, stem: str, width: int) -> Any:
@@ -78,9 +66,6 @@ def resnet(name: str, stem: str = "imagenet", width: float = 1.0, channels: int 
             more pixel of padding, as in solo-learn).
         width: multiplies all channel counts, 64 at the first stage.
         channels: 3, or 1 for grayscale sets.
-
-    Raises:
-        ValueError: for an unknown name or stem, or a width that leaves no channels.
     """
     if name not in RESNETS:
         raise ValueError(f"No ResNet is called {name!r}. Choose from {', '.join(RESNETS)}.")
@@ -95,7 +80,7 @@ def resnet(name: str, stem: str = "imagenet", width: float = 1.0, channels: int 
     for stage, count in enumerate(counts):
         for i in range(count):
             stride = 2 if stage > 0 and i == 0 else 1
-            x = _BLOCKS[block](x, base * 2**stage, stride, f"stage{stage + 1}_block{i + 1}")
+            x = _block(x, block, base * 2**stage, stride, f"stage{stage + 1}_block{i + 1}")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(images, x, name="backbone")
 

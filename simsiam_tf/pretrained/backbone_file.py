@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import copy
 import hashlib
 import json
 import math
@@ -17,18 +16,19 @@ from typing import Any
 import keras
 
 from simsiam_tf.nets import keras_networks
-from simsiam_tf.pretrained import keras_file_check
+from simsiam_tf.pretrained import torch_layouts
+from simsiam_tf.pretrained.keras_file_check import read_keras_file
+from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
-MAX_CARD_BYTES = 2**20
 SPARE_WEIGHTS = 1000  # values that a file may lack, such as the state of random numbers
 HEADS = ("projector", "predictor")
 NETWORKS_BESIDE = (
     *HEADS,
     *(f"momentum_{name}" for name in ("backbone", *HEADS)),
 )  # files beside the backbone
-TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pth.tar", ".bin", ".safetensors")  # that `convert` reads
 _DIGEST = "card sha256"
 
 
@@ -62,17 +62,15 @@ def export_network(
     """
     path = workdir / file
     path.parent.mkdir(exist_ok=True)
-    new, new_card = path.with_name("writing.keras"), path.with_name("writing.json")
-    for leftover in (new, new_card):
-        leftover.unlink(missing_ok=True)  # it could be a link to another place
+    new = path.with_name("writing.keras")
+    new.unlink(missing_ok=True)  # it could be a link to another place
     save_network(network, new)
-    new_card.write_text(card_text({"file": path.name, "sha256": sha256(new), **metadata}), encoding="utf-8")
-    for written in (new, new_card):
-        with open(written, "rb") as opened:
-            os.fsync(opened.fileno())
+    card = card_text({"file": path.name, "sha256": sha256(new), **metadata})
+    with open(new, "rb") as written:
+        os.fsync(written.fileno())
     # A run that ends between these two leaves a card that does not fit, which reading and loading refuse.
     new.replace(path)
-    new_card.replace(path.with_suffix(".json"))
+    atomic_write_text(path.with_suffix(".json"), card)
     return path
 
 
@@ -86,7 +84,7 @@ def export_networks(networks: Mapping[str, keras.Model], workdir: Path, metadata
         else:  # remove those of an earlier export
             for old in (workdir / file, (workdir / file).with_suffix(".json")):
                 old.unlink(missing_ok=True)
-    return export_network(networks["backbone"], workdir, {**metadata, "parts": digests})
+    return export_network(networks["backbone"], workdir, {**metadata, "networks beside": digests})
 
 
 def card_text(metadata: Mapping[str, Any]) -> str:
@@ -95,35 +93,35 @@ def card_text(metadata: Mapping[str, Any]) -> str:
     return json.dumps({**content, _DIGEST: _digest(content)}, indent=1) + "\n"
 
 
-def backbone_path(where: str | Path) -> Path:
+def backbone_path(weights: str | Path) -> Path:
     """The path of the .keras file for a work folder or a file; it need not exist."""
-    path = Path(where).expanduser()
+    path = Path(weights).expanduser()
     return path / EXPORTED if path.is_dir() else path
 
 
-def read_card(where: str | Path) -> dict:
-    """The metadata beside a backbone's file; empty if they are missing or of another file."""
-    path = backbone_path(where)
+def read_card(weights: str | Path) -> dict:
+    """The metadata beside a backbone's file; empty if they are missing, damaged or of another file."""
     try:
-        card = _parse_card(path.with_suffix(".json"))
-        return card if card.get("sha256") == sha256(path) else {}
-    except (OSError, ValueError):
+        return _verified_card(backbone_path(weights), weights)
+    except (OSError, UserError):
         return {}
 
 
-def _parse_card(path: Path) -> dict:
-    """The content of a card. Raises ValueError if the file is not a card."""
-    if path.stat().st_size > MAX_CARD_BYTES:
-        raise ValueError(f"above {MAX_CARD_BYTES} bytes")
+def _verified_card(path: Path, weights: str | Path) -> dict:
+    """The card of a backbone's file. Raises UserError if either is damaged."""
+    card_path = path.with_suffix(".json")
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if not isinstance(card, dict):
-        raise ValueError("no JSON object")
-    digest = card.pop(_DIGEST, None)  # cards of earlier versions lack it
-    if digest is not None and digest != _digest(card):
-        raise ValueError(f'changed since it was written; if that was you, take "{_DIGEST}" out of it')
+        card = {**json.loads(card_path.read_text(encoding="utf-8"))}
+        digest = card.pop(_DIGEST, None)
+        if digest not in (None, _digest(card)):
+            raise ValueError(f'changed since it was written; if that was you, take "{_DIGEST}" out of it')
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(
+            f"weights={weights}: {card_path} is damaged ({reason}). Remove it, if you trust {path.name}."
+        ) from error
+    if card.get("sha256") != sha256(path):
+        raise UserError(f"weights={weights}: {path} is damaged: its SHA-256 differs from {card_path}.")
     return card
 
 
@@ -138,93 +136,72 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_backbone(where: str | Path) -> keras.Model:
+def load_backbone(weights: str | Path) -> keras.Model:
     """The backbone of a work folder or of a .keras file, with the layers that training uses.
 
-    The file is checked before anything is built of it (`keras_file_check`), and no network with
-    more weights than the file holds is built.
+    It computes in `keras.config.dtype_policy()`, whatever the policy it was trained in. The file is checked
+    before anything is built of it (`keras_file_check`), and no network with more weights than the file holds
+    is built.
 
     Raises:
-        UserError: missing, of another format, damaged (its SHA-256 differs from the card's), no network,
+        UserError: missing, of another format, damaged (its SHA-256 differs from the card's), not a network,
             or one that could do more than compute.
     """
-    path = Path(where).expanduser()
-    try:
-        format = keras_file_check.other_format(path) if path.exists() else None
-    except OSError as error:  # such as a name that is too long
-        raise UserError(f"weights={str(where)[:200]}: cannot be opened ({error.strerror}).") from error
-    if format:
-        fix = "where you trust it, rebuild its network in Keras and save that"
-        if path.name.lower().endswith(TORCH_SUFFIXES):
-            fix = (
-                f"convert it first: python -m simsiam_tf.convert --weights={shlex.quote(str(where))} "
-                "--out=runs/converted, and give that folder"
-            )
-        raise UserError(f"weights={where}: {path} is {format}, and is not opened. Pass a .keras file: {fix}.")
-    path = backbone_path(where)
+    path = backbone_path(weights)
     if not path.is_file():
         raise UserError(
-            f"weights={where}: no such file: {path}. Pass a finished work folder or a .keras file."
+            f"weights={weights}: no such file: {path}. Pass a finished work folder or a .keras file."
         )
-    _check_digest(path, where)
+    if path.suffix != ".keras":
+        fix = "where you trust it, rebuild its network in Keras and save that"
+        if path.suffix in torch_layouts.SUFFIXES:
+            convert = f"python -m simsiam_tf.convert --weights={shlex.quote(str(weights))}"
+            fix = f"convert it first: {convert} --out=runs/converted, and give that folder"
+        raise UserError(
+            f"weights={weights}: other formats could run code, and are not opened. Pass a .keras file: {fix}."
+        )
+    if path.with_suffix(".json").is_file():
+        _verified_card(path, weights)
     try:
-        config, stored = keras_file_check.read_keras_file(path)
+        config, stored = read_keras_file(path)
         wanted = _count_weights(config)
         if wanted > stored + SPARE_WEIGHTS:
-            raise keras_file_check.Refused(f"it asks for {wanted} weights and holds {stored}")
+            raise ValueError(f"it asks for {wanted} weights and holds {stored}")
         network: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
+        for layer in network._flatten_layers():
+            layer.dtype_policy = keras.config.dtype_policy()
         return keras_networks.to_training_layers(network)
-    except keras_file_check.Exported as error:
-        raise UserError(f"weights={where}: {path} is {error}: weights={_source(path)}.") from error
-    except keras_file_check.Refused as error:
-        raise UserError(f"weights={where}: {path}: refused: {error}.") from error
-    except Exception as error:  # noqa: BLE001 - Keras raises whatever the archive provokes
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"weights={where}: {path} is no Keras model ({reason}).") from error
+    except Exception as error:  # noqa: BLE001 - Keras and other libraries raise whatever the file provokes
+        reason = printable_text(" ".join(str(error).split())[:200])
+        raise UserError(f"weights={weights}: {path}: refused: {reason}.{_export_source(path)}") from error
 
 
-def load_beside(where: str | Path, name: str) -> keras.Model | None:
+def load_beside(weights: str | Path, name: str) -> keras.Model | None:
     """The network `name` beside a backbone, of `NETWORKS_BESIDE`; None where the card does not name it.
 
     Raises:
         UserError: as `load_backbone`; or the network belongs to another backbone.
     """
-    digests = read_card(where).get("parts")
-    digest = digests.get(name) if isinstance(digests, dict) else None
+    digest = read_card(weights).get("networks beside", {}).get(name)
     if digest is None:
         return None
-    path = backbone_path(where).with_name(f"{name}.keras")
+    path = backbone_path(weights).with_name(f"{name}.keras")
     network = load_backbone(path)
     if sha256(path) != digest:
         raise UserError(
-            f"weights={where}: {path} belongs to another backbone: its SHA-256 differs from the card's."
+            f"weights={weights}: {path} belongs to another backbone: its SHA-256 differs from the card's."
         )
     return network
 
 
-def _source(path: Path) -> str:
-    """The folder that an exported file comes from, by the card beside it."""
+def _export_source(path: Path) -> str:
+    """A sentence with the run that an exported file comes from, by the card beside it."""
     try:
-        source = _parse_card(path.with_name(f"{path.name}.json"))["source"]["path"]
-        source = str(Path(source).parent.parent if source.endswith(str(EXPORTED)) else source)
-        return shlex.quote(source) if source.isprintable() else ascii(source)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "runs/…"
-
-
-def _check_digest(path: Path, where: str | Path) -> None:
-    card = path.with_suffix(".json")
-    if not card.is_file():
-        return
-    try:
-        digest = _parse_card(card).get("sha256")
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise UserError(
-            f"weights={where}: {card} is damaged ({reason}). Remove it, if you trust {path.name}."
-        ) from error
-    if digest and digest != sha256(path):
-        raise UserError(f"weights={where}: {path} is damaged: its SHA-256 differs from {card}.")
+        source = Path(json.loads(path.with_name(f"{path.name}.json").read_bytes())["source"]["path"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    run = source.parent.parent if source.match(str(EXPORTED)) else source
+    return f" It was exported from weights={printable_text(shlex.quote(str(run)))}."
 
 
 def _count_weights(config: dict) -> int:
@@ -232,15 +209,10 @@ def _count_weights(config: dict) -> int:
 
     def count() -> int:
         with keras.StatelessScope(initialize_variables=False):
-            network: Any = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=True)
+            network: Any = keras.saving.deserialize_keras_object(config, safe_mode=True)
         return sum(math.prod(v.shape) for v in network.variables)
 
     # NOTE: Keras keeps, for each thread, a list of variables that wait for their values. That of a
     # short-lived thread goes with it.
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         return thread.submit(count).result()
-
-
-def options_text(options: Mapping[str, Any]) -> str:
-    """Options as messages write them: name=value."""
-    return " ".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in options.items())

@@ -7,7 +7,6 @@ import errno
 import os
 import secrets
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ TEMPORARY_FILES = ".writing-*.tmp"  # files that are being written, or that a cr
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Writes a file in UTF-8; a crash leaves the old one or the new one."""
+    """Writes a file in UTF-8; see `atomic_write_bytes`."""
     atomic_write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
@@ -36,9 +35,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written, or `path` is a device or a pipe.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it exists, and is no regular file", str(path))
-    temporary = path.with_name(TEMPORARY_FILES.replace("*", f"{os.getpid()}-{secrets.token_hex(4)}"))
+    _check_regular(path)
+    temporary = path.with_name(TEMPORARY_FILES.replace("*", secrets.token_hex(8)))
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -46,9 +44,13 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        remove_path(temporary)
         raise
+
+
+def _check_regular(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it exists, and is not a regular file", str(path))
 
 
 def open_no_link(path: str, flags: int) -> int:
@@ -57,15 +59,13 @@ def open_no_link(path: str, flags: int) -> int:
 
 
 def check_no_links(folder: Path, files: Iterable[str], folders: Iterable[str]) -> None:
-    """Raises UserError if one of `files` exists and is no regular file, or one of `folders` no folder."""
-    for names, kind, fits in ((files, "file", stat.S_ISREG), (folders, "folder", stat.S_ISDIR)):
-        for name in names:
-            path = folder / name
-            with contextlib.suppress(FileNotFoundError):
-                mode = path.lstat().st_mode
-                if not fits(mode):
-                    problem = "is a link, which is not followed" if stat.S_ISLNK(mode) else f"is no {kind}"
-                    raise UserError(f"{path}: {problem}. Remove it, or choose another folder.")
+    """Raises UserError for one of `files` that exists otherwise, as a link for one, and so for `folders`."""
+    kinds = [(folder / name, "file", Path.is_file) for name in files]
+    kinds += [(folder / name, "folder", Path.is_dir) for name in folders]
+    for path, kind, fits in kinds:
+        if path.is_symlink() or (path.exists() and not fits(path)):
+            problem = "is a link, which is not followed" if path.is_symlink() else f"is not a {kind}"
+            raise UserError(f"{path}: {problem}. Remove it, or choose another folder.")
 
 
 def check_writable(
@@ -76,17 +76,17 @@ def check_writable(
     option: name of the option that gave `path`, for the message; "" for none.
     folders: whether `path` may be a folder, and missing folders above it will be made.
     """
-    inside = path if folders and path.is_dir() else path.parent
-    while folders and not inside.exists() and inside != inside.parent:
-        inside = inside.parent
+    folder = path if folders and path.is_dir() else path.parent
+    while folders and not folder.exists() and folder != folder.parent:
+        folder = folder.parent
     try:
-        if path.exists() and not path.is_file() and inside != path:
-            raise OSError(errno.EINVAL, "it exists, and is no regular file")
-        with tempfile.TemporaryFile(dir=inside):
+        if folder != path:
+            _check_regular(path)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        named = f"{option}={path}" if option else str(path)
-        raise UserError(f"{named}: cannot be written ({error.strerror}). {advice}") from error
+        shown = f"{option}={path}" if option else str(path)
+        raise UserError(f"{shown}: cannot be written ({error.strerror}). {advice}") from error
 
 
 def remove_path(path: Path) -> None:

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 @functools.cache
 def on_gpu() -> bool:
-    """Returns whether this process has a GPU."""
+    """Whether this process has a GPU."""
     return bool(tf.config.list_physical_devices("GPU"))
 
 
 @functools.cache
 def on_cpu() -> bool:
-    """Returns whether this process has neither a GPU nor a TPU."""
+    """Whether this process has neither a GPU nor a TPU."""
     return not (on_gpu() or tf.config.list_physical_devices("TPU"))

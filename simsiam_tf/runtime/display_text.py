@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-JOINERS = "\u200c\u200d"  # invisible, and part of how some scripts and emoji are written
-COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # terminal sequences, as torch puts into its messages
-_LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # not those of undecodable bytes
+TERMINAL_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # as in coloured messages of torch
+_JOINERS = "\u200c\u200d"  # invisible, and part of how some scripts and emoji are written
 
 
 def as_text(name: str) -> str:
     r"""Escapes the bytes of a name that are not valid UTF-8, as in \xe9, so that any program can read it."""
-    name = _LONE_SURROGATES.sub(lambda half: f"\\u{ord(half[0]):04x}", name)
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub("[\ud800-\udfff]", lambda half: _escape(half[0]), name)
 
 
 def printable_text(text: str) -> str:
     """Escapes bytes that are not valid UTF-8, and control characters."""
-    return "".join(map(_printable, as_text(text)))
+    return "".join(c if c.isprintable() or c in _JOINERS else _escape(c) for c in text)
 
 
-def _printable(character: str) -> str:
-    if character.isprintable() or character in JOINERS:
-        return character
+def one_line(value: Any) -> str:
+    """A value as one line of printable text, with single spaces."""
+    return " ".join(printable_text(str(value)).split())
+
+
+def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # what Python makes of an undecodable byte
+        return f"\\x{ord(character) - 0xDC00:02x}"
     return " " if character.isspace() else character.encode("unicode_escape").decode()

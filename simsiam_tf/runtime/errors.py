@@ -32,10 +32,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def as_flags(text: str, options: Iterable[str]) -> str:
-    """Turns the options in a message into flags: `name` → --name, name=value → --name=value.
-
-    options: names of the command's options; other words stay as they are.
-    """
+    """Turns these options in a message into flags: `name` → --name, name=value → --name=value."""
     names = "|".join(sorted(options, key=len, reverse=True))
     text = re.sub(rf"`({names})`", r"--\1", text)
     return re.sub(rf"(?<![\w./?&=\"'-])({names})=(?=\S)", r"--\1=", text)

@@ -13,37 +13,33 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 def retain_freed_memory() -> bool:
     """Makes this process keep the memory that it frees, for the next step; returns False without glibc.
 
-    glibc gives large blocks back to the system as soon as they are free. A step then spends
-    much of its time on page faults, two million of them for a ResNet-18 at batch 128. All
-    threads share one arena, so that a block freed by one thread serves the others. The
-    process stays at its peak of memory, which may be higher than without this.
+    glibc gives large blocks back to the system, and a step then spends much of its time on page faults, two
+    million of them for a ResNet-18 at batch 128. All threads share one arena, so that a block freed by one
+    serves the others. The process stays at its peak of memory, which may be higher than without this.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_ARENA_MAX, 1))
-    return sum(mallopt(name, value) for name, value in settings) == len(settings)
+    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, -1), mallopt(_M_ARENA_MAX, 1)])
 
 
 _handlers: list = []  # C++ may call them at any time
 
 
-def end_when_exhausted(say: Callable[[], object], status: int) -> bool:
-    """Ends the process with a message when native code runs out of memory; returns False without libstdc++.
+def end_when_exhausted(say: Callable[[], object], status: int) -> None:
+    """Ends the process with a message when native code runs out of memory. Does nothing without libstdc++.
 
     Without this, std::bad_alloc, which no Python code can catch, aborts the process. Other uncaught
     exceptions of C++ still do.
 
-    Args:
-        say: writes the message, with little memory.
-        status: the process's exit status.
+    say: writes the message, with little memory. status: the process's exit status.
     """
     try:
         library = ctypes.CDLL("libstdc++.so.6")
         set_terminate, exception_type = library._ZSt13set_terminatePFvvE, library.__cxa_current_exception_type
     except (OSError, AttributeError):
-        return False
+        return
     function = ctypes.CFUNCTYPE(None)
     set_terminate.restype = exception_type.restype = ctypes.c_void_p
 
@@ -58,4 +54,3 @@ def end_when_exhausted(say: Callable[[], object], status: int) -> bool:
     handler = function(terminate)
     former = function(set_terminate(handler))
     _handlers.append(handler)
-    return True

@@ -23,42 +23,36 @@ def bar(items: Iterable | None, description: str | None = None, **options: Any) 
         return tqdm(items, description, **{"file": stream, "delay": DELAY, "mininterval": 0.5, **options})
     fixed = {"leave": True, "dynamic_ncols": False, "ncols": 0, "delay": 1e-9}
     seldom = {"mininterval": BETWEEN, "maxinterval": BETWEEN}
-    return Lines(items, description, **{"file": stream, **seldom, **options, **fixed})
+    return _Lines(items, description, **{"file": stream, **seldom, **options, **fixed})
 
 
 def say(text: str) -> None:
     """Writes a line to stderr, above the bars of a terminal."""
     stream = terminal.stderr()
-    (tqdm if stream.isatty() else Lines).write(text, file=stream)
+    if stream.isatty():
+        tqdm.write(text, file=stream)
+    else:
+        print(text, file=stream, flush=True)
 
 
-class Lines(tqdm):
+class _Lines(tqdm):
     """Writes a bar as complete lines, without carriage returns and cursor movements."""
+
+    _written = 0  # items at the last line
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Writes a line, unless there is nothing new."""
-        line = str(self) if msg is None else msg
-        if line.strip() and self.n != getattr(self, "_written", 0):
+        line = str(self).strip()
+        if line and self.n != self._written:
             self._written = self.n
-            self.fp.write(line.strip() + "\n")
-            self.fp.flush()
+            print(line, file=self.fp, flush=True)
         return True
-
-    @classmethod
-    def write(cls, s: str, file: Any = None, end: str = "\n", nolock: bool = False) -> None:
-        """Writes a line that is not part of the bar."""
-        file = file or terminal.stderr()
-        file.write(s + end)
-        file.flush()
-
-    def clear(self, nolock: bool = False) -> None:
-        """Does nothing: a line stays."""
 
     def close(self) -> None:
         """Writes the last line, if there were others."""
         if not getattr(self, "disable", True):
             self.disable = True
             self._decr_instances(self)  # pyright: ignore[reportAttributeAccessIssue]
-            if hasattr(self, "_written"):
+            if self._written:
                 self._ema_dt = lambda: None  # so that tqdm shows the mean rate
                 self.display()

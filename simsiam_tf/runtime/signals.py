@@ -34,15 +34,14 @@ def handle_signals(handler: Callable[[int, Any], None], afterwards: Any = None) 
 class DeferredSignals:
     """Notes a signal instead of acting on it, so that the step ends and a checkpoint is saved.
 
-    seen: the signal's number, or None. A second Ctrl-C acts at once.
+    A second Ctrl-C acts at once.
 
-    Args:
-        say: writes a line for the user.
+    seen: number of the signal, or None. say: writes a line for the user.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.seen: int | None = None
-        self._say, self._at = say, 0.0
+        self._say, self._seen_at = say, 0.0
         self._former: dict[int, Any] = {}
 
     @contextlib.contextmanager
@@ -54,21 +53,16 @@ class DeferredSignals:
 
     @contextlib.contextmanager
     def act_at_once(self) -> Iterator[None]:
-        """Lets signals act at once within the block, which lies in one of `defer_signals`. For use while all
-        state is saved."""
-        if self.seen is not None or not self._former:
-            yield
-            return
-        with handle_signals(self._act):
+        """Acts on signals at once, unless one was noted. For use in `defer_signals` while all is saved."""
+        with handle_signals(self._act if self.seen is None else self._note):
             yield
 
     def _note(self, number: int, frame: Any) -> None:
-        again = self.seen is not None and time.monotonic() - self._at > PATIENCE
-        if number == signal.SIGINT and again:
-            self._act(number, frame)
         if self.seen is None:
-            self.seen, self._at = number, time.monotonic()
+            self.seen, self._seen_at = number, time.monotonic()
             self._say(f"{signal.Signals(number).name}: finishing the step, then saving a checkpoint")
+        elif number == signal.SIGINT and time.monotonic() - self._seen_at > PATIENCE:
+            self._act(number, frame)
 
     def _act(self, number: int, frame: Any) -> None:
         former = self._former[number]

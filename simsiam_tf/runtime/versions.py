@@ -1,10 +1,8 @@
 """Versions of the libraries on which bit-identical results depend."""
 
-from __future__ import annotations
-
-import importlib.metadata
+from importlib import metadata
 
 
 def library_versions() -> dict[str, str]:
     """Returns library → version."""
-    return {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
+    return {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy")}

@@ -13,7 +13,6 @@ from simsiam_tf import nets, optimizers
 from simsiam_tf.config import METHODS, PretrainConfig, SupervisedConfig
 from simsiam_tf.data import (
     AUGMENTATIONS,
-    Augmentation,
     Source,
     Views,
     augmentation_for,
@@ -78,26 +77,20 @@ def build_pretraining(
     if monitor is not None:
         metadata["the monitor's images"] = [s.contents() for s in (monitor.bank, monitor.queries)]
     return PretrainComponents(
-        strategy,
-        source,
-        views,
-        model,
-        total_steps,
-        precision,
-        on_device=strategies.augments_on_device(strategy, config.augment_on),
-        metadata=metadata,
-        workers=workers,
-        data_service=config.data_service,
-        first_step=first_step,
-        monitor=monitor,
-        start=start,
-    )
+        workers, source, views, model, total_steps, metadata,
+        strategies.augments_on_device(strategy, config.augment_on), config.data_service, first_step,
+        monitor=monitor, start=start,
+    )  # fmt: skip
 
 
 def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distribute.Strategy) -> str:
-    """Sets the precision and returns its name. Raises UserError where the devices do not support it."""
-    replicas = strategy.num_replicas_in_sync
-    strategies.check_batch(strategy, config.batch_size)
+    """Sets the precision and returns its name. Raises UserError for options that the replicas cannot have."""
+    replicas, batch_size = strategy.num_replicas_in_sync, config.batch_size
+    if batch_size % replicas:
+        raise UserError(
+            f"batch_size={batch_size} does not divide over {replicas} replicas. "
+            f"Try batch_size={max(1, batch_size // replicas) * replicas} or strategy=one_device."
+        )
     if config.jit_compile == "true" and replicas > 1:
         raise UserError(f"jit_compile=true: not supported on {replicas} replicas. Pass jit_compile=auto.")
     return strategies.set_precision(config.precision)
@@ -128,12 +121,8 @@ def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Sourc
     size = config.image_size or _view_size(source, augmentation.size)
     changes |= nets.BACKBONES[config.backbone].pixel_rule
     augmentation = dataclasses.replace(augmentation, size=size, **changes)
-    return source, make_views(config, augmentation, config.method_options.view_count)
-
-
-def make_views(config: PretrainConfig | SupervisedConfig, augmentation: Augmentation, count: int) -> Views:
-    """The views of a run, count for each image."""
-    return Views(augmentation, count, xla=False if config.jit_compile == "false" else None)
+    xla = False if config.jit_compile == "false" else None
+    return source, Views(augmentation, config.method_options.view_count, xla=xla)
 
 
 def check_size(source: Source, batch_size: int) -> None:
@@ -168,12 +157,14 @@ def build_model(
     keras.utils.set_random_seed(config.seed)
     backbone = nets.build_backbone(config.backbone, size, channels, stem_for(config, size), config.width)
     row, options = METHODS[config.method], dataclasses.asdict(config.method_options)
-    path = next((path for name, path in row.variants.items() if options[name] is not None), row.model)
+    variant = next((name for name in row.variants if options[name] is not None), None)
+    options = {name: value for name, value in options.items() if name == variant or name not in row.variants}
     widths = ["d", "projector_hidden", "projector_layers"] + ["predictor_hidden"] * (config.h != "none")
     options |= {name: getattr(config, name) for name in widths}
     epoch_steps = max(1, round(steps / config.epochs))
     run = RunSize(steps, epoch_steps, images, config.seed)
-    model = pkgutil.resolve_name(path).from_options(backbone, options, run)
+    model_class = pkgutil.resolve_name(row.variants[variant] if variant else row.model)
+    model = model_class.from_options(backbone, options, run)
     if config.weights:
         initial_weights.copy_networks(model, config.weights, config.weights_heads)
     return model
@@ -194,7 +185,7 @@ def start_from_weights(model: SiameseModel, config: PretrainConfig, images: int)
     return step, f"{words}, {momentum}, epoch {config.start_epoch:g}"
 
 
-def untrained_backbone(config: PretrainConfig, components: PretrainComponents) -> keras.Model:
+def untrained_backbone(config: PretrainConfig, components: RunComponents) -> keras.Model:
     """The backbone with its initial weights, built again."""
     source, size = components.source, components.views.augmentation.size
     with components.strategy.scope():
@@ -211,15 +202,16 @@ def knn_every(components: PretrainComponents, config: PretrainConfig) -> int:
 
 
 def cosine_schedule(
-    config: PretrainConfig | SupervisedConfig, total_steps: int, size: int, factor: float = 1.0, **options
-) -> schedules.Cosine:
+    config: PretrainConfig | SupervisedConfig, total_steps: int, size: int, factor: float = 1.0,
+    final: float = 0.0, hold: int = 1,
+) -> schedules.Cosine:  # fmt: skip
     """A run's learning rate times `factor`, on a cosine after its warm-up.
 
-    size: images in an epoch. **options: arguments of `schedules.Cosine`.
+    size: images in an epoch. final, hold: as for `schedules.Cosine`.
     """
     warmup = int(config.warmup_epochs * size) // config.batch_size
     base = schedules.scaled(config.base_lr, config.batch_size)
-    return schedules.cosine(base * factor, total_steps, warmup, **options)
+    return schedules.cosine(base * factor, total_steps, warmup, final * factor, hold)
 
 
 def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optimizers.SGD:
@@ -229,13 +221,12 @@ def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> opti
     """
     final, factor = schedules.scaled(config.final_lr, config.batch_size), config.predictor_lr_factor
     hold = max(1, round(size / config.batch_size)) if config.lr_update == "epoch" else 1
-    decayed = cosine_schedule(config, total_steps, size, final=final, hold=hold)
+    decayed = cosine_schedule(config, total_steps, size, 1.0, final, hold)
     rates: dict[str, schedules.Schedule] = {}
     if config.predictor_lr == "constant":  # Table 1 c
         rates["predictor"] = schedules.constant(decayed.base * factor)
     elif factor != 1.0:
-        final *= factor
-        rates["predictor"] = cosine_schedule(config, total_steps, size, factor, final=final, hold=hold)
+        rates["predictor"] = cosine_schedule(config, total_steps, size, factor, final, hold)
     for part, epochs in config.method_options.frozen_epochs.items():
         if epochs:
             rates[part] = schedules.after(int(epochs * size) // config.batch_size, decayed)

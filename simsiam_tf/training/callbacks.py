@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import keras
-
 from simsiam_tf.data import Source, Views
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, monitor_of
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
+from simsiam_tf.loop.task import Evaluator
 
 
-class KNN(keras.callbacks.Callback):
+class KNN(Evaluator):
     """Adds the backbone's kNN accuracy, "knn20" and "knn200" in [0, 1], to the logs of every n-th epoch.
 
     Args:
@@ -19,8 +18,6 @@ class KNN(keras.callbacks.Callback):
         every: n; 0 for never.
         images: about how many images to use; all when None.
         **changes: fields of the augmentation to replace, such as size=96.
-
-    latest: the accuracies of the last epoch; empty where it had no evaluation.
     """
 
     def __init__(
@@ -31,25 +28,16 @@ class KNN(keras.callbacks.Callback):
         images: int | None = None,
         **changes,
     ) -> None:
-        super().__init__()
+        super().__init__(every)
         self.monitor = monitor_of(monitor, augmentation, **changes) if isinstance(monitor, str) else monitor
-        self.every, self.images = every, images
-        self.latest: dict[str, float] = {}
+        self.images = images
 
-    def due(self, epochs: int) -> bool:
-        """Whether an evaluation follows epoch number `epochs`, counted from 1."""
-        return self.monitor is not None and self.every > 0 and epochs % self.every == 0
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.latest = {}
-        if self.monitor is not None and self.due(epoch + 1):
-            assert self.model is not None
-            self.latest = self.monitor.backbone_accuracy(self.model.backbone, self.images)
-        if logs is not None:
-            logs.update(self.latest)
+    def evaluate(self) -> dict[str, float]:
+        assert self.model is not None
+        return self.monitor.backbone_accuracy(self.model.backbone, self.images)
 
 
-class Accuracy(keras.callbacks.Callback):
+class Accuracy(Evaluator):
     """Adds a `SupervisedModel`'s test metrics, such as "top1" and "top5", to the logs of every n-th epoch.
 
     Args:
@@ -57,23 +45,12 @@ class Accuracy(keras.callbacks.Callback):
         views: size and normalisation of the images.
         every: n; 0 for never.
         workers: processes among which the images are divided; None: this one alone.
-
-    latest: as in `KNN`.
     """
 
     def __init__(self, source: Source, views: Views, every: int = 1, workers: Workers | None = None) -> None:
-        super().__init__()
-        self.source, self.views, self.every, self.workers = source, views, every, workers
-        self.latest: dict[str, float] = {}
+        super().__init__(every)
+        self.source, self.views, self.workers = source, views, workers
 
-    def due(self, epochs: int) -> bool:
-        """Whether an evaluation follows epoch number `epochs`, counted from 1."""
-        return self.every > 0 and epochs % self.every == 0
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.latest = {}
-        if self.due(epoch + 1):
-            assert isinstance(self.model, SupervisedModel)
-            self.latest = evaluate_model(self.model, self.source, self.views, self.workers)
-        if logs is not None:
-            logs.update(self.latest)
+    def evaluate(self) -> dict[str, float]:
+        assert isinstance(self.model, SupervisedModel)
+        return evaluate_model(self.model, self.source, self.views, self.workers)

@@ -13,7 +13,6 @@ from simsiam_tf import config as configs
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import preview
 from simsiam_tf.runtime import atomic_files
-from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every, open_data
 
 _STORED_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
@@ -48,13 +47,8 @@ def dry_run(config: PretrainConfig) -> int:
 
 def _writable(path: Path) -> Path:
     """Makes the folder of a file. Raises UserError where the file could not be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"workdir={path.parent}: cannot be written ({error.strerror}). Choose another place."
-        ) from error
-    atomic_files.check_writable(path, "workdir")
+    atomic_files.check_writable(path, "workdir", folders=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
@@ -74,7 +68,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "monitor": evaluated,
         "stem": components.metadata["stem"],
         "initial weights": components.start,
-        "precision": components.precision,
+        "precision": components.metadata["precision"],
         "replicas": str(components.strategy.num_replicas_in_sync),
         "steps": f"{components.total_steps}, {source.size / config.batch_size:.1f} per epoch",
         "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
@@ -94,5 +88,5 @@ def memory(config: PretrainConfig, components: PretrainComponents) -> tuple[int,
     graph = forward.get_concrete_function(tf.TensorSpec([1, size, size, components.source.channels])).graph
     outputs = [op.outputs[0] for op in graph.get_operations() if op.type in _STORED_FOR_GRADIENT]
     count = sum(int(np.prod(t.shape)) for t in outputs if t.shape.is_fully_defined())
-    width = 2 if components.precision == "bfloat16" else 4
+    width = 2 if components.metadata["precision"] == "bfloat16" else 4
     return weights, count * width * (config.batch_size // replicas) * views.count

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from simsiam_tf import optimizers
 from simsiam_tf.config import FinetuneConfig, LinearConfig, SupervisedConfig
-from simsiam_tf.data import sampling, subset
+from simsiam_tf.data import Views, sampling, subset
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.evaluate.diagnosis import Diagnosis
-from simsiam_tf.evaluate.heads import HeadSpec
 from simsiam_tf.evaluate.knn_monitor import epochs_between
 from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.loop import Outcome
-from simsiam_tf.loop.task import Evaluator, RunComponents, RunMetrics, add_accuracy_to_card, read_card
+from simsiam_tf.loop.task import Accuracies, RunComponents, Task, add_accuracy_to_card, read_card
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
-from simsiam_tf.training.build_run import (
-    check_size,
-    cosine_schedule,
-    make_views,
-    set_precision,
-)
+from simsiam_tf.training.build_run import check_size, cosine_schedule, set_precision
 from simsiam_tf.training.callbacks import Accuracy
+
+log = logging.getLogger("simsiam_tf")
 
 CLASSIFIER = Path("export") / "classifier.keras"
 RESULT = "result.json"
@@ -54,12 +50,7 @@ def run_supervised(config: SupervisedConfig, callbacks: Sequence[keras.callbacks
         UserError: before any training, for an option, file or data set that cannot be used.
     """
     config = dataclasses.replace(config, workdir=str(workdir_of(config)))
-
-    def task(config: SupervisedConfig, workers: Workers, report: Path) -> Supervised:
-        del report
-        return Supervised(config, *build_supervised(config, workers))
-
-    return launch.run(config, task, callbacks)
+    return launch.run_task(config, Supervised, callbacks)
 
 
 def workdir_of(config: SupervisedConfig) -> Path:
@@ -97,7 +88,11 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
     with strategy.scope():
         optimizer = build_optimizer(config, total, train.size)
-        model = _build_model(config, pretrained, splits)
+        keras.utils.set_random_seed(config.seed)
+        backbone = pretrained.backbone
+        if getattr(config, "init", "weights") == "random":
+            backbone = keras.models.clone_model(backbone)
+        model = SupervisedModel(backbone, splits.classes, frozen=isinstance(config, LinearConfig))
         model.compile(optimizer, jit_compile=config.jit_compile == "true")
     metadata = {
         "images": train.size, "fingerprint": train.fingerprint,
@@ -106,20 +101,12 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         "contents of the test images": splits.test.contents(),
         "weights": pretrained.sha256, "precision": precision, "views": dataclasses.asdict(augmentation),
     }  # fmt: skip
-    on_device = strategies.augments_on_device(strategy, config.augment_on)
-    views = make_views(config, augmentation, count=1)
+    views = Views(augmentation, count=1, xla=False if config.jit_compile == "false" else None)
     components = RunComponents(
-        strategy, train, views, model, total, precision, on_device, metadata, workers, targets=True
-    )
+        workers, train, views, model, total, metadata,
+        strategies.augments_on_device(strategy, config.augment_on), targets=True,
+    )  # fmt: skip
     return components, pretrained, splits
-
-
-def _build_model(config: SupervisedConfig, pretrained: Pretrained, splits: Splits) -> SupervisedModel:
-    keras.utils.set_random_seed(config.seed)
-    backbone = pretrained.backbone
-    if getattr(config, "init", "weights") == "random":
-        backbone = keras.models.clone_model(backbone)
-    return SupervisedModel(backbone, splits.classes, frozen=isinstance(config, LinearConfig))
 
 
 def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> optimizers.SGD:
@@ -136,40 +123,46 @@ def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> op
     return optimizer(decayed, config.momentum, config.weight_decay)
 
 
-class Supervised:
-    """Linear evaluation or fine-tuning as a task of the loop: its metrics, evaluator and export."""
+class Supervised(Task):
+    """Linear evaluation or fine-tuning: the head's training metric, and its first test metric."""
 
-    trained_name, untrained_name = "classifier", ""
-    ending_diagnoses = ()
+    trained_name, evaluation_label, exported_file = "classifier", "test", CLASSIFIER
 
-    def __init__(
-        self, config: SupervisedConfig, components: RunComponents, pretrained: Pretrained, splits: Splits
-    ) -> None:
+    def __init__(self, config: SupervisedConfig, workers: Workers, report: Path) -> None:
+        del report
+        components, self.pretrained, splits = build_supervised(config, workers)
+        super().__init__(config, components)
         assert isinstance(components.model, SupervisedModel)
-        self.config, self.components, self.pretrained, self.splits = config, components, pretrained, splits
-        self.model = components.model
-        self.metrics: RunMetrics = HeadMetrics(self.model.head_spec)
+        self.model, self.splits = components.model, splits
+        self.metric_name = self.metric_label = self.model.head_spec.metric_name
+        self.evaluation_name = next(iter(self.model.head_spec.test_metrics))
         every = config.eval_every
         if every is None:  # a frozen backbone computes forward only, as an evaluation does
             views = splits.train.size if isinstance(config, FinetuneConfig) else splits.train.size // 3
             every = epochs_between(splits.test.size, max(views, 1))
-        self.evaluator: Evaluator | None = Accuracy(splits.test, components.views, every, components.workers)
+        self.evaluator = Accuracy(splits.test, components.views, every, components.workers)
 
-    def baselines(self, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
-        """No baselines."""
-        del say
-        return {}
+    def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
+        """The training metric's mean over the steps, by its name."""
+        del z
+        return {self.metric_name: float(metrics.mean())}
 
-    def final_accuracy(self, say: Callable[[str], None]) -> dict[str, float]:
+    def diagnose(self, records: list[dict]) -> Diagnosis:
+        """ "divergence" where the last loss is not finite, else "healthy"."""
+        if not records:
+            return Diagnosis("healthy", "no record yet")
+        loss, step = records[-1]["loss"], records[-1]["step"]
+        return Diagnosis("healthy" if np.isfinite(loss) else "divergence", f"loss {loss:.3g} at step {step}")
+
+    def final_accuracies(self, before: Accuracies) -> Accuracies:
         """The model's metrics on the test images."""
-        say(f"top-1 and top-5 on {self.splits.test.size} images of {self.splits.test.name}")
-        return evaluate_model(self.model, self.splits.test, self.components.views, self.components.workers)
+        del before
+        test = self.splits.test
+        log.warning("top-1 and top-5 on %d images of %s", test.size, test.name)
+        workers, views = self.components.workers, self.components.views
+        return {self.trained_name: evaluate_model(self.model, test, views, workers)}
 
-    def final_baselines(self, before: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-        """No baselines."""
-        return before
-
-    def export(self, workdir: Path, metadata: dict[str, Any]) -> None:
+    def export(self, workdir: Path, metadata: dict) -> None:
         """Exports the classifier and, where it was trained, its backbone."""
         data = self.config.data or cached_scores.training_data(self.pretrained)
         card = {
@@ -181,49 +174,15 @@ class Supervised:
             backbone_file.export_network(self.model.backbone, workdir, card)
         backbone_file.export_network(self.model.functional(), workdir, card, CLASSIFIER)
 
-    def add_accuracy(self, workdir: Path, accuracy: dict[str, dict[str, float]]) -> None:
-        """Writes result.json and adds the accuracy to the model cards."""
-        card = read_card(workdir / CLASSIFIER)
-        kept = ("images", "test", "classes", "weights", "step", "configuration", "made with")
-        result = {
-            "what": "linear evaluation" if self.model.frozen else "fine-tuning",
-            **accuracy[self.trained_name], "train": card["data"], **{k: card[k] for k in kept},
-        }  # fmt: skip
-        atomic_write_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
+    def add_accuracy(self, workdir: Path, accuracy: Accuracies) -> None:
+        """Adds the accuracy to the model cards and writes result.json."""
         if not self.model.frozen:
             add_accuracy_to_card(workdir / backbone_file.EXPORTED, accuracy)
-        add_accuracy_to_card(workdir / CLASSIFIER, accuracy)  # last, since it marks the run as evaluated
-
-    def exported_card(self, workdir: Path) -> dict[str, Any]:
-        """The model card of the classifier; empty where it was not exported."""
-        return backbone_file.read_card(workdir / CLASSIFIER)
-
-
-class HeadMetrics:
-    """Metrics of a run with a head: its training metric, and its first test metric for evaluations."""
-
-    evaluation_label = "test"
-
-    def __init__(self, head_spec: HeadSpec) -> None:
-        self.metric_name = self.metric_label = head_spec.metric_name
-        self.evaluation_name = next(iter(head_spec.test_metrics))
-
-    def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
-        """The training metric's mean over the steps, by its name."""
-        del z
-        return {self.metric_name: float(metrics.mean())}
-
-    def learning_rates(self, optimizer: optimizers.SGD, step: int) -> dict[str, float]:
-        """ "lr" of the backbone or of all variables; "lr_head" of the head where it has its own."""
-        rates = {"lr": float(optimizer._learning_rate(step))}
-        head = optimizer.part_learning_rates.get("head")
-        return rates if head is None else {**rates, "lr_head": float(head(step))}
-
-    def diagnose(self, records: list[dict]) -> Diagnosis:
-        """ "divergence" where the last loss is not finite, else "healthy"."""
-        if not records:
-            return Diagnosis("healthy", "no record yet")
-        loss, step = records[-1]["loss"], records[-1]["step"]
-        if not np.isfinite(loss):
-            return Diagnosis("divergence", f"loss {loss} at step {step}")
-        return Diagnosis("healthy", f"loss {loss:.3g}")
+        card = read_card(workdir / CLASSIFIER)
+        shared = ("images", "test", "classes", "weights", "step", "configuration", "made with")
+        result = {
+            "what": "linear evaluation" if self.model.frozen else "fine-tuning",
+            **accuracy[self.trained_name], "train": card["data"], **{k: card[k] for k in shared},
+        }  # fmt: skip
+        atomic_write_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
+        super().add_accuracy(workdir, accuracy)  # last, since it marks the run as evaluated

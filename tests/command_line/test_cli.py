@@ -62,7 +62,7 @@ def test_bad_flags_are_named_with_the_mend(argv, expected):
         (["--data=folder:/no/such/place"], r"no such folder"),
         (["--data=folder:"], r"no such folder"),
         (["--data=digits:train[5000:]"], r"the slice holds no image"),
-        (["--data=digits:dev"], r"'dev' is no split"),
+        (["--data=digits:dev"], r"'dev' is not a split"),
         (["--data=digits", "--batch_size=2000"], r"larger than digits:train.*Try --batch_size=1024"),
         (["--data=digits", "--augmentation=imagenet"], r"one channel. Try --augmentation=grayscale"),
         (["--data=digits", "--weights=/no/such.keras"], r"no such file"),
@@ -105,7 +105,7 @@ def test_a_flagfile_that_includes_itself_or_holds_no_flag_is_refused(tmp_path):
     with pytest.raises(UserError, match="includes itself"):
         parse(f"--flagfile={tmp_path}/loop.cfg")
     (tmp_path / "words.cfg").write_text("epochs 3\n")
-    with pytest.raises(UserError, match="is no flag"):
+    with pytest.raises(UserError, match="is not a flag"):
         parse(f"--flagfile={tmp_path}/words.cfg")
 
 

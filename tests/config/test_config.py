@@ -27,12 +27,12 @@ def test_a_flag_that_differs_is_named_unless_it_is_free(cls):
     # As they are where nothing makes a flag idle: a predictor, a folder's images, weights, a monitor.
     start = {"weights": "runs/a", "data": "tfds:a", "method": "simsiam", "monitor": "tfds:a"}
     base = {f.name: start.get(f.name, f.default) for f in dataclasses.fields(cls)}
-    rules = [r for r in cls.INAPPLICABLE if r.because in base and r.holds(base[r.because])]
-    idle = {name for rule in rules for name in rule.fields}
+    rules = [r for r in cls.INAPPLICABLE if r.decider in base and r.condition(base[r.decider])]
+    idle = {name for rule in rules for name in rule.options}
     for field in dataclasses.fields(cls):
         for value in others(cls, field):
             found = differences(base, {**base, field.name: value}, cls)
-            free = field.metadata["free"]
+            free = field.metadata["resumable"]
             binds = free is not True and field.name not in PLACES | idle and value != base[field.name]
             binds = binds and not (isinstance(free, str) and value == free)
             assert (field.name in found) == binds, (field.name, value)

@@ -8,9 +8,14 @@ import pytest
 import tensorflow as tf
 
 from simsiam_tf import optimizers
+from simsiam_tf.command_line import cli
+from simsiam_tf.config import LinearConfig
 from simsiam_tf.data import AUGMENTATIONS, Views, open_source, pipeline, pretraining
+from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.heads import HEADS, HeadSpec, linear
+from simsiam_tf.evaluate.label_splits import Splits
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
+from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.training import supervised
 
 
@@ -54,8 +59,12 @@ def test_a_new_head_is_a_row(monkeypatch):
     outputs = model.predict(views.normalise(views.evaluation_view(tf.constant(source.images))), verbose=0)
     found = evaluate_model(model, source, views)
     assert found == {"mean_error": pytest.approx(abs(outputs[:, 0] - source.labels).mean(), rel=1e-4)}
-    metrics = supervised.HeadMetrics(model.head_spec)
-    assert (metrics.metric_name, metrics.evaluation_name) == ("absolute_error", "mean_error")
+    config = cli.parse(LinearConfig, ["--weights=x", "--eval_every=0"])
+    workers = Workers(tf.distribute.get_strategy())
+    built = RunComponents(workers, source, views, model, 1), None, Splits(source, source, 1)
+    monkeypatch.setattr(supervised, "build_supervised", lambda *args: built)
+    task = supervised.Supervised(config, workers, None)
+    assert (task.metric_name, task.evaluation_name) == ("absolute_error", "mean_error")
 
 
 def test_a_batch_without_targets_is_refused():

@@ -1,4 +1,4 @@
-"""simsiam_tf.pretrain, but to begin work (`running.Loop`) ends with a line and status 99."""
+"""simsiam_tf.pretrain, but to begin work (`loop.Loop`) ends with a line and status 99."""
 
 import sys
 

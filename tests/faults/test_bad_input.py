@@ -32,7 +32,7 @@ AT_ONCE = [
     ("missing flagfile", ["--flagfile=flags/quikstart.cfg"], r"Did you mean flags/quickstart.cfg\?"),
     ("flagfile without name", ["--flagfile"], r"names no file"),
     ("flagfile that is a folder", ["--flagfile=/tmp"], r"/tmp: no such file"),
-    ("flagfile that is no text", ["--flagfile=WORK.bin"], r"WORK.bin is no text"),
+    ("flagfile that is no text", ["--flagfile=WORK.bin"], r"WORK.bin: .* is not a flag"),
     ("flagfile that includes itself", ["--flagfile=WORK.loop"], r"includes itself"),
     ("moot with no predictor", ["--predictor=none", "--predictor_hidden=64"], r"has no effect"),
     ("moot without monitor", ["--monitor=none", "--knn_every=3"], r"has no effect"),

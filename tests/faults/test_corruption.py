@@ -39,7 +39,7 @@ def two_checkpoints(tmp_path_factory):
     saved = checkpoints.Checkpoints(folder, {"state": state}, about={"configuration": {"d": 64}})
     for step in (1, 2):
         state.set(step)
-        saved.save(step, {"interval": [[-0.25, 0.5]], "pending": None})
+        saved.save(step, {"interval": [[-0.25, 0.5]], "ended_epoch": None})
     return folder, state
 
 
@@ -52,7 +52,7 @@ def restored_step(folder, state):
     except UserError as error:
         return str(error)
     assert manifest is not None, "started afresh where checkpoints exist"
-    assert manifest["extra"] == {"interval": [[-0.25, 0.5]], "pending": None}
+    assert manifest["progress"] == {"interval": [[-0.25, 0.5]], "ended_epoch": None}
     assert manifest["configuration"] == {"d": 64}
     assert state.value() == manifest["step"], "what was restored is no checkpoint's state"
     return manifest["step"]
@@ -152,7 +152,7 @@ DONE_BY_HAND = {
     "a step that is text": lambda c: edit_and_sign(c / MANIFEST, lambda m: m.update(step="2")),
     "another step": lambda c: edit_and_sign(c / MANIFEST, lambda m: m.update(step=1)),
     "another step, unsigned": lambda c: edit(c / MANIFEST, lambda m: m.update(step=1)),
-    "another loss": lambda c: edit(c / MANIFEST, lambda m: m["extra"].update(interval=[[-0.5, 0.5]])),
+    "another loss": lambda c: edit(c / MANIFEST, lambda m: m["progress"].update(interval=[[-0.5, 0.5]])),
     "another configuration": lambda c: edit(c / MANIFEST, lambda m: m["configuration"].update(d=65)),
     "a digest cut off": lambda c: edit(c / MANIFEST, lambda m: m["files"].update({FILES[0]: "abc"})),
     "a path outside": _name_file_outside,
@@ -169,7 +169,7 @@ def _save_other_variables(c):
     """A complete, correctly signed checkpoint of other variables."""
     folder = c.parent.parent / "foreign"
     other = checkpoints.Checkpoints(folder, {"other": tf.Variable([1.0])}, about={"configuration": {"d": 64}})
-    other.save(2, {"interval": [[-0.25, 0.5]], "pending": None})
+    other.save(2, {"interval": [[-0.25, 0.5]], "ended_epoch": None})
     shutil.rmtree(c)
     shutil.copytree(folder / "step-00000002", c)
 

@@ -169,9 +169,9 @@ def test_images_at_the_limits_are_read(tmp_path):
 def test_the_limit_is_a_flag_and_binds_the_run(tmp_path):
     made = cli.parse(PretrainConfig, [f"--data=folder:{tmp_path}", "--max_megapixels=0.5"])
     assert made.max_megapixels == 0.5
-    assert not PretrainConfig.__dataclass_fields__["max_megapixels"].metadata["free"]
+    assert not PretrainConfig.__dataclass_fields__["max_megapixels"].metadata["resumable"]
     for argv, expected in [
-        (["--data=digits", "--max_megapixels=5"], "has no effect with data that is no folder"),
+        (["--data=digits", "--max_megapixels=5"], "has no effect with data that is not a folder"),
         (["--data=folder:x", "--max_megapixels=nan"], "must be from"),
     ]:
         with pytest.raises(UserError, match=expected):

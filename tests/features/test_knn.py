@@ -5,7 +5,7 @@ import pytest
 
 from simsiam_tf.evaluate.knn_monitor import epochs_between
 from simsiam_tf.features import knn, knn_accuracy
-from simsiam_tf.features.knn import leave_one_out, nearest
+from simsiam_tf.features.knn import nearest
 
 
 def slow(bank, labels, queries, truth, k, temperature):
@@ -32,6 +32,10 @@ def test_knn_accuracy_agrees_with_its_definition(k, temperature):
     several = knn_accuracy(bank, labels, queries, truth, ks=(k, 60), temperature=temperature)
     assert several == {k: found, 60: slow(bank, labels, queries, truth, 60, temperature)}
     assert 0.3 < found < 1.0  # neither chance nor trivial
+
+
+def leave_one_out(bank, labels, rows, **options):
+    return knn_accuracy(bank, labels, bank[rows], labels[rows], query_rows=rows, **options)
 
 
 def test_leave_one_out_is_knn_on_the_other_rows():
@@ -66,12 +70,13 @@ def test_the_monitor_keeps_within_its_share_of_the_time(monitored, trained, epoc
     assert monitored / (2 * trained * epochs) <= 0.01
 
 
-def test_nearest_in_blocks_is_nearest_of_all():
+def test_nearest_in_blocks_is_nearest_of_all(monkeypatch):
+    monkeypatch.setattr(knn, "BLOCK", 64 * 8)
     rng = np.random.default_rng(3)
     bank, queries = rng.normal(size=(230, 8)), rng.normal(size=(37, 8))
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine = unit(queries) @ unit(bank).T
-    cosines, rows = nearest(bank, queries, k=12, block=10, bank_block=64)
+    cosines, rows = nearest(bank, queries, k=12, block=10)
     np.testing.assert_allclose(np.take_along_axis(cosine, rows, 1), -np.sort(-cosine)[:, :12], atol=1e-6)
     np.testing.assert_allclose(cosines, -np.sort(-cosine)[:, :12], atol=1e-6)
     assert all(len(set(r)) == 12 for r in rows)
@@ -81,7 +86,8 @@ def test_nearest_in_blocks_is_nearest_of_all():
     )
 
 
-def test_of_equal_cosines_the_lowest_row_is_first_across_blocks():
+def test_of_equal_cosines_the_lowest_row_is_first_across_blocks(monkeypatch):
+    monkeypatch.setattr(knn, "BLOCK", 7 * 4)
     bank = np.tile(np.eye(4, dtype=np.float32), (25, 1))  # row i equals rows i + 4, i + 8, …
-    rows = nearest(bank, np.eye(4, dtype=np.float32), k=6, block=3, bank_block=7)[1]
+    rows = nearest(bank, np.eye(4, dtype=np.float32), k=6, block=3)[1]
     np.testing.assert_array_equal(rows, np.arange(4)[:, None] + 4 * np.arange(6))

@@ -117,7 +117,7 @@ def test_verified_features_are_not_read_again(known, images, tmp_path, monkeypat
     store.stored_features(known, images, tmp_path)
     copied = shutil.copytree(tmp_path, tmp_path / "copy")  # on another disk, say
     rows = store.stored_features(known, images, copied)
-    monkeypatch.setattr(feature_file, "_sha256", None)
+    monkeypatch.setattr(feature_file.hashlib, "file_digest", None)
     for folder in (tmp_path, copied):
         np.testing.assert_array_equal(store.stored_features(known, images, folder), rows)
 

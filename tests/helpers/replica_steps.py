@@ -20,6 +20,7 @@ from simsiam_tf.data import AUGMENTATIONS, Views, from_arrays
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.loop import compiled_steps
+from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.methods import SimSiam
 from simsiam_tf.nets.heads import BN_PLACEMENT
 from simsiam_tf.training import build_run
@@ -46,8 +47,8 @@ def main(replicas: int, out: str) -> None:
             compiled_steps.batches(components, config, 0),
             compiled_steps.compiled_steps(components, config),
         )
-        losses, stds, _, z = (t.numpy() for t in steps(iterator, STEPS))
-        results |= {f"{bn}/losses": losses, f"{bn}/stds": stds, f"{bn}/z": z}
+        rows, z = (t.numpy() for t in steps(iterator, tf.constant(STEPS)))
+        results |= {f"{bn}/losses": rows[:, 0], f"{bn}/stds": rows[:, 1], f"{bn}/z": z}
         for i, (v, w) in enumerate(zip(components.model.weights, before, strict=True)):
             copies = [c.numpy() for c in strategy.experimental_local_results(v.value)]
             assert all(np.array_equal(c, copies[0]) for c in copies), v.path
@@ -65,7 +66,7 @@ def _gather(strategy: tf.distribute.Strategy, value) -> np.ndarray:
     return np.concatenate([t.numpy() for t in strategy.experimental_local_results(value)])
 
 
-def _components(strategy, config, source, views, bn: str) -> build_run.PretrainComponents:
+def _components(strategy, config, source, views, bn: str) -> RunComponents:
     with strategy.scope():
         keras.utils.set_random_seed(config.seed)
         x = images = keras.Input((SIZE, SIZE, 1))
@@ -76,9 +77,7 @@ def _components(strategy, config, source, views, bn: str) -> build_run.PretrainC
         _smooth(model.projector, model.predictor)
         model.compile(build_run.build_optimizer(config, 100, source.size))
         model.optimizer.build(model.learned_variables())
-    return build_run.PretrainComponents(
-        strategy, source, views, model, 100, "float32", False, {}, Workers(strategy)
-    )
+    return RunComponents(Workers(strategy), source, views, model, 100)
 
 
 def _smooth(*heads: keras.Sequential) -> None:

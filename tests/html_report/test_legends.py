@@ -30,7 +30,7 @@ STRANGE = (
 def shown_names(text):
     """The names in the page's legend, as a browser has them."""
     (listed,) = re.findall(r'<ul class="legend">(.*?)</ul>', text, re.S)
-    return [html.unescape(name) for name in re.findall(r"<li>.*?</svg>(.*?)</li>", listed, re.S)]
+    return [html.unescape(name) for name in re.findall(r"<li>.*?</span>(.*?)</li>", listed, re.S)]
 
 
 def test_class_names_in_any_script_are_in_the_legend(workdir, tmp_path, recwarn, monkeypatch):
@@ -57,21 +57,21 @@ def test_class_names_in_any_script_are_in_the_legend(workdir, tmp_path, recwarn,
     assert len(names) == 2 + 3 * count and all(line.count("\t") == 1 for line in names[:-1])
 
 
-def test_more_classes_than_looks_are_counted_and_as_many_as_looks_are_named(workdir, monkeypatch):
+def test_more_groups_than_can_be_told_apart_are_counted_and_so_many_are_named(workdir, monkeypatch):
     monkeypatch.setattr(gallery, "tsne", lambda features, seed: features[:, :2])
-    monkeypatch.setattr(charts, "_png", lambda figure: "")
+    monkeypatch.setattr(charts, "_picture", lambda *_: None)
     rng = np.random.default_rng(0)
     known = gallery.draw_sample(open_pretrained(str(workdir)), page.open_source("digits", "train"), 8)
-    for count in (charts.LOOKS, charts.LOOKS + 1):
+    for count in (charts.MAX_GROUPS, charts.MAX_GROUPS + 1):
         groups = np.arange(2 * count) % count
         many = dataclasses.replace(
             known, ids=groups, groups=groups, names=tuple(map(str, groups)),
             features=rng.normal(size=(2 * count, 8)),
         )  # fmt: skip
         section = gallery.projection_section(many, 0)
-        if count == charts.LOOKS:
-            assert [m.name for m in section.legend] == [*map(str, range(count))]
-            assert len({(m.colour, m.outline) for m in section.legend}) == count
+        if count == charts.MAX_GROUPS:
+            assert [name for name, _, _ in section.legend] == [*map(str, range(count))]
+            assert len({(colour, mark) for _, colour, mark in section.legend}) == count
         else:
             assert not section.legend and section.text[-1].startswith(f"{count} classes are too many")
 
@@ -79,15 +79,14 @@ def test_more_classes_than_looks_are_counted_and_as_many_as_looks_are_named(work
 def test_a_legend_has_the_colours_and_marks_of_its_chart():
     """The pixels of a chart of one group that is neither the first nor the eleventh."""
     for group in (2, 13):
-        picture = charts.scatter(np.zeros([1, 2]), np.array([group]), "one", "one")
+        picture = charts.scatter_chart(np.zeros([1, 2]), np.array([group]), "one", "one")
         png = base64.b64decode(picture.src.partition(",")[2])
         image = tf.io.decode_png(png, channels=3).numpy().astype(int)
-        (mark,) = charts.legend(np.array([group]), ["?"] * 20)
-        colour = np.array([int(mark.colour[i : i + 2], 16) for i in (1, 3, 5)])
+        ((_, colour, mark),) = charts.legend(np.array([group]), ["?"] * 20)
+        assert mark == ("●" if group < 10 else "■")
+        colour = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
         near = np.abs(image - (0.65 * colour + 0.35 * 255)).max(axis=2) < 12
         assert near.sum() > 20  # so many pixels of that colour, blended with white
-    square, circle = (charts.legend(np.array([g]), ["?"] * 20)[0].outline for g in (13, 2))
-    assert square.count("L") == 4 and circle.count("L") > 8
 
 
 def test_withheld_labels_are_not_classes(workdir):
@@ -98,10 +97,10 @@ def test_withheld_labels_are_not_classes(workdir):
 
 
 def drawn(monkeypatch, *args, **kwargs):
-    """Places of marks in a chart of `charts.lines`, a curve after the other."""
+    """Places of marks in a chart of `charts.line_chart`, a curve after the other."""
     figures = []
-    monkeypatch.setattr(charts, "_svg", lambda figure: figures.append(figure) or "")
-    charts.lines(*args, **kwargs)
+    monkeypatch.setattr(charts, "_picture", lambda figure, *_: figures.append(figure))
+    charts.line_chart(*args, levels={}, **kwargs)
     return [line.get_markevery() for line in figures[0].axes[0].get_lines() if len(line.get_xdata()) != 2]
 
 

@@ -1,12 +1,15 @@
 """Spectrum, saliency, projections and clusters of the report against values by hand."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
 
 from simsiam_tf import nets
+from simsiam_tf.html_report import gallery
 from simsiam_tf.html_report import saliency as salient
-from simsiam_tf.html_report.projections import clusters, pca, spectrum, tsne
+from simsiam_tf.html_report.projections import clusters, pca, tsne, variance_shares
 from simsiam_tf.html_report.saliency import saliency
 
 
@@ -15,17 +18,16 @@ def test_spectrum_by_hand():
     x = np.array(
         [[2.0, 0, 0], [-5, 0, 0], [1, 0, 0], [-1, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 9, 0], [0, -1, 0]]
     )
-    found = spectrum(x)
-    np.testing.assert_allclose(found.eigenvalues, [6 / 7, 2 / 7, 0], atol=1e-12)
-    np.testing.assert_allclose(found.shares, [0.75, 0.25, 0], atol=1e-12)
-    assert (found.directions(0.7), found.directions(0.75), found.directions(0.76), found.directions(1)) == (
-        1,
-        1,
-        2,
-        2,
-    )
-    assert found.rank == pytest.approx(np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.25)))
-    assert spectrum(np.ones((4, 3))).shares.sum() == 0
+    np.testing.assert_allclose(variance_shares(x), [0.75, 0.25, 0], atol=1e-12)
+    assert not variance_shares(np.ones((4, 3))).any()
+
+
+@pytest.mark.parametrize(("shares", "half", "most"), [((0.5, 0.45, 0.05), 1, 2), ((0.4, 0.3, 0.3), 2, 3)])
+def test_directions_by_hand(monkeypatch, shares, half, most):
+    monkeypatch.setattr(gallery, "variance_shares", lambda features: np.array(shares))
+    sample = types.SimpleNamespace(features=np.eye(4, 3))
+    (text,) = gallery.spectrum_section(sample).text
+    assert f" {half} hold half" in text and f" {most} hold 95 %" in text
 
 
 def two_halves():

@@ -30,7 +30,7 @@ def test_the_wait_for_data_is_read_off_before_the_step_begins():
     parts = build_run.build_pretraining(config)
     steps = compiled_steps.compiled_steps(parts, config)
     iterator = compiled_steps.batches(parts, config, 0)
-    graph = steps._function.get_concrete_function(iterator, tf.constant(1)).graph
+    graph = steps.get_concrete_function(iterator, tf.constant(1)).graph
     (loop,) = (op for op in graph.get_operations() if op.type in ("While", "StatelessWhile"))
     body = graph._get_function(loop.get_attr("body").name).graph
     first = next(op for op in body.get_operations() if op.type == "Conv2D")

@@ -8,7 +8,7 @@ from helpers.runs import StopAt, state, tiny
 
 from simsiam_tf import nets
 from simsiam_tf.evaluate.knn_monitor import Monitor
-from simsiam_tf.loop import compiled_steps
+from simsiam_tf.loop import compiled_steps, loop
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import pretraining, run_summary
@@ -78,7 +78,7 @@ def test_an_export_that_cannot_be_written_is_named_and_made_by_a_rerun(whole, tm
 
     with monkeypatch.context() as disk:
         disk.setattr(backbone_file, "export_network", full)
-        with pytest.raises(UserError, match="the export could not be written .No space left.*rerun"):
+        with pytest.raises(UserError, match="step 22 failed: No space left.*rerun"):
             pretraining.pretrain(tiny(tmp_path, "--knn_every=1"))
     assert pretraining.pretrain(tiny(tmp_path, "--knn_every=1")).accuracy == whole[0].accuracy
     assert state(tmp_path) == state(whole[1])
@@ -102,6 +102,6 @@ def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
     def scarce(*args):
         raise MemoryError
 
-    monkeypatch.setattr(compiled_steps.Steps, "__call__", scarce)
-    with pytest.raises(UserError, match="step 0 failed: out of memory. .*a smaller `batch_size` than 64"):
+    monkeypatch.setattr(loop.Loop, "_advance", scarce)
+    with pytest.raises(UserError, match="step 0 failed: .*Out of memory: try a smaller `batch_size` than 64"):
         pretraining.pretrain(tiny(tmp_path, "--monitor=none"))

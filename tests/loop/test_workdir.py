@@ -59,7 +59,7 @@ def test_a_link_for_a_folder_is_refused_and_nothing_swept_behind_it(tmp_path, na
 
 def test_another_file_in_the_lock_s_place_is_kept(tmp_path):
     (tmp_path / ".lock").write_text("a letter that somebody has written, of more than a line")
-    with pytest.raises(UserError, match="is another file than a run's lock"):
+    with pytest.raises(UserError, match="is not the lock of a run"):
         Workdir(tmp_path)
     assert (tmp_path / ".lock").read_text().startswith("a letter")
 
@@ -92,7 +92,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    with pytest.raises(UserError, match=r"its file system cannot lock files \(No locks available\)"):
+    with pytest.raises(UserError, match=r"cannot be written and locked \(No locks available\)"):
         Workdir(tmp_path)
 
 
@@ -106,8 +106,9 @@ def test_a_link_put_in_the_log_s_place_during_the_run_is_not_followed(tmp_path):
             (folder / name).unlink(missing_ok=True)
             (folder / name).symlink_to(victim)
         logging.getLogger("simsiam_tf").info("a line")
-        workdir.metrics_file.scalars(5, {"loss": 1.0}, "train")
-        workdir.metrics_file.scalars(6, {"loss": 1.0}, "train")
+        records = MetricsFile(folder / "metrics.jsonl")
+        records.scalars(5, {"loss": 1.0}, "train")
+        records.scalars(6, {"loss": 1.0}, "train")
     finally:
         workdir.release()
     assert victim.read_text() == "mine"
@@ -268,7 +269,8 @@ def test_records_that_are_not_as_they_were_are_noticed(tmp_path, change, caplog,
     }  # fmt: skip
     file.unlink() if change == "removed" else file.write_text(changes[change])
     monkeypatch.setattr(logging.getLogger("simsiam_tf"), "propagate", True)
-    rows = MetricsFile(file).rewind(5, digest=known)
+    records = MetricsFile(file)
+    records.rewind(5, digest=known)
     assert bool(caplog.messages) == (change not in ("none", "longer"))
     if caplog.messages:
         assert (
@@ -276,16 +278,18 @@ def test_records_that_are_not_as_they_were_are_noticed(tmp_path, change, caplog,
             in caplog.messages[0]
         )
     else:
-        assert [r["step"] for r in rows] == [1, 2, 3, 4, 5] and file.read_text() == text
+        assert [r["step"] for r in records.rows] == [1, 2, 3, 4, 5] and file.read_text() == text
 
 
 def test_a_final_evaluation_that_is_made_again_is_recorded_once(tmp_path):
     records, _ = written(tmp_path, (1, 2))
     records.scalars(2, {"epoch": 1, "knn20": 0.5}, "epoch")
     records.scalars(2, {"images": "all", "knn20": 0.6}, "final")
-    assert len(MetricsFile(records.file).rewind(2)) == 4
-    kept = MetricsFile(records.file).rewind(2, evaluated=False)
-    assert len(kept) == 3 and "epoch" in kept[2]
+    again = MetricsFile(records.file)
+    again.rewind(2)
+    assert len(again.rows) == 4
+    again.rewind(2, evaluated=False)
+    assert len(again.rows) == 3 and "epoch" in again.rows[2]
 
 
 def test_config_flags_know_the_new_flag():

@@ -119,7 +119,7 @@ def test_the_momentum_encoder_gets_no_gradient_and_follows(name, encoder):
     assert all(g is None for g in tape.gradient(loss, [v.value for v in copy.weights]))
     pairs = [
         (mine, v)
-        for net, original in zip(copy.networks, (model.backbone, model.projector), strict=True)
+        for net, original in ((copy.backbone, model.backbone), (copy.projector, model.projector))
         for mine, v in zip(net.weights, original.weights, strict=True)
         if v.trainable
     ]
@@ -203,7 +203,7 @@ def test_a_momentum_encoder_computes_with_batch_statistics(kind):
         learned = {v.path for v in model.learned_variables()}
         assert not any("momentum" in path for path in learned) and learned
         online, target = (n.get_layer(name) for n, name in (
-            (model.backbone, "bn"), (model.target.networks[0], "momentum_bn"),
+            (model.backbone, "bn"), (model.target.backbone, "momentum_bn"),
         ))  # fmt: skip
         before = target.moving_mean.numpy()
         model.compile("sgd", run_eagerly=True)

@@ -8,7 +8,7 @@ from helpers import twins
 
 from simsiam_tf import nets, optimizers
 from simsiam_tf.methods import MovingAverage
-from simsiam_tf.methods.image_memory import PerImage
+from simsiam_tf.methods.moving_average import ImageMemory
 
 IMAGES, BATCH, SIZE, D = 21, 6, 8, 5
 
@@ -66,7 +66,7 @@ def test_no_gradient_flows_through_the_average():
 
 
 def test_of_an_image_that_is_there_twice_the_last_is_kept():
-    table = PerImage(10, 2)
+    table = ImageMemory(10, 2)
     table.write_rows(tf.constant([3, 4, 3], tf.int64), tf.constant([[1.0, 1], [2, 2], [3, 3]]))
     found = table.read_rows(tf.constant([3, 4, 5, 3], tf.int64))
     np.testing.assert_array_equal(found, [[3, 3], [2, 2], [0, 0], [3, 3]])

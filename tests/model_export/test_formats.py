@@ -42,7 +42,7 @@ def pretrained(workdir):
 )  # fmt: skip
 def test_preprocessing_equals_that_of_other_commands(augmentation, shape):
     views = Views(augmentation, 1)
-    images = formats._pictures(2, *shape, seed=0)
+    images = formats.random_images(2, *shape, seed=0)
     found = preprocess(tf.constant(images), augmentation)
     expected = tf.stack([views.normalise(views.evaluation_view(tf.constant(i))) for i in images])
     assert found.shape == expected.shape
@@ -56,10 +56,10 @@ def test_the_code_of_the_card_gives_the_features_of_the_source(pretrained, tmp_p
         pytest.skip("needs pip install 'simsiam-tf[onnx]'")
     made = formats.export_model(pretrained, tmp_path / FILES[format])
     assert made.format == format and 0 <= made.difference < 2e-3 * made.largest
-    _, page = model_card.write_model_card(pretrained, made)
+    page = model_card.write_model_card(pretrained, made)
     monkeypatch.chdir(tmp_path)
     for shape in ((130, 97), (64, 200)):
-        names = {"images": formats._pictures(2, *shape, 3, seed=7)}
+        names = {"images": formats.random_images(2, *shape, 3, seed=7)}
         exec(page.read_text().split("```python\n")[1].split("```")[0], names)  # noqa: S102
         views = pretrained.views
         ready = tf.stack([views.normalise(views.evaluation_view(tf.constant(i))) for i in names["images"]])
@@ -71,11 +71,9 @@ def test_the_code_of_the_card_gives_the_features_of_the_source(pretrained, tmp_p
 def test_an_export_with_other_features_is_not_written(pretrained, tmp_path, monkeypatch):
     path = tmp_path / "m.keras"
     path.write_text("before")
-    real = formats.FORMATS["keras"].open_model
-    for wrong in (lambda y: y * 1.02, lambda y: y[:, :-1], lambda y: y * np.nan):
-        off = dataclasses.replace(
-            formats.FORMATS["keras"], open_model=lambda p, wrong=wrong: lambda x: wrong(real(p)(x))
-        )
+    row = formats.FORMATS["keras"]
+    for wrong in ("features * 1.02", "features[:, :-1]", "features * float('nan')"):
+        off = dataclasses.replace(row, usage=f"{row.usage}\nfeatures = {wrong}")
         monkeypatch.setitem(formats.FORMATS, "keras", off)
         with pytest.raises(UserError, match="features differ from the source's"):
             formats.export_model(pretrained, path, overwrite=True)
@@ -118,8 +116,8 @@ def test_the_card_has_the_metadata_of_the_run(pretrained, tmp_path):
     }  # fmt: skip
     known = dataclasses.replace(pretrained, card=card)
     made = formats.ExportedModel(tmp_path / "m.onnx", "onnx", "ab12", 1e-6, 0.5)
-    where, page = model_card.write_model_card(known, made)
-    facts = json.loads(where.read_text())
+    page = model_card.write_model_card(known, made)
+    facts = json.loads(page.with_suffix(".json").read_text())
     assert facts["sha256"] == "ab12" and facts["source"]["sha256"] == pretrained.sha256
     assert facts["preprocessing"]["size"] == 96 and facts["images"] == 7
     text = page.read_text()
@@ -150,7 +148,7 @@ def test_values_of_a_foreign_card_are_text_in_ours(pretrained, tmp_path):
         made = formats.ExportedModel(path, "onnx", "ab12", 1e-6, 0.5)
         pages = [
             model_card.card_page(model_card.card_metadata(known, made)),
-            hub_folder._readme(known, made, "resnet18"),
+            hub_folder.hub_readme(known, "resnet18", "ab12"),
         ]
         kinds.append([[token.type for token in parser.parse(page)] for page in pages])
         for page in pages:
@@ -192,7 +190,7 @@ np.save(features, model(np.load(images), training=False))
 @pytest.mark.parametrize("what", ["backbone", "model"])
 def test_stock_keras_opens_the_files(pretrained, workdir, tmp_path, what):
     """In a process that cannot import this package: the backbone, and the model with its preprocessing."""
-    images = formats._pictures(3, 130, 97, 3, seed=3)
+    images = formats.random_images(3, 130, 97, 3, seed=3)
     ready = preprocess(tf.constant(images), pretrained.augmentation).numpy()
     expected = pretrained.backbone(ready, training=False).numpy()
     path, given = workdir / "export" / "backbone.keras", ready

@@ -17,7 +17,7 @@ from helpers.photographs import TOLERANCE, photographs
 from simsiam_tf import export as command
 from simsiam_tf import nets, open_pretrained
 from simsiam_tf.data import AUGMENTATIONS
-from simsiam_tf.model_export import hub_folder
+from simsiam_tf.model_export import export_model
 from simsiam_tf.pretrained import backbone_file, torch_weights
 from simsiam_tf.pretrained.torch_weights import torch_files
 from simsiam_tf.runtime.errors import UserError
@@ -95,11 +95,11 @@ def test_existing_files_are_kept(workdir, tmp_path):
     pretrained = open_pretrained(workdir)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UserError, match="something else in it"):
-        hub_folder.write_hub_folder(pretrained, tmp_path, overwrite=True)
+        export_model(pretrained, tmp_path, "hub", overwrite=True)
     with pytest.raises(UserError, match="exists. Choose another, or pass `overwrite`"):
-        hub_folder.write_hub_folder(pretrained, workdir / "hub")
+        export_model(pretrained, workdir / "hub", "hub")
     before = torch_files.open_checkpoint(workdir / "hub" / "model.safetensors").state
-    hub_folder.write_hub_folder(pretrained, workdir / "hub", overwrite=True)
+    export_model(pretrained, workdir / "hub", "hub", overwrite=True)
     after = torch_files.open_checkpoint(workdir / "hub" / "model.safetensors").state
     assert before.keys() == after.keys() and all((before[n] == after[n]).all() for n in before)
 

@@ -23,7 +23,7 @@ from torchvision import models
 
 from simsiam_tf import convert as command
 from simsiam_tf import embed, export, knn_eval, linear_eval, nets, open_pretrained, pretrain
-from simsiam_tf.pretrained import backbone_file, initial_weights
+from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.torch_weights import from_torch, open_checkpoint, to_torch, write_weights
 from simsiam_tf.runtime.errors import UserError
 
@@ -161,13 +161,6 @@ def test_widths_channels_and_stems_are_read(tmp_path):
     assert from_torch(small, stem="small").architecture["stem"] == "small"
 
 
-def test_half_precision_is_widened(tmp_path):
-    state = {k: torch.tensor(v) for k, v in to_torch(nets.resnet10(width=0.25)).items()}
-    torch.save({k: v.bfloat16() if v.ndim else v for k, v in state.items()}, tmp_path / "h.pt")
-    found = open_checkpoint(tmp_path / "h.pt").state
-    assert {a.dtype for a in found.values()} == {np.dtype("float32")}
-
-
 class Bomb:
     def __init__(self, path):
         self.path = path
@@ -195,7 +188,7 @@ def test_a_pickle_with_more_than_tensors_is_refused_and_not_run(tmp_path, capsys
         (lambda s: s.update({"bn1.bias": np.ones(3)}), r"1 of another shape \(bn1.bias\)"),
         (
             lambda s: s.update({"layer3.1.conv1.weight": np.ones((1, 1, 1, 1))}),
-            r"basic blocks \(1, 1, 2, 1\) are no",
+            r"basic blocks \(1, 1, 2, 1\) are not a network",
         ),
         (lambda s: s.pop("conv1.weight"), r"fit none of torchvision.*like bn1.*layer1"),
     ],
@@ -204,7 +197,7 @@ def test_errors_name_the_weights_that_differ(change, said):
     state = to_torch(nets.resnet10(width=0.25))
     change(state)
     with pytest.raises(UserError, match=said):
-        from_torch(state, where="x.pth")
+        from_torch(state, path="x.pth")
 
 
 def test_damaged_files_are_refused(tmp_path):
@@ -267,10 +260,6 @@ def test_every_command_takes_converted_weights(tmp_path, capsys):
     small = ["--batch_size=4", "--epochs=1", "--strategy=one_device", f"--workdir={tmp_path / 'linear'}"]
     assert linear_eval.main([*common, *small]) == 0
     capsys.readouterr()
-    theirs = backbone_file.load_backbone(str(ours)).get_weights()
-    started = nets.resnet18(stem="cifar_pad2")
-    initial_weights.copy_backbone(started, str(ours))
-    assert all((a == b).all() for a, b in zip(started.get_weights(), theirs, strict=True))
     argv = ["--backbone=resnet18", "--stem=cifar_pad2", f"--weights={ours}", "--dry_run", "--batch_size=4"]
     assert (
         pretrain.main([*argv, f"--data=folder:{photos}", "--augmentation=cifar", "--monitor=none", "--d=16"])

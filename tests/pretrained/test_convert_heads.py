@@ -167,7 +167,7 @@ def test_heads_of_our_own_runs_are_copied_on_request_alone(tmp_path):
     model = build_run.build_model(
         parse(PretrainConfig, [*config, "--weights_heads=true", "--alternate=2"]), channels=1, size=8
     )
-    for ours, copy in zip(model.projector.weights, model.assigned.networks[1].weights, strict=True):
+    for ours, copy in zip(model.projector.weights, model.assigned.projector.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), copy.numpy())
     # Without heads the next export has none.
     backbone_file.export_networks({"backbone": made.backbone}, tmp_path, {})

@@ -48,7 +48,7 @@ def test_devices_pipes_and_folders_are_not_replaced(tmp_path):
     (tmp_path / "device").symlink_to("/dev/null")
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "device", "folder"):
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="is not a regular file"):
             atomic_files.atomic_write_text(tmp_path / name, "x")
         with pytest.raises(UserError, match=f"out=.*{name}: cannot be written"):
             atomic_files.check_writable(tmp_path / name)

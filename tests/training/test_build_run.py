@@ -194,6 +194,6 @@ def test_copies_of_the_backbone_begin_with_the_weights_it_is_given(tmp_path, fla
     given = backbone_file.load_backbone(str(folder)).get_weights()
     argv = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16", f"--weights={folder}", flag]
     model = build_run.build_model(parse(*argv), channels=1, size=8)
-    for network in (model.backbone, getattr(model, copy).networks[0]):
+    for network in (model.backbone, getattr(model, copy).backbone):
         for found, expected in zip(network.get_weights(), given, strict=True):
             np.testing.assert_array_equal(found, expected)

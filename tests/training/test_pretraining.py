@@ -16,6 +16,7 @@ from helpers.runs import TINY, StopAt, state, tiny
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import METHODS, PretrainConfig
+from simsiam_tf.loop.metrics_file import MetricsFile
 from simsiam_tf.loop.workdir import Workdir
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import inspection, pretraining, run_summary
@@ -118,16 +119,16 @@ def test_changed_data_under_the_same_name_is_refused(tmp_path):
 
 
 def test_records_newer_than_the_checkpoint_are_made_again(tmp_path):
-    workdir = Workdir(tmp_path)
+    metrics_file = MetricsFile(tmp_path / "metrics.jsonl")
     for step in (5, 10, 15):
-        workdir.metrics_file.scalars(step, {"loss": -0.5}, "train")
+        metrics_file.scalars(step, {"loss": -0.5}, "train")
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 20, "lo')  # cut off by a crash
-    assert [r["step"] for r in workdir.metrics_file.rewind(10)] == [5, 10]
-    workdir.metrics_file.scalars(15, {"loss": -0.6}, "train")
+    metrics_file.rewind(10)
+    assert [r["step"] for r in metrics_file.rows] == [5, 10]
+    metrics_file.scalars(15, {"loss": -0.6}, "train")
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [5, 10, 15]
-    workdir.release()
 
 
 def test_a_folder_in_use_is_refused(tmp_path):

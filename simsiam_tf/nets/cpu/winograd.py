@@ -1,17 +1,18 @@
 """3×3 convolutions by Winograd's minimal filtering F(m×m, 3×3), in float32.
 
-A tile of 4×4 outputs takes 36 products instead of a direct sum's 144, one of 2×2 takes 16 instead
-of 36 (Lavin & Gray, arXiv 1509.09308). With d the (m + 2)² inputs of a tile and g the kernel:
+A tile of 4×4 outputs takes 36 products instead of a direct sum's 144 (Lavin & Gray, arXiv 1509.09308). With
+d the (m + 2)² inputs of a tile of m×m and g the kernel:
 
     Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A
 
 Over all tiles and channels, ⊙ is (m + 2)² matrix products. Both gradients are the transpose of
-these steps. The matrices for 4×4 are those of the points 0, ±2/3, ±3/2, ∞, whose rounding errors
-are 1.9 times a direct convolution's; the customary points 0, ±1, ±2, ∞ have 4.2 times.
+these steps. The matrices are those of the points 0, ±2/3, ±3/2, ∞, whose rounding errors are 1.9
+times a direct convolution's; the customary points 0, ±1, ±2, ∞ have 4.2 times.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,16 @@ import tensorflow as tf
 from simsiam_tf.nets.cpu.static_shape import static_shape
 
 KERNEL = 3
-# side of a tile → its points, without ∞
-POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)}
+POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # without ∞; one more than a tile has rows
 
 
-def matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Aᵀ [m, n], G [n, 3] and Bᵀ [n, n] with n = m + 2: Toom and Cook's algorithm, transposed."""
-    points, n = np.array(POINTS[tile]), tile + KERNEL - 1
+    n, tile = len(points) + 1, len(points) - 1
     infinity = np.eye(n)[-1]
     others = [np.delete(points, i) for i in range(n - 1)]
     scale = np.array([np.prod(a - b) for a, b in zip(points, others, strict=True)])
-    powers = points[:, None] ** np.arange(n)
+    powers = np.array(points)[:, None] ** np.arange(n)
     a = np.vstack([powers[:, :tile], infinity[-tile:]])
     g = np.vstack([powers[:, :KERNEL] / scale[:, None], infinity[-KERNEL:]])
     roots = [*others, points]  # of the polynomials whose coefficients are the rows of Bᵀ
@@ -101,8 +101,8 @@ def _sliced(x: tf.Tensor, axis: int, begin: int, end: int, step: int = 1) -> tf.
 class Winograd:
     """F(m×m, 3×3): `conv` is tf.nn.conv2d(x, kernel, 1, "SAME") to within rounding."""
 
-    def __init__(self, tile: int) -> None:
-        at, g, bt = matrices(tile)
+    def __init__(self, points: Sequence[float]) -> None:
+        at, g, bt = matrices(points)
         self.inputs, self.outputs = Tiles(bt), Tiles(at.T)
         self.kernels = np.kron(g, g).astype(np.float32)  # [n², 9]: G g Gᵀ as one product
 
@@ -148,9 +148,4 @@ def _products(tiles: tf.Tensor, u: tf.Tensor, transpose_b: bool = False) -> tf.T
     return tf.reshape(y, [n, n, -1, *tiles.shape[3:5], y.shape[-1]])
 
 
-_BY_TILE = {tile: Winograd(tile) for tile in POINTS}
-
-
-def conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """tf.nn.conv2d(x, kernel, 1, "SAME") by the tile that wastes the least on images of this size."""
-    return _BY_TILE[2 if max(static_shape(x)[1:3]) <= 2 else 4].conv(x, kernel)
+conv = Winograd(POINTS).conv

@@ -11,15 +11,13 @@ import keras
 import numpy as np
 
 from simsiam_tf import nets
-from simsiam_tf.pretrained.torch_weights.key_names import Layout, Network
+from simsiam_tf.pretrained.torch_layouts import TORCHVISION, Layout, Network
 
 Arrays = Mapping[str, np.ndarray]
 BN_NAMES = {
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
+    "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var",
+}  # fmt: skip
+BN_KINDS = set(BN_NAMES.values())
 COUNTER = "num_batches_tracked"  # of torch's BN; nothing depends on it at a fixed momentum
 _PROJECTORS = ("projector.", "projection_head.", "neck.")
 _PREDICTORS = ("predictor.", "online_predictor.", "prediction_head.", "head.predictor.")
@@ -27,15 +25,14 @@ _PREDICTORS = ("predictor.", "online_predictor.", "prediction_head.", "head.pred
 
 @dataclasses.dataclass
 class Layer:
-    """A fully connected layer and the BN after it, if any. weight: [out, in]. bn: torch's name → array."""
+    """A fully connected layer and the BN after it, if any: torch's name → array. fc["weight"]: [out, in]."""
 
-    weight: np.ndarray
-    bias: np.ndarray | None
-    bn: dict[str, np.ndarray] | None = None
+    fc: Arrays
+    bn: Arrays | None = None
 
     @property
     def units(self) -> int:
-        return self.weight.shape[0]
+        return len(self.fc["weight"])
 
     @property
     def is_affine(self) -> bool:
@@ -43,26 +40,24 @@ class Layer:
         return self.bn is None or "weight" in self.bn
 
 
-def read_heads(state: Arrays, network: Network, features: int) -> tuple[dict[str, Any], dict, set[str]]:
+def read_heads(arrays: Arrays, network: Network, features: int) -> tuple[dict[str, Any], dict, set[str]]:
     """(the heads around a network, the options that make such heads, the names that they were read from).
 
     A head that no options of pre-training can make is left out. A bias before BN is subtracted from BN's
     running mean, which gives the same outputs in training and in inference.
 
-    Args:
-        state: name without training wrappers → array.
-        features: width of the network's output.
+    features: width of the network's output.
     """
     above = network.prefix.split(".")[:-2]
     around = [".".join(above[:i]) + "." if i else "" for i in range(len(above), -1, -1)]  # the nearest first
     places = [place + head for place in around for head in _PROJECTORS]
-    if network.form == "named":
+    if network.naming == TORCHVISION:
         places.insert(0, network.prefix + "fc.")
-    projector, names = _first_mlp(state, places, features)
+    projector, names = _first_mlp(arrays, places, features)
     if not projector:
         return {}, {}, set()
     d = projector[-1].units
-    predictor, more = _first_mlp(state, [place + head for place in around for head in _PREDICTORS], d)
+    predictor, more = _first_mlp(arrays, [place + head for place in around for head in _PREDICTORS], d)
     for layers, used in ((predictor, names | more), ([], names)):
         options = _options(projector, layers)
         if options:
@@ -78,47 +73,42 @@ def read_heads(state: Arrays, network: Network, features: int) -> tuple[dict[str
     return {}, {}, set()
 
 
-def _first_mlp(state: Arrays, places: list[str], width: int) -> tuple[list[Layer], set[str]]:
+def _first_mlp(arrays: Arrays, places: list[str], width: int) -> tuple[list[Layer], set[str]]:
     """The MLP at the first of several places that has one for inputs of a width, and its names."""
     for place in places:
-        names = {name for name in state if name.startswith(place)}
-        layers = _mlp({name[len(place) :]: state[name] for name in names}, width)
+        names = {name for name in arrays if name.startswith(place)}
+        layers = _mlp({name[len(place) :]: arrays[name] for name in names}, width)
         is_classifier = place.endswith("fc.") and f"{place}weight" in names
         if layers and not is_classifier:
             return layers, names
     return [], set()
 
 
-def _mlp(state: Arrays, width: int) -> list[Layer]:
+def _mlp(arrays: Arrays, width: int) -> list[Layer]:
     """fc and BN in the order of their numbers; empty where names or shapes are not those of an MLP."""
     modules: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in state.items():
+    for name, array in arrays.items():
         module, _, kind = name.rpartition(".")
         if kind != COUNTER:
             modules.setdefault(module, {})[kind] = array
 
+    def is_fc(module: str) -> bool:
+        return "weight" in modules[module] and modules[module]["weight"].ndim == 2
+
     def order(module: str) -> tuple[list[int], bool]:
-        weight = modules[module].get("weight")
-        return [int(n) for n in re.findall(r"\d+", module)], weight is None or weight.ndim != 2
+        return [int(number) for number in re.findall(r"\d+", module)], not is_fc(module)
 
     layers: list[Layer] = []
-    for module in sorted(modules, key=order):
-        arrays = modules[module]
-        kinds = set(arrays)
-        if kinds <= {"weight", "bias"} and arrays.get("weight", np.empty(0)).ndim == 2:
-            if arrays["weight"].shape[1] != width:
-                return []
-            layers.append(Layer(arrays["weight"], arrays.get("bias")))
+    for name in sorted(modules, key=order):
+        shapes = {kind: array.shape for kind, array in modules[name].items()}
+        if is_fc(name) and shapes.keys() <= {"weight", "bias"} and shapes.pop("weight")[1] == width:
+            layers.append(Layer(modules[name]))
             width = layers[-1].units
-        elif (
-            layers
-            and layers[-1].bn is None
-            and {"running_mean", "running_var"} <= kinds <= {*BN_NAMES.values()}
-        ):
-            layers[-1].bn = arrays
+        elif layers and not layers[-1].bn and {"running_mean", "running_var"} <= shapes.keys() <= BN_KINDS:
+            layers[-1].bn = modules[name]
         else:
             return []
-        if any(a.shape != (width,) for a in arrays.values() if a.ndim != 2):
+        if any(shape != (width,) for shape in shapes.values()):
             return []
     return layers
 
@@ -128,7 +118,7 @@ def _options(projector: list[Layer], predictor: list[Layer]) -> dict[str, Any]:
     *hidden, last = projector
     widths = {layer.units for layer in hidden}
     has_bn = {layer.bn is not None for layer in hidden}
-    if len(widths) > 1 or len(has_bn) > 1 or not all(layer.is_affine for layer in (*hidden, *predictor)):
+    if len(widths) > 1 or not all(layer.is_affine for layer in (*hidden, *predictor)):
         return {}
     if predictor and (len(predictor) != 2 or predictor[-1].units != last.units):
         return {}
@@ -149,8 +139,8 @@ def _options(projector: list[Layer], predictor: list[Layer]) -> dict[str, Any]:
 def _assign(head: keras.Model, layers: list[Layer]) -> None:
     for i, layer in enumerate(layers, 1):
         fc: Any = head.get_layer(f"fc{i}")
-        bias = np.zeros(layer.units, np.float32) if layer.bias is None else layer.bias
-        fc.kernel.assign(layer.weight.T)
+        bias = layer.fc.get("bias", np.zeros(layer.units, np.float32))
+        fc.kernel.assign(layer.fc["weight"].T)
         if layer.bn is None:
             fc.bias.assign(bias)
             continue

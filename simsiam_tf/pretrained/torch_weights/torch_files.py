@@ -7,7 +7,6 @@ import importlib.util
 import io
 import json
 import re
-import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +15,9 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.runtime.atomic_files import atomic_write_bytes
-from simsiam_tf.runtime.display_text import COLOURS, printable_text
+from simsiam_tf.runtime.display_text import TERMINAL_SEQUENCES, printable_text
 from simsiam_tf.runtime.errors import UserError
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin")
-WRITABLE = (".safetensors", ".pth", ".pt")
 METADATA_KEY = "simsiam_tf"  # key of this package's metadata in a file that it writes
 _WRAPPERS = r"((model_?|checkpoint)?(state_dict)?\.)*"  # usual names of the entry that holds the weights
 _SAVE_PLAIN = 'torch.save({"state_dict": model.state_dict()}, "weights.pth")'
@@ -37,7 +34,7 @@ class Checkpoint:
 
     state: dict[str, np.ndarray]
     epoch: int | None = None
-    optimizer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -46,13 +43,9 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 
     Raises:
         UserError: missing, damaged, of another format, a pickle with more than tensors in it, or tensors
-            that are not plain numbers or claim more bytes than the file has.
+            that are not plain numbers or claim more memory than the file could hold.
     """
     path = Path(path).expanduser()
-    if path.suffix not in SUFFIXES:
-        raise UserError(
-            f"weights={path}: must end in {', '.join(SUFFIXES)}, or be a work folder or a .keras file."
-        )
     if not path.is_file():
         raise UserError(f"weights={path}: no such file.")
     checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
@@ -68,17 +61,16 @@ def write_weights(
     metadata: Mapping[str, object] | None = None,
     envelope: Mapping[str, object] | None = None,
 ) -> Path:
-    """Writes name → array as .safetensors or .pth, completely or not at all.
+    """Writes name → array, completely or not at all: as safetensors where `path` ends so, else as torch does.
 
     metadata: kept in a .safetensors file as JSON.
     envelope: entries of a .pth file beside the weights, which then are its "state_dict".
 
     Raises:
-        UserError: another suffix, a missing library, or a file that cannot be written.
+        UserError: the library for it is missing.
+        OSError: it cannot be written.
     """
     path = Path(path).expanduser()
-    if path.suffix not in WRITABLE:
-        raise UserError(f"out={path}: must end in .safetensors or .pth.")
     require_library("safetensors" if path.suffix == ".safetensors" else "torch", path)
     arrays = {name: np.array(array, order="C") for name, array in state.items()}
     if path.suffix == ".safetensors":
@@ -89,15 +81,11 @@ def write_weights(
         import torch
 
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        torch.save(
-            tensors if envelope is None else {**envelope, "state_dict": tensors}, buffer := io.BytesIO()
-        )
+        content = tensors if envelope is None else {**envelope, "state_dict": tensors}
+        torch.save(content, buffer := io.BytesIO())
         data = buffer.getvalue()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_bytes(path, data)
-    except OSError as error:
-        raise UserError(f"out={path}: cannot be written ({error.strerror or error}).") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(path, data)
     return path
 
 
@@ -108,29 +96,21 @@ def require_library(library: str, path: Path) -> None:
         raise UserError(f"{path.suffix} files need {library}: pip install 'simsiam-tf[{extra}]'.")
 
 
-def as_array(name: str, value: Any, where: Path | str = "") -> np.ndarray:
-    """A tensor of PyTorch (see `check_plain`), or an array, in float32."""
+def as_array(name: str, value: Any, path: Path | str = "") -> np.ndarray:
+    """A tensor of PyTorch, or an array, in float32.
+
+    Raises:
+        UserError: a tensor that is not plain numbers.
+    """
     if not hasattr(value, "untyped_storage"):
         return np.asarray(value, np.float32)
-    check_plain(name, value, where)
+    is_strided = str(value.layout) == "torch.strided" and not value.is_nested
+    if not is_strided or value.is_meta or value.is_quantized or value.is_complex():
+        raise UserError(
+            f"weights={path}: {printable_text(name)} is not a plain tensor, but sparse, quantised, complex "
+            f"or without values. Save plain tensors: {_SAVE_PLAIN}."
+        )
     return value.detach().float().cpu().numpy()
-
-
-def check_plain(name: str, tensor: Any, where: Path | str = "") -> None:
-    """Raises UserError for a tensor that is not plain numbers, each with a place of its own in memory."""
-    if tensor.is_nested or str(tensor.layout) != "torch.strided":
-        reason = "is sparse"
-    elif tensor.is_meta:
-        reason = 'has no values (it is on the device "meta")'
-    elif tensor.is_quantized:
-        reason = "is quantised"
-    elif tensor.is_complex():
-        reason = "is complex"
-    elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        reason = "is longer than its values (a tensor that was expanded)"
-    else:
-        return
-    raise UserError(f"weights={where}: {printable_text(name)} {reason}. Save plain tensors: {_SAVE_PLAIN}.")
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -165,49 +145,34 @@ def _read_pickle(path: Path) -> Checkpoint:
             f"weights={path}: is refused: damaged, or it holds more than tensors, which could run code "
             f"({_one_line(error)}). Where it was made, save its weights alone: {_SAVE_PLAIN}."
         ) from error
+    content = content if isinstance(content, Mapping) else {}
     tensors = _named_tensors(content)
     if not tensors:
         raise UserError(f"weights={path}: holds no weights by name.")
-    state: dict[str, np.ndarray] = {}
-    arrays: dict[tuple, np.ndarray] = {}  # a tensor that has several names is read once
-    bytes_left = 2 * path.stat().st_size
-    for name, tensor in tensors.items():
-        check_plain(name, tensor, path)
-        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if key not in arrays:
-            bytes_left -= tensor.numel() * tensor.element_size()
-            if bytes_left < 0:
-                raise UserError(f"weights={path}: is refused: its weights claim more bytes than it has.")
-            arrays[key] = as_array(name, tensor)
-        state[name] = arrays[key]
-    content = content if isinstance(content, Mapping) else {}
+    if sum(4 * tensor.numel() for tensor in tensors.values()) > 8 * path.stat().st_size:
+        # Tensors may be expanded, or share their memory: a kilobyte may claim a terabyte.
+        raise UserError(f"weights={path}: is refused: its weights claim more memory than it could hold.")
     epoch, optimizer = content.get("epoch"), content.get("optimizer")
     if isinstance(epoch, int) and "pytorch-lightning_version" in content:
         epoch += 1  # Lightning counts from 0 the epoch that has ended
     return Checkpoint(
-        state,
+        {name: as_array(name, tensor, path) for name, tensor in tensors.items()},
         epoch if isinstance(epoch, int) and 0 <= epoch < 2**31 else None,
-        dict(optimizer) if isinstance(optimizer, Mapping) else {},
+        optimizer if isinstance(optimizer, Mapping) else {},
         _parse_metadata(content.get(METADATA_KEY)),
     )
 
 
 def _check_archive(path: Path) -> None:
-    """Raises ValueError for an archive that would expand: torch itself compresses nothing."""
+    """Raises an error for an archive that would expand: torch itself compresses nothing."""
     with open(path, "rb") as file:
-        begin, size = file.read(4), path.stat().st_size
-        file.seek(max(0, size - 22))
-        end = file.read()
-    if begin != b"PK\3\4":
-        return  # the format of older versions, whose lengths torch checks
-    if end[:4] != b"PK\5\6" or struct.unpack("<H", end[-2:])[0]:
-        raise ValueError("not an archive, or cut off")
+        if file.read(4) != b"PK\3\4":
+            return  # the format of older versions, whose lengths torch checks
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
-    if any(i.compress_type != zipfile.ZIP_STORED or i.compress_size != i.file_size for i in infos):
-        raise ValueError("its archive is compressed, which torch does not do")
-    if sum(i.file_size for i in infos) > size:
-        raise ValueError("its archive holds the same bytes by several names")
+    is_stored = all(i.compress_type == zipfile.ZIP_STORED and i.compress_size == i.file_size for i in infos)
+    if archive.comment or not is_stored or sum(i.file_size for i in infos) > path.stat().st_size:
+        raise ValueError("its archive is compressed, or otherwise not as torch writes it")
 
 
 def _named_tensors(content: Any) -> dict[str, Any]:
@@ -221,11 +186,10 @@ def _named_tensors(content: Any) -> dict[str, Any]:
     pending, seen = [("", content)], set()
     while pending:
         place, entry = pending.pop(0)
-        if not isinstance(entry, Mapping) or id(entry) in seen:
-            continue
-        seen.add(id(entry))
-        entries[place] = {f"{name}": t for name, t in entry.items() if isinstance(t, torch.Tensor)}
-        pending += [(f"{place}{name}.", sub) for name, sub in entry.items() if "optim" not in f"{name}"]
+        if isinstance(entry, Mapping) and id(entry) not in seen:
+            seen.add(id(entry))
+            entries[place] = {f"{name}": t for name, t in entry.items() if isinstance(t, torch.Tensor)}
+            pending += [(f"{place}{name}.", sub) for name, sub in entry.items() if "optim" not in f"{name}"]
     kernels = {p: named for p, named in entries.items() if any(t.dim() > 1 for t in named.values())}
     entries = kernels or {p: named for p, named in entries.items() if named}
     if len(entries) == 1 and re.fullmatch(_WRAPPERS, (place := next(iter(entries)))):
@@ -234,4 +198,4 @@ def _named_tensors(content: Any) -> dict[str, Any]:
 
 
 def _one_line(error: Exception) -> str:
-    return printable_text(" ".join(COLOURS.sub("", str(error)).split())[:150])
+    return printable_text(" ".join(TERMINAL_SEQUENCES.sub("", str(error)).split())[:150])

@@ -12,8 +12,8 @@ from helpers.torch_layouts import layout, resnet
 
 from simsiam_tf import convert, nets
 from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.pretrained.torch_layouts import find_networks, program_of, strip_wrappers
 from simsiam_tf.pretrained.torch_weights import to_torch
-from simsiam_tf.pretrained.torch_weights.key_names import find_networks, program_of, strip_wrappers
 
 PLACES = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
 
@@ -91,8 +91,8 @@ def test_an_ambiguous_network_needs_a_prefix(tmp_path, capsys):
     argv = [f"--weights={tmp_path / 'c.pth'}", f"--out={tmp_path / 'a'}"]
     for more, said in (
         ([], "left.net, right.net. Pass one of them as --prefix"),
-        (["--prefix=middle"], "no network lies there. Choose from 'left.net', 'right.net'"),
-        (["--prefix=net"], "several networks lie there"),
+        (["--prefix=middle"], "fits no network of"),
+        (["--prefix=net"], "c.pth. There are left.net, right.net."),
     ):
         assert convert.main([*argv, *more]) == 2
         err = capsys.readouterr().err
@@ -140,7 +140,7 @@ def program(names):
 
 def test_names_tell_the_program():
     for name, network, pad in (("facebookresearch", "resnet18", None), ("lightly_small", "resnet18", 1)):
-        assert program(strip_wrappers(layout(name, resnet(network, pad))).values()) == name
+        assert program(list(map(strip_wrappers, layout(name, resnet(network, pad))))) == name
 
     def net(prefix, *more):
         return [f"{prefix}conv1.weight", f"{prefix}layer1.0.conv1.weight", *more]

@@ -24,7 +24,7 @@ class EmbedConfig(ImagesConfig):
 
     on_bad_image: str = option(
         "skip",
-        "what to do with unreadable images of a folder; skipped images are listed",
+        "what to do with images that cannot be read; those that are left out are listed",
         choices=("error", "skip"),
     )
     out: str | None = option(None, "file to write, .npz or .parquet", "Output")
@@ -60,10 +60,8 @@ def call(config: EmbedConfig) -> int:
     embedding_file.check_output(out)
     pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     report = out.with_suffix(".unreadable.json")
-    source = open_source(
-        config.data or cached_scores.training_data(pretrained), "train", config.data_dir, config.on_bad_image,
-        report, config.max_megapixels,
-    )  # fmt: skip
+    data = config.data or cached_scores.training_data(pretrained)
+    source = open_source(data, "train", report=report, **pretrained.source_options(config, data))
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
     embeddings = embedding_file.embed(
         pretrained, source, folder, config.batch_size, config.on_bad_image, report

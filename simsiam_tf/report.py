@@ -7,7 +7,7 @@ import importlib.util
 import sys
 
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import Config, option
+from simsiam_tf.config import SourceConfig, option
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Writes WORKDIR/report.html, one file that opens offline: the diagnosis in words, curves, views,
@@ -19,7 +19,7 @@ NEEDS = ("matplotlib", "jinja2")
 
 
 @dataclasses.dataclass(frozen=True)
-class ReportConfig(Config):
+class ReportConfig(SourceConfig):
     """Options of report."""
 
     workdir: str | None = option(None, "work folder of a pre-training", "Report")
@@ -29,15 +29,10 @@ class ReportConfig(Config):
     seed: int = option(0, "seed of all random choices", limits=(0, 2**31 - 1))
     tensorboard: bool = option(True, "write the embeddings for TensorBoard's projector, to WORKDIR/tb")
     data: str | None = option(
-        None, "images to show: fashion_mnist, digits, tfds:NAME[:SPLIT] or folder:PATH; by default the "
-        "training images of the run", "Images",
-    )  # fmt: skip
-    data_dir: str | None = option(None, "folder in which TFDS keeps its data sets")
-    on_bad_image: str = option(
-        "skip", "what to do with unreadable images of a folder", choices=("error", "skip")
+        None, "images to show, as for pretrain; by default the training images of the run", "Images"
     )
-    max_megapixels: float = option(
-        100.0, "larger images of a folder count as unreadable", limits=(0.001, 1e4)
+    on_bad_image: str = option(
+        "skip", "what to do with images that cannot be read", choices=("error", "skip")
     )
 
     def validate(self) -> ReportConfig:
@@ -60,8 +55,12 @@ def call(config: ReportConfig) -> int:
         from simsiam_tf.distributed import strategies
 
         strategies.look_for_devices()
-    options = dataclasses.asdict(config)
-    path = html_report.write_report(options.pop("workdir"), **options)
+    reading = config.source_options()
+    own = {f.name for f in dataclasses.fields(ReportConfig)} - {
+        f.name for f in dataclasses.fields(SourceConfig)
+    }
+    options = {name: getattr(config, name) for name in own - {"workdir"}}
+    path = html_report.write_report(config.workdir, data=config.data, **options, **reading)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser")
     return 0
 

@@ -4,38 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from simsiam_tf.config.fields import BIG, FOLDER, Config, Inapplicable, option
+from simsiam_tf.config.fields import BIG, Config, option
+from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.runtime.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceConfig(Config):
-    """Options for images and how they are read."""
-
-    INAPPLICABLE = (
-        Inapplicable(
-            ("on_bad_image", "max_megapixels"), "data", lambda v: not (v or "").startswith(FOLDER),
-            "data that is not a folder",
-        ),
-    )  # fmt: skip
-
-    data: str | None = option(
-        None,
-        "images: fashion_mnist, digits, tfds:NAME[:SPLIT] or folder:PATH; by default the images of the "
-        "pre-training",
-        "Images",
-    )
-    data_dir: str | None = option(
-        None, "folder in which TensorFlow Datasets keeps its data sets", resumable=True
-    )
-    on_bad_image: str = option(
-        "error",
-        "an image of a folder that cannot be read stops the command (error) or is left out (skip)",
-        choices=("error", "skip"),
-    )
-    max_megapixels: float = option(
-        100.0, "images of a folder with more pixels than this count as unreadable", limits=(0.001, 1e4)
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +20,7 @@ class WeightsConfig(Config):
         "auto",
         "how images are normalised; auto: as in the pre-training. Needed only for a .keras file without "
         "metadata beside it",
-        choices=("auto", "imagenet", "cifar", "grayscale"),
+        choices=("auto", "imagenet", "cifar", "grayscale", "multichannel"),
     )
     image_size: int | None = option(
         None, "height and width of the images in pixels; by default as in the pre-training", limits=(4, 4096)

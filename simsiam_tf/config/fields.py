@@ -8,11 +8,11 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+from simsiam_tf.config.places import is_file
 from simsiam_tf.runtime.errors import UserError, nearest
 
 LOOKS = ("preview", "dry_run")  # options that only show what a run would do
 BIG = 2**31 - 1
-FOLDER = "folder:"  # before the path, where an option names images
 
 
 def option(
@@ -125,23 +125,18 @@ def to_flags(config: Any) -> str:
 def differences(a: dict, b: dict, cls: type[Config]) -> list[str]:
     """Names of the options that bind a run and differ between two configurations, `b` the later one.
 
-    The path of a folder, or of a file of weights, does not bind a run. Its content does, by its digest in
-    the run's metadata.
+    The paths of images, and of a file of weights, do not bind a run. Their contents do, by digests in the
+    run's metadata.
     """
     rules = [r for r in cls.INAPPLICABLE if r.decider in b and r.condition(b[r.decider])]
     idle = {name for rule in rules for name in rule.options}
 
     def alike(field: dataclasses.Field) -> bool:
         old, new, free = a.get(field.name, field.default), b.get(field.name), field.metadata["resumable"]
-        paths = all(isinstance(v, str) and (field.name == "weights" or is_folder(v)) for v in (old, new))
+        paths = all(isinstance(v, str) and (field.name == "weights" or is_file(v)) for v in (old, new))
         return paths or old == new or (isinstance(free, str) and new == free)
 
     fields = [
         f for f in dataclasses.fields(cls) if f.metadata["resumable"] is not True and f.name not in idle
     ]
     return [field.name for field in fields if not alike(field)]
-
-
-def is_folder(value: Any) -> bool:
-    """Whether the value of an option names a folder of images."""
-    return isinstance(value, str) and value.startswith(FOLDER) and value != FOLDER

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from simsiam_tf.config.backbones import BACKBONES
-from simsiam_tf.config.evaluation import SourceConfig
 from simsiam_tf.config.fields import BIG, Inapplicable, check_address, option
+from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.config.methods import METHODS, MethodOptions, add_method_options, loss_kind, method_of
 from simsiam_tf.config.run import RunConfig
 from simsiam_tf.runtime.errors import UserError
@@ -45,8 +45,9 @@ class PretrainConfig(RunConfig, SourceConfig):
 
     data: str = option(
         "fashion_mnist",
-        "images to learn from: fashion_mnist, digits, tfds:NAME[:SPLIT] or folder:PATH. A slice is written "
-        "as in fashion_mnist:train[:50000]",
+        "images to learn from: fashion_mnist, digits, tfds:NAME[:SPLIT], folder:PATH, list:FILE, tar:PATTERN, "
+        "zip:PATTERN, parquet:PATTERN, tfrecord:PATTERN or hf:NAME; several separated by commas. A slice is "
+        "written as in fashion_mnist:train[:50000]",
         "Data",
     )
     monitor: str = option(
@@ -67,10 +68,10 @@ class PretrainConfig(RunConfig, SourceConfig):
     )
     augmentation: str = option(
         "auto",
-        "random changes that make a view of an image; auto: grayscale for one channel, cifar for small "
-        "images, else imagenet. simclr and byol: the changes that those papers make to ImageNet (swav: as "
-        "simclr)",
-        choices=("auto", "imagenet", "simclr", "byol", "cifar", "grayscale"),
+        "random changes that make a view of an image; auto: grayscale for small gray images, cifar for small "
+        "colour images, multichannel for other channels than 1 and 3, else imagenet. simclr and byol: the "
+        "changes that those papers make to ImageNet (swav: as simclr)",
+        choices=("auto", "imagenet", "simclr", "byol", "cifar", "grayscale", "multichannel"),
     )
     image_size: int | None = option(
         None, f"height and width of the views in pixels; {_BY_DEFAULT}", limits=(4, 4096)
@@ -86,6 +87,12 @@ class PretrainConfig(RunConfig, SourceConfig):
     blur_p: float | None = option(None, f"probability of Gaussian blur; {_BY_DEFAULT}", limits=(0, 1))
     solarize_p: float | None = option(None, f"probability of solarisation; {_BY_DEFAULT}", limits=(0, 1))
     flip_p: float | None = option(None, f"probability of a horizontal flip; {_BY_DEFAULT}", limits=(0, 1))
+    vertical_flip_p: float | None = option(
+        None, f"probability of a vertical flip, for pictures from above; {_BY_DEFAULT}", limits=(0, 1)
+    )
+    rotate_p: float | None = option(
+        None, f"probability of a turn by 90, 180 or 270 degrees; {_BY_DEFAULT}", limits=(0, 1)
+    )
 
     backbone: str = option("resnet50", "network whose features are learned", "Network", choices=BACKBONES)
     stem: str = option(

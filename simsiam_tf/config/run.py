@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Self
 
-from simsiam_tf.config.fields import BIG, FOLDER, Config, Inapplicable, is_folder, option
+from simsiam_tf.config.fields import BIG, Config, Inapplicable, option
+from simsiam_tf.config.places import absolute_path, absolute_places, is_file
 from simsiam_tf.runtime.errors import UserError
 
 PATHS = ("workdir", "weights", "data_dir")
@@ -107,13 +107,8 @@ class RunConfig(Config):
         changes = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if is_folder(value):
-                changes[field.name] = FOLDER + _absolute(value.removeprefix(FOLDER))
+            if is_file(value):
+                changes[field.name] = absolute_places(value)
             elif field.name in PATHS and value:
-                changes[field.name] = _absolute(value)
+                changes[field.name] = absolute_path(value)
         return dataclasses.replace(self, **changes)
-
-
-def _absolute(path: str) -> str:
-    # NOTE: not abspath, which takes link/.. for the folder of the link.
-    return os.path.join(os.getcwd(), os.path.expanduser(path))

@@ -146,9 +146,10 @@ def augment_batch(views: Views, batch: dict[str, Any]) -> dict[str, Any]:
 
 def augmentation_for(source: Source) -> str:
     """The key of `AUGMENTATIONS` that suits a source, by its channels and the size of its images."""
-    if source.channels == 1:
-        return "grayscale"
-    return "cifar" if isinstance(source, ArraySource) and source.images.shape[1] <= 64 else "imagenet"
+    if source.channels not in (1, 3):
+        return "multichannel"
+    small = isinstance(source, ArraySource) and source.images.shape[1] <= 64
+    return ("grayscale" if source.channels == 1 else "cifar") if small else "imagenet"
 
 
 def pretraining(

@@ -32,8 +32,7 @@ Features = dict[str, tuple[np.ndarray, np.ndarray]]  # "this backbone", "raw pix
 def splits_for(config: Any, pretrained: Pretrained) -> Splits:
     """The labelled images of a `LabelledConfig`. Raises UserError if their channels do not fit."""
     data = config.data or training_data(pretrained)
-    options = {"data_dir": config.data_dir, "on_bad_image": config.on_bad_image}
-    splits = open_splits(data, config.test, **options, max_megapixels=config.max_megapixels)
+    splits = open_splits(data, config.test, **pretrained.source_options(config, data))
     pretrained.check_channels(splits.train)
     return splits
 
@@ -50,8 +49,8 @@ def training_data(pretrained: Pretrained) -> str:
             f"`data`: missing, and nothing beside {pretrained.path} says what it was trained on. "
             "Pass data=folder:/path/to/images, or a set's name."
         )
-    folder = Path(data.removeprefix(configs.FOLDER))
-    if configs.is_folder(data) and not folder.is_absolute() and not folder.is_dir():
+    path = Path(data.partition(":")[2])
+    if configs.is_file(data) and configs.absolute_places(data) != data and not path.exists():
         raise UserError(
             f"`data`: missing. {pretrained.path} was trained on {data}, a path that is relative to another "
             "working folder. Pass data=folder:/path/to/images."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -108,7 +108,7 @@ def open_monitor(
     views: Views,
     source: Source,
     data_spec: str,
-    data_dir: str | None = None,
+    options: Mapping[str, Any] | None = None,
     workers: Workers | None = None,
 ) -> Monitor | None:
     """The monitor that `monitor` and `monitor_queries` name; None for "none".
@@ -116,19 +116,21 @@ def open_monitor(
     Args:
         spec: a labelled set, "none", or "auto" for the pre-training set where it has labels.
         queries: a labelled set, or "auto" for the bank's test split, or else every tenth image of the bank.
-        views, data_dir, workers: as in `Monitor` and `open_source`.
+        views, workers: as in `Monitor`.
         source, data_spec: the pre-training set and its specification.
+        options: arguments of `open_source`, those that the set was opened with.
     """
+    options = {**(options or {}), "channels": source.channels}
     if spec == "none" or (spec == "auto" and source.labels is None):
         return None
     if spec in ("auto", data_spec):
         bank, spec = source, data_spec
     else:
-        bank = open_source(spec, "train", data_dir)
+        bank = open_source(spec, "train", **options)
     if queries == "auto":
-        query_source = open_test_split(spec, data_dir)
+        query_source = open_test_split(spec, **options)
     else:
-        query_source = open_source(queries, "test", data_dir)
+        query_source = open_source(queries, "test", **options)
     if query_source is None:
         query_source, (bank_ids, query_ids) = bank, held_out_ids(bank)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
     if test != "auto":
         tested = check_labels(open_source(test, "test", **options), "test")
     else:
-        tested = open_test_split(data, options.get("data_dir"))
+        tested = open_test_split(data, **options)
     if tested is None:
         train_ids, test_ids = held_out_ids(train)
         if not len(train_ids):
@@ -90,14 +91,14 @@ def all_labels(source: Source) -> np.ndarray:
     return np.asarray(source.labels[np.arange(source.size)])
 
 
-def open_test_split(spec: str, data_dir: str | None = None) -> Source | None:
+def open_test_split(spec: str, **options: Any) -> Source | None:
     """The labelled split that belongs to a training set: "test", else "validation", else None."""
     if query_split(spec) is None:
         return None
     name = ":".join(spec.split(":")[:2]) if spec.startswith("tfds:") else spec.split(":")[0]
     for split in ("test", "validation"):
         with contextlib.suppress(UserError):
-            source = open_source(name, split, data_dir)
+            source = open_source(name, split, **options)
             if source.labels is not None and source.labels[np.arange(1)].min() >= 0:  # TFDS withholds as −1
                 return source
     return None

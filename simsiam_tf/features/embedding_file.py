@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.data import Source
+from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.members import add_to_report
 from simsiam_tf.features import store
 from simsiam_tf.features.changed_files import ChangedImages
@@ -98,6 +99,8 @@ def embed(
         "data": source.name, "weights": str(pretrained.path.absolute()), "sha256": pretrained.sha256,
         "size": augmentation.size, "mean": list(augmentation.mean), "std": list(augmentation.std),
     }  # fmt: skip
+    if isinstance(source, EncodedSource):
+        about["pixels"] = source.rule.options()
     return Embeddings(np.array(names, object), features, about)
 
 

@@ -74,9 +74,11 @@ def backbone_of(
             raise UserError(f"augmentation={augmentation}: the embeddings' images were normalised otherwise.")
     # What is recorded replaces the size and normalisation of any augmentation.
     pretrained = open_pretrained(path, "imagenet" if recorded else augmentation, image_size)
+    pixels = recorded.pop("pixels", None)
     pretrained = dataclasses.replace(
-        pretrained, augmentation=dataclasses.replace(pretrained.augmentation, **recorded)
-    )
+        pretrained, augmentation=dataclasses.replace(pretrained.augmentation, **recorded),
+        card=pretrained.card if pixels is None else {**pretrained.card, "pixels": pixels},
+    )  # fmt: skip
     sha256, width, difference = embeddings.about.get("sha256"), embeddings.features.shape[1], ""
     if sha256 and sha256 != pretrained.sha256:
         difference = "its SHA-256 differs"
@@ -99,13 +101,15 @@ def _recorded_preprocessing(about: dict[str, Any]) -> dict[str, Any]:
         size, mean, std = about["size"], tuple(map(float, about["mean"])), tuple(map(float, about["std"]))
         valid = type(size) is int and 4 <= size <= 4096 and len(mean) == len(std)
         valid = valid and all(map(math.isfinite, mean + std)) and min(std) > 0
-    except (KeyError, TypeError, ValueError):
+        pixels = about.get("pixels", {})
+        PixelRule.from_options(3, **pixels)
+    except (KeyError, TypeError, ValueError, UserError):
         valid = False
     if not valid:
         raise UserError(
             f"`embeddings`: their record of the preprocessing is damaged ({str(recorded)[:60]}). Embed anew."
         )
-    return {"size": size, "mean": mean, "std": std}
+    return {"size": size, "mean": mean, "std": std, **({"pixels": pixels} if pixels else {})}
 
 
 def embed_file(pretrained: Pretrained, path: str | Path, max_megapixels: float = MEGAPIXELS) -> np.ndarray:
@@ -114,7 +118,7 @@ def embed_file(pretrained: Pretrained, path: str | Path, max_megapixels: float =
     try:
         data = read_regular_file(path)
         read_header(data, max_megapixels)
-        image = tf.constant(render(data, PixelRule(pretrained.channels)))
+        image = tf.constant(render(data, pretrained.pixel_rule))
     except (OSError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0][:200]
         shown = printable_text(str(path))

@@ -9,7 +9,9 @@ from typing import Any
 
 import keras
 
+from simsiam_tf.config import SourceConfig, is_encoded
 from simsiam_tf.data import AUGMENTATIONS, Augmentation, Source, Views
+from simsiam_tf.data.images.render import PixelRule
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
@@ -43,6 +45,18 @@ class Pretrained:
     def views(self) -> Views:
         """The preprocessing: `centre` for evaluation, the augmentation for one view of each image."""
         return Views(self.augmentation, count=1)
+
+    @property
+    def pixel_rule(self) -> PixelRule:
+        """How encoded images become pixels, as in the pre-training."""
+        return PixelRule.from_options(self.channels, **self.card.get("pixels", {}))
+
+    def source_options(self, config: SourceConfig, data: str) -> dict[str, Any]:
+        """Arguments of `data.open_source` for this backbone: what a configuration leaves open is as trained."""
+        options = config.source_options()
+        if not is_encoded(data):
+            return options
+        return {"channels": self.channels, **self.card.get("pixels", {}), **options}
 
     def check_channels(self, source: Source, flag: str = "data") -> None:
         """Raises UserError where a source's images have other channels than the backbone takes."""

@@ -20,6 +20,7 @@ from simsiam_tf.data import (
     sampling,
 )
 from simsiam_tf.data.service import client
+from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, epochs_between, open_monitor
@@ -61,7 +62,13 @@ def build_pretraining(
         if config.data_service:
             client.check_source(config.data_service, source)
         monitor = open_monitor(
-            config.monitor, config.monitor_queries, views, source, config.data, config.data_dir, workers
+            config.monitor,
+            config.monitor_queries,
+            views,
+            source,
+            config.data,
+            config.source_options(),
+            workers,
         )
     total_steps = sampling.steps_in(config.epochs, source.size, config.batch_size)
     with strategy.scope():
@@ -74,6 +81,8 @@ def build_pretraining(
         "contents of the images": source.contents(), "precision": precision,
         "stem": stem_for(config, views.augmentation.size), "views": dataclasses.asdict(views.augmentation),
     }  # fmt: skip
+    if isinstance(source, EncodedSource):
+        metadata["pixels"] = source.rule.options()
     if monitor is not None:
         metadata["the monitor's images"] = [s.contents() for s in (monitor.bank, monitor.queries)]
     return PretrainComponents(
@@ -98,20 +107,13 @@ def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distri
 
 def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Source, Views]:
     """The images and their views. report: file for the names of unreadable images."""
-    source = open_source(
-        config.data, "train", config.data_dir, config.on_bad_image, report, config.max_megapixels
-    )
+    source = open_source(config.data, "train", report=report, **config.source_options())
     check_size(source, config.batch_size)
     name = augmentation_for(source) if config.augmentation == "auto" else config.augmentation
     augmentation = AUGMENTATIONS[name]
-    if len(augmentation.mean) > source.channels:
-        raise UserError(
-            f"augmentation={name}: is for colour, but {source.name} has one channel. Try "
-            "augmentation=grayscale."
-        )
     changes = {
         name: getattr(config, name)
-        for name in ("blur_p", "solarize_p", "flip_p")
+        for name in ("blur_p", "solarize_p", "flip_p", "vertical_flip_p", "rotate_p")
         if getattr(config, name) is not None
     }
     if config.jitter is not None:

@@ -28,6 +28,8 @@ class Augmentation:
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize_p: PerView = 0.0
     flip_p: float = 0.5
+    vertical_flip_p: float = 0.0
+    rotate_p: float = 0.0  # by a quarter turn, a half, or three quarters
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -59,4 +61,8 @@ AUGMENTATIONS = {
     "cifar": Augmentation(size=32, blur_p=0.0, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)),
     # One channel: of the jitter, brightness and contrast remain.
     "grayscale": Augmentation(size=28, gray_p=0.0, blur_p=0.0, mean=(0.286,), std=(0.353,)),
+    # Any number of channels, such as those of satellites and microscopes: no hue, no gray, no way is up.
+    "multichannel": Augmentation(
+        jitter=(0.4, 0.4, 0.0, 0.0), gray_p=0.0, vertical_flip_p=0.5, rotate_p=0.75, mean=(0.5,), std=(0.25,)
+    ),
 }  # fmt: skip

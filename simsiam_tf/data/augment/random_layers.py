@@ -23,7 +23,8 @@ class RandomColorJitter(PaperLayer):
     """Brightness, contrast, saturation and hue, in a random order, with probability p.
 
     brightness, contrast, saturation: x draws a factor from [1 − x, 1 + x]. hue: x draws a shift from [−x, x],
-    in turns.
+    in turns. Images of other than 1 or 3 channels have no saturation and no hue: each channel gets a
+    brightness and a contrast of its own.
     """
 
     draws = 9
@@ -36,12 +37,20 @@ class RandomColorJitter(PaperLayer):
     def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
         chosen = u[:, 0] < self.p
         strengths = tf.constant([getattr(self, name) for name in OPERATORS])
+        if images.shape[-1] not in (1, 3):
+            # Pairwise independent: u + c · v mod 1, for channel c, with independent u and v.
+            channel = tf.range(images.shape[-1], dtype=tf.float32)[:, None, None]
+            drawn = tf.math.floormod(u[None, :, 1:3] + channel * u[None, :, 3:5], 1.0)
+            offset = tf.where(chosen[:, None], (2.0 * drawn - 1.0) * strengths[:2], 0.0)
+            return {"channel_factors": 1.0 + offset}
         offset = tf.where(chosen[:, None], (2.0 * u[:, 1:5] - 1.0) * strengths, 0.0)
         # rank[b, op] is the place of op in image b's order: a uniform permutation.
         rank = tf.argsort(tf.argsort(u[:, 5:9], axis=1), axis=1)
         return {"factors": 1.0 + offset[:, :3], "hue": offset[:, 3], "rank": rank}
 
     def stages(self, channels: int) -> list[Stage]:
+        if channels not in (1, 3):
+            return [_jitter_channels]
         if channels == 1:  # gray images have no saturation and no hue
             return [lambda x, t: _blends(x, t, 2)]
         # A blend with factor 1 changes nothing: shapes stay static on every accelerator.
@@ -50,6 +59,20 @@ class RandomColorJitter(PaperLayer):
             lambda x, t: _shift_hue(x, t["hue"]),
             lambda x, t: _blends(x, t, 3, after_hue=True),
         ]
+
+
+def _jitter_channels(x: Planes, t: dict[str, tf.Tensor]) -> Planes:
+    """Brightness, then contrast, of each channel by itself."""
+
+    def jittered(plane: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
+        brightness, contrast = _per_image(factors[:, 0]), _per_image(factors[:, 1])
+        plane = tf.clip_by_value(brightness * plane, 0.0, 255.0)
+        mean = tf.reduce_mean(plane, axis=[1, 2], keepdims=True)
+        return tf.clip_by_value(contrast * plane + (1.0 - contrast) * mean, 0.0, 255.0)
+
+    return [
+        jittered(plane, factors) for plane, factors in zip(x, tf.unstack(t["channel_factors"]), strict=True)
+    ]
 
 
 def _blends(x: Planes, t: dict[str, tf.Tensor], count: int, after_hue: bool | None = None) -> Planes:
@@ -150,6 +173,36 @@ class RandomHorizontalFlip(_ChosenLayer):
 
     def changed(self, x: Planes) -> Planes:
         return [plane[:, :, ::-1] for plane in x]
+
+
+class RandomVerticalFlip(_ChosenLayer):
+    """Mirrors top and bottom with probability p, for pictures from above or through a microscope."""
+
+    def changed(self, x: Planes) -> Planes:
+        return [plane[:, ::-1] for plane in x]
+
+
+class RandomQuarterTurn(PaperLayer):
+    """Turns square images by 90, 180 or 270 degrees, each as likely, with probability p."""
+
+    draws = 2
+
+    def __init__(self, p: float = 0.5, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.p = p
+
+    def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        quarters = 1 + tf.cast(3.0 * u[:, 1], tf.int32)
+        return {"quarters": tf.where(u[:, 0] < self.p, quarters, 0)}
+
+    def stages(self, channels: int) -> list[Stage]:
+        def stage(x: Planes, t: dict[str, tf.Tensor]) -> Planes:
+            quarters = _per_image(t["quarters"])
+            x = [tf.where(quarters >= 2, plane[:, ::-1, ::-1], plane) for plane in x]
+            odd = quarters % 2 == 1
+            return [tf.where(odd, tf.transpose(plane, [0, 2, 1])[:, ::-1], plane) for plane in x]
+
+        return [stage]
 
 
 def _per_image(values: tf.Tensor) -> tf.Tensor:

@@ -130,6 +130,8 @@ def _layers(augmentation: Augmentation, products: bool) -> tuple[PaperLayer, ...
         random_layers.RandomGaussianBlur(a.blur_sigma, a.blur_p, products),
         random_layers.RandomSolarization(a.solarize_p),
         random_layers.RandomHorizontalFlip(a.flip_p),
+        random_layers.RandomVerticalFlip(a.vertical_flip_p),
+        random_layers.RandomQuarterTurn(a.rotate_p),
     )
     return tuple(layer for layer in layers if layer.p > 0)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, TiffImagePlugin
 
+from simsiam_tf.config.images import check_range
 from simsiam_tf.data.images.formats import UnavailableFormat, image_format
 
 ORIENTATION, BITS_PER_SAMPLE, ICC_PROFILE = 274, 258, 34675  # tags of TIFF; the first of EXIF, too
@@ -37,6 +38,17 @@ class PixelRule:
     channels: int = 3
     background: str = "white"
     pixel_range: tuple[float, float] | None = None
+
+    @classmethod
+    def from_options(cls, channels: int, background: str = "white", pixel_range: str = "type") -> PixelRule:
+        """The rule of options of `data.open_source`; auto without a sample counts as "type"."""
+        given = pixel_range not in ("auto", "type")
+        return cls(channels, background, check_range(pixel_range) if given else None)
+
+    def options(self) -> dict[str, str]:
+        """The options of `data.open_source` that give this rule for images of the same kind."""
+        low_high = self.pixel_range and ",".join(f"{value:.17g}" for value in self.pixel_range)
+        return {"background": self.background, **({"pixel_range": low_high} if low_high else {})}
 
     def blank_image(self) -> bytes:
         """An encoded image of one black pixel."""

@@ -46,6 +46,8 @@ def _archive_members(kind: str, pattern: str, scan: Callable[[str], dict[str, An
     ):
         try:
             tables.append(kept_arrays(f"{kind}\0{archive}\0{state}", lambda archive=archive: scan(archive)))
+        except UserError:
+            raise
         except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{printable_text(name)}: {archive} is damaged or cut off ({reason}).") from error

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from simsiam_tf.config.images import check_range
 from simsiam_tf.data.images.decode import decode_checked
 from simsiam_tf.data.images.formats import IMAGE_SUFFIXES
 from simsiam_tf.data.images.render import PixelRule, deep_values, type_range
@@ -101,6 +102,10 @@ def join_members(places: Sequence[Members]) -> Members:
     """The images of several places as one set; of names that occur twice, all begin with their place."""
     if len(places) == 1:
         return places[0]
+    keys = [place.key for place in places]
+    twice = next((place.name for i, place in enumerate(places) if place.key in keys[:i]), None)
+    if twice:
+        raise UserError(f"{printable_text(twice)}: is named twice.")
     names = [name for place in places for name in place.names]
     if len(set(names)) < len(names):
         names = [f"{place.name}/{name}" for place in places for name in place.names]
@@ -254,8 +259,7 @@ def _pixel_range(
     if not len(deep) or options.pixel_range == "type":
         return None
     if options.pixel_range != "auto":
-        low, _, high = options.pixel_range.partition(",")
-        return float(low), float(high)
+        return check_range(options.pixel_range)
     sample = deep[np.linspace(0, len(deep) - 1, min(len(deep), RANGE_SAMPLE)).astype(int)]
     values = []
     for i in kept[sample]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
+from simsiam_tf.config.places import split_places
 from simsiam_tf.data.images.header import MEGAPIXELS
 from simsiam_tf.data.sources.addresses import is_url
 from simsiam_tf.data.sources.archives import tar_members, zip_members
@@ -57,9 +57,6 @@ SOURCES = {
 ALIASES = {name: f"tfds:{name}" for name in ("cifar10", "cifar100", "imagenet2012", "imagenette")}
 
 
-_NEXT_SET = re.compile(rf",(?=(?:{'|'.join(SOURCES)}):)")  # the comma between two specifications
-
-
 def full_specification(data: str | os.PathLike) -> str:
     """A specification without aliases, also for a path. Raises UserError for other types."""
     if isinstance(data, os.PathLike):
@@ -106,7 +103,7 @@ def open_source(
     options = SourceOptions(
         split, data_dir, on_bad_image, report, max_megapixels, check, channels, background, pixel_range
     )
-    places = [_open_place(one, options) for one in _NEXT_SET.split(full_specification(spec))]
+    places = [_open_place(one, options) for one in split_places(full_specification(spec))]
     if isinstance(places[0], Source) and len(places) == 1:
         return places[0]
     unfit = [place.name for place in places if isinstance(place, Source)]

@@ -82,7 +82,13 @@ def _members_of_files(
     states = [address_state(file) for file in files]
     tables, holders = [], []
     for file, state in progress.bar(list(zip(files, states, strict=True)), f"reading {shown}"):
-        holder, table = index(file, state)
+        try:
+            holder, table = index(file, state)
+        except UserError:
+            raise
+        except (OSError, ValueError, EOFError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{shown}: {file} is damaged or cut off ({reason}).") from error
         holders.append(holder)
         tables.append(table)
     sizes = [len(table["offset"]) for table in tables]

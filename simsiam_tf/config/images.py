@@ -1,0 +1,92 @@
+"""Options for sets of images: where they lie, which are left out, and how they become pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from simsiam_tf.config.fields import Config, Inapplicable, option
+from simsiam_tf.config.places import is_encoded
+from simsiam_tf.runtime.errors import UserError
+
+BACKGROUNDS = ("white", "black")
+_READING = ("on_bad_image", "max_megapixels", "check", "channels", "background", "pixel_range")
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig(Config):
+    """Options for images and how they are read."""
+
+    INAPPLICABLE = (
+        Inapplicable(
+            _READING, "data", lambda v: v is not None and not is_encoded(v),
+            "data that is not a folder, a list, an archive or a table",
+        ),
+    )  # fmt: skip
+
+    data: str | None = option(
+        None,
+        "images: fashion_mnist, digits, tfds:NAME[:SPLIT], folder:PATH, list:FILE, tar:PATTERN, zip:PATTERN, "
+        "parquet:PATTERN, tfrecord:PATTERN or hf:NAME; by default the images of the pre-training",
+        "Images",
+    )
+    data_dir: str | None = option(
+        None, "folder in which TensorFlow Datasets keeps its data sets", resumable=True
+    )
+    on_bad_image: str = option(
+        "error",
+        "an image that cannot be read stops the command (error) or is left out (skip)",
+        choices=("error", "skip"),
+    )
+    max_megapixels: float = option(
+        100.0, "images with more pixels than this count as unreadable", limits=(0.001, 1e4)
+    )
+    check: str = option(
+        "decode",
+        "how images are checked that are new or changed since the last command: decode each, read its header "
+        "alone, or none",
+        choices=("decode", "header", "none"),
+        resumable=True,
+    )
+    channels: int | None = option(
+        None,
+        "channels of the images: 1 makes all gray, 3 gives all colours; others for .npy files and TIFFs of so "
+        "many. By default 1 for a set of gray images, else 3, or the number that all images have",
+        limits=(1, 256),
+    )
+    background: str | None = option(
+        None, "colour that transparent pixels are laid on: white, black or #rrggbb; white by default"
+    )
+    pixel_range: str | None = option(
+        None,
+        "values of images of more than 8 bits that become 0 and 255: LOW,HIGH; type: the smallest and largest "
+        "of their type; auto, the default: the 0.1 and 99.9 percentiles of a sample of the images",
+    )
+
+    def validate(self) -> SourceConfig:
+        super().validate()
+        colour = self.background
+        if colour is not None and colour not in BACKGROUNDS and not re.fullmatch(r"#[\da-fA-F]{6}", colour):
+            raise UserError(
+                f"background={colour}: must be white, black or #rrggbb, as in background=#2040c0."
+            )
+        if self.pixel_range is not None and self.pixel_range not in ("auto", "type"):
+            check_range(self.pixel_range)
+        return self
+
+    def source_options(self) -> dict[str, Any]:
+        """Arguments of `data.open_source`."""
+        names = ("data_dir", *_READING)
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def check_range(text: str) -> tuple[float, float]:
+    """(low, high) of "LOW,HIGH". Raises UserError where they are not two numbers that ascend."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not low < high < float("inf"):
+        raise UserError(f"pixel_range={text}: must be auto, type, or two numbers, as in pixel_range=0,4095.")
+    return low, high

@@ -1,0 +1,40 @@
+"""Specifications of sets of images, such as "folder:A,tar:B", without opening any."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+FILES = ("folder", "list", "tar", "zip", "parquet", "tfrecord")  # kinds of places that are paths or URLs
+ENCODED = (*FILES, "hf")  # kinds of places that hold encoded images
+_NEXT_PLACE = re.compile(rf",(?=(?:{'|'.join(ENCODED)}):)")  # the comma between two places
+
+
+def split_places(data: str) -> list[str]:
+    """The places that a specification names: "folder:A,tar:B" → ["folder:A", "tar:B"]."""
+    return _NEXT_PLACE.split(data)
+
+
+def is_encoded(data: Any) -> bool:
+    """Whether a specification names places of encoded images."""
+    return isinstance(data, str) and data.partition(":")[0] in ENCODED and ":" in data
+
+
+def is_file(data: Any) -> bool:
+    """Whether a specification names paths or URLs."""
+    return isinstance(data, str) and all(
+        kind in FILES and path for kind, _, path in (place.partition(":") for place in split_places(data))
+    )
+
+
+def absolute_places(data: str) -> str:
+    """A specification whose paths do not depend on the working folder. URLs stay."""
+    places = (place.partition(":") for place in split_places(data))
+    return ",".join(f"{kind}:{path if '://' in path else absolute_path(path)}" for kind, _, path in places)
+
+
+def absolute_path(path: str) -> str:
+    """A path that does not depend on the working folder."""
+    # NOTE: not abspath, which takes link/.. for the folder of the link.
+    return os.path.join(os.getcwd(), os.path.expanduser(path))

@@ -1,0 +1,283 @@
+"""Places of encoded images: lists, archives, tables, URLs and unions give the same images as a folder."""
+
+import io
+import json
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simsiam_tf.data import open_source
+from simsiam_tf.data.sources import addresses
+from simsiam_tf.runtime.errors import UserError
+
+COUNT = 6
+
+
+def picture(i) -> np.ndarray:
+    y, x = np.mgrid[: 9 + i, : 12 + i]
+    return np.stack([8 * y + 10 * i, 9 * x, 200 - 5 * x], axis=-1).astype(np.uint8)
+
+
+def png(i) -> bytes:
+    return tf.io.encode_png(picture(i)).numpy()
+
+
+def shuffled(source) -> list[np.ndarray]:
+    """All images, read in another order than they lie in."""
+    order = [3, 0, 5, 1, 4, 2]
+    images = {i: source.decode(tf.constant(i, tf.int64)).numpy() for i in order}
+    return [images[i] for i in range(COUNT)]
+
+
+def check_images(source, labels=None):
+    assert source.size == COUNT and source.channels == 3
+    for i, image in enumerate(shuffled(source)):
+        np.testing.assert_array_equal(image, picture(i))
+    if labels is not None:
+        assert np.asarray(source.labels).tolist() == labels
+
+
+LABELS = [0, 0, 0, 1, 1, 1]
+
+
+def name(i) -> str:
+    return f"{'cats' if i < 3 else 'dogs'}/{i}.png"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(COUNT):
+        path = tmp_path / "folder" / name(i)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(i))
+    return tmp_path / "folder"
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w") as archive:
+        for member, data in members:
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def test_folder(folder):
+    check_images(open_source(f"folder:{folder}"), LABELS)
+
+
+def test_lists(folder):
+    listed = folder / "all.txt"
+    listed.write_text("# a comment\n" + "".join(f"{name(i)}\n" for i in range(COUNT)))
+    check_images(open_source(f"list:{listed}"))
+    table = folder / "all.csv"
+    rows = [f"{name(i)},{'cat' if i < 3 else 'dog'},train" for i in range(COUNT)]
+    table.write_text("path,label,split\n" + "\n".join([*rows, "dogs/5.png,dog,test"]) + "\n")
+    source = open_source(f"list:{table}")
+    check_images(source, LABELS)
+    assert source.class_names == ("cat", "dog")
+    assert open_source(f"list:{table}", "test").size == 1
+    absolute = folder.parent / "absolute.txt"
+    absolute.write_text("\n".join(str(folder / name(i)) for i in range(COUNT)))
+    check_images(open_source(f"list:{absolute}"))
+
+
+def test_lists_that_do_not_fit(folder):
+    listed = folder / "all.csv"
+    listed.write_text("path,label\ncats/0.png,a\ncats/9.png,b\n")
+    with pytest.raises(UserError, match="1 of its 2 images are missing, such as cats/9.png"):
+        open_source(f"list:{listed}")
+    listed.write_text("cats/0.png\ncats/0.png\n")
+    with pytest.raises(UserError, match="names cats/0.png 2 times"):
+        open_source(f"list:{listed}")
+    listed.write_text("path,split\ncats/0.png,a\n")
+    with pytest.raises(UserError, match="no rows of the split 'train', but of a"):
+        open_source(f"list:{listed}")
+    listed.write_text("\n")
+    with pytest.raises(UserError, match="names no image"):
+        open_source(f"list:{listed}")
+    with pytest.raises(UserError, match="cannot be read"):
+        open_source(f"list:{folder}/nowhere.txt")
+
+
+def test_tar_shards_of_webdataset(tmp_path):
+    for shard in range(2):
+        members = []
+        for i in range(3 * shard, 3 * shard + 3):
+            members += [
+                (f"{i:04d}.png", png(i)),
+                (f"{i:04d}.cls", str(i // 3).encode()),
+                (f"{i:04d}.json", b"{}"),
+            ]
+        write_tar(tmp_path / f"shard-{shard:03d}.tar", members)
+    for pattern in ("shard-{000..001}.tar", "shard-*.tar", "{shard-000,shard-001}.tar"):
+        source = open_source(f"tar:{tmp_path}/{pattern}")
+        check_images(source, LABELS)
+        assert source.names[0] == "shard-000.tar/0000.png"
+    with pytest.raises(UserError, match=r"shard-002.tar: no such file. It is one of"):
+        open_source(f"tar:{tmp_path}/shard-{{000..002}}.tar")
+    with pytest.raises(UserError, match="no file fits this pattern"):
+        open_source(f"tar:{tmp_path}/x*.tar")
+
+
+def test_a_tar_with_class_folders(tmp_path):
+    write_tar(tmp_path / "all.tar", [(name(i), png(i)) for i in range(COUNT)])
+    source = open_source(f"tar:{tmp_path}/all.tar")
+    check_images(source, LABELS)
+    assert source.class_names == ("cats", "dogs")
+
+
+def test_damaged_tars(tmp_path):
+    write_tar(tmp_path / "all.tar", [(name(i), png(i) + bytes(2000)) for i in range(COUNT)])
+    whole = (tmp_path / "all.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2 + 100])
+    with pytest.raises(UserError, match="cut.tar is damaged or cut off"):
+        open_source(f"tar:{tmp_path}/cut.tar")
+    with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("a.png"))
+    with pytest.raises(UserError, match="compressed.*Unpack it"):
+        open_source(f"tar:{tmp_path}/all.tar.gz")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_zip_files(tmp_path, method):
+    path = tmp_path / "all.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for i in range(COUNT):
+            archive.writestr(name(i), png(i))
+        archive.writestr("__MACOSX/cats/._0.png", b"x")
+        archive.writestr("notes.txt", b"x")
+    source = open_source(f"zip:{path}")
+    check_images(source, LABELS)
+    data = bytearray(path.read_bytes())
+    data[30 + len(name(0)) + 45] ^= 1  # among the bytes of the first image
+    (tmp_path / "damaged.zip").write_bytes(data)
+    with pytest.raises(UserError, match="1 of 6 images cannot be decoded"):
+        open_source(f"zip:{tmp_path}/damaged.zip")
+
+
+@pytest.mark.parametrize("form", ["bytes", "struct"])
+def test_parquet_files(tmp_path, form):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for part in range(2):
+        rows = range(3 * part, 3 * part + 3)
+        cells = [png(i) if form == "bytes" else {"bytes": png(i), "path": name(i)} for i in rows]
+        table = pa.table({"image": cells, "label": [i // 3 for i in rows]})
+        features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(
+            table.replace_schema_metadata(metadata), tmp_path / f"{part}.parquet", row_group_size=2
+        )
+    for _ in range(2):  # copied; then from the copy
+        source = open_source(f"parquet:{tmp_path}/*.parquet")
+        check_images(source, LABELS)
+        assert source.class_names == ("cat", "dog")
+    check_images(open_source(f"parquet:{tmp_path}/*.parquet:image"), LABELS)
+    with pytest.raises(UserError, match=r"no column 'imgae' of bytes. Did you mean image\?"):
+        open_source(f"parquet:{tmp_path}/*.parquet:imgae")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "none.parq")
+    with pytest.raises(UserError, match=r"has no column of bytes: a \(int64\)"):
+        open_source(f"parquet:{tmp_path}/none.parq")
+
+
+@pytest.mark.parametrize("feature", ["image/encoded", "photo"])
+def test_tfrecord_files(tmp_path, feature):
+    path = str(tmp_path / "all.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        for i in range(COUNT):
+            example = tf.train.Example()
+            example.features.feature[feature].bytes_list.value.append(png(i))
+            example.features.feature["image/class/label"].int64_list.value.append(i // 3)
+            writer.write(example.SerializeToString())
+    check_images(open_source(f"tfrecord:{path}"), LABELS)
+    check_images(open_source(f"tfrecord:{path}:{feature}"), LABELS)
+    (tmp_path / "cut.tfrecord").write_bytes((tmp_path / "all.tfrecord").read_bytes()[:-5])
+    with pytest.raises(UserError, match="cut.tfrecord is damaged or cut off"):
+        open_source(f"tfrecord:{tmp_path}/cut.tfrecord")
+
+
+def test_several_places_are_one_set(folder, tmp_path):
+    cats, dogs = folder / "cats", folder / "dogs"
+    check_images(open_source(f"folder:{cats},folder:{dogs}"))
+    write_tar(tmp_path / "dogs.tar", [(f"{i}.png", png(i)) for i in range(3, 6)])
+    check_images(open_source(f"folder:{cats},tar:{tmp_path}/dogs.tar"))
+    (dogs / "0.png").write_bytes(png(0))
+    both = open_source(f"folder:{cats},folder:{dogs}")
+    assert both.size == 7 and f"folder:{dogs}/0.png" in both.names
+    with pytest.raises(UserError, match="is named twice"):
+        open_source(f"folder:{cats},folder:{cats}")
+    with pytest.raises(UserError, match="digits.*cannot be joined"):
+        open_source(f"digits,folder:{cats}")
+
+
+@pytest.fixture
+def memory(folder):
+    """The images in fsspec's memory, as a folder and in archives."""
+    fsspec = pytest.importorskip("fsspec")
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+    for i in range(COUNT):
+        system.pipe(f"/bucket/images/{name(i)}", png(i))
+    system.pipe("/bucket/images/notes.txt", b"x")
+    write_tar(folder.parent / "all.tar", [(name(i), png(i)) for i in range(COUNT)])
+    system.pipe("/bucket/all.tar", (folder.parent / "all.tar").read_bytes())
+    system.pipe("/bucket/list.csv", b"path,label\n" + b"".join(
+        f"memory://bucket/images/{name(i)},{i // 3}\n".encode() for i in range(COUNT)
+    ))  # fmt: skip
+    return system
+
+
+@pytest.mark.parametrize(
+    "spec", ["folder:memory://bucket/images", "tar:memory://bucket/*.tar", "list:memory://bucket/list.csv"]
+)
+def test_places_behind_urls(memory, spec):
+    check_images(open_source(spec), LABELS)
+
+
+def test_reads_are_tried_again(memory, monkeypatch):
+    monkeypatch.setattr(addresses, "FIRST_WAIT", 0.001)
+    calls, cat_file = [], type(memory).cat_file
+
+    def failing(self, *args, **kwargs):
+        calls.append((args, tuple(kwargs.items())))
+        if calls.count(calls[-1]) % 3:  # every read fails twice
+            raise OSError("the network is away")
+        return cat_file(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(memory), "cat_file", failing)
+    check_images(open_source("tar:memory://bucket/all.tar"), LABELS)
+    assert len(calls) > 2 * COUNT
+    monkeypatch.setattr(
+        type(memory), "cat_file", lambda *a, **k: (_ for _ in ()).throw(OSError("away for good"))
+    )
+    with pytest.raises(OSError, match="away for good"):
+        addresses.read_bytes("memory://bucket/all.tar")
+
+
+def test_urls_that_lead_nowhere(memory):
+    with pytest.raises(UserError, match="no such file"):
+        open_source("tar:memory://bucket/none.tar")
+    with pytest.raises(UserError, match="cannot be opened"):
+        open_source("tar:nosuchscheme://bucket/none.tar")
+
+
+class MySource:
+    name = "mine"
+    labels = LABELS
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, i):
+        return png(i) if i % 2 else picture(i)
+
+
+def test_an_object_of_ones_own():
+    from simsiam_tf.data.sources.python_source import from_images
+
+    source = from_images(MySource())
+    check_images(source, LABELS)
+    assert source.name == "mine" and open_source(source) is source

@@ -55,12 +55,10 @@ def call(config: ReportConfig) -> int:
         from simsiam_tf.distributed import strategies
 
         strategies.look_for_devices()
+    shared = {field.name for field in dataclasses.fields(SourceConfig)} | {"workdir"}
+    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in shared}
     reading = config.source_options()
-    own = {f.name for f in dataclasses.fields(ReportConfig)} - {
-        f.name for f in dataclasses.fields(SourceConfig)
-    }
-    options = {name: getattr(config, name) for name in own - {"workdir"}}
-    path = html_report.write_report(config.workdir, data=config.data, **options, **reading)
+    path = html_report.write_report(config.workdir or "", data=config.data, **options, **reading)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser")
     return 0
 

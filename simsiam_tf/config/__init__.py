@@ -22,7 +22,8 @@ from simsiam_tf.config.supervised import FinetuneConfig, LinearConfig, Supervise
 
 __all__ = [
     "LOOKS", "METHODS", "Config", "FinetuneConfig", "ImagesConfig", "Inapplicable",
-    "KeptFeaturesConfig", "LabelledConfig", "LinearConfig", "Method", "PretrainConfig", "RunConfig", "SourceConfig",
-    "SupervisedConfig", "WeightsConfig", "absolute_places", "check_address", "default", "differences", "drop_inapplicable",
-    "field_types", "is_encoded", "is_file", "loss_kind", "method_of", "option", "to_flags",
+    "KeptFeaturesConfig", "LabelledConfig", "LinearConfig", "Method", "PretrainConfig", "RunConfig",
+    "SourceConfig", "SupervisedConfig", "WeightsConfig", "absolute_places", "check_address", "default",
+    "differences", "drop_inapplicable", "field_types", "is_encoded", "is_file", "loss_kind", "method_of",
+    "option", "to_flags",
 ]  # fmt: skip

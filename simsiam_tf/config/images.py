@@ -51,8 +51,8 @@ class SourceConfig(Config):
     )
     channels: int | None = option(
         None,
-        "channels of the images: 1 makes all gray, 3 gives all colours; others for .npy files and TIFFs of so "
-        "many. By default 1 for a set of gray images, else 3, or the number that all images have",
+        "channels of the images: 1 makes all gray, 3 gives all colours; other numbers for .npy files and "
+        "TIFFs of so many. By default 1 for a set of gray images, else 3, or the number that all images have",
         limits=(1, 256),
     )
     background: str | None = option(
@@ -60,8 +60,8 @@ class SourceConfig(Config):
     )
     pixel_range: str | None = option(
         None,
-        "values of images of more than 8 bits that become 0 and 255: LOW,HIGH; type: the smallest and largest "
-        "of their type; auto, the default: the 0.1 and 99.9 percentiles of a sample of the images",
+        "values of images of more than 8 bits that become 0 and 255: LOW,HIGH; type: the smallest and the "
+        "largest of their type; auto, the default: the 0.1 and 99.9 percentiles of a sample of the images",
     )
 
     def validate(self) -> SourceConfig:

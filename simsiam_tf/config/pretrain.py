@@ -45,9 +45,9 @@ class PretrainConfig(RunConfig, SourceConfig):
 
     data: str = option(
         "fashion_mnist",
-        "images to learn from: fashion_mnist, digits, tfds:NAME[:SPLIT], folder:PATH, list:FILE, tar:PATTERN, "
-        "zip:PATTERN, parquet:PATTERN, tfrecord:PATTERN or hf:NAME; several separated by commas. A slice is "
-        "written as in fashion_mnist:train[:50000]",
+        "images to learn from: fashion_mnist, digits, tfds:NAME[:SPLIT], folder:PATH, list:FILE, "
+        "tar:PATTERN, zip:PATTERN, parquet:PATTERN, tfrecord:PATTERN or hf:NAME; several are separated by "
+        "commas. A slice is written as in fashion_mnist:train[:50000]",
         "Data",
     )
     monitor: str = option(

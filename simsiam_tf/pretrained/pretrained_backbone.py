@@ -52,7 +52,7 @@ class Pretrained:
         return PixelRule.from_options(self.channels, **self.card.get("pixels", {}))
 
     def source_options(self, config: SourceConfig, data: str) -> dict[str, Any]:
-        """Arguments of `data.open_source` for this backbone: what a configuration leaves open is as trained."""
+        """Arguments of `data.open_source`; what a configuration leaves open is as in the pre-training."""
         options = config.source_options()
         if not is_encoded(data):
             return options

@@ -199,7 +199,7 @@ class RandomQuarterTurn(PaperLayer):
         def stage(x: Planes, t: dict[str, tf.Tensor]) -> Planes:
             quarters = _per_image(t["quarters"])
             x = [tf.where(quarters >= 2, plane[:, ::-1, ::-1], plane) for plane in x]
-            odd = quarters % 2 == 1
+            odd = tf.math.floormod(quarters, 2) == 1
             return [tf.where(odd, tf.transpose(plane, [0, 2, 1])[:, ::-1], plane) for plane in x]
 
         return [stage]

@@ -7,7 +7,7 @@ import functools
 import importlib
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, TiffImagePlugin
@@ -265,7 +265,7 @@ def type_range(dtype: np.dtype) -> tuple[float, float]:
 def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """The image in the colours of sRGB; unchanged where its profile cannot be used."""
     transform = _to_srgb(profile, image.mode)
-    return image if transform is None else ImageCms.applyTransform(image, transform)
+    return image if transform is None else cast(Image.Image, ImageCms.applyTransform(image, transform))
 
 
 @functools.lru_cache(64)

@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -92,7 +92,7 @@ def _scan_tar(address: str) -> dict[str, Any]:
         file.seek(0)
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
-                archive.members = []  # it would keep all
+                cast(Any, archive).members = []  # it would keep all
                 if not member.isfile():
                     continue
                 if member.name.endswith(".cls"):

@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class FileRecords:
     the rows' "reason" counts them.
     """
 
-    names: Sequence[str]
+    names: list[str]
     rows: np.ndarray
     reasons: list[str]
 
@@ -86,7 +86,7 @@ def cache_folder() -> Path:
 
 
 def file_records(
-    key: str, names: Sequence[str], states: np.ndarray, level: str, check: Check
+    key: str, names: list[str], states: np.ndarray, level: str, check: Check
 ) -> tuple[FileRecords, Changes]:
     """The records of a set's files. Files that are new, changed, or were checked less far are checked.
 
@@ -126,7 +126,7 @@ def file_records(
     return new, Changes(changed, len(names) - len(had_record), len(old.names) - len(had_record))
 
 
-def file_state(path: str | Path) -> tuple[int, int, int]:
+def file_state(path: str | bytes | Path) -> tuple[int, int, int]:
     """The fields `STATE` of a file; zeros where there is none, such as for a link that leads nowhere."""
     # NOTE: nobody can set ctime, so that it also shows a change after which mtime was set back.
     try:

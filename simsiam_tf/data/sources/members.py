@@ -46,7 +46,7 @@ class Members:
     """
 
     name: str
-    names: Sequence[str]
+    names: list[str]
     states: np.ndarray
     read: Callable[[int], bytes]
     key: str

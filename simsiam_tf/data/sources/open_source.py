@@ -95,8 +95,8 @@ def open_source(
         channels: of the images; by default 1 for a set of gray images, 3 for one with colours, and the number
             of a set of images with others.
         background: the colour that transparent pixels are laid on: "white", "black" or "#rrggbb".
-        pixel_range: values of deep pixels (of more than 8 bits) that become 0 and 255: "LOW,HIGH"; "type", those
-            of their type; "auto", the 0.1 and 99.9 percentiles of a sample of the set.
+        pixel_range: values of deep pixels (of more than 8 bits) that become 0 and 255: "LOW,HIGH"; "type",
+            those of their type; "auto", the 0.1 and 99.9 percentiles of a sample of the set.
     """
     if isinstance(spec, Source):
         return spec

@@ -281,7 +281,7 @@ def hugging_face_members(rest: str, split: str) -> Members:
         return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
 
     version = int.from_bytes(hashlib.sha256(table._fingerprint.encode()).digest()[:7], "big")
-    states = np.tile(np.int64([1, version, 0]), (len(table), 1))
+    states = np.tile(np.array([1, version, 0]), (len(table), 1))
     return Members(
         name, [f"{i:08d}" for i in range(len(table))], states, read, name,
          np.array(table[label], np.int64) if label else None,

@@ -7,15 +7,24 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import Source, Views, pipeline
+from simsiam_tf.data import Source, Views, pipeline, subset
+from simsiam_tf.data.sources.base import EncodedSource
+from simsiam_tf.data.sources.members import odd_images
 from simsiam_tf.runtime import atomic_files
 
 GAP = 4  # white pixels between pictures
 
 
 def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
-    """A picture of images and their views at the first step, one image a row: uint8 [H, W, C]."""
+    """A picture of images and their views at the first step, one image a row: uint8 [H, W, 1 or 3].
+
+    Odd images of a set come first (`odd_images`). Of more channels than three the first three are shown.
+    """
     rows = min(rows, source.size)
+    if isinstance(source, EncodedSource):
+        spread = np.linspace(0, source.size - 1, rows).astype(np.int64)
+        ids = list(dict.fromkeys([*odd_images(source).tolist(), *spread.tolist(), *range(rows)]))
+        source = subset(source, ids[:rows], source.name)
     (batch,) = pipeline.StepBatches(source, views, rows, seed).dataset(0, 1)
     (whole,) = pipeline.evaluation_views(source, views, batch["index"], rows)
     columns = [views.denormalise(x).numpy() for x in (whole, *batch["views"])]
@@ -23,7 +32,8 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
     columns = [x.repeat(zoom, axis=1).repeat(zoom, axis=2) for x in columns]
     pad = [(0, 0), (GAP, GAP), (GAP, GAP), (0, 0)]
     columns = [np.concatenate(np.pad(x, pad, constant_values=255)) for x in columns]
-    return np.concatenate(columns, axis=1)
+    picture = np.concatenate(columns, axis=1)
+    return picture if source.channels == 1 else picture[..., : 3 if source.channels >= 3 else 1]
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

@@ -12,6 +12,8 @@ import tensorflow as tf
 from simsiam_tf import config as configs
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import preview
+from simsiam_tf.data.sources.base import EncodedSource
+from simsiam_tf.data.sources.members import header_summary
 from simsiam_tf.runtime import atomic_files
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every, open_data
 
@@ -64,6 +66,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         evaluated = f"labelled images: {during}{monitor.size()} at the end"
     return {
         "images": f"{source.size} of {source.name}, {source.channels} channels",
+        **(header_summary(source) if isinstance(source, EncodedSource) else {}),
         "views": f"{components.views.count} of {components.views.augmentation.size} pixels",
         "monitor": evaluated,
         "stem": components.metadata["stem"],

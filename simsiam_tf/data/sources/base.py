@@ -129,8 +129,8 @@ class EncodedSource(Source):
 
     read: scalar id → encoded bytes. names: of the images. root: the folder that these are relative to, where
     every image is a file. digests: bytes, one for each image at the time of opening, or for each file where
-    files hold several. rule: how the bytes become pixels. plain: bool [size], as `ImageHeader.plain`; read
-    from each header when None.
+    files hold several. rule: how the bytes become pixels. headers: `file_records.RECORD` [size]; None where
+    they are not known. unreadable: reason → number of images that were left out.
     """
 
     read: Callable[[tf.Tensor], tf.Tensor]
@@ -138,10 +138,11 @@ class EncodedSource(Source):
     root: Path | None = None
     digests: np.ndarray | None = None
     rule: PixelRule = COLOURS
-    plain: np.ndarray | None = None
+    headers: np.ndarray | None = None
+    unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def decode(self, index: tf.Tensor) -> tf.Tensor:
-        plain = None if self.plain is None else tf.gather(tf.constant(self.plain), index)
+        plain = None if self.headers is None else tf.gather(tf.constant(self.headers["plain"]), index)
         return decode(self.read(index), self.rule, plain)
 
     def contents(self) -> str:
@@ -161,7 +162,7 @@ class EncodedSource(Source):
             fingerprint=short_digest(self.fingerprint.encode(), ids.tobytes()),
             read=lambda index: read(tf.gather(chosen, index)),
             digests=self.digests[ids] if names and self.digests is not None else self.digests,
-            plain=self.plain if self.plain is None else self.plain[ids],
+            headers=self.headers if self.headers is None else self.headers[ids],
         )  # fmt: skip
 
 

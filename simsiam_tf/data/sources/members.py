@@ -13,7 +13,7 @@ import json
 import os
 import posixpath
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,50 @@ def folder_classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, 
 def file_digest(data: bytes) -> bytes:
     """The length and the BLAKE2b hash of a file, as text; equal digests mean equal files."""
     return b"%d-%s" % (len(data), hashlib.blake2b(data, digest_size=8).hexdigest().encode())
+
+
+def header_summary(source: EncodedSource) -> dict[str, str]:
+    """What the headers of a source's images say, by subject; empty where they are not known."""
+    rows = source.headers
+    if rows is None:
+        return {}
+    turned = np.isin(rows["orientation"], (5, 6, 7, 8))
+    width, height = (
+        np.where(turned, rows[a], rows[b]) for a, b in (("height", "width"), ("width", "height"))
+    )
+    order = np.argsort(width.astype(np.int64) * height)
+    sizes = [f"{width[i]}×{height[i]}" for i in (order[0], order[len(order) // 2], order[-1])]
+    counts = {
+        "formats": _counted(name.decode() for name in rows["format"].tolist()),
+        "sizes": sizes[0]
+        if np.ptp(width) == np.ptp(height) == 0
+        else "{} to {}, median {}".format(*np.take(sizes, (0, 2, 1))),
+        "channels": _counted(
+            {1: "gray", 3: "colour"}.get(n, f"{n} channels") for n in rows["channels"].tolist()
+        ),
+        "more than 8 bits": _counted(f"{n} bits" for n in rows["bits"].tolist() if n > 8),
+        "turned by EXIF": _counted(f"orientation {n}" for n in rows["orientation"].tolist() if n > 1),
+        "transparent": _counted("on " + source.rule.background for t in rows["transparent"].tolist() if t),
+        "unreadable": "; ".join(f"{n} × {reason}" for reason, n in source.unreadable.items()),
+    }
+    return {subject: text for subject, text in counts.items() if text}
+
+
+def _counted(texts: Iterable[str]) -> str:
+    """Numbers of equal texts, the most frequent first."""
+    return ", ".join(f"{n} × {text}" for text, n in collections.Counter(texts).most_common())
+
+
+def odd_images(source: EncodedSource) -> np.ndarray:
+    """Ids of images to look at first: turned, transparent, deep, or of a profile or format of their own."""
+    rows = source.headers
+    if rows is None:
+        return np.arange(0)
+    kinds = [rows["transparent"], rows["orientation"] > 1, rows["bits"] > 8, ~rows["plain"]]
+    firsts = [np.flatnonzero(kind)[:2] for kind in kinds]  # two of each kind, then all others
+    return np.array(
+        list(dict.fromkeys(np.concatenate([*firsts, *map(np.flatnonzero, kinds)]).tolist())), np.int64
+    )
 
 
 def read_unchanged(path: str | Path, digest: bytes) -> bytes:
@@ -157,7 +201,8 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
         fingerprint=hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()[:16],
         read=lambda index: read(tf.gather(chosen, index)), names=names,
         root=members.root if checked else None, digests=digests, rule=rule,
-        plain=rows["plain"] if checked else None,
+        headers=rows if checked else None,
+        unreadable=dict(collections.Counter(records.unreadable().values())),
     )  # fmt: skip
 
 
@@ -273,7 +318,7 @@ def _pixel_range(
     print(
         f"{shown}: {len(deep)} of {len(rows)} images have more than 8 bits a channel. Their values from "
         f"{low:g} to {high:g} become 0 to 255 ({PERCENTILES[0]} and {PERCENTILES[1]} percentiles of "
-        f"{len(sample)} images). pixel_range chooses others.",
+        f"{len(sample)} images). pixel_range=LOW,HIGH chooses others.",
         file=sys.stderr,
     )
     return float(low), float(high)

@@ -47,7 +47,7 @@ def run_campaign(config: Any) -> int:
     page = out.with_name(f"{out.name}.md")
 
     def write() -> None:
-        runs_of_rows = {name: known.of_all_seeds(text) for name, text in all_rows.items()}
+        runs_of_rows = {name: known.runs_of_flags(text) for name, text in all_rows.items()}
         atomic_write_text(page, results.markdown(runs_of_rows, config.scale, config.epochs))
 
     try:

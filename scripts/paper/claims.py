@@ -8,10 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-COLLAPSED, SPREAD_OUT = (
-    0.1,
-    0.5,
-)  # std·√d of a collapsed embedding is below the first, of a healthy one above the second
+COLLAPSED = 0.1  # std·√d of a collapsed embedding is below this
+SPREAD_OUT = 0.5  # std·√d of a healthy embedding is above this
 UNSTEADY = 2.0  # ratio of the loss's spread to the default's
 
 
@@ -31,14 +29,14 @@ class Claim:
     """text: the claim in words. rows: names, in the order in which `holds` takes their metrics.
 
     shows: the metric that the answer depends on: "linear", "loss", "std" or "spread".
-    small: why a small scale may not show the claim.
+    caveat: why the claim may not show at a small scale.
     """
 
     text: str
     rows: tuple[str, ...]
     holds: Callable[..., bool]
     shows: str = "linear"
-    small: str = ""
+    caveat: str = ""
 
 
 def _paper(*names: str) -> tuple[str, ...]:
@@ -92,28 +90,28 @@ CLAIMS = (
     Claim(
         "Table 1 c: a constant lr of h is better than a decayed one",
         _paper("table1_c_constant_lr", "fig2_with_stop_gradient"), lambda c, base: c.linear > base.linear,
-        small="h has ten times the learning rate of the other layers here: with decay, too, it learns "
+        caveat="h has ten times the learning rate of the other layers here: with decay, too, it learns "
         "fast enough, and without decay it does not settle.",
     ),
     Claim(
         "Table 2: batches of 128 to 2048 are within a point of 256",
         _paper("table2_batch_256", *(f"table2_batch_{b}" for b in (128, 512, 1024, 2048))),
         lambda *all_: _within(1.0, *all_),
-        small="an epoch has few steps here, and fewer with larger batches, which end before they have "
+        caveat="an epoch has few steps here, and fewer with larger batches, which end before they have "
         "learned as much as smaller ones.",
     ),
     Claim(
         "Table 2: the smallest and the largest batch are the two worst",
         _paper(*(f"table2_batch_{b}" for b in _BATCHES)),
         _two_worst,
-        small="the smallest takes the most steps, which are scarce here; and BN in the backbone averages "
+        caveat="the smallest takes the most steps, which are scarce here; and BN in the backbone averages "
         "over the pixels of a map as well, so that its statistics are exact enough.",
     ),
     Claim(
         "Table 3 a: without BN in the heads training does not collapse, but learns little",
         _paper("table3_a_no_bn", "table3_c_default_bn"),
         lambda none, default: _stable(none) and none.linear < default.linear - 5,
-        small="z is nearly the same for all images, so that std·√d is below the limit of this diagnosis, "
+        caveat="z is nearly the same for all images, so that std·√d is below the limit of this diagnosis, "
         "while kNN still tells classes apart. The paper's 34.6 % is no complete collapse either.",
     ),
     Claim(
@@ -152,7 +150,7 @@ CLAIMS = (
         "App. B: a larger d is better",
         _paper("appb_d_256", "appb_d_512", "appb_d_1024", "table1_c_constant_lr"),
         lambda *all_: all(a.linear < b.linear for a, b in zip(all_, all_[1:], strict=False)),
-        small="ten classes of grey images do not fill even the smallest d: the effective rank of z is "
+        caveat="ten classes of grey images do not fill even the smallest d: the effective rank of z is "
         "six to eleven.",
     ),
     Claim(
@@ -173,13 +171,13 @@ CLAIMS = (
         "Sec. 6.2: neither predictor nor stop-gradient improves SimCLR",
         _compare("simclr", "simclr_predictor", "simclr_predictor_stop_gradient"),
         lambda base, *more: all(a.linear <= base.linear for a in more),
-        small="all three are within a point of each other, as in the paper; more seeds would be needed to "
+        caveat="all three are within a point of each other, as in the paper; more seeds would be needed to "
         "put them in order.",
     ),
     Claim(
         "Sec. 6.2: a predictor does not improve SwAV",
         _compare("swav", "swav_predictor"), lambda base, more: more.linear <= base.linear,
-        small="eight epochs, in which the predictor's own BN and rate still help; the paper's difference is "
+        caveat="eight epochs, in which the predictor's own BN and rate still help; the paper's difference is "
         "little more than a point, too.",
     ),
     Claim(
@@ -192,7 +190,7 @@ CLAIMS = (
         "Table 4: at 100 epochs SimSiam is the best of the five",
         _compare("simsiam", "simclr", "moco", "byol", "swav"),
         lambda ours, *others: all(ours.linear > other.linear for other in others),
-        small="with ten classes, contrast with a batch's other images is as good; the learning rates of the "
+        caveat="with ten classes, contrast with a batch's other images is as good; the learning rates of the "
         "other methods were chosen in a run or two, and a thousand steps are few for MoCo's momentum "
         "encoder.",
     ),

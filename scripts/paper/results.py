@@ -43,7 +43,7 @@ class Results:
     def get(self, flags: str, seed: int) -> dict | None:
         return self._runs.get((flags, seed))
 
-    def of_all_seeds(self, flags: str) -> list[dict]:
+    def runs_of_flags(self, flags: str) -> list[dict]:
         """Metrics of the runs of all seeds."""
         return [run for (key, _), run in sorted(self._runs.items()) if key == flags]
 
@@ -128,10 +128,10 @@ def _claims(verdicts: Sequence[verdict.Verdict], scatter: verdict.Scatter, scale
             f"Here ± is the standard error of a mean. Rows whose runs are all healthy share a standard "
             f"deviation of {scatter.deviation:.2f} points; each other row has its own."
         )
-    why = [v.claim for v in verdicts if v.share < 0.5 and v.claim.small]
+    why = [v.claim for v in verdicts if v.share < 0.5 and v.claim.caveat]
     if why and scale != "imagenet":
         lines += ["", "Likely reasons where these results contradict the paper:", ""]
-        lines += [f"- {claim.text}: {claim.small}" for claim in why]
+        lines += [f"- {claim.text}: {claim.caveat}" for claim in why]
     return lines
 
 

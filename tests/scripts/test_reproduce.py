@@ -171,9 +171,9 @@ def test_results_are_kept_and_shown(tmp_path):
         again.get("a\n", 1)["linear"] == 0.8
         and again.get("b\n", 1) is None
         and again.get("b\n", 0)
-        and len(again.of_all_seeds("a\n")) == 2
+        and len(again.runs_of_flags("a\n")) == 2
     )
-    page = results.markdown({rows.BASE.name: again.of_all_seeds("a\n")}, "fashion_mnist")
+    page = results.markdown({rows.BASE.name: again.runs_of_flags("a\n")}, "fashion_mnist")
     shown = "68.1 | 75.0 ± 7.1 | 60.0 ± 0.0 | -0.900 ± 0.000 | 0.95 ± 0.00 | healthy | 1.0 | 2 |"
     assert f"| cosine | {shown}" in page and f"| batch 128 (512 in the paper) | {shown}" not in page
     assert "| cross-entropy | 63.2 | | | | | not run yet | | 0 |" in page and "Fig. 2" not in page

@@ -44,7 +44,7 @@ setup(
         "filelock>=3.32",  # earlier ones empty a lock file that another process has
         "tqdm>=4.66",
         "numpy>=1.26",
-        "pillow>=10",
+        "pillow>=11.3",  # with AVIF
         "h5py>=3.11",
     ],
     extras_require={
@@ -55,6 +55,11 @@ setup(
         "convert": ["safetensors>=0.5"],
         "torch": ["torch>=2.6"],
         "parquet": ["pyarrow>=15"],
+        "tiff": ["tifffile>=2024.7", "imagecodecs>=2024.6"],
+        "heif": ["pillow-heif>=0.21"],
+        "jxl": ["pillow-jxl-plugin>=1.3"],
+        "remote": ["fsspec>=2024.6"],
+        "hf": ["datasets>=3"],
         "wandb": ["wandb>=0.18"],
         "mlflow": ["mlflow-skinny>=2.16"],
         "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.20"],

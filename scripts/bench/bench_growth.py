@@ -4,7 +4,7 @@
     python scripts/bench/bench_growth.py --steps=10000     # also tells whether memory grows with the steps
 
 Every setting runs in a process of its own on random images in memory: a 16-wide ResNet-10 with 28-pixel
-views, batch 64, d 256, 6,000 images; then one of these ten times as large. A growth of 10 in time is
+views, batch 64, d 256, 6,000 images; then each of these in turn ten times as large. A growth of 10 in time is
 linear, less is better. Resolution grows tenfold in area.
 """
 
@@ -118,15 +118,15 @@ def _long_run(total: int, threads: int) -> list[tuple[int, float]]:
         compiled_steps.batches(components, config, 0),
         compiled_steps.compiled_steps(components, config),
     )
-    seen, done = [], 0
+    readings, done = [], 0
     for mark in (total // 10, total // 2, total):
         while done < mark:
             count = min(50, mark - done)
             steps(iterator, tf.constant(count))
             done += count
-        seen.append((done, bench_harness.current_mib(os.getpid())))
-        print(f"step {done:,} of {total:,}: {seen[-1][1]:.0f} MiB", file=sys.stderr)
-    return seen
+        readings.append((done, bench_harness.current_mib(os.getpid())))
+        print(f"step {done:,} of {total:,}: {readings[-1][1]:.0f} MiB", file=sys.stderr)
+    return readings
 
 
 def _table(metadata: dict, results: dict[str, dict]) -> str:

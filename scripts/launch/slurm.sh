@@ -2,7 +2,7 @@
 # Several nodes of a Slurm cluster as one run. From the checkout, which all nodes must see:
 #   sbatch --nodes=4 scripts/launch/slurm.sh --flagfile=flags/imagenet/simsiam_100ep.cfg --workdir=/shared/runs/r50
 # --workdir must be a folder that all nodes share. One task per node drives all of its GPUs; on nodes without
-# GPUs remove that line. Adapt the #SBATCH lines, or give sbatch the same options.
+# GPUs remove the line --gpus-per-node. Adapt the #SBATCH lines, or give sbatch the same options.
 # Tested with stand-ins for srun and scontrol, not under Slurm.
 #SBATCH --job-name=simsiam
 #SBATCH --nodes=2
@@ -25,7 +25,8 @@ port=${PORT:-$((20000 + SLURM_JOB_ID % 20000))}
 
 # Under a plain srun simsiam_tf reads Slurm's own variables (TensorFlow's SlurmClusterResolver): the step's nodes
 # and tasks, and SLURM_PROCID. That resolver sorts names as text, so gpu10 before gpu9, which Slurm does not; it
-# needs nvidia-smi, and a GPU for every task. TF_CONFIG goes before all that, so every task gets one.
+# needs nvidia-smi, and a GPU for every task. TF_CONFIG takes precedence, so every task is given
+# one that lists all tasks.
 # shellcheck disable=SC2016 # expands in the task
 task='cluster="{\"worker\": [$WORKERS]}"
 export TF_CONFIG="{\"cluster\": $cluster, \"task\": {\"type\": \"worker\", \"index\": $SLURM_PROCID}}"
@@ -33,13 +34,13 @@ exec "$@"'
 WORKERS=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed "s/.*/\"&:$port\"/" | paste -sd, -)
 export WORKERS
 
-# A task that is lost ends the others by itself, with their status.
+# srun need not kill the other tasks when one is lost: they notice it, and end with status 75.
 status=0
 srun --kill-on-bad-exit=0 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
   bash -c "$task" simsiam "$python" -m simsiam_tf.pretrain --strategy=multi_worker "$@" || status=$?
 
-# 75: interrupted after a checkpoint. Above 128: a task was killed, and the others have ended with 75. A task
-# that fails by itself leaves 75 behind as well, so there is a limit.
+# 75: interrupted after a checkpoint. Above 128: a task was killed, and the others have ended with 75. When
+# one task fails by itself, the others end with 75 as well, so the number of restarts has a limit.
 # A job that was cancelled is not running any more, and stays cancelled.
 if [ "$status" = 75 ] || [ "$status" -gt 128 ]; then
   if [ "${SLURM_RESTART_COUNT:-0}" -ge "$restarts" ]; then

@@ -7,9 +7,9 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A row: how a network is built, and which pixels it takes.
+    """A row of `BACKBONES`: how a network is built, and how its images are normalised.
 
-    To add one, write its builder and add a row; `--backbone` and its help follow.
+    To add a backbone, write its builder and add a row; `--backbone` and its help follow.
 
     builder: "module:function"; the function maps (size, channels, options) to a functional Keras model
         from images [B, H, W, channels] to features [B, F]. size: the side of the training views.

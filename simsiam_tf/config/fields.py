@@ -22,10 +22,10 @@ def option(
 
     Args:
         default: value of the option where it is not given.
-        text: help, in which `name` stands for another option.
+        text: help, in which another option is named in backquotes, as in `weights`.
         group: heading in the help; when empty, that of the previous option.
         choices: the values that it may take, or a table whose keys they are; any when empty.
-        resumable: whether a run may be resumed with another value; a text: only with this one.
+        resumable: whether a run may be resumed with another value; a string: only with this value.
         limits: (lowest, highest) number that is allowed.
     """
     meta = {"help": text, "group": group, "choices": choices, "resumable": resumable, "limits": limits}
@@ -36,8 +36,9 @@ def option(
 class Inapplicable:
     """Options that change nothing while another one has a certain value.
 
-    options: their names. decider: the other option, or property. condition: whether its value makes them
-    inapplicable. description: that value, as in "predictor_lr=constant has no effect with DESCRIPTION".
+    options: their names. decider: the other option, or a property of the configuration.
+    condition: whether its value makes them inapplicable. description: that value, as in
+    "predictor_lr=constant has no effect with DESCRIPTION".
     """
 
     options: tuple[str, ...]
@@ -112,7 +113,7 @@ def field_types(cls: type) -> dict[str, type]:
 
 
 def to_flags(config: Any) -> str:
-    """The text of a flagfile from which the same configuration is read, without `LOOKS`."""
+    """The text of a flagfile from which the same configuration is read, without the options in `LOOKS`."""
     lines = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -123,18 +124,20 @@ def to_flags(config: Any) -> str:
 
 
 def differences(a: dict, b: dict, cls: type[Config]) -> list[str]:
-    """Names of the options that bind a run and differ between two configurations, `b` the later one.
+    """Names of the options that differ from `a` to `b`, but may not change when a run continues.
 
-    The paths of images, and of a file of weights, do not bind a run. Their contents do, by digests in the
+    a, b: options of the run and of its continuation, by name.
+
+    The paths of images and of weights may change; the contents may not, by their digests in the
     run's metadata.
     """
     rules = [r for r in cls.INAPPLICABLE if r.decider in b and r.condition(b[r.decider])]
     idle = {name for rule in rules for name in rule.options}
 
     def alike(field: dataclasses.Field) -> bool:
-        old, new, free = a.get(field.name, field.default), b.get(field.name), field.metadata["resumable"]
-        paths = all(isinstance(v, str) and (field.name == "weights" or is_file(v)) for v in (old, new))
-        return paths or old == new or (isinstance(free, str) and new == free)
+        old, new, allowed = a.get(field.name, field.default), b.get(field.name), field.metadata["resumable"]
+        are_paths = all(isinstance(v, str) and (field.name == "weights" or is_file(v)) for v in (old, new))
+        return are_paths or old == new or (isinstance(allowed, str) and new == allowed)
 
     fields = [
         f for f in dataclasses.fields(cls) if f.metadata["resumable"] is not True and f.name not in idle

@@ -20,12 +20,12 @@ def _run_option(name: str, default: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedConfig(RunConfig, LabelledConfig):
-    """Options of both trainings. The backbone's metadata fill in values None."""
+    """Options of both trainings; `data`, `image_size` and `flip_p` that are None are as in pre-training."""
 
     INAPPLICABLE = (*RunConfig.INAPPLICABLE, *LabelledConfig.INAPPLICABLE)
 
     seed: int = option(
-        0, "seed of the head's initial weights, the order of images and the crops", "Run", limits=(0, BIG)
+        0, "seed of the initial weights, the order of images, the crops and the flips", "Run", limits=(0, BIG)
     )
     labels: float = option(
         1.0,
@@ -35,7 +35,7 @@ class SupervisedConfig(RunConfig, LabelledConfig):
     )
     crop_area: float = option(
         0.08,
-        "smallest share of the image that a training crop covers; 1: images are only resized",
+        "smallest share of the image that a training crop covers; 1: no random crops",
         "Views",
         limits=(0.01, 1.0),
     )

@@ -16,10 +16,10 @@ from simsiam_tf.evaluate.label_splits import balanced
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.runtime import progress
 
-STRENGTHS = tuple(10.0**e for e in range(-4, 3))  # scikit-learn's C: the inverse of the L2 penalty
+STRENGTHS = tuple(10.0**e for e in range(-4, 3))  # scikit-learn's C: 1 / L2 penalty
 VALIDATION_SHARE = 0.1  # share of the training images of every class
 ITERATIONS = 1000
-PATIENCE = 2  # the sweep ends after this many strengths in a row below the best
+PATIENCE = 2  # the sweep ends after this many accuracies in a row below the best
 OPTIMIZERS = {"lars": optimizers.LARS, "sgd": optimizers.SGD}
 RATES = {
     "lars": (0.3, 1.0, 3.0, 10.0, 30.0),
@@ -53,10 +53,10 @@ def logistic_probe(
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
 ) -> Probe:
-    """Multinomial logistic regression of scikit-learn on features standardised by those trained on.
+    """Multinomial logistic regression of scikit-learn on features standardised by the training rows.
 
-    The sweep goes from strong regularisation to weak and ends after PATIENCE strengths in a row that are
-    worse than the best. The test images are scored once, with the chosen strength.
+    The sweep goes from strong regularisation to weak and ends after PATIENCE accuracies in a row below the
+    best. The test images are scored once, with the chosen strength.
 
     Args:
         features, labels, test_features, test_labels: [N, F], int [N].
@@ -69,7 +69,7 @@ def logistic_probe(
         model.fit(strength)
         validation[strength] = model.accuracy(features[held_out], labels[held_out])
         if max(list(validation.values())[-PATIENCE:]) < max(validation.values()):
-            break  # weaker ones take the longest, and overfit more
+            break  # weaker regularisation takes longer, and overfits more
     chosen = max(validation, key=validation.__getitem__)
     final = _Regression(features, labels)
     converged = final.fit(chosen)
@@ -161,7 +161,7 @@ def train_heads(
 ) -> list[LinearHead]:
     """One head for every rate, all trained on the same batches, each on a cosine from its rate (Sec. 3).
 
-    Kernels start at N(0, 0.01), biases at zero; momentum is 0.9, and there is no weight decay.
+    Kernels start normal with standard deviation 0.01, biases at zero; momentum is 0.9, weight decay 0.
 
     Args:
         features, labels: [N, F], int [N], of which the rows `ids` are trained on.

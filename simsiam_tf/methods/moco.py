@@ -1,4 +1,4 @@
-"""MoCo v2 (He et al., arXiv 1911.05722; Chen et al., 2003.04297) with the symmetric loss of Sec. 6.1."""
+"""MoCo v2 (He et al., arXiv 1911.05722; Chen et al., 2003.04297) with SimSiam's symmetric loss (Sec. 6.1)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ class MoCo(SiameseModel):
 
     @classmethod
     def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> MoCo:
-        """Divides the groups of a batch, options["key_groups"], among the replicas; each has at least one."""
+        """Divides the groups of a batch, options["key_groups"], among the replicas, at least one for each.
+
+        A single group is not divided: it spans all replicas.
+        """
         key_groups = options.pop("key_groups")
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if key_groups > replicas and key_groups % replicas:

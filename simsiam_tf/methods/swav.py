@@ -1,4 +1,4 @@
-"""SwAV (Caron et al., arXiv 2006.09882) with two views, and its variants of Sec. 6.2."""
+"""SwAV (Caron et al., arXiv 2006.09882) with two views, and its variants of SimSiam's Sec. 6.2."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ With timm, in this folder or by its name on the Hub (`hf-hub:NAME`):
 ```python
 import timm
 net = timm.create_model("local-dir:.", pretrained=True).eval()
-ready = timm.data.create_transform(**timm.data.resolve_model_data_config(net))
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(net))
 ```
 
 With torchvision:

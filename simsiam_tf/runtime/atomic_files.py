@@ -59,7 +59,7 @@ def open_no_link(path: str, flags: int) -> int:
 
 
 def check_no_links(folder: Path, files: Iterable[str], folders: Iterable[str]) -> None:
-    """Raises UserError for one of `files` that exists otherwise, as a link for one, and so for `folders`."""
+    """Raises UserError for an existing path that is a link, or not a file (folder) as it should be."""
     kinds = [(folder / name, "file", Path.is_file) for name in files]
     kinds += [(folder / name, "folder", Path.is_dir) for name in folders]
     for path, kind, fits in kinds:

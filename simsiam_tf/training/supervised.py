@@ -54,7 +54,10 @@ def run_supervised(config: SupervisedConfig, callbacks: Sequence[keras.callbacks
 
 
 def workdir_of(config: SupervisedConfig) -> Path:
-    """`workdir`, or a folder beside the weights, named "linear" or "finetune" and the share of labels."""
+    """`workdir`, or else WEIGHTS/NAME, or FILE.NAME for a .keras file.
+
+    NAME: "linear" or "finetune", then "-random" for random weights and the share of labels below 1.
+    """
     if config.workdir:
         return Path(config.workdir).expanduser()
     assert config.weights is not None
@@ -124,7 +127,7 @@ def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> op
 
 
 class Supervised(Task):
-    """Linear evaluation or fine-tuning: the head's training metric, and its first test metric."""
+    """Linear evaluation or fine-tuning; logs the head's training metric and the first of its test metrics."""
 
     trained_name, evaluation_label, exported_file = "classifier", "test", CLASSIFIER
 
@@ -137,9 +140,9 @@ class Supervised(Task):
         self.metric_name = self.metric_label = self.model.head_spec.metric_name
         self.evaluation_name = next(iter(self.model.head_spec.test_metrics))
         every = config.eval_every
-        if every is None:  # a frozen backbone computes forward only, as an evaluation does
-            views = splits.train.size if isinstance(config, FinetuneConfig) else splits.train.size // 3
-            every = epochs_between(splits.test.size, max(views, 1))
+        if every is None:  # with a frozen backbone, which has no gradients, a view takes a third of the time
+            cost = splits.train.size if isinstance(config, FinetuneConfig) else splits.train.size // 3
+            every = epochs_between(splits.test.size, max(cost, 1))
         self.evaluator = Accuracy(splits.test, components.views, every, components.workers)
 
     def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
@@ -163,7 +166,7 @@ class Supervised(Task):
         return {self.trained_name: evaluate_model(self.model, test, views, workers)}
 
     def export(self, workdir: Path, metadata: dict) -> None:
-        """Exports the classifier and, where it was trained, its backbone."""
+        """Exports the classifier and, after fine-tuning, the backbone."""
         data = self.config.data or cached_scores.training_data(self.pretrained)
         card = {
             **metadata, "classes": list(self.splits.class_names), "test": self.splits.test.name,

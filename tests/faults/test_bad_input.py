@@ -48,7 +48,7 @@ LATER = [
     ("folder of text", ["--data=folder:WORK.text"], r"1 of 1 images cannot be decoded, such as a.jpg"),
     ("a file for a folder", ["--data=folder:WORK.bin"], r"no such folder"),
     ("empty slice", ["--data=digits:train[5000:]"], r"the slice holds no image"),
-    ("unknown split", ["--data=digits:dev"], r"'dev' is no split"),
+    ("unknown split", ["--data=digits:dev"], r"'dev' is not a split"),
     ("batch above the data", ["--batch_size=2000"], r"Try --batch_size=1024"),
     ("colour augmentation for grey", ["--augmentation=imagenet"], r"Try --augmentation=grayscale"),
     ("monitor without labels", ["--monitor=folder:WORK.few", "--data=folder:WORK.few", "--batch_size=2"],

@@ -61,7 +61,7 @@ def test_the_code_of_the_readme_gives_our_features(workdir, monkeypatch, program
     ours = open_pretrained(workdir).backbone(images, training=False).numpy()
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() < TOLERANCE
     if program == "timm":
-        assert "224" in str(names["ready"]) and "0.485" in str(names["ready"])
+        assert "224" in str(names["transform"]) and "0.485" in str(names["transform"])
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

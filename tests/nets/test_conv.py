@@ -12,7 +12,7 @@ from simsiam_tf.nets import Conv, fast_cpu_convolutions
 from simsiam_tf.nets.cpu import dispatch, stride2
 
 
-@pytest.mark.parametrize(("size", "conv"), [(1, stride2.conv1x1), (3, stride2.conv3x3)], ids=str)
+@pytest.mark.parametrize(("size", "conv"), [(1, stride2.conv1x1), (3, stride2.conv3x3)], ids=["1x1", "3x3"])
 @pytest.mark.parametrize("pixels", [(2, 3), (7, 7), (8, 6), (30, 29)], ids=str)
 @pytest.mark.parametrize("filters", [4, 60])
 def test_stride_2_equals_the_convolution_and_its_gradients(pixels, size, conv, filters):

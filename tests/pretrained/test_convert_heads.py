@@ -78,7 +78,7 @@ def test_solo_learns_linear_evaluation_loads_our_file(run, tmp_path, capsys):
     folder, model = run
     path = tmp_path / "ours.pth"
     assert convert.main([f"--weights={folder / 'ours'}", f"--out={path}"]) == 0
-    assert "left out   projector, predictor, which have no names there" in capsys.readouterr().out
+    assert "left out   projector, predictor, which have no names in this layout" in capsys.readouterr().out
     argv = [f"--weights={folder / 'ours'}", f"--out={path}", "--layout=solo_learn", "--overwrite"]
     assert convert.main(argv) == 0
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)

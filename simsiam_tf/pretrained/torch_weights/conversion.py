@@ -64,15 +64,18 @@ def convert_from_torch(
     folder.mkdir(parents=True, exist_ok=True)
     written = backbone_file.export_networks({**converted.networks, **momentum}, folder, metadata)
     lines = [
-        *_report(converted), f"  images     {augmentation}, {views.size} pixels", f"  written    {written}"
+        *_report(converted),
+        f"  images     {views.size} pixels, normalised as by augmentation={augmentation}",
+        f"  written    {written}",
     ]  # fmt: skip
     if "predictor" in converted.heads and checkpoint.epoch is not None:
-        words = "with its momentum" if momentum else "whose momentum is not in the file"
+        words = f"{'with' if momentum else 'without'} the optimizer's momentum"
         options = {key: architecture[key] for key in ("stem", "width")} | converted.options
         if converted.program == "facebookresearch":  # whose code changes the rate once an epoch
             options["lr_update"] = "epoch"
         lines += [
-            f"  epoch      {checkpoint.epoch}, {words}; to continue with the same `epochs` and rates:",
+            f"  epoch      {checkpoint.epoch}, {words}; to continue with the same `epochs` and "
+            "learning rates:",
             "             python -m simsiam_tf.pretrain --data=… --epochs=… "
             f"--weights={shlex.quote(str(folder))} --start_epoch={checkpoint.epoch} "
             f"--backbone={architecture['name']} {_as_flags(options)}",
@@ -84,7 +87,7 @@ def _report(converted: backbone_layout.Converted) -> list[str]:
     """Which networks a file has, and what was taken of them."""
     architecture, program = converted.architecture, converted.program
     stem, width, channels = (architecture[key] for key in ("stem", "width", "channels"))
-    lines = [f"names of   {LAYOUTS[program].title if program in LAYOUTS else READ_ONLY[program][0]}"]
+    lines = [f"layout     {LAYOUTS[program].title if program in LAYOUTS else READ_ONLY[program][0]}"]
     if converted.other_prefixes:
         others = ", ".join(other.rstrip(".") or '""' for other in converted.other_prefixes)
         taken = converted.prefix.rstrip(".") or "the outermost network"
@@ -113,25 +116,25 @@ def _momentum_networks(
 ) -> dict[str, keras.Model]:
     """SGD's momentum in networks of the same layers; empty where the file has none that fits.
 
-    An optimizer of PyTorch has numbers for its parameters. They count the model's state_dict in order,
-    without the buffers.
+    An optimizer of PyTorch numbers the model's parameters. They are those of its state_dict in order, without
+    BN's buffers.
     """
     state = checkpoint.state
     try:
         groups, by_number = checkpoint.optimizer["param_groups"], checkpoint.optimizer["state"]
         numbers = [number for group in groups for number in group["params"]]
         names = [name for name in state if not name.endswith(_BUFFERS)]
-        buffers = {
+        momenta = {
             name: torch_files.as_array(name, by_number[number]["momentum_buffer"])
             for name, number in zip(names, numbers, strict=True)
             if by_number.get(number, {}).get("momentum_buffer") is not None
         }
-        fits = all(b.shape == state[name].shape and np.isfinite(b).all() for name, b in buffers.items())
-        if not buffers or not fits or any(group.get("nesterov") for group in groups):
+        fits = all(b.shape == state[name].shape and np.isfinite(b).all() for name, b in momenta.items())
+        if not momenta or not fits or any(group.get("nesterov") for group in groups):
             return {}
         zeros = {name: np.zeros_like(array) for name, array in state.items()}
         momentum = backbone_layout.from_torch(
-            zeros | buffers, stem=converted.architecture["stem"], prefix=converted.prefix
+            zeros | momenta, stem=converted.architecture["stem"], prefix=converted.prefix
         ).networks
     except (KeyError, TypeError, AttributeError, ValueError):
         return {}
@@ -166,15 +169,15 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
         arch = backbone_layout.architecture_of(backbone_layout.to_torch(backbone), weights)["name"]
         envelope = {"arch": arch, "epoch": int(epoch), torch_files.METADATA_KEY: json.dumps(metadata)}
     path = torch_files.write_weights(state, out, metadata, envelope)
-    lines = [f"{path}: {', '.join(['backbone', *heads])}: {len(state)} arrays by the names of {names.title}"]
+    lines = [f"{path}: {', '.join(['backbone', *heads])}: {len(state)} arrays, named as in {names.title}"]
     if loaded and not heads:
-        lines.append(f"  left out   {', '.join(loaded)}, which have no names there")
+        lines.append(f"  left out   {', '.join(loaded)}, which have no names in this layout")
     if layout == "solo_learn" and stem in ("cifar", "small"):
         lines.append(f"  stem       3×3, {_STEMS_3X3[stem]}; solo-learn's own CIFAR stem has padding 2")
     last = heads["projector"].layers[-1] if "projector" in heads else None
     if names.last_bias and isinstance(last, nets.BatchNorm) and last.affine:
-        lines.append("  projector  its output BN has γ and β. That of the program has none: make it affine "
-                     "to load them")  # fmt: skip
+        lines.append("  projector  its output BN has γ and β, the program's has none: make the program's BN "
+                     "affine to load them")  # fmt: skip
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from simsiam_tf.data.sources.run_images import record_images
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.loop.loop import Loop, Outcome
@@ -51,6 +52,8 @@ def run_task(
         task = make_task(config, workers, workdir.path / "unreadable.json")
         workers.agree(task.components.metadata, "All of them need the same data.")
         workdir.bind(config, task.components.metadata)
+        if workers.chief:
+            record_images(workdir.path, task.components.source)
         return Loop(task, workdir, callbacks).run()
     except tf.errors.OpError as error:
         lost = workers.lost_worker(error)

@@ -107,7 +107,8 @@ def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distri
 
 def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Source, Views]:
     """The images and their views. report: file for the names of unreadable images."""
-    source = open_source(config.data, "train", report=report, **config.source_options())
+    run = report.parent if report else None
+    source = open_source(config.data, "train", report=report, run=run, **config.source_options())
     check_size(source, config.batch_size)
     name = augmentation_for(source) if config.augmentation == "auto" else config.augmentation
     augmentation = AUGMENTATIONS[name]

@@ -13,7 +13,7 @@ from simsiam_tf import config as configs
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import preview
 from simsiam_tf.data.sources.base import EncodedSource
-from simsiam_tf.data.sources.members import header_summary
+from simsiam_tf.data.sources.checked_source import header_summary
 from simsiam_tf.runtime import atomic_files
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every, open_data
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from simsiam_tf.data import open_source, subset
-from simsiam_tf.data.sources import members
+from simsiam_tf.data.sources import checked_source
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.open_source import query_split
 from simsiam_tf.runtime.errors import UserError
@@ -133,13 +133,13 @@ def test_unreadable_images_can_be_skipped(damaged):
 
 def test_images_are_checked_again_only_when_they_change(damaged, tmp_path, monkeypatch):
     monkeypatch.setenv("SIMSIAM_TF_CACHE", str(tmp_path / "cache"))
-    decoded, decode_checked = [], members.decode_checked
+    decoded, decode_checked = [], checked_source.decode_checked
 
     def counting(data, *args, **kwargs):
         decoded.append(data)
         return decode_checked(data, *args, **kwargs)
 
-    monkeypatch.setattr(members, "decode_checked", counting)
+    monkeypatch.setattr(checked_source, "decode_checked", counting)
 
     def names(**options) -> list[str]:
         decoded.clear()

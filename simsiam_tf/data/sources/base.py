@@ -57,6 +57,7 @@ class SourceOptions:
     channels: int | None = None
     background: str = "white"
     pixel_range: str = "auto"
+    run: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -164,7 +164,7 @@ def _checked(records: FileRecords, pending: np.ndarray, level: int, check: Check
 
 def _load(path: Path) -> FileRecords:
     """The records in a file; none where it is missing, damaged, or of another version."""
-    arrays = _read_cache(path)
+    arrays = read_arrays(path)
     if arrays is not None and arrays.keys() == {"names", "rows", "reasons"}:
         names, rows, reasons = arrays["names"].tolist(), arrays["rows"], arrays["reasons"].tolist()
         if rows.dtype == RECORD and len(rows) == len(names) and rows["reason"].max(initial=0) <= len(reasons):
@@ -183,7 +183,7 @@ def kept_arrays(key: str, make: Callable[[], dict[str, np.ndarray]], anew: bool 
     Arrays of objects hold texts.
     """
     path = _cache_path("tables", key)
-    arrays = None if anew else _read_cache(path)
+    arrays = None if anew else read_arrays(path)
     if arrays is None:
         arrays = make()
         _write_cache(path, arrays)
@@ -195,7 +195,7 @@ def _cache_path(folder: str, key: str) -> Path:
     return cache_folder() / folder / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz"
 
 
-def _read_cache(path: Path) -> dict[str, np.ndarray] | None:
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays in a file; None where it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -211,6 +211,19 @@ def _read_cache(path: Path) -> dict[str, np.ndarray] | None:
 
 def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays; a line on stderr says why they cannot be kept."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_arrays(path, arrays)
+    except OSError as error:
+        print(
+            f"{path}: cannot be written ({error.strerror}); the images are examined again next time. "
+            "SIMSIAM_TF_CACHE chooses another folder.",
+            file=sys.stderr,
+        )
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays for `read_arrays`, atomically. Arrays of objects hold texts."""
     stored = {}
     for key, array in arrays.items():
         if array.dtype == object:  # texts, each ended by a zero
@@ -219,12 +232,4 @@ def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         stored[key] = array
     file = io.BytesIO()
     np.savez(file, **stored)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_bytes(path, file.getvalue())
-    except OSError as error:
-        print(
-            f"{path}: cannot be written ({error.strerror}); the images are examined again next time. "
-            "SIMSIAM_TF_CACHE chooses another folder.",
-            file=sys.stderr,
-        )
+    atomic_write_bytes(path, file.getvalue())

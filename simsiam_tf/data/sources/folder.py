@@ -54,9 +54,16 @@ def _local_members(path: str, shown: str, passed_over: collections.Counter) -> M
     names = sorted(_image_names(root, shown, passed_over))
     paths = [os.fsencode(root / name) for name in names]  # bytes to the system, which need not be text
     states = np.array([file_state(p) for p in paths], np.int64).reshape(-1, 3)
+
+    def read(i: int) -> bytes:
+        data = read_regular_file(paths[i])
+        if file_state(paths[i]) != tuple(states[i]):
+            raise ValueError(f"{names[i]}: changed since the command began")
+        return data
+
     return Members(
-        f"folder:{path}", names, states, lambda i: read_regular_file(paths[i]), str(root),
-        *folder_classes(names), root, lambda i: tf.io.read_file(tf.gather(tf.constant(paths), i)),
+        f"folder:{path}", names, states, read, str(root), *folder_classes(names), root,
+        lambda i: tf.io.read_file(tf.gather(tf.constant(paths), i)),
     )  # fmt: skip
 
 

@@ -12,11 +12,12 @@ from simsiam_tf.data.images.header import MEGAPIXELS
 from simsiam_tf.data.sources.addresses import is_url
 from simsiam_tf.data.sources.archives import tar_members, zip_members
 from simsiam_tf.data.sources.base import Source, SourceOptions
+from simsiam_tf.data.sources.checked_source import open_members
 from simsiam_tf.data.sources.digits import open_digits
 from simsiam_tf.data.sources.fashion_mnist import open_fashion_mnist
 from simsiam_tf.data.sources.folder import folder_members
 from simsiam_tf.data.sources.lists import list_members
-from simsiam_tf.data.sources.members import Members, join_members, open_members
+from simsiam_tf.data.sources.members import Members, join_members
 from simsiam_tf.data.sources.tables import hugging_face_members, parquet_members, tfrecord_members
 from simsiam_tf.runtime.errors import UserError, nearest
 
@@ -78,6 +79,7 @@ def open_source(
     channels: int | None = None,
     background: str = "white",
     pixel_range: str = "auto",
+    run: Path | None = None,
 ) -> Source:
     """Opens the source that a specification names. Raises UserError where it is missing or unreadable.
 
@@ -97,11 +99,13 @@ def open_source(
         background: the colour that transparent pixels are laid on: "white", "black" or "#rrggbb".
         pixel_range: values of deep pixels (of more than 8 bits) that become 0 and 255: "LOW,HIGH"; "type",
             those of their type; "auto", the 0.1 and 99.9 percentiles of a sample of the set.
+        run: the work folder of a run that trains on the images; one that is continued has the images that it
+            was begun with (`run_images`).
     """
     if isinstance(spec, Source):
         return spec
     options = SourceOptions(
-        split, data_dir, on_bad_image, report, max_megapixels, check, channels, background, pixel_range
+        split, data_dir, on_bad_image, report, max_megapixels, check, channels, background, pixel_range, run
     )
     places = [_open_place(one, options) for one in split_places(full_specification(spec))]
     if isinstance(places[0], Source) and len(places) == 1:

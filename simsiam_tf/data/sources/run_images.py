@@ -1,0 +1,96 @@
+"""The images that a run was begun with, and what stands in for those that vanish or break meanwhile.
+
+Every draw of a run is a function of the number of its images. So a run keeps its list: an image that is gone
+keeps its place, where the next image in the list is read, and new images are not used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from simsiam_tf.data.images.render import PixelRule, render
+from simsiam_tf.data.sources.base import EncodedSource, Source
+from simsiam_tf.data.sources.file_records import read_arrays, write_arrays
+from simsiam_tf.data.sources.members import Members
+from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.errors import UserError, error_text
+
+FILE = "images.npz"  # in a work folder
+
+
+def record_images(folder: Path, source: Source) -> None:
+    """Writes the names and digests of a run's images into its work folder, once."""
+    if isinstance(source, EncodedSource) and source.names is not None and not (folder / FILE).exists():
+        digests = source.digests if source.digests is not None else np.zeros(source.size, "S1")
+        write_arrays(folder / FILE, {"names": np.array(source.names, object), "digests": digests})
+
+
+def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndarray | None]:
+    """The members in the order in which the run of a work folder has them, and their digests then.
+
+    Of images that are gone, `read` raises FileNotFoundError. Without a recorded run: (members, None).
+    """
+    recorded = read_arrays(folder / FILE) if folder else None
+    if recorded is None:
+        return members, None
+    names = recorded["names"].tolist()
+    place = {name: i for i, name in enumerate(members.names)}
+    places = np.array([place.get(name, -1) for name in names], np.int64)
+    new = len(members.names) - int((places >= 0).sum())
+    if new:
+        shown = printable_text(members.name)
+        print(f"{shown}: {new} new images are not used: the run has begun without them", file=sys.stderr)
+    states = np.where(places[:, None] >= 0, members.states[places], 0)
+    labels = None if members.labels is None else np.where(places >= 0, members.labels[places], -1)
+
+    def read(i: int) -> bytes:
+        if places[i] < 0:
+            raise FileNotFoundError(2, "No such file or directory", names[i])
+        return members.read(int(places[i]))
+
+    listed = dataclasses.replace(members, names=names, states=states, read=read, labels=labels, read_op=None)
+    return listed, recorded["digests"]
+
+
+def read_or_next(members: Members, rule: PixelRule, gone: set[int]) -> Callable[[int], bytes]:
+    """Reads an image or, where it is gone, the next one in the list; a line on stderr names it once.
+
+    gone: numbers of the images that are known to be gone.
+    """
+    count, shown = len(members.names), printable_text(members.name)
+
+    def read(i: int) -> bytes:
+        for j in ((i + step) % count for step in range(count)):
+            if j in gone:
+                continue
+            try:
+                data = members.read(j)
+                # In the place of another image, of whose header the pipeline knows.
+                return data if j == i else _encoded(render(data, rule))
+            except (OSError, ValueError) as error:
+                gone.add(j)
+                name = printable_text(members.names[j])
+                progress.say(
+                    f"{shown}: {name} is gone ({error_text(error)}); the next image stands in for it"
+                )
+        raise UserError(f"{shown}: not one of its images can be read.")
+
+    return read
+
+
+def _encoded(pixels: np.ndarray) -> bytes:
+    """A file that every header fits: PNG, or .npy for other channels than 1 and 3."""
+    file = io.BytesIO()
+    if pixels.shape[-1] in (1, 3):
+        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
+    else:
+        np.save(file, pixels)
+    return file.getvalue()

@@ -51,11 +51,13 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
     _report_unreadable(bad, len(members.names), shown, options)
     if len(bad) == len(members.names):
         raise UserError(f"{shown}: not one of its images can be decoded.")
-    rows = rows[kept]
-    names = tuple(members.names[i] for i in kept)
+    good = np.array([i for i in kept if members.names[i] not in bad])
+    rule = PixelRule(_channels(rows[good], options, shown), options.background)
+    rule = dataclasses.replace(
+        rule, pixel_range=_pixel_range(members, good, rows[good], rule, options, shown)
+    )
     labels = _labels(members, kept, shown)
-    rule = PixelRule(_channels(rows, options, shown), options.background)
-    rule = dataclasses.replace(rule, pixel_range=_pixel_range(members, kept, rows, rule, options, shown))
+    names, rows = tuple(members.names[i] for i in kept), rows[kept]
     checked = bool((rows["level"] > 0).all())
     digests = rows["digest"] if checked else np.array([b"%d-%d" % (r["size"], r["mtime"]) for r in rows])
     read, chosen = members.read_op or _python_read(members.read), tf.constant(kept, tf.int64)

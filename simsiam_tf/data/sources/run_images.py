@@ -20,17 +20,20 @@ from simsiam_tf.data.sources.base import EncodedSource, Source
 from simsiam_tf.data.sources.file_records import read_arrays, write_arrays
 from simsiam_tf.data.sources.members import Members
 from simsiam_tf.runtime import progress
-from simsiam_tf.runtime.display_text import printable_text
-from simsiam_tf.runtime.errors import UserError, error_text
+from simsiam_tf.runtime.display_text import one_line, printable_text
+from simsiam_tf.runtime.errors import UserError
 
 FILE = "images.npz"  # in a work folder
 
 
 def record_images(folder: Path, source: Source) -> None:
-    """Writes the names and digests of a run's images into its work folder, once."""
+    """Writes the names, digests and labels of a run's images into its work folder, once."""
     if isinstance(source, EncodedSource) and source.names is not None and not (folder / FILE).exists():
-        digests = source.digests if source.digests is not None else np.zeros(source.size, "S1")
-        write_arrays(folder / FILE, {"names": np.array(source.names, object), "digests": digests})
+        labels = np.zeros(0, np.int64) if source.labels is None else np.asarray(source.labels)
+        digests = np.zeros(source.size, "S1") if source.digests is None else source.digests
+        names, classes = (np.array(texts, object) for texts in (source.names, source.class_names))
+        arrays = {"names": names, "digests": digests, "labels": labels, "classes": classes}
+        write_arrays(folder / FILE, arrays)
 
 
 def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndarray | None]:
@@ -49,14 +52,17 @@ def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndar
         shown = printable_text(members.name)
         print(f"{shown}: {new} new images are not used: the run has begun without them", file=sys.stderr)
     states = np.where(places[:, None] >= 0, members.states[places], 0)
-    labels = None if members.labels is None else np.where(places >= 0, members.labels[places], -1)
 
     def read(i: int) -> bytes:
         if places[i] < 0:
             raise FileNotFoundError(2, "No such file or directory", names[i])
         return members.read(int(places[i]))
 
-    listed = dataclasses.replace(members, names=names, states=states, read=read, labels=labels, read_op=None)
+    labels, class_names = recorded["labels"], tuple(recorded["classes"].tolist())
+    listed = dataclasses.replace(
+        members, names=names, states=states, read=read, read_op=None, class_names=class_names,
+        labels=labels if len(labels) else None,
+    )  # fmt: skip
     return listed, recorded["digests"]
 
 
@@ -77,10 +83,8 @@ def read_or_next(members: Members, rule: PixelRule, gone: set[int]) -> Callable[
                 return data if j == i else _encoded(render(data, rule))
             except (OSError, ValueError) as error:
                 gone.add(j)
-                name = printable_text(members.names[j])
-                progress.say(
-                    f"{shown}: {name} is gone ({error_text(error)}); the next image stands in for it"
-                )
+                name, reason = printable_text(members.names[j]), getattr(error, "strerror", None) or error
+                progress.say(f"{shown}: {name}: {one_line(reason)}; the next image stands in for it")
         raise UserError(f"{shown}: not one of its images can be read.")
 
     return read

@@ -38,7 +38,7 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
         UserError: unreadable images with on_bad_image="error", or no readable one.
     """
     shown = printable_text(members.name)
-    members, recorded = as_recorded(members, options.run)
+    members, recorded, rule = as_recorded(members, options.run)
     records, changes = _records(members, options)
     rows, bad = records.rows, records.unreadable()
     if recorded is None:
@@ -51,11 +51,10 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
     _report_unreadable(bad, len(members.names), shown, options)
     if len(bad) == len(members.names):
         raise UserError(f"{shown}: not one of its images can be decoded.")
-    good = np.array([i for i in kept if members.names[i] not in bad])
-    rule = PixelRule(_channels(rows[good], options, shown), options.background)
-    rule = dataclasses.replace(
-        rule, pixel_range=_pixel_range(members, good, rows[good], rule, options, shown)
-    )
+    if rule is None:
+        rule = PixelRule(_channels(rows[kept], options, shown), options.background)
+        pixel_range = _pixel_range(members, kept, rows[kept], rule, options, shown)
+        rule = dataclasses.replace(rule, pixel_range=pixel_range)
     labels = _labels(members, kept, shown)
     names, rows = tuple(members.names[i] for i in kept), rows[kept]
     checked = bool((rows["level"] > 0).all())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,23 +28,24 @@ FILE = "images.npz"  # in a work folder
 
 
 def record_images(folder: Path, source: Source) -> None:
-    """Writes the names, digests and labels of a run's images into its work folder, once."""
+    """Writes the names, digests and labels of a run's images, and their pixel rule, into its work folder, once."""
     if isinstance(source, EncodedSource) and source.names is not None and not (folder / FILE).exists():
         labels = np.zeros(0, np.int64) if source.labels is None else np.asarray(source.labels)
         digests = np.zeros(source.size, "S1") if source.digests is None else source.digests
         names, classes = (np.array(texts, object) for texts in (source.names, source.class_names))
-        arrays = {"names": names, "digests": digests, "labels": labels, "classes": classes}
+        rule = np.array([json.dumps({"channels": source.channels, **source.rule.options()})], object)
+        arrays = {"names": names, "digests": digests, "labels": labels, "classes": classes, "rule": rule}
         write_arrays(folder / FILE, arrays)
 
 
-def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndarray | None]:
-    """The members in the order in which the run of a work folder has them, and their digests then.
+def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndarray | None, PixelRule | None]:
+    """The members in the order in which the run of a work folder has them, their digests then, and the rule.
 
-    Of images that are gone, `read` raises FileNotFoundError. Without a recorded run: (members, None).
+    Of images that are gone, `read` raises FileNotFoundError. Without a recorded run: (members, None, None).
     """
     recorded = read_arrays(folder / FILE) if folder else None
     if recorded is None:
-        return members, None
+        return members, None, None
     names = recorded["names"].tolist()
     place = {name: i for i, name in enumerate(members.names)}
     places = np.array([place.get(name, -1) for name in names], np.int64)
@@ -63,7 +65,8 @@ def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndar
         members, names=names, states=states, read=read, read_op=None, class_names=class_names,
         labels=labels if len(labels) else None,
     )  # fmt: skip
-    return listed, recorded["digests"]
+    rule = PixelRule.from_options(**json.loads(recorded["rule"][0]))
+    return listed, recorded["digests"], rule
 
 
 def read_or_next(members: Members, rule: PixelRule, gone: set[int]) -> Callable[[int], bytes]:

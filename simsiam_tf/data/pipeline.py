@@ -181,7 +181,7 @@ def pretraining(
     Raises:
         ValueError: a batch larger than the source, or `targets` of a source without labels.
     """
-    source = open_source(data) if isinstance(data, str | Path) else data
+    source = open_source(data)
     augmentation = augmentation or augmentation_for(source)
     augmentation = AUGMENTATIONS[augmentation] if isinstance(augmentation, str) else augmentation
     augmentation = dataclasses.replace(augmentation, **changes)

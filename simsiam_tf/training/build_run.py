@@ -40,7 +40,10 @@ class PretrainComponents(RunComponents):
 
 
 def build_pretraining(
-    config: PretrainConfig, report: Path | None = None, workers: Workers | None = None
+    config: PretrainConfig,
+    report: Path | None = None,
+    workers: Workers | None = None,
+    source: Source | None = None,
 ) -> PretrainComponents:
     """Builds all components of a pre-training; quick checks come before long work.
 
@@ -49,6 +52,7 @@ def build_pretraining(
         report: file for the names of unreadable images.
         workers: processes of the run; when None they are made from the option `strategy`, which must happen
             before anything else uses TensorFlow.
+        source: the images, in the place of config.data.
     """
     workers = workers or Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
     strategy = workers.strategy
@@ -58,7 +62,7 @@ def build_pretraining(
     if config.data_service:
         client.check_service(config.data_service)
     with workers.chief_first():  # the other workers need not download or check again
-        source, views = open_data(config, report)
+        source, views = open_data(config, report, source)
         if config.data_service:
             client.check_source(config.data_service, source)
         monitor = open_monitor(
@@ -105,10 +109,15 @@ def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distri
     return strategies.set_precision(config.precision)
 
 
-def open_data(config: PretrainConfig, report: Path | None = None) -> tuple[Source, Views]:
-    """The images and their views. report: file for the names of unreadable images."""
+def open_data(
+    config: PretrainConfig, report: Path | None = None, source: Source | None = None
+) -> tuple[Source, Views]:
+    """The images and their views.
+
+    report: file for the names of unreadable images. source: the images, in the place of config.data.
+    """
     run = report.parent if report else None
-    source = open_source(config.data, "train", report=report, run=run, **config.source_options())
+    source = open_source(source or config.data, "train", report=report, run=run, **config.source_options())
     check_size(source, config.batch_size)
     name = augmentation_for(source) if config.augmentation == "auto" else config.augmentation
     augmentation = AUGMENTATIONS[name]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.config import PretrainConfig
+from simsiam_tf.data import Source, from_images
+from simsiam_tf.data.sources.python_source import Images
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
 from simsiam_tf.loop import launch
@@ -29,19 +33,28 @@ log = logging.getLogger("simsiam_tf")
 __all__ = ["COLLAPSED", "DIVERGED", "DONE", "INTERRUPTED", "Outcome", "pretrain"]
 
 
-def pretrain(config: PretrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
+def pretrain(
+    config: PretrainConfig,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    source: Source | Images | None = None,
+) -> Outcome:
     """Pre-trains in config.workdir; continues the run in this folder if there is one.
 
     Args:
         config: a validated configuration with a workdir.
         callbacks: Keras callbacks. Their batch hooks are called once for each call of the compiled loop,
             which may run several steps; `model.stop_training` ends the run then.
+        source: the images, in the place of config.data: a source, or any object as for `data.from_images`.
 
     Raises:
         UserError: before any training, for options, data or devices that do not work.
     """
 
-    return launch.run_task(config, Pretraining, callbacks)
+    if source is None:
+        return launch.run_task(config, Pretraining, callbacks)
+    source = source if isinstance(source, Source) else from_images(source)
+    config = dataclasses.replace(config, data=f"python:{source.name}")
+    return launch.run_task(config, functools.partial(Pretraining, source=source), callbacks)
 
 
 class Pretraining(Task):
@@ -51,8 +64,10 @@ class Pretraining(Task):
     metric_name, metric_label = "std", "std·√d"
     evaluation_name, evaluation_label = "knn20", "kNN"
 
-    def __init__(self, config: PretrainConfig, workers: Workers, report: Path) -> None:
-        components = build_pretraining(config, report, workers)
+    def __init__(
+        self, config: PretrainConfig, workers: Workers, report: Path, source: Source | None = None
+    ) -> None:
+        components = build_pretraining(config, report, workers, source)
         super().__init__(config, components)
         self.start, self.monitor = components.start, components.monitor
         if config.weights:

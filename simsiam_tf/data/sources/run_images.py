@@ -28,7 +28,7 @@ FILE = "images.npz"  # in a work folder
 
 
 def record_images(folder: Path, source: Source) -> None:
-    """Writes the names, digests and labels of a run's images, and their pixel rule, into its work folder, once."""
+    """Writes the names, digests, labels and pixel rule of a run's images into its work folder, once."""
     if isinstance(source, EncodedSource) and source.names is not None and not (folder / FILE).exists():
         labels = np.zeros(0, np.int64) if source.labels is None else np.asarray(source.labels)
         digests = np.zeros(source.size, "S1") if source.digests is None else source.digests

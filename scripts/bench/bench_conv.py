@@ -1,13 +1,14 @@
 """Times a convolution with both its gradients, by one of our algorithms and by oneDNN, layer by layer.
 
     python scripts/bench/bench_conv.py --json=conv.json
-    python scripts/bench/bench_conv.py --way=stride2 --precision=bfloat16 --threads=1
+    python scripts/bench/bench_conv.py --way=patches --precision=bfloat16 --threads=1
+    python scripts/bench/bench_conv.py --way=rows --threads=1
     python scripts/bench/bench_conv.py --way=pixels --threads=1
     python scripts/bench/bench_conv.py --way=tiny_maps --precision=bfloat16
 
 The layers are those of the networks that `bench_step.py` times. The two algorithms alternate in one
-process. Ours are: Winograd's tiles; at stride 2 the kernel's gradient as a product with patches; a 1×1
-kernel of stride 2 on the pixels that it sees; a map of 2×2 pixels as one product.
+process. Ours are: Winograd's tiles; the kernel's gradient as a product with patches; at stride 2 the
+input's gradient by rows; a 1×1 kernel on the pixels that it sees; a map of 2×2 pixels as one product.
 Rounding errors of the outputs and of both gradients are relative to float64.
 `nets/cpu/dispatch.py` chooses by these tables.
 """
@@ -15,6 +16,7 @@ Rounding errors of the outputs and of both gradients are relative to float64.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import sys
 import time
@@ -22,7 +24,7 @@ import time
 import bench_harness
 
 STRIDE_1 = [  # batch, pixels, channels; stride 1, as many filters as channels
-    (256, 14, 16), (256, 7, 32), (256, 4, 64),  # the quickstart's network
+    (256, 14, 16), (256, 7, 32), (256, 4, 64), (256, 2, 128),  # the quickstart's network
     (128, 32, 64), (128, 16, 128), (128, 8, 256), (128, 4, 512),  # CIFAR ResNet-18
     (16, 56, 64), (16, 28, 128), (16, 14, 256), (16, 7, 512),  # ResNet-50
 ]  # fmt: skip
@@ -31,16 +33,18 @@ STRIDE_2 = [  # batch, pixels, channels, filters; at stride 2
     (128, 32, 64, 128), (128, 16, 128, 256), (128, 8, 256, 512),
     (16, 56, 128, 128), (16, 28, 256, 256), (16, 14, 512, 512),
 ]  # fmt: skip
-KERNEL_1 = [  # batch, pixels, channels, filters; a 1×1 kernel of stride 2
-    (256, 14, 16, 32), (256, 7, 32, 64), (256, 4, 64, 128),
-    (128, 32, 64, 128), (128, 16, 128, 256), (128, 8, 256, 512),
-    (16, 56, 256, 512), (16, 28, 512, 1024), (16, 14, 1024, 2048),
+KERNEL_1 = [  # batch, pixels, channels, filters, stride; a 1×1 kernel
+    (256, 14, 16, 32, 2), (256, 7, 32, 64, 2), (256, 4, 64, 128, 2),
+    (128, 32, 64, 128, 2), (128, 16, 128, 256, 2), (128, 8, 256, 512, 2),
+    (16, 56, 64, 256, 1), (16, 56, 256, 64, 1), (16, 28, 512, 128, 1), (16, 14, 256, 1024, 1),
+    (16, 56, 256, 512, 2), (16, 28, 512, 1024, 2), (16, 14, 1024, 2048, 2),
 ]  # fmt: skip
 TINY_MAPS = [(256, 2, 128), (256, 2, 256), (256, 2, 512), (256, 1, 128)]
 WAYS = {  # algorithm: layers, each with filters, stride and kernel size
     "winograd": [(*layer, layer[2], 1, 3) for layer in STRIDE_1],
-    "stride2": [(*layer, 2, 3) for layer in STRIDE_2],
-    "pixels": [(*layer, 2, 1) for layer in KERNEL_1],
+    "patches": [(*layer, layer[2], 1, 3) for layer in STRIDE_1] + [(*layer, 2, 3) for layer in STRIDE_2],
+    "rows": [(*layer, 2, 3) for layer in STRIDE_2],
+    "pixels": [(*layer, 1) for layer in KERNEL_1],
     "tiny_maps": [(*layer, layer[2], 1, 3) for layer in TINY_MAPS],
 }
 
@@ -73,7 +77,7 @@ def _compare(
     import numpy as np
     import tensorflow as tf
 
-    from simsiam_tf.nets.cpu import stride2, tiny_maps, winograd
+    from simsiam_tf.nets.cpu import dispatch, tiny_maps, winograd
     from simsiam_tf.runtime import malloc
 
     malloc.retain_freed_memory()
@@ -96,15 +100,12 @@ def _compare(
 
         return call
 
-    def onednn(x, kernel):  # noqa: ANN001, ANN202
-        padded = tf.pad(x, [[0, 0], [size // 2] * 2, [size // 2] * 2, [0, 0]]) if stride == 2 else x
-        return tf.nn.conv2d(padded, kernel, stride, "VALID" if stride == 2 else "SAME")
-
-    direct = both_ways(onednn)
+    direct = both_ways(functools.partial(dispatch.conv_onednn, stride=stride))
     ours = {
         "winograd": winograd.conv,
-        "stride2": stride2.conv3x3,
-        "pixels": stride2.conv1x1,
+        "patches": functools.partial(dispatch.conv_onednn, stride=stride, by_patches=True),
+        "rows": functools.partial(dispatch.conv_onednn, stride=stride, by_rows=True),
+        "pixels": functools.partial(dispatch.conv_training, stride=stride),
         "tiny_maps": tiny_maps.conv,
     }[args.way]
     candidates = {"direct": direct, args.way: both_ways(ours)}

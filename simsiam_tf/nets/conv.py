@@ -40,10 +40,8 @@ class Conv(keras.layers.Conv2D):
             self.padding, self.pad = "same", 0
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> Any:
-        if training:
-            conv = dispatch.fastest(inputs, self.filters, self.kernel_size[0], self.stride)
-            if conv is not None:
-                return conv(inputs, tf.convert_to_tensor(self.kernel))
+        if training and dispatch.is_dispatched(inputs, self.kernel_size[0], self.stride):
+            return dispatch.conv_training(inputs, tf.convert_to_tensor(self.kernel), self.stride)
         if self.pad:
             inputs = tf.pad(inputs, [[0, 0], [self.pad] * 2, [self.pad] * 2, [0, 0]])
         return super().call(inputs)

@@ -1,61 +1,89 @@
 """Every algorithm for a convolution computes it, and each shape uses the fastest."""
 
+import functools
+import itertools
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.reference_convolutions import results
 
 from simsiam_tf.nets import Conv, fast_cpu_convolutions
-from simsiam_tf.nets.cpu import dispatch, stride2
+from simsiam_tf.nets.cpu import dispatch
+
+ALGORITHMS = [  # side of the kernel, stride, options; None: chosen by shape
+    (3, 1, {}), (3, 2, {}), (1, 1, {}), (1, 2, {}),
+    (3, 1, {"by_patches": True}), (3, 2, {"by_patches": True}), (3, 2, {"by_rows": True}),
+    (1, 1, {"by_patches": True}), (1, 1, None), (1, 2, None),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("size", "conv"), [(1, stride2.conv1x1), (3, stride2.conv3x3)], ids=["1x1", "3x3"])
-@pytest.mark.parametrize("pixels", [(2, 3), (7, 7), (8, 6), (30, 29)], ids=str)
+@pytest.mark.parametrize(("size", "stride", "way"), ALGORITHMS, ids=str)
+@pytest.mark.parametrize("pixels", [(2, 3), (7, 7), (8, 6)], ids=str)
 @pytest.mark.parametrize("filters", [4, 60])
-def test_stride_2_equals_the_convolution_and_its_gradients(pixels, size, conv, filters):
+def test_each_algorithm_equals_the_convolution_and_its_gradients(pixels, stride, size, way, filters):
+    ours = dispatch.conv_training if way is None else functools.partial(dispatch.conv_onednn, **way)
     edge = [size // 2] * 2
     x = tf.random.stateless_normal([5, *pixels, 6], [0, 0])
     kernel = tf.random.stateless_normal([size, size, 6, filters], [0, 1])
-    upstream = tf.random.stateless_normal([5, *((n - 1) // 2 + 1 for n in pixels), filters], [0, 2])
+    weight = tf.random.stateless_normal([5, *((n - 1) // stride + 1 for n in pixels), filters], [0, 2])
+    found = []
 
     def plain(x, kernel):
-        return tf.nn.conv2d(tf.pad(x, [[0, 0], edge, edge, [0, 0]]), kernel, 2, "VALID")
+        return tf.nn.conv2d(tf.pad(x, [[0, 0], edge, edge, [0, 0]]), kernel, stride, "VALID")
 
-    found = results(tf.function(conv), x, kernel, upstream)
-    for ours, theirs in zip(found, results(plain, x, kernel, upstream), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-3)
+    for function in (functools.partial(ours, stride=stride), plain):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = function(x, kernel)
+            loss = tf.reduce_sum(weight * y)
+        found.append((y, *tape.gradient(loss, [x, kernel])))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("pixels", "channels", "size", "stride", "dtype", "algorithm"),
+    ("pixels", "channels", "stride", "dtype", "way"),
     [
-        (4, 64, 3, 1, "float32", dispatch.winograd.conv),
-        (4, 63, 3, 1, "float32", None),
-        (4, 64, 3, 1, "bfloat16", None),
-        (2, 64, 3, 1, "bfloat16", dispatch.tiny_maps.conv),
-        (1, 16, 3, 1, "float32", dispatch.tiny_maps.conv),
-        (2, 64, 3, 2, "bfloat16", stride2.conv3x3),
-        (32, 64, 3, 2, "float32", stride2.conv3x3),
-        (8, 64, 1, 2, "float32", stride2.conv1x1),
-        (8, 64, 1, 1, "float32", None),
-        (8, 64, 7, 2, "float32", None),
+        (4, 64, 1, "bfloat16", "patches"),
+        (4, 64, 1, "float32", "winograd"),
+        (2, 64, 1, "bfloat16", "tiny maps"),
+        (1, 16, 1, "float32", "tiny maps"),
+        (2, 64, 2, "bfloat16", "patches"),
+        (8, 128, 1, "bfloat16", "direct"),
+        (7, 32, 1, "bfloat16", "direct"),
+        (14, 64, 2, "bfloat16", "patches"),
+        (28, 256, 2, "bfloat16", "patches"),
+        (28, 256, 2, "float32", "direct"),
+        (32, 64, 2, "bfloat16", "direct"),
+        (7, 32, 2, "bfloat16", "patches rows"),
+        (14, 16, 2, "bfloat16", "rows"),
+        (4, 64, 2, "float32", "patches"),
+        (14, 512, 2, "float32", "patches"),
+        (7, 32, 2, "float32", "rows"),
     ],
 )  # fmt: skip
-def test_each_shape_uses_its_fastest_algorithm(pixels, channels, size, stride, dtype, algorithm):
-    x = tf.ones([2, pixels, pixels, channels], dtype)
-    assert dispatch.fastest(x, 64, size, stride) is (algorithm if dispatch.on_cpu() else None)
-    layer = Conv(64, size, stride, dtype=dtype)
-    trained, plain = layer(x, training=True), layer(x)
-    assert trained.shape == plain.shape == layer.compute_output_shape(x.shape)
-    np.testing.assert_allclose(
-        tf.cast(trained, tf.float32),
-        tf.cast(plain, tf.float32),
-        rtol=1e-2,
-        atol=1e-2 if channels < 64 else 0.1,
+def test_each_shape_uses_its_fastest_algorithm(monkeypatch, pixels, channels, stride, dtype, way):
+    calls, names = [], ("patches", "rows")
+
+    def note(module, name, said):
+        plain = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args: calls.append(said(*args)) or plain(*args))
+
+    note(dispatch.tiny_maps, "conv", lambda *args: "tiny maps")
+    note(dispatch.winograd, "conv", lambda *args: "winograd")
+    note(
+        dispatch,
+        "conv_onednn",
+        lambda x, kernel, stride, *ways: " ".join(itertools.compress(names, ways)) or "direct",
     )
+    layer = Conv(64, 3, stride, dtype=dtype)
+    x = tf.ones([2, pixels, pixels, channels], dtype)
+    layer(x)
+    assert not calls
+    layer(x, training=True)
+    assert calls == ([way] if dispatch.on_cpu() else [])
 
 
 @pytest.mark.parametrize(
@@ -72,7 +100,7 @@ def test_a_switch_leaves_every_convolution_to_tensorflow(monkeypatch):
     layer = Conv(64, 3, 2)
     x = tf.random.stateless_normal([2, 8, 8, 64], [0, 0])
     fast = layer(x, training=True)
-    monkeypatch.setattr(stride2, "conv3x3", lambda *args: pytest.fail("used"))
+    monkeypatch.setattr(dispatch, "conv_training", lambda *args: pytest.fail("used"))
     monkeypatch.setattr(dispatch, "DISPATCH_BY_SHAPE", True)  # restored after the test
     fast_cpu_convolutions(False)
     np.testing.assert_allclose(layer(x, training=True), fast, rtol=1e-5, atol=1e-5)

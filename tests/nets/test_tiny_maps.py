@@ -23,3 +23,9 @@ def test_values_and_gradients_equal_the_convolutions(size, dtype, tolerance):
     for ours, theirs in zip(tf.function(results)(tiny_maps.conv, *drawn_ones), reference, strict=True):
         assert ours.shape == theirs.shape and ours.dtype == dtype
         np.testing.assert_allclose(tf.cast(ours, "float64"), theirs, atol=tolerance * np.abs(theirs).max())
+
+
+def test_a_larger_map_is_refused():
+    x, kernel, _ = drawn((3, 2), "float32")
+    with pytest.raises(ValueError, match="3×2 pixels is too large"):
+        tiny_maps.conv(x, kernel)

@@ -8,56 +8,12 @@ import tensorflow as tf
 
 from simsiam_tf.nets.cpu.static_shape import static_shape
 
-MAX_PIXELS_PATCHES = 196  # pixels of an output, up to which the kernel's gradient is a product with patches
-PADDED: Any = [[0, 0], [1, 1], [1, 1], [0, 0]]
-
-
-def conv1x1(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """A 1×1 convolution of stride 2, computed on the pixels that it sees.
-
-    x: [B, H, W, I] of known H, W and I. kernel: [1, 1, I, O]. Returns [B, ⌈H/2⌉, ⌈W/2⌉, O].
-    """
-    return tf.nn.conv2d(every_other(x), kernel, 1, "VALID")
-
-
-def conv3x3(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """A 3×3 convolution of stride 2 with PyTorch's padding.
-
-    Padding is part of the op in the forward pass, and a separate op in the gradients: oneDNN's gradients with
-    padding take 20 to 30 times as long in bfloat16. oneDNN's gradient of the kernel works along the rows of a
-    feature map and wastes most of its vectors on short ones, where a product with patches is faster.
-
-    x: [B, H, W, I] of known H, W and I. kernel: [3, 3, I, O]. Returns [B, ⌈H/2⌉, ⌈W/2⌉, O].
-    """
-    _, height, width, channels = static_shape(x)
-    options: Any = {"strides": [1, 2, 2, 1], "padding": "VALID"}
-
-    @tf.custom_gradient
-    def conv(x: tf.Tensor, kernel: tf.Tensor) -> Any:
-        y = tf.nn.conv2d(x, kernel, 2, PADDED)
-
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            sizes = tf.stack([tf.shape(x)[0], height + 2, width + 2, channels])
-            to_x = tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=sizes, filter=kernel, out_backprop=upstream, **options
-            )
-            _, down, right, filters = static_shape(y)
-            if down * right <= MAX_PIXELS_PATCHES:
-                rows = tf.reshape(upstream, [-1, filters])
-                to_kernel = tf.reshape(tf.matmul(patches(x), rows, transpose_a=True), kernel.shape)
-            else:
-                to_kernel = tf.raw_ops.Conv2DBackpropFilter(
-                    input=tf.pad(x, PADDED), filter_sizes=kernel.shape, out_backprop=upstream, **options
-                )
-            return to_x[:, 1:-1, 1:-1], to_kernel
-
-        return y, gradient
-
-    return conv(x, kernel)
-
 
 def every_other(x: tf.Tensor) -> tf.Tensor:
-    """x[:, ::2, ::2], [B, H, W, C] → [B, ⌈H/2⌉, ⌈W/2⌉, C], with a gradient by blocks, too."""
+    """x[:, ::2, ::2], the pixels that a 1×1 kernel of stride 2 sees.
+
+    x: [B, H, W, C] of known H, W and C. Returns [B, ⌈H/2⌉, ⌈W/2⌉, C].
+    """
     _, height, width, channels = static_shape(x)
     down, right = (height + 1) // 2, (width + 1) // 2
 
@@ -66,27 +22,38 @@ def every_other(x: tf.Tensor) -> tf.Tensor:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
             pixels = tf.reshape(upstream, [-1, down, 1, right, channels])
             wide = tf.pad(pixels, [[0, 0], [0, 0], [0, 1], [0, 0], [0, channels]])
-            return tf.reshape(wide, [-1, 2 * down, 2 * right, channels])[:, :height, :width]
+            return _crop(tf.reshape(wide, [-1, 2 * down, 2 * right, channels]), height, width)
 
-        even = tf.pad(x, [[0, 0], [0, height % 2], [0, width % 2], [0, 0]])
+        even = tf.pad(x, [[0, 0], [0, height % 2], [0, width % 2], [0, 0]]) if height % 2 or width % 2 else x
         pairs = tf.reshape(even, [-1, down, 2, right, 2 * channels])
         return pairs[:, :, 0, :, :channels], gradient
 
     return select(x)
 
 
-def patches(x: tf.Tensor) -> tf.Tensor:
-    """The 3×3 patches of x [B, H, W, C] at every other pixel: [B · ⌈H/2⌉ · ⌈W/2⌉, 9 · C].
+def input_gradient(upstream: tf.Tensor, kernel: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """The gradient of a 3×3 convolution of stride 2 with PyTorch's padding with respect to its input.
 
-    Pairs of rows, and of columns, become axes of their own. Then every patch is made of contiguous blocks of
-    memory, which is ten times as fast as strided slices.
+    Only the kernel's middle row reads an even row of the input; an odd row is read by the kernel's last row
+    and, for the outputs below, by its first. Columns alike. So the gradient of all even rows, and that of all
+    odd ones, is a convolution of stride 1 of the outputs' gradients, whose channels are those of an
+    even and an odd pixel.
+
+    upstream: [B, ⌈H/2⌉, ⌈W/2⌉, O]. kernel: [3, 3, I, O]. height, width: H and W. Returns [B, H, W, I].
     """
-    _, height, width, channels = static_shape(x)
-    down, right = (height + 1) // 2, (width + 1) // 2
-    x = tf.pad(x, [[0, 0], [1, 1 + height % 2], [1, 1 + width % 2], [0, 0]])
-    pairs = tf.reshape(x, [-1, down + 1, 2, right + 1, 2 * channels])
-    blocks = []
-    for top, row in ((0, 0), (0, 1), (1, 0)):
-        line = pairs[:, top : top + down, row]
-        blocks += [line[:, :, :right], line[:, :, 1:, :channels]]  # two pixels, and the third
-    return tf.reshape(tf.concat(blocks, axis=-1), [-1, 9 * channels])
+    _, down, right, filters = static_shape(upstream)
+    channels = static_shape(kernel)[2]
+    # A pair of columns gets the middle and last taps from its own outputs, the first from those to the right.
+    taps = tf.gather(tf.pad(kernel, [[0, 0], [0, 1], [0, 0], [0, 0]]), [1, 2, 3, 0], axis=1)
+    taps = tf.transpose(tf.reshape(taps, [3, 2, 2, channels, filters]), [0, 1, 4, 2, 3])
+    taps = tf.reshape(taps, [3, 2, filters, 2 * channels])
+    right_pixel: Any = [[0, 0], [0, 0], [0, 1], [0, 0]]  # padding
+    below_and_right: Any = [[0, 0], [0, 1], [0, 1], [0, 0]]
+    even = tf.nn.conv2d(upstream, taps[1:2], 1, right_pixel)
+    odd = tf.nn.conv2d(upstream, tf.stack([taps[2], taps[0]]), 1, below_and_right)
+    rows = [tf.reshape(row, [-1, down, 1, right * 2 * channels]) for row in (even, odd)]
+    return _crop(tf.reshape(tf.concat(rows, axis=2), [-1, 2 * down, 2 * right, channels]), height, width)
+
+
+def _crop(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    return x if x.shape[1:3] == [height, width] else x[:, :height, :width]

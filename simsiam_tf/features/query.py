@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import AUGMENTATIONS
-from simsiam_tf.data.images.header import MEGAPIXELS, read_header
+from simsiam_tf.data.images.header import MEGAPIXELS, check_size, read_header
 from simsiam_tf.data.images.render import PixelRule, render
 from simsiam_tf.data.sources.folder import read_regular_file
 from simsiam_tf.features.embedding_file import Embeddings
@@ -116,6 +116,7 @@ def embed_file(pretrained: Pretrained, path: str | Path, max_megapixels: float =
     """Features [F] of an image file. Raises UserError where it cannot be decoded."""
     path = Path(path).expanduser()
     try:
+        check_size(os.path.getsize(path), path.name, max_megapixels)
         data = read_regular_file(path)
         read_header(data, max_megapixels)
         image = tf.constant(render(data, pretrained.pixel_rule))

@@ -19,7 +19,9 @@ from PIL import Image
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import open_source
-from simsiam_tf.data.images.decode import read_image_file
+from simsiam_tf.data.images.decode import decode_checked
+from simsiam_tf.data.images.header import read_header
+from simsiam_tf.data.images.render import PixelRule, render
 from simsiam_tf.runtime.errors import UserError
 
 BLACK = np.zeros((11, 17), np.uint8)
@@ -52,9 +54,9 @@ def frame(width, height):
     return data[data.index(b",\0\0\0\0") : -1]
 
 
-def gif(*frames, between=b""):
-    """An animation whose screen is one pixel."""
-    head = b"GIF89a" + struct.pack("<HH", 1, 1) + b"\x80\0\0" + bytes(3) + b"\xff" * 3
+def gif(*frames, between=b"", screen=1):
+    """An animation on a screen of so many pixels square."""
+    head = b"GIF89a" + struct.pack("<HH", screen, screen) + b"\x80\0\0" + bytes(3) + b"\xff" * 3
     return head + between + b"".join(frames) + b";"
 
 
@@ -101,12 +103,7 @@ HOSTILE = {  # name → (the file, or how to make it there; what is said of it)
     "png with texts of another kind": (
         lambda p: png(9, 9, after=17 * text(b"iTXt", b"k\0\1\0\0\0")), "compressed texts"),
     "png with profiles": (lambda p: png(9, 9, after=17 * text(b"iCCP")), "compressed texts"),
-    "gif of 101 frames": (lambda p: gif(101 * frame(1000, 1000)), f"101 frames of up to 1000×1000 {PIXELS}"),
-    "gif of a wide and a high frame": (
-        lambda p: gif(frame(20_000, 1), frame(1, 20_000)), f"up to 20000×20000 {PIXELS}"),
-    "gif of nothing but comments": (
-        lambda p: gif(frame(1, 1), between=b"!\xfe" + 800_000 * b"\1a" + b"\0"), "797634 blocks"),
-    "gif of nothing but frames": (lambda p: gif(400_000 * frame(1, 1)), "797634 blocks"),
+    "gif of 400 megapixels": (lambda p: gif(frame(20_000, 20_000), screen=20_000), f"20000×20000 {PIXELS}"),
     "jpeg of 4 gigapixels": (lambda p: jpeg(width=65_500), f"65500×65500 {PIXELS}"),
     "jpeg of 4 gigapixels, progressive": (lambda p: jpeg(True, width=65_500), f"65500×65500 {PIXELS}"),
     "jpeg of a thousand scans": (lambda p: jpeg(True, scans=1000), "more than 100 scans"),
@@ -124,7 +121,7 @@ HOSTILE = {  # name → (the file, or how to make it there; what is said of it)
     "a link to memory": (lambda p: p.symlink_to("/proc/self/mem"), "empty file|error"),
     "a link to itself": (lambda p: p.symlink_to(p), "Too many levels of symbolic links"),
     "a link to nowhere": (lambda p: p.symlink_to("/no/such/file"), "No such file"),
-    "a link to a text": (lambda p: p.symlink_to("/etc/passwd"), "not a JPEG, PNG"),
+    "a link to a text": (lambda p: p.symlink_to("/etc/passwd"), "not an image of a format known here"),
     "a header cut off": (lambda p: png(9, 9)[:20], "damaged header"),
     "nothing": (lambda p: b"", "empty file"),
 }  # fmt: skip
@@ -148,22 +145,23 @@ def test_a_hostile_image_is_named(tmp_path, name):
 
 def test_what_the_decoder_does_with_them():
     """Without the checks: what they are there for."""
-    decoded = tf.io.decode_image(gif(frame(800, 1), frame(1, 800)), 3, expand_animations=False)
-    assert decoded.shape == (800, 800, 3)
     assert tf.io.decode_image(png(9, 9, after=17 * text()), 3).shape == (9, 9, 3)
     assert tf.io.decode_image(jpeg(True, scans=1000), 3).shape == (11, 17, 3)
 
 
-def test_images_at_the_limits_are_read(tmp_path):
+def test_images_at_the_limits_are_read():
     few = [png(9, 9, after=16 * text()), png(1250, 800), jpeg(True, scans=90), gif(99 * frame(100, 100))]
     few += [jpeg(junk=b"A" * 2**20), jpeg(segments=10**6 * b"\xff\xe9\0\2"), encoded("WEBP"), encoded("BMP")]
     few += [png(9, 9, before=330_000 * chunk(b"teSt"))]
     few += [png(9, 9, after=500 * chunk(b"iTXt", b"k\0\0\0\0\0text"))]
-    for i, data in enumerate(few):
-        (tmp_path / f"{i}.png").write_bytes(data)
-        assert read_image_file(str(tmp_path / f"{i}.png"), 1.0) == data
+    few += [
+        gif(frame(20, 1), frame(1, 20)),
+        gif(4000 * frame(100, 100), screen=100),
+    ]  # only the first is read
+    for data in few:
+        decode_checked(data, 1.0)
     with pytest.raises(ValueError, match="1250×800 pixels, above max_megapixels=0.99"):
-        read_image_file(str(tmp_path / "1.png"), 0.99)
+        read_header(few[1], 0.99)
 
 
 def test_the_limit_is_a_flag_and_binds_the_run(tmp_path):
@@ -171,7 +169,7 @@ def test_the_limit_is_a_flag_and_binds_the_run(tmp_path):
     assert made.max_megapixels == 0.5
     assert not PretrainConfig.__dataclass_fields__["max_megapixels"].metadata["resumable"]
     for argv, expected in [
-        (["--data=digits", "--max_megapixels=5"], "has no effect with data that is not a folder"),
+        (["--data=digits", "--max_megapixels=5"], "has no effect with data that is not a folder, a list"),
         (["--data=folder:x", "--max_megapixels=nan"], "must be from"),
     ]:
         with pytest.raises(UserError, match=expected):
@@ -184,23 +182,21 @@ def test_the_limit_is_a_flag_and_binds_the_run(tmp_path):
         open_source(f"folder:{tmp_path}", report=report, max_megapixels=0.5)
 
 
-def test_altered_images_are_refused_or_small(tmp_path):
+def test_altered_images_are_refused_or_small():
     """What passes never decodes to more pixels than allowed, and nothing but a ValueError is raised."""
-    rng, path, passed = random.Random(0), str(tmp_path / "x"), 0
-    seeds = [encoded(k) for k in ("JPEG", "PNG", "BMP", "WEBP", "GIF")]
+    rng, passed = random.Random(0), 0
+    seeds = [encoded(k) for k in ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "AVIF", "JPEG2000")]
     seeds += [jpeg(True), gif(frame(3, 5), frame(5, 3)), webp(8)]
     for _ in range(800):
         data = bytearray(rng.choice(seeds))
         for _ in range(rng.choice([1, 1, 2, 3])):
             at = rng.randrange(2, min(len(data), rng.choice([32, 64, 500])))
             data[at] = rng.choice([0, 1, 2, 8, 16, 0x7F, 0x80, 0xFF, 0xC0, 0xDA, rng.randrange(256)])
-        with open(path, "wb") as file:
-            file.write(data)
         try:
-            checked = read_image_file(path, 1.0)
+            header = decode_checked(bytes(data), 1.0)
             passed += 1
-            shape = tf.io.decode_image(checked, 3, expand_animations=False).shape
-        except (ValueError, tf.errors.OpError):
+            shape = render(bytes(data), PixelRule(header.channels)).shape
+        except ValueError:
             continue
         assert shape[0] * shape[1] <= 10**6
     assert passed > 200
@@ -208,9 +204,8 @@ def test_altered_images_are_refused_or_small(tmp_path):
 
 def test_bombs_take_no_memory(tmp_path):
     bombs = {
-        "a.png": png(20_000, 20_000), "b.gif": gif(frame(20_000, 1), frame(1, 20_000)),
-        "c.gif": gif(4000 * frame(1000, 1000)), "d.png": png(9, 9, after=60 * text(size=7_900_000)),
-        "e.gif": gif(frame(1, 1), between=b"!\xfe" + 10**7 * b"\1a" + b"\0"),
+        "a.png": png(20_000, 20_000), "b.gif": gif(frame(20_000, 20_000), screen=20_000),
+        "d.png": png(9, 9, after=60 * text(size=7_900_000)),
     }  # fmt: skip
     for name in ("plain", "bombs"):
         normal(tmp_path / name)
@@ -223,7 +218,7 @@ def test_bombs_take_no_memory(tmp_path):
         "root = sys.argv[1]\n"
         "open_source('folder:' + root + '/plain', on_bad_image='skip'); say()\n"
         "assert open_source('folder:' + root + '/bombs', on_bad_image='skip').names == ('ok.png',); say()\n"
-        "tf.io.decode_image(tf.io.read_file(root + '/bombs/b.gif'), 3, expand_animations=False); say()\n"
+        "tf.io.decode_image(tf.io.read_file(root + '/bombs/a.png'), 3, expand_animations=False); say()\n"
     )
     argv = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import posixpath
 import re
 import struct
 
@@ -19,7 +20,7 @@ from simsiam_tf.data.images.render import ORIENTATION, is_srgb, pillow_image, ti
 MEGAPIXELS = 100.0  # few cameras have more
 MAX_SCANS = 100  # most in a JPEG: its decoder passes over all pixels for each; encoders write about ten
 MAX_TEXTS = 16  # compressed texts and profiles of a PNG: its decoder expands each to as much as 8 MB
-_BYTES_A_PIXEL = {"TIFF": 64, "NPY": 64}  # without compression; 4 for other formats
+_BYTES_A_PIXEL = {".tif": 64, ".tiff": 64, ".npy": 64}  # without compression; 4 for other files
 # NOTE: each pattern has all bytes that libjpeg and libpng insist on. So nothing that they decode is missed,
 # and what matches by chance, such as a thumbnail or a text, is too rare to matter.
 _JPEG_FRAME = re.compile(
@@ -60,9 +61,6 @@ def read_header(data: bytes, max_megapixels: float = MEGAPIXELS) -> ImageHeader:
     """
     name = image_format(data)
     max_pixels = int(max_megapixels * 1e6)
-    limit = _BYTES_A_PIXEL.get(name, 4) * max_pixels + 2**16
-    if len(data) > limit:
-        raise ValueError(f"above {limit} bytes, the most that max_megapixels={max_megapixels:g} allows")
     try:
         header = {"PNG": _png, "TIFF": _tiff, "NPY": _npy}.get(name, _by_pillow)(data, name)
         width, height = _largest_frame(data) if name == "JPEG" else (header.width, header.height)
@@ -77,6 +75,13 @@ def read_header(data: bytes, max_megapixels: float = MEGAPIXELS) -> ImageHeader:
     if name == "JPEG" and len(_JPEG_SCAN.findall(data)) > MAX_SCANS:
         raise ValueError(f"more than {MAX_SCANS} scans")
     return header
+
+
+def check_size(size: int, name: str, max_megapixels: float = MEGAPIXELS) -> None:
+    """Raises ValueError for a file of more bytes than an image of so many pixels has without compression."""
+    limit = _BYTES_A_PIXEL.get(posixpath.splitext(name)[1].lower(), 4) * int(max_megapixels * 1e6) + 2**16
+    if size > limit:
+        raise ValueError(f"above {limit} bytes, the most that max_megapixels={max_megapixels:g} allows")
 
 
 def _by_pillow(data: bytes, name: str) -> ImageHeader:
@@ -120,8 +125,11 @@ def _tiff(data: bytes, name: str) -> ImageHeader:
     channels = 1 if colours == 1 and photometric != 3 else 3
     if colours > (4 if photometric == 5 else 3) or colours == 2:
         channels = samples
-    bits = max(8, *tags.get(258, (1,)))
-    return ImageHeader(name, tags[256], tags[257], channels, bits, tags.get(ORIENTATION, 1), transparent)
+    bits, orientation = max(8, *tags.get(258, (1,))), tags.get(ORIENTATION, 1)
+    if not all(isinstance(n, int) and n > 0 for n in (tags[256], tags[257], channels, bits)):
+        raise ValueError("damaged header")
+    orientation = orientation if orientation in range(1, 9) else 1
+    return ImageHeader(name, tags[256], tags[257], channels, bits, orientation, transparent)
 
 
 def _npy(data: bytes, name: str) -> ImageHeader:

@@ -71,7 +71,7 @@ def _archive_members(kind: str, pattern: str, scan: Callable[[str], dict[str, An
 
     return Members(
         name, names, np.array(states, np.int64)[archive_of], read, "\0".join([kind, *archives]), labels,
-        class_names,
+        class_names, sizes=column["length" if kind == "tar" else "size"],
     )  # fmt: skip
 
 

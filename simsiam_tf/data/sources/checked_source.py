@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from simsiam_tf.config.images import check_range
 from simsiam_tf.data.images.decode import decode_checked
+from simsiam_tf.data.images.header import check_size
 from simsiam_tf.data.images.render import PixelRule, deep_values, type_range
 from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, short_digest
 from simsiam_tf.data.sources.file_records import Changes, FileRecords, file_records
@@ -83,6 +84,7 @@ def _python_read(read: Callable[[int], bytes]) -> Callable[[tf.Tensor], tf.Tenso
 
 def _records(members: Members, options: SourceOptions) -> tuple[FileRecords, Changes]:
     def check(i: int) -> dict:
+        check_size(members.size(i), members.names[i], options.max_megapixels)  # before it is read
         data = members.read(i)
         header = decode_checked(data, options.max_megapixels, decode_pixels=options.check == "decode")
         fields = dataclasses.asdict(header)

@@ -26,6 +26,7 @@ class Members:
     `file_records.STATE` of each. read: number of an image → its bytes; raises OSError or ValueError.
     key: the place, under which records are kept. labels: int64 [N], −1 where an image has none; or None.
     root: the folder that names are relative to, where every image is a file. read_op: `read` in a graph.
+    sizes: bytes of each image, 0 where that is not known; those of `states` when None.
     """
 
     name: str
@@ -37,6 +38,11 @@ class Members:
     class_names: tuple[str, ...] = ()
     root: Path | None = None
     read_op: Callable[[tf.Tensor], tf.Tensor] | None = None
+    sizes: np.ndarray | None = None
+
+    def size(self, i: int) -> int:
+        """Bytes of image i; 0 where that is not known."""
+        return int(self.states[i, 0] if self.sizes is None else self.sizes[i])
 
 
 def is_image_name(name: str) -> bool:
@@ -95,7 +101,8 @@ def join_members(places: Sequence[Members]) -> Members:
         return places[place].read(i - int(starts[place]))
 
     states = np.concatenate([place.states for place in places])
+    sizes = np.array([place.size(i) for place in places for i in range(len(place.names))], np.int64)
     return Members(
         ",".join(place.name for place in places), names, states, read,
-        "\0\0".join(place.key for place in places), np.concatenate(labels), tuple(classes),
+        "\0\0".join(place.key for place in places), np.concatenate(labels), tuple(classes), sizes=sizes,
     )  # fmt: skip

@@ -112,7 +112,7 @@ def _members_of_files(
         classes = tuple(map(str, range(label.max() + 1)))
     return Members(
         name, names, np.array(states, np.int64)[file_of], read, "\0".join([name, *files]),
-        label if classes else None, classes,
+        label if classes else None, classes, sizes=np.maximum(length, 0),
     )  # fmt: skip
 
 
@@ -285,5 +285,5 @@ def hugging_face_members(rest: str, split: str) -> Members:
     return Members(
         name, [f"{i:08d}" for i in range(len(table))], states, read, name,
          np.array(table[label], np.int64) if label else None,
-        tuple(table.features[label].names) if label else (),
+        tuple(table.features[label].names) if label else (), sizes=np.zeros(len(table), np.int64),
     )  # fmt: skip

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import AUGMENTATIONS
-from simsiam_tf.data.images.decode import MEGAPIXELS, decode, read_image_file
+from simsiam_tf.data.images.decode import decode
+from simsiam_tf.data.images.header_check import MEGAPIXELS, read_image_file
 from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained

@@ -112,6 +112,18 @@ def test_a_damaged_report_is_made_again(tmp_path, kind):
     assert json.loads(report.read_text()) == good
 
 
+def test_an_outcome_that_is_none_is_checked_again(tmp_path):
+    root, report = tmp_path / "images", tmp_path / "report.json"
+    normal(root)
+    before = open_source(root, report=report).contents()
+    good = json.loads(report.read_text())
+    for outcome in ("", "- ", "3-x", "-"):
+        states = {name: f"{text.partition(' ')[0]} {outcome}" for name, text in good["images"].items()}
+        report.write_text(json.dumps({**good, "images": states}))
+        assert open_source(root, report=report).contents() == before
+        assert json.loads(report.read_text()) == good
+
+
 def test_a_report_does_not_follow_a_link_out_of_its_folder(tmp_path):
     normal(tmp_path / "images")
     victim, report = tmp_path / "victim", tmp_path / "report.json"

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data.images.decode import MEGAPIXELS, decode
+from simsiam_tf.data.images.decode import decode
+from simsiam_tf.data.images.header_check import MEGAPIXELS
 from simsiam_tf.runtime.errors import UserError
 
 

@@ -6,17 +6,21 @@ import functools
 import hashlib
 import json
 import os
+import re
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
-from simsiam_tf.data.images.decode import decode, read_image_file, read_regular_file
+from simsiam_tf.data.images.decode import decode
+from simsiam_tf.data.images.header_check import read_image_file
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.display_text import printable_text
 
+_OUTCOME = re.compile(r"- .|\d+-[0-9a-f]{16}$")  # others are checked again
 UNREADABLE = "- "  # begins an outcome that is the reason why an image does not decode; others are digests
 
 
@@ -27,7 +31,10 @@ def file_digest(data: bytes) -> bytes:
 
 def read_unchanged(path: str | Path, digest: bytes) -> bytes:
     """Reads a file. Raises OSError, or ValueError where its contents do not have the digest."""
-    data = read_regular_file(path, int(digest.partition(b"-")[0]))
+    size = int(digest.partition(b"-")[0])
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        data = file.read(size) if stat.S_ISREG(status.st_mode) and status.st_size == size else b""
     if file_digest(data) != digest:
         raise ValueError("changed")
     return data
@@ -42,7 +49,7 @@ def check_images(
     `UNREADABLE` and the reason why it does not decode.
     """
     states = {name: _file_state(os.path.join(root, name)) for name in names}
-    before = _read_report(report, max_megapixels)
+    before = _read_report(report, names, max_megapixels)
     outcomes = {name: before[name][1] for name in names if before.get(name, ("",))[0] == states[name]}
     unchecked = [name for name in names if name not in outcomes]
     outcomes |= zip(unchecked, _check_files(root, unchecked, max_megapixels), strict=True)
@@ -98,16 +105,17 @@ def _print_changes(before: dict, outcomes: dict[str, str], shown: str, report: P
         print(f"{shown}: of {len(outcomes)} images, {words} {since}{example}", file=sys.stderr)
 
 
-def _read_report(report: Path | None, max_megapixels: float) -> dict[str, tuple[str, str]]:
+def _read_report(report: Path | None, names: list[str], max_megapixels: float) -> dict[str, tuple[str, str]]:
     """{name: (state, outcome)} of a report; empty where it is missing, damaged or of another limit."""
+    limit = 2**20 + sum(12 * len(name) + 1000 for name in names) * 2  # bytes; some images may be gone
     try:
-        if report is None or not report.is_file():
+        if report is None or not report.is_file() or report.stat().st_size > limit:
             return {}
         content = json.loads(report.read_text(encoding="utf-8"))
         if content["max_megapixels"] != max_megapixels:
             return {}
         images = {name: text.partition(" ") for name, text in content["images"].items()}
-        return {name: (state, outcome) for name, (state, _, outcome) in images.items()}
+        return {n: (state, outcome) for n, (state, _, outcome) in images.items() if _OUTCOME.match(outcome)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # damaged
         return {}
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from simsiam_tf.data.images.decode import MEGAPIXELS
+from simsiam_tf.data.images.header_check import MEGAPIXELS
 from simsiam_tf.data.sources.base import Source, SourceOptions
 from simsiam_tf.data.sources.digits import open_digits
 from simsiam_tf.data.sources.fashion_mnist import open_fashion_mnist

@@ -67,7 +67,9 @@ class MetricsFile:
                 continue
         data = _lines(self.rows)
         if digest is None and text and not self.rows:
-            log.warning("no checkpoint is left: the run starts anew, and its earlier records are dropped")
+            logging.getLogger("simsiam_tf.run").warning(
+                "no checkpoint is left: the run starts anew, and its earlier records are dropped"
+            )
         if digest and self.writes and hashlib.sha256(data[: digest["bytes"]]).hexdigest() != digest["sha256"]:
             log.warning(
                 "%s was removed, cut or changed after the checkpoint of step %d was made. "

@@ -31,7 +31,8 @@ class Conv(keras.layers.Conv2D):
         if not is_plain(self):
             raise ValueError(
                 "Conv has an odd square kernel, one stride, channels_last, and neither bias, activation, "
-                f"groups nor dilation. Use keras.layers.Conv2D. Received: {kernel_size=}, {strides=}, {kwargs}."
+                "groups nor dilation. Use keras.layers.Conv2D. "
+                f"Received: {kernel_size=}, {strides=}, {kwargs}."
             )
         self.stride, self.pad = self.strides[0], self.kernel_size[0] // 2
         # "same" pads as PyTorch does at stride 1 only. At stride 2 the padding is its own op:

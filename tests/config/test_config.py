@@ -45,7 +45,9 @@ def test_switches_that_are_turned_off_are_noticed():
         assert differences(base, {**base, name: False}, PretrainConfig) == [name]
 
 
-@pytest.mark.parametrize(("cls", "highest"), [(PretrainConfig, 1e3), (LinearConfig, 1e5), (FinetuneConfig, 1e5)])
+@pytest.mark.parametrize(
+    ("cls", "highest"), [(PretrainConfig, 1e3), (LinearConfig, 1e5), (FinetuneConfig, 1e5)]
+)
 def test_a_learning_rate_has_a_limit(cls, highest):
     given = {"weights": "runs/a"}
     assert cls(**given, workdir="runs/b", base_lr=highest).validate().base_lr == highest

@@ -109,12 +109,16 @@ def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
             raise MemoryError
 
     monkeypatch.setattr(compiled_steps, "compiled_steps", lambda *args: Scarce())
-    reason = "step 0 failed: MemoryError. Checkpoints are kept. Out of memory: try a smaller `batch_size` than 64"
+    reason = (
+        "step 0 failed: MemoryError. Checkpoints are kept. Out of memory: try a smaller `batch_size` than 64"
+    )
     with pytest.raises(UserError, match=reason):
         pretraining.pretrain(tiny(tmp_path, "--monitor=none"))
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ECONNREFUSED])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ECONNREFUSED]
+)
 def test_only_a_disk_that_cannot_be_written_is_to_be_given_room(tmp_path, number):
     error = OSError(number, "the reason")  # of errno's subclass, as ConnectionRefusedError
 

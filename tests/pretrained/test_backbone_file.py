@@ -180,5 +180,5 @@ def test_errors_for_other_formats_say_what_to_do(workdir, tmp_path, capsys):
     err = capsys.readouterr().err
     assert "an export with its preprocessing inside" in err and f"--weights={workdir}." in err
     (tmp_path / "model.keras.json").unlink()
-    with pytest.raises(UserError, match="pass the run that it was made from[.]$"):
+    with pytest.raises(UserError, match="the run that it was made from: weights=runs/…"):
         open_pretrained(str(out))

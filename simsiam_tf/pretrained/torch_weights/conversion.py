@@ -125,12 +125,15 @@ def _momentum_networks(
         numbers = [number for group in groups for number in group["params"]]
         names = [name for name in state if not name.endswith(_BUFFERS)]
         momenta = {
-            name: torch_files.as_array(name, by_number[number]["momentum_buffer"])
+            name: by_number[number]["momentum_buffer"]
             for name, number in zip(names, numbers, strict=True)
             if by_number.get(number, {}).get("momentum_buffer") is not None
         }
-        fits = all(b.shape == state[name].shape and np.isfinite(b).all() for name, b in momenta.items())
+        fits = all(tuple(buffer.shape) == state[name].shape for name, buffer in momenta.items())
         if not momenta or not fits or any(group.get("nesterov") for group in groups):
+            return {}
+        momenta = {name: torch_files.as_array(name, buffer) for name, buffer in momenta.items()}
+        if not all(np.isfinite(buffer).all() for buffer in momenta.values()):
             return {}
         zeros = {name: np.zeros_like(array) for name, array in state.items()}
         momentum = backbone_layout.from_torch(

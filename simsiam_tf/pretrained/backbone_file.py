@@ -22,6 +22,7 @@ from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
+MAX_CARD_BYTES = 2**20
 SPARE_WEIGHTS = 1000  # values that a file may lack, such as the state of random numbers
 HEADS = ("projector", "predictor")
 NETWORKS_BESIDE = (
@@ -106,6 +107,12 @@ def read_card(weights: str | Path) -> dict:
         return {}
 
 
+def card_entries(card: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A dictionary within a card; empty where the card has something else."""
+    value = card.get(key)
+    return value if isinstance(value, dict) else {}
+
+
 def _verified_card(path: Path, weights: str | Path) -> dict:
     """The card of a backbone's file. Raises UserError if either is damaged."""
     card_path = path.with_suffix(".json")
@@ -123,6 +130,8 @@ def _verified_card(path: Path, weights: str | Path) -> dict:
 
 def _parse_card(path: Path) -> dict:
     """The content of a card. Raises ValueError where the file is none."""
+    if path.stat().st_size > MAX_CARD_BYTES:
+        raise ValueError(f"above {MAX_CARD_BYTES} bytes")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -201,7 +210,7 @@ def load_beside(weights: str | Path, name: str) -> keras.Model | None:
     Raises:
         UserError: as `load_backbone`; or the network belongs to another backbone.
     """
-    digest = read_card(weights).get("networks beside", {}).get(name)
+    digest = card_entries(read_card(weights), "networks beside").get(name)
     if digest is None:
         return None
     path = backbone_path(weights).with_name(f"{name}.keras")

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'simsiam-t
 safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors: simsiam-tf[convert]")
 
 from simsiam_tf import convert, export, nets
-from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.pretrained import backbone_file, initial_weights
 from simsiam_tf.pretrained.torch_weights import from_torch, open_checkpoint, to_torch, write_weights
 from simsiam_tf.runtime import atomic_files
 from simsiam_tf.runtime.errors import UserError
@@ -218,3 +218,31 @@ def test_metadata_of_a_file_is_not_trusted(state, tmp_path, capsys):
         safetensors.save_file(state, path, {"simsiam_tf": about})
         assert convert.main([f"--weights={path}", f"--out={tmp_path / str(i)}"]) == 0
         assert "imagenet stem" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    backbone_file.export_network(nets.resnet10(width=0.125), folder, {"views": {}})
+    return folder
+
+
+@pytest.mark.parametrize("value", [[1], None, 3, "abc"], ids=str)
+@pytest.mark.parametrize("key", ["networks beside", "configuration", "heads", "epoch"])
+def test_a_card_changed_by_hand_gives_no_traceback(exported, tmp_path, key, value):
+    path = exported / "export" / "backbone.json"
+    card = {k: v for k, v in backbone_file.read_card(exported).items() if k in ("file", "sha256", "views")}
+    path.write_text(backbone_file.card_text({**card, key: value}))
+    assert backbone_file.load_beside(exported, "projector") is None
+    assert initial_weights._fitting_options("projector", str(exported)).startswith("its own options")
+    argv = [f"--weights={exported}", f"--out={tmp_path / 'x.pth'}", "--layout=facebookresearch"]
+    assert convert.main(argv) == 0
+    assert open_checkpoint(tmp_path / "x.pth").epoch == (3 if (key, value) == ("epoch", 3) else 0)
+
+
+@pytest.mark.parametrize("epoch", [True, -1, float("nan"), float("inf"), 10**400], ids=lambda e: str(e)[:5])
+def test_epochs_of_a_card_must_be_numbers(exported, tmp_path, epoch):
+    path = exported / "export" / "backbone.json"
+    path.write_text(backbone_file.card_text({**backbone_file.read_card(exported), "epoch": epoch}))
+    argv = [f"--weights={exported}", f"--out={tmp_path / 'x.pth'}", "--layout=facebookresearch"]
+    assert convert.main(argv) == 0 and open_checkpoint(tmp_path / "x.pth").epoch == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +169,8 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
     }  # fmt: skip
     envelope = None
     if names.prefix:  # checkpoints of whole models are dictionaries
-        epoch = card.get("epoch") or card.get("configuration", {}).get("epochs") or 0
         arch = backbone_layout.architecture_of(backbone_layout.to_torch(backbone), weights)["name"]
-        envelope = {"arch": arch, "epoch": int(epoch), torch_files.METADATA_KEY: json.dumps(metadata)}
+        envelope = {"arch": arch, "epoch": _epochs_done(card), torch_files.METADATA_KEY: json.dumps(metadata)}
     path = torch_files.write_weights(state, out, metadata, envelope)
     lines = [f"{path}: {', '.join(['backbone', *heads])}: {len(state)} arrays, named as in {names.title}"]
     if loaded and not heads:
@@ -182,6 +182,14 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
         lines.append("  projector  its output BN has γ and β, the program's has none: make the program's BN "
                      "affine to load them")  # fmt: skip
     return "\n".join(lines)
+
+
+def _epochs_done(card: Mapping[str, Any]) -> int:
+    """The epochs of a checkpoint or of a run, by its card; 0 where it does not say."""
+    for epoch in (card.get("epoch"), backbone_file.card_entries(card, "configuration").get("epochs")):
+        if isinstance(epoch, int | float) and not isinstance(epoch, bool) and 0 <= epoch < 2**31:
+            return int(epoch)
+    return 0
 
 
 def _stem(backbone: keras.Model) -> str:

@@ -122,8 +122,11 @@ def test_a_card_that_was_changed_is_noticed(workdir, tmp_path):
         {"size": 8.0},
         {"size": "\x1b[31m"},
         {"mean": []},
+        {"size": [32]},
+        {"size": 10**400},
+        {"flip_p": [0.5]},
     ],
-    ids=str,
+    ids=lambda views: str(views)[:20],
 )
 def test_views_of_a_card_must_be_numbers(workdir, tmp_path, views):
     views = {**dataclasses.asdict(AUGMENTATION), **views}

@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import json
 import stat
-import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
+
+from simsiam_tf.runtime.zip_directory import directory_bytes
 
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 MAX_JSON_BYTES = 2**22  # of config.json; a ResNet-50's has 150,000
@@ -82,7 +83,8 @@ def read_keras_file(path: Path) -> tuple[dict, int]:
     """
     try:
         with open(path, "rb") as file:
-            _check_directory(file)
+            if directory_bytes(file) > MAX_DIRECTORY_BYTES:
+                raise Refused("it holds more files than Keras writes")
             with zipfile.ZipFile(file) as archive:
                 _check_members(archive)
                 config = {**_json_object(archive.read("config.json")), "compile_config": None}
@@ -93,21 +95,6 @@ def read_keras_file(path: Path) -> tuple[dict, int]:
         raise
     except Exception as error:  # noqa: BLE001 - the libraries raise whatever the file provokes
         raise Refused(f"it is no Keras model ({' '.join(str(error).split())[:200]})") from error
-
-
-def _check_directory(file: BinaryIO) -> None:
-    """Checks the length of the table of contents, which the archive's last 22 bytes give (APPNOTE 4.3.16).
-
-    The standard library reads it at once, and keeps some ten times as much of it in memory.
-    """
-    size = file.seek(0, io.SEEK_END)
-    file.seek(max(0, size - 42))
-    locator, end = (tail := file.read())[:-22], tail[-22:]
-    if len(end) < 22 or end[:4] != b"PK\5\6" or end[20:] != b"\0\0":
-        raise Refused("it is no Keras model (not an archive, or cut off)")
-    elsewhere = locator[:4] == b"PK\6\7" and size < 2**31  # a second table, as large archives have
-    if elsewhere or struct.unpack("<I", end[12:16])[0] > MAX_DIRECTORY_BYTES:
-        raise Refused("it holds more files than Keras writes")
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:

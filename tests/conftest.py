@@ -24,6 +24,9 @@ def _two_cpus() -> None:
     if tf.config.get_logical_device_configuration(cpu):
         return
     try:
+        # One thread an operation: a sum's order, and with it on which side of ReLU's kink rounding leaves an
+        # activation of a deep network, must not depend on the machine's cores (tests/methods/test_parity.py).
+        tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     except RuntimeError:  # TensorFlow runs already; `two_replicas` then skips
         return

@@ -77,7 +77,7 @@ class RunConfig(Config):
     base_lr: float = option(
         0.05,
         "highest learning rate for a batch of 256, multiplied by batch_size/256; it decays on a cosine",
-        limits=(0, 1e5),
+        limits=(0, 1e3),
     )
     warmup_epochs: float = option(
         0.0,

@@ -13,9 +13,9 @@ from simsiam_tf.runtime.errors import UserError
 _RUN = {field.name: field.metadata for field in dataclasses.fields(RunConfig)}
 
 
-def _run_option(name: str, default: Any) -> Any:
-    """An option of `RunConfig` with another default."""
-    return dataclasses.field(default=default, metadata=_RUN[name])
+def _run_option(name: str, default: Any, **changes: Any) -> Any:
+    """An option of `RunConfig` with another default, and with other metadata where given."""
+    return dataclasses.field(default=default, metadata={**_RUN[name], **changes})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SupervisedConfig(RunConfig, LabelledConfig):
 
     epochs: float = _run_option("epochs", 90.0)
     batch_size: int = _run_option("batch_size", 4096)
-    base_lr: float = _run_option("base_lr", 0.02)
+    base_lr: float = _run_option("base_lr", 0.02, limits=(0, 1e5))
     weight_decay: float = _run_option("weight_decay", 0.0)
     eval_every: int | None = option(
         None,

@@ -18,6 +18,7 @@ from simsiam_tf.evaluate.linear_probe import Probe, logistic_probe, sgd_probe
 from simsiam_tf.features.extraction import raw_pixels
 from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.features.store import stored_features
+from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
 from simsiam_tf.runtime.errors import UserError
@@ -43,7 +44,7 @@ def training_data(pretrained: Pretrained) -> str:
     Raises:
         UserError: its model card does not record it, or records a folder relative to another folder.
     """
-    data = pretrained.card.get("configuration", {}).get("data")
+    data = card_entries(pretrained.card, "configuration").get("data")
     if not isinstance(data, str):
         raise UserError(
             f"`data`: missing, and nothing beside {pretrained.path} says what it was trained on. "

@@ -13,8 +13,10 @@ from typing import BinaryIO
 import numpy as np
 
 from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.zip_directory import directory_bytes
 
 BLOCK = 2**24  # bytes verified at a time
+DIRECTORY_BYTES = 2**16  # most of an archive's table of contents; of three arrays it takes about 200
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -28,16 +30,19 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
     """Reads ([N] names, [N, F] features, about), the arrays read-only and their checksums verified.
 
     Raises:
-        ValueError: an array is missing, compressed, empty, neither numbers nor text, or not as long as its
-            shape says. zipfile raises its own errors for damaged files.
+        ValueError: no archive, or one of many files; an array is missing, compressed, empty, neither numbers
+            nor text, or not as long as its shape says. zipfile raises its own errors for damaged files.
     """
-    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        missing = [key for key in ("names", "features") if key not in members]
-        if missing:
-            raise ValueError(f"it has no array {missing[0]!r}")
-        names, features = (_map_array(file, archive, members[key]) for key in ("names", "features"))
-        about = _map_array(file, archive, members["about"]) if "about" in members else np.array("{}")
+    with open(path, "rb") as file:
+        if directory_bytes(file) > DIRECTORY_BYTES:
+            raise ValueError("its table of contents is longer than that of a few arrays")
+        with zipfile.ZipFile(file) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            missing = [key for key in ("names", "features") if key not in members]
+            if missing:
+                raise ValueError(f"it has no array {missing[0]!r}")
+            names, features = (_map_array(file, archive, members[key]) for key in ("names", "features"))
+            about = _map_array(file, archive, members["about"]) if "about" in members else np.array("{}")
     if names.dtype.kind == "S":
         names = np.array([os.fsdecode(name) for name in names.tolist()], object)
     elif names.dtype.kind in "iu":

@@ -14,7 +14,7 @@ import tensorflow as tf
 from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.data.images.header import MEGAPIXELS, check_size, read_header
 from simsiam_tf.data.images.render import PixelRule, render
-from simsiam_tf.data.sources.folder import read_regular_file
+from simsiam_tf.data.sources.addresses import read_bytes
 from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
@@ -117,7 +117,7 @@ def embed_file(pretrained: Pretrained, path: str | Path, max_megapixels: float =
     path = Path(path).expanduser()
     try:
         check_size(os.path.getsize(path), path.name, max_megapixels)
-        data = read_regular_file(path)
+        data = read_bytes(str(path))
         read_header(data, max_megapixels)
         image = tf.constant(render(data, pretrained.pixel_rule))
     except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ from simsiam_tf.loop.metrics_file import MetricsFile
 from simsiam_tf.loop.workdir import Workdir, error_text
 from simsiam_tf.runtime.errors import UserError
 
-log = logging.getLogger("simsiam_tf")
+log = logging.getLogger("simsiam_tf.run")
 
 SHARE = 0.01  # largest share of the time for checkpoints at the ends of short epochs
 RETRY_SECONDS = 60.0  # until a checkpoint that could not be written is tried again

@@ -34,6 +34,7 @@ class MetricsFile:
         self.file, self.writes = file, writes
         self.rows: list[dict[str, Any]] = []
         self._count, self._size = 0, -1  # records and bytes in the file; -1: it is to be written anew
+        self._sha, self._length = hashlib.sha256(), 0  # of all records as lines
 
     def rewind(
         self, step: int, epoch_ended: bool = False, evaluated: bool = True,
@@ -66,20 +67,21 @@ class MetricsFile:
                 continue
         data = _lines(self.rows)
         if digest is None and text and not self.rows:
-            log.warning("no checkpoint is left: the run starts anew, and its earlier records are dropped")
+            logging.getLogger("simsiam_tf.run").warning(
+                "no checkpoint is left: the run starts anew, and its earlier records are dropped"
+            )
         if digest and self.writes and hashlib.sha256(data[: digest["bytes"]]).hexdigest() != digest["sha256"]:
             log.warning(
                 "%s was removed, cut or changed after the checkpoint of step %d was made. "
                 "The weights are not affected; the remaining %d records are kept",
                 self.file, step, len(self.rows),
             )  # fmt: skip
-        self._size = -1
+        self._sha, self._length, self._size = hashlib.sha256(data), len(data), -1
         self._write()
 
     def digest(self) -> dict[str, Any]:
         """Returns the length and the SHA-256 of metrics.jsonl with all records written."""
-        data = _lines(self.rows)
-        return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        return {"bytes": self._length, "sha256": self._sha.hexdigest()}
 
     def scalars(self, step: int, values: Mapping[str, Any], group: str) -> None:
         """Adds a record; the group "perf", which depends on the clock, is left out.
@@ -90,6 +92,9 @@ class MetricsFile:
         if group == "perf":
             return
         self.rows.append({"step": step, **values})
+        line = _lines(self.rows[-1:])
+        self._sha.update(line)
+        self._length += len(line)
         try:
             self._write()
         except OSError as error:

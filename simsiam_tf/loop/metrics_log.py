@@ -17,7 +17,7 @@ from simsiam_tf.loop.task import Task
 from simsiam_tf.loop.workdir import Workdir, error_text
 from simsiam_tf.runtime import progress
 
-log = logging.getLogger("simsiam_tf")
+log = logging.getLogger("simsiam_tf.run")
 
 
 class MetricsLog:

@@ -72,13 +72,15 @@ class TensorBoard:
         self._open()
 
     def _open(self) -> None:
+        before = set(self._folder.glob("events.*"))
         self._writer = tf.summary.create_file_writer(str(self._folder))
         self._writer.init()
         self._writer.flush()
+        self._files = set(self._folder.glob("events.*")) - before
 
     def scalars(self, step: int, values: Mapping[str, Any], group: str) -> None:
         # TensorFlow does not notice that its file was removed.
-        if group != "perf" and not any(self._folder.glob("events.*")):
+        if group != "perf" and self._files and not any(file.exists() for file in self._files):
             log.warning("%s was removed; it is made anew from the records", self._folder)
             self._open()
             for row in self._run.rows[:-1]:

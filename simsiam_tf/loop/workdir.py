@@ -33,11 +33,12 @@ class Workdir:
         config.flags (re-runnable)  config.json  metrics.jsonl  train.log
         checkpoints/  tb/  export/
 
-    The log "simsiam_tf" goes into train.log, its warnings to the terminal as well.
+    The log "simsiam_tf" goes into train.log, its warnings to the terminal as well. Its child
+    "simsiam_tf.run" has what all workers of a run would say alike, of whom the chief alone does.
 
     Args:
         path: created if missing. It may be a link; no file or folder in it may be one.
-        writes: True for the chief; other workers lock nothing and write nothing, and their log is silent.
+        writes: True for the chief; other workers lock nothing and write nothing.
 
     Raises:
         UserError: the folder is not writable, or is in use by a running process.
@@ -47,15 +48,17 @@ class Workdir:
         self.path, self.writes = Path(path).expanduser().absolute(), writes
         self._description: dict[str, Any] | None = None  # describes the run that the folder belongs to
         self._texts: dict[str, str] = {}  # config.json and config.flags
-        self._handlers: list[logging.Handler] = [logging.NullHandler()]
-        if writes:
-            self._lock = self._locked()
-            leftovers = (atomic_files.TEMPORARY_FILES, f"export/{atomic_files.TEMPORARY_FILES}")
-            for pattern in (*leftovers, "unreadable.tmp", "export/writing.*"):
-                for leftover in self.path.glob(pattern):
-                    atomic_files.remove_path(leftover)
-            self._handlers = [_LogFile(self.path / "train.log", delay=True), _Terminal(logging.WARNING)]
-            self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self._handlers: list[logging.Handler] = []
+        logging.getLogger("simsiam_tf.run").disabled = not writes
+        if not writes:
+            return
+        self._lock = self._locked()
+        leftovers = (atomic_files.TEMPORARY_FILES, f"export/{atomic_files.TEMPORARY_FILES}")
+        for pattern in (*leftovers, "unreadable.tmp", "export/writing.*"):
+            for leftover in self.path.glob(pattern):
+                atomic_files.remove_path(leftover)
+        self._handlers = [_LogFile(self.path / "train.log", delay=True), _Terminal(logging.WARNING)]
+        self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         for handler in self._handlers:
             log.addHandler(handler)
         log.setLevel(logging.INFO)

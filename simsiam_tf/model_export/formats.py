@@ -31,9 +31,11 @@ TOLERANCE = 1e-2  # relative to the largest feature; one pixel rounded different
 class Format:
     """A row of `FORMATS`.
 
-    suffix: that of a file, "" for a folder, None for a folder of any name. content: names in the folder.
-    usage: code for the model card, from `images` and {path} to `features`. read: (source, path, uint8 images)
-    → features; when None, `usage` is run. modules: needed libraries, which simsiam-tf[extra] installs.
+    suffix: that of a file, "" for a folder, None for a folder of any name.
+    content: names in the folder, of which it always has the first.
+    usage: code for the model card, from `images` and {path} to `features`.
+    read: (source, path, uint8 images) → features; when None, `usage` is run.
+    modules: needed libraries, which simsiam-tf[extra] installs.
     """
 
     suffix: str | None
@@ -121,10 +123,14 @@ def check_output(path: Path, format: str, overwrite: bool = False) -> None:
         name = f"end in {row.suffix}" if row.suffix else "have no suffix, since it is a folder"
         raise UserError(f"out={path}: for format={format} it must {name}.")
     check_writable(path, folders=True)
-    if path.exists() and not overwrite:
-        raise UserError(f"out={path}: exists. Choose another, or pass `overwrite`.")
-    if path.is_dir() and {file.name for file in path.iterdir()} - {*row.content}:
+    existing = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    if existing and (existing - {*row.content} or row.content[0] not in existing):
         raise UserError(f"out={path}: is a folder with something else in it. Choose another.")
+    if row.content and path.exists() and not path.is_dir():
+        raise UserError(f"out={path}: is no folder, which format={format} makes. Choose another.")
+    is_empty_folder = bool(row.content) and path.is_dir() and not existing
+    if path.exists() and not overwrite and not is_empty_folder:
+        raise UserError(f"out={path}: exists. Choose another, or pass `overwrite`.")
 
 
 def with_preprocessing(pretrained: Pretrained) -> keras.Model:
@@ -188,7 +194,7 @@ FORMATS = {
         "", functools.partial(_write_model, format="tf_saved_model"),
         "import tensorflow as tf\nmodel = tf.saved_model.load({path})\n"
         "features = model.serve(images).numpy()",
-        content=("assets", "fingerprint.pb", "saved_model.pb", "variables"),
+        content=("saved_model.pb", "fingerprint.pb", "assets", "variables"),
     ),
     "onnx": Format(
         ".onnx", functools.partial(_write_model, format="onnx"),

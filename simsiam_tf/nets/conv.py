@@ -30,8 +30,9 @@ class Conv(keras.layers.Conv2D):
         super().__init__(filters, kernel_size, strides, **kwargs)
         if not is_plain(self):
             raise ValueError(
-                "Conv has an odd square kernel, one stride, and neither bias, activation, groups nor "
-                f"dilation. Use keras.layers.Conv2D. Received: {kernel_size=}, {strides=}, {kwargs}."
+                "Conv has an odd square kernel, one stride, channels_last, and neither bias, activation, "
+                "groups nor dilation. Use keras.layers.Conv2D. "
+                f"Received: {kernel_size=}, {strides=}, {kwargs}."
             )
         self.stride, self.pad = self.strides[0], self.kernel_size[0] // 2
         # "same" pads as PyTorch does at stride 1 only. At stride 2 the padding is its own op:

@@ -67,7 +67,8 @@ class SGD(keras.optimizers.Optimizer):
     def learning_rates(self, step: int) -> dict[str, float]:
         """The learning rates of a step: "lr", and "lr_PART" of each part that has its own."""
         parts = {f"lr_{part}": float(rate(step)) for part, rate in self.part_learning_rates.items()}
-        return {"lr": float(self._learning_rate(step)), **parts}
+        rate = self._learning_rate
+        return {"lr": float(rate(step) if isinstance(rate, Schedule) else rate), **parts}
 
     def direction(self, gradient: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
         """The summand of the momentum: ∇w + weight_decay · w."""

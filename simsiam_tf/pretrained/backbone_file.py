@@ -16,13 +16,13 @@ from typing import Any
 import keras
 
 from simsiam_tf.nets import keras_networks
-from simsiam_tf.pretrained import torch_layouts
-from simsiam_tf.pretrained.keras_file_check import read_keras_file
+from simsiam_tf.pretrained import keras_file_check, torch_layouts
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
+MAX_CARD_BYTES = 2**20
 SPARE_WEIGHTS = 1000  # values that a file may lack, such as the state of random numbers
 HEADS = ("projector", "predictor")
 NETWORKS_BESIDE = (
@@ -107,21 +107,40 @@ def read_card(weights: str | Path) -> dict:
         return {}
 
 
+def card_entries(card: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A dictionary within a card; empty where the card has something else."""
+    value = card.get(key)
+    return value if isinstance(value, dict) else {}
+
+
 def _verified_card(path: Path, weights: str | Path) -> dict:
     """The card of a backbone's file. Raises UserError if either is damaged."""
     card_path = path.with_suffix(".json")
     try:
-        card = {**json.loads(card_path.read_text(encoding="utf-8"))}
-        digest = card.pop(_DIGEST, None)
-        if digest not in (None, _digest(card)):
-            raise ValueError(f'changed since it was written; if that was you, take "{_DIGEST}" out of it')
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        card = _parse_card(card_path)
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
         raise UserError(
             f"weights={weights}: {card_path} is damaged ({reason}). Remove it, if you trust {path.name}."
         ) from error
     if card.get("sha256") != sha256(path):
         raise UserError(f"weights={weights}: {path} is damaged: its SHA-256 differs from {card_path}.")
+    return card
+
+
+def _parse_card(path: Path) -> dict:
+    """The content of a card. Raises ValueError where the file is none."""
+    if path.stat().st_size > MAX_CARD_BYTES:
+        raise ValueError(f"above {MAX_CARD_BYTES} bytes")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(card, dict):
+        raise ValueError("no JSON object")
+    digest = card.pop(_DIGEST, None)  # not in a card that was changed by hand
+    if digest not in (None, _digest(card)):
+        raise ValueError(f'changed since it was written; if that was you, take "{_DIGEST}" out of it')
     return card
 
 
@@ -147,33 +166,42 @@ def load_backbone(weights: str | Path) -> keras.Model:
         UserError: missing, of another format, damaged (its SHA-256 differs from the card's), not a network,
             or one that could do more than compute.
     """
-    path = backbone_path(weights)
-    if not path.is_file():
-        raise UserError(
-            f"weights={weights}: no such file: {path}. Pass a finished work folder or a .keras file."
-        )
-    if path.suffix != ".keras":
+    path = Path(weights).expanduser()
+    try:
+        format = keras_file_check.other_format(path) if path.exists() else None
+    except OSError as error:  # such as a name that is too long
+        raise UserError(f"weights={str(weights)[:200]}: cannot be opened ({error.strerror}).") from error
+    if format:
         fix = "where you trust it, rebuild its network in Keras and save that"
         if path.suffix in torch_layouts.SUFFIXES:
             convert = f"python -m simsiam_tf.convert --weights={shlex.quote(str(weights))}"
             fix = f"convert it first: {convert} --out=runs/converted, and give that folder"
         raise UserError(
-            f"weights={weights}: other formats could run code, and are not opened. Pass a .keras file: {fix}."
+            f"weights={weights}: {path} is {format}, and is not opened. Only .keras files are: {fix}."
+        )
+    path = backbone_path(weights)
+    if not path.is_file():
+        raise UserError(
+            f"weights={weights}: no such file: {path}. Pass a finished work folder or a .keras file."
         )
     if path.with_suffix(".json").is_file():
         _verified_card(path, weights)
     try:
-        config, stored = read_keras_file(path)
+        config, stored = keras_file_check.read_keras_file(path)
         wanted = _count_weights(config)
         if wanted > stored + SPARE_WEIGHTS:
-            raise ValueError(f"it asks for {wanted} weights and holds {stored}")
+            raise keras_file_check.Refused(f"it asks for {wanted} weights and holds {stored}")
         network: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
         for layer in network._flatten_layers():
             layer.dtype_policy = keras.config.dtype_policy()
         return keras_networks.to_training_layers(network)
-    except Exception as error:  # noqa: BLE001 - Keras and other libraries raise whatever the file provokes
+    except keras_file_check.Exported as error:
+        raise UserError(f"weights={weights}: {path} is {error}: weights={_export_source(path)}.") from error
+    except keras_file_check.Refused as error:
+        raise UserError(f"weights={weights}: {path}: refused: {error}.") from error
+    except Exception as error:  # noqa: BLE001 - Keras raises whatever the archive provokes
         reason = printable_text(" ".join(str(error).split())[:200])
-        raise UserError(f"weights={weights}: {path}: refused: {reason}.{_export_source(path)}") from error
+        raise UserError(f"weights={weights}: {path} is no Keras model ({reason}).") from error
 
 
 def load_beside(weights: str | Path, name: str) -> keras.Model | None:
@@ -182,7 +210,7 @@ def load_beside(weights: str | Path, name: str) -> keras.Model | None:
     Raises:
         UserError: as `load_backbone`; or the network belongs to another backbone.
     """
-    digest = read_card(weights).get("networks beside", {}).get(name)
+    digest = card_entries(read_card(weights), "networks beside").get(name)
     if digest is None:
         return None
     path = backbone_path(weights).with_name(f"{name}.keras")
@@ -195,13 +223,13 @@ def load_beside(weights: str | Path, name: str) -> keras.Model | None:
 
 
 def _export_source(path: Path) -> str:
-    """A sentence with the run that an exported file comes from, by the card beside it."""
+    """The run that an exported file comes from, by the card beside it."""
     try:
-        source = Path(json.loads(path.with_name(f"{path.name}.json").read_bytes())["source"]["path"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return ""
+        source = Path(_parse_card(path.with_name(f"{path.name}.json"))["source"]["path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "runs/…"
     run = source.parent.parent if source.match(str(EXPORTED)) else source
-    return f" It was exported from weights={printable_text(shlex.quote(str(run)))}."
+    return printable_text(shlex.quote(str(run)))
 
 
 def _count_weights(config: dict) -> int:

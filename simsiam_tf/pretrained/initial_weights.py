@@ -65,8 +65,9 @@ def _fitting_options(name: str, weights: str) -> str:
     if name == "backbone":
         return "`backbone`, `stem` and `width` as when it was trained"
     card = backbone_file.read_card(weights)
-    values = card.get("heads") or card.get("configuration", {})
-    options = [f"{o}={values[o]}".lower() for o in _HEAD_OPTIONS if values.get(o) is not None]
+    values = backbone_file.card_entries(card, "heads") or backbone_file.card_entries(card, "configuration")
+    known = {o: values[o] for o in _HEAD_OPTIONS if isinstance(values.get(o), int | str)}
+    options = [printable_text(f"{option}={value}".lower()) for option, value in known.items()]
     fitting = " ".join(options) or "its own options"
     return f"{fitting}, or weights_heads=false to begin with random heads"
 

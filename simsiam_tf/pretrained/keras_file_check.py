@@ -2,15 +2,14 @@
 
 A .keras file is a ZIP archive of two JSON files and one HDF5 file. Loading it builds whatever its
 config.json names and reads whatever its HDF5 file points to. So both are read first, by the standard
-library and h5py, which build and run nothing. What Keras would not have written is refused.
+library and h5py, which build and run nothing.
 """
 
 from __future__ import annotations
 
-import collections
 import io
 import json
-import os
+import stat
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,11 @@ from typing import Any
 
 import h5py
 
-MEMBERS = ["config.json", "metadata.json", "model.weights.h5"]
-MAX_JSON_BYTES = 2**22  # most in config.json; a ResNet-50's has 150,000
-MAX_DIRECTORY_BYTES = 2**12  # most in the archive's table of contents; three members take about 200
+from simsiam_tf.runtime.zip_directory import directory_bytes
+
+MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
+MAX_JSON_BYTES = 2**22  # of config.json; a ResNet-50's has 150,000
+MAX_DIRECTORY_BYTES = 2**12  # of the archive's table of contents; three members take about 200
 
 LAYERS = """Activation Add AveragePooling2D BatchNormalization Concatenate Conv2D Dense DepthwiseConv2D
     Dropout Flatten GlobalAveragePooling2D GlobalMaxPooling2D Identity InputLayer LayerNormalization
@@ -36,56 +37,114 @@ ALLOWED = {  # module → classes that may be built: none runs code, reads a fil
     None: {"__keras_tensor__"},
 }
 
+_PICKLE = "a pickle, which can run code"
+_HDF5 = "HDF5 alone, which can point to other files"
+OTHER_FORMATS = {
+    ".pth": _PICKLE, ".pt": _PICKLE, ".ckpt": _PICKLE, ".pkl": _PICKLE, ".pickle": _PICKLE,
+    ".bin": _PICKLE, ".joblib": _PICKLE, ".npy": "an array, which can be a pickle",
+    ".npz": "arrays, which can be pickles", ".h5": _HDF5, ".hdf5": _HDF5,
+    ".pb": "a SavedModel, which can run code", ".index": "a checkpoint without its network",
+    ".safetensors": "weights without their network",
+}  # fmt: skip
+
+
+class Exported(ValueError):
+    """The file is what `export format=keras` wrote, with its preprocessing inside, and no backbone."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "an export with its preprocessing inside, for other programs; commands here take the run that "
+            "it was made from"
+        )
+
+
+class Refused(ValueError):
+    """Why a file must not be loaded, as one printable line whatever the file's own words are."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason if reason.isprintable() else ascii(reason))
+
+
+def other_format(path: Path) -> str | None:
+    """What a file or folder is by its name, None for a .keras file; it is not opened."""
+    if path.is_dir():
+        return "a SavedModel, which can run code" if (path / "saved_model.pb").exists() else None
+    return None if path.suffix == ".keras" else OTHER_FORMATS.get(path.suffix.lower(), "no .keras file")
+
 
 def read_keras_file(path: Path) -> tuple[dict, int]:
     """The configuration of a harmless .keras file, and the number of values in its weights.
 
-    Takes about twice as much memory as the file is long. Raises ValueError with the reason for a file that
-    must not be loaded, and whatever else the libraries raise for one that is damaged.
+    Takes about twice as much memory as the file is long.
+
+    Raises:
+        Refused: the file must not be loaded.
+        Exported: the network takes images as they are, uint8.
     """
-    _check_members(path)
-    with zipfile.ZipFile(path) as archive:
-        config = {**json.loads(archive.read("config.json")), "compile_config": None}
-        _check_classes(config)
-        return config, _count_values(archive.read("model.weights.h5"))
+    try:
+        with open(path, "rb") as file:
+            if directory_bytes(file) > MAX_DIRECTORY_BYTES:
+                raise Refused("it holds more files than Keras writes")
+            with zipfile.ZipFile(file) as archive:
+                _check_members(archive)
+                config = {**_json_object(archive.read("config.json")), "compile_config": None}
+                _json_object(archive.read("metadata.json"))
+                _check_classes(config)
+                return config, _count_values(archive.read("model.weights.h5"))
+    except (Exported, Refused):
+        raise
+    except Exception as error:  # noqa: BLE001 - the libraries raise whatever the file provokes
+        raise Refused(f"it is no Keras model ({' '.join(str(error).split())[:200]})") from error
 
 
-def _check_members(path: Path) -> None:
-    """Checks the archive's table of contents, of which no more than `MAX_DIRECTORY_BYTES` are read."""
-    with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_DIRECTORY_BYTES))
-        with zipfile.ZipFile(io.BytesIO(file.read())) as end:
-            members, comment = end.infolist(), end.comment
-    names = sorted(member.filename for member in members)
-    if names != MEMBERS or comment:
-        raise ValueError(
-            f"it holds {', '.join(map(repr, names))[:200]} instead of {', '.join(MEMBERS)} alone"
-        )
-    for member in members:
-        # A compressed member may be longer than its header says, and expand a thousandfold.
-        is_stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
-        if not is_stored or (member.filename.endswith(".json") and member.file_size > MAX_JSON_BYTES):
-            raise ValueError(f"its {member.filename} is compressed, or larger than Keras writes it")
+def _check_members(archive: zipfile.ZipFile) -> None:
+    infos = archive.infolist()
+    names = [info.filename for info in infos]
+    for name in names:
+        if name not in MEMBERS:
+            raise Refused(f"it holds {name[:100]!r}, which Keras does not write")
+    if len(names) != len(MEMBERS) or set(names) != MEMBERS:
+        raise Refused(f"it holds {', '.join(names)} instead of {', '.join(sorted(MEMBERS))}")
+    for info in infos:
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise Refused(f"its {info.filename} is a link")
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            # A compressed member may be longer than its header says, and expand a thousandfold.
+            raise Refused(f"its {info.filename} is compressed, which Keras does not do")
+        if info.filename.endswith(".json") and info.file_size > MAX_JSON_BYTES:
+            raise Refused(f"its {info.filename} has {info.file_size} bytes")
+
+
+def _json_object(data: bytes) -> dict:
+    content = json.loads(data)
+    if not isinstance(content, dict):
+        raise Refused("it is no Keras model (its JSON is no object)")
+    return content
 
 
 def _check_classes(config: dict) -> None:
     """Checks every class that loading would build against `ALLOWED`."""
-    for entry in _object_descriptions(config):
-        module, name, registered = (entry.get(key) for key in ("module", "class_name", "registered_name"))
-        if name == "InputLayer" and entry["config"].get("dtype") == "uint8":
-            raise ValueError(
-                "it is an export with its preprocessing inside; pass the run that it was made from"
-            )
-        if name not in ALLOWED.get(module, ()) or registered not in (None, name):  # Keras looks for both
-            asked = f"{module}.{name}" if registered in (None, name) else f"{registered} as {module}.{name}"
-            raise ValueError(f"it asks for {asked[:150]}, which is not among the classes that are loaded")
+    descriptions = list(_object_descriptions(config))
+    for entry in descriptions:
+        if entry.get("class_name") == "InputLayer" and entry["config"].get("dtype") == "uint8":
+            raise Exported
+    for entry in descriptions:
+        module, name, registered = (entry.get(k) for k in ("module", "class_name", "registered_name"))
+        if not (isinstance(module, str | None) and isinstance(name, str)):
+            raise Refused(f"it asks for {str(name)[:100]!r} of {str(module)[:100]!r}")
+        if "lambda" in name.lower():
+            raise Refused(f"it has a {name[:100]}, which runs code of its own")
+        if name not in ALLOWED.get(module, ()):
+            raise Refused(f"it asks for {module}.{name}"[:200] + ", which is no part of a network known here")
+        if registered not in (None, name):  # Keras goes by this name first
+            raise Refused(f"it asks for {str(registered)[:100]!r} in the name of {name}")
 
 
 def _object_descriptions(config: Any) -> Iterator[dict]:
-    """All dictionaries within that describe an object, the outer ones first; without recursion."""
-    pending = collections.deque([config])
+    """All dictionaries within that describe an object; without recursion."""
+    pending = [config]
     while pending:
-        value = pending.popleft()
+        value = pending.pop()
         if isinstance(value, dict):
             if not value.keys().isdisjoint(("class_name", "module", "registered_name")):
                 yield value
@@ -95,26 +154,31 @@ def _object_descriptions(config: Any) -> Iterator[dict]:
 
 
 def _count_values(data: bytes) -> int:
-    """The number of values in an HDF5 file, all of them plain numbers that lie in the file itself."""
-    names: list[str] = []
+    """The number of values in an HDF5 file that stores all of them itself, plainly."""
+    links: list[tuple[str, Any]] = []
+    objects: list[Any] = []
     with h5py.File(io.BytesIO(data), "r") as file:
-        file.visit_links(names.append)
-        for name in names:
-            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"its weights point elsewhere ({name})")
-            if not _is_plain(file[name]):
-                raise ValueError(f"its weights are not stored as Keras stores them ({name})")
-        datasets: list[Any] = [file[name] for name in names if isinstance(file[name], h5py.Dataset)]
+        file.visititems_links(lambda name, link: links.append((name, link)))
+        for name, link in links:
+            if not isinstance(link, h5py.HardLink):
+                raise Refused(f"its weights point elsewhere ({name})")
+        file.visititems(lambda _, item: objects.append(item))  # each once, however many links it has
+        if len(links) > len(objects):
+            raise Refused("its weights point to themselves")
+        datasets = [item for item in objects if not isinstance(item, h5py.Group)]
+        for dataset in datasets:
+            _check_dataset(dataset)
         claimed = sum(dataset.nbytes for dataset in datasets)
         if claimed > len(data):
-            raise ValueError(f"its weights claim {claimed} bytes of {len(data)}")
+            raise Refused(f"its weights claim {claimed} bytes of {len(data)}")
         return sum(dataset.size for dataset in datasets)
 
 
-def _is_plain(item: Any) -> bool:
-    """Whether an HDF5 object is a group, or numbers as they are: compressed, a megabyte may be a terabyte."""
-    if isinstance(item, h5py.Group):
-        return True
-    is_numbers = isinstance(item, h5py.Dataset) and item.shape is not None and item.dtype.kind in "fiub"
-    # Data that are compressed, virtual, or in another file have no offset in this one.
-    return is_numbers and (item.size == 0 or item.id.get_offset() is not None)
+def _check_dataset(dataset: Any) -> None:
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or dataset.dtype.kind not in "fiub":
+        raise Refused(f"its weights are not all numbers ({dataset.name})")
+    if dataset.external or dataset.is_virtual:
+        raise Refused(f"its weights are kept in another file ({dataset.name})")
+    if dataset.chunks or dataset.nbytes != dataset.id.get_storage_size():
+        # Compressed, a megabyte may claim a terabyte.
+        raise Refused(f"its weights are stored as Keras does not store them ({dataset.name})")

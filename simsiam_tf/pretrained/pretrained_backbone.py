@@ -43,7 +43,7 @@ class Pretrained:
 
     @property
     def views(self) -> Views:
-        """The preprocessing: `centre` for evaluation, the augmentation for one view of each image."""
+        """The preprocessing: `evaluation_view` for evaluation, the augmentation for a view of each image."""
         return Views(self.augmentation, count=1)
 
     @property
@@ -106,11 +106,12 @@ def _augmentation_of_card(views: Any, path: Path) -> Augmentation:
         for field in dataclasses.fields(Augmentation):
             value, types = views[field.name], (int,) if field.name == "size" else (int, float)
             numbers = value if isinstance(value, list) else [value]
-            fits = isinstance(value, list) or not isinstance(field.default, tuple)
+            is_tuple, per_view = isinstance(field.default, tuple), field.name in ("blur_p", "solarize_p")
+            fits = is_tuple or per_view if isinstance(value, list) else not is_tuple
             if not fits or not numbers or not all(type(n) in types and math.isfinite(n) for n in numbers):
                 raise TypeError(f"{field.name} is {value!r}"[:100])
             values[field.name] = tuple(value) if isinstance(value, list) else value
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise UserError(
             f'{path.with_suffix(".json")}: its "views" are not an augmentation '
             f"({printable_text(str(error))}). Pass `augmentation` and `image_size`."

@@ -28,7 +28,7 @@ from simsiam_tf.runtime.signals import INTERRUPTED
 from simsiam_tf.training.build_run import build_pretraining, knn_every, untrained_backbone
 from simsiam_tf.training.callbacks import KNN
 
-log = logging.getLogger("simsiam_tf")
+log = logging.getLogger("simsiam_tf.run")
 
 __all__ = ["COLLAPSED", "DIVERGED", "DONE", "INTERRUPTED", "Outcome", "pretrain"]
 

@@ -30,7 +30,7 @@ from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.training.build_run import check_size, cosine_schedule, set_precision
 from simsiam_tf.training.callbacks import Accuracy
 
-log = logging.getLogger("simsiam_tf")
+log = logging.getLogger("simsiam_tf.run")
 
 CLASSIFIER = Path("export") / "classifier.keras"
 RESULT = "result.json"

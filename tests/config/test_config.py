@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from simsiam_tf.config import FinetuneConfig, LinearConfig, PretrainConfig, differences, field_types
+from simsiam_tf.runtime.errors import UserError
 
 CLASSES = (PretrainConfig, LinearConfig, FinetuneConfig)
 PLACES = {"weights"}  # where they lie binds nothing; their digest among a run's facts does
@@ -42,3 +43,13 @@ def test_switches_that_are_turned_off_are_noticed():
     base = dataclasses.asdict(PretrainConfig())
     for name in ("stop_gradient", "output_affine"):
         assert differences(base, {**base, name: False}, PretrainConfig) == [name]
+
+
+@pytest.mark.parametrize(
+    ("cls", "highest"), [(PretrainConfig, 1e3), (LinearConfig, 1e5), (FinetuneConfig, 1e5)]
+)
+def test_a_learning_rate_has_a_limit(cls, highest):
+    given = {"weights": "runs/a"}
+    assert cls(**given, workdir="runs/b", base_lr=highest).validate().base_lr == highest
+    with pytest.raises(UserError, match=f"base_lr=.*: must be from 0 to {highest}"):
+        cls(**given, workdir="runs/b", base_lr=2 * highest).validate()

@@ -43,6 +43,20 @@ def expected():
     return found
 
 
-@pytest.mark.parametrize("moved", MOVED)
-def test_layers_jitter_alike_without_private_modules_of_keras(expected, moved):
-    assert lines(MOVED[moved] + USE) == expected
+def test_layers_jitter_alike_without_keras_private_submodules(expected):
+    left = "print(hasattr(private, 'convert_to_numpy'), 'keras.src.backend.tensorflow.nn' in sys.modules)"
+    assert lines(f"{MOVED['submodules']}{USE}{left}") == [*expected, "False False"]
+
+
+def test_layers_jitter_alike_without_any_private_keras_module(expected):
+    assert lines(MOVED["all"] + USE) == expected
+
+
+def test_keras_cv_itself_works_where_keras_has_its_private_modules():
+    pytest.importorskip("keras.src.backend.tensorflow.core")
+    resize = """
+from simsiam_tf.data import augment
+import keras_cv, tensorflow as tf
+print(keras_cv.layers.Resizing(4, 4, crop_to_aspect_ratio=True)(tf.ones([2, 8, 6, 3])).shape)
+"""
+    assert lines(resize) == ["(2, 4, 4, 3)"]

@@ -47,19 +47,19 @@ def test_a_member_longer_than_its_header_does_not_expand(tmp_path):
     path = lying(tmp_path / "hostile.keras", 2**26)
     assert path.stat().st_size < 2**21
     assert peak(lambda: zipfile.ZipFile(path).read("config.json")) > 2**26  # without care
-    assert peak(lambda: refused(path, "config.json is compressed, or larger")) < 2**24
+    assert peak(lambda: refused(path, "config.json is compressed")) < 2**24
 
 
 def test_a_long_table_of_contents_is_not_read(tmp_path):
     path = packed(tmp_path / "hostile.keras", {**good(), **{f"{i:0200}": b"" for i in range(6000)}})
     assert peak(lambda: zipfile.ZipFile(path)) > 2**22
-    assert peak(lambda: refused(path, "refused: ")) < 2**20
+    assert peak(lambda: refused(path, "holds more files than Keras writes")) < 2**20
     whole = packed(path, good()).read_bytes()
     end = whole[-22:]
     path.write_bytes(whole[:-22] + b"PK\6\7" + bytes(16) + end)  # says that another table is elsewhere
-    refused(path, "refused: ")
+    refused(path, "its table of contents is not at its end")
     path.write_bytes(whole[:-2] + b"\3\0abc")  # a comment could hide another end
-    refused(path, "instead of .* alone")
+    refused(path, "not an archive, or cut off")
 
 
 def test_links_and_repeated_names_in_an_archive_are_refused(tmp_path):
@@ -70,7 +70,7 @@ def test_links_and_repeated_names_in_an_archive_are_refused(tmp_path):
                 info = zipfile.ZipInfo(other)
                 info.external_attr = ((stat.S_IFLNK if other == name else stat.S_IFREG) | 0o777) << 16
                 file.writestr(info, b"/etc/passwd" if other == name else data)
-        refused(path, "refused: ")
+        refused(path, f"its {name} is a link")
     with zipfile.ZipFile(packed(path, good()), "a") as file, pytest.warns(UserWarning, match="Duplicate"):
         file.writestr("config.json", good()["config.json"])
     refused(path, "instead of")
@@ -82,21 +82,24 @@ def test_other_kinds_of_files_are_not_opened(tmp_path, suffix, monkeypatch):
     path.write_bytes(pickle.dumps(Payload(canary := tmp_path / "canary")))
     with monkeypatch.context() as patch:
         patch.setattr("builtins.open", None)
-        refused(path, "Pass a .keras file: (convert it first|where you trust it)")
+        refused(path, "Only .keras files are: (convert it first|where you trust it)")
     if suffix == "pkl":
-        refused(shutil.copy(path, tmp_path / "renamed.keras"), "refused: ")
+        refused(shutil.copy(path, tmp_path / "renamed.keras"), "not an archive")
         pickle.loads(path.read_bytes())  # the payload is a real one
         assert canary.exists()
 
 
 def test_an_impossible_path_gets_one_line(capsys):
+    with pytest.raises(UserError, match="cannot be opened .File name too long") as caught:
+        backbone_file.load_backbone("x" * 5000)
+    assert len(str(caught.value)) < 300
     assert export.main([f"--weights={'x' * 5000}"]) == 2
     assert "File name too long" in (err := capsys.readouterr().err) and len(err.splitlines()) == 1
 
 
 def test_a_saved_model_is_not_opened(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"")
-    with pytest.raises(UserError, match="no such file: .*backbone.keras. Pass a finished work folder"):
+    with pytest.raises(UserError, match="is a SavedModel, which can run code, and is not opened"):
         backbone_file.load_backbone(str(tmp_path))
 
 
@@ -108,7 +111,7 @@ def test_a_damaged_card_gets_one_line(tmp_path, text):
     (tmp_path / "export").mkdir()
     path = packed(tmp_path / backbone_file.EXPORTED, good())
     path.with_suffix(".json").write_bytes(text if isinstance(text, bytes) else text.encode())
-    refused(path, "damaged")
+    refused(path, "damaged .above 1048576 bytes" if len(text) > 2**20 else "damaged")
     assert backbone_file.read_card(tmp_path) == {}
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import tracemalloc
 import zipfile
 
@@ -60,6 +61,20 @@ def test_an_array_is_no_longer_than_the_file(tmp_path, array):
         file.writestr("names.npy", npy((2,), "<U1", "ab".encode("utf-32-le")))
         file.writestr("features.npy", array)
     refused(path, "no embeddings can be read")
+
+
+def test_a_long_table_of_contents_is_not_read(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        for i in range(20_000):
+            file.writestr(f"{i:0200}", b"")
+    refused(path, "table of contents is longer")
+    whole = written(path).read_bytes()
+    record = struct.pack("<4sQHHLLQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 3, 3, 2**40, 0)
+    for at, said in ((len(whole) - 22, "longer"), (0, "not at its end")):
+        locator = struct.pack("<4sLQL", b"PK\6\7", 0, at, 1)
+        path.write_bytes(whole[:-22] + record + locator + whole[-22:])
+        refused(path, said)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])

@@ -82,6 +82,20 @@ def bmp(side):
     return data[:18] + struct.pack("<ii", side, side) + data[26:]
 
 
+def tiff(side, channels):
+    """The header of a TIFF that claims side² pixels of so many channels."""
+    tags = [(256, 4, side), (257, 4, side), (258, 3, 8), (262, 3, 1), (277, 3, channels)]
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4)
+
+
+def npy(shape):
+    np.lib.format.write_array_header_1_0(
+        file := io.BytesIO(), {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    return file.getvalue()
+
+
 def sparse(path):
     path.write_bytes(png(9, 9))
     os.truncate(path, 2**30)
@@ -103,17 +117,25 @@ HOSTILE = {  # name → (the file, or how to make it there; what is said of it)
     "png with texts of another kind": (
         lambda p: png(9, 9, after=17 * text(b"iTXt", b"k\0\1\0\0\0")), "compressed texts"),
     "png with profiles": (lambda p: png(9, 9, after=17 * text(b"iCCP")), "compressed texts"),
+    "png of nothing but chunks": (lambda p: png(9, 9, before=200_000 * chunk(b"teSt")), "114040 chunks"),
+    "gif of nothing but comments": (
+        lambda p: gif(frame(1, 1), between=b"!\xfe" + 800_000 * b"\1a" + b"\0"), "797634 blocks"),
+    "gif of nothing": (lambda p: gif(frame(1, 1), between=800_000 * b"\0"), "797634 blocks"),
     "gif of 400 megapixels": (lambda p: gif(frame(20_000, 20_000), screen=20_000), f"20000×20000 {PIXELS}"),
     "jpeg of 4 gigapixels": (lambda p: jpeg(width=65_500), f"65500×65500 {PIXELS}"),
     "jpeg of 4 gigapixels, progressive": (lambda p: jpeg(True, width=65_500), f"65500×65500 {PIXELS}"),
     "jpeg of a thousand scans": (lambda p: jpeg(True, scans=1000), "more than 100 scans"),
     "jpeg of scans behind what is no segment": (
         lambda p: jpeg(True, scans=1000, hidden=b"\xff\x02\xff\xff"), "more than 100 scans"),
+    "jpeg of nothing but segments": (lambda p: jpeg(segments=20_000 * b"\xff\xe9\0\2"), "16384 segments"),
+    "jpeg of nothing": (lambda p: jpeg(junk=b"A" * 2**20), "65536 bytes of nothing"),
     "jpeg of 4 gigapixels behind what looks like a small frame": (
         lambda p: jpeg(width=65_500, segments=b"\xff\xe9\0\x0a\xff\xc1\0\x0b\x08\0\1\0"),
         f"65500×65500 {PIXELS}"),
     "webp of 268 megapixels": (lambda p: webp(16_383), "268402689 pixels"),
     "bmp of 400 megapixels": (lambda p: bmp(20_000), f"20000×20000 {PIXELS}"),
+    "tiff of channels": (lambda p: tiff(9000, 100), "9000×9000 pixels of 100 channels, too many"),
+    "npy of channels": (lambda p: npy((9000, 9000, 100)), "9000×9000 pixels of 100 channels, too many"),
     "a gigabyte of nothing": (sparse, "above 400065536 bytes"),
     "a pipe": (os.mkfifo, "not a regular file"),
     "a socket": (bound, "not a regular file"),
@@ -151,13 +173,9 @@ def test_what_the_decoder_does_with_them():
 
 def test_images_at_the_limits_are_read():
     few = [png(9, 9, after=16 * text()), png(1250, 800), jpeg(True, scans=90), gif(99 * frame(100, 100))]
-    few += [jpeg(junk=b"A" * 2**20), jpeg(segments=10**6 * b"\xff\xe9\0\2"), encoded("WEBP"), encoded("BMP")]
-    few += [png(9, 9, before=330_000 * chunk(b"teSt"))]
+    few += [jpeg(junk=b"A" * 2**16), jpeg(segments=10_000 * b"\xff\xe9\0\2"), encoded("WEBP"), encoded("BMP")]
     few += [png(9, 9, after=500 * chunk(b"iTXt", b"k\0\0\0\0\0text"))]
-    few += [
-        gif(frame(20, 1), frame(1, 20)),
-        gif(4000 * frame(100, 100), screen=100),
-    ]  # only the first is read
+    few += [gif(frame(20, 1), frame(1, 20)), gif(4000 * frame(100, 100), screen=100)]  # of the first frame
     for data in few:
         decode_checked(data, 1.0)
     with pytest.raises(ValueError, match="1250×800 pixels, above max_megapixels=0.99"):
@@ -206,6 +224,7 @@ def test_bombs_take_no_memory(tmp_path):
     bombs = {
         "a.png": png(20_000, 20_000), "b.gif": gif(frame(20_000, 20_000), screen=20_000),
         "d.png": png(9, 9, after=60 * text(size=7_900_000)),
+        "e.gif": gif(frame(1, 1), between=b"!\xfe" + 10**7 * b"\1a" + b"\0"), "f.tif": tiff(9000, 1000),
     }  # fmt: skip
     for name in ("plain", "bombs"):
         normal(tmp_path / name)

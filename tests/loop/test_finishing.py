@@ -1,14 +1,16 @@
 """Runs that go on or end in trouble: the final kNN, what was changed meanwhile, memory and room."""
 
 import dataclasses
+import errno
 import shutil
 
+import keras
 import pytest
 from helpers.runs import StopAt, state, tiny
 
 from simsiam_tf import nets
 from simsiam_tf.evaluate.knn_monitor import Monitor
-from simsiam_tf.loop import compiled_steps, loop
+from simsiam_tf.loop import compiled_steps
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import pretraining, run_summary
@@ -78,7 +80,7 @@ def test_an_export_that_cannot_be_written_is_named_and_made_by_a_rerun(whole, tm
 
     with monkeypatch.context() as disk:
         disk.setattr(backbone_file, "export_network", full)
-        with pytest.raises(UserError, match="step 22 failed: No space left.*rerun"):
+        with pytest.raises(UserError, match="the export could not be written .No space left.*room and rerun"):
             pretraining.pretrain(tiny(tmp_path, "--knn_every=1"))
     assert pretraining.pretrain(tiny(tmp_path, "--knn_every=1")).accuracy == whole[0].accuracy
     assert state(tmp_path) == state(whole[1])
@@ -99,9 +101,34 @@ def test_other_weights_to_start_from_are_refused_and_the_same_elsewhere_are_not(
 
 
 def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
-    def scarce(*args):
-        raise MemoryError
+    class Scarce:
+        def get_concrete_function(self, *args):
+            pass
 
-    monkeypatch.setattr(loop.Loop, "_advance", scarce)
-    with pytest.raises(UserError, match="step 0 failed: .*Out of memory: try a smaller `batch_size` than 64"):
+        def __call__(self, *args):
+            raise MemoryError
+
+    monkeypatch.setattr(compiled_steps, "compiled_steps", lambda *args: Scarce())
+    reason = (
+        "step 0 failed: MemoryError. Checkpoints are kept. Out of memory: try a smaller `batch_size` than 64"
+    )
+    with pytest.raises(UserError, match=reason):
         pretraining.pretrain(tiny(tmp_path, "--monitor=none"))
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ECONNREFUSED]
+)
+def test_only_a_disk_that_cannot_be_written_is_to_be_given_room(tmp_path, number):
+    error = OSError(number, "the reason")  # of errno's subclass, as ConnectionRefusedError
+
+    class Fails(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise error
+
+    with pytest.raises(Exception, match="the reason") as raised:
+        pretraining.pretrain(tiny(tmp_path, "--monitor=none"), callbacks=[Fails()])
+    if number == errno.ECONNREFUSED:
+        assert raised.value is error and isinstance(error, ConnectionRefusedError)
+    else:
+        assert raised.type is UserError and "Make room and rerun" in str(raised.value)

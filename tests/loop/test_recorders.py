@@ -92,6 +92,19 @@ def test_tensorboard_shows_all_and_makes_a_removed_file_anew(tmp_path):
     assert tensorboard_values(tmp_path / "tb") == expected
 
 
+def test_tensorboard_makes_its_file_anew_beside_that_of_an_earlier_process(tmp_path):
+    (tmp_path / "tb").mkdir()
+    older = tmp_path / "tb" / "events.out.tfevents.1.host"
+    older.touch()
+    rows = [{"step": 5, "loss": -0.1}, {"step": 9, "loss": -0.2}]
+    board = recorders.TensorBoard(run_of(tmp_path, rows))
+    for file in set((tmp_path / "tb").iterdir()) - {older}:
+        file.unlink()
+    board.scalars(9, rows[-1], "train")
+    board.close()
+    assert tensorboard_values(tmp_path / "tb") == [(5, "train/loss"), (9, "train/loss")]
+
+
 def test_wandb_offline_keeps_the_run(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -224,6 +224,19 @@ def test_commands_that_are_shown_are_quoted_for_a_shell(tmp_path):
     assert f"--logdir='{folder}/tb'" in run_summary.pretraining_summary(tiny("x"), ended)
 
 
+def test_warnings_of_other_workers_reach_the_terminal_but_what_the_first_one_says(tmp_path):
+    code = f"""
+import logging
+from simsiam_tf.loop.workdir import Workdir
+Workdir({str(tmp_path / "run")!r}, writes=False)
+logging.getLogger("simsiam_tf").warning("Asking again")
+logging.getLogger("simsiam_tf.run").warning("epoch 1")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "Asking again" in done.stderr and "epoch 1" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def written(tmp_path, steps):
     records = MetricsFile(tmp_path / "metrics.jsonl")
     records.rewind(-1)

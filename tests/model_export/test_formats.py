@@ -81,12 +81,20 @@ def test_an_export_with_other_features_is_not_written(pretrained, tmp_path, monk
 
 
 def test_existing_files_are_kept(pretrained, tmp_path):
+    (tmp_path / "m.keras").write_text("mine")
     with pytest.raises(UserError, match="exists. Choose another, or pass `overwrite`"):
-        formats.export_model(pretrained, tmp_path)
-    (tmp_path / "photo.jpg").write_text("mine")
-    with pytest.raises(UserError, match="something else in it"):
-        formats.export_model(pretrained, tmp_path, "saved_model", overwrite=True)
-    assert (tmp_path / "photo.jpg").read_text() == "mine"
+        formats.export_model(pretrained, tmp_path / "m.keras")
+    (tmp_path / "m").write_text("mine")
+    with pytest.raises(UserError, match="is no folder, which format=saved_model makes"):
+        formats.export_model(pretrained, tmp_path / "m", overwrite=True)
+    assert {(tmp_path / name).read_text() for name in ("m", "m.keras")} == {"mine"}
+    (folder := tmp_path / "assets").mkdir()
+    formats.check_output(folder, "saved_model")  # an empty folder holds nothing to keep
+    for name in ("assets", "photo.jpg"):
+        (folder / name).write_text("mine")
+        with pytest.raises(UserError, match="something else in it"):
+            formats.export_model(pretrained, folder, "saved_model", overwrite=True)
+        assert (folder / name).read_text() == "mine"
     with pytest.raises(UserError, match=r"must end in \.keras"):
         formats.export_model(pretrained, tmp_path / "m.pb")
     with pytest.raises(UserError, match=r"must end in \.onnx"):

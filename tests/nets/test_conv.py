@@ -94,6 +94,8 @@ def test_what_the_fast_algorithms_would_leave_out_is_refused(options):
         Conv(64, 3, **options)
     with pytest.raises(ValueError, match="odd square kernel"):
         Conv(64, 2)
+    with pytest.raises(ValueError, match="channels_last"):
+        Conv(64, 3, data_format="channels_first")
 
 
 def test_a_switch_leaves_every_convolution_to_tensorflow(monkeypatch):

@@ -92,6 +92,13 @@ def test_the_rate_of_a_part_reaches_only_its_variables():
         assert (a.numpy()[0], b.numpy()[0]) == pytest.approx(expected, abs=1e-6)
 
 
+def test_learning_rates_of_a_step_are_told_for_numbers_and_schedules():
+    parts = {"predictor": schedules.cosine(0.5, 2)}
+    told = optimizers.SGD(0.25, part_learning_rates=parts).learning_rates(1)
+    assert told == {"lr": 0.25, "lr_predictor": pytest.approx(0.25)}
+    assert optimizers.SGD(schedules.cosine(0.5, 2)).learning_rates(2) == {"lr": pytest.approx(0)}
+
+
 def test_a_part_without_variables_is_an_error():
     variables = _variables(np.random.default_rng(0))
     sgd = optimizers.SGD(0.1, part_learning_rates={"predcitor": 0.1})

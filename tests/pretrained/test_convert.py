@@ -261,7 +261,7 @@ def test_every_command_takes_converted_weights(tmp_path, capsys):
     assert linear_eval.main([*common, *small]) == 0
     capsys.readouterr()
     argv = ["--backbone=resnet18", "--stem=cifar_pad2", f"--weights={ours}", "--dry_run", "--batch_size=4"]
-    assert (
-        pretrain.main([*argv, f"--data=folder:{photos}", "--augmentation=cifar", "--monitor=none", "--d=16"])
-        == 0
-    )
+    argv += [f"--data=folder:{photos}", "--augmentation=cifar", "--monitor=none", "--d=16"]
+    assert pretrain.main(argv) == 2  # its heads are others
+    assert "--d=32" in (err := capsys.readouterr().err) and "--weights_heads=false" in err
+    assert pretrain.main([*argv, "--weights_heads=false"]) == 0

@@ -15,9 +15,10 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'simsiam-t
 safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors: simsiam-tf[convert]")
 
 from simsiam_tf import convert, export, nets
-from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.pretrained import backbone_file, initial_weights
 from simsiam_tf.pretrained.torch_weights import from_torch, open_checkpoint, to_torch, write_weights
 from simsiam_tf.runtime import atomic_files
+from simsiam_tf.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -75,20 +76,21 @@ def test_half_precision_is_widened_in_either_format(state, tmp_path):
 
 
 ODD = {
-    "sparse": lambda t: t.to_sparse(),
-    "sparse rows": lambda t: t.flatten(1).to_sparse_csr(),
-    "meta": lambda t: t.to("meta"),
-    "quantised": lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
-    "complex": lambda t: t.to(torch.complex64),
+    "sparse": (lambda t: t.to_sparse(), "is sparse"),
+    "sparse rows": (lambda t: t.flatten(1).to_sparse_csr(), "is sparse"),
+    "meta": (lambda t: t.to("meta"), "has no values"),
+    "quantised": (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "is quantised"),
+    "complex": (lambda t: t.to(torch.complex64), "is complex"),
+    "expanded": (lambda t: t.flatten()[:1].expand(3000, 3000), "is longer than its values"),
 }
 
 
 @pytest.mark.parametrize("kind", ODD)
 def test_errors_name_unusual_tensors(state, tmp_path, capsys, kind):
-    torch.save({"state_dict": {**state, "layer1.0.conv1.weight": ODD[kind](state["layer1.0.conv1.weight"])}},
+    make, said = ODD[kind]
+    torch.save({"state_dict": {**state, "layer1.0.conv1.weight": make(state["layer1.0.conv1.weight"])}},
                tmp_path / "odd.pth")  # fmt: skip
-    refused(tmp_path / "odd.pth", capsys, "Save plain tensors: torch.save",
-            "layer1.0.conv1.weight is not a plain tensor, but sparse, quantised")  # fmt: skip
+    refused(tmp_path / "odd.pth", capsys, f"layer1.0.conv1.weight {said}", "Save plain tensors: torch.save")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -105,7 +107,8 @@ def test_a_small_file_takes_little_memory(tmp_path, capsys, peak, legacy):
         path = tmp_path / f"{name}.pth"
         torch.save(content, path, _use_new_zipfile_serialization=not legacy)
         assert path.stat().st_size < 2**23
-        peak(lambda path=path: refused(path, capsys, "claim more memory"))
+        said = "claim more" if name == "overlapping" else "is longer than"
+        peak(lambda path=path, said=said: refused(path, capsys, said))
 
 
 def repacked(source, path, change):
@@ -125,11 +128,11 @@ def test_archives_that_expand_are_not_opened(state, tmp_path, capsys, peak, monk
     small = repacked(whole, tmp_path / "small.pth", deflate)
     whole.unlink()
     assert small.stat().st_size < 2**22
-    peak(lambda: refused(small, capsys, "its archive is compressed"))
+    peak(lambda: refused(small, capsys, "is compressed, which torch does not do"))
     torch.save(state, whole)
     appended = tmp_path / "appended.pth"
     appended.write_bytes(whole.read_bytes()[:-2] + b"\4\0none")  # in a comment another end could hide
-    refused(appended, capsys, "not as torch writes it")
+    refused(appended, capsys, "not an archive, or cut off")
     assert open_checkpoint(whole).state.keys() == state.keys()
 
 
@@ -183,7 +186,7 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path, suffix):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(UserError, match="cannot be written"):
             write_weights({"a": np.zeros(10**5, np.float32)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -215,3 +218,31 @@ def test_metadata_of_a_file_is_not_trusted(state, tmp_path, capsys):
         safetensors.save_file(state, path, {"simsiam_tf": about})
         assert convert.main([f"--weights={path}", f"--out={tmp_path / str(i)}"]) == 0
         assert "imagenet stem" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    backbone_file.export_network(nets.resnet10(width=0.125), folder, {"views": {}})
+    return folder
+
+
+@pytest.mark.parametrize("value", [[1], None, 3, "abc"], ids=str)
+@pytest.mark.parametrize("key", ["networks beside", "configuration", "heads", "epoch"])
+def test_a_card_changed_by_hand_gives_no_traceback(exported, tmp_path, key, value):
+    path = exported / "export" / "backbone.json"
+    card = {k: v for k, v in backbone_file.read_card(exported).items() if k in ("file", "sha256", "views")}
+    path.write_text(backbone_file.card_text({**card, key: value}))
+    assert backbone_file.load_beside(exported, "projector") is None
+    assert initial_weights._fitting_options("projector", str(exported)).startswith("its own options")
+    argv = [f"--weights={exported}", f"--out={tmp_path / 'x.pth'}", "--layout=facebookresearch"]
+    assert convert.main(argv) == 0
+    assert open_checkpoint(tmp_path / "x.pth").epoch == (3 if (key, value) == ("epoch", 3) else 0)
+
+
+@pytest.mark.parametrize("epoch", [True, -1, float("nan"), float("inf"), 10**400], ids=lambda e: str(e)[:5])
+def test_epochs_of_a_card_must_be_numbers(exported, tmp_path, epoch):
+    path = exported / "export" / "backbone.json"
+    path.write_text(backbone_file.card_text({**backbone_file.read_card(exported), "epoch": epoch}))
+    argv = [f"--weights={exported}", f"--out={tmp_path / 'x.pth'}", "--layout=facebookresearch"]
+    assert convert.main(argv) == 0 and open_checkpoint(tmp_path / "x.pth").epoch == 0

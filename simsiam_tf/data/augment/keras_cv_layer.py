@@ -1,22 +1,57 @@
-"""The base class of the augmentation's layers: a keras-cv layer that can take its draws as an argument."""
+"""The base class of the augmentation's layers: a keras-cv layer that can take its draws as an argument.
+
+keras-cv 0.9.0, its last release, copies names from Keras' private modules while it is imported. Keras 3.16
+has moved these modules, which ends the import. The public `keras.ops` has all names that keras-cv looks for
+in them, and stands in for every module that Keras has moved.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-# NOTE: keras-cv 0.9.0, its last release, copies names from private modules of Keras, some of which Keras 3.16
-# has moved. One module of keras-cv does so, and the public `keras.ops` has all names that others read there.
-sys.modules["keras_cv.src.backend.tf_ops"] = keras.ops
-import keras_cv.layers  # noqa: E402  # pyright: ignore[reportMissingImports]
+PRIVATE = "keras.src.backend.tensorflow"
+PRIVATE_MODULES = (PRIVATE, *(f"{PRIVATE}.{name}" for name in ("core", "math", "nn", "numpy")))
 
 Planes = list[tf.Tensor]  # the channels of a batch, as float32 tensors [B, H, W]
 Stage = Callable[[Planes, dict[str, tf.Tensor]], Planes]
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor does the package that would hold it
+        return False
+
+
+@contextlib.contextmanager
+def _private_modules() -> Iterator[None]:
+    """Within, `keras.ops` answers for those of `PRIVATE_MODULES` that Keras does not have."""
+    stand_ins = {name: keras.ops for name in PRIVATE_MODULES if not _exists(name)}
+    package: Any = keras.ops if PRIVATE in stand_ins else importlib.import_module(PRIVATE)
+    lacks = not hasattr(package, "convert_to_numpy")
+    if lacks:
+        package.convert_to_numpy = keras.ops.convert_to_numpy
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+        if lacks:
+            del package.convert_to_numpy
+
+
+with _private_modules():
+    import keras_cv.layers  # pyright: ignore[reportMissingImports]
 
 
 def to_planes(images: tf.Tensor) -> Planes:

@@ -1,1 +1,1 @@
-"""Encoded images: their check before any pixel is decoded, and their decoding."""
+"""Encoded images: the check of their headers, and their decoding."""

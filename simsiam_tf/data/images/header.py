@@ -1,33 +1,20 @@
-"""Headers of image files, read before any pixel is decoded.
-
-A file of kilobytes can make its decoder take gigabytes or hours. So what a decoder would do is bounded here,
-by patterns that no decoder accepts a file without.
-"""
+"""Headers of image files, read before any pixel is decoded."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
-import posixpath
-import re
 import struct
 
 import numpy as np
 
 from simsiam_tf.data.images.formats import image_format
+from simsiam_tf.data.images.header_check import check_segments
 from simsiam_tf.data.images.render import ORIENTATION, is_srgb, pillow_image, tiff_tags
 
 MEGAPIXELS = 100.0  # few cameras have more
-MAX_SCANS = 100  # most in a JPEG: its decoder passes over all pixels for each; encoders write about ten
-MAX_TEXTS = 16  # compressed texts and profiles of a PNG: its decoder expands each to as much as 8 MB
-_BYTES_A_PIXEL = {".tif": 64, ".tiff": 64, ".npy": 64}  # without compression; 4 for other files
-# NOTE: each pattern has all bytes that libjpeg and libpng insist on. So nothing that they decode is missed,
-# and what matches by chance, such as a thumbnail or a text, is too rare to matter.
-_JPEG_FRAME = re.compile(
-    rb"\xff(?=[\xc0-\xcf]\0(.)\x08(....)([\x01-\x04]))", re.DOTALL
-)  # length, sides, channels
-_JPEG_SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # length, channels
-_PNG_TEXT = re.compile(rb"zTXt|iCCP|iTXt(?=[^\0]{0,79}\0[^\0])")  # keyword, 0, whether it is compressed
+MAX_BYTES = 64  # most of a pixel of several deep channels
+_DEEP_SUFFIXES = (".tif", ".tiff", ".npy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,25 +48,25 @@ def read_header(data: bytes, max_megapixels: float = MEGAPIXELS) -> ImageHeader:
     """
     name = image_format(data)
     max_pixels = int(max_megapixels * 1e6)
+    check_segments(data, name, max_pixels)
     try:
         header = {"PNG": _png, "TIFF": _tiff, "NPY": _npy}.get(name, _by_pillow)(data, name)
-        width, height = _largest_frame(data) if name == "JPEG" else (header.width, header.height)
     except ValueError:
         raise
     except Exception as error:  # noqa: BLE001 - Pillow raises whatever the file provokes
         raise ValueError(f"damaged header: {error}") from error
-    if width * height > max_pixels:
-        raise ValueError(f"{width}×{height} pixels, above max_megapixels={max_megapixels:g}")
-    if name == "PNG" and len(_PNG_TEXT.findall(data)) > MAX_TEXTS:
-        raise ValueError(f"more than {MAX_TEXTS} compressed texts")
-    if name == "JPEG" and len(_JPEG_SCAN.findall(data)) > MAX_SCANS:
-        raise ValueError(f"more than {MAX_SCANS} scans")
+    pixels, shape = header.width * header.height, f"{header.width}×{header.height}"
+    if pixels > max_pixels:
+        raise ValueError(f"{shape} pixels, above max_megapixels={max_megapixels:g}")
+    if pixels * header.channels * header.bits > 8 * MAX_BYTES * max_pixels:
+        raise ValueError(f"{shape} pixels of {header.channels} channels, too many together")
     return header
 
 
 def check_size(size: int, name: str, max_megapixels: float = MEGAPIXELS) -> None:
     """Raises ValueError for a file of more bytes than an image of so many pixels has without compression."""
-    limit = _BYTES_A_PIXEL.get(posixpath.splitext(name)[1].lower(), 4) * int(max_megapixels * 1e6) + 2**16
+    bytes_a_pixel = MAX_BYTES if name.lower().endswith(_DEEP_SUFFIXES) else 4
+    limit = bytes_a_pixel * int(max_megapixels * 1e6) + 2**16
     if size > limit:
         raise ValueError(f"above {limit} bytes, the most that max_megapixels={max_megapixels:g} allows")
 
@@ -94,14 +81,6 @@ def _by_pillow(data: bytes, name: str) -> ImageHeader:
         name, *size, 1 if mode in ("1", "L", "LA", "F") or mode[0] == "I" else 3, 16 if mode[0] == "I" else 8,
         orientation, transparent, name == "JPEG" and mode in ("L", "RGB") and orientation == 1 and srgb,
     )  # fmt: skip
-
-
-def _largest_frame(data: bytes) -> tuple[int, int]:
-    """(width, height) that a JPEG's decoder may make room for. A thumbnail within has a frame of its own."""
-    frames = _JPEG_FRAME.findall(data)
-    sides = [struct.unpack(">HH", s) for length, s, n in frames if length[0] == 8 + 3 * n[0]]
-    height, width = max(sides, key=lambda s: s[0] * s[1])
-    return width, height
 
 
 def _png(data: bytes, name: str) -> ImageHeader:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import hashlib
 import itertools
+import operator
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from simsiam_tf.data.sources.file_records import file_state
 from simsiam_tf.runtime.errors import UserError
@@ -41,18 +44,35 @@ def file_system(address: str) -> tuple[Any, str]:
 
 
 def read_bytes(address: str, start: int = 0, length: int | None = None) -> bytes:
-    """The bytes of a file, or `length` of them from `start` on. Raises OSError after several tries."""
+    """The bytes of a file, or `length` of them from `start` on.
+
+    Raises:
+        OSError: it cannot be read, after several tries over the network.
+        ValueError: it is a pipe, a device or a folder.
+    """
     if is_url(address):
         system, path = file_system(address)
         end = None if length is None else start + length
         data = try_again(lambda: system.cat_file(path, start=start, end=end))
     else:
-        with open(os.open(address, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)), "rb") as file:
+        with _open_regular_file(address) as file:
             file.seek(start)
-            data = file.read(-1 if length is None else length)
+            data = file.read(os.fstat(file.fileno()).st_size if length is None else length)
     if length is not None and len(data) != length:
         raise OSError(f"{address}: cut off at byte {start + len(data)}")
     return data
+
+
+@contextlib.contextmanager
+def _open_regular_file(path: str) -> Iterator[BinaryIO]:
+    """Opens a file, and no pipe, device or folder, which may never end. Raises OSError or ValueError."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # before it is opened, which can have an effect
+        raise ValueError("not a regular file")
+    flags = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+    with open(os.open(path, functools.reduce(operator.or_, flags, os.O_RDONLY)), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # another file by now
+            raise ValueError("not a regular file")
+        yield file
 
 
 def try_again(read: Callable[[], T]) -> T:
@@ -77,7 +97,7 @@ def open_address(address: str) -> Iterator[Any]:
         with system.open(path, "rb") as file:
             yield file
     else:
-        with open(address, "rb") as file:
+        with _open_regular_file(address) as file:
             yield file
 
 

@@ -17,6 +17,7 @@ from simsiam_tf.config.images import check_range
 from simsiam_tf.data.images.decode import decode_checked
 from simsiam_tf.data.images.header import check_size
 from simsiam_tf.data.images.render import PixelRule, deep_values, type_range
+from simsiam_tf.data.sources.addresses import read_bytes
 from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, short_digest
 from simsiam_tf.data.sources.file_records import Changes, FileRecords, file_records
 from simsiam_tf.data.sources.members import Members, file_digest
@@ -125,6 +126,8 @@ def _write_report(report: Path, bad: dict[str, str]) -> bool:
     """Whether the report could be written; a line on stderr says why not."""
     try:
         report.parent.mkdir(parents=True, exist_ok=True)
+        if not report.is_dir() and not report.is_file():  # a pipe or a device
+            report.unlink(missing_ok=True)
         atomic_write_text(report, json.dumps({"unreadable": bad}, indent=1))
         return True
     except OSError as error:
@@ -135,8 +138,8 @@ def _write_report(report: Path, bad: dict[str, str]) -> bool:
 def add_to_report(report: Path, names: Sequence[str]) -> None:
     """Adds images that changed or disappeared after their check to a report of unreadable ones."""
     try:
-        bad = json.loads(report.read_text(encoding="utf-8"))["unreadable"]
-    except (OSError, ValueError, KeyError, TypeError):
+        bad = {**json.loads(read_bytes(str(report)))["unreadable"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         bad = {}
     _write_report(
         report, {**bad, **dict.fromkeys(names, "changed or disappeared while its features were made")}

@@ -56,7 +56,7 @@ def _local_members(path: str, shown: str, passed_over: collections.Counter) -> M
     states = np.array([file_state(p) for p in paths], np.int64).reshape(-1, 3)
 
     def read(i: int) -> bytes:
-        data = read_regular_file(paths[i])
+        data = read_bytes(os.fsdecode(paths[i]))
         if file_state(paths[i]) != tuple(states[i]):
             raise ValueError(f"{names[i]}: changed since the command began")
         return data
@@ -65,14 +65,6 @@ def _local_members(path: str, shown: str, passed_over: collections.Counter) -> M
         f"folder:{path}", names, states, read, str(root), *folder_classes(names), root,
         lambda i: tf.io.read_file(tf.gather(tf.constant(paths), i)),
     )  # fmt: skip
-
-
-def read_regular_file(path: bytes | str | os.PathLike) -> bytes:
-    """The bytes of a file. Raises OSError, or ValueError for a pipe, a device or a folder."""
-    if not os.path.isfile(path):
-        os.stat(path)  # raises OSError for a missing file
-        raise ValueError("not a regular file")  # opening a device can have an effect
-    return read_bytes(os.fsdecode(path))
 
 
 def _image_names(root: Path, shown: str, passed_over: collections.Counter) -> Iterator[str]:

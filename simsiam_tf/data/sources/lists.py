@@ -27,8 +27,8 @@ def list_members(address: str, split: str) -> Members:
     shown, file = printable_text(name), absolute(address)
     try:
         text = read_bytes(file).decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise UserError(f"{shown}: cannot be read ({error.strerror or error}).") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{shown}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     rows = _rows(text)
     if not rows:
         raise UserError(f"{shown}: names no image.")
@@ -65,4 +65,5 @@ def _rows(text: str) -> list[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if "path" in (reader.fieldnames or ()):
         return [row for row in reader if row["path"]]
-    return [{"path": line} for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    lines = text.replace("\r\n", "\n").split("\n")
+    return [{"path": line} for line in lines if line.strip() and not line.startswith("#")]

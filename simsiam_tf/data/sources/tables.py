@@ -9,7 +9,6 @@ import posixpath
 import shutil
 import struct
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -278,7 +277,7 @@ def hugging_face_members(rest: str, split: str) -> Members:
 
     def read(i: int) -> bytes:
         cell = table[i][column]
-        return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        return cell["bytes"] if cell["bytes"] is not None else read_bytes(cell["path"])
 
     version = int.from_bytes(hashlib.sha256(table._fingerprint.encode()).digest()[:7], "big")
     states = np.tile(np.array([1, version, 0]), (len(table), 1))

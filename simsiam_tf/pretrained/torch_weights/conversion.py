@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,15 @@ def _momentum_networks(
         numbers = [number for group in groups for number in group["params"]]
         names = [name for name in state if not name.endswith(_BUFFERS)]
         momenta = {
-            name: torch_files.as_array(name, by_number[number]["momentum_buffer"])
+            name: by_number[number]["momentum_buffer"]
             for name, number in zip(names, numbers, strict=True)
             if by_number.get(number, {}).get("momentum_buffer") is not None
         }
-        fits = all(b.shape == state[name].shape and np.isfinite(b).all() for name, b in momenta.items())
+        fits = all(tuple(buffer.shape) == state[name].shape for name, buffer in momenta.items())
         if not momenta or not fits or any(group.get("nesterov") for group in groups):
+            return {}
+        momenta = {name: torch_files.as_array(name, buffer) for name, buffer in momenta.items()}
+        if not all(np.isfinite(buffer).all() for buffer in momenta.values()):
             return {}
         zeros = {name: np.zeros_like(array) for name, array in state.items()}
         momentum = backbone_layout.from_torch(
@@ -165,9 +169,8 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
     }  # fmt: skip
     envelope = None
     if names.prefix:  # checkpoints of whole models are dictionaries
-        epoch = card.get("epoch") or card.get("configuration", {}).get("epochs") or 0
         arch = backbone_layout.architecture_of(backbone_layout.to_torch(backbone), weights)["name"]
-        envelope = {"arch": arch, "epoch": int(epoch), torch_files.METADATA_KEY: json.dumps(metadata)}
+        envelope = {"arch": arch, "epoch": _epochs_done(card), torch_files.METADATA_KEY: json.dumps(metadata)}
     path = torch_files.write_weights(state, out, metadata, envelope)
     lines = [f"{path}: {', '.join(['backbone', *heads])}: {len(state)} arrays, named as in {names.title}"]
     if loaded and not heads:
@@ -179,6 +182,14 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
         lines.append("  projector  its output BN has γ and β, the program's has none: make the program's BN "
                      "affine to load them")  # fmt: skip
     return "\n".join(lines)
+
+
+def _epochs_done(card: Mapping[str, Any]) -> int:
+    """The epochs of a checkpoint or of a run, by its card; 0 where it does not say."""
+    for epoch in (card.get("epoch"), backbone_file.card_entries(card, "configuration").get("epochs")):
+        if isinstance(epoch, int | float) and not isinstance(epoch, bool) and 0 <= epoch < 2**31:
+            return int(epoch)
+    return 0
 
 
 def _stem(backbone: keras.Model) -> str:

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from simsiam_tf.pretrained.torch_layouts import SUFFIXES, WRITABLE_SUFFIXES
 from simsiam_tf.runtime.atomic_files import atomic_write_bytes
 from simsiam_tf.runtime.display_text import TERMINAL_SEQUENCES, printable_text
 from simsiam_tf.runtime.errors import UserError
@@ -43,9 +45,11 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 
     Raises:
         UserError: missing, damaged, of another format, a pickle with more than tensors in it, or tensors
-            that are not plain numbers or claim more memory than the file could hold.
+            that are not plain numbers or claim more bytes than the file has.
     """
     path = Path(path).expanduser()
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"weights={path}: must end in {', '.join(SUFFIXES)}.")
     if not path.is_file():
         raise UserError(f"weights={path}: no such file.")
     checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
@@ -61,16 +65,17 @@ def write_weights(
     metadata: Mapping[str, object] | None = None,
     envelope: Mapping[str, object] | None = None,
 ) -> Path:
-    """Writes name → array, completely or not at all: as safetensors where `path` ends so, else as torch does.
+    """Writes name → array as .safetensors or .pth, completely or not at all.
 
     metadata: kept in a .safetensors file as JSON.
     envelope: entries of a .pth file beside the weights, which then are its "state_dict".
 
     Raises:
-        UserError: the library for it is missing.
-        OSError: it cannot be written.
+        UserError: another suffix, a missing library, or a file that cannot be written.
     """
     path = Path(path).expanduser()
+    if path.suffix not in WRITABLE_SUFFIXES:
+        raise UserError(f"out={path}: must end in .safetensors or .pth.")
     require_library("safetensors" if path.suffix == ".safetensors" else "torch", path)
     arrays = {name: np.array(array, order="C") for name, array in state.items()}
     if path.suffix == ".safetensors":
@@ -84,8 +89,11 @@ def write_weights(
         content = tensors if envelope is None else {**envelope, "state_dict": tensors}
         torch.save(content, buffer := io.BytesIO())
         data = buffer.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(path, data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(path, data)
+    except OSError as error:
+        raise UserError(f"out={path}: cannot be written ({error.strerror or error}).") from error
     return path
 
 
@@ -97,20 +105,28 @@ def require_library(library: str, path: Path) -> None:
 
 
 def as_array(name: str, value: Any, path: Path | str = "") -> np.ndarray:
-    """A tensor of PyTorch, or an array, in float32.
-
-    Raises:
-        UserError: a tensor that is not plain numbers.
-    """
+    """A tensor of PyTorch (see `check_plain`), or an array, in float32."""
     if not hasattr(value, "untyped_storage"):
         return np.asarray(value, np.float32)
-    is_strided = str(value.layout) == "torch.strided" and not value.is_nested
-    if not is_strided or value.is_meta or value.is_quantized or value.is_complex():
-        raise UserError(
-            f"weights={path}: {printable_text(name)} is not a plain tensor, but sparse, quantised, complex "
-            f"or without values. Save plain tensors: {_SAVE_PLAIN}."
-        )
+    check_plain(name, value, path)
     return value.detach().float().cpu().numpy()
+
+
+def check_plain(name: str, tensor: Any, path: Path | str = "") -> None:
+    """Raises UserError for a tensor that is not plain numbers, each with a place of its own in memory."""
+    if tensor.is_nested or str(tensor.layout) != "torch.strided":
+        reason = "is sparse"
+    elif tensor.is_meta:
+        reason = 'has no values (it is on the device "meta")'
+    elif tensor.is_quantized:
+        reason = "is quantised"
+    elif tensor.is_complex():
+        reason = "is complex"
+    elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        reason = "is longer than its values (a tensor that was expanded)"
+    else:
+        return
+    raise UserError(f"weights={path}: {printable_text(name)} {reason}. Save plain tensors: {_SAVE_PLAIN}.")
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -149,14 +165,23 @@ def _read_pickle(path: Path) -> Checkpoint:
     tensors = _named_tensors(content)
     if not tensors:
         raise UserError(f"weights={path}: holds no weights by name.")
-    if sum(4 * tensor.numel() for tensor in tensors.values()) > 8 * path.stat().st_size:
-        # Tensors may be expanded, or share their memory: a kilobyte may claim a terabyte.
-        raise UserError(f"weights={path}: is refused: its weights claim more memory than it could hold.")
+    state: dict[str, np.ndarray] = {}
+    arrays: dict[tuple, np.ndarray] = {}  # a tensor that has several names is read once
+    bytes_left = 2 * path.stat().st_size
+    for name, tensor in tensors.items():
+        check_plain(name, tensor, path)
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if key not in arrays:
+            bytes_left -= tensor.numel() * tensor.element_size()
+            if bytes_left < 0:
+                raise UserError(f"weights={path}: is refused: its weights claim more bytes than it has.")
+            arrays[key] = as_array(name, tensor)
+        state[name] = arrays[key]
     epoch, optimizer = content.get("epoch"), content.get("optimizer")
     if isinstance(epoch, int) and "pytorch-lightning_version" in content:
         epoch += 1  # Lightning counts from 0 the epoch that has ended
     return Checkpoint(
-        {name: as_array(name, tensor, path) for name, tensor in tensors.items()},
+        state,
         epoch if isinstance(epoch, int) and 0 <= epoch < 2**31 else None,
         optimizer if isinstance(optimizer, Mapping) else {},
         _parse_metadata(content.get(METADATA_KEY)),
@@ -164,15 +189,21 @@ def _read_pickle(path: Path) -> Checkpoint:
 
 
 def _check_archive(path: Path) -> None:
-    """Raises an error for an archive that would expand: torch itself compresses nothing."""
+    """Raises ValueError for an archive that would expand: torch itself compresses nothing."""
     with open(path, "rb") as file:
-        if file.read(4) != b"PK\3\4":
-            return  # the format of older versions, whose lengths torch checks
+        begin, size = file.read(4), path.stat().st_size
+        file.seek(max(0, size - 22))
+        end = file.read()
+    if begin != b"PK\3\4":
+        return  # the format before archives, whose lengths torch checks
+    if end[:4] != b"PK\5\6" or struct.unpack("<H", end[-2:])[0]:
+        raise ValueError("not an archive, or cut off")
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
-    is_stored = all(i.compress_type == zipfile.ZIP_STORED and i.compress_size == i.file_size for i in infos)
-    if archive.comment or not is_stored or sum(i.file_size for i in infos) > path.stat().st_size:
-        raise ValueError("its archive is compressed, or otherwise not as torch writes it")
+    if any(i.compress_type != zipfile.ZIP_STORED or i.compress_size != i.file_size for i in infos):
+        raise ValueError("its archive is compressed, which torch does not do")
+    if sum(i.file_size for i in infos) > size:
+        raise ValueError("its archive holds the same bytes by several names")
 
 
 def _named_tensors(content: Any) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def test_names_that_are_no_text_work(tmp_path, capsys):
         with pytest.raises(UserError) as caught:
             open_source(tmp_path)
         open_source(tmp_path, on_bad_image="skip")
-        for line in (str(caught.value), capsys.readouterr().err.rstrip("\n")):
+        for line in (str(caught.value), *capsys.readouterr().err.rstrip("\n").split("\n")):
             assert line.isprintable(), line
         os.unlink(tmp_path / os.fsdecode(name))
 
@@ -115,8 +115,9 @@ def test_a_damaged_report_is_made_again(tmp_path, kind):
 
 def test_a_report_does_not_follow_a_link_out_of_its_folder(tmp_path):
     normal(tmp_path / "images")
+    (tmp_path / "images" / "bad.jpg").write_bytes(b"")
     victim, report = tmp_path / "victim", tmp_path / "report.json"
     victim.write_text("mine")
     report.with_suffix(".tmp").symlink_to(victim)
-    open_source(tmp_path / "images", on_bad_image="error", report=report)
+    open_source(tmp_path / "images", on_bad_image="skip", report=report)
     assert victim.read_text() == "mine" and report.exists() and not report.is_symlink()

@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def run_command(cls: type, call: Callable[[Any], int | None], prog: str, descrip
     """
     process_ends = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that no pixel depends on
     with terminal.safe_streams(process_ends) as out:
         if any(arg in ("--help", "-h", "--helpfull", "--helpshort", "-help") for arg in argv):
             print(usage(cls, prog, description))

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -142,6 +143,16 @@ def test_a_signal_after_the_end_changes_nothing_and_python_callers_keep_theirs()
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2, done
+
+
+def test_only_what_pillow_says_of_metadata_is_silent():
+    def call(config):
+        for module in ("PIL.TiffImagePlugin", "other"):
+            warnings.warn_explicit(module, UserWarning, "file.py", 1, module)
+
+    with warnings.catch_warnings(record=True) as caught:
+        assert cli.run_command(PretrainConfig, call, "pretrain", "", []) == 0
+    assert [str(warning.message) for warning in caught] == ["other"]
 
 
 @pytest.mark.parametrize(

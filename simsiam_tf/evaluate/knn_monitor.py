@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
 from simsiam_tf.distributed.workers import Workers
-from simsiam_tf.evaluate.label_splits import check_labels, held_out_ids, open_test_split
+from simsiam_tf.evaluate.label_splits import check_labels, check_same_kind, held_out_ids, open_test_split
 from simsiam_tf.features import extraction
 from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.runtime.errors import UserError
@@ -135,6 +135,7 @@ def open_monitor(
         query_source, (bank_ids, query_ids) = bank, held_out_ids(bank)
     else:
         bank_ids, query_ids = np.arange(bank.size), np.arange(query_source.size)
+    check_same_kind(bank, query_source, "monitor_queries")
     for name, images in (("monitor", bank), ("monitor_queries", query_source)):
         check_labels(images, name, ", or monitor=none")
         if images.channels != source.channels:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.data import Source, open_source, subset
-from simsiam_tf.data.sources.open_source import query_split
+from simsiam_tf.data.sources.base import MissingSplit
+from simsiam_tf.data.sources.open_source import without_split
 from simsiam_tf.runtime.errors import UserError
 
 HELD_OUT = 10  # every tenth image is a test image where a set has no test split
@@ -51,19 +52,24 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
             raise UserError(f"data={data}: {train.size} images are too few to hold some out. Pass `test`.")
         tested = subset(train, test_ids, f"{train.name}, every {HELD_OUT}th image")
         train = subset(train, train_ids, f"{train.name}, all but every {HELD_OUT}th image")
+    check_same_kind(train, tested, "test")
+    classes = len(train.class_names) or 1 + int(max(all_labels(train).max(), all_labels(tested).max()))
+    return Splits(train, tested, classes)
+
+
+def check_same_kind(train: Source, tested: Source, option: str) -> None:
+    """Raises UserError where two sets differ in their classes or channels. option: that named the second."""
     if train.class_names and tested.class_names and train.class_names != tested.class_names:
         other = sorted(set(train.class_names) ^ set(tested.class_names)) or ["their order"]
         raise UserError(
-            f"test={tested.name}: has other classes than {train.name}; {len(other)} are in one only, "
+            f"{option}={tested.name}: has other classes than {train.name}; {len(other)} are in one only, "
             f"such as {other[0]}."
         )
     if train.channels != tested.channels:
         raise UserError(
-            f"test={tested.name}: has {tested.channels} channels, {train.name} {train.channels}. Give a set "
-            "of the same kind."
+            f"{option}={tested.name}: has {tested.channels} channels, {train.name} {train.channels}. Give a "
+            "set of the same kind."
         )
-    classes = len(train.class_names) or 1 + int(max(all_labels(train).max(), all_labels(tested).max()))
-    return Splits(train, tested, classes)
 
 
 def check_labels(source: Source, option: str, advice: str = "") -> Source:
@@ -93,11 +99,9 @@ def all_labels(source: Source) -> np.ndarray:
 
 def open_test_split(spec: str, **options: Any) -> Source | None:
     """The labelled split that belongs to a training set: "test", else "validation", else None."""
-    if query_split(spec) is None:
-        return None
-    name = ":".join(spec.split(":")[:2]) if spec.startswith("tfds:") else spec.split(":")[0]
-    for split in ("test", "validation"):
-        with contextlib.suppress(UserError):
+    name = without_split(spec)
+    for split in ("test", "validation") if name else ():
+        with contextlib.suppress(MissingSplit):
             source = open_source(name, split, **options)
             if source.labels is not None and source.labels[np.arange(1)].min() >= 0:  # TFDS withholds as −1
                 return source

@@ -10,7 +10,7 @@ from PIL import Image
 from simsiam_tf.data import open_source, subset
 from simsiam_tf.data.sources import checked_source
 from simsiam_tf.data.sources.base import EncodedSource
-from simsiam_tf.data.sources.open_source import query_split
+from simsiam_tf.data.sources.open_source import without_split
 from simsiam_tf.runtime.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -174,7 +174,7 @@ def test_a_report_that_cannot_be_written_is_told_in_a_line(damaged, tmp_path, ca
 
 def test_a_path_names_a_folder_and_other_types_are_refused(tmp_path):
     save(tmp_path / "1.png")
-    assert open_source(tmp_path).name == f"folder:{tmp_path}" and query_split(tmp_path) is None
+    assert open_source(tmp_path).name == f"folder:{tmp_path}" and without_split(tmp_path) is None
     for wrong in (None, 3, ["a.jpg"], b"digits"):
         with pytest.raises(UserError, match="names no data set. Pass one of fashion_mnist"):
             open_source(wrong)

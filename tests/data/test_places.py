@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import open_source
 from simsiam_tf.data.sources import addresses
+from simsiam_tf.evaluate import knn_monitor
 from simsiam_tf.runtime.errors import UserError
 
 COUNT = 6
@@ -78,10 +79,27 @@ def test_lists(folder):
     source = open_source(f"list:{table}")
     check_images(source, LABELS)
     assert source.class_names == ("cat", "dog")
-    assert open_source(f"list:{table}", "test").size == 1
+    test = open_source(f"list:{table}", "test")  # whose only label is the second class of all rows
+    assert (test.size, test.class_names, list(test.labels)) == (1, ("cat", "dog"), [1])
     absolute = folder.parent / "absolute.txt"
     absolute.write_text("\n".join(str(folder / name(i)) for i in range(COUNT)))
     check_images(open_source(f"list:{absolute}"))
+
+
+def test_the_test_rows_of_a_list_are_the_queries_of_its_monitor(folder):
+    table = folder / "all.csv"
+    splits = ["train", "test", "train", "train", "test", "train"]
+    table.write_text(
+        "path,label,split\n" + "".join(f"{name(i)},{LABELS[i]},{splits[i]}\n" for i in range(COUNT))
+    )
+    monitor = knn_monitor.monitor_of(f"list:{table}", size=8)
+    assert (monitor.bank.size, monitor.queries.size) == (4, 2)
+    (folder / name(4)).write_bytes(b"")  # never passed over in silence
+    with pytest.raises(UserError, match="dogs/4.png .empty file"):
+        knn_monitor.monitor_of(f"list:{table}", size=8)
+    table.write_text("path,label\n" + "".join(f"{name(i)},{LABELS[i]}\n" for i in range(4)))
+    monitor = knn_monitor.monitor_of(f"list:{table}", size=8)
+    assert monitor.queries is monitor.bank and monitor.query_ids.tolist() == [0]
 
 
 def test_lists_that_do_not_fit(folder):
@@ -95,6 +113,9 @@ def test_lists_that_do_not_fit(folder):
     listed.write_text("path,split\ncats/0.png,a\n")
     with pytest.raises(UserError, match="no rows of the split 'train', but of a"):
         open_source(f"list:{listed}")
+    listed.write_text("path\ncats/0.png\n")
+    with pytest.raises(UserError, match="no column `split`, and so no split 'test'"):
+        open_source(f"list:{listed}", "test")
     listed.write_text("\n")
     with pytest.raises(UserError, match="names no image"):
         open_source(f"list:{listed}")

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import open_source, pretraining
 from simsiam_tf.data.sources.base import from_arrays
-from simsiam_tf.data.sources.open_source import SOURCES, SourceType, query_split
+from simsiam_tf.data.sources.open_source import SOURCES, SourceType, without_split
 from simsiam_tf.runtime.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -89,7 +89,11 @@ def test_unknown_sources_are_refused():
         open_source("fashon_mnist")
     with pytest.raises(UserError, match="no such data set. Choose from fashion_mnist, digits"):
         open_source("zzz:qqq")
-    assert query_split("folder:x") is None and query_split("cifar10") == "test"
+    names = {
+        "folder:x": None, "cifar10": "tfds:cifar10", "tfds:a/b:train[:9]": "tfds:a/b",
+        "digits:test[:50]": "digits", "hf:a/b:train": "hf:a/b", "list:s3://a/b.csv": "list:s3://a/b.csv", "list:a,list:b": None,
+    }  # fmt: skip
+    assert {spec: without_split(spec) for spec in names} == names
 
 
 def test_a_place_is_added_by_one_row_of_the_table(monkeypatch):
@@ -100,10 +104,10 @@ def test_a_place_is_added_by_one_row_of_the_table(monkeypatch):
         images[:, ::2] = np.arange(int(rest), dtype=np.uint8)[:, None, None, None]
         return from_arrays(f"stripes:{rest} in {options.data_dir}", images, np.arange(int(rest)) % 2)
 
-    row = SourceType("stripes:N", open_stripes, has_query_split=False)
+    row = SourceType("stripes:N", open_stripes)
     monkeypatch.setitem(SOURCES, "stripes", row)
     source = open_source("stripes:12", data_dir="here")
-    assert (source.name, source.size) == ("stripes:12 in here", 12) and query_split("stripes:3") is None
+    assert (source.name, source.size) == ("stripes:12 in here", 12) and without_split("stripes:3") is None
     (batch,) = pretraining("stripes:12", batch_size=12, size=8, targets=True).take(1)
     assert sorted(batch["index"].numpy()) == list(range(12))
     np.testing.assert_array_equal(batch["target"], batch["index"] % 2)

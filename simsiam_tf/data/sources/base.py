@@ -191,6 +191,10 @@ def subset(source: Source, ids: np.ndarray | Sequence[int], name: str | None = N
     return source.subset(ids, name or f"{source.name}[{len(ids)} of {source.size}]")
 
 
+class MissingSplit(UserError):
+    """A set that has no split of the name that is asked for."""
+
+
 def open_split(name: str, split: str, open_whole: Callable[[str], Source]) -> Source:
     """Opens a split of the set `name`, or a slice of it as in "train[:50000]".
 
@@ -199,7 +203,7 @@ def open_split(name: str, split: str, open_whole: Callable[[str], Source]) -> So
     spec = f"{name}:{split}"
     match = re.fullmatch(r"(train|test)(?:\[(-?\d*):(-?\d*)\])?", split)
     if not match:
-        raise UserError(f"{spec}: {split!r} is not a split. Try train, test, or train[:50000].")
+        raise MissingSplit(f"{spec}: {split!r} is not a split. Try train, test, or train[:50000].")
     start, stop = (int(text) if text else None for text in match.groups()[1:])
     source = open_whole(match[1])
     if start is stop is None:

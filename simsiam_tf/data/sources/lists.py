@@ -10,6 +10,7 @@ import posixpath
 import numpy as np
 
 from simsiam_tf.data.sources.addresses import absolute, address_state, is_url, read_bytes
+from simsiam_tf.data.sources.base import MissingSplit
 from simsiam_tf.data.sources.members import Members
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
@@ -32,11 +33,14 @@ def list_members(address: str, split: str) -> Members:
     rows = _rows(text)
     if not rows:
         raise UserError(f"{shown}: names no image.")
+    classes = sorted({row.get("label") or "" for row in rows} - {""})  # of all splits
     if "split" in rows[0]:
         splits = sorted({row["split"] or "" for row in rows})
         rows = [row for row in rows if row["split"] == split]
         if not rows:
-            raise UserError(f"{shown}: has no rows of the split {split!r}, but of {', '.join(splits)}.")
+            raise MissingSplit(f"{shown}: has no rows of the split {split!r}, but of {', '.join(splits)}.")
+    elif split != "train":
+        raise MissingSplit(f"{shown}: has no column `split`, and so no split {split!r}.")
     names = [row["path"] for row in rows]
     (most, times), *_ = collections.Counter(names).most_common(1)
     if times > 1:
@@ -51,13 +55,11 @@ def list_members(address: str, split: str) -> Members:
             f"{shown}: {len(missing)} of its {len(names)} images are missing, such as {such}. Paths are "
             f"relative to the list's folder, {folder}."
         )
-    labels, class_names = None, ()
-    if "label" in rows[0]:
-        texts = np.array([row["label"] or "" for row in rows])
-        classes = sorted(set(texts.tolist()) - {""})
-        labels = np.where(texts == "", -1, np.searchsorted(classes, texts))
-        class_names = tuple(classes)
-    return Members(name, names, states, lambda i: read_bytes(places[i]), file, labels, class_names)
+    labels = None
+    if classes:
+        number = {name: i for i, name in enumerate(classes)}
+        labels = np.array([number.get(row["label"] or "", -1) for row in rows], np.int64)
+    return Members(name, names, states, lambda i: read_bytes(places[i]), file, labels, tuple(classes))
 
 
 def _rows(text: str) -> list[dict[str, str]]:

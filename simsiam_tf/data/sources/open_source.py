@@ -35,26 +35,29 @@ class SourceType:
 
     form: form of the specification. open: (the text after "NAME:", options) → source, or the encoded images
     of a place, which then are checked as all others (`open_members`).
-    has_query_split: whether there is a "test" split, from which a monitor takes its queries.
+    unsplit: the text after "NAME:" → the same without a split; None for a type without splits.
     """
 
     form: str
     open: Callable[[str, SourceOptions], Source | Members]
-    has_query_split: bool = True
+    unsplit: Callable[[str], str] | None = None
 
 
 SOURCES = {
-    "fashion_mnist": SourceType("fashion_mnist", open_fashion_mnist),
-    "digits": SourceType("digits", open_digits),
-    "tfds": SourceType("tfds:NAME[:SPLIT]", _open_tfds),
-    "folder": SourceType("folder:PATH", lambda rest, _: folder_members(rest), False),
-    "list": SourceType("list:FILE", lambda rest, o: list_members(rest, o.split), False),
-    "tar": SourceType("tar:PATTERN", lambda rest, _: tar_members(rest), False),
-    "zip": SourceType("zip:PATTERN", lambda rest, _: zip_members(rest), False),
-    "parquet": SourceType("parquet:PATTERN[:COLUMN]", lambda rest, _: parquet_members(rest), False),
-    "tfrecord": SourceType("tfrecord:PATTERN[:FEATURE]", lambda rest, _: tfrecord_members(rest), False),
-    "hf": SourceType("hf:NAME[:SPLIT]", lambda rest, o: hugging_face_members(rest, o.split)),
-}
+    "fashion_mnist": SourceType("fashion_mnist", open_fashion_mnist, lambda rest: ""),
+    "digits": SourceType("digits", open_digits, lambda rest: ""),
+    "tfds": SourceType("tfds:NAME[:SPLIT]", _open_tfds, lambda rest: rest.partition(":")[0]),
+    "folder": SourceType("folder:PATH", lambda rest, _: folder_members(rest)),
+    "list": SourceType("list:FILE", lambda rest, o: list_members(rest, o.split), lambda rest: rest),
+    "tar": SourceType("tar:PATTERN", lambda rest, _: tar_members(rest)),
+    "zip": SourceType("zip:PATTERN", lambda rest, _: zip_members(rest)),
+    "parquet": SourceType("parquet:PATTERN[:COLUMN]", lambda rest, _: parquet_members(rest)),
+    "tfrecord": SourceType("tfrecord:PATTERN[:FEATURE]", lambda rest, _: tfrecord_members(rest)),
+    "hf": SourceType(
+        "hf:NAME[:SPLIT]", lambda rest, o: hugging_face_members(rest, o.split),
+        lambda rest: rest.partition(":")[0],
+    ),
+}  # fmt: skip
 ALIASES = {name: f"tfds:{name}" for name in ("cifar10", "cifar100", "imagenet2012", "imagenette")}
 
 
@@ -131,9 +134,11 @@ def _open_place(spec: str, options: SourceOptions) -> Source | Members:
     raise UserError(f"{spec}: no such data set.{fix}")
 
 
-def query_split(spec: str | os.PathLike | Source) -> str | None:
-    """The split that a monitor takes its queries from, or None where a set has only one split."""
+def without_split(spec: str | os.PathLike | Source) -> str | None:
+    """The specification of a set, by which its "test" split may be opened; None for one without splits."""
     if isinstance(spec, Source):
         return None
-    row = SOURCES.get(full_specification(spec).partition(":")[0])
-    return "test" if row is None or row.has_query_split else None
+    spec = full_specification(spec)
+    kind, _, rest = spec.partition(":")
+    unsplit = SOURCES[kind].unsplit if kind in SOURCES and len(split_places(spec)) == 1 else None
+    return f"{kind}:{unsplit(rest)}".rstrip(":") if unsplit else None

@@ -11,7 +11,14 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from simsiam_tf.data.images.render import PixelRule
-from simsiam_tf.data.sources.base import EncodedSource, LazyLabels, Source, from_arrays, short_digest
+from simsiam_tf.data.sources.base import (
+    EncodedSource,
+    LazyLabels,
+    MissingSplit,
+    Source,
+    from_arrays,
+    short_digest,
+)
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError, nearest
 
@@ -43,7 +50,7 @@ def open_set(name: str, split: str, data_dir: str | None) -> Source:
     try:
         size = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
-        raise UserError(f"{spec}: no such split.{nearest(split, builder.info.splits)}") from error
+        raise MissingSplit(f"{spec}: no such split.{nearest(split, builder.info.splits)}") from error
     if None not in shape and size * int(np.prod(shape)) <= IN_MEMORY:
         rows = _all_records(builder, split)
         labels = np.array([r["label"] for r in rows]) if names else None

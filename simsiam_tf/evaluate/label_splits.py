@@ -100,7 +100,9 @@ def all_labels(source: Source) -> np.ndarray:
 def open_test_split(spec: str, **options: Any) -> Source | None:
     """The labelled split that belongs to a training set: "test", else "validation", else None."""
     name = without_split(spec)
-    for split in ("test", "validation") if name else ():
+    if name is None:
+        return None
+    for split in ("test", "validation"):
         with contextlib.suppress(MissingSplit):
             source = open_source(name, split, **options)
             if source.labels is not None and source.labels[np.arange(1)].min() >= 0:  # TFDS withholds as −1

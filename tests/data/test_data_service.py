@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -13,6 +14,7 @@ import pytest
 import tensorflow as tf
 from helpers.data_servers import Server, Service
 from helpers.runs import StopAt, state, tiny
+from PIL import Image
 
 from simsiam_tf import data_service, pretrain
 from simsiam_tf.data import pipeline
@@ -198,8 +200,15 @@ def test_a_service_without_data_workers_is_refused(served, monkeypatch):
     client.check_service(served.address)
 
 
-def test_sources_that_cannot_be_sent_are_refused(served, photos, monkeypatch):
+def test_sources_that_cannot_be_sent_are_refused(served, photos, tmp_path, monkeypatch):
     client.check_source("a:1", open_source(f"folder:{photos}"))
+    for folder in ("odd", "unchecked"):
+        shutil.copytree(photos, tmp_path / folder)
+    Image.new("RGBA", (60, 90), (9, 9, 9, 90)).save(tmp_path / "odd" / "transparent.png")
+    for folder, check in (("odd", "decode"), ("unchecked", "none")):
+        source = open_source(tmp_path / folder, check=check)
+        with pytest.raises(UserError, match=r"is read by Python.*whose images all are JPEG and PNG"):
+            client.check_source("a:1", source)
     client.check_source("a:1", open_source("digits"))
     one = lambda index: tf.numpy_function(lambda i: b"", [index], tf.string)
     records = EncodedSource("tfds:x:train", 64, 3, None, (), "", one)

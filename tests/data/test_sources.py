@@ -91,7 +91,8 @@ def test_unknown_sources_are_refused():
         open_source("zzz:qqq")
     names = {
         "folder:x": None, "cifar10": "tfds:cifar10", "tfds:a/b:train[:9]": "tfds:a/b",
-        "digits:test[:50]": "digits", "hf:a/b:train": "hf:a/b", "list:s3://a/b.csv": "list:s3://a/b.csv", "list:a,list:b": None,
+        "digits:test[:50]": "digits", "hf:a/b:train": "hf:a/b",
+        "list:s3://a/b.csv": "list:s3://a/b.csv", "list:a,list:b": None,
     }  # fmt: skip
     assert {spec: without_split(spec) for spec in names} == names
 

@@ -10,10 +10,10 @@ from simsiam_tf.data.images.header import MEGAPIXELS, ImageHeader, read_header
 from simsiam_tf.data.images.render import COLOURS, PixelRule, render
 
 
-def decode(data: tf.Tensor, rule: PixelRule = COLOURS, plain: tf.Tensor | None = None) -> tf.Tensor:
+def decode(data: tf.Tensor, rule: PixelRule = COLOURS, plain: tf.Tensor | bool | None = None) -> tf.Tensor:
     """Scalar string of an image file → uint8 [H, W, rule.channels], as `render` has it.
 
-    plain: `ImageHeader.plain`; read from the header when None.
+    plain: `ImageHeader.plain`; read from the header when None. True leaves all Python out of the graph.
     """
 
     def jpeg() -> tf.Tensor:
@@ -28,6 +28,8 @@ def decode(data: tf.Tensor, rule: PixelRule = COLOURS, plain: tf.Tensor | None =
 
     if rule.channels not in (1, 3):
         pixels = rendered()
+    elif plain is True:
+        pixels = fast()
     else:
         if plain is None:
             plain = tf.numpy_function(lambda encoded: read_header(_as_bytes(encoded)).plain, [data], tf.bool)

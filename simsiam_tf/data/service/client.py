@@ -118,8 +118,11 @@ def check_source(address: str, source: Source) -> None:
             )
         return
     decode = tf.function(source.decode, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int64))
-    if any(op.type in PYTHON_OPS for op in decode.graph.get_operations()):
+    graph = decode.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    if any(node.op in PYTHON_OPS for node in nodes):
         raise UserError(
             f"data_service={address}: {source.name} is read by Python in this process, which data workers "
-            "cannot do. Pass data=folder:PATH with a folder that they see, or leave `data_service` out."
+            "cannot do. Pass data=folder:PATH with a folder that they see, whose images all are JPEG and PNG "
+            "of 8 bits, upright, not transparent and in sRGB; or leave `data_service` out."
         )

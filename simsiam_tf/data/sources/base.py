@@ -143,7 +143,9 @@ class EncodedSource(Source):
     unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def decode(self, index: tf.Tensor) -> tf.Tensor:
-        plain = None if self.headers is None else tf.gather(tf.constant(self.headers["plain"]), index)
+        plain = None if self.headers is None else self.headers["plain"]
+        if plain is not None:
+            plain = bool(plain.all()) or tf.gather(tf.constant(plain), index)
         return decode(self.read(index), self.rule, plain)
 
     def contents(self) -> str:

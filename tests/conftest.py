@@ -69,6 +69,6 @@ def pytest_sessionfinish():
     path = os.environ.get("PARITY_TABLE")
     if path and _measured:
         rows = [f"| {q} | {case} | {value:.1e} | {limit:.0e} |" for q, case, value, limit in _measured]
-        head = ["| quantity | network | measured | tolerance |", "| --- | --- | --- | --- |"]
+        head = ["| quantity | case | measured | tolerance |", "| --- | --- | --- | --- |"]
         with open(path, "w", encoding="utf-8") as out:
             out.write("\n".join([*head, *rows]) + "\n")

@@ -159,10 +159,7 @@ def _deep_pixels(data: bytes, name: str) -> np.ndarray | None:
 
         return tf.io.decode_png(data, dtype=tf.uint16).numpy()
     if name == "TIFF":
-        values = _tiff_array(data) if _tiff_bits(data) > 8 else None
-        if values is not None and values.shape[-1] > 4:
-            raise ValueError(f"it has {values.shape[-1]} channels; pass channels={values.shape[-1]}")
-        return values
+        return _tiff_array(data, 4) if _tiff_bits(data) > 8 else None
     if name == "NPY":
         return _numpy_array(data)
     if name == "JPEG2000":
@@ -176,7 +173,7 @@ def _all_channels(data: bytes, name: str, channels: int) -> np.ndarray:
     if name == "NPY":
         values, orientation = _numpy_array(data), 1
     elif name == "TIFF":
-        values, (orientation, _) = _tiff_array(data), _metadata(data, name)
+        values, (orientation, _) = _tiff_array(data, channels), _metadata(data, name)
     else:
         raise ValueError(f"a {name}, which has no {channels} channels; TIFF and .npy files can have")
     if values.shape[-1] != channels:
@@ -192,19 +189,38 @@ def _numpy_array(data: bytes) -> np.ndarray:
     return values
 
 
-def _tiff_array(data: bytes) -> np.ndarray:
-    """The first image of a TIFF: [H, W, C]. Pages that are channels of one image are stacked."""
+def _tiff_array(data: bytes, most_channels: int) -> np.ndarray:
+    """The first image of a TIFF, [H, W, C], of which only its pages are decoded.
+
+    Pages that are channels of one image are stacked; of times and depths, the first is taken.
+    """
     with _open_tiff(data) as tiff:
         series = tiff.series[0]
-        values, axes = series.asarray(), series.axes
-    channel_axis = next((i for i, axis in enumerate(axes) if axis in "SCQI"), None)
-    if channel_axis is None:
-        values, axes = values[..., None], axes + "S"
-        channel_axis = values.ndim - 1
-    values = np.moveaxis(values, channel_axis, -1)
-    while values.ndim > 3:  # times and depths: the first
-        values = values[0]
-    return values
+        page_axes = series.keyframe.axes  # such as YX, YXS and SYX
+        axes, shape = series.axes.removesuffix(page_axes), series.shape
+        channel_axis = next((i for i, axis in enumerate(axes) if axis in "CQIS"), None)
+        stacked = 1 if channel_axis is None else shape[channel_axis]
+        channels = stacked * (1 if "S" not in page_axes else series.keyframe.shape[page_axes.index("S")])
+        if channels > most_channels:
+            raise ValueError(f"it has {channels} channels, not {most_channels}; pass channels={channels}")
+        wanted = (
+            [0]
+            if channel_axis is None
+            else [
+                int(
+                    np.ravel_multi_index(
+                        [c if i == channel_axis else 0 for i in range(len(axes))], shape[: len(axes)]
+                    )
+                )
+                for c in range(stacked)
+            ]
+        )
+        pages = [np.asarray(tiff.asarray(key=i, series=0)) for i in wanted]
+    if "S" in page_axes:
+        pages = [np.moveaxis(page, page_axes.index("S"), -1) for page in pages]
+    else:
+        pages = [page[..., None] for page in pages]
+    return np.concatenate(pages, axis=-1)
 
 
 def _open_tiff(data: bytes) -> Any:

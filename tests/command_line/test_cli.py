@@ -65,7 +65,6 @@ def test_bad_flags_are_named_with_the_mend(argv, expected):
         (["--data=digits:train[5000:]"], r"the slice holds no image"),
         (["--data=digits:dev"], r"'dev' is not a split"),
         (["--data=digits", "--batch_size=2000"], r"larger than digits:train.*Try --batch_size=1024"),
-        (["--data=digits", "--augmentation=imagenet"], r"one channel. Try --augmentation=grayscale"),
         (["--data=digits", "--weights=/no/such.keras"], r"no such file"),
         (["--data=digits", "--strategy=multi_worker"], r"neither TF_CONFIG nor a Slurm job"),
         (["--data=digits", "--strategy=mirrored", "--batch_size=63"], r"does not divide over 2"),

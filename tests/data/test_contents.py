@@ -37,10 +37,10 @@ def replace(path, divisor) -> None:
 
 
 def test_contents_of_a_folder_change_with_its_files_alone(tmp_path, capsys):
-    root, report = tmp_path / "a", tmp_path / "report.json"
+    root = tmp_path / "a"
     for i in range(4):
         save(root / f"{i}.bmp", i + 1)
-    open_again = lambda: open_source(f"folder:{root}", report=report)
+    open_again = lambda: open_source(f"folder:{root}")
     source = open_again()
     shutil.copytree(root, tmp_path / "copy")  # at other times
     assert open_source(tmp_path / "copy").contents() == source.contents()
@@ -49,7 +49,7 @@ def test_contents_of_a_folder_change_with_its_files_alone(tmp_path, capsys):
     replace(root / "1.bmp", 7)
     other = open_again()
     assert other.contents() != source.contents() and other.fingerprint == source.fingerprint
-    said = f"of 4 images, 1 changed since {report} was written, such as 1.bmp"
+    said = "of 4 images, 1 changed since they were last checked, such as 1.bmp"
     assert said in capsys.readouterr().err
     (root / "2.bmp").rename(root / "x")
     (root / "3.bmp").rename(root / "2.bmp")
@@ -58,7 +58,7 @@ def test_contents_of_a_folder_change_with_its_files_alone(tmp_path, capsys):
     assert "2 changed" in capsys.readouterr().err
     (root / "3.bmp").rename(root / "4.bmp")
     open_again()
-    assert "of 4 images, 1 new, 1 gone since" in capsys.readouterr().err
+    assert "of 4 images, 1 new, 1 gone since they were last checked" in capsys.readouterr().err
     part = subset(open_again(), [0, 1, 3])
     (root / "2.bmp").unlink()
     assert part.contents() == open_again().contents()

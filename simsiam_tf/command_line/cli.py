@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import gc
 import os
 import signal
@@ -19,6 +18,7 @@ from absl import flags
 from simsiam_tf import config as configs
 from simsiam_tf.command_line.help_text import usage
 from simsiam_tf.runtime import malloc, signals, terminal
+from simsiam_tf.runtime.atomic_files import UNWRITABLE
 from simsiam_tf.runtime.errors import UserError, as_flags, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -92,8 +92,8 @@ def _system_error(error: Exception, config: Any) -> str | None:
         return _out_of_memory(config)
     if isinstance(error, OSError) and error.strerror:
         file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        elsewhere = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-        fix = " Make room or choose another place, then rerun." if elsewhere else ""
+        unwritable = error.errno in UNWRITABLE
+        fix = " Make room or choose another place, then rerun." if unwritable else ""
         return f"{file}{error.strerror}.{fix}"
     return None
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from simsiam_tf.loop.task import Accuracies, Task
 from simsiam_tf.loop.workdir import Workdir, error_text, run_description
 from simsiam_tf.methods.metrics import all_finite
 from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.runtime.atomic_files import UNWRITABLE
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.signals import INTERRUPTED, DeferredSignals
 from simsiam_tf.runtime.versions import library_versions
@@ -37,7 +37,6 @@ from simsiam_tf.runtime.versions import library_versions
 log = logging.getLogger("simsiam_tf.run")
 
 DONE, COLLAPSED, DIVERGED = 0, 3, 4
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 CALL_SECONDS = 1.0  # about how long the graph runs before Python looks at signals and progress
 
 
@@ -280,7 +279,7 @@ class Loop:
                 "made with": self.environment, "views": components.metadata["views"],
                 "configuration": dataclasses.asdict(self.config),
             }  # fmt: skip
-            with self._named_trouble("the export"):
+            with self.workdir.named_trouble("the export"):
                 self.task.export(workdir, metadata)
         accuracies = (
             self.task.final_accuracies(self.accuracy) if status == DONE and not self.evaluated else {}
@@ -289,20 +288,8 @@ class Loop:
             self.metrics_log.add_evaluation(self.step, None, accuracies[self.task.trained_name])
             self.accuracy = accuracies
             if self.workdir.writes:
-                with self._named_trouble("the final accuracy"):
+                with self.workdir.named_trouble("the final accuracy"):
                     self.task.add_accuracy(workdir, accuracies)
         self.workers.all_reduce_max(0)  # no worker leaves while another still works
         records = self.metrics_log.records
         return Outcome(status, self.step, diagnosis, self.accuracy, workdir, records, self.workers)
-
-    @contextlib.contextmanager
-    def _named_trouble(self, what: str) -> Iterator[None]:
-        """Raises UserError if something cannot be written; the training is saved."""
-        try:
-            yield
-        except OSError as error:
-            fix = "Make room and rerun." if error.errno in UNWRITABLE else "Rerun."
-            raise UserError(
-                f"workdir={self.workdir.path}: {what} could not be written ({error_text(error)}). "
-                f"Checkpoints are kept. {fix}"
-            ) from error

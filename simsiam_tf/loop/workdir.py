@@ -10,6 +10,7 @@ import logging.handlers
 import os
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -189,6 +190,18 @@ class Workdir:
         former.release()
         self._write_texts()
         return True
+
+    @contextlib.contextmanager
+    def named_trouble(self, what: str) -> Iterator[None]:
+        """Raises UserError if something cannot be written; the training is saved."""
+        try:
+            yield
+        except OSError as error:
+            fix = "Make room and rerun." if error.errno in atomic_files.UNWRITABLE else "Rerun."
+            raise UserError(
+                f"workdir={self.path}: {what} could not be written ({error_text(error)}). "
+                f"Checkpoints are kept. {fix}"
+            ) from error
 
     def release(self) -> None:
         """Unlocks the folder, and ends its log."""

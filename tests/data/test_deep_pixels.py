@@ -1,16 +1,28 @@
 """Images of more than 8 bits a channel and of several channels, compared with the formula of their range."""
 
-import io
 import sys
 import tracemalloc
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from helpers.pictures import DEEP, HEIGHT, PICTURE, RAMP, WIDTH, encoded
+from helpers.pictures import (
+    CHANNELS,
+    DEEP,
+    DEEP_FILES,
+    HEIGHT,
+    MANY_CHANNELS,
+    PICTURE,
+    RAMP,
+    WIDTH,
+    encoded,
+    png16,
+    saved,
+    tiff,
+)
 from PIL import Image
 
-from simsiam_tf.data.images.render import PixelRule, deep_values, render
+from simsiam_tf.data.images.deep_pixels import deep_values
+from simsiam_tf.data.images.render import PixelRule, render
 
 
 def test_deep_images_are_turned_too():
@@ -18,32 +30,6 @@ def test_deep_images_are_turned_too():
     exif[274] = 6
     data = encoded(Image.fromarray(DEEP), "PNG", exif=exif.tobytes())
     assert render(data).shape == (WIDTH, HEIGHT, 3)
-
-
-def tiff(values, **options):
-    file = io.BytesIO()
-    pytest.importorskip("tifffile").imwrite(file, values, **options)
-    return file.getvalue()
-
-
-def png16(values):
-    return tf.io.encode_png(values).numpy()
-
-
-DEEP_FILES = {  # the same values in different files
-    "gray PNG": lambda: encoded(Image.fromarray(DEEP), "PNG"),
-    "RGB PNG": lambda: png16(np.dstack([DEEP] * 3)),
-    "gray TIFF": lambda: tiff(DEEP),
-    "big-endian TIFF": lambda: tiff(DEEP, byteorder=">"),
-    "BigTIFF": lambda: tiff(DEEP, bigtiff=True),
-    "RGB TIFF": lambda: tiff(np.dstack([DEEP] * 3), photometric="rgb"),
-    "planar RGB TIFF": lambda: tiff(np.stack([DEEP] * 3), photometric="rgb", planarconfig="separate"),
-    "float TIFF": lambda: tiff(DEEP.astype(np.float32)),
-    "double TIFF": lambda: tiff(DEEP.astype(np.float64)),
-    "int32 TIFF": lambda: tiff(DEEP.astype(np.int32)),
-    "compressed TIFF": lambda: tiff(DEEP, compression="zlib"),
-    "gray JPEG 2000": lambda: encoded(Image.fromarray(DEEP), "JPEG2000"),
-}
 
 
 @pytest.mark.parametrize("kind", DEEP_FILES)
@@ -78,25 +64,6 @@ def test_transparency_of_deep_images():
         seen = render(data, PixelRule(pixel_range=(0, 4095)))
         assert (seen[DEEP <= 2000] == 255).all()
         np.testing.assert_array_equal(seen[DEEP > 2000][:, 0], np.rint(DEEP[DEEP > 2000] / 4095 * 255))
-
-
-CHANNELS = np.stack([DEEP + 10 * i for i in range(5)], axis=-1).astype(np.uint16)
-
-
-def saved(values):
-    file = io.BytesIO()
-    np.save(file, values)
-    return file.getvalue()
-
-
-MANY_CHANNELS = {
-    ".npy": lambda: saved(CHANNELS),
-    "pages": lambda: tiff(np.moveaxis(CHANNELS, -1, 0), photometric="minisblack"),
-    "interleaved": lambda: tiff(CHANNELS, photometric="minisblack", planarconfig="contig"),
-    "planes": lambda: tiff(np.moveaxis(CHANNELS, -1, 0), photometric="minisblack", planarconfig="separate"),
-    "OME": lambda: tiff(np.moveaxis(CHANNELS, -1, 0), ome=True, metadata={"axes": "CYX"}),
-    "ImageJ": lambda: tiff(np.moveaxis(CHANNELS, -1, 0), imagej=True, metadata={"axes": "CYX"}),
-}
 
 
 @pytest.mark.parametrize("kind", MANY_CHANNELS)

@@ -3,82 +3,96 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import test_render as files
+from helpers.pictures import (
+    ALPHA,
+    DEEP_FILES,
+    HEIGHT,
+    MANY_CHANNELS,
+    MODES,
+    PICTURE,
+    RAMP,
+    WIDTH,
+    colour_key,
+    encoded,
+    gray_with_alpha,
+    oriented,
+    wide_profile,
+)
 from PIL import Image, ImageCms
 
 from simsiam_tf.data.images.decode import decode
 from simsiam_tf.data.images.header import ImageHeader, read_header
 from simsiam_tf.data.images.render import PixelRule, render
 
-W, H = files.WIDTH, files.HEIGHT
+W, H = WIDTH, HEIGHT
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-RGBA = Image.fromarray(np.dstack([files.RAMP, files.ALPHA]))
+RGBA = Image.fromarray(np.dstack([RAMP, ALPHA]))
 
 
 def photograph(orientation=1, mode="RGB", **options):
-    exif = files.oriented(orientation)
+    exif = oriented(orientation)
     exif[271] = "a maker"
-    return files.encoded(files.PICTURE.convert(mode), "JPEG", exif=exif.tobytes(), **options)
+    return encoded(PICTURE.convert(mode), "JPEG", exif=exif.tobytes(), **options)
 
 
 HEADERS = {  # file → what its header says
-    "JPEG": (lambda: files.encoded(files.PICTURE, "JPEG"), ImageHeader("JPEG", W, H, 3, plain=True)),
+    "JPEG": (lambda: encoded(PICTURE, "JPEG"), ImageHeader("JPEG", W, H, 3, plain=True)),
     "gray JPEG": (lambda: photograph(mode="L"), ImageHeader("JPEG", W, H, 1, plain=True)),
     "progressive JPEG": (lambda: photograph(progressive=True), ImageHeader("JPEG", W, H, 3, plain=True)),
     "JPEG with sRGB": (lambda: photograph(icc_profile=SRGB), ImageHeader("JPEG", W, H, 3, plain=True)),
     "JPEG on its side": (lambda: photograph(6), ImageHeader("JPEG", W, H, 3, orientation=6)),
     "JPEG with a wide profile": (
-        lambda: photograph(icc_profile=files.wide_profile()), ImageHeader("JPEG", W, H, 3),
+        lambda: photograph(icc_profile=wide_profile()), ImageHeader("JPEG", W, H, 3),
     ),
     "CMYK JPEG": (lambda: photograph(mode="CMYK"), ImageHeader("JPEG", W, H, 3)),
-    "PNG": (lambda: files.encoded(files.PICTURE, "PNG"), ImageHeader("PNG", W, H, 3, plain=True)),
+    "PNG": (lambda: encoded(PICTURE, "PNG"), ImageHeader("PNG", W, H, 3, plain=True)),
     "gray PNG": (
-        lambda: files.encoded(files.PICTURE.convert("L"), "PNG"), ImageHeader("PNG", W, H, 1, plain=True),
+        lambda: encoded(PICTURE.convert("L"), "PNG"), ImageHeader("PNG", W, H, 1, plain=True),
     ),
     "1-bit PNG": (
-        lambda: files.encoded(files.PICTURE.convert("1"), "PNG"), ImageHeader("PNG", W, H, 1, plain=True),
+        lambda: encoded(PICTURE.convert("1"), "PNG"), ImageHeader("PNG", W, H, 1, plain=True),
     ),
     "palette PNG": (
-        lambda: files.encoded(files.MODES["P"], "PNG"), ImageHeader("PNG", W, H, 3, plain=True),
+        lambda: encoded(MODES["P"], "PNG"), ImageHeader("PNG", W, H, 3, plain=True),
     ),
     "PNG with sRGB": (
-        lambda: files.encoded(files.PICTURE, "PNG", icc_profile=SRGB),
+        lambda: encoded(PICTURE, "PNG", icc_profile=SRGB),
         ImageHeader("PNG", W, H, 3, plain=True),
     ),
     "transparent PNG": (
-        lambda: files.encoded(RGBA, "PNG"), ImageHeader("PNG", W, H, 3, transparent=True),
+        lambda: encoded(RGBA, "PNG"), ImageHeader("PNG", W, H, 3, transparent=True),
     ),
     "gray PNG with alpha": (
-        lambda: files.gray_with_alpha()[0], ImageHeader("PNG", W, H, 1, transparent=True),
+        lambda: gray_with_alpha()[0], ImageHeader("PNG", W, H, 1, transparent=True),
     ),
     "PNG with a colour key": (
-        lambda: files.colour_key()[0], ImageHeader("PNG", W, H, 3, transparent=True),
+        lambda: colour_key()[0], ImageHeader("PNG", W, H, 3, transparent=True),
     ),
     "PNG on its side": (
-        lambda: files.encoded(files.PICTURE, "PNG", exif=files.oriented(8).tobytes()),
+        lambda: encoded(PICTURE, "PNG", exif=oriented(8).tobytes()),
         ImageHeader("PNG", W, H, 3, orientation=8),
     ),
-    "deep PNG": (files.DEEP_FILES["gray PNG"], ImageHeader("PNG", W, H, 1, 16)),
-    "WebP": (lambda: files.encoded(files.PICTURE, "WEBP"), ImageHeader("WEBP", W, H, 3)),
+    "deep PNG": (DEEP_FILES["gray PNG"], ImageHeader("PNG", W, H, 1, 16)),
+    "WebP": (lambda: encoded(PICTURE, "WEBP"), ImageHeader("WEBP", W, H, 3)),
     "transparent WebP": (
-        lambda: files.encoded(RGBA, "WEBP"), ImageHeader("WEBP", W, H, 3, transparent=True),
+        lambda: encoded(RGBA, "WEBP"), ImageHeader("WEBP", W, H, 3, transparent=True),
     ),
-    "GIF": (lambda: files.encoded(files.MODES["P"], "GIF"), ImageHeader("GIF", W, H, 3)),
-    "BMP": (lambda: files.encoded(files.PICTURE, "BMP"), ImageHeader("BMP", W, H, 3)),
-    "TIFF": (lambda: files.encoded(files.PICTURE, "TIFF"), ImageHeader("TIFF", W, H, 3)),
+    "GIF": (lambda: encoded(MODES["P"], "GIF"), ImageHeader("GIF", W, H, 3)),
+    "BMP": (lambda: encoded(PICTURE, "BMP"), ImageHeader("BMP", W, H, 3)),
+    "TIFF": (lambda: encoded(PICTURE, "TIFF"), ImageHeader("TIFF", W, H, 3)),
     "transparent TIFF": (
-        lambda: files.encoded(RGBA, "TIFF"), ImageHeader("TIFF", W, H, 3, transparent=True),
+        lambda: encoded(RGBA, "TIFF"), ImageHeader("TIFF", W, H, 3, transparent=True),
     ),
     "TIFF on its side": (
-        lambda: files.encoded(files.PICTURE, "TIFF", exif=files.oriented(5).tobytes()),
+        lambda: encoded(PICTURE, "TIFF", exif=oriented(5).tobytes()),
         ImageHeader("TIFF", W, H, 3, orientation=5),
     ),
-    "deep TIFF": (files.DEEP_FILES["big-endian TIFF"], ImageHeader("TIFF", W, H, 1, 16)),
-    "float TIFF": (files.DEEP_FILES["float TIFF"], ImageHeader("TIFF", W, H, 1, 32)),
-    "TIFF of five channels": (files.MANY_CHANNELS["planes"], ImageHeader("TIFF", W, H, 5, 16)),
-    ".npy": (files.MANY_CHANNELS[".npy"], ImageHeader("NPY", W, H, 5, 16)),
-    "AVIF": (lambda: files.encoded(files.PICTURE, "AVIF"), ImageHeader("AVIF", W, H, 3)),
-    "JPEG 2000": (files.DEEP_FILES["gray JPEG 2000"], ImageHeader("JPEG2000", W, H, 1, 16)),
+    "deep TIFF": (DEEP_FILES["big-endian TIFF"], ImageHeader("TIFF", W, H, 1, 16)),
+    "float TIFF": (DEEP_FILES["float TIFF"], ImageHeader("TIFF", W, H, 1, 32)),
+    "TIFF of five channels": (MANY_CHANNELS["planes"], ImageHeader("TIFF", W, H, 5, 16)),
+    ".npy": (MANY_CHANNELS[".npy"], ImageHeader("NPY", W, H, 5, 16)),
+    "AVIF": (lambda: encoded(PICTURE, "AVIF"), ImageHeader("AVIF", W, H, 3)),
+    "JPEG 2000": (DEEP_FILES["gray JPEG 2000"], ImageHeader("JPEG2000", W, H, 1, 16)),
 }  # fmt: skip
 
 

@@ -283,22 +283,3 @@ def test_urls_that_lead_nowhere(memory):
         open_source("tar:memory://bucket/none.tar")
     with pytest.raises(UserError, match="cannot be opened"):
         open_source("tar:nosuchscheme://bucket/none.tar")
-
-
-class MySource:
-    name = "mine"
-    labels = LABELS
-
-    def __len__(self):
-        return COUNT
-
-    def __getitem__(self, i):
-        return png(i) if i % 2 else picture(i)
-
-
-def test_an_object_of_ones_own():
-    from simsiam_tf.data.sources.python_source import from_images
-
-    source = from_images(MySource())
-    check_images(source, LABELS)
-    assert source.name == "mine" and open_source(source) is source

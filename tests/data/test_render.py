@@ -5,26 +5,24 @@ import struct
 
 import numpy as np
 import pytest
-from helpers.pictures import ALPHA, HEIGHT, PICTURE, RAMP, WIDTH, encoded
+from helpers.pictures import (
+    ALPHA,
+    HEIGHT,
+    MODES,
+    PICTURE,
+    RAMP,
+    WIDTH,
+    colour_key,
+    decoded,
+    encoded,
+    gray_with_alpha,
+    on_background,
+    oriented,
+    wide_profile,
+)
 from PIL import Image, ImageCms, ImageOps
 
 from simsiam_tf.data.images.render import PixelRule, is_srgb, render
-
-
-def decoded(data):
-    return Image.open(io.BytesIO(data))
-
-
-def on_background(colours, alpha, background):
-    share = alpha[..., None] / 255.0
-    return colours * share + np.array(background) * (1 - share)
-
-
-def oriented(orientation):
-    exif = Image.Exif()
-    exif[274] = orientation
-    return exif
-
 
 TURNED = {  # what a person sees of an image whose orientation is the key, worked out by hand
     1: RAMP, 2: RAMP[:, ::-1], 3: RAMP[::-1, ::-1], 4: RAMP[::-1], 5: RAMP.swapaxes(0, 1),
@@ -80,25 +78,12 @@ def test_invisible_colours_do_not_show():
     np.testing.assert_array_equal(*pictures)
 
 
-def gray_with_alpha():
-    gray = PICTURE.convert("L")
-    image = Image.merge("LA", [gray, Image.fromarray(ALPHA)])
-    return encoded(image, "PNG"), on_background(np.array(gray)[..., None], ALPHA, (255,) * 3)
-
-
 def palette_with_transparency():
     image = PICTURE.quantize(8)
     data = encoded(image, "PNG", transparency=bytes([0, 128, *[255] * 6]))
     index = np.array(image)
     colours = np.array(image.convert("RGB")).astype(float)
     return data, on_background(colours, np.choose(np.minimum(index, 2), [0, 128, 255]), (255,) * 3)
-
-
-def colour_key():
-    data = encoded(PICTURE, "PNG", transparency=tuple(int(v) for v in RAMP[3, 5]))
-    expected = RAMP.astype(float)
-    expected[np.equal(RAMP, RAMP[3, 5]).all(axis=-1)] = 255
-    return data, expected
 
 
 def gif_with_a_small_first_frame():
@@ -139,10 +124,6 @@ def test_an_animation_is_its_first_frame():
         np.testing.assert_array_equal(render(data), np.array(decoded(data).convert("RGB")))
 
 
-MODES = {
-    "1": PICTURE.convert("1"), "L": PICTURE.convert("L"), "P": PICTURE.quantize(32),
-    "RGB": PICTURE, "CMYK": PICTURE.convert("CMYK"), "YCbCr": PICTURE.convert("YCbCr"),
-}  # fmt: skip
 WRITABLE = [
     ("PNG", "1"), ("PNG", "L"), ("PNG", "P"), ("PNG", "RGB"), ("BMP", "1"), ("BMP", "L"), ("BMP", "P"),
     ("BMP", "RGB"), ("TIFF", "1"), ("TIFF", "L"), ("TIFF", "P"), ("TIFF", "RGB"), ("TIFF", "CMYK"),
@@ -166,31 +147,6 @@ def test_cmyk_inks_are_told_from_their_inversion():
     for image_format in ("JPEG", "TIFF"):
         red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
         assert np.abs(render(encoded(red, image_format)) - np.array([255, 0, 0])).max() < 8
-
-
-def wide_profile():
-    """An ICC profile with ProPhoto's primaries and a gamma of 1.8."""
-
-    def fixed(*values):
-        return b"".join(struct.pack(">i", round(v * 65536)) for v in values)
-
-    def xyz(*values):
-        return b"XYZ \0\0\0\0" + fixed(*values)
-
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(1.8 * 256)) + b"\0\0"
-    tags = {
-        b"rXYZ": xyz(0.7977, 0.2880, 0), b"gXYZ": xyz(0.1352, 0.7119, 0), b"bXYZ": xyz(0.0313, 1e-4, 0.8249),
-        b"wtpt": xyz(0.9642, 1, 0.8249), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve,
-        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 6) + b"wide \0" + bytes(81),
-        b"cprt": b"text\0\0\0\0none\0\0\0\0",
-    }  # fmt: skip
-    start, table, content = 132 + 12 * len(tags), b"", b""
-    for tag, value in tags.items():
-        table += tag + struct.pack(">II", start + len(content), len(value))
-        content += value
-    header = struct.pack(">I", start + len(content)) + b"lcms\x02\x40\0\0mntrRGB XYZ "
-    header += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + fixed(0.9642, 1, 0.8249)
-    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + content
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF", "WEBP"])

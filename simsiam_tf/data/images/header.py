@@ -10,7 +10,8 @@ import numpy as np
 
 from simsiam_tf.data.images.formats import image_format
 from simsiam_tf.data.images.header_check import check_segments
-from simsiam_tf.data.images.render import ORIENTATION, is_srgb, pillow_image, tiff_tags
+from simsiam_tf.data.images.pillow_image import ORIENTATION, pillow_image, tiff_tags
+from simsiam_tf.data.images.render import is_srgb
 
 MEGAPIXELS = 100.0  # few cameras have more
 MAX_BYTES = 64  # most of a pixel of several deep channels

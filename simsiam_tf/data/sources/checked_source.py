@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from simsiam_tf.config.images import check_range
 from simsiam_tf.data.images.decode import decode_checked
+from simsiam_tf.data.images.deep_pixels import deep_values, type_range
 from simsiam_tf.data.images.header import check_size
-from simsiam_tf.data.images.render import PixelRule, deep_values, type_range
+from simsiam_tf.data.images.render import PixelRule
 from simsiam_tf.data.sources.addresses import read_bytes
 from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, short_digest
 from simsiam_tf.data.sources.file_records import Changes, FileRecords, file_records

@@ -1,0 +1,48 @@
+"""Image files as Pillow's images, not yet decoded, and the tags of TIFF files."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image, TiffImagePlugin
+
+from simsiam_tf.data.images.formats import UnavailableFormat
+
+ORIENTATION, BITS_PER_SAMPLE, ICC_PROFILE = 274, 258, 34675  # tags of TIFF; the first of EXIF, too
+PLUGINS = {"HEIF": ("pillow_heif", "heif"), "JXL": ("pillow_jxl", "jxl")}  # format → module, extra
+
+
+def pillow_image(data: bytes, name: str) -> Image.Image:
+    """Pillow's image, not yet decoded."""
+    _register_plugin(name)
+    # NOTE: not Image.open, whose own limit of pixels warns or raises by a setting of the process.
+    factory: Callable[..., Image.Image] = Image.OPEN[name][0]
+    return factory(io.BytesIO(data), "")
+
+
+@functools.cache
+def _register_plugin(name: str) -> None:
+    Image.init()
+    if name not in PLUGINS:
+        return
+    module, extra = PLUGINS[name]
+    try:
+        plugin: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise UnavailableFormat(f"{name} images need pip install 'simsiam-tf[{extra}]'") from error
+    if name == "HEIF":
+        plugin.register_heif_opener()
+
+
+def tiff_tags(data: bytes) -> Any:
+    """The tags of a TIFF's first image, number → value."""
+    big = data[2:3] == b"\x2b" or data[3:4] == b"\x2b"
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if big else 8])
+    file = io.BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    return tags

@@ -48,6 +48,7 @@ def test_layers_jitter_alike_without_keras_private_submodules(expected):
     assert lines(f"{MOVED['submodules']}{USE}{left}") == [*expected, "False False"]
 
 
+@pytest.mark.slow
 def test_layers_jitter_alike_without_any_private_keras_module(expected):
     assert lines(MOVED["all"] + USE) == expected
 

@@ -62,6 +62,7 @@ def test_the_page_is_complete_and_self_contained(workdir):
         assert said in text
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_page(workdir, tmp_path):
     again = html_report.write_report(
         workdir, tmp_path / "again.html", images=60, neighbours=5, tensorboard=False

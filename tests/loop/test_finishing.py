@@ -47,6 +47,7 @@ def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(wh
     assert (tmp_path / "export" / "backbone.keras").read_bytes() == export
 
 
+@pytest.mark.slow
 def test_the_monitor_can_be_dropped_when_a_run_goes_on(whole, tmp_path):
     pretraining.pretrain(tiny(tmp_path, "--knn_every=1"), callbacks=[StopAt(12)])
     outcome = pretraining.pretrain(tiny(tmp_path, "--monitor=none"))
@@ -117,7 +118,12 @@ def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ECONNREFUSED]
+    "number",
+    [
+        errno.ENOSPC,
+        errno.ECONNREFUSED,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (errno.EDQUOT, errno.EROFS, errno.EACCES)),
+    ],
 )
 def test_only_a_disk_that_cannot_be_written_is_to_be_given_room(tmp_path, number):
     error = OSError(number, "the reason")  # of errno's subclass, as ConnectionRefusedError

@@ -140,6 +140,7 @@ def test_mlflow_keeps_the_run_in_its_folder_and_continues_it(tmp_path, monkeypat
     assert {a.path for a in client.list_artifacts(run.info.run_id)} >= {"views.png", "diagnosis.txt"}
 
 
+@pytest.mark.slow
 def test_metrics_jsonl_left_out_changes_no_weight(tmp_path):
     digests = []
     for name, record in (("all", "tensorboard,jsonl"), ("none", "")):

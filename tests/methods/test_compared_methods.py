@@ -180,7 +180,14 @@ def test_keys_have_the_bn_statistics_of_their_group():
         np.testing.assert_array_equal(v.numpy(), old)
 
 
-@pytest.mark.parametrize("name", ["simclr predictor", "moco", "moco groups", "byol", "swav"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "simclr predictor",
+        "moco groups",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("moco", "byol", "swav")),
+    ],
+)
 def test_two_replicas_equal_one_after_three_steps(name, two_replicas):
     make = functools.partial(compiled_model, name)
     found = twins.after_steps(make, [views(step) for step in range(3)], two_replicas, rel=1e-4)

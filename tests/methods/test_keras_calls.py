@@ -23,7 +23,10 @@ from helpers.keras_models import (
 
 from simsiam_tf import optimizers
 
-every_method = pytest.mark.parametrize("name", METHODS)
+IN_SHORT = ("simsiam", "moco", "swav")  # the others are slow tests
+every_method = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.slow) for name in METHODS]
+)
 
 
 @every_method

@@ -64,7 +64,7 @@ def test_the_code_of_the_readme_gives_our_features(workdir, monkeypatch, program
         assert "224" in str(names["transform"]) and "0.485" in str(names["transform"])
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_timms_networks_are_converted(name, measured):
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)

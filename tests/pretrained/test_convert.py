@@ -46,11 +46,12 @@ def of_head(state, places):
 
 CASES = [
     ("torchvision", "resnet18", None), ("torchvision", "resnet50", None),
-    ("facebookresearch", "resnet50", None), ("mmselfsup", "resnet18", None), ("lightly", "resnet18", None),
+    ("facebookresearch", "resnet18", None), ("lightly", "resnet18", None),
     ("solo_learn", "resnet18", 2), ("lightly_small", "resnet18", 1), ("patrickhua", "resnet18", 1),
     ("detectron2", "resnet18", None),
 ]  # fmt: skip
 MORE = [
+    ("facebookresearch", "resnet50", None), ("mmselfsup", "resnet18", None),
     ("torchvision", "resnet34", None), ("torchvision", "resnet34", 1), ("torchvision", "resnet50", 1),
     ("mmselfsup", "resnet50", None), ("solo_learn", "resnet50", None),
     ("detectron2", "resnet50", None),

@@ -125,7 +125,7 @@ def test_pretraining_begins_with_converted_heads(run):
     assert built("--d=16", "--weights_heads=false").started == "backbone"
 
 
-@pytest.mark.parametrize("method", ["simclr", "byol"])
+@pytest.mark.parametrize("method", ["simclr", pytest.param("byol", marks=pytest.mark.slow)])
 def test_heads_without_an_output_shift_are_written(tmp_path, capsys, method):
     """SimCLR's output BN has γ alone, which torch's cannot: its β is 0. BYOL's output has neither."""
     config = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16", f"--method={method}"]
@@ -188,7 +188,7 @@ def their_step(model, optimizer, views):
     return loss.item()
 
 
-@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("fixed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_of_the_official_code_continues_with_its_momentum(tmp_path, fixed, measured):
     """Three steps there, then three both there and here: the same losses and weights.
 

@@ -88,6 +88,7 @@ def test_what_the_other_methods_keep_survives_an_interruption(tmp_path, flags):
     )
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(whole, tmp_path):
     pretraining.pretrain(tiny(tmp_path, "--seed=1"))
     assert state(tmp_path)[1] != state(whole[1])[1]

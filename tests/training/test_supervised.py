@@ -142,6 +142,7 @@ def test_the_same_share_of_labels_for_every_seed(source, tmp_path):
     assert (np.bincount(sets[0].labels) == np.rint(0.2 * whole)).all()
 
 
+@pytest.mark.slow
 def test_two_replicas_agree_with_one(source, tmp_path, two_replicas):
     ends = []
     for name, strategy in (("one", tf.distribute.get_strategy()), ("two", two_replicas)):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import Source, Views, pipeline, subset
 from simsiam_tf.data.sources.base import EncodedSource
-from simsiam_tf.data.sources.checked_source import odd_images
+from simsiam_tf.data.sources.overview import odd_images
 from simsiam_tf.runtime import atomic_files
 
 GAP = 4  # white pixels between pictures

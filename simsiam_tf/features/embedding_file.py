@@ -13,7 +13,7 @@ import numpy as np
 
 from simsiam_tf.data import Source
 from simsiam_tf.data.sources.base import EncodedSource
-from simsiam_tf.data.sources.checked_source import add_to_report
+from simsiam_tf.data.sources.unreadable import add_to_report
 from simsiam_tf.features import store
 from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.features.knn import nearest

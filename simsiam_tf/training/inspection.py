@@ -13,8 +13,9 @@ from simsiam_tf import config as configs
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import preview
 from simsiam_tf.data.sources.base import EncodedSource
-from simsiam_tf.data.sources.checked_source import header_summary
+from simsiam_tf.data.sources.overview import header_summary
 from simsiam_tf.runtime import atomic_files
+from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every, open_data
 
 _STORED_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
@@ -38,12 +39,22 @@ def write_preview(config: PretrainConfig) -> int:
 
 
 def dry_run(config: PretrainConfig) -> int:
-    """Prints the options, and the steps, parameters and memory of the run, without training."""
+    """Prints the options, what the images are, and the run's steps, parameters and memory; trains nothing.
+
+    Raises:
+        UserError: after that, where unreadable images would end the run.
+    """
     report = _writable(Path(config.workdir).expanduser() / "unreadable.json") if config.workdir else None
-    components = build_pretraining(config, report)
+    components = build_pretraining(dataclasses.replace(config, on_bad_image="skip"), report)
     print(configs.to_flags(config))
     for name, value in summarize(config, components).items():
         print(f"{name:22} {value}")
+    unreadable = sum(getattr(components.source, "unreadable", {}).values())
+    if unreadable and config.on_bad_image == "error":
+        raise UserError(
+            f"data={config.data}: {unreadable} of its images cannot be decoded, which would end the run "
+            "before it begins. Mend or remove them, or pass on_bad_image=skip."
+        )
     return 0
 
 

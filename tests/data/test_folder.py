@@ -169,7 +169,10 @@ def test_a_report_that_cannot_be_written_is_told_in_a_line(damaged, tmp_path, ca
     source = open_source(f"folder:{damaged}", on_bad_image="skip", report=tmp_path / "taken" / "report.json")
     assert source.size == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert "report.json: cannot be written" in first and "3 of 5 images left out, such as a/cut.jpg" in second
+    assert (
+        "report.json: cannot be written" in first
+        and "3 of 5 images left out: 1 × a JPEG that is damaged or cut off, such as a/cut.jpg; " in second
+    )
 
 
 def test_a_path_names_a_folder_and_other_types_are_refused(tmp_path):

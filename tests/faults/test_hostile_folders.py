@@ -12,7 +12,7 @@ import tensorflow as tf
 from hostile_files import normal
 
 from simsiam_tf.data import open_source
-from simsiam_tf.data.sources.checked_source import add_to_report
+from simsiam_tf.data.sources.unreadable import add_to_report
 from simsiam_tf.runtime.errors import UserError
 
 

@@ -59,11 +59,5 @@ def decode_checked(
     try:
         decode(tf.constant(data), PixelRule(header.channels), tf.constant(True))
     except tf.errors.OpError as error:
-        raise ValueError(_reason(error)) from error
+        raise ValueError(f"a {header.format} that is damaged or cut off") from error
     return header
-
-
-def _reason(error: tf.errors.OpError) -> str:
-    """What TensorFlow says of an image, without the name of its operation."""
-    text = str(error.message).partition("}} ")[2] or str(error.message)
-    return text.partition(" [Op:")[0].splitlines()[0]

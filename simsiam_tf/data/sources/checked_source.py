@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -18,12 +16,11 @@ from simsiam_tf.data.images.decode import decode_checked
 from simsiam_tf.data.images.deep_pixels import deep_values, type_range
 from simsiam_tf.data.images.header import check_size
 from simsiam_tf.data.images.render import PixelRule
-from simsiam_tf.data.sources.addresses import read_bytes
 from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, short_digest
 from simsiam_tf.data.sources.file_records import Changes, FileRecords, file_records
 from simsiam_tf.data.sources.members import Members, file_digest
 from simsiam_tf.data.sources.run_images import as_recorded, read_or_next
-from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.data.sources.unreadable import report_unreadable
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -51,7 +48,7 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
         kept = np.arange(len(rows))
         differs = (rows["level"] > 0) & (rows["reason"] == 0) & (rows["digest"] != recorded)
         bad |= {members.names[i]: "changed since the run began" for i in np.flatnonzero(differs)}
-    _report_unreadable(bad, len(members.names), shown, options)
+    report_unreadable(bad, len(members.names), shown, options)
     if len(bad) == len(members.names):
         raise UserError(f"{shown}: not one of its images can be decoded.")
     if rule is None:
@@ -103,48 +100,6 @@ def _print_changes(changes: Changes, size: int, shown: str) -> None:
     such = f", such as {printable_text(changes.changed[0])}" if changes.changed else ""
     words = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
     print(f"{shown}: of {size} images, {words} since they were last checked{such}", file=sys.stderr)
-
-
-def _report_unreadable(bad: dict[str, str], size: int, shown: str, options: SourceOptions) -> None:
-    """Writes the report, and refuses or names unreadable images."""
-    named = bool(bad and options.report and _write_report(options.report, bad))
-    if not bad:
-        return
-    reasons = collections.Counter(bad.values())
-    listed = "; ".join(f"{n} × {reason}" for reason, n in reasons.most_common(3))
-    name = next(iter(bad))
-    text = f"{shown}: {len(bad)} of {size} images"
-    such = f"such as {printable_text(name)} ({bad[name]})" if len(reasons) == 1 or len(bad) < 4 else listed
-    if options.on_bad_image == "error":
-        all_named = f" All are named in {options.report}." if named else ""
-        raise UserError(
-            f"{text} cannot be decoded, {such}.{all_named} Mend or remove them, or pass on_bad_image=skip."
-        )
-    print(f"{text} left out{f'; named in {options.report}' if named else f', {such}'}", file=sys.stderr)
-
-
-def _write_report(report: Path, bad: dict[str, str]) -> bool:
-    """Whether the report could be written; a line on stderr says why not."""
-    try:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        if not report.is_dir() and not report.is_file():  # a pipe or a device
-            report.unlink(missing_ok=True)
-        atomic_write_text(report, json.dumps({"unreadable": bad}, indent=1))
-        return True
-    except OSError as error:
-        print(f"{report}: cannot be written ({error.strerror})", file=sys.stderr)
-        return False
-
-
-def add_to_report(report: Path, names: Sequence[str]) -> None:
-    """Adds images that changed or disappeared after their check to a report of unreadable ones."""
-    try:
-        bad = {**json.loads(read_bytes(str(report)))["unreadable"]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        bad = {}
-    _write_report(
-        report, {**bad, **dict.fromkeys(names, "changed or disappeared while its features were made")}
-    )
 
 
 def _labels(members: Members, kept: np.ndarray, shown: str) -> np.ndarray | None:
@@ -200,53 +155,9 @@ def _pixel_range(
     if not low < high:
         low, high = low - 0.5, low + 0.5
     print(
-        f"{shown}: {len(deep)} of {len(rows)} images have more than 8 bits a channel. Their values from "
-        f"{low:g} to {high:g} become 0 to 255 ({PERCENTILES[0]} and {PERCENTILES[1]} percentiles of "
-        f"{len(sample)} images). pixel_range=LOW,HIGH chooses others.",
+        f"{shown}: images of more than 8 bits a channel: {len(deep)} of {len(rows)}. Their values from {low:g} "
+        f"to {high:g} become 0 to 255 ({PERCENTILES[0]} and {PERCENTILES[1]} percentiles of a sample of "
+        f"{len(sample)}). pixel_range=LOW,HIGH chooses others.",
         file=sys.stderr,
     )
     return float(low), float(high)
-
-
-def header_summary(source: EncodedSource) -> dict[str, str]:
-    """What the headers of a source's images say, by subject; empty where they are not known."""
-    rows = source.headers
-    if rows is None:
-        return {}
-    turned = np.isin(rows["orientation"], (5, 6, 7, 8))
-    width, height = (
-        np.where(turned, rows[a], rows[b]) for a, b in (("height", "width"), ("width", "height"))
-    )
-    order = np.argsort(width.astype(np.int64) * height)
-    sizes = [f"{width[i]}×{height[i]}" for i in (order[0], order[len(order) // 2], order[-1])]
-    counts = {
-        "formats": _counted(name.decode() for name in rows["format"].tolist()),
-        "sizes": sizes[0]
-        if np.ptp(width) == np.ptp(height) == 0
-        else "{} to {}, median {}".format(*np.take(sizes, (0, 2, 1))),
-        "channels": _counted(
-            {1: "gray", 3: "colour"}.get(n, f"{n} channels") for n in rows["channels"].tolist()
-        ),
-        "more than 8 bits": _counted(f"{n} bits" for n in rows["bits"].tolist() if n > 8),
-        "turned by EXIF": _counted(f"orientation {n}" for n in rows["orientation"].tolist() if n > 1),
-        "transparent": _counted("on " + source.rule.background for t in rows["transparent"].tolist() if t),
-        "unreadable": "; ".join(f"{n} × {reason}" for reason, n in source.unreadable.items()),
-    }
-    return {subject: text for subject, text in counts.items() if text}
-
-
-def _counted(texts: Iterable[str]) -> str:
-    """Numbers of equal texts, the most frequent first."""
-    return ", ".join(f"{n} × {text}" for text, n in collections.Counter(texts).most_common())
-
-
-def odd_images(source: EncodedSource) -> np.ndarray:
-    """Ids of images to look at first: turned, transparent, deep, or of a profile or format of their own."""
-    rows = source.headers
-    if rows is None:
-        return np.arange(0)
-    kinds = [rows["transparent"], rows["orientation"] > 1, rows["bits"] > 8, ~rows["plain"]]
-    firsts = [np.flatnonzero(kind)[:2] for kind in kinds]  # two of each kind, then all others
-    return np.array(
-        list(dict.fromkeys(np.concatenate([*firsts, *map(np.flatnonzero, kinds)]).tolist())), np.int64
-    )

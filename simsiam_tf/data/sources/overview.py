@@ -1,0 +1,57 @@
+"""What a set of images holds, by the headers of its files: for the dry run and the preview."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable
+
+import numpy as np
+
+from simsiam_tf.data.sources.base import EncodedSource
+
+
+def header_summary(source: EncodedSource) -> dict[str, str]:
+    """What the headers of a source's images say, by subject; empty where they are not known."""
+    rows = source.headers
+    if rows is None:
+        return {}
+    turned = np.isin(rows["orientation"], (5, 6, 7, 8))
+    width, height = (
+        np.where(turned, rows[a], rows[b]) for a, b in (("height", "width"), ("width", "height"))
+    )
+    order = np.argsort(width.astype(np.int64) * height)
+    all_sizes = np.unique(np.stack([width, height], axis=1), axis=0)
+    sizes = [f"{width[i]}×{height[i]}" for i in (order[0], order[-1], order[len(order) // 2])]
+    counts = {
+        "formats": _counted(name.decode() for name in rows["format"].tolist()),
+        "sizes": ", ".join(f"{w}×{h}" for w, h in all_sizes)
+        if len(all_sizes) < 3
+        else "{} to {}, median {}".format(*sizes),
+        "channels": _counted(
+            {1: "gray", 3: "colour"}.get(n, f"{n} channels") for n in rows["channels"].tolist()
+        ),
+        "more than 8 bits": _counted(f"{n} bits" for n in rows["bits"].tolist() if n > 8),
+        "turned by EXIF": _counted(f"orientation {n}" for n in rows["orientation"].tolist() if n > 1),
+        "transparent": _counted(
+            "laid on " + source.rule.background for t in rows["transparent"].tolist() if t
+        ),
+        "unreadable": "; ".join(f"{n} × {reason}" for reason, n in source.unreadable.items()),
+    }
+    return {subject: text for subject, text in counts.items() if text}
+
+
+def _counted(texts: Iterable[str]) -> str:
+    """Numbers of equal texts, the most frequent first."""
+    return ", ".join(f"{n} × {text}" for text, n in collections.Counter(texts).most_common())
+
+
+def odd_images(source: EncodedSource) -> np.ndarray:
+    """Ids of images to look at first: turned, transparent, deep, or of a profile or format of their own."""
+    rows = source.headers
+    if rows is None:
+        return np.arange(0)
+    kinds = [rows["transparent"], rows["orientation"] > 1, rows["bits"] > 8, ~rows["plain"]]
+    firsts = [np.flatnonzero(kind)[:2] for kind in kinds]  # two of each kind, then all others
+    return np.array(
+        list(dict.fromkeys(np.concatenate([*firsts, *map(np.flatnonzero, kinds)]).tolist())), np.int64
+    )

@@ -1,0 +1,70 @@
+"""Images of a set that cannot be read: a line that names them, and a report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from simsiam_tf.data.sources.addresses import read_bytes
+from simsiam_tf.data.sources.base import SourceOptions
+from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.errors import UserError
+
+KINDS = 4  # reasons that the line names
+
+
+def report_unreadable(bad: dict[str, str], size: int, shown: str, options: SourceOptions) -> None:
+    """Writes the report of unreadable images, name → reason, and refuses the set or says what is left out.
+
+    Raises:
+        UserError: there are such images, and options.on_bad_image is "error".
+    """
+    named = bool(bad and options.report and _write_report(options.report, bad))
+    if not bad:
+        return
+    kinds: dict[str, list[str]] = {}
+    for name, reason in bad.items():
+        kinds.setdefault(reason, []).append(name)
+    most = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+    listed = [
+        f"{len(names)} × {reason}, such as {printable_text(names[0])}" for reason, names in most[:KINDS]
+    ]
+    if len(most) > KINDS:
+        listed.append(f"{sum(len(names) for _, names in most[KINDS:])} for other reasons")
+    such = f": {'; '.join(listed)}"
+    if len(most) == 1:
+        such = f", such as {printable_text(most[0][1][0])} ({most[0][0]})"
+    text = f"{shown}: {len(bad)} of {size} images"
+    if options.on_bad_image == "error":
+        all_named = f" All are named in {options.report}." if named else ""
+        raise UserError(
+            f"{text} cannot be decoded{such}.{all_named} Mend or remove them, or pass on_bad_image=skip."
+        )
+    print(f"{text} left out{f'; named in {options.report}' if named else such}", file=sys.stderr)
+
+
+def _write_report(report: Path, bad: dict[str, str]) -> bool:
+    """Whether the report could be written; a line on stderr says why not."""
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        if not report.is_dir() and not report.is_file():  # a pipe or a device
+            report.unlink(missing_ok=True)
+        atomic_write_text(report, json.dumps({"unreadable": bad}, indent=1))
+        return True
+    except OSError as error:
+        print(f"{report}: cannot be written ({error.strerror})", file=sys.stderr)
+        return False
+
+
+def add_to_report(report: Path, names: Sequence[str]) -> None:
+    """Adds images that changed or disappeared after their check to a report of unreadable ones."""
+    try:
+        bad = {**json.loads(read_bytes(str(report)))["unreadable"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        bad = {}
+    _write_report(
+        report, {**bad, **dict.fromkeys(names, "changed or disappeared while its features were made")}
+    )

@@ -155,8 +155,8 @@ def _pixel_range(
     if not low < high:
         low, high = low - 0.5, low + 0.5
     print(
-        f"{shown}: images of more than 8 bits a channel: {len(deep)} of {len(rows)}. Their values from {low:g} "
-        f"to {high:g} become 0 to 255 ({PERCENTILES[0]} and {PERCENTILES[1]} percentiles of a sample of "
+        f"{shown}: images of more than 8 bits a channel: {len(deep)} of {len(rows)}. Their values from "
+        f"{low:g} to {high:g} become 0 to 255 ({PERCENTILES[0]} and {PERCENTILES[1]} percentiles of a sample of "
         f"{len(sample)}). pixel_range=LOW,HIGH chooses others.",
         file=sys.stderr,
     )

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -14,11 +15,16 @@ from helpers import places
 from helpers.http_files import serving
 from helpers.places import COUNT, KINDS, check_same_images, name, picture, png
 
-from simsiam_tf import pretrain
+from simsiam_tf import embed, pretrain
 from simsiam_tf.data import AUGMENTATIONS, Views, open_source, pipeline
 from simsiam_tf.data.sources import addresses, file_records
 from simsiam_tf.runtime.errors import UserError
 
+TINY = [
+    "--backbone=resnet10", "--stem=cifar", "--width=0.125", "--d=64", "--predictor_hidden=32",
+    "--image_size=16", "--batch_size=8", "--epochs=2", "--precision=float32", "--strategy=one_device",
+    "--monitor=none",
+]  # fmt: skip
 SPECS = [*(f"{kind}:URL/{{0..1}}.{kind}" for kind in KINDS), "list:URL/list.txt", "folder:URL/images"]
 
 
@@ -156,3 +162,26 @@ def test_many_addresses_of_a_list_are_asked_for_at_a_time(server):
     server.wait_for = {"HEAD image": 8}
     assert open_source(f"list:{server.url}/list.txt", check="none").size == COUNT
     assert server.most_at_once >= 8
+
+
+@pytest.mark.slow
+def test_a_network_that_fails_meanwhile_is_named(server, tmp_path, capsys):
+    data = f"--data=tar:{server.url}/{{0..1}}.tar"
+    run = [data, f"--workdir={tmp_path}/run", *TINY]
+    open_source(data.removeprefix("--data="))  # the check is made; the run asks for the shards and one image
+    server.fail = lambda n, request: 503 if n > checked and "GET" in request else None
+    checked = server.requests + 20
+    assert pretrain.main(run) == 2
+    error = capsys.readouterr().err
+    assert re.search(
+        rf"step \d+ failed: {server.url}/[01].tar: HTTP status 503 Service Unavailable. Ch", error
+    )
+    assert "Traceback" not in error
+    checked = 10**9
+    assert pretrain.main(run) == 0
+    capsys.readouterr()
+    checked = server.requests
+    embedded = embed.main([f"--weights={tmp_path}/run", data, f"--out={tmp_path}/images.npz"])
+    assert embedded == 2
+    *_, line = capsys.readouterr().err.strip().splitlines()
+    assert re.search(rf"embed: {server.url}/[01].tar: HTTP status 503 Service Unavailable. Rerun", line)

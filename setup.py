@@ -58,7 +58,7 @@ setup(
         "tiff": ["tifffile>=2024.7", "imagecodecs>=2024.6"],
         "heif": ["pillow-heif>=0.21"],
         "jxl": ["pillow-jxl-plugin>=1.3"],
-        "remote": ["fsspec>=2024.6"],
+        "remote": ["fsspec[http]>=2024.6"],
         "hf": ["datasets>=3"],
         "wandb": ["wandb>=0.18"],
         "mlflow": ["mlflow-skinny>=2.16"],

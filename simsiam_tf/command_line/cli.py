@@ -19,7 +19,7 @@ from simsiam_tf import config as configs
 from simsiam_tf.command_line.help_text import usage
 from simsiam_tf.runtime import malloc, signals, terminal
 from simsiam_tf.runtime.atomic_files import UNWRITABLE
-from simsiam_tf.runtime.errors import UserError, as_flags, nearest
+from simsiam_tf.runtime.errors import UserError, as_flags, file_failure, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # Flagfiles lie beside the package in a checkout and within it in an installed wheel.
@@ -95,7 +95,8 @@ def _system_error(error: Exception, config: Any) -> str | None:
         unwritable = error.errno in UNWRITABLE
         fix = " Make room or choose another place, then rerun." if unwritable else ""
         return f"{file}{error.strerror}.{fix}"
-    return None
+    failure = file_failure(error) if hasattr(error, "node_def") else None  # an error of TensorFlow's graph
+    return failure and f"{failure}. Rerun the same command."
 
 
 def _out_of_memory(config: Any) -> str:

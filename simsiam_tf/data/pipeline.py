@@ -15,7 +15,7 @@ import tensorflow as tf
 from simsiam_tf.data import sampling
 from simsiam_tf.data.augment.augmentations import AUGMENTATIONS, Augmentation
 from simsiam_tf.data.augment.views import Views
-from simsiam_tf.data.sources.base import ArraySource, Source
+from simsiam_tf.data.sources.base import ArraySource, EncodedSource, Source
 from simsiam_tf.data.sources.open_source import open_source
 from simsiam_tf.runtime.errors import UserError
 
@@ -113,13 +113,13 @@ class StepBatches:
 
         def rows_of_piece(n: tf.Tensor) -> tuple:
             ids, u = rows_of(n)
-            return tf.fill([size], n), ids, u, views.box_draws(u)
+            return ids, tf.fill([size], n), u, views.box_draws(u)
 
         if isinstance(source, ArraySource):
             return _map(numbers, piece_of_array, parallel)
         rows = _map(numbers, rows_of_piece, parallel).unbatch()
-        crop = lambda n, i, u, draws: (n, views.crop_image(source.decode(i), *draws), i, u)  # noqa: E731
-        pieces = _map(rows, crop, parallel).batch(size, drop_remainder=True)
+        crop = lambda image, i, n, u, draws: (n, views.crop_image(image, *draws), i, u)  # noqa: E731
+        pieces = _map_images(rows, source, crop, parallel).batch(size, drop_remainder=True)
         return _map(pieces, lambda n, *rows: (n[0], batch_of(*rows)), parallel)
 
     def joined(self, pieces: tf.data.Dataset) -> tf.data.Dataset:
@@ -132,7 +132,7 @@ class StepBatches:
         if count > 1:
             batched = pieces.batch(count, drop_remainder=True)
             pieces = _map(batched, lambda batch: tf.nest.map_structure(flat, batch))
-        dataset = with_options(pieces)
+        dataset = with_options(pieces, self.source)
         return dataset.prefetch(PREFETCHED_STEPS) if PREFETCHED_STEPS else dataset
 
 
@@ -199,7 +199,7 @@ def pretraining(
             start = tf.numpy_function(first, [], tf.int64)
             return batches.dataset(start, start + count)
 
-        return with_options(tf.data.Dataset.range(1).flat_map(steps))
+        return with_options(tf.data.Dataset.range(1).flat_map(steps), source)
 
     def stream(first: Callable[[], int] = lambda: 0) -> tf.data.Dataset:
         """Batches from step `first()` on, which is called for the first batch; 0: from `first_epoch`."""
@@ -219,8 +219,9 @@ def evaluation_views(
     if isinstance(source, ArraySource):
         dataset = _map(dataset.batch(batch_size), lambda i: views.evaluation_view(source.gather(i)), PARALLEL)
     else:
-        dataset = _map(dataset, lambda i: views.evaluation_view(source.decode(i)), PARALLEL).batch(batch_size)
-    return with_options(_map(dataset, views.normalise)).prefetch(2)
+        view = lambda image, i: views.evaluation_view(image)  # noqa: E731
+        dataset = _map_images(dataset, source, view, PARALLEL).batch(batch_size)
+    return with_options(_map(dataset, views.normalise), source).prefetch(2)
 
 
 def _map(dataset: tf.data.Dataset, function: Callable, parallel: int | None = None) -> tf.data.Dataset:
@@ -229,9 +230,26 @@ def _map(dataset: tf.data.Dataset, function: Callable, parallel: int | None = No
     return dataset.map(tf.autograph.experimental.do_not_convert(function), parallel)
 
 
-def with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset in a fixed order, without tf.data's tuner and its sharding among workers."""
+def _map_images(
+    dataset: tf.data.Dataset, source: Source, function: Callable, parallel: int | None
+) -> tf.data.Dataset:
+    """Maps elements (id, …) to function(image, id, …)."""
+    if isinstance(source, EncodedSource) and parallel is not None and source.reads_at_once > max(parallel, 0):
+        # Answers of a network are waited for: more images are read at a time than are decoded.
+        read = _map(dataset, lambda i, *rest: (source.read(i), i, *rest), source.reads_at_once)
+        return _map(read, lambda data, i, *rest: function(source.decode_bytes(data, i), i, *rest), parallel)
+    return _map(dataset, lambda i, *rest: function(source.decode(i), i, *rest), parallel)
+
+
+def with_options(dataset: tf.data.Dataset, source: Source | None = None) -> tf.data.Dataset:
+    """The dataset in a fixed order, without tf.data's tuner and its sharding among workers.
+
+    source: the images, which may have to be waited for.
+    """
     options = tf.data.Options()
+    reads = getattr(source, "reads_at_once", 0)
+    if reads:  # each read takes a thread
+        options.threading.private_threadpool_size = reads + (os.cpu_count() or 2)
     options.deterministic = True
     # NOTE: tf.data's tuner delays the end of an iterator by up to minutes, and every epoch of
     # `fit` and every evaluation ends one.

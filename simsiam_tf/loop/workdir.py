@@ -19,7 +19,7 @@ import filelock
 from simsiam_tf import config as configs
 from simsiam_tf.loop.checkpoints import newest_manifest
 from simsiam_tf.runtime import atomic_files, progress
-from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.runtime.errors import UserError, file_failure
 
 log = logging.getLogger("simsiam_tf")
 
@@ -240,7 +240,7 @@ class _LogFile(logging.handlers.WatchedFileHandler):
 
 def error_text(error: BaseException) -> str:
     """Shortens an error's text to its beginning and end, without TensorFlow's names for nodes."""
-    text = str(getattr(error, "message", error)) or type(error).__name__
+    text = file_failure(error) or str(getattr(error, "message", error)) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     text = " ".join(re.sub(r"\{\{.*?\}\}", "", text).split())

@@ -22,6 +22,12 @@ class LostWorker(UserError):
     status = 75
 
 
+def file_failure(error: BaseException) -> str | None:
+    """The file or URL that a Python function in a TensorFlow graph could not read, and why; else None."""
+    match = re.search(r"\w+Error: \[Errno \d+\] (.*): '(.*)'$", str(error), re.MULTILINE)
+    return f"{match[2]}: {match[1]}" if match else None
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Returns " Did you mean X?" for the nearest known word, or a list of all if none is near."""
     known = list(known)

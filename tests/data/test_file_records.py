@@ -1,6 +1,7 @@
 """Records of files: kept for a set, shared by commands, renewed only for what has changed."""
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from simsiam_tf.data.images.formats import UnavailableFormat
 from simsiam_tf.data.sources import file_records
 from simsiam_tf.data.sources.file_records import cache_folder, file_state
+from simsiam_tf.runtime.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +124,37 @@ def test_a_format_without_its_library_is_checked_again(folder):
     assert set(records.unreadable().values()) == {"needs a library"}
     records, _, checked = records_of(folder)
     assert checked == ["a", "b", "c"] and not records.unreadable()
+
+
+def test_a_file_that_a_network_did_not_deliver_is_checked_again(folder):
+    class Away(Checker):
+        def __call__(self, i):
+            if self.names[i] == "b":
+                raise file_records.TransientError(5, "away", "b")
+            return super().__call__(i)
+
+    assert records_of(folder, checker=Away)[0].unreadable() == {"b": "away"}
+    records, changes, checked = records_of(folder)
+    assert checked == ["b"] and not records.unreadable() and changes.changed == []
+
+
+def test_a_network_that_stays_away_ends_the_check(folder, monkeypatch):
+    class Away(Checker):
+        def __call__(self, i):
+            self.checked.append(i)
+            time.sleep(0.005)
+            raise file_records.TransientError(5, "away", f"s3://{self.names[i]}")
+
+    for i in range(1000):
+        (folder / f"{i}").write_text("")
+    calls = []
+    monkeypatch.setattr(
+        Away, "__init__", lambda self, folder, names: vars(self).update(names=names, checked=calls)
+    )
+    with pytest.raises(UserError, match=r"s3://\w+: cannot be read \(away\), nor can the 16 files before it"):
+        records_of(folder, checker=Away)
+    assert len(calls) < 100
+    assert len(records_of(folder)[2]) == 1003
 
 
 def test_names_that_are_not_text(folder):

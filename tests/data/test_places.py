@@ -150,6 +150,17 @@ def test_a_tar_with_class_folders(tmp_path):
     assert source.class_names == ("cats", "dogs")
 
 
+def test_shards_are_no_classes(tmp_path):
+    for shard in range(2):
+        members = [(name(i), png(i)) for i in range(shard, COUNT, 2)]
+        write_tar(tmp_path / f"{shard}.tar", members)
+        write_tar(tmp_path / f"flat-{shard}.tar", [(n.partition("/")[2], data) for n, data in members])
+    source = open_source(f"tar:{tmp_path}/{{0..1}}.tar")
+    assert source.class_names == ("cats", "dogs")
+    assert np.asarray(source.labels).tolist() == [0, 0, 1, 0, 1, 1]  # images 0, 2, 4, 1, 3, 5
+    assert open_source(f"tar:{tmp_path}/flat-*.tar").labels is None
+
+
 def test_damaged_tars(tmp_path):
     write_tar(tmp_path / "all.tar", [(name(i), png(i) + bytes(2000)) for i in range(COUNT)])
     whole = (tmp_path / "all.tar").read_bytes()

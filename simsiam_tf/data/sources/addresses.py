@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import errno
 import functools
 import glob
 import hashlib
+import io
 import itertools
 import operator
 import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, TypeVar
 
-from simsiam_tf.data.sources.file_records import file_state
+import numpy as np
+
+from simsiam_tf.data.sources.file_records import TransientError, file_state
 from simsiam_tf.runtime.errors import UserError
 
 TRIES = 6  # of a read over the network, after 0.5, 1, 2, 4 and 8 seconds
 FIRST_WAIT = 0.5  # seconds
+READS_AT_ONCE = 16  # over the network, whose answers are waited for
+BLOCK = 5 * 2**20  # bytes read at a time from a file that is read in order
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_NOT_TRIED_AGAIN = (FileNotFoundError, PermissionError, NotImplementedError)
+_HTTP_ERRORS = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError, 410: FileNotFoundError}
+_STAYS = (
+    FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError,
+)  # fmt: skip
+_PASSING_STATUSES = (408, 425, 429)  # of HTTP below 500: too late, too early, too many requests
+_VERSION_KEYS = (  # of what file systems say of a file
+    "ETag", "etag", "Content-MD5", "Digest", "md5Hash", "LastModified", "Last-Modified", "last_modified",
+    "mtime", "created", "updated", "modified", "modify",
+)  # fmt: skip
 T = TypeVar("T")
 
 
@@ -44,21 +59,25 @@ def file_system(address: str) -> tuple[Any, str]:
 
 
 def read_bytes(address: str, start: int = 0, length: int | None = None) -> bytes:
-    """The bytes of a file, or `length` of them from `start` on.
+    """The bytes of a file, or `length` of them from `start` on: all where it is None.
 
     Raises:
         OSError: it cannot be read, after several tries over the network.
         ValueError: it is a pipe, a device or a folder.
     """
     if is_url(address):
+        if length == 0:  # of which not every file system has a part
+            return b""
         system, path = file_system(address)
-        end = None if length is None else start + length
-        data = try_again(lambda: system.cat_file(path, start=start, end=end))
+        part = {} if length is None else {"start": start, "end": start + length}
+        data = try_again(address, lambda: system.cat_file(path, **part))
     else:
         with _open_regular_file(address) as file:
             file.seek(start)
             data = file.read(os.fstat(file.fileno()).st_size if length is None else length)
-    if length is not None and len(data) != length:
+    if length is not None and len(data) > length:
+        raise OSError(errno.EIO, "the server sends whole files where a part is asked for", address)
+    if length is not None and len(data) < length:
         raise OSError(f"{address}: cut off at byte {start + len(data)}")
     return data
 
@@ -75,26 +94,89 @@ def _open_regular_file(path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def try_again(read: Callable[[], T]) -> T:
-    """The result of `read`, which may fail a few times for reasons that pass."""
+def try_again(address: str, read: Callable[[], T]) -> T:
+    """The result of `read`, which may fail a few times for reasons that pass.
+
+    Raises:
+        OSError: it failed for a reason that stays, or each time (`TransientError`).
+    """
     for attempt in range(TRIES):
         try:
             return read()
-        except _NOT_TRIED_AGAIN:
-            raise
         except Exception as error:  # noqa: BLE001 - each file system raises its library's own
-            if attempt == TRIES - 1:
-                raise OSError(f"{' '.join(str(error).split())[:200] or type(error).__name__}") from error
+            failure = _os_error(address, error)
+            if not isinstance(failure, TransientError) or attempt == TRIES - 1:
+                raise failure from error
             time.sleep(FIRST_WAIT * 2**attempt)
     raise AssertionError
 
 
+def _os_error(address: str, error: Exception) -> OSError:
+    """What a file system's error means: a file that is missing or forbidden, or a failure that may pass."""
+    # NOTE: fsspec's http raises FileNotFoundError wherever it learns nothing of a file, from whatever cause.
+    cause = error.__cause__ or error
+    status = getattr(cause, "status", None)
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(status, int):
+        passes = status >= 500 or status in _PASSING_STATUSES
+        kind = _HTTP_ERRORS.get(status, TransientError if passes else OSError)
+        reason = f"HTTP status {status} {getattr(cause, 'message', '')}".strip()
+    elif isinstance(cause, ConnectionError | TimeoutError) or type(cause).__module__.startswith("aiohttp"):
+        kind, reason = TransientError, " ".join(str(cause).split())[:200] or type(cause).__name__
+    else:
+        stays = isinstance(error, _STAYS) or getattr(error, "errno", None) == errno.EINVAL  # S3's status 400
+        kind = (type(error) if isinstance(error, OSError) else OSError) if stays else TransientError
+    if kind is FileNotFoundError:
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), address)
+    return kind(errno.EACCES if kind is PermissionError else errno.EIO, reason, address)
+
+
+def _unreadable(address: str, error: OSError) -> UserError:
+    return UserError(f"{address}: cannot be read ({error.strerror or error}).")
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file behind a URL that can seek, each of whose reads is tried again. size: its bytes."""
+
+    def __init__(self, address: str, size: int) -> None:
+        self._address, self._size, self._at = address, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        length = max(0, min(len(buffer), self._size - self._at))
+        if length:
+            try:
+                buffer[:length] = read_bytes(self._address, self._at, length)
+            except OSError as error:
+                raise _unreadable(self._address, error) from error
+        self._at += length
+        return length
+
+
 @contextlib.contextmanager
 def open_address(address: str) -> Iterator[Any]:
-    """A file object of bytes that can seek."""
+    """A file object of bytes that can seek. Raises UserError where a URL cannot be read."""
     if is_url(address):
         system, path = file_system(address)
-        with system.open(path, "rb") as file:
+        try:
+            size = try_again(address, lambda: system.info(path)).get("size")
+        except OSError as error:
+            raise _unreadable(address, error) from error
+        if size is None:
+            raise UserError(f"{address}: cannot be read (the server does not say how long it is).")
+        with io.BufferedReader(_RemoteFile(address, size), BLOCK) as file:
             yield file
     else:
         with _open_regular_file(address) as file:
@@ -107,15 +189,31 @@ def address_state(address: str) -> tuple[int, int, int]:
         return file_state(address)
     system, path = file_system(address)
     try:
-        info = try_again(lambda: system.info(path))
+        return remote_state(try_again(address, lambda: system.info(path)))
     except FileNotFoundError:
         return 0, 0, 0
-    return remote_state(info)
+    except OSError as error:
+        raise _unreadable(address, error) from error
+
+
+def address_states(addresses: Sequence[str]) -> np.ndarray:
+    """`address_state` of each: int64 [N, 3]. Those of URLs are asked for several at a time."""
+    if any(map(is_url, addresses)):
+        with concurrent.futures.ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            states = list(pool.map(address_state, addresses))
+    else:
+        states = [address_state(address) for address in addresses]
+    return np.array(states, np.int64).reshape(-1, 3)
+
+
+def reads_at_once(addresses: Iterable[str]) -> int:
+    """Images to read at a time where an address is a URL, whose answers are waited for; 0 for paths alone."""
+    return READS_AT_ONCE if any(map(is_url, addresses)) else 0
 
 
 def remote_state(info: Mapping[str, Any]) -> tuple[int, int, int]:
     """The state of a file on one of fsspec's file systems, by what that says of it."""
-    version = [str(info[key]) for key in ("ETag", "etag", "LastModified", "mtime", "created") if key in info]
+    version = [str(info[key]) for key in _VERSION_KEYS if key in info]
     digest = hashlib.sha256("\n".join(version).encode()).digest()
     return int(info.get("size") or 0), int.from_bytes(digest[:7], "big"), 1
 
@@ -131,11 +229,15 @@ def expand(pattern: str) -> list[str]:
     Raises:
         UserError: nothing matches, or one of the names in braces is missing.
     """
+    named = _without_braces(pattern)
+    plain = [one for one in named if not glob.has_magic(one.partition("://")[2] or one)]
+    states = address_states([absolute(one) for one in plain]).tolist()
+    exist = {one: any(state) for one, state in zip(plain, states, strict=True)}
     addresses: list[str] = []
-    for one in _without_braces(pattern):
-        if glob.has_magic(one.partition("://")[2] or one):
+    for one in named:
+        if one not in exist:
             addresses += _glob(one)
-        elif any(address_state(absolute(one))):
+        elif exist[one]:
             addresses.append(absolute(one))
         else:
             raise UserError(f"{one}: no such file.{f' It is one of {pattern}.' if one != pattern else ''}")
@@ -148,7 +250,12 @@ def _glob(pattern: str) -> list[str]:
     if not is_url(pattern):
         return sorted(glob.glob(absolute(pattern), recursive=True))
     system, path = file_system(pattern)
-    names = try_again(lambda: system.glob(path))
+    try:
+        names = try_again(pattern, lambda: system.glob(path))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreadable(pattern, error) from error
     return [name if is_url(name) else pattern[: pattern.index("://") + 3] + name for name in sorted(names)]
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from simsiam_tf.data.sources.addresses import address_state, expand, open_address, read_bytes
+from simsiam_tf.data.sources.addresses import address_states, expand, open_address, read_bytes, reads_at_once
 from simsiam_tf.data.sources.file_records import kept_arrays
 from simsiam_tf.data.sources.members import Members, folder_classes, is_image_name
 from simsiam_tf.runtime import progress
@@ -40,7 +40,7 @@ def zip_members(pattern: str) -> Members:
 def _archive_members(kind: str, pattern: str, scan: Callable[[str], dict[str, Any]]) -> Members:
     name = f"{kind}:{pattern}"
     archives = expand(pattern)
-    tables, states = [], [address_state(archive) for archive in archives]
+    tables, states = [], [tuple(state) for state in address_states(archives).tolist()]
     for archive, state in progress.bar(
         list(zip(archives, states, strict=True)), f"reading directories of {printable_text(name)}"
     ):
@@ -57,9 +57,9 @@ def _archive_members(kind: str, pattern: str, scan: Callable[[str], dict[str, An
     column = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
     archive_of = np.repeat(np.arange(len(archives)), sizes)
     names = column["name"].tolist()
+    labels, class_names = _classes(names, column["label"])
     if len(archives) > 1:
         names = [f"{posixpath.basename(archives[a])}/{n}" for a, n in zip(archive_of, names, strict=True)]
-    labels, class_names = _classes(names, column["label"])
 
     def read(i: int) -> bytes:
         archive, offset, length = archives[archive_of[i]], int(column["offset"][i]), int(column["length"][i])
@@ -72,6 +72,7 @@ def _archive_members(kind: str, pattern: str, scan: Callable[[str], dict[str, An
     return Members(
         name, names, np.array(states, np.int64)[archive_of], read, "\0".join([kind, *archives]), labels,
         class_names, sizes=column["length" if kind == "tar" else "size"],
+        reads_at_once=reads_at_once(archives),
     )  # fmt: skip
 
 

@@ -131,7 +131,8 @@ class EncodedSource(Source):
     read: scalar id → encoded bytes. names: of the images. root: the folder that these are relative to, where
     every image is a file. digests: bytes, one for each image at the time of opening, or for each file where
     files hold several. rule: how the bytes become pixels. headers: `file_records.RECORD` [size]; None where
-    they are not known. unreadable: reason → number of images that were left out.
+    they are not known. unreadable: reason → number of images that were left out. reads_at_once: images to
+    read at a time where answers are waited for; 0 for others.
     """
 
     read: Callable[[tf.Tensor], tf.Tensor]
@@ -141,12 +142,17 @@ class EncodedSource(Source):
     rule: PixelRule = COLOURS
     headers: np.ndarray | None = None
     unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
+    reads_at_once: int = 0
 
     def decode(self, index: tf.Tensor) -> tf.Tensor:
+        return self.decode_bytes(self.read(index), index)
+
+    def decode_bytes(self, data: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """The encoded bytes of image `index` → uint8 [H, W, channels]."""
         plain = None if self.headers is None else self.headers["plain"]
         if plain is not None:
             plain = bool(plain.all()) or tf.gather(tf.constant(plain), index)
-        return decode(self.read(index), self.rule, plain)
+        return decode(data, self.rule, plain)
 
     def contents(self) -> str:
         if self.digests is None:

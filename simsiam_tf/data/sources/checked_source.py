@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import os
 import sys
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -70,6 +71,7 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
         read=lambda index: read(tf.gather(chosen, index)), names=names,
         root=members.root if checked else None, digests=digests if recorded is None else recorded, rule=rule,
         headers=rows if checked else None, unreadable=dict(collections.Counter(bad.values())),
+        reads_at_once=members.reads_at_once,
     )  # fmt: skip
 
 
@@ -82,15 +84,18 @@ def _python_read(read: Callable[[int], bytes]) -> Callable[[tf.Tensor], tf.Tenso
 
 
 def _records(members: Members, options: SourceOptions) -> tuple[FileRecords, Changes]:
+    decoding = threading.BoundedSemaphore(os.cpu_count() or 1)  # more images may be read at a time
+
     def check(i: int) -> dict:
         check_size(members.size(i), members.names[i], options.max_megapixels)  # before it is read
         data = members.read(i)
-        header = decode_checked(data, options.max_megapixels, decode_pixels=options.check == "decode")
+        with decoding:
+            header = decode_checked(data, options.max_megapixels, decode_pixels=options.check == "decode")
         fields = dataclasses.asdict(header)
         return {**fields, "format": header.format.encode(), "digest": file_digest(data)}
 
     key = f"{members.key}\0{options.max_megapixels}"
-    return file_records(key, members.names, members.states, options.check, check)
+    return file_records(key, members.names, members.states, options.check, check, members.reads_at_once)
 
 
 def _print_changes(changes: Changes, size: int, shown: str) -> None:

@@ -21,12 +21,14 @@ import numpy as np
 from simsiam_tf.data.images.formats import UnavailableFormat
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.atomic_files import atomic_write_bytes
+from simsiam_tf.runtime.errors import UserError
 
 FORMAT_VERSION = 1  # of the files in the cache; those of others are not found
 TEXTS = ".texts"  # ends the names of arrays of texts in a file
 LEVELS = {"none": 0, "header": 1, "decode": 2}  # how far a file was checked
 CHUNK = 4096  # files checked between two updates of the records
 SAVE_EVERY = 2**16  # files checked between two writes of the cache
+MAX_FAILED = 16  # files in a row that a network may fail to deliver
 RECORD = np.dtype(
     [
         ("size", "i8"), ("mtime", "i8"), ("ctime", "i8"),  # bytes, nanoseconds
@@ -36,6 +38,11 @@ RECORD = np.dtype(
         ("orientation", "u1"), ("transparent", "?"), ("plain", "?"),
     ]
 )  # fmt: skip
+
+
+class TransientError(OSError):
+    """A failure that may pass. It says nothing of the file, which every command tries again."""
+
 
 Check = Callable[[int], dict]  # number of a file → fields of its record; raises OSError or ValueError
 STATE = ("size", "mtime", "ctime")  # fields that differ once a file was written to or replaced
@@ -86,7 +93,7 @@ def cache_folder() -> Path:
 
 
 def file_records(
-    key: str, names: list[str], states: np.ndarray, level: str, check: Check
+    key: str, names: list[str], states: np.ndarray, level: str, check: Check, reads_at_once: int = 0
 ) -> tuple[FileRecords, Changes]:
     """The records of a set's files. Files that are new, changed, or were checked less far are checked.
 
@@ -96,9 +103,13 @@ def file_records(
         states: int64 [N, 3], the fields `STATE` of each.
         level: a key of `LEVELS`; "none" checks no file.
         check: checks a file.
+        reads_at_once: files to check at a time, where that is more than processors.
 
     Returns:
         The records, and what has changed since they were kept.
+
+    Raises:
+        UserError: a network fails for many files in a row.
     """
     path = _cache_path("sets", key)
     old = _load(path)
@@ -113,14 +124,16 @@ def file_records(
     known = had_record[same & (before["level"] >= LEVELS[level])]
     new.rows[known], new.reasons = old.rows[places[known]], old.reasons
     pending = np.setdiff1d(np.arange(len(names)), known) if LEVELS[level] else known[:0]
+    threads = max(reads_at_once, os.cpu_count() or 1)
     try:
-        for count, _ in enumerate(_checked(new, pending, LEVELS[level], check), 1):
+        for count, _ in enumerate(_checked(new, pending, LEVELS[level], check, threads), 1):
             if count % SAVE_EVERY == 0:
                 _save(path, new)
     finally:
         if len(pending) or len(old.names) != len(names):
             _save(path, new)
     again = np.intersect1d(pending, had_record)
+    again = again[old.rows["level"][places[again]] > 0]
     differs = old.rows["digest"][places[again]] != new.rows["digest"][again]
     changed = [names[i] for i in again[differs]]
     return new, Changes(changed, len(names) - len(had_record), len(old.names) - len(had_record))
@@ -136,22 +149,32 @@ def file_state(path: str | bytes | Path) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _checked(records: FileRecords, pending: np.ndarray, level: int, check: Check) -> Iterator[int]:
+def _checked(
+    records: FileRecords, pending: np.ndarray, level: int, check: Check, threads: int
+) -> Iterator[int]:
     """Checks files, several at a time; gives the row of each."""
+    failed = 0  # files since the last that was read
 
     def outcome(i: int) -> tuple[int, dict, str]:
+        nonlocal failed
         try:
-            return level, check(i), ""
+            fields, failed = check(i), 0
+            return level, fields, ""
         except (OSError, ValueError) as error:
             text = (isinstance(error, OSError) and error.strerror) or str(error) or "unreadable"
-            # A library may be installed later: the file is checked again by every command.
-            reached = 0 if isinstance(error, UnavailableFormat) else level
+            failed = failed + 1 if isinstance(error, TransientError) else 0
+            if isinstance(error, TransientError) and failed > MAX_FAILED:
+                raise UserError(
+                    f"{error.filename}: cannot be read ({text}), nor can the {MAX_FAILED} files before it."
+                ) from error
+            # A library may be installed later, a network mended: the file is checked again by every command.
+            reached = 0 if isinstance(error, UnavailableFormat | TransientError) else level
             return reached, {}, text.splitlines()[0][:200]
 
     if not len(pending):
         return
     with (
-        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+        concurrent.futures.ThreadPoolExecutor(threads) as pool,
         progress.bar(None, "checking images", total=len(pending)) as bar,
     ):
         for start in range(0, len(pending), CHUNK):

@@ -7,14 +7,22 @@ import contextlib
 import os
 import posixpath
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data.images.formats import IMAGE_SUFFIXES, MAGIC_BYTES, OTHER_SUFFIXES, image_format
-from simsiam_tf.data.sources.addresses import file_system, is_url, read_bytes, remote_state, try_again
+from simsiam_tf.data.sources.addresses import (
+    READS_AT_ONCE,
+    file_system,
+    is_url,
+    read_bytes,
+    remote_state,
+    try_again,
+)
 from simsiam_tf.data.sources.file_records import file_state
 from simsiam_tf.data.sources.members import Members, folder_classes
 from simsiam_tf.runtime.display_text import printable_text
@@ -107,9 +115,9 @@ def _is_image(path: str, passed_over: collections.Counter) -> bool:
 def _remote_members(url: str, shown: str, passed_over: collections.Counter) -> Members:
     system, root = file_system(url)
     try:
-        infos = try_again(lambda: system.find(root, detail=True))
+        infos = _remote_files(url, system, root)
     except OSError as error:
-        raise UserError(f"{shown}: cannot be listed ({error}).") from error
+        raise UserError(f"{shown}: cannot be listed ({error.strerror or error}).") from error
     names, states = [], []
     start = len(root.rstrip("/")) + 1
     for path, info in sorted(infos.items()):
@@ -124,5 +132,26 @@ def _remote_members(url: str, shown: str, passed_over: collections.Counter) -> M
     base = url.rstrip("/")
     return Members(
         f"folder:{url}", names, np.array(states, np.int64).reshape(-1, 3),
-        lambda i: read_bytes(f"{base}/{names[i]}"), url, *folder_classes(names),
+        lambda i: read_bytes(f"{base}/{names[i]}"), url, *folder_classes(names), reads_at_once=READS_AT_ONCE,
     )  # fmt: skip
+
+
+def _remote_files(url: str, system: Any, root: str) -> dict[str, Mapping[str, Any]]:
+    """Path → what the file system says of it, of all files in a folder. Raises OSError."""
+    from fsspec.asyn import AsyncFileSystem
+    from fsspec.spec import AbstractFileSystem
+
+    walks = getattr(type(system), "_find", None) is AsyncFileSystem._find
+    walks = walks or type(system).find is AbstractFileSystem.find
+    if not walks:  # object stores list all files at once
+        return try_again(url, lambda: system.find(root, detail=True))
+    files, pending = {}, [root]
+    while pending:  # not fsspec's walk, which passes over folders that it cannot list
+        folder = pending.pop()
+        for info in try_again(url, lambda folder=folder: system.ls(folder, detail=True)):
+            path = info["name"].rstrip("/")
+            if info["type"] != "directory":
+                files[path] = info
+            elif path != folder:
+                pending.append(info["name"])
+    return files

@@ -9,7 +9,7 @@ import posixpath
 
 import numpy as np
 
-from simsiam_tf.data.sources.addresses import absolute, address_state, is_url, read_bytes
+from simsiam_tf.data.sources.addresses import absolute, address_states, is_url, read_bytes, reads_at_once
 from simsiam_tf.data.sources.base import MissingSplit
 from simsiam_tf.data.sources.members import Members
 from simsiam_tf.runtime.display_text import printable_text
@@ -47,7 +47,7 @@ def list_members(address: str, split: str) -> Members:
         raise UserError(f"{shown}: names {printable_text(most)} {times} times.")
     folder = posixpath.dirname(file)
     places = [n if is_url(n) or posixpath.isabs(n) else posixpath.join(folder, n) for n in names]
-    states = np.array([address_state(place) for place in places], np.int64)
+    states = address_states(places)
     missing = np.flatnonzero(~states.any(axis=1))
     if len(missing):
         such = printable_text(names[missing[0]])
@@ -59,7 +59,10 @@ def list_members(address: str, split: str) -> Members:
     if classes:
         number = {name: i for i, name in enumerate(classes)}
         labels = np.array([number.get(row["label"] or "", -1) for row in rows], np.int64)
-    return Members(name, names, states, lambda i: read_bytes(places[i]), file, labels, tuple(classes))
+    return Members(
+        name, names, states, lambda i: read_bytes(places[i]), file, labels, tuple(classes),
+        reads_at_once=reads_at_once(places),
+    )  # fmt: skip
 
 
 def _rows(text: str) -> list[dict[str, str]]:

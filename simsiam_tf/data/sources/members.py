@@ -26,7 +26,8 @@ class Members:
     `file_records.STATE` of each. read: number of an image → its bytes; raises OSError or ValueError.
     key: the place, under which records are kept. labels: int64 [N], −1 where an image has none; or None.
     root: the folder that names are relative to, where every image is a file. read_op: `read` in a graph.
-    sizes: bytes of each image, 0 where that is not known; those of `states` when None.
+    sizes: bytes of each image, 0 where that is not known; those of `states` when None. reads_at_once: images
+    to read at a time where answers are waited for, as those of a network; 0 for others.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Members:
     root: Path | None = None
     read_op: Callable[[tf.Tensor], tf.Tensor] | None = None
     sizes: np.ndarray | None = None
+    reads_at_once: int = 0
 
     def size(self, i: int) -> int:
         """Bytes of image i; 0 where that is not known."""
@@ -105,4 +107,5 @@ def join_members(places: Sequence[Members]) -> Members:
     return Members(
         ",".join(place.name for place in places), names, states, read,
         "\0\0".join(place.key for place in places), np.concatenate(labels), tuple(classes), sizes=sizes,
+        reads_at_once=max(place.reads_at_once for place in places),
     )  # fmt: skip

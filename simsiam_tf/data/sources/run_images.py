@@ -18,7 +18,7 @@ from PIL import Image
 
 from simsiam_tf.data.images.render import PixelRule, render
 from simsiam_tf.data.sources.base import EncodedSource, Source
-from simsiam_tf.data.sources.file_records import read_arrays, write_arrays
+from simsiam_tf.data.sources.file_records import TransientError, read_arrays, write_arrays
 from simsiam_tf.data.sources.members import Members
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import one_line, printable_text
@@ -85,7 +85,8 @@ def read_or_next(members: Members, rule: PixelRule, gone: set[int]) -> Callable[
                 # In the place of another image, of whose header the pipeline knows.
                 return data if j == i else _encoded(render(data, rule))
             except (OSError, ValueError) as error:
-                gone.add(j)
+                if not isinstance(error, TransientError):
+                    gone.add(j)
                 name, reason = printable_text(members.names[j]), getattr(error, "strerror", None) or error
                 progress.say(f"{shown}: {name}: {one_line(reason)}; the next image stands in for it")
         raise UserError(f"{shown}: not one of its images can be read.")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.data.images.formats import MAGIC_BYTES, image_format
-from simsiam_tf.data.sources.addresses import address_state, expand, open_address, read_bytes
+from simsiam_tf.data.sources.addresses import address_states, expand, open_address, read_bytes, reads_at_once
 from simsiam_tf.data.sources.archives import NO_LABEL
 from simsiam_tf.data.sources.file_records import cache_folder, kept_arrays
 from simsiam_tf.data.sources.members import Members
@@ -64,9 +65,11 @@ def tfrecord_members(pattern: str) -> Members:
 
 
 def _pattern_and_name(pattern: str) -> tuple[str, str | None]:
-    """("data/*.parquet", "photo") of "data/*.parquet:photo"; the colon of a URL's scheme does not count."""
-    files, colon, name = pattern.rpartition(":")
-    return (files, name) if colon and files and not name.startswith("//") else (pattern, None)
+    """("data/*.parquet", "photo") of "data/*.parquet:photo", also of a URL, whose port has a colon too."""
+    match = re.match(r"[^/]*://[^/]*", pattern)
+    host = match[0] if match else ""
+    files, colon, name = pattern[len(host) :].rpartition(":")
+    return (host + files, name) if colon and files else (pattern, None)
 
 
 def _members_of_files(
@@ -78,7 +81,7 @@ def _members_of_files(
     names of the classes as "classes").
     """
     shown = printable_text(name)
-    states = [address_state(file) for file in files]
+    states = [tuple(state) for state in address_states(files).tolist()]
     tables, holders = [], []
     for file, state in progress.bar(list(zip(files, states, strict=True)), f"reading {shown}"):
         try:
@@ -112,6 +115,7 @@ def _members_of_files(
     return Members(
         name, names, np.array(states, np.int64)[file_of], read, "\0".join([name, *files]),
         label if classes else None, classes, sizes=np.maximum(length, 0),
+        reads_at_once=reads_at_once(holders),
     )  # fmt: skip
 
 

@@ -116,7 +116,8 @@ def worker_addresses(resolver: tf.distribute.cluster_resolver.ClusterResolver) -
     spec = resolver.cluster_spec()
     addresses = [a for job in ("chief", "worker") if job in spec.jobs for a in spec.job_tasks(job)]
     first = len(spec.job_tasks("chief")) if "chief" in spec.jobs else 0
-    assert resolver.task_id is not None
+    if resolver.task_id is None:
+        raise ValueError("no task")
     return addresses, resolver.task_id + (first if resolver.task_type == "worker" else 0)
 
 

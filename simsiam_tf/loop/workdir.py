@@ -164,10 +164,12 @@ class Workdir:
         if manifest:
             log.warning("%s was gone or damaged: the newest checkpoint's configuration counts", file)
             return manifest.get("configuration", {})
-        if file.exists() or (folder.exists() and any(folder.iterdir())):
+        if file.exists():
+            raise UserError(f"{file}: unreadable. Restore it or choose another `workdir`.")
+        if folder.exists() and any(folder.iterdir()):
             raise UserError(
-                f"{file}: unreadable or missing, and no checkpoint tells whose run this is. Restore it or "
-                "choose another `workdir`."
+                f"workdir={self.path}: has checkpoints but no config.json to tell whose. "
+                "Restore that file or choose another folder."
             )
         return None
 

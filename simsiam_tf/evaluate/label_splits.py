@@ -95,7 +95,7 @@ def open_test_split(spec: str, **options: Any) -> Source | None:
     """The labelled split that belongs to a training set: "test", else "validation", else None."""
     if query_split(spec) is None:
         return None
-    name = ":".join(spec.split(":")[:2]) if spec.startswith("tfds:") else spec.split(":")[0]
+    name = ":".join(spec.split(":")[:2]) if spec.startswith(("tfds:", "hf:")) else spec.split(":")[0]
     for split in ("test", "validation"):
         with contextlib.suppress(UserError):
             source = open_source(name, split, **options)

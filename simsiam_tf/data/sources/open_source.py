@@ -16,9 +16,10 @@ from simsiam_tf.data.sources.checked_source import open_members
 from simsiam_tf.data.sources.digits import open_digits
 from simsiam_tf.data.sources.fashion_mnist import open_fashion_mnist
 from simsiam_tf.data.sources.folder import folder_members
+from simsiam_tf.data.sources.hugging_face import hugging_face_members
 from simsiam_tf.data.sources.lists import list_members
 from simsiam_tf.data.sources.members import Members, join_members
-from simsiam_tf.data.sources.tables import hugging_face_members, parquet_members, tfrecord_members
+from simsiam_tf.data.sources.tables import parquet_members, tfrecord_members
 from simsiam_tf.runtime.errors import UserError, nearest
 
 
@@ -132,8 +133,8 @@ def _open_place(spec: str, options: SourceOptions) -> Source | Members:
 
 
 def query_split(spec: str | os.PathLike | Source) -> str | None:
-    """The split that a monitor takes its queries from, or None where a set has only one split."""
-    if isinstance(spec, Source):
+    """The split that a monitor takes its queries from, or None for several places or one without splits."""
+    if isinstance(spec, Source) or len(split_places(full_specification(spec))) > 1:
         return None
     row = SOURCES.get(full_specification(spec).partition(":")[0])
     return "test" if row is None or row.has_query_split else None

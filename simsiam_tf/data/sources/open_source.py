@@ -16,9 +16,10 @@ from simsiam_tf.data.sources.checked_source import open_members
 from simsiam_tf.data.sources.digits import open_digits
 from simsiam_tf.data.sources.fashion_mnist import open_fashion_mnist
 from simsiam_tf.data.sources.folder import folder_members
+from simsiam_tf.data.sources.hugging_face import hugging_face_members
 from simsiam_tf.data.sources.lists import list_members
 from simsiam_tf.data.sources.members import Members, join_members
-from simsiam_tf.data.sources.tables import hugging_face_members, parquet_members, tfrecord_members
+from simsiam_tf.data.sources.tables import parquet_members, tfrecord_members
 from simsiam_tf.runtime.errors import UserError, nearest
 
 

@@ -1,4 +1,4 @@
-"""Tables of images: Parquet files, Hugging Face's data sets, and TFRecord files."""
+"""Tables of images: Parquet and TFRecord files."""
 
 from __future__ import annotations
 
@@ -253,40 +253,3 @@ def _image_feature(name: str, features: Any) -> str:
             f"Name one: {name}:FEATURE."
         )
     return chosen
-
-
-def hugging_face_members(rest: str, split: str) -> Members:
-    """The images of a data set of Hugging Face, by name or folder, through its library `datasets`.
-
-    rest: NAME or NAME:SPLIT. split: the split where `rest` names none.
-    """
-    dataset_name, _, own_split = rest.partition(":")
-    name = f"hf:{rest}"
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(f"{name}: needs datasets: pip install 'simsiam-tf[hf]'.") from error
-    try:
-        table: Any = datasets.load_dataset(dataset_name, split=own_split or split)
-    except Exception as error:  # noqa: BLE001 - the library raises many types
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{name}: cannot be loaded ({reason}).") from error
-    images = [key for key, kind in table.features.items() if isinstance(kind, datasets.Image)]
-    if not images:
-        listed = ", ".join(f"{key} ({type(kind).__name__})" for key, kind in table.features.items())
-        raise UserError(f"{name}: has no column of images, but {listed}.")
-    column = images[0]
-    table = table.cast_column(column, datasets.Image(decode=False))
-    label = next((c for c in LABEL_COLUMNS if isinstance(table.features.get(c), datasets.ClassLabel)), None)
-
-    def read(i: int) -> bytes:
-        cell = table[i][column]
-        return cell["bytes"] if cell["bytes"] is not None else read_bytes(cell["path"])
-
-    version = int.from_bytes(hashlib.sha256(table._fingerprint.encode()).digest()[:7], "big")
-    states = np.tile(np.array([1, version, 0]), (len(table), 1))
-    return Members(
-        name, [f"{i:08d}" for i in range(len(table))], states, read, name,
-         np.array(table[label], np.int64) if label else None,
-        tuple(table.features[label].names) if label else (), sizes=np.zeros(len(table), np.int64),
-    )  # fmt: skip

@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from simsiam_tf.data.images.render import PixelRule, render
+from simsiam_tf.data.sources.array_file import read_arrays, write_arrays
 from simsiam_tf.data.sources.base import EncodedSource, Source
-from simsiam_tf.data.sources.file_records import TransientError, read_arrays, write_arrays
+from simsiam_tf.data.sources.file_records import TransientError
 from simsiam_tf.data.sources.members import Members
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import one_line, printable_text

@@ -113,7 +113,7 @@ def file_records(
     kept = _load(path)
     rows, had_record = kept.rows_of(names)
     same = np.all([rows[field] == states[:, k] for k, field in enumerate(STATE)], axis=0)
-    pending = np.flatnonzero(~(had_record & same & (rows["level"] >= LEVELS[level])))
+    pending = np.flatnonzero(~(same & (rows["level"] >= LEVELS[level])))
     before = rows[pending]
     rows[pending] = np.zeros(1, RECORD)
     for k, field in enumerate(STATE):

@@ -60,15 +60,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def photographs(folder: Path) -> str:
-    """128 JPEGs of 500×375 from scikit-learn's two photographs."""
+def photographs(folder: Path, count: int = COUNT) -> str:
+    """JPEGs of 500×375 from scikit-learn's two photographs."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
     rng = np.random.default_rng(0)
     photographs = load_sample_images().images
-    for i in range(COUNT):
+    for i in range(count):
         photograph = photographs[i % 2]
         top, left = (rng.integers(0, n - m + 1) for n, m in zip(photograph.shape, (375, 500), strict=False))
         cut = photograph[top : top + 375, left : left + 500]

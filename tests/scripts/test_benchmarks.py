@@ -11,18 +11,20 @@ from pathlib import Path
 
 import bench_harness
 import bench_run
+import bench_sources
 import onednn_floor
 import profile_step
 import pytest
 import tensorflow as tf
 
 from simsiam_tf import nets
+from simsiam_tf.data import open_source
 from simsiam_tf.nets.cpu import dispatch
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "bench"
 NAMES = (
     "bench_views", "bench_step", "bench_end_to_end", "bench_growth", "bench_run", "bench_conv", "bench_bn",
-    "profile_step", "bench_save", "bench_knn",
+    "profile_step", "bench_save", "bench_knn", "bench_sources",
 )  # fmt: skip
 
 
@@ -117,6 +119,31 @@ def test_flops_of_a_product_count_every_multiplication_and_addition():
 )  # fmt: skip
 def test_the_profile_sorts_operations_into_classes(kind, name):
     assert profile_step._class_of(kind) == name
+
+
+def test_places_hold_the_same_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIMSIAM_TF_CACHE", str(tmp_path / "cache"))
+    specs = bench_sources.make_places(tmp_path, 4)
+    assert {"folder", "list", "tar", "zip", "tfrecord"} <= specs.keys()
+    images = {}
+    for place, spec in specs.items():
+        if place != "hf":  # which writes into the user's cache
+            source = open_source(spec)
+            images[place] = [source.decode(tf.constant(i)).numpy().tolist() for i in range(source.size)]
+    assert len(images["folder"]) == 4 and all(pixels == images["folder"] for pixels in images.values())
+
+
+@pytest.mark.slow
+def test_starts_check_what_is_new(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIMSIAM_TF_CACHE", str(tmp_path / "cache"))
+    starts = bench_sources.time_starts(tmp_path, 1200)
+    assert [start["checked"] for start in starts.values()] == [1200, 0, 1]
+    assert [start["files"] for start in starts.values()] == [1200, 1200, 1201]
+
+
+def test_starts_are_extrapolated_without_their_imports():
+    start = {"files": 100, "import_seconds": 2, "open_seconds": 3, "import_mib": 500, "peak_mib": 510}
+    assert bench_sources.extrapolated(start, 1000) == (2 + 30, 500 + 100)
 
 
 def test_each_stage_of_a_run_is_timed(tmp_path):

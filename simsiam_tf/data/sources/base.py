@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,26 @@ from simsiam_tf.data.images.header import MEGAPIXELS
 from simsiam_tf.data.images.render import COLOURS, PixelRule
 from simsiam_tf.runtime.errors import UserError
 
+PIECE = 2**16  # names or digests that are hashed at a time
+
 
 def short_digest(*parts: Any) -> str:
     """16 digits of the SHA-256 of bytes, one part after the other."""
+    return digest_of_pieces(parts)
+
+
+def digest_of_pieces(pieces: Iterable[Any]) -> str:
+    """As `short_digest`, of pieces that need not be in memory together."""
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
+    for piece in pieces:
+        digest.update(piece)
     return digest.hexdigest()[:16]
+
+
+def lines(names: Sequence[str]) -> Iterator[bytes]:
+    """The bytes of "\\n".join(names), in pieces."""
+    for start in range(0, len(names), PIECE):
+        yield os.fsencode("\n" * (start > 0) + "\n".join(names[start : start + PIECE]))
 
 
 class LazyLabels:
@@ -157,8 +171,10 @@ class EncodedSource(Source):
     def contents(self) -> str:
         if self.digests is None:
             return self.fingerprint
-        names = os.fsencode("\n".join(self.names or [self.fingerprint]))
-        return short_digest(names, b"\n", b" ".join(self.digests.tolist()), repr(self.rule).encode())
+        starts = range(0, len(self.digests), PIECE)
+        digests = (b" " * (a > 0) + b" ".join(self.digests[a : a + PIECE].tolist()) for a in starts)
+        names = lines(self.names or [self.fingerprint])
+        return digest_of_pieces(itertools.chain(names, [b"\n"], digests, [repr(self.rule).encode()]))
 
     def subset(self, ids: np.ndarray, name: str) -> EncodedSource:
         chosen, read, labels = tf.constant(ids), self.read, self.labels

@@ -17,7 +17,7 @@ from simsiam_tf.data.images.decode import decode_checked
 from simsiam_tf.data.images.deep_pixels import deep_values, type_range
 from simsiam_tf.data.images.header import check_size
 from simsiam_tf.data.images.render import PixelRule
-from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, short_digest
+from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, digest_of_pieces, lines
 from simsiam_tf.data.sources.file_records import Changes, FileRecords, file_records
 from simsiam_tf.data.sources.members import Members, file_digest
 from simsiam_tf.data.sources.run_images import as_recorded, read_or_next
@@ -52,12 +52,13 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
     report_unreadable(bad, len(members.names), shown, options)
     if len(bad) == len(members.names):
         raise UserError(f"{shown}: not one of its images can be decoded.")
+    names = tuple(members.names[i] for i in kept)
+    rows = rows if len(kept) == len(rows) else rows[kept]
     if rule is None:
-        rule = PixelRule(_channels(rows[kept], options, shown), options.background)
-        pixel_range = _pixel_range(members, kept, rows[kept], rule, options, shown)
+        rule = PixelRule(_channels(rows, options, shown), options.background)
+        pixel_range = _pixel_range(members, kept, rows, rule, options, shown)
         rule = dataclasses.replace(rule, pixel_range=pixel_range)
     labels = _labels(members, kept, shown)
-    names, rows = tuple(members.names[i] for i in kept), rows[kept]
     checked = bool((rows["level"] > 0).all())
     digests = rows["digest"] if checked else np.array([b"%d-%d" % (r["size"], r["mtime"]) for r in rows])
     read, chosen = members.read_op or _python_read(members.read), tf.constant(kept, tf.int64)
@@ -67,7 +68,7 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
         read = _python_read(read_or_next(members, rule, {int(i) for i in kept if members.names[i] in bad}))
     return EncodedSource(
         members.name, len(kept), rule.channels, labels, members.class_names if labels is not None else (),
-        fingerprint=short_digest(os.fsencode("\n".join(names))),
+        fingerprint=digest_of_pieces(lines(names)),
         read=lambda index: read(tf.gather(chosen, index)), names=names,
         root=members.root if checked else None, digests=digests if recorded is None else recorded, rule=rule,
         headers=rows if checked else None, unreadable=dict(collections.Counter(bad.values())),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import hashlib
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +18,11 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.data.images.formats import UnavailableFormat
+from simsiam_tf.data.sources import array_file
 from simsiam_tf.runtime import progress
-from simsiam_tf.runtime.atomic_files import atomic_write_bytes
 from simsiam_tf.runtime.errors import UserError
 
 FORMAT_VERSION = 1  # of the files in the cache; those of others are not found
-TEXTS = ".texts"  # ends the names of arrays of texts in a file
 LEVELS = {"none": 0, "header": 1, "decode": 2}  # how far a file was checked
 CHUNK = 4096  # files checked between two updates of the records
 SAVE_EVERY = 2**16  # files checked between two writes of the cache
@@ -112,31 +110,30 @@ def file_records(
         UserError: a network fails for many files in a row.
     """
     path = _cache_path("sets", key)
-    old = _load(path)
-    new = FileRecords(names, np.zeros(len(names), RECORD), [])
-    for field, values in zip(STATE, states.T, strict=True):
-        new.rows[field] = values
-    index = {name: i for i, name in enumerate(old.names)}
-    places = np.array([index.get(name, -1) for name in names], np.int64)  # rows of the old records
-    had_record = np.flatnonzero(places >= 0)
-    before = old.rows[places[had_record]]
-    same = np.all([before[f] == new.rows[f][had_record] for f in STATE], axis=0)
-    known = had_record[same & (before["level"] >= LEVELS[level])]
-    new.rows[known], new.reasons = old.rows[places[known]], old.reasons
-    pending = np.setdiff1d(np.arange(len(names)), known) if LEVELS[level] else known[:0]
+    kept = _load(path)
+    rows, had_record = kept.rows_of(names)
+    same = np.all([rows[field] == states[:, k] for k, field in enumerate(STATE)], axis=0)
+    pending = np.flatnonzero(~(same & (rows["level"] >= LEVELS[level])))
+    before = rows[pending]
+    rows[pending] = np.zeros(1, RECORD)
+    for k, field in enumerate(STATE):
+        rows[field][pending] = states[pending, k]
+    records = FileRecords(names, rows, kept.reasons)
+    if not LEVELS[level]:
+        pending = pending[:0]
     threads = max(reads_at_once, os.cpu_count() or 1)
     try:
-        for count, _ in enumerate(_checked(new, pending, LEVELS[level], check, threads), 1):
+        for count, _ in enumerate(_checked(records, pending, LEVELS[level], check, threads), 1):
             if count % SAVE_EVERY == 0:
-                _save(path, new)
+                _save(path, records)
     finally:
-        if len(pending) or len(old.names) != len(names):
-            _save(path, new)
-    again = np.intersect1d(pending, had_record)
-    again = again[old.rows["level"][places[again]] > 0]
-    differs = old.rows["digest"][places[again]] != new.rows["digest"][again]
-    changed = [names[i] for i in again[differs]]
-    return new, Changes(changed, len(names) - len(had_record), len(old.names) - len(had_record))
+        if len(pending) or len(kept.rows) != len(names):
+            _save(path, records)
+    before = before[: len(pending)]
+    differs = (before["level"] > 0) & (before["digest"] != rows["digest"][pending])
+    changed = [names[i] for i in pending[differs]]
+    known = int(had_record.sum())
+    return records, Changes(changed, len(names) - known, len(kept.rows) - known)
 
 
 def file_state(path: str | bytes | Path) -> tuple[int, int, int]:
@@ -185,14 +182,40 @@ def _checked(
                 yield i
 
 
-def _load(path: Path) -> FileRecords:
+@dataclasses.dataclass
+class _KeptRecords:
+    """Records as a file has them. names: joined texts, of which each as a string of its own takes memory."""
+
+    names: np.ndarray
+    rows: np.ndarray
+    reasons: list[str]
+
+    def rows_of(self, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(rows of these names, zeros where there is none; whether there is one). May be its own rows."""
+        if array_file.are_joined(self.names, names):
+            return self.rows, np.ones(len(names), bool)
+        rows, had_record = np.zeros(len(names), RECORD), np.zeros(len(names), bool)
+        number = {name: i for i, name in enumerate(names)}
+        for row, name in enumerate(array_file.split_texts(self.names)):
+            i = number.get(name)
+            if i is not None:
+                rows[i], had_record[i] = self.rows[row], True
+        return rows, had_record
+
+
+def _load(path: Path) -> _KeptRecords:
     """The records in a file; none where it is missing, damaged, or of another version."""
-    arrays = read_arrays(path)
+    arrays = array_file.read_joined(path)
     if arrays is not None and arrays.keys() == {"names", "rows", "reasons"}:
-        names, rows, reasons = arrays["names"].tolist(), arrays["rows"], arrays["reasons"].tolist()
-        if rows.dtype == RECORD and len(rows) == len(names) and rows["reason"].max(initial=0) <= len(reasons):
-            return FileRecords(names, rows, reasons)
-    return FileRecords([], np.zeros(0, RECORD), [])
+        names, rows, reasons = (
+            arrays["names"],
+            arrays["rows"],
+            list(array_file.split_texts(arrays["reasons"])),
+        )
+        count = np.count_nonzero(names == 0)
+        if rows.dtype == RECORD and len(rows) == count and rows["reason"].max(initial=0) <= len(reasons):
+            return _KeptRecords(names, rows, reasons)
+    return _KeptRecords(np.zeros(0, np.uint8), np.zeros(0, RECORD), [])
 
 
 def _save(path: Path, records: FileRecords) -> None:
@@ -206,7 +229,7 @@ def kept_arrays(key: str, make: Callable[[], dict[str, np.ndarray]], anew: bool 
     Arrays of objects hold texts.
     """
     path = _cache_path("tables", key)
-    arrays = None if anew else read_arrays(path)
+    arrays = None if anew else array_file.read_arrays(path)
     if arrays is None:
         arrays = make()
         _write_cache(path, arrays)
@@ -218,41 +241,14 @@ def _cache_path(folder: str, key: str) -> Path:
     return cache_folder() / folder / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz"
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays in a file; None where it is missing or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        for key in [key for key in arrays if key.endswith(TEXTS)]:
-            joined = arrays.pop(key).tobytes()
-            texts = [os.fsdecode(text) for text in joined.split(b"\0")[:-1]]
-            arrays[key.removesuffix(TEXTS)] = np.array(texts, object)
-    except Exception:  # noqa: BLE001 - zip and NumPy raise many types for a damaged file
-        return None
-    return arrays
-
-
 def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays; a line on stderr says why they cannot be kept."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_arrays(path, arrays)
+        array_file.write_arrays(path, arrays)
     except OSError as error:
         print(
             f"{path}: cannot be written ({error.strerror}); the images are examined again next time. "
             "SIMSIAM_TF_CACHE chooses another folder.",
             file=sys.stderr,
         )
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays for `read_arrays`, atomically. Arrays of objects hold texts."""
-    stored = {}
-    for key, array in arrays.items():
-        if array.dtype == object:  # texts, each ended by a zero
-            joined = b"".join(os.fsencode(text) + b"\0" for text in array)
-            key, array = key + TEXTS, np.frombuffer(joined, np.uint8)
-        stored[key] = array
-    file = io.BytesIO()
-    np.savez(file, **stored)
-    atomic_write_bytes(path, file.getvalue())

@@ -23,7 +23,7 @@ from simsiam_tf.data.sources.addresses import (
     remote_state,
     try_again,
 )
-from simsiam_tf.data.sources.file_records import file_state
+from simsiam_tf.data.sources.file_records import STATE, file_state
 from simsiam_tf.data.sources.members import Members, folder_classes
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
@@ -60,19 +60,26 @@ def _local_members(path: str, shown: str, passed_over: collections.Counter) -> M
         raise UserError(f"{shown}: no such folder. Pass data=folder:/path/to/images.")
     root = root.absolute()  # for data workers, which may run in another folder
     names = sorted(_image_names(root, shown, passed_over))
-    paths = [os.fsencode(root / name) for name in names]  # bytes to the system, which need not be text
-    states = np.array([file_state(p) for p in paths], np.int64).reshape(-1, 3)
+    states = np.empty((len(names), len(STATE)), np.int64)  # a million tuples would take a quarter of a GiB
+    for i, name in enumerate(names):
+        states[i] = file_state(os.path.join(root, name))
 
     def read(i: int) -> bytes:
-        data = read_bytes(os.fsdecode(paths[i]))
-        if file_state(paths[i]) != tuple(states[i]):
+        path = os.path.join(root, names[i])
+        data = read_bytes(path)
+        if file_state(path) != tuple(states[i]):
             raise ValueError(f"{names[i]}: changed since the command began")
         return data
 
     return Members(
         f"folder:{path}", names, states, read, str(root), *folder_classes(names), root,
-        lambda i: tf.io.read_file(tf.gather(tf.constant(paths), i)),
+        lambda i: tf.io.read_file(tf.gather(tf.constant(_paths(root, names)), i)),
     )  # fmt: skip
+
+
+def _paths(root: Path, names: list[str]) -> list[bytes]:
+    """Bytes to the system, which need not be text."""
+    return [os.fsencode(os.path.join(root, name)) for name in names]
 
 
 def _image_names(root: Path, shown: str, passed_over: collections.Counter) -> Iterator[str]:

@@ -57,12 +57,12 @@ def is_image_name(name: str) -> bool:
 
 def folder_classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """(labels, class names) of images by the first folder of their names; −1 for those that have none."""
-    folders = np.array([name.partition("/")[0] if "/" in name else "" for name in names], object)
-    classes = sorted(set(folders) - {""})
+    folders = lambda: (name.partition("/")[0] if "/" in name else "" for name in names)  # noqa: E731
+    classes = sorted(set(folders()) - {""})
     if len(classes) < 2:
         return None, ()
     number = {name: i for i, name in enumerate(classes)} | {"": -1}
-    return np.array([number[folder] for folder in folders], np.int64), tuple(classes)
+    return np.fromiter((number[folder] for folder in folders()), np.int64, len(names)), tuple(classes)
 
 
 def file_digest(data: bytes) -> bytes:

@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from simsiam_tf.data.images.render import PixelRule, render
+from simsiam_tf.data.sources.array_file import are_joined, read_joined, split_texts, write_arrays
 from simsiam_tf.data.sources.base import EncodedSource, Source
-from simsiam_tf.data.sources.file_records import TransientError, read_arrays, write_arrays
+from simsiam_tf.data.sources.file_records import TransientError
 from simsiam_tf.data.sources.members import Members
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import one_line, printable_text
@@ -43,10 +44,16 @@ def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndar
 
     Of images that are gone, `read` raises FileNotFoundError. Without a recorded run: (members, None, None).
     """
-    recorded = read_arrays(folder / FILE) if folder else None
+    recorded = read_joined(folder / FILE) if folder else None
     if recorded is None:
         return members, None, None
-    names = recorded["names"].tolist()
+    labels, class_names = recorded["labels"], tuple(split_texts(recorded["classes"]))
+    labels = labels if len(labels) else None
+    rule = PixelRule.from_options(**json.loads(next(split_texts(recorded["rule"]))))
+    if are_joined(recorded["names"], members.names):
+        same = dataclasses.replace(members, read_op=None, class_names=class_names, labels=labels)
+        return same, recorded["digests"], rule
+    names = list(split_texts(recorded["names"]))
     place = {name: i for i, name in enumerate(members.names)}
     places = np.array([place.get(name, -1) for name in names], np.int64)
     new = len(members.names) - int((places >= 0).sum())
@@ -60,12 +67,9 @@ def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndar
             raise FileNotFoundError(2, "No such file or directory", names[i])
         return members.read(int(places[i]))
 
-    labels, class_names = recorded["labels"], tuple(recorded["classes"].tolist())
     listed = dataclasses.replace(
-        members, names=names, states=states, read=read, read_op=None, class_names=class_names,
-        labels=labels if len(labels) else None,
-    )  # fmt: skip
-    rule = PixelRule.from_options(**json.loads(recorded["rule"][0]))
+        members, names=names, states=states, read=read, read_op=None, class_names=class_names, labels=labels
+    )
     return listed, recorded["digests"], rule
 
 

@@ -61,7 +61,7 @@ def _check_jpeg(data: bytes) -> None:
 
 
 def _check_gif(data: bytes, max_pixels: int) -> None:
-    """Counts sub-blocks (GIF89a, sections 18 to 27) up to the end of the first frame, the only one decoded."""
+    """Counts sub-blocks up to the end of the first frame, the only one decoded (GIF89a, Sec. 18 to 27)."""
     max_blocks = MAX_SEGMENTS + max_pixels // 128  # a full block has 255 bytes
     at, blocks, introducer = 13 + _colour_table_bytes(data[10:11]), 0, b""
     while blocks < max_blocks and introducer != b"\x2c":

@@ -3,8 +3,8 @@
     bash scripts/quickstart.sh
     python scripts/draw_neighbours.py --weights=runs/quickstart --out=docs/neighbours.png
 
-Nearest is by the cosine of the backbone's features. Under each image stand its class, which
-pre-training did not use, and its cosine.
+Nearest is by the cosine of the backbone's features. Under each image stands its class, which
+pre-training did not use, and under each neighbour its cosine.
 """
 
 from __future__ import annotations

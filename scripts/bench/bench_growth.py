@@ -3,9 +3,9 @@
     python scripts/bench/bench_growth.py --json=growth.json
     python scripts/bench/bench_growth.py --steps=10000     # also tells whether memory grows with the steps
 
-Every setting runs in a process of its own on random images in memory: a 16-wide ResNet-10 with 28-pixel
-views, batch 64, d 256, 6,000 images; then each of these in turn ten times as large. A growth of 10 in time is
-linear, less is better. Resolution grows tenfold in area.
+Every setting runs in a process of its own on random images in memory, with a ResNet-10 a quarter as wide as
+usual: 28-pixel views, batch 64, d 256, 6,000 images and as many in the kNN bank; then each of these five in
+turn ten times as large. A growth of 10 in time is linear, less is better. Resolution grows tenfold in area.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def _claims(verdicts: Sequence[verdict.Verdict], scatter: verdict.Scatter, scale
     if not verdicts:
         return []
     lines = ["", "## Claim by claim", ""]
-    lines += ["| the paper says | here | share | by |", "| --- | --- | --- | --- |"]
+    lines += ["| the paper says | here | share | measured |", "| --- | --- | --- | --- |"]
     lines += [f"| {v.claim.text} | {_answer(v)} | {v.metrics} |" for v in verdicts]
     lines += [
         "",

@@ -47,8 +47,8 @@ class LabelledConfig(ImagesConfig):
 
     test: str = option(
         "auto",
-        "labelled images for the test; auto: the test split, or every tenth image where there is none, "
-        "which is then left out of the training",
+        "labelled images for the test; auto: the test or validation split, or every tenth image where there "
+        "is neither, which is then left out of the training",
         "Images",
     )
     seed: int = option(0, "seed of every random choice", limits=(0, BIG))

@@ -28,7 +28,7 @@ class SourceConfig(Config):
     data: str | None = option(
         None,
         "images: fashion_mnist, digits, tfds:NAME[:SPLIT], folder:PATH, list:FILE, tar:PATTERN, zip:PATTERN, "
-        "parquet:PATTERN, tfrecord:PATTERN or hf:NAME; by default the images of the pre-training",
+        "parquet:PATTERN, tfrecord:PATTERN or hf:NAME[:SPLIT]; by default the images of the pre-training",
         "Images",
     )
     data_dir: str | None = option(

@@ -18,7 +18,7 @@ _BY_DEFAULT = "by default the augmentation's"
 @dataclasses.dataclass(frozen=True)
 @add_method_options
 class PretrainConfig(RunConfig, SourceConfig):
-    """All options of a pre-training, those of its method included. The data decide values None and "auto"."""
+    """All options of a pre-training, those of its method included. None and "auto": see each help."""
 
     DECIDERS = {"h": {"predictor", "method"}}
     INAPPLICABLE = (
@@ -46,8 +46,8 @@ class PretrainConfig(RunConfig, SourceConfig):
     data: str = option(
         "fashion_mnist",
         "images to learn from: fashion_mnist, digits, tfds:NAME[:SPLIT], folder:PATH, list:FILE, "
-        "tar:PATTERN, zip:PATTERN, parquet:PATTERN, tfrecord:PATTERN or hf:NAME; several are separated by "
-        "commas. A slice is written as in fashion_mnist:train[:50000]",
+        "tar:PATTERN, zip:PATTERN, parquet:PATTERN, tfrecord:PATTERN or hf:NAME[:SPLIT]; several are "
+        "separated by commas. A slice is written as in fashion_mnist:train[:50000]",
         "Data",
     )
     monitor: str = option(
@@ -58,7 +58,9 @@ class PretrainConfig(RunConfig, SourceConfig):
         resumable="none",
     )
     monitor_queries: str = option(
-        "auto", "labelled test images of the kNN monitor; auto: the test split, or else every tenth image"
+        "auto",
+        "labelled test images of the kNN monitor; auto: the test or validation split, or else every tenth "
+        "image",
     )
     data_service: str | None = option(
         None,
@@ -68,9 +70,10 @@ class PretrainConfig(RunConfig, SourceConfig):
     )
     augmentation: str = option(
         "auto",
-        "random changes that make a view of an image; auto: grayscale for small gray images, cifar for small "
-        "colour images, multichannel for other channels than 1 and 3, else imagenet. simclr and byol: the "
-        "changes that those papers make to ImageNet (swav: as simclr)",
+        "random changes that make a view of an image; auto: grayscale or cifar for a set in memory, such as "
+        "fashion_mnist and cifar10, of gray or colour images of up to 64 pixels; multichannel for other "
+        "channels than 1 and 3; else imagenet. simclr and byol: the changes that those papers make to "
+        "ImageNet; SwAV makes those of simclr",
         choices=("auto", "imagenet", "simclr", "byol", "cifar", "grayscale", "multichannel"),
     )
     image_size: int | None = option(
@@ -145,7 +148,9 @@ class PretrainConfig(RunConfig, SourceConfig):
         "sgd", "sgd, or, for large batches, lars as in the code of `method`", choices=("sgd", "lars")
     )
     final_lr: float = option(
-        0.0, "learning rate at the end of the cosine, likewise multiplied by batch_size/256", limits=(0, 1e3)
+        0.0,
+        "learning rate at the end of the cosine, multiplied by batch_size/256 as `base_lr` is",
+        limits=(0, 1e3),
     )
     predictor_lr: str = option(
         "decayed",

@@ -26,7 +26,7 @@ from simsiam_tf.runtime.errors import UserError
 CLASSIFIERS = {
     "logistic": "logistic regression", "lars": "linear classifier by LARS", "sgd": "linear classifier by SGD",
 }  # fmt: skip
-LEAVE_ONE_OUT_IMAGES = 10_000  # most training images whose accuracy chooses k
+LEAVE_ONE_OUT_IMAGES = 10_000  # at most so many training images are classified to choose k
 Features = dict[str, tuple[np.ndarray, np.ndarray]]  # "this backbone", "raw pixels" → (training, test)
 
 
@@ -60,7 +60,7 @@ def training_data(pretrained: Pretrained) -> str:
 
 
 def beside_weights(weights: str, name: str) -> Path:
-    """WORKDIR/name, or FILE.name beside a file of weights."""
+    """WORKDIR/name for a work folder; for a file of weights, its path with the suffix .name instead."""
     path = Path(weights).expanduser()
     return path / name if path.is_dir() else path.with_suffix(f".{name}")
 
@@ -105,7 +105,7 @@ def _features(config: Any, pretrained: Pretrained, splits: Splits) -> Features:
 
 
 def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
-    """kNN accuracy in [0, 1] by method and k; "chosen": the k of best leave-one-out accuracy, by method."""
+    """kNN accuracy in [0, 1] by key of `features` and k; "chosen": the k of best leave-one-out accuracy."""
     train_labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     began, accuracy, chosen = time.perf_counter(), {}, {}
     for name, (bank, queries) in features.items():
@@ -127,7 +127,7 @@ def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any
 
 
 def probe_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
-    """Accuracy in [0, 1] of a linear classifier by method; "sweep": the `Probe` of each method."""
+    """Accuracy in [0, 1] of a linear classifier by key of `features`; "sweep": the `Probe` of each."""
     labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     ids = balanced(labels, config.labels, config.seed)
 
@@ -147,7 +147,7 @@ def probe_scores(config: Any, splits: Splits, features: Features) -> dict[str, A
 
 
 def _result_table(result: dict[str, Any]) -> str:
-    """A result as text, one row per method."""
+    """A result as text, one row for each key of `Features`."""
     accuracy = result["accuracy"]
     columns = list(next(iter(accuracy.values())))
     training, test = result["images"]

@@ -115,7 +115,8 @@ def open_monitor(
 
     Args:
         spec: a labelled set, "none", or "auto" for the pre-training set where it has labels.
-        queries: a labelled set, or "auto" for the bank's test split, or else every tenth image of the bank.
+        queries: a labelled set, or "auto" for the bank's test or validation split, or else every tenth image
+            of the bank.
         views, workers: as in `Monitor`.
         source, data_spec: the pre-training set and its specification.
         options: arguments of `open_source`, those that the set was opened with.

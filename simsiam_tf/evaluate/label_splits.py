@@ -13,12 +13,12 @@ from simsiam_tf.data.sources.base import MissingSplit
 from simsiam_tf.data.sources.open_source import without_split
 from simsiam_tf.runtime.errors import UserError
 
-HELD_OUT = 10  # every tenth image is a test image where a set has no test split
+HELD_OUT = 10  # every tenth image is a test image where a set has no test or validation split
 
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """train, test: labelled sources of the same classes; no image is in both."""
+    """train, test: labelled sources of the same classes. Two sets that a user names may share images."""
 
     train: Source
     test: Source
@@ -34,8 +34,8 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
 
     Args:
         data: a labelled set; its training split unless it names another.
-        test: a labelled set; "auto": the test split of `data`, or every tenth image of a set without one,
-            which `train` then lacks.
+        test: a labelled set; "auto": the test or validation split of `data`, or every tenth image of a set
+            without these, which `train` then lacks.
         **options: arguments of `open_source`.
 
     Raises:
@@ -60,11 +60,9 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
 def check_same_kind(train: Source, tested: Source, option: str) -> None:
     """Raises UserError where two sets differ in their classes or channels. option: that named the second."""
     if train.class_names and tested.class_names and train.class_names != tested.class_names:
-        other = sorted(set(train.class_names) ^ set(tested.class_names)) or ["their order"]
-        raise UserError(
-            f"{option}={tested.name}: has other classes than {train.name}; {len(other)} are in one only, "
-            f"such as {other[0]}."
-        )
+        other = sorted(set(train.class_names) ^ set(tested.class_names))
+        shown = f"{len(other)} are in one only, such as {other[0]}" if other else "only their order differs"
+        raise UserError(f"{option}={tested.name}: has other classes than {train.name}; {shown}.")
     if train.channels != tested.channels:
         raise UserError(
             f"{option}={tested.name}: has {tested.channels} channels, {train.name} {train.channels}. Give a "

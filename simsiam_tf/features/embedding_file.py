@@ -32,7 +32,7 @@ ROUNDING = 0.01  # largest error allowed in a file, relative to an embedding's l
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """names: files of N images, relative to their folder; features: [N, F].
+    """names: of N images: files relative to their folder, or ids where a set has no names; features: [N, F].
 
     about: records the backbone ("weights", "sha256"), the source of the images ("data") and their
     preprocessing ("size", "mean", "std"), which a query image gets as well.

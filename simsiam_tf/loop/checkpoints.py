@@ -119,7 +119,9 @@ class Checkpoints:
                     return manifest
             except (OSError, ValueError, AssertionError, tf.errors.OpError):  # intact, but of another model
                 pass
-            log.warning("checkpoint %s is damaged: it is passed over for the one before it", path)
+            log.warning(
+                "checkpoint %s is damaged or of another model: it is passed over for the one before it", path
+            )
         if steps:
             raise UserError(
                 f"{self.folder}: none of its {len(steps)} checkpoints is whole. Restore them from "

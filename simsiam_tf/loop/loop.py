@@ -79,7 +79,7 @@ class Loop:
         self.task, self.config, self.components, self.workdir = task, config, components, workdir
         self.model, self.workers, self.evaluator = components.model, components.workers, task.evaluator
         self.environment = {"replicas": components.strategy.num_replicas_in_sync, **library_versions()}
-        # Steps without a record, as [loss, metric]. A variable, since there may be many.
+        # [loss, metric] of each step since the last record. A variable, which checkpoints hold as a tensor.
         self.interval = tf.Variable(tf.zeros([0, 2], tf.float64), shape=(None, 2))
         checkpoints = Checkpoints(
             workdir.path / "checkpoints",
@@ -99,7 +99,8 @@ class Loop:
         self._read_progress(progress)
         keeps_records = workdir.writes and "jsonl" in recorder_names(config.record)
         metrics_file = MetricsFile(workdir.path / "metrics.jsonl", keeps_records)
-        start = self.step if self.step > components.first_step else -1  # a start repeats its record
+        # At the first step all records are dropped, that of the baselines too, which is written again.
+        start = self.step if self.step > components.first_step else -1
         metrics_file.rewind(start, self.ended_epoch is not None, self.evaluated, progress.get("records"))
         self.metrics_log = MetricsLog(task, workdir, metrics_file, self.step, self.interval.numpy())
         self.signals = DeferredSignals(log.warning)
@@ -179,7 +180,7 @@ class Loop:
             self.run_steps.get_concrete_function(self.iterator, tf.constant(1))
 
     def _train(self) -> int:
-        """Trains to the end by calls of the compiled loop, each up to a record, epoch's end or checkpoint."""
+        """Trains to the end by calls of the compiled loop, each of `steps_per_call` steps at most."""
         config, images, total = self.config, self.components.source.size, self.components.total_steps
         epoch = self.step * config.batch_size // images
         status = DONE
@@ -222,7 +223,7 @@ class Loop:
         return self._agreed(status) if status == DONE else status
 
     def _advance(self, end: int) -> np.ndarray | None:
-        """Runs to step `end`; returns the last step's embeddings, None if a loss is not a number."""
+        """Runs to step `end`; returns the last step's embeddings, None if a loss is not finite."""
         count = end - self.step
         self.callbacks.on_train_batch_begin(self.step)
         began = time.perf_counter()
@@ -255,7 +256,7 @@ class Loop:
             self.metrics_log.add_evaluation(self.step, epoch, self.evaluator.latest)
 
     def save(self, ended_epoch: int | None, is_last: bool = False) -> bool:
-        """Saves a checkpoint; returns False, and saves nothing, if a weight is not a number.
+        """Saves a checkpoint; returns False, and saves nothing, if a weight is not finite.
 
         ended_epoch: number of the epoch that has just ended, whose evaluation is still to come.
         is_last: whether to raise if it cannot be written; else the run goes on and tries again.

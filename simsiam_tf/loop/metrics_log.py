@@ -84,7 +84,7 @@ class MetricsLog:
     def add_record(self, step: int, z: np.ndarray | None) -> Diagnosis:
         """Writes the record that ends at `step`.
 
-        z: embeddings of the last batch, [B, d]; None if a loss was not a number.
+        z: embeddings of the last batch, [B, d]; None if a loss was not finite.
         """
         losses, metrics = np.array(self.interval).T
         values = {

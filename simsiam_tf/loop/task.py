@@ -104,7 +104,7 @@ class Task:
     def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
         """Returns a record's values besides the loss.
 
-        metrics: [n], one per step. z: [B, d] of the last step; None if a loss was not a number.
+        metrics: [n], one per step. z: [B, d] of the last step; None if a loss was not finite.
         """
         raise NotImplementedError
 

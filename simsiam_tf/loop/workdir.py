@@ -35,7 +35,7 @@ class Workdir:
         checkpoints/  tb/  export/
 
     The log "simsiam_tf" goes into train.log, its warnings to the terminal as well. Its child
-    "simsiam_tf.run" has what all workers of a run would say alike, of whom the chief alone does.
+    "simsiam_tf.run" is for messages that all workers would repeat: it is silent on all but the chief.
 
     Args:
         path: created if missing. It may be a link; no file or folder in it may be one.
@@ -122,8 +122,8 @@ class Workdir:
         if any(name.startswith("contents of") for name in changed):
             raise UserError(
                 f"workdir={self.path}: its images are others than when the run began ({differences}). Put "
-                f"those back, or begin anew in another folder; a finished pre-training gives its weights: "
-                f"{weights}"
+                "the former images back, or begin another run in another folder. If this one is a finished "
+                f"pre-training, that run can start from its weights: {weights}"
             )
         if differences:
             longer = ""
@@ -195,7 +195,7 @@ class Workdir:
 
     @contextlib.contextmanager
     def named_trouble(self, what: str) -> Iterator[None]:
-        """Raises UserError if something cannot be written; the training is saved."""
+        """Turns an OSError of the block into a UserError. what: the thing that was being written."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""SimSiam as alternating optimisation with k steps between two assignments (Sec. 5.1 and 5.3)."""
+"""SimSiam as alternating optimisation with k steps between two assignments (Sec. 5.1 and 5.2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simsiam_tf.methods.simsiam import SimSiam
 
 
 class Alternation(SimSiam):
-    """θ is learned for k steps against targets η = F(T'(x)) of the θ before these steps (Eq. 7 to 9).
+    """θ is learned for k steps against targets η = F(T'(x)) of the θ before these steps (Eq. 7 to 10).
 
     The paper computes the targets of the next k steps in advance and stores them. Each is needed once, so
     this class stores the weights that make them instead: the same targets, for the memory of one more

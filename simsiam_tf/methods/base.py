@@ -264,10 +264,10 @@ class SiameseModel(ViewModel):
 
     @classmethod
     def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> SiameseModel:
-        """The model for the options of its row in `config.METHODS`, as arguments of the constructor.
+        """Makes the model from the options of a run; a subclass turns them into its constructor's arguments.
 
-        options: those of the method, its defaults filled in, and d, projector_hidden, projector_layers and,
-        where there is a predictor, predictor_hidden.
+        options: those of the method in `config.METHODS`, its defaults filled in, and d, projector_hidden,
+        projector_layers and, where there is a predictor, predictor_hidden.
         """
         del run
         return cls(backbone, **options)

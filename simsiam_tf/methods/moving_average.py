@@ -1,4 +1,4 @@
-"""SimSiam with a moving average of each image's embeddings as its target, without a predictor (Sec. 5.3)."""
+"""SimSiam with a moving average of each image's embeddings as its target, without a predictor (Sec. 5.2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SLICES = 8  # image i is in slice i % SLICES, so that a run may change its numbe
 class MovingAverage(SimSiam):
     """η ← m η + (1 − m) F(T'(x)) with one η for each image, the target of θ (ImageNet top-1 55.0 %).
 
-    The average estimates the expectation over T, which the predictor h is thought to learn (Sec. 5.3; with
+    The average estimates the expectation over T, which the predictor h is thought to learn (Sec. 5.2; with
     neither, 0.1 %). In each direction the target is the average updated with the other view's embedding;
     the mean of both is stored. The target of an image that is seen for the first time is its
     embedding. So are all targets in `evaluate`, whose images may not be those of the training.
@@ -27,7 +27,7 @@ class MovingAverage(SimSiam):
     Args:
         backbone, switches: as for `SimSiam`, with predictor="none" by default.
         images: number of images in the data; `batch["index"]` names those of a batch.
-        m: share of the old average, in [0, 1); 0.8 in Sec. 5.3.
+        m: share of the old average, in [0, 1); 0.8 in Sec. 5.2.
     """
 
     def __init__(self, backbone: keras.Model, images: int, m: float = 0.8, **switches) -> None:

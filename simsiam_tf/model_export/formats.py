@@ -24,7 +24,7 @@ from simsiam_tf.runtime.atomic_files import check_writable, remove_path
 from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError
 
-TOLERANCE = 1e-2  # relative to the largest feature; one pixel rounded differently makes a tenth of it
+TOLERANCE = 1e-2  # relative to the largest feature; one pixel rounded differently makes 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Format:
 
 @dataclasses.dataclass(frozen=True)
 class ExportedModel:
-    """An export. difference: the largest, of any feature from the source's. largest: largest feature."""
+    """An export. difference: largest difference of a feature from the source's. largest: largest feature."""
 
     path: Path
     format: str

@@ -33,9 +33,10 @@ def write_model_card(pretrained: Pretrained, exported: ExportedModel) -> Path:
 def card_metadata(pretrained: Pretrained, exported: ExportedModel) -> dict[str, Any]:
     """The card as a dictionary."""
     augmentation, channels = pretrained.augmentation, pretrained.channels
+    colours = {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
     return {
         "file": exported.path.name, "format": exported.format, "sha256": exported.sha256,
-        "input": f"uint8 [B, H, W, {channels}] in [0, 255], {'RGB' if channels == 3 else 'gray'}, any size",
+        "input": f"uint8 [B, H, W, {channels}] in [0, 255], {colours}, any size",
         "output": f"float32 [B, {pretrained.features}]",
         "preprocessing": {
             "inside the model": True, "size": augmentation.size,
@@ -70,5 +71,5 @@ mean {preprocessing["mean"]} and std {preprocessing["std"]} of values in [0, 1]
 - largest difference of a feature from the source's: {difference:.2g} (largest feature \
 {card["largest feature"]:.2g})
 - SHA-256: `{card["sha256"]}`
-- source: `{card["source"]["sha256"]}`
+- SHA-256 of the source: `{card["source"]["sha256"]}`
 {training_sections(card)}"""

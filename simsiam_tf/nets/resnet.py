@@ -65,7 +65,7 @@ def resnet(name: str, stem: str = "imagenet", width: float = 1.0, channels: int 
             "small" (3×3 stride 2, no pool: small images on a CPU), or "cifar_pad2" ("cifar" with one
             more pixel of padding, as in solo-learn).
         width: multiplies all channel counts, 64 at the first stage.
-        channels: 3, or 1 for grayscale sets.
+        channels: channels of the images: 3 for colour, 1 for gray, or any other number.
     """
     if name not in RESNETS:
         raise ValueError(f"No ResNet is called {name!r}. Choose from {', '.join(RESNETS)}.")

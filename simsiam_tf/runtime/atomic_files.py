@@ -75,7 +75,7 @@ def check_writable(
     """Raises UserError if a file could not be written. Call it before making the content.
 
     option: name of the option that gave `path`, for the message; "" for none.
-    folders: whether `path` may be a folder, and missing folders above it will be made.
+    folders: whether `path` may be a folder, and the caller will make missing folders above it.
     """
     folder = path if folders and path.is_dir() else path.parent
     while folders and not folder.exists() and folder != folder.parent:

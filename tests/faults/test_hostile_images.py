@@ -128,7 +128,7 @@ HOSTILE = {  # name → (the file, or how to make it there; what is said of it)
     "jpeg of scans behind what is no segment": (
         lambda p: jpeg(True, scans=1000, hidden=b"\xff\x02\xff\xff"), "more than 100 scans"),
     "jpeg of nothing but segments": (lambda p: jpeg(segments=20_000 * b"\xff\xe9\0\2"), "16384 segments"),
-    "jpeg of nothing": (lambda p: jpeg(junk=b"A" * 2**20), "65536 bytes of nothing"),
+    "jpeg of nothing": (lambda p: jpeg(junk=b"A" * 2**20), "65536 bytes outside segments"),
     "jpeg of 4 gigapixels behind what looks like a small frame": (
         lambda p: jpeg(width=65_500, segments=b"\xff\xe9\0\x0a\xff\xc1\0\x0b\x08\0\1\0"),
         f"65500×65500 {PIXELS}"),

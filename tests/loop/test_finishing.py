@@ -71,7 +71,10 @@ def test_what_a_run_finds_changed_is_said_on_the_terminal(whole, tmp_path, capsy
     told(f"{records} was removed, cut or changed after the checkpoint of step 22 was made")
     (newest / "state.index").write_bytes(b"")
     (tmp_path / "run" / "config.json").write_text("{")
-    told(f"checkpoint {newest} is damaged: it is passed over", "config.json was gone or damaged")
+    told(
+        f"checkpoint {newest} is damaged or of another model: it is passed over",
+        "config.json was gone or damaged",
+    )
     assert state(tmp_path / "run")[:2] == state(whole[1])[:2]
 
 

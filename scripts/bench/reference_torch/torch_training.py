@@ -24,8 +24,8 @@ def build(
 ) -> tuple[Step, int]:
     """The step of a configuration for views [B, C, H, W], and its number of parameters.
 
-    device: "cpu", or "cuda", where float32 products take TF32 as TensorFlow's do, cuDNN's algorithms
-    are timed, and a step returns before the GPU is done: its loss is not looked at.
+    device: "cpu", or "cuda", where float32 products take TF32 as TensorFlow's do, cuDNN tries its algorithms
+    and keeps the fastest, and a step returns before the GPU is done: its loss is not looked at.
     """
     if device != "cpu":
         torch.set_float32_matmul_precision("high")

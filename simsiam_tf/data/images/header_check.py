@@ -50,7 +50,7 @@ def _check_jpeg(data: bytes) -> None:
             return
         junk += 0 if scans else marker.start() - at
         if junk > MAX_JUNK:
-            raise ValueError(f"more than {MAX_JUNK} bytes of nothing in its header")
+            raise ValueError(f"more than {MAX_JUNK} bytes outside segments in its header")
         scans += marker[1] == b"\xda"
         if scans > MAX_SCANS:
             raise ValueError(f"more than {MAX_SCANS} scans")
@@ -61,7 +61,7 @@ def _check_jpeg(data: bytes) -> None:
 
 
 def _check_gif(data: bytes, max_pixels: int) -> None:
-    """Counts sub-blocks up to the end of the first frame, the only one decoded (GIF89a, 18 to 27)."""
+    """Counts sub-blocks up to the end of the first frame, the only one decoded (GIF89a, Sec. 18 to 27)."""
     max_blocks = MAX_SEGMENTS + max_pixels // 128  # a full block has 255 bytes
     at, blocks, introducer = 13 + _colour_table_bytes(data[10:11]), 0, b""
     while blocks < max_blocks and introducer != b"\x2c":

@@ -64,7 +64,8 @@ def render(data: bytes, rule: PixelRule = COLOURS) -> np.ndarray:
     renders it.
 
     Raises:
-        ValueError: the bytes do not decode, or have another number of channels than the rule.
+        ValueError: the bytes do not decode, or their channels cannot become those of the rule, as gray and
+            colours can.
     """
     name = image_format(data)
     try:

@@ -1,4 +1,4 @@
-"""Lists of images: a file with a path a line, or a CSV file with the columns path, label and split."""
+"""Lists of images: a path a line, or a CSV file with a column path and, optionally, label and split."""
 
 from __future__ import annotations
 

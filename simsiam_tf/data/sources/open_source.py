@@ -97,12 +97,12 @@ def open_source(
         on_bad_image: "error" refuses a set with an image that cannot be decoded; "skip" leaves it out.
         report: JSON file in which such images are named.
         max_megapixels: larger images count as unreadable.
-        check: how far images are checked that are not known from before: "decode", "header" or "none".
-        channels: of the images; by default 1 for a set of gray images, 3 for one with colours, and the number
-            of a set of images with others.
+        check: how new and changed images are checked: "decode", "header" or "none".
+        channels: channels of the images; by default 1 where all images are gray, else 3, or the number that
+            all images have.
         background: the colour that transparent pixels are laid on: "white", "black" or "#rrggbb".
         pixel_range: values of deep pixels (of more than 8 bits) that become 0 and 255: "LOW,HIGH"; "type",
-            those of their type; "auto", the 0.1 and 99.9 percentiles of a sample of the set.
+            the limits of their type; "auto", the 0.1 and 99.9 percentiles of a sample of the set.
         run: the work folder of a run that trains on the images; one that is continued has the images that it
             was begun with (`run_images`).
     """

@@ -17,9 +17,12 @@ from simsiam_tf.nets.cpu.static_shape import static_shape
 from simsiam_tf.runtime.devices import on_cpu
 
 DISPATCH_BY_SHAPE = os.environ.get("SIMSIAM_TF_FAST_CPU_CONVOLUTIONS", "1") != "0"
-MIN_CHANNELS_WINOGRAD = 64  # in float32; with fewer, the input's gradient at stride 2 is computed by rows
-MAX_PIXELS_IM2COL = 49  # pixels of a map, up to which its bfloat16 weight gradient is a product with patches
-MAX_PIXELS_IM2COL_STRIDE2 = 196  # as above, at stride 2 …
+# For Winograd, which is used in float32 alone. With fewer, in any precision, the input's gradient at stride 2
+# is computed by rows.
+MIN_CHANNELS_WINOGRAD = 64
+# Pixels of the output, up to which the weight gradient in bfloat16 is a product with patches …
+MAX_PIXELS_IM2COL = 49  # … at stride 1
+MAX_PIXELS_IM2COL_STRIDE2 = 196  # … at stride 2 …
 MIN_CHANNELS_IM2COL_STRIDE2 = 32  # … from this many channels on
 
 

@@ -36,8 +36,8 @@ def input_gradient(upstream: tf.Tensor, kernel: tf.Tensor, height: int, width: i
 
     Only the kernel's middle row reads an even row of the input; an odd row is read by the kernel's last row
     and, for the outputs below, by its first. Columns alike. So the gradient of all even rows, and that of all
-    odd ones, is a convolution of stride 1 of the outputs' gradients, whose channels are those of an
-    even and an odd pixel.
+    odd ones, is a convolution of stride 1 over `upstream`. It has 2 · I channels: an even pixel's, then those
+    of the odd one to its right.
 
     upstream: [B, ⌈H/2⌉, ⌈W/2⌉, O]. kernel: [3, 3, I, O]. height, width: H and W. Returns [B, H, W, I].
     """

@@ -1,10 +1,12 @@
 """Folders of images, good and bad, and parts of a source."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.pictures import DEEP, PICTURE, encoded
 from PIL import Image
 
 from simsiam_tf.data import open_source, subset
@@ -224,3 +226,21 @@ def test_images_beside_class_folders_are_named(tmp_path, capsys):
     (tmp_path / "stray.png").unlink()
     assert open_source(f"folder:{tmp_path}").class_names == ("cats", "dogs")
     assert "no labels" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("check", ["decode", "header"])
+def test_images_that_another_environment_could_read_are_named(tmp_path, monkeypatch, check):
+    """The cache is one for all environments of a user, whose libraries differ."""
+    pytest.importorskip("tifffile")
+    deep = encoded(Image.fromarray(DEEP), "TIFF")
+    for name, data in (("deep.tif", deep), ("plain.tif", encoded(PICTURE, "TIFF"))):
+        (tmp_path / name).write_bytes(data)
+    assert open_source(tmp_path, check=check).names == ("deep.tif", "plain.tif")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setitem(sys.modules, "tifffile", None)
+        with pytest.raises(
+            UserError, match=r"such as deep.tif \(TIFF .* need pip install 'simsiam-tf\[tiff\]'"
+        ):
+            open_source(tmp_path, check=check)
+        assert open_source(tmp_path, check=check, on_bad_image="skip").names == ("plain.tif",)
+    assert open_source(tmp_path, check=check).names == ("deep.tif", "plain.tif")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
 
-from simsiam_tf.data.images.formats import UnavailableFormat, image_format
+from simsiam_tf.data.images.formats import image_format, import_library
 from simsiam_tf.data.images.pillow_image import (
     BITS_PER_SAMPLE,
     ICC_PROFILE,
@@ -78,7 +77,7 @@ def _tiff_array(data: bytes, most_channels: int) -> np.ndarray:
 
     Pages that are channels of one image are stacked; of times and depths, the first is taken.
     """
-    with _open_tiff(data) as tiff:
+    with import_library("TIFF").TiffFile(io.BytesIO(data)) as tiff:
         series = tiff.series[0]
         page_axes = series.keyframe.axes  # such as YX, YXS and SYX
         axes, shape = series.axes.removesuffix(page_axes), series.shape
@@ -105,16 +104,6 @@ def _tiff_array(data: bytes, most_channels: int) -> np.ndarray:
     else:
         pages = [page[..., None] for page in pages]
     return np.concatenate(pages, axis=-1)
-
-
-def _open_tiff(data: bytes) -> Any:
-    try:
-        import tifffile
-    except ImportError as error:
-        raise UnavailableFormat(
-            "TIFF images of more than 8 bits need pip install 'simsiam-tf[tiff]'"
-        ) from error
-    return tifffile.TiffFile(io.BytesIO(data))
 
 
 def _tiff_bits(data: bytes) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from typing import Any
 
 MAGIC_BYTES = 64  # of a file, enough to tell its format
 _IMAGES = {
@@ -29,8 +31,28 @@ OTHER_SUFFIXES = {  # of files beside images, which are not opened
 }  # fmt: skip
 
 
+EXTRAS = {  # format that needs another library: its module, and the extra that installs it
+    "HEIF": ("pillow_heif", "heif"), "JXL": ("pillow_jxl", "jxl"), "TIFF": ("tifffile", "tiff"),
+}  # fmt: skip
+
+
 class UnavailableFormat(ValueError):
     """A format whose library is not installed; the message names it."""
+
+
+def import_library(name: str) -> Any:
+    """The module of `EXTRAS` that a format needs. Raises UnavailableFormat where it is not installed."""
+    module, extra = EXTRAS[name]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        such = "TIFF images of more than 8 bits or three channels" if name == "TIFF" else f"{name} images"
+        raise UnavailableFormat(f"{such} need pip install 'simsiam-tf[{extra}]'") from error
+
+
+def needs_library(name: str, bits: int, channels: int) -> bool:
+    """Whether an image needs the module of `EXTRAS`; plain TIFF files do not."""
+    return name in EXTRAS and (name != "TIFF" or bits > 8 or channels not in (1, 3))
 
 
 def image_format(data: bytes) -> str:

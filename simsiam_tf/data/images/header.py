@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 
-from simsiam_tf.data.images.formats import image_format
+from simsiam_tf.data.images.formats import image_format, import_library, needs_library
 from simsiam_tf.data.images.header_check import check_segments
 from simsiam_tf.data.images.pillow_image import ORIENTATION, pillow_image, tiff_tags
 from simsiam_tf.data.images.render import is_srgb
@@ -56,6 +56,8 @@ def read_header(data: bytes, max_megapixels: float = MEGAPIXELS) -> ImageHeader:
         raise
     except Exception as error:  # noqa: BLE001 - Pillow raises whatever the file provokes
         raise ValueError(f"damaged header: {error}") from error
+    if needs_library(header.format, header.bits, header.channels):
+        import_library(header.format)
     pixels, shape = header.width * header.height, f"{header.width}×{header.height}"
     if pixels > max_pixels:
         raise ValueError(f"{shape} pixels, above max_megapixels={max_megapixels:g}")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import io
 from collections.abc import Callable
 from typing import Any
 
 from PIL import Image, TiffImagePlugin
 
-from simsiam_tf.data.images.formats import UnavailableFormat
+from simsiam_tf.data.images.formats import import_library
 
 ORIENTATION, BITS_PER_SAMPLE, ICC_PROFILE = 274, 258, 34675  # tags of TIFF; the first of EXIF, too
-PLUGINS = {"HEIF": ("pillow_heif", "heif"), "JXL": ("pillow_jxl", "jxl")}  # format → module, extra
 
 
 def pillow_image(data: bytes, name: str) -> Image.Image:
@@ -27,15 +25,10 @@ def pillow_image(data: bytes, name: str) -> Image.Image:
 @functools.cache
 def _register_plugin(name: str) -> None:
     Image.init()
-    if name not in PLUGINS:
-        return
-    module, extra = PLUGINS[name]
-    try:
-        plugin: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise UnavailableFormat(f"{name} images need pip install 'simsiam-tf[{extra}]'") from error
     if name == "HEIF":
-        plugin.register_heif_opener()
+        import_library(name).register_heif_opener()
+    elif name == "JXL":
+        import_library(name)  # which registers itself
 
 
 def tiff_tags(data: bytes) -> Any:

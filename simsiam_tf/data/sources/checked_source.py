@@ -153,7 +153,10 @@ def _pixel_range(
     sample = deep[np.linspace(0, len(deep) - 1, min(len(deep), RANGE_SAMPLE)).astype(int)]
     values = []
     for i in kept[sample]:
-        pixels = deep_values(members.read(int(i)), rule.channels)
+        try:
+            pixels = deep_values(members.read(int(i)), rule.channels)
+        except (OSError, ValueError):  # changed or gone since its check
+            continue
         if pixels is not None:
             flat = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels.ravel()
             values.append(flat[:: max(1, flat.size // VALUES_PER_IMAGE)].astype(np.float64))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from simsiam_tf.data.images.formats import UnavailableFormat
+from simsiam_tf.data.images.formats import EXTRAS, UnavailableFormat, import_library, needs_library
 from simsiam_tf.data.sources import array_file
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError
@@ -113,7 +113,7 @@ def file_records(
     kept = _load(path)
     rows, had_record = kept.rows_of(names)
     same = np.all([rows[field] == states[:, k] for k, field in enumerate(STATE)], axis=0)
-    pending = np.flatnonzero(~(same & (rows["level"] >= LEVELS[level])))
+    pending = np.flatnonzero(~(same & (rows["level"] >= LEVELS[level])) | _without_library(rows))
     before = rows[pending]
     rows[pending] = np.zeros(1, RECORD)
     for k, field in enumerate(STATE):
@@ -134,6 +134,19 @@ def file_records(
     changed = [names[i] for i in pending[differs]]
     known = int(had_record.sum())
     return records, Changes(changed, len(names) - known, len(kept.rows) - known)
+
+
+def _without_library(rows: np.ndarray) -> np.ndarray:
+    """Whether each file, checked in another environment, needs a library that is not installed here."""
+    lacking = np.zeros(len(rows), bool)
+    for name in EXTRAS:
+        chosen = np.flatnonzero(rows["format"] == name.encode())
+        try:
+            if len(chosen):
+                import_library(name)
+        except UnavailableFormat:
+            lacking[chosen] = [needs_library(name, r["bits"], r["channels"]) for r in rows[chosen]]
+    return lacking
 
 
 def file_state(path: str | bytes | Path) -> tuple[int, int, int]:

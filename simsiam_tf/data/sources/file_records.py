@@ -130,7 +130,8 @@ def file_records(
         if len(pending) or len(kept.rows) != len(names):
             _save(path, records)
     before = before[: len(pending)]
-    differs = (before["level"] > 0) & (before["digest"] != rows["digest"][pending])
+    both = (before["level"] > 0) & (rows["level"][pending] > 0)
+    differs = both & (before["digest"] != rows["digest"][pending])
     changed = [names[i] for i in pending[differs]]
     known = int(had_record.sum())
     return records, Changes(changed, len(names) - known, len(kept.rows) - known)

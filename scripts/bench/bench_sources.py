@@ -216,13 +216,15 @@ def _start(spec: str) -> dict:
     checked, check = [], checked_source.decode_checked
     checked_source.decode_checked = lambda *args, **options: checked.append(1) or check(*args, **options)
     imported, base = time.perf_counter(), bench_harness.peak_mib(os.getpid())
+    others = bench_harness.busy_seconds() - time.process_time()
     source = open_source(spec)
     source.contents()
     opened = time.perf_counter()
+    others = bench_harness.busy_seconds() - time.process_time() - others
     return {
         "files": source.size, "checked": len(checked), "import_seconds": imported - began,
         "open_seconds": opened - imported, "import_mib": base,
-        "peak_mib": bench_harness.peak_mib(os.getpid()),
+        "peak_mib": bench_harness.peak_mib(os.getpid()), "cores_of_others": others / (opened - imported),
     }  # fmt: skip
 
 
@@ -248,6 +250,9 @@ def _start_table(metadata: dict, starts: dict[str, dict]) -> str:
             f"{start['peak_mib']:10.0f}{seconds:12.0f} s {memory:6.0f} MiB"
         )
     lines.append(f"aim for unchanged files: {AIM_SECONDS} s, {AIM_MIB} MiB")
+    others = max(start["cores_of_others"] for start in starts.values())
+    timings = bench_harness.Timings({}, {}, others, {})
+    lines += [timings.warning()] if timings.disturbed else []
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     stored = {}
     for key, array in arrays.items():
         if array.dtype == object:
-            key, array = key + TEXTS, np.frombuffer(b"".join(joined_pieces(array.tolist())), np.uint8)
+            key, array = key + TEXTS, np.frombuffer(b"".join(joined_pieces(array)), np.uint8)
         stored[key] = array
     with atomic_file(path) as file:
         np.savez(file, **stored)
@@ -58,7 +58,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def joined_pieces(texts: Sequence[str]) -> Iterator[bytes]:
+def joined_pieces(texts: Sequence[str] | np.ndarray) -> Iterator[bytes]:
     """Texts, each ended by a zero, as bytes; many in each piece."""
     for start in range(0, len(texts), PIECE):
         yield os.fsencode("\0".join([*texts[start : start + PIECE], ""]))

@@ -112,6 +112,7 @@ def file_records(
     path = _cache_path("sets", key)
     kept = _load(path)
     rows, had_record = kept.rows_of(names)
+    had, known = len(kept.rows), int(had_record.sum())
     same = np.all([rows[field] == states[:, k] for k, field in enumerate(STATE)], axis=0)
     pending = np.flatnonzero(~(same & (rows["level"] >= LEVELS[level])) | _without_library(rows))
     before = rows[pending]
@@ -119,6 +120,7 @@ def file_records(
     for k, field in enumerate(STATE):
         rows[field][pending] = states[pending, k]
     records = FileRecords(names, rows, kept.reasons)
+    del kept  # as large as the new ones
     if not LEVELS[level]:
         pending = pending[:0]
     threads = max(reads_at_once, os.cpu_count() or 1)
@@ -127,14 +129,13 @@ def file_records(
             if count % SAVE_EVERY == 0:
                 _save(path, records)
     finally:
-        if len(pending) or len(kept.rows) != len(names):
+        if len(pending) or had != len(names):
             _save(path, records)
     before = before[: len(pending)]
     both = (before["level"] > 0) & (rows["level"][pending] > 0)
     differs = both & (before["digest"] != rows["digest"][pending])
     changed = [names[i] for i in pending[differs]]
-    known = int(had_record.sum())
-    return records, Changes(changed, len(names) - known, len(kept.rows) - known)
+    return records, Changes(changed, len(names) - known, had - known)
 
 
 def _without_library(rows: np.ndarray) -> np.ndarray:

@@ -6,11 +6,12 @@
     python scripts/bench/bench_conv.py --way=pixels --threads=1
     python scripts/bench/bench_conv.py --way=tiny_maps --precision=bfloat16
 
-The layers are those of the networks that `bench_step.py` times. The two algorithms alternate in one
-process. Ours are: Winograd's tiles; the kernel's gradient as a product with patches; at stride 2 the
-input's gradient by rows; a 1×1 kernel on the pixels that it sees; a map of 2×2 pixels as one product.
+The layers are those of the networks that `bench_step.py` times, and more tiny maps. The two algorithms
+alternate in one process. Ours are: Winograd's tiles; the kernel's gradient as a product with patches; at
+stride 2 the input's gradient by rows; a 1×1 kernel on the pixels that it sees; a map of at most 2×2 pixels
+as one product.
 Rounding errors of the outputs and of both gradients are relative to float64.
-`nets/cpu/dispatch.py` chooses by these tables.
+The thresholds in `nets/cpu/dispatch.py` were set by hand from these tables.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ import time
 
 import bench_harness
 
-STRIDE_1 = [  # batch, pixels, channels; stride 1, as many filters as channels
+STRIDE_1 = [  # batch, pixels of the input's side, channels; stride 1, as many filters as channels
     (256, 14, 16), (256, 7, 32), (256, 4, 64), (256, 2, 128),  # the quickstart's network
     (128, 32, 64), (128, 16, 128), (128, 8, 256), (128, 4, 512),  # CIFAR ResNet-18
     (16, 56, 64), (16, 28, 128), (16, 14, 256), (16, 7, 512),  # ResNet-50
 ]  # fmt: skip
-STRIDE_2 = [  # batch, pixels, channels, filters; at stride 2
+STRIDE_2 = [  # batch, pixels of the input's side, channels, filters; at stride 2
     (256, 14, 16, 32), (256, 7, 32, 64), (256, 4, 64, 128),
     (128, 32, 64, 128), (128, 16, 128, 256), (128, 8, 256, 512),
     (16, 56, 128, 128), (16, 28, 256, 256), (16, 14, 512, 512),
 ]  # fmt: skip
-KERNEL_1 = [  # batch, pixels, channels, filters, stride; a 1×1 kernel
+KERNEL_1 = [  # batch, pixels of the input's side, channels, filters, stride; a 1×1 kernel
     (256, 14, 16, 32, 2), (256, 7, 32, 64, 2), (256, 4, 64, 128, 2),
     (128, 32, 64, 128, 2), (128, 16, 128, 256, 2), (128, 8, 256, 512, 2),
     (16, 56, 64, 256, 1), (16, 56, 256, 64, 1), (16, 28, 512, 128, 1), (16, 14, 256, 1024, 1),

@@ -109,7 +109,7 @@ def _summary(verdicts: Sequence[verdict.Verdict]) -> list[str]:
 
 
 def _claims(verdicts: Sequence[verdict.Verdict], scatter: verdict.Scatter, scale: str) -> list[str]:
-    """The table of claims, and the likely reasons where a small scale contradicts the paper."""
+    """The table of claims, and likely reasons where a claim holds in less than half of the trials."""
     if not verdicts:
         return []
     lines = ["", "## Claim by claim", ""]
@@ -130,7 +130,7 @@ def _claims(verdicts: Sequence[verdict.Verdict], scatter: verdict.Scatter, scale
         )
     why = [v.claim for v in verdicts if v.share < 0.5 and v.claim.caveat]
     if why and scale != "imagenet":
-        lines += ["", "Likely reasons where these results contradict the paper:", ""]
+        lines += ["", "Likely reasons where a share is below 50%:", ""]
         lines += [f"- {claim.text}: {claim.caveat}" for claim in why]
     return lines
 

@@ -46,8 +46,9 @@ class PretrainConfig(RunConfig, SourceConfig):
     data: str = option(
         "fashion_mnist",
         "images to learn from: fashion_mnist, digits, tfds:NAME[:SPLIT], folder:PATH, list:FILE, "
-        "tar:PATTERN, zip:PATTERN, parquet:PATTERN, tfrecord:PATTERN or hf:NAME[:SPLIT]; several are "
-        "separated by commas. A slice is written as in fashion_mnist:train[:50000]",
+        "tar:PATTERN, zip:PATTERN, parquet:PATTERN, tfrecord:PATTERN or hf:NAME[:SPLIT]; several "
+        "sets of encoded images are separated by commas. A slice is written as in "
+        "fashion_mnist:train[:50000]",
         "Data",
     )
     monitor: str = option(
@@ -73,7 +74,7 @@ class PretrainConfig(RunConfig, SourceConfig):
         "random changes that make a view of an image; auto: grayscale or cifar for a set in memory, such as "
         "fashion_mnist and cifar10, of gray or colour images of up to 64 pixels; multichannel for other "
         "channels than 1 and 3; else imagenet. simclr and byol: the changes that those papers make to "
-        "ImageNet; SwAV makes those of simclr",
+        "ImageNet, whatever the `method`; the SwAV paper's are simclr",
         choices=("auto", "imagenet", "simclr", "byol", "cifar", "grayscale", "multichannel"),
     )
     image_size: int | None = option(

@@ -33,8 +33,8 @@ class RunConfig(Config):
     )
     strategy: str = option(
         "auto",
-        "devices to train on; auto: all GPUs, a TPU, the workers in TF_CONFIG or of a Slurm job, or else "
-        "one device",
+        "devices to train on; auto: the workers in TF_CONFIG or of a Slurm job, or else a TPU, or else all "
+        "GPUs, or else one CPU",
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
         resumable=True,
     )
@@ -68,7 +68,11 @@ class RunConfig(Config):
         resumable=True,
     )
     save_minutes: float = option(
-        10.0, "minutes between checkpoints; epochs end with one, too", resumable=True, limits=(0, BIG)
+        10.0,
+        "minutes between checkpoints; there is also one before each evaluation, and one at the end of an "
+        "epoch where that takes less than 1 % of the time",
+        resumable=True,
+        limits=(0, BIG),
     )
     keep: int = option(2, "newest checkpoints to keep", resumable=True, limits=(1, 1000))
 
@@ -85,7 +89,12 @@ class RunConfig(Config):
         limits=(0, BIG),
     )
     momentum: float = option(0.9, "momentum of the optimizer", limits=(0, 0.9999))
-    weight_decay: float = option(1e-4, "L2 penalty on all weights that are trained", limits=(0, 1))
+    weight_decay: float = option(
+        1e-4,
+        "L2 penalty on all weights that are trained; in pre-training by lars, only swav's includes biases "
+        "and BN",
+        limits=(0, 1),
+    )
 
     def validate(self) -> Self:
         for field in dataclasses.fields(self):

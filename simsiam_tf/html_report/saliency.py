@@ -33,7 +33,10 @@ def saliency(backbone: keras.Model, view: np.ndarray, other: np.ndarray) -> np.n
 
 
 def _feature_map(backbone: keras.Model, size: int) -> keras.KerasTensor:
-    """The output of the deepest layer whose map has SIDE pixels a side, or else of the first with a map."""
+    """The output of the deepest layer whose map has at least SIDE pixels a side, or else of the first map.
+
+    size: pixels of a view's side. For views smaller than SIDE, the map has to be as large as they are.
+    """
     layers = [
         layer for layer in backbone.layers
         if len(layer.output.shape) == 4 and not isinstance(layer, keras.layers.InputLayer)

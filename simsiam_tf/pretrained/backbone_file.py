@@ -68,7 +68,8 @@ def export_network(
     card = card_text({"file": path.name, "sha256": sha256(new), **metadata})
     with open(new, "rb") as written:
         os.fsync(written.fileno())
-    # A run that ends between these two leaves a card that does not fit, which reading and loading refuse.
+    # A run that ends between these two leaves an older card, which `read_card` takes for none, and with
+    # which `load_backbone` refuses the file.
     new.replace(path)
     atomic_write_text(path.with_suffix(".json"), card)
     return path
@@ -138,7 +139,7 @@ def _parse_card(path: Path) -> dict:
         raise ValueError("nested too deeply") from error
     if not isinstance(card, dict):
         raise ValueError("no JSON object")
-    digest = card.pop(_DIGEST, None)  # not in a card that was changed by hand
+    digest = card.pop(_DIGEST, None)  # None where a user changed the card and took it out
     if digest not in (None, _digest(card)):
         raise ValueError(f'changed since it was written; if that was you, take "{_DIGEST}" out of it')
     return card

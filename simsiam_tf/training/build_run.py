@@ -116,7 +116,8 @@ def open_data(
 
     report: file for the names of unreadable images. source: the images, in the place of config.data.
     """
-    # NOTE: data workers cannot check that an image is the one that a run began with, which Python does.
+    # NOTE: a Python function checks that an image is the one that a run began with; workers of a data service
+    # cannot call it.
     run = report.parent if report and not config.data_service else None
     source = open_source(source or config.data, "train", report=report, run=run, **config.source_options())
     check_size(source, config.batch_size)

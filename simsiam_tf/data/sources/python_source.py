@@ -70,7 +70,8 @@ class _Chosen:
 def from_images(images: Images, rule: PixelRule | None = None) -> PythonSource:
     """A source of the images of a Python object.
 
-    rule: how encoded bytes become pixels; by default of as many channels as the first image has.
+    rule: how encoded bytes become pixels; by default of 3 channels, or of as many as the first image has,
+    where that is an array.
     """
     name, size = getattr(images, "name", type(images).__name__), len(images)
     if not size:

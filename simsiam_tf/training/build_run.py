@@ -20,7 +20,7 @@ from simsiam_tf.data import (
     sampling,
 )
 from simsiam_tf.data.service import client
-from simsiam_tf.data.sources.base import EncodedSource
+from simsiam_tf.data.sources.base import ArraySource, EncodedSource
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, epochs_between, open_monitor
@@ -152,8 +152,8 @@ def check_size(source: Source, batch_size: int) -> None:
 
 def _view_size(source: Source, size: int) -> int:
     """The size of the images, if all have the same of at most 64 pixels; else the augmentation's."""
-    images = getattr(source, "images", None)
-    return images.shape[1] if images is not None and images.shape[1] <= 64 else size
+    side = source.images.shape[1] if isinstance(source, ArraySource) else size
+    return side if side <= 64 else size
 
 
 def stem_for(config: PretrainConfig, size: int) -> str:

@@ -62,6 +62,16 @@ def _config(pretrained: Pretrained, name: str) -> dict[str, Any]:
 def hub_readme(pretrained: Pretrained, name: str, sha256: str) -> str:
     """The Hub's README.md: its header, how to load the weights, and the metadata of the training."""
     method, summary = method_summary(pretrained.card)
+    torchvision = f"""With torchvision:
+
+```python
+import torch, torchvision, safetensors.torch
+net = torchvision.models.{name}(); net.fc = torch.nn.Identity()
+net.load_state_dict(safetensors.torch.load_file("{WEIGHTS}"))
+```
+
+"""
+    torchvision *= pretrained.channels == 3  # its networks take no others
     head = f"""---
 library_name: timm
 pipeline_tag: image-feature-extraction
@@ -82,14 +92,6 @@ net = timm.create_model("local-dir:.", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(net))
 ```
 
-With torchvision:
-
-```python
-import torch, torchvision, safetensors.torch
-net = torchvision.models.{name}(); net.fc = torch.nn.Identity()
-net.load_state_dict(safetensors.torch.load_file("{WEIGHTS}"))
-```
-
-- SHA-256 of the weights: `{sha256}`
+{torchvision}- SHA-256 of the weights: `{sha256}`
 """
     return head + training_sections(pretrained.card)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import types
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +19,7 @@ from helpers.photographs import TOLERANCE, photographs
 from simsiam_tf import export as command
 from simsiam_tf import nets, open_pretrained
 from simsiam_tf.data import AUGMENTATIONS
-from simsiam_tf.model_export import export_model
+from simsiam_tf.model_export import export_model, hub_folder
 from simsiam_tf.pretrained import backbone_file, torch_weights
 from simsiam_tf.pretrained.torch_weights import torch_files
 from simsiam_tf.runtime.errors import UserError
@@ -44,6 +46,14 @@ def test_a_folder_of_three_files(workdir):
     assert card.startswith("---\nlibrary_name: timm\n") and "photos" in card and "- steps: 9" in card
     config = json.loads((workdir / "hub" / "config.json").read_text())
     assert config["architecture"] == "resnet18" and config["pretrained_cfg"]["input_size"] == [3, 224, 224]
+
+
+def test_torchvision_is_named_for_colours_alone(workdir):
+    """Its networks take no other images."""
+    card = open_pretrained(workdir).card
+    for channels in (1, 3):
+        given: Any = types.SimpleNamespace(card=card, channels=channels)
+        assert ("With torchvision" in hub_folder.hub_readme(given, "resnet18", "0")) == (channels == 3)
 
 
 @pytest.mark.parametrize("program", ["timm", "torchvision"])

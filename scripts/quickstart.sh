@@ -15,4 +15,7 @@ if [ ! -e /usr/share/datasets/fashion-mnist ] && [ "$(id -u)" = 0 ] && command -
 fi
 
 export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
+if [ "$(nproc)" = 2 ]; then  # a core for each of the two views: docs/performance.md, "Threads"
+  export TF_NUM_INTRAOP_THREADS="${TF_NUM_INTRAOP_THREADS:-1}" TF_NUM_INTEROP_THREADS="${TF_NUM_INTEROP_THREADS:-2}"
+fi
 exec .venv/bin/python -m simsiam_tf.pretrain --flagfile=flags/quickstart.cfg "$@"

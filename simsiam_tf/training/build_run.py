@@ -63,6 +63,7 @@ def build_pretraining(
         client.check_service(config.data_service)
     with workers.chief_first():  # the other workers need not download or check again
         source, views = open_data(config, report, source)
+        check_size(source, config.batch_size)
         if config.data_service:
             client.check_source(config.data_service, source)
         monitor = open_monitor(
@@ -120,7 +121,6 @@ def open_data(
     # cannot call it.
     run = report.parent if report and not config.data_service else None
     source = open_source(source or config.data, "train", report=report, run=run, **config.source_options())
-    check_size(source, config.batch_size)
     name = augmentation_for(source) if config.augmentation == "auto" else config.augmentation
     augmentation = AUGMENTATIONS[name]
     changes = {

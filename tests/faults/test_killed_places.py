@@ -1,5 +1,6 @@
 """Runs on every place of images, killed twice, end as the run that nobody interrupted."""
 
+import contextlib
 import io
 import tarfile
 import zipfile
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from harness import DONE, Run
+from helpers.http_files import serving
 
 COUNT, STEPS = 64, 16
 
@@ -67,7 +69,33 @@ def joined(path):
     return f"{folder(path)},{tar(path)}"
 
 
-PLACES = {f.__name__: f for f in (folder, listed, tar, zipped, parquet, tfrecord, joined)}
+def hugging_face(path):
+    datasets = pytest.importorskip("datasets")
+    rows = {"image": [{"bytes": image(i), "path": None} for i in range(COUNT)]}
+    images = datasets.Dataset.from_dict(rows, datasets.Features({"image": datasets.Image()}))
+    (path / "set").mkdir()
+    images.to_parquet(path / "set" / "train-00000-of-00001.parquet")
+    return f"hf:{path}/set"
+
+
+def url(path):
+    """A folder of a server that fails every tenth request."""
+    folder(path)
+    server = contexts.enter_context(
+        serving({f"set/{f.name}": f.read_bytes() for f in (path / "set").iterdir()})
+    )
+    server.fail = lambda n, request: 503 if n % 10 == 0 else None
+    return f"folder:{server.url}/set"
+
+
+contexts = contextlib.ExitStack()
+PLACES = {f.__name__: f for f in (folder, listed, tar, zipped, parquet, tfrecord, joined, hugging_face, url)}
+
+
+@pytest.fixture(autouse=True)
+def servers_end():
+    with contexts:
+        yield
 
 
 @pytest.mark.slow

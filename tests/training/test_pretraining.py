@@ -248,6 +248,15 @@ def test_preview_and_dry_run_train_nothing(tmp_path, capsys):
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_preview_takes_fewer_images_than_a_batch(tmp_path):
+    for i in range(3):
+        keras.utils.save_img(tmp_path / f"{i}.png", np.full([8, 8, 3], 80 * i))
+    config = tiny(tmp_path, f"--data=folder:{tmp_path}", "--monitor=none")
+    assert config.batch_size > 3 and inspection.write_preview(config) == 0
+    with pytest.raises(UserError, match="batch_size"):
+        inspection.dry_run(config)
+
+
 def test_the_command_line_commits_on_sigterm(tmp_path):
     command = [sys.executable, "-m", "simsiam_tf.pretrain", *TINY, f"--workdir={tmp_path}", "--epochs=500"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -52,8 +52,9 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
     report_unreadable(bad, len(members.names), shown, options)
     if len(bad) == len(members.names):
         raise UserError(f"{shown}: not one of its images can be decoded.")
-    names = tuple(members.names[i] for i in kept)
-    rows = rows if len(kept) == len(rows) else rows[kept]
+    all_kept = len(kept) == len(rows)
+    names = tuple(members.names if all_kept else (members.names[i] for i in kept))
+    rows = rows if all_kept else rows[kept]
     if rule is None:
         rule = PixelRule(_channels(rows, options, shown), options.background)
         pixel_range = _pixel_range(members, kept, rows, rule, options, shown)
@@ -61,19 +62,27 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
     labels = _labels(members, kept, shown)
     checked = bool((rows["level"] > 0).all())
     digests = rows["digest"] if checked else np.array([b"%d-%d" % (r["size"], r["mtime"]) for r in rows])
-    read, chosen = members.read_op or _python_read(members.read), tf.constant(kept, tf.int64)
+    read = members.read_op or _python_read(members.read)
     if options.run:  # which must not read changed files in silence
         read = _python_read(members.read)
     if options.run and options.on_bad_image == "skip":
         read = _python_read(read_or_next(members, rule, {int(i) for i in kept if members.names[i] in bad}))
+    if not all_kept:
+        read = _read_chosen(read, kept)
     return EncodedSource(
         members.name, len(kept), rule.channels, labels, members.class_names if labels is not None else (),
         fingerprint=digest_of_pieces(lines(names)),
-        read=lambda index: read(tf.gather(chosen, index)), names=names,
+        read=read, names=names,
         root=members.root if checked else None, digests=digests if recorded is None else recorded, rule=rule,
         headers=rows if checked else None, unreadable=dict(collections.Counter(bad.values())),
         reads_at_once=members.reads_at_once,
     )  # fmt: skip
+
+
+def _read_chosen(read: Callable[[tf.Tensor], tf.Tensor], ids: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """`read` of the images ids[0], ids[1], …, numbered from 0."""
+    chosen = tf.constant(ids, tf.int64)
+    return lambda index: read(tf.gather(chosen, index))
 
 
 def _python_read(read: Callable[[int], bytes]) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class FileRecords:
     the rows' "reason" counts them.
     """
 
-    names: list[str]
+    names: Sequence[str]
     rows: np.ndarray
     reasons: list[str]
 
@@ -91,7 +91,7 @@ def cache_folder() -> Path:
 
 
 def file_records(
-    key: str, names: list[str], states: np.ndarray, level: str, check: Check, reads_at_once: int = 0
+    key: str, names: Sequence[str], states: np.ndarray, level: str, check: Check, reads_at_once: int = 0
 ) -> tuple[FileRecords, Changes]:
     """The records of a set's files. Files that are new, changed, or were checked less far are checked.
 
@@ -205,7 +205,7 @@ class _KeptRecords:
     rows: np.ndarray
     reasons: list[str]
 
-    def rows_of(self, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def rows_of(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(rows of these names, zeros where there is none; whether there is one). May be its own rows."""
         if array_file.are_joined(self.names, names):
             return self.rows, np.ones(len(names), bool)
@@ -227,7 +227,7 @@ def _load(path: Path) -> _KeptRecords:
             arrays["rows"],
             list(array_file.split_texts(arrays["reasons"])),
         )
-        count = np.count_nonzero(names == 0)
+        count = len(names) - np.count_nonzero(names)  # of zeros, each of which ends a name
         if rows.dtype == RECORD and len(rows) == count and rows["reason"].max(initial=0) <= len(reasons):
             return _KeptRecords(names, rows, reasons)
     return _KeptRecords(np.zeros(0, np.uint8), np.zeros(0, RECORD), [])

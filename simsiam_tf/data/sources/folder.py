@@ -7,7 +7,7 @@ import contextlib
 import os
 import posixpath
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def _local_members(path: str, shown: str, passed_over: collections.Counter) -> M
     if not path or not root.is_dir():
         raise UserError(f"{shown}: no such folder. Pass data=folder:/path/to/images.")
     root = root.absolute()  # for data workers, which may run in another folder
-    names = sorted(_image_names(root, shown, passed_over))
+    names = tuple(sorted(_image_names(root, shown, passed_over)))
     states = np.empty((len(names), len(STATE)), np.int64)  # a million tuples would take a quarter of a GiB
     for i, name in enumerate(names):
         states[i] = file_state(os.path.join(root, name))
@@ -77,7 +77,7 @@ def _local_members(path: str, shown: str, passed_over: collections.Counter) -> M
     )  # fmt: skip
 
 
-def _paths(root: Path, names: list[str]) -> list[bytes]:
+def _paths(root: Path, names: Sequence[str]) -> list[bytes]:
     """Bytes to the system, which need not be text."""
     return [os.fsencode(os.path.join(root, name)) for name in names]
 

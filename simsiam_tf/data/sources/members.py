@@ -31,7 +31,7 @@ class Members:
     """
 
     name: str
-    names: list[str]
+    names: Sequence[str]
     states: np.ndarray
     read: Callable[[int], bytes]
     key: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
 import posixpath
@@ -68,6 +69,11 @@ def folder_classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, 
 def file_digest(data: bytes) -> bytes:
     """The length and the BLAKE2b hash of a file, as text; equal digests mean equal files."""
     return b"%d-%s" % (len(data), hashlib.blake2b(data, digest_size=8).hexdigest().encode())
+
+
+def changed_file(name: str) -> OSError:
+    """The error of an image that is another than when the command began."""
+    return OSError(errno.ESTALE, "changed since the command began", name)
 
 
 def read_unchanged(path: str | Path, digest: bytes) -> bytes:

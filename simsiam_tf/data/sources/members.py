@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from simsiam_tf.data.images.formats import IMAGE_SUFFIXES
 from simsiam_tf.data.sources.addresses import read_bytes
+from simsiam_tf.data.sources.file_records import Names
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -32,7 +33,7 @@ class Members:
     """
 
     name: str
-    names: Sequence[str]
+    names: Names
     states: np.ndarray
     read: Callable[[int], bytes]
     key: str

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from simsiam_tf.methods.momentum_encoder import MomentumEncoder
+from simsiam_tf.nets.variable_paths import copy_variables, matched_variables
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
@@ -16,9 +17,10 @@ _HEAD_OPTIONS = ("d", "projector_layers", "projector_hidden", "predictor_hidden"
 
 
 def copy_networks(model: Any, weights: str, heads: str = "auto") -> None:
-    """Copies a backbone, and the heads beside it, into a method's model; `model.started` names them.
+    """Copies a backbone, and the heads beside it, into a method's model.
 
-    Momentum encoders are set to the networks that they follow.
+    Momentum encoders are set to the networks that they follow. `model.started` names the networks that were
+    copied, `model.left_out` the heads beside the backbone that were not.
 
     Args:
         model: has a `backbone`, a `projector`, and a `predictor`, which may be None.
@@ -27,25 +29,25 @@ def copy_networks(model: Any, weights: str, heads: str = "auto") -> None:
             run. Heads that this package trained are left out: a new run begins with its own.
 
     Raises:
-        UserError: another architecture, whose first different variable the message names; or, with
+        UserError: another architecture, whose first different variables the message names; or, with
             "true", heads that the folder does not have.
     """
     stored = {"backbone": backbone_file.load_backbone(weights), **_stored_heads(model, weights, heads)}
     for name, network in stored.items():
-        difference = _first_difference(getattr(model, name), network)
+        difference = _difference(getattr(model, name), network)
         if difference:
             raise UserError(
                 f"weights={weights}: its {name} has another architecture; {difference}. Pass "
                 f"{_fitting_options(name, weights)}."
             )
-        values = _by_name(network.weights)
-        for variable_name, variable in _by_name(getattr(model, name).weights).items():
-            variable.assign(values[variable_name])
+        copy_variables(network, getattr(model, name))
     for layer in model._flatten_layers():
         if isinstance(layer, MomentumEncoder):
             for network, original in ((layer.backbone, model.backbone), (layer.projector, model.projector)):
-                network.set_weights(original.get_weights())
+                copy_variables(original, network, "momentum_")
+    beside = backbone_file.card_entries(backbone_file.read_card(weights), "networks beside")
     model.started = ", ".join(stored)
+    model.left_out = ", ".join(name for name in backbone_file.HEADS if name in beside and name not in stored)
 
 
 def _stored_heads(model: Any, weights: str, heads: str) -> dict[str, keras.Model]:
@@ -80,29 +82,30 @@ def copy_momentum(model: Any, weights: str, names: Iterable[str]) -> bool:
     has_momentum = False
     for name in names:
         network, stored = getattr(model, name), backbone_file.load_beside(weights, f"momentum_{name}")
-        if stored is not None and not _first_difference(network, stored):
-            has_momentum, values = True, _by_name(stored.trainable_variables)
-            for variable_name, variable in _by_name(network.trainable_variables).items():
-                index = model.optimizer._get_variable_index(variable)
-                model.optimizer.momentums[index].assign(values[variable_name])
+        if stored is not None and not _difference(network, stored):
+            has_momentum, trainable = True, {id(variable) for variable in network.trainable_variables}
+            variables, values = matched_variables(network, stored)
+            for path, variable in variables.items():
+                if id(variable) in trainable:
+                    index = model.optimizer._get_variable_index(variable)
+                    model.optimizer.momentums[index].assign(values[path])
     return has_momentum
 
 
-def _first_difference(network: keras.Model, stored: keras.Model) -> str:
+def _difference(network: keras.Model, stored: keras.Model) -> str:
     """How the variables of two networks differ, in words; empty where they do not."""
-    here, there = (
-        {name: tuple(v.shape) for name, v in _by_name(net.weights).items()} for net in (network, stored)
-    )
-    names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
-    if not names:
+    here, there = ({path: tuple(v.shape) for path, v in of.items()} for of in matched_variables(network, stored))
+    shared = [path for path in here if path in there]
+    differences = {
+        "only here": [path for path in here if path not in there],
+        "only there": [path for path in there if path not in here],
+        "of another shape": [f"{p}: {here[p]} here, {there[p]} there" for p in shared if here[p] != there[p]],
+    }
+    if not any(differences.values()):
         return ""
-    name = names[0]
-    return (
-        f"{len(names)} of {len(here)} variables differ, such as {printable_text(name)}: "
-        f"{here.get(name)} here, {there.get(name)} there"
-    )
+    listed = (f"{len(paths)} {how} ({_first(paths)})" for how, paths in differences.items() if paths)
+    return f"{sum(map(len, differences.values()))} variables differ: {', '.join(listed)}"
 
 
-def _by_name(variables: Iterable[Any]) -> dict[str, Any]:
-    """ "layer/kind" → variable."""
-    return {"/".join(variable.path.split("/")[-2:]): variable for variable in variables}
+def _first(texts: list[str]) -> str:
+    return printable_text("; ".join(texts[:2])) + ("; …" if len(texts) > 2 else "")

@@ -189,7 +189,9 @@ def start_from_weights(model: SiameseModel, config: PretrainConfig, images: int)
     if not config.weights:
         return 0, "random weights"
     started = [name for name in ("backbone", *backbone_file.HEADS) if name in model.started]
-    words = f"{', '.join(started)} of {config.weights}{'' if len(started) > 1 else ', heads at random'}"
+    left_out = f" (left out: {model.left_out})" if model.left_out else ""
+    heads = "" if len(started) > 1 else ", heads at random"
+    words = f"{', '.join(started)} of {config.weights}{left_out}{heads}"
     if not config.start_epoch:
         return 0, words
     step = sampling.steps_in(config.start_epoch, images, config.batch_size)

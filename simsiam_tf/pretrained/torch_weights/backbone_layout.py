@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from simsiam_tf import nets
+from simsiam_tf.nets.variable_paths import variables_by_path
 from simsiam_tf.pretrained import torch_layouts
 from simsiam_tf.pretrained.torch_layouts import LAYOUTS, Network
 from simsiam_tf.pretrained.torch_weights import head_layout
@@ -50,13 +51,13 @@ class Converted:
         return {"backbone": self.backbone, **self.heads}
 
 
-def torchvision_name(variable: Any) -> str:
-    """torchvision's name for a variable of one of our ResNets. Raises UserError for another network's."""
-    layer, kind = ["", *variable.path.split("/")][-2:]
+def torchvision_name(path: str) -> str:
+    """torchvision's name for the path of a variable of one of our ResNets. Raises UserError for another's."""
+    layer, _, kind = path.rpartition("/")
     array = BN_NAMES.get(kind, "weight")
     if layer.startswith("stem_"):
         return f"{layer.removeprefix('stem_')}1.{array}"
-    match = re.fullmatch(r"stage(\d)_block(\d+)_(.*)", layer)
+    match = re.fullmatch(r"stage(\d)_block(\d+)_([^/]*)", layer)
     if match is None:
         raise UserError("`weights`: only ResNets of simsiam_tf have a counterpart in PyTorch.")
     stage, block, rest = match.groups()
@@ -75,9 +76,9 @@ def to_torch(
         UserError: the network is not one of `nets.RESNETS`.
     """
     names, state = LAYOUTS[layout], {}
-    for variable in backbone.weights:
+    for path, variable in variables_by_path(backbone).items():
         value = np.asarray(variable.numpy(), np.float32)
-        name = names.prefix + names.naming.from_torchvision(torchvision_name(variable))
+        name = names.prefix + names.naming.from_torchvision(torchvision_name(path))
         state[name] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
         if name.endswith(".running_var"):
             state[name.replace("running_var", COUNTER)] = np.array(0, np.int64)
@@ -197,7 +198,7 @@ def _stem(
 
 
 def _assign(backbone: keras.Model, arrays: Arrays, path: str) -> None:
-    variables = {torchvision_name(v): v for v in backbone.weights}
+    variables = {torchvision_name(path): v for path, v in variables_by_path(backbone).items()}
     values = {n: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for n, a in arrays.items()}
     problems = {
         "missing": [n for n in variables if n not in values],

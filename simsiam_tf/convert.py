@@ -7,33 +7,44 @@ import sys
 from pathlib import Path
 
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import Config, field_types, option
+from simsiam_tf.config import Config, Inapplicable, field_types, option
 from simsiam_tf.pretrained.torch_layouts import LAYOUTS, SUFFIXES, WRITABLE_SUFFIXES
 from simsiam_tf.runtime.errors import UserError, as_flags
 
 ABOUT = """Converts weights of PyTorch to a folder that every --weights takes, and such a folder to PyTorch:
-backbone, projector and predictor. Finds a ResNet under any prefix, by the names of torchvision, timm,
-facebookresearch/simsiam, mmselfsup, solo-learn, lightly, MoCo, BYOL, DINO or Detectron2. Architecture and
-widths are read from shapes; weights that are left out are listed. A pickle is opened only as weights,
-never run.
+backbone, projector and predictor. Presets of keras-hub are converted both ways, too. Finds a ResNet under
+any prefix, by the names of torchvision, timm, facebookresearch/simsiam, mmselfsup, solo-learn, lightly,
+MoCo, BYOL, DINO or Detectron2. Architecture and widths are read from shapes; weights that are left out are
+listed. A pickle is opened only as weights, never run.
 
     python -m simsiam_tf.convert --weights=checkpoint.pth.tar --out=runs/converted
-    python -m simsiam_tf.convert --weights=runs/photos --out=photos.safetensors"""
+    python -m simsiam_tf.convert --weights=runs/photos --out=photos.safetensors
+    python -m simsiam_tf.convert --weights=runs/photos --layout=keras_hub --out=photos_preset
+    python -m simsiam_tf.convert --weights=photos_preset --layout=keras_hub --out=runs/converted"""
+
+KERAS_HUB = "keras_hub"  # the layout of a folder, where the others are names in a file
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvertConfig(Config):
     """Options of convert."""
 
+    INAPPLICABLE = (
+        Inapplicable(("stem", "prefix"), "layout", lambda layout: layout == KERAS_HUB, f"layout={KERAS_HUB}"),
+    )
+
     weights: str | None = option(
-        None, "PyTorch weights (.pth, .pth.tar, .ckpt, .safetensors), or a finished work folder or a "
-        ".keras file", "Conversion",
+        None, "PyTorch weights (.pth, .pth.tar, .ckpt, .safetensors), or a preset of keras-hub (folder, name "
+        "or address), or a finished work folder or a .keras file", "Conversion",
     )  # fmt: skip
-    out: str | None = option(None, "from PyTorch: folder to create; to PyTorch: .safetensors or .pth")
+    out: str | None = option(
+        None, "from PyTorch, and from and to keras-hub: folder to create; to PyTorch: .safetensors or .pth"
+    )  # fmt: skip
     layout: str = option(
         "auto",
-        "program whose names the file has, or is written with (auto: torchvision's)",
-        choices=("auto", *LAYOUTS),
+        "program whose names the file has, or is written with (auto: torchvision's); keras_hub: a preset of "
+        "keras-hub, which has ResNets of width 1 with the imagenet stem",
+        choices=("auto", *LAYOUTS, KERAS_HUB),
     )
     prefix: str | None = option(
         None,
@@ -48,12 +59,12 @@ class ConvertConfig(Config):
     )
     augmentation: str = option(
         "auto",
-        "from PyTorch: preprocessing of images; auto: imagenet for the imagenet stem, else cifar, or "
-        "grayscale for one channel",
+        "preprocessing of images; auto: from PyTorch, imagenet for the imagenet stem, else cifar, or "
+        "grayscale for one channel; else that of the preset or of the run",
         choices=("auto", "imagenet", "cifar", "grayscale"),
     )
     image_size: int | None = option(
-        None, "from PyTorch: side of the images in pixels; the augmentation's by default", limits=(4, 4096)
+        None, "side of the images in pixels; the preset's or the augmentation's by default", limits=(4, 4096)
     )
     overwrite: bool = option(False, "replace an earlier conversion")
 
@@ -63,11 +74,17 @@ class ConvertConfig(Config):
         if not self.weights or not self.out:
             raise UserError(f"--{'out' if self.weights else 'weights'}: missing. See --help.")
         out = Path(self.out).expanduser()
-        if self.from_torch and out.suffix in (*SUFFIXES, ".keras"):
+        if self.from_torch and self.layout == KERAS_HUB:
+            raise UserError(
+                f"--layout={KERAS_HUB}: {self.weights} is a file of PyTorch. Convert it to a folder first, "
+                "without --layout, and that folder then."
+            )
+        is_folder = self.from_torch or self.from_keras_hub or self.layout == KERAS_HUB
+        if is_folder and out.suffix in (*SUFFIXES, ".keras"):
             raise UserError(f"--out={self.out}: must be a folder, as in --out=runs/converted.")
-        if not self.from_torch and out.suffix not in WRITABLE_SUFFIXES:
+        if not is_folder and out.suffix not in WRITABLE_SUFFIXES:
             raise UserError(f"--out={self.out}: must end in .safetensors or .pth.")
-        taken = out / "export" / "backbone.keras" if self.from_torch else out
+        taken = out / "export" / "backbone.keras" if self.from_torch or self.from_keras_hub else out
         if taken.exists() and not self.overwrite:
             raise UserError(f"--out={self.out}: exists. Choose another, or pass --overwrite.")
         return self
@@ -77,12 +94,20 @@ class ConvertConfig(Config):
         """Whether the weights are PyTorch's."""
         return Path(self.weights or "").suffix in SUFFIXES
 
+    @property
+    def from_keras_hub(self) -> bool:
+        """Whether the weights are a preset of keras-hub: its folder or, with layout=keras_hub, its name."""
+        path = Path(self.weights or "").expanduser()
+        is_preset = all((path / name).is_file() for name in ("config.json", "model.weights.h5"))
+        is_download = self.layout == KERAS_HUB and not path.exists() and path.suffix != ".keras"
+        return self.layout in ("auto", KERAS_HUB) and (is_preset or is_download)
+
 
 def call(config: ConvertConfig) -> int:
     """Converts, and prints a report."""
     with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
-        from simsiam_tf.pretrained import torch_weights
+        from simsiam_tf.pretrained import keras_hub_presets, torch_weights
 
         strategies.look_for_devices()
     assert config.weights and config.out
@@ -92,9 +117,33 @@ def call(config: ConvertConfig) -> int:
             config.prefix,
         )  # fmt: skip
         print(as_flags(report, field_types(ConvertConfig)))
+    elif config.from_keras_hub:
+        report = keras_hub_presets.convert_from_keras_hub(
+            config.weights, config.out, config.augmentation, config.image_size
+        )
+        print(as_flags(report, field_types(ConvertConfig)))
+    elif config.layout == KERAS_HUB:
+        print(_write_preset(config))
     else:
         print(torch_weights.convert_to_torch(config.weights, config.out, config.layout))
     return 0
+
+
+def _write_preset(config: ConvertConfig) -> str:
+    """Writes a preset of keras-hub; returns a report."""
+    from simsiam_tf.model_export import export_model, formats
+    from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
+
+    out = Path(config.out or "").expanduser()
+    formats.check_output(out, KERAS_HUB, config.overwrite)
+    pretrained = open_pretrained(config.weights or "", config.augmentation, config.image_size)
+    with cli.silence_stderr():
+        exported = export_model(pretrained, out, KERAS_HUB, config.overwrite)
+    return (
+        f"{exported.path}: a preset of keras-hub, with {pretrained.backbone.count_params():,} numbers\n"
+        f"  largest difference of a feature from the source's: {exported.difference:.2g} "
+        f"(largest feature {exported.largest:.2g})\n  card       {exported.path / 'README.md'}"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

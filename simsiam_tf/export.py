@@ -31,7 +31,7 @@ class ExportConfig(WeightsConfig):
     hub: bool = option(
         False,
         "instead: a folder for the Hugging Face Hub (safetensors, config.json, README.md), which timm and "
-        "torchvision read, of a ResNet-18, -34 or -50 of width 1 with the imagenet stem",
+        "torchvision read, of a ResNet-18, -34, -50 or -101 of width 1 with the imagenet stem",
     )
     out: str | None = option(
         None, "file, or folder of a saved_model or for the Hub; WORKDIR/export/model and its suffix, or "

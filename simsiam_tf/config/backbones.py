@@ -23,4 +23,5 @@ class Backbone:
 
 
 _RESNET = Backbone("simsiam_tf.nets.resnet:build_resnet")
-BACKBONES = {"resnet10": _RESNET, "resnet18": _RESNET, "resnet34": _RESNET, "resnet50": _RESNET}
+_NAMES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
+BACKBONES: dict[str, Backbone] = dict.fromkeys(_NAMES, _RESNET)

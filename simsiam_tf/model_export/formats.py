@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import preprocess
-from simsiam_tf.model_export import hub_folder
+from simsiam_tf.model_export import hub_folder, keras_hub_folder
 from simsiam_tf.nets import keras_networks
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
@@ -36,6 +36,7 @@ class Format:
     usage: code for the model card, from `images` and {path} to `features`.
     read: (source, path, uint8 images) → features; when None, `usage` is run.
     modules: needed libraries, which simsiam-tf[extra] installs.
+    tolerance: largest difference of a feature from the source's, relative to the largest feature.
     """
 
     suffix: str | None
@@ -45,6 +46,7 @@ class Format:
     modules: tuple[str, ...] = ()
     extra: str = ""
     read: Callable[[Pretrained, Path, np.ndarray], np.ndarray] | None = None
+    tolerance: float = TOLERANCE
 
     def read_features(self, pretrained: Pretrained, path: Path, images: np.ndarray) -> np.ndarray:
         """Features of images by an export: by the very code that the model card shows, if it shows any."""
@@ -72,15 +74,17 @@ def export_model(
     """Writes a backbone with its preprocessing, reads it back and compares its features with the source's.
 
     The file maps uint8 images [B, H, W, C], of any size that is the same for a batch, to float32
-    features [B, F]. A folder for the Hub ("hub") holds weights and names the preprocessing instead.
+    features [B, F]. A folder for the Hub ("hub") or for keras-hub ("keras_hub") holds weights and
+    names the preprocessing instead.
 
     Args:
-        pretrained: the backbone; for "hub", a ResNet-18, -34 or -50 of width 1 with the ImageNet stem.
-        path: path of the file, or of the folder for "saved_model" and "hub".
+        pretrained: the backbone; for "hub", a ResNet-18, -34, -50 or -101 of width 1 with the ImageNet stem;
+            for "keras_hub", a ResNet-10, too.
+        path: path of the file, or of the folder for "saved_model", "hub" and "keras_hub".
         format: a key of `FORMATS`; by the path's suffix when None.
 
     Raises:
-        UserError: no format for the suffix, a missing library, a network that the Hub's programs lack, a
+        UserError: no format for the suffix, a missing library, a network that the folder's programs lack, a
             path that exists or cannot be written, or features that differ from the source's.
     """
     path = Path(path).expanduser()
@@ -98,7 +102,7 @@ def export_model(
             warnings.simplefilter("ignore")  # warnings of libraries about each other
             row.write(pretrained, new)
             difference, largest = _compare_features(pretrained, row, new)
-        if not difference <= TOLERANCE * largest:
+        if not difference <= row.tolerance * largest:
             raise UserError(
                 f"out={path}: not written, because its features differ from the source's by {difference:.2g} "
                 f"(largest feature {largest:.2g})."
@@ -210,5 +214,9 @@ FORMATS = {
     "hub": Format(
         None, hub_folder.write_hub_folder, content=hub_folder.CONTENT, read=hub_folder.read_features,
         modules=("safetensors",), extra="convert",
+    ),
+    "keras_hub": Format(
+        None, keras_hub_folder.write_keras_hub_folder, content=keras_hub_folder.CONTENT,
+        read=keras_hub_folder.read_features, modules=("keras_hub",), extra="keras_hub", tolerance=1e-4,
     ),
 }  # fmt: skip

@@ -17,7 +17,7 @@ from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.errors import UserError
 
 WEIGHTS, CONFIG, README = CONTENT = ("model.safetensors", "config.json", "README.md")
-SHARED_NAMES = ("resnet18", "resnet34", "resnet50")  # names that timm and torchvision use, too
+SHARED_NAMES = ("resnet18", "resnet34", "resnet50", "resnet101")  # names that timm and torchvision use, too
 
 
 def write_hub_folder(pretrained: Pretrained, folder: Path) -> None:

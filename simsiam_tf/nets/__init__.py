@@ -6,10 +6,10 @@ from simsiam_tf.nets.batch_norm import BatchNorm
 from simsiam_tf.nets.conv import Conv
 from simsiam_tf.nets.cpu.dispatch import fast_cpu_convolutions
 from simsiam_tf.nets.heads import BN_PLACEMENT, PREDICTOR, Placement, predictor, projector
-from simsiam_tf.nets.resnet import RESNETS, STEMS, resnet, resnet10, resnet18, resnet34, resnet50
+from simsiam_tf.nets.resnet import RESNETS, STEMS, resnet, resnet10, resnet18, resnet34, resnet50, resnet101
 
 __all__ = [
     "BACKBONES", "BN_PLACEMENT", "PREDICTOR", "RESNETS", "STEMS", "BatchNorm", "Conv", "Placement",
     "build_backbone", "fast_cpu_convolutions", "predictor", "projector", "resnet", "resnet10", "resnet18",
-    "resnet34", "resnet50",
+    "resnet34", "resnet50", "resnet101",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ RESNETS = {  # name: (block, blocks in each of the four stages)
     "resnet18": ("basic", (2, 2, 2, 2)),
     "resnet34": ("basic", (3, 4, 6, 3)),
     "resnet50": ("bottleneck", (3, 4, 6, 3)),
+    "resnet101": ("bottleneck", (3, 4, 23, 3)),
 }
 
 
@@ -94,3 +95,4 @@ resnet10 = functools.partial(resnet, "resnet10")
 resnet18 = functools.partial(resnet, "resnet18")
 resnet34 = functools.partial(resnet, "resnet34")
 resnet50 = functools.partial(resnet, "resnet50")
+resnet101 = functools.partial(resnet, "resnet101")

@@ -62,7 +62,10 @@ def matched_variables(network: Any, other: Any, prefix: str = "") -> tuple[dict[
 
 
 def copy_variables(source: keras.Model, target: keras.Model, prefix: str = "") -> None:
-    """Copies all variables of a network to another of the same paths and shapes; `prefix`: of the target's."""
+    """Copies all variables of a network to another of the same paths and shapes.
+
+    prefix: of the names of the target's layers.
+    """
     values, variables = matched_variables(source, target, prefix)
     for path, variable in variables.items():
         variable.assign(values[path])

@@ -94,7 +94,9 @@ def copy_momentum(model: Any, weights: str, names: Iterable[str]) -> bool:
 
 def _difference(network: keras.Model, stored: keras.Model) -> str:
     """How the variables of two networks differ, in words; empty where they do not."""
-    here, there = ({path: tuple(v.shape) for path, v in of.items()} for of in matched_variables(network, stored))
+    here, there = (
+        {path: tuple(v.shape) for path, v in of.items()} for of in matched_variables(network, stored)
+    )
     shared = [path for path in here if path in there]
     differences = {
         "only here": [path for path in here if path not in there],

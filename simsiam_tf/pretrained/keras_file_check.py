@@ -90,7 +90,7 @@ def read_keras_file(path: Path) -> tuple[dict, int]:
                 config = {**_json_object(archive.read("config.json")), "compile_config": None}
                 _json_object(archive.read("metadata.json"))
                 _check_classes(config)
-                return config, _count_values(archive.read("model.weights.h5"))
+                return config, count_values(archive.read("model.weights.h5"))
     except (Exported, Refused):
         raise
     except Exception as error:  # noqa: BLE001 - the libraries raise whatever the file provokes
@@ -153,7 +153,7 @@ def _object_descriptions(config: Any) -> Iterator[dict]:
             pending += value
 
 
-def _count_values(data: bytes) -> int:
+def count_values(data: bytes) -> int:
     """The number of values in an HDF5 file that stores all of them itself, plainly."""
     links: list[tuple[str, Any]] = []
     objects: list[Any] = []

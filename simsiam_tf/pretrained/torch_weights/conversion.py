@@ -162,7 +162,7 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
     loaded = {name: backbone_file.load_beside(weights, name) for name in backbone_file.HEADS}
     loaded = {name: head for name, head in loaded.items() if head is not None}
     heads = loaded if names.projector else {}
-    state, stem = backbone_layout.to_torch(backbone, layout, heads), _stem(backbone)
+    state, stem = backbone_layout.to_torch(backbone, layout, heads), stem_of(backbone)
     metadata = {
         "data": card.get("data"), "views": card.get("views"), "stem": stem,
         "source": backbone_file.sha256(backbone_file.backbone_path(weights)),
@@ -192,7 +192,7 @@ def _epochs_done(card: Mapping[str, Any]) -> int:
     return 0
 
 
-def _stem(backbone: keras.Model) -> str:
+def stem_of(backbone: keras.Model) -> str:
     """The stem of one of our ResNets, by its layers."""
     layers: dict[str, Any] = {layer.name: layer for layer in backbone.layers}
     if "stem_pool" in layers or "stem_wider" in layers:

@@ -1,0 +1,174 @@
+"""ResNets of keras-hub: theirs from ours, and ours from the files of a preset, which are checked first."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from simsiam_tf import nets
+from simsiam_tf.nets.variable_paths import variables_by_path
+from simsiam_tf.pretrained import backbone_file, keras_file_check, torch_weights
+from simsiam_tf.pretrained.torch_weights.backbone_layout import architecture_of
+from simsiam_tf.runtime.display_text import one_line, printable_text
+from simsiam_tf.runtime.errors import UserError
+
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+_REGISTERED = ("keras_hub>ResNetBackbone", "keras_nlp>ResNetBackbone")
+_DIFFERENCE = 1e-4  # of the largest feature, between the network of a preset and ours
+
+
+def to_keras_hub(backbone: keras.Model) -> Any:
+    """keras-hub's ResNetBackbone with the weights of one of our ResNets.
+
+    It maps normalised images [B, H, W, C] to the feature map [B, ⌈H/32⌉, ⌈W/32⌉, F], whose mean over space
+    are our features.
+
+    Raises:
+        UserError: no keras-hub, not one of `nets.RESNETS`, or one that keras-hub lacks.
+    """
+    require_library()
+    architecture = architecture_of(torch_weights.to_torch(backbone), "")
+    stem, (name, width) = torch_weights.stem_of(backbone), (architecture[key] for key in ("name", "width"))
+    if stem != "imagenet" or width != 1:
+        raise UserError(
+            f"layout=keras_hub: keras-hub has no {name} with a {stem} stem and width {width:g}: its ResNets "
+            "have the imagenet stem and width 1. `python -m simsiam_tf.export` writes other networks."
+        )
+    network = _build(name, architecture["channels"])
+    _copy(backbone, network, to_hub=True)
+    return network
+
+
+def from_keras_hub(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
+    """(our ResNet with the weights of a preset, the arguments of `nets.resnet` that make it).
+
+    Nothing is built of the preset's own words: its configuration must be that of one of `nets.RESNETS`, and
+    its weights numbers in a plain HDF5 file, as many as the network has.
+
+    Raises:
+        UserError: no keras-hub, another network, or a damaged or malicious file.
+    """
+    name, channels = _architecture(folder)
+    try:
+        stored = keras_file_check.count_values((folder / WEIGHTS).read_bytes())
+        if stored < 49 * 64 * channels:  # the first kernel, before a network of as many channels is built
+            raise keras_file_check.Refused(f"it has {stored} values, too few for {channels} channels")
+        require_library()
+        network = _build(name, channels)
+        if stored != network.count_params():
+            raise keras_file_check.Refused(f"it has {stored} values, a {name} {network.count_params()}")
+        network.load_weights(str(folder / WEIGHTS))
+        if not all(np.isfinite(variable.numpy()).all() for variable in network.weights):
+            raise keras_file_check.Refused("it holds NaN or infinite values")
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - h5py and Keras raise whatever the file provokes
+        raise UserError(f"weights={folder}: its {WEIGHTS} is refused: {reason(error)}.") from error
+    architecture = {"name": name, "stem": "imagenet", "width": 1.0, "channels": channels}
+    backbone = nets.resnet(**architecture)
+    _copy(backbone, network, to_hub=False)
+    images = np.random.default_rng(0).normal(size=(2, 64, 64, channels)).astype(np.float32)
+    theirs = np.asarray(network(images, training=False)).mean((1, 2))
+    difference = np.abs(np.asarray(backbone(images, training=False)) - theirs).max()
+    if not difference <= _DIFFERENCE * np.abs(theirs).max():
+        raise UserError(
+            f"weights={folder}: is not converted: the features of this version of keras-hub differ from ours "
+            f"by {difference:.2g} (largest feature {np.abs(theirs).max():.2g}). Try keras-hub 0.32."
+        )
+    return backbone, architecture
+
+
+def require_library() -> None:
+    if importlib.util.find_spec("keras_hub") is None:
+        raise UserError("layout=keras_hub needs keras-hub: pip install 'simsiam-tf[keras_hub]'.")
+
+
+def _arguments(name: str) -> dict[str, Any]:
+    """The arguments of keras-hub's ResNetBackbone for one of `nets.RESNETS`, as JSON has them."""
+    block, counts = nets.RESNETS[name]
+    return {
+        "input_conv_filters": [64], "input_conv_kernel_sizes": [7],
+        "stackwise_num_filters": [64, 128, 256, 512], "stackwise_num_blocks": list(counts),
+        "stackwise_num_strides": [1, 2, 2, 2], "block_type": f"{block}_block", "use_pre_activation": False,
+    }  # fmt: skip
+
+
+def _build(name: str, channels: int) -> Any:
+    import keras_hub
+
+    shape = (None, None, channels)
+    return keras_hub.models.ResNetBackbone(
+        **_arguments(name), image_shape=shape, data_format="channels_last", dtype="float32", name="backbone"
+    )
+
+
+def _copy(ours: keras.Model, theirs: keras.Model, to_hub: bool) -> None:
+    hub = variables_by_path(theirs)
+    pairs = [(variable, hub.pop(hub_path(path))) for path, variable in variables_by_path(ours).items()]
+    assert not hub, [*hub]
+    for pair in pairs:
+        source, target = pair if to_hub else pair[::-1]
+        target.assign(source)
+
+
+def hub_path(path: str) -> str:
+    """The path of a variable in keras-hub's ResNet, given that in ours."""
+    layer, _, variable = path.rpartition("/")
+    layer = layer.replace("downsample_bn", "bn0").replace("downsample", "conv0").replace("stem_", "conv1_")
+    block = re.fullmatch(r"stage(\d)_block(\d+)_(conv|bn)(\d)", layer)
+    if block:
+        stage, number, kind, place = block.groups()
+        layer = f"stack{int(stage) - 1}_block{int(number) - 1}_{place}_{kind}"
+    return f"{layer}/{variable}"
+
+
+def _architecture(folder: Path) -> tuple[str, int]:
+    """(key of `nets.RESNETS`, channels) of a preset, by its config.json."""
+    config = read_json(folder / CONFIG)
+    kind = config.get("class_name")
+    if kind != "ResNetBackbone" or config.get("registered_name") not in _REGISTERED:
+        raise UserError(
+            f"weights={folder}: its {CONFIG} describes {printable_text(str(kind))[:100]}, not keras-hub's "
+            "ResNetBackbone, which alone is converted."
+        )
+    values = backbone_file.card_entries(config, "config")
+    stated = {key: value for key, value in values.items() if key not in ("name", "trainable", "dtype")}
+    shape = stated.pop("image_shape", None)
+    channels = shape[-1] if isinstance(shape, list) and len(shape) == 3 else None
+    for name in nets.RESNETS:
+        if stated == _arguments(name) and type(channels) is int and channels > 0:
+            return name, channels
+    if stated.get("use_pre_activation"):
+        reason = "a ResNet v2 (use_pre_activation)"
+    elif str(stated.get("block_type")).endswith("_vd"):
+        reason = "a ResNet-vd"
+    else:
+        listed = ", ".join(f"{key}={value}" for key, value in {**stated, "image_shape": shape}.items())
+        reason = printable_text(listed)[:300]
+    raise UserError(
+        f"weights={folder}: is {reason}, which is not a network of this package: {', '.join(nets.RESNETS)}."
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > keras_file_check.MAX_JSON_BYTES:
+            raise ValueError(f"it has {path.stat().st_size} bytes")
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+        return content
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"weights={path.parent}: its {path.name} cannot be read ({reason(error)})."
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    return printable_text(getattr(error, "strerror", None) or one_line(error)[:200])

@@ -149,12 +149,11 @@ def with_preprocessing(pretrained: Pretrained) -> keras.Model:
 
 def _compare_features(pretrained: Pretrained, row: Format, path: Path) -> tuple[float, float]:
     """(largest difference between an export and its source, largest feature) on images of three shapes."""
-    size, views = pretrained.augmentation.size, pretrained.views
+    size = pretrained.augmentation.size
     difference = largest = 0.0
     for seed, shape in enumerate(((size, size), (size * 5 // 4, size * 3 // 2), (size * 2, size + 1))):
         images = random_images(3, *shape, pretrained.channels, seed)
-        ready = tf.stack([views.normalise(views.evaluation_view(tf.constant(image))) for image in images])
-        expected = pretrained.backbone(ready, training=False).numpy()
+        expected = pretrained.backbone(pretrained.prepare(images), training=False).numpy()
         features = row.read_features(pretrained, path, images)
         if features.shape != expected.shape:
             return float("inf"), 0.0

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
-from simsiam_tf.data import preprocess
 from simsiam_tf.data.augment.eval_transform import SMALL
 from simsiam_tf.model_export.card_text import method_summary, training_sections
 from simsiam_tf.pretrained import backbone_file, keras_hub, keras_hub_presets
@@ -33,7 +31,7 @@ def write_keras_hub_folder(pretrained: Pretrained, folder: Path) -> None:
     network.save_to_preset(str(folder))
     converter = keras_hub_presets.image_converter(pretrained.augmentation, pretrained.channels)
     converter.save_to_preset(str(folder))
-    atomic_write_text(folder / README, _readme(pretrained, folder))
+    atomic_write_text(folder / README, _readme(pretrained, folder, network.name))
 
 
 def read_features(pretrained: Pretrained, folder: Path, images: np.ndarray) -> np.ndarray:
@@ -41,25 +39,23 @@ def read_features(pretrained: Pretrained, folder: Path, images: np.ndarray) -> n
     import keras_hub
 
     network = keras_hub.models.Backbone.from_preset(str(folder), dtype="float32")
-    ready = preprocess(tf.constant(images), pretrained.augmentation)
-    return np.asarray(network(ready, training=False)).mean(axis=(1, 2))
+    return np.asarray(network(pretrained.prepare(images), training=False)).mean(axis=(1, 2))
 
 
-def _readme(pretrained: Pretrained, folder: Path) -> str:
+def _readme(pretrained: Pretrained, folder: Path, name: str) -> str:
     """How to load the preset, and the metadata of the training, under the header of the Hub."""
     method, summary = method_summary(pretrained.card)
     size = pretrained.augmentation.size
     cut = round(size * 256 / 224)
     resize = f"resized so that the shorter side has {cut} pixels, and cut to the middle {size} × {size}"
-    cropped = f"""
-- In training and evaluation images were {resize}; the ImageConverter takes all of the shorter side."""
+    cropped = f"\n- In evaluation images were {resize}; the ImageConverter takes all of the shorter side."
     return f"""---
 library_name: keras-hub
 pipeline_tag: image-feature-extraction
 tags: [simsiam, self-supervised]
 ---
 
-# ResNet, {method}
+# {name}, {method}
 
 {summary}
 

@@ -54,11 +54,9 @@ def from_keras_hub(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
     Raises:
         UserError: no keras-hub, another network, or a damaged or malicious file.
     """
-    name, channels = _architecture(folder)
+    name, channels = read_architecture(folder)
     try:
         stored = keras_file_check.count_values((folder / WEIGHTS).read_bytes())
-        if stored < 49 * 64 * channels:  # the first kernel, before a network of as many channels is built
-            raise keras_file_check.Refused(f"it has {stored} values, too few for {channels} channels")
         require_library()
         network = _build(name, channels)
         if stored != network.count_params():
@@ -104,7 +102,7 @@ def _build(name: str, channels: int) -> Any:
 
     shape = (None, None, channels)
     return keras_hub.models.ResNetBackbone(
-        **_arguments(name), image_shape=shape, data_format="channels_last", dtype="float32", name="backbone"
+        **_arguments(name), image_shape=shape, data_format="channels_last", dtype="float32", name=name
     )
 
 
@@ -128,8 +126,12 @@ def hub_path(path: str) -> str:
     return f"{layer}/{variable}"
 
 
-def _architecture(folder: Path) -> tuple[str, int]:
-    """(key of `nets.RESNETS`, channels) of a preset, by its config.json."""
+def read_architecture(folder: Path) -> tuple[str, int]:
+    """(key of `nets.RESNETS`, channels) of a preset, by its config.json.
+
+    Raises:
+        UserError: another network than those of `nets.RESNETS`, no such file, or channels that its weights are too short for.
+    """
     config = read_json(folder / CONFIG)
     kind = config.get("class_name")
     if kind != "ResNetBackbone" or config.get("registered_name") not in _REGISTERED:
@@ -143,6 +145,8 @@ def _architecture(folder: Path) -> tuple[str, int]:
     channels = shape[-1] if isinstance(shape, list) and len(shape) == 3 else None
     for name in nets.RESNETS:
         if stated == _arguments(name) and type(channels) is int and channels > 0:
+            if _weights_size(folder) < 2 * 49 * 64 * channels:  # the first kernel, in numbers of 16 bits
+                raise UserError(f"weights={folder}: its {WEIGHTS} is too short for {channels} channels.")
             return name, channels
     if stated.get("use_pre_activation"):
         reason = "a ResNet v2 (use_pre_activation)"
@@ -154,6 +158,13 @@ def _architecture(folder: Path) -> tuple[str, int]:
     raise UserError(
         f"weights={folder}: is {reason}, which is not a network of this package: {', '.join(nets.RESNETS)}."
     )
+
+
+def _weights_size(folder: Path) -> int:
+    try:
+        return (folder / WEIGHTS).stat().st_size
+    except OSError as error:
+        raise UserError(f"weights={folder}: its {WEIGHTS} cannot be read ({reason(error)}).") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

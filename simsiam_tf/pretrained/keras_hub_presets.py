@@ -16,6 +16,7 @@ from simsiam_tf.pretrained.keras_hub import (
     CONFIG,
     WEIGHTS,
     from_keras_hub,
+    read_architecture,
     read_json,
     reason,
     require_library,
@@ -46,13 +47,14 @@ def convert_from_keras_hub(
     out = Path(out).expanduser()
     check_writable(out, folders=True)
     folder = find_preset(weights)
+    _, channels = read_architecture(folder)
     converter = _converter(folder)
-    backbone, architecture = from_keras_hub(folder)
     if augmentation == "auto":
-        views = _augmentation(converter, architecture["channels"], image_size, folder)
+        views = _augmentation(converter, channels, image_size, folder)
     else:
         views = AUGMENTATIONS[augmentation]
         views = dataclasses.replace(views, size=image_size or views.size)
+    backbone, architecture = from_keras_hub(folder)
     metadata = {
         "converted from": {"file": weights, "sha256": backbone_file.sha256(folder / WEIGHTS)},
         "layout": "keras_hub", "architecture": architecture, "views": dataclasses.asdict(views),
@@ -63,7 +65,7 @@ def convert_from_keras_hub(
     rule = "by the preset" if augmentation == "auto" else f"as by augmentation={augmentation}"
     lines = [
         "layout     keras-hub's ResNetBackbone",
-        f"  network    {architecture['name']}, imagenet stem, width 1, {architecture['channels']} channels, "
+        f"  network    {architecture['name']}, imagenet stem, width 1, {channels} channels, "
         f"{backbone.output_shape[-1]} features",
         f"  images     {views.size} pixels, normalised {rule}: mean {views.mean}, std {views.std}",
         "  resize     as torchvision's; the preset's own: " + (own or "not said"),
@@ -92,6 +94,10 @@ def find_preset(weights: str) -> Path:
             f"weights={weights}: no such folder, and no ResNet of keras-hub has this name."
             f"{nearest(weights, presets)}"
         )
+    with contextlib.suppress(ImportError):
+        from huggingface_hub.utils import logging
+
+        logging.set_verbosity_error()  # it prints a line for each attempt
     try:
         config, _ = (Path(get_file(weights, name)) for name in (CONFIG, WEIGHTS))
     except Exception as error:  # noqa: BLE001 - each service has exceptions of its own

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from simsiam_tf.config import SourceConfig, is_encoded
 from simsiam_tf.data import AUGMENTATIONS, Augmentation, Source, Views
@@ -45,6 +46,11 @@ class Pretrained:
     def views(self) -> Views:
         """The preprocessing: `evaluation_view` for evaluation, the augmentation for a view of each image."""
         return Views(self.augmentation, count=1)
+
+    def prepare(self, images: Any) -> tf.Tensor:
+        """uint8 images [B, H, W, C] → normalised [B, size, size, C], as for evaluation."""
+        views = self.views
+        return tf.stack([views.normalise(views.evaluation_view(tf.constant(image))) for image in images])
 
     @property
     def pixel_rule(self) -> PixelRule:

@@ -130,7 +130,8 @@ def read_architecture(folder: Path) -> tuple[str, int]:
     """(key of `nets.RESNETS`, channels) of a preset, by its config.json.
 
     Raises:
-        UserError: another network than those of `nets.RESNETS`, no such file, or channels that its weights are too short for.
+        UserError: no such file, another network than those of `nets.RESNETS`, or more channels than its
+            weights have room for.
     """
     config = read_json(folder / CONFIG)
     kind = config.get("class_name")
@@ -149,14 +150,14 @@ def read_architecture(folder: Path) -> tuple[str, int]:
                 raise UserError(f"weights={folder}: its {WEIGHTS} is too short for {channels} channels.")
             return name, channels
     if stated.get("use_pre_activation"):
-        reason = "a ResNet v2 (use_pre_activation)"
+        network = "a ResNet v2 (use_pre_activation)"
     elif str(stated.get("block_type")).endswith("_vd"):
-        reason = "a ResNet-vd"
+        network = "a ResNet-vd"
     else:
         listed = ", ".join(f"{key}={value}" for key, value in {**stated, "image_shape": shape}.items())
-        reason = printable_text(listed)[:300]
+        network = printable_text(listed)[:300]
     raise UserError(
-        f"weights={folder}: is {reason}, which is not a network of this package: {', '.join(nets.RESNETS)}."
+        f"weights={folder}: is {network}, which is not a network of this package: {', '.join(nets.RESNETS)}."
     )
 
 

@@ -45,7 +45,7 @@ def test_every_row_is_built():
     for name in BACKBONES:
         assert nets.build_backbone(name, 8, 1, "small", 0.125).output_shape == (
             None,
-            256 if "50" in name else 64,
+            256 if nets.RESNETS[name][0] == "bottleneck" else 64,
         )
     assert BACKBONES.keys() == nets.RESNETS.keys()
     with pytest.raises(ValueError, match="'resnet19'.*resnet18"):

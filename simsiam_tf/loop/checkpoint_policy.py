@@ -28,7 +28,7 @@ class CheckpointPolicy:
         workdir, checkpoints: work folder and checkpoints of the run.
         metrics_file: records, brought to the disk with every checkpoint.
         minutes: minutes between checkpoints by the clock.
-        step: step of the checkpoint that the run continues from, or 0.
+        step: step of the checkpoint that the run continues from, or else the first step.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ def run_task(
     workdir = Workdir(config.workdir, workers.chief)
     try:
         workdir.check_config(config)
-        # Workers may have different paths to shared folders.
+        # The paths of these two folders may differ among workers.
         options = {f"`{k}`": v for k, v in vars(config).items() if k not in ("workdir", "data_dir")}
         workers.agree({**options, **library_versions()}, "Start the same command on all of them.")
         config = config.absolute()

@@ -224,7 +224,7 @@ class Loop:
                 if self.step < total:
                     self.callbacks.on_epoch_begin(epoch)
                 status = self._agreed(status)
-        if status != DIVERGED and self.policy.step != self.step:  # a callback, or a signal during one
+        if status != DIVERGED and self.policy.step != self.step:  # a callback or a signal stopped the run
             self.save(None, is_last=True)
         self.callbacks.on_train_end()
         return self._agreed(status) if status == DONE else status

@@ -23,8 +23,7 @@ class MetricsFile:
     """The `Recorder` that keeps the records of a run in memory and appends them to metrics.jsonl.
 
     rows: the records, oldest first. Each has "step"; a training record also has "loss", the evaluation of an
-    epoch has "epoch" (0: the baselines), the final evaluation has
-    "images": "all".
+    epoch has "epoch" (0: the baselines), the final evaluation has "images": "all".
 
     Args:
         file: path of metrics.jsonl.

@@ -123,7 +123,7 @@ class Task:
     def final_accuracies(self, before: Accuracies) -> Accuracies:
         """Evaluates the trained model, as `trained_name`, and its baselines; empty for no evaluation.
 
-        before: the accuracies that `baselines` returned.
+        before: the accuracies of `baselines`.
         """
         raise NotImplementedError
 

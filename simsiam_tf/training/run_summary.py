@@ -18,7 +18,7 @@ STATUS = {
 
 
 def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
-    """Loss, std and rank, kNN accuracy beside its baselines, paths, and what to type next."""
+    """Loss, std and rank, diagnosis, kNN accuracy beside its baselines, paths, and what to type next."""
     lines = [
         "",
         f"{METHODS[config.method].title} on {config.data}: {STATUS[outcome.status]}, step {outcome.step}",

@@ -206,7 +206,7 @@ class _KeptRecords:
     reasons: list[str]
 
     def rows_of(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(rows of these names, zeros for names without a record; whether each has one). Rows may be its own."""
+        """(rows of these names, zeros where there is no record; whether there is one). Rows may be its own."""
         if array_file.are_joined(self.names, names):
             return self.rows, np.ones(len(names), bool)
         rows, had_record = np.zeros(len(names), RECORD), np.zeros(len(names), bool)

@@ -27,7 +27,7 @@ class Members:
     ValueError. key: names the place in the cache of records. labels: int64 [N], −1 where an image has none;
     or None. root: the folder that names are relative to, if every image is a file. read_op: `read` in a
     graph, without Python; None where there is none. sizes: bytes of each image, 0 where that is not known;
-    None: as in `states`. reads_at_once: images to read at a time over a network; 0 for images on this machine.
+    None: as in `states`. reads_at_once: images to read at a time over a network; 0: all on this machine.
     """
 
     name: str

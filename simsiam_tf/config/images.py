@@ -38,6 +38,7 @@ class SourceConfig(Config):
         "error",
         "an image that cannot be read stops the command (error) or is left out (skip)",
         choices=("error", "skip"),
+        resumable=True,
     )
     max_megapixels: float = option(
         100.0, "images with more pixels than this count as unreadable", limits=(0.001, 1e4)

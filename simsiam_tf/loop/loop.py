@@ -30,7 +30,7 @@ from simsiam_tf.loop.workdir import Workdir, error_text, run_description
 from simsiam_tf.methods.metrics import all_finite
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.atomic_files import UNWRITABLE
-from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.runtime.errors import UserError, file_failure
 from simsiam_tf.runtime.signals import INTERRUPTED, DeferredSignals
 from simsiam_tf.runtime.versions import library_versions
 
@@ -144,6 +144,8 @@ class Loop:
                 fix = "Make room and rerun."
             elif isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
                 fix = f"Out of memory: try a smaller `batch_size` than {self.config.batch_size}."
+            elif file_failure(error):
+                fix = "With on_bad_image=skip the next image stands in for it."
             raise UserError(
                 f"{self.workdir.path}: step {self.step} failed: {error_text(error)}. "
                 f"Checkpoints are kept. {fix}"

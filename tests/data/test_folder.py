@@ -12,6 +12,7 @@ from PIL import Image
 from simsiam_tf.data import open_source, subset
 from simsiam_tf.data.sources import checked_source
 from simsiam_tf.data.sources.base import EncodedSource
+from simsiam_tf.data.sources.folder import folder_members
 from simsiam_tf.data.sources.open_source import without_split
 from simsiam_tf.runtime.errors import UserError
 
@@ -246,3 +247,19 @@ def test_images_that_another_environment_could_read_are_named(tmp_path, monkeypa
         assert open_source(tmp_path, check=check, on_bad_image="skip").names == ("plain.tif",)
     assert "changed" not in capsys.readouterr().err
     assert open_source(tmp_path, check=check).names == ("deep.tif", "plain.tif")
+
+
+def test_what_was_meant_is_named(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.png").write_bytes(b"")
+    meant = {
+        "a/0.png": "folder:ROOT/a", "a/*.png": "folder:ROOT/a", "a,ROOT/b": "folder:ROOT/a,folder:ROOT/b",
+        "c": "folder:/path/to/images", "x.zip": "zip:ROOT/x.zip", "x.csv": "list:ROOT/x.csv",
+    }  # fmt: skip
+    for file in ("x.zip", "x.csv"):
+        (tmp_path / file).write_bytes(b"")
+    for given, fix in meant.items():
+        with pytest.raises(UserError) as raised:
+            folder_members(f"{tmp_path}/{given}".replace("ROOT", str(tmp_path)))
+        assert str(raised.value).endswith(f"Pass data={fix.replace('ROOT', str(tmp_path))}.")

@@ -1,5 +1,7 @@
 """A run keeps its list of images: what is gone has a stand-in, what is new is not used."""
 
+import tarfile
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +9,7 @@ import test_places as places
 
 from simsiam_tf.data import open_source
 from simsiam_tf.data.sources.run_images import record_images
-from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.runtime.errors import UserError, file_failure
 
 COUNT, picture, png, name = places.COUNT, places.picture, places.png, places.name
 folder = places.folder
@@ -84,3 +86,22 @@ def test_all_images_gone(folder, tmp_path):
         (folder / name(i)).unlink()
     with pytest.raises(tf.errors.OpError, match="not one of its images can be read"):
         image(source, 0)
+
+
+@pytest.mark.parametrize("kind", ["folder", "list", "tar"])
+def test_an_image_that_changes_meanwhile_is_named(folder, tmp_path, kind):
+    """Also where nothing else would tell: another picture of the same length at the same place."""
+    place = {"folder": folder, "list": tmp_path / "all.txt", "tar": tmp_path / "all.tar"}[kind]
+    (tmp_path / "all.txt").write_text("".join(f"{folder / name(i)}\n" for i in range(COUNT)))
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        archive.add(folder, "")
+    source = open_source(f"{kind}:{place}", run=tmp_path)
+    i = next(i for i, image_name in enumerate(source.names) if image_name.endswith(name(5)))
+    old = png(5)
+    new = old[:-20] + bytes([old[-20] ^ 1]) + old[-19:]
+    changed = tmp_path / "all.tar" if kind == "tar" else folder / name(5)
+    changed.write_bytes(changed.read_bytes().replace(old, new))
+    with pytest.raises(tf.errors.OpError) as raised:
+        image(source, i)
+    reason = file_failure(raised.value)
+    assert name(5) in reason and reason.endswith(": changed since the command began")

@@ -257,6 +257,30 @@ def test_a_preview_takes_fewer_images_than_a_batch(tmp_path):
         inspection.dry_run(config)
 
 
+class CutAt(keras.callbacks.Callback):
+    """Cuts a file off at a step."""
+
+    def __init__(self, file, step):
+        super().__init__()
+        self.file, self.step = file, step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 == self.step:
+            self.file.write_bytes(self.file.read_bytes()[:40])
+
+
+def test_a_run_that_a_cut_file_ended_is_continued_without_it(tmp_path):
+    images, workdir = tmp_path / "images", tmp_path / "run"
+    images.mkdir()
+    for i in range(32):
+        keras.utils.save_img(images / f"{i:02d}.png", np.random.default_rng(i).random([8, 8, 3]))
+    argv = [f"--data=folder:{images}", "--batch_size=16", "--monitor=none", "--epochs=20", "--image_size=8"]
+    with pytest.raises(UserError, match=r"07.png: changed since.* With on_bad_image=skip the next image"):
+        pretraining.pretrain(tiny(workdir, *argv), callbacks=[CutAt(images / "07.png", 4)])
+    outcome = pretraining.pretrain(tiny(workdir, *argv, "--on_bad_image=skip"))
+    assert outcome.status == 0
+
+
 def test_the_command_line_commits_on_sigterm(tmp_path):
     command = [sys.executable, "-m", "simsiam_tf.pretrain", *TINY, f"--workdir={tmp_path}", "--epochs=500"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

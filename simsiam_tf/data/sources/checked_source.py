@@ -19,7 +19,7 @@ from simsiam_tf.data.images.header import check_size
 from simsiam_tf.data.images.render import PixelRule
 from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, digest_of_pieces, lines
 from simsiam_tf.data.sources.file_records import Changes, FileRecords, file_records
-from simsiam_tf.data.sources.members import Members, file_digest
+from simsiam_tf.data.sources.members import Members, changed_file, file_digest
 from simsiam_tf.data.sources.run_images import as_recorded, read_or_next
 from simsiam_tf.data.sources.unreadable import report_unreadable
 from simsiam_tf.runtime.display_text import printable_text
@@ -63,7 +63,8 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
     checked = bool((rows["level"] > 0).all())
     digests = rows["digest"] if checked else np.array([b"%d-%d" % (r["size"], r["mtime"]) for r in rows])
     read = members.read_op or _python_read(members.read)
-    if options.run:  # `read_op` would read a changed file in silence
+    if options.run:  # a run must not read a changed file in silence
+        members = dataclasses.replace(members, read=_read_unchanged(members, records.rows["digest"]))
         read = _python_read(members.read)
     if options.run and options.on_bad_image == "skip":
         read = _python_read(read_or_next(members, rule, {int(i) for i in kept if members.names[i] in bad}))
@@ -77,6 +78,18 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
         headers=rows if checked else None, unreadable=dict(collections.Counter(bad.values())),
         reads_at_once=members.reads_at_once,
     )  # fmt: skip
+
+
+def _read_unchanged(members: Members, digests: np.ndarray) -> Callable[[int], bytes]:
+    """`members.read`, raising OSError where an image has another digest than here; b"": not known."""
+
+    def read(i: int) -> bytes:
+        data = members.read(i)
+        if digests[i] and file_digest(data) != digests[i]:
+            raise changed_file(members.names[i])
+        return data
+
+    return read
 
 
 def _read_chosen(read: Callable[[tf.Tensor], tf.Tensor], ids: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:

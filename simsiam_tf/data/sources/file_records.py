@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class TransientError(OSError):
     """A failure that may pass. It says nothing of the file, which every command tries again."""
 
 
+Names = list[str] | tuple[str, ...]  # a source shares a tuple, and copies a list
 Check = Callable[[int], dict]  # number of a file → fields of its record; raises OSError or ValueError
 STATE = ("size", "mtime", "ctime")  # fields that differ once a file was written to or replaced
 
@@ -54,7 +55,7 @@ class FileRecords:
     is 1 for the first of these.
     """
 
-    names: Sequence[str]
+    names: Names
     rows: np.ndarray
     reasons: list[str]
 
@@ -91,7 +92,7 @@ def cache_folder() -> Path:
 
 
 def file_records(
-    key: str, names: Sequence[str], states: np.ndarray, level: str, check: Check, reads_at_once: int = 0
+    key: str, names: Names, states: np.ndarray, level: str, check: Check, reads_at_once: int = 0
 ) -> tuple[FileRecords, Changes]:
     """The records of a set's files. Files that are new, changed, or were checked less far are checked.
 
@@ -205,8 +206,8 @@ class _KeptRecords:
     rows: np.ndarray
     reasons: list[str]
 
-    def rows_of(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(rows of these names, zeros where there is no record; whether there is one). Rows may be its own."""
+    def rows_of(self, names: Names) -> tuple[np.ndarray, np.ndarray]:
+        """(rows of these names, zeros without a record; whether there is one). Rows may be `self.rows`."""
         if array_file.are_joined(self.names, names):
             return self.rows, np.ones(len(names), bool)
         rows, had_record = np.zeros(len(names), RECORD), np.zeros(len(names), bool)

@@ -24,7 +24,7 @@ from simsiam_tf.data.sources.addresses import (
     try_again,
 )
 from simsiam_tf.data.sources.file_records import STATE, file_state
-from simsiam_tf.data.sources.members import Members, folder_classes
+from simsiam_tf.data.sources.members import Members, changed_file, folder_classes
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -55,9 +55,11 @@ def folder_members(path: str) -> Members:
 def _local_members(path: str, shown: str, passed_over: collections.Counter) -> Members:
     root = Path(path).expanduser()
     if root.is_file():
-        raise UserError(f"{shown}: is a file. Pass data=list:{path}, or tar:, zip: or parquet:.")
+        raise UserError(f"{shown}: is a file. Pass data={specification_of_file(root)}.")
     if not path or not root.is_dir():
-        raise UserError(f"{shown}: no such folder. Pass data=folder:/path/to/images.")
+        raise UserError(
+            f"{shown}: no such folder. Pass data={_folders_meant(path) or 'folder:/path/to/images'}."
+        )
     root = root.absolute()  # for data workers, which may run in another folder
     names = tuple(sorted(_image_names(root, shown, passed_over)))
     states = np.empty((len(names), len(STATE)), np.int64)  # a million tuples would take a quarter of a GiB
@@ -68,13 +70,31 @@ def _local_members(path: str, shown: str, passed_over: collections.Counter) -> M
         path = os.path.join(root, names[i])
         data = read_bytes(path)
         if file_state(path) != tuple(states[i]):
-            raise ValueError(f"{names[i]}: changed since the command began")
+            raise changed_file(path)
         return data
 
     return Members(
         f"folder:{path}", names, states, read, str(root), *folder_classes(names), root,
         lambda i: tf.io.read_file(tf.gather(tf.constant(_paths(root, names)), i)),
     )  # fmt: skip
+
+
+def specification_of_file(path: Path) -> str:
+    """The specification of an archive, a table or a list; of an image file, that of its folder."""
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return f"folder:{path.parent}"
+    kinds = {".zip": "zip", ".tar": "tar", ".parquet": "parquet", ".tfrecord": "tfrecord"}
+    return f"{kinds.get(suffix, 'list')}:{path}"
+
+
+def _folders_meant(path: str) -> str:
+    """What to pass in the place of folders with commas between them, or of a pattern; "" for others."""
+    parts = path.split(",")
+    if len(parts) > 1 and all(Path(part).expanduser().is_dir() for part in parts):
+        return ",".join(f"folder:{part}" for part in parts)
+    folder = posixpath.dirname(path)
+    return f"folder:{folder}" if set("*?") & set(path) and Path(folder).expanduser().is_dir() else ""
 
 
 def _paths(root: Path, names: Sequence[str]) -> list[bytes]:

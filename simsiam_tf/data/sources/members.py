@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
 import posixpath
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from simsiam_tf.data.images.formats import IMAGE_SUFFIXES
 from simsiam_tf.data.sources.addresses import read_bytes
+from simsiam_tf.data.sources.file_records import Names
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -31,7 +33,7 @@ class Members:
     """
 
     name: str
-    names: Sequence[str]
+    names: Names
     states: np.ndarray
     read: Callable[[int], bytes]
     key: str
@@ -68,6 +70,11 @@ def folder_classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, 
 def file_digest(data: bytes) -> bytes:
     """The length and the BLAKE2b hash of a file, as text; equal digests mean equal files."""
     return b"%d-%s" % (len(data), hashlib.blake2b(data, digest_size=8).hexdigest().encode())
+
+
+def changed_file(name: str) -> OSError:
+    """The error of reading an image that has changed since the command began."""
+    return OSError(errno.ESTALE, "changed since the command began", name)
 
 
 def read_unchanged(path: str | Path, digest: bytes) -> bytes:

@@ -15,7 +15,7 @@ from simsiam_tf.data.sources.base import Source, SourceOptions
 from simsiam_tf.data.sources.checked_source import open_members
 from simsiam_tf.data.sources.digits import open_digits
 from simsiam_tf.data.sources.fashion_mnist import open_fashion_mnist
-from simsiam_tf.data.sources.folder import folder_members
+from simsiam_tf.data.sources.folder import folder_members, specification_of_file
 from simsiam_tf.data.sources.hugging_face import hugging_face_members
 from simsiam_tf.data.sources.lists import list_members
 from simsiam_tf.data.sources.members import Members, join_members
@@ -131,8 +131,7 @@ def _open_place(spec: str, options: SourceOptions) -> Source | Members:
     if path.is_dir() or is_url(spec):
         fix = f" Pass folder:{spec}."
     elif path.is_file():
-        kinds = {".zip": "zip", ".tar": "tar", ".parquet": "parquet", ".tfrecord": "tfrecord"}
-        fix = f" Pass {kinds.get(path.suffix.lower(), 'list')}:{spec}."
+        fix = f" Pass {specification_of_file(Path(spec))}."
     raise UserError(f"{spec}: no such data set.{fix}")
 
 

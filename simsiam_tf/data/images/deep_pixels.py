@@ -40,7 +40,7 @@ def deep_pixels(data: bytes, name: str) -> np.ndarray | None:
 
     Also None for photographs of 10 bits (AVIF, HEIF): their decoders bring them to 8 bits.
 
-    name: the format, as from `image_format`.
+    name: the format, as from `image_format`. Raises ValueError for a TIFF of more than 4 channels.
     """
     if name == "PNG" and data[24:25] == b"\x10":  # bit depth
         import tensorflow as tf  # Pillow drops the low bytes of colours

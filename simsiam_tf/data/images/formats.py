@@ -46,7 +46,7 @@ def import_library(name: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        such = "TIFFs of more than 8 bits or of 2, 4 or more channels" if name == "TIFF" else f"{name} images"
+        such = "TIFF images of over 8 bits or of 2 or 4+ channels" if name == "TIFF" else f"{name} images"
         raise UnavailableFormat(f"{such} need pip install 'simsiam-tf[{extra}]'") from error
 
 

@@ -12,13 +12,16 @@ from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.overview import odd_images
 from simsiam_tf.runtime import atomic_files
 
-GAP = 4  # white pixels between pictures
+GAP = 4  # white pixels around each picture
 
 
 def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
-    """A picture of images and their views at the first step, one image a row: uint8 [H, W, 1 or 3].
+    """A picture whose rows show an image's evaluation view and its random views: uint8 [H, W, 1 or 3].
 
-    Odd images of a set come first (`odd_images`). Of more channels than three the first three are shown.
+    Of encoded images, the odd ones are chosen before others (`odd_images`). Rows are in random order. Of more
+    than three channels the first three are shown, of two the first.
+
+    rows: number of images, or all where the source has fewer.
     """
     rows = min(rows, source.size)
     if isinstance(source, EncodedSource):
@@ -37,5 +40,5 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes a picture as PNG. Raises OSError."""
+    """Writes a picture as PNG. Raises OSError where the file cannot be written."""
     atomic_files.atomic_write_bytes(path, tf.io.encode_png(picture).numpy())

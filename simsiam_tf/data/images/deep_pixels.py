@@ -23,7 +23,10 @@ _TRANSPOSED = {
 
 
 def deep_values(data: bytes, channels: int) -> np.ndarray | None:
-    """The values of an image whose channels have more than 8 bits, [H, W, C]; None for others."""
+    """The values [H, W, C] of an image with more than 8 bits a channel; None for others.
+
+    channels: as in `PixelRule`; ValueError is raised where it is not 1 or 3 and the image has another number.
+    """
     name = image_format(data)
     if channels not in (1, 3):
         values = all_channels(data, name, channels)
@@ -33,9 +36,11 @@ def deep_values(data: bytes, channels: int) -> np.ndarray | None:
 
 
 def deep_pixels(data: bytes, name: str) -> np.ndarray | None:
-    """The pixels [H, W, 1 to 4] of an image with more than 8 bits a channel; None for others.
+    """The pixels [H, W, C] of an image with more than 8 bits a channel, or of an .npy file; None for others.
 
-    Photographs of 10 bits (AVIF, HEIF) are no such images: their decoders bring them to 8 bits.
+    Also None for photographs of 10 bits (AVIF, HEIF): their decoders bring them to 8 bits.
+
+    name: the format, as from `image_format`. Raises ValueError for a TIFF of more than 4 channels.
     """
     if name == "PNG" and data[24:25] == b"\x10":  # bit depth
         import tensorflow as tf  # Pillow drops the low bytes of colours
@@ -52,7 +57,7 @@ def deep_pixels(data: bytes, name: str) -> np.ndarray | None:
 
 
 def all_channels(data: bytes, name: str, channels: int) -> np.ndarray:
-    """The values of a TIFF or .npy image of any number of channels: [H, W, channels]."""
+    """The values of a TIFF or .npy image, upright: [H, W, channels]. Raises ValueError for other images."""
     if name == "NPY":
         values, orientation = _numpy_array(data), 1
     elif name == "TIFF":
@@ -73,9 +78,9 @@ def _numpy_array(data: bytes) -> np.ndarray:
 
 
 def _tiff_array(data: bytes, most_channels: int) -> np.ndarray:
-    """The first image of a TIFF, [H, W, C], of which only its pages are decoded.
+    """The first image of a TIFF, [H, W, C]; no other pages are decoded.
 
-    Pages that are channels of one image are stacked; of times and depths, the first is taken.
+    Pages that are channels of one image are stacked; of several times or depths, the first is taken.
     """
     with import_library("TIFF").TiffFile(io.BytesIO(data)) as tiff:
         series = tiff.series[0]
@@ -107,12 +112,12 @@ def _tiff_array(data: bytes, most_channels: int) -> np.ndarray:
 
 
 def _tiff_bits(data: bytes) -> int:
-    """Bits of the deepest channel."""
+    """Bits of the deepest channel of a TIFF's first image."""
     return max(tiff_tags(data).get(BITS_PER_SAMPLE, (1,)))
 
 
 def orientation_and_profile(data: bytes, name: str) -> tuple[int, bytes | None]:
-    """(orientation, profile)."""
+    """(EXIF orientation; ICC profile, None without one) of an image file of the format `name`."""
     if name == "NPY":
         return 1, None
     if name == "TIFF":
@@ -123,7 +128,7 @@ def orientation_and_profile(data: bytes, name: str) -> tuple[int, bytes | None]:
 
 
 def to_8_bits(values: np.ndarray, pixel_range: tuple[float, float] | None) -> np.ndarray:
-    """Deep values → uint8; values of 8 bits stay."""
+    """Deep values → uint8; uint8 stays. pixel_range: values that become 0 and 255; None: `type_range`."""
     if values.dtype == np.uint8:
         return values
     low, high = pixel_range or type_range(values.dtype)

@@ -23,7 +23,7 @@ from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError, nearest
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "bytes", "content", "data")  # the first that is there
+IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "bytes", "content", "data")  # the first there is
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls", "class")
 TFRECORD_IMAGES = ("image/encoded", "image", "image_raw", "jpg", "jpeg", "png")
 TFRECORD_LABELS = ("image/class/label", "label")
@@ -33,7 +33,7 @@ ROWS_AT_A_TIME = 256  # of a Parquet file
 def parquet_members(pattern: str) -> Members:
     """The images in a column of Parquet files: bytes, or Hugging Face's {bytes, path}.
 
-    Parquet cannot be read at any place, so that its images are copied into the cache once.
+    Parquet has no random access to images, so they are copied into the cache once. Labels: `LABEL_COLUMNS`.
 
     pattern: path or URL with braces, *, ? and [], and ":COLUMN" where the column has an unusual name.
     """
@@ -49,7 +49,7 @@ def parquet_members(pattern: str) -> Members:
 
 
 def tfrecord_members(pattern: str) -> Members:
-    """The images in TFRecord files of tf.train.Example.
+    """The images in TFRecord files of tf.train.Example, labelled by `TFRECORD_LABELS`.
 
     pattern: path or URL with braces, *, ? and [], and ":FEATURE" where the feature has an unusual name.
     """
@@ -77,8 +77,8 @@ def _members_of_files(
 ) -> Members:
     """Members from files whose images lie at known places.
 
-    index: (file, its state) → (file that holds the images' bytes, columns offset, length and label, and the
-    names of the classes as "classes").
+    index: (file, its state) → (file that holds the images' bytes, arrays "offset", "length" (−1: no image)
+    and "label" of its rows, and "classes", their names).
     """
     shown = printable_text(name)
     states = [tuple(state) for state in address_states(files).tolist()]
@@ -129,8 +129,8 @@ def _copied_parquet(name: str, file: str, state: tuple, column: str | None) -> t
         free = shutil.disk_usage(copy.parent).free
         if state[0] > free:
             raise UserError(
-                f"{name}: its images are copied to {copy.parent}, where {free >> 20} MiB are free of "
-                f"{state[0] >> 20} MiB. Choose another place: SIMSIAM_TF_CACHE=/large/disk."
+                f"{name}: its images are copied to {copy.parent}, where {free >> 20} MiB are free; "
+                f"they take up to {state[0] >> 20} MiB. Choose another place: SIMSIAM_TF_CACHE=/large/disk."
             )
         unfinished = copy.with_name(f".writing-{os.getpid()}-{copy.name}.tmp")
         with open_address(file) as opened, open(unfinished, "wb") as out:
@@ -198,7 +198,7 @@ def _class_names(schema: Any, label: str | None) -> list[str]:
 
 
 def _numbered(labels: list[Any], class_names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(numbers from 0, −1 where there is none; class names) of labels that are numbers or texts."""
+    """(class of each label, −1: none; class names). Integers stay, texts are sorted, others count as none."""
     if all(isinstance(label, int) for label in labels):
         return np.array(labels, np.int64), np.array(class_names, np.str_)
     texts = [label if isinstance(label, str) else "" for label in labels]
@@ -225,7 +225,7 @@ def _scan_tfrecord(name: str, file: str, feature: str | None) -> dict[str, Any]:
 
 
 def _records(file: Any) -> Iterator[tuple[int, bytes]]:
-    """(offset, bytes) of each record: its length, a checksum of that, the bytes, a checksum of these."""
+    """(offset, bytes) of each record; a file has its length, a checksum of that, the bytes, a checksum."""
     at = 0
     while header := file.read(12):
         length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else 0

@@ -18,8 +18,8 @@ GAP = 4  # white pixels around each picture
 def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
     """A picture whose rows show an image's evaluation view and its random views: uint8 [H, W, 1 or 3].
 
-    Of encoded images, the odd ones are chosen before others (`odd_images`). Rows are in random order. Of more
-    than three channels the first three are shown, of two the first.
+    Of encoded images, the odd ones come first (`odd_images`). Of more than three channels the first three are
+    shown, of two the first.
 
     rows: number of images, or all where the source has fewer.
     """
@@ -30,7 +30,8 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
         source = subset(source, ids[:rows], source.name)
     (batch,) = pipeline.StepBatches(source, views, rows, seed).dataset(0, 1)
     (whole,) = pipeline.evaluation_views(source, views, batch["index"], rows)
-    columns = [views.denormalise(x).numpy() for x in (whole, *batch["views"])]
+    order = np.argsort(batch["index"])  # a batch is shuffled
+    columns = [views.denormalise(x).numpy()[order] for x in (whole, *batch["views"])]
     zoom = max(1, 112 // views.augmentation.size)
     columns = [x.repeat(zoom, axis=1).repeat(zoom, axis=2) for x in columns]
     pad = [(0, 0), (GAP, GAP), (GAP, GAP), (0, 0)]

@@ -83,7 +83,10 @@ def _receive(addresses: Sequence[str], deadline: float) -> list[int]:
                     del callers[ready]
                     ready.close()
             missing = others - set(callers.values())
-    message = json.dumps(sorted(missing)).encode()[:MESSAGE_BYTES].ljust(MESSAGE_BYTES)
+    named = sorted(missing)
+    while len(json.dumps(named)) > MESSAGE_BYTES:  # of many, the first
+        named.pop()
+    message = json.dumps(named).encode().ljust(MESSAGE_BYTES)
     for caller in callers:
         with caller, contextlib.suppress(OSError):
             caller.sendall(message)

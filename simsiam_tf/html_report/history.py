@@ -73,10 +73,11 @@ def _parse_record(line: str) -> dict:
 
 def outcome_section(history: History) -> Section:
     """The diagnosis, the metrics of the last record, and the kNN accuracy beside its baselines."""
-    last = history.records[-1]
+    last, cosine = history.records[-1], loss_kind(history.config) == "cosine"
+    least = f"least possible {'−1; about 0 at the start' if cosine else '0'}"
     metrics = [
         ["at the last record", "", ""],
-        ["loss", f"{last['loss']:.3f}", "cosine loss: least possible −1; about 0 at the start"],
+        ["loss", f"{last['loss']:.3f}", least],
         ["std of z, × √d", f"{last['std']:.3f}", "0: collapsed; about 1: healthy"],
         ["effective rank of z", f"{last['rank']:.1f}", "directions that a batch spreads over"],
     ]

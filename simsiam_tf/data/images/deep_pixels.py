@@ -49,7 +49,7 @@ def deep_pixels(data: bytes, name: str) -> np.ndarray | None:
     if name == "TIFF":
         return _tiff_array(data, 4) if _tiff_bits(data) > 8 else None
     if name == "NPY":
-        return _numpy_array(data)
+        return _numpy_array(data, 4)
     if name == "JPEG2000":
         with pillow_image(data, name) as image:
             return np.array(image)[..., None] if image.mode.startswith("I") else None
@@ -59,7 +59,7 @@ def deep_pixels(data: bytes, name: str) -> np.ndarray | None:
 def all_channels(data: bytes, name: str, channels: int) -> np.ndarray:
     """The values of a TIFF or .npy image, upright: [H, W, channels]. Raises ValueError for other images."""
     if name == "NPY":
-        values, orientation = _numpy_array(data), 1
+        values, orientation = _numpy_array(data, channels), 1
     elif name == "TIFF":
         values, (orientation, _) = _tiff_array(data, channels), orientation_and_profile(data, name)
     else:
@@ -69,12 +69,18 @@ def all_channels(data: bytes, name: str, channels: int) -> np.ndarray:
     return _TRANSPOSED.get(orientation, lambda x: x)(values)
 
 
-def _numpy_array(data: bytes) -> np.ndarray:
+def _numpy_array(data: bytes, most_channels: int) -> np.ndarray:
     values = np.load(io.BytesIO(data), allow_pickle=False)
     values = values[..., None] if values.ndim == 2 else values
     if values.ndim != 3:
         raise ValueError(f"an array of shape {values.shape} in the place of [height, width, channels]")
+    _check_channels(values.shape[-1], most_channels)
     return values
+
+
+def _check_channels(channels: int, most: int) -> None:
+    if channels > most:
+        raise ValueError(f"it has {channels} channels, not {most}; pass channels={channels}")
 
 
 def _tiff_array(data: bytes, most_channels: int) -> np.ndarray:
@@ -89,20 +95,9 @@ def _tiff_array(data: bytes, most_channels: int) -> np.ndarray:
         channel_axis = next((i for i, axis in enumerate(axes) if axis in "CQIS"), None)
         stacked = 1 if channel_axis is None else shape[channel_axis]
         channels = stacked * (1 if "S" not in page_axes else series.keyframe.shape[page_axes.index("S")])
-        if channels > most_channels:
-            raise ValueError(f"it has {channels} channels, not {most_channels}; pass channels={channels}")
-        wanted = (
-            [0]
-            if channel_axis is None
-            else [
-                int(
-                    np.ravel_multi_index(
-                        [c if i == channel_axis else 0 for i in range(len(axes))], shape[: len(axes)]
-                    )
-                )
-                for c in range(stacked)
-            ]
-        )
+        _check_channels(channels, most_channels)
+        indices = [[c if i == channel_axis else 0 for i in range(len(axes))] for c in range(stacked)]
+        wanted = [int(np.ravel_multi_index(index, shape[: len(axes)])) if axes else 0 for index in indices]
         pages = [np.asarray(tiff.asarray(key=i, series=0)) for i in wanted]
     if "S" in page_axes:
         pages = [np.moveaxis(page, page_axes.index("S"), -1) for page in pages]

@@ -44,7 +44,10 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
     rows, bad = records.rows, records.unreadable()
     if recorded is None:
         _print_changes(changes, len(members.names), shown)
-        kept = np.flatnonzero(rows["reason"] == 0)
+        other = _has_other_channels(rows, options.channels)
+        for i in np.flatnonzero(other):
+            bad[members.names[i]] = f"it has {rows['channels'][i]} channels, not {options.channels}"
+        kept = np.flatnonzero((rows["reason"] == 0) & ~other)
     else:  # a run that continues keeps the places of all its images
         kept = np.arange(len(rows))
         differs = (rows["level"] > 0) & (rows["reason"] == 0) & (rows["digest"] != recorded)
@@ -147,6 +150,14 @@ def _labels(members: Members, kept: np.ndarray, shown: str) -> np.ndarray | None
     return labels
 
 
+def _has_other_channels(rows: np.ndarray, channels: int | None) -> np.ndarray:
+    """Whether each readable image has other channels than these; gray and colours become each other."""
+    if channels is None:
+        return np.zeros(len(rows), bool)
+    fitting = [1, 3] if channels in (1, 3) else [channels]
+    return (rows["level"] > 0) & (rows["reason"] == 0) & ~np.isin(rows["channels"], fitting)
+
+
 def _channels(rows: np.ndarray, options: SourceOptions, shown: str) -> int:
     """options.channels; else the number that all images have; else 3: gray with colours, or unchecked."""
     if options.channels:
@@ -158,8 +169,8 @@ def _channels(rows: np.ndarray, options: SourceOptions, shown: str) -> int:
         return 3
     listed = ", ".join(f"{(rows['channels'] == n).sum()} of {n}" for n in sorted(numbers))
     raise UserError(
-        f"{shown}: images of different channels: {listed}. Keep those of one number, "
-        "or gray and colour ones together, and move the others away; or train on each kind by itself."
+        f"{shown}: images of different channels: {listed}. Pass channels=3 on_bad_image=skip to take "
+        "gray and colour images alone, or another number."
     )
 
 

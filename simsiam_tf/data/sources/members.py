@@ -85,6 +85,24 @@ def read_unchanged(path: str | Path, digest: bytes) -> bytes:
     return data
 
 
+def join_labels(
+    parts: Sequence[tuple[np.ndarray, tuple[str, ...]]],
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(labels, class names) of sets as those of one: classes of one name are one class.
+
+    parts: labels of each set, int64, −1: none; and its class names, empty where the labels are their names.
+    """
+    named = [(labels, names or tuple(map(str, range(labels.max(initial=-1) + 1)))) for labels, names in parts]
+    alike = len({names for _, names in named}) == 1
+    numbers_alone = not any(names for _, names in parts)
+    if alike or numbers_alone:
+        return np.concatenate([labels for labels, _ in named]), max((n for _, n in named), key=len)
+    classes = sorted({name for _, names in named for name in names})
+    number = {name: i for i, name in enumerate(classes)}
+    renumbered = [np.array([*(number[name] for name in names), -1])[labels] for labels, names in named]
+    return np.concatenate(renumbered), tuple(classes)
+
+
 def join_members(places: Sequence[Members]) -> Members:
     """The images of several places as one set. If a name occurs twice, all names begin with their place."""
     if len(places) == 1:
@@ -97,13 +115,9 @@ def join_members(places: Sequence[Members]) -> Members:
     if len(set(names)) < len(names):
         names = [f"{place.name}/{name}" for place in places for name in place.names]
     starts = np.cumsum([0, *(len(place.names) for place in places)])
-    classes = sorted({name for place in places for name in place.class_names})
-    number = {name: i for i, name in enumerate(classes)}
-    labels = [
-        np.full(len(p.names), -1) if p.labels is None
-        else np.array([*(number[name] for name in p.class_names), -1])[p.labels]
-        for p in places
-    ]  # fmt: skip
+    labels, classes = join_labels(
+        [(np.full(len(p.names), -1) if p.labels is None else p.labels, p.class_names) for p in places]
+    )
 
     def read(i: int) -> bytes:
         place = int(np.searchsorted(starts, i, "right")) - 1
@@ -113,6 +127,6 @@ def join_members(places: Sequence[Members]) -> Members:
     sizes = np.array([place.size(i) for place in places for i in range(len(place.names))], np.int64)
     return Members(
         ",".join(place.name for place in places), names, states, read,
-        "\0\0".join(place.key for place in places), np.concatenate(labels), tuple(classes), sizes=sizes,
+        "\0\0".join(place.key for place in places), labels, classes, sizes=sizes,
         reads_at_once=max(place.reads_at_once for place in places),
     )  # fmt: skip

@@ -18,7 +18,7 @@ from simsiam_tf.data.images.formats import MAGIC_BYTES, image_format
 from simsiam_tf.data.sources.addresses import address_states, expand, open_address, read_bytes, reads_at_once
 from simsiam_tf.data.sources.archives import NO_LABEL
 from simsiam_tf.data.sources.file_records import cache_folder, kept_arrays
-from simsiam_tf.data.sources.members import Members
+from simsiam_tf.data.sources.members import Members, join_labels
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError, nearest
@@ -96,9 +96,8 @@ def _members_of_files(
     sizes = [len(table["offset"]) for table in tables]
     if not sum(sizes):
         raise UserError(f"{shown}: holds no image.")
-    offset, length, label = (
-        np.concatenate([t[key] for t in tables]) for key in ("offset", "length", "label")
-    )
+    offset, length = (np.concatenate([t[key] for t in tables]) for key in ("offset", "length"))
+    label, classes = join_labels([(t["label"], tuple(t["classes"].tolist())) for t in tables])
     file_of = np.repeat(np.arange(len(files)), sizes)
     names = [
         f"{posixpath.basename(file)}/{i:08d}" for file, n in zip(files, sizes, strict=True) for i in range(n)
@@ -109,9 +108,6 @@ def _members_of_files(
             raise ValueError("no image in this row")
         return read_bytes(holders[file_of[i]], int(offset[i]), int(length[i]))
 
-    classes = tuple(tables[0]["classes"].tolist())
-    if not classes and (label != NO_LABEL).all():
-        classes = tuple(map(str, range(label.max() + 1)))
     return Members(
         name, names, np.array(states, np.int64)[file_of], read, "\0".join([name, *files]),
         label if classes else None, classes, sizes=np.maximum(length, 0),
@@ -138,9 +134,7 @@ def _copied_parquet(name: str, file: str, state: tuple, column: str | None) -> t
         unfinished.replace(copy)
         return arrays
 
-    if not copy.is_file():
-        return str(copy), kept_arrays(key, write, anew=True)
-    return str(copy), kept_arrays(key, write)
+    return str(copy), kept_arrays(key, write, anew=not copy.is_file())
 
 
 def _write_parquet_images(name: str, opened: Any, column: str | None, out: Any) -> dict[str, Any]:
@@ -199,8 +193,9 @@ def _class_names(schema: Any, label: str | None) -> list[str]:
 
 def _numbered(labels: list[Any], class_names: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """(class of each label, −1: none; class names). Integers stay, texts are sorted, others count as none."""
-    if all(isinstance(label, int) for label in labels):
-        return np.array(labels, np.int64), np.array(class_names, np.str_)
+    if all(isinstance(label, int | None) for label in labels):
+        numbers = [NO_LABEL if label is None else label for label in labels]
+        return np.array(numbers, np.int64), np.array(class_names, np.str_)
     texts = [label if isinstance(label, str) else "" for label in labels]
     classes = sorted(set(texts) - {""})
     place = {text: i for i, text in enumerate(classes)} | {"": NO_LABEL}

@@ -21,8 +21,9 @@ the dispatcher's address:
     python -m simsiam_tf.data_service --role=worker --dispatcher=HOST:5050        # on every machine
     python -m simsiam_tf.pretrain --data_service=HOST:5050 …
 
-Data workers may come and go while a run goes on. They read the images of folder:PATH themselves, under the
-same path. Several runs may share a service. SIGTERM or Ctrl-C ends one of its processes, with exit status 0.
+Data workers may come and go while a run goes on. They read image files, such as those of folder:PATH,
+themselves and under the same path. Several runs may share a service. SIGTERM or Ctrl-C ends one of its
+processes, with exit status 0.
 
 Everybody who can connect to the service can read and write the files of the user who started it. Keep others
 out by a firewall (sudo ufw allow from 10.0.0.0/24 to any port 5050 proto tcp), and serve one address alone by

@@ -11,7 +11,7 @@ from simsiam_tf.config import Inapplicable, WeightsConfig, option
 
 ABOUT = """Writes a backbone and its preprocessing as one network, which takes images of any size. The export
 is read back as another program would read it, and its features are compared with the backbone's. A model card
-is written beside it, as JSON and Markdown. --hub writes weights alone, with a README as their card.
+is written beside it, as JSON and Markdown. --hub writes a folder of weights instead, with the card as README.
 
     python -m simsiam_tf.export --weights=runs/quickstart --format=onnx"""
 

@@ -11,9 +11,10 @@ from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Trains a linear classifier on the features of a frozen backbone, in minutes on a CPU. Its
 regularisation (logistic regression) or learning rate (LARS, SGD) is chosen on a tenth of the training
-images; then it is trained on all of them and tested once on the test images. Features are extracted once,
-from images without augmentation, and stored in WORKDIR/features. simsiam_tf.linear_eval trains on augmented
-views, which takes longer; a learning rate that this command chose is a good first --base_lr for it.
+images; then the classifier is trained on all of them and tested once on the test images. Features are
+extracted once, from images without augmentation, and stored in WORKDIR/features. simsiam_tf.linear_eval
+trains on augmented views, which takes longer; a learning rate that this command chose is a good first
+--base_lr for it.
 
     python -m simsiam_tf.probe --weights=runs/quickstart
     python -m simsiam_tf.probe --weights=runs/quickstart --classifier=lars"""

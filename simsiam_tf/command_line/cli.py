@@ -112,7 +112,7 @@ def heavy_imports() -> Iterator[None]:
     """Imports heavy libraries silently, with the garbage collector paused.
 
     Imports leave half a million objects, which the collector would visit again and again. They are frozen
-    after the first imports: it skips frozen objects. Raises UserError where memory does not suffice.
+    after the first imports: the collector skips frozen objects. Raises UserError if memory does not suffice.
     """
     first, collects = "keras" not in sys.modules, gc.isenabled()
     gc.disable()

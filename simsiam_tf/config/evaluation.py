@@ -14,7 +14,7 @@ class WeightsConfig(Config):
     """Options for a backbone and the preprocessing of its images."""
 
     weights: str | None = option(
-        None, "pre-trained backbone: the work folder of a finished run, or a .keras file", "Backbone"
+        None, "pre-trained backbone: a finished or converted work folder, or a .keras file", "Backbone"
     )
     augmentation: str = option(
         "auto",
@@ -51,7 +51,9 @@ class LabelledConfig(ImagesConfig):
         "every tenth image, which is then left out of the training",
         "Images",
     )
-    seed: int = option(0, "seed of the random choices of probe; knn_eval makes none", limits=(0, BIG))
+    seed: int = option(
+        0, "seed of the choice of images and of the training in probe; not used by knn_eval", limits=(0, BIG)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

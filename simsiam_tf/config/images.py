@@ -21,7 +21,7 @@ class SourceConfig(Config):
     INAPPLICABLE = (
         Inapplicable(
             _READING, "data", lambda v: v is not None and not is_encoded(v),
-            "data that is not a folder, a list, an archive or a table",
+            "data that is not a folder, a list, an archive, a table or hf:NAME",
         ),
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ class MethodOptions:
 
 @dataclasses.dataclass(frozen=True)
 class PredictorOptions(MethodOptions):
-    """Options of methods that can have a predictor and a stop-gradient, or none."""
+    """Options of methods that work with or without a predictor, and with or without stop-gradient."""
 
     predictor: str = option(
         "auto",

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from simsiam_tf.runtime.errors import UserError
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # errors that another place or more room prevents
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # another place or more room may help
 TEMPORARY_FILES = ".writing-*.tmp"  # files that are being written, or that a crash has left
 
 

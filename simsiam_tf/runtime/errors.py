@@ -23,7 +23,7 @@ class LostWorker(UserError):
 
 
 def file_failure(error: BaseException) -> str | None:
-    """The file or URL that a Python function in a TensorFlow graph could not read, and why; None for other errors."""
+    """The file or URL that a Python function in a TensorFlow graph could not read, and why; else None."""
     match = re.search(r"\w+Error: \[Errno \d+\] (.*): '(.*)'$", str(error), re.MULTILINE)
     return f"{match[2]}: {match[1]}" if match else None
 

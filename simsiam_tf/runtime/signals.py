@@ -53,7 +53,7 @@ class DeferredSignals:
 
     @contextlib.contextmanager
     def act_at_once(self) -> Iterator[None]:
-        """Acts on signals at once, unless one was noted. For use in `defer_signals` while nothing is unsaved."""
+        """Acts on signals at once, unless one was noted. For `defer_signals`, while nothing is unsaved."""
         with handle_signals(self._act if self.seen is None else self._note):
             yield
 

@@ -64,8 +64,8 @@ def _safe_stream(stream: Any) -> SafeStream:
 def safe_streams(process_ends: bool) -> Iterator[SafeStream]:
     """Replaces sys.stdout and sys.stderr by a `SafeStream` each; yields that of stdout.
 
-    process_ends: whether both stay in place after the block. A stream that failed is then closed off, so that
-        Python reports no error when it ends.
+    process_ends: whether both stay in place after the block. A stream that failed then leads to the null
+        device, so that Python reports no error when it ends.
     """
     for descriptor in (0, 1, 2):  # else the next file to be opened would get the number of a closed stream
         try:

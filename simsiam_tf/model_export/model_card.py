@@ -71,7 +71,7 @@ def card_page(card: dict[str, Any]) -> str:
 
 - images: {card["input"]}; all images of a batch have the same size
 - features: {card["output"]}
-- preprocessing, inside the model: resized to {preprocessing["size"]} pixels, \
+- preprocessing, inside the model: resized and, above 64 pixels, cropped to {preprocessing["size"]} pixels, \
 mean {preprocessing["mean"]} and std {preprocessing["std"]} of values in [0, 1]
 - largest difference of a feature from the source's: {difference:.2g} (largest feature \
 {card["largest feature"]:.2g})

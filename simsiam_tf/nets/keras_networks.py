@@ -67,7 +67,7 @@ def _stock_batch_norm(layer: BatchNorm) -> keras.layers.BatchNormalization:
 
 
 def _is_conv(layer: Any) -> bool:
-    """Whether a layer is a Conv2D that `to_stock_layers` makes of a `Conv`; the padding before it is not checked."""
+    """Whether `to_stock_layers` may have made a layer of a `Conv`; the padding before it is not checked."""
     padding = "same" if getattr(layer, "strides", None) == (1, 1) else "valid"
     return type(layer) is keras.layers.Conv2D and is_plain(layer) and layer.padding == padding
 

@@ -96,7 +96,7 @@ def open_pretrained(weights: str, augmentation: str = "auto", image_size: int | 
     else:
         raise UserError(
             f"weights={weights}: no card beside {path.name} says how images are preprocessed for it. Pass "
-            "augmentation=imagenet, cifar or grayscale, and `image_size`."
+            "augmentation=imagenet, cifar, grayscale or multichannel, and `image_size`."
         )
     chosen = dataclasses.replace(chosen, size=image_size or chosen.size)
     return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card)

@@ -47,8 +47,8 @@ class LabelledConfig(ImagesConfig):
 
     test: str = option(
         "auto",
-        "labelled images for the test; auto: the test or validation split of `data`, or, where it has none, "
-        "every tenth image, which is then left out of the training",
+        "labelled images for the test; auto: the test or validation split of `data`, or, where it has none "
+        "or `data` names images of it, every tenth image, which is then left out of the training",
         "Images",
     )
     seed: int = option(

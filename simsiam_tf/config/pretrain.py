@@ -60,8 +60,8 @@ class PretrainConfig(RunConfig, SourceConfig):
     )
     monitor_queries: str = option(
         "auto",
-        "labelled test images of the kNN monitor; auto: the test or validation split, or else every tenth "
-        "image",
+        "labelled test images of the kNN monitor; auto: the test or validation split, or, where there is "
+        "none or `monitor` names images of it, every tenth image",
     )
     data_service: str | None = option(
         None,

@@ -117,8 +117,8 @@ def open_monitor(
 
     Args:
         spec: a labelled set, "none", or "auto" for the pre-training set; if that has no labels, as "none".
-        queries: a labelled set, or "auto" for the bank's test or validation split, or else every tenth image
-            of the bank.
+        queries: a labelled set, or "auto" for the bank's test or validation split, or, where it has none or
+            `spec` names images of it, every tenth image of the bank.
         views, workers: as in `Monitor`.
         source, data_spec: the pre-training set and its specification.
         options: the arguments of `open_source` that the pre-training set was opened with.
@@ -134,7 +134,7 @@ def open_monitor(
     else:
         bank = open_source(spec, "train", **options)
     if queries == "auto":
-        query_source = open_test_split(spec, **options)
+        query_source = open_test_split(spec, bank, **options)
     else:
         query_source = open_source(queries, "test", **options)
     if query_source is None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from typing import Any
 
 import numpy as np
 
 from simsiam_tf.data import Source, open_source, subset
 from simsiam_tf.data.sources.base import MissingSplit
-from simsiam_tf.data.sources.open_source import without_split
+from simsiam_tf.data.sources.open_source import full_specification, without_split
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 HELD_OUT = 10  # every tenth image is a test image where a set has no test or validation split
@@ -37,8 +39,8 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
 
     Args:
         data: a labelled set; its training split unless it names another.
-        test: a labelled set; "auto": the test or validation split of `data`, or, where it has none, every
-            tenth image, which is then left out of the training.
+        test: a labelled set; "auto": the test or validation split of `data`, or, where it has none or `data`
+            names images of it, every tenth image, which is then left out of the training.
         **options: arguments of `open_source`.
 
     Raises:
@@ -48,7 +50,7 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
     if test != "auto":
         tested = check_labels(open_source(test, "test", **options), "test")
     else:
-        tested = open_test_split(data, **options)
+        tested = open_test_split(data, train, **options)
     if tested is None:
         train_ids, test_ids = held_out_ids(train)
         if not len(train_ids):
@@ -101,8 +103,11 @@ def all_labels(source: Source) -> np.ndarray:
     return np.asarray(source.labels[np.arange(source.size)])
 
 
-def open_test_split(spec: str, **options: Any) -> Source | None:
-    """The labelled test images of the set that `spec` names: split "test", else "validation", else None."""
+def open_test_split(spec: str, train: Source, **options: Any) -> Source | None:
+    """The labelled test images of the set that `spec` names: split "test", else "validation", else None.
+
+    None, too, where `train`, the source of `spec`, has some of these images; a line on stderr says so.
+    """
     name = without_split(spec)
     if name is None:
         return None
@@ -111,8 +116,26 @@ def open_test_split(spec: str, **options: Any) -> Source | None:
             source = open_source(name, split, **options)
             # TFDS has −1 for labels that it withholds.
             if source.labels is not None and source.labels[np.arange(1)].min() >= 0:
-                return source
+                if not _has_images_of(train, spec, split, source):
+                    return source
+                print(
+                    f"{printable_text(train.name)}: has images of the split {split!r}, which would be the test: "
+                    f"every {HELD_OUT}th image is held out for the test instead",
+                    file=sys.stderr,
+                )
+                return None
     return None
+
+
+def _has_images_of(train: Source, spec: str, split: str, tested: Source) -> bool:
+    """Whether the source of `spec` has images of a split: "digits:test[:99]" and "tfds:NAME:train+test" do.
+
+    tested: the whole split.
+    """
+    if spec.startswith("list:"):  # its rows may name an image for two splits
+        return not set(getattr(train, "names", ())).isdisjoint(getattr(tested, "names", ()))
+    named = full_specification(spec).removeprefix(without_split(spec) or "").removeprefix(":")
+    return bool({part.partition("[")[0].strip() for part in named.split("+")} & {split, "all"})
 
 
 def balanced(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:

@@ -118,11 +118,9 @@ def open_test_split(spec: str, train: Source, **options: Any) -> Source | None:
             if source.labels is not None and source.labels[np.arange(1)].min() >= 0:
                 if not _has_images_of(train, spec, split, source):
                     return source
-                print(
-                    f"{printable_text(train.name)}: has images of the split {split!r}, which would be the test: "
-                    f"every {HELD_OUT}th image is held out for the test instead",
-                    file=sys.stderr,
-                )
+                overlap = f"has images of the split {split!r}, which would be the test"
+                mend = f"every {HELD_OUT}th image is held out for the test instead"
+                print(f"{printable_text(train.name)}: {overlap}: {mend}", file=sys.stderr)
                 return None
     return None
 

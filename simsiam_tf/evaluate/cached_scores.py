@@ -114,7 +114,7 @@ def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any
         by_k = knn_accuracy(bank, train_labels, queries, test_labels, config.ks, config.temperature)
         accuracy[name] = {f"k = {k}": a for k, a in by_k.items()}
         if len(by_k) > 1:
-            rows = balanced(train_labels, min(1.0, LEAVE_ONE_OUT_IMAGES / len(train_labels)))
+            rows = balanced(train_labels, min(1.0, LEAVE_ONE_OUT_IMAGES / len(train_labels)), config.seed)
             queries, labels = bank[rows], train_labels[rows]
             options = {"ks": config.ks, "temperature": config.temperature, "query_rows": rows}
             training = knn_accuracy(bank, train_labels, queries, labels, **options)

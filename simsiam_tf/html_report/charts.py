@@ -25,7 +25,7 @@ GROUP_COLOURS = (
     "#1c64a4", "#c2571a", "#2f8f4e", "#b3312c", "#7452a8",
     "#855c3f", "#d069a8", "#5d6770", "#a79a14", "#17a2b3",
 )  # fmt: skip
-# (matplotlib's mark, the page's): one for groups 0 to 9, which differ in colour, the next for 10 to 19, …
+# (matplotlib's mark, the page's). Groups 0 to 9 differ in both; every ten more begin with the next mark.
 GROUP_MARKS = (
     ("o", "●"), ("s", "■"), ("D", "◆"), ("^", "▲"), ("v", "▼"),
     ("P", "✚"), ("X", "✖"), ("*", "★"), ("<", "◄"), (">", "►"),
@@ -93,7 +93,7 @@ def legend(groups: np.ndarray, names: Sequence[str]) -> list[tuple[str, str, str
 
 def _colour_and_mark(group: int) -> tuple[str, tuple[str, str]]:
     row, column = divmod(group, len(GROUP_COLOURS))
-    return GROUP_COLOURS[column], GROUP_MARKS[row % len(GROUP_MARKS)]
+    return GROUP_COLOURS[column], GROUP_MARKS[(row + column) % len(GROUP_MARKS)]
 
 
 @rc_context(STYLE)

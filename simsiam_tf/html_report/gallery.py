@@ -45,8 +45,8 @@ class Sample:
         return self.names[self.groups[row]] if self.labelled else ""
 
     def pictures(self, rows: np.ndarray | list[int]) -> np.ndarray:
-        """The centre views of some of the images: uint8 [n, S, S, C]."""
-        return _centre_views(self.source, self.pretrained.views, self.ids[np.asarray(rows)])
+        """The evaluation views of some of the images: uint8 [n, S, S, C]."""
+        return _evaluation_views(self.source, self.pretrained.views, self.ids[np.asarray(rows)])
 
 
 def draw_sample(pretrained: Pretrained, source: Source, images: int, seed: int = 0) -> Sample:
@@ -69,7 +69,7 @@ def views_section(pretrained: Pretrained, source: Source, seed: int) -> Section:
     section = Section("Views", [text])
     views = Views(pretrained.augmentation, count=2)
     ids, _, pairs = _two_views(views, source, IMAGES_SHOWN, seed)
-    for number, image, *pair in zip(ids, _centre_views(source, views, ids), *pairs, strict=True):
+    for number, image, *pair in zip(ids, _evaluation_views(source, views, ids), *pairs, strict=True):
         strip = [photo(image, f"Image {number}", "image")]
         section.strips.append(strip + [photo(view, f"A view of image {number}", "view") for view in pair])
     return section
@@ -181,6 +181,6 @@ def _two_views(views: Views, source: Source, images: int, seed: int) -> tuple:
     return batch["index"], batch["views"], [views.denormalise(view).numpy() for view in batch["views"]]
 
 
-def _centre_views(source: Source, views: Views, ids: np.ndarray) -> np.ndarray:
+def _evaluation_views(source: Source, views: Views, ids: np.ndarray) -> np.ndarray:
     (images,) = pipeline.evaluation_views(source, views, ids, max(1, len(ids)))
     return views.denormalise(images).numpy()

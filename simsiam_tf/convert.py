@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import Config, field_types, option
+from simsiam_tf.config import Config, Inapplicable, field_types, option
+from simsiam_tf.config.evaluation import PREPROCESSINGS
 from simsiam_tf.pretrained.torch_layouts import LAYOUTS, SUFFIXES, WRITABLE_SUFFIXES
 from simsiam_tf.runtime.errors import UserError, as_flags
 
@@ -24,6 +25,14 @@ pickle is run.
 @dataclasses.dataclass(frozen=True)
 class ConvertConfig(Config):
     """Options of convert."""
+
+    INAPPLICABLE = (
+        Inapplicable(
+            ("prefix", "stem", "augmentation", "image_size"), "from_torch", lambda v: not v,
+            "--weights that are converted to PyTorch",
+        ),
+    )  # fmt: skip
+    DECIDERS = {"from_torch": {"weights"}}
 
     weights: str | None = option(
         None, "PyTorch weights (.pth, .pth.tar, .pt, .ckpt, .bin, .safetensors), or a finished work folder "
@@ -50,7 +59,7 @@ class ConvertConfig(Config):
         "auto",
         "from PyTorch: preprocessing of images; auto: grayscale for one channel, else imagenet for the "
         "imagenet stem and cifar for others",
-        choices=("auto", "imagenet", "cifar", "grayscale"),
+        choices=PREPROCESSINGS,
     )
     image_size: int | None = option(
         None, "from PyTorch: side of the images in pixels; the augmentation's by default", limits=(4, 4096)
@@ -59,9 +68,9 @@ class ConvertConfig(Config):
 
     def validate(self) -> ConvertConfig:
         """Returns the configuration. Raises UserError for the first invalid value."""
-        super().validate()
         if not self.weights or not self.out:
             raise UserError(f"--{'out' if self.weights else 'weights'}: missing. See --help.")
+        super().validate()
         out = Path(self.out).expanduser()
         if self.from_torch and out.suffix in (*SUFFIXES, ".keras"):
             raise UserError(f"--out={self.out}: must be a folder, as in --out=runs/converted.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import Config, option
+from simsiam_tf.config.evaluation import PREPROCESSINGS
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Names the images whose embeddings are nearest to a query image's, by cosine.
@@ -32,7 +33,7 @@ class NeighboursConfig(Config):
         "auto",
         "preprocessing of a query file; needed only where neither the embeddings nor the model card of the "
         "backbone record it",
-        choices=("auto", "imagenet", "cifar", "grayscale"),
+        choices=PREPROCESSINGS,
     )
     image_size: int | None = option(
         None,

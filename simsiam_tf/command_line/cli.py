@@ -178,6 +178,7 @@ def parse(cls: type, argv: list[str]) -> Any:
         raise UserError(f"{rest[1]!r}: stray argument. Every value belongs to a flag: --NAME=VALUE.")
     config = cls(**{name: values[name].value for name in types})
     typed = {arg.lstrip("-").partition("=")[0] for arg in argv if arg.startswith("-")}
+    typed = {name if name in types else name.removeprefix("no") for name in typed}  # --nooverwrite
     return configs.drop_inapplicable(config, typed).validate()
 
 

@@ -8,6 +8,8 @@ from simsiam_tf.config.fields import BIG, Config, option
 from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.runtime.errors import UserError
 
+PREPROCESSINGS = ("auto", "imagenet", "cifar", "grayscale", "multichannel")  # values of `augmentation`
+
 
 @dataclasses.dataclass(frozen=True)
 class WeightsConfig(Config):
@@ -20,7 +22,7 @@ class WeightsConfig(Config):
         "auto",
         "normalisation and default size of the images; auto: as in the pre-training. Needed only for a "
         ".keras file without a model card",
-        choices=("auto", "imagenet", "cifar", "grayscale", "multichannel"),
+        choices=PREPROCESSINGS,
     )
     image_size: int | None = option(
         None, "height and width of the images in pixels; by default as in the pre-training", limits=(4, 4096)
@@ -51,9 +53,7 @@ class LabelledConfig(ImagesConfig):
         "or `data` names images of it, every tenth image, which is then left out of the training",
         "Images",
     )
-    seed: int = option(
-        0, "seed of the choice of images and of the training in probe; not used by knn_eval", limits=(0, BIG)
-    )
+    seed: int = option(0, "seed of the choice of images, and of the training in probe", limits=(0, BIG))
 
 
 @dataclasses.dataclass(frozen=True)

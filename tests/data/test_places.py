@@ -312,6 +312,17 @@ def test_reads_are_tried_again(memory, monkeypatch):
         addresses.read_bytes("memory://bucket/all.tar")
 
 
+def test_a_part_of_a_path_and_of_a_url(memory, folder):
+    places = folder.parent / "all.tar", "memory://bucket/all.tar"
+    whole = places[0].read_bytes()
+    for address in map(str, places):
+        assert addresses.read_bytes(address) == whole
+        for start, length in ((0, 7), (512, 40), (len(whole) - 3, 3), (5, 0)):
+            assert addresses.read_bytes(address, (start, length)) == whole[start : start + length]
+        with pytest.raises(OSError, match="cut off at byte"):
+            addresses.read_bytes(address, (len(whole) - 3, 4))
+
+
 def test_urls_that_lead_nowhere(memory):
     with pytest.raises(UserError, match="no such file"):
         open_source("tar:memory://bucket/none.tar")

@@ -58,19 +58,22 @@ def file_system(address: str) -> tuple[Any, str]:
         raise UserError(f"{address}: cannot be opened ({error}).") from error
 
 
-def read_bytes(address: str, start: int = 0, length: int | None = None) -> bytes:
-    """The bytes of a file; with `length`, so many of them from `start` on.
+def read_bytes(address: str, part: tuple[int, int] | None = None) -> bytes:
+    """The bytes of a file.
+
+    part: (start, length) of the bytes to read; all when None.
 
     Raises:
         OSError: it cannot be read, after several tries over the network.
         ValueError: it is a pipe, a device or a folder.
     """
+    start, length = part or (0, None)
     if is_url(address):
         if length == 0:  # not every file system reads an empty part
             return b""
         system, path = file_system(address)
-        part = {} if length is None else {"start": start, "end": start + length}
-        data = try_again(address, lambda: system.cat_file(path, **part))
+        limits = {} if length is None else {"start": start, "end": start + length}
+        data = try_again(address, lambda: system.cat_file(path, **limits))
     else:
         with _open_regular_file(address) as file:
             file.seek(start)
@@ -158,7 +161,7 @@ class _RemoteFile(io.RawIOBase):
         length = max(0, min(len(buffer), self._size - self._at))
         if length:
             try:
-                buffer[:length] = read_bytes(self._address, self._at, length)
+                buffer[:length] = read_bytes(self._address, (self._at, length))
             except OSError as error:
                 raise _unreadable(self._address, error) from error
         self._at += length

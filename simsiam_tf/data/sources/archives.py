@@ -64,7 +64,7 @@ def _archive_members(kind: str, pattern: str, scan: Callable[[str], dict[str, An
     def read(i: int) -> bytes:
         archive, offset, length = archives[archive_of[i]], int(column["offset"][i]), int(column["length"][i])
         if kind == "tar":
-            return read_bytes(archive, offset, length)
+            return read_bytes(archive, (offset, length))
         return _zip_member(
             archive, offset, length, *(int(column[key][i]) for key in ("size", "method", "crc"))
         )
@@ -132,9 +132,9 @@ def _zip_member(address: str, offset: int, length: int, size: int, method: int, 
     """The bytes of a member, by its row of `_scan_zip`. Raises ValueError: encrypted, damaged and such."""
     if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("encrypted" if method < 0 else f"compressed by method {method}, which is not read")
-    header = read_bytes(address, offset, _LOCAL_HEADER)
+    header = read_bytes(address, (offset, _LOCAL_HEADER))
     names = sum(struct.unpack("<HH", header[26:30]))  # lengths of its name and extra field
-    data = read_bytes(address, offset + _LOCAL_HEADER + names, length)
+    data = read_bytes(address, (offset + _LOCAL_HEADER + names, length))
     if method == zipfile.ZIP_DEFLATED:
         data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
     if len(data) != size or zlib.crc32(data) != crc:

@@ -52,7 +52,7 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
         kept = np.arange(len(rows))
         differs = (rows["level"] > 0) & (rows["reason"] == 0) & (rows["digest"] != recorded)
         bad |= {members.names[i]: "changed since the run began" for i in np.flatnonzero(differs)}
-    report_unreadable(bad, len(members.names), shown, options)
+    report_unreadable(bad, len(members.names), shown, options, recorded is not None)
     if len(bad) == len(members.names):
         raise UserError(f"{shown}: not one of its images can be decoded.")
     all_kept = len(kept) == len(rows)

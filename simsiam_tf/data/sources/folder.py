@@ -133,7 +133,7 @@ def _is_image(path: str, passed_over: collections.Counter) -> bool:
         return True
     if suffix not in OTHER_SUFFIXES and os.path.isfile(path):
         with contextlib.suppress(OSError, ValueError):
-            image_format(read_bytes(path, 0, min(MAGIC_BYTES, os.path.getsize(path))))
+            image_format(read_bytes(path, (0, min(MAGIC_BYTES, os.path.getsize(path)))))
             return True
     passed_over[printable_text(suffix) or "without a suffix"] += 1
     return False

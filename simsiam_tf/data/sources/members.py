@@ -79,7 +79,7 @@ def changed_file(name: str) -> OSError:
 
 def read_unchanged(path: str | Path, digest: bytes) -> bytes:
     """Reads a file. Raises OSError, or ValueError where its contents do not have the digest."""
-    data = read_bytes(str(path), 0, int(digest.partition(b"-")[0]))
+    data = read_bytes(str(path), (0, int(digest.partition(b"-")[0])))
     if file_digest(data) != digest or os.path.getsize(path) != len(data):
         raise ValueError("changed")
     return data

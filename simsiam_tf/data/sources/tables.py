@@ -106,7 +106,7 @@ def _members_of_files(
     def read(i: int) -> bytes:
         if length[i] < 0:
             raise ValueError("no image in this row")
-        return read_bytes(holders[file_of[i]], int(offset[i]), int(length[i]))
+        return read_bytes(holders[file_of[i]], (int(offset[i]), int(length[i])))
 
     return Members(
         name, names, np.array(states, np.int64)[file_of], read, "\0".join([name, *files]),

@@ -16,10 +16,13 @@ from simsiam_tf.runtime.errors import UserError
 KINDS = 4  # most reasons that the line names
 
 
-def report_unreadable(bad: dict[str, str], size: int, shown: str, options: SourceOptions) -> None:
+def report_unreadable(
+    bad: dict[str, str], size: int, shown: str, options: SourceOptions, stand_ins: bool = False
+) -> None:
     """Writes the report of unreadable images, and refuses the set or says on stderr what is left out.
 
-    bad: name → reason. size: images of the set. shown: the set's name.
+    bad: name → reason. size: images of the set. shown: the set's name. stand_ins: whether others stand in for
+    such images, as in a run that continues.
 
     Raises:
         UserError: there are such images, and options.on_bad_image is "error".
@@ -45,7 +48,8 @@ def report_unreadable(bad: dict[str, str], size: int, shown: str, options: Sourc
         raise UserError(
             f"{text} cannot be decoded{such}.{all_named} Mend or remove them, or pass on_bad_image=skip."
         )
-    print(f"{text} left out{f'; named in {options.report}' if named else such}", file=sys.stderr)
+    fate = "replaced by the next in the list" if stand_ins else "left out"
+    print(f"{text} {fate}{f'; named in {options.report}' if named else such}", file=sys.stderr)
 
 
 def _write_report(report: Path, bad: dict[str, str]) -> bool:

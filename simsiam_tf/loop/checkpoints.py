@@ -10,7 +10,6 @@ removed, but never the newest.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from typing import Any
 import tensorflow as tf
 
 from simsiam_tf.runtime import atomic_files
+from simsiam_tf.runtime.digests import json_sha256, sha256
 from simsiam_tf.runtime.errors import UserError
 
 log = logging.getLogger("simsiam_tf")
@@ -90,9 +90,9 @@ class Checkpoints:
             writing.mkdir()
             self.checkpoint.write(str(writing / "state"))
             _read_back(writing / "state")
-            sums = {p.name: _sha256(p) for p in sorted(writing.iterdir())}
+            sums = {p.name: sha256(p) for p in sorted(writing.iterdir())}
             body = {"step": step, "files": sums, "progress": progress, **self.about}
-            text = json.dumps({"sha256": _digest(body), **body}, indent=1)
+            text = json.dumps({"sha256": json_sha256(body), **body}, indent=1)
             if len(text) > MANIFEST_BYTES:  # `restore` would refuse it
                 raise OSError(errno.EFBIG, f"its manifest has {len(text)} bytes, above {MANIFEST_BYTES}")
             (writing / "manifest.json").write_text(text, encoding="utf-8")
@@ -161,20 +161,15 @@ def _valid_manifest(path: Path) -> dict[str, Any] | None:
         body = {k: v for k, v in manifest.items() if k != "sha256"}
         sums = manifest["files"]
         valid = (
-            manifest["sha256"] == _digest(body)
+            manifest["sha256"] == json_sha256(body)
             and path == _path(path.parent, manifest["step"])
             and {"manifest.json", *sums} == {p.name for p in files}
             and "state.index" in sums
-            and all(_sha256(path / name) == digest for name, digest in sums.items())
+            and all(sha256(path / name) == digest for name, digest in sums.items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return manifest if valid else None
-
-
-def _digest(body: dict[str, Any]) -> str:
-    """Returns the SHA-256 of a manifest's content, independent of its formatting."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _read_back(prefix: Path) -> None:
@@ -182,11 +177,6 @@ def _read_back(prefix: Path) -> None:
     reader = tf.train.load_checkpoint(str(prefix))
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(path: Path) -> None:

@@ -6,7 +6,6 @@ Heads, and the optimizer's momentum of a converted checkpoint, are files beside 
 from __future__ import annotations
 
 import concurrent.futures
-import hashlib
 import json
 import math
 import os
@@ -21,6 +20,7 @@ import keras
 from simsiam_tf.nets import keras_networks
 from simsiam_tf.pretrained import keras_file_check, torch_layouts
 from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.runtime.digests import json_sha256, sha256
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -97,7 +97,7 @@ def export_networks(networks: Mapping[str, keras.Model], workdir: Path, metadata
 def card_text(metadata: Mapping[str, Any]) -> str:
     """A card as JSON with the digest of its content; an earlier digest is replaced."""
     content = {k: v for k, v in json.loads(json.dumps(metadata)).items() if k != _DIGEST}
-    return json.dumps({**content, _DIGEST: _digest(content)}, indent=1) + "\n"
+    return json.dumps({**content, _DIGEST: json_sha256(content)}, indent=1) + "\n"
 
 
 def backbone_path(weights: str | Path) -> Path:
@@ -146,20 +146,9 @@ def _parse_card(path: Path) -> dict:
     if not isinstance(card, dict):
         raise ValueError("no JSON object")
     digest = card.pop(_DIGEST, None)  # None where a user changed the card and removed the digest
-    if digest not in (None, _digest(card)):
+    if digest not in (None, json_sha256(card)):
         raise ValueError(f'changed since it was written; if that was you, take "{_DIGEST}" out of it')
     return card
-
-
-def _digest(content: dict) -> str:
-    """SHA-256 of a card's content, independent of its formatting."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_backbone(weights: str | Path) -> keras.Model:

@@ -294,9 +294,7 @@ class Loop:
             }  # fmt: skip
             with self.workdir.named_trouble("the export"):
                 self.task.export(workdir, metadata)
-        accuracies = (
-            self.task.final_accuracies(self.accuracy) if status == DONE and not self.evaluated else {}
-        )
+        accuracies = self.task.final_accuracies() if status == DONE and not self.evaluated else {}
         if accuracies:
             self.metrics_log.add_evaluation(self.step, None, accuracies[self.task.trained_name])
             self.accuracy = accuracies

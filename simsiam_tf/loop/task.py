@@ -120,11 +120,8 @@ class Task:
         """Evaluates the baselines, before the first step; empty for none."""
         return {}
 
-    def final_accuracies(self, before: Accuracies) -> Accuracies:
-        """Evaluates the trained model, as `trained_name`, and its baselines; empty for no evaluation.
-
-        before: the accuracies of `baselines`.
-        """
+    def final_accuracies(self) -> Accuracies:
+        """Evaluates the trained model, as `trained_name`, and its baselines; empty for no evaluation."""
         raise NotImplementedError
 
     def export(self, workdir: Path, metadata: dict) -> None:

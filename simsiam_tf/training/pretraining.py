@@ -99,7 +99,7 @@ class Pretraining(Task):
         with _memory_for_knn("fewer `knn_images`, or monitor=none"):
             return self.monitor.baselines(self.components.model.backbone, images)
 
-    def final_accuracies(self, before: Accuracies) -> Accuracies:
+    def final_accuracies(self) -> Accuracies:
         """kNN accuracy of the backbone and the baselines on all images.
 
         Empty without a monitor and with final_knn=false. `baselines`, before the training, may use fewer.

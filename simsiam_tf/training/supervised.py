@@ -158,9 +158,8 @@ class Supervised(Task):
         loss, step = records[-1]["loss"], records[-1]["step"]
         return Diagnosis("healthy" if np.isfinite(loss) else "divergence", f"loss {loss:.3g} at step {step}")
 
-    def final_accuracies(self, before: Accuracies) -> Accuracies:
+    def final_accuracies(self) -> Accuracies:
         """The model's metrics on the test images."""
-        del before
         test = self.splits.test
         log.warning("top-1 and top-5 on %d images of %s", test.size, test.name)
         workers, views = self.components.workers, self.components.views

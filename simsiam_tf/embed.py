@@ -9,6 +9,7 @@ from pathlib import Path
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import ImagesConfig, option
+from simsiam_tf.config.evaluation import FEATURES_DIR
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Writes a file of embeddings: the name of every image, relative to its folder, its features, and a
@@ -31,10 +32,7 @@ class EmbedConfig(ImagesConfig):
     out: str | None = option(None, "file to write, .npz or .parquet", "Output")
     dtype: str = option("float32", "type of the numbers in the file", choices=("float32", "float16"))
     overwrite: bool = option(False, "replace an existing file")
-    features_dir: str | None = option(
-        None,
-        "folder for the features; by default WORKDIR/features, or FILE.features beside a .keras file",
-    )
+    features_dir: str | None = option(None, FEATURES_DIR)
 
     def validate(self) -> EmbedConfig:
         super().validate()
@@ -49,13 +47,10 @@ def call(config: EmbedConfig) -> int:
     """Extracts the features and writes the embeddings."""
     with cli.heavy_imports():
         from simsiam_tf.data import open_source
-        from simsiam_tf.distributed import strategies
         from simsiam_tf.evaluate import cached_scores
         from simsiam_tf.features import embedding_file
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
         from simsiam_tf.runtime.display_text import printable_text
-
-        strategies.look_for_devices()
     assert config.out is not None and config.weights is not None
     out = Path(config.out).expanduser()
     embedding_file.check_output(out)

@@ -9,6 +9,7 @@ from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.runtime.errors import UserError
 
 PREPROCESSINGS = ("auto", "imagenet", "cifar", "grayscale", "multichannel")  # values of `augmentation`
+FEATURES_DIR = "folder for the features; by default WORKDIR/features, or FILE.features beside a .keras file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,5 @@ class LabelledConfig(ImagesConfig):
 class KeptFeaturesConfig(LabelledConfig):
     """Options of evaluations on features that are computed once and stored in files."""
 
-    features_dir: str | None = option(
-        None, "folder for the features; by default WORKDIR/features, or FILE.features beside a .keras file"
-    )
+    features_dir: str | None = option(None, FEATURES_DIR)
     raw_pixels: bool = option(True, "also evaluate raw pixels, for comparison, where images are small")

@@ -9,6 +9,7 @@ from typing import Any
 
 import simsiam_tf
 from simsiam_tf.config import method_of
+from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.versions import library_versions
 
@@ -20,7 +21,7 @@ def escape_markdown(value: Any) -> str:
 
 def method_summary(card: Mapping[str, Any]) -> tuple[str, str]:
     """(title of the method by which a backbone was trained, a sentence about its features)."""
-    method = method_of(_table(card, "configuration"))
+    method = method_of(card_entries(card, "configuration"))
     source = f"by {method.title} ({method.source}), with simsiam_tf"
     return method.title, f"Image features learned without labels {source}."
 
@@ -33,16 +34,16 @@ def training_sections(card: Mapping[str, Any]) -> str:
         lines += ["", "## Training", "", f"- data: {data}, {images} images"]
         rows = (("steps", "step"), ("diagnosis", "diagnosis"))
         lines += [f"- {name}: {escape_markdown(card[key])}" for name, key in rows if key in card]
-    accuracy = _table(card, "accuracy")
-    columns = list(dict.fromkeys(column for name in accuracy for column in _table(accuracy, name)))
+    accuracy = card_entries(card, "accuracy")
+    columns = list(dict.fromkeys(column for name in accuracy for column in card_entries(accuracy, name)))
     if accuracy:
         lines += ["", "## Accuracy", "", f"| | {' | '.join(map(escape_markdown, columns))} |"]
         lines.append("|---" * (len(columns) + 1) + "|")
         for name in accuracy:
-            values = map(_table(accuracy, name).get, columns)
+            values = map(card_entries(accuracy, name).get, columns)
             cells = (f"{v:.1%}" if isinstance(v, int | float) else "" for v in values)
             lines.append(f"| {escape_markdown(name)} | {' | '.join(cells)} |")
-    configuration = _table(card, "configuration").items()
+    configuration = card_entries(card, "configuration").items()
     if configuration:
         flags = (one_line(f"--{name}={value}") for name, value in configuration if value is not None)
         lines += [
@@ -53,13 +54,7 @@ def training_sections(card: Mapping[str, Any]) -> str:
             *flags,
             "```",
         ]  # no flag can close the block, since its line starts with --
-    made_with = _table(card, "made with").items()
+    made_with = card_entries(card, "made with").items()
     exported_with = {"simsiam_tf": simsiam_tf.__version__, **library_versions()}.items()
     versions = (f"- {escape_markdown(k)}: {escape_markdown(v)}" for k, v in (*made_with, *exported_with))
     return "\n".join([*lines, "", "## Versions", "", *dict.fromkeys(versions), ""])
-
-
-def _table(card: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A dictionary within a card; empty where the card has something else."""
-    value = card.get(key)
-    return value if isinstance(value, dict) else {}

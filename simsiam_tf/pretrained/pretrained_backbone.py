@@ -58,14 +58,11 @@ class Pretrained:
             return options
         return {"channels": self.channels, **self.card.get("pixels", {}), **options}
 
-    def check_channels(self, source: Source, flag: str = "data") -> None:
-        """Raises UserError where a source's images have another number of channels than the backbone takes.
-
-        flag: the option that names the source, for the message.
-        """
+    def check_channels(self, source: Source) -> None:
+        """Raises UserError where a source's images have other channels than the backbone takes."""
         if source.channels != self.channels:
             raise UserError(
-                f"{flag}={source.name}: has {source.channels} channels, the backbone of {self.path} takes "
+                f"data={source.name}: has {source.channels} channels, the backbone of {self.path} takes "
                 f"{self.channels}. Give images of the same kind."
             )
 

@@ -90,10 +90,7 @@ class ConvertConfig(Config):
 def call(config: ConvertConfig) -> int:
     """Converts, and prints a report."""
     with cli.heavy_imports():
-        from simsiam_tf.distributed import strategies
         from simsiam_tf.pretrained import torch_weights
-
-        strategies.look_for_devices()
     assert config.weights and config.out
     if config.from_torch:
         report = torch_weights.convert_from_torch(

@@ -43,12 +43,9 @@ class ExportConfig(WeightsConfig):
 def call(config: ExportConfig) -> int:
     """Exports, compares features, writes the model card and prints the card's path."""
     with cli.heavy_imports():
-        from simsiam_tf.distributed import strategies
         from simsiam_tf.model_export import export_model, formats, write_model_card
         from simsiam_tf.pretrained.backbone_file import backbone_path
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
-
-        strategies.look_for_devices()
     assert config.weights
     format = "hub" if config.hub else config.format
     name = "hub" if config.hub else f"model{formats.FORMATS[format].suffix}"

@@ -18,10 +18,7 @@ interrupted run, type its command again. Exit status: 0 finished, 2 an error tha
 def call(config: FinetuneConfig) -> int:
     """Trains the network and prints its accuracy."""
     with cli.heavy_imports():
-        from simsiam_tf.distributed import strategies
         from simsiam_tf.training import run_summary, supervised
-
-        strategies.look_for_devices()
     outcome = supervised.run_supervised(config)
     return outcome.print_and_leave(run_summary.supervised_summary(outcome, "simsiam_tf.finetune"))
 

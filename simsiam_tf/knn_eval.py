@@ -44,10 +44,7 @@ class KnnConfig(KeptFeaturesConfig):
 def call(config: KnnConfig) -> int:
     """Evaluates, prints a table and writes the result."""
     with cli.heavy_imports():
-        from simsiam_tf.distributed import strategies
         from simsiam_tf.evaluate import cached_scores
-
-        strategies.look_for_devices()
     cached_scores.run(config, cached_scores.knn_scores, "knn.json")
     return 0
 

@@ -19,10 +19,7 @@ status: 0 finished, 2 an error that the message explains, 4 diverged (the loss i
 def call(config: LinearConfig) -> int:
     """Trains the classifier and prints its accuracy."""
     with cli.heavy_imports():
-        from simsiam_tf.distributed import strategies
         from simsiam_tf.training import run_summary, supervised
-
-        strategies.look_for_devices()
     outcome = supervised.run_supervised(config)
     return outcome.print_and_leave(run_summary.supervised_summary(outcome, "simsiam_tf.linear_eval"))
 

@@ -53,11 +53,8 @@ class NeighboursConfig(Config):
 def call(config: NeighboursConfig) -> int:
     """Searches and prints the neighbours."""
     with cli.heavy_imports():
-        from simsiam_tf.distributed import strategies
         from simsiam_tf.features import embedding_file, query
         from simsiam_tf.runtime.display_text import printable_text
-
-        strategies.look_for_devices()
     assert config.embeddings is not None and config.query is not None
     embeddings = embedding_file.read_embeddings(Path(config.embeddings).expanduser())
     shown = printable_text(config.query)

@@ -21,10 +21,7 @@ are kept."""
 def call(config: PretrainConfig) -> int:
     """Trains, or shows what a run would do (`preview`, `dry_run`); returns the exit status."""
     with cli.heavy_imports():  # only now, so that invalid flags are reported at once
-        from simsiam_tf.distributed import strategies
         from simsiam_tf.training import inspection, pretraining, run_summary
-
-        strategies.look_for_devices()
 
     if config.preview:
         return inspection.write_preview(config)

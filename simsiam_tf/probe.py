@@ -78,10 +78,7 @@ class ProbeConfig(KeptFeaturesConfig):
 def call(config: ProbeConfig) -> int:
     """Trains the classifiers, prints a table and writes the result."""
     with cli.heavy_imports():
-        from simsiam_tf.distributed import strategies
         from simsiam_tf.evaluate import cached_scores
-
-        strategies.look_for_devices()
     name = "probe.json" if config.classifier == "logistic" else f"probe-{config.classifier}.json"
     cached_scores.run(config, cached_scores.probe_scores, name)
     return 0

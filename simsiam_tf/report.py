@@ -54,9 +54,6 @@ def call(config: ReportConfig) -> int:
         raise UserError(f"a report needs {' and '.join(missing)}: pip install 'simsiam-tf[viz]'.")
     with cli.heavy_imports():
         from simsiam_tf import html_report
-        from simsiam_tf.distributed import strategies
-
-        strategies.look_for_devices()
     shared = {field.name for field in dataclasses.fields(SourceConfig)} | {"workdir"}
     options = {k: v for k, v in dataclasses.asdict(config).items() if k not in shared}
     reading = config.source_options()

@@ -109,7 +109,7 @@ def _out_of_memory(config: Any) -> str:
 
 @contextlib.contextmanager
 def heavy_imports() -> Iterator[None]:
-    """Imports heavy libraries silently, with the garbage collector paused.
+    """Imports heavy libraries silently, with the garbage collector paused, and looks for devices.
 
     Imports leave half a million objects, which the collector would visit again and again. They are frozen
     after the first imports: the collector skips frozen objects. Raises UserError if memory does not suffice.
@@ -119,6 +119,9 @@ def heavy_imports() -> Iterator[None]:
     try:
         with silence_stderr():
             yield
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # now, since TensorFlow complains where there is no GPU
         if first:
             gc.freeze()
     except (ImportError, MemoryError) as error:

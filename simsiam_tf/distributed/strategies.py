@@ -15,11 +15,6 @@ from simsiam_tf.distributed import ports, rendezvous
 from simsiam_tf.runtime.errors import UserError
 
 
-def look_for_devices() -> None:
-    """Makes TensorFlow look for GPUs, so that its complaints on stderr, if there are none, come now."""
-    tf.config.list_physical_devices()
-
-
 def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Strategy:
     """Makes the strategy that the option `strategy` names.
 

@@ -77,7 +77,6 @@ def _ours(folder: str, args: argparse.Namespace) -> bench_harness.TimedCall:
     import numpy as np
     import tensorflow as tf
 
-    from simsiam_tf.loop import compiled_steps
     from simsiam_tf.runtime import malloc
     from simsiam_tf.training import build_run
 
@@ -85,10 +84,7 @@ def _ours(folder: str, args: argparse.Namespace) -> bench_harness.TimedCall:
     bench_harness.set_threads(args.threads)
     config = _config(folder, args)
     components = build_run.build_pretraining(config)
-    iterator, steps = (
-        compiled_steps.batches(components, config, 0),
-        compiled_steps.compiled_steps(components, config),
-    )
+    iterator, steps = bench_harness.training_steps(components, config)
 
     def call() -> None:
         losses = steps(iterator, tf.constant(args.steps))[0][:, 0].numpy()

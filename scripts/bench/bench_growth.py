@@ -84,13 +84,9 @@ def _measure(setting: dict, threads: int, repeats: int) -> dict:
     import tensorflow as tf
 
     from simsiam_tf.features import knn_accuracy
-    from simsiam_tf.loop import compiled_steps
 
     config, components = _components(setting, threads)
-    iterator, steps = (
-        compiled_steps.batches(components, config, 0),
-        compiled_steps.compiled_steps(components, config),
-    )
+    iterator, steps = bench_harness.training_steps(components, config)
     times = []
     for _ in range(repeats + 3):
         began = time.perf_counter()
@@ -112,13 +108,8 @@ def _long_run(total: int, threads: int) -> list[tuple[int, float]]:
     """(step, MiB) at a tenth of the steps, at half and at the end."""
     import tensorflow as tf
 
-    from simsiam_tf.loop import compiled_steps
-
     config, components = _components({**BASE, "pixels": 16}, threads)
-    iterator, steps = (
-        compiled_steps.batches(components, config, 0),
-        compiled_steps.compiled_steps(components, config),
-    )
+    iterator, steps = bench_harness.training_steps(components, config)
     readings, done = [], 0
     for mark in (total // 10, total // 2, total):
         while done < mark:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import simsiam_tf  # noqa: F401  (before TensorFlow, which it sets up)
 
@@ -144,6 +145,13 @@ def time_candidates(
     return Timings(seconds, metadata, max(other_cores), memory)
 
 
+def training_steps(components: Any, config: Any) -> tuple[Any, Any]:
+    """Batches from the first step on, and the function that trains on them, of a run's components."""
+    from simsiam_tf.loop import compiled_steps
+
+    return compiled_steps.batches(components, config, 0), compiled_steps.compiled_steps(components, config)
+
+
 def set_threads(count: int) -> None:
     """Sets TensorFlow's threads per operation, unless `count` is the number of cores, the default."""
     import tensorflow as tf
@@ -239,15 +247,20 @@ def machine_metadata(threads: int) -> dict:
 
 
 def _cpu() -> str:
+    fast = " with bfloat16" if "avx512_bf16" in _cpu_text() or "amx_bf16" in _cpu_text() else ""
+    return f"{cpu_name()}{fast}, {os.cpu_count()} cores"
+
+
+def cpu_name() -> str:
+    names = (line.partition(":")[2] for line in _cpu_text().splitlines() if line.startswith("model name"))
+    return next(names, "unknown CPU").strip()
+
+
+def _cpu_text() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return Path("/proc/cpuinfo").read_text()
     except OSError:
-        return "unknown"
-    name = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
-    fast = " with bfloat16" if any("avx512_bf16" in line or "amx_bf16" in line for line in lines) else ""
-    return f"{name}{fast}, {os.cpu_count()} cores"
+        return ""
 
 
 def install_hint(*modules: str) -> str:

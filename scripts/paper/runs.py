@@ -19,8 +19,8 @@ from typing import IO
 
 from simsiam_tf.config import loss_kind
 from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.runtime.signals import INTERRUPTED
 
-INTERRUPTED = 75  # exit status of a command that was ended by a signal and can be rerun
 DIVERGED = 4  # exit status of a pre-training whose loss was not a number
 STATE = "reproduce.json"
 LOG = "reproduce.log"

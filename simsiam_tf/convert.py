@@ -1,4 +1,4 @@
-"""python -m simsiam_tf.convert --weights=… --out=…: converts networks from PyTorch, and back."""
+"""python -m simsiam_tf.convert --weights=… --out=…: converts networks from PyTorch or to PyTorch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import Config, Inapplicable, field_types, option
+from simsiam_tf.config.evaluation import PREPROCESSINGS
 from simsiam_tf.pretrained.torch_layouts import LAYOUTS, SUFFIXES, WRITABLE_SUFFIXES
 from simsiam_tf.runtime.errors import UserError, as_flags
 
-ABOUT = """Converts weights of PyTorch to a folder that every --weights takes, and such a folder to PyTorch:
-backbone, projector and predictor. Presets of keras-hub are converted both ways, too. Finds a ResNet under
-any prefix, by the names of torchvision, timm, facebookresearch/simsiam, mmselfsup, solo-learn, lightly,
-MoCo, BYOL, DINO or Detectron2. Architecture and widths are read from shapes; weights that are left out are
-listed. A pickle is opened only as weights, never run.
+ABOUT = """Converts backbone, projector and predictor from PyTorch weights to a folder that every --weights
+takes, and from such a folder to PyTorch; presets of keras-hub are converted both ways, too. Finds a ResNet
+under any prefix, by the names that torchvision, timm, facebookresearch/simsiam, mmselfsup, solo-learn,
+lightly, MoCo, BYOL, DINO or Detectron2 give its weights. Architecture and widths are read from the shapes;
+weights that are left out are listed. No code in a pickle is run.
 
     python -m simsiam_tf.convert --weights=checkpoint.pth.tar --out=runs/converted
     python -m simsiam_tf.convert --weights=runs/photos --out=photos.safetensors
@@ -30,38 +31,44 @@ class ConvertConfig(Config):
     """Options of convert."""
 
     INAPPLICABLE = (
-        Inapplicable(("stem", "prefix"), "layout", lambda layout: layout == KERAS_HUB, f"layout={KERAS_HUB}"),
-    )
+        Inapplicable(
+            ("prefix", "stem"), "from_torch", lambda v: not v, "weights that are not of PyTorch",
+        ),
+        Inapplicable(
+            ("augmentation", "image_size"), "to_torch", bool, "--weights that are converted to PyTorch",
+        ),
+    )  # fmt: skip
+    DECIDERS = {"from_torch": {"weights"}, "to_torch": {"weights", "layout"}}
 
     weights: str | None = option(
-        None, "PyTorch weights (.pth, .pth.tar, .ckpt, .safetensors), or a preset of keras-hub (folder, name "
-        "or address), or a finished work folder or a .keras file", "Conversion",
+        None, "PyTorch weights (.pth, .pth.tar, .pt, .ckpt, .bin, .safetensors), or a preset of keras-hub "
+        "(folder, name or address), or a finished work folder or a .keras file", "Conversion",
     )  # fmt: skip
     out: str | None = option(
         None, "from PyTorch, and from and to keras-hub: folder to create; to PyTorch: .safetensors or .pth"
     )  # fmt: skip
     layout: str = option(
         "auto",
-        "program whose names the file has, or is written with (auto: torchvision's); keras_hub: a preset of "
-        "keras-hub, which has ResNets of width 1 with the imagenet stem",
+        "program whose names the weights have (auto: found by the names) or get (auto: torchvision); keras_hub: "
+        "a preset of keras-hub, which has ResNets of width 1 with the imagenet stem",
         choices=("auto", *LAYOUTS, KERAS_HUB),
     )
     prefix: str | None = option(
         None,
         "from PyTorch: prefix of the network to convert where a file has several, as in module.encoder_k; "
-        "by default the network that its authors evaluate",
+        "by default the network that the program's authors evaluate",
     )
     stem: str = option(
         "auto",
-        "from PyTorch: first layers; auto: by the kernel, 7×7 imagenet, and for 3×3 by the program, cifar or "
-        "solo-learn's cifar_pad2",
+        "from PyTorch: first layers; auto: imagenet for a 7×7 kernel; for a 3×3 kernel cifar_pad2 where "
+        "solo-learn wrote the file, else cifar",
         choices=("auto", "imagenet", "cifar", "small", "cifar_pad2"),
     )
     augmentation: str = option(
         "auto",
-        "preprocessing of images; auto: from PyTorch, imagenet for the imagenet stem, else cifar, or "
-        "grayscale for one channel; else that of the preset or of the run",
-        choices=("auto", "imagenet", "cifar", "grayscale"),
+        "preprocessing of images; from PyTorch auto is grayscale for one channel, else imagenet for the "
+        "imagenet stem and cifar for others; else it is that of the preset or of the run",
+        choices=PREPROCESSINGS,
     )
     image_size: int | None = option(
         None, "side of the images in pixels; the preset's or the augmentation's by default", limits=(4, 4096)
@@ -70,9 +77,9 @@ class ConvertConfig(Config):
 
     def validate(self) -> ConvertConfig:
         """Returns the configuration. Raises UserError for the first invalid value."""
-        super().validate()
         if not self.weights or not self.out:
             raise UserError(f"--{'out' if self.weights else 'weights'}: missing. See --help.")
+        super().validate()
         out = Path(self.out).expanduser()
         if self.from_torch and self.layout == KERAS_HUB:
             raise UserError(
@@ -91,8 +98,13 @@ class ConvertConfig(Config):
 
     @property
     def from_torch(self) -> bool:
-        """Whether the weights are PyTorch's."""
+        """Whether the weights are PyTorch's, by their suffix."""
         return Path(self.weights or "").suffix in SUFFIXES
+
+    @property
+    def to_torch(self) -> bool:
+        """Whether weights of this package are written for PyTorch."""
+        return not (self.from_torch or self.from_keras_hub or self.layout == KERAS_HUB)
 
     @property
     def from_keras_hub(self) -> bool:
@@ -106,10 +118,7 @@ class ConvertConfig(Config):
 def call(config: ConvertConfig) -> int:
     """Converts, and prints a report."""
     with cli.heavy_imports():
-        from simsiam_tf.distributed import strategies
         from simsiam_tf.pretrained import keras_hub_presets, torch_weights
-
-        strategies.look_for_devices()
     assert config.weights and config.out
     if config.from_torch:
         report = torch_weights.convert_from_torch(

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import ImagesConfig, option
+from simsiam_tf.config.evaluation import FEATURES_DIR
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """Writes the embedding of every image: its name relative to the folder, its features, and the
-backbone that made them. Rerun the same command to continue an interrupted one.
+ABOUT = """Writes a file of embeddings: the name of every image, relative to its folder, its features, and a
+record of the backbone that made them. Rerun the same command to continue an interrupted one.
 
     python -m simsiam_tf.embed --weights=runs/photos --data=folder:/my/photos --out=photos.npz
     python -m simsiam_tf.neighbours --embeddings=photos.npz --query=/my/photos/one.jpg"""
@@ -24,16 +25,14 @@ class EmbedConfig(ImagesConfig):
 
     on_bad_image: str = option(
         "skip",
-        "what to do with images that cannot be read; those that are left out are listed",
+        "an image that cannot be read stops the command (error) or is left out (skip). Such images are named "
+        "in a file beside `out`, as in photos.unreadable.json",
         choices=("error", "skip"),
     )
     out: str | None = option(None, "file to write, .npz or .parquet", "Output")
     dtype: str = option("float32", "type of the numbers in the file", choices=("float32", "float16"))
     overwrite: bool = option(False, "replace an existing file")
-    features_dir: str | None = option(
-        None,
-        "folder of the stored features; by default WORKDIR/features, or FILE.features beside the weights",
-    )
+    features_dir: str | None = option(None, FEATURES_DIR)
 
     def validate(self) -> EmbedConfig:
         super().validate()
@@ -48,13 +47,10 @@ def call(config: EmbedConfig) -> int:
     """Extracts the features and writes the embeddings."""
     with cli.heavy_imports():
         from simsiam_tf.data import open_source
-        from simsiam_tf.distributed import strategies
         from simsiam_tf.evaluate import cached_scores
         from simsiam_tf.features import embedding_file
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
         from simsiam_tf.runtime.display_text import printable_text
-
-        strategies.look_for_devices()
     assert config.out is not None and config.weights is not None
     out = Path(config.out).expanduser()
     embedding_file.check_output(out)

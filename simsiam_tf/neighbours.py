@@ -9,6 +9,7 @@ from pathlib import Path
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import Config, option
+from simsiam_tf.config.evaluation import PREPROCESSINGS
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Names the images whose embeddings are nearest to a query image's, by cosine.
@@ -30,13 +31,17 @@ class NeighboursConfig(Config):
     )
     augmentation: str = option(
         "auto",
-        "preprocessing of a query file, where neither the embeddings nor a model card record it",
-        choices=("auto", "imagenet", "cifar", "grayscale"),
+        "preprocessing of a query file; needed only where neither the embeddings nor the model card of the "
+        "backbone record it",
+        choices=PREPROCESSINGS,
     )
     image_size: int | None = option(
-        None, "side in pixels to which a query file is resized, where nothing records it", limits=(4, 4096)
+        None,
+        "height and width in pixels that the backbone gets of a query file; needed only where neither the "
+        "embeddings nor the model card record it",
+        limits=(4, 4096),
     )
-    max_megapixels: float = option(100.0, "a larger query image is refused", limits=(0.001, 1e4))
+    max_megapixels: float = option(100.0, "a query file with more megapixels is refused", limits=(0.001, 1e4))
 
     def validate(self) -> NeighboursConfig:
         for name, example in (("embeddings", "photos.npz"), ("query", "photo.jpg")):
@@ -48,11 +53,8 @@ class NeighboursConfig(Config):
 def call(config: NeighboursConfig) -> int:
     """Searches and prints the neighbours."""
     with cli.heavy_imports():
-        from simsiam_tf.distributed import strategies
         from simsiam_tf.features import embedding_file, query
         from simsiam_tf.runtime.display_text import printable_text
-
-        strategies.look_for_devices()
     assert config.embeddings is not None and config.query is not None
     embeddings = embedding_file.read_embeddings(Path(config.embeddings).expanduser())
     shown = printable_text(config.query)

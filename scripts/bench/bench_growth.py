@@ -4,8 +4,9 @@
     python scripts/bench/bench_growth.py --steps=10000     # also tells whether memory grows with the steps
 
 Every setting runs in a process of its own on random images in memory, with a ResNet-10 a quarter as wide as
-usual: 28-pixel views, batch 64, d 256, 6,000 images and as many in the kNN bank; then each of these five in
-turn ten times as large. A growth of 10 in time is linear, less is better. Resolution grows tenfold in area.
+usual. The base has views of 28 pixels, batch 64, d = 256, 6,000 images and as many in the kNN bank. Every
+other setting has one of these five ten times as large (the views by area). Linear time grows tenfold; less is
+better.
 """
 
 from __future__ import annotations
@@ -83,13 +84,9 @@ def _measure(setting: dict, threads: int, repeats: int) -> dict:
     import tensorflow as tf
 
     from simsiam_tf.features import knn_accuracy
-    from simsiam_tf.loop import compiled_steps
 
     config, components = _components(setting, threads)
-    iterator, steps = (
-        compiled_steps.batches(components, config, 0),
-        compiled_steps.compiled_steps(components, config),
-    )
+    iterator, steps = bench_harness.training_steps(components, config)
     times = []
     for _ in range(repeats + 3):
         began = time.perf_counter()
@@ -111,13 +108,8 @@ def _long_run(total: int, threads: int) -> list[tuple[int, float]]:
     """(step, MiB) at a tenth of the steps, at half and at the end."""
     import tensorflow as tf
 
-    from simsiam_tf.loop import compiled_steps
-
     config, components = _components({**BASE, "pixels": 16}, threads)
-    iterator, steps = (
-        compiled_steps.batches(components, config, 0),
-        compiled_steps.compiled_steps(components, config),
-    )
+    iterator, steps = bench_harness.training_steps(components, config)
     readings, done = [], 0
     for mark in (total // 10, total // 2, total):
         while done < mark:

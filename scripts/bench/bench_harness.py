@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import simsiam_tf  # noqa: F401  (before TensorFlow, which it sets up)
 
@@ -27,7 +28,7 @@ SETTLE_SECONDS = 0.3  # until the threads of the candidate that has just run are
 DISTURBED = 0.1  # cores taken by other programs above which a comparison is marked
 WARM_UP = 3  # calls of each candidate before the first that counts
 
-TimedCall = tuple[Callable[[], None], dict]  # the call that is timed, and what to report of it
+TimedCall = tuple[Callable[[], None], dict]  # the call that is timed, and metadata such as versions
 Build = Callable[[], TimedCall]
 
 
@@ -45,7 +46,7 @@ class Candidate:
 
 @dataclasses.dataclass
 class Timings:
-    """Seconds per unit of work, a median per candidate and alternation; metadata of the candidates."""
+    """Candidate → seconds per unit of work, a median for each alternation; metadata of the candidates."""
 
     seconds: dict[str, list[float]]
     metadata: dict
@@ -85,7 +86,7 @@ class Timings:
 
 
 def add_arguments(parser: argparse.ArgumentParser, repeats: int, calls: int, threads: int | None) -> None:
-    """The options that every benchmark has."""
+    """Adds the options that most benchmarks share; the arguments are their defaults."""
     parser.add_argument(
         "--threads", type=int, default=threads or os.cpu_count(), help="threads of every candidate"
     )
@@ -99,7 +100,8 @@ def time_candidates(
 ) -> Timings:
     """Starts all candidates, then lets each make `calls` calls in turn, `repeats` times.
 
-    device: with "cpu" no candidate sees a GPU.
+    threads: cores that each candidate may use. title: begins the lines of progress. device: with "cpu" no
+    candidate sees a GPU.
     """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
@@ -141,6 +143,13 @@ def time_candidates(
             process.join(10)
             process.terminate()
     return Timings(seconds, metadata, max(other_cores), memory)
+
+
+def training_steps(components: Any, config: Any) -> tuple[Any, Any]:
+    """Batches from the first step on, and the function that trains on them, of a run's components."""
+    from simsiam_tf.loop import compiled_steps
+
+    return compiled_steps.batches(components, config, 0), compiled_steps.compiled_steps(components, config)
 
 
 def set_threads(count: int) -> None:
@@ -238,19 +247,24 @@ def machine_metadata(threads: int) -> dict:
 
 
 def _cpu() -> str:
+    fast = " with bfloat16" if "avx512_bf16" in _cpu_text() or "amx_bf16" in _cpu_text() else ""
+    return f"{cpu_name()}{fast}, {os.cpu_count()} cores"
+
+
+def cpu_name() -> str:
+    names = (line.partition(":")[2] for line in _cpu_text().splitlines() if line.startswith("model name"))
+    return next(names, "unknown CPU").strip()
+
+
+def _cpu_text() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return Path("/proc/cpuinfo").read_text()
     except OSError:
-        return "unknown"
-    name = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
-    fast = " with bfloat16" if any("avx512_bf16" in line or "amx_bf16" in line for line in lines) else ""
-    return f"{name}{fast}, {os.cpu_count()} cores"
+        return ""
 
 
 def install_hint(*modules: str) -> str:
-    """One line on what to install, empty when all modules are there."""
+    """One line on how to install the missing modules; empty where none is missing."""
     hint = [name for name in modules if importlib.util.find_spec(name) is None]
     if not hint:
         return ""

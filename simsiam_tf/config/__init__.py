@@ -1,6 +1,6 @@
-"""Configurations: a frozen dataclass for each command. Flags are made from its fields alone."""
+"""Configurations: frozen dataclasses whose fields are the options of a command; flags are made from them."""
 
-from simsiam_tf.config.evaluation import ImagesConfig, KeptFeaturesConfig, LabelledConfig, WeightsConfig
+from simsiam_tf.config.evaluation import ImagesConfig, KeptFeaturesConfig, WeightsConfig
 from simsiam_tf.config.fields import (
     LOOKS,
     Config,
@@ -17,12 +17,11 @@ from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.config.methods import METHODS, Method, loss_kind, method_of
 from simsiam_tf.config.places import absolute_places, is_encoded, is_file
 from simsiam_tf.config.pretrain import PretrainConfig
-from simsiam_tf.config.run import RunConfig
 from simsiam_tf.config.supervised import FinetuneConfig, LinearConfig, SupervisedConfig
 
 __all__ = [
     "LOOKS", "METHODS", "Config", "FinetuneConfig", "ImagesConfig", "Inapplicable",
-    "KeptFeaturesConfig", "LabelledConfig", "LinearConfig", "Method", "PretrainConfig", "RunConfig",
+    "KeptFeaturesConfig", "LinearConfig", "Method", "PretrainConfig",
     "SourceConfig", "SupervisedConfig", "WeightsConfig", "absolute_places", "check_address", "default",
     "differences", "drop_inapplicable", "field_types", "is_encoded", "is_file", "loss_kind", "method_of",
     "option", "to_flags",

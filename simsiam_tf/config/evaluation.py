@@ -8,19 +8,22 @@ from simsiam_tf.config.fields import BIG, Config, option
 from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.runtime.errors import UserError
 
+PREPROCESSINGS = ("auto", "imagenet", "cifar", "grayscale", "multichannel")  # values of `augmentation`
+FEATURES_DIR = "folder for the features; by default WORKDIR/features, or FILE.features beside a .keras file"
+
 
 @dataclasses.dataclass(frozen=True)
 class WeightsConfig(Config):
     """Options for a backbone and the preprocessing of its images."""
 
     weights: str | None = option(
-        None, "pre-trained backbone: the work folder of a finished run, or a .keras file", "Backbone"
+        None, "pre-trained backbone: a finished or converted work folder, or a .keras file", "Backbone"
     )
     augmentation: str = option(
         "auto",
-        "how images are normalised; auto: as in the pre-training. Needed only for a .keras file without "
-        "metadata beside it",
-        choices=("auto", "imagenet", "cifar", "grayscale", "multichannel"),
+        "normalisation and default size of the images; auto: as in the pre-training. Needed only for a "
+        ".keras file without a model card",
+        choices=PREPROCESSINGS,
     )
     image_size: int | None = option(
         None, "height and width of the images in pixels; by default as in the pre-training", limits=(4, 4096)
@@ -34,7 +37,7 @@ class WeightsConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class ImagesConfig(SourceConfig, WeightsConfig):
-    """Options for a backbone and the images whose features it computes."""
+    """Options for a backbone and the images to compute features of."""
 
     batch_size: int = option(
         256, "images whose features are computed at a time", resumable=True, limits=(1, 2**20)
@@ -47,18 +50,16 @@ class LabelledConfig(ImagesConfig):
 
     test: str = option(
         "auto",
-        "labelled images for the test; auto: the test or validation split, or every tenth image where there "
-        "is neither, which is then left out of the training",
+        "labelled images for the test; auto: the test or validation split of `data`, or, where it has none "
+        "or `data` names images of it, every tenth image, which is then left out of the training",
         "Images",
     )
-    seed: int = option(0, "seed of every random choice", limits=(0, BIG))
+    seed: int = option(0, "seed of the choice of images, and of the training in probe", limits=(0, BIG))
 
 
 @dataclasses.dataclass(frozen=True)
 class KeptFeaturesConfig(LabelledConfig):
     """Options of evaluations on features that are computed once and stored in files."""
 
-    features_dir: str | None = option(
-        None, "folder for the features; by default WORKDIR/features, or FILE.features beside a .keras file"
-    )
+    features_dir: str | None = option(None, FEATURES_DIR)
     raw_pixels: bool = option(True, "also evaluate raw pixels, for comparison, where images are small")

@@ -26,12 +26,12 @@ from simsiam_tf.runtime.errors import UserError
 CLASSIFIERS = {
     "logistic": "logistic regression", "lars": "linear classifier by LARS", "sgd": "linear classifier by SGD",
 }  # fmt: skip
-LEAVE_ONE_OUT_IMAGES = 10_000  # at most so many training images are classified to choose k
+LEAVE_ONE_OUT_IMAGES = 10_000  # most training images that are classified to choose k
 Features = dict[str, tuple[np.ndarray, np.ndarray]]  # "this backbone", "raw pixels" → (training, test)
 
 
 def splits_for(config: Any, pretrained: Pretrained) -> Splits:
-    """The labelled images of a `LabelledConfig`. Raises UserError if their channels do not fit."""
+    """The labelled images of a `LabelledConfig`. Raises UserError if the backbone takes other channels."""
     data = config.data or training_data(pretrained)
     splits = open_splits(data, config.test, **pretrained.source_options(config, data))
     pretrained.check_channels(splits.train)
@@ -39,10 +39,10 @@ def splits_for(config: Any, pretrained: Pretrained) -> Splits:
 
 
 def training_data(pretrained: Pretrained) -> str:
-    """The `data` that a backbone was pre-trained on.
+    """The specification of the images that a backbone was pre-trained on.
 
     Raises:
-        UserError: its model card does not record it, or records a folder relative to another folder.
+        UserError: its model card records none, or relative paths that do not exist in the working folder.
     """
     data = card_entries(pretrained.card, "configuration").get("data")
     if not isinstance(data, str):
@@ -60,18 +60,18 @@ def training_data(pretrained: Pretrained) -> str:
 
 
 def beside_weights(weights: str, name: str) -> Path:
-    """WORKDIR/name for a work folder; for a file of weights, its path with the suffix .name instead."""
+    """WORKDIR/name for a work folder; for a .keras file, its path with .name in place of .keras."""
     path = Path(weights).expanduser()
     return path / name if path.is_dir() else path.with_suffix(f".{name}")
 
 
 def run(config: Any, evaluate: Callable[[Any, Splits, Features], dict[str, Any]], file_name: str) -> None:
-    """Evaluates the features of a backbone, prints a table, and writes the result as JSON.
+    """Evaluates the stored features of a backbone, prints a table, and writes the result as JSON.
 
     Args:
         config: a `KnnConfig` or `ProbeConfig`.
         evaluate: `knn_scores` or `probe_scores`.
-        file_name: name of the result beside the weights, where `config.out` is not given.
+        file_name: name of the result's file (`beside_weights`), where `config.out` is not given.
     """
     pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     path = Path(config.out).expanduser() if config.out else beside_weights(config.weights, file_name)
@@ -105,14 +105,16 @@ def _features(config: Any, pretrained: Pretrained, splits: Splits) -> Features:
 
 
 def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
-    """kNN accuracy in [0, 1] by key of `features` and k; "chosen": the k of best leave-one-out accuracy."""
+    """The result of knn_eval. "accuracy": in [0, 1], by key of `features` and by k. "chosen": the k of best
+    leave-one-out accuracy on training images, by key of `features`; empty for a single k.
+    """
     train_labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     began, accuracy, chosen = time.perf_counter(), {}, {}
     for name, (bank, queries) in features.items():
         by_k = knn_accuracy(bank, train_labels, queries, test_labels, config.ks, config.temperature)
         accuracy[name] = {f"k = {k}": a for k, a in by_k.items()}
         if len(by_k) > 1:
-            rows = balanced(train_labels, min(1.0, LEAVE_ONE_OUT_IMAGES / len(train_labels)))
+            rows = balanced(train_labels, min(1.0, LEAVE_ONE_OUT_IMAGES / len(train_labels)), config.seed)
             queries, labels = bank[rows], train_labels[rows]
             options = {"ks": config.ks, "temperature": config.temperature, "query_rows": rows}
             training = knn_accuracy(bank, train_labels, queries, labels, **options)
@@ -127,7 +129,7 @@ def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any
 
 
 def probe_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
-    """Accuracy in [0, 1] of a linear classifier by key of `features`; "sweep": the `Probe` of each."""
+    """The result of probe. "accuracy": in [0, 1], by key of `features`. "sweep": the `Probe` of each key."""
     labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     ids = balanced(labels, config.labels, config.seed)
 

@@ -1,16 +1,18 @@
-"""The labelled images of an evaluation: for training and for testing."""
+"""The labelled training and test images of an evaluation."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from typing import Any
 
 import numpy as np
 
 from simsiam_tf.data import Source, open_source, subset
 from simsiam_tf.data.sources.base import MissingSplit
-from simsiam_tf.data.sources.open_source import without_split
+from simsiam_tf.data.sources.open_source import full_specification, without_split
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 HELD_OUT = 10  # every tenth image is a test image where a set has no test or validation split
@@ -18,7 +20,10 @@ HELD_OUT = 10  # every tenth image is a test image where a set has no test or va
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """train, test: labelled sources of the same classes. Two sets that a user names may share images."""
+    """Labelled sources of the same classes. Two sets that a user names may share images.
+
+    classes: number of classes.
+    """
 
     train: Source
     test: Source
@@ -30,12 +35,12 @@ class Splits:
 
 
 def open_splits(data: str, test: str = "auto", **options) -> Splits:
-    """The splits that `data` and `test` name.
+    """The splits that the options `data` and `test` name.
 
     Args:
         data: a labelled set; its training split unless it names another.
-        test: a labelled set; "auto": the test or validation split of `data`, or every tenth image of a set
-            without these, which `train` then lacks.
+        test: a labelled set; "auto": the test or validation split of `data`, or, where it has none or `data`
+            names images of it, every tenth image, which is then left out of the training.
         **options: arguments of `open_source`.
 
     Raises:
@@ -45,7 +50,7 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
     if test != "auto":
         tested = check_labels(open_source(test, "test", **options), "test")
     else:
-        tested = open_test_split(data, **options)
+        tested = open_test_split(data, train, **options)
     if tested is None:
         train_ids, test_ids = held_out_ids(train)
         if not len(train_ids):
@@ -58,7 +63,10 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
 
 
 def check_same_kind(train: Source, tested: Source, option: str) -> None:
-    """Raises UserError where two sets differ in their classes or channels. option: that named the second."""
+    """Raises UserError where two sets differ in their classes or channels.
+
+    option: name of the option that gave the second set.
+    """
     if train.class_names and tested.class_names and train.class_names != tested.class_names:
         other = sorted(set(train.class_names) ^ set(tested.class_names))
         shown = f"{len(other)} are in one only, such as {other[0]}" if other else "only their order differs"
@@ -73,7 +81,7 @@ def check_same_kind(train: Source, tested: Source, option: str) -> None:
 def check_labels(source: Source, option: str, advice: str = "") -> Source:
     """Returns the source. Raises UserError where it has no labels.
 
-    option: name of the option that gave it. advice: an alternative, for the message.
+    option: name of the option that gave the source. advice: an alternative, for the message.
     """
     if source.labels is None:
         raise UserError(
@@ -95,23 +103,43 @@ def all_labels(source: Source) -> np.ndarray:
     return np.asarray(source.labels[np.arange(source.size)])
 
 
-def open_test_split(spec: str, **options: Any) -> Source | None:
-    """The labelled split that belongs to a training set: "test", else "validation", else None."""
+def open_test_split(spec: str, train: Source, **options: Any) -> Source | None:
+    """The labelled test images of the set that `spec` names: split "test", else "validation", else None.
+
+    None, too, where `train`, the source of `spec`, has some of these images; a line on stderr says so.
+    """
     name = without_split(spec)
     if name is None:
         return None
     for split in ("test", "validation"):
         with contextlib.suppress(MissingSplit):
             source = open_source(name, split, **options)
-            if source.labels is not None and source.labels[np.arange(1)].min() >= 0:  # TFDS withholds as −1
-                return source
+            # TFDS has −1 for labels that it withholds.
+            if source.labels is not None and source.labels[np.arange(1)].min() >= 0:
+                if not _has_images_of(train, spec, split, source):
+                    return source
+                overlap = f"has images of the split {split!r}, which would be the test"
+                mend = f"every {HELD_OUT}th image is held out for the test instead"
+                print(f"{printable_text(train.name)}: {overlap}: {mend}", file=sys.stderr)
+                return None
     return None
 
 
-def balanced(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Sorted ids of a share in (0, 1] of every class, at least one of each, by labels [N] and seed alone.
+def _has_images_of(train: Source, spec: str, split: str, tested: Source) -> bool:
+    """Whether the source of `spec` has images of a split: "digits:test[:99]" and "tfds:NAME:train+test" do.
 
-    A larger share contains a smaller one.
+    tested: the whole split.
+    """
+    if spec.startswith("list:"):  # its rows may name an image for two splits
+        return not set(getattr(train, "names", ())).isdisjoint(getattr(tested, "names", ()))
+    named = full_specification(spec).removeprefix(without_split(spec) or "").removeprefix(":")
+    return bool({part.partition("[")[0].strip() for part in named.split("+")} & {split, "all"})
+
+
+def balanced(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+    """Sorted ids of a share in (0, 1] of every class, at least one of each.
+
+    They depend on share, labels [N] and seed alone. A larger share contains a smaller one.
     """
     labels = np.asarray(labels)
     order = np.random.default_rng(seed).permutation(len(labels))

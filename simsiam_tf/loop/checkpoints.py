@@ -3,14 +3,13 @@
     checkpoints/step-00001200/  manifest.json  state.index  state.data-…
 
 A checkpoint is written under a temporary name, read back, synced and renamed. `restore` takes the newest
-one whose SHA-256 sums are right, with a warning for each damaged one. On a full disk the oldest make room,
-but never the newest.
+one whose SHA-256 sums are right, with a warning for each newer one. On a full disk the oldest checkpoints are
+removed, but never the newest.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from typing import Any
 import tensorflow as tf
 
 from simsiam_tf.runtime import atomic_files
+from simsiam_tf.runtime.digests import json_sha256, sha256
 from simsiam_tf.runtime.errors import UserError
 
 log = logging.getLogger("simsiam_tf")
@@ -32,14 +32,15 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: gets a sub-folder for each checkpoint; created if missing; leftovers of a crash are removed.
+        folder: gets a sub-folder for each checkpoint. If `writes`, it is created, and leftovers of a crash in
+            it are removed.
         state: objects to save, by name (model, optimizer, …).
         keep: number of newest checkpoints to keep.
         writes: False for a process that only restores.
-        about: JSON for every manifest: the run's configuration and the versions of libraries.
+        about: JSON entries of every manifest: the run's configuration, replicas and versions of libraries.
 
     Raises:
-        UserError: the folder is a link.
+        UserError: the folder is a link or a file; checked if `writes`.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class Checkpoints:
         return _steps(self.folder)
 
     def save(self, step: int, progress: dict[str, Any]) -> None:
-        """Saves the state as of `step`, with `progress` (JSON) in the manifest.
+        """Saves the state as of `step`, with `progress` (JSON) in the manifest, unless it is saved already.
 
         Raises:
-            OSError, tf.errors.OpError: it could not be written; the newest checkpoint is kept.
+            OSError, tf.errors.OpError: the checkpoint could not be written; the newest earlier one is kept.
         """
         if not self.writes or _valid_manifest(_path(self.folder, step)):
             return
@@ -89,9 +90,9 @@ class Checkpoints:
             writing.mkdir()
             self.checkpoint.write(str(writing / "state"))
             _read_back(writing / "state")
-            sums = {p.name: _sha256(p) for p in sorted(writing.iterdir())}
+            sums = {p.name: sha256(p) for p in sorted(writing.iterdir())}
             body = {"step": step, "files": sums, "progress": progress, **self.about}
-            text = json.dumps({"sha256": _digest(body), **body}, indent=1)
+            text = json.dumps({"sha256": json_sha256(body), **body}, indent=1)
             if len(text) > MANIFEST_BYTES:  # `restore` would refuse it
                 raise OSError(errno.EFBIG, f"its manifest has {len(text)} bytes, above {MANIFEST_BYTES}")
             (writing / "manifest.json").write_text(text, encoding="utf-8")
@@ -108,7 +109,7 @@ class Checkpoints:
         """Restores the newest intact checkpoint; returns its manifest, or None if there is no checkpoint.
 
         Raises:
-            UserError: all checkpoints are damaged.
+            UserError: all checkpoints are damaged or of another model.
         """
         steps = self.steps()
         for path in (_path(self.folder, step) for step in steps):
@@ -117,7 +118,7 @@ class Checkpoints:
                 if manifest:
                     self.checkpoint.read(str(path / "state")).assert_consumed()
                     return manifest
-            except (OSError, ValueError, AssertionError, tf.errors.OpError):  # intact, but of another model
+            except (OSError, ValueError, AssertionError, tf.errors.OpError):  # of another model
                 pass
             log.warning(
                 "checkpoint %s is damaged or of another model: it is passed over for the one before it", path
@@ -131,7 +132,7 @@ class Checkpoints:
 
 
 def newest_manifest(folder: Path) -> dict[str, Any] | None:
-    """Returns the manifest of the newest intact checkpoint in a folder."""
+    """Returns the manifest of the newest intact checkpoint in a folder; None if there is none."""
     return next(filter(None, (_valid_manifest(_path(folder, step)) for step in _steps(folder))), None)
 
 
@@ -145,7 +146,10 @@ def _path(folder: Path, step: int) -> Path:
 
 
 def _valid_manifest(path: Path) -> dict[str, Any] | None:
-    """Returns the manifest if the folder has exactly the files that it names, unchanged and not links."""
+    """Returns a checkpoint's manifest; None unless its folder has exactly the manifest's files, unchanged.
+
+    path: the folder of the checkpoint. Neither the folder nor a file in it may be a link.
+    """
     manifest_file = path / "manifest.json"
     try:
         files = list(path.iterdir())
@@ -157,32 +161,22 @@ def _valid_manifest(path: Path) -> dict[str, Any] | None:
         body = {k: v for k, v in manifest.items() if k != "sha256"}
         sums = manifest["files"]
         valid = (
-            manifest["sha256"] == _digest(body)
+            manifest["sha256"] == json_sha256(body)
             and path == _path(path.parent, manifest["step"])
             and {"manifest.json", *sums} == {p.name for p in files}
             and "state.index" in sums
-            and all(_sha256(path / name) == digest for name, digest in sums.items())
+            and all(sha256(path / name) == digest for name, digest in sums.items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return manifest if valid else None
 
 
-def _digest(body: dict[str, Any]) -> str:
-    """Returns the SHA-256 of a manifest's content, independent of its formatting."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
 def _read_back(prefix: Path) -> None:
-    """Reads every tensor, whose checksum TensorFlow verifies."""
+    """Reads every tensor of a checkpoint; TensorFlow raises an error where a checksum is wrong."""
     reader = tf.train.load_checkpoint(str(prefix))
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The training of a backbone as Markdown, in which all values of its card are plain text."""
+"""Describes the training of a backbone in Markdown, with all values of its card escaped."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from typing import Any
 
 import simsiam_tf
 from simsiam_tf.config import method_of
+from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.versions import library_versions
 
 
 def escape_markdown(value: Any) -> str:
-    """A value as text within a line of Markdown, which it can neither end nor format."""
+    """A value as text for a line of Markdown, with everything escaped that would format or end the line."""
     return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", html.escape(one_line(value), quote=False))
 
 
 def method_summary(card: Mapping[str, Any]) -> tuple[str, str]:
-    """(title of the method by which a backbone was trained, a sentence about it)."""
-    method = method_of(_table(card, "configuration"))
+    """(title of the method by which a backbone was trained, a sentence about its features)."""
+    method = method_of(card_entries(card, "configuration"))
     source = f"by {method.title} ({method.source}), with simsiam_tf"
     return method.title, f"Image features learned without labels {source}."
 
 
 def training_sections(card: Mapping[str, Any]) -> str:
-    """Sections on the data, accuracy, configuration and versions of a training."""
+    """Markdown sections on the data, accuracy, configuration and versions of a training."""
     lines: list[str] = []
     if "data" in card:
         data, images = escape_markdown(card["data"]), escape_markdown(card.get("images", "?"))
         lines += ["", "## Training", "", f"- data: {data}, {images} images"]
         rows = (("steps", "step"), ("diagnosis", "diagnosis"))
         lines += [f"- {name}: {escape_markdown(card[key])}" for name, key in rows if key in card]
-    accuracy = _table(card, "accuracy")
-    columns = list(dict.fromkeys(column for name in accuracy for column in _table(accuracy, name)))
+    accuracy = card_entries(card, "accuracy")
+    columns = list(dict.fromkeys(column for name in accuracy for column in card_entries(accuracy, name)))
     if accuracy:
         lines += ["", "## Accuracy", "", f"| | {' | '.join(map(escape_markdown, columns))} |"]
         lines.append("|---" * (len(columns) + 1) + "|")
         for name in accuracy:
-            values = map(_table(accuracy, name).get, columns)
+            values = map(card_entries(accuracy, name).get, columns)
             cells = (f"{v:.1%}" if isinstance(v, int | float) else "" for v in values)
             lines.append(f"| {escape_markdown(name)} | {' | '.join(cells)} |")
-    configuration = _table(card, "configuration").items()
+    configuration = card_entries(card, "configuration").items()
     if configuration:
         flags = (one_line(f"--{name}={value}") for name, value in configuration if value is not None)
         lines += [
@@ -52,14 +53,8 @@ def training_sections(card: Mapping[str, Any]) -> str:
             "```",
             *flags,
             "```",
-        ]  # no flag can close the block: it starts with --
-    made_with = _table(card, "made with").items()
+        ]  # no flag can close the block, since its line starts with --
+    made_with = card_entries(card, "made with").items()
     exported_with = {"simsiam_tf": simsiam_tf.__version__, **library_versions()}.items()
     versions = (f"- {escape_markdown(k)}: {escape_markdown(v)}" for k, v in (*made_with, *exported_with))
     return "\n".join([*lines, "", "## Versions", "", *dict.fromkeys(versions), ""])
-
-
-def _table(card: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A dictionary within a card; empty where the card has something else."""
-    value = card.get(key)
-    return value if isinstance(value, dict) else {}

@@ -20,12 +20,12 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A backbone of a `.keras` file and its model card.
+    """A backbone of a `.keras` file, and the card beside the file.
 
     backbone: normalised images [B, S, S, channels] → features [B, F].
-    augmentation: that of the pre-training, with the size and normalisation of the images.
+    augmentation: size and normalisation of the images, and the pre-training's random changes of them.
     path, sha256: path and digest of the file.
-    card: metadata of the run that trained it; empty without any.
+    card: metadata of the run that trained the backbone; empty where the file has no card.
     """
 
     backbone: keras.Model
@@ -44,7 +44,7 @@ class Pretrained:
 
     @property
     def views(self) -> Views:
-        """The preprocessing: `evaluation_view` for evaluation, the augmentation for a view of each image."""
+        """Preprocessing of images: `evaluation_view` for evaluation, or one random view of each image."""
         return Views(self.augmentation, count=1)
 
     def prepare(self, images: Any) -> tf.Tensor:
@@ -54,21 +54,21 @@ class Pretrained:
 
     @property
     def pixel_rule(self) -> PixelRule:
-        """How encoded images become pixels, as in the pre-training."""
+        """How encoded images (JPEG, PNG, …) become pixels, as in the pre-training."""
         return PixelRule.from_options(self.channels, **self.card.get("pixels", {}))
 
     def source_options(self, config: SourceConfig, data: str) -> dict[str, Any]:
-        """Arguments of `data.open_source`; what a configuration leaves open is as in the pre-training."""
+        """Arguments of `data.open_source`; for encoded images, options left open are the pre-training's."""
         options = config.source_options()
         if not is_encoded(data):
             return options
         return {"channels": self.channels, **self.card.get("pixels", {}), **options}
 
-    def check_channels(self, source: Source, flag: str = "data") -> None:
+    def check_channels(self, source: Source) -> None:
         """Raises UserError where a source's images have other channels than the backbone takes."""
         if source.channels != self.channels:
             raise UserError(
-                f"{flag}={source.name}: has {source.channels} channels, the backbone of {self.path} takes "
+                f"data={source.name}: has {source.channels} channels, the backbone of {self.path} takes "
                 f"{self.channels}. Give images of the same kind."
             )
 
@@ -78,11 +78,11 @@ def open_pretrained(weights: str, augmentation: str = "auto", image_size: int | 
 
     Args:
         weights: the folder or file.
-        augmentation: a key of `AUGMENTATIONS` for a file without a card; "auto": that of the pre-training.
-        image_size: side of the images in pixels; that of the pre-training when None.
+        augmentation: a key of `AUGMENTATIONS`; "auto": that of the pre-training, by the card.
+        image_size: side of the images in pixels; the augmentation's when None.
 
     Raises:
-        UserError: as `load_backbone`; or nothing tells the preprocessing.
+        UserError: as `load_backbone`; the network is no backbone; or "auto" without a card.
     """
     backbone = backbone_file.load_backbone(weights)
     path = backbone_file.backbone_path(weights)
@@ -99,14 +99,14 @@ def open_pretrained(weights: str, augmentation: str = "auto", image_size: int | 
     else:
         raise UserError(
             f"weights={weights}: no card beside {path.name} says how images are preprocessed for it. Pass "
-            "augmentation=imagenet, cifar or grayscale, and `image_size`."
+            "augmentation=imagenet, cifar, grayscale or multichannel, and `image_size`."
         )
     chosen = dataclasses.replace(chosen, size=image_size or chosen.size)
     return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card)
 
 
 def _augmentation_of_card(views: Any, path: Path) -> Augmentation:
-    """The augmentation that a card holds as `dataclasses.asdict` and JSON made it."""
+    """The augmentation of a card, from the JSON of its `dataclasses.asdict`."""
     values: dict[str, Any] = {}
     try:
         for field in dataclasses.fields(Augmentation):

@@ -1,5 +1,6 @@
 """Bad input gets one clear line, exit status 2, before anything long."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from helpers import small_backbones
 from PIL import Image
 
-from simsiam_tf import config, knn_eval, pretrain, probe
+from simsiam_tf import config, convert, knn_eval, neighbours, pretrain, probe
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import AUGMENTATIONS, open_source
@@ -117,6 +118,9 @@ def test_a_typed_flag_drops_what_it_makes_moot_in_a_flagfile(tmp_path):
     assert parse(file).predictor_lr == "constant"
     with pytest.raises(UserError, match="knn_every=2 has no effect"):
         parse(file, "--monitor=none", "--knn_every=2")
+    for typed in ("--nofinal_knn", "-nofinal_knn", "--final_knn=false"):
+        with pytest.raises(UserError, match="final_knn=False has no effect"):
+            parse("--monitor=none", typed)
     (tmp_path / "b.cfg").write_text(f"{file}\n--predictor=none\n")
     with pytest.raises(UserError, match="predictor_lr=constant has no effect"):
         parse(f"--flagfile={tmp_path}/b.cfg")
@@ -182,6 +186,33 @@ def test_libraries_that_do_not_fit_into_memory_are_a_line():
             raise error
     with pytest.raises(ImportError, match="no module"), cli.heavy_imports():
         raise ImportError("no module")
+
+
+@pytest.mark.parametrize("option", ["stem=cifar", "augmentation=cifar", "image_size=32", "prefix=net"])
+def test_options_of_a_conversion_from_pytorch_are_refused_of_one_to_it(option, tmp_path, capsys):
+    for weights in (tmp_path, tmp_path / "x.keras"):
+        assert convert.main([f"--weights={weights}", f"--out={tmp_path}/x.pth", f"--{option}"]) == 2
+        line = f"simsiam_tf.convert: --{option} has no effect with --weights that are converted to PyTorch. "
+        assert capsys.readouterr().err == f"{line}Leave it out.\n"
+    assert convert.main([f"--{option}"]) == 2
+    assert "--weights: missing" in capsys.readouterr().err
+    (tmp_path / "a.cfg").write_text(f"--{option}\n")
+    argv = [f"--flagfile={tmp_path}/a.cfg", f"--weights={tmp_path}", f"--out={tmp_path}/x.pth"]
+    assert cli.parse(convert.ConvertConfig, argv).stem == "auto"
+    config = cli.parse(convert.ConvertConfig, ["--weights=x.pth", f"--out={tmp_path}/x", f"--{option}"])
+    name, _, value = option.partition("=")
+    assert str(getattr(config, name)) == value
+
+
+def test_commands_with_a_backbone_take_the_same_augmentations():
+    choices = {
+        field.metadata["choices"]
+        for cls in (config.WeightsConfig, convert.ConvertConfig, neighbours.NeighboursConfig)
+        for field in dataclasses.fields(cls)
+        if field.name == "augmentation"
+    }
+    ((auto, *names),) = choices
+    assert auto == "auto" and "multichannel" in names and set(names) < set(AUGMENTATIONS)
 
 
 @pytest.mark.parametrize("command", [knn_eval, probe])

@@ -63,7 +63,7 @@ def test_splits_and_labels(folders, form):
 @FORMS
 def test_the_test_split_is_what_monitors_and_evaluations_test_on(folders, form):
     for spec in (f"hf:{folders}/{form}", f"hf:{folders}/{form}:train"):
-        assert open_test_split(spec).size == len(TEST)
+        assert open_test_split(spec, open_source(spec)).size == len(TEST)
         splits = open_splits(spec)
         assert (splits.train.size, splits.test.size, splits.class_names) == (
             COUNT,
@@ -72,10 +72,18 @@ def test_the_test_split_is_what_monitors_and_evaluations_test_on(folders, form):
         )
 
 
+@pytest.mark.parametrize("split", ["test", "test[:50%]", "train[:2] + test"])
+def test_training_images_are_never_the_test(folders, split, capsys):
+    splits = open_splits(f"hf:{folders}/images:{split}")
+    count = {"test": 8, "test[:50%]": 4, "train[:2] + test": 10}[split]
+    assert (splits.train.size, splits.test.size) == (count - 1, 1)
+    assert "has images of the split 'test', which would be the test" in capsys.readouterr().err
+
+
 def test_a_saved_split_by_itself(folders):
     source = open_source(f"hf:{folders}/one split")
     check_same_images(source, [picture(i) for i in range(COUNT)])
-    assert open_test_split(f"hf:{folders}/one split") is None
+    assert open_test_split(f"hf:{folders}/one split", source) is None
     with pytest.raises(UserError, match=r"one split:test: no such split. Choose from train\.$"):
         open_source(f"hf:{folders}/one split:test")
 

@@ -40,7 +40,7 @@ def test_an_image_that_is_gone_has_a_stand_in(folder, tmp_path, capsys):
     assert again.labels.tolist() == places.LABELS and again.class_names == ("cats", "dogs")
     for i in range(COUNT):
         np.testing.assert_array_equal(image(again, i), picture(4 if i == 3 else i))
-    assert "1 of 6 images left out, such as dogs/3.png" in capsys.readouterr().err
+    assert "1 of 6 images replaced by the next in the list, such as dogs/3.png" in capsys.readouterr().err
 
 
 def test_an_image_that_changed_has_a_stand_in(folder, tmp_path):

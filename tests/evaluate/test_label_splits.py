@@ -1,9 +1,14 @@
 """Which labelled images are trained on, and which are tested on."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from simsiam_tf.data import open_source
+from simsiam_tf.evaluate import label_splits
+from simsiam_tf.evaluate.knn_monitor import monitor_of
 from simsiam_tf.evaluate.label_splits import balanced, open_splits
 from simsiam_tf.runtime.errors import UserError
 
@@ -33,6 +38,63 @@ def test_a_folder_holds_every_tenth_image_out(tmp_path):
     assert shades(splits.test) == {0, 10, 20} and not shades(splits.test) & shades(splits.train)
     assert shades(splits.train) | shades(splits.test) == set(range(25))
     assert splits.test.labels[:].tolist() == [0, 0, 1] and splits.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(("split", "count"), [("test", 360), ("test[:50]", 50), ("test[-7:]", 7)])
+def test_images_of_the_test_split_are_not_trained_and_tested_on(split, count, capsys):
+    splits, every = open_splits(f"digits:{split}"), open_source(f"digits:{split}").images
+    assert capsys.readouterr().err == (
+        f"digits:{split}: has images of the split 'test', which would be the test: every 10th image is "
+        "held out for the test instead\n"
+    )
+    np.testing.assert_array_equal(splits.test.images, every[::10])
+    np.testing.assert_array_equal(splits.train.images, np.delete(every, np.s_[::10], axis=0))
+    assert splits.train.size + splits.test.size == count
+    assert open_splits("digits:train[:50]").test.size == 360 and not capsys.readouterr().err
+
+
+def test_a_monitor_by_images_of_the_test_split_holds_some_out(capsys):
+    monitor = monitor_of("digits:test[:50]")
+    assert monitor.queries is monitor.bank and monitor.query_ids.tolist() == [0, 10, 20, 30, 40]
+    assert not set(monitor.bank_ids) & set(monitor.query_ids)
+    assert capsys.readouterr().err.startswith("digits:test[:50]: has images of the split 'test'")
+
+
+@pytest.mark.parametrize(
+    ("spec", "held_out"),
+    [
+        ("tfds:a/b:test", True), ("tfds:a:train+test[:10%]", True), ("tfds:a:all", True),
+        ("hf:a/b:test", True), ("hf:a/b:train[:5] + test[-5:]", True), ("cifar10", False),
+        ("tfds:a:train[:10%]", False),
+        ("tfds:a", False), ("hf:a/b:validation", False), ("hf:a/b", False),
+    ],
+)  # fmt: skip
+def test_splits_of_any_set_that_are_the_test(spec, held_out, monkeypatch):
+    test = open_source("digits:test")
+    monkeypatch.setattr(label_splits, "open_source", lambda *_: test)
+    assert label_splits.open_test_split(spec, test) is (None if held_out else test)
+
+
+def test_where_the_test_split_withholds_labels_images_of_the_validation_split_are_held_out(monkeypatch):
+    digits = open_source("digits:test")
+    withheld = dataclasses.replace(digits, labels=np.full(digits.size, -1))
+    splits = {"test": withheld, "validation": digits}
+    monkeypatch.setattr(label_splits, "open_source", lambda _, split: splits[split])
+    assert label_splits.open_test_split("imagenet2012", digits) is digits
+    assert label_splits.open_test_split("tfds:imagenet2012:validation[:50]", digits) is None
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_list_that_names_images_for_training_and_test(tmp_path, shared, capsys):
+    folder(tmp_path, cat=15, dog=10)
+    files = [(f"{name}/{i:03}.png", name) for name, count in (("cat", 15), ("dog", 10)) for i in range(count)]
+    rows = [f"{file},{name},{'test' if i % 5 == 0 else 'train'}" for i, (file, name) in enumerate(files)]
+    rows += ["cat/000.png,cat,train"] * shared
+    (tmp_path / "all.csv").write_text("\n".join(["path,label,split", *rows]))
+    splits = open_splits(f"list:{tmp_path}/all.csv")
+    assert not shades(splits.train) & shades(splits.test)
+    assert (splits.train.size, splits.test.size) == ((18, 3) if shared else (20, 5))
+    assert ("has images of the split 'test'" in capsys.readouterr().err) == shared
 
 
 @pytest.mark.parametrize(

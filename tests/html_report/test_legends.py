@@ -78,15 +78,21 @@ def test_more_groups_than_can_be_told_apart_are_counted_and_so_many_are_named(wo
 
 def test_a_legend_has_the_colours_and_marks_of_its_chart():
     """The pixels of a chart of one group that is neither the first nor the eleventh."""
-    for group in (2, 13):
+    for group, mark_of_group in ((2, "◆"), (19, "●")):
         picture = charts.scatter_chart(np.zeros([1, 2]), np.array([group]), "one", "one")
         png = base64.b64decode(picture.src.partition(",")[2])
         image = tf.io.decode_png(png, channels=3).numpy().astype(int)
         ((_, colour, mark),) = charts.legend(np.array([group]), ["?"] * 20)
-        assert mark == ("●" if group < 10 else "■")
+        assert mark == mark_of_group
         colour = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
         near = np.abs(image - (0.65 * colour + 0.35 * 255)).max(axis=2) < 12
         assert near.sum() > 20  # so many pixels of that colour, blended with white
+
+
+def test_up_to_ten_groups_differ_in_colour_and_in_mark():
+    for first in range(0, charts.MAX_GROUPS, 10):
+        names, colours, marks = zip(*charts.legend(np.arange(first, first + 10), range(100)), strict=True)
+        assert len(set(names)) == len(set(colours)) == len(set(marks)) == 10
 
 
 def test_withheld_labels_are_not_classes(workdir):

@@ -10,9 +10,9 @@ import keras
 
 from simsiam_tf.runtime.errors import UserError, nearest
 
-# Names of blocks: stage1_block1, conv4_block3, block2a, block_2_1, transformer_block_3, layers_0,
-# convnext_tiny_stage_0_block_0, expanded_conv_3, conv_dw_3 with conv_pw_3, or of stages where there are none. The outermost layer with such a
-# name decides, and in it the last of these words: "stage1_block1_conv1" is in the block "stage1_block1".
+# Names of blocks: stage1_block1, conv4_block3, block2a, block_2_1, transformer_block_3, layers_0, expanded_conv_3,
+# convnext_tiny_stage_0_block_0, conv_dw_3 with conv_pw_3; of stages, where a layer is in no block. The outermost
+# layer with such a name decides, and in it the last such word: "stage1_block1_conv1" is in "stage1_block1".
 _BLOCK = re.compile(
     r"(.*(?:blocks?|layers?|expanded_conv|conv_[dp]w))(_\d+_\d+|_?\d+[a-z]?)(?![a-z\d])", re.I
 )
@@ -100,6 +100,14 @@ def freeze_until(network: keras.Model, name: str) -> None:
             layer.trainable = False
         for variable in _own_variables(layer):
             variable.trainable = False
+
+
+def check_names(network: keras.Model, name: str | None, layer_decay: float) -> None:
+    """Raises UserError where `freeze_until` or `block_depths` would for this network."""
+    if name:
+        layers_until(network, name)
+    if layer_decay != 1.0:
+        block_depths(network)
 
 
 def layers_until(network: keras.Model, name: str) -> list[keras.layers.Layer]:

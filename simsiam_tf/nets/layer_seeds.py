@@ -1,8 +1,8 @@
 """Seeds of random layers, such as dropout and drop path, as functions of the step.
 
-Keras' `SeedGenerator` counts its draws in a variable that no checkpoint keeps, so a run that continues would
-draw otherwise. Within `step_seeds` all draws of Keras are stateless instead: a run that was interrupted has the
-masks of one that was not. Outside they are as Keras makes them.
+Keras' `SeedGenerator` counts its draws in a variable that no checkpoint keeps, so that a run that continues
+would draw otherwise. Within `step_seeds` all draws of Keras are stateless instead: a run that was interrupted
+has the masks of one that was not. Outside they are as Keras makes them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class StepSeedGenerator(keras.random.SeedGenerator):
 
 def fold_in(seed: tf.Tensor, number: Any) -> tf.Tensor:
     """A seed that depends on a seed and a number: int32 [2]."""
-    return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int32))
+    number = tf.cast(number, tf.int32)
+    return tf.random.experimental.stateless_fold_in(seed, number)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextlib.contextmanager
@@ -70,7 +71,7 @@ def step_seeds(model: keras.Model, seed: int, step: Any) -> Iterator[None]:
         seed: seed of the run.
         step: number of the step, a scalar; in a graph a tensor.
     """
-    generators = [g for layer in model._flatten_layers() for g in layer._seed_generators]  # type: ignore[attr]
+    generators = [g for layer in model._flatten_layers() for g in layer._seed_generators]
     for generator in generators:
         if type(generator) is keras.random.SeedGenerator:
             generator.__class__ = StepSeedGenerator

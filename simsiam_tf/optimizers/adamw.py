@@ -46,6 +46,8 @@ class AdamW(VariableRates):
         epsilon: ε.
     """
 
+    decayed: list[bool]  # whether weight decay applies, for each variable
+
     def __init__(
         self,
         learning_rate: float | Schedule,
@@ -65,7 +67,7 @@ class AdamW(VariableRates):
         self.first_moments, self.second_moments = self.add_optimizer_variables(
             variables, ["first_moment", "second_moment"]
         )
-        vars(self)["decayed"] = [decays(v) for v in variables]
+        object.__setattr__(self, "decayed", [decays(v) for v in variables])  # hidden from checkpoints
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         index, dtype = self._get_variable_index(variable), variable.dtype

@@ -25,6 +25,8 @@ class VariableRates(keras.optimizers.Optimizer):
         **kwargs: as for a Keras optimizer.
     """
 
+    factors: list[float]  # by which the rate of each variable is multiplied
+
     def __init__(
         self,
         learning_rate: float | Schedule,
@@ -68,7 +70,7 @@ class VariableRates(keras.optimizers.Optimizer):
         super().build(variables)
         self.add_state(variables)
         self.schedules = [self.part_learning_rates.get(name) for name in names]
-        vars(self)["factors"] = list(factors or [1.0] * len(names))  # hidden from checkpoints
+        object.__setattr__(self, "factors", list(factors or [1.0] * len(names)))  # hidden from checkpoints
 
     def add_state(self, variables: Sequence[keras.Variable]) -> None:
         """Makes the optimizer's own variables, such as the momentum, for those of the model."""

@@ -10,9 +10,10 @@ import keras
 
 from simsiam_tf.runtime.errors import UserError, nearest
 
-# Names of blocks: stage1_block1, conv4_block3, block2a, block_2_1, transformer_block_3, layers_0, expanded_conv_3,
-# convnext_tiny_stage_0_block_0, conv_dw_3 with conv_pw_3; of stages, where a layer is in no block. The outermost
-# layer with such a name decides, and in it the last such word: "stage1_block1_conv1" is in "stage1_block1".
+# Names of blocks: stage1_block1, conv4_block3, block2a, block_2_1, transformer_block_3, layers_0,
+# expanded_conv_3, stage_0_block_0, conv_dw_3 with conv_pw_3; of stages, where a layer is in no block.
+# The outermost layer with such a name decides, and in it the last such word: "stage1_block1_conv1" is
+# in "stage1_block1".
 _BLOCK = re.compile(
     r"(.*(?:blocks?|layers?|expanded_conv|conv_[dp]w))(_\d+_\d+|_?\d+[a-z]?)(?![a-z\d])", re.I
 )
@@ -48,9 +49,9 @@ def block_of(path: Path) -> str:
 def block_depths(network: keras.Model) -> tuple[list[tuple[keras.Variable, int]], int]:
     """The variables of a network with the depths of their blocks, and the depth of the heads.
 
-    The stem has depth 0, the blocks 1, 2, …, L in the order of the network, and what follows the last block,
-    such as a final normalisation, has the depth of the heads, L + 1: the groups of BEiT (arXiv 2106.08254)
-    and of timm's `param_groups_layer_decay`. A layer between two blocks belongs to the former.
+    The stem has depth 0, the blocks 1, 2, …, L in the order of the network, and the heads L + 1. What lies
+    between two blocks or behind the last, such as a final normalisation, belongs to the block before it: the
+    groups of timm's `param_groups_layer_decay`.
 
     Raises:
         UserError: no layer has the name of a block, as in "block2a".
@@ -63,11 +64,10 @@ def block_depths(network: keras.Model) -> tuple[list[tuple[keras.Variable, int]]
             f"`layer_decay`: the network {network.name} has no blocks by the names of its layers ({names}), "
             "as in block2a or stage1_block1. Leave `layer_decay` out."
         )
-    last = max(i for i, (block, _) in enumerate(holders) if block)
     depths, depth = [], 0
-    for i, (block, layer) in enumerate(holders):
-        depth = max(depth, blocks.get(block, 0)) if i <= last else len(blocks) + 1
-        depths += [(v, blocks.get(block, depth)) for v in _own_variables(layer)]
+    for block, layer in holders:
+        depth = blocks.get(block, depth)
+        depths += [(v, depth) for v in _own_variables(layer)]
     return depths, len(blocks) + 1
 
 
@@ -116,7 +116,8 @@ def layers_until(network: keras.Model, name: str) -> list[keras.layers.Layer]:
     paths = layer_paths(network)
     last = max((i for i, (p, _) in enumerate(paths) if any(map(start.match, p))), default=None)
     if last is None:
-        names = [part for path, _ in paths for part in path]
+        blocks = [block_of(path).rpartition("/")[2] for path, _ in paths]
+        names = filter(None, [*blocks, *(path[-1] for path, _ in paths)])
         raise UserError(
             f"freeze_until={name}: no layer of {network.name} has a name that starts so."
             f"{nearest(name, dict.fromkeys(names))}"

@@ -24,7 +24,10 @@ class DropPath(keras.layers.Layer):
 
 
 def build_network(size, channels, options=None, noise=True):
-    """A row of `BACKBONES`: two blocks with BN and dropout, and with Gaussian noise and a drop path or not."""
+    """A row of `BACKBONES`: two blocks with BN and dropout.
+
+    noise: whether there are Gaussian noise and a drop path, too, which no stored network may have.
+    """
     del size, options
     x = images = keras.Input((None, None, channels), name="images")
     for i, width in enumerate((6, 16), 1):

@@ -37,7 +37,7 @@ def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backbone")
     card = {"step": 1, "views": vars(AUGMENTATIONS["grayscale"]), "configuration": {"data": "digits"}}
     keras.utils.set_random_seed(0)
-    backbone_file.export_network(random_networks.build_network(8, 1), folder, card)
+    backbone_file.export_network(random_networks.build_network(8, 1, noise=False), folder, card)
     return folder
 
 
@@ -113,7 +113,7 @@ def test_the_dry_run_counts_trained_parameters(noisy, tmp_path, capsys):
         (
             pretrain,
             ["--adam_beta2=0.9"],
-            "--adam_beta2=0.9 has no effect with another --optimizer than adamw",
+            "--adam_beta2=0.9 has no effect with another --optimizer",
         ),
         (pretrain, ["--layer_decay=1.5"], "--layer_decay=1.5: must be from 0.01 to 1"),
         (pretrain, ["--optimizer=adamw", "--base_lr=0.001", "--start_epoch=2", "--weights={}"], "no moments"),

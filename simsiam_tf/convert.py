@@ -49,8 +49,8 @@ class ConvertConfig(Config):
     )  # fmt: skip
     layout: str = option(
         "auto",
-        "program whose names the weights have (auto: found by the names) or get (auto: torchvision); keras_hub: "
-        "a preset of keras-hub, which has ResNets of width 1 with the imagenet stem",
+        "program whose names the weights have (auto: found by the names) or get (auto: torchvision); "
+        "keras_hub: a preset of keras-hub, which has ResNets of width 1 with the imagenet stem",
         choices=("auto", *LAYOUTS, KERAS_HUB),
     )
     prefix: str | None = option(

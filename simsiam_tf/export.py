@@ -31,7 +31,7 @@ class ExportConfig(WeightsConfig):
     hub: bool = option(
         False,
         "write a folder for the Hugging Face Hub instead (safetensors, config.json, README.md), which timm "
-        "and, for 3 channels, torchvision read; of a ResNet-18, -34, -50 or -101 of width 1 with imagenet stem",
+        "and, for 3 channels, torchvision read; of a ResNet-18 to -101 of width 1 with imagenet stem",
     )
     out: str | None = option(
         None, "file to write; for saved_model and the Hub a folder. By default model and the format's "

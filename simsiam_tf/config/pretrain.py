@@ -10,6 +10,7 @@ from simsiam_tf.config.fields import BIG, Inapplicable, check_address, option
 from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.config.methods import METHODS, MethodOptions, add_method_options, loss_kind, method_of
 from simsiam_tf.config.run import RunConfig
+from simsiam_tf.config.tuning import TuningConfig
 from simsiam_tf.runtime.errors import UserError
 
 _BY_DEFAULT = "by default the augmentation's"
@@ -17,7 +18,7 @@ _BY_DEFAULT = "by default the augmentation's"
 
 @dataclasses.dataclass(frozen=True)
 @add_method_options
-class PretrainConfig(RunConfig, SourceConfig):
+class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
     """All options of a pre-training, with those of every method; each help explains None and "auto"."""
 
     DECIDERS = {"h": {"predictor", "method"}}
@@ -41,6 +42,7 @@ class PretrainConfig(RunConfig, SourceConfig):
         ),
         *SourceConfig.INAPPLICABLE,
         *RunConfig.INAPPLICABLE,
+        *TuningConfig.INAPPLICABLE,
     )  # fmt: skip
 
     data: str = option(
@@ -148,7 +150,11 @@ class PretrainConfig(RunConfig, SourceConfig):
         limits=(0, BIG),
     )
     optimizer: str = option(
-        "sgd", "sgd, or, for large batches, lars as in the code of `method`", choices=("sgd", "lars")
+        "sgd",
+        "sgd, or, for large batches, lars as in the code of `method`, or adamw, as for transformers, for "
+        "example with base_lr=0.001 weight_decay=0.05: its decay is decoupled, and leaves out biases, norms, "
+        "tokens and position embeddings",
+        choices=("sgd", "lars", "adamw"),
     )
     final_lr: float = option(
         0.0,
@@ -225,6 +231,11 @@ class PretrainConfig(RunConfig, SourceConfig):
             raise UserError(
                 f"start_epoch={self.start_epoch:g}: nothing is left of epochs={self.epochs:g}. Pass the "
                 "epochs of the whole run as `epochs`."
+            )
+        if self.start_epoch and self.optimizer == "adamw":
+            raise UserError(
+                f"start_epoch={self.start_epoch:g}: has no moments of optimizer=adamw to go on with. Leave "
+                "it out, or continue with optimizer=sgd."
             )
         self.method_options.check(self.batch_size)
         return self

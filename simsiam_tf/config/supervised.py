@@ -8,6 +8,7 @@ from typing import Any, Self
 from simsiam_tf.config.evaluation import LabelledConfig
 from simsiam_tf.config.fields import BIG, option
 from simsiam_tf.config.run import RunConfig
+from simsiam_tf.config.tuning import TuningConfig
 from simsiam_tf.runtime.errors import UserError
 
 _RUN = {field.name: field.metadata for field in dataclasses.fields(RunConfig)}
@@ -76,8 +77,10 @@ class LinearConfig(SupervisedConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class FinetuneConfig(SupervisedConfig):
+class FinetuneConfig(TuningConfig, SupervisedConfig):
     """Fine-tuning of the whole network."""
+
+    INAPPLICABLE = (*SupervisedConfig.INAPPLICABLE, *TuningConfig.INAPPLICABLE)
 
     init: str = option(
         "weights",

@@ -11,18 +11,14 @@ import keras
 import tensorflow as tf
 
 from simsiam_tf.distributed import strategies
-from simsiam_tf.methods import metrics
-from simsiam_tf.optimizers import SGD
+from simsiam_tf.methods import batches, metrics
+from simsiam_tf.nets import layer_order, layer_seeds
+from simsiam_tf.optimizers import VariableRates
 
 STOP = {True: tf.stop_gradient, False: tf.identity}  # Sec. 4.1, Fig. 2
 HAS_PREDICTOR = {"trained": True, "none": False}  # Sec. 6.2
 
-_HINT = (
-    'Pass a pair of arrays, fit((x1, x2)), a dataset of {"views": (x1, x2)}, or make views of images by '
-    "simsiam_tf.data.pretraining(simsiam_tf.data.from_arrays(name, images))."
-)
-
-# Whether models compute in training mode; one value per thread, since each replica runs in a thread.
+# A variable of the thread, since each replica of a strategy runs in its own.
 TRAINING = contextvars.ContextVar("training", default=True)
 
 
@@ -50,6 +46,7 @@ class ViewModel(keras.Model):
 
     d: int  # width of "z"
     metric_name: str  # name of `metric` in the logs
+    draw_seed = 0  # of random layers
 
     def __new__(cls, *args, **kwargs) -> Self:
         model = super().__new__(cls, *args, **kwargs)
@@ -90,8 +87,9 @@ class ViewModel(keras.Model):
 
     def step(self, data: Any) -> dict[str, tf.Tensor]:
         """One update from a batch of this replica → its "loss" and metric, and "z", [B, d] in float32."""
-        batch = _to_batch(data)
-        with tf.GradientTape() as tape:
+        batch = batches.to_batch(data)
+        seeds = layer_seeds.step_seeds(self, self.draw_seed, self.optimizer.iterations)
+        with tf.GradientTape() as tape, seeds:
             outputs = self.objective(batch)
             # Keras optimizers sum over replicas, so each contributes its share of the mean.
             share = outputs["loss"] / tf.distribute.get_strategy().num_replicas_in_sync
@@ -109,7 +107,7 @@ class ViewModel(keras.Model):
         """Loss and metric of a batch in inference mode: BN by its moving statistics, without an update."""
         token = TRAINING.set(False)
         try:
-            return self._logs(self.objective(_to_batch(data)))
+            return self._logs(self.objective(batches.to_batch(data)))
         finally:
             TRAINING.reset(token)
 
@@ -151,30 +149,35 @@ class ViewModel(keras.Model):
             stream = x.stream(lambda: first)
             given |= {"x": stream, "steps_per_epoch": steps, "shuffle": False, "callbacks": callbacks}
         if "validation_data" in given:
-            given["validation_data"] = _same_views(given["validation_data"])
+            given["validation_data"] = batches.same_views(given["validation_data"])
         return super().fit(**given)
 
     def evaluate(self, x: Any = None, *args, **kwargs) -> list[float] | dict[str, float]:
         """Keras' `evaluate`; a dataset of `data.pretraining` always gives the views of its first epoch."""
-        return super().evaluate(_same_views(x), *args, **kwargs)
+        return super().evaluate(batches.same_views(x), *args, **kwargs)
 
-    def compile(self, optimizer="rmsprop", jit_compile=False, **kwargs) -> None:
+    def compile(self, optimizer="rmsprop", jit_compile=False, seed: int = 0, **kwargs) -> None:
         """Keras' `compile`, without XLA unless asked for: XLA halves the speed on CPUs.
 
         The optimizer is built for the variables that are trainable now: compile again after freezing or
         unfreezing. The keys of its `part_learning_rates` are attributes of the model, such as "predictor".
+
+        seed: of the draws of random layers, such as dropout, in [0, 2³¹).
         """
         named = [k for k in ("loss", "loss_weights", "metrics", "weighted_metrics") if kwargs.get(k)]
         if named:
             raise ValueError(f"{type(self).__name__} has its own loss and metrics. Leave out {named[0]}.")
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        self.draw_seed = seed
         if self.built:  # now, so that a checkpoint restored later finds the optimizer's variables
             inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # in float16
             learned = self.learned_variables()
             with self.distribute_strategy.scope():
-                if isinstance(inner, SGD):
+                if isinstance(inner, VariableRates):
                     layers = {name: getattr(self, name, None) for name in inner.part_learning_rates}
-                    inner.build(learned, {n: p.trainable_variables for n, p in layers.items() if p})
+                    parts = {n: p.trainable_variables for n, p in layers.items() if p}
+                    factors = layer_order.rate_factors(self.backbone, learned, inner.layer_decay)
+                    inner.build(learned, parts, factors)
                 self.optimizer.build(learned)
 
     @property
@@ -206,7 +209,7 @@ class ViewModel(keras.Model):
         """The arguments of `compile`, and which layers are frozen; empty before `compile`."""
         config = super().get_compile_config()
         frozen = [not layer.trainable for layer in self._flatten_layers(include_self=False)]
-        return {**config, "frozen": frozen} if config else {}
+        return {**config, "seed": self.draw_seed, "frozen": frozen} if config else {}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         config = keras.saving.deserialize_keras_object(config)
@@ -214,35 +217,6 @@ class ViewModel(keras.Model):
             if layer.trainable == frozen:
                 layer.trainable = not frozen
         self.compile(**config)
-
-
-def _same_views(data: Any) -> Any:
-    """A dataset of `data.pretraining` → its first epoch at every iteration; other data unchanged."""
-    if not hasattr(data, "stream"):
-        return data
-    return data.stream().take(len(data)).apply(tf.data.experimental.assert_cardinality(len(data)))
-
-
-def _to_batch(data: Any) -> dict[str, Any]:
-    """A batch as {"views": (x1, x2, …), …}, with "target" where there are labels.
-
-    data: such a dictionary, a tuple of views, or (x, y), as Keras makes it, with one of these as x.
-    """
-    items = list(data) if isinstance(data, (tuple, list)) else [data]
-    views, labels = [item for item in items if item is not None], {}
-    if views and isinstance(views[0], (dict, tuple, list)):
-        if len(items) == 3 and items[2] is not None:
-            raise ValueError("An objective of views has no place for weights. Leave out sample_weight.")
-        labels = {"target": items[1]} if len(items) > 1 and items[1] is not None else {}
-        views = views[0]
-    if isinstance(views, dict):
-        if "views" not in views:
-            raise ValueError(f'A batch has no "views", only {", ".join(map(repr, views))}. {_HINT}')
-        return {**views, **labels}
-    if len({(len(view.shape), *view.shape[-1:]) for view in views}) > 1:
-        shapes = " and ".join(str(tuple(view.shape)) for view in views)
-        raise ValueError(f"The views of an image must be alike in shape. Received: {shapes}. {_HINT}")
-    return {"views": tuple(views), **labels}
 
 
 class SiameseModel(ViewModel):
@@ -297,5 +271,5 @@ class SiameseModel(ViewModel):
         views = batch["views"]
         if len(views) != self.view_count:
             wanted = f"This loss compares {self.view_count} views of an image."
-            raise ValueError(f"{wanted} Received: {len(views)} views. {_HINT}")
+            raise ValueError(f"{wanted} Received: {len(views)} views. {batches.HINT}")
         return views

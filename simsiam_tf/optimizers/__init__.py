@@ -1,5 +1,7 @@
-"""Optimizers and learning-rate schedules of the paper's experiments."""
+"""Optimizers and learning-rate schedules of the paper's experiments, and AdamW for networks of others."""
 
+from simsiam_tf.optimizers.adamw import AdamW
 from simsiam_tf.optimizers.sgd_lars import LARS, SGD
+from simsiam_tf.optimizers.variable_rates import VariableRates
 
-__all__ = ["LARS", "SGD"]
+__all__ = ["LARS", "SGD", "AdamW", "VariableRates"]

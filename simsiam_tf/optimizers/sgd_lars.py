@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from simsiam_tf.optimizers.schedules import After, Constant, Schedule
+from simsiam_tf.optimizers.schedules import Schedule
+from simsiam_tf.optimizers.variable_rates import VariableRates
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
-class SGD(keras.optimizers.Optimizer):
+class SGD(VariableRates):
     """Momentum SGD with a coupled L2 term, and learning rates by part of the model.
 
     g ← ∇w + weight_decay · w;  m ← momentum · m + g;  w ← w − lr · m
@@ -23,12 +24,9 @@ class SGD(keras.optimizers.Optimizer):
     Every variable decays, BN scales and biases included (Sec. 3).
 
     Args:
-        learning_rate: a number or a schedule of the step.
+        learning_rate, part_learning_rates, **kwargs: as for `VariableRates`.
         momentum: in [0, 1).
         weight_decay: coefficient of the L2 term, ≥ 0.
-        part_learning_rates: attribute of the model → learning rate or schedule of its variables, for example
-            {"predictor": 0.1} for a predictor whose learning rate does not decay (Table 1 c). The
-            model's `compile` finds the variables of a part, and raises ValueError if there are none.
     """
 
     def __init__(
@@ -40,35 +38,12 @@ class SGD(keras.optimizers.Optimizer):
         name: str = "sgd",
         **kwargs,
     ) -> None:
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        super().__init__(learning_rate, part_learning_rates, name=name, **kwargs)
         self.momentum = momentum
         self.l2 = weight_decay
-        self.part_learning_rates = {
-            part: rate if isinstance(rate, Schedule) else Constant(float(rate))
-            for part, rate in (part_learning_rates or {}).items()
-        }
 
-    def build(self, variables, parts: Mapping[str, Sequence[keras.Variable]] | None = None) -> None:
-        """Makes the momentum of all variables. parts: key of `part_learning_rates` → its variables."""
-        if self.built:
-            return
-        part_of = {id(v): part for part in self.part_learning_rates for v in (parts or {}).get(part, ())}
-        names = [part_of.get(id(v), "") for v in variables]
-        for part in self.part_learning_rates:
-            if part not in names:
-                raise ValueError(
-                    f"The model has no trainable variables in {part!r}, so a learning rate for it has no "
-                    f"effect. Received: parts {', '.join(map(repr, parts or {})) or 'none'}."
-                )
-        super().build(variables)
+    def add_state(self, variables: Sequence[keras.Variable]) -> None:
         self.momentums = self.add_optimizer_variables(variables, "momentum")
-        self.schedules = [self.part_learning_rates.get(name) for name in names]
-
-    def learning_rates(self, step: int) -> dict[str, float]:
-        """The learning rates of a step: "lr", and "lr_PART" of each part that has its own."""
-        parts = {f"lr_{part}": float(rate(step)) for part, rate in self.part_learning_rates.items()}
-        rate = self._learning_rate
-        return {"lr": float(rate(step) if isinstance(rate, Schedule) else rate), **parts}
 
     def direction(self, gradient: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
         """g, the summand of the momentum: ∇w + weight_decay · w."""
@@ -76,32 +51,18 @@ class SGD(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         index = self._get_variable_index(variable)
-        direction, schedule = self.direction(gradient, variable), self.schedules[index]
-        if schedule is not None:
-            learning_rate = schedule(self.iterations)
-        if isinstance(schedule, After):
-            learns = tf.convert_to_tensor(self.iterations) >= schedule.steps
-            direction = tf.where(learns, direction, 0.0)
         # One kernel does m ← momentum · m + g and w ← w − lr · m in place; five ops would pass over memory
         # three times as often.
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,
             accum=self.momentums[index].value.handle,
-            lr=tf.cast(learning_rate, variable.dtype),
-            grad=direction,
+            lr=tf.cast(self.variable_rate(index, learning_rate), variable.dtype),
+            grad=self.masked_until_start(index, self.direction(gradient, variable)),
             momentum=tf.constant(self.momentum, variable.dtype),
         )
 
     def get_config(self) -> dict:
-        config = super().get_config()
-        config.pop("weight_decay", None)
-        rates = keras.saving.serialize_keras_object(self.part_learning_rates)
-        return {**config, "momentum": self.momentum, "weight_decay": self.l2, "part_learning_rates": rates}
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> SGD:
-        rates = keras.saving.deserialize_keras_object(config.get("part_learning_rates", {}))
-        return super().from_config({**config, "part_learning_rates": rates}, custom_objects)
+        return {**super().get_config(), "momentum": self.momentum, "weight_decay": self.l2}
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")

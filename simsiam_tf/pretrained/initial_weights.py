@@ -19,8 +19,8 @@ _HEAD_OPTIONS = ("d", "projector_layers", "projector_hidden", "predictor_hidden"
 def copy_networks(model: Any, weights: str, heads: str = "auto") -> None:
     """Copies a backbone, and the heads beside it, into a method's model.
 
-    Momentum encoders get the same weights as the networks that they follow. `model.started` names the networks
-    that were copied, `model.left_out` the heads beside the backbone that were not.
+    Momentum encoders get the same weights as the networks that they follow. `model.started` names the
+    networks that were copied, `model.left_out` the heads beside the backbone that were not.
 
     Args:
         model: has a `backbone`, a `projector`, and a `predictor`, which may be None.

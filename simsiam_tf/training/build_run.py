@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
-from simsiam_tf.config import METHODS, PretrainConfig, SupervisedConfig
+from simsiam_tf.config import METHODS, FinetuneConfig, PretrainConfig, SupervisedConfig
 from simsiam_tf.data import (
     AUGMENTATIONS,
     Source,
@@ -26,6 +28,7 @@ from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, epochs_between, open_monitor
 from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.methods import RunSize, SiameseModel
+from simsiam_tf.nets import layer_order
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, initial_weights
 from simsiam_tf.runtime.errors import UserError
@@ -82,7 +85,7 @@ def build_pretraining(
     with strategy.scope():
         optimizer = build_optimizer(config, total_steps, source.size)
         model = build_model(config, source.channels, views.augmentation.size, total_steps, source.size)
-        model.compile(optimizer, jit_compile=config.jit_compile == "true")
+        model.compile(optimizer, config.jit_compile == "true", config.seed)
         first_step, start = start_from_weights(model, config, source.size)
     metadata = {
         "images": source.size, "fingerprint": source.fingerprint,
@@ -178,6 +181,8 @@ def build_model(
     """
     keras.utils.set_random_seed(config.seed)
     backbone = nets.build_backbone(config.backbone, size, channels, stem_for(config, size), config.width)
+    if config.freeze_until:
+        layer_order.freeze_until(backbone, config.freeze_until)
     row, options = METHODS[config.method], dataclasses.asdict(config.method_options)
     variant = next((name for name in row.variants if options[name] is not None), None)
     options = {name: value for name, value in options.items() if name == variant or name not in row.variants}
@@ -241,8 +246,8 @@ def cosine_schedule(
     return schedules.cosine(base * factor, total_steps, warmup, final * factor, hold)
 
 
-def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optimizers.SGD:
-    """SGD or LARS on a cosine; where options say so, the predictor and parts frozen at first differ in rate.
+def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optimizers.VariableRates:
+    """The optimizer, on a cosine; the predictor and parts that are frozen at first may differ in rate.
 
     size: images in an epoch.
     """
@@ -257,7 +262,24 @@ def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> opti
     for part, epochs in config.method_options.frozen_epochs.items():
         if epochs:
             rates[part] = schedules.after(int(epochs * size) // config.batch_size, decayed)
+    if config.backbone_lr_factor != 1.0:
+        rates["backbone"] = cosine_schedule(config, total_steps, size, config.backbone_lr_factor, final, hold)
+    return optimizer_by_name(config, decayed, rates, METHODS[config.method].lars)
+
+
+def optimizer_by_name(
+    config: PretrainConfig | FinetuneConfig,
+    rate: schedules.Schedule,
+    part_rates: Mapping[str, schedules.Schedule],
+    lars: Mapping[str, Any],
+) -> optimizers.VariableRates:
+    """The optimizer of the option `optimizer`. lars: arguments of `optimizers.LARS` besides the options'."""
+    arguments: dict[str, Any] = {
+        "momentum": config.momentum, "weight_decay": config.weight_decay,
+        "part_learning_rates": part_rates, "layer_decay": config.layer_decay,
+    }  # fmt: skip
+    if config.optimizer == "adamw":
+        return optimizers.AdamW(rate, beta_2=config.adam_beta2, **arguments)
     if config.optimizer == "lars":
-        arguments = METHODS[config.method].lars
-        return optimizers.LARS(decayed, config.momentum, config.weight_decay, rates, **arguments)
-    return optimizers.SGD(decayed, config.momentum, config.weight_decay, rates)
+        return optimizers.LARS(rate, **arguments, **lars)
+    return optimizers.SGD(rate, **arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -69,6 +70,8 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     """The properties of a run by name, in words."""
     model, source, monitor = components.model, components.source, components.monitor
     heads = model.count_params() - model.backbone.count_params()
+    trained = sum(math.prod(v.shape) for v in model.backbone.trainable_variables)
+    frozen = f"; {trained:,} of the backbone's are trained" if config.freeze_until else ""
     weights, activations = memory(config, components)
     evaluated = "none (no labels)"
     if monitor:
@@ -87,7 +90,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "steps": f"{components.total_steps}, {source.size / config.batch_size:.1f} per epoch",
         "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
         f"{config.final_lr * config.batch_size / 256:g} on a cosine",
-        "parameters": f"{model.backbone.count_params():,} backbone, {heads:,} heads",
+        "parameters": f"{model.backbone.count_params():,} backbone, {heads:,} heads{frozen}",
         "memory, estimated": f"{(weights + activations) / 2**30:.2f} GiB per replica, "
         f"{activations / 2**30:.2f} of these for activations; TensorFlow itself takes about 0.6",
     }
@@ -96,11 +99,12 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
 def memory(config: PretrainConfig, components: PretrainComponents) -> tuple[int, int]:
     """Estimates the bytes of a replica: (weights, activations).
 
-    weights: with their gradients and momentum, and `table_bytes`. activations: those of the backbone that are
-    stored for the gradient.
+    weights: with their gradients and the optimizer's state, and `table_bytes`. activations: those of the
+    backbone that are stored for the gradient.
     """
     model, views = components.model, components.views
-    weights = 3 * 4 * model.count_params() + model.table_bytes
+    copies = 4 if config.optimizer == "adamw" else 3
+    weights = copies * 4 * model.count_params() + model.table_bytes
     size, replicas = views.augmentation.size, components.strategy.num_replicas_in_sync
     forward = tf.function(lambda x: model.backbone(x, training=True), autograph=False)
     graph = forward.get_concrete_function(tf.TensorSpec([1, size, size, components.source.channels])).graph

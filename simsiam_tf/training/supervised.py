@@ -24,10 +24,12 @@ from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.loop import Outcome
 from simsiam_tf.loop.task import Accuracies, RunComponents, Task, add_accuracy_to_card, read_card
+from simsiam_tf.nets import layer_order
+from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
-from simsiam_tf.training.build_run import check_size, cosine_schedule, set_precision
+from simsiam_tf.training.build_run import check_size, cosine_schedule, optimizer_by_name, set_precision
 from simsiam_tf.training.callbacks import Accuracy
 
 log = logging.getLogger("simsiam_tf.run")
@@ -77,6 +79,8 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     precision = set_precision(config, strategy)
     with strategy.scope():  # in one scope: workers agree on the values of variables as they are created
         pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
+    if isinstance(config, FinetuneConfig):
+        layer_order.check_names(pretrained.backbone, config.freeze_until, config.layer_decay)
     with workers.chief_first():
         splits = cached_scores.splits_for(config, pretrained)
     train = splits.train
@@ -97,7 +101,9 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         if getattr(config, "init", "weights") == "random":
             backbone = keras.models.clone_model(backbone)
         model = SupervisedModel(backbone, splits.classes, frozen=isinstance(config, LinearConfig))
-        model.compile(optimizer, jit_compile=config.jit_compile == "true")
+        if isinstance(config, FinetuneConfig) and config.freeze_until:
+            layer_order.freeze_until(backbone, config.freeze_until)
+        model.compile(optimizer, config.jit_compile == "true", config.seed)
     metadata = {
         "images": train.size, "fingerprint": train.fingerprint,
         "contents of the images": train.contents(),
@@ -113,15 +119,20 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     return components, pretrained, splits
 
 
-def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> optimizers.SGD:
-    """LARS or SGD on a cosine for linear evaluation; SGD for fine-tuning, whose head has its own rate.
+def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> optimizers.VariableRates:
+    """The optimizer, on a cosine; in fine-tuning the head has a learning rate of its own.
 
     size: images in an epoch.
     """
     decayed = cosine_schedule(config, total_steps, size)
     if isinstance(config, FinetuneConfig):
-        head = cosine_schedule(config, total_steps, size, config.head_lr_factor)
-        return optimizers.SGD(decayed, config.momentum, config.weight_decay, {"head": head})
+        factors = {"head": config.head_lr_factor, "backbone": config.backbone_lr_factor}
+        rates: dict[str, schedules.Schedule] = {
+            part: cosine_schedule(config, total_steps, size, factor)
+            for part, factor in factors.items()
+            if part == "head" or factor != 1.0
+        }
+        return optimizer_by_name(config, decayed, rates, {})
     assert isinstance(config, LinearConfig)
     optimizer = optimizers.LARS if config.optimizer == "lars" else optimizers.SGD
     return optimizer(decayed, config.momentum, config.weight_decay)

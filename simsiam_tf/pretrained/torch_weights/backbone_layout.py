@@ -52,7 +52,7 @@ class Converted:
 
 
 def torchvision_name(path: str) -> str:
-    """torchvision's name for the path of a variable of a `nets.resnet`. Raises UserError for another network's."""
+    """torchvision's name for a path in a `nets.resnet`. Raises UserError for another network's."""
     layer, _, kind = path.rpartition("/")
     array = BN_NAMES.get(kind, "weight")
     if layer.startswith("stem_"):

@@ -76,7 +76,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     strategy = workers.strategy
     precision = set_precision(config, strategy)
     with strategy.scope():  # in one scope: workers agree on the values of variables as they are created
-        pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
+        pretrained = open_pretrained(config.weights, **config.preprocessing())
     with workers.chief_first():
         splits = cached_scores.splits_for(config, pretrained)
     train = splits.train

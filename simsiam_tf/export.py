@@ -9,9 +9,9 @@ from pathlib import Path
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import Inapplicable, WeightsConfig, option
 
-ABOUT = """Writes a backbone with its preprocessing: it takes images of any size and normalises them.
-The file is read back as another program would, and its features are compared with the source's. A model
-card is written beside it, as JSON and Markdown.
+ABOUT = """Writes a backbone and its preprocessing as one network, which takes images of any size. The export
+is read back as another program would read it, and its features are compared with the backbone's. A model card
+is written beside it, as JSON and Markdown. --hub writes a folder of weights instead, with the card as README.
 
     python -m simsiam_tf.export --weights=runs/quickstart --format=onnx"""
 
@@ -30,18 +30,18 @@ class ExportConfig(WeightsConfig):
     )
     hub: bool = option(
         False,
-        "instead: a folder for the Hugging Face Hub (safetensors, config.json, README.md), which timm and "
-        "torchvision read, of a ResNet-18, -34 or -50 of width 1 with the imagenet stem",
+        "write a folder for the Hugging Face Hub instead (safetensors, config.json, README.md), which timm "
+        "and, for 3 channels, torchvision read; of a ResNet-18, -34 or -50 of width 1 with imagenet stem",
     )
     out: str | None = option(
-        None, "file, or folder of a saved_model or for the Hub; WORKDIR/export/model and its suffix, or "
-        "WORKDIR/export/hub, by default",
+        None, "file to write; for saved_model and the Hub a folder. By default model and the format's "
+        "suffix, or hub, in WORKDIR/export or beside a .keras file",
     )  # fmt: skip
     overwrite: bool = option(False, "replace an earlier export")
 
 
 def call(config: ExportConfig) -> int:
-    """Exports, compares features, writes the model card and prints where it is."""
+    """Exports, compares features, writes the model card and prints the card's path."""
     with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.model_export import export_model, formats, write_model_card

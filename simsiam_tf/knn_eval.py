@@ -9,9 +9,9 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import KeptFeaturesConfig, option
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """Classifies labelled images by the votes of their nearest neighbours (cosine, weights exp(s/τ)), in
-the features of a frozen backbone. Of the numbers in --k, one is chosen by leave-one-out accuracy on the
-training images. Features are extracted once and stored in WORKDIR/features.
+ABOUT = """Classifies labelled test images by the votes of the training images nearest to them in the
+features of a frozen backbone, by cosine s with weights exp(s/τ). The best number in --k is chosen by the
+leave-one-out accuracy of training images. Features are extracted once and stored in WORKDIR/features.
 
     python -m simsiam_tf.knn_eval --weights=runs/quickstart"""
 
@@ -25,7 +25,7 @@ class KnnConfig(KeptFeaturesConfig):
         0.1, "temperature τ of the votes, whose weight is exp(cosine/τ)", limits=(1e-3, 1e3)
     )
     out: str | None = option(
-        None, "JSON file for the result; by default WORKDIR/knn.json, or FILE.knn.json beside the weights"
+        None, "JSON file for the result; by default WORKDIR/knn.json, or FILE.knn.json beside a .keras file"
     )
 
     def validate(self) -> KnnConfig:

@@ -1,4 +1,4 @@
-"""A folder for the Hugging Face Hub, whose weights timm and torchvision read."""
+"""A folder for the Hugging Face Hub, whose weights timm reads, and torchvision where they are for colours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ SHARED_NAMES = ("resnet18", "resnet34", "resnet50")  # names that timm and torch
 
 
 def write_hub_folder(pretrained: Pretrained, folder: Path) -> None:
-    """Writes weights, timm's configuration and a README. Raises UserError for a network unknown to timm."""
+    """Writes weights, timm's configuration and a README.
+
+    Raises:
+        UserError: the network is not a ResNet that timm and torchvision have.
+    """
     state = torch_weights.to_torch(pretrained.backbone)
     architecture = torch_weights.from_torch(state).architecture
     name, stem, width = (architecture[key] for key in ("name", "stem", "width"))
@@ -38,7 +42,7 @@ def write_hub_folder(pretrained: Pretrained, folder: Path) -> None:
 
 
 def read_features(pretrained: Pretrained, folder: Path, images: np.ndarray) -> np.ndarray:
-    """Features of uint8 images [B, H, W, C] by the folder's weights."""
+    """Features of uint8 images [B, H, W, C], computed in Keras with the folder's weights."""
     backbone = torch_weights.from_torch(torch_weights.open_checkpoint(folder / WEIGHTS).state).backbone
     return backbone(preprocess(tf.constant(images), pretrained.augmentation), training=False).numpy()
 
@@ -60,7 +64,7 @@ def _config(pretrained: Pretrained, name: str) -> dict[str, Any]:
 
 
 def hub_readme(pretrained: Pretrained, name: str, sha256: str) -> str:
-    """The Hub's README.md: its header, how to load the weights, and the metadata of the training."""
+    """The README.md: the header that the Hub reads, how to load the weights, and how they were trained."""
     method, summary = method_summary(pretrained.card)
     torchvision = f"""With torchvision:
 
@@ -71,7 +75,7 @@ net.load_state_dict(safetensors.torch.load_file("{WEIGHTS}"))
 ```
 
 """
-    torchvision *= pretrained.channels == 3  # its networks take no others
+    torchvision *= pretrained.channels == 3  # torchvision's networks take no other number
     head = f"""---
 library_name: timm
 pipeline_tag: image-feature-extraction

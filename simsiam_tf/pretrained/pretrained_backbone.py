@@ -20,12 +20,12 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A backbone of a `.keras` file and its model card.
+    """A backbone of a `.keras` file, and the card beside the file.
 
     backbone: normalised images [B, S, S, channels] → features [B, F].
-    augmentation: that of the pre-training, with the size and normalisation of the images.
+    augmentation: size and normalisation of the images, and the pre-training's random changes of them.
     path, sha256: path and digest of the file.
-    card: metadata of the run that trained it; empty without any.
+    card: metadata of the run that trained the backbone; empty where the file has no card.
     """
 
     backbone: keras.Model
@@ -44,23 +44,26 @@ class Pretrained:
 
     @property
     def views(self) -> Views:
-        """The preprocessing: `evaluation_view` for evaluation, the augmentation for a view of each image."""
+        """Preprocessing of images: `evaluation_view` for evaluation, or one random view of each image."""
         return Views(self.augmentation, count=1)
 
     @property
     def pixel_rule(self) -> PixelRule:
-        """How encoded images become pixels, as in the pre-training."""
+        """How encoded images (JPEG, PNG, …) become pixels, as in the pre-training."""
         return PixelRule.from_options(self.channels, **self.card.get("pixels", {}))
 
     def source_options(self, config: SourceConfig, data: str) -> dict[str, Any]:
-        """Arguments of `data.open_source`; what a configuration leaves open is as in the pre-training."""
+        """Arguments of `data.open_source`; for encoded images, options left open are the pre-training's."""
         options = config.source_options()
         if not is_encoded(data):
             return {**options, "channels": self.channels}
         return {"channels": self.channels, **self.card.get("pixels", {}), **options}
 
     def check_channels(self, source: Source, flag: str = "data") -> None:
-        """Raises UserError where a source's images have other channels than the backbone takes."""
+        """Raises UserError where a source's images have another number of channels than the backbone takes.
+
+        flag: the option that names the source, for the message.
+        """
         if source.channels != self.channels:
             raise UserError(
                 f"{flag}={source.name}: has {source.channels} channels, the backbone of {self.path} takes "
@@ -89,7 +92,7 @@ def open_pretrained(
         trust_code: run code that a file names, from a person you trust.
 
     Raises:
-        UserError: as `load_backbone`; or nothing tells the preprocessing.
+        UserError: as `load_backbone`; the network is no backbone; or "auto" without a card.
     """
     if is_network(weights):
         weights = str(published.import_network(weights, pixels, trust_code))
@@ -126,7 +129,7 @@ def open_pretrained(
 
 
 def _augmentation_of_card(views: Any, path: Path) -> Augmentation:
-    """The augmentation that a card holds as `dataclasses.asdict` and JSON made it."""
+    """The augmentation of a card, from the JSON of its `dataclasses.asdict`."""
     values: dict[str, Any] = {}
     try:
         for field in dataclasses.fields(Augmentation):

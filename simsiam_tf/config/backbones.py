@@ -35,7 +35,7 @@ PIXELS = {  # `pixels` → what the first layer takes, from red, green and blue 
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A row of `BACKBONES` or of `BACKBONE_KINDS`: how networks are built, and how their images are normalised.
+    """A row of `BACKBONES` or `BACKBONE_KINDS`: how networks are built, and how their images are normalised.
 
     To add a backbone, write its builder and add a row; `--backbone` and its help follow.
 

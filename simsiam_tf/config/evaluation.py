@@ -10,12 +10,11 @@ from simsiam_tf.config.fields import BIG, Config, option
 from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.runtime.errors import UserError
 
-
 PIXELS_OPTION = (
     "auto",
-    "how the network of a .keras file or of a function takes pixels: torch (mean 0, variance 1 on ImageNet), tf (−1 "
-    "to 1), caffe (blue, green, red less their means), unit (0 to 1), byte (0 to 255); auto: as its card says, "
-    "or as networks of keras.applications and keras-hub do",
+    "how the network of a .keras file or of a function takes pixels: torch (mean 0, variance 1 on ImageNet), "
+    "tf (−1 to 1), caffe (blue, green, red less their means), unit (0 to 1), byte (0 to 255); auto: as its "
+    "card says, or as networks of keras.applications and keras-hub do",
 )
 TRUST_OPTION = (False, "open .keras files that name code of other packages, which then runs")
 

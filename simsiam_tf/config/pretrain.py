@@ -106,10 +106,10 @@ class PretrainConfig(RunConfig, SourceConfig):
 
     backbone: str = option(
         "resnet50",
-        f"network whose features are learned: {', '.join(BACKBONES)}; keras:NAME of keras.applications; hub:PRESET "
-        "of keras-hub (a name, a folder, hf://…, kaggle://…); file:PATH.keras; or py:MODULE:FUNCTION, a function "
-        "of (size, channels) that gives a Keras model. keras:NAME+imagenet, and +weights for the others, begin "
-        "with published weights",
+        f"network whose features are learned: {', '.join(BACKBONES)}; keras:NAME of keras.applications; "
+        "hub:PRESET of keras-hub (a name, a folder, hf://…, kaggle://…); file:PATH.keras; or "
+        "py:MODULE:FUNCTION, a function of (size, channels) that gives a Keras model. keras:NAME+imagenet, "
+        "and +weights for the others, begin with published weights",
         "Network",
     )
     pixels: str = option(*PIXELS_OPTION, choices=("auto", *PIXELS))
@@ -237,8 +237,8 @@ class PretrainConfig(RunConfig, SourceConfig):
         if self.weights and (published or is_network(self.weights)):
             name = self.weights if is_network(self.weights) else self.backbone
             raise UserError(
-                f"weights={self.weights}: `weights` takes work folders and .keras files. For published weights "
-                f"pass backbone={name.partition('+')[0]}+weights alone."
+                f"weights={self.weights}: `weights` takes work folders and .keras files. For published "
+                f"weights pass backbone={name.partition('+')[0]}+weights alone."
             )
         if self.start_epoch >= self.epochs:
             raise UserError(

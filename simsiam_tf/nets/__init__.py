@@ -9,7 +9,7 @@ from simsiam_tf.nets.heads import BN_PLACEMENT, PREDICTOR, Placement, predictor,
 from simsiam_tf.nets.resnet import RESNETS, STEMS, resnet, resnet10, resnet18, resnet34, resnet50
 
 __all__ = [
-    "BACKBONES", "BN_PLACEMENT", "PREDICTOR", "RESNETS", "STEMS", "BatchNorm", "Conv", "Description", "Placement",
-    "build_backbone", "describe_backbone", "fast_cpu_convolutions", "predictor", "projector", "resnet", "resnet10", "resnet18",
-    "resnet34", "resnet50", "synchronise",
+    "BACKBONES", "BN_PLACEMENT", "PREDICTOR", "RESNETS", "STEMS", "BatchNorm", "Conv", "Description",
+    "Placement", "build_backbone", "describe_backbone", "fast_cpu_convolutions", "predictor", "projector",
+    "resnet", "resnet10", "resnet18", "resnet34", "resnet50", "synchronise",
 ]  # fmt: skip

@@ -118,8 +118,8 @@ def synchronise(network: keras.Model) -> None:
             others.append(layer.name)
     if others:
         print(
-            f"{network.name}: its layers {', '.join(others[:5])}{', …' * (len(others) > 5)} take statistics of one "
-            "replica's images alone; other replicas may keep others. Train on one device to avoid it.",
+            f"{network.name}: its layers {', '.join(others[:5])}{', …' * (len(others) > 5)} take statistics "
+            "of one replica's images alone; other replicas may keep others. One device avoids it.",
             file=sys.stderr,
         )
 

@@ -15,8 +15,8 @@ from simsiam_tf.nets.keras_networks import to_training_layers
 from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError, nearest
 
-# Beginning of the name, the longest first → (how it takes pixels, licence of its weights). As in the functions
-# `preprocess_input` of keras.applications; of "byte" the first layers normalise. NASNet is left out: its
+# Beginning of the name, the longest first → (how it takes pixels, licence of its weights). As the functions
+# `preprocess_input` of keras.applications; with "byte" the first layers normalise. NASNet is left out: its
 # networks fit only some sizes of images.
 FAMILIES = {
     "ResNet50V2": ("tf", "MIT"), "ResNet101V2": ("tf", "MIT"), "ResNet152V2": ("tf", "MIT"),

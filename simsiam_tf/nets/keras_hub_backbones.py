@@ -30,10 +30,11 @@ def describe(options: Mapping[str, Any]) -> Description:
     converter = _from_preset(hub.layers.ImageConverter, name) if weights or pixels == "auto" else None
     scale = PIXELS[pixels] if pixels != "auto" else _scale(name, converter)
     size = converter.image_size[0] if converter is not None and converter.image_size else None
-    shape = _from_preset(hub.models.Backbone, name, load_weights=False).input
-    shape = keras.tree.flatten(shape)[0].shape
-    fixed = shape[1] is not None
-    return Description(scale, shape[1] or size, fixed, shape[-1])
+    if not weights:
+        return Description(scale)
+    images = _from_preset(hub.models.Backbone, name, load_weights=False).input
+    _, side, _, channels = keras.tree.flatten(images)[0].shape
+    return Description(scale, side or size, side is not None, channels)
 
 
 def _scale(name: str, converter: Any) -> PixelScale:
@@ -56,19 +57,19 @@ def _scale(name: str, converter: Any) -> PixelScale:
 def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
     """The backbone of a preset; with weights those of the preset. Its maps or tokens are pooled."""
     hub, name = import_keras_hub(f"backbone=hub:{options['name']}"), options["name"]
-    network = _from_preset(hub.models.Backbone, name, load_weights=bool(options["weights"]))
-    shape = keras.tree.flatten(network.input)[0].shape
-    if channels != shape[-1] or (shape[1] and size != shape[1]):
-        config = {**network.get_config(), "image_shape": (size, size, channels)}
-        if options["weights"]:
-            raise UserError(
-                f"backbone=hub:{name}+weights: takes images of {shape[1]} pixels and {shape[-1]} channels. Pass "
-                f"image_size={shape[1]}, and images of {shape[-1]} channels."
-            )
-        network = type(network).from_config(config)
+    network = _from_preset(hub.models.Backbone, name, load_weights=False)
+    shape, config = keras.tree.flatten(network.input)[0].shape, network.get_config()
+    wanted = (size if shape[1] else None, size if shape[1] else None, channels)
+    key = "image_shape" if "image_shape" in config else "input_shape"
+    if options["weights"]:
+        network = _from_preset(
+            hub.models.Backbone, name, **({} if wanted == shape[1:] else {key: wanted}), load_weights=True
+        )
+    else:
+        network = type(network).from_config({**config, key: wanted})
     scale = describe(options).scale
     has_token = bool(getattr(network, "use_class_token", False)) or type(network).__name__ in TOKENS
-    return to_features(network, shape[1] and size, channels, scale is not None and scale.reverse, has_token)
+    return to_features(network, wanted[0], channels, scale is not None and scale.reverse, has_token)
 
 
 TOKENS = {"DINOV2Backbone", "DINOV3Backbone", "DeiTBackbone"}  # whose first token is always a class token

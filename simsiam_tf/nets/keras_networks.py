@@ -50,7 +50,7 @@ def to_training_layers(network: keras.Model) -> keras.Model:
                 zero_gamma=isinstance(layer.gamma_initializer, keras.initializers.Zeros),
                 name=layer.name, trainable=layer.trainable, dtype=layer.dtype_policy,
             )  # fmt: skip
-            is_last = layer.axis in (-1, len(layer.input.shape) - 1)
+            is_last = layer.axis in (-1, len(keras.tree.flatten(layer.input)[0].shape) - 1)
             if _stock_batch_norm(ours).get_config() == {**layer.get_config(), "axis": -1} and is_last:
                 return [ours]
         return [_clone(layer, to_training_layers)]

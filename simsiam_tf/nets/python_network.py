@@ -16,7 +16,7 @@ from simsiam_tf.runtime.errors import UserError
 
 
 def describe(options: Mapping[str, Any]) -> Description:
-    """What the images of a function's network are like: as `pixels` says, or as the function's own `pixels`."""
+    """What the images of a function's network are like: by `pixels`, or the function's own `pixels`."""
     name, weights, pixels = (options[key] for key in ("name", "weights", "pixels"))
     function = _function(name)
     chosen = getattr(function, "pixels", None) if pixels == "auto" else pixels
@@ -54,6 +54,6 @@ def _function(name: str) -> Callable[[int, int], keras.Model]:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
-            f"backbone=py:{name}: cannot be imported ({error}). Pass backbone=py:MODULE:FUNCTION of a function "
-            "of (size, channels), in the current folder or installed."
+            f"backbone=py:{name}: cannot be imported ({error}). Pass backbone=py:MODULE:FUNCTION of a "
+            "function of (size, channels), in the current folder or installed."
         ) from error

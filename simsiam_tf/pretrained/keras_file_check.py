@@ -25,9 +25,9 @@ MAX_DIRECTORY_BYTES = 2**12  # of the archive's table of contents; three members
 
 LAYERS = """Activation Add Average AveragePooling2D BatchNormalization Concatenate Conv2D Cropping2D Dense
     DepthwiseConv2D Dropout ELU Flatten GaussianDropout GaussianNoise GlobalAveragePooling1D
-    GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization Identity InputLayer LayerNormalization LeakyReLU
-    MaxPooling2D Maximum Multiply Normalization PReLU Permute ReLU Rescaling Reshape SeparableConv2D Softmax
-    SpatialDropout2D Subtract UpSampling2D ZeroPadding2D"""
+    GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization Identity InputLayer LayerNormalization
+    LeakyReLU MaxPooling2D Maximum Multiply Normalization PReLU Permute ReLU Rescaling Reshape
+    SeparableConv2D Softmax SpatialDropout2D Subtract UpSampling2D ZeroPadding2D"""
 INITIALIZERS = """Constant GlorotNormal GlorotUniform HeNormal HeUniform LecunNormal LecunUniform Ones
     RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros"""
 KERAS_HUB = """cspnet.cspnet.CSPNet deit.deit.DeiT densenet.densenet.DenseNet dinov2.dinov2.DINOV2

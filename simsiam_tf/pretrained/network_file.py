@@ -34,8 +34,8 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
     height, *_, found = network.input_shape[1:]
     if (height, found) not in ((None, channels), (size, channels)):
         raise UserError(
-            f"backbone=file:{options['name']}: takes images of {height or 'any'} pixels and {found} channels, not "
-            f"of {size} and {channels}. Pass image_size and channels that fit."
+            f"backbone=file:{options['name']}: takes images of {height or 'any'} pixels and {found} "
+            f"channels, not of {size} and {channels}. Pass image_size and channels that fit."
         )
     scale = pixel_scale(network, options["name"], options["pixels"])
     return pooled(network if options["weights"] else keras.models.clone_model(network), scale)
@@ -55,9 +55,9 @@ def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> Pix
     name = keras_applications.recognise(network)
     if name is None:
         raise UserError(
-            f"{weights}: no card beside it says how images are preprocessed for it. Pass pixels=torch (mean 0 and "
-            "variance 1 on ImageNet), tf (−1 to 1), caffe (blue, green, red less their means), unit (0 to 1) or "
-            "byte (0 to 255), and `image_size`."
+            f"{weights}: no card beside it says how images are preprocessed for it. Pass pixels=torch (mean "
+            "0, variance 1 on ImageNet), tf (−1 to 1), caffe (blue, green, red less their means), unit (0 to 1) "
+            "or byte (0 to 255), and `image_size`."
         )
     scale = keras_applications.describe({"name": name, "weights": None, "pixels": "auto"}).scale
     assert scale is not None

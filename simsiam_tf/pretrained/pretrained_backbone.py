@@ -123,7 +123,8 @@ def open_pretrained(
     chosen = dataclasses.replace(chosen, size=image_size or chosen.size)
     if fixed_size not in (None, chosen.size):
         raise UserError(
-            f"weights={weights}: takes images of {fixed_size} pixels, not {chosen.size}. Pass image_size={fixed_size}."
+            f"weights={weights}: takes images of {fixed_size} pixels, not of {chosen.size}. Pass "
+            f"image_size={fixed_size}."
         )
     return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card)
 

@@ -1,4 +1,4 @@
-"""Networks with published weights as work folders, which all commands take: weights=hub:PRESET, keras:NAME+imagenet."""
+"""Networks with published weights as work folders, for all commands: hub:PRESET, keras:NAME+imagenet."""
 
 from __future__ import annotations
 

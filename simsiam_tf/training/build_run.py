@@ -193,14 +193,9 @@ def build_model(
     """
     keras.utils.set_random_seed(config.seed)
     backbone = nets.build_backbone(
-        config.backbone,
-        size,
-        channels,
-        stem_for(config, size),
-        config.width,
-        config.pixels,
-        config.trust_code,
-    )
+        config.backbone, size, channels, stem_for(config, size), config.width, pixels=config.pixels,
+        trust_code=config.trust_code,
+    )  # fmt: skip
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
         nets.synchronise(backbone)
     row, options = METHODS[config.method], dataclasses.asdict(config.method_options)

@@ -63,6 +63,7 @@ setup(
         "wandb": ["wandb>=0.18"],
         "mlflow": ["mlflow-skinny>=2.16"],
         "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.20"],
+        "keras_hub": ["keras-hub>=0.20"],
     },
     entry_points={
         "console_scripts": [f"simsiam-{name.replace('_', '-')}=simsiam_tf.{name}:main" for name in COMMANDS]

@@ -54,7 +54,7 @@ def call(config: EmbedConfig) -> int:
     assert config.out is not None and config.weights is not None
     out = Path(config.out).expanduser()
     embedding_file.check_output(out)
-    pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
+    pretrained = open_pretrained(config.weights, **config.preprocessing())
     report = out.with_suffix(".unreadable.json")
     data = config.data or cached_scores.training_data(pretrained)
     source = open_source(data, "train", report=report, **pretrained.source_options(config, data))

@@ -51,7 +51,7 @@ def call(config: ExportConfig) -> int:
     name = "hub" if config.hub else f"model{formats.FORMATS[format].suffix}"
     out = Path(config.out).expanduser() if config.out else backbone_path(config.weights).parent / name
     formats.check_output(out, format, config.overwrite)
-    pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
+    pretrained = open_pretrained(config.weights, **config.preprocessing())
     print(f"writing {out}, and reading it back", flush=True)
     with cli.silence_stderr():
         exported = export_model(pretrained, out, format, config.overwrite)

@@ -26,7 +26,7 @@ ELSEWHERE = (
 DEFAULTS = {f.name: f.default for f in dataclasses.fields(PretrainConfig) if f.name in ELSEWHERE}
 
 
-def small_backbone(name, size, channels, stem, width):
+def small_backbone(name, size, channels, stem, width, **_):
     assert (name, channels) == ("resnet10", 3)
     images = keras.Input((None, None, channels))
     x = keras.layers.ReLU()(nets.BatchNorm()(nets.Conv(8, 3, 2)(images)))

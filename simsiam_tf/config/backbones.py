@@ -1,27 +1,115 @@
-"""BACKBONES: the networks that the option `backbone` chooses from. Imports no TensorFlow."""
+"""The networks that `backbone` names, without importing TensorFlow."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from simsiam_tf.runtime.errors import UserError, nearest
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_BYTE = 1 / 255
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelScale:
+    """How a network takes pixels: (pixel / 255 − mean) / std, one number for each channel or for all.
+
+    reverse: whether its channels are blue, green, red.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    reverse: bool = False
+
+
+PIXELS = {  # `pixels` → what the first layer takes, from red, green and blue in [0, 255]
+    "torch": PixelScale(IMAGENET_MEAN, IMAGENET_STD),  # mean 0 and variance 1 on ImageNet
+    "tf": PixelScale((0.5,), (0.5,)),  # [−1, 1]
+    "caffe": PixelScale(
+        (123.68 / 255, 116.779 / 255, 103.939 / 255), (_BYTE,) * 3, True
+    ),  # mean 0, in levels
+    "unit": PixelScale((0.0,), (1.0,)),  # [0, 1]
+    "byte": PixelScale((0.0,), (_BYTE,)),  # [0, 255]: the network itself normalises
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A row of `BACKBONES`: how a network is built, and how its pixels are normalised.
+    """A row of `BACKBONES` or `BACKBONE_KINDS`: how networks are built, and how their images are normalised.
 
     To add a backbone, write its builder and add a row; `--backbone` and its help follow.
 
     builder: "module:function"; the function maps (size, channels, options) to a functional Keras model
-        from normalised images [B, H, W, channels] to features [B, F]. size: the side of the training views.
-        options: "name" (the row's), "stem" and "width"; a builder may ignore some.
-    pixel_rule: "mean" and "std" of pixels in [0, 1], a number for each channel; empty: those of the
-        augmentation are used.
+        from images [B, H, W, channels] to features [B, F]. size: the side of the training views.
+        options: "name" (the row's, or what follows its colon), "weights" (what follows "+", or None), and the
+        options "pixels", "trust_code", "stem" and "width"; a builder may ignore some.
+    pixel_rule: "mean" and "std", one number for each channel of an image in [0, 1], to normalise
+        its pixels; empty: the augmentation's are used.
+    form: of a kind: how it is written. describe: of a kind: "module:function", from the same options to a
+        `nets.backbones.Description`.
     """
 
     builder: str
     pixel_rule: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    form: str = ""
+    describe: str = ""
 
 
 _RESNET = Backbone("simsiam_tf.nets.resnet:build_resnet")
-_NAMES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
-BACKBONES: dict[str, Backbone] = dict.fromkeys(_NAMES, _RESNET)
+BACKBONES: dict[str, Backbone] = dict.fromkeys(
+    ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50", "wide_resnet101"), _RESNET
+)
+
+
+def _kind(form: str, module: str) -> Backbone:
+    return Backbone(f"simsiam_tf.{module}:build", form=form, describe=f"simsiam_tf.{module}:describe")
+
+
+BACKBONE_KINDS = {
+    "keras": _kind("keras:NAME", "nets.keras_applications"),
+    "hub": _kind("hub:PRESET", "nets.keras_hub_backbones"),
+    "file": _kind("file:PATH.keras", "pretrained.network_file"),
+    "py": _kind("py:MODULE:FUNCTION", "nets.python_network"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneName:
+    """A value of `backbone` in its parts: KIND:NAME+WEIGHTS, or a key of `BACKBONES` as the name.
+
+    weights: "imagenet" or another name of keras.applications, "weights" for the other kinds; None: random.
+    """
+
+    text: str
+    kind: str
+    name: str
+    weights: str | None
+
+    @property
+    def row(self) -> Backbone:
+        """The row that the backbone is built by."""
+        return BACKBONE_KINDS[self.kind] if self.kind else BACKBONES[self.name]
+
+
+def is_network(text: str) -> bool:
+    """Whether a value of `backbone` or `weights` names a network of `BACKBONE_KINDS`."""
+    kind, colon, _ = text.partition(":")
+    return bool(colon) and kind in BACKBONE_KINDS
+
+
+def parse_backbone(text: str, option: str = "backbone") -> BackboneName:
+    """The parts of a value of `backbone`. Raises UserError where it names none."""
+    if text in BACKBONES:
+        return BackboneName(text, "", text, None)
+    kind, _, rest = text.partition(":")
+    if not is_network(text):
+        forms = [row.form for row in BACKBONE_KINDS.values()]
+        raise UserError(f"{option}={text}: no such value.{nearest(text, [*BACKBONES, *forms])}")
+    name, plus, weights = rest.rpartition("+")
+    if not plus or not (weights == "weights" or (kind == "keras" and weights)):
+        name, weights = rest, ""
+    if kind == "keras" and weights == "weights":
+        weights = "imagenet"
+    if not name:
+        raise UserError(f"{option}={text}: names no network. Pass {option}={BACKBONE_KINDS[kind].form}.")
+    return BackboneName(text, kind, name, weights or None)

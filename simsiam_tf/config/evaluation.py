@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+from simsiam_tf.config.backbones import PIXELS, is_network, parse_backbone
 from simsiam_tf.config.fields import BIG, Config, option
 from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.runtime.errors import UserError
 
 PREPROCESSINGS = ("auto", "imagenet", "cifar", "grayscale", "multichannel")  # values of `augmentation`
 FEATURES_DIR = "folder for the features; by default WORKDIR/features, or FILE.features beside a .keras file"
+PIXELS_OPTION = (
+    "auto",
+    "how the network of a .keras file or of a function takes pixels: torch (mean 0, variance 1 on ImageNet), "
+    "tf (−1 to 1), caffe (blue, green, red less their means), unit (0 to 1), byte (0 to 255); auto: as its "
+    "card says, or as networks of keras.applications and keras-hub do",
+)
+TRUST_OPTION = (False, "open .keras files that name code of other packages, which then runs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +26,10 @@ class WeightsConfig(Config):
     """Options for a backbone and the preprocessing of its images."""
 
     weights: str | None = option(
-        None, "pre-trained backbone: a finished or converted work folder, or a .keras file", "Backbone"
+        None,
+        "pre-trained backbone: a finished or converted work folder, a .keras file, or a published network: "
+        "hub:PRESET of keras-hub, keras:NAME+imagenet of keras.applications",
+        "Backbone",
     )
     augmentation: str = option(
         "auto",
@@ -28,11 +40,20 @@ class WeightsConfig(Config):
     image_size: int | None = option(
         None, "height and width of the images in pixels; by default as in the pre-training", limits=(4, 4096)
     )
+    pixels: str = option(*PIXELS_OPTION, choices=("auto", *PIXELS))
+    trust_code: bool = option(*TRUST_OPTION)
 
     def validate(self) -> WeightsConfig:
         if not self.weights:
             raise UserError("`weights`: missing. Pass a finished work folder, as in weights=runs/quickstart.")
+        if is_network(self.weights):
+            parse_backbone(self.weights, "weights")
         return super().validate()
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Arguments of `pretrained_backbone.open_pretrained`, besides the weights."""
+        names = ("augmentation", "image_size", "pixels", "trust_code")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)

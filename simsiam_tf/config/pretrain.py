@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from simsiam_tf.config.backbones import BACKBONES
+from simsiam_tf.config.backbones import BACKBONES, PIXELS, is_network, parse_backbone
+from simsiam_tf.config.evaluation import PIXELS_OPTION, TRUST_OPTION
 from simsiam_tf.config.fields import BIG, Inapplicable, check_address, option
 from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.config.methods import METHODS, MethodOptions, add_method_options, loss_kind, method_of
@@ -36,6 +37,8 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
         ),
         Inapplicable(("projector_hidden",), "projector_layers", lambda v: v == 1, "projector_layers=1"),
         Inapplicable(("weights_heads", "start_epoch"), "weights", lambda v: not v, "no `weights`"),
+        Inapplicable(("stem", "width"), "backbone", is_network, "a backbone that is none of our ResNets"),
+        Inapplicable(("pixels",), "backbone", lambda v: not is_network(v), "one of our ResNets"),
         Inapplicable(
             ("monitor_queries", "knn_every", "knn_images", "final_knn"), "monitor", lambda v: v == "none",
             "monitor=none",
@@ -103,7 +106,16 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
         None, f"probability of a turn by 90, 180 or 270 degrees; {_BY_DEFAULT}", limits=(0, 1)
     )
 
-    backbone: str = option("resnet50", "network whose features are learned", "Network", choices=BACKBONES)
+    backbone: str = option(
+        "resnet50",
+        f"network whose features are learned: {', '.join(BACKBONES)}; keras:NAME of keras.applications; "
+        "hub:PRESET of keras-hub (a name, a folder, hf://…, kaggle://…); file:PATH.keras; or "
+        "py:MODULE:FUNCTION, a function of (size, channels) that gives a Keras model. keras:NAME+imagenet, "
+        "and +weights for the others, begin with published weights",
+        "Network",
+    )
+    pixels: str = option(*PIXELS_OPTION, choices=("auto", *PIXELS))
+    trust_code: bool = option(*TRUST_OPTION)
     stem: str = option(
         "auto",
         "first layers of the backbone: imagenet (7×7, stride 2, pooling), cifar (3×3, stride 1), small (3×3, "
@@ -227,6 +239,13 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
     def validate(self) -> PretrainConfig:
         super().validate()
         check_address("data_service", self.data_service)
+        published = parse_backbone(self.backbone).weights
+        if self.weights and (published or is_network(self.weights)):
+            name = self.weights if is_network(self.weights) else self.backbone
+            raise UserError(
+                f"weights={self.weights}: `weights` takes work folders and .keras files. For published "
+                f"weights pass backbone={name.partition('+')[0]}+weights alone."
+            )
         if self.start_epoch >= self.epochs:
             raise UserError(
                 f"start_epoch={self.start_epoch:g}: nothing is left of epochs={self.epochs:g}. Pass the "

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf import config as configs
+from simsiam_tf.config.backbones import is_network
 from simsiam_tf.evaluate.knn_monitor import MAX_PIXEL_VALUES
 from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced, open_splits
 from simsiam_tf.evaluate.linear_probe import Probe, logistic_probe, sgd_probe
 from simsiam_tf.features.extraction import raw_pixels
 from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.features.store import stored_features
+from simsiam_tf.pretrained import published
 from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
@@ -60,7 +62,9 @@ def training_data(pretrained: Pretrained) -> str:
 
 
 def beside_weights(weights: str, name: str) -> Path:
-    """WORKDIR/name for a work folder; for a .keras file, its path with .name in place of .keras."""
+    """WORKDIR/name for a work folder or a network's; for a file, its path with the suffix .name instead."""
+    if is_network(weights):
+        return published.results_folder(weights) / name
     path = Path(weights).expanduser()
     return path / name if path.is_dir() else path.with_suffix(f".{name}")
 
@@ -73,7 +77,7 @@ def run(config: Any, evaluate: Callable[[Any, Splits, Features], dict[str, Any]]
         evaluate: `knn_scores` or `probe_scores`.
         file_name: name of the result's file (`beside_weights`), where `config.out` is not given.
     """
-    pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
+    pretrained = open_pretrained(config.weights, **config.preprocessing())
     path = Path(config.out).expanduser() if config.out else beside_weights(config.weights, file_name)
     check_writable(path)
     splits = splits_for(config, pretrained)

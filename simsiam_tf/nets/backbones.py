@@ -1,20 +1,99 @@
-"""Builds a backbone by its name."""
+"""Builds the network that a value of `backbone` names, and says what its images are like."""
 
 from __future__ import annotations
 
+import dataclasses
 import pkgutil
+from typing import Any
 
 import keras
 
-from simsiam_tf.config.backbones import BACKBONES
+from simsiam_tf.config.backbones import PIXELS, PixelScale, parse_backbone
+from simsiam_tf.runtime.errors import UserError
+
+ops: Any = keras.ops  # pyright infers None from its functions
 
 
-def build_backbone(name: str, size: int, channels: int, stem: str, width: float) -> keras.Model:
-    """The network of a row of `BACKBONES`: normalised images [B, H, W, channels] → features [B, F].
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What is known of a network before it is built.
 
-    size: side of the views in pixels. stem, width: options that ResNets read (`nets.resnet`).
+    scale: how it takes pixels; None: in any way, since its weights are random. size: side of its images in
+    pixels; None: any. fixed_size: whether it takes no other. channels: of its images; None: any.
+    licence: of its published weights, where known.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"No backbone is called {name!r}. Choose from {', '.join(BACKBONES)}.")
-    build = pkgutil.resolve_name(BACKBONES[name].builder)
-    return build(size, channels, {"name": name, "stem": stem, "width": width})
+
+    scale: PixelScale | None = None
+    size: int | None = None
+    fixed_size: bool = False
+    channels: int | None = None
+    licence: str = ""
+
+    @property
+    def pixel_rule(self) -> dict[str, tuple[float, ...]]:
+        """Fields of an `Augmentation`; empty without a scale."""
+        return {"mean": self.scale.mean, "std": self.scale.std} if self.scale else {}
+
+
+def describe_backbone(backbone: str, pixels: str = "auto", trust_code: bool = False) -> Description:
+    """What the images of a backbone are like.
+
+    backbone, trust_code: as the options. pixels: a key of `PIXELS`; "auto": the network's own.
+
+    Raises:
+        UserError: no such network; or nobody knows how it takes pixels.
+    """
+    parsed = parse_backbone(backbone)
+    if parsed.kind:
+        options = {"name": parsed.name, "weights": parsed.weights, "pixels": pixels, "trust_code": trust_code}
+        return pkgutil.resolve_name(parsed.row.describe)(options)
+    rule = parsed.row.pixel_rule
+    scale = PixelScale(rule["mean"], rule["std"]) if rule else None
+    return Description(scale if pixels == "auto" else PIXELS[pixels])
+
+
+def build_backbone(
+    name: str, size: int, channels: int, stem: str = "imagenet", width: float = 1.0, pixels: str = "auto",
+    trust_code: bool = False,
+) -> keras.Model:  # fmt: skip
+    """The network that `backbone` names: normalised images [B, H, W, channels] → features [B, F].
+
+    size: side of the views in pixels. stem, width: options that ResNets read (`nets.resnet`). pixels,
+    trust_code: as for `describe_backbone`.
+    """
+    parsed = parse_backbone(name)
+    build = pkgutil.resolve_name(parsed.row.builder)
+    options = {
+        "name": parsed.name, "weights": parsed.weights, "stem": stem, "width": width, "pixels": pixels,
+        "trust_code": trust_code,
+    }  # fmt: skip
+    return build(size, channels, options)
+
+
+def to_features(
+    network: keras.Model,
+    size: int | None,
+    channels: int,
+    reverse: bool = False,
+    has_class_token: bool = False,
+) -> keras.Model:
+    """A network with one image as input and features [B, F] as output.
+
+    Maps [B, h, w, F] are averaged, and so are tokens [B, T, F], unless the first is a class token, which is
+    then the features. Of several outputs the last is taken.
+
+    size: side of the images; None: any. reverse: give the network blue, green and red.
+    """
+    images = keras.Input((size, size, channels), name="images")
+    x = ops.flip(images, axis=-1) if reverse else images
+    (name,) = network.input if isinstance(network.input, dict) else (None,)
+    x = keras.tree.flatten(network({name: x} if name else x))[-1]
+    if len(x.shape) == 4:
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    elif len(x.shape) == 3 and has_class_token:
+        x = x[:, 0]
+    elif len(x.shape) == 3:
+        x = keras.layers.GlobalAveragePooling1D(name="pool")(x)
+    if len(x.shape) != 2 or x.shape[-1] is None:
+        raise UserError(f"{network.name}: gives {tuple(x.shape)}, not features [B, F].")
+    return keras.Model(images, x, name="backbone")

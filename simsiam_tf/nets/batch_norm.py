@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import keras
 import tensorflow as tf
 
@@ -99,6 +101,30 @@ class BatchNorm(keras.layers.Layer):
     def get_config(self) -> dict:
         names = ("momentum", "epsilon", "affine", "zero_gamma", "batch_statistics", "center")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def synchronise(network: keras.Model) -> None:
+    """Lets BN of other libraries take the statistics of all replicas, if there are several.
+
+    They keep Keras' formulas: their moving variance is that of the batch, not the unbiased one. A line on
+    stderr names layers that cannot.
+    """
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return
+    others = []
+    for layer in network._flatten_layers():
+        if type(layer) is keras.layers.BatchNormalization:
+            layer.synchronized = True
+        elif not isinstance(layer, BatchNorm) and any(
+            v.name == "moving_mean" for v in layer._non_trainable_variables
+        ):
+            others.append(layer.name)
+    if others:
+        print(
+            f"{network.name}: its layers {', '.join(others[:5])}{', …' * (len(others) > 5)} take statistics "
+            "of one replica's images alone; other replicas may keep others. One device avoids it.",
+            file=sys.stderr,
+        )
 
 
 def _fused(x, gamma, beta, mean, variance, epsilon: float, training: bool):  # noqa: ANN202

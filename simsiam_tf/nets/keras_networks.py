@@ -50,7 +50,8 @@ def to_training_layers(network: keras.Model) -> keras.Model:
                 zero_gamma=isinstance(layer.gamma_initializer, keras.initializers.Zeros),
                 name=layer.name, trainable=layer.trainable, dtype=layer.dtype_policy,
             )  # fmt: skip
-            if _stock_batch_norm(ours).get_config() == layer.get_config():
+            is_last = layer.axis in (-1, len(keras.tree.flatten(layer.input)[0].shape) - 1)
+            if _stock_batch_norm(ours).get_config() == {**layer.get_config(), "axis": -1} and is_last:
                 return [ours]
         return [_clone(layer, to_training_layers)]
 
@@ -98,7 +99,9 @@ def _rebuild(network: keras.Model, replace: Callable[[Any], list]) -> keras.Mode
             images = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)
             layers = [new for layer in network.layers for new in replace(layer)]
             rebuilt = keras.Sequential([images, *layers], name=network.name)
-        elif isinstance(network, Functional):
+        elif (
+            type(network) is Functional
+        ):  # and no class of another library, whose constructor makes its layers
             rebuilt = keras.models.clone_model(network, clone_function=replace, call_function=_call_chain)
         else:
             return network

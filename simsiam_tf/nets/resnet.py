@@ -18,12 +18,15 @@ RESNETS = {  # name: (block, blocks in each of the four stages)
     "resnet34": ("basic", (3, 4, 6, 3)),
     "resnet50": ("bottleneck", (3, 4, 6, 3)),
     "resnet101": ("bottleneck", (3, 4, 23, 3)),
+    "wide_resnet50": ("wide", (3, 4, 6, 3)),
+    "wide_resnet101": ("wide", (3, 4, 23, 3)),
 }
 
 
 _BLOCKS = {  # convolutions of a block: kernel, expansion of the width, whether it has the stride (v1.5)
     "basic": ((3, 1, True), (3, 1, False)),
     "bottleneck": ((1, 1, False), (3, 1, True), (1, 4, False)),
+    "wide": ((1, 2, False), (3, 2, True), (1, 4, False)),  # Zagoruyko and Komodakis 2016, as torchvision's
 }
 
 

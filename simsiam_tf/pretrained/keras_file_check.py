@@ -23,19 +23,33 @@ MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 MAX_JSON_BYTES = 2**22  # of either JSON file; a ResNet-50's config.json has 150,000
 MAX_DIRECTORY_BYTES = 2**12  # of the archive's table of contents; three members take about 200
 
-LAYERS = """Activation Add AveragePooling2D BatchNormalization Concatenate Conv2D Dense DepthwiseConv2D
-    Dropout Flatten GlobalAveragePooling2D GlobalMaxPooling2D Identity InputLayer LayerNormalization
-    MaxPooling2D Multiply ReLU Rescaling Reshape Softmax ZeroPadding2D"""
+LAYERS = """Activation Add Average AveragePooling2D BatchNormalization Concatenate Conv2D Cropping2D Dense
+    DepthwiseConv2D Dropout ELU Flatten GaussianDropout GaussianNoise GlobalAveragePooling1D
+    GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization Identity InputLayer LayerNormalization
+    LeakyReLU MaxPooling2D Maximum Multiply Normalization PReLU Permute ReLU Rescaling Reshape
+    SeparableConv2D Softmax SpatialDropout2D Subtract UpSampling2D ZeroPadding2D"""
 INITIALIZERS = """Constant GlorotNormal GlorotUniform HeNormal HeUniform LecunNormal LecunUniform Ones
     RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros"""
+KERAS_HUB = """cspnet.cspnet.CSPNet deit.deit.DeiT densenet.densenet.DenseNet dinov2.dinov2.DINOV2
+    dinov3.dinov3.DINOV3 efficientnet.efficientnet.EfficientNet hgnetv2.hgnetv2.HGNetV2
+    mobilenet.mobilenet.MobileNet resnet.resnet.ResNet swin_transformer.swin_transformer.SwinTransformer
+    vgg.vgg.VGG vit.vit.ViT xception.xception.Xception"""
 ALLOWED = {  # module → classes that may be built: none runs code, reads a file or calls a function
     "keras.layers": set(LAYERS.split()),
     "keras.initializers": set(INITIALIZERS.split()),
     "keras.regularizers": {"L1", "L2", "L1L2"},
     "keras.src.models.functional": {"Functional"},
+    "keras.src.ops.numpy": {"Add", "Flip", "GetItem", "Multiply", "Subtract"},
+    "keras.src.applications.convnext": {"LayerScale", "StochasticDepth"},
     "keras": {"DTypePolicy", "Sequential"},
-    None: {"__keras_tensor__"},
+    None: {"__keras_tensor__", "__slice__"},
+    **{
+        f"keras_hub.src.models.{folder}.{file}_backbone": {f"{name}Backbone"}
+        for folder, file, name in (words.split(".") for words in KERAS_HUB.split())
+    },
 }
+MAX_NUMBER = {"window_size": 64}  # in the arguments of a class of keras-hub, where not `MAX_ARGUMENT`
+MAX_ARGUMENT = 2**14
 
 _PICKLE = "a pickle, which can run code"
 _HDF5 = "HDF5 alone, which can point to other files"
@@ -135,9 +149,30 @@ def _check_classes(config: dict) -> None:
         if "lambda" in name.lower():
             raise Refused(f"it has a {name[:100]}, which runs code of its own")
         if name not in ALLOWED.get(module, ()):
-            raise Refused(f"it asks for {module}.{name}"[:200] + ", which is no part of a network known here")
-        if registered not in (None, name):  # Keras looks this name up first
+            raise Refused(
+                f"it asks for {module}.{name}"[:200]
+                + ", which is no part of a network known here; its code would "
+                "run with trust_code=true, which is for files of people you trust"
+            )
+        library = str(module).partition(".")[0]
+        if registered not in (None, name, f"{library}>{name}"):  # Keras goes by this name first
             raise Refused(f"it asks for {str(registered)[:100]!r} in the name of {name}")
+        if library == "keras_hub":
+            _check_arguments(entry.get("config"))
+
+
+def _check_arguments(config: Any) -> None:
+    """Refuses arguments of keras-hub's classes that would make them build tables larger than memory."""
+    if not isinstance(config, dict):
+        raise Refused("it is no Keras model (a class without arguments)")
+    for key, value in config.items():
+        pending = [value]
+        while pending:
+            item = pending.pop()
+            if isinstance(item, list):
+                pending += item
+            elif isinstance(item, int | float) and not abs(item) <= MAX_NUMBER.get(key, MAX_ARGUMENT):
+                raise Refused(f"it asks for {key[:100]}={item}")
 
 
 def _object_descriptions(config: Any) -> Iterator[dict]:

@@ -11,9 +11,10 @@ import keras
 import tensorflow as tf
 
 from simsiam_tf.config import SourceConfig, is_encoded
+from simsiam_tf.config.backbones import PIXELS, is_network
 from simsiam_tf.data import AUGMENTATIONS, Augmentation, Source, Views
 from simsiam_tf.data.images.render import PixelRule
-from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.pretrained import backbone_file, network_file, published
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -61,7 +62,7 @@ class Pretrained:
         """Arguments of `data.open_source`; for encoded images, options left open are the pre-training's."""
         options = config.source_options()
         if not is_encoded(data):
-            return options
+            return {**options, "channels": self.channels}
         return {"channels": self.channels, **self.card.get("pixels", {}), **options}
 
     def check_channels(self, source: Source) -> None:
@@ -73,35 +74,61 @@ class Pretrained:
             )
 
 
-def open_pretrained(weights: str, augmentation: str = "auto", image_size: int | None = None) -> Pretrained:
-    """Opens the backbone of a finished work folder or of a .keras file, in Keras' present dtype policy.
+def open_pretrained(
+    weights: str,
+    augmentation: str = "auto",
+    image_size: int | None = None,
+    pixels: str = "auto",
+    trust_code: bool = False,
+) -> Pretrained:
+    """Opens the backbone of a finished work folder, of a .keras file or of a library of networks.
+
+    It computes in Keras' present dtype policy.
 
     Args:
-        weights: the folder or file.
-        augmentation: a key of `AUGMENTATIONS`; "auto": that of the pre-training, by the card.
-        image_size: side of the images in pixels; the augmentation's when None.
+        weights: the folder or file; or a network with published weights, "hub:PRESET" or
+            "keras:NAME+imagenet", which is first copied into a work folder (`published.results_folder`).
+        augmentation: a key of `AUGMENTATIONS` for a file without a card; "auto": that of the pre-training.
+        image_size: side of the images in pixels; that of the pre-training when None.
+        pixels: a key of `PIXELS` for a file without a card: how its network takes pixels; "auto": as networks
+            of keras.applications, which are recognised.
+        trust_code: run code that a file names, from a person you trust.
 
     Raises:
         UserError: as `load_backbone`; the network is no backbone; or "auto" without a card.
     """
-    backbone = backbone_file.load_backbone(weights)
+    if is_network(weights):
+        weights = str(published.import_network(weights, pixels, trust_code))
+        pixels = "auto"  # of the copy's card
+    backbone = backbone_file.load_backbone(weights, trust_code)
     path = backbone_file.backbone_path(weights)
-    if len(backbone.inputs) != 1 or len(backbone.input_shape) != 4 or len(backbone.output_shape) != 2:
+    card = backbone_file.read_card(weights)
+    if len(backbone.inputs) != 1 or len(backbone.input_shape) != 4:
         raise UserError(
             f"weights={weights}: is not a backbone: it maps {backbone.input_shape} to "
             f"{backbone.output_shape}, not images [B, H, W, C] to features [B, F]."
         )
-    card = backbone_file.read_card(weights)
+    fixed_size = backbone.input_shape[1]
     if augmentation != "auto":
         chosen = AUGMENTATIONS[augmentation]
-    elif "views" in card:
+    elif "views" in card and pixels == "auto":
         chosen = _augmentation_of_card(card["views"], path)
     else:
+        scale = network_file.pixel_scale(backbone, str(path), pixels)
+        backbone = network_file.pooled(backbone, scale)
+        size = fixed_size or published.SIZE
+        chosen = dataclasses.replace(AUGMENTATIONS["imagenet"], size=size, mean=scale.mean, std=scale.std)
+    if len(backbone.output_shape) != 2:
         raise UserError(
-            f"weights={weights}: no card beside {path.name} says how images are preprocessed for it. Pass "
-            "augmentation=imagenet, cifar, grayscale or multichannel, and `image_size`."
+            f"weights={weights}: gives {backbone.output_shape}, not features [B, F]. Pass pixels="
+            f"{', '.join(PIXELS)}, as its network takes them; its maps are then averaged."
         )
     chosen = dataclasses.replace(chosen, size=image_size or chosen.size)
+    if fixed_size not in (None, chosen.size):
+        raise UserError(
+            f"weights={weights}: takes images of {fixed_size} pixels, not of {chosen.size}. Pass "
+            f"image_size={fixed_size}."
+        )
     return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card)
 
 

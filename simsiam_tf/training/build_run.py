@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
 from simsiam_tf.config import METHODS, FinetuneConfig, PretrainConfig, SupervisedConfig
+from simsiam_tf.config.backbones import parse_backbone
 from simsiam_tf.data import (
     AUGMENTATIONS,
     Source,
@@ -62,9 +63,10 @@ def build_pretraining(
     """
     workers = workers or Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
     strategy = workers.strategy
-    if config.weights:
-        backbone_file.load_backbone(config.weights)  # only a check, before the data, which may take long
     precision = set_precision(config, strategy)
+    with workers.chief_first():  # which downloads what there is to download
+        known = check_network(config)
+    config = dataclasses.replace(config, channels=config.channels or known.channels)
     if config.data_service:
         client.check_service(config.data_service)
     with workers.chief_first():  # the other workers need not download or check again
@@ -120,6 +122,18 @@ def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distri
     return strategies.set_precision(config.precision)
 
 
+def check_network(config: PretrainConfig) -> nets.Description:
+    """What the images of the backbone are like. Finds, before the data, weights that cannot be had."""
+    if config.weights:
+        backbone_file.load_backbone(config.weights, config.trust_code)
+    trusted = {"pixels": config.pixels, "trust_code": config.trust_code}
+    known = nets.describe_backbone(config.backbone, **trusted)
+    if parse_backbone(config.backbone).weights:
+        size = config.image_size or known.size or 224
+        nets.build_backbone(config.backbone, size, known.channels or 3, **trusted)
+    return known
+
+
 def open_data(
     config: PretrainConfig, report: Path | None = None, source: Source | None = None
 ) -> tuple[Source, Views]:
@@ -143,8 +157,9 @@ def open_data(
         changes["jitter"] = (config.jitter, config.jitter, config.jitter, config.jitter / 4)
     if config.crop_area:
         changes["area"] = (config.crop_area, augmentation.area[1])
-    size = config.image_size or _view_size(source, augmentation.size)
-    changes |= nets.BACKBONES[config.backbone].pixel_rule
+    known = nets.describe_backbone(config.backbone, config.pixels, config.trust_code)
+    size = config.image_size or (known.fixed_size and known.size) or _view_size(source, augmentation.size)
+    changes |= known.pixel_rule
     augmentation = dataclasses.replace(augmentation, size=size, **changes)
     xla = False if config.jit_compile == "false" else None
     return source, Views(augmentation, config.method_options.view_count, xla=xla)
@@ -180,9 +195,13 @@ def build_model(
     channels, size: those of the views. steps, images: size of the run, on which some methods depend.
     """
     keras.utils.set_random_seed(config.seed)
-    backbone = nets.build_backbone(config.backbone, size, channels, stem_for(config, size), config.width)
+    backbone = nets.build_backbone(
+        config.backbone, size, channels, stem_for(config, size), config.width, pixels=config.pixels,
+        trust_code=config.trust_code,
+    )  # fmt: skip
     if config.freeze_until:
         layer_order.freeze_until(backbone, config.freeze_until)
+    nets.synchronise(backbone)
     row, options = METHODS[config.method], dataclasses.asdict(config.method_options)
     variant = next((name for name in row.variants if options[name] is not None), None)
     options = {name: value for name, value in options.items() if name == variant or name not in row.variants}

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from simsiam_tf import optimizers
+from simsiam_tf import nets, optimizers
 from simsiam_tf.config import FinetuneConfig, LinearConfig, SupervisedConfig
 from simsiam_tf.data import Views, sampling, subset
 from simsiam_tf.distributed import strategies
@@ -78,7 +78,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     strategy = workers.strategy
     precision = set_precision(config, strategy)
     with strategy.scope():  # in one scope: workers agree on the values of variables as they are created
-        pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
+        pretrained = open_pretrained(config.weights, **config.preprocessing())
     if isinstance(config, FinetuneConfig):
         layer_order.check_names(pretrained.backbone, config.freeze_until, config.layer_decay)
     with workers.chief_first():
@@ -100,6 +100,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         backbone = pretrained.backbone
         if getattr(config, "init", "weights") == "random":
             backbone = keras.models.clone_model(backbone)
+        nets.synchronise(backbone)
         model = SupervisedModel(backbone, splits.classes, frozen=isinstance(config, LinearConfig))
         if isinstance(config, FinetuneConfig) and config.freeze_until:
             layer_order.freeze_until(backbone, config.freeze_until)

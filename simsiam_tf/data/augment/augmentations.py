@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from simsiam_tf.config.backbones import IMAGENET_MEAN, IMAGENET_STD
 
 PerView = float | tuple[float, ...]
 

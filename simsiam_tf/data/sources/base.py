@@ -208,6 +208,14 @@ def from_arrays(
     return ArraySource(name, len(images), images.shape[-1], labels, tuple(class_names), fingerprint, images)
 
 
+def to_colours(source: Source) -> Source:
+    """Gray images in memory with three equal channels; other sources unchanged."""
+    if not isinstance(source, ArraySource) or source.channels != 1:
+        return source
+    images, fingerprint = np.repeat(source.images, 3, axis=-1), source.fingerprint.encode()
+    return dataclasses.replace(source, images=images, channels=3, fingerprint=short_digest(fingerprint, b"3"))
+
+
 def subset(source: Source, ids: np.ndarray | Sequence[int], name: str | None = None) -> Source:
     """The source whose image i is image ids[i] of another.
 

@@ -11,7 +11,7 @@ from simsiam_tf.config.places import split_places
 from simsiam_tf.data.images.header import MEGAPIXELS
 from simsiam_tf.data.sources.addresses import is_url
 from simsiam_tf.data.sources.archives import tar_members, zip_members
-from simsiam_tf.data.sources.base import Source, SourceOptions
+from simsiam_tf.data.sources.base import Source, SourceOptions, to_colours
 from simsiam_tf.data.sources.checked_source import open_members
 from simsiam_tf.data.sources.digits import open_digits
 from simsiam_tf.data.sources.fashion_mnist import open_fashion_mnist
@@ -114,7 +114,7 @@ def open_source(
     )
     places = [_open_place(one, options) for one in split_places(full_specification(spec))]
     if isinstance(places[0], Source) and len(places) == 1:
-        return places[0]
+        return to_colours(places[0]) if channels == 3 else places[0]
     unfit = [place.name for place in places if isinstance(place, Source)]
     if unfit:
         raise UserError(f"{unfit[0]}: cannot be joined to others. Folders, lists, archives and tables can.")

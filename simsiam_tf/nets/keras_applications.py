@@ -1,0 +1,119 @@
+"""Networks of keras.applications: keras:NAME, keras:NAME+imagenet."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from simsiam_tf.config.backbones import PIXELS
+from simsiam_tf.nets.backbones import Description, to_features
+from simsiam_tf.nets.keras_networks import to_training_layers
+from simsiam_tf.runtime.display_text import one_line
+from simsiam_tf.runtime.errors import UserError, nearest
+
+# Beginning of the name, the longest first → (how it takes pixels, licence of its weights). As the functions
+# `preprocess_input` of keras.applications; with "byte" the first layers normalise. NASNet is left out: its
+# networks fit only some sizes of images.
+FAMILIES = {
+    "ResNet50V2": ("tf", "MIT"), "ResNet101V2": ("tf", "MIT"), "ResNet152V2": ("tf", "MIT"),
+    "ResNet": ("caffe", "MIT"), "VGG": ("caffe", "CC BY 4.0"), "DenseNet": ("torch", "BSD 3-Clause"),
+    "MobileNetV3": ("byte", "Apache 2.0"), "MobileNet": ("tf", "Apache 2.0"),
+    "EfficientNet": ("byte", "Apache 2.0"), "ConvNeXt": ("byte", "Apache 2.0"),
+    "InceptionV3": ("tf", "Apache 2.0"), "InceptionResNetV2": ("tf", "Apache 2.0"), "Xception": ("tf", "MIT"),
+}  # fmt: skip
+SIZES = {  # of the images that the published weights were trained on, where not 224
+    "Xception": 299, "Inception": 299, "EfficientNetB1": 240, "EfficientNetB2": 260, "EfficientNetB3": 300,
+    "EfficientNetB4": 380, "EfficientNetB5": 456, "EfficientNetB6": 528, "EfficientNetB7": 600,
+    "EfficientNetV2B1": 240, "EfficientNetV2B2": 260, "EfficientNetV2B3": 300, "EfficientNetV2S": 384,
+    "EfficientNetV2M": 480, "EfficientNetV2L": 480,
+}  # fmt: skip
+MIN_SIZE = {"Xception": 71, "Inception": 75}  # of images, where not 32
+
+
+def names() -> list[str]:
+    """Names of the networks."""
+    return [n for n in dir(keras.applications) if n[0].isupper() and _by_prefix(n, FAMILIES)]
+
+
+def _by_prefix(name: str, table: Mapping[str, Any], default: Any = None) -> Any:
+    return next((value for prefix, value in table.items() if name.startswith(prefix)), default)
+
+
+def describe(options: Mapping[str, Any]) -> Description:
+    """What the images of a network are like; the published weights take three channels."""
+    name, weights, pixels = (options[key] for key in ("name", "weights", "pixels"))
+    if name not in names():
+        raise UserError(
+            f"backbone=keras:{name}: no such network of keras.applications.{nearest(name, names())}"
+        )
+    own, licence = _by_prefix(name, FAMILIES)
+    return Description(
+        PIXELS[own if pixels == "auto" else pixels], _by_prefix(name, SIZES, 224) if weights else None,
+        channels=3 if weights else None, licence=licence if weights else "",
+    )  # fmt: skip
+
+
+def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
+    """A network of keras.applications with its maps averaged.
+
+    Raises:
+        UserError: images that are too small for it, or weights that cannot be had.
+    """
+    name, weights = options["name"], options["weights"]
+    scale = describe(options).scale
+    smallest = _by_prefix(name, MIN_SIZE, 32)
+    if size < smallest:
+        raise UserError(
+            f"backbone=keras:{name}: needs views of {smallest} pixels or more. Pass image_size={smallest}."
+        )
+    arguments: dict[str, Any] = {"include_top": False, "weights": weights, "pooling": "avg"}
+    try:
+        network = getattr(keras.applications, name)(input_shape=(None, None, channels), **arguments)
+    except Exception as error:  # noqa: BLE001 - keras raises Exception for a download
+        raise _unavailable(name, weights, error) from error
+    if scale is not None and scale.reverse and channels == 3:
+        network = to_features(network, None, channels, reverse=True)
+    return to_training_layers(network)
+
+
+def _unavailable(name: str, weights: str | None, error: Exception) -> UserError:
+    text = one_line(error)
+    address = re.search(r"https?://\S+/([\w.-]+)", text)
+    if not address:
+        return UserError(f"backbone=keras:{name}+{weights}: {text[:300]}")
+    home = os.environ.get("KERAS_HOME") or "~/.keras"
+    reason = text.rpartition(" -- ")[2] if " -- " in text else "no network"
+    return UserError(
+        f"backbone=keras:{name}+{weights}: its weights cannot be downloaded ({reason}). Put the file of "
+        f"{address[0].rstrip(':')} into {home}/models."
+    )
+
+
+def recognise(network: keras.Model) -> str | None:
+    """The name of the network of keras.applications that this one is, by the names of all layers; else None.
+
+    One with a classifier on top is recognised, too.
+    """
+    wanted = _layer_names(network)
+    words = re.sub(r"\W|_", "", network.name).lower()
+    for name in sorted((n for n in names() if words.startswith(n.lower())), key=len, reverse=True)[:2]:
+        shape = network.input_shape
+        candidate = getattr(keras.applications, name)(
+            include_top=False, weights=None, input_shape=(None, None, shape[-1])
+        )
+        here = _layer_names(candidate)
+        if wanted[: len(here)] == here:
+            return name
+    return None
+
+
+def _layer_names(network: keras.Model) -> list[str]:
+    """Names of the layers, without the numbers that Keras adds to the second layer of a name."""
+    return [
+        re.sub(r"_\d+$", "", layer.name) if layer.weights == [] else layer.name
+        for layer in network.layers[1:]
+    ]

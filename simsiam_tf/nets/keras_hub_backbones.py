@@ -1,0 +1,86 @@
+"""Networks of keras-hub: hub:PRESET, a preset's name, its folder, or its address (hf://…, kaggle://…)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from simsiam_tf.config.backbones import PIXELS, PixelScale
+from simsiam_tf.nets.backbones import Description, to_features
+from simsiam_tf.runtime.display_text import one_line
+from simsiam_tf.runtime.errors import UserError
+
+
+def import_keras_hub(name: str) -> Any:
+    """The library. Raises UserError where it is not installed."""
+    if importlib.util.find_spec("keras_hub") is None:
+        raise UserError(f"{name}: needs keras-hub: pip install 'simsiam-tf[keras_hub]'.")
+    return importlib.import_module("keras_hub")
+
+
+def describe(options: Mapping[str, Any]) -> Description:
+    """What the images of a preset are like, by its image converter."""
+    name, weights, pixels = (options[key] for key in ("name", "weights", "pixels"))
+    hub = import_keras_hub(f"backbone=hub:{name}")
+    converter = _from_preset(hub.layers.ImageConverter, name) if weights or pixels == "auto" else None
+    scale = PIXELS[pixels] if pixels != "auto" else _scale(name, converter)
+    size = converter.image_size[0] if converter is not None and converter.image_size else None
+    if not weights:
+        return Description(scale)
+    images = _from_preset(hub.models.Backbone, name, load_weights=False).input
+    _, side, _, channels = keras.tree.flatten(images)[0].shape
+    return Description(scale, side or size, side is not None, channels)
+
+
+def _scale(name: str, converter: Any) -> PixelScale:
+    """pixel · scale + offset as (pixel / 255 − mean) / std."""
+    if converter is None:
+        raise UserError(
+            f"backbone=hub:{name}: has no image converter, so that nobody knows how it takes pixels. "
+            f"Pass pixels={', '.join(PIXELS)}."
+        )
+    scales, offsets = (
+        [float(v) for v in keras.tree.flatten(value)] if value is not None else [default]
+        for value, default in ((converter.scale, 1.0), (converter.offset, 0.0))
+    )
+    count = max(len(scales), len(offsets))
+    scales, offsets = (values * count if len(values) == 1 else values for values in (scales, offsets))
+    mean = tuple(-offset / (255 * scale) for scale, offset in zip(scales, offsets, strict=True))
+    return PixelScale(mean, tuple(1 / (255 * scale) for scale in scales))
+
+
+def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
+    """The backbone of a preset; with weights those of the preset. Its maps or tokens are pooled."""
+    hub, name = import_keras_hub(f"backbone=hub:{options['name']}"), options["name"]
+    network = _from_preset(hub.models.Backbone, name, load_weights=False)
+    shape, config = keras.tree.flatten(network.input)[0].shape, network.get_config()
+    wanted = (size if shape[1] else None, size if shape[1] else None, channels)
+    key = "image_shape" if "image_shape" in config else "input_shape"
+    if options["weights"]:
+        network = _from_preset(
+            hub.models.Backbone, name, **({} if wanted == shape[1:] else {key: wanted}), load_weights=True
+        )
+    else:
+        network = type(network).from_config({**config, key: wanted})
+    scale = describe(options).scale
+    has_token = bool(getattr(network, "use_class_token", False)) or type(network).__name__ in TOKENS
+    return to_features(network, wanted[0], channels, scale is not None and scale.reverse, has_token)
+
+
+TOKENS = {"DINOV2Backbone", "DINOV3Backbone", "DeiTBackbone"}  # whose first token is always a class token
+
+
+def _from_preset(cls: Any, name: str, **options: Any) -> Any:
+    path = Path(name).expanduser()
+    try:
+        return cls.from_preset(str(path) if path.is_dir() else name, **options)
+    except Exception as error:  # noqa: BLE001 - each place raises its library's own
+        raise UserError(
+            f"backbone=hub:{name}: cannot be opened ({one_line(error)[:200]}). Without a network, pass the "
+            "preset's folder, with config.json, model.weights.h5 and preprocessor.json: hub:/path/to/folder."
+        ) from error

@@ -1,0 +1,59 @@
+"""Backbones that a Python function of the user's builds: py:MODULE:FUNCTION."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from simsiam_tf.config.backbones import PIXELS
+from simsiam_tf.nets.backbones import Description, to_features
+from simsiam_tf.runtime.errors import UserError
+
+
+def describe(options: Mapping[str, Any]) -> Description:
+    """What the images of a function's network are like: by `pixels`, or the function's own `pixels`."""
+    name, weights, pixels = (options[key] for key in ("name", "weights", "pixels"))
+    function = _function(name)
+    chosen = getattr(function, "pixels", None) if pixels == "auto" else pixels
+    if chosen is None and weights:
+        raise UserError(
+            f"backbone=py:{name}+weights: how the network takes pixels is not known. Pass "
+            f"pixels={', '.join(PIXELS)}, or give the function an attribute `pixels`."
+        )
+    if chosen is not None and chosen not in PIXELS:
+        raise UserError(f"backbone=py:{name}: its pixels={chosen}: must be one of {', '.join(PIXELS)}.")
+    return Description(PIXELS[chosen] if chosen else None)
+
+
+def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
+    """FUNCTION(size, channels) as a backbone; a name ending in +weights says that its weights are trained."""
+    function, name = _function(options["name"]), options["name"]
+    network = function(size, channels)
+    if not isinstance(network, keras.Model) or len(keras.tree.flatten(network.inputs)) != 1:
+        raise UserError(
+            f"backbone=py:{name}: gives {type(network).__name__}, not a Keras model of one input."
+        )
+    scale = describe(options).scale
+    reverse = scale is not None and scale.reverse
+    if not reverse and len(network.output_shape) == 2:
+        return network
+    return to_features(network, network.input_shape[1], channels, reverse)
+
+
+def _function(name: str) -> Callable[[int, int], keras.Model]:
+    """The function, looked for in the current folder as well, as `python -m` does."""
+    module, _, function = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"backbone=py:{name}: cannot be imported ({error}). Pass backbone=py:MODULE:FUNCTION of a "
+            "function of (size, channels), in the current folder or installed."
+        ) from error

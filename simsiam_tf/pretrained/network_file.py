@@ -1,0 +1,75 @@
+"""Networks of .keras files that other programs wrote: file:PATH.keras, file:PATH.keras+weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from simsiam_tf.config.backbones import PIXELS, PixelScale
+from simsiam_tf.nets import keras_applications
+from simsiam_tf.nets.backbones import Description, to_features
+from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.pretrained.backbone_file import card_entries
+from simsiam_tf.runtime.errors import UserError
+
+
+def describe(options: Mapping[str, Any]) -> Description:
+    """What the images of a file's network are like.
+
+    Raises:
+        UserError: as `load_backbone`; or nobody knows how it takes pixels.
+    """
+    network = _load(options)
+    shape = network.input_shape
+    return Description(
+        pixel_scale(network, options["name"], options["pixels"]), shape[1], bool(shape[1]), shape[-1]
+    )
+
+
+def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
+    """The network of a file, pooled; with random weights unless its own are asked for."""
+    network = _load(options)
+    height, *_, found = network.input_shape[1:]
+    if (height, found) not in ((None, channels), (size, channels)):
+        raise UserError(
+            f"backbone=file:{options['name']}: takes images of {height or 'any'} pixels and {found} "
+            f"channels, not of {size} and {channels}. Pass image_size and channels that fit."
+        )
+    scale = pixel_scale(network, options["name"], options["pixels"])
+    return pooled(network if options["weights"] else keras.models.clone_model(network), scale)
+
+
+def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> PixelScale:
+    """How a file's network takes pixels: as `pixels` says, else by its card, else as keras.applications.
+
+    Raises:
+        UserError: none of these tells it.
+    """
+    if pixels != "auto":
+        return PIXELS[pixels]
+    views = card_entries(backbone_file.read_card(weights), "views")
+    if {"mean", "std"} <= views.keys():
+        return PixelScale(tuple(views["mean"]), tuple(views["std"]))
+    name = keras_applications.recognise(network)
+    if name is None:
+        raise UserError(
+            f"{weights}: no card beside it says how images are preprocessed for it. Pass pixels=torch (mean "
+            "0, variance 1 on ImageNet), tf (−1 to 1), caffe (blue, green, red less their means), unit (0 to "
+            "1) or byte (0 to 255), and `image_size`."
+        )
+    scale = keras_applications.describe({"name": name, "weights": None, "pixels": "auto"}).scale
+    assert scale is not None
+    return scale
+
+
+def pooled(network: keras.Model, scale: PixelScale) -> keras.Model:
+    """The network as a backbone; of one of keras.applications the classifier is left out."""
+    if len(network.output_shape) == 2 and not scale.reverse:
+        return network
+    return to_features(network, network.input_shape[1], network.input_shape[-1], scale.reverse)
+
+
+def _load(options: Mapping[str, Any]) -> keras.Model:
+    return backbone_file.load_backbone(options["name"], options["trust_code"])

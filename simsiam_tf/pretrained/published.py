@@ -1,0 +1,89 @@
+"""Networks with published weights as work folders, for all commands: hub:PRESET, keras:NAME+imagenet."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from simsiam_tf.config.backbones import BackboneName, parse_backbone
+from simsiam_tf.data import AUGMENTATIONS
+from simsiam_tf.nets.backbones import build_backbone, describe_backbone
+from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.runtime.versions import library_versions
+
+SIZE = 224  # of the images of networks that take any size
+
+
+def parse_weights(weights: str) -> BackboneName:
+    """The parts of a value of `weights` that names a network: with its published weights, also without "+".
+
+    Raises:
+        UserError: no such network; or keras:NAME alone, whose weights would be random.
+    """
+    parsed = parse_backbone(weights, "weights")
+    if parsed.kind == "keras" and not parsed.weights:
+        raise UserError(f"weights={weights}: its weights would be random. Pass weights={weights}+imagenet.")
+    if parsed.weights:
+        return parsed
+    return dataclasses.replace(parsed, text=f"{weights}+weights", weights="weights")
+
+
+def results_folder(weights: str) -> Path:
+    """The work folder of a network, in which it is kept and results are written: runs/KIND-NAME."""
+    parsed = parse_weights(weights)
+    path = Path(parsed.name).expanduser()
+    name = re.sub(r"[^\w.]+", "-", path.name if path.exists() else parsed.name).strip("-")
+    if path.exists():  # of two presets of one name
+        name += f"-{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:6]}"
+    return Path("runs") / f"{parsed.kind}-{name}"
+
+
+def import_network(weights: str, pixels: str = "auto", trust_code: bool = False) -> Path:
+    """Builds a network with its published weights into its work folder, once; returns the folder.
+
+    Raises:
+        UserError: as `build_backbone`; or the folder cannot be written.
+    """
+    parsed, folder = parse_weights(weights), results_folder(weights)
+    source = {
+        "network": parsed.text, "pixels": pixels, "files": _files_digest(parsed.name),
+        "keras": library_versions().get("keras"),
+    }  # fmt: skip
+    if backbone_file.read_card(folder).get("imported") == source:
+        return folder
+    known = describe_backbone(parsed.text, pixels, trust_code)
+    size = known.size or SIZE
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # of the file; it is opened in the policy of the command
+    try:
+        network = build_backbone(parsed.text, size, known.channels or 3, pixels=pixels, trust_code=trust_code)
+    finally:
+        keras.config.set_dtype_policy(before)
+    card: dict[str, Any] = {
+        "imported": source, "licence": known.licence or "not known", "made with": library_versions(),
+        "views": dataclasses.asdict(
+            dataclasses.replace(AUGMENTATIONS["imagenet"], size=size, **known.pixel_rule)
+        ),
+    }  # fmt: skip
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        backbone_file.export_network(network, folder, card)
+    except OSError as error:
+        raise UserError(f"weights={weights}: {folder} cannot be written ({error.strerror}).") from error
+    return folder
+
+
+def _files_digest(name: str) -> str | None:
+    """A digest of the names, sizes and times of a preset's or a network's local files; None for others."""
+    path = Path(name).expanduser()
+    if not path.exists():
+        return None
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    states = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]

@@ -26,8 +26,8 @@ class ConvertConfig(Config):
     """Options of convert."""
 
     weights: str | None = option(
-        None, "PyTorch weights (.pth, .pth.tar, .ckpt, .safetensors), or a finished work folder or a "
-        ".keras file", "Conversion",
+        None, "PyTorch weights (.pth, .pth.tar, .ckpt, .safetensors), or a finished work folder, a "
+        ".keras file or hf://USER/NAME", "Conversion",
     )  # fmt: skip
     out: str | None = option(None, "from PyTorch: folder to create; to PyTorch: .safetensors or .pth")
     layout: str = option(

@@ -32,7 +32,8 @@ class EmbedConfig(ImagesConfig):
     overwrite: bool = option(False, "replace an existing file")
     features_dir: str | None = option(
         None,
-        "folder of the stored features; by default WORKDIR/features, or FILE.features beside the weights",
+        "folder of the stored features; by default WORKDIR/features, FILE.features beside the weights, or "
+        "runs/USER-NAME/features",
     )
 
     def validate(self) -> EmbedConfig:

@@ -14,8 +14,9 @@ class WeightsConfig(Config):
     """Options for a backbone and the preprocessing of its images."""
 
     weights: str | None = option(
-        None, "pre-trained backbone: the work folder of a finished run, or a .keras file", "Backbone"
-    )
+        None, "pre-trained backbone: the work folder of a finished run, a .keras file, or hf://USER/NAME[@REVISION] "
+        "on the Hugging Face Hub, on which results go to runs/USER-NAME by default", "Backbone",
+    )  # fmt: skip
     augmentation: str = option(
         "auto",
         "how images are normalised; auto: as in the pre-training. Needed only for a .keras file without "
@@ -59,6 +60,8 @@ class KeptFeaturesConfig(LabelledConfig):
     """Options of evaluations on features that are computed once and stored in files."""
 
     features_dir: str | None = option(
-        None, "folder for the features; by default WORKDIR/features, or FILE.features beside a .keras file"
+        None,
+        "folder for the features; by default WORKDIR/features, FILE.features beside a .keras file, or "
+        "runs/USER-NAME/features",
     )
     raw_pixels: bool = option(True, "also evaluate raw pixels, for comparison, where images are small")

@@ -31,10 +31,10 @@ def is_file(data: Any) -> bool:
 def absolute_places(data: str) -> str:
     """A specification whose paths do not depend on the working folder. URLs stay."""
     places = (place.partition(":") for place in split_places(data))
-    return ",".join(f"{kind}:{path if '://' in path else absolute_path(path)}" for kind, _, path in places)
+    return ",".join(f"{kind}:{absolute_path(path)}" for kind, _, path in places)
 
 
 def absolute_path(path: str) -> str:
-    """A path that does not depend on the working folder."""
+    """A path that does not depend on the working folder. URLs stay."""
     # NOTE: not abspath, which takes link/.. for the folder of the link.
-    return os.path.join(os.getcwd(), os.path.expanduser(path))
+    return path if "://" in path else os.path.join(os.getcwd(), os.path.expanduser(path))

@@ -124,8 +124,8 @@ class PretrainConfig(RunConfig, SourceConfig):
     )
     weights: str | None = option(
         None,
-        "start the backbone from these weights, a work folder or a .keras file; from a converted checkpoint "
-        "also projector and predictor",
+        "start the backbone from these weights, a work folder, a .keras file or hf://USER/NAME; from a "
+        "converted checkpoint also projector and predictor",
     )
     weights_heads: str = option(
         "auto",

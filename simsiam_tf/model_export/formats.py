@@ -72,16 +72,16 @@ def export_model(
     """Writes a backbone with its preprocessing, reads it back and compares its features with the source's.
 
     The file maps uint8 images [B, H, W, C], of any size that is the same for a batch, to float32
-    features [B, F]. A folder for the Hub ("hub") holds weights and names the preprocessing instead.
+    features [B, F]. A folder for the Hub ("hub") holds the backbone and names the preprocessing instead.
 
     Args:
-        pretrained: the backbone; for "hub", a ResNet-18, -34 or -50 of width 1 with the ImageNet stem.
+        pretrained: the backbone.
         path: path of the file, or of the folder for "saved_model" and "hub".
         format: a key of `FORMATS`; by the path's suffix when None.
 
     Raises:
-        UserError: no format for the suffix, a missing library, a network that the Hub's programs lack, a
-            path that exists or cannot be written, or features that differ from the source's.
+        UserError: no format for the suffix, a missing library, a path that exists or cannot be written, or
+            features that differ from the source's.
     """
     path = Path(path).expanduser()
     format = format or next((name for name, row in FORMATS.items() if row.suffix == path.suffix), None)
@@ -209,6 +209,6 @@ FORMATS = {
     ),
     "hub": Format(
         None, hub_folder.write_hub_folder, content=hub_folder.CONTENT, read=hub_folder.read_features,
-        modules=("safetensors",), extra="convert",
+        modules=("huggingface_hub", "safetensors"), extra="hub",
     ),
 }  # fmt: skip

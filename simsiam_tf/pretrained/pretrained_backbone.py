@@ -12,7 +12,7 @@ import keras
 from simsiam_tf.config import SourceConfig, is_encoded
 from simsiam_tf.data import AUGMENTATIONS, Augmentation, Source, Views
 from simsiam_tf.data.images.render import PixelRule
-from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.pretrained import backbone_file, hub
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -25,6 +25,7 @@ class Pretrained:
     augmentation: that of the pre-training, with the size and normalisation of the images.
     path, sha256: path and digest of the file.
     card: metadata of the run that trained it; empty without any.
+    address: "hf://USER/NAME@COMMIT" of a backbone of the Hub, whose path lies in a cache; None for others.
     """
 
     backbone: keras.Model
@@ -32,6 +33,12 @@ class Pretrained:
     path: Path
     sha256: str
     card: dict
+    address: str | None = None
+
+    @property
+    def place(self) -> str:
+        """What `open_pretrained` opens again: the address, or the path."""
+        return self.address or str(self.path)
 
     @property
     def channels(self) -> int:
@@ -62,22 +69,31 @@ class Pretrained:
         """Raises UserError where a source's images have other channels than the backbone takes."""
         if source.channels != self.channels:
             raise UserError(
-                f"{flag}={source.name}: has {source.channels} channels, the backbone of {self.path} takes "
+                f"{flag}={source.name}: has {source.channels} channels, the backbone of {self.place} takes "
                 f"{self.channels}. Give images of the same kind."
             )
+
+
+def from_pretrained(
+    weights: str | Path, augmentation: str = "auto", image_size: int | None = None
+) -> Pretrained:
+    """`open_pretrained` by the name that other libraries give it."""
+    return open_pretrained(str(weights), augmentation, image_size)
 
 
 def open_pretrained(weights: str, augmentation: str = "auto", image_size: int | None = None) -> Pretrained:
     """Opens the backbone of a finished work folder or of a .keras file, in Keras' present dtype policy.
 
     Args:
-        weights: the folder or file.
+        weights: the folder, or one that `export` wrote for the Hub; or the file; or "hf://USER/NAME" or
+            "hf://USER/NAME@REVISION" on the Hugging Face Hub, of which the newest commit is taken.
         augmentation: a key of `AUGMENTATIONS` for a file without a card; "auto": that of the pre-training.
         image_size: side of the images in pixels; that of the pre-training when None.
 
     Raises:
-        UserError: as `load_backbone`; or nothing tells the preprocessing.
+        UserError: as `load_backbone` and `hub.download`; or nothing tells the preprocessing.
     """
+    hub.download.cache_clear()
     backbone = backbone_file.load_backbone(weights)
     path = backbone_file.backbone_path(weights)
     if len(backbone.inputs) != 1 or len(backbone.input_shape) != 4 or len(backbone.output_shape) != 2:
@@ -96,7 +112,8 @@ def open_pretrained(weights: str, augmentation: str = "auto", image_size: int | 
             "augmentation=imagenet, cifar or grayscale, and `image_size`."
         )
     chosen = dataclasses.replace(chosen, size=image_size or chosen.size)
-    return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card)
+    address = hub.pinned_address(weights) if hub.is_address(weights) else None
+    return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card, address)
 
 
 def _augmentation_of_card(views: Any, path: Path) -> Augmentation:

@@ -54,7 +54,7 @@ def run_supervised(config: SupervisedConfig, callbacks: Sequence[keras.callbacks
 
 
 def workdir_of(config: SupervisedConfig) -> Path:
-    """`workdir`, or else WEIGHTS/NAME, or FILE.NAME for a .keras file.
+    """`workdir`, or else WEIGHTS/NAME, FILE.NAME for a .keras file, or runs/USER-NAME/NAME for the Hub.
 
     NAME: "linear" or "finetune", then "-random" for random weights and the share of labels below 1.
     """
@@ -170,7 +170,7 @@ class Supervised(Task):
         data = self.config.data or cached_scores.training_data(self.pretrained)
         card = {
             **metadata, "classes": list(self.splits.class_names), "test": self.splits.test.name,
-            "weights": {"path": str(self.pretrained.path), "sha256": self.pretrained.sha256},
+            "weights": {"path": self.pretrained.place, "sha256": self.pretrained.sha256},
             "configuration": {**metadata["configuration"], "data": data},
         }  # fmt: skip
         if not self.model.frozen:

@@ -14,8 +14,8 @@ class WeightsConfig(Config):
     """Options for a backbone and the preprocessing of its images."""
 
     weights: str | None = option(
-        None, "pre-trained backbone: the work folder of a finished run, a .keras file, or hf://USER/NAME[@REVISION] "
-        "on the Hugging Face Hub, on which results go to runs/USER-NAME by default", "Backbone",
+        None, "pre-trained backbone: the work folder of a finished run, a .keras file, or on the Hugging "
+        "Face Hub hf://USER/NAME[@REVISION], whose results go to runs/USER-NAME by default", "Backbone",
     )  # fmt: skip
     augmentation: str = option(
         "auto",

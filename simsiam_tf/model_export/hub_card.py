@@ -65,16 +65,16 @@ def card_header(card: Mapping[str, Any], library: str, name: str) -> Any:
     if isinstance(license, str) and hub.LICENSE.fullmatch(license):
         values["license"] = license
     metrics = {
-        f"{TRAINED[model]}, {one_line(metric)}": float(value)
+        f"{TRAINED[model]}, {metric}": float(value)
         for model in TRAINED
         for metric, value in card_entries(card_entries(card, "accuracy"), model).items()
-        if isinstance(value, int | float) and 0 <= value <= 1
+        if re.fullmatch(r"\w+", metric, re.ASCII) and isinstance(value, int | float) and 0 <= value <= 1
     }
     if metrics:
         values |= {"model_name": name, "eval_results": [
             huggingface_hub.EvalResult(
                 task_type="image-classification", dataset_type=data or "images",
-                dataset_name=data or one_line(card.get("data", "images")),
+                dataset_name=data or "unpublished images",
                 metric_type="accuracy", metric_name=metric, metric_value=value,
             )
             for metric, value in metrics.items()

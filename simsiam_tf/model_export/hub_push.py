@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import simsiam_tf
 from simsiam_tf.model_export.hub_folder import CONTENT, README
 from simsiam_tf.pretrained import hub
 from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -47,7 +50,7 @@ def push_folder(folder: Path, repository: str, private: bool = False) -> str:
         raise
     except Exception as error:  # noqa: BLE001 - the library raises errors of three HTTP libraries
         is_card = isinstance(error, ValueError) and not hasattr(error, "response")
-        reason = f"the Hub refuses its {README} ({' '.join(str(error).split())[:200]})." if is_card else None
+        reason = f"the Hub refuses its {README} ({_card_problems(str(error))})." if is_card else None
         raise UserError(
             f"push={repository}: not uploaded: {reason or hub.failure(error)} {folder} is complete; to push "
             f"it again: hf upload {repository} {shlex.quote(str(folder))}"
@@ -55,14 +58,21 @@ def push_folder(folder: Path, repository: str, private: bool = False) -> str:
     return url
 
 
+def _card_problems(answer: str) -> str:
+    """What the Hub says of a header, from JSON where it answers so."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        answer = "; ".join(error["message"] for error in json.loads(answer)["errors"])
+    return one_line(answer)[:200]
+
+
 def _upload(huggingface_hub: Any, api: Any, folder: Path, repository: str, private: bool) -> str:
+    huggingface_hub.ModelCard.load(folder / README).validate()
     url = api.create_repo(repository, private=private, exist_ok=True)
     if private and not api.model_info(repository).private:
         raise UserError(
             f"push={repository}: the repository exists, and is public. Make it private in its settings "
             "first, or leave out `private`."
         )
-    huggingface_hub.ModelCard.load(folder / README).validate()
     api.upload_folder(
         repo_id=repository, folder_path=folder, allow_patterns=list(CONTENT), delete_patterns=list(CONTENT),
         commit_message=f"Export of simsiam_tf {simsiam_tf.__version__}",

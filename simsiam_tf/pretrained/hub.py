@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from simsiam_tf.runtime import progress
+from simsiam_tf.runtime import progress, terminal
 from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError
 
@@ -25,7 +25,6 @@ PLACES = ("", "export/")  # in a folder that `export` wrote for the Hub, and in 
 PATTERNS = [f"{place}{name}.{kind}" for place in PLACES for name in NETWORKS for kind in ("keras", "json")]
 _REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
 _LISTED = 8  # files that a message names
-_FROM_CACHE = "Returning existing local"  # how the library begins its warning of an unreachable Hub
 
 
 def is_address(weights: str | Path) -> bool:
@@ -68,38 +67,61 @@ def pinned_address(address: str) -> str:
 def download(address: str) -> Path:
     """The folder of a repository's files that this package reads, downloaded where the cache lacks them.
 
-    Without a network it is the folder that the cache has, which a line on stderr reports.
+    Where the Hub cannot be reached it is the folder that the cache has, which a line on stderr reports.
 
     Raises:
         UserError: not an address, no huggingface_hub, no such repository or revision, no right, no network
             and nothing in the cache, an incomplete file, or a repository without a backbone.
     """
     repository, revision = parse_address(address)
-    subject = f"weights={address}"
-    huggingface_hub = import_library(subject)
+    huggingface_hub = import_library(f"weights={address}")
+    try:
+        with quiet_library(), progress.announced(f"downloading {address}"):
+            files, unreachable = _list_files(huggingface_hub, repository, revision)
+            try:
+                folder = huggingface_hub.snapshot_download(
+                    repository, revision=revision, allow_patterns=PATTERNS, tqdm_class=_late_bar(),
+                    local_files_only=unreachable is not None,
+                )  # fmt: skip
+            except huggingface_hub.errors.LocalEntryNotFoundError as error:
+                raise unreachable or error from None
+    except Exception as error:  # noqa: BLE001 - the library raises errors of three HTTP libraries
+        raise UserError(f"weights={address}: {failure(error, revision)}") from error
+    if unreachable and not huggingface_hub.constants.HF_HUB_OFFLINE:
+        progress.say(f"{address}: the Hub cannot be reached, so the copy in the cache is used")
+    if not any((Path(folder) / place / "backbone.keras").is_file() for place in PLACES):
+        raise UserError(f"weights={address}: {_without_backbone(files, repository)}")
+    return Path(folder)
 
-    class Bar(huggingface_hub.utils.tqdm):
-        """A bar that appears as late as all bars of this package."""
 
+def _list_files(
+    huggingface_hub: Any, repository: str, revision: str | None
+) -> tuple[list[str], Exception | None]:
+    """(the files of a repository, the error where the Hub cannot be reached). No request for a commit."""
+    if re.fullmatch(r"[0-9a-f]{40}", revision or ""):  # which the cache may have, and which never changes
+        return [], None
+    try:
+        info = huggingface_hub.HfApi().model_info(repository, revision=revision)
+    except Exception as error:
+        if (_http_status(error) or 500) < 500:
+            raise
+        return [], error
+    return sorted(file.rfilename for file in info.siblings or ()), None
+
+
+def _late_bar() -> type:
+    """The library's bar, as late as all bars of this package."""
+    from huggingface_hub.utils import tqdm
+
+    class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**options, "delay": progress.DELAY})
 
         def refresh(self, *args: Any, **options: Any) -> bool | None:
-            late = self.disable or self._time() - self.start_t > progress.DELAY
+            late = not self.disable and self._time() - self.start_t > progress.DELAY
             return super().refresh(*args, **options) if late else None
 
-    try:
-        with quiet_library() as warnings, progress.announced(f"downloading {address}"):
-            folder = huggingface_hub.snapshot_download(
-                repository, revision=revision, allow_patterns=PATTERNS, tqdm_class=Bar
-            )
-    except Exception as error:  # noqa: BLE001 - the library raises errors of three HTTP libraries
-        raise UserError(f"{subject}: {failure(error, revision)}") from error
-    if any(text.startswith(_FROM_CACHE) for text in warnings):
-        progress.say(f"{address}: the Hub cannot be reached, so the copy in the cache is used")
-    if not any((Path(folder) / place / "backbone.keras").is_file() for place in PLACES):
-        raise UserError(f"{subject}: {_without_backbone(huggingface_hub, repository, revision)}")
-    return Path(folder)
+    return Bar
 
 
 def import_library(subject: str) -> Any:
@@ -122,13 +144,14 @@ def failure(error: BaseException, revision: str | None = None) -> str:
     """What went wrong with the Hub, and what to do, as one line."""
     from huggingface_hub import constants, errors
 
-    cause = next((e for e in _causes(error) if isinstance(e, errors.HfHubHTTPError)), None)
-    status = getattr(getattr(cause, "response", None), "status_code", None)
-    if isinstance(cause, errors.GatedRepoError):
+    root, status = _causes(error)[-1], _http_status(error)
+    answer = next((e for e in _causes(error) if isinstance(e, errors.HfHubHTTPError)), None)
+    reason = one_line(str(root) or type(root).__name__)[:150].rstrip(".")
+    if isinstance(answer, errors.GatedRepoError):
         return f"its owners let in whom they accept. Ask for access on its page, then {LOGIN}."
-    if isinstance(cause, errors.RevisionNotFoundError):
+    if isinstance(answer, errors.RevisionNotFoundError):
         return f"the repository has no branch, tag or commit {revision}. Leave it out for the newest."
-    if isinstance(cause, errors.RepositoryNotFoundError):
+    if isinstance(answer, errors.RepositoryNotFoundError):
         return f"no such repository, or a private one. Check the name; for a private one {LOGIN}."
     if status == 401 or isinstance(error, errors.LocalTokenNotFoundError):
         return f"{constants.ENDPOINT} does not know you. To log in, {LOGIN}."
@@ -136,16 +159,15 @@ def failure(error: BaseException, revision: str | None = None) -> str:
         return f"your token has no right to this. Take one that has: {LOGIN}."
     if status is not None:
         return f"{constants.ENDPOINT} answered with status {status}. Try again later."
-    root = _causes(error)[-1]
-    reason = one_line(str(root) or type(root).__name__)[:150].rstrip(".")
     if "Consistency check failed" in reason:
         return f"a file arrived incomplete ({reason}). Try again."
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return (
-            f"{constants.ENDPOINT} cannot be reached ({reason}), and the cache in {constants.HF_HUB_CACHE} "
-            "does not have it. Try again with a network."
-        )
-    return f"{constants.ENDPOINT} cannot be reached, or broke off ({reason}). Try again."
+    return f"{constants.ENDPOINT} cannot be reached, or broke off ({reason}). Try again with a network."
+
+
+def _http_status(error: BaseException) -> int | None:
+    """The status with which the Hub answered; None where there was no answer."""
+    responses = (getattr(cause, "response", None) for cause in _causes(error))
+    return next((response.status_code for response in responses if response is not None), None)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -156,36 +178,31 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def _without_backbone(huggingface_hub: Any, repository: str, revision: str | None) -> str:
+def _without_backbone(files: list[str], repository: str) -> str:
     """What a repository has instead of a backbone, and what to do about it, as one line."""
-    try:
-        files = sorted(huggingface_hub.HfApi().list_repo_files(repository, revision=revision))
-    except Exception:  # noqa: BLE001 - no network: what the cache has is all that is known
-        files = []
     listed = ", ".join(map(one_line, files[:_LISTED])) + (", …" if len(files) > _LISTED else "")
     weights = next((f for f in files if f.endswith((".safetensors", ".pth", ".bin"))), None)
-    fix = "Name a repository that `export` wrote with hub=true"
+    fix = "Name a repository that `export` wrote"
     if weights is not None:
-        at = f" --revision={revision}" if revision else ""
-        fix += f", or convert a ResNet of PyTorch: hf download {repository} {one_line(weights)}{at}, then "
+        fix += f"; a ResNet of PyTorch can be converted: hf download {repository} {one_line(weights)}, then "
         fix += "python -m simsiam_tf.convert"
     return f"has no backbone.keras of simsiam_tf, but {listed or 'other files'}. {fix}."
 
 
 @contextlib.contextmanager
-def quiet_library() -> Iterator[list[str]]:
-    """Keeps the warnings of huggingface_hub from stderr within the block; gives them as a list."""
-    import huggingface_hub.utils.logging  # installs the library's handler
+def quiet_library() -> Iterator[None]:
+    """Keeps warnings of huggingface_hub from stderr within the block; off a terminal, its bars, too."""
+    from huggingface_hub import utils
 
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            kept.append(record.getMessage())
-
-    kept: list[str] = []
-    logger = logging.getLogger(huggingface_hub.__name__)
+    logger = logging.getLogger("huggingface_hub")
     handlers, propagate = logger.handlers, logger.propagate
-    logger.handlers, logger.propagate = [Keep()], False
+    hides_bars = not terminal.stderr().isatty() and not utils.are_progress_bars_disabled()
+    logger.handlers, logger.propagate = [logging.NullHandler()], False
+    if hides_bars:
+        utils.disable_progress_bars()
     try:
-        yield kept
+        yield
     finally:
         logger.handlers, logger.propagate = handlers, propagate
+        if hides_bars:
+            utils.enable_progress_bars()

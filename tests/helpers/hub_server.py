@@ -259,7 +259,8 @@ def hub(monkeypatch, tmp_path):
     with serving() as server:
         home = tmp_path / "hf_home"
         files = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        changes = {"ENDPOINT": server.url, "HUGGINGFACE_CO_URL_TEMPLATE": files, "HF_HUB_CACHE": str(home / "hub"), "HF_HUB_DISABLE_XET": True,
+        changes = {"ENDPOINT": server.url, "HUGGINGFACE_CO_URL_TEMPLATE": files,
+                   "HF_HUB_CACHE": str(home / "hub"), "HF_HUB_DISABLE_XET": True,
                    "HF_TOKEN_PATH": str(home / "token")}  # fmt: skip
         for name, value in changes.items():
             monkeypatch.setattr(constants, name, value)

@@ -1,9 +1,9 @@
-# Sourced by the other scripts: a virtual environment with the package in it.
+# Functions for the other scripts, which source this file: they make a virtual environment with the package.
 # shellcheck shell=bash
 
 fail() { echo "$*" >&2; exit 1; }
 
-# python_for_venv: a Python 3.11, 3.12 or 3.13 that can make virtual environments.
+# python_for_venv: prints a Python 3.11, 3.12 or 3.13 that can make virtual environments.
 python_for_venv() {
   local p
   for p in ${PYTHON:-} python3.11 python3.12 python3.13 python3; do
@@ -14,7 +14,7 @@ python_for_venv() {
   return 1
 }
 
-# set_up EXTRAS: makes .venv and installs the package with EXTRAS, unless that is done already.
+# set_up EXTRAS: makes .venv and installs the package with EXTRAS ("[dev,onnx]" or ""), unless that is done already.
 set_up() {
   local extras=$1 stamp wanted python
   if [ ! -x .venv/bin/python ]; then

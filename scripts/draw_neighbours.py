@@ -3,8 +3,8 @@
     bash scripts/quickstart.sh
     python scripts/draw_neighbours.py --weights=runs/quickstart --out=docs/neighbours.png
 
-Nearest is by the cosine of the backbone's features. Under each image stands its class, which
-pre-training did not use, and under each neighbour its cosine.
+The nearest images are those of the largest cosine between features of the backbone. Under each image stands
+its class, which pre-training did not use, and under each neighbour its cosine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """Draws the picture that the options describe; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--weights", default="runs/quickstart", help="work folder of a pre-training")
-    parser.add_argument("--data", default="fashion_mnist", help="a data set with labels and a test split")
+    parser.add_argument("--data", default="fashion_mnist", help="a set with class names and a test split")
     parser.add_argument("--query", type=int, default=0, help="row of the test image")
     parser.add_argument("--neighbours", type=int, default=8, help="training images to show")
     parser.add_argument("--out", default="neighbours.png", help="the PNG to write")
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def class_name(source, row: int) -> str:  # noqa: ANN001
-    """The class name of image number `row`."""
+    """The class name of the image with the id `row`."""
     return source.class_names[int(source.labels[row])]
 
 

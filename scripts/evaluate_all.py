@@ -2,10 +2,10 @@
 
     python scripts/evaluate_all.py runs/fashion_mnist/seed0 runs/fashion_mnist/seed1
 
-Runs each command of simsiam_tf that has no result yet in the work folder, one after another, the i-th
-folder with --seed=i. Rerun it after an interruption. --dry_run shows the commands. On two cores it is
-faster to score two folders at the same time, each by a command of its own on one core, the second with
---seed=1. A command for both then reads all results and prints the table.
+Runs, one after another, the commands of simsiam_tf whose results are missing in a work folder: with --seed=0
+for the first folder, --seed=1 for the second. Rerun it after an interruption. --dry_run shows the commands.
+On two cores it is faster to score two folders at the same time, each by this script on one core, for the
+second folder with --seed=1. Run with both folders, the script then reads all results and prints the table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Row = tuple[str, str, str, Callable[[dict], float | None]]  # name, file, comman
 
 
 def rows(flags: str) -> list[Row]:
-    """Rows of the table. flags: folder of the flagfiles."""
+    """Rows of the table. flags: folder of the flagfiles for linear evaluation and fine-tuning."""
     table: list[Row] = []
     for name in ("this backbone", "raw pixels"):
         table += [
@@ -72,7 +72,7 @@ def _top1(result: dict) -> float:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR", help="a finished pre-training")
-    parser.add_argument("--flags", default="flags/fashion_mnist", help="folder of the flagfiles")
+    parser.add_argument("--flags", default="flags/fashion_mnist", help="folder of linear.cfg and others")
     parser.add_argument(
         "--image_size", type=int, help="side of the images in pixels; by default as in pre-training"
     )

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Several workers of one run on this machine: scripts/launch_local.sh N [pretrain|linear_eval|finetune] -- FLAGS
 #   scripts/launch_local.sh 2 -- --flagfile=flags/quickstart.cfg --workdir=runs/two
-# Every line begins with the number of its worker. Ends when all have ended, with the largest exit status
-# other than 75: when one worker fails, the others end with 75, "rerun me".
+# Every line begins with the number of its worker. Ends when all workers have ended, with the largest of their
+# exit statuses, where 75 ("rerun me") counts least but for 0: the others end with it when one worker fails.
 # Workers trust whoever reaches their ports. Here they serve 127.0.0.1 alone (on Linux). On several machines a
 # firewall must keep others out: docs/many-machines.md.
 set -euo pipefail

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests, on a fresh checkout: sets up .venv, then runs ruff, pyright, and pytest in two processes.
-# --fast, as the first argument: tests that start no process and train nothing, in two minutes on two cores.
-# PARITY=0 leaves PyTorch out; SETUP=0 takes .venv as it is. Other arguments go to pytest: -m slow, -n 0
+# --fast, as the first argument: a choice of quick tests, in two minutes on two cores.
+# PARITY=0 does not install PyTorch; SETUP=0 takes .venv as it is. Other arguments go to pytest: -m slow, -n 0
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A few tests under the newest Keras that pip offers, pre-releases and keras-nightly included, beside all else that
-# .venv holds. Needs .venv, which scripts/test.sh makes; PYTHON=/path/to/python takes another environment.
-# Where .venv's Keras is the newest, or nothing can be fetched, it says so and ends with 0.
+# A few tests under the newest Keras that pip offers, pre-releases and keras-nightly included, with .venv's other
+# packages. Needs .venv, which scripts/test.sh makes; PYTHON=/path/to/python takes another environment.
+# Where .venv's Keras is the newest, or nothing can be fetched, the script says so and ends with status 0.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-.venv/bin/python}

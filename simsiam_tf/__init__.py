@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 
-# TensorFlow leaves oneDNN's convolutions off on x86 CPUs without AVX-512, where they were
-# measured to halve the time of a step. It reads this when it is first imported.
+# TensorFlow leaves oneDNN's convolutions off on x86 CPUs without instructions for neural networks (such as
+# AVX512_VNNI), where they were measured to halve the time of a step. TensorFlow reads this variable when it
+# is first imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 __version__ = "0.1.0"
@@ -40,7 +41,7 @@ __all__ = [*_MODULES, *_NAMES, "__version__"]
 
 
 def __getattr__(name: str):
-    # Lazy, so that the command lines answer `--help` and bad flags without loading TensorFlow.
+    # Lazy, so that commands answer `--help` and refuse invalid flags without loading TensorFlow.
     if name in _MODULES:
         return importlib.import_module(f"simsiam_tf.{_MODULES[name]}")
     if name in _NAMES:

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent
 
 
 def commands() -> dict[str, str]:
-    """Returns command → what it does: its module's docstring after the colon. Imports none of them."""
+    """Returns command → what it does: its docstring's first line after the colon. Imports no command."""
     about = {}
     for path in sorted(PACKAGE.glob("*.py")):
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -21,7 +21,7 @@ def commands() -> dict[str, str]:
 
 
 def main() -> int:
-    """Prints the list; returns the exit status, 2 for an argument that it does not know."""
+    """Prints the list; returns the exit status: 0, or 2 for any argument but --help and -h."""
     about_commands = commands()
     width = max(map(len, about_commands))
     print("Commands, each with --help:\n")

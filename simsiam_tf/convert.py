@@ -1,4 +1,4 @@
-"""python -m simsiam_tf.convert --weights=… --out=…: converts networks from PyTorch, and back."""
+"""python -m simsiam_tf.convert --weights=… --out=…: converts networks from PyTorch or to PyTorch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from simsiam_tf.config import Config, field_types, option
 from simsiam_tf.pretrained.torch_layouts import LAYOUTS, SUFFIXES, WRITABLE_SUFFIXES
 from simsiam_tf.runtime.errors import UserError, as_flags
 
-ABOUT = """Converts weights of PyTorch to a folder that every --weights takes, and such a folder to PyTorch:
-backbone, projector and predictor. Finds a ResNet under any prefix, by the names of torchvision, timm,
-facebookresearch/simsiam, mmselfsup, solo-learn, lightly, MoCo, BYOL, DINO or Detectron2. Architecture and
-widths are read from shapes; weights that are left out are listed. A pickle is opened only as weights,
-never run.
+ABOUT = """Converts backbone, projector and predictor from PyTorch weights to a folder that every --weights
+takes, and from such a folder to PyTorch. Finds a ResNet under any prefix, by the names that torchvision,
+timm, facebookresearch/simsiam, mmselfsup, solo-learn, lightly, MoCo, BYOL, DINO or Detectron2 give its
+weights. Architecture and widths are read from the shapes; weights that are left out are listed. No code in a
+pickle is run.
 
     python -m simsiam_tf.convert --weights=checkpoint.pth.tar --out=runs/converted
     python -m simsiam_tf.convert --weights=runs/photos --out=photos.safetensors"""
@@ -26,30 +26,30 @@ class ConvertConfig(Config):
     """Options of convert."""
 
     weights: str | None = option(
-        None, "PyTorch weights (.pth, .pth.tar, .ckpt, .safetensors), or a finished work folder, a "
-        ".keras file or hf://USER/NAME", "Conversion",
+        None, "PyTorch weights (.pth, .pth.tar, .pt, .ckpt, .bin, .safetensors), or a finished work folder, "
+        "a .keras file or hf://USER/NAME", "Conversion",
     )  # fmt: skip
     out: str | None = option(None, "from PyTorch: folder to create; to PyTorch: .safetensors or .pth")
     layout: str = option(
         "auto",
-        "program whose names the file has, or is written with (auto: torchvision's)",
+        "program whose names the weights have (auto: found by the names) or get (auto: torchvision)",
         choices=("auto", *LAYOUTS),
     )
     prefix: str | None = option(
         None,
         "from PyTorch: prefix of the network to convert where a file has several, as in module.encoder_k; "
-        "by default the network that its authors evaluate",
+        "by default the network that the program's authors evaluate",
     )
     stem: str = option(
         "auto",
-        "from PyTorch: first layers; auto: by the kernel, 7×7 imagenet, and for 3×3 by the program, cifar or "
-        "solo-learn's cifar_pad2",
+        "from PyTorch: first layers; auto: imagenet for a 7×7 kernel; for a 3×3 kernel cifar_pad2 where "
+        "solo-learn wrote the file, else cifar",
         choices=("auto", "imagenet", "cifar", "small", "cifar_pad2"),
     )
     augmentation: str = option(
         "auto",
-        "from PyTorch: preprocessing of images; auto: imagenet for the imagenet stem, else cifar, or "
-        "grayscale for one channel",
+        "from PyTorch: preprocessing of images; auto: grayscale for one channel, else imagenet for the "
+        "imagenet stem and cifar for others",
         choices=("auto", "imagenet", "cifar", "grayscale"),
     )
     image_size: int | None = option(
@@ -74,7 +74,7 @@ class ConvertConfig(Config):
 
     @property
     def from_torch(self) -> bool:
-        """Whether the weights are PyTorch's."""
+        """Whether the weights are PyTorch's, by their suffix."""
         return Path(self.weights or "").suffix in SUFFIXES
 
 

@@ -21,12 +21,13 @@ the dispatcher's address:
     python -m simsiam_tf.data_service --role=worker --dispatcher=HOST:5050        # on every machine
     python -m simsiam_tf.pretrain --data_service=HOST:5050 …
 
-Data workers may come and go while a run goes on. They read the images of folder:PATH themselves, under the
-same path. Several runs may share a service. SIGTERM ends it, with exit status 0.
+Data workers may come and go while a run goes on. They read image files, such as those of folder:PATH,
+themselves and under the same path. Several runs may share a service. SIGTERM or Ctrl-C ends one of its
+processes, with exit status 0.
 
-Everybody who can connect to the service can read and write the files of its user. Keep others out by a
-firewall (sudo ufw allow from 10.0.0.0/24 to any port 5050 proto tcp), and serve one address alone by
---host=10.0.0.5 or --host=localhost; with a name as --host it serves every interface."""
+Everybody who can connect to the service can read and write the files of the user who started it. Keep others
+out by a firewall (sudo ufw allow from 10.0.0.0/24 to any port 5050 proto tcp), and serve one address alone by
+--host=10.0.0.5 or --host=localhost. With another name as --host, as by default, every interface is served."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +35,15 @@ class ServiceConfig(config.Config):
     """Options of a process of a data service."""
 
     role: str = option("", "role of this process", "Data service", choices=("dispatcher", "worker"))
-    port: int = option(0, "port that it listens at; 0: any free port")
+    port: int = option(0, "port to listen at; 0: any free port")
     host: str | None = option(
         None,
         "address by which others reach this machine: by default its name, or localhost where the dispatcher "
-        "is at localhost. An IP address or localhost is served alone, a name on every interface",
+        "is at localhost. An IP address or localhost is served alone; with another name every interface is",
     )
-    dispatcher: str | None = option(None, "HOST:PORT of a worker's dispatcher")
+    dispatcher: str | None = option(None, "for a worker: HOST:PORT of its dispatcher")
     work_dir: str | None = option(
-        None, "folder for the state of a dispatcher, which continues from it when it is started again"
+        None, "for a dispatcher: folder for its state, from which it continues when it is started again"
     )
 
     def validate(self) -> ServiceConfig:
@@ -59,7 +60,7 @@ class ServiceConfig(config.Config):
 
 
 def call(config: ServiceConfig) -> int:
-    """Serves until a signal comes."""
+    """Serves until SIGTERM or SIGINT."""
     with cli.heavy_imports():
         import tensorflow as tf
 
@@ -77,7 +78,7 @@ def call(config: ServiceConfig) -> int:
             return 0
     service = tf.data.experimental.service
     try:
-        socket.create_server(("", config.port)).close()  # TensorFlow would share a port in use
+        socket.create_server(("", config.port)).close()  # fails where TensorFlow would share a port
         if config.role == "dispatcher":
             state = {"work_dir": config.work_dir, "fault_tolerant_mode": True} if config.work_dir else {}
             server = service.DispatchServer(service.DispatcherConfig(port=config.port, **state))
@@ -91,7 +92,7 @@ def call(config: ServiceConfig) -> int:
     reach = "there alone" if alone else "on every interface, for whoever reaches it"
     print(f"{config.role}, {reach}, listens at {host}:{port}", flush=True)
     ended.wait()
-    os._exit(0)  # stopping a server takes seconds, and saves nothing
+    os._exit(0)  # stopping a server takes seconds, and there is nothing to save
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,8 +11,8 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import ImagesConfig, option
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """Writes the embedding of every image: its name relative to the folder, its features, and the
-backbone that made them. Rerun the same command to continue an interrupted one.
+ABOUT = """Writes a file of embeddings: the name of every image, relative to its folder, its features, and a
+record of the backbone that made them. Rerun the same command to continue an interrupted one.
 
     python -m simsiam_tf.embed --weights=runs/photos --data=folder:/my/photos --out=photos.npz
     python -m simsiam_tf.neighbours --embeddings=photos.npz --query=/my/photos/one.jpg"""
@@ -24,7 +24,8 @@ class EmbedConfig(ImagesConfig):
 
     on_bad_image: str = option(
         "skip",
-        "what to do with images that cannot be read; those that are left out are listed",
+        "an image that cannot be read stops the command (error) or is left out (skip). Such images are named "
+        "in a file beside `out`, as in photos.unreadable.json",
         choices=("error", "skip"),
     )
     out: str | None = option(None, "file to write, .npz or .parquet", "Output")
@@ -32,8 +33,8 @@ class EmbedConfig(ImagesConfig):
     overwrite: bool = option(False, "replace an existing file")
     features_dir: str | None = option(
         None,
-        "folder of the stored features; by default WORKDIR/features, FILE.features beside the weights, or "
-        "runs/USER-NAME/features",
+        "folder for the features; by default WORKDIR/features, FILE.features beside a .keras file, or "
+        "runs/USER-NAME/features for weights of the Hub",
     )
 
     def validate(self) -> EmbedConfig:

@@ -12,14 +12,14 @@ from simsiam_tf.config import Inapplicable, WeightsConfig, option
 from simsiam_tf.pretrained import hub
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """Writes a backbone with its preprocessing: it takes images of any size and normalises them.
-The file is read back as another program would, and its features are compared with the source's. A model
-card is written beside it, as JSON and Markdown.
+ABOUT = """Writes a backbone and its preprocessing as one network, which takes images of any size. The export
+is read back as another program would read it, and its features are compared with the backbone's. A model card
+is written beside it, as JSON and Markdown.
 
     python -m simsiam_tf.export --weights=runs/quickstart --format=onnx
 
---hub writes a folder for the Hugging Face Hub instead, which every --weights takes; --push uploads it, and
---weights=hf://USER/NAME takes it from there. Paths of this machine are left out of it.
+--hub writes a folder for the Hugging Face Hub instead, with the card as README. Every --weights takes it;
+--push uploads it, and --weights=hf://USER/NAME takes it from there. It names no path of this machine.
 
     python -m simsiam_tf.export --weights=runs/quickstart --hub --push=USER/NAME --license=cc-by-4.0"""
 
@@ -42,8 +42,9 @@ class ExportConfig(WeightsConfig):
     )
     hub: bool = option(
         False,
-        "instead: a folder for the Hugging Face Hub, with a README.md; of a ResNet-18, -34 or -50 of width 1 "
-        "with the imagenet stem it has safetensors and config.json, too, which timm and torchvision read",
+        "write a folder for the Hugging Face Hub instead (backbone.keras, README.md), which every `weights` "
+        "takes; that of a ResNet-18, -34 or -50 of width 1 with imagenet stem also has what timm and, for 3 "
+        "channels, torchvision read",
     )
     license: str | None = option(
         None, "for the header of its README.md: one of the Hub's names, such as apache-2.0 or cc-by-4.0"
@@ -54,8 +55,8 @@ class ExportConfig(WeightsConfig):
     )  # fmt: skip
     private: bool = option(False, "create the repository as private")
     out: str | None = option(
-        None, "file, or folder of a saved_model or for the Hub; WORKDIR/export/model and its suffix, or "
-        "WORKDIR/export/hub, by default; runs/USER-NAME/model… for weights of the Hub",
+        None, "file to write; for saved_model and the Hub a folder. By default model and the format's "
+        "suffix, or hub, in WORKDIR/export, beside a .keras file, or in runs/USER-NAME for those of the Hub",
     )  # fmt: skip
     overwrite: bool = option(False, "replace an earlier export")
 
@@ -72,7 +73,7 @@ class ExportConfig(WeightsConfig):
 
 
 def call(config: ExportConfig) -> int:
-    """Exports, compares features, writes the model card and prints where it is."""
+    """Exports, compares features, writes the model card and prints the card's path."""
     with cli.heavy_imports():
         from simsiam_tf.distributed import strategies
         from simsiam_tf.model_export import export_model, formats, hub_push, write_model_card

@@ -9,9 +9,9 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import KeptFeaturesConfig, option
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """Classifies labelled images by the votes of their nearest neighbours (cosine, weights exp(s/τ)), in
-the features of a frozen backbone. Of the numbers in --k, one is chosen by leave-one-out accuracy on the
-training images. Features are extracted once and stored in WORKDIR/features.
+ABOUT = """Classifies labelled test images by the votes of the training images nearest to them in the
+features of a frozen backbone, by cosine s with weights exp(s/τ). The best number in --k is chosen by the
+leave-one-out accuracy of training images. Features are extracted once and stored in WORKDIR/features.
 
     python -m simsiam_tf.knn_eval --weights=runs/quickstart"""
 
@@ -26,8 +26,8 @@ class KnnConfig(KeptFeaturesConfig):
     )
     out: str | None = option(
         None,
-        "JSON file for the result; by default WORKDIR/knn.json, FILE.knn.json beside the weights, or "
-        "runs/USER-NAME/knn.json",
+        "JSON file for the result; by default WORKDIR/knn.json, FILE.knn.json beside a .keras file, or "
+        "runs/USER-NAME/knn.json for weights of the Hub",
     )
 
     def validate(self) -> KnnConfig:

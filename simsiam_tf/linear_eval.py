@@ -8,10 +8,10 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import LinearConfig
 
 ABOUT = """Trains a linear classifier on a frozen backbone, on augmented views, and tests it on the test
-images (the linear evaluation of Sec. 3). The defaults are the paper's for ImageNet; small images are served
-by flags/fashion_mnist/linear.cfg. To continue an interrupted run, type its command again. Exit status: 0
-finished, 2 an error that the message explains, 4 diverged (the loss is not a number), 75 interrupted by a
-signal after a checkpoint.
+images (the linear evaluation of Sec. 3). The defaults are the paper's for ImageNet; for small
+images take flags/fashion_mnist/linear.cfg. To continue an interrupted run, type its command again. Exit
+status: 0 finished, 2 an error that the message explains, 4 diverged (the loss is not a number),
+75 interrupted; checkpoints are kept.
 
     python -m simsiam_tf.linear_eval --flagfile=flags/fashion_mnist/linear.cfg --weights=runs/quickstart"""
 

@@ -30,13 +30,17 @@ class NeighboursConfig(Config):
     )
     augmentation: str = option(
         "auto",
-        "preprocessing of a query file, where neither the embeddings nor a model card record it",
+        "preprocessing of a query file; needed only where neither the embeddings nor the model card of the "
+        "backbone record it",
         choices=("auto", "imagenet", "cifar", "grayscale"),
     )
     image_size: int | None = option(
-        None, "side in pixels to which a query file is resized, where nothing records it", limits=(4, 4096)
+        None,
+        "height and width in pixels that the backbone gets of a query file; needed only where neither the "
+        "embeddings nor the model card record it",
+        limits=(4, 4096),
     )
-    max_megapixels: float = option(100.0, "a larger query image is refused", limits=(0.001, 1e4))
+    max_megapixels: float = option(100.0, "a query file with more megapixels is refused", limits=(0.001, 1e4))
 
     def validate(self) -> NeighboursConfig:
         for name, example in (("embeddings", "photos.npz"), ("query", "photo.jpg")):

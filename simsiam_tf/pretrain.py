@@ -8,14 +8,14 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
 
 ABOUT = """Learns image representations without labels by SimSiam (arXiv 2011.10566), and writes the trained
-backbone, metrics and checkpoints into a work folder. Begin with one of
+backbone, metrics and checkpoints into a work folder (--workdir). Begin with one of
 
     python -m simsiam_tf.pretrain --flagfile=flags/quickstart.cfg
     python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos
 
 To continue an interrupted run, type its command again. Exit status: 0 finished, 2 an error that the message
-explains, 3 collapsed (--fail_on_collapse), 4 diverged (the loss is not a number), 75 interrupted by a signal
-after a checkpoint."""
+explains, 3 collapsed (--fail_on_collapse), 4 diverged (the loss is not a number), 75 interrupted; checkpoints
+are kept."""
 
 
 def call(config: PretrainConfig) -> int:

@@ -11,9 +11,10 @@ from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Trains a linear classifier on the features of a frozen backbone, in minutes on a CPU. Its
 regularisation (logistic regression) or learning rate (LARS, SGD) is chosen on a tenth of the training
-images; then the classifier is tested once on the test images. Features are extracted once, from centre
-views, and stored in WORKDIR/features. simsiam_tf.linear_eval trains on augmented views, which takes longer;
-its --base_lr can start from the rate chosen here.
+images; then the classifier is trained on all of them and tested once on the test images. Features are
+extracted once, from images without augmentation, and stored in WORKDIR/features. simsiam_tf.linear_eval
+trains on augmented views, which takes longer; a learning rate that this command chose is a good first
+--base_lr for it.
 
     python -m simsiam_tf.probe --weights=runs/quickstart
     python -m simsiam_tf.probe --weights=runs/quickstart --classifier=lars"""
@@ -41,13 +42,15 @@ class ProbeConfig(KeptFeaturesConfig):
     strengths: str = option(
         "1e-4,1e-3,1e-2,0.1,1,10,100", "for logistic: inverse L2 penalties (scikit-learn's C) to choose from"
     )
-    base_lrs: str | None = option(None, "for lars and sgd: learning rates to choose from, as in 1,3,10")
+    base_lrs: str | None = option(
+        None, "for lars and sgd: learning rates to choose from, as in 1,3,10; by default a list of each"
+    )
     epochs: float = option(30.0, "for lars and sgd: passes over the features")
     labels: float = option(1.0, "share of the training labels of every class to train on, chosen by --seed")
     out: str | None = option(
         None,
         "JSON file for the result; by default WORKDIR/probe.json (probe-lars.json, probe-sgd.json), "
-        "FILE.probe.json beside the weights, or runs/USER-NAME/probe.json",
+        "FILE.probe.json beside a .keras file, or runs/USER-NAME/probe.json for weights of the Hub",
     )
 
     def validate(self) -> ProbeConfig:

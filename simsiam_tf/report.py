@@ -11,8 +11,8 @@ from simsiam_tf.config import SourceConfig, option
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Writes WORKDIR/report.html, one file that opens offline: the diagnosis in words, curves, views,
-embeddings on a plane, neighbours, spectrum, saliency and results. It replaces an earlier report, and works
-while the run goes on. The embeddings are also written for TensorBoard's projector.
+embeddings on a plane, neighbours, spectrum, saliency and results. It replaces an earlier report. While the
+run goes on, the report has no images yet. The embeddings are also written for TensorBoard's projector.
 
     python -m simsiam_tf.report --workdir=runs/quickstart"""
 NEEDS = ("matplotlib", "jinja2")
@@ -24,15 +24,17 @@ class ReportConfig(SourceConfig):
 
     workdir: str | None = option(None, "work folder of a pre-training", "Report")
     out: str | None = option(None, "file to write; by default WORKDIR/report.html")
-    images: int = option(2000, "number of images that are embedded", limits=(4, 20000))
-    neighbours: int = option(7, "number of neighbours shown for an image", limits=(1, 50))
+    images: int = option(2000, "number of images to embed", limits=(4, 20000))
+    neighbours: int = option(7, "number of neighbours to show for an image", limits=(1, 50))
     seed: int = option(0, "seed of all random choices", limits=(0, 2**31 - 1))
     tensorboard: bool = option(True, "write the embeddings for TensorBoard's projector, to WORKDIR/tb")
     data: str | None = option(
         None, "images to show, as for pretrain; by default the training images of the run", "Images"
     )
     on_bad_image: str = option(
-        "skip", "what to do with images that cannot be read", choices=("error", "skip")
+        "skip",
+        "an image that cannot be read stops the command (error) or is left out (skip)",
+        choices=("error", "skip"),
     )
 
     def validate(self) -> ReportConfig:

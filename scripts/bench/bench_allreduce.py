@@ -2,7 +2,7 @@
 
     python scripts/bench/bench_allreduce.py --workers=2 --json=allreduce.json
 
-Every worker is a process of its own. They talk over the loopback, so that no network is measured. A small
+Every worker is a process of its own. They talk over the loopback, so no network is measured. A small
 vector gives the latency of a hop, a vector as large as ResNet-50's gradient the bandwidth. `scaling.py`
 uses both.
 """
@@ -43,7 +43,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, default=2, help="number of workers")
     parser.add_argument("--floats", type=int, nargs="+", default=[SMALL, LARGE], help="sizes of the vectors")
-    parser.add_argument("--calls", type=int, default=50, help="small all-reduces of a call")
+    parser.add_argument("--calls", type=int, default=50, help="all-reduces of a call, for small vectors")
     parser.add_argument("--repeats", type=int, default=9, help="timed calls")
     parser.add_argument("--json", metavar="FILE", help="file for the results")
     return parser.parse_args(argv)
@@ -101,7 +101,7 @@ def _serve(pipe: Connection, task: str, function: Callable, arguments: tuple) ->
 
 
 def measure(floats: list[int], calls: int, repeats: int) -> dict:
-    """Runs in a worker: seconds of an all-reduce for each size, and its CPU time."""
+    """Runs in a worker: seconds of an all-reduce by size, and CPU seconds of machine and worker."""
     from simsiam_tf.distributed import strategies
 
     strategy = strategies.strategy_by_name("multi_worker")
@@ -118,7 +118,7 @@ def _timed(strategy, floats: int, calls: int, repeats: int) -> list[float]:  # n
 
     def reduced(x: tf.Tensor) -> tf.Tensor:
         x = tf.identity(x)
-        for _ in range(calls):  # each needs the one before, as BN layers do
+        for _ in range(calls):  # each takes the result of the one before, as BN layers do
             x = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, x) / 2
         return x
 

@@ -7,9 +7,9 @@
     python scripts/bench/bench_conv.py --way=tiny_maps --precision=bfloat16
 
 The layers are those of the networks that `bench_step.py` times, and more tiny maps. The two algorithms
-alternate in one process. Ours are: Winograd's tiles; the kernel's gradient as a product with patches; at
-stride 2 the input's gradient by rows; a 1×1 kernel on the pixels that it sees; a map of at most 2×2 pixels
-as one product.
+alternate in one process. `--way` chooses ours. winograd: Winograd's tiles; patches: the kernel's gradient as
+a product with patches; rows: at stride 2 the input's gradient by rows; pixels: a 1×1 kernel on the pixels
+that it sees; tiny_maps: a map of at most 2×2 pixels as one product.
 Rounding errors of the outputs and of both gradients are relative to float64.
 The thresholds in `nets/cpu/dispatch.py` were set by hand from these tables.
 """

@@ -1,10 +1,10 @@
-"""Measures images a second from a folder of JPEGs into training, ours and an equivalent PyTorch program.
+"""Measures images a second of training from a folder of JPEGs, ours and an equivalent PyTorch program's.
 
     python scripts/bench/bench_end_to_end.py --network=small
     python scripts/bench/bench_end_to_end.py --network=resnet50 --json=end_to_end.json
 
-Ours is the loop of `simsiam_tf.pretrain` on its own pipeline. PyTorch has torchvision's views,
-a DataLoader with worker processes that stay, channels-last memory, autocast for bfloat16, and
+Ours is the loop of `simsiam_tf.pretrain` with its pipeline. The PyTorch program has torchvision's views,
+a DataLoader whose worker processes live as long as it, channels-last memory, autocast for bfloat16, and
 the same network, batch and threads. Peak memory includes that of the workers.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import bench_harness
 import bench_views
 
-NETWORKS = {  # flags, batch
+NETWORKS = {  # flags of pretrain, batch size
     "small": (["--backbone=resnet10", "--width=0.25", "--d=256", "--stem=small"], 32),
     "resnet50": ([], 16),
 }

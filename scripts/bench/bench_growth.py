@@ -4,8 +4,9 @@
     python scripts/bench/bench_growth.py --steps=10000     # also tells whether memory grows with the steps
 
 Every setting runs in a process of its own on random images in memory, with a ResNet-10 a quarter as wide as
-usual: 28-pixel views, batch 64, d 256, 6,000 images and as many in the kNN bank; then each of these five in
-turn ten times as large. A growth of 10 in time is linear, less is better. Resolution grows tenfold in area.
+usual. The base has views of 28 pixels, batch 64, d = 256, 6,000 images and as many in the kNN bank. Every
+other setting has one of these five ten times as large (the views by area). Linear time grows tenfold; less is
+better.
 """
 
 from __future__ import annotations

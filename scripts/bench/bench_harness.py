@@ -27,7 +27,7 @@ SETTLE_SECONDS = 0.3  # until the threads of the candidate that has just run are
 DISTURBED = 0.1  # cores taken by other programs above which a comparison is marked
 WARM_UP = 3  # calls of each candidate before the first that counts
 
-TimedCall = tuple[Callable[[], None], dict]  # the call that is timed, and what to report of it
+TimedCall = tuple[Callable[[], None], dict]  # the call that is timed, and metadata such as versions
 Build = Callable[[], TimedCall]
 
 
@@ -45,7 +45,7 @@ class Candidate:
 
 @dataclasses.dataclass
 class Timings:
-    """Seconds per unit of work, a median per candidate and alternation; metadata of the candidates."""
+    """Candidate → seconds per unit of work, a median for each alternation; metadata of the candidates."""
 
     seconds: dict[str, list[float]]
     metadata: dict
@@ -85,7 +85,7 @@ class Timings:
 
 
 def add_arguments(parser: argparse.ArgumentParser, repeats: int, calls: int, threads: int | None) -> None:
-    """The options that every benchmark has."""
+    """Adds the options that most benchmarks share; the arguments are their defaults."""
     parser.add_argument(
         "--threads", type=int, default=threads or os.cpu_count(), help="threads of every candidate"
     )
@@ -99,7 +99,8 @@ def time_candidates(
 ) -> Timings:
     """Starts all candidates, then lets each make `calls` calls in turn, `repeats` times.
 
-    device: with "cpu" no candidate sees a GPU.
+    threads: cores that each candidate may use. title: begins the lines of progress. device: with "cpu" no
+    candidate sees a GPU.
     """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
@@ -250,7 +251,7 @@ def _cpu() -> str:
 
 
 def install_hint(*modules: str) -> str:
-    """One line on what to install, empty when all modules are there."""
+    """One line on how to install the missing modules; empty where none is missing."""
     hint = [name for name in modules if importlib.util.find_spec(name) is None]
     if not hint:
         return ""

@@ -1,10 +1,10 @@
-"""Measures time, arithmetic and memory of the exact search for neighbours; scales the time to ImageNet.
+"""Measures time, operations and memory of the exact search for neighbours; extrapolates the time to ImageNet.
 
     python scripts/bench/bench_knn.py
     python scripts/bench/bench_knn.py --bank=1281167 --queries=50000 --k=200  # ImageNet: 10 GiB of disk
 
 The bank and the queries are random features in memory-mapped files, as those of `simsiam_tf.knn_eval` are.
-The time for all of ImageNet is scaled by the number of operations, 2 · bank · queries · width.
+The time for all of ImageNet is extrapolated by the number of operations, 2 · bank · queries · width.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Seconds that a run takes beside its steps: start, kNN monitor, records, checkpoints.
+"""Measures the seconds that a run takes beside its steps: start, kNN monitor, records, checkpoints.
 
     python scripts/bench/bench_run.py -- --flagfile=flags/quickstart.cfg --epochs=3 --knn_every=1
     python scripts/bench/bench_run.py --starts --repeats=5 -- --flagfile=flags/quickstart.cfg

@@ -4,8 +4,8 @@
     python scripts/bench/bench_save.py --folder=/shared/runs --channels=1 --size=28 \
         --flagfile=flags/quickstart.cfg
 
-A checkpoint of a model and its momentum, as in a run: check that all is finite, write, read back, SHA-256,
-fsync, rename.
+A checkpoint holds a model and its momentum, as in a run: check that all weights are finite, write, read back,
+SHA-256, fsync, rename.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import bench_harness
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--flagfile", default="flags/quickstart.cfg", help="flagfile of the model")
+    parser.add_argument("--flagfile", default="flags/quickstart.cfg", help="pretrain's flagfile of the model")
     parser.add_argument("--size", type=int, default=224, help="side of the views in pixels")
     parser.add_argument("--channels", type=int, default=3, help="channels of the images")
     parser.add_argument("--folder", help="folder on the disk to test; that of temporary files by default")

@@ -1,15 +1,15 @@
-"""Measures places of images: images a second from each, and the start of a command on many files.
+"""Measures images a second from each kind of place (folder, list, archive, …), or the start on many files.
 
     python scripts/bench/bench_sources.py --json=sources.json
     python scripts/bench/bench_sources.py --start=200000
 
-The first takes the same JPEGs from a folder, a list, archives and tables on the local disk, through the host
-stage of the training pipeline (read, decode, crop, resize), in random order as in training, with all files
-in the system's cache.
+The first command takes the same JPEGs from a folder, a list, archives and tables on the local disk, through
+the host stage of the training pipeline (read, decode, crop, resize), in random order as in training, with all
+files in the system's cache.
 
-The second makes small files in folders of 1,000 and opens the folder in a new process each time: all files
-unknown, nothing changed, one file more. Opening is what comes between the imports and the model. Seconds and
-memory above that of the imports are multiplied by ImageNet's 1,280,000 files over those here.
+The second command makes small files in folders of 1,000. It opens them three times, each time in a new
+process: all files unknown, nothing changed, one file more. Opening comes after the imports and before the
+model. Its seconds and its memory are extrapolated to ImageNet's 1,280,000 files in proportion.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ import bench_harness
 import bench_views
 
 BATCH = 32
-FILES = 1_280_000  # of ImageNet's training set, to which starts are extrapolated
-AIM_SECONDS, AIM_MIB = 30, 1024  # of a second start on so many
+FILES = 1_280_000  # in ImageNet's training set, to which starts are extrapolated
+AIM_SECONDS, AIM_MIB = 30, 1024  # for a start on FILES files of which none has changed
 CONTENTS, IN_A_FOLDER = 300, 1000  # distinct small files; files in each folder
 
 
@@ -189,7 +189,7 @@ def make_files(root: Path, count: int) -> None:
 
 
 def time_starts(root: Path, count: int) -> dict[str, dict]:
-    """Start → its figures: the first, one where nothing has changed, one with a file more."""
+    """Start → its metrics: the first one, one where no file has changed, one with one file more."""
     folder = root / "files"
     print(f"making {count:,} files", file=sys.stderr)
     make_files(folder, count)
@@ -205,7 +205,7 @@ def time_starts(root: Path, count: int) -> dict[str, dict]:
 
 
 def _start(spec: str) -> dict:
-    """Opens a set as every command does; seconds, peak memory and the number of files checked."""
+    """Opens a set as every command does; returns seconds, peak memory and the number of files checked."""
     from simsiam_tf.command_line import cli
 
     began = time.perf_counter()
@@ -229,7 +229,7 @@ def _start(spec: str) -> dict:
 
 
 def extrapolated(start: dict, files: int = FILES) -> tuple[float, float]:
-    """(seconds, MiB) of a start on so many files."""
+    """(seconds, peak MiB) of a start on `files` files."""
     ratio = files / start["files"]
     memory = start["import_mib"] + (start["peak_mib"] - start["import_mib"]) * ratio
     return start["import_seconds"] + start["open_seconds"] * ratio, memory

@@ -1,16 +1,16 @@
-"""Seconds of a training step, ours and PyTorch's in alternation, on this machine's CPU or GPU.
+"""Times a training step, ours and PyTorch's in alternation, on this machine's CPU or GPU.
 
     python scripts/bench/bench_step.py --network=cifar_resnet18 --precision=both --json=step.json
     python scripts/bench/bench_step.py --network=resnet50 --device=gpu --torch_compile
 
 Each program computes the forward pass of two views, the gradients and the SGD update, from one batch in
 memory: no data pipeline. PyTorch has channels-last memory and, for bfloat16, autocast. `floor` is the time
-of the network's convolutions and matrix products alone, each computed directly by oneDNN or cuDNN. A step
-that computes these products cannot be faster; only fewer products can. `products` is the time of the
-products that our step computes in their place, without the arithmetic around them (Winograd's tiles,
-patches). Run it on an idle machine (`bench_harness.py` says why). On a GPU a call is STEPS steps with one
-synchronisation, as in a training, and float32 products take TF32 in all programs. torch.compile cannot be
-compared there: its Triton and TensorFlow cannot be loaded into one process.
+of the network's convolutions and matrix products alone, each computed directly by oneDNN or cuDNN. Only a
+step that computes fewer products can be faster. `products` is the time of the products that our step computes
+in their place, without the arithmetic around them (Winograd's tiles, patches). Run it on an idle machine
+(`bench_harness.py` says why). On a GPU a call is STEPS steps with one synchronisation, as in a training, and
+float32 products take TF32 in all programs. torch.compile cannot be compared on a GPU: Triton, which it needs
+there, and TensorFlow cannot be loaded into one process.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import sys
 import bench_harness
 import onednn_floor
 
-NETWORKS = {  # flagfile, pixels, channels, batch on a CPU and on a GPU (None: the flagfile's)
+NETWORKS = {  # flagfile, pixels, channels, batch by device (the flagfile's where none is given)
     "quickstart": ("flags/quickstart.cfg", 28, 1, {}),
     "cifar_resnet18": ("flags/cifar10/simsiam.cfg", 32, 3, {"cpu": 128}),
     "resnet50": ("flags/imagenet/simsiam_100ep.cfg", 224, 3, {"cpu": 16, "gpu": 256}),
 }
 STEPS = 10  # steps per call on a GPU
-CANDIDATES = {  # column title: candidate
+CANDIDATES = {  # title of the column: name of the candidate
     "ours": "ours", "XLA": "ours, XLA", "torch": "torch", "compiled": "torch compiled",
     "floor": "floor", "products": "our products",
 }  # fmt: skip
@@ -92,7 +92,7 @@ def _compare(args: argparse.Namespace, precision: str) -> bench_harness.Timings:
 
 
 def _config(args: argparse.Namespace):  # noqa: ANN202
-    """The flagfile's configuration, with pixels, channels and batch."""
+    """(configuration of the flagfile, pixels, channels, batch)."""
     from simsiam_tf.command_line import cli
     from simsiam_tf.config import PretrainConfig
 

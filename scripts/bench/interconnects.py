@@ -1,6 +1,6 @@
 """Times of collective operations between accelerators: formulas, and published bandwidths and latencies.
 
-Bytes, seconds, bytes/s in one direction. docs/scaling.md names the sources.
+Units: bytes, seconds, and bytes/s in one direction. docs/scaling.md names the sources.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def ring(n: int, size: float, link: Link) -> float:
 
 
 def all_reduce(rings: Rings, size: float, start: float = 0.0) -> float:
-    """Seconds of nested rings: each level reduces the share that the inner level leaves to a member."""
+    """Seconds of nested rings: a member takes to each level its share of the result of the level within."""
     seconds = start
     for n, link in rings:
         seconds += ring(n, size, link)
@@ -95,17 +95,17 @@ def flat(link: Link) -> Callable[[int], Rings]:
 
 
 def machines(inside: Link, outside: Link, size: int = 8) -> Callable[[int], Rings]:
-    """Machines of `size`, then a ring through the machines for each of their accelerators."""
+    """A ring in each machine of `size` accelerators, then, for each of them, a ring through the machines."""
     return lambda n: [(n, inside)] if n <= size else [(size, inside), (n // size, outside)]
 
 
 def torus(link: Link) -> Callable[[int], Rings]:
-    """Three axes, as equal as powers of two can be; all three are used at once."""
+    """Rings along three axes, as equal as powers of two can be; a link's bandwidth is that of all axes."""
     return lambda n: [(k, link) for k in torus_shape(n)]
 
 
 def torus_shape(n: int) -> tuple[int, int, int]:
-    """64 → (4, 4, 4), 128 → (8, 4, 4)."""
+    """Lengths of the three axes of n accelerators: 64 → (4, 4, 4), 128 → (8, 4, 4)."""
     power = n.bit_length() - 1
     if n != 1 << power:
         raise ValueError(f"{n} accelerators: must be a power of two.")
@@ -124,11 +124,11 @@ ICI = Link(1.1e15 / 4096, 1.0 * US)
 
 
 def systems(flops: float, cpu_images: float, grpc: Link, use: dict[str, float]) -> dict[str, System]:
-    """The rows of the tables.
+    """The systems in the rows of the tables, by name.
 
     flops: operations of a step, per image.
     cpu_images: images a second of the measured CPU.
-    grpc: the measured link.
+    grpc: the link that was measured over gRPC.
     use: share of the peak that a step reaches, by accelerator.
     """
     a100, h100, v4 = (PEAK[name] * use[name] / flops for name in PEAK)

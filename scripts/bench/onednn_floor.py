@@ -1,7 +1,7 @@
 """The time of a step's convolutions and matrix products alone: a lower bound of the time of the step.
 
-The operations are read off the traced step, so that the bound follows the model and its ways to compute a
-convolution. Each is then run on memory of the same shapes, two at a time as in the step, with nothing in
+The operations are those of the traced step, so the bound follows the model and the algorithms that compute
+its convolutions. Each is run on tensors of the same shapes, two at a time as in the step, with nothing in
 between.
 """
 
@@ -39,7 +39,7 @@ def matrix_operations(step: tf.types.experimental.ConcreteFunction) -> list[tf.O
 
 
 def flops(op: tf.Operation) -> int:
-    """Multiplications and additions of a convolution or matrix product; 0 of anything else."""
+    """Multiplications and additions of a convolution or matrix product; 0 for any other operation."""
     if op.type not in KINDS:
         return 0
     shapes = [tuple(x.shape) for x in (*op.inputs, *op.outputs)]
@@ -56,7 +56,7 @@ def flops(op: tf.Operation) -> int:
 
 
 def replay_products(step: tf.types.experimental.ConcreteFunction, times: int = 1) -> Callable[[], float]:
-    """A call that runs only the step's products, `times` times, on random memory."""
+    """A call that runs only the step's convolutions and products, `times` times, on random numbers."""
     memory: dict[tuple, tf.Variable] = {}
 
     def variable_like(tensor: tf.Tensor) -> tf.Variable:

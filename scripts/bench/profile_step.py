@@ -3,8 +3,8 @@
     python scripts/bench/profile_step.py --network=cifar_resnet18 --precision=float32
     python scripts/bench/profile_step.py --network=cifar_resnet18 --without onednn winograd memory
 
-`--without` turns off optimisations for CPUs. onednn: TensorFlow's oneDNN. winograd: the choice of a
-convolution algorithm by shape, Winograd's among them. memory: keeping freed memory for the next step. Limits
+`--without` turns off optimisations for CPUs. onednn: TensorFlow's oneDNN. winograd: all choice of convolution
+algorithms by shape, not only Winograd's. memory: keeping freed memory for the next step. The machine's limits
 are measured in the same process: peak arithmetic by large matrix products, memory bandwidth by adding large
 vectors. An operation's floor is the larger of two times: its products at that peak, and its inputs and
 outputs moved once at that bandwidth. Tensors that stay in the caches can be faster. Operations of the two
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import bench_harness
 
-CLASSES = {  # the first class of which a word is in the operation's type
+CLASSES = {  # an operation is in the first class of which a word is in its type
     "convolutions": ("Conv2D",),
     "matrix products": ("MatMul",),
     "functions of XLA": ("ExecuteAsyncOnStream",),  # Winograd's tiles
@@ -165,7 +165,7 @@ def _limits(precision: str) -> dict[str, float]:
 
 
 def _floors(traced, limits: dict[str, float]) -> dict[str, float]:  # noqa: ANN001
-    """Lower bound in seconds of each class in FLOORED, from the shapes in the graph."""
+    """Lower bound in seconds a step of each class in FLOORED, from the shapes in the graph."""
     import onednn_floor
 
     floors: dict[str, float] = defaultdict(float)

@@ -20,7 +20,7 @@ from interconnects import System
 from scaling_model import StepCounts, count_step, step_seconds
 
 GRPC, NCCL = "H100, gRPC beyond 8", "H100, 8 × 400 Gbit/s"
-CHANGES = [  # each row includes those above it: system, all-reduces a BN layer and view, z every step, packs
+CHANGES = [  # change (with those above it), system, all-reduces a BN layer and view, z every step, packs
     ("without NCCL between machines", GRPC, 4, True, False),
     ("as it is", NCCL, 4, True, False),
     ("mean and variance in one all-reduce", NCCL, 2, True, False),
@@ -55,16 +55,16 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--accelerators", type=int, nargs="+", default=[8, 64, 512], help="powers of two, from 8 on")
     add("--batch", type=int, default=64, help="images an accelerator, weak scaling")
     add("--global_batch", type=int, default=512, help="images a step, strong scaling")
-    add("--step_seconds", type=float, help="of --batch images on any accelerator, in place of peak × share")
+    add("--step_seconds", type=float, help="of --batch images on any accelerator, instead of --use")
     add("--use", type=float, nargs=3, default=[0.19, 0.11, 0.19], metavar="SHARE",
-        help=f"of the peak that a step reaches: {', '.join(interconnects.PEAK)}")  # fmt: skip
+        help=f"shares of the peak that a step reaches: {', '.join(interconnects.PEAK)}")  # fmt: skip
     add("--cpu_step", type=float, default=2.668, help="measured seconds of a CPU's step")
     add("--cpu_batch", type=int, default=16, help="images of that step")
     add("--grpc_hop", type=float, default=0.72e-3, help="measured seconds of a hop over gRPC")
     add("--grpc_bandwidth", type=float, default=0.22e9, help="measured bytes/s over gRPC")
     add("--host_rate", type=float, default=658, help="measured images/s a core: decode, crop, resize")
     add("--host_rate_all", type=float, default=372, help="the same with jitter, gray, blur and flip")
-    add("--image_bytes", type=float, default=110e3, help="of an encoded image; ImageNet's mean")
+    add("--image_bytes", type=float, default=110e3, help="bytes of an encoded image; ImageNet's mean")
     add("--json", metavar="FILE", help="file for the results")
     args = parser.parse_args(argv)
     if any(n < 8 or n & (n - 1) for n in args.accelerators):
@@ -87,7 +87,7 @@ def text(args: argparse.Namespace, sent: StepCounts, systems: dict[str, System])
 
 
 def results(args: argparse.Namespace, sent: StepCounts, systems: dict[str, System]) -> dict:
-    """Weak and strong scaling as numbers: seconds, bytes, shares."""
+    """Weak and strong scaling as numbers, for the JSON file."""
     rows = []
     for kind in ("weak", "strong"):
         for system, n, batch in _settings(args, systems, kind):

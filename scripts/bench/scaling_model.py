@@ -13,11 +13,11 @@ NORM_ALL_REDUCES = {"forward": 2, "backward": 2}
 
 @dataclasses.dataclass(frozen=True)
 class StepCounts:
-    """Counts of one step of a model: arithmetic, and numbers that are sent."""
+    """Counts of one step of a model: its arithmetic, and the numbers that it sends."""
 
     parameters: int  # trained parameters, each with a float32 gradient
     layers: int  # BN layers
-    channels: int  # sum over all BN layers
+    channels: int  # of all BN layers together
     views: int
     d: int
     flops: float  # per image: all views, forward and backward

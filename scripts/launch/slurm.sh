@@ -24,9 +24,9 @@ restarts=${RESTARTS:-20}
 port=${PORT:-$((20000 + SLURM_JOB_ID % 20000))}
 
 # Under a plain srun simsiam_tf reads Slurm's own variables (TensorFlow's SlurmClusterResolver): the step's nodes
-# and tasks, and SLURM_PROCID. That resolver sorts names as text, so gpu10 before gpu9, which Slurm does not; it
-# needs nvidia-smi, and a GPU for every task. TF_CONFIG takes precedence, so every task is given
-# one that lists all tasks.
+# and tasks, and SLURM_PROCID. That resolver sorts names of nodes as text, so gpu10 before gpu9, which Slurm does
+# not; it needs nvidia-smi, and a GPU for every task. So every task gets a TF_CONFIG that lists all tasks, which
+# takes precedence.
 # shellcheck disable=SC2016 # expands in the task
 task='cluster="{\"worker\": [$WORKERS]}"
 export TF_CONFIG="{\"cluster\": $cluster, \"task\": {\"type\": \"worker\", \"index\": $SLURM_PROCID}}"
@@ -34,7 +34,7 @@ exec "$@"'
 WORKERS=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed "s/.*/\"&:$port\"/" | paste -sd, -)
 export WORKERS
 
-# srun need not kill the other tasks when one is lost: they notice it, and end with status 75.
+# When a task is lost, the other tasks notice it and end with status 75, so srun need not kill them.
 status=0
 srun --kill-on-bad-exit=0 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
   bash -c "$task" simsiam "$python" -m simsiam_tf.pretrain --strategy=multi_worker "$@" || status=$?

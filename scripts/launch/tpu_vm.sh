@@ -2,8 +2,8 @@
 # A run on a Cloud TPU VM: scripts/launch/tpu_vm.sh NAME ZONE -- FLAGS of simsiam_tf.pretrain
 #   TYPE=v4-8 scripts/launch/tpu_vm.sh simsiam us-central2-b -- --flagfile=flags/cifar10/simsiam.cfg
 # THIS HAS NOT BEEN RUN: neither the script nor simsiam_tf on any TPU. One host only (v4-8, v5litepod-8):
-# --strategy=tpu uses the chips of its own host. Makes the TPU where there is none of that name, so the same
-# command continues a run. It costs money until you delete it.
+# --strategy=tpu uses the chips of its own host. Creates the TPU unless one of that name exists, so the same
+# command continues a run. The TPU costs money until you delete it.
 set -euo pipefail
 
 usage() { sed -n '2,6s/^# //p' "$0" >&2; exit 2; }

@@ -1,4 +1,4 @@
-"""The paper's tables: their rows, the same rows at smaller scales, and the results beside the paper's."""
+"""The paper's tables: their rows, at the paper's scale or a smaller one, and results beside the paper's."""
 
 from scripts.paper.rows import TABLES, Row
 from scripts.paper.scales import SCALES, Scale

@@ -1,4 +1,4 @@
-"""Runs the rows of the chosen tables that have no result yet, and writes the tables."""
+"""Runs the rows that have no result yet of the chosen tables, and writes all tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_campaign(config: Any) -> int:
     all_rows = _flags(config, scale)
     flags = {row.name: all_rows[row.name] for table in config.tables for row in TABLES[table].rows}
     seeds = range(config.first_seed, config.first_seed + config.seeds)
-    first_row: dict[str, str] = {}  # flagfile → the first of the rows that run it
+    first_row: dict[str, str] = {}  # text of a flagfile → the first of the rows that have it
     for name, text in flags.items():
         first_row.setdefault(text, name)
     jobs = [
@@ -64,7 +64,7 @@ def run_campaign(config: Any) -> int:
 
 
 def _flags(config: Any, scale: scales.Scale) -> dict[str, str]:
-    """Row's name → text of its flagfile, for the rows of all tables."""
+    """Row's name → text of its flagfile at the scale, for the rows of all tables."""
     extra_flags = (f"--epochs={config.epochs}",) if config.epochs else ()
     rows = {row.name: row for table in TABLES.values() for row in table.rows}
     return {name: scales.row_flags(scales.row_config(row, scale, extra_flags)) for name, row in rows.items()}
@@ -91,7 +91,7 @@ def _job_line(job: run_queue.Job) -> str:
 
 
 def _machine_text(jobs: int) -> str:
-    """CPU, cores, runs at a time and versions, to be quoted with the results."""
+    """CPU, cores, runs at a time and versions, as text for the results."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tensorflow", "keras"))
     return f"{_cpu()}, {os.cpu_count()} cores, {jobs} at a time, {versions}"
 

@@ -1,6 +1,6 @@
 """The paper's claims as predicates on the metrics of rows, at any scale.
 
-Margins are in points of linear accuracy. They contain the paper's own results.
+Margins are in points of linear accuracy, wide enough that the paper's own results satisfy every claim.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from collections.abc import Callable
 
 COLLAPSED = 0.1  # std·√d of a collapsed embedding is below this
 SPREAD_OUT = 0.5  # std·√d of a healthy embedding is above this
-UNSTEADY = 2.0  # ratio of the loss's spread to the default's
+UNSTEADY = 2.0  # the spread of an unsteady loss is above this times the default row's
 
 
 @dataclasses.dataclass(slots=True)
 class RowMetrics:
-    """Metrics of a row: the mean linear accuracy in %, the others of one run. NaN after a divergence."""
+    """Metrics of a row: linear accuracy in %, mean of the seeds with a random error; the others of one run.
+
+    NaN after a divergence.
+    """
 
     linear: float
     loss: float
@@ -26,10 +29,11 @@ class RowMetrics:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """text: the claim in words. rows: names, in the order in which `holds` takes their metrics.
+    """A claim of the paper.
 
+    text: the claim in words. rows: names of rows, in the order in which `holds` takes their `RowMetrics`.
     shows: the metric that the answer depends on: "linear", "loss", "std" or "spread".
-    caveat: why the claim may not show at a small scale.
+    caveat: why the claim may not show at the scale of fashion_mnist.
     """
 
     text: str
@@ -142,7 +146,7 @@ CLAIMS = (
         lambda a, both: _stable(a) and a.linear < both.linear,
     ),
     Claim(
-        "Sec. 4.6: two pairs per image make up for most of that loss in accuracy",
+        "Sec. 4.6: two pairs per image regain most of the accuracy that an asymmetric loss costs",
         _paper("sec46_asymmetric", "sec46_asymmetric_2x", "table1_c_constant_lr"),
         lambda one, two, both: two.linear - one.linear > (both.linear - one.linear) / 2,
     ),

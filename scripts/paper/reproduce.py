@@ -15,7 +15,7 @@ def _list_lines(entries: dict[str, str]) -> str:
     return "\n".join(f"    {name:14}{text}" for name, text in entries.items())
 
 
-ABOUT = f"""Runs the rows of the paper's tables that have no result yet, each as processes of its own:
+ABOUT = f"""Runs the rows that have no result yet of the paper's tables, in three processes each:
 pre-training, kNN, linear evaluation. Rerun the same command after an interruption: finished rows are not run
 again, and the others continue from their checkpoints. Writes OUT.json and, from it, OUT.md: each table of the
 paper with our results beside it, and whether the results of three seeds or more show each claim.
@@ -44,7 +44,7 @@ class ReproduceConfig(Config):
     data_dir: str | None = option(None, "folder of TFDS's data sets")
     jobs: int = option(1, "runs at a time, each on its share of the cores", "Run", limits=(1, 64))
     folder: str = option("runs/reproduce", "parent of the work folders")
-    out: str | None = option(None, "path of the results, without .md; FOLDER/SCALE by default")
+    out: str | None = option(None, "path of the results, without .json and .md; FOLDER/SCALE by default")
     dry_run: bool = option(False, "only list the runs that have no result yet, with their flags", "Only look")
 
     def validate(self) -> ReproduceConfig:

@@ -1,4 +1,4 @@
-"""Results: a JSON file of all runs, and the tables made from it, ours beside the paper's."""
+"""Results: a JSON file of all runs, and tables made from it, our results beside the paper's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD = "| | paper, linear | linear | kNN, k = 20 | loss | std·√d | diagnosis 
 
 
 class Results:
-    """Metrics of runs, by flagfile and seed, in a file that is rewritten at every change."""
+    """Metrics of runs, by the text of the flagfile and seed, in a file that is rewritten at every change."""
 
     def __init__(self, path: Path, scale: str) -> None:
         self.path, self.scale = path, scale
@@ -83,7 +83,7 @@ def markdown(runs_of_rows: Mapping[str, list[dict]], scale: str, epochs: float |
 
 
 def _titled(table: Table, scale: str, more: tuple[str, ...]) -> Table:
-    """A table whose row titles state their numbers, such as the batch size."""
+    """The table with the numbers in its row titles filled in, such as the batch size."""
     rows = [replace(row, title=scales.row_title(row, SCALES[scale], more)) for row in table.rows]
     return replace(table, rows=tuple(rows))
 

@@ -10,7 +10,7 @@ class Row:
     """A row of a table.
 
     name: path of its flagfile, without flags/ and .cfg. paper: ImageNet top-1 of the linear evaluation
-    in %, or a word. title: names of fields in braces are replaced by their values (`scales.row_title`).
+    in %, or a word. title: names of options in braces are replaced by their values (`scales.row_title`).
     """
 
     name: str

@@ -20,7 +20,7 @@ from simsiam_tf.runtime import signals
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A run to make. name: name of the row. The other fields are arguments of `runs.complete_run`."""
+    """A run to make. name: the row's. The other fields are arguments of `runs.complete_run`."""
 
     name: str
     seed: int
@@ -48,7 +48,7 @@ class RunQueue:
         self._spent, self._at_a_time = 0.0, 1
 
     def run(self, at_a_time: int) -> None:
-        """Returns when all jobs are done, or when a signal has ended all processes."""
+        """Runs the jobs, `at_a_time` at a time; returns when all are done or a signal has ended them."""
         self._at_a_time = at_a_time
         threads = [
             threading.Thread(target=self._work, args=(_cores(i, at_a_time),), daemon=True)

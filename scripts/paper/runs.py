@@ -20,7 +20,7 @@ from typing import IO
 from simsiam_tf.config import loss_kind
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 
-INTERRUPTED = 75  # exit status of a command that was ended by a signal
+INTERRUPTED = 75  # exit status of a command that was ended by a signal and can be rerun
 DIVERGED = 4  # exit status of a pre-training whose loss was not a number
 STATE = "reproduce.json"
 LOG = "reproduce.log"
@@ -66,7 +66,7 @@ def complete_run(
     """Runs the stages of a run that are not done yet, and returns its metrics.
 
     flagfile: text of the flagfile. linear: as in `Scale`. folder: work folder of the run, in which stages may
-    be done already. data_dir: flag of every command.
+    be done already. start: starts a process and waits for it. data_dir: --data_dir of every command, if any.
 
     Raises:
         Failed, Interrupted.

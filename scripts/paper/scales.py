@@ -1,8 +1,8 @@
 """The paper's rows at other scales: each row changes a small base as it changes the paper's baseline.
 
 Some numbers are scaled: batch size, output dimension, epochs, learning rate and weight decay by the ratio
-of the bases; warm-up by the ratio of the epochs; 1 − momentum of a moving average by the ratio of the
-bases' 1 − momentum. All other options are copied.
+of the small base to the paper's baseline; warm-up by the ratio of their epochs; 1 − target momentum by the
+ratio of theirs. All other options are copied.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ PAPER = {"simsiam": "flags/imagenet/simsiam_100ep.cfg"} | {
 class Scale:
     """A size at which all rows run.
 
-    about: description. bases: method → flagfile. linear: command of the linear evaluation, with its flags.
+    about: description. bases: method → flagfile that the method's rows change.
+    linear: command of the linear evaluation, with its flags.
     cost: time and hardware that a row takes.
     """
 
@@ -49,7 +50,7 @@ SCALES = {
     ),
     "cifar10": Scale(
         "CIFAR-10, ResNet-18, d = 2048, App. D's setting",
-        _bases("cifar10") | {"simsiam": "flags/cifar10/base.cfg"},  # whose lr of h is decayed, as the paper's
+        _bases("cifar10") | {"simsiam": "flags/cifar10/base.cfg"},  # decays the lr of h, as the paper's does
         "linear_eval --flagfile=flags/cifar10/linear.cfg",
         "half a day of one GPU a row; less with --epochs",
     ),
@@ -111,7 +112,7 @@ def _number(ours: float, paper: float) -> str:
 
 
 def row_flags(config: PretrainConfig) -> str:
-    """The flagfile of a row at a scale, without defaults. Rows of one flagfile are one run."""
+    """The text of a row's flagfile at a scale, without defaults. Rows with the same text share their runs."""
     defaults = set(to_flags(PretrainConfig()).splitlines())
     lines = to_flags(dataclasses.replace(config, workdir=None, seed=0)).splitlines(keepends=True)
     return "".join(line for line in lines if line.strip() not in defaults)

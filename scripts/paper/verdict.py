@@ -21,7 +21,7 @@ ANSWERS = ("firm", "open", "not shown")
 class Scatter:
     """Standard deviation of linear accuracy between seeds, in points, and its degrees of freedom.
 
-    The deviation is NaN without degrees of freedom.
+    Without degrees of freedom the deviation is NaN.
     """
 
     deviation: float
@@ -69,7 +69,7 @@ def answer_claims(
 
 
 def shared_scatter(runs: Mapping[str, Sequence[dict]]) -> Scatter:
-    """The scatter pooled over all rows whose runs are healthy; a run of several rows counts once."""
+    """The scatter pooled over all rows whose runs are all healthy; rows that share their runs count once."""
     return _pooled({tuple(map(id, row)): row for row in runs.values() if _healthy(row)}.values())
 
 
@@ -89,7 +89,7 @@ def _accuracies(row: Sequence[dict]) -> list[float]:
 
 
 class _RowRuns:
-    """The runs of a row of a claim. A row whose runs are not all healthy has a scatter of its own."""
+    """The runs of a claim's row. Unless all of them are healthy, the row has a scatter of its own."""
 
     def __init__(self, runs: Sequence[dict], shared: Scatter, title: str) -> None:
         self.runs, self.title = runs, title
@@ -99,7 +99,7 @@ class _RowRuns:
         self.error = self.scatter.deviation / math.sqrt(max(1, len(self.accuracies)))
 
     def draws(self, generator: np.random.Generator) -> list[RowMetrics]:
-        """`DRAWS` random metrics, as runs with other seeds may have."""
+        """`DRAWS` random metrics, as runs with other seeds might have had."""
         noise = generator.standard_t(max(1, self.scatter.freedom), DRAWS)
         seeds = generator.integers(len(self.runs), size=DRAWS)
         diverged = np.array([run["linear"] is None for run in self.runs])

@@ -33,13 +33,15 @@ _DEFINE = {
 def run_command(cls: type, call: Callable[[Any], int | None], prog: str, description: str, argv=None) -> int:
     """Parses argv (sys.argv by default) into a `cls` and runs `call`; returns the exit status.
 
-    0: done. 2: an error for the user to fix, named in one line on stderr. 75: ended by SIGTERM or SIGINT;
-    checkpoints are kept. Any other status is that of `call`. If stdout cannot be written, the status changes
-    only for commands that write no files.
+    0: done. 2: an error for the user to fix, named in one line on stderr. 75: ended by SIGTERM or SIGINT, or
+    by the loss of another worker; checkpoints are kept. Any other status is that of `call`. Where stdout
+    cannot be written, the status is 2 for commands that write no files, and unchanged for others.
+
+    prog: name of the command, for messages. description: text of its help.
     """
     process_ends = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that no pixel depends on
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # warnings about metadata, on which no pixel depends
     with terminal.safe_streams(process_ends) as out:
         if any(arg in ("--help", "-h", "--helpfull", "--helpshort", "-help") for arg in argv):
             print(usage(cls, prog, description))
@@ -56,7 +58,7 @@ def run_command(cls: type, call: Callable[[Any], int | None], prog: str, descrip
 def _run(
     cls: type, call: Callable[[Any], int | None], prog: str, argv: list[str], process_ends: bool
 ) -> tuple[int, bool]:
-    """Returns (the exit status, whether what the command prints may be lost)."""
+    """Returns (exit status, whether it stays the same if stdout cannot be written)."""
 
     def leave(number: int, frame: Any) -> None:
         """Ends the process at once, without waiting for threads of libraries."""
@@ -87,7 +89,7 @@ def _run(
 
 def _system_error(error: Exception, config: Any) -> str | None:
     """The message for an uncaught error of memory or files; None for any other, which is a bug."""
-    exhausted = type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's, which may not be loaded
+    exhausted = type(error).__name__ == "ResourceExhaustedError"  # of TensorFlow, which may not be loaded
     if isinstance(error, MemoryError) or (exhausted and "No space left" not in str(error)):
         return _out_of_memory(config)
     if isinstance(error, OSError) and error.strerror:
@@ -109,8 +111,8 @@ def _out_of_memory(config: Any) -> str:
 def heavy_imports() -> Iterator[None]:
     """Imports heavy libraries silently, with the garbage collector paused.
 
-    Imports leave half a million objects, which the collector would visit again and again; it skips frozen
-    ones. Raises UserError where memory does not suffice.
+    Imports leave half a million objects, which the collector would visit again and again. They are frozen
+    after the first imports: the collector skips frozen objects. Raises UserError if memory does not suffice.
     """
     first, collects = "keras" not in sys.modules, gc.isenabled()
     gc.disable()
@@ -136,7 +138,7 @@ _terminal = 2  # the descriptor of the user's stderr, also during `silence_stder
 
 @contextlib.contextmanager
 def silence_stderr() -> Iterator[None]:
-    """Keeps back the messages of libraries on stderr within the block; shows them if it fails.
+    """Keeps back the messages of libraries on stderr within the block; shows them if the block fails.
 
     TensorFlow's native code prints half a dozen lines that no setting turns off.
     """
@@ -180,10 +182,12 @@ def parse(cls: type, argv: list[str]) -> Any:
 
 
 def expand_flagfiles(argv: list[str], outer: tuple[Path, ...] = ()) -> list[str]:
-    """Replaces every --flagfile by its lines; later flags win.
+    """Replaces every --flagfile=FILE by the flags in the file. Of a flag given twice, the last counts.
 
     A relative path is looked up in the working folder, beside the flagfile that names it, and among the
-    flagfiles of the package ("flags/quickstart.cfg"). outer: the flagfiles that hold these arguments.
+    flagfiles of the package ("flags/quickstart.cfg").
+
+    outer: the flagfiles that hold these arguments, the innermost last.
     """
     expanded: list[str] = []
     pending = list(argv)

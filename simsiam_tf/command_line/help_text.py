@@ -9,11 +9,11 @@ import textwrap
 from simsiam_tf import config as configs
 from simsiam_tf.runtime.errors import as_flags
 
-SHOWN_LAST = ("Run", "Only look")  # groups of flags
+SHOWN_LAST = ("Run", "Only look")  # groups of options
 
 
 def usage(cls: type, prog: str, description: str) -> str:
-    """Writes the text of --help, as wide as the terminal, 100 columns at most.
+    """Writes the text of --help, as wide as the terminal, from 20 to 100 columns.
 
     Only the commands in the description may be wider, so that they can be copied as they are.
     """

@@ -1,4 +1,4 @@
-"""Configurations: a frozen dataclass for each command. Flags are made from its fields alone."""
+"""Configurations: frozen dataclasses whose fields are the options of a command; flags are made from them."""
 
 from simsiam_tf.config.evaluation import ImagesConfig, KeptFeaturesConfig, LabelledConfig, WeightsConfig
 from simsiam_tf.config.fields import (

@@ -1,4 +1,4 @@
-"""The backbones that `backbone` chooses from, without importing TensorFlow."""
+"""BACKBONES: the networks that the option `backbone` chooses from. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A row of `BACKBONES`: how a network is built, and how its images are normalised.
+    """A row of `BACKBONES`: how a network is built, and how its pixels are normalised.
 
     To add a backbone, write its builder and add a row; `--backbone` and its help follow.
 
     builder: "module:function"; the function maps (size, channels, options) to a functional Keras model
-        from images [B, H, W, channels] to features [B, F]. size: the side of the training views.
+        from normalised images [B, H, W, channels] to features [B, F]. size: the side of the training views.
         options: "name" (the row's), "stem" and "width"; a builder may ignore some.
-    pixel_rule: "mean" and "std", one number for each channel of an image in [0, 1], to normalise
-        its pixels; empty: the augmentation's are used.
+    pixel_rule: "mean" and "std" of pixels in [0, 1], a number for each channel; empty: those of the
+        augmentation are used.
     """
 
     builder: str

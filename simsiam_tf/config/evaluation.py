@@ -14,13 +14,13 @@ class WeightsConfig(Config):
     """Options for a backbone and the preprocessing of its images."""
 
     weights: str | None = option(
-        None, "pre-trained backbone: the work folder of a finished run, a .keras file, or on the Hugging "
+        None, "pre-trained backbone: a finished or converted work folder, a .keras file, or on the Hugging "
         "Face Hub hf://USER/NAME[@REVISION], whose results go to runs/USER-NAME by default", "Backbone",
     )  # fmt: skip
     augmentation: str = option(
         "auto",
-        "how images are normalised; auto: as in the pre-training. Needed only for a .keras file without "
-        "metadata beside it",
+        "normalisation and default size of the images; auto: as in the pre-training. Needed only for a "
+        ".keras file without a model card",
         choices=("auto", "imagenet", "cifar", "grayscale", "multichannel"),
     )
     image_size: int | None = option(
@@ -35,7 +35,7 @@ class WeightsConfig(Config):
 
 @dataclasses.dataclass(frozen=True)
 class ImagesConfig(SourceConfig, WeightsConfig):
-    """Options for a backbone and the images whose features it computes."""
+    """Options for a backbone and the images to compute features of."""
 
     batch_size: int = option(
         256, "images whose features are computed at a time", resumable=True, limits=(1, 2**20)
@@ -48,11 +48,13 @@ class LabelledConfig(ImagesConfig):
 
     test: str = option(
         "auto",
-        "labelled images for the test; auto: the test or validation split, or every tenth image where there "
-        "is neither, which is then left out of the training",
+        "labelled images for the test; auto: the test or validation split of `data`, or, where it has none, "
+        "every tenth image, which is then left out of the training",
         "Images",
     )
-    seed: int = option(0, "seed of every random choice", limits=(0, BIG))
+    seed: int = option(
+        0, "seed of the choice of images and of the training in probe; not used by knn_eval", limits=(0, BIG)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

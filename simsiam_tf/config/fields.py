@@ -1,4 +1,4 @@
-"""The base of every configuration: options with their checks, without importing TensorFlow."""
+"""The base of every configuration: options with their checks. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ BIG = 2**31 - 1
 def option(
     default: Any, text: str, group: str = "", choices=(), resumable: bool | str = False, limits=None
 ) -> Any:
-    """A field of a configuration.
+    """Makes a field of a configuration.
 
     Args:
         default: value of the option where it is not given.
         text: help, in which another option is named in backquotes, as in `weights`.
         group: heading in the help; when empty, that of the previous option.
-        choices: the values that it may take, or a table whose keys they are; any when empty.
-        resumable: whether a run may be resumed with another value; a string: only with this value.
-        limits: (lowest, highest) number that is allowed.
+        choices: the values that the option may take, or a table with these keys; any value when empty.
+        resumable: whether a run may be resumed with another value; a string: only with that value.
+        limits: (lowest, highest) allowed number; None: any.
     """
     meta = {"help": text, "group": group, "choices": choices, "resumable": resumable, "limits": limits}
     return dataclasses.field(default=default, metadata=meta)
@@ -37,8 +37,8 @@ class Inapplicable:
     """Options that change nothing while another one has a certain value.
 
     options: their names. decider: the other option, or a property of the configuration.
-    condition: whether its value makes them inapplicable. description: that value, as in
-    "predictor_lr=constant has no effect with DESCRIPTION".
+    condition: value of the decider → whether it makes them inapplicable. description: such a value in words,
+    as in "predictor_lr=constant has no effect with DESCRIPTION".
     """
 
     options: tuple[str, ...]
@@ -55,7 +55,7 @@ class Config:
     DECIDERS: ClassVar[Mapping[str, set[str]]] = {}  # property that a rule names → options that decide it
 
     def validate(self) -> Self:
-        """Returns the configuration. Raises UserError for the first invalid value."""
+        """Returns the configuration. Raises UserError for a value that is invalid or has no effect."""
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata["choices"]
             if choices and value not in choices:
@@ -82,7 +82,7 @@ def default(cls: type, name: str) -> Any:
 
 
 def inapplicable(config: Config) -> list[tuple[str, Inapplicable]]:
-    """(option, rule) of every option that has another value than its default, and no effect."""
+    """(option, rule) for every option that has no effect, and another value than its default."""
     return [
         (name, rule)
         for rule in config.INAPPLICABLE
@@ -126,10 +126,9 @@ def to_flags(config: Any) -> str:
 def differences(a: dict, b: dict, cls: type[Config]) -> list[str]:
     """Names of the options that differ from `a` to `b`, but may not change when a run continues.
 
-    a, b: options of the run and of its continuation, by name.
+    The paths of images and of weights may change. `Workdir.check_config` compares digests of the contents.
 
-    The paths of images and of weights may change; the contents may not, by their digests in the
-    run's metadata.
+    a, b: options of the run and of its continuation, by name.
     """
     rules = [r for r in cls.INAPPLICABLE if r.decider in b and r.condition(b[r.decider])]
     idle = {name for rule in rules for name in rule.options}

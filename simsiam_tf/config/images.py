@@ -1,4 +1,4 @@
-"""Options for sets of images: where they lie, which are left out, and how they become pixels."""
+"""Options for sets of images: where the images lie, which are left out, and how they become pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SourceConfig(Config):
     INAPPLICABLE = (
         Inapplicable(
             _READING, "data", lambda v: v is not None and not is_encoded(v),
-            "data that is not a folder, a list, an archive or a table",
+            "data that is not a folder, a list, an archive, a table or hf:NAME",
         ),
     )  # fmt: skip
 
@@ -45,8 +45,8 @@ class SourceConfig(Config):
     )
     check: str = option(
         "decode",
-        "how images are checked that are new or changed since the last command: decode each, read its header "
-        "alone, or none",
+        "how images are checked that are new or changed since the last command: decode each (decode), "
+        "read each one's header alone (header), or check none (none)",
         choices=("decode", "header", "none"),
         resumable=True,
     )
@@ -77,13 +77,13 @@ class SourceConfig(Config):
         return self
 
     def source_options(self) -> dict[str, Any]:
-        """Arguments of `data.open_source`."""
+        """Arguments of `data.open_source`, without options that are None."""
         names = ("data_dir", *_READING)
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 def check_range(text: str) -> tuple[float, float]:
-    """(low, high) of "LOW,HIGH". Raises UserError where they are not two numbers that ascend."""
+    """(low, high) of "LOW,HIGH". Raises UserError where these are not two ascending numbers."""
     try:
         low, high = map(float, text.split(","))
     except ValueError:

@@ -1,7 +1,7 @@
 """METHODS: a row for every method, with the options from which its flags are made.
 
-Nothing else knows methods by name. The options do not stand beside the model, which imports TensorFlow, since
-`--help` has to answer without it.
+No code elsewhere depends on a method's name. The options are not defined beside the models, since `--help`
+has to answer without importing TensorFlow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class MethodOptions:
     """Options of a method, by the names of its model's arguments. Methods may share an option."""
 
     def check(self, batch_size: int) -> None:
-        """Raises UserError for options that do not go together."""
+        """Raises UserError for options that do not go together, or not with the batch size."""
         del batch_size
 
     @property
@@ -42,7 +42,7 @@ class MethodOptions:
 
 @dataclasses.dataclass(frozen=True)
 class PredictorOptions(MethodOptions):
-    """Options of methods whose predictor and stop-gradient are a choice."""
+    """Options of methods that work with or without a predictor, and with or without stop-gradient."""
 
     predictor: str = option(
         "auto",
@@ -52,7 +52,7 @@ class PredictorOptions(MethodOptions):
         choices=("auto", "trained", "fixed", "none"),
     )
     stop_gradient: bool | None = option(
-        None, "let no gradient through the targets (Fig. 2); by default true, with simclr false"
+        None, "let no gradient through the targets (Fig. 2); by default true, but false with simclr"
     )
 
 
@@ -79,12 +79,12 @@ class SimSiamOptions(PredictorOptions):
         choices=SYMMETRY,
     )
     alternate: str | None = option(
-        None, "steps for which targets are made with the same weights (Sec. 5): a number, or epoch"
+        None, "steps for which the same weights make the targets (Sec. 5): a number, or epoch"
     )
     average: float | None = option(
         None,
-        "use each image's moving average as target, with this share of the old one (Sec. 5: 0.8, "
-        "predictor=none)",
+        "use the moving average of an image's projections as its target; this is the share of the old "
+        "average (Sec. 5: 0.8, with predictor=none)",
         limits=(0, 0.9999),
     )
 
@@ -126,8 +126,8 @@ class TargetMomentumOptions(MethodOptions):
 
     target_momentum: float | None = option(
         None,
-        "momentum of the encoder that makes the targets, by default 0.999 with moco; with byol 0.996 at "
-        "first, which rises to 1",
+        "momentum of the encoder that makes the targets, by default 0.999 with moco and 0.996 with byol, "
+        "where it rises to 1 in the run",
         "Compared methods",
         limits=(0, 0.99999),
     )
@@ -137,10 +137,12 @@ class TargetMomentumOptions(MethodOptions):
 class MoCoOptions(TargetMomentumOptions, TemperatureOptions):
     """Options of MoCo."""
 
-    queue: int = option(65536, "keys of earlier images in moco's queue", "Compared methods", limits=(1, BIG))
+    queue: int = option(
+        65536, "number of keys of earlier images in moco's queue", "Compared methods", limits=(1, BIG)
+    )
     key_groups: int = option(
         1,
-        "equal groups of a batch, over all replicas, within which moco's keys are batch-normalised",
+        "number of equal groups of a batch, over all replicas, in which moco's keys are batch-normalised",
         limits=(1, 2**16),
     )
 
@@ -156,7 +158,7 @@ class MoCoOptions(TargetMomentumOptions, TemperatureOptions):
 class SwAVOptions(SimCLROptions):
     """Options of SwAV."""
 
-    prototypes: int = option(3000, "prototypes of swav", "Compared methods", limits=(2, 2**20))
+    prototypes: int = option(3000, "number of swav's prototypes", "Compared methods", limits=(2, 2**20))
     sinkhorn_epsilon: float = option(
         0.05, "ε in swav's Sinkhorn-Knopp; larger: each image belongs to more prototypes", limits=(0.001, 10)
     )
@@ -177,13 +179,13 @@ class SwAVOptions(SimCLROptions):
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A method: a row of Table 4, or SimSiam.
+    """SimSiam, or a method that Table 4 compares it with.
 
     title, source: its name in print, and where it is described.
     model: "module:Class" of its model (`methods.SiameseModel`), loaded when a model is built.
     options: the dataclass of its options.
-    defaults: values of options that are "auto" or None.
-    variants: option → the model where that option has a value.
+    defaults: values for options that are "auto" or None.
+    variants: option → "module:Class" of the model where that option is not None.
     loss: key of `diagnosis.LIMITS`; None: the option `similarity` is the key.
     lars: arguments with which `optimizers.LARS` computes what the method's own code does.
     """
@@ -228,13 +230,13 @@ METHODS = {
 
 
 def method_of(configuration: Mapping[str, Any]) -> Method:
-    """The method that a work folder or a model card names; SimSiam where it names none."""
+    """The method that a configuration names; SimSiam where it names none that is known."""
     name = configuration.get("method")
     return METHODS[name if isinstance(name, str) and name in METHODS else "simsiam"]
 
 
 def loss_kind(configuration: Mapping[str, Any]) -> str:
-    """Key of `diagnosis.LIMITS` for a run: "cosine", "cross_entropy", "distance" or "contrast"."""
+    """Key of `diagnosis.LIMITS` for a configuration: "cosine", "cross_entropy", "distance" or "contrast"."""
     return method_of(configuration).loss or configuration.get("similarity", "cosine")
 
 

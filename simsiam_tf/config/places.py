@@ -1,4 +1,4 @@
-"""Specifications of sets of images, such as "folder:A,tar:B", without opening any."""
+"""Parses specifications of sets of images, such as "folder:A,tar:B", without opening the sets."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def is_encoded(data: Any) -> bool:
 
 
 def is_file(data: Any) -> bool:
-    """Whether a specification names paths or URLs."""
+    """Whether all that a specification names are paths or URLs."""
     return isinstance(data, str) and all(
         kind in FILES and path for kind, _, path in (place.partition(":") for place in split_places(data))
     )
 
 
 def absolute_places(data: str) -> str:
-    """A specification whose paths do not depend on the working folder. URLs stay."""
+    """The same specification with paths that do not depend on the working folder. URLs stay."""
     places = (place.partition(":") for place in split_places(data))
     return ",".join(f"{kind}:{absolute_path(path)}" for kind, _, path in places)
 
 
 def absolute_path(path: str) -> str:
-    """A path that does not depend on the working folder. URLs stay."""
-    # NOTE: not abspath, which takes link/.. for the folder of the link.
+    """The same path, made independent of the working folder. URLs stay."""
+    # NOTE: not os.path.abspath, which takes link/.. for the folder that holds the link.
     return path if "://" in path else os.path.join(os.getcwd(), os.path.expanduser(path))

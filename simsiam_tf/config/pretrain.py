@@ -18,7 +18,7 @@ _BY_DEFAULT = "by default the augmentation's"
 @dataclasses.dataclass(frozen=True)
 @add_method_options
 class PretrainConfig(RunConfig, SourceConfig):
-    """All options of a pre-training, those of its method included. None and "auto": see each help."""
+    """All options of a pre-training, with those of every method; each help explains None and "auto"."""
 
     DECIDERS = {"h": {"predictor", "method"}}
     INAPPLICABLE = (
@@ -78,14 +78,17 @@ class PretrainConfig(RunConfig, SourceConfig):
         choices=("auto", "imagenet", "simclr", "byol", "cifar", "grayscale", "multichannel"),
     )
     image_size: int | None = option(
-        None, f"height and width of the views in pixels; {_BY_DEFAULT}", limits=(4, 4096)
+        None,
+        "height and width of the views in pixels; by default those of the images of a set in memory of up to "
+        "64 pixels, else the augmentation's",
+        limits=(4, 4096),
     )
     crop_area: float | None = option(
         None, f"smallest share of the image that a random crop covers; {_BY_DEFAULT}", limits=(0.01, 1.0)
     )
     jitter: float | None = option(
         None,
-        f"strength of jitter in brightness, contrast and saturation, a quarter of it in hue; {_BY_DEFAULT}",
+        f"strength of jitter in brightness, contrast and saturation; a quarter of it in hue; {_BY_DEFAULT}",
         limits=(0, 1),
     )
     blur_p: float | None = option(None, f"probability of Gaussian blur; {_BY_DEFAULT}", limits=(0, 1))
@@ -101,12 +104,13 @@ class PretrainConfig(RunConfig, SourceConfig):
     backbone: str = option("resnet50", "network whose features are learned", "Network", choices=BACKBONES)
     stem: str = option(
         "auto",
-        "first layers of the backbone; auto: cifar for views of up to 64 pixels, else imagenet; cifar_pad2: "
-        "as in solo-learn",
+        "first layers of the backbone: imagenet (7×7, stride 2, pooling), cifar (3×3, stride 1), small (3×3, "
+        "stride 2), cifar_pad2 (cifar with the padding of solo-learn); auto: cifar for views of up to 64 "
+        "pixels, else imagenet",
         choices=("auto", "imagenet", "cifar", "small", "cifar_pad2"),
     )
     width: float = option(
-        1.0, "multiplies the channels of the backbone, which has 64 in its first stage", limits=(0.01, 16)
+        1.0, "factor of the numbers of channels of the backbone, 64 in its first stage", limits=(0.01, 16)
     )
     d: int = option(2048, "width of the projection and the prediction (App. B)", limits=(2, 2**16))
     projector_layers: int = option(
@@ -114,7 +118,7 @@ class PretrainConfig(RunConfig, SourceConfig):
     )
     projector_hidden: int | None = option(
         None,
-        "width of the projector's hidden layers; by default that of the features, with ResNet-50 2048",
+        "width of the projector's hidden layers; by default that of the features, 2048 with ResNet-50",
         limits=(1, 2**16),
     )
     predictor_hidden: int | None = option(
@@ -124,13 +128,13 @@ class PretrainConfig(RunConfig, SourceConfig):
     )
     weights: str | None = option(
         None,
-        "start the backbone from these weights, a work folder, a .keras file or hf://USER/NAME; from a "
-        "converted checkpoint also projector and predictor",
+        "start the backbone from these weights: a finished or converted work folder, a .keras file, or "
+        "hf://USER/NAME[@REVISION] on the Hugging Face Hub",
     )
     weights_heads: str = option(
         "auto",
-        "whether projector and predictor start from `weights`, too; auto: only where these were converted "
-        "from PyTorch, to continue that training",
+        "whether projector and predictor start from `weights`, too; auto: only from weights that were "
+        "converted from PyTorch, to continue that training",
         choices=("auto", "true", "false"),
     )
 
@@ -140,8 +144,8 @@ class PretrainConfig(RunConfig, SourceConfig):
 
     start_epoch: float = option(
         0.0,
-        "epochs that another program has trained; continues from its weights and, where `weights` has it, "
-        "its momentum; learning rate and order of images are those of that epoch",
+        "number of epochs that another program has trained. The run continues from its weights and, where "
+        "`weights` has it, its momentum, with the learning rate and the order of images of that epoch",
         "Optimisation",
         limits=(0, BIG),
     )
@@ -159,7 +163,7 @@ class PretrainConfig(RunConfig, SourceConfig):
         choices=("decayed", "constant"),
     )
     predictor_lr_factor: float = option(
-        1.0, "the predictor gets the learning rate times this", limits=(0, 1e3)
+        1.0, "the predictor's learning rate is multiplied by this", limits=(0, 1e3)
     )
     lr_update: str = option(
         "step",
@@ -177,7 +181,7 @@ class PretrainConfig(RunConfig, SourceConfig):
     )
     knn_images: int = option(
         12000,
-        "images that the monitor uses during the training; at the end it uses all",
+        "number of images that the monitor uses during the training; at the end it uses all",
         resumable=True,
         limits=(100, BIG),
     )
@@ -213,7 +217,7 @@ class PretrainConfig(RunConfig, SourceConfig):
 
     @property
     def loss(self) -> str:
-        """The kind of the loss, as from `loss_kind`."""
+        """The type of the loss: a key of `diagnosis.LIMITS`."""
         return loss_kind(dataclasses.asdict(self))
 
     def validate(self) -> PretrainConfig:

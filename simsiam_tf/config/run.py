@@ -14,7 +14,7 @@ PATHS = ("workdir", "weights", "data_dir")
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig(Config):
-    """The work folder, the devices, the precision, how often files are written, and the optimisation."""
+    """Options for work folder, devices, precision, checkpoints and records, and the optimisation."""
 
     INAPPLICABLE = (
         Inapplicable(
@@ -33,8 +33,8 @@ class RunConfig(Config):
     )
     strategy: str = option(
         "auto",
-        "devices to train on; auto: the workers in TF_CONFIG or of a Slurm job, or else a TPU, or else all "
-        "GPUs, or else one CPU",
+        "devices to train on; auto: those of all workers in TF_CONFIG or of a Slurm job, or else a TPU, or "
+        "else all GPUs, or else one CPU",
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
         resumable=True,
     )
@@ -48,15 +48,16 @@ class RunConfig(Config):
     )
     augment_on: str = option(
         "auto",
-        "where colour jitter, grayscale, blur and flip are computed; auto: on GPUs and TPUs with the model, "
-        "else on the host. Images are always decoded and cropped on the host",
+        "where the changes after the crop are computed (colours, blur, flips, turns): on the host, or on the "
+        "device with the model; auto: on GPUs and TPUs, else on the host. Images are always decoded and "
+        "cropped on the host",
         choices=("auto", "host", "device"),
         resumable=True,
     )
     jit_compile: str = option(
         "auto",
-        "compile with XLA; auto: the model on TPUs only, since it was slower on CPUs, and the augmentation "
-        "of views above 64 pixels; true: the model too; false: neither",
+        "what XLA compiles; auto: the model on TPUs only (compiled models were slower on CPUs), and the "
+        "augmentation of views above 64 pixels; true: the model too; false: neither",
         choices=("auto", "true", "false"),
         resumable=True,
     )
@@ -70,11 +71,11 @@ class RunConfig(Config):
     save_minutes: float = option(
         10.0,
         "minutes between checkpoints; there is also one before each evaluation, and one at the end of an "
-        "epoch where that takes less than 1 % of the time",
+        "epoch where saving takes less than 1 % of the time",
         resumable=True,
         limits=(0, BIG),
     )
-    keep: int = option(2, "newest checkpoints to keep", resumable=True, limits=(1, 1000))
+    keep: int = option(2, "number of newest checkpoints to keep", resumable=True, limits=(1, 1000))
 
     epochs: float = option(100.0, "passes over the training images", "Optimisation")
     batch_size: int = option(512, "images in a step, over all replicas", "Optimisation", limits=(2, 2**20))
@@ -91,8 +92,8 @@ class RunConfig(Config):
     momentum: float = option(0.9, "momentum of the optimizer", limits=(0, 0.9999))
     weight_decay: float = option(
         1e-4,
-        "L2 penalty on all weights that are trained; in pre-training by lars, only swav's includes biases "
-        "and BN",
+        "L2 penalty on all weights that are trained; in pre-training with lars, biases and BN have none, "
+        "except with swav",
         limits=(0, 1),
     )
 

@@ -20,7 +20,7 @@ def _run_option(name: str, default: Any, **changes: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedConfig(RunConfig, LabelledConfig):
-    """Options of both trainings; `data`, `image_size` and `flip_p` that are None are as in pre-training."""
+    """Options of both trainings. `data`, `image_size` and `flip_p` are as in the pre-training when None."""
 
     INAPPLICABLE = (*RunConfig.INAPPLICABLE, *LabelledConfig.INAPPLICABLE)
 
@@ -29,8 +29,8 @@ class SupervisedConfig(RunConfig, LabelledConfig):
     )
     labels: float = option(
         1.0,
-        "share of the training images to learn from, the same in every class. Every seed takes the same "
-        "images, and a larger share contains a smaller one",
+        "share of the training images of every class to learn from, at least one of each. Every seed takes "
+        "the same images, and a larger share contains a smaller one",
         "Images",
     )
     crop_area: float = option(
@@ -69,7 +69,7 @@ class LinearConfig(SupervisedConfig):
 
     optimizer: str = option(
         "lars",
-        "lars, with trust coefficient 0.001 and no clipping, or sgd, in the paper with base_lr=30 and "
+        "lars, with trust coefficient 0.001 and no clipping; or sgd, for which the paper has base_lr=30 and "
         "batch_size=256",
         choices=("lars", "sgd"),
     )
@@ -87,6 +87,6 @@ class FinetuneConfig(SupervisedConfig):
     epochs: float = _run_option("epochs", 50.0)
     batch_size: int = _run_option("batch_size", 256)
     head_lr_factor: float = option(
-        10.0, "the classifier on the backbone gets the learning rate times this", limits=(0, 1e5)
+        10.0, "learning rate of the classifier, as a multiple of the backbone's", limits=(0, 1e5)
     )
     weight_decay: float = _run_option("weight_decay", 1e-4)

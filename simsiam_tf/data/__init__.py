@@ -1,4 +1,4 @@
-"""Images in, batches of views out."""
+"""Sources of images, and tf.data pipelines that make batches of views of them."""
 
 from simsiam_tf.data.augment.augmentations import AUGMENTATIONS, Augmentation
 from simsiam_tf.data.augment.eval_transform import preprocess

@@ -19,29 +19,30 @@ from simsiam_tf.data.sources.base import ArraySource, EncodedSource, Source
 from simsiam_tf.data.sources.open_source import open_source
 from simsiam_tf.runtime.errors import UserError
 
-PARALLEL: int | None = os.cpu_count() or 2  # images and pieces made in parallel; None: one after the other
+PARALLEL: int | None = os.cpu_count() or 2  # images, and pieces of a batch, made at a time; None: one
 ENDLESS = 2**40  # steps, more than any training takes
 PREFETCHED_STEPS = 2
-PIECE_PIXELS = 8 * 224 * 224  # pixels of a view augmented at a time, which fit a processor's cache
+PIECE_PIXELS = 8 * 224 * 224  # pixels of a piece, of one view of each image: they fit a processor's cache
 
 
 @dataclasses.dataclass(frozen=True)
 class StepBatches:
     """The batches of a training run, each a function of the step alone.
 
-    A batch is a dictionary: "views", `views.count` × float32 [rows, S, S, C]; "index", int64 ids of the
-    images; with `targets`, "target", their int64 labels.
+    Dataset elements are dictionaries: "views", `views.count` × float32 [rows, S, S, C]; "index", ids of the
+    images, int64 [rows]; with `targets`, "target", their labels, int64 [rows]. rows: `rows_per_element`. An
+    element is made in pieces of `rows_per_piece` rows.
 
     Args:
         source: the images; with labels, for `targets`.
         views: the augmentation.
         batch_size: images in a step, over all workers.
         seed: seed of the order of the images and of the augmentation's draws.
-        rows: the slice [a, b) of every batch that this process makes; all rows when None.
-        elements_per_step: dataset elements that a step's rows are cut into, one for each replica.
-        augment_on_host: False leaves the second stage of the views to `augment_batch`, on the accelerator:
-            batches then hold {"crops": uint8 crops, "draws": uniforms} in place of "views".
-        targets: whether batches hold "target". Labels that are read lazily are read batch by batch.
+        rows: (a, b); this process makes rows a to b − 1 of every batch. None: all rows.
+        elements_per_step: dataset elements that this process's rows of a step are cut into, one a replica.
+        augment_on_host: False leaves the second stage of `Views` to a later `augment_batch` on the
+            accelerator: elements hold {"crops": uint8 crops, "draws": uniforms} in place of "views".
+        targets: whether elements hold "target". Lazy labels are read for the images of each piece alone.
     """
 
     source: Source
@@ -65,7 +66,7 @@ class StepBatches:
 
     @property
     def rows_per_piece(self) -> int:
-        """Rows augmented at a time: the largest divisor of an element that fits the processor's cache."""
+        """Rows augmented at a time: the largest divisor of an element's rows within `PIECE_PIXELS`, or 1."""
         rows, size = self.rows_per_element, self.views.augmentation.size
         fits = [n for n in range(1, rows + 1) if rows % n == 0 and n * size**2 <= PIECE_PIXELS]
         return max(fits, default=1)
@@ -76,23 +77,23 @@ class StepBatches:
         return self.elements_per_step * self.rows_per_element // self.rows_per_piece
 
     def dataset(self, first_step: int | tf.Tensor, last_step: int | tf.Tensor) -> tf.data.Dataset:
-        """The batches of steps [first_step, last_step), in order. The steps may be scalar tensors."""
+        """The elements of steps first_step to last_step − 1, in order. The steps may be scalar tensors."""
         first, last = (tf.cast(step, tf.int64) * self.pieces_per_step for step in (first_step, last_step))
         pieces = self.numbered_pieces(tf.data.Dataset.range(first, last), PARALLEL)
         return self.joined(_map(pieces, lambda n, batch: batch))
 
     def numbered_pieces(self, numbers: tf.data.Dataset, parallel: int | None) -> tf.data.Dataset:
-        """Numbers of pieces, in any order → (number, batch). A batch is a function of its number alone.
+        """Numbers of pieces, in any order → (number, piece), a piece being a dictionary as an element is.
 
-        Every number goes through one chain of maps, so that machines can divide the numbers.
+        A piece depends on its number alone, so that data workers can divide the numbers among them.
 
-        parallel: images and pieces made at a time; None: one after the other.
+        parallel: images and pieces made at a time, or tf.data.AUTOTUNE; None: one.
         """
         source, views, size = self.source, self.views, self.rows_per_piece
         start = (self.rows or (0, self.batch_size))[0]
 
         def rows_of(n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            """Piece n, the share n % pieces_per_step of a step → id and draws of each of its rows."""
+            """Piece n, part n % pieces_per_step of its step → ids [size] and draws [size, views.draws]."""
             step, share = n // self.pieces_per_step, tf.math.floormod(n, self.pieces_per_step)
             at = start + share * size
             ids = sampling.example_ids(self.seed, step, self.batch_size, source.size)
@@ -123,7 +124,7 @@ class StepBatches:
         return _map(pieces, lambda n, *rows: (n[0], batch_of(*rows)), parallel)
 
     def joined(self, pieces: tf.data.Dataset) -> tf.data.Dataset:
-        """The end of every training pipeline: elements of pieces in order, made before they are asked for."""
+        """Joins pieces, which come in order, into elements, and prefetches `PREFETCHED_STEPS` of these."""
         count = self.rows_per_element // self.rows_per_piece
 
         def flat(x: tf.Tensor) -> tf.Tensor:
@@ -137,7 +138,7 @@ class StepBatches:
 
 
 def augment_batch(views: Views, batch: dict[str, Any]) -> dict[str, Any]:
-    """Makes "views" of "crops" and "draws", the second stage. Returns batches with "views" as they are."""
+    """The second stage: replaces "crops" and "draws" by "views". A batch that has "views" stays as it is."""
     if "views" in batch:
         return batch
     rest = {name: value for name, value in batch.items() if name not in ("crops", "draws")}
@@ -145,7 +146,7 @@ def augment_batch(views: Views, batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def augmentation_for(source: Source) -> str:
-    """The key of `AUGMENTATIONS` that suits a source, by its channels and the size of its images."""
+    """The key of `AUGMENTATIONS` that suits a source, by its channels and, for arrays, the images' size."""
     if source.channels not in (1, 3):
         return "multichannel"
     small = isinstance(source, ArraySource) and source.images.shape[1] <= 64
@@ -166,7 +167,8 @@ def pretraining(
 
     The dataset's length is the number of whole batches in an epoch. The `fit` of this package's models
     begins at the optimizer's step, by the dataset's attribute `stream`, which makes an endless dataset from
-    any step on. `evaluate` takes the first epoch. A dataset made from it by `map` or `take` has no `stream`.
+    any step on. `evaluate` always takes epoch `first_epoch`. A dataset made from it by `map` or `take` has no
+    `stream`.
 
     Args:
         data: a specification as for `open_source`, or a source.
@@ -202,7 +204,7 @@ def pretraining(
         return with_options(tf.data.Dataset.range(1).flat_map(steps), source)
 
     def stream(first: Callable[[], int] = lambda: 0) -> tf.data.Dataset:
-        """Batches from step `first()` on, which is called for the first batch; 0: from `first_epoch`."""
+        """Batches from step `first()` on, or from `first_epoch` where that is 0, without end."""
         return steps_from(lambda: first() or first_epoch * length, ENDLESS)
 
     dataset: Any = steps_from(lambda: next(epochs) * length, length)
@@ -214,7 +216,7 @@ def pretraining(
 def evaluation_views(
     source: Source, views: Views, ids: Sequence[int] | np.ndarray, batch_size: int = 256
 ) -> tf.data.Dataset:
-    """Normalised evaluation views of the images `ids`, in their order: float32 [≤ batch_size, S, S, C]."""
+    """Batches of normalised evaluation views of the images `ids`, in their order: float32 [B, S, S, C]."""
     dataset = tf.data.Dataset.from_tensor_slices(tf.cast(ids, tf.int64))
     if isinstance(source, ArraySource):
         dataset = _map(dataset.batch(batch_size), lambda i: views.evaluation_view(source.gather(i)), PARALLEL)
@@ -225,8 +227,8 @@ def evaluation_views(
 
 
 def _map(dataset: tf.data.Dataset, function: Callable, parallel: int | None = None) -> tf.data.Dataset:
-    # NOTE: without AutoGraph: nothing here branches on a tensor, and its rewriting of all functions took
-    # four fifths of the time before the first element.
+    # NOTE: AutoGraph is off: no function here needs it, and its rewriting of all functions took four fifths
+    # of the time before the first element.
     return dataset.map(tf.autograph.experimental.do_not_convert(function), parallel)
 
 
@@ -235,7 +237,7 @@ def _map_images(
 ) -> tf.data.Dataset:
     """Maps elements (id, …) to function(image, id, …)."""
     if isinstance(source, EncodedSource) and parallel is not None and source.reads_at_once > max(parallel, 0):
-        # Answers of a network are waited for: more images are read at a time than are decoded.
+        # Reads over a network mostly wait, so that more images are read at a time than are decoded.
         read = _map(dataset, lambda i, *rest: (source.read(i), i, *rest), source.reads_at_once)
         return _map(read, lambda data, i, *rest: function(source.decode_bytes(data, i), i, *rest), parallel)
     return _map(dataset, lambda i, *rest: function(source.decode(i), i, *rest), parallel)
@@ -244,7 +246,7 @@ def _map_images(
 def with_options(dataset: tf.data.Dataset, source: Source | None = None) -> tf.data.Dataset:
     """The dataset in a fixed order, without tf.data's tuner and its sharding among workers.
 
-    source: the images, which may have to be waited for.
+    source: the images; the dataset gets a thread for each of its `reads_at_once`.
     """
     options = tf.data.Options()
     reads = getattr(source, "reads_at_once", 0)

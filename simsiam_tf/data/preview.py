@@ -12,13 +12,16 @@ from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.overview import odd_images
 from simsiam_tf.runtime import atomic_files
 
-GAP = 4  # white pixels between pictures
+GAP = 4  # white pixels around each picture
 
 
 def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
-    """A picture of images and their views at the first step, one image a row: uint8 [H, W, 1 or 3].
+    """A picture whose rows show an image's evaluation view and its random views: uint8 [H, W, 1 or 3].
 
-    Odd images of a set come first (`odd_images`). Of more channels than three the first three are shown.
+    Of encoded images, the odd ones come first (`odd_images`). Of more than three channels the first three are
+    shown, of two the first.
+
+    rows: number of images, or all where the source has fewer.
     """
     rows = min(rows, source.size)
     if isinstance(source, EncodedSource):
@@ -27,7 +30,8 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
         source = subset(source, ids[:rows], source.name)
     (batch,) = pipeline.StepBatches(source, views, rows, seed).dataset(0, 1)
     (whole,) = pipeline.evaluation_views(source, views, batch["index"], rows)
-    columns = [views.denormalise(x).numpy() for x in (whole, *batch["views"])]
+    order = np.argsort(batch["index"])  # a batch is shuffled
+    columns = [views.denormalise(x).numpy()[order] for x in (whole, *batch["views"])]
     zoom = max(1, 112 // views.augmentation.size)
     columns = [x.repeat(zoom, axis=1).repeat(zoom, axis=2) for x in columns]
     pad = [(0, 0), (GAP, GAP), (GAP, GAP), (0, 0)]
@@ -37,5 +41,5 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes a picture as PNG. Raises OSError."""
+    """Writes a picture as PNG. Raises OSError where the file cannot be written."""
     atomic_files.atomic_write_bytes(path, tf.io.encode_png(picture).numpy())

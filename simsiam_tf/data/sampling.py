@@ -33,7 +33,7 @@ def uniforms(seed: int, step: tf.Tensor, batch: int, draws: int) -> tf.Tensor:
 
 
 def steps_in(epochs: float, size: int, batch: int) -> int:
-    """Steps that see `size` images `epochs` times; at least 1."""
+    """Steps of `epochs` passes over `size` images, rounded down; at least 1."""
     return max(1, int(epochs * size) // batch)
 
 

@@ -1,1 +1,1 @@
-"""Replicas and workers: the strategy, the rendezvous of processes, what they exchange."""
+"""Replicas and workers: the strategy, the rendezvous of processes, their ports, what they exchange."""

@@ -25,11 +25,11 @@ _IP_HEADER = 0xFFF00000  # SKF_NET_OFF
 
 
 def listen_addresses(host: str) -> tuple[Address, ...]:
-    """Returns the addresses to listen at for a host's name or number; none for every interface.
+    """Returns the addresses to listen at for a host's name or IP address; an empty tuple: every interface.
 
-    A name other than localhost gives none: other machines may resolve it otherwise, and many a machine
-    calls itself 127.0.1.1. So does an address that is not this machine's, as behind a router that translates
-    addresses.
+    The tuple is empty for a name other than localhost: other machines may resolve it otherwise, and many a
+    machine calls itself 127.0.1.1. It is also empty for an address that is not this machine's, as behind a
+    router that translates addresses.
     """
     host = host.strip("[]")
     if host == "localhost":
@@ -50,8 +50,8 @@ def listen_addresses(host: str) -> tuple[Address, ...]:
 def restrict_port(port: int, host: str) -> bool:
     """Makes this process's servers at a port unreachable except at `listen_addresses(host)`.
 
-    Returns whether it did: False if `host` gives no address, and on other systems than Linux. Existing
-    connections stay open.
+    Returns whether it did: False if `host` gives no address, if nothing listens at the port, and on systems
+    other than Linux or without such filters. Existing connections stay open.
     """
     addresses = listen_addresses(host)
     if not addresses or sys.platform != "linux":
@@ -86,7 +86,7 @@ def _listening_sockets(port: int) -> Iterator[socket.socket]:
 
 
 def _filter_program(addresses: tuple[Address, ...]) -> bytes:
-    """Writes the instructions that keep the packets whose destination is among the addresses."""
+    """Returns the instructions of a filter that keeps packets whose destination is among the addresses."""
     program = b""
     for address in addresses:
         first = 16 if address.version == 4 else 24  # byte of the destination in an IP header

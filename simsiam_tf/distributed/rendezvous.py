@@ -1,8 +1,8 @@
-"""Workers wait for each other before TensorFlow starts, with a deadline; an error names who is missing.
+"""Workers wait for each other before TensorFlow starts, until a deadline; an error names who is missing.
 
 TensorFlow's own start waits for ever for a worker that never comes, blocks Python meanwhile and
-swallows SIGTERM. Here the first worker listens at its own address, the others call it, and all
-continue once all have called.
+swallows SIGTERM. Here the first worker listens at its own address, the others connect to it, and all
+continue once all have connected.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from simsiam_tf.distributed import ports
 from simsiam_tf.runtime.errors import LostWorker, UserError
 
-CALL_SECONDS = 0.5  # between attempts to call the first worker
-STARTS_SECONDS = 30  # for TensorFlow's own start, once all have called
-MESSAGE_BYTES = 64
+CALL_SECONDS = 0.5  # between attempts to connect to the first worker
+STARTS_SECONDS = 30  # the longest that TensorFlow's own start may take
+MESSAGE_BYTES = 64  # the most that is sent at a time
 _WATCHDOG = """
 import os, select, signal, sys
 if not select.select([0], [], [], float(sys.argv[2]))[0]:
@@ -38,11 +38,11 @@ def wait_for_all(addresses: Sequence[str], index: int, seconds: float) -> None:
     Args:
         addresses: HOST:PORT of every worker, the same on all; the first one's must be reachable.
         index: number of this worker.
-        seconds: how long to wait.
+        seconds: how long to wait for the others.
 
     Raises:
         LostWorker: some workers have not joined; the message names them.
-        UserError: this worker's own address is in use.
+        UserError: this is the first worker, and it cannot listen at its address.
     """
     deadline = time.monotonic() + seconds
     missing = _receive(addresses, deadline) if index == 0 else _call(addresses, index, deadline)
@@ -83,7 +83,10 @@ def _receive(addresses: Sequence[str], deadline: float) -> list[int]:
                     del callers[ready]
                     ready.close()
             missing = others - set(callers.values())
-    message = json.dumps(sorted(missing)).encode()[:MESSAGE_BYTES].ljust(MESSAGE_BYTES)
+    named = sorted(missing)
+    while len(json.dumps(named)) > MESSAGE_BYTES:  # of many, the first
+        named.pop()
+    message = json.dumps(named).encode().ljust(MESSAGE_BYTES)
     for caller in callers:
         with caller, contextlib.suppress(OSError):
             caller.sendall(message)
@@ -91,7 +94,7 @@ def _receive(addresses: Sequence[str], deadline: float) -> list[int]:
 
 
 def _worker_of(caller: socket.socket, count: int) -> int | None:
-    """Returns the number of the worker that calls; None if it has ended or is not of this run."""
+    """Returns the number of the worker that has connected; None if it has ended or is not of this run."""
     try:
         index, of = json.loads(caller.recv(MESSAGE_BYTES))
         return index if of == count and 0 < index < count else None
@@ -100,7 +103,7 @@ def _worker_of(caller: socket.socket, count: int) -> int | None:
 
 
 def _call(addresses: Sequence[str], index: int, deadline: float) -> list[int]:
-    """Calls the first worker until it answers; returns who is missing."""
+    """Connects to the first worker until it answers; returns the missing workers, [0] without an answer."""
     host, _, port = addresses[0].rpartition(":")
     while time.monotonic() < deadline:
         try:
@@ -117,8 +120,8 @@ def _call(addresses: Sequence[str], index: int, deadline: float) -> list[int]:
 def start_deadline(addresses: Sequence[str], index: int) -> Iterator[None]:
     """Bounds TensorFlow's own start, which nothing within this process can interrupt.
 
-    A watching process kills this one after STARTS_SECONDS. TensorFlow replaces Python's handler of
-    SIGTERM meanwhile, so the signal is held back until the handler is restored.
+    A watching process kills this one after STARTS_SECONDS. TensorFlow replaces Python's handler of SIGTERM
+    meanwhile, so SIGTERM and SIGINT are held back until their handlers are restored.
     """
     others = _names(addresses, (i for i in range(len(addresses)) if i != index))
     line = (

@@ -1,4 +1,4 @@
-"""Devices: strategies by name, batches for replicas, collectives, and the precision."""
+"""Strategies by name, batches for replicas, collective operations, and the precision."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from simsiam_tf.runtime.errors import UserError
 
 
 def look_for_devices() -> None:
-    """Makes TensorFlow look for GPUs; it complains on stderr if there are none."""
+    """Makes TensorFlow look for GPUs, so that its complaints on stderr, if there are none, come now."""
     tf.config.list_physical_devices()
 
 
 def strategy_by_name(name: str, join_minutes: float = 10.0) -> tf.distribute.Strategy:
     """Makes the strategy that the option `strategy` names.
 
-    auto: several workers if TF_CONFIG or a Slurm job lists them, a TPU if one is attached, all GPUs if there
-    are at least two, else one device.
+    auto: several workers if TF_CONFIG or a Slurm job lists them, or else a TPU if one is attached, or else
+    all GPUs if there are at least two, or else one device: TensorFlow's present strategy.
 
     join_minutes: how long several workers wait for each other.
     """
@@ -54,8 +54,8 @@ class _Mirrored(tf.distribute.MirroredStrategy):
 
 @functools.cache
 def _mirrored(*devices: str) -> tf.distribute.MirroredStrategy:
-    # NOTE: one per process. Every strategy numbers its collectives from the same start, and TensorFlow treats
-    # two with the same number as one operation, whose shapes would have to agree.
+    # NOTE: cached, so that a process has one. Every strategy numbers its collectives from the same start, and
+    # TensorFlow treats two with the same number as one operation, whose shapes would have to agree.
     return _Mirrored(list(devices))
 
 
@@ -77,7 +77,7 @@ def _slurm_tasks() -> int:
 
 
 def _multi_worker(join_minutes: float) -> tf.distribute.Strategy:
-    """Joins the workers of TF_CONFIG or of a Slurm job; waits until all have joined."""
+    """Joins the workers of TF_CONFIG or of a Slurm job; waits until all have joined, or raises LostWorker."""
     resolvers = tf.distribute.cluster_resolver
     if "TF_CONFIG" not in os.environ and _slurm_tasks() <= 1:
         raise UserError(
@@ -124,7 +124,8 @@ def worker_addresses(resolver: tf.distribute.cluster_resolver.ClusterResolver) -
 def augments_on_device(strategy: tf.distribute.Strategy, choice: str) -> bool:
     """Returns whether the second stage of the views runs with the model (`augment_on`).
 
-    auto: if the replicas are accelerators, whose memory is faster and whose host is busy.
+    choice: "device", "host", or "auto": whether there are GPUs or TPUs, whose memory is faster and whose host
+    is busy.
     """
     if choice != "auto":
         return choice == "device"
@@ -139,8 +140,8 @@ def distributed_iterator(
 ) -> Iterator:
     """Iterates over this process's share of every global batch.
 
-    make: (rows [a, b) of the global batch, number of replicas that share them) → dataset with an element
-    for each replica, those of a step in order.
+    batch: rows of the global batch. make: (rows [a, b) that this process has of it, number of replicas that
+    share these rows) → dataset with an element for each replica, those of a step in order.
     """
     if strategy.num_replicas_in_sync == 1:
         return iter(make((0, batch), 1))
@@ -201,7 +202,7 @@ def all_reduce_sum(x: tf.Tensor) -> tf.Tensor:
 
 
 def local_devices() -> list[str]:
-    """Returns the devices of this process's replicas, in their order."""
+    """Returns the devices of this process's replicas, in their order; [""] for a single replica."""
     strategy = tf.distribute.get_strategy()
     return list(strategy.extended.worker_devices) if strategy.num_replicas_in_sync > 1 else [""]
 
@@ -221,7 +222,7 @@ def this_worker_mask(rows: tf.Tensor) -> tf.Tensor:
 
 
 def _replica_number() -> int:
-    """Returns the number of this replica among those of all processes."""
+    """Returns the index of this replica among those of all processes."""
     context = tf.distribute.get_replica_context()
     assert context is not None
     return int(tf.get_static_value(context.replica_id_in_sync_group))  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Several processes as one run: the chief writes, all agree on options, each evaluates a shard."""
+"""Several processes as one run: the chief writes, all agree on options, each evaluates a share."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ LOST_WORKER_ERRORS = (
 
 
 class Workers:
-    """The processes of a run; in a run of one process, every method returns at once.
+    """The processes (workers) of a run; in a run of one process, no method waits for anything.
 
-    Methods that speak of "all" must be called by every worker, in the same order.
+    Methods whose docstring speaks of "all" must be called by every worker, in the same order.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
@@ -48,7 +48,7 @@ class Workers:
         return self.index == 0
 
     def all_gather(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the rows [n, …] of all workers, in their order; n may differ."""
+        """Returns the rows [n, …] of all workers, in the order of workers; n may differ among them."""
         if self.count == 1:
             return rows
         local = len(self.strategy.extended.worker_devices)
@@ -61,7 +61,7 @@ class Workers:
 
     @functools.cache  # noqa: B019 - one instance a process
     def _gather_function(self, dtype: np.dtype, row: tuple[int, ...]) -> Callable:
-        """Makes strategy.gather for any number of rows of one dtype and shape."""
+        """Makes a graph function of `strategy.gather`, for any number of rows of one dtype and shape."""
         # Eagerly, TensorFlow would trace anew at every call; one function for all shapes warns of retracing.
         gather = functools.partial(self.strategy.gather, axis=0)
         return tf.function(gather, reduce_retracing=True, autograph=False)
@@ -71,7 +71,7 @@ class Workers:
         return self.all_gather(np.array([values], np.float64)).max(axis=0).tolist()
 
     def agree(self, values: dict[str, Any], fix: str) -> None:
-        """Raises UserError on all workers if their values (JSON) differ; it names those that do.
+        """Raises UserError on all workers if their values (JSON) differ; it names the first differences.
 
         fix: last sentence of the message, which says what to do.
         """
@@ -100,13 +100,13 @@ class Workers:
             self.all_reduce_max(0)
 
     def shard(self, ids: np.ndarray) -> np.ndarray:
-        """Returns this worker's shard of a row of ids; `all_gather` puts shards in order again."""
+        """Returns this worker's share of an array of ids; `all_gather` joins the shares in order again."""
         return np.array_split(ids, self.count)[self.index]
 
     def leave(self, status: int) -> None:
         """Ends this process once all workers have called this; returns in a run of one process.
 
-        With an ordinary exit of Python, TensorFlow ends slowly and reports workers as crashed meanwhile.
+        In an ordinary exit of Python, TensorFlow would end slowly and report the workers as crashed.
         """
         if self.count > 1:
             with contextlib.suppress(tf.errors.OpError):  # another worker has ended already
@@ -116,7 +116,7 @@ class Workers:
             os._exit(status)
 
     def lost_worker(self, error: tf.errors.OpError) -> str | None:
-        """The worker whose loss caused an error, for a message; None if the error has another cause."""
+        """Names the workers whose loss may have caused an error; None if the error has another cause."""
         if self.count == 1 or not isinstance(error, LOST_WORKER_ERRORS):
             return None
         tasks = re.findall(r"/job:(chief|worker)/replica:0/task:(\d+)", str(error.message))

@@ -1,4 +1,4 @@
-"""Evaluations of a backbone: kNN, linear probes, linear evaluation and fine-tuning, diagnosis."""
+"""Evaluations: kNN, linear probes, linear evaluation and fine-tuning of a backbone; diagnosis of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simsiam_tf.features import knn_accuracy
 
 
 def knn(backbone: keras.Model, data_spec: str, augmentation: str | None = None, **changes) -> dict:
-    """kNN accuracy of a backbone: {"knn20": …, "knn200": …} in [0, 1]; arguments as for `monitor_of`."""
+    """kNN accuracy of a backbone: {"knn20": …, "knn200": …} in [0, 1]; other arguments: see `monitor_of`."""
     return monitor_of(data_spec, augmentation, **changes).backbone_accuracy(backbone)
 
 

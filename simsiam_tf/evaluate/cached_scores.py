@@ -27,12 +27,12 @@ from simsiam_tf.runtime.errors import UserError
 CLASSIFIERS = {
     "logistic": "logistic regression", "lars": "linear classifier by LARS", "sgd": "linear classifier by SGD",
 }  # fmt: skip
-LEAVE_ONE_OUT_IMAGES = 10_000  # at most so many training images are classified to choose k
+LEAVE_ONE_OUT_IMAGES = 10_000  # most training images that are classified to choose k
 Features = dict[str, tuple[np.ndarray, np.ndarray]]  # "this backbone", "raw pixels" → (training, test)
 
 
 def splits_for(config: Any, pretrained: Pretrained) -> Splits:
-    """The labelled images of a `LabelledConfig`. Raises UserError if their channels do not fit."""
+    """The labelled images of a `LabelledConfig`. Raises UserError if the backbone takes other channels."""
     data = config.data or training_data(pretrained)
     splits = open_splits(data, config.test, **pretrained.source_options(config, data))
     pretrained.check_channels(splits.train)
@@ -40,10 +40,10 @@ def splits_for(config: Any, pretrained: Pretrained) -> Splits:
 
 
 def training_data(pretrained: Pretrained) -> str:
-    """The `data` that a backbone was pre-trained on.
+    """The specification of the images that a backbone was pre-trained on.
 
     Raises:
-        UserError: its model card does not record it, or records a folder relative to another folder.
+        UserError: its model card records none, or relative paths that do not exist in the working folder.
     """
     data = card_entries(pretrained.card, "configuration").get("data")
     if not isinstance(data, str):
@@ -61,7 +61,10 @@ def training_data(pretrained: Pretrained) -> str:
 
 
 def beside_weights(weights: str, name: str) -> Path:
-    """WORKDIR/name; FILE.name, in the place of its suffix, for a file; runs/USER-NAME/name for the Hub."""
+    """WORKDIR/name for a work folder; for a .keras file, its path with .name in place of .keras.
+
+    For an address on the Hub, runs/USER-NAME/name.
+    """
     if hub.is_address(weights):
         return hub.results_folder(weights) / name
     path = Path(weights).expanduser()
@@ -69,12 +72,12 @@ def beside_weights(weights: str, name: str) -> Path:
 
 
 def run(config: Any, evaluate: Callable[[Any, Splits, Features], dict[str, Any]], file_name: str) -> None:
-    """Evaluates the features of a backbone, prints a table, and writes the result as JSON.
+    """Evaluates the stored features of a backbone, prints a table, and writes the result as JSON.
 
     Args:
         config: a `KnnConfig` or `ProbeConfig`.
         evaluate: `knn_scores` or `probe_scores`.
-        file_name: name of the result beside the weights, where `config.out` is not given.
+        file_name: name of the result's file (`beside_weights`), where `config.out` is not given.
     """
     pretrained = open_pretrained(config.weights, config.augmentation, config.image_size)
     path = Path(config.out).expanduser() if config.out else beside_weights(config.weights, file_name)
@@ -109,7 +112,9 @@ def _features(config: Any, pretrained: Pretrained, splits: Splits) -> Features:
 
 
 def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
-    """kNN accuracy in [0, 1] by key of `features` and k; "chosen": the k of best leave-one-out accuracy."""
+    """The result of knn_eval. "accuracy": in [0, 1], by key of `features` and by k. "chosen": the k of best
+    leave-one-out accuracy on training images, by key of `features`; empty for a single k.
+    """
     train_labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     began, accuracy, chosen = time.perf_counter(), {}, {}
     for name, (bank, queries) in features.items():
@@ -131,7 +136,7 @@ def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any
 
 
 def probe_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
-    """Accuracy in [0, 1] of a linear classifier by key of `features`; "sweep": the `Probe` of each."""
+    """The result of probe. "accuracy": in [0, 1], by key of `features`. "sweep": the `Probe` of each key."""
     labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     ids = balanced(labels, config.labels, config.seed)
 

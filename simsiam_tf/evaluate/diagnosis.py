@@ -1,4 +1,4 @@
-"""Diagnoses a run by its loss, the std of its embeddings and their rank (Sec. 4.1, Table 1, Table 3)."""
+"""Diagnoses a run by its loss and the std and rank of its embeddings (Sec. 4.1, Table 1, Table 3)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Limits on std·√d and on the loss of Eq. 1. Healthy runs have std·√d near 1 (Fig. 2).
+# Limits on std·√d, which is near 1 in healthy runs (Fig. 2), and on the effective rank.
 COLLAPSED_STD = 0.1
-# With BN on the projector's output the embeddings first collapse onto a line: one direction is left, and
-# the std shrinks slowly towards 0.
+# With BN on the projector's output, a collapse begins on a line: the embeddings keep one direction, and their
+# std shrinks slowly towards 0.
 LINE_RANK, LINE_STD = 1.5, 0.8
 # A third form of collapse: other images are as near to an image as its second view is. The mean cosine
 # between images is 1 − (std·√d)².
 NEAR_STD = 0.4
-LOW_RANK = 1 / 3  # share of the highest rank of the run
-SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which its loss should have fallen
-MAX_RECORDS = 300  # records that a diagnosis reads, so that it takes no longer late in a long run
+LOW_RANK = 1 / 3  # share of the run's highest rank below which a collapse is partial
+SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which the loss should have fallen
+MAX_RECORDS = 300  # most records from which trends are read, so that a long run costs no more
 SPREAD_OUT = 0.9  # std·√d above which embeddings count as spread out
 
 
@@ -27,10 +27,11 @@ SPREAD_OUT = 0.9  # std·√d above which embeddings count as spread out
 class Limits:
     """Limits for one type of loss; the last three are for losses whose least value is known.
 
-    fall: decrease of the loss that counts as learning. spread: std of the loss between steps that counts as
-    oscillation. high, flat: the cosine loss of healthy runs ends below −0.8; a loss that stays above `high`
-    and fell by less than `flat` from the middle third of its records to the last does not converge. near: a
-    loss below which two views have nearly the same embedding.
+    fall: least decrease of the loss since the first record that counts as learning. spread: std of the loss
+    between steps above which it oscillates. high, flat: a loss above `high` (None: any loss) does not
+    converge if it fell by less than `fall` in all, or by less than `flat` from the middle third of the
+    records to the last. The cosine loss of healthy runs ends below −0.8. near: a loss below which two views
+    have nearly the same embedding.
     """
 
     fall: float
@@ -42,7 +43,7 @@ class Limits:
 
 LIMITS = {
     "cosine": Limits(fall=0.2, spread=0.1, high=-0.5, flat=0.1, near=-0.9),
-    "distance": Limits(fall=0.8, spread=0.4, high=2.0, flat=0.4, near=0.4),  # BYOL's, 4 + 4 · cosine's
+    "distance": Limits(fall=0.8, spread=0.4, high=2.0, flat=0.4, near=0.4),  # BYOL's: 4 + 4 · cosine
     "cross_entropy": Limits(fall=0.02, spread=0.5),
     "contrast": Limits(fall=0.1, spread=0.5),
 }
@@ -50,9 +51,10 @@ LIMITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """name: a key of `ADVICE`. reason: the metrics that led to it. loss_type: a key of `LIMITS`.
+    """A diagnosis of a run.
 
-    alike: whether the metrics could come from images that are nearly alike.
+    name: a key of `ADVICE`. reason: the metrics that led to it. loss_type: a key of `LIMITS`. alike: whether
+    images that are nearly alike could be the cause.
     """
 
     name: str
@@ -88,7 +90,7 @@ ADVICE = {
     "precision=float32; the last checkpoint is untouched.",
 }
 
-CONTRAST_ADVICE = {  # replaces that of ADVICE for simclr, moco and swav
+CONTRAST_ADVICE = {  # replaces ADVICE of the same name for simclr, moco and swav
     "collapse": "Every image gets nearly the same embedding. Try another `base_lr` or `temperature`, more "
     "images to tell apart (`batch_size`, `queue`), or warmup_epochs=10.",
     "non-convergence": "The loss stays high. Try another `base_lr`, a higher `temperature`, or "
@@ -104,7 +106,8 @@ def diagnose(records: Sequence[dict], total_steps: int, loss_type: str = "cosine
 
     A collapse needs three records in a row, since a healthy run may dip once: std·√d below 0.1, or below
     0.4 where the loss is near its least value, or embeddings on a line (rank below 1.5) whose std shrinks
-    (below 0.8) while views agree. Other diagnoses are made after the share SETTLED of the run.
+    (below 0.8) while views agree. A divergence needs one record. Other diagnoses are made only after the
+    share SETTLED of the run and SETTLED_STEPS steps.
 
     records: the oldest first, each with "step", "loss", "loss_spread" (std over the record's steps), "std"
         (std of z/‖z‖ times √d) and "rank" (effective rank). Trends are read from at most MAX_RECORDS of
@@ -118,7 +121,7 @@ def diagnose(records: Sequence[dict], total_steps: int, loss_type: str = "cosine
         return diagnosis("divergence", f"loss {last['loss']} at step {last['step']}")
     recent = records[-3:]
     point = all(r["std"] < COLLAPSED_STD for r in recent)
-    # With a fixed predictor embeddings lie on a line, too, but the views do not agree.
+    # With a fixed predictor the embeddings lie on a line, too, but those of two views do not agree.
     agree = limits.high is None or all(r["loss"] < limits.high for r in recent)
     line = agree and all(r["rank"] < LINE_RANK and r["std"] < LINE_STD for r in recent)
     near = all(r["std"] < NEAR_STD and r["loss"] < limits.near for r in recent)

@@ -1,4 +1,4 @@
-"""HEADS: heads that can be trained on backbone features, each a row with its loss and its metrics."""
+"""HEADS: layers that can be trained on backbone features, each a row with its loss and its metrics."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class HeadSpec:
-    """A layer on features [B, F], trained and judged by the targets of a batch.
+    """A row of `HEADS`: a layer on features [B, F], trained and evaluated by the targets of a batch.
 
     build: number of outputs K → a layer that gives float32 [B, K].
     loss: (targets [B, …], outputs [B, K]) → scalar, the batch mean.
     metric: (targets, outputs) → float32 [B]; its mean is recorded in training as `metric_name`.
-    test_metrics: name → the same in NumPy, on test images; the first is shown while a run goes on.
+    test_metrics: name → the same as `metric`, in NumPy, for test images; the first is shown during a run.
     """
 
     build: Callable[[int], keras.layers.Layer]
@@ -29,7 +29,7 @@ class HeadSpec:
 
 
 def linear(outputs: int) -> keras.layers.Layer:
-    """A linear layer whose kernel starts at N(0, 0.01) and whose biases start at zero."""
+    """A linear layer; its kernel starts normal with standard deviation 0.01, its biases at zero."""
     normal: Any = keras.initializers.RandomNormal(stddev=0.01)
     return keras.layers.Dense(outputs, kernel_initializer=normal, dtype="float32", name="head")
 

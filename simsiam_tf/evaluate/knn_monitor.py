@@ -19,11 +19,11 @@ from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.runtime.errors import UserError
 
 KS = (20, 200)
-MAX_PIXEL_VALUES = 64 * 64 * 3  # in an image; kNN on the raw pixels of larger ones is not worth its time
+MAX_PIXEL_VALUES = 64 * 64 * 3  # numbers in an image; for more, kNN on raw pixels takes too long
 GATHERED_IMAGES = 2**14  # images whose features a worker sends to the others at a time
 TIME_SHARE = 0.01  # share of the training's time that the monitor may take
-# Images that can be evaluated in the time of one training view. It would be three by passes alone, since
-# gradients take twice as long as a forward pass; reading, tracing and the vote take the rest.
+# Images that can be evaluated in the time that training takes for one view. Passes alone would allow three,
+# since gradients take twice as long as a forward pass; reading, tracing and voting take the rest.
 IMAGES_PER_VIEW = 2
 Encoder = Callable[[Source, np.ndarray], np.ndarray]  # (source, ids) → features [N, F]
 
@@ -32,6 +32,7 @@ Encoder = Callable[[Source, np.ndarray], np.ndarray]  # (source, ids) → featur
 class Monitor:
     """A bank of labelled images that vote, and the queries that they classify (Sec. 4.1).
 
+    bank_ids, query_ids: the images of either source that are used. views: makes the evaluation views.
     workers: processes among which the images are divided; None: this process alone.
     """
 
@@ -45,7 +46,8 @@ class Monitor:
     def accuracy(self, encode: Encoder, images: int | None = None) -> dict[str, float]:
         """{"knn20": …, "knn200": …} in [0, 1].
 
-        images: about how many images to use, five sixths of them in the bank; all when None.
+        encode: computes features of images. images: about how many images to use, five sixths of them in the
+            bank; all when None.
         """
         bank_ids, query_ids = self.sample(images)
         team = self.workers or Workers(tf.distribute.get_strategy())
@@ -72,11 +74,11 @@ class Monitor:
         return extraction.concatenate_blocks(map(features, chunks), len(ids))
 
     def backbone_accuracy(self, backbone: keras.Model, images: int | None = None) -> dict[str, float]:
-        """The accuracy of a backbone's features."""
+        """`accuracy` of a backbone's features."""
         return self.accuracy(lambda s, ids: extraction.extract(backbone, s, self.views, ids), images)
 
     def baselines(self, untrained: keras.Model, images: int | None = None) -> dict[str, dict[str, float]]:
-        """Accuracies that training has to exceed: "raw pixels" of small images, "untrained backbone"."""
+        """`accuracy` of what training has to exceed: "raw pixels" of small images, "untrained backbone"."""
         accuracies = {}
         if self.views.augmentation.size**2 * self.bank.channels <= MAX_PIXEL_VALUES:
             encode = lambda s, ids: extraction.raw_pixels(s, self.views, ids)  # noqa: E731
@@ -95,9 +97,9 @@ class Monitor:
 
 
 def epochs_between(monitored: int, trained: int) -> int:
-    """Epochs between evaluations of `monitored` images, so that these take TIME_SHARE of the time.
+    """Epochs between evaluations of `monitored` images, so that these take TIME_SHARE of the time or less.
 
-    trained: views that an epoch trains on.
+    trained: number of views that an epoch trains on.
     """
     return max(1, math.ceil(monitored / (TIME_SHARE * IMAGES_PER_VIEW * trained)))
 
@@ -111,15 +113,18 @@ def open_monitor(
     options: Mapping[str, Any] | None = None,
     workers: Workers | None = None,
 ) -> Monitor | None:
-    """The monitor that `monitor` and `monitor_queries` name; None for "none".
+    """The monitor that the options `monitor` and `monitor_queries` name, or None.
 
     Args:
-        spec: a labelled set, "none", or "auto" for the pre-training set where it has labels.
+        spec: a labelled set, "none", or "auto" for the pre-training set; if that has no labels, as "none".
         queries: a labelled set, or "auto" for the bank's test or validation split, or else every tenth image
             of the bank.
         views, workers: as in `Monitor`.
         source, data_spec: the pre-training set and its specification.
-        options: arguments of `open_source`, those that the set was opened with.
+        options: the arguments of `open_source` that the pre-training set was opened with.
+
+    Raises:
+        UserError: a set without labels, or sets of different classes or channels.
     """
     options = {**(options or {}), "channels": source.channels}
     if spec == "none" or (spec == "auto" and source.labels is None):
@@ -148,9 +153,9 @@ def open_monitor(
 
 
 def monitor_of(spec: str, augmentation: str | None = None, **changes: Any) -> Monitor:
-    """The monitor of a labelled set by itself: its training split votes on its test split.
+    """The monitor of a labelled set by itself: `open_monitor` with its training and test images.
 
-    augmentation: as in `data.pretraining`; by the set when None. **changes: fields of it to replace.
+    augmentation: a key of `AUGMENTATIONS`; chosen by the set when None. **changes: fields of it to replace.
     """
     source = open_source(spec)
     chosen = AUGMENTATIONS[augmentation or augmentation_for(source)]
@@ -160,5 +165,5 @@ def monitor_of(spec: str, augmentation: str | None = None, **changes: Any) -> Mo
 
 
 def _evenly_spaced(ids: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` ids."""
+    """At most `count` of the ids, but at least one."""
     return ids[:: -(-len(ids) // max(count, 1))]

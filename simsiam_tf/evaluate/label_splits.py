@@ -1,4 +1,4 @@
-"""The labelled images of an evaluation: for training and for testing."""
+"""The labelled training and test images of an evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ HELD_OUT = 10  # every tenth image is a test image where a set has no test or va
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """train, test: labelled sources of the same classes. Two sets that a user names may share images."""
+    """Labelled sources of the same classes. Two sets that a user names may share images.
+
+    classes: number of classes.
+    """
 
     train: Source
     test: Source
@@ -30,12 +33,12 @@ class Splits:
 
 
 def open_splits(data: str, test: str = "auto", **options) -> Splits:
-    """The splits that `data` and `test` name.
+    """The splits that the options `data` and `test` name.
 
     Args:
         data: a labelled set; its training split unless it names another.
-        test: a labelled set; "auto": the test or validation split of `data`, or every tenth image of a set
-            without these, which `train` then lacks.
+        test: a labelled set; "auto": the test or validation split of `data`, or, where it has none, every
+            tenth image, which is then left out of the training.
         **options: arguments of `open_source`.
 
     Raises:
@@ -58,7 +61,10 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
 
 
 def check_same_kind(train: Source, tested: Source, option: str) -> None:
-    """Raises UserError where two sets differ in their classes or channels. option: that named the second."""
+    """Raises UserError where two sets differ in their classes or channels.
+
+    option: name of the option that gave the second set.
+    """
     if train.class_names and tested.class_names and train.class_names != tested.class_names:
         other = sorted(set(train.class_names) ^ set(tested.class_names))
         shown = f"{len(other)} are in one only, such as {other[0]}" if other else "only their order differs"
@@ -73,7 +79,7 @@ def check_same_kind(train: Source, tested: Source, option: str) -> None:
 def check_labels(source: Source, option: str, advice: str = "") -> Source:
     """Returns the source. Raises UserError where it has no labels.
 
-    option: name of the option that gave it. advice: an alternative, for the message.
+    option: name of the option that gave the source. advice: an alternative, for the message.
     """
     if source.labels is None:
         raise UserError(
@@ -96,22 +102,23 @@ def all_labels(source: Source) -> np.ndarray:
 
 
 def open_test_split(spec: str, **options: Any) -> Source | None:
-    """The labelled split that belongs to a training set: "test", else "validation", else None."""
+    """The labelled test images of the set that `spec` names: split "test", else "validation", else None."""
     name = without_split(spec)
     if name is None:
         return None
     for split in ("test", "validation"):
         with contextlib.suppress(MissingSplit):
             source = open_source(name, split, **options)
-            if source.labels is not None and source.labels[np.arange(1)].min() >= 0:  # TFDS withholds as −1
+            # TFDS has −1 for labels that it withholds.
+            if source.labels is not None and source.labels[np.arange(1)].min() >= 0:
                 return source
     return None
 
 
 def balanced(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Sorted ids of a share in (0, 1] of every class, at least one of each, by labels [N] and seed alone.
+    """Sorted ids of a share in (0, 1] of every class, at least one of each.
 
-    A larger share contains a smaller one.
+    They depend on share, labels [N] and seed alone. A larger share contains a smaller one.
     """
     labels = np.asarray(labels)
     order = np.random.default_rng(seed).permutation(len(labels))

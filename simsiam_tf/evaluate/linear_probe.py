@@ -16,9 +16,9 @@ from simsiam_tf.evaluate.label_splits import balanced
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.runtime import progress
 
-STRENGTHS = tuple(10.0**e for e in range(-4, 3))  # scikit-learn's C: 1 / L2 penalty
+STRENGTHS = tuple(10.0**e for e in range(-4, 3))  # values of scikit-learn's C, 1 / L2 penalty
 VALIDATION_SHARE = 0.1  # share of the training images of every class
-ITERATIONS = 1000
+ITERATIONS = 1000  # most iterations of a logistic regression
 PATIENCE = 2  # the sweep ends after this many accuracies in a row below the best
 OPTIMIZERS = {"lars": optimizers.LARS, "sgd": optimizers.SGD}
 RATES = {
@@ -34,9 +34,9 @@ class Probe:
     """The result of a sweep; accuracies in [0, 1].
 
     validation: strength or learning rate → accuracy on the validation share of the training images.
-    chosen: the best of them, with which the final classifier was trained on all training images.
-    test: its accuracy on the test images, computed once.
-    converged: whether its training converged within ITERATIONS; None for SGD and LARS.
+    chosen: the best strength or rate, with which the final classifier was trained on all training images.
+    test: accuracy of the final classifier on the test images, computed once.
+    converged: whether the final training converged within ITERATIONS; None for SGD and LARS.
     """
 
     validation: dict[float, float]
@@ -53,13 +53,13 @@ def logistic_probe(
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
 ) -> Probe:
-    """Multinomial logistic regression of scikit-learn on features standardised by the training rows.
+    """scikit-learn's multinomial logistic regression on features standardised by the training rows.
 
     The sweep goes from strong regularisation to weak and ends after PATIENCE accuracies in a row below the
     best. The test images are scored once, with the chosen strength.
 
     Args:
-        features, labels, test_features, test_labels: [N, F], int [N].
+        features, labels: [N, F], int [N]. test_features, test_labels: [M, F], int [M].
         strengths: inverse L2 penalties to choose from, each above 0, in any order.
         seed: seed of the choice of validation images.
     """
@@ -109,7 +109,7 @@ def _validation_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.nda
 
 
 class _Regression:
-    """Standardisation, then logistic regression; each fit starts from the weights of the one before."""
+    """Standardisation, then logistic regression; each fit starts from the weights of the previous fit."""
 
     def __init__(self, features: np.ndarray, labels: np.ndarray) -> None:
         from sklearn.linear_model import LogisticRegression
@@ -159,12 +159,12 @@ def train_heads(
     epochs: float = 90.0,
     seed: int = 0,
 ) -> list[LinearHead]:
-    """One head for every rate, all trained on the same batches, each on a cosine from its rate (Sec. 3).
+    """One head for every rate, all trained on the same batches; each rate decays on a cosine (Sec. 3).
 
     Kernels start normal with standard deviation 0.01, biases at zero; momentum is 0.9, weight decay 0.
 
     Args:
-        features, labels: [N, F], int [N], of which the rows `ids` are trained on.
+        features, labels, ids: [N, F], int [N]; only the rows `ids` are trained on.
         rates: learning rates, for batches of `BATCH`.
         optimizer_name: a key of `OPTIMIZERS`.
         epochs: passes over the rows `ids`.

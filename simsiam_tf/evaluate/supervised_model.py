@@ -23,9 +23,9 @@ class SupervisedModel(ViewModel):
     `model(images)` gives the head's outputs [B, outputs].
 
     Args:
-        backbone: normalised images → features [B, F].
+        backbone: normalised images [B, H, W, C] → features [B, F].
         outputs: width of the head; the number of classes where targets are labels.
-        frozen: the backbone computes as in inference, BN too, and none of its weights changes.
+        frozen: whether the backbone computes as in inference, BN too, and none of its weights changes.
         head: a key of `HEADS`.
     """
 
@@ -35,7 +35,7 @@ class SupervisedModel(ViewModel):
     def __init__(
         self, backbone: keras.Model, outputs: int, frozen: bool = True, head: str = "linear", **kwargs
     ) -> None:
-        # Before Keras is initialised, for the metric's name.
+        # Set before super().__init__, which asks for the metric's name.
         object.__setattr__(self, "head_spec", HEADS[head])
         super().__init__(backbone, **kwargs)
         self.frozen = frozen
@@ -72,7 +72,7 @@ class SupervisedModel(ViewModel):
 def evaluate_model(
     model: SupervisedModel, source: Source, views: Views, workers: Workers | None = None
 ) -> dict[str, float]:
-    """The head's test metrics, as {"top1": …, "top5": …} in [0, 1], on centre views of labelled images."""
+    """The head's test metrics on evaluation views of labelled images, as {"top1": …, "top5": …} in [0, 1]."""
     team = workers or Workers(tf.distribute.get_strategy())
     metrics, encode, ids = model.head_spec.test_metrics, forward(model), team.shard(np.arange(source.size))
     assert source.labels is not None
@@ -103,17 +103,19 @@ def train_classifier(
     `training.supervised.run_supervised` does the same with checkpoints and records.
 
     Args:
-        backbone: normalised images → features; trained as well unless `frozen`.
+        backbone, frozen: as for `SupervisedModel`.
         train, test: labelled sources of the same classes.
-        augmentation: its size, crops, flip and normalisation are used, its colours are not.
+        augmentation: its size, crops, flips, turns and normalisation are used; its changes of colours and its
+            blur are not.
         epochs: passes over the training images, in whole batches.
         batch_size: images per step.
-        optimizer: when None, LARS on a cosine from 10 if frozen, else SGD on a cosine from 0.02.
+        optimizer: when None, LARS with base rate 10 if frozen, else SGD with base rate 0.02; either rate is
+            multiplied by batch_size/256 and decays on a cosine.
         seed: seed of the head's weights, the order of the images and their crops.
         **fit: arguments of `fit`, such as callbacks or verbose.
 
     Returns:
-        The model, and its metrics on the test images as of `evaluate_model`.
+        The model, and its metrics on the test images (`evaluate_model`).
     """
     augmentation = augmentation.with_crop_and_flip_alone()
     dataset = pretraining(train, augmentation, batch_size, views=1, seed=seed, targets=True)

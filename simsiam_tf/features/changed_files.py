@@ -17,11 +17,11 @@ from simsiam_tf.runtime.errors import UserError
 class ChangedImages(UserError):
     """Some images of a source are no longer the files that it was opened with.
 
-    names: names of those images. rest_ids: the other images. rest: the source of these alone.
+    names: names of those images. rest_ids: ids of the others. rest: a source of the others alone.
 
     Args:
-        source: images that are files.
-        ids: the images that changed, not all of them.
+        source: the source, whose images are files.
+        ids: ids of the images that changed; not all of the source.
     """
 
     def __init__(self, source: EncodedSource, ids: set[int]) -> None:
@@ -37,9 +37,9 @@ class ChangedImages(UserError):
 
 
 def verified_source(source: Source, changed: set[int]) -> Source:
-    """A source of image files that compares each file with its digest when it reads it; others unchanged.
+    """The same source; where its images are files, it compares each with its digest when it reads it.
 
-    changed: receives the ids of files that differ; a blank image is read in their place.
+    changed: receives the ids of files that changed or are gone; a blank image is read in their place.
     """
     if not isinstance(source, EncodedSource) or source.root is None or source.digests is None:
         return source

@@ -28,15 +28,16 @@ from simsiam_tf.runtime.errors import UserError
 WRITERS = {".npz": write_npz, ".parquet": write_parquet}
 READERS = {".npz": read_npz, ".parquet": read_parquet}
 BLOCK = 2**22  # numbers checked at a time
-ROUNDING = 0.01  # largest error allowed in a file, relative to an embedding's largest number
+ROUNDING = 0.01  # largest rounding error allowed in a file, relative to an embedding's largest number
 
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """names: of N images: files relative to their folder, or ids where a set has no names; features: [N, F].
+    """Features of N images: names [N], features [N, F].
 
-    about: records the backbone ("weights", "sha256"), the source of the images ("data") and their
-    preprocessing ("size", "mean", "std"), which a query image gets as well.
+    names: files relative to their folder; ids where a set has no names. about: records the backbone
+    ("weights", "sha256"), the source of the images ("data") and their preprocessing ("size", "mean", "std";
+    "pixels" for encoded images), which a query image gets as well.
     """
 
     names: np.ndarray
@@ -44,7 +45,7 @@ class Embeddings:
     about: dict[str, Any]
 
     def neighbours(self, query: np.ndarray, k: int = 9) -> list[tuple[str, float]]:
-        """(name, cosine) of the k images nearest to a feature vector [F], the nearest first."""
+        """(name, cosine) of the k images (at most N) nearest to a feature vector [F], the nearest first."""
         query, width = np.asarray(query), self.features.shape[1]
         if query.shape != (width,):
             raise UserError(
@@ -57,7 +58,7 @@ class Embeddings:
         return [(str(self.names[i]), float(s)) for i, s in zip(rows[0], cosines[0], strict=True)]
 
     def row(self, name: str) -> int | None:
-        """The row of an image, by its name, or by its name as `printable_text` shows it."""
+        """The row of an image by its name, also as `printable_text` shows the name; None if there is none."""
         rows = np.flatnonzero(self.names == name)
         if not len(rows) and "\\" in name:
             rows = np.flatnonzero([printable_text(str(n)) == name for n in self.names])
@@ -78,12 +79,13 @@ def embed(
     on_bad_image: str = "error",
     report: Path | None = None,
 ) -> Embeddings:
-    """Embeddings of all images of a source, which has as many channels as the backbone takes.
+    """Embeddings of all images of a source, which must have as many channels as the backbone takes.
 
     Args:
         folder, batch_size: as for `store.stored_features`, which extracts the features.
-        on_bad_image: "skip" leaves out images that change or disappear meanwhile, and lists them on stderr.
-        report: JSON file of unreadable images, to which the images left out are added.
+        on_bad_image: "skip" leaves out images that change or disappear meanwhile, and names them on stderr;
+            "error" raises `ChangedImages`.
+        report: JSON file of unreadable images, to which those left out are added; None for no file.
     """
     pretrained.check_channels(source)
     try:
@@ -119,7 +121,7 @@ def _report_left_out(source: Source, names: list[str], report: Path | None) -> N
 
 
 def check_output(path: Path) -> None:
-    """Raises UserError if embeddings could not be written. Call it before extracting them."""
+    """Makes the folder of a file of embeddings. Raises UserError if the file could not be written."""
     _check_suffix(path)
     if path.suffix == ".parquet":
         import_pyarrow("out")
@@ -132,7 +134,7 @@ def write_embeddings(embeddings: Embeddings, path: str | Path, dtype: str = "flo
     """Writes .npz (arrays "names", "features", "about") or .parquet, atomically.
 
     Raises:
-        UserError: also where `dtype` cannot hold the features.
+        UserError: another suffix, a file that cannot be written, or features that `dtype` cannot hold.
     """
     path, number_type = Path(path), np.dtype(dtype)
     _check_suffix(path)
@@ -154,7 +156,7 @@ def _write_errors(path: Path) -> Iterator[None]:
 
 
 def _check_rounding(embeddings: Embeddings, dtype: np.dtype) -> None:
-    """Raises UserError where `dtype` changes features by more than ROUNDING, as float16 does above 65,504."""
+    """Raises UserError where `dtype` rounds features by more than ROUNDING, as float16 does above 65,504."""
     if dtype == embeddings.features.dtype:
         return
     for start, rows in embeddings.blocks():
@@ -178,8 +180,8 @@ def _check_suffix(path: Path, option: str = "out") -> None:
 def read_embeddings(path: str | Path) -> Embeddings:
     """Reads a file of `write_embeddings` or of another tool: .npz by np.savez, or .parquet.
 
-    "about" may be missing. The features of an .npz are memory-mapped. No object in a file is unpickled, and
-    compressed arrays are refused.
+    "about" may be missing. The features of an .npz are memory-mapped. Pickled objects and compressed arrays
+    in it are refused. Raises UserError where the file is missing or holds no embeddings.
     """
     path = Path(path)
     _check_suffix(path, "embeddings")

@@ -1,4 +1,4 @@
-"""Features of a source by a frozen backbone, in memory."""
+"""Features of a source's images by a frozen backbone, in memory."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def extract(
     ids: np.ndarray | None = None,
     batch_size: int | None = None,
 ) -> np.ndarray:
-    """Backbone features of the centre views, BN in inference mode: float32 [N, F].
+    """Backbone features of the evaluation views, BN in inference mode: float32 [N, F].
 
-    ids: the images, in this order; all images of the source when None.
-    batch_size: when None, 256, or up to 1,024 for small images, to have fewer calls.
+    ids: ids of the images, in the order of the rows; all images of the source when None.
+    batch_size: images per call; when None 256, or up to 1,024 for small images.
     """
     values_per_image = views.augmentation.size**2 * source.channels
     batch_size = batch_size or max(256, min(1024, 2**20 // values_per_image))
@@ -31,7 +31,7 @@ def extract(
 
 
 def raw_pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
-    """The pixels of evaluation views as features: float32 [N, F] in [0, 1], a baseline for the backbone."""
+    """The pixels of evaluation views as features: float32 [N, S·S·C] in [0, 1], a baseline."""
     ids = _ids(source, ids)
     blocks = (views.denormalise(x).numpy() for x in pipeline.evaluation_views(source, views, ids))
     rows = concatenate_blocks((block.reshape(len(block), -1) for block in blocks), len(ids))
@@ -44,7 +44,7 @@ def _ids(source: Source, ids: np.ndarray | None) -> np.ndarray:
 
 
 def concatenate_blocks(blocks: Iterable[np.ndarray], rows: int) -> np.ndarray:
-    """Blocks [n, F] as one float32 array [rows, F], without a second copy of the features in memory."""
+    """Blocks [n, F] as one float32 array [rows, F], never with two copies in memory."""
     features, at = np.empty((0, 0), np.float32), 0
     for block in blocks:
         if at == 0:
@@ -57,7 +57,7 @@ def concatenate_blocks(blocks: Iterable[np.ndarray], rows: int) -> np.ndarray:
 
 
 def forward(backbone: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Normalised images → float32 features, as one compiled function per model, traced once."""
+    """Normalised images → float32 outputs: a compiled function, kept with the model and made once."""
     if not hasattr(backbone, "_features"):
         encode = lambda x: tf.cast(backbone(x, training=False), tf.float32)  # noqa: E731
         function = tf.function(encode, reduce_retracing=True, autograph=False)

@@ -1,13 +1,14 @@
-"""A file of features, written row by row by one process and verified when it is read.
+"""A file of features, written in order by one process and verified when it is read.
 
     NAME.npy          features, float32 [N, F]
     NAME.json         {"rows": N, "sha256": digest of the .npy file, "state": its size, times, inode}
-    NAME.writing.npy  an unfinished file; NAME.json then holds the rows written and the SHA-256 up to there
-    NAME.lock         locked by the process that writes, and removed by it
+    NAME.writing.npy  an unfinished file; NAME.json then holds the number of rows written, the SHA-256 up to
+                      there, and "process", the id of the process that writes
+    NAME.lock         locked by that process, and removed by it
 
 A second process that needs the same file waits for the first; a process that is killed frees its lock. The
-SHA-256 is computed again whenever "state" differs. Not detected: a disk that returns other bytes while the
-file's times stay the same.
+SHA-256 of a finished file is verified again whenever its "state" differs. Not detected: a disk that returns
+other bytes while the file's times stay the same.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def read_or_write(
 ) -> np.ndarray:
     """The features in a file, memory-mapped; where it lacks them, `write` writes all rows first.
 
-    source_name: name of the images, for the line on stderr about another process that writes the file.
+    shape: (N, F). source_name: name of the images, for a line on stderr if another process writes the file.
 
     Raises:
         OSError: the file cannot be written.
@@ -77,12 +78,12 @@ def read_features(file: Path, rows: int) -> np.ndarray | None:
 
 @contextlib.contextmanager
 def claim(file: Path, source_name: str) -> Iterator[Path]:
-    """The path of the unfinished file, locked for this process; waits while another holds it.
+    """Yields the path of the unfinished file, locked for this process; waits while another one holds it.
 
     On a file system without locks the path is unique to this process, and is removed at the end.
     """
     path = file.with_suffix(UNFINISHED)
-    lock = filelock.FileLock(file.with_suffix(".lock"), thread_local=False)  # ends with the process
+    lock = filelock.FileLock(file.with_suffix(".lock"), thread_local=False)  # freed when the process ends
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -102,9 +103,9 @@ def claim(file: Path, source_name: str) -> Iterator[Path]:
 
 
 class FeatureWriter:
-    """Writes features row by row, after the verified rows that an interrupted process has left.
+    """Writes features in order, after the verified rows that an interrupted process has left.
 
-    file, path: the finished and the unfinished file. rows: number of rows written, of shape[0] in all.
+    file, path: the finished and the unfinished file. shape: (N, F). rows: number of rows written so far.
     """
 
     def __init__(self, file: Path, path: Path, shape: tuple[int, int]) -> None:
@@ -128,21 +129,21 @@ class FeatureWriter:
         self.opened.close()
 
     def add(self, rows: np.ndarray) -> None:
-        """Writes the next rows [n, F]."""
+        """Writes the next n rows, [n, F]."""
         data = np.ascontiguousarray(rows, FLOAT32).tobytes()
         self.opened.write(data)
         self.digest.update(data)
         self.rows += len(rows)
 
     def sync(self) -> None:
-        """Flushes all rows to the disk and notes their number, from which an extraction is resumed."""
+        """Flushes all rows to the disk and notes their number, where an interrupted extraction resumes."""
         self.opened.flush()
         os.fsync(self.opened.fileno())
         if self.path == self.file.with_suffix(UNFINISHED):
             self._note(process=os.getpid())
 
     def finish(self) -> np.ndarray:
-        """Gives the file its final name; returns all features, memory-mapped."""
+        """Gives the complete file its final name; returns all features, memory-mapped."""
         self.sync()
         self._note()  # first, so that a finished file always has its digest
         self.path.replace(self.file)
@@ -150,7 +151,7 @@ class FeatureWriter:
         return np.load(self.file, mmap_mode="r")
 
     def discard(self) -> None:
-        """Removes the unfinished file."""
+        """Removes the unfinished file and its NAME.json."""
         self.path.unlink(missing_ok=True)
         self.file.with_suffix(".json").unlink(missing_ok=True)
 

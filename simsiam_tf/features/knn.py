@@ -10,7 +10,7 @@ import tensorflow as tf
 from simsiam_tf.runtime import progress
 
 BLOCK = 2**24  # numbers of the bank in memory at a time
-TINY = 1e-12  # a row whose squared length is smaller is scaled before it is normalised
+TINY = 1e-12  # rows whose squared length is smaller, or not finite, are scaled before they are normalised
 
 
 def knn_accuracy(
@@ -23,7 +23,7 @@ def knn_accuracy(
     block: int = 1000,
     query_rows: np.ndarray | None = None,
 ) -> dict[int, float]:
-    """kNN accuracy of the queries for each k, in [0, 1].
+    """kNN accuracy of the queries: k → share in [0, 1].
 
     Each of the k nearest by cosine s votes for its label with weight exp(s / temperature) (Wu et al. 2018).
 
@@ -33,18 +33,19 @@ def knn_accuracy(
         ks: numbers of neighbours; those above N are cut to N.
         temperature: temperature of the votes, > 0.
         block: queries at a time.
-        query_rows: int [M], where the queries are rows of the bank: no row votes for itself (leave-one-out).
+        query_rows: int [M], the rows of the bank that the queries are, where they are from it: no row votes
+            for itself (leave-one-out).
     """
     neighbours = max(ks) if query_rows is None else max(ks) + 1
     similarity, index = nearest(bank, queries, neighbours, block)
     if query_rows is not None:
         itself = index == query_rows[:, None]
-        # Ties pushed the row itself out of its nearest: drop the last neighbour instead.
+        # Where ties pushed a row out of its own neighbours, drop the last neighbour instead.
         itself[~itself.any(axis=1), -1] = True
         similarity, index = (a[~itself].reshape(len(queries), -1) for a in (similarity, index))
     labels = np.asarray(bank_labels)[index]
     classes = int(max(np.max(labels), np.max(query_labels))) + 1
-    # Only differences matter, so the nearest has weight 1 and nothing overflows.
+    # Only ratios of weights matter: the nearest neighbour gets weight 1, so that nothing overflows.
     weight, right = np.exp((similarity - similarity[:, :1]) / temperature), dict.fromkeys(ks, 0)
     for start in range(0, len(labels), block):
         rows = slice(start, start + block)
@@ -62,7 +63,7 @@ def nearest(
     """Exact nearest neighbours by cosine, the nearest first; of equal cosines, the lowest row first.
 
     Both sets may be memory-mapped files: they are read in blocks, the bank once. Memory holds the result,
-    one block of each set, and the similarities of these.
+    one block of each set, and the similarities between these blocks.
 
     Args:
         bank, queries: [N, F] and [M, F].
@@ -104,7 +105,7 @@ _ROWS, _INDEX = tf.TensorSpec([None, None]), tf.TensorSpec([None, None], tf.int6
 
 @tf.function(input_signature=[_ROWS, _ROWS, _ROWS, _INDEX, tf.TensorSpec([], tf.int64)], autograph=False)
 def _merge_nearest(queries, candidates, best, index, start):
-    """The k best of `best`, `index` [M, k] and of a block of the bank whose first row is `start`."""
+    """The k best of (`best`, `index`), both [M, k], and of `candidates`, rows of the bank from `start` on."""
     k = tf.shape(best)[1]
     similarity = tf.matmul(queries, candidates, transpose_b=True)
     values, rows = tf.math.top_k(similarity, tf.minimum(k, tf.shape(candidates)[0]))

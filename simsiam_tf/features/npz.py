@@ -16,12 +16,12 @@ from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.zip_directory import directory_bytes
 
 BLOCK = 2**24  # bytes verified at a time
-DIRECTORY_BYTES = 2**16  # most of an archive's table of contents; of three arrays it takes about 200
+DIRECTORY_BYTES = 2**16  # longest table of contents of an archive; that of three arrays has about 200
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def write_npz(file: BinaryIO, names: np.ndarray, features: np.ndarray, about: dict, dtype: np.dtype) -> None:
-    """Writes [N] names and [N, F] features."""
+    """Writes [N] names, [N, F] features as `dtype`, and `about` as JSON."""
     text = np.array([str(name) for name in names])
     np.savez(file, names=text, features=features.astype(dtype, copy=False), about=json.dumps(about))
 

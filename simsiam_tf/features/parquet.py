@@ -1,4 +1,4 @@
-"""Embeddings in Parquet files: a column "name", and a column "features" of lists of one length."""
+"""Embeddings in Parquet files: a column "name", and a column "features" of lists of equal length."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ METADATA = b"simsiam_tf"
 
 
 def import_pyarrow(option: str) -> Any:
-    """The module pyarrow.parquet. Raises UserError where it is not installed."""
+    """The module pyarrow.parquet. Raises UserError where it is not installed.
+
+    option: name of the option that gave the file, for the message.
+    """
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
@@ -31,7 +34,7 @@ def import_pyarrow(option: str) -> Any:
 def write_parquet(
     file: BinaryIO, names: np.ndarray, features: np.ndarray, about: dict, dtype: np.dtype
 ) -> None:
-    """Writes [N] names and [N, F] features; bytes of names that are not UTF-8 become escapes."""
+    """Writes [N] names, [N, F] features as `dtype`, and `about`; names that are not UTF-8 are escaped."""
     parquet = import_pyarrow("out")
     import pyarrow as pa
 
@@ -42,7 +45,7 @@ def write_parquet(
         pa.FixedSizeListArray.from_arrays(numbers, width),
     ]
     table = pa.table(columns, ["name", "features"], metadata={METADATA: json.dumps(about)})
-    # Without dictionaries a file is about as long as its content, on which `read_parquet` relies.
+    # Without dictionaries a file is about as long as its content, as `read_parquet` expects.
     options = {"use_dictionary": False, "write_page_checksum": True}
     parquet.write_table(table, file, row_group_size=max(1, BLOCK // width), **options)
 
@@ -51,7 +54,7 @@ def read_parquet(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
     """Reads ([N] names, [N, F] features, about), in little more memory than these take.
 
     Raises:
-        ValueError: a missing column or value, lists of several lengths, or content that expands to far more
+        ValueError: a missing column or value, lists of unequal lengths, or content that expands to far more
             bytes than the file has.
     """
     parquet = import_pyarrow("embeddings")
@@ -67,7 +70,7 @@ def read_parquet(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
         raise ValueError(f"its features are {lists}, not lists of numbers")
     width = _row_width(metadata, dtype, EXPANSION * path.stat().st_size + SPARE)
     features, names, at = np.empty((count, width), dtype), np.empty(count, object), 0
-    # A name that is repeated is in memory once.
+    # A repeated name is in memory only once.
     options = {"read_dictionary": ["name"], "page_checksum_verification": True}
     with parquet.ParquetFile(path, metadata=metadata, **options) as file:
         for batch in file.iter_batches(max(1, min(2**16, BLOCK // width)), columns=["name", "features"]):

@@ -30,12 +30,12 @@ def query_features(
     augmentation: str = "auto",
     image_size: int | None = None,
 ) -> np.ndarray:
-    """Features [F] of an image among the embeddings, or of an image file, preprocessed as their images were.
+    """Features [F] of an image among the embeddings, or of a file, preprocessed as the others were.
 
     Args:
-        query: a name in `embeddings.names`, or else a file.
-        weights, augmentation, image_size: as for `backbone_of`, where `query` is a file.
-        max_megapixels: a larger file is refused.
+        query: a name in `embeddings.names`, or else the path of an image file.
+        weights, augmentation, image_size: as for `backbone_of`; used where `query` is a file.
+        max_megapixels: an image file with more is refused.
     """
     row = embeddings.row(query)
     if row is not None:
@@ -55,10 +55,11 @@ def backbone_of(
 
     Args:
         weights: the backbone; the one that the embeddings record when None.
-        augmentation, image_size: as for `open_pretrained`, where the embeddings record no preprocessing.
+        augmentation, image_size: as for `open_pretrained`; needed where the embeddings record no
+            preprocessing.
 
     Raises:
-        UserError: a missing backbone, another backbone, or another preprocessing.
+        UserError: no backbone, another backbone than the embeddings', or another preprocessing than theirs.
     """
     path = weights or embeddings.about.get("weights")
     if not isinstance(path, str) or not 0 < len(path) < 4096 or "\0" in path:
@@ -72,7 +73,7 @@ def backbone_of(
         chosen = AUGMENTATIONS[augmentation]
         if (chosen.mean, chosen.std) != (recorded["mean"], recorded["std"]):
             raise UserError(f"augmentation={augmentation}: the embeddings' images were normalised otherwise.")
-    # What is recorded replaces the size and normalisation of any augmentation.
+    # Any augmentation will do: the recorded size and normalisation replace its own.
     pretrained = open_pretrained(path, "imagenet" if recorded else augmentation, image_size)
     pixels = recorded.pop("pixels", None)
     pretrained = dataclasses.replace(
@@ -93,7 +94,10 @@ def backbone_of(
 
 
 def _recorded_preprocessing(about: dict[str, Any]) -> dict[str, Any]:
-    """ "size", "mean" and "std" as `embed` records them; empty where none of them is recorded."""
+    """The preprocessing that `embed` records: "size", "mean", "std", and "pixels" where it is not empty.
+
+    Empty where no "size", "mean" or "std" is recorded. Raises UserError where the record is damaged.
+    """
     recorded = {key: about[key] for key in ("size", "mean", "std") if key in about}
     if not recorded:
         return {}
@@ -113,7 +117,7 @@ def _recorded_preprocessing(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def embed_file(pretrained: Pretrained, path: str | Path, max_megapixels: float = MEGAPIXELS) -> np.ndarray:
-    """Features [F] of an image file. Raises UserError where it cannot be decoded."""
+    """Features [F] of an image file. Raises UserError where it cannot be decoded or is too large."""
     path = Path(path).expanduser()
     try:
         check_size(os.path.getsize(path), path.name, max_megapixels)

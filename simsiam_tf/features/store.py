@@ -1,4 +1,4 @@
-"""Features on disk: extracted once for a backbone and a source, then read from their file."""
+"""Features on disk: extracted once for each backbone and source, then read from a file."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
-PREPROCESSING_VERSION = 1  # NOTE: raise it when decoding or the centre view changes: features are made anew
+# NOTE: raise it when decoding or the evaluation view changes, so that features are made anew.
+PREPROCESSING_VERSION = 1
 BLOCK = 2**24  # bytes copied at a time
-SYNC_SECONDS = 30.0  # between flushes; an interrupted extraction resumes after the last one
+SYNC_SECONDS = 30.0  # between flushes to the disk; an interrupted extraction resumes from the last flush
 
 
 def default_folder(pretrained: Pretrained) -> Path:
-    """WORKDIR/features, or FILE.features beside a file, or runs/USER-NAME/features for one of the Hub."""
+    """WORKDIR/features for a backbone in WORKDIR/export, else FILE.features beside the backbone.
+
+    For a backbone of the Hub, runs/USER-NAME/features.
+    """
     if pretrained.address:
         return hub.results_folder(pretrained.address) / "features"
     path = pretrained.path
@@ -40,11 +44,11 @@ def default_folder(pretrained: Pretrained) -> Path:
 def stored_features(
     pretrained: Pretrained, source: Source, folder: Path | None = None, batch_size: int = 256
 ) -> np.ndarray:
-    """Features of the centre views of all images of a source: float32 [N, F], memory-mapped.
+    """Features of the evaluation views of all images of a source: float32 [N, F], memory-mapped.
 
-    The file's name holds a digest of what features depend on: the weights, the size and normalisation of the
-    images, and the images' contents. An interrupted extraction is resumed; one that another process runs
-    is waited for (`feature_file`).
+    The file's name holds a digest of all that the features depend on, such as the weights, the size and
+    normalisation of the images, and the images' contents. An interrupted extraction is resumed; one that
+    another process runs is waited for (`feature_file`).
 
     folder: folder of the file; `default_folder` when None. batch_size: images at a time.
 
@@ -80,7 +84,7 @@ def stored_features(
 def _read_or_write(
     pretrained: Pretrained, source: Source, folder: Path, write: Callable[[FeatureWriter], None]
 ) -> np.ndarray:
-    """`feature_file.read_or_write` on the file of a backbone and a source."""
+    """`feature_file.read_or_write` for the file of a backbone and a source."""
     augmentation = pretrained.augmentation
     policies = sorted({layer.dtype_policy.name for layer in pretrained.backbone.layers})
     dependencies = [
@@ -123,7 +127,7 @@ def _check_finite(block: np.ndarray, pretrained: Pretrained, source: Source, fir
 
 
 def _copy_rows(source: FeatureWriter, target: FeatureWriter, ids: np.ndarray) -> None:
-    """Writes the rows `ids` of an unfinished file to another."""
+    """Adds the rows `ids` of one unfinished file to another, after the rows that the latter has."""
     source.opened.flush()
     rows = np.load(source.path, mmap_mode="r")
     step = max(1, BLOCK // rows[0].nbytes)

@@ -1,4 +1,4 @@
-"""Charts by matplotlib, each of one quantity and with a description in words."""
+"""Charts by matplotlib, each with a description in words for screen readers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ GROUP_COLOURS = (
     "#1c64a4", "#c2571a", "#2f8f4e", "#b3312c", "#7452a8",
     "#855c3f", "#d069a8", "#5d6770", "#a79a14", "#17a2b3",
 )  # fmt: skip
-# Groups differ in mark and colour, for readers who cannot tell colours apart. (matplotlib's mark, the page's)
+# (matplotlib's mark, the page's): one for groups 0 to 9, which differ in colour, the next for 10 to 19, …
 GROUP_MARKS = (
     ("o", "●"), ("s", "■"), ("D", "◆"), ("^", "▲"), ("v", "▼"),
     ("P", "✚"), ("X", "✖"), ("*", "★"), ("<", "◄"), (">", "►"),
 )  # fmt: skip
-MAX_GROUPS = len(GROUP_COLOURS) * len(GROUP_MARKS)  # that can be told apart
+MAX_GROUPS = len(GROUP_COLOURS) * len(GROUP_MARKS)  # groups with a colour and mark of their own
 
 
 @rc_context(STYLE)
@@ -41,7 +41,9 @@ def line_chart(
     levels: Mapping[str, float],
     marked: bool = False,
 ) -> Picture:
-    """At most two curves over steps. levels: horizontal lines by name. marked: every point has a mark.
+    """At most two curves over the steps x.
+
+    levels: at most three horizontal lines, by name. marked: whether every point has a mark.
 
     A point without a finite neighbour always has a mark, since no line leads to it.
     """
@@ -69,7 +71,7 @@ def _isolated(y: Sequence[float]) -> np.ndarray:
 
 @rc_context(STYLE)
 def scatter_chart(points: np.ndarray, groups: np.ndarray, title: str, alt: str) -> Picture:
-    """Points [N, 2] by group, int [N]; `legend` names the groups."""
+    """Points [N, 2], coloured and marked by group, int [N]; `legend` names the groups."""
     figure = Figure(figsize=(5.4, 5.4))
     axes = figure.subplots()
     for group in np.unique(groups):
@@ -80,10 +82,10 @@ def scatter_chart(points: np.ndarray, groups: np.ndarray, title: str, alt: str) 
 
 
 def legend(groups: np.ndarray, names: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(name, colour, mark) of the groups that `scatter_chart` shows.
+    """(name, colour, mark) of the groups that `scatter_chart` shows. names: of all groups.
 
-    They are text of the page, not of the chart: browsers have the letters of every script, and matplotlib
-    interprets $ and a leading _.
+    The legend is text of the page, not of the chart: browsers have the letters of every script, and
+    matplotlib interprets $ and a leading _.
     """
     looks = {group: _colour_and_mark(group) for group in np.unique(groups)}
     return [(names[int(group)], colour, mark) for group, (colour, (_, mark)) in looks.items()]
@@ -115,7 +117,7 @@ def heat_map(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def _picture(figure: Figure, format: str, alt: str) -> Picture:
-    """The figure without dates or versions, so that the same run gives the same page."""
+    """A figure as a picture, without dates or versions, so that the same run gives the same page."""
     buffer = io.BytesIO()
     media_type, metadata = ("image/svg+xml", "Date") if format == "svg" else ("image/png", "Software")
     figure.savefig(buffer, format=format, dpi=160, metadata={metadata: None})

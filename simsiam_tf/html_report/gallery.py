@@ -23,8 +23,8 @@ SALIENCY_IMAGES = 6
 class Sample:
     """Some images of a source, with their features and groups.
 
-    ids: int [n]. features: [n, F]. groups: int [n], classes or clusters. names: one for each group.
-    labelled: whether the groups are classes.
+    ids: int [n], in the source. features: [n, F]. groups: int [n], classes or clusters. names: one for each
+    group. labelled: whether the groups are classes.
     """
 
     pretrained: Pretrained
@@ -36,12 +36,12 @@ class Sample:
     labelled: bool
 
     def name(self, row: int) -> str:
-        """The file of an image, or its number."""
+        """The file of the image in a row of the sample, or its id in the source."""
         files = getattr(self.source, "names", None)
         return files[self.ids[row]] if files else f"image {self.ids[row]}"
 
     def class_name(self, row: int) -> str:
-        """The class of an image; empty where the groups are clusters."""
+        """The class of the image in a row of the sample; empty where the groups are clusters."""
         return self.names[self.groups[row]] if self.labelled else ""
 
     def pictures(self, rows: np.ndarray | list[int]) -> np.ndarray:
@@ -76,7 +76,7 @@ def views_section(pretrained: Pretrained, source: Source, seed: int) -> Section:
 
 
 def projection_section(sample: Sample, seed: int) -> Section:
-    """PCA and t-SNE of the features, coloured by group."""
+    """PCA and t-SNE of the features, with colours and marks by group."""
     groups, group = ("classes", "class") if sample.labelled else ("groups found by k-means", "group")
     count = len(sample.ids)
     _, rows = nearest(sample.features, sample.features, 2)
@@ -175,7 +175,7 @@ def _strongest_region(heat: np.ndarray) -> str:
 
 
 def _two_views(views: Views, source: Source, images: int, seed: int) -> tuple:
-    """(ids, the two views of step 0 normalised, the same in uint8)."""
+    """(ids, the two views of each image at step 0 normalised, the same in uint8)."""
     batches = pipeline.StepBatches(source, views, min(images, source.size), seed).dataset(0, 1)
     (batch,) = batches.as_numpy_iterator()
     return batch["index"], batch["views"], [views.denormalise(view).numpy() for view in batch["views"]]

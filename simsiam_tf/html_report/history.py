@@ -21,8 +21,8 @@ RESULTS = ("knn.json", "probe.json", "probe-*.json", "result.json", "*/result.js
 class History:
     """A pre-training, read from the files of its work folder.
 
-    records: records of training steps, at least one. evaluations: records of the ends of epochs.
-    card: the model card of the exported backbone; empty where none is exported.
+    records: records of training steps, at least one. evaluations: records of kNN accuracy, at the start and
+    the ends of epochs. card: the model card of the exported backbone; empty where none is exported.
     """
 
     workdir: Path
@@ -38,7 +38,7 @@ class History:
 
     @property
     def diagnosis(self) -> Diagnosis:
-        """The diagnosis by all records so far."""
+        """The diagnosis of the run by its records so far."""
         steps = self.card.get("step") or max(r["step"] for r in self.records)
         return diagnose(self.records, steps, loss_kind(self.config))
 
@@ -72,11 +72,12 @@ def _parse_record(line: str) -> dict:
 
 
 def outcome_section(history: History) -> Section:
-    """The diagnosis, the last metrics, and the kNN accuracy beside its baselines."""
-    last = history.records[-1]
+    """The diagnosis, the metrics of the last record, and the kNN accuracy beside its baselines."""
+    last, cosine = history.records[-1], loss_kind(history.config) == "cosine"
+    least = f"least possible {'−1; about 0 at the start' if cosine else '0'}"
     metrics = [
         ["at the last record", "", ""],
-        ["loss", f"{last['loss']:.3f}", "least possible −1; 0 at the start"],
+        ["loss", f"{last['loss']:.3f}", least],
         ["std of z, × √d", f"{last['std']:.3f}", "0: collapsed; about 1: healthy"],
         ["effective rank of z", f"{last['rank']:.1f}", "directions that a batch spreads over"],
     ]
@@ -131,7 +132,7 @@ def results_section(history: History) -> Section | None:
 
 
 def configuration_section(history: History) -> Section:
-    """Every flag, those that differ from their default first."""
+    """The flags of the run, those that differ from their default first; versions; the backbone's digest."""
     rows = []
     for name in field_types(PretrainConfig):
         if name in history.config and name not in LOOKS:

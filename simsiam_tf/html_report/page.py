@@ -40,10 +40,12 @@ def write_report(
         out: the file; WORKDIR/report.html when None.
         data: specification of the images to show and embed; the training images when None.
         images, neighbours: numbers of images to embed, and of neighbours to show for an image.
-        tensorboard: also write the embeddings for TensorBoard's projector, to WORKDIR/tb.
+        seed: seed of all random choices.
+        tensorboard: whether to write the embeddings for TensorBoard's projector, too, to WORKDIR/tb.
         **options: arguments of `data.open_source`, such as data_dir.
 
-    Raises UserError where the folder holds no pre-training, or the file cannot be written.
+    Raises:
+        UserError: the folder has no pre-training, `data` cannot be opened, or a file cannot be written.
     """
     workdir = Path(workdir).expanduser()
     out = Path(out).expanduser() if out else workdir / "report.html"
@@ -94,7 +96,10 @@ def _image_sections(
 
 
 def render_page(history: History, sections: list[Section]) -> str:
-    """The page's HTML, in which all text is escaped. The first section's first text is the verdict."""
+    """The page's HTML, in which all text is escaped.
+
+    The verdict is the first text of sections[0], and is taken out of it.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=jinja2.StrictUndefined,

@@ -1,4 +1,4 @@
-"""PCA, t-SNE, clusters and spectrum of features, which are scaled to length one as for kNN."""
+"""PCA, t-SNE, clusters and spectrum of features, which are first scaled to length one, as for kNN."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def clusters(features: np.ndarray, count: int = CLUSTERS, seed: int = 0) -> np.ndarray:
-    """k-means clusters, the largest first: int [N] in [0, count), of at most N / 4 clusters."""
+    """The k-means cluster of each row, numbered from the largest on: int [N].
+
+    There are at most `count` clusters, and at most N / 4, but at least one.
+    """
     from sklearn.cluster import KMeans
 
     count = max(1, min(count, len(features) // 4))

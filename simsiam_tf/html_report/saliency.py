@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-SIDE = 7  # pixels of the side of a feature map that is large enough to locate regions
+SIDE = 7  # pixels a side that a feature map needs to locate regions
 
 
 def saliency(backbone: keras.Model, view: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -14,7 +14,7 @@ def saliency(backbone: keras.Model, view: np.ndarray, other: np.ndarray) -> np.n
 
     The deepest feature map of at least `SIDE` pixels a side, times the cosine's gradient, summed over
     channels and cut off below 0: Grad-CAM (Selvaraju et al. 2017) with each pixel's own gradient instead of
-    the map's mean (HiResCAM, Draelos & Carin 2020), which differs below the last map only.
+    the map's mean (HiResCAM, Draelos & Carin 2020). Both agree on the last map before the features.
 
     view, other: normalised, [B, S, S, C]. Returns float32 [B, S, S] in [0, 1]; zeros where no region
     contributes. Raises ValueError for a backbone without a feature map.

@@ -13,7 +13,10 @@ JPEG_FROM = 96  # pixels of a photo's width; narrower ones are PNG, which does n
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """src: a data URI. alt: what the picture shows, in words and numbers, for screen readers."""
+    """A picture of the page.
+
+    src: a data URI. alt: what the picture shows, in words and numbers, for screen readers.
+    """
 
     src: str
     alt: str
@@ -24,8 +27,9 @@ class Picture:
 class Section:
     """A section of the page.
 
-    charts: side by side where there is room. legend: (name, colour, mark) of each group in them. strips: rows
-    of small pictures. tables: rows of text, of which the first is the head; a row begins with its name.
+    charts: side by side where there is room. legend: (name, colour, mark) of each group in the charts.
+    strips: rows of small pictures. tables: rows of cells, of which the first is the head; the first cell of
+    a row is its name.
     """
 
     title: str

@@ -47,7 +47,7 @@ def write_projector(sample: Sample, logdir: Path) -> Path:
 
 
 def _picture_sheet(images: np.ndarray) -> tuple[np.ndarray, int]:
-    """(all images in one square sheet, row by row, and the side of each in pixels)."""
+    """(a square sheet of all images, row by row; pixels of the side of each image)."""
     side = math.ceil(math.sqrt(len(images)))
     size = min(MAX_PICTURE, images.shape[1], MAX_SHEET // side)
     small = np.rint(tf.image.resize(images, [size, size], antialias=True).numpy()).astype(np.uint8)

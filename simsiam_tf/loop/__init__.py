@@ -1,1 +1,1 @@
-"""The engine of every run: trains, records, evaluates, saves. A `Task` says what is trained."""
+"""The loop of every training run. A `Task` says what is trained, evaluated and exported."""

@@ -1,4 +1,4 @@
-"""When a run saves a checkpoint, and what happens if it cannot be written."""
+"""When a run saves a checkpoint, and what happens if the checkpoint cannot be written."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from simsiam_tf.runtime.errors import UserError
 
 log = logging.getLogger("simsiam_tf.run")
 
-SHARE = 0.01  # largest share of the time for checkpoints at the ends of short epochs
+SHARE = 0.01  # largest share of the time that checkpoints at the ends of epochs may take
 RETRY_SECONDS = 60.0  # until a checkpoint that could not be written is tried again
 
 
 class CheckpointPolicy:
-    """Saves checkpoints by the clock and at the ends of epochs.
+    """Saves checkpoints by the clock, at the ends of epochs, before evaluations and at the end of the run.
 
     step: step of the newest checkpoint.
 
     Args:
         workdir, checkpoints: work folder and checkpoints of the run.
         metrics_file: records, brought to the disk with every checkpoint.
-        minutes: time between checkpoints by the clock.
-        step: step of the checkpoint that the run continues from, or 0.
+        minutes: minutes between checkpoints by the clock.
+        step: step of the checkpoint that the run continues from, or else the first step.
     """
 
     def __init__(
@@ -37,12 +37,15 @@ class CheckpointPolicy:
         self.workdir, self.checkpoints, self.metrics_file = workdir, checkpoints, metrics_file
         self.minutes, self.step = minutes, step
         self._saved_at = self._tried_at = time.monotonic()
-        self._seconds = 0.0  # that the last checkpoint took
+        self._seconds = 0.0  # seconds that the last checkpoint took
 
     def due(self, epoch_ended: bool, evaluates: bool) -> bool:
-        """Returns whether to save now.
+        """Returns whether to save now, by the clock and by the arguments.
 
-        epoch_ended: saves if a checkpoint takes less than SHARE of the time since the last one.
+        Always when the work folder was removed. A checkpoint that could not be written is tried again after
+        RETRY_SECONDS, whatever the arguments.
+
+        epoch_ended: saves if the last checkpoint took less than SHARE of the time since then.
         evaluates: saves, since an evaluation comes next, during which a signal may end the run.
         """
         if self.workdir.remake_if_removed():
@@ -57,7 +60,7 @@ class CheckpointPolicy:
     def save(self, step: int, progress: dict[str, Any], is_last: bool) -> None:
         """Saves the state as of `step`, with `progress` (`Checkpoints.save`).
 
-        is_last: raises UserError if it cannot be written; else it is reported and tried again later.
+        is_last: whether to raise UserError if the checkpoint cannot be written; else that is a warning.
         """
         self._tried_at = began = time.monotonic()
         try:

@@ -3,8 +3,8 @@
     checkpoints/step-00001200/  manifest.json  state.index  state.data-…
 
 A checkpoint is written under a temporary name, read back, synced and renamed. `restore` takes the newest
-one whose SHA-256 sums are right, with a warning for each damaged one. On a full disk the oldest make room,
-but never the newest.
+one whose SHA-256 sums are right, with a warning for each newer one. On a full disk the oldest checkpoints are
+removed, but never the newest.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: gets a sub-folder for each checkpoint; created if missing; leftovers of a crash are removed.
+        folder: gets a sub-folder for each checkpoint. If `writes`, it is created, and leftovers of a crash in
+            it are removed.
         state: objects to save, by name (model, optimizer, …).
         keep: number of newest checkpoints to keep.
         writes: False for a process that only restores.
-        about: JSON for every manifest: the run's configuration and the versions of libraries.
+        about: JSON entries of every manifest: the run's configuration, replicas and versions of libraries.
 
     Raises:
-        UserError: the folder is a link.
+        UserError: the folder is a link or a file; checked if `writes`.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class Checkpoints:
         return _steps(self.folder)
 
     def save(self, step: int, progress: dict[str, Any]) -> None:
-        """Saves the state as of `step`, with `progress` (JSON) in the manifest.
+        """Saves the state as of `step`, with `progress` (JSON) in the manifest, unless it is saved already.
 
         Raises:
-            OSError, tf.errors.OpError: it could not be written; the newest checkpoint is kept.
+            OSError, tf.errors.OpError: the checkpoint could not be written; the newest earlier one is kept.
         """
         if not self.writes or _valid_manifest(_path(self.folder, step)):
             return
@@ -108,7 +109,7 @@ class Checkpoints:
         """Restores the newest intact checkpoint; returns its manifest, or None if there is no checkpoint.
 
         Raises:
-            UserError: all checkpoints are damaged.
+            UserError: all checkpoints are damaged or of another model.
         """
         steps = self.steps()
         for path in (_path(self.folder, step) for step in steps):
@@ -117,7 +118,7 @@ class Checkpoints:
                 if manifest:
                     self.checkpoint.read(str(path / "state")).assert_consumed()
                     return manifest
-            except (OSError, ValueError, AssertionError, tf.errors.OpError):  # intact, but of another model
+            except (OSError, ValueError, AssertionError, tf.errors.OpError):  # of another model
                 pass
             log.warning(
                 "checkpoint %s is damaged or of another model: it is passed over for the one before it", path
@@ -131,7 +132,7 @@ class Checkpoints:
 
 
 def newest_manifest(folder: Path) -> dict[str, Any] | None:
-    """Returns the manifest of the newest intact checkpoint in a folder."""
+    """Returns the manifest of the newest intact checkpoint in a folder; None if there is none."""
     return next(filter(None, (_valid_manifest(_path(folder, step)) for step in _steps(folder))), None)
 
 
@@ -145,7 +146,10 @@ def _path(folder: Path, step: int) -> Path:
 
 
 def _valid_manifest(path: Path) -> dict[str, Any] | None:
-    """Returns the manifest if the folder has exactly the files that it names, unchanged and not links."""
+    """Returns a checkpoint's manifest; None unless its folder has exactly the manifest's files, unchanged.
+
+    path: the folder of the checkpoint. Neither the folder nor a file in it may be a link.
+    """
     manifest_file = path / "manifest.json"
     try:
         files = list(path.iterdir())
@@ -174,7 +178,7 @@ def _digest(body: dict[str, Any]) -> str:
 
 
 def _read_back(prefix: Path) -> None:
-    """Reads every tensor, whose checksum TensorFlow verifies."""
+    """Reads every tensor of a checkpoint; TensorFlow raises an error where a checksum is wrong."""
     reader = tf.train.load_checkpoint(str(prefix))
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)

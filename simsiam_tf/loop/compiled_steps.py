@@ -1,4 +1,4 @@
-"""The batches of a run, and its steps compiled to run one after the other in the graph."""
+"""The batches of a run, and its steps, compiled into a graph that runs many of them in one call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from simsiam_tf.loop.task import RunComponents
 
 
 def batches(components: RunComponents, config: Any, first_step: int) -> Iterator:
-    """Iterates over this process's share of every batch. Reads config.batch_size and config.seed."""
+    """Iterates over this process's share of each batch, from that of `first_step` on.
+
+    Reads config.batch_size and config.seed.
+    """
 
     def make(rows: tuple[int, int], replicas: int) -> tf.data.Dataset:
         step_batches = pipeline.StepBatches(
@@ -29,10 +32,10 @@ def batches(components: RunComponents, config: Any, first_step: int) -> Iterator
 
 
 def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """Makes the `tf.function` (batches, number of steps n: a scalar tensor) that trains.
+    """Makes the `tf.function` that trains: (iterator of `batches`, number of steps n, a scalar) → (rows, z).
 
-    It returns a row (loss, metric, seconds waited for data) for each step, float32 [n, 3], and the last z
-    [B, d]. Reads config.batch_size and config.jit_compile.
+    rows: float32 [n, 3], for each step its loss, its metric and the seconds waited for data. z: embeddings
+    of the last global batch, float32 [B, d]. Reads config.batch_size and config.jit_compile.
     """
     strategy, model = components.strategy, components.model
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
@@ -47,17 +50,17 @@ def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tupl
             return tf.ensure_shape(strategy.gather(z, axis=0), [config.batch_size, model.d])
         return tf.concat(strategy.experimental_local_results(z), axis=0)
 
-    # Only the loop needs AutoGraph, which writes a file for every function that it converts.
+    # Only the `for` in `steps` needs AutoGraph, which writes a file for every function that it converts.
     @tf.autograph.experimental.do_not_convert
     def next_step(loss, iterator):
-        """Runs the step after the one with this loss; returns its row and its z."""
+        """Runs a step once the previous one has ended, whose loss is `loss`; returns its row and its z."""
         with tf.control_dependencies([loss]):  # the previous step has ended
             before = tf.timestamp()
         with tf.control_dependencies([before]):
             batch = next(iterator)
         with tf.control_dependencies([tf.nest.flatten(batch, expand_composites=True)[0]]):
             waited = tf.timestamp() - before
-        with tf.control_dependencies([waited]):  # a single thread could read the clock after the step
+        with tf.control_dependencies([waited]):  # or a single thread could read the clock after the step
             batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True)
         outputs = strategy.run(replica_step, args=(batch,))
         loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, outputs["loss"], axis=None)

@@ -27,16 +27,18 @@ def run_task(
     make_task: Callable[[Any, Workers, Path], Task],
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Outcome:
-    """Runs a task in config.workdir, or continues it.
+    """Runs a task in config.workdir, or continues the run in this folder.
 
     Args:
         config: a validated `RunConfig` with a workdir.
-        make_task: makes the task, such as its class, from the configuration with absolute paths, the workers,
-            and the file for the names of unreadable images; called once all workers have the same options.
+        make_task: a function, such as the task's class: (configuration with absolute paths, workers, file
+            for the names of unreadable images) → task. It is called after all workers agree on the options.
         callbacks: Keras callbacks besides the task's.
 
     Raises:
-        UserError: an option, the data or the work folder cannot be used; before any training.
+        UserError: before any training, an option, the data or the work folder cannot be used; later, a step
+            failed or a file could not be written.
+        LostWorker: another worker has ended (a UserError).
     """
     recorder_names(config.record)  # an early check
     if on_cpu():
@@ -45,12 +47,12 @@ def run_task(
     workdir = Workdir(config.workdir, workers.chief)
     try:
         workdir.check_config(config)
-        # Workers may have different paths to shared folders.
+        # The paths of these two folders may differ among workers.
         options = {f"`{k}`": v for k, v in vars(config).items() if k not in ("workdir", "data_dir")}
         workers.agree({**options, **library_versions()}, "Start the same command on all of them.")
         config = config.absolute()
         task = make_task(config, workers, workdir.path / "unreadable.json")
-        workers.agree(task.components.metadata, "All of them need the same data.")
+        workers.agree(task.components.metadata, "All of them need the same data, weights and precision.")
         workdir.bind(config, task.components.metadata)
         if workers.chief:
             record_images(workdir.path, task.components.source)

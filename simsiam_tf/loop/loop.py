@@ -44,8 +44,9 @@ CALL_SECONDS = 1.0  # about how long the graph runs before Python looks at signa
 class Outcome:
     """The end of a run.
 
-    status: DONE, COLLAPSED, DIVERGED or INTERRUPTED. accuracy: accuracies of the trained model and the
-    baselines. records: the training records. workers: processes of the run; None: this process alone.
+    status: DONE, COLLAPSED, DIVERGED or INTERRUPTED. step: the last step. accuracy: accuracies of the
+    baselines and, where it was evaluated, of the trained model. records: the training records. workers:
+    processes of the run; None: this process alone.
     """
 
     status: int
@@ -57,7 +58,10 @@ class Outcome:
     workers: Workers | None = None
 
     def print_and_leave(self, summary: str) -> int:
-        """Prints a summary and returns the exit status. Several workers end their processes here instead."""
+        """Prints a summary and returns the exit status.
+
+        Of several workers only the chief prints; each ends its process here instead of returning.
+        """
         if self.workers is None or self.workers.chief:
             print(summary)
         if self.workers is not None:
@@ -66,7 +70,7 @@ class Outcome:
 
 
 class Loop:
-    """The state of a running loop; its start restores the newest checkpoint.
+    """The state of a running loop; the constructor restores the newest checkpoint.
 
     Args:
         task: what is trained, evaluated and exported.
@@ -79,7 +83,7 @@ class Loop:
         self.task, self.config, self.components, self.workdir = task, config, components, workdir
         self.model, self.workers, self.evaluator = components.model, components.workers, task.evaluator
         self.environment = {"replicas": components.strategy.num_replicas_in_sync, **library_versions()}
-        # [loss, metric] of each step since the last record. A variable, which checkpoints hold as a tensor.
+        # [loss, metric] of each step since the last record; a variable, so that checkpoints hold it.
         self.interval = tf.Variable(tf.zeros([0, 2], tf.float64), shape=(None, 2))
         checkpoints = Checkpoints(
             workdir.path / "checkpoints",
@@ -88,7 +92,7 @@ class Loop:
             workdir.writes,
             {"configuration": run_description(config, components.metadata), "made with": self.environment},
         )
-        with self.workers.chief_first():  # the chief removes files that a crash has left
+        with self.workers.chief_first():  # others read after the chief removed what a crash left
             manifest: dict[str, Any] = checkpoints.restore() or {}
         self.step = manifest.get("step", components.first_step)
         self.workers.agree(
@@ -112,7 +116,10 @@ class Loop:
         self.steps_per_call, self.seconds_per_step = 1, 0.0
 
     def _read_progress(self, progress: dict[str, Any]) -> None:
-        """Reads what is done besides the steps. progress: of the checkpoint (`save`)."""
+        """Reads from the model card and the checkpoint what the run has done besides its steps.
+
+        progress: that of the checkpoint, as `save` writes it; empty without a checkpoint.
+        """
         card = backbone_file.read_card(self.workdir.path / self.task.exported_file)
         exported = self.step > 0 and card.get("step") == self.step
         evaluated = exported and bool(card.get("accuracy"))
@@ -121,7 +128,7 @@ class Loop:
         self.ended_epoch = None if self.exported else progress.get("ended_epoch")
 
     def run(self) -> Outcome:
-        """Trains to the end, or until the run is stopped; then exports and evaluates."""
+        """Trains; exports and evaluates, too, where the training came to its end."""
         try:
             if self.step == self.components.first_step:
                 self._evaluate_baselines()
@@ -164,7 +171,7 @@ class Loop:
             )
 
     def _evaluate_baselines(self) -> None:
-        """Shows views, and evaluates the baselines that the run has to beat."""
+        """Records a picture of views, and evaluates the baselines that the run has to beat."""
         views = preview.grid(self.components.source, self.components.views, self.config.seed)
         self.metrics_log.add_picture("views", views)
         if not self.accuracy:
@@ -175,14 +182,14 @@ class Loop:
             self.metrics_log.add_evaluation(0, 0, self.accuracy[self.task.untrained_name])
 
     def _trace(self) -> None:
-        """Compiles the loop over steps, while signals may still end the run at once."""
+        """Compiles the steps. Signals are not deferred yet: they end the run at once."""
         if self.step < self.components.total_steps:
             self.iterator = compiled_steps.batches(self.components, self.config, self.step)
             self.run_steps = compiled_steps.compiled_steps(self.components, self.config)
             self.run_steps.get_concrete_function(self.iterator, tf.constant(1))
 
     def _train(self) -> int:
-        """Trains to the end by calls of the compiled loop, each of `steps_per_call` steps at most."""
+        """Trains by calls of `run_steps`, each of at most `steps_per_call` steps; returns the status."""
         config, images, total = self.config, self.components.source.size, self.components.total_steps
         epoch = self.step * config.batch_size // images
         status = DONE
@@ -219,13 +226,13 @@ class Loop:
                 if self.step < total:
                     self.callbacks.on_epoch_begin(epoch)
                 status = self._agreed(status)
-        if status != DIVERGED and self.policy.step != self.step:  # a callback stopped the training
+        if status != DIVERGED and self.policy.step != self.step:  # a callback or a signal stopped the run
             self.save(None, is_last=True)
         self.callbacks.on_train_end()
         return self._agreed(status) if status == DONE else status
 
     def _advance(self, end: int) -> np.ndarray | None:
-        """Runs to step `end`; returns the last step's embeddings, None if a loss is not finite."""
+        """Runs to step `end`; returns the last step's embeddings [B, d], None if a loss is not finite."""
         count = end - self.step
         self.callbacks.on_train_batch_begin(self.step)
         began = time.perf_counter()
@@ -239,7 +246,10 @@ class Loop:
         return z if np.isfinite(rows[:, 0]).all() else None
 
     def _agreed(self, status: int) -> int:
-        """Returns the status on which all workers agree, and sets the number of steps of their next call."""
+        """Returns the largest status of all workers, and sets the number of steps of the next call.
+
+        Where a callback of one worker has set `model.stop_training`, it is set on all.
+        """
         if self.signals.seen is not None:
             status = INTERRUPTED
         mine = status, self.model.stop_training, self.seconds_per_step
@@ -250,7 +260,7 @@ class Loop:
         return int(largest)
 
     def _end_epoch(self, epoch: int) -> None:
-        """Calls the callbacks, the evaluator among them, at the end of epoch number `epoch`."""
+        """Calls the callbacks, the evaluator among them, at the end of epoch number `epoch`, from 1 on."""
         saved = self.workers.count == 1 and self.policy.step == self.step
         with self.signals.act_at_once() if saved else contextlib.nullcontext():
             self.callbacks.on_epoch_end(epoch - 1, self.metrics_log.latest())
@@ -258,10 +268,10 @@ class Loop:
             self.metrics_log.add_evaluation(self.step, epoch, self.evaluator.latest)
 
     def save(self, ended_epoch: int | None, is_last: bool = False) -> bool:
-        """Saves a checkpoint; returns False, and saves nothing, if a weight is not finite.
+        """Saves a checkpoint; saves nothing and returns False if a weight or a momentum is not finite.
 
-        ended_epoch: number of the epoch that has just ended, whose evaluation is still to come.
-        is_last: whether to raise if it cannot be written; else the run goes on and tries again.
+        ended_epoch: number of the epoch that has just ended, whose `_end_epoch` is still to come; else None.
+        is_last: whether to raise UserError if the checkpoint cannot be written; else the run goes on.
         """
         if not all_finite([*self.model.variables, *self.model.optimizer.variables]):
             return False  # the loss of the next step will show it
@@ -273,7 +283,7 @@ class Loop:
         return True
 
     def _finish(self, status: int) -> Outcome:
-        """Exports, then evaluates the export: each once, even if the run is interrupted between them."""
+        """After status DONE exports, then evaluates: each once, even if interrupted between them."""
         workdir, components, diagnosis = self.workdir.path, self.components, self.metrics_log.diagnosis
         if status == DONE and not self.exported and self.workdir.writes:
             metadata = {

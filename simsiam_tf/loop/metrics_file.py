@@ -20,10 +20,10 @@ log = logging.getLogger("simsiam_tf")
 
 
 class MetricsFile:
-    """Keeps the records of a run, oldest first, and appends them to metrics.jsonl (a `Recorder`).
+    """The `Recorder` that keeps the records of a run in memory and appends them to metrics.jsonl.
 
-    rows: the records. Each has "step"; a training record also has "loss", an epoch's evaluation "epoch", the
-    final evaluation "images". Their digest is part of every checkpoint.
+    rows: the records, oldest first. Each has "step"; a training record also has "loss", the evaluation of an
+    epoch has "epoch" (0: the baselines), the final evaluation has "images": "all".
 
     Args:
         file: path of metrics.jsonl.
@@ -33,21 +33,21 @@ class MetricsFile:
     def __init__(self, file: Path, writes: bool = True) -> None:
         self.file, self.writes = file, writes
         self.rows: list[dict[str, Any]] = []
-        self._count, self._size = 0, -1  # records and bytes in the file; -1: it is to be written anew
+        self._count, self._size = 0, -1  # records and bytes in the file; -1: write it anew
         self._sha, self._length = hashlib.sha256(), 0  # of all records as lines
 
     def rewind(
         self, step: int, epoch_ended: bool = False, evaluated: bool = True,
         digest: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        """Reads the file, and drops the records that the run is about to repeat.
+        """Reads the file, and writes it anew without the records that the run is about to repeat.
 
         Args:
             step: step of the checkpoint; later records are dropped.
             epoch_ended: an epoch ended at `step`, and its evaluation will be repeated.
             evaluated: False if the final evaluation will be repeated.
-            digest: the checkpoint's `digest`; None without a checkpoint. Records that do not match are kept,
-                with a warning.
+            digest: the checkpoint's `digest`; None without a checkpoint. Where it does not match the records,
+                a warning says so, and they are kept.
         """
 
         def is_kept(row: dict[str, Any]) -> bool:
@@ -80,14 +80,14 @@ class MetricsFile:
         self._write()
 
     def digest(self) -> dict[str, Any]:
-        """Returns the length and the SHA-256 of metrics.jsonl with all records written."""
+        """Returns the bytes and the SHA-256 that metrics.jsonl has once all records are written."""
         return {"bytes": self._length, "sha256": self._sha.hexdigest()}
 
     def scalars(self, step: int, values: Mapping[str, Any], group: str) -> None:
         """Adds a record; the group "perf", which depends on the clock, is left out.
 
         Raises:
-            OSError: it cannot be written; the record stays in memory and is written with the next one.
+            OSError: the file cannot be written; the record stays in memory and is written with the next one.
         """
         if group == "perf":
             return
@@ -115,7 +115,7 @@ class MetricsFile:
                 os.fsync(file.fileno())
 
     def _write(self) -> None:
-        """Appends the missing records; writes all of them if the file was removed or changed."""
+        """Appends the missing records; writes all records if the file was removed or has another size."""
         if not self.writes:
             return
         data = _lines(self.rows[self._count :])

@@ -21,16 +21,16 @@ log = logging.getLogger("simsiam_tf.run")
 
 
 class MetricsLog:
-    """Collects the metrics of steps into records, one every `log_every` steps.
+    """Collects the metrics of steps into records: one every `log_every` steps, and one at the end.
 
     interval: [loss, metric] of each step since the last record; checkpoints hold it.
     records: the training records, oldest first.
 
     Args:
         task, workdir: task and work folder of the run.
-        metrics_file: its records, as far as the run does not repeat them.
+        metrics_file: the run's earlier records (`MetricsFile.rewind`); new ones are added.
         step: the step at which the run starts or continues.
-        interval: `interval` of the checkpoint, [n, 2].
+        interval: the attribute `interval` as the checkpoint has it, [n, 2].
     """
 
     def __init__(
@@ -61,7 +61,10 @@ class MetricsLog:
         )  # fmt: skip
 
     def add_steps(self, rows: np.ndarray, seconds: float) -> None:
-        """Adds the steps of one call of the compiled loop. rows: loss, metric and wait of each, [n, 3]."""
+        """Adds the steps of one call of the compiled loop, which took `seconds`.
+
+        rows: loss, metric and seconds waited for data of each step, [n, 3].
+        """
         self.interval += rows[:, :2].tolist()
         self._seconds += seconds
         self._waited += float(np.sum(rows[:, 2]))
@@ -82,7 +85,7 @@ class MetricsLog:
         return dict(zip(names, values, strict=True))
 
     def add_record(self, step: int, z: np.ndarray | None) -> Diagnosis:
-        """Writes the record that ends at `step`.
+        """Writes the record of the steps from the last record up to `step`; returns the new diagnosis.
 
         z: embeddings of the last batch, [B, d]; None if a loss was not finite.
         """
@@ -114,7 +117,10 @@ class MetricsLog:
         log.warning("%s", self.diagnosis)
 
     def add_evaluation(self, step: int, epoch: int | None, accuracy: dict[str, float]) -> None:
-        """Writes the accuracy at an epoch's end; epoch None: the final one."""
+        """Writes accuracies in [0, 1] by name.
+
+        epoch: number of the epoch that has ended; 0 before the training, None for the final evaluation.
+        """
         self.accuracy = accuracy
         first = {"images": "all"} if epoch is None else {"epoch": epoch}
         self._tell("scalars", step, {**first, **accuracy}, "final" if epoch is None else "epoch")
@@ -122,7 +128,7 @@ class MetricsLog:
         log.warning("step %d, %s: %s", step, end, _values_text(accuracy))
 
     def add_picture(self, name: str, picture: np.ndarray) -> None:
-        """Shows a picture, uint8 [H, W, C]."""
+        """Sends a picture, uint8 [H, W, C], to the recorders."""
         self._tell("picture", name, picture)
 
     def close(self) -> None:
@@ -131,7 +137,7 @@ class MetricsLog:
         self._tell("close")
 
     def _tell(self, method: str, *arguments: Any) -> None:
-        """Calls a method of every recorder; reports the first of an unbroken series of errors."""
+        """Calls a method of every recorder; of its errors in a row it reports the first."""
         for name, recorder in self._recorders.items():
             try:
                 if method != "close" or hasattr(recorder, "close"):

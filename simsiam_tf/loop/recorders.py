@@ -1,7 +1,9 @@
-"""Recorders: programs that show the metrics of a run. An error in one never ends the run.
+"""Recorders: classes that write the metrics of a run to files or services.
 
-A new recorder is a class with the three methods of `Recorder`, made of a `RecordedRun`, and a row of
-`RECORDERS`. It may also have `close()`, and `package`, the name of a package that it needs.
+An error in a recorder never ends the run.
+
+A new recorder is a row of `RECORDERS`: a class with the three methods of `Recorder`, whose constructor takes
+a `RecordedRun`. It may also have a method `close()`, and `package`, the name of a package that it needs.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from simsiam_tf.runtime.errors import UserError, nearest
 
 log = logging.getLogger("simsiam_tf")
 
-# group → prefix of its names
+# group → prefix of the names of its metrics
 PREFIXES = {"train": "train/", "epoch": "eval/", "final": "eval/final_", "perf": "perf/"}
 
 
@@ -33,8 +35,9 @@ class Recorder(Protocol):
     """Shows numbers, pictures and texts. Its methods may raise any error: the run reports it and goes on."""
 
     def scalars(self, step: int, values: Mapping[str, Any], group: str) -> None:
-        """Shows numbers by name.
+        """Shows metrics by name.
 
+        values: metrics, and for evaluations "epoch" or "images", which are none: see `named_scalars`.
         group: "train" (steps), "epoch" and "final" (evaluations), or "perf" (speed).
         """
 
@@ -47,7 +50,10 @@ class Recorder(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class RecordedRun:
-    """Describes a run to its recorders. rows: all records (`MetricsFile.rows`), a list that grows."""
+    """Describes a run to its recorders.
+
+    folder: the work folder. rows: all records (`MetricsFile.rows`), a list that grows.
+    """
 
     folder: Path
     configuration: dict[str, Any]
@@ -55,17 +61,17 @@ class RecordedRun:
 
     @property
     def id(self) -> str:
-        """Names the run, also when it is continued."""
+        """A name of the run, the same when the run is continued."""
         return hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
 
 
 def named_scalars(values: Mapping[str, Any], group: str) -> dict[str, Any]:
-    """Puts the group before each name, as in "train/loss"."""
+    """Puts the group's prefix before the name of each metric, as in "train/loss"."""
     return {f"{PREFIXES[group]}{k}": v for k, v in values.items() if k not in ("step", "epoch", "images")}
 
 
 class TensorBoard:
-    """Writes event files into FOLDER/tb; when they are removed, writes the whole run anew."""
+    """Writes event files into WORKDIR/tb; when they are removed, writes all records anew."""
 
     def __init__(self, run: RecordedRun) -> None:
         self._run, self._folder = run, run.folder / "tb"
@@ -108,7 +114,7 @@ class TensorBoard:
 
 
 class WandB:
-    """Sends to Weights & Biases; the environment variables of wandb apply, such as WANDB_MODE=offline."""
+    """Sends metrics to Weights & Biases, whose environment variables apply, such as WANDB_MODE=offline."""
 
     package = "wandb"
 
@@ -120,7 +126,7 @@ class WandB:
             project=os.environ.get("WANDB_PROJECT", "simsiam_tf"), name=run.folder.name, dir=str(run.folder),
             id=run.id, resume="allow", config=run.configuration,
         )  # fmt: skip
-        self._run.define_metric("*", step_metric="step")  # a continued run repeats steps, which wandb drops
+        self._run.define_metric("*", step_metric="step")  # or wandb drops steps that come twice
 
     def scalars(self, step: int, values: Mapping[str, Any], group: str) -> None:
         self._run.log({"step": step, **named_scalars(values, group)})
@@ -136,7 +142,7 @@ class WandB:
 
 
 class MLflow:
-    """Writes to MLFLOW_TRACKING_URI, or to FOLDER/mlruns."""
+    """Writes to MLFLOW_TRACKING_URI, or else to WORKDIR/mlruns."""
 
     package = "mlflow"
 
@@ -174,17 +180,17 @@ class MLflow:
         self._client.set_terminated(self._run_id)
 
 
-# NOTE: a `MetricsLog` makes its MetricsFile in another way, since checkpoints hold the digest of all records.
+# NOTE: the class of "jsonl" is not made from this table: `Loop` makes a MetricsFile for every run.
 RECORDERS: dict[str, type] = {
     "tensorboard": TensorBoard, "jsonl": MetricsFile, "wandb": WandB, "mlflow": MLflow,
 }  # fmt: skip
 
 
 def recorder_names(record: str) -> list[str]:
-    """Splits `record`, names of recorders with commas between them.
+    """Splits the option `record`, names of recorders with commas between them.
 
     Raises:
-        UserError: an unknown name, or a missing package.
+        UserError: a name is unknown, or its package is not installed.
     """
     names = [name.strip() for name in record.split(",") if name.strip()]
     for name in names:

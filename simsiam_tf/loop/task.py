@@ -1,4 +1,4 @@
-"""The seam between the loop and a kind of run: components, evaluator and `Task`."""
+"""The interface between the loop and what it trains: `RunComponents`, `Evaluator` and `Task`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class RunComponents:
 
     metadata: JSON that must stay the same when the run continues, besides its options, such as the images'
         digest and the values that "auto" chose.
-    on_device: whether the batch stage of the views runs with the model.
-    data_service: HOST:PORT of the dispatcher.
+    on_device: whether the second stage of the views (`Views.augment`) runs with the model.
+    data_service: HOST:PORT of the dispatcher of a tf.data service; None without one.
     first_step: the step at which the run begins; above 0 where another program trained the steps before.
     targets: whether batches hold "target", for models that learn from labels.
     """
@@ -53,7 +53,7 @@ class RunComponents:
 class Evaluator(keras.callbacks.Callback):
     """Adds the accuracies of `evaluate` to the logs of every n-th epoch, in `fit` and in the loop.
 
-    every: n; 0 for never. latest: the accuracies of the last epoch; empty where it had no evaluation.
+    every: n; 0 for never. latest: accuracies at the end of the last epoch; empty if it was not evaluated.
     """
 
     def __init__(self, every: int) -> None:
@@ -78,14 +78,14 @@ class Evaluator(keras.callbacks.Callback):
 class Task:
     """What a run trains, evaluates and exports; the loop is the same for all.
 
-    trained_name, untrained_name: what accuracies call the model at the end and at the start.
+    trained_name, untrained_name: keys in `Accuracies` of the model at the end and at the start.
     metric_name, metric_label: name of the metric of a step (`ViewModel.metric`), in logs and in the progress
         bar.
     evaluation_name, evaluation_label: the same for the accuracy of an evaluation.
     exported_file: the file that `export` writes, within the work folder. Its model card tells a later process
-        that the run is exported and evaluated.
-    ending_diagnoses: names of diagnoses that end the run.
-    evaluator: evaluates at the ends of epochs; None for no evaluation.
+        whether the run is exported and evaluated.
+    ending_diagnoses: names of diagnoses that end the run, besides "divergence", which always does.
+    evaluator: evaluates at the ends of epochs; None where none is evaluated.
     """
 
     trained_name: str
@@ -113,7 +113,7 @@ class Task:
         return self.components.model.optimizer.learning_rates(step)
 
     def diagnose(self, records: list[dict]) -> Diagnosis:
-        """Judges the run by its training records, oldest first."""
+        """Returns the diagnosis of the run by its training records, oldest first."""
         raise NotImplementedError
 
     def baselines(self) -> Accuracies:
@@ -121,14 +121,14 @@ class Task:
         return {}
 
     def final_accuracies(self, before: Accuracies) -> Accuracies:
-        """Evaluates the exported model, under `trained_name`, and its baselines; empty for no evaluation.
+        """Evaluates the trained model, as `trained_name`, and its baselines; empty for no evaluation.
 
-        before: the baselines of the start.
+        before: the accuracies of `baselines`.
         """
         raise NotImplementedError
 
     def export(self, workdir: Path, metadata: dict) -> None:
-        """Writes the trained model with `metadata`, whose "accuracy" is still empty."""
+        """Writes the trained model, and its card with `metadata`, whose "accuracy" is still empty."""
         raise NotImplementedError
 
     def add_accuracy(self, workdir: Path, accuracy: Accuracies) -> None:
@@ -137,7 +137,7 @@ class Task:
 
 
 def read_card(file: Path) -> dict:
-    """Reads the card of an exported file. Raises FileNotFoundError if either was removed."""
+    """Reads the card of an exported file. Raises FileNotFoundError if either is missing or damaged."""
     card = backbone_file.read_card(file)
     if not card:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
@@ -145,6 +145,6 @@ def read_card(file: Path) -> dict:
 
 
 def add_accuracy_to_card(file: Path, accuracy: Accuracies) -> None:
-    """Writes an accuracy into the card of an exported file. Raises OSError."""
+    """Writes accuracies into the card of an exported file. Raises OSError."""
     text = backbone_file.card_text({**read_card(file), "accuracy": accuracy})
     atomic_files.atomic_write_text(file.with_suffix(".json"), text)

@@ -29,25 +29,25 @@ LOCK_BYTES = 32  # the most that a lock file holds, a process id
 
 
 class Workdir:
-    """Locks a folder for this process, and writes its configuration and its log.
+    """Locks a folder for this process, and writes the run's configuration and log into it.
 
         config.flags (re-runnable)  config.json  metrics.jsonl  train.log
         checkpoints/  tb/  export/
 
-    The log "simsiam_tf" goes into train.log, its warnings to the terminal as well. Its child
+    The logger "simsiam_tf" writes into train.log, and its warnings also to the terminal. Its child
     "simsiam_tf.run" is for messages that all workers would repeat: it is silent on all but the chief.
 
     Args:
-        path: created if missing. It may be a link; no file or folder in it may be one.
+        path: created if missing. It may be a link; FILES and FOLDERS in it may not.
         writes: True for the chief; other workers lock nothing and write nothing.
 
     Raises:
-        UserError: the folder is not writable, or is in use by a running process.
+        UserError: the folder is not writable, is in use by a running process, or has a link in it.
     """
 
     def __init__(self, path: str | Path, writes: bool = True) -> None:
         self.path, self.writes = Path(path).expanduser().absolute(), writes
-        self._description: dict[str, Any] | None = None  # describes the run that the folder belongs to
+        self._description: dict[str, Any] | None = None  # of the run that the folder belongs to
         self._texts: dict[str, str] = {}  # config.json and config.flags
         self._handlers: list[logging.Handler] = []
         logging.getLogger("simsiam_tf.run").disabled = not writes
@@ -102,10 +102,11 @@ class Workdir:
 
         If config.json is missing or damaged, the newest checkpoint's manifest is used.
 
-        metadata: must stay the same, too (`RunComponents.metadata`); None as long as it is not known.
+        metadata: `RunComponents.metadata`, which must stay the same, too; None while it is not yet known.
 
         Raises:
-            UserError: the message names every option that differs.
+            UserError: the message names all options and metadata that differ and may not; or the folder does
+                not tell whose it is.
         """
         before = self._description or (self._read_description() if self.writes else None)
         if before is None:
@@ -139,7 +140,7 @@ class Workdir:
             )
 
     def bind(self, config: Any, metadata: dict[str, Any]) -> None:
-        """Binds the folder to a configuration, after `check_config`: writes config.json and config.flags."""
+        """Checks a configuration, and binds the folder to it: writes config.json and config.flags."""
         if not self.writes:
             return
         self.check_config(config, metadata)
@@ -154,7 +155,7 @@ class Workdir:
             raise self._unwritable(error) from error
 
     def _read_description(self) -> dict[str, Any] | None:
-        """Reads the description of the run that the folder belongs to; None if it is new."""
+        """Reads the description of the run that the folder belongs to; None for a new folder."""
         file, folder = self.path / "config.json", self.path / "checkpoints"
         with contextlib.suppress(OSError, ValueError, RecursionError):
             before = json.loads(file.read_text(encoding="utf-8"))
@@ -181,7 +182,7 @@ class Workdir:
         """Makes the folder anew if it was removed; returns whether it was.
 
         Raises:
-            UserError: it cannot be made, or another run has it now.
+            UserError: the folder cannot be made, or another run uses it now.
         """
         if not self.writes:
             return False
@@ -195,7 +196,7 @@ class Workdir:
 
     @contextlib.contextmanager
     def named_trouble(self, what: str) -> Iterator[None]:
-        """Turns an OSError of the block into a UserError. what: the thing that was being written."""
+        """Turns an OSError of the block into a UserError. what: what is written, for the message."""
         try:
             yield
         except OSError as error:
@@ -206,7 +207,7 @@ class Workdir:
             ) from error
 
     def release(self) -> None:
-        """Unlocks the folder, and ends its log."""
+        """Unlocks the folder, and closes train.log."""
         for handler in self._handlers:
             log.removeHandler(handler)
             handler.close()
@@ -241,7 +242,7 @@ class _LogFile(logging.handlers.WatchedFileHandler):
 
 
 def error_text(error: BaseException) -> str:
-    """Shortens an error's text to its beginning and end, without TensorFlow's names for nodes."""
+    """Returns an error's text as one line, shortened in its middle, without TensorFlow's names of nodes."""
     text = file_failure(error) or str(getattr(error, "message", error)) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
@@ -250,5 +251,5 @@ def error_text(error: BaseException) -> str:
 
 
 def run_description(config: Any, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Returns the description of a run that binds its work folder: options and "metadata", as JSON."""
+    """Returns what config.json says of a run: its options, and "metadata"."""
     return json.loads(json.dumps({**dataclasses.asdict(config), "metadata": metadata}))

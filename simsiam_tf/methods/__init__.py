@@ -1,4 +1,4 @@
-"""Self-supervised methods: each is a model that turns views into a loss."""
+"""Self-supervised methods: each is a Keras model, trained by a loss of several views of an image."""
 
 from simsiam_tf.methods.alternation import Alternation
 from simsiam_tf.methods.base import STOP, RunSize, SiameseModel, ViewModel

@@ -1,4 +1,4 @@
-"""The base of all methods: one update, which Keras' `fit` and `training.pretraining` both call."""
+"""The base of all trained models: one update, which Keras' `fit` and the loop of runs both call."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _HINT = (
     "simsiam_tf.data.pretraining(simsiam_tf.data.from_arrays(name, images))."
 )
 
-# A variable of the thread, since each replica of a strategy runs in its own.
+# Whether models compute in training mode; one value per thread, since each replica runs in a thread.
 TRAINING = contextvars.ContextVar("training", default=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSize:
-    """Steps of a run and of an epoch, number of its images, and its seed, on which some methods depend."""
+    """What some methods need to know of a run: its steps, those of an epoch, its images, its seed."""
 
     steps: int
     epoch_steps: int
@@ -39,9 +39,10 @@ class RunSize:
 class ViewModel(keras.Model):
     """A backbone and the layers on it, trained on views of images.
 
-    A subclass writes `objective` and `metric`. `fit`, `evaluate` and `train_on_batch` take arrays, as in
+    A subclass writes `objective`, `metric` and `metric_name`. `fit` and `evaluate` take arrays, as in
     `fit((x1, x2))`, or a `tf.data.Dataset` of tuples of views or of {"views": (x1, x2, …), "index": …,
-    "target": …}; each view is [B, H, W, C]. `predict` takes images and returns backbone features.
+    "target": …}; each view is [B, H, W, C]. `train_on_batch` takes one batch of these. `predict` takes
+    images and returns what `call` does: backbone features, if no subclass changes it.
 
     A model is saved, loaded and cloned by the arguments of its constructor, which therefore must be values
     that Keras can serialise: networks, numbers, strings, arrays.
@@ -69,7 +70,10 @@ class ViewModel(keras.Model):
         self._metric_mean = keras.metrics.Mean(name=self.metric_name)
 
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """{"views", "index", "target"} → {"loss": scalar, "z": [B, d]}, for the rows of this replica."""
+        """{"views", "index", "target"} → {"loss": scalar, "z": [B, d]}, for the rows of this replica.
+
+        Only some models need "index" and "target". Other results are for `after_step`.
+        """
         raise NotImplementedError
 
     def metric(self, z: tf.Tensor) -> tf.Tensor:
@@ -77,7 +81,7 @@ class ViewModel(keras.Model):
         raise NotImplementedError
 
     def after_step(self, outputs: dict[str, Any]) -> None:
-        """Updates moving averages and queues, where a method has them. outputs: those of `objective`."""
+        """Updates what the optimizer does not, such as moving averages. outputs: those of `objective`."""
         del outputs
 
     def learned_variables(self) -> list[keras.Variable]:
@@ -110,7 +114,7 @@ class ViewModel(keras.Model):
             TRAINING.reset(token)
 
     def predict_step(self, data: Any) -> tf.Tensor:
-        """Images, or images with labels → backbone features."""
+        """Images, or images with labels → the outputs of `call`."""
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if isinstance(images, (dict, tuple, list)):
             raise ValueError("predict takes images, [B, H, W, C], not views. Pass an array of them.")
@@ -155,10 +159,10 @@ class ViewModel(keras.Model):
         return super().evaluate(_same_views(x), *args, **kwargs)
 
     def compile(self, optimizer="rmsprop", jit_compile=False, **kwargs) -> None:
-        """Keras' `compile`, without XLA unless asked for: on CPUs it halves the speed.
+        """Keras' `compile`, without XLA unless asked for: XLA halves the speed on CPUs.
 
         The optimizer is built for the variables that are trainable now: compile again after freezing or
-        unfreezing. Its `part_learning_rates` name attributes of the model, such as "predictor".
+        unfreezing. The keys of its `part_learning_rates` are attributes of the model, such as "predictor".
         """
         named = [k for k in ("loss", "loss_weights", "metrics", "weighted_metrics") if kwargs.get(k)]
         if named:
@@ -245,26 +249,27 @@ class SiameseModel(ViewModel):
     """A backbone and its heads, trained to agree on views; `model(images)` returns backbone features.
 
     f is the backbone with the projector, h the predictor, if any. "z" are the projections of the first
-    view; the metric "std" shows whether they collapse (`metrics.collapse_std`). Methods share arguments:
+    view; the metric "std" shows whether they collapse (`metrics.collapse_std`). All methods take the first
+    four of these arguments, BYOL also predictor_hidden, SimSiam, SimCLR and SwAV all of them:
 
     backbone: [B, H, W, C] → [B, F], for example `nets.resnet50()`.
     d: width of z and p (App. B).
     projector_hidden: width of the projector's hidden layers; that of the features when None.
     projector_layers: fc layers of the projector.
-    predictor: "trained", or "none"; queries or codes are then predicted from z itself (Sec. 6.2).
+    predictor: "trained", or "none": z itself takes the place of the prediction (Sec. 6.2).
     predictor_hidden: width of the predictor's hidden layer; d // 4 when None.
     stop_gradient: whether targets are constants (Sec. 4.1).
     """
 
     metric_name = "std"
     view_count = 2  # views of each image that the loss takes
-    table_bytes = 0  # memory of a replica for values stored per image
+    table_bytes = 0  # bytes that a replica stores for values of single images
     projector: keras.Model
     predictor: keras.Model | None = None
 
     @classmethod
     def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> SiameseModel:
-        """Makes the model from the options of a run; a subclass turns them into its constructor's arguments.
+        """Makes the model from a run's options; a subclass turns them into arguments of its constructor.
 
         options: those of the method in `config.METHODS`, its defaults filled in, and d, projector_hidden,
         projector_layers and, where there is a predictor, predictor_hidden.

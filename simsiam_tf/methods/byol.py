@@ -16,10 +16,10 @@ from simsiam_tf.optimizers import schedules
 class BYOL(SiameseModel):
     """L = ‖p̄1 − z̄2'‖² + ‖p̄2 − z̄1'‖², with z' by a momentum encoder that follows f.
 
-    Eq. 2 of BYOL in both directions, in [0, 8]: the sum, as in its code. Vectors have length one, so that
+    Eq. 2 of BYOL in both directions, in [0, 8]: the sum, as in its code. p̄ is p/‖p‖, so that
     ‖p̄ − z̄'‖² = 2 + 2 D(p, z'), and gradients are four times those of SimSiam's mean.
 
-    Args, beside those of every `SiameseModel`, with BYOL's defaults:
+    Args, beside the first four of `SiameseModel`, with BYOL's defaults:
         predictor_hidden: width of the predictor's hidden layer; the projector's when None.
         target_momentum: m at the first step, in [0, 1).
         steps: length of the run, at whose end m is 1; m stays the same when None.

@@ -21,7 +21,7 @@ def negative_cosine(p: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
 
 
 def cross_entropy(p: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-    """D(p, z) = -softmax(z) · log softmax(p) of Sec. 4.5, a scalar in [0, inf).
+    """D(p, z) = -softmax(z) · log softmax(p) of Sec. 4.5, the mean over the batch, in [0, inf).
 
     p, z: [B, d] float tensors; the softmax runs over the d channels.
     """
@@ -39,7 +39,7 @@ def nt_xent(
 ) -> tf.Tensor:
     """SimCLR's loss (Chen et al., arXiv 2002.05709, Eq. 1): mean −log softmax of the positive, in [0, inf).
 
-    The logits of a query are cosine / temperature with all keys except the view it comes from.
+    The logits of a query are its cosines with all keys, except that of its own view, divided by τ.
 
     Args:
         queries: [n, d], not normalised.
@@ -58,7 +58,7 @@ def info_nce(queries: tf.Tensor, keys: tf.Tensor, queue: tf.Tensor, temperature:
     """MoCo's loss (He et al., arXiv 1911.05722, Eq. 1): mean −log softmax of the positive key, in [0, inf).
 
     Args:
-        queries, keys: [B, d], two views of the same images.
+        queries, keys: [B, d], of two views of the same images, not normalised.
         queue: [K, d], keys of earlier images, the negatives.
         temperature: τ > 0.
     """

@@ -23,7 +23,7 @@ def effective_rank(z: np.ndarray) -> float:
     """Exponential of the entropy of the normalised eigenvalues of the covariance of z/‖z‖.
 
     Roy & Vetterli 2007. z: [B, d]. The rank lies in [1, min(B − 1, d)]; it is 1 when embeddings lie on a
-    line or on a point.
+    line or on a point, and when one is not finite.
     """
     z = np.asarray(z, np.float64)
     z = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
@@ -39,6 +39,6 @@ def effective_rank(z: np.ndarray) -> float:
 
 
 def all_finite(variables: Iterable) -> bool:
-    """Whether no value of the floating variables is infinite or not a number."""
+    """Whether all values of the floating-point variables are finite."""
     values = (tf.convert_to_tensor(v) for v in variables)
     return all(np.isfinite(x.numpy()).all() for x in values if x.dtype.is_floating)

@@ -19,16 +19,16 @@ class MoCo(SiameseModel):
     """InfoNCE in both directions, against a queue of earlier keys from a momentum encoder.
 
     If queries and keys shared BN statistics, a query could recognise its key by these, not by the image.
-    MoCo therefore shuffles images between devices (Sec. 3.3 of MoCo). This class computes the BN statistics
-    of keys within groups of the batch, on any number of devices.
+    MoCo therefore shuffles images between devices (Sec. 3.3 of MoCo). Instead, this class can compute the BN
+    statistics of keys within groups of the batch, on any number of devices.
 
-    Args, beside those of every `SiameseModel`:
+    Args, beside the first four of `SiameseModel`:
         projector_layers: 2 in MoCo v2, without BN.
         temperature: τ > 0.
         target_momentum: m of the momentum encoder, in [0, 1).
         queue: K, the number of newest keys that are stored.
-        groups: number of groups of a replica's rows, each with its BN statistics of keys; None: the whole
-            batch is one group.
+        groups: number of groups of a replica's rows, within which the BN statistics of keys are computed;
+            None: the whole batch, over all replicas, is one group.
         seed: seed of the random keys that fill the queue at first.
     """
 
@@ -45,7 +45,7 @@ class MoCo(SiameseModel):
         seed: int = 0,
         **kwargs,
     ) -> None:
-        super().__init__(backbone, **{"name": "moco", **kwargs})  # the name is in the queue's path
+        super().__init__(backbone, **{"name": "moco", **kwargs})  # the queue's path begins with it
         features = backbone.output_shape[-1]
         self.projector = heads.projector(features, d, projector_hidden, projector_layers, "none")
         self.encoder = MomentumEncoder(self.backbone, self.projector, groups, name="key_encoder")

@@ -1,4 +1,4 @@
-"""The momentum encoder of MoCo and BYOL: a copy of f, whose weights are moving averages."""
+"""A copy of f whose weights follow those of f: the momentum encoder of MoCo, BYOL and `Alternation`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from simsiam_tf.nets import BatchNorm
 class MomentumEncoder(keras.layers.Layer):
     """ξ ← m ξ + (1 − m) θ, where θ are the weights of the backbone and the projector.
 
-    The copy is not trained by gradients; its weights are saved and restored with the model's. Its BN has
-    statistics of its own inputs.
+    The copy is not trained by gradients; its weights are saved and restored with the model's. Its BN computes
+    the statistics of its own inputs.
 
     groups: number of equal groups of a replica's rows, each with BN statistics of its own. None: the
     statistics are those of the batch over all replicas.
@@ -39,7 +39,7 @@ class MomentumEncoder(keras.layers.Layer):
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """View [B, H, W, C] → [B, d], float32, without gradient; in training mode except in `test_step`.
 
-        With groups, BN has no moving statistics, and takes those of the groups in any mode.
+        With groups, BN takes the statistics of the groups in any mode, and updates no moving ones.
         """
         if self.groups is None:
             return self._encode(x)
@@ -59,7 +59,7 @@ class MomentumEncoder(keras.layers.Layer):
         return tf.stop_gradient(tf.cast(z, tf.float32))
 
     def follow(self, backbone: keras.Model, projector: keras.Model, m: float | tf.Tensor) -> None:
-        """Moves the weights towards those of both networks. m: in [0, 1]; at 1 nothing moves."""
+        """Moves the copies of trainable weights towards these weights. m: in [0, 1]; at 1 nothing moves."""
         for copy, network in ((self.backbone, backbone), (self.projector, projector)):
             for xi, theta in zip(copy.weights, network.weights, strict=True):
                 if theta.trainable:
@@ -74,7 +74,10 @@ def assign(variable: keras.Variable, value: tf.Tensor) -> None:
 
 
 def _copy(network: keras.Model, in_groups: bool) -> keras.Model:
-    """A copy with the same weights, none of them trainable, and with names of its own."""
+    """A copy with the same weights, none of them trainable, and with layer names of its own.
+
+    in_groups: whether BN takes the statistics of the rows of one call, not those of all replicas.
+    """
 
     def rename(layer: keras.layers.Layer) -> keras.layers.Layer:
         return layer.from_config({**layer.get_config(), "name": f"momentum_{layer.name}"})

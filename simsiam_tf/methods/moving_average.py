@@ -22,11 +22,11 @@ class MovingAverage(SimSiam):
     The average estimates the expectation over T, which the predictor h is thought to learn (Sec. 5.2; with
     neither, 0.1 %). In each direction the target is the average updated with the other view's embedding;
     the mean of both is stored. The target of an image that is seen for the first time is its
-    embedding. So are all targets in `evaluate`, whose images may not be those of the training.
+    embedding. In `evaluate`, whose images may not be those of the training, all targets are embeddings.
 
     Args:
         backbone, switches: as for `SimSiam`, with predictor="none" by default.
-        images: number of images in the data; `batch["index"]` names those of a batch.
+        images: number of images in the data; `batch["index"]` has the ids of those in a batch.
         m: share of the old average, in [0, 1); 0.8 in Sec. 5.2.
     """
 
@@ -73,9 +73,9 @@ class MovingAverage(SimSiam):
 
 
 class ImageMemory(tf.Module):
-    """[images, d] float32 in slices, which the replicas of a machine take in turn.
+    """A table [images, d], float32, in slices, which are spread over the replicas of a process.
 
-    Every machine has all slices, so that its checkpoint is complete. The vector of an image that has not been
+    Every process has all slices, so that its checkpoint is complete. The vector of an image that has not been
     seen is zero.
     """
 
@@ -90,7 +90,7 @@ class ImageMemory(tf.Module):
             ]
 
     def _new_slice(self, s: int, device: str) -> tf.Variable:
-        # With a spare row for images of other slices, so that shapes stay the same.
+        # The last row is spare, to be written for images of other slices, so that shapes stay the same.
         with tf.device(device):
             return tf.Variable(tf.zeros([self.rows + 1, self.d]), False, name=f"slice{s}")
 

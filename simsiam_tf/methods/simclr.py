@@ -17,9 +17,9 @@ class SimCLR(SiameseModel):
     """NT-Xent between both views of the batch, over all replicas (ImageNet top-1 66.5 %).
 
     The loss is the sum of two directions, each a mean over images, as in SimCLR's code: twice the mean over
-    all 2 B queries of its Eq. 1.
+    all 2 B queries that Eq. 1 of SimCLR takes.
 
-    Args, beside those of every `SiameseModel`:
+    Args, beside those of `SiameseModel`:
         projector_layers: 3 in Table 4.
         temperature: τ > 0.
         predictor: "trained": queries are predictions by h (66.4 %).

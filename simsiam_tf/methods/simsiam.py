@@ -16,7 +16,7 @@ from simsiam_tf.nets import heads
 class SimSiam(SiameseModel):
     """L = ½ D(p1, stopgrad(z2)) + ½ D(p2, stopgrad(z1)) (Eq. 4).
 
-    Args, beside those of every `SiameseModel`:
+    Args, beside those of `SiameseModel`:
         projector_layers: 3, or 2 for CIFAR (App. D).
         stop_gradient: False collapses (Fig. 2).
         predictor: a row of Table 1: "trained", "fixed" or "none".
@@ -58,12 +58,12 @@ class SimSiam(SiameseModel):
         return 1 + max(max(pair) for pair in self.pairs)
 
     def targets(self, batch: dict, z: list[tf.Tensor]) -> list[tf.Tensor]:
-        """The targets of the predictions for each view: the projections z, a list of [B, d]."""
+        """The targets that the views give, each [B, d]: here their projections z."""
         del batch
         return z
 
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
-        # NOTE: one BN batch per view, as the official code; concatenating views would mix their statistics.
+        # NOTE: one BN batch per view, as in the official code; concatenated views would mix their statistics.
         z = [self.f(x) for x in self.views(batch)]
         p = {i: self.h(z[i]) for i, _ in self.pairs}
         t = [self.stop(u) for u in self.targets(batch, z)]  # Sec. 4.1

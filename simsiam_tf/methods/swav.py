@@ -19,9 +19,9 @@ NORM_IN_LOSS = {"after_step": False, "in_loss": True}
 class SwAV(SiameseModel):
     """Each view predicts the other's code, a soft assignment to prototypes (ImageNet top-1 66.5 %).
 
-    Args, beside those of every `SiameseModel`, with SwAV's widths as defaults:
+    Args, beside those of `SiameseModel`, with SwAV's widths as defaults:
         projector_layers: 3 in Table 4.
-        prototypes: their number P.
+        prototypes: P, the number of prototypes.
         temperature: τ > 0 of the predicted codes.
         sinkhorn_epsilon, sinkhorn_iterations: ε > 0 and iterations of Sinkhorn–Knopp.
         predictor: "trained": codes are predicted from the output of h (65.2 %).
@@ -62,7 +62,7 @@ class SwAV(SiameseModel):
 
     @classmethod
     def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> SwAV:
-        del run, options["frozen_prototypes"]  # an option of the optimizer
+        del run, options["frozen_prototypes"]  # `build_optimizer` reads it
         return cls(backbone, **options)
 
     def scores(self, z: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""The training of a backbone as Markdown, in which all values of its card are plain text."""
+"""Describes the training of a backbone in Markdown, with all values of its card escaped."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from simsiam_tf.runtime.versions import library_versions
 
 
 def escape_markdown(value: Any) -> str:
-    """A value as text within a line of Markdown, which it can neither end nor format."""
+    """A value as text for a line of Markdown, with everything escaped that would format or end the line."""
     return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", html.escape(one_line(value), quote=False))
 
 
 def method_summary(card: Mapping[str, Any]) -> tuple[str, str]:
-    """(title of the method by which a backbone was trained, a sentence about it)."""
+    """(title of the method by which a backbone was trained, a sentence about its features)."""
     if "method" not in _table(card, "configuration"):  # converted, fine-tuned, or of another program
         return "image features", "Image features of a Keras network, exported by simsiam_tf."
     method = method_of(_table(card, "configuration"))
@@ -28,7 +28,7 @@ def method_summary(card: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def training_sections(card: Mapping[str, Any]) -> str:
-    """Sections on the data, accuracy, configuration and versions of a training."""
+    """Markdown sections on the data, accuracy, configuration and versions of a training."""
     lines: list[str] = []
     if "data" in card:
         data, images = escape_markdown(card["data"]), escape_markdown(card.get("images", "?"))
@@ -54,7 +54,7 @@ def training_sections(card: Mapping[str, Any]) -> str:
             "```",
             *flags,
             "```",
-        ]  # no flag can close the block: it starts with --
+        ]  # no flag can close the block, since its line starts with --
     made_with = _table(card, "made with").items()
     exported_with = {"simsiam_tf": simsiam_tf.__version__, **library_versions()}.items()
     versions = (f"- {escape_markdown(k)}: {escape_markdown(v)}" for k, v in (*made_with, *exported_with))

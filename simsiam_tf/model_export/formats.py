@@ -31,11 +31,12 @@ TOLERANCE = 1e-2  # relative to the largest feature; one pixel rounded different
 class Format:
     """A row of `FORMATS`.
 
-    suffix: that of a file, "" for a folder, None for a folder of any name.
-    content: names in the folder, of which it always has the first.
+    suffix: suffix of the file; "" for a folder whose name has none, None for a folder of any name.
+    write: (source, path): writes the export.
     usage: code for the model card, from `images` and {path} to `features`.
-    read: (source, path, uint8 images) → features; when None, `usage` is run.
+    content: names that may be in the folder; the first always is.
     modules: needed libraries, which simsiam-tf[extra] installs.
+    read: (source, path, uint8 images) → features; when None, `usage` is run.
     """
 
     suffix: str | None
@@ -47,7 +48,7 @@ class Format:
     read: Callable[[Pretrained, Path, np.ndarray], np.ndarray] | None = None
 
     def read_features(self, pretrained: Pretrained, path: Path, images: np.ndarray) -> np.ndarray:
-        """Features of images by an export: by the very code that the model card shows, if it shows any."""
+        """Features of images by an export, with the code that the model card shows where there is any."""
         if self.read:
             return self.read(pretrained, path, images)
         variables = {"images": images}
@@ -57,7 +58,9 @@ class Format:
 
 @dataclasses.dataclass(frozen=True)
 class ExportedModel:
-    """An export. difference: largest difference of a feature from the source's. largest: largest feature."""
+    """An export. difference: largest difference of a feature from the source's. largest: the source's
+    largest feature by magnitude. sha256: `content_digest`.
+    """
 
     path: Path
     format: str
@@ -78,6 +81,7 @@ def export_model(
         pretrained: the backbone.
         path: path of the file, or of the folder for "saved_model" and "hub".
         format: a key of `FORMATS`; by the path's suffix when None.
+        overwrite: whether an earlier export is replaced.
 
     Raises:
         UserError: no format for the suffix, a missing library, a path that exists or cannot be written, or
@@ -139,12 +143,15 @@ def with_preprocessing(pretrained: Pretrained) -> keras.Model:
     backbone = keras_networks.to_stock_layers(pretrained.backbone)
     model = keras.Model(images, backbone(preprocess(images, pretrained.augmentation)), name="features")
     size = pretrained.augmentation.size
-    model(tf.zeros([1, size, size, pretrained.channels], tf.uint8))  # Keras exports what has been called
+    model(tf.zeros([1, size, size, pretrained.channels], tf.uint8))  # Keras exports only a called model
     return model
 
 
 def _compare_features(pretrained: Pretrained, row: Format, path: Path) -> tuple[float, float]:
-    """(largest difference between an export and its source, largest feature) on images of three shapes."""
+    """(largest difference between an export's features and its source's, largest feature of the source).
+
+    On images of three shapes; (∞, 0) where the features have another shape.
+    """
     size, views = pretrained.augmentation.size, pretrained.views
     difference = largest = 0.0
     for seed, shape in enumerate(((size, size), (size * 5 // 4, size * 3 // 2), (size * 2, size + 1))):
@@ -154,7 +161,7 @@ def _compare_features(pretrained: Pretrained, row: Format, path: Path) -> tuple[
         features = row.read_features(pretrained, path, images)
         if features.shape != expected.shape:
             return float("inf"), 0.0
-        difference = np.maximum(difference, np.abs(features - expected).max())  # of a NaN: NaN
+        difference = np.maximum(difference, np.abs(features - expected).max())  # keeps NaN
         largest = np.maximum(largest, np.abs(expected).max())
     return float(difference), float(largest)
 
@@ -168,7 +175,7 @@ def random_images(count: int, height: int, width: int, channels: int, seed: int)
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file; for a folder, of the names and digests of its files in order."""
+    """SHA-256 of a file; for a folder, of its files' digests and names, sorted by name."""
     if path.is_file():
         return backbone_file.sha256(path)
     files = sorted(f for f in path.rglob("*") if f.is_file())
@@ -177,7 +184,7 @@ def content_digest(path: Path) -> str:
 
 
 def _write_model(pretrained: Pretrained, path: Path, format: Any = None) -> None:
-    """Writes a .keras file, or what `keras.Model.export` calls `format`."""
+    """Writes a .keras file, or, with `format`, that format of `keras.Model.export`."""
     model = with_preprocessing(pretrained)
     if format is None:
         backbone_file.save_network(model, path)

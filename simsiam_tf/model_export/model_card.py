@@ -1,4 +1,4 @@
-"""The model card of an exported file: its input and output, its training and the versions that made it."""
+"""The model card of an exported file: its input, output and training, and the versions that made it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.versions import library_versions
 
+# Keys of the backbone's card that the model card repeats.
 FROM_SOURCE = ("data", "images", "step", "accuracy", "diagnosis", "classes", "configuration", "made with")
 
 
 def write_model_card(pretrained: Pretrained, exported: ExportedModel) -> Path:
-    """Writes the card beside the model, as JSON and as Markdown; returns the path of the latter."""
+    """Writes the card beside the model, as JSON and as Markdown; returns the path of the Markdown.
+
+    Raises:
+        UserError: the card cannot be written.
+    """
     card = card_metadata(pretrained, exported)
     data, page = (exported.path.with_name(f"{exported.path.name}.{suffix}") for suffix in ("json", "md"))
     try:
@@ -66,7 +71,7 @@ def card_page(card: dict[str, Any]) -> str:
 
 - images: {card["input"]}; all images of a batch have the same size
 - features: {card["output"]}
-- preprocessing, inside the model: resized to {preprocessing["size"]} pixels, \
+- preprocessing, inside the model: resized and, above 64 pixels, cropped to {preprocessing["size"]} pixels, \
 mean {preprocessing["mean"]} and std {preprocessing["std"]} of values in [0, 1]
 - largest difference of a feature from the source's: {difference:.2g} (largest feature \
 {card["largest feature"]:.2g})

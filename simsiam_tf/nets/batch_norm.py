@@ -14,18 +14,20 @@ class BatchNorm(keras.layers.Layer):
 
     Differs from `keras.layers.BatchNormalization` where the paper's code does: the moving variance is
     unbiased, and the statistics are those of all replicas. One replica uses the fused kernel. As in
-    Keras, `trainable = False` freezes the moving statistics and computes with them, whatever `training` is.
+    Keras, a layer with `trainable = False` keeps its moving statistics and normalises with them, also in
+    training (but see `batch_statistics`).
 
     Args:
         momentum: share of the old moving statistic that a step keeps.
         epsilon: number added to the variance.
-        affine: whether the output is scaled by γ and shifted by β.
-        center: whether an affine output is shifted.
+        affine: whether the output is scaled by γ and, with `center`, shifted by β.
         zero_gamma: whether γ starts at 0 (the last BN of a residual block).
-        batch_statistics: whether a frozen layer obeys `training`, as the BN of momentum encoders does.
+        batch_statistics: whether training uses the batch's statistics although `trainable` is False, as in
+            momentum encoders.
+        center: whether an affine output is shifted.
 
     Attributes:
-        is_local: whether training uses the statistics of this replica's rows and updates no moving ones.
+        is_local: whether training normalises each replica by its own statistics and leaves the moving ones.
 
     Call: [B, d] or [B, H, W, C] → the same shape and dtype.
     """
@@ -106,6 +108,6 @@ def _fused(x, gamma, beta, mean, variance, epsilon: float, training: bool):  # n
     )
 
 
-# For bfloat16 on GPUs TensorFlow's kernel transposes every feature map to channels first and back; XLA's
-# was measured to take a fifth of its time: see docs/gpu.md.
+# In bfloat16 on GPUs TensorFlow's op transposes every feature map to channels first and back. Compiled by
+# XLA the op was measured to take a fifth of the time (docs/gpu.md).
 _fused_by_xla = tf.function(_fused, jit_compile=True, autograph=False)

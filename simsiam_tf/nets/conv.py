@@ -12,12 +12,15 @@ from simsiam_tf.nets.cpu import dispatch
 
 @keras.saving.register_keras_serializable("simsiam_tf")
 class Conv(keras.layers.Conv2D):
-    """Convolution with PyTorch's padding, kernel_size // 2 on every side, and nothing but a kernel.
+    """Convolution with PyTorch's padding, kernel_size // 2 on every side, whose only weight is the kernel.
 
-    On CPUs a training step computes it in the way that is fastest for its shape (`nets.cpu.dispatch`).
+    On CPUs a training step computes it by the algorithm that is fastest for its shape (`nets.cpu.dispatch`).
+
+    Args:
+        kwargs: other arguments of Conv2D; `padding` is ignored.
 
     Raises:
-        ValueError: arguments for which `is_plain` is false.
+        ValueError: for arguments with which `is_plain` is false.
     """
 
     def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs) -> None:
@@ -35,7 +38,7 @@ class Conv(keras.layers.Conv2D):
                 f"Received: {kernel_size=}, {strides=}, {kwargs}."
             )
         self.stride, self.pad = self.strides[0], self.kernel_size[0] // 2
-        # "same" pads as PyTorch does at stride 1 only. At stride 2 the padding is its own op:
+        # "same" pads as PyTorch does at stride 1 only. At stride 2 the padding is an op of its own: on CPUs
         # the gradient of a convolution with explicit padding is 30× slower in bfloat16.
         if self.stride == 1:
             self.padding, self.pad = "same", 0
@@ -53,7 +56,7 @@ class Conv(keras.layers.Conv2D):
 
 
 def is_plain(layer: keras.layers.Conv2D) -> bool:
-    """Whether `Conv` can compute a layer, if its padding is PyTorch's."""
+    """Whether a `Conv` can compute the layer, provided that its padding is PyTorch's."""
     return (
         not layer.use_bias
         and layer.activation is keras.activations.linear

@@ -21,7 +21,7 @@ class Placement:
     pred_output: bool
 
 
-BN_PLACEMENT = {  # Table 3         projector          predictor
+BN_PLACEMENT = {  # Table 3         projector          predictor   ImageNet top-1, %
     #                         hidden   output     hidden  output
     "none": Placement(False, False, False, False),  # (a) 34.6
     "hidden": Placement(True, False, True, False),  # (b) 67.4
@@ -29,8 +29,8 @@ BN_PLACEMENT = {  # Table 3         projector          predictor
     "all": Placement(True, True, True, True),  # (d) unstable
 }
 
-PREDICTOR = {  # Table 1: (has an h, trains it)
-    "trained": (True, True),  # 67.7, or 68.1 with a constant learning rate (c)
+PREDICTOR = {  # Table 1: (whether there is an h, whether it is trained); ImageNet top-1, %
+    "trained": (True, True),  # 67.7, or 68.1 where the learning rate of h is constant (c)
     "fixed": (True, False),  # (b) 1.5
     "none": (False, False),  # (a) 0.1
 }
@@ -77,12 +77,12 @@ def projector(
     Args:
         features: width of the backbone's output.
         d: width of the output (App. B).
-        hidden: width of the hidden layers; `features` when None, as in the official code. In Sec. 3 and
-            App. B they are 2048 wide, as are the features of ResNet-50.
+        hidden: width of the hidden layers; `features` when None, as in the official code. The paper's 2048
+            (Sec. 3, App. B) is the width of ResNet-50's features.
         layers: fc layers, ≥ 1 (App. D uses two for CIFAR).
         bn: a row of `BN_PLACEMENT`.
-        output_affine: False for the output BN without γ and β (Sec. 4.4, 68.2).
-        output_shift: False for an output without a learned constant, neither the fc's bias nor BN's β.
+        output_affine: False for an output BN without γ and β (Sec. 4.4: 68.2 %).
+        output_shift: False for an output layer without a learned constant: no bias of the fc, no β of BN.
     """
     placement = BN_PLACEMENT[bn]
     widths = [features, *[hidden or features] * (layers - 1), d]

@@ -1,4 +1,4 @@
-"""Networks of stock Keras layers, as files hold them, and of this package's layers, as training uses them."""
+"""Converts networks between stock Keras layers, for files, and this package's layers, for training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def to_stock_layers(network: keras.Model) -> keras.Model:
 def to_training_layers(network: keras.Model) -> keras.Model:
     """The same network and weights with `Conv` and `BatchNorm` wherever they fit: undoes `to_stock_layers`.
 
-    Stock layers remain where those would compute something else, such as a convolution with a bias.
+    A stock layer remains where neither computes the same, such as a convolution with a bias.
     """
     folded = {_padding_before(layer) for layer in network.layers}
 
@@ -67,13 +67,13 @@ def _stock_batch_norm(layer: BatchNorm) -> keras.layers.BatchNormalization:
 
 
 def _is_conv(layer: Any) -> bool:
-    """Whether a layer is what a `Conv` becomes, with or without a layer that pads before it."""
+    """Whether `to_stock_layers` may have made a layer of a `Conv`; the padding before it is not checked."""
     padding = "same" if getattr(layer, "strides", None) == (1, 1) else "valid"
     return type(layer) is keras.layers.Conv2D and is_plain(layer) and layer.padding == padding
 
 
 def _padding_before(layer: Any) -> keras.layers.ZeroPadding2D | None:
-    """The layer that pads for this strided convolution alone, as `Conv` does itself."""
+    """The ZeroPadding2D that pads for this strided convolution alone, as `Conv` does; None without one."""
     if not _is_conv(layer) or layer.padding == "same" or len(layer._inbound_nodes) != 1:
         return None
     padding, pad = layer._inbound_nodes[0].parent_nodes[0].operation, layer.kernel_size[0] // 2
@@ -87,7 +87,10 @@ def _clone(layer: Any, convert: Callable[[keras.Model], keras.Model]) -> Any:
 
 
 def _rebuild(network: keras.Model, replace: Callable[[Any], list]) -> keras.Model:
-    """A network whose layers are replaced by chains of layers; weights are copied by layer name."""
+    """A network whose layers are replaced by chains of layers; weights are copied by layer name.
+
+    A network that is neither sequential nor functional is returned as it is.
+    """
     before = random.getstate()  # Keras draws initial weights, which are not used
     try:
         if isinstance(network, keras.Sequential):

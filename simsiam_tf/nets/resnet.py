@@ -50,7 +50,7 @@ def _stem(x: Any, stem: str, width: int) -> Any:
     x = BatchNorm(name="stem_bn")(x)
     x = keras.layers.ReLU(name="stem_relu")(x)
     if stem == "imagenet":
-        # After a ReLU, padding by 0 is padding by −∞.
+        # The maximum of a ReLU's outputs is the same with a padding of 0 and of PyTorch's −∞.
         x = keras.layers.ZeroPadding2D(1, name="stem_pad")(x)
         x = keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
     return x

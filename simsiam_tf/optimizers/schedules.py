@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step (Sec. 3, "Baseline settings")."""
+"""Schedules: learning rates as pure functions of the step (Sec. 3, "Baseline settings")."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Cosine(Schedule):
         base: the learning rate after the warm-up.
         steps: length of the schedule, warm-up included.
         warmup_steps: w.
-        final: learning rate at the end; 0 in the paper, base / 1000 in SwAV (arXiv 2006.09882). BYOL's
-            momentum rises to 1 (arXiv 2006.07733, Sec. 3.3).
-        hold: steps between changes of the rate by the decay, which rounds s down to a multiple of
-            `hold`. The official code changes the rate once an epoch; the paper does not say.
+        final: learning rate at the end; 0 in the paper, base / 1000 in SwAV (arXiv 2006.09882). It is 1
+            where BYOL uses this schedule for its momentum, which rises (arXiv 2006.07733, Sec. 3.3).
+        hold: steps between changes of the rate after the warm-up: the second formula takes s rounded down
+            to a multiple of `hold`. The official code changes the rate once an epoch; the paper does not say.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """SGD and LARS by PyTorch's formulas, with which the paper's experiments run.
 
-Keras' `SGD(weight_decay=…)` decouples the decay (w −= lr·wd·w) and has the learning rate inside the
-velocity. The difference matters as soon as the learning rate decays.
+Keras' `SGD(weight_decay=…)` decouples the decay (w −= lr·wd·w), and multiplies by the learning rate inside
+the momentum, which matters as soon as the learning rate decays.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class SGD(keras.optimizers.Optimizer):
         momentum: in [0, 1).
         weight_decay: coefficient of the L2 term, ≥ 0.
         part_learning_rates: attribute of the model → learning rate or schedule of its variables, for example
-            {"predictor": 0.1} for a predictor whose learning rate does not decay (Table 1 c). `compile` of
-            the model tells which variables these are; a part without any is a ValueError.
+            {"predictor": 0.1} for a predictor whose learning rate does not decay (Table 1 c). The
+            model's `compile` finds the variables of a part, and raises ValueError if there are none.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class SGD(keras.optimizers.Optimizer):
         }
 
     def build(self, variables, parts: Mapping[str, Sequence[keras.Variable]] | None = None) -> None:
-        """Makes the momentum of all variables. parts: part of the model → its variables."""
+        """Makes the momentum of all variables. parts: key of `part_learning_rates` → its variables."""
         if self.built:
             return
         part_of = {id(v): part for part in self.part_learning_rates for v in (parts or {}).get(part, ())}
@@ -71,7 +71,7 @@ class SGD(keras.optimizers.Optimizer):
         return {"lr": float(rate(step) if isinstance(rate, Schedule) else rate), **parts}
 
     def direction(self, gradient: tf.Tensor, variable: keras.Variable) -> tf.Tensor:
-        """The summand of the momentum: ∇w + weight_decay · w."""
+        """g, the summand of the momentum: ∇w + weight_decay · w."""
         return tf.cast(gradient, variable.dtype) + self.l2 * variable
 
     def update_step(self, gradient, variable, learning_rate) -> None:
@@ -111,14 +111,14 @@ class LARS(SGD):
     g ← ∇w + weight_decay · w;  g ← g · trust · ‖w‖ / (‖∇w‖ + weight_decay · ‖w‖ + ε);
     m ← momentum · m + g;  w ← w − lr · m
 
-    The ratio has no upper limit, and is 1 where ‖w‖ or ‖∇w‖ is 0, as for a bias that starts at 0. The
+    The factor of g has no upper limit, and is 1 where ‖w‖ or ‖∇w‖ is 0, as for a bias that starts at 0. The
     linear evaluation of Sec. 3 ("trust coefficient 0.001, no clipping") and SwAV's code (LARC) do the same.
 
     Args:
         *args, **kwargs: as for `SGD`.
         trust: the trust coefficient, > 0.
         epsilon: added to the denominator.
-        exclude_1d: biases and BN's scales and shifts have neither ratio nor weight decay, as in the
+        exclude_1d: biases and BN's scales and shifts have neither this factor nor weight decay, as in the
             pre-training of SimCLR and BYOL, but not of SwAV.
         decayed_slope: the denominator is ‖∇w + weight_decay · w‖, as in the code of SimCLR and BYOL,
             instead of the sum of both norms.

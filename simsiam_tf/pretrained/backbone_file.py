@@ -1,4 +1,7 @@
-"""Backbones as .keras files of stock layers, each with a card; heads and momentum lie beside them."""
+"""Backbones as .keras files of stock layers, each with a card (metadata as JSON) beside it.
+
+Heads, and the optimizer's momentum of a converted checkpoint, are files beside the backbone.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from simsiam_tf.runtime.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
 MAX_CARD_BYTES = 2**20
-SPARE_WEIGHTS = 1000  # values that a file may lack, such as the state of random numbers
+SPARE_WEIGHTS = 1000  # values of a network that its file may lack, such as the state of random numbers
 HEADS = ("projector", "predictor")
 NETWORKS_BESIDE = (
     *HEADS,
@@ -56,9 +59,9 @@ def save_network(network: keras.Model, path: Path) -> None:
 def export_network(
     network: keras.Model, workdir: Path, metadata: Mapping[str, Any], file: Path = EXPORTED
 ) -> Path:
-    """Writes WORKDIR/export/backbone.keras and, beside it, a card: its SHA-256 and `metadata` as JSON.
+    """Writes WORKDIR/export/backbone.keras and, beside it, a card: the file's SHA-256 and `metadata` as JSON.
 
-    file: another place within the folder.
+    file: another path within `workdir`. Returns the path of the .keras file.
     """
     path = workdir / file
     path.parent.mkdir(exist_ok=True)
@@ -68,28 +71,31 @@ def export_network(
     card = card_text({"file": path.name, "sha256": sha256(new), **metadata})
     with open(new, "rb") as written:
         os.fsync(written.fileno())
-    # A run that ends between these two leaves an older card, which `read_card` takes for none, and with
-    # which `load_backbone` refuses the file.
+    # A run that is killed between the next two lines leaves the new file beside an older card:
+    # `load_backbone` then refuses the file, and `read_card` returns nothing.
     new.replace(path)
     atomic_write_text(path.with_suffix(".json"), card)
     return path
 
 
 def export_networks(networks: Mapping[str, keras.Model], workdir: Path, metadata: Mapping[str, Any]) -> Path:
-    """Writes networks["backbone"] and, beside it, `NETWORKS_BESIDE`; its card has their digests."""
+    """Writes networks["backbone"] and, beside it, those of `NETWORKS_BESIDE`; its card has their digests.
+
+    Removes others of `NETWORKS_BESIDE` that an earlier export left. Returns the path of the backbone.
+    """
     digests = {}
     for name in NETWORKS_BESIDE:
         file = EXPORTED.with_name(f"{name}.keras")
         if name in networks:
             digests[name] = sha256(export_network(networks[name], workdir, {}, file))
-        else:  # remove those of an earlier export
+        else:
             for old in (workdir / file, (workdir / file).with_suffix(".json")):
                 old.unlink(missing_ok=True)
     return export_network(networks["backbone"], workdir, {**metadata, "networks beside": digests})
 
 
 def card_text(metadata: Mapping[str, Any]) -> str:
-    """A card as JSON with the digest of its content, in the place of an earlier digest."""
+    """A card as JSON with the digest of its content; an earlier digest is replaced."""
     content = {k: v for k, v in json.loads(json.dumps(metadata)).items() if k != _DIGEST}
     return json.dumps({**content, _DIGEST: _digest(content)}, indent=1) + "\n"
 
@@ -107,7 +113,7 @@ def backbone_path(weights: str | Path) -> Path:
 
 
 def read_card(weights: str | Path) -> dict:
-    """The metadata beside a backbone's file; empty if they are missing, damaged or of another file."""
+    """The card beside a backbone's file; empty if it is missing, damaged or of another file."""
     try:
         return _verified_card(backbone_path(weights), weights)
     except (OSError, UserError):
@@ -121,7 +127,7 @@ def card_entries(card: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _verified_card(path: Path, weights: str | Path) -> dict:
-    """The card of a backbone's file. Raises UserError if either is damaged."""
+    """The card of a backbone's file. Raises UserError if the card is missing or either is damaged."""
     card_path = path.with_suffix(".json")
     try:
         card = _parse_card(card_path)
@@ -139,7 +145,7 @@ def _verified_card(path: Path, weights: str | Path) -> dict:
 
 
 def _parse_card(path: Path) -> dict:
-    """The content of a card. Raises ValueError where the file is none."""
+    """The content of a card without its digest. Raises ValueError where the file is no intact card."""
     if path.stat().st_size > MAX_CARD_BYTES:
         raise ValueError(f"above {MAX_CARD_BYTES} bytes")
     try:
@@ -148,7 +154,7 @@ def _parse_card(path: Path) -> dict:
         raise ValueError("nested too deeply") from error
     if not isinstance(card, dict):
         raise ValueError("no JSON object")
-    digest = card.pop(_DIGEST, None)  # None where a user changed the card and took it out
+    digest = card.pop(_DIGEST, None)  # None where a user changed the card and removed the digest
     if digest not in (None, _digest(card)):
         raise ValueError(f'changed since it was written; if that was you, take "{_DIGEST}" out of it')
     return card
@@ -169,12 +175,12 @@ def load_backbone(weights: str | Path) -> keras.Model:
     """The backbone of a work folder, an address on the Hub or a .keras file, with the layers of training.
 
     It computes in `keras.config.dtype_policy()`, whatever the policy it was trained in. The file is checked
-    before anything is built of it (`keras_file_check`), and no network with more weights than the file holds
-    is built.
+    before anything is built of it (`keras_file_check`). A network with more weights than the file holds,
+    but for `SPARE_WEIGHTS`, is refused.
 
     Raises:
-        UserError: missing, of another format, damaged (its SHA-256 differs from the card's), not a network,
-            or one that could do more than compute.
+        UserError: the file is missing, of another format, damaged (its SHA-256 differs from the card's), or
+            no network, or its network could do more than compute.
     """
     path = hub.local_path(weights)
     try:
@@ -216,10 +222,10 @@ def load_backbone(weights: str | Path) -> keras.Model:
 
 
 def load_beside(weights: str | Path, name: str) -> keras.Model | None:
-    """The network `name` beside a backbone, of `NETWORKS_BESIDE`; None where the card does not name it.
+    """The network `name`, one of `NETWORKS_BESIDE`, beside a backbone; None where the card does not name it.
 
     Raises:
-        UserError: as `load_backbone`; or the network belongs to another backbone.
+        UserError: as `load_backbone`; or the network's file belongs to another backbone.
     """
     digest = card_entries(read_card(weights), "networks beside").get(name)
     if digest is None:
@@ -234,7 +240,7 @@ def load_beside(weights: str | Path, name: str) -> keras.Model | None:
 
 
 def _export_source(path: Path) -> str:
-    """The run that an exported file comes from, by the card beside it."""
+    """The run that an exported file comes from, by its model card, as a shell's word; else "runs/…"."""
     try:
         place = _parse_card(path.with_name(f"{path.name}.json"))["source"]["path"]
         source = Path(place)
@@ -246,7 +252,7 @@ def _export_source(path: Path) -> str:
 
 
 def _count_weights(config: dict) -> int:
-    """The number of values in the variables of a configuration, without creating any."""
+    """The number of values in the variables of a network, from its configuration; creates none of them."""
 
     def count() -> int:
         with keras.StatelessScope(initialize_variables=False):

@@ -1,4 +1,4 @@
-"""Starts a run from stored weights: of a backbone, and of the heads and the momentum beside it."""
+"""Starts a run from a stored backbone, and from the heads and the optimizer's momentum beside it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _HEAD_OPTIONS = ("d", "projector_layers", "projector_hidden", "predictor_hidden"
 
 
 def copy_networks(model: Any, weights: str, heads: str = "auto") -> None:
-    """Copies a backbone, and the heads beside it, into a method's model; `model.started` names them.
+    """Copies a backbone, and the heads beside it, into a method's model; sets `model.started` to their names.
 
-    Momentum encoders are set to the networks that they follow.
+    Momentum encoders get the same weights as the networks that they follow.
 
     Args:
         model: has a `backbone`, a `projector`, and a `predictor`, which may be None.
-        weights: the folder of the backbone.
-        heads: "true"; "false" for none; "auto" for those of a converted checkpoint, to continue its
-            run. Heads that this package trained are left out: a new run begins with its own.
+        weights: a work folder or a .keras file.
+        heads: whether heads are copied. "true", "false", or "auto": only those of a converted checkpoint, to
+            continue its training. After a run of this package, "auto" leaves the heads at random weights.
 
     Raises:
-        UserError: another architecture, whose first different variable the message names; or, with
-            "true", heads that the folder does not have.
+        UserError: as `load_backbone`; a network of another architecture (the message names the first
+            variable that differs); or, with "true", a head that the model has and the folder lacks.
     """
     stored = {"backbone": backbone_file.load_backbone(weights), **_stored_heads(model, weights, heads)}
     for name, network in stored.items():
@@ -49,7 +49,7 @@ def copy_networks(model: Any, weights: str, heads: str = "auto") -> None:
 
 
 def _stored_heads(model: Any, weights: str, heads: str) -> dict[str, keras.Model]:
-    """The folder's heads that the model has, too, where they are to be copied."""
+    """The heads to copy: those that both the folder and the model have; empty where `heads` forbids it."""
     if heads == "false" or (heads == "auto" and "converted from" not in backbone_file.read_card(weights)):
         return {}
     names = [name for name in backbone_file.HEADS if getattr(model, name, None) is not None]
@@ -61,7 +61,7 @@ def _stored_heads(model: Any, weights: str, heads: str) -> dict[str, keras.Model
 
 
 def _fitting_options(name: str, weights: str) -> str:
-    """What to pass for a model that a stored network fits."""
+    """The options with which a stored network fits the model, for a message."""
     if name == "backbone":
         return "`backbone`, `stem` and `width` as when it was trained"
     card = backbone_file.read_card(weights)
@@ -73,9 +73,9 @@ def _fitting_options(name: str, weights: str) -> str:
 
 
 def copy_momentum(model: Any, weights: str, names: Iterable[str]) -> bool:
-    """Copies the momentum of a converted checkpoint into the model's optimizer; returns whether it has any.
+    """Copies the momentum of a converted checkpoint into the model's optimizer; returns whether any fitted.
 
-    names: names of the model's networks whose weights come from the checkpoint.
+    names: the model's networks whose weights come from the checkpoint.
     """
     has_momentum = False
     for name in names:

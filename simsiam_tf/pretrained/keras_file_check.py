@@ -1,8 +1,8 @@
 """Refuses a .keras file that holds anything but a network of stock Keras layers and its weights.
 
 A .keras file is a ZIP archive of two JSON files and one HDF5 file. Loading it builds whatever its
-config.json names and reads whatever its HDF5 file points to. So both are read first, by the standard
-library and h5py, which build and run nothing.
+config.json names and reads whatever its HDF5 file points to. So these files are checked first, with the
+standard library and h5py, which build and run nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import h5py
 from simsiam_tf.runtime.zip_directory import directory_bytes
 
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
-MAX_JSON_BYTES = 2**22  # of config.json; a ResNet-50's has 150,000
+MAX_JSON_BYTES = 2**22  # of either JSON file; a ResNet-50's config.json has 150,000
 MAX_DIRECTORY_BYTES = 2**12  # of the archive's table of contents; three members take about 200
 
 LAYERS = """Activation Add AveragePooling2D BatchNormalization Concatenate Conv2D Dense DepthwiseConv2D
@@ -49,7 +49,7 @@ OTHER_FORMATS = {
 
 
 class Exported(ValueError):
-    """The file is what `export format=keras` wrote, with its preprocessing inside, and no backbone."""
+    """The file is an export (`export --format=keras`), with preprocessing inside, not a bare backbone."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -59,14 +59,14 @@ class Exported(ValueError):
 
 
 class Refused(ValueError):
-    """Why a file must not be loaded, as one printable line whatever the file's own words are."""
+    """The file must not be loaded. The message is one printable line, whatever the file contains."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason if reason.isprintable() else ascii(reason))
 
 
 def other_format(path: Path) -> str | None:
-    """What a file or folder is by its name, None for a .keras file; it is not opened."""
+    """The format of a path by its name alone; None for a .keras file or a folder that is no SavedModel."""
     if path.is_dir():
         return "a SavedModel, which can run code" if (path / "saved_model.pb").exists() else None
     return None if path.suffix == ".keras" else OTHER_FORMATS.get(path.suffix.lower(), "no .keras file")
@@ -79,7 +79,7 @@ def read_keras_file(path: Path) -> tuple[dict, int]:
 
     Raises:
         Refused: the file must not be loaded.
-        Exported: the network takes images as they are, uint8.
+        Exported: the network takes uint8 images, so it includes the preprocessing.
     """
     try:
         with open(path, "rb") as file:
@@ -136,12 +136,12 @@ def _check_classes(config: dict) -> None:
             raise Refused(f"it has a {name[:100]}, which runs code of its own")
         if name not in ALLOWED.get(module, ()):
             raise Refused(f"it asks for {module}.{name}"[:200] + ", which is no part of a network known here")
-        if registered not in (None, name):  # Keras goes by this name first
+        if registered not in (None, name):  # Keras looks this name up first
             raise Refused(f"it asks for {str(registered)[:100]!r} in the name of {name}")
 
 
 def _object_descriptions(config: Any) -> Iterator[dict]:
-    """All dictionaries within that describe an object; without recursion."""
+    """All dictionaries within a configuration that describe an object; without recursion."""
     pending = [config]
     while pending:
         value = pending.pop()
@@ -154,7 +154,7 @@ def _object_descriptions(config: Any) -> Iterator[dict]:
 
 
 def _count_values(data: bytes) -> int:
-    """The number of values in an HDF5 file that stores all of them itself, plainly."""
+    """The number of values in an HDF5 file. Raises Refused if any is stored elsewhere or compressed."""
     links: list[tuple[str, Any]] = []
     objects: list[Any] = []
     with h5py.File(io.BytesIO(data), "r") as file:
@@ -180,5 +180,5 @@ def _check_dataset(dataset: Any) -> None:
     if dataset.external or dataset.is_virtual:
         raise Refused(f"its weights are kept in another file ({dataset.name})")
     if dataset.chunks or dataset.nbytes != dataset.id.get_storage_size():
-        # Compressed, a megabyte may claim a terabyte.
+        # A compressed megabyte may expand to a terabyte.
         raise Refused(f"its weights are stored as Keras does not store them ({dataset.name})")

@@ -19,12 +19,12 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A backbone of a `.keras` file and its model card.
+    """A backbone of a `.keras` file, and the card beside the file.
 
     backbone: normalised images [B, S, S, channels] → features [B, F].
-    augmentation: that of the pre-training, with the size and normalisation of the images.
+    augmentation: size and normalisation of the images, and the pre-training's random changes of them.
     path, sha256: path and digest of the file.
-    card: metadata of the run that trained it; empty without any.
+    card: metadata of the run that trained the backbone; empty where the file has no card.
     address: "hf://USER/NAME@COMMIT" of a backbone of the Hub, whose path lies in a cache; None for others.
     """
 
@@ -50,23 +50,26 @@ class Pretrained:
 
     @property
     def views(self) -> Views:
-        """The preprocessing: `evaluation_view` for evaluation, the augmentation for a view of each image."""
+        """Preprocessing of images: `evaluation_view` for evaluation, or one random view of each image."""
         return Views(self.augmentation, count=1)
 
     @property
     def pixel_rule(self) -> PixelRule:
-        """How encoded images become pixels, as in the pre-training."""
+        """How encoded images (JPEG, PNG, …) become pixels, as in the pre-training."""
         return PixelRule.from_options(self.channels, **self.card.get("pixels", {}))
 
     def source_options(self, config: SourceConfig, data: str) -> dict[str, Any]:
-        """Arguments of `data.open_source`; what a configuration leaves open is as in the pre-training."""
+        """Arguments of `data.open_source`; for encoded images, options left open are the pre-training's."""
         options = config.source_options()
         if not is_encoded(data):
             return options
         return {"channels": self.channels, **self.card.get("pixels", {}), **options}
 
     def check_channels(self, source: Source, flag: str = "data") -> None:
-        """Raises UserError where a source's images have other channels than the backbone takes."""
+        """Raises UserError where a source's images have another number of channels than the backbone takes.
+
+        flag: the option that names the source, for the message.
+        """
         if source.channels != self.channels:
             raise UserError(
                 f"{flag}={source.name}: has {source.channels} channels, the backbone of {self.place} takes "
@@ -87,11 +90,12 @@ def open_pretrained(weights: str, augmentation: str = "auto", image_size: int | 
     Args:
         weights: the folder, or one that `export` wrote for the Hub; or the file; or "hf://USER/NAME" or
             "hf://USER/NAME@REVISION" on the Hugging Face Hub, of which the newest commit is taken.
-        augmentation: a key of `AUGMENTATIONS` for a file without a card; "auto": that of the pre-training.
-        image_size: side of the images in pixels; that of the pre-training when None.
+        augmentation: a key of `AUGMENTATIONS`; "auto": that of the pre-training, by the card.
+        image_size: side of the images in pixels; the augmentation's when None.
 
     Raises:
-        UserError: as `load_backbone` and `hub.download`; or nothing tells the preprocessing.
+        UserError: as `load_backbone` and `hub.download`; the network is no backbone; or "auto" without a
+            card.
     """
     hub.download.cache_clear()
     backbone = backbone_file.load_backbone(weights)
@@ -109,7 +113,7 @@ def open_pretrained(weights: str, augmentation: str = "auto", image_size: int | 
     else:
         raise UserError(
             f"weights={weights}: no card beside {path.name} says how images are preprocessed for it. Pass "
-            "augmentation=imagenet, cifar or grayscale, and `image_size`."
+            "augmentation=imagenet, cifar, grayscale or multichannel, and `image_size`."
         )
     chosen = dataclasses.replace(chosen, size=image_size or chosen.size)
     address = hub.pinned_address(weights) if hub.is_address(weights) else None
@@ -117,7 +121,7 @@ def open_pretrained(weights: str, augmentation: str = "auto", image_size: int | 
 
 
 def _augmentation_of_card(views: Any, path: Path) -> Augmentation:
-    """The augmentation that a card holds as `dataclasses.asdict` and JSON made it."""
+    """The augmentation of a card, from the JSON of its `dataclasses.asdict`."""
     values: dict[str, Any] = {}
     try:
         for field in dataclasses.fields(Augmentation):

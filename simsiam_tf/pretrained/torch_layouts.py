@@ -1,4 +1,4 @@
-"""How programs for PyTorch name the weights of a ResNet and of its heads: a table, and what follows from it.
+"""How programs for PyTorch name the weights of a ResNet and of its heads; finds ResNets by these names.
 
 The names of every program are mapped to torchvision's ("layer1.0.conv1.weight"). Imports no Keras.
 """
@@ -18,8 +18,8 @@ _FIRST_WORDS = ("bn1", "conv1", "layer1", "layer2", "layer3", "layer4")
 class Naming:
     """A program's words in the names of a ResNet's weights.
 
-    first_words: words with which names begin, for torchvision's in the order of `_FIRST_WORDS`.
-    block_words: (torchvision's, the program's) word within blocks, the longer ones first.
+    first_words: the first word of a name, for each of torchvision's `_FIRST_WORDS`.
+    block_words: pairs of torchvision's word and the program's within blocks; longer words come first.
     """
 
     first_words: tuple[str, ...]
@@ -63,7 +63,8 @@ _NAMINGS = (_DETECTRON2, TORCHVISION, _LIGHTLY_SMALL, *map(_sequential, (3, 4, 5
 class Layout:
     """How a program names the weights of a model.
 
-    title: name of the program, for messages. prefix: prefix of the backbone's names.
+    title: name of the program, for messages. naming: its names for the backbone's weights.
+    prefix: prefix of these names.
     projector, predictor: template of the names of a head's modules, with {i}, the index in an
         nn.Sequential, or {kind} (fc or bn) and {j}, the index among its kind; empty where there are no heads.
     last_bias: whether the projector's last fc has a bias although BN follows it.
@@ -77,7 +78,7 @@ class Layout:
     last_bias: bool = False
 
     def fits(self, network: Network) -> bool:
-        """Whether a network could be named by the program."""
+        """Whether a network's names could be the program's."""
         return network.naming == self.naming and network.prefix.endswith(strip_wrappers(self.prefix))
 
 
@@ -92,7 +93,7 @@ LAYOUTS = {
         "open-mmlab/mmselfsup", TORCHVISION, "backbone.", "neck.{kind}{j}", "head.predictor.{kind}{j}"
     ),
     "solo_learn": Layout(
-        "vturrisi/solo-learn, of any age", TORCHVISION, "backbone.", "projector.{i}", "predictor.{i}", True
+        "vturrisi/solo-learn, any version", TORCHVISION, "backbone.", "projector.{i}", "predictor.{i}", True
     ),
     "lightly": Layout(
         "lightly, around a torchvision network", _sequential(4), "backbone.", *_LIGHTLY_HEADS
@@ -102,7 +103,7 @@ LAYOUTS = {
         "lightly, around its own ResNet for small images", _LIGHTLY_SMALL, "backbone.", *_LIGHTLY_HEADS
     ),
 }  # fmt: skip
-READ_ONLY = {  # program → (title, pattern of its names)
+READ_ONLY = {  # programs that are read, not written → (title, pattern of a name)
     "patrickhua": ("PatrickHua/SimSiam", r"(projector|predictor)\.layer1\.0\.weight"),
     "moco": ("facebookresearch/moco", "encoder_q"),
     "moco_v3": ("facebookresearch/moco-v3", "base_encoder"),
@@ -110,7 +111,7 @@ READ_ONLY = {  # program → (title, pattern of its names)
     "dino": ("an implementation of DINO", "teacher|student"),
     "other": ("a program that is not known here", ""),
 }
-STEM_3X3 = {  # programs that have only one 3×3 stem
+STEM_3X3 = {  # program → its stem, for programs whose 3×3 stem is always the same
     "patrickhua": "cifar", "mmselfsup": "cifar", "lightly_small": "cifar", "solo_learn": "cifar_pad2",
 }  # fmt: skip
 
@@ -131,8 +132,8 @@ class Network:
     def rank(self) -> int:
         """Higher for the network that the authors evaluate, where there are several.
 
-        That is the average for facebookresearch/dino, timm and DeiT; for MoCo, MoCo v3, BYOL and solo-learn
-        the network that learns, not its momentum copy.
+        For facebookresearch/dino, timm and DeiT that is the moving average; for MoCo, MoCo v3, BYOL and
+        solo-learn it is the network that learns, not its momentum copy.
         """
         is_average = re.search(r"teacher|(?<![^._])ema(?![^._])", self.prefix)
         is_copy = re.search(r"student|encoder_k|momentum|target|(?<![^._])key", self.prefix)
@@ -189,8 +190,10 @@ def program_of(network: Network, names: Collection[str]) -> str:
 def stem_by_names(program: str, network: Network, names: Iterable[str]) -> str | None:
     """The stem of a network whose first kernel is 3×3, by the names; None if they do not show it.
 
-    Stride and padding leave no trace in weights. Checkpoints of solo-learn are recognised by its
-    classifier, since others also have a "backbone" and a "projector".
+    Stride and padding leave no trace in weights. Checkpoints of solo-learn are recognised by their
+    classifier or momentum networks, since other programs also have a "backbone" and a "projector".
+
+    names: all names of the checkpoint.
     """
     if any(".shortcut." in name for name in network.names.values()):
         return "cifar"

@@ -1,1 +1,1 @@
-"""Services of the process: errors, devices, progress, signals, streams, safe files."""
+"""Services of the process: errors, devices, memory, progress, signals, standard streams, safe files."""

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from simsiam_tf.runtime.errors import UserError
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # another place or more room helps
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # another place or more room may help
 TEMPORARY_FILES = ".writing-*.tmp"  # files that are being written, or that a crash has left
 
 
@@ -60,7 +60,10 @@ def open_no_link(path: str, flags: int) -> int:
 
 
 def check_no_links(folder: Path, files: Iterable[str], folders: Iterable[str]) -> None:
-    """Raises UserError for an existing path that is a link, or not a file (folder) as it should be."""
+    """Raises UserError for a path in `folder` that is a link, or that exists and is of another kind.
+
+    files, folders: names of paths that must be files, or folders, where they exist.
+    """
     kinds = [(folder / name, "file", Path.is_file) for name in files]
     kinds += [(folder / name, "folder", Path.is_dir) for name in folders]
     for path, kind, fits in kinds:
@@ -74,7 +77,7 @@ def check_writable(
 ) -> None:
     """Raises UserError if a file could not be written. Call it before making the content.
 
-    option: name of the option that gave `path`, for the message; "" for none.
+    option: name of the option that gave `path`, for the message; "" for none. advice: the message's end.
     folders: whether `path` may be a folder, and the caller will make missing folders above it.
     """
     folder = path if folders and path.is_dir() else path.parent

@@ -1,4 +1,4 @@
-"""The devices of this process, looked up once."""
+"""Whether this process has a GPU or a TPU, looked up once."""
 
 from __future__ import annotations
 

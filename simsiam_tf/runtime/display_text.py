@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-TERMINAL_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # as in coloured messages of torch
+TERMINAL_SEQUENCES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # such as the colours of torch's messages
 _JOINERS = "\u200c\u200d"  # invisible, and part of how some scripts and emoji are written
 
 
@@ -15,7 +15,7 @@ def as_text(name: str) -> str:
 
 
 def printable_text(text: str) -> str:
-    """Escapes bytes that are not valid UTF-8, and control characters."""
+    """Escapes bytes that are not valid UTF-8 and control characters; any white space becomes a space."""
     return "".join(c if c.isprintable() or c in _JOINERS else _escape(c) for c in text)
 
 

@@ -1,6 +1,6 @@
-"""Errors for the user to fix: printed as one line, exit status 2.
+"""Errors for the user to fix: the command prints one line and ends with the error's `status`.
 
-The library names options as a notebook has them, `name` or name=value; the command line prints them as flags.
+Messages name options as a notebook has them, `name` or name=value; the command line prints them as flags.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def file_failure(error: BaseException) -> str | None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns " Did you mean X?" for the nearest known word, or a list of all if none is near."""
+    """Returns " Did you mean X?" for the nearest known word, or a list of known words if none is near."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:

@@ -1,4 +1,4 @@
-"""Memory of native code: kept between steps, and a message when it runs out."""
+"""Memory of native code: retained between steps; a message when it runs out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def retain_freed_memory() -> bool:
     return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, -1), mallopt(_M_ARENA_MAX, 1)])
 
 
-_handlers: list = []  # C++ may call them at any time
+_handlers: list = []  # keeps the functions alive that C++ may call at any time
 
 
 def end_when_exhausted(say: Callable[[], object], status: int) -> None:
@@ -33,7 +33,7 @@ def end_when_exhausted(say: Callable[[], object], status: int) -> None:
     Without this, std::bad_alloc, which no Python code can catch, aborts the process. Other uncaught
     exceptions of C++ still do.
 
-    say: writes the message, with little memory. status: the process's exit status.
+    say: writes the message, with little memory. status: exit status of the process.
     """
     try:
         library = ctypes.CDLL("libstdc++.so.6")

@@ -16,7 +16,7 @@ BETWEEN = 20.0  # seconds between two lines in a file
 
 
 def bar(items: Iterable | None, description: str | None = None, **options: Any) -> tqdm:
-    """Returns tqdm on a terminal; elsewhere (a file, CI) one that writes a plain line now and then.
+    """Returns a tqdm for a terminal; elsewhere (a file, CI) one that writes a plain line now and then.
 
     options: arguments of tqdm.
     """
@@ -29,7 +29,7 @@ def bar(items: Iterable | None, description: str | None = None, **options: Any) 
 
 
 def say(text: str) -> None:
-    """Writes a line to stderr, above the bars of a terminal."""
+    """Writes a line to stderr; on a terminal, above the bars."""
     stream = terminal.stderr()
     if stream.isatty():
         tqdm.write(text, file=stream)
@@ -50,7 +50,7 @@ def announced(text: str) -> Iterator[None]:
 
 
 class _Lines(tqdm):
-    """Writes a bar as complete lines, without carriage returns and cursor movements."""
+    """A tqdm that writes complete lines, without carriage returns and cursor movements."""
 
     _written = 0  # items at the last line
 

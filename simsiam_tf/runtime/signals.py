@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: end a command at once, or, while it trains, after the step and its checkpoint."""
+"""SIGTERM and SIGINT end a command at once, or, while it trains, after the step and a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 INTERRUPTED = 75  # exit status: rerun the same command to continue (EX_TEMPFAIL, which schedulers retry)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-PATIENCE = 1.0  # seconds after which a second Ctrl-C is not taken for the first
+PATIENCE = 1.0  # seconds in which further signals of one Ctrl-C may arrive
 
 
 @contextlib.contextmanager
 def handle_signals(handler: Callable[[int, Any], None], afterwards: Any = None) -> Iterator[None]:
-    """Calls `handler` for both signals within the block. Does nothing outside the main thread.
+    """Calls `handler` for SIGTERM and SIGINT within the block. Does nothing outside the main thread.
 
-    afterwards: their handler after the block; the former one if None.
+    afterwards: the handler of both after the block; the former ones if None.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -34,9 +34,9 @@ def handle_signals(handler: Callable[[int, Any], None], afterwards: Any = None) 
 class DeferredSignals:
     """Notes a signal instead of acting on it, so that the step ends and a checkpoint is saved.
 
-    A second Ctrl-C acts at once.
+    A second Ctrl-C, more than PATIENCE later, acts at once.
 
-    seen: number of the signal, or None. say: writes a line for the user.
+    seen: number of the first signal, or None. say: writes a line for the user.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -53,7 +53,7 @@ class DeferredSignals:
 
     @contextlib.contextmanager
     def act_at_once(self) -> Iterator[None]:
-        """Acts on signals at once, unless one was noted. For use in `defer_signals` while all is saved."""
+        """Acts on signals at once, unless one was noted. For `defer_signals`, while nothing is unsaved."""
         with handle_signals(self._act if self.seen is None else self._note):
             yield
 

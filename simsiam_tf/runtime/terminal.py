@@ -1,4 +1,4 @@
-"""The standard streams of the process, whose errors never end a command."""
+"""Standard streams whose errors never end a command."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 
 class SafeStream:
-    """A text stream that never raises, even if its reader has gone or its disk is full.
+    """A text stream whose writes never raise, even if its reader has gone or its disk is full.
 
     Characters that its encoding lacks are written as escapes.
 
-    error: the last error; None if all was written.
+    error: the last error of a write; None if there was none.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -49,11 +49,11 @@ class SafeStream:
 
 
 def stderr() -> SafeStream:
-    """Returns sys.stderr as a stream that never raises."""
+    """Returns sys.stderr as a `SafeStream`."""
     return _safe_stream(sys.stderr)
 
 
-@functools.lru_cache(maxsize=2)  # tqdm knows a stream by its identity
+@functools.lru_cache(maxsize=2)  # the same object for the same stream, as tqdm expects
 def _safe_stream(stream: Any) -> SafeStream:
     if isinstance(stream, SafeStream):
         return stream
@@ -64,17 +64,17 @@ def _safe_stream(stream: Any) -> SafeStream:
 def safe_streams(process_ends: bool) -> Iterator[SafeStream]:
     """Replaces sys.stdout and sys.stderr by a `SafeStream` each; yields that of stdout.
 
-    process_ends: whether they stay in place afterwards, with nothing left in them that would make Python
-        report an error when it ends.
+    process_ends: whether both stay in place after the block. A stream that failed then leads to the null
+        device, so that Python reports no error when it ends.
     """
-    for descriptor in (0, 1, 2):  # the next file that is opened would get the number of a closed one
+    for descriptor in (0, 1, 2):  # else the next file to be opened would get the number of a closed stream
         try:
             os.fstat(descriptor)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     before = sys.stdout, sys.stderr
     out, err = map(_safe_stream, before)
-    out.error = err.error = None  # forget that of an earlier command
+    out.error = err.error = None  # forget the error of an earlier command
     sys.stdout, sys.stderr = out, err  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield out

@@ -8,11 +8,11 @@ from typing import BinaryIO
 
 
 def directory_bytes(file: BinaryIO) -> int:
-    """How much of an archive `zipfile` would read as its table of contents (APPNOTE 4.3.14 to 4.3.16).
+    """Number of bytes that `zipfile` would read as a table of contents (APPNOTE 4.3.14 to 4.3.16).
 
     Raises:
-        ValueError: no archive, one that is cut off or has a comment, which could hide another end, or one
-            whose second table (that of large archives) is elsewhere than at its end.
+        ValueError: no archive; one that is cut off; one with a comment, which could hide another end; or one
+            whose ZIP64 end record, which large archives have, is not directly before its end.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - 98))

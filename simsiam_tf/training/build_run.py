@@ -33,7 +33,10 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass
 class PretrainComponents(RunComponents):
-    """The components of a pre-training. start: describes its initial weights."""
+    """The components of a pre-training.
+
+    monitor: the kNN monitor; None without one. start: the initial weights, in words.
+    """
 
     monitor: Monitor | None = None
     start: str = "random weights"
@@ -45,13 +48,13 @@ def build_pretraining(
     workers: Workers | None = None,
     source: Source | None = None,
 ) -> PretrainComponents:
-    """Builds all components of a pre-training; quick checks come before long work.
+    """Builds all components of a pre-training; quick checks come first.
 
     Args:
         config: a validated configuration.
-        report: file for the names of unreadable images.
-        workers: processes of the run; when None they are made from the option `strategy`, which must happen
-            before anything else uses TensorFlow.
+        report: file for the names of unreadable images, in the work folder.
+        workers: processes of the run; when None, those of the option `strategy`. Several workers can be
+            joined only before anything else uses TensorFlow.
         source: the images, in the place of config.data.
     """
     workers = workers or Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
@@ -98,7 +101,11 @@ def build_pretraining(
 
 
 def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distribute.Strategy) -> str:
-    """Sets the precision and returns its name. Raises UserError for options that the replicas cannot have."""
+    """Sets the precision and returns its name.
+
+    Raises:
+        UserError: the replicas do not divide `batch_size`, or are too many for jit_compile=true.
+    """
     replicas, batch_size = strategy.num_replicas_in_sync, config.batch_size
     if batch_size % replicas:
         raise UserError(
@@ -113,12 +120,13 @@ def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distri
 def open_data(
     config: PretrainConfig, report: Path | None = None, source: Source | None = None
 ) -> tuple[Source, Views]:
-    """The images and their views.
+    """The images, and the augmentation that makes views of them.
 
-    report: file for the names of unreadable images. source: the images, in the place of config.data.
+    report: file for the names of unreadable images, in the work folder. source: the images, in the place of
+    config.data.
     """
-    # NOTE: a Python function checks that an image is the one that a run began with; workers of a data service
-    # cannot call it.
+    # NOTE: with a work folder, a Python function checks that images are those that the run began with. The
+    # workers of a data service cannot call it.
     run = report.parent if report and not config.data_service else None
     source = open_source(source or config.data, "train", report=report, run=run, **config.source_options())
     name = augmentation_for(source) if config.augmentation == "auto" else config.augmentation
@@ -140,7 +148,7 @@ def open_data(
 
 
 def check_size(source: Source, batch_size: int) -> None:
-    """Raises UserError where a batch is larger than the data set."""
+    """Raises UserError where a batch is larger than the data set, or the set has fewer than two images."""
     if source.size < 2:
         raise UserError(f"{source.name}: has {source.size} image, and a batch needs two. Give more images.")
     if batch_size > source.size:
@@ -151,7 +159,7 @@ def check_size(source: Source, batch_size: int) -> None:
 
 
 def _view_size(source: Source, size: int) -> int:
-    """The size of the images, if all have the same of at most 64 pixels; else the augmentation's."""
+    """The side of the images of an array, if it is at most 64 pixels; else `size`, the augmentation's."""
     side = source.images.shape[1] if isinstance(source, ArraySource) else size
     return side if side <= 64 else size
 
@@ -164,7 +172,7 @@ def stem_for(config: PretrainConfig, size: int) -> str:
 def build_model(
     config: PretrainConfig, channels: int, size: int, steps: int = 10_000, images: int = 10_000
 ) -> SiameseModel:
-    """The model of a configuration, with weights drawn from the seed, or those of the option `weights`.
+    """The model of a configuration, with weights from the option `weights` or else drawn from the seed.
 
     channels, size: those of the views. steps, images: size of the run, on which some methods depend.
     """
@@ -185,7 +193,10 @@ def build_model(
 
 
 def start_from_weights(model: SiameseModel, config: PretrainConfig, images: int) -> tuple[int, str]:
-    """Sets the optimizer to the first step; returns that step, and the initial weights in words."""
+    """Sets the optimizer's step and momentum as of `start_epoch`; returns the step, and `start`.
+
+    images: number of images in an epoch. `start`: as in `PretrainComponents`.
+    """
     if not config.weights:
         return 0, "random weights"
     started = [name for name in ("backbone", *backbone_file.HEADS) if name in model.started]
@@ -221,7 +232,7 @@ def cosine_schedule(
 ) -> schedules.Cosine:  # fmt: skip
     """A run's learning rate times `factor`, on a cosine after its warm-up.
 
-    size: images in an epoch. final, hold: as for `schedules.Cosine`.
+    size: images in an epoch. final, hold: as for `schedules.Cosine`, `final` before `factor`.
     """
     warmup = int(config.warmup_epochs * size) // config.batch_size
     base = schedules.scaled(config.base_lr, config.batch_size)
@@ -229,7 +240,7 @@ def cosine_schedule(
 
 
 def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optimizers.SGD:
-    """SGD or LARS on a cosine, with other rates for the predictor and for parts that are frozen at first.
+    """SGD or LARS on a cosine; where options say so, the predictor and parts frozen at first differ in rate.
 
     size: images in an epoch.
     """

@@ -14,9 +14,9 @@ class KNN(Evaluator):
 
     Args:
         monitor: a labelled data set, such as "fashion_mnist", or a `Monitor`.
-        augmentation: as in `data.pretraining`; when None, the one that suits the data set.
+        augmentation: for a data set, a key of `data.AUGMENTATIONS`; when None, the one that suits the set.
         every: n; 0 for never.
-        images: about how many images to use; all when None.
+        images: about how many of the monitor's images to use; all when None.
         **changes: fields of the augmentation to replace, such as size=96.
     """
 
@@ -41,7 +41,7 @@ class Accuracy(Evaluator):
     """Adds a `SupervisedModel`'s test metrics, such as "top1" and "top5", to the logs of every n-th epoch.
 
     Args:
-        source: labelled images.
+        source: labelled test images.
         views: size and normalisation of the images.
         every: n; 0 for never.
         workers: processes among which the images are divided; None: this one alone.

@@ -22,7 +22,7 @@ _STORED_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "
 
 
 def with_workdir(config: PretrainConfig) -> PretrainConfig:
-    """The configuration; its work folder is runs/DATA-BACKBONE where it has none."""
+    """The configuration, with the work folder runs/DATA-BACKBONE where it has none."""
     if config.workdir:
         return config
     name = re.sub(r"[^\w.]+", "-", f"{config.data}-{config.backbone}").strip("-")
@@ -30,7 +30,7 @@ def with_workdir(config: PretrainConfig) -> PretrainConfig:
 
 
 def write_preview(config: PretrainConfig) -> int:
-    """Writes preview.png into the work folder, or into the current folder without one."""
+    """Writes preview.png into the work folder, or without one into the current folder; returns 0."""
     path = _writable(Path(config.workdir or ".").expanduser() / "preview.png")
     source, views = open_data(config)
     preview.write_picture(path, preview.grid(source, views, config.seed))
@@ -39,10 +39,10 @@ def write_preview(config: PretrainConfig) -> int:
 
 
 def dry_run(config: PretrainConfig) -> int:
-    """Prints the options, what the images are, and the run's steps, parameters and memory; trains nothing.
+    """Prints the options, and the images, steps, parameters and memory of the run; trains nothing. Returns 0.
 
     Raises:
-        UserError: after that, where unreadable images would end the run.
+        UserError: after printing, where unreadable images would end the run.
     """
     report = _writable(Path(config.workdir).expanduser() / "unreadable.json") if config.workdir else None
     components = build_pretraining(dataclasses.replace(config, on_bad_image="skip"), report)
@@ -59,7 +59,7 @@ def dry_run(config: PretrainConfig) -> int:
 
 
 def _writable(path: Path) -> Path:
-    """Makes the folder of a file. Raises UserError where the file could not be written."""
+    """Makes the folder of a file; returns the file. Raises UserError where it could not be written."""
     atomic_files.check_writable(path, "workdir", folders=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
@@ -94,7 +94,11 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
 
 
 def memory(config: PretrainConfig, components: PretrainComponents) -> tuple[int, int]:
-    """Bytes of a replica: (weights, gradients and momentum; activations stored for the gradient)."""
+    """Estimates the bytes of a replica: (weights, activations).
+
+    weights: with their gradients and momentum, and `table_bytes`. activations: those of the backbone that are
+    stored for the gradient.
+    """
     model, views = components.model, components.views
     weights = 3 * 4 * model.count_params() + model.table_bytes
     size, replicas = views.augmentation.size, components.strategy.num_replicas_in_sync

@@ -43,11 +43,11 @@ def pretrain(
     Args:
         config: a validated configuration with a workdir.
         callbacks: Keras callbacks. Their batch hooks are called once for each call of the compiled loop,
-            which may run several steps; `model.stop_training` ends the run then.
+            which may run several steps; `model.stop_training` ends the run after that call.
         source: the images, in the place of config.data: a source, or any object as for `data.from_images`.
 
     Raises:
-        UserError: before any training, for options, data or devices that do not work.
+        UserError: as for `launch.run_task`.
     """
 
     if source is None:
@@ -58,7 +58,7 @@ def pretrain(
 
 
 class Pretraining(Task):
-    """Pre-training: std·√d and effective rank of the embeddings, a diagnosis (Sec. 4.1), kNN accuracy."""
+    """Pre-training: records std·√d and effective rank of embeddings (Sec. 4.1); evaluates kNN accuracy."""
 
     trained_name, untrained_name = "backbone", "untrained backbone"
     metric_name, metric_label = "std", "std·√d"
@@ -81,7 +81,7 @@ class Pretraining(Task):
         return {"std": float(metrics.mean()), "rank": 1.0 if z is None else effective_rank(z)}
 
     def learning_rates(self, step: int) -> dict[str, float]:
-        """Those of the optimizer, always with "lr_predictor"."""
+        """The optimizer's learning rates, always with "lr_predictor"."""
         rates = super().learning_rates(step)
         return {"lr": rates["lr"], "lr_predictor": rates["lr"], **rates}
 
@@ -89,26 +89,24 @@ class Pretraining(Task):
         return diagnose(records, self.components.total_steps, self.config.loss)
 
     def baselines(self) -> Accuracies:
-        """kNN accuracy of raw pixels and of the untrained backbone, on `knn_images` images."""
+        """kNN accuracy of the untrained backbone and, for small images, of raw pixels, on `knn_images`."""
         if self.config.weights:
             log.warning("initial weights: %s", self.start)
         if self.monitor is None:
             return {}
         images = self.config.knn_images
-        log.warning("baselines on %d images: raw pixels, untrained backbone", self.monitor.size(images))
+        log.warning("kNN accuracy of the baselines on %d images", self.monitor.size(images))
         with _memory_for_knn("fewer `knn_images`, or monitor=none"):
             return self.monitor.baselines(self.components.model.backbone, images)
 
     def final_accuracies(self, before: Accuracies) -> Accuracies:
-        """kNN accuracy of the backbone and the baselines on all images; empty with final_knn=false.
+        """kNN accuracy of the backbone and the baselines on all images.
 
-        The baselines before the run may be on fewer images.
+        Empty without a monitor and with final_knn=false. `baselines`, before the training, may use fewer.
         """
         if self.monitor is None or not self.config.final_knn:
             return {}
-        log.warning(
-            "final kNN on %d images: this backbone, raw pixels, untrained backbone", self.monitor.size()
-        )
+        log.warning("final kNN accuracy of the backbone and the baselines on %d images", self.monitor.size())
         with _memory_for_knn(
             "final_knn=false: the weights are exported, and only this evaluation is left out"
         ):
@@ -125,7 +123,7 @@ class Pretraining(Task):
 
 @contextlib.contextmanager
 def _memory_for_knn(advice: str) -> Iterator[None]:
-    """Raises UserError with the advice where the features of the monitor's images do not fit into memory."""
+    """Raises UserError where features do not fit into memory. advice: how to rerun, for the message."""
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:

@@ -18,7 +18,7 @@ STATUS = {
 
 
 def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
-    """Loss, std and rank, kNN accuracy beside its baselines, paths, and what to type next."""
+    """Loss, std and rank, diagnosis, kNN accuracy beside its baselines, paths, and what to type next."""
     lines = [
         "",
         f"{METHODS[config.method].title} on {config.data}: {STATUS[outcome.status]}, step {outcome.step}",
@@ -44,11 +44,14 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
     lines.append("")
     if outcome.status == DONE:
         lines.append(f"  weights   {workdir / backbone_file.EXPORTED}")
+    tensorboard = f"tensorboard --logdir={shlex.quote(str(workdir / 'tb'))}"
+    report = f"python -m simsiam_tf.report --workdir={shlex.quote(str(workdir))}"
+    look = tensorboard if "tensorboard" in config.record else report
     lines += [
         f"  records   {workdir / 'metrics.jsonl'}",
         "",
         "Next: look at the curves and the views,",
-        f"  tensorboard --logdir={shlex.quote(str(workdir / 'tb'))}",
+        f"  {look}",
     ]
     if outcome.status == INTERRUPTED:
         lines += ["or continue:", f"  {_continue_command('simsiam_tf.pretrain', workdir)}"]

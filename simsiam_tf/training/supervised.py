@@ -41,22 +41,25 @@ def run_supervised(config: SupervisedConfig, callbacks: Sequence[keras.callbacks
 
     Args:
         config: a validated configuration; without a `workdir` it uses `workdir_of(config)`.
-        callbacks: called at the ends of steps and epochs, as in pre-training.
+        callbacks: Keras callbacks, as for `pretrain`.
 
     Returns:
-        The outcome; accuracy["classifier"] holds "top1" and "top5" on the test images, in [0, 1].
+        The outcome; when DONE, accuracy["classifier"] has "top1" and "top5" on the test images, in [0, 1].
 
     Raises:
-        UserError: before any training, for an option, file or data set that cannot be used.
+        UserError: as for `launch.run_task`.
     """
     config = dataclasses.replace(config, workdir=str(workdir_of(config)))
     return launch.run_task(config, Supervised, callbacks)
 
 
 def workdir_of(config: SupervisedConfig) -> Path:
-    """`workdir`, or else WEIGHTS/NAME, FILE.NAME for a .keras file, or runs/USER-NAME/NAME for the Hub.
+    """`workdir`, or else WEIGHTS/NAME; for a .keras file, its path with the suffix .NAME instead.
 
-    NAME: "linear" or "finetune", then "-random" for random weights and the share of labels below 1.
+    For weights of the Hub, runs/USER-NAME/NAME.
+
+    NAME: "linear" or "finetune", with "-random" for random weights, with the share of labels if below 1:
+    "finetune-random-0.1".
     """
     if config.workdir:
         return Path(config.workdir).expanduser()
@@ -70,7 +73,7 @@ def workdir_of(config: SupervisedConfig) -> Path:
 
 
 def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunComponents, Pretrained, Splits]:
-    """Builds the components of a run, its backbone and its labelled images; cheap checks come first."""
+    """Returns the components of a run, its pre-trained backbone, and its labelled images."""
     assert config.weights is not None
     strategy = workers.strategy
     precision = set_precision(config, strategy)
@@ -113,7 +116,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
 
 
 def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> optimizers.SGD:
-    """LARS or SGD on a cosine; in fine-tuning the head has a learning rate of its own.
+    """LARS or SGD on a cosine for linear evaluation; SGD for fine-tuning, whose head has its own rate.
 
     size: images in an epoch.
     """
@@ -127,7 +130,7 @@ def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> op
 
 
 class Supervised(Task):
-    """Linear evaluation or fine-tuning; logs the head's training metric and the first of its test metrics."""
+    """Linear evaluation or fine-tuning; the progress bar shows a training metric and a test metric."""
 
     trained_name, evaluation_label, exported_file = "classifier", "test", CLASSIFIER
 
@@ -140,13 +143,13 @@ class Supervised(Task):
         self.metric_name = self.metric_label = self.model.head_spec.metric_name
         self.evaluation_name = next(iter(self.model.head_spec.test_metrics))
         every = config.eval_every
-        if every is None:  # with a frozen backbone, which has no gradients, a view takes a third of the time
+        if every is None:  # a view without gradients in the backbone takes a third of the time
             cost = splits.train.size if isinstance(config, FinetuneConfig) else splits.train.size // 3
             every = epochs_between(splits.test.size, max(cost, 1))
         self.evaluator = Accuracy(splits.test, components.views, every, components.workers)
 
     def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
-        """The training metric's mean over the steps, by its name."""
+        """The head's training metric by its name: the mean over the steps."""
         del z
         return {self.metric_name: float(metrics.mean())}
 

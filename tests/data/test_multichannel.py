@@ -3,11 +3,15 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
+from simsiam_tf.data import open_source
 from simsiam_tf.data.augment import random_layers
 from simsiam_tf.data.augment.augmentations import AUGMENTATIONS
 from simsiam_tf.data.augment.views import Views
+from simsiam_tf.data.images.render import PixelRule, render
+from simsiam_tf.runtime.errors import UserError
 
 
 def test_jitter_of_other_numbers_of_channels():
@@ -46,3 +50,20 @@ def test_gray_images_take_an_augmentation_made_for_colours():
     normalised = Views(imagenet, 1).normalise(view)
     mean, std = np.mean([0.485, 0.456, 0.406]), np.mean([0.229, 0.224, 0.225])
     np.testing.assert_allclose(normalised, (np.array(view) / 255 - mean) / std, rtol=1e-5, atol=1e-6)
+
+
+def test_images_of_other_channels_are_left_out(tmp_path, capsys):
+    for channels in (1, 3, 5):
+        np.save(tmp_path / f"{channels}.npy", np.full([6, 7, channels], 40, np.uint8))
+    with pytest.raises(UserError, match="different channels: 1 of 1, 1 of 3, 1 of 5. Pass channels=3"):
+        open_source(f"folder:{tmp_path}", on_bad_image="skip")
+    with pytest.raises(UserError, match=r"5.npy .it has 5 channels, not 3"):
+        open_source(f"folder:{tmp_path}", channels=3)
+    for channels, names in ((3, ("1.npy", "3.npy")), (5, ("5.npy",))):
+        source = open_source(f"folder:{tmp_path}", channels=channels, on_bad_image="skip")
+        assert source.names == names and source.channels == channels
+        for i in range(source.size):
+            assert source.decode(tf.constant(i, tf.int64)).shape == (6, 7, channels)
+    five = (tmp_path / "5.npy").read_bytes()
+    with pytest.raises(ValueError, match="it has 5 channels, not 4; pass channels=5"):
+        render(five, PixelRule(3))

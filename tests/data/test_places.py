@@ -190,6 +190,29 @@ def test_zip_files(tmp_path, method):
         open_source(f"zip:{tmp_path}/damaged.zip")
 
 
+@pytest.mark.parametrize(
+    ("labels", "numbers", "classes"),
+    [
+        ([["cat", "dog", "cat"], ["dog", "owl", "dog"]], [0, 1, 0, 1, 2, 1], ("cat", "dog", "owl")),
+        ([[0, 1, 0], [2, 0, 1]], [0, 1, 0, 2, 0, 1], ("0", "1", "2")),
+        ([[0, 1, 0], ["cat", "dog", "1"]], [0, 1, 0, 2, 3, 1], ("0", "1", "cat", "dog")),
+        ([[0, 1, None], [1, 1, 0]], None, ()),
+    ],
+)
+def test_labels_of_several_parquet_files_are_one_set(tmp_path, capsys, labels, numbers, classes):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for part, column in enumerate(labels):
+        images = [png(3 * part + i) for i in range(3)]
+        pq.write_table(pa.table({"image": images, "label": column}), tmp_path / f"{part}.parquet")
+    source = open_source(f"parquet:{tmp_path}/*.parquet")
+    assert source.class_names == classes
+    assert (source.labels is None) == (numbers is None)
+    if numbers is None:
+        assert "no labels, since 1 of 6 images have none: 0.parquet/00000002" in capsys.readouterr().err
+    else:
+        assert source.labels.tolist() == numbers
+
+
 @pytest.mark.parametrize("form", ["bytes", "struct"])
 def test_parquet_files(tmp_path, form):
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")

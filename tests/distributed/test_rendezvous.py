@@ -71,6 +71,14 @@ def test_who_is_missing_is_named_on_all_that_are_there():
     assert f"worker 0 ({team.names[0]}) did not join" in str(alone.wait()[1])
 
 
+def test_the_first_of_many_who_are_missing_are_named():
+    team = Team(addresses(41))
+    team.start(0, 1.5)
+    team.start(1, 15)
+    for error in team.wait().values():
+        assert f"worker 2 ({team.names[2]})" in str(error) and "worker 0" not in str(error)
+
+
 def test_strangers_and_those_who_leave_again_do_not_count():
     team = Team(addresses(2))
     team.start(0, 4)

@@ -42,7 +42,7 @@ def test_augmentation_and_digest_come_from_the_card(workdir):
 def test_a_file_without_a_card_needs_an_augmentation(workdir, tmp_path):
     alone = tmp_path / "alone.keras"
     alone.write_bytes((workdir / "export" / "backbone.keras").read_bytes())
-    with pytest.raises(UserError, match="Pass augmentation=imagenet, cifar or grayscale"):
+    with pytest.raises(UserError, match="Pass augmentation=imagenet, cifar, grayscale or"):
         open_pretrained(str(alone))
     assert open_pretrained(str(alone), "cifar").augmentation == AUGMENTATIONS["cifar"]
 

@@ -1,6 +1,6 @@
-"""SimSiam in PyTorch, written from the paper: the judge in tests and the rival in benchmarks.
+"""SimSiam in PyTorch, written from the paper: the reference in tests and the rival in benchmarks.
 
-Needs `pip install "simsiam-tf[parity]"`. `copy_weights` makes it compute what our model computes.
+Needs `pip install "simsiam-tf[parity]"`. After `copy_weights` it computes what our model computes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ STEMS = {"imagenet": (7, 2, True), "cifar": (3, 1, False), "small": (3, 2, False
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """Without bias, padded by half the kernel, He-normal by fan_out."""
+    """A convolution without bias, padded by half the kernel, with He-normal weights by fan_out."""
     layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer
 
 
 class Residual(nn.Module):
-    """relu(shortcut(x) + branch(x)); the branch's last γ starts at 0."""
+    """relu(shortcut(x) + branch(x)); the last γ of the branch starts at 0."""
 
     def __init__(self, inputs: int, width: int, stride: int, kind: str) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class Backbone(nn.Module):
 
 
 def mlp(widths: list[int], bn: list[bool]) -> nn.Sequential:
-    """fc, BN where asked (the fc then has no bias), ReLU after all but the last."""
+    """fc layers; BN after those where `bn` is true, which have no bias; ReLU after all but the last."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for i, has_bn in enumerate(bn, 1):
         parts[f"fc{i}"] = nn.Linear(widths[i - 1], widths[i], bias=not has_bn)
@@ -155,10 +155,10 @@ _TENSOR = {
 
 
 def pairs(ours: Any, theirs: SimSiam) -> Iterator[tuple[str, Any, Tensor]]:
-    """(name, Keras variable, PyTorch tensor) for every weight, walking our layers by name.
+    """(name, Keras variable, PyTorch tensor) for every weight of our model, by the names of its layers.
 
     Raises:
-        ValueError: at the end, when a tensor of `theirs` has met no variable of ours.
+        ValueError: after the last, when our model has no variable for a tensor of `theirs`.
     """
     left = {n for n in theirs.state_dict() if not n.endswith("num_batches_tracked")}
     for part in ("backbone", "projector", "predictor"):
@@ -179,7 +179,7 @@ def _block(match: re.Match) -> str:
 
 @torch.no_grad()
 def copy_weights(ours: Any, theirs: SimSiam) -> None:
-    """Our weights and moving statistics into theirs."""
+    """Copies our weights and moving statistics into theirs."""
     for name, variable, tensor in pairs(ours, theirs):
         array = to_torch(np.asarray(variable))
         if array.shape != tuple(tensor.shape):

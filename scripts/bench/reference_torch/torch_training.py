@@ -22,10 +22,11 @@ def build(
     compiled: bool = False,
     device: str = "cpu",
 ) -> tuple[Step, int]:
-    """The step of a configuration for views [B, C, H, W], and its number of parameters.
+    """(step of a configuration for two views [B, C, H, W], number of parameters).
 
+    size, channels: of the views. compiled: whether torch.compile compiles the model.
     device: "cpu", or "cuda", where float32 products take TF32 as TensorFlow's do, cuDNN tries its algorithms
-    and keeps the fastest, and a step returns before the GPU is done: its loss is not looked at.
+        and keeps the fastest, and a step returns before the GPU is done, so its loss is not checked.
     """
     if device != "cpu":
         torch.set_float32_matmul_precision("high")

@@ -1,7 +1,7 @@
-"""The paper's augmentation as its users have it: torchvision's transforms on PIL images.
+"""The paper's augmentation as PyTorch's users have it: torchvision's transforms on PIL images.
 
-torchvision's wheels expect a CUDA build of PyTorch. Its transforms need none of its compiled
-operators, so beside a CPU build it is enough to declare those.
+torchvision's wheels expect a CUDA build of PyTorch. Beside a CPU build their compiled operators are missing,
+which the transforms do not need: it is enough to declare them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Pairs(torch.utils.data.Dataset):
 
 
 def endless_loader(folder: str, batch: int, workers: int) -> Iterator[list[torch.Tensor]]:
-    """Shuffled batches of pairs, epoch after epoch, from workers that stay."""
+    """Shuffled batches of pairs, epoch after epoch, from workers that live as long as the iterator."""
     loader = torch.utils.data.DataLoader(
         Pairs(folder), batch, shuffle=True, num_workers=workers, drop_last=True,
         persistent_workers=workers > 0,

@@ -14,9 +14,10 @@ PerView = float | tuple[float, ...]
 class Augmentation:
     """The parameters of an augmentation, in the order in which they apply (Sec. 3; App. D).
 
-    area: smallest and largest share of the image that a crop covers. jitter: strengths of brightness,
-    contrast, saturation and hue. Names that end in _p: probabilities. blur_p and solarize_p may be
-    tuples with a value for each view; further views start again at the first value.
+    size: height and width of a view in pixels. area: smallest and largest share of the image that a crop
+    covers. jitter: strengths of brightness, contrast, saturation and hue. Names that end in _p are those of
+    probabilities; blur_p and solarize_p may be tuples with a value for each view, repeated for further views.
+    blur_sigma: smallest and largest σ in pixels. mean, std: of each channel of an image in [0, 1].
     """
 
     size: int = 224
@@ -40,11 +41,11 @@ class Augmentation:
         return dataclasses.replace(self, **per_view)
 
     def with_crop_and_flip_alone(self) -> Augmentation:
-        """The same without jitter, gray, blur and solarisation: the views of linear evaluation (Sec. 3)."""
+        """The same without jitter, gray, blur and solarisation, for supervised training (Sec. 3)."""
         return dataclasses.replace(self, jitter_p=0.0, gray_p=0.0, blur_p=0.0, solarize_p=0.0)
 
     def statistics(self, channels: Any) -> list[tuple[float, ...]]:
-        """[mean, std] for a number of channels; averaged where the augmentation has another number."""
+        """[mean, std] for a number of channels; their averages where the augmentation has another number."""
         values = (self.mean, self.std)
         return [v if len(v) == channels else (sum(v) / len(v),) * channels for v in values]
 
@@ -61,7 +62,8 @@ AUGMENTATIONS = {
     "cifar": Augmentation(size=32, blur_p=0.0, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)),
     # One channel: of the jitter, brightness and contrast remain.
     "grayscale": Augmentation(size=28, gray_p=0.0, blur_p=0.0, mean=(0.286,), std=(0.353,)),
-    # Any number of channels, such as those of satellites and microscopes: no hue, no gray, no way is up.
+    # Other numbers of channels, as from satellites and microscopes: no saturation, hue or gray; flips and
+    # quarter turns, since such images have no upright direction.
     "multichannel": Augmentation(
         jitter=(0.4, 0.4, 0.0, 0.0), gray_p=0.0, vertical_flip_p=0.5, rotate_p=0.75, mean=(0.5,), std=(0.25,)
     ),

@@ -15,7 +15,8 @@ TRIES = 10
 class RandomResizedCrop(PaperLayer):
     """A box of random area and aspect, resized with antialiasing to [size, size].
 
-    Up to ten tries to fit a box, then the centre crop of the nearest aspect, as torchvision.
+    Ten boxes are tried; where none fits, the centre crop of the nearest allowed aspect is taken, as in
+    torchvision.
 
     area: smallest and largest share of the image's area. aspect: smallest and largest width / height.
     """
@@ -33,17 +34,17 @@ class RandomResizedCrop(PaperLayer):
         self.size, self.area, self.aspect = size, tuple(area), tuple(aspect)
 
     def tried_sides(self, u: tf.Tensor) -> tf.Tensor:
-        """u [B, draws] → [B, 10, 2]: heights and widths to try, over √(image height · image width)."""
+        """u [B, draws] → [B, 10, 2]: heights and widths to try, divided by √(image height · image width)."""
         share = between(u[:, :TRIES], *self.area)
         ratio = tf.exp(between(u[:, TRIES : 2 * TRIES], *(math.log(a) for a in self.aspect)))
         return tf.sqrt(tf.stack([share / ratio, share * ratio], axis=-1))
 
     def boxes(self, tried: tf.Tensor, place: tf.Tensor, height, width) -> tf.Tensor:
-        """The first box that fits, at a uniform place, as torchvision's get_params.
+        """The first box that fits, at a uniform place, as in torchvision's get_params.
 
         tried: [B, 10, 2] from `tried_sides`. place: [B, 2] uniforms of top and left, the last two draws.
-        height, width: of the images in pixels, scalars. Returns float [B, 4]: top, left, height, width; where
-        nothing fits, the largest box in the middle whose aspect is allowed.
+        height, width: of the images in pixels, scalars. Returns float [B, 4], in pixels: top, left, height,
+        width; where nothing fits, the largest box in the middle whose aspect is allowed.
         """
         image = tf.stack([tf.cast(height, tf.float32), tf.cast(width, tf.float32)])
         sides = tf.round(tried * tf.sqrt(tf.reduce_prod(image)))
@@ -60,7 +61,7 @@ class RandomResizedCrop(PaperLayer):
         return {"boxes": self.boxes(self.tried_sides(u), u[:, -2:], shape[1], shape[2])}
 
     def augment_images(self, images: tf.Tensor, transformations: dict, **kwargs) -> tf.Tensor:
-        """Crops of a batch: two products with banded matrices, one pair for each image."""
+        """Crops of a batch by two products with banded matrices, a pair for each image: float32."""
         top, left, h, w = tf.unstack(transformations["boxes"], axis=1)
         batch, height, width, channels = tf.unstack(tf.shape(images))
         rows = resize_weights(top, h, height, self.size)
@@ -74,7 +75,7 @@ class RandomResizedCrop(PaperLayer):
         return tf.ensure_shape(x, [images.shape[0], self.size, self.size, images.shape[-1]])
 
     def crop_of_one(self, image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-        """The crop of one image [H, W, C] and box [4]: cheaper than a batch's where the image is large."""
+        """The crop of one image [H, W, C] by a box [4], float32; for large images cheaper than products."""
         top, left, h, w = tf.unstack(tf.cast(box, tf.int32))
         crop = resize(image[top : top + h, left : left + w], self.size, self.size)
         return tf.ensure_shape(crop, [self.size, self.size, image.shape[-1]])
@@ -100,7 +101,7 @@ def resize(image: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) ->
 def resize_rows(x: tf.Tensor, size: int | tf.Tensor, scale: tf.Tensor, shift: Any) -> tf.Tensor:
     """Antialiased bilinear resize of the height alone, [B, H, W, C] → [B, size, W, C].
 
-    Row y of `x` comes to y · scale + shift, float32 scalars.
+    Height y of `x` moves to y · scale + shift, where pixel i covers [i, i + 1); both are float32 scalars.
     """
     batch, height, width, channels = tf.unstack(tf.shape(x))
     # NOTE: the op sees one column whose pixels have W · C channels, of which it sums many at a time.
@@ -116,7 +117,7 @@ def resize_weights(start: tf.Tensor, length: tf.Tensor, size: tf.Tensor, out: in
     """Resize of pixels [start, start + length) to `out` pixels as matrices [B, out, size]; rows sum to 1.
 
     start, length: float [B]; size: pixels of the axis. The filter is PIL's antialiased bilinear one: a
-    triangle as wide as the larger of the two pixel sizes.
+    triangle whose half width is a pixel before or after the resize, whichever is larger.
     """
     start, length = start[:, None, None], length[:, None, None]
     scale = length / tf.cast(out, tf.float32)

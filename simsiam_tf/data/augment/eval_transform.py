@@ -1,7 +1,7 @@
 """The view of an image for evaluation (Sec. 3), equal to torchvision's Resize and CenterCrop on PIL images.
 
-The filter of the resize is a triangle as wide as the larger of the two pixel sizes, and values are rounded
-once after the width and once after the height.
+The filter of the resize is a triangle whose half width is a pixel before or after the resize, whichever is
+larger. Values are rounded once after the width and once after the height.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ SMALL = 64  # pixels; views of at most this side are resized without a crop
 def _resized_sides(height: Any, width: Any, size: int) -> tuple[Any, Any]:
     """Sides, int32 scalars, that an image is resized to before its middle size × size pixels are taken.
 
-    The shorter side becomes 256/224 of the size. The other is int(short · longer / shorter), as in Resize.
+    The shorter side becomes short = 256/224 · size, the other int(short · longer / shorter), as in Resize. Up
+    to `SMALL`, both become the size.
     """
     if size <= SMALL:
         return tf.constant(size), tf.constant(size)
@@ -51,14 +52,14 @@ def resize_and_crop(images: tf.Tensor, size: int) -> tf.Tensor:
     """The middle of resized images: [B, H, W, C] in [0, 255] → uint8 [B, size, size, C].
 
     Only the pixels that the middle is made of are touched, so that memory does not depend on how long the
-    other side is.
+    longer side is.
     """
     sides = tf.unstack(tf.shape(images)[1:3])
     resized = _resized_sides(*sides, size=size)
-    # First the rows that the middle needs, so that no others are resized along the width.
+    # The rows and columns that the middle needs; no others are resized.
     (top, rows), (left, columns) = (_needed(n, m, size) for n, m in zip(sides, resized, strict=True))
-    # NOTE: the ReLU changes nothing. TensorFlow would transpose the bytes before a bare cast, where
-    # oneDNN complains.
+    # NOTE: the ReLU changes no value. Without it TensorFlow transposes the bytes before it casts them, of
+    # which oneDNN complains.
     x = tf.nn.relu(tf.cast(images[:, top : top + rows, left : left + columns], tf.float32))
     x = _middle_rows(tf.transpose(x, [0, 2, 1, 3]), sides[1], resized[1], left, size)
     x = _middle_rows(tf.transpose(x, [0, 2, 1, 3]), sides[0], resized[0], top, size)
@@ -76,7 +77,7 @@ def _needed(side: tf.Tensor, resized: tf.Tensor, size: int) -> tuple[tf.Tensor, 
 
 
 def _middle_rows(x: tf.Tensor, side: tf.Tensor, resized: tf.Tensor, first: tf.Tensor, size: int) -> tf.Tensor:
-    """[B, n, R, C], pixels of an axis from `first` on → the middle of the resized axis, [B, size, R, C]."""
+    """[B, n, R, C], pixels of an axis of `side` from `first` on → its resized middle [B, size, R, C]."""
     scale = tf.cast(resized, tf.float64) / tf.cast(side, tf.float64)
     shift = tf.cast(first, tf.float64) * scale - tf.cast(_middle_start(resized, size), tf.float64)
     return _rounded(resize_rows(x, size, tf.cast(scale, tf.float32), tf.cast(shift, tf.float32)))
@@ -92,7 +93,7 @@ def preprocess(images: Any, augmentation: Augmentation) -> Any:
     """
     size = augmentation.size
     mean, std = map(np.array, augmentation.statistics(images.shape[-1]))
-    x = ops.transpose(ops.relu(ops.cast(images, "float32")), [0, 3, 1, 2])  # see `resize_and_crop`
+    x = ops.transpose(ops.relu(ops.cast(images, "float32")), [0, 3, 1, 2])  # ReLU: see `resize_and_crop`
     # A symbolic image has no known size; counting its pixels gives it.
     rows, columns = ops.ones_like(x[0, 0, :, 0]), ops.ones_like(x[0, 0, 0, :])
     height, width = (ops.cast(ops.sum(pixels), "int32") for pixels in (rows, columns))

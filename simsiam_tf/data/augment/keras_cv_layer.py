@@ -1,7 +1,7 @@
 """The base class of the augmentation's layers: a keras-cv layer that can take its draws as an argument.
 
 keras-cv 0.9.0, its last release, copies names from Keras' private modules while it is imported. Keras 3.16
-has moved these modules, which ends the import. The public `keras.ops` has all names that keras-cv looks for
+has moved these modules, and the import fails. The public `keras.ops` has all names that keras-cv looks for
 in them, and stands in for every module that Keras has moved.
 """
 
@@ -28,13 +28,13 @@ Stage = Callable[[Planes, dict[str, tf.Tensor]], Planes]
 def _exists(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # nor does the package that would hold it
+    except ModuleNotFoundError:  # the package that would hold it is missing, too
         return False
 
 
 @contextlib.contextmanager
 def _private_modules() -> Iterator[None]:
-    """Within, `keras.ops` answers for those of `PRIVATE_MODULES` that Keras does not have."""
+    """Within, `keras.ops` stands in for missing `PRIVATE_MODULES` and for a missing convert_to_numpy."""
     stand_ins = {name: keras.ops for name in PRIVATE_MODULES if not _exists(name)}
     package: Any = keras.ops if PRIVATE in stand_ins else importlib.import_module(PRIVATE)
     lacks = not hasattr(package, "convert_to_numpy")
@@ -60,14 +60,14 @@ def to_planes(images: tf.Tensor) -> Planes:
 
 
 class PaperLayer(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
-    """A keras-cv layer whose transformations are a function of uniforms. Always float32.
+    """A keras-cv layer whose transformations are a function of uniforms; float32 by default.
 
     As a layer it draws the uniforms itself. The pipeline instead calls
 
         layer.augment_images(images, layer.transformations(u, images))
 
     or runs the layer's `stages` one by one, with u, the layer's `draws` columns of the step's table of
-    uniforms, so that a view is a function of the step. Images are [B, H, W, C] in [0, 255]; C is 1 or 3.
+    uniforms, so that a view is a function of the step. Images are [B, H, W, C] in [0, 255].
     """
 
     draws = 0
@@ -76,15 +76,15 @@ class PaperLayer(keras_cv.layers.VectorizedBaseImageAugmentationLayer):
         super().__init__(**{"dtype": "float32", **kwargs})
 
     def transformations(self, u: tf.Tensor, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """u: [B, draws] in [0, 1) → per-image parameters, each with leading axis B."""
+        """u: [B, draws] in [0, 1) → the parameters of each image, by name."""
         raise NotImplementedError
 
     def stages(self, channels: int) -> list[Stage]:
         """The layer as passes over memory: (planes, transformations) → planes.
 
-        Memory bounds the speed, so `Views` lets XLA compile each stage as one pass. A stage ends where the
-        next one reads neighbours, or one plane many times: within a stage, XLA would compute these anew for
-        every reading.
+        Memory bounds the speed, so where `Views` uses XLA, it compiles each stage as one pass. A stage ends
+        where the next one reads neighbouring pixels, or one plane many times: XLA would compute these anew
+        for every reading within a stage.
         """
         raise NotImplementedError
 

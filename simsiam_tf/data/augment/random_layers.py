@@ -1,7 +1,7 @@
 """The augmentation after the crop, as keras-cv layers with torchvision's semantics.
 
-keras-cv's own layers of these names compute something else (another order, other ranges, zero padding, no
-antialiasing). `keras_cv_layer` says how a layer is used.
+keras-cv's own layers of like names compute something else (another order, other ranges, zero padding).
+`keras_cv_layer` says how a layer is used.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class RandomColorJitter(PaperLayer):
     """Brightness, contrast, saturation and hue, in a random order, with probability p.
 
     brightness, contrast, saturation: x draws a factor from [1 − x, 1 + x]. hue: x draws a shift from [−x, x],
-    in turns. Images of other than 1 or 3 channels have no saturation and no hue: each channel gets a
-    brightness and a contrast of its own.
+    in turns. Gray images get brightness and contrast alone. In images of other than 1 or 3 channels each
+    channel gets a brightness, then a contrast, of its own.
     """
 
     draws = 9
@@ -38,7 +38,7 @@ class RandomColorJitter(PaperLayer):
         chosen = u[:, 0] < self.p
         strengths = tf.constant([getattr(self, name) for name in OPERATORS])
         if images.shape[-1] not in (1, 3):
-            # Pairwise independent: u + c · v mod 1, for channel c, with independent u and v.
+            # Channel c gets u + c · v mod 1, with independent u and v: pairwise independent draws, [C, B, 2].
             channel = tf.range(images.shape[-1], dtype=tf.float32)[:, None, None]
             drawn = tf.math.floormod(u[None, :, 1:3] + channel * u[None, :, 3:5], 1.0)
             offset = tf.where(chosen[:, None], (2.0 * drawn - 1.0) * strengths[:2], 0.0)
@@ -53,7 +53,8 @@ class RandomColorJitter(PaperLayer):
             return [_jitter_channels]
         if channels == 1:  # gray images have no saturation and no hue
             return [lambda x, t: _blends(x, t, 2)]
-        # A blend with factor 1 changes nothing: shapes stay static on every accelerator.
+        # Each of the two `_blends` applies every operator, with factor 1 (no change) where it is the other's:
+        # so shapes are static.
         return [
             lambda x, t: _blends(x, t, 3, after_hue=False),
             lambda x, t: _shift_hue(x, t["hue"]),
@@ -76,7 +77,10 @@ def _jitter_channels(x: Planes, t: dict[str, tf.Tensor]) -> Planes:
 
 
 def _blends(x: Planes, t: dict[str, tf.Tensor], count: int, after_hue: bool | None = None) -> Planes:
-    """The first `count` operators in each image's order: those before the hue, those after it, or all."""
+    """Applies the first `count` operators in each image's order.
+
+    after_hue: True: only those after the hue; False: only those before it; None: all.
+    """
     order = tf.argsort(t["rank"][:, :count], axis=1)
     factors = tf.gather(t["factors"], order, batch_dims=1)
     if after_hue is not None:
@@ -145,7 +149,7 @@ class _ChosenLayer(PaperLayer):
 
 
 class RandomGrayscale(_ChosenLayer):
-    """Replaces all channels by the luminance with probability p."""
+    """Replaces the three colours by the luminance with probability p; other images stay."""
 
     def __init__(self, p: float = 0.2, **kwargs) -> None:
         super().__init__(p, **kwargs)
@@ -220,8 +224,8 @@ def _luminance(planes: Planes) -> tf.Tensor:
 def _blend(planes: Planes, op: tf.Tensor, factor: tf.Tensor) -> Planes:
     """factor · image + (1 − factor) · reference, clipped to [0, 255].
 
-    op: int [B]; the reference is 0 for brightness, the image's mean luminance for contrast (1)
-    and each pixel's luminance for saturation (2). factor: [B]; 1 changes nothing.
+    op: int [B]; the reference is 0 for brightness (op 0), the image's mean luminance for contrast (1) and
+    each pixel's luminance for saturation (2). factor: [B]; 1 changes nothing.
     """
     gray, rest = _luminance(planes), 1.0 - factor
     mean = tf.reduce_mean(gray, axis=[1, 2], keepdims=True)
@@ -261,7 +265,7 @@ def _blur_taps(sigma: tf.Tensor, radius: int) -> tf.Tensor:
 
 
 def _convolve_by_products(planes: Planes, taps: tf.Tensor, axis: int) -> Planes:
-    """`_pad` and `_convolve` along axis 1 or 2, as a product with a matrix for each image."""
+    """The same as `_pad`, then `_convolve`, by a product with a matrix for each image."""
     count: Any = taps.shape[1]
     size: Any = planes[0].shape[axis]
     read = np.arange(size) + np.arange(count)[:, None] - count // 2  # the pixel that a tap reads: [taps, n]

@@ -25,21 +25,21 @@ class Views:
 
     Args:
         augmentation: the augmentation.
-        count: views of each image, 2 or 4.
-        xla: whether XLA compiles the second stage; None: only for large views. On a CPU the stage
-            then takes a tenth of the time, but every iterator compiles it first.
+        count: views of each image: 2 or 4 in pre-training, 1 in supervised training.
+        xla: whether XLA compiles the second stage; None: for views larger than `SMALL`. With XLA the
+            stage takes a tenth of the time on a CPU, but every iterator compiles it first.
     """
 
     def __init__(self, augmentation: Augmentation, count: int = 2, xla: bool | None = None) -> None:
         self.augmentation, self.count = augmentation, count
         self.xla = augmentation.size > SMALL if xla is None else xla
         self.resized_crop = RandomResizedCrop(augmentation.size, augmentation.area)
-        # NOTE: not on GPUs and TPUs, whose matrix units round the factors and where shifted sums are fast.
+        # NOTE: blur by products is for CPUs: GPUs and TPUs round the factors, and are fast at shifted sums.
         products = augmentation.size <= SMALL and not self.xla and on_cpu()
         layers_for = functools.cache(functools.partial(_layers, products=products))
         self.layers = [layers_for(augmentation.for_view(view)) for view in range(count)]  # equal views share
         widths = [self.resized_crop.draws + sum(layer.draws for layer in layers) for layers in self.layers]
-        # Uniforms per image for all views, and the first column of each view's.
+        # draws: uniforms per image for all views. _starts: the first column of each view.
         *self._starts, self.draws = itertools.accumulate(widths, initial=0)
 
     def _crop_draws(self, u: tf.Tensor) -> list[tf.Tensor]:
@@ -52,7 +52,7 @@ class Views:
         return tuple(_to_uint8(crop.augment_images(images, crop.transformations(d, images))) for d in draws)
 
     def box_draws(self, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """u [B, draws] → the draws of boxes for `crop_image`, as far as they need no image."""
+        """u [B, draws] → for `crop_image`: sides to try [B, count, 10, 2] and places [B, count, 2]."""
         draws = self._crop_draws(u)
         tried = tf.stack([self.resized_crop.tried_sides(d) for d in draws], axis=1)
         return tried, tf.stack([d[:, -2:] for d in draws], axis=1)
@@ -81,9 +81,9 @@ class Views:
 
     @functools.cache  # noqa: B019 - views live as long as the program
     def _passes(self, channels: int, layers: tuple[PaperLayer, ...]) -> list[Callable[..., Any]]:
-        """The second stage of a view in passes over memory: (crop, …, transformations) → …, view.
+        """The second stage of a view as functions (x, transformations) → x, each one pass over memory.
 
-        The first pass also unpacks the crop; the last one also packs and normalises the view.
+        The first takes the crop, the last returns the normalised view; between them, x is planes.
         """
         stages = [(place, stage) for place, layer in enumerate(layers) for stage in layer.stages(channels)]
         last = max(0, len(stages) - 1)
@@ -111,7 +111,8 @@ class Views:
     def evaluation_view(self, image: tf.Tensor) -> tf.Tensor:
         """Resizes the shorter side to 256/224 of the augmentation's size and takes the middle (Sec. 3).
 
-        [H, W, C] or [B, H, W, C] → uint8 of the augmentation's size. Small views are only resized.
+        [H, W, C] or [B, H, W, C] → uint8 of the augmentation's size. Up to the size `SMALL`, images are only
+        resized.
         """
         size = self.augmentation.size
         if image.shape[-3:-1] == (size, size) and size <= SMALL:

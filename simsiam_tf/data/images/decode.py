@@ -1,4 +1,4 @@
-"""Encoded bytes → pixels in a graph: by TensorFlow what it shows right, else by Pillow."""
+"""Image files → pixels in a graph: by TensorFlow's decoders where these show it right, else by `render`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from simsiam_tf.data.images.render import COLOURS, PixelRule, render
 
 
 def decode(data: tf.Tensor, rule: PixelRule = COLOURS, plain: tf.Tensor | bool | None = None) -> tf.Tensor:
-    """Scalar string of an image file → uint8 [H, W, rule.channels], as `render` has it.
+    """Scalar string of an image file → uint8 [H, W, rule.channels], as `render` gives it.
 
-    plain: `ImageHeader.plain`; read from the header when None. True leaves all Python out of the graph.
+    plain: `ImageHeader.plain`; read from the header when None. True, with 1 or 3 channels, leaves all Python
+        out of the graph.
     """
 
     def jpeg() -> tf.Tensor:
@@ -38,7 +39,7 @@ def decode(data: tf.Tensor, rule: PixelRule = COLOURS, plain: tf.Tensor | bool |
 
 
 def _as_bytes(text: Any) -> bytes:
-    """A scalar string as a graph's function gets it; outside of graphs it comes in an array."""
+    """The bytes of a scalar string: `tf.numpy_function` gives bytes in a graph, an array outside of one."""
     return text if isinstance(text, bytes) else text.item()
 
 
@@ -46,6 +47,8 @@ def decode_checked(
     data: bytes, max_megapixels: float = MEGAPIXELS, decode_pixels: bool = True
 ) -> ImageHeader:
     """Checks that an image file can be decoded, and that this takes bounded memory; returns its header.
+
+    decode_pixels: False checks only the header.
 
     Raises:
         ValueError: it cannot; the message says why in a few words.

@@ -23,7 +23,10 @@ _TRANSPOSED = {
 
 
 def deep_values(data: bytes, channels: int) -> np.ndarray | None:
-    """The values of an image whose channels have more than 8 bits, [H, W, C]; None for others."""
+    """The values [H, W, C] of an image with more than 8 bits a channel; None for others.
+
+    channels: as in `PixelRule`; ValueError is raised where it is not 1 or 3 and the image has another number.
+    """
     name = image_format(data)
     if channels not in (1, 3):
         values = all_channels(data, name, channels)
@@ -33,9 +36,11 @@ def deep_values(data: bytes, channels: int) -> np.ndarray | None:
 
 
 def deep_pixels(data: bytes, name: str) -> np.ndarray | None:
-    """The pixels [H, W, 1 to 4] of an image with more than 8 bits a channel; None for others.
+    """The pixels [H, W, C] of an image with more than 8 bits a channel, or of an .npy file; None for others.
 
-    Photographs of 10 bits (AVIF, HEIF) are no such images: their decoders bring them to 8 bits.
+    Also None for photographs of 10 bits (AVIF, HEIF): their decoders bring them to 8 bits.
+
+    name: the format, as from `image_format`. Raises ValueError for a TIFF of more than 4 channels.
     """
     if name == "PNG" and data[24:25] == b"\x10":  # bit depth
         import tensorflow as tf  # Pillow drops the low bytes of colours
@@ -44,7 +49,7 @@ def deep_pixels(data: bytes, name: str) -> np.ndarray | None:
     if name == "TIFF":
         return _tiff_array(data, 4) if _tiff_bits(data) > 8 else None
     if name == "NPY":
-        return _numpy_array(data)
+        return _numpy_array(data, 4)
     if name == "JPEG2000":
         with pillow_image(data, name) as image:
             return np.array(image)[..., None] if image.mode.startswith("I") else None
@@ -52,9 +57,9 @@ def deep_pixels(data: bytes, name: str) -> np.ndarray | None:
 
 
 def all_channels(data: bytes, name: str, channels: int) -> np.ndarray:
-    """The values of a TIFF or .npy image of any number of channels: [H, W, channels]."""
+    """The values of a TIFF or .npy image, upright: [H, W, channels]. Raises ValueError for other images."""
     if name == "NPY":
-        values, orientation = _numpy_array(data), 1
+        values, orientation = _numpy_array(data, channels), 1
     elif name == "TIFF":
         values, (orientation, _) = _tiff_array(data, channels), orientation_and_profile(data, name)
     else:
@@ -64,18 +69,24 @@ def all_channels(data: bytes, name: str, channels: int) -> np.ndarray:
     return _TRANSPOSED.get(orientation, lambda x: x)(values)
 
 
-def _numpy_array(data: bytes) -> np.ndarray:
+def _numpy_array(data: bytes, most_channels: int) -> np.ndarray:
     values = np.load(io.BytesIO(data), allow_pickle=False)
     values = values[..., None] if values.ndim == 2 else values
     if values.ndim != 3:
         raise ValueError(f"an array of shape {values.shape} in the place of [height, width, channels]")
+    _check_channels(values.shape[-1], most_channels)
     return values
 
 
-def _tiff_array(data: bytes, most_channels: int) -> np.ndarray:
-    """The first image of a TIFF, [H, W, C], of which only its pages are decoded.
+def _check_channels(channels: int, most: int) -> None:
+    if channels > most:
+        raise ValueError(f"it has {channels} channels, not {most}; pass channels={channels}")
 
-    Pages that are channels of one image are stacked; of times and depths, the first is taken.
+
+def _tiff_array(data: bytes, most_channels: int) -> np.ndarray:
+    """The first image of a TIFF, [H, W, C]; no other pages are decoded.
+
+    Pages that are channels of one image are stacked; of several times or depths, the first is taken.
     """
     with import_library("TIFF").TiffFile(io.BytesIO(data)) as tiff:
         series = tiff.series[0]
@@ -84,20 +95,9 @@ def _tiff_array(data: bytes, most_channels: int) -> np.ndarray:
         channel_axis = next((i for i, axis in enumerate(axes) if axis in "CQIS"), None)
         stacked = 1 if channel_axis is None else shape[channel_axis]
         channels = stacked * (1 if "S" not in page_axes else series.keyframe.shape[page_axes.index("S")])
-        if channels > most_channels:
-            raise ValueError(f"it has {channels} channels, not {most_channels}; pass channels={channels}")
-        wanted = (
-            [0]
-            if channel_axis is None
-            else [
-                int(
-                    np.ravel_multi_index(
-                        [c if i == channel_axis else 0 for i in range(len(axes))], shape[: len(axes)]
-                    )
-                )
-                for c in range(stacked)
-            ]
-        )
+        _check_channels(channels, most_channels)
+        indices = [[c if i == channel_axis else 0 for i in range(len(axes))] for c in range(stacked)]
+        wanted = [int(np.ravel_multi_index(index, shape[: len(axes)])) if axes else 0 for index in indices]
         pages = [np.asarray(tiff.asarray(key=i, series=0)) for i in wanted]
     if "S" in page_axes:
         pages = [np.moveaxis(page, page_axes.index("S"), -1) for page in pages]
@@ -107,12 +107,12 @@ def _tiff_array(data: bytes, most_channels: int) -> np.ndarray:
 
 
 def _tiff_bits(data: bytes) -> int:
-    """Bits of the deepest channel."""
+    """Bits of the deepest channel of a TIFF's first image."""
     return max(tiff_tags(data).get(BITS_PER_SAMPLE, (1,)))
 
 
 def orientation_and_profile(data: bytes, name: str) -> tuple[int, bytes | None]:
-    """(orientation, profile)."""
+    """(EXIF orientation; ICC profile, None without one) of an image file of the format `name`."""
     if name == "NPY":
         return 1, None
     if name == "TIFF":
@@ -123,7 +123,7 @@ def orientation_and_profile(data: bytes, name: str) -> tuple[int, bytes | None]:
 
 
 def to_8_bits(values: np.ndarray, pixel_range: tuple[float, float] | None) -> np.ndarray:
-    """Deep values → uint8; values of 8 bits stay."""
+    """Deep values → uint8; uint8 stays. pixel_range: values that become 0 and 255; None: `type_range`."""
     if values.dtype == np.uint8:
         return values
     low, high = pixel_range or type_range(values.dtype)

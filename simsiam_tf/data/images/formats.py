@@ -1,4 +1,4 @@
-"""Formats of image files, told by their first bytes and not by their names."""
+"""Formats of image files by their first bytes, suffixes of names, and the libraries that formats need."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import re
 from typing import Any
 
-MAGIC_BYTES = 64  # of a file, enough to tell its format
+MAGIC_BYTES = 64  # at the start of a file, enough to tell its format
 _IMAGES = {
     "JPEG": rb"\xff\xd8\xff", "PNG": rb"\x89PNG\r\n\x1a\n", "GIF": rb"GIF8[79]a", "BMP": rb"BM",
     "WEBP": rb"RIFF....WEBP", "TIFF": rb"II[*+]\0|MM\0[*+]", "AVIF": rb"....ftypavi[fs]",
@@ -24,7 +24,7 @@ IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif",
     ".tiff", ".avif", ".avifs", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".npy",
 }  # fmt: skip
-OTHER_SUFFIXES = {  # of files beside images, which are not opened
+OTHER_SUFFIXES = {  # of files that lie beside images and are not opened to look for images
     ".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".html", ".htm", ".md", ".yaml", ".yml", ".pdf",
     ".zip", ".tar", ".gz", ".mp4", ".mov", ".avi", ".cls", ".log", ".py", ".npz", ".parquet", ".db",
     ".ini", ".xmp", ".aae", ".svg", ".psd",
@@ -37,7 +37,7 @@ EXTRAS = {  # format that needs another library: its module, and the extra that 
 
 
 class UnavailableFormat(ValueError):
-    """A format whose library is not installed; the message names it."""
+    """A format whose library is not installed; the message says what to install."""
 
 
 def import_library(name: str) -> Any:
@@ -46,20 +46,20 @@ def import_library(name: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        such = "TIFF images of more than 8 bits or three channels" if name == "TIFF" else f"{name} images"
+        such = "TIFF images of over 8 bits or of 2 or 4+ channels" if name == "TIFF" else f"{name} images"
         raise UnavailableFormat(f"{such} need pip install 'simsiam-tf[{extra}]'") from error
 
 
 def needs_library(name: str, bits: int, channels: int) -> bool:
-    """Whether an image needs the module of `EXTRAS`; plain TIFF files do not."""
+    """Whether an image needs the module of `EXTRAS`; TIFFs of 8 bits and 1 or 3 channels do not."""
     return name in EXTRAS and (name != "TIFF" or bits > 8 or channels not in (1, 3))
 
 
 def image_format(data: bytes) -> str:
-    """The format of an image file by its first `MAGIC_BYTES`: a name that Pillow has for it, or "NPY".
+    """The format of an image file by its first `MAGIC_BYTES` (or more): Pillow's name for it, or "NPY".
 
     Raises:
-        ValueError: it is another file; the message says what.
+        ValueError: it is no image file; the message says what it is, where that is known.
     """
     for name, pattern in _IMAGES.items():
         if re.match(pattern, data, re.DOTALL):

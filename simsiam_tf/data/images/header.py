@@ -13,8 +13,8 @@ from simsiam_tf.data.images.header_check import check_segments
 from simsiam_tf.data.images.pillow_image import ORIENTATION, pillow_image, tiff_tags
 from simsiam_tf.data.images.render import is_srgb
 
-MEGAPIXELS = 100.0  # few cameras have more
-MAX_BYTES = 64  # most of a pixel of several deep channels
+MEGAPIXELS = 100.0  # of the largest image, by default; few cameras have more
+MAX_BYTES = 64  # the most of a pixel, with all its channels
 _DEEP_SUFFIXES = (".tif", ".tiff", ".npy")
 
 
@@ -24,8 +24,8 @@ class ImageHeader:
 
     format: as `image_format`. width, height: pixels before the orientation is applied. channels: 1 for gray,
     3 for colours, else their number; transparency is no channel. bits: of a channel. orientation: 1 to 8, as
-    EXIF has it. transparent: whether pixels may be. plain: whether TensorFlow's own decoders of JPEG and PNG,
-    which are faster than `render`, show the image as it is.
+    EXIF has it. transparent: whether pixels may be transparent. plain: whether TensorFlow's decoders of JPEG
+    and PNG, which are faster than `render`, show the image as `render` does.
     """
 
     format: str
@@ -45,7 +45,8 @@ def read_header(data: bytes, max_megapixels: float = MEGAPIXELS) -> ImageHeader:
     if it has no more than three channels of 8 bits; most images take 3.
 
     Raises:
-        ValueError: another file, damaged, or too large; the message says which in a few words.
+        ValueError: no image, damaged, too large, or of a format whose library is missing
+            (`UnavailableFormat`); the message says which in a few words.
     """
     name = image_format(data)
     max_pixels = int(max_megapixels * 1e6)
@@ -67,7 +68,10 @@ def read_header(data: bytes, max_megapixels: float = MEGAPIXELS) -> ImageHeader:
 
 
 def check_size(size: int, name: str, max_megapixels: float = MEGAPIXELS) -> None:
-    """Raises ValueError for a file of more bytes than an image of so many pixels has without compression."""
+    """Raises ValueError where a file has more bytes than `max_megapixels` without compression.
+
+    size: bytes of the file. name: its name, whose suffix says whether `MAX_BYTES` or 4 make a pixel.
+    """
     bytes_a_pixel = MAX_BYTES if name.lower().endswith(_DEEP_SUFFIXES) else 4
     limit = bytes_a_pixel * int(max_megapixels * 1e6) + 2**16
     if size > limit:
@@ -87,7 +91,7 @@ def _by_pillow(data: bytes, name: str) -> ImageHeader:
 
 
 def _png(data: bytes, name: str) -> ImageHeader:
-    width, height, bits, colours = struct.unpack(">IIBB", data[16:26])  # libpng insists on this place
+    width, height, bits, colours = struct.unpack(">IIBB", data[16:26])  # IHDR, by libpng always first
     orientation, srgb = 1, True
     if b"eXIf" in data or b"iCCP" in data:
         with pillow_image(data, name) as image:

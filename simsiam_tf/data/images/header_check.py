@@ -16,7 +16,7 @@ _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither an escaped 
 
 
 def check_segments(data: bytes, name: str, max_pixels: int) -> None:
-    """Raises ValueError for a JPEG, PNG or GIF with more segments than encoders write; others pass."""
+    """Raises ValueError for a JPEG, PNG or GIF above one of the bounds; other formats pass."""
     if name == "JPEG":
         _check_jpeg(data)
     elif name == "PNG":
@@ -42,7 +42,7 @@ def _check_png(data: bytes, max_pixels: int) -> None:
 
 
 def _check_jpeg(data: bytes) -> None:
-    """Counts segments and scans up to the end of the image."""
+    """Counts segments, scans and bytes outside segments up to the end of the image."""
     at, scans, junk = 2, 0, 0
     for _ in range(MAX_SEGMENTS):
         marker = _JPEG_MARKER.search(data, at)

@@ -11,11 +11,11 @@ from PIL import Image, TiffImagePlugin
 
 from simsiam_tf.data.images.formats import import_library
 
-ORIENTATION, BITS_PER_SAMPLE, ICC_PROFILE = 274, 258, 34675  # tags of TIFF; the first of EXIF, too
+ORIENTATION, BITS_PER_SAMPLE, ICC_PROFILE = 274, 258, 34675  # tags of TIFF; the first also of EXIF
 
 
 def pillow_image(data: bytes, name: str) -> Image.Image:
-    """Pillow's image, not yet decoded."""
+    """Pillow's image of a file, not yet decoded. name: its format, as from `image_format`."""
     _register_plugin(name)
     # NOTE: not Image.open, whose own limit of pixels warns or raises by a setting of the process.
     factory: Callable[..., Image.Image] = Image.OPEN[name][0]

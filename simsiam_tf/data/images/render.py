@@ -20,9 +20,9 @@ SRGB_ERROR = 2  # levels by which a profile may differ from sRGB and still count
 
 @dataclasses.dataclass(frozen=True)
 class PixelRule:
-    """What encoded images become.
+    """How encoded images become pixels.
 
-    channels: 1, 3, or the number of channels of images that have others.
+    channels: 1: gray; 3: colours; another number: of TIFF and .npy images that all have so many.
     background: the colour that transparent pixels are laid on, as Pillow reads it: "white", "#rrggbb".
     pixel_range: the values of deep pixels (more than 8 bits) that become 0 and 255; None: the smallest and
         largest value of their type, 0 and 1 for floating point.
@@ -34,12 +34,12 @@ class PixelRule:
 
     @classmethod
     def from_options(cls, channels: int, background: str = "white", pixel_range: str = "type") -> PixelRule:
-        """The rule of options of `data.open_source`; auto without a sample counts as "type"."""
+        """The rule that options of `data.open_source` give. "auto" counts as "type": it needs a sample."""
         given = pixel_range not in ("auto", "type")
         return cls(channels, background, check_range(pixel_range) if given else None)
 
     def options(self) -> dict[str, str]:
-        """The options of `data.open_source` that give this rule for images of the same kind."""
+        """The arguments of `from_options` that, besides `channels`, give this rule."""
         low_high = self.pixel_range and ",".join(f"{value:.17g}" for value in self.pixel_range)
         return {"background": self.background, **({"pixel_range": low_high} if low_high else {})}
 
@@ -60,12 +60,12 @@ def render(data: bytes, rule: PixelRule = COLOURS) -> np.ndarray:
     """The pixels of an encoded image: uint8 [H, W, rule.channels].
 
     The first frame of an animation on its canvas; turned as its orientation says; colours of an embedded
-    profile in sRGB; transparent pixels on the background. Everything that Pillow renders is as Pillow
-    renders it.
+    profile in sRGB; transparent pixels on the background. What Pillow can decode is as Pillow decodes it.
+    With other channels than 1 and 3, the values of a TIFF or .npy image, upright and of 8 bits.
 
     Raises:
-        ValueError: the bytes do not decode, or their channels cannot become those of the rule, as gray and
-            colours can.
+        ValueError: the bytes do not decode, or they have not the rule's channels; gray becomes colours
+            and colours gray.
     """
     name = image_format(data)
     try:
@@ -101,7 +101,7 @@ def _open_image(data: bytes, name: str, rule: PixelRule) -> Image.Image:
         return pillow_image(data, name)
     colours = 1 if values.shape[-1] < 3 else 3
     pixels = to_8_bits(values[..., :colours], rule.pixel_range)
-    if values.shape[-1] > colours:  # transparency, which has no range of its own
+    if values.shape[-1] > colours:  # transparency, to which pixel_range does not apply
         pixels = np.concatenate([pixels, to_8_bits(values[..., colours : colours + 1], None)], axis=-1)
     image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
     orientation, profile = orientation_and_profile(data, name)
@@ -119,7 +119,7 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @functools.lru_cache(64)
 def _to_srgb(profile: bytes | None, mode: str) -> Any:
-    """The transform from a profile to sRGB; None where there is none, or it changes next to nothing."""
+    """The transform from a profile to sRGB; None where there is none, or where it changes next to nothing."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
         into = "RGBA" if mode == "RGBA" else "RGB"

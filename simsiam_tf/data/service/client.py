@@ -1,7 +1,7 @@
 """The batches of a run, made by the data workers of a tf.data service as one process would make them.
 
-The dispatcher hands the numbers of pieces out, each to one data worker; `OrderedElements` sorts what the
-data workers send.
+The dispatcher hands out the numbers of pieces (`StepBatches`), each to one data worker; `OrderedElements`
+sorts the pieces that the data workers send.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from simsiam_tf.data.service.reorder import OrderedElements, ThreadedIterator
 from simsiam_tf.data.sources.base import ArraySource, Source
 from simsiam_tf.runtime.errors import LostWorker, UserError
 
-START_SECONDS = 5, 60  # the longest wait for the dispatcher, and for a first data worker
-MAX_WAITING = 256  # pieces that wait here for an earlier one
-ARRAY_BYTES = 2**29  # the most of an array: every process of the service holds it several times in memory
-ENDLESS = 2**62
-PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+START_SECONDS = 5, 60  # longest waits for the dispatcher, and for a first data worker
+MAX_WAITING = 256  # most pieces that wait here for an earlier one
+ARRAY_BYTES = 2**29  # of the largest array that is sent: every process holds it several times in memory
+ENDLESS = 2**62  # pieces, more than any training takes
+PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}  # ops that call Python
 
 
 def dataset(address: str, batches: StepBatches, first_step: int, last_step: int) -> tf.data.Dataset:
     """`batches.dataset(first_step, last_step)`, made by the data workers of the dispatcher at `address`.
 
     Every piece comes exactly once and in order, even where data workers come, go or are lost meanwhile.
-    It is the same to the bit where data workers compute as this process does: the same versions on the same
-    type of processor. `service_error` reads the errors that iterating raises.
+    Pieces are the same to the bit where data workers have this process's versions and type of processor.
+    `service_error` reads the errors that iterating raises.
     """
 
     def job(first: int, token: int) -> tf.data.Dataset:
         tag = tf.constant(token, tf.int64)
-        # NOTE: it has no end, since a lost piece is noticed by the later ones that arrive.
+        # NOTE: the job has no end, since a lost piece is noticed by later ones that arrive.
         pieces = batches.numbered_pieces(tf.data.Dataset.range(first, ENDLESS), tf.data.AUTOTUNE)
         return _distributed(address, pieces.map(lambda n, batch: (tag, n, batch)))
 
@@ -60,17 +60,17 @@ def dataset(address: str, batches: StepBatches, first_step: int, last_step: int)
 
 
 def _distributed(address: str, dataset: tf.data.Dataset) -> tf.data.Dataset:
-    # NOTE: without a name every iterator has a job of its own. Neither a run that continues nor another
-    # worker of it can join a job that is half consumed.
+    # NOTE: no job name, so that every iterator has a job of its own: neither a run that continues nor
+    # another of its workers can join a job that is half consumed.
     policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
     distribute = tf.data.experimental.service.distribute(policy, address, compression=None)
-    # NOTE: tf.data's tuner, there and here, would make more and more elements ahead of their use. Without it
-    # a data worker runs on up to 16 processors.
+    # NOTE: tf.data's tuner, in data workers and here, would make more and more elements ahead of their use.
+    # Without it a data worker runs on up to 16 processors.
     return pipeline.with_options(pipeline.with_options(dataset).apply(distribute))
 
 
 def service_error(error: tf.errors.OpError) -> UserError | None:
-    """The UserError of the service that an error of the training graph contains, if any."""
+    """The UserError of the service inside an error of the training graph; None where there is none."""
     match = re.search(r"(LostWorker|UserError): (data_service=.*)", str(error.message))
     return {"LostWorker": LostWorker, "UserError": UserError}[match[1]](match[2]) if match else None
 
@@ -98,7 +98,7 @@ def check_service(address: str) -> None:
 
 
 def connection_error(address: str) -> str:
-    """The reason why no connection can be made; empty where one can."""
+    """The reason why no connection to HOST:PORT can be made; empty where one can."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), START_SECONDS[0]):
@@ -113,7 +113,7 @@ def check_source(address: str, source: Source) -> None:
         if source.images.nbytes > ARRAY_BYTES:
             raise UserError(
                 f"data_service={address}: {source.name} would be sent to every data worker, but has "
-                f"{source.images.nbytes >> 20} MiB of {ARRAY_BYTES >> 20} allowed. Leave the flag out: "
+                f"{source.images.nbytes >> 20} MiB of {ARRAY_BYTES >> 20} allowed. Leave `data_service` out: "
                 "images in memory are quick to read."
             )
         return

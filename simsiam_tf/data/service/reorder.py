@@ -17,8 +17,9 @@ from simsiam_tf.runtime.errors import LostWorker, UserError
 
 log = logging.getLogger("simsiam_tf")
 
-LATE_SECONDS = 15  # by which an element may come later than its successors
-DISPATCHER_SECONDS, WORKERS_SECONDS = 60, 300  # without an element, until they count as lost
+LATE_SECONDS = 15  # by which an element may arrive later than its successors
+# Without an element for so long, a dispatcher that does not answer, or all data workers, count as lost.
+DISPATCHER_SECONDS, WORKERS_SECONDS = 60, 300
 MAX_FAILURES = 3  # failed jobs in a row
 ADVICE = "Start it again, and rerun the same command to continue from the newest checkpoint."
 
@@ -30,9 +31,9 @@ class OrderedElements:
     An element is a function of its number. So one that does not come is made here, and one that comes twice
     or late is dropped.
 
-    name: the source of the elements, for messages. job: (first number, token) → (token, number, element) from
-    that number on. make_here: number → element, made in this process. answers: () → whether the dispatcher
-    answers. max_waiting: elements that may wait for an earlier one.
+    name: of the service, for messages. job: (first number, token) → (token, number, element) from
+    the first number on. make_here: number → element, made in this process. answers: () → whether the
+    dispatcher answers. max_waiting: most elements that wait for an earlier one. Other fields are state.
     """
 
     name: str
@@ -49,7 +50,7 @@ class OrderedElements:
     last_arrival: float = 0.0
 
     def get(self, n: int) -> Any:
-        """Element n; numbers go up by one.
+        """Element n; each call has to ask for the number after the last.
 
         Raises LostWorker where no element has come for too long, UserError where data workers cannot make it.
         """
@@ -62,7 +63,7 @@ class OrderedElements:
                     raise RuntimeError("an element of another job came")
             except queue.Empty:
                 self._check_silence()
-            except Exception as error:  # noqa: BLE001 - of any type: the next job tells whether it stays
+            except Exception as error:  # noqa: BLE001 - of any type: the next job shows whether the error stays
                 arrivals = self._restart_job(n, error)
             else:
                 self.last_arrival, self.received = time.monotonic(), self.received + 1
@@ -95,7 +96,7 @@ class OrderedElements:
         return self._start_job(n)
 
     def _lost_numbers(self, n: int, began: float) -> list[int]:
-        """Numbers of elements that are waited for no longer: n, and others as late as n."""
+        """Numbers of missing elements to make here instead of waiting longer: n, and others as late as n."""
         if n in self.waiting or not self.waiting:
             return []
         if len(self.waiting) >= self.max_waiting:

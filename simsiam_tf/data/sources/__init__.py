@@ -1,1 +1,1 @@
-"""Where images lie: arrays in memory, folders, TFDS sets."""
+"""Sources of images: arrays, Python objects, folders, lists, archives, tables, TFDS and Hugging Face sets."""

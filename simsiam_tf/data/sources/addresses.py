@@ -23,18 +23,18 @@ import numpy as np
 from simsiam_tf.data.sources.file_records import TransientError, file_state
 from simsiam_tf.runtime.errors import UserError
 
-TRIES = 6  # of a read over the network, after 0.5, 1, 2, 4 and 8 seconds
+TRIES = 6  # of a read over the network: the first, then others after 0.5, 1, 2, 4 and 8 seconds
 FIRST_WAIT = 0.5  # seconds
-READS_AT_ONCE = 16  # over the network, whose answers are waited for
-BLOCK = 5 * 2**20  # bytes read at a time from a file that is read in order
+READS_AT_ONCE = 16  # over the network, since reads there mostly wait
+BLOCK = 5 * 2**20  # bytes read at a time by `open_address` from a URL
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _HTTP_ERRORS = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError, 410: FileNotFoundError}
-_STAYS = (
+_STAYS = (  # errors that trying again does not mend
     FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError,
 )  # fmt: skip
-_PASSING_STATUSES = (408, 425, 429)  # of HTTP below 500: too late, too early, too many requests
-_VERSION_KEYS = (  # of what file systems say of a file
+_PASSING_STATUSES = (408, 425, 429)  # of HTTP below 500: timeout, too early, too many requests
+_VERSION_KEYS = (  # fields of fsspec's `info` that change with a file
     "ETag", "etag", "Content-MD5", "Digest", "md5Hash", "LastModified", "Last-Modified", "last_modified",
     "mtime", "created", "updated", "modified", "modify",
 )  # fmt: skip
@@ -59,14 +59,14 @@ def file_system(address: str) -> tuple[Any, str]:
 
 
 def read_bytes(address: str, start: int = 0, length: int | None = None) -> bytes:
-    """The bytes of a file, or `length` of them from `start` on: all where it is None.
+    """The bytes of a file; with `length`, so many of them from `start` on.
 
     Raises:
         OSError: it cannot be read, after several tries over the network.
         ValueError: it is a pipe, a device or a folder.
     """
     if is_url(address):
-        if length == 0:  # of which not every file system has a part
+        if length == 0:  # not every file system reads an empty part
             return b""
         system, path = file_system(address)
         part = {} if length is None else {"start": start, "end": start + length}
@@ -95,7 +95,7 @@ def _open_regular_file(path: str) -> Iterator[BinaryIO]:
 
 
 def try_again(address: str, read: Callable[[], T]) -> T:
-    """The result of `read`, which may fail a few times for reasons that pass.
+    """The result of `read`, which is tried up to `TRIES` times while it fails for reasons that may pass.
 
     Raises:
         OSError: it failed for a reason that stays, or each time (`TransientError`).
@@ -112,8 +112,8 @@ def try_again(address: str, read: Callable[[], T]) -> T:
 
 
 def _os_error(address: str, error: Exception) -> OSError:
-    """What a file system's error means: a file that is missing or forbidden, or a failure that may pass."""
-    # NOTE: fsspec's http raises FileNotFoundError wherever it learns nothing of a file, from whatever cause.
+    """A file system's error as an OSError: of its kind where it stays, `TransientError` where it may pass."""
+    # NOTE: fsspec's http raises FileNotFoundError whenever it learns nothing of a file, whatever the cause.
     cause = error.__cause__ or error
     status = getattr(cause, "status", None)
     reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -136,7 +136,7 @@ def _unreadable(address: str, error: OSError) -> UserError:
 
 
 class _RemoteFile(io.RawIOBase):
-    """A file behind a URL that can seek, each of whose reads is tried again. size: its bytes."""
+    """A seekable file behind a URL, whose reads are tried again when they fail. size: its bytes."""
 
     def __init__(self, address: str, size: int) -> None:
         self._address, self._size, self._at = address, size, 0
@@ -167,7 +167,7 @@ class _RemoteFile(io.RawIOBase):
 
 @contextlib.contextmanager
 def open_address(address: str) -> Iterator[Any]:
-    """A file object of bytes that can seek. Raises UserError where a URL cannot be read."""
+    """Opens a seekable file of bytes. Raises UserError for a URL, OSError or ValueError for a path."""
     if is_url(address):
         system, path = file_system(address)
         try:
@@ -207,19 +207,19 @@ def address_states(addresses: Sequence[str]) -> np.ndarray:
 
 
 def reads_at_once(addresses: Iterable[str]) -> int:
-    """Images to read at a time where an address is a URL, whose answers are waited for; 0 for paths alone."""
+    """Images to read at a time: `READS_AT_ONCE` where an address is a URL, 0 for paths alone."""
     return READS_AT_ONCE if any(map(is_url, addresses)) else 0
 
 
 def remote_state(info: Mapping[str, Any]) -> tuple[int, int, int]:
-    """The state of a file on one of fsspec's file systems, by what that says of it."""
+    """The `address_state` of a file by what fsspec says of it, its `info`."""
     version = [str(info[key]) for key in _VERSION_KEYS if key in info]
     digest = hashlib.sha256("\n".join(version).encode()).digest()
     return int(info.get("size") or 0), int.from_bytes(digest[:7], "big"), 1
 
 
 def absolute(address: str) -> str:
-    """The address for a process in any working folder."""
+    """The address as an absolute path; a URL stays."""
     return address if is_url(address) else os.path.abspath(os.path.expanduser(address))
 
 
@@ -227,7 +227,7 @@ def expand(pattern: str) -> list[str]:
     """The addresses that a pattern stands for: braces as in a{00..12}.tar and {a,b}.tar, then *, ? and [].
 
     Raises:
-        UserError: nothing matches, or one of the names in braces is missing.
+        UserError: nothing matches, or a name without *, ? and [] is missing.
     """
     named = _without_braces(pattern)
     plain = [one for one in named if not glob.has_magic(one.partition("://")[2] or one)]

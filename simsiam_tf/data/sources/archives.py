@@ -1,4 +1,4 @@
-"""Archives of images: tar files, such as WebDataset's shards, and zip files, read at any place."""
+"""Archives of images: tar files, such as WebDataset's shards, and zip files, by random access."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_LABEL = -1
 
 
 def tar_members(pattern: str) -> Members:
-    """The images in tar files; a sample's .cls file has its label, as in WebDataset, else its folder.
+    """The images in tar files, labelled by .cls files, as in WebDataset, or, without any, by folders.
 
     pattern: path or URL, which may have braces (shard-{000..127}.tar), *, ? and [].
     """
@@ -33,7 +33,7 @@ def tar_members(pattern: str) -> Members:
 
 
 def zip_members(pattern: str) -> Members:
-    """The images in zip files, labelled by their folders."""
+    """The images in zip files, labelled by their folders. pattern: as for `tar_members`."""
     return _archive_members("zip", pattern, _scan_zip)
 
 
@@ -77,7 +77,7 @@ def _archive_members(kind: str, pattern: str, scan: Callable[[str], dict[str, An
 
 
 def _classes(names: list[str], labels: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Labels by number, where there are some, else by folder."""
+    """(labels, class names): those of .cls files if there are any, else by folder."""
     if (labels == NO_LABEL).all():
         return folder_classes(names)
     return labels, tuple(map(str, range(labels.max() + 1)))
@@ -89,11 +89,11 @@ def _scan_tar(address: str) -> dict[str, Any]:
     labels: dict[str, int] = {}  # a sample's name up to its first dot → label
     with open_address(address) as file:
         if file.read(2) == b"\x1f\x8b":
-            raise UserError(f"{address}: is compressed, so that it cannot be read at any place. Unpack it.")
+            raise UserError(f"{address}: is compressed, which allows no random access. Unpack it.")
         file.seek(0)
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
-                cast(Any, archive).members = []  # it would keep all
+                cast(Any, archive).members = []  # tarfile would keep all members in memory
                 if not member.isfile():
                     continue
                 if member.name.endswith(".cls"):
@@ -129,7 +129,7 @@ def _scan_zip(address: str) -> dict[str, Any]:
 
 
 def _zip_member(address: str, offset: int, length: int, size: int, method: int, crc: int) -> bytes:
-    """The bytes of a member, as `_scan_zip` describes it. Raises ValueError if they are damaged."""
+    """The bytes of a member, by its row of `_scan_zip`. Raises ValueError: encrypted, damaged and such."""
     if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("encrypted" if method < 0 else f"compressed by method {method}, which is not read")
     header = read_bytes(address, offset, _LOCAL_HEADER)

@@ -13,7 +13,7 @@ import numpy as np
 
 from simsiam_tf.runtime.atomic_files import atomic_file
 
-TEXTS = ".texts"  # ends the names of arrays of texts in a file
+TEXTS = ".texts"  # ends the keys of arrays of texts in a file
 PIECE = 2**16  # texts encoded or decoded at a time
 
 
@@ -73,7 +73,7 @@ def split_texts(joined: np.ndarray) -> Iterator[str]:
 
 
 def are_joined(joined: np.ndarray, texts: Sequence[str]) -> bool:
-    """Whether these are the texts of `joined_pieces`."""
+    """Whether `joined` holds exactly these texts."""
     at = 0
     for piece in joined_pieces(texts):
         if joined[at : at + len(piece)].tobytes() != piece:

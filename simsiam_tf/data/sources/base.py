@@ -24,7 +24,7 @@ PIECE = 2**16  # names or digests that are hashed at a time
 
 
 def short_digest(*parts: Any) -> str:
-    """16 digits of the SHA-256 of bytes, one part after the other."""
+    """16 hexadecimal digits of the SHA-256 of the parts, which are bytes, one after the other."""
     return digest_of_pieces(parts)
 
 
@@ -60,7 +60,7 @@ class LazyLabels:
 
 @dataclasses.dataclass(frozen=True)
 class SourceOptions:
-    """Arguments of `open_source` besides the specification, for the functions in `SOURCES`."""
+    """Arguments of `open_source` besides the specification."""
 
     split: str = "train"
     data_dir: str | None = None
@@ -78,7 +78,8 @@ class SourceOptions:
 class Source:
     """A set of images with stable ids 0 … size − 1.
 
-    labels: int64 [size]; None where the set has none.
+    name: its specification, for messages and names of files. channels: of every decoded image.
+    labels: int64 [size]; None where the set has none. class_names: of the labels; empty where not known.
     fingerprint: a digest that distinguishes the set from others, made without reading all of it.
     """
 
@@ -94,7 +95,7 @@ class Source:
         raise NotImplementedError
 
     def contents(self) -> str:
-        """A digest of the bytes of all images; `fingerprint` where a source has none."""
+        """A digest of all images (of their `digests`, if encoded); `fingerprint` where a source has none."""
         return self.fingerprint
 
     def targets(self, ids: tf.Tensor) -> tf.Tensor:
@@ -142,11 +143,12 @@ class ArraySource(Source):
 class EncodedSource(Source):
     """Images of any size, read one at a time.
 
-    read: scalar id → encoded bytes. names: of the images. root: the folder that these are relative to, where
-    every image is a file. digests: bytes, one for each image at the time of opening, or for each file where
-    files hold several. rule: how the bytes become pixels. headers: `file_records.RECORD` [size]; None where
-    they are not known. unreadable: reason → number of images that were left out. reads_at_once: images to
-    read at a time where answers are waited for; 0 for others.
+    read: scalar id → encoded bytes, in a graph. names: of the images. root: the folder that names are
+    relative to, if every image is a file and was checked. digests: bytes by which changes are noticed, for
+    each image, or for each file of a TFDS set. rule: how encoded bytes become pixels. headers:
+    `file_records.RECORD` [size]; None where they are not known. unreadable: reason → number of images that
+    are left out or that, in a run that continues, others stand in for. reads_at_once: images to read at a
+    time over a network; 0 for images on this machine.
     """
 
     read: Callable[[tf.Tensor], tf.Tensor]
@@ -216,7 +218,7 @@ def subset(source: Source, ids: np.ndarray | Sequence[int], name: str | None = N
 
 
 class MissingSplit(UserError):
-    """A set that has no split of the name that is asked for."""
+    """Says that a set has no split of the name that is asked for."""
 
 
 def open_split(name: str, split: str, open_whole: Callable[[str], Source]) -> Source:

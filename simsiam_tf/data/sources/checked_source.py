@@ -26,17 +26,17 @@ from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 RANGE_SAMPLE = 64  # deep images whose values decide the range
-VALUES_PER_IMAGE = 2**14  # of each of them
+VALUES_PER_IMAGE = 2**14  # about, from each of them
 PERCENTILES = (0.1, 99.9)
 
 
 def open_members(members: Members, options: SourceOptions) -> EncodedSource:
-    """The source of a place's images.
+    """The source of a place's images, which are checked.
 
-    A line on stderr says which images are left out, and which have changed since they were last checked.
+    Lines on stderr say how many images are left out, and how many have changed since they were last checked.
 
     Raises:
-        UserError: unreadable images with on_bad_image="error", or no readable one.
+        UserError: unreadable images with on_bad_image="error", no readable one, or mixed numbers of channels.
     """
     shown = printable_text(members.name)
     members, recorded, rule = as_recorded(members, options.run)
@@ -44,8 +44,11 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
     rows, bad = records.rows, records.unreadable()
     if recorded is None:
         _print_changes(changes, len(members.names), shown)
-        kept = np.flatnonzero(rows["reason"] == 0)
-    else:  # a run keeps the places of all its images
+        other = _has_other_channels(rows, options.channels)
+        for i in np.flatnonzero(other):
+            bad[members.names[i]] = f"it has {rows['channels'][i]} channels, not {options.channels}"
+        kept = np.flatnonzero((rows["reason"] == 0) & ~other)
+    else:  # a run that continues keeps the places of all its images
         kept = np.arange(len(rows))
         differs = (rows["level"] > 0) & (rows["reason"] == 0) & (rows["digest"] != recorded)
         bad |= {members.names[i]: "changed since the run began" for i in np.flatnonzero(differs)}
@@ -63,7 +66,7 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
     checked = bool((rows["level"] > 0).all())
     digests = rows["digest"] if checked else np.array([b"%d-%d" % (r["size"], r["mtime"]) for r in rows])
     read = members.read_op or _python_read(members.read)
-    if options.run:  # which must not read changed files in silence
+    if options.run:  # a run must not read a changed file in silence
         members = dataclasses.replace(members, read=_read_unchanged(members, records.rows["digest"]))
         read = _python_read(members.read)
     if options.run and options.on_bad_image == "skip":
@@ -81,7 +84,7 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
 
 
 def _read_unchanged(members: Members, digests: np.ndarray) -> Callable[[int], bytes]:
-    """`members.read`, which raises OSError where an image does not have its digest; b"": not known."""
+    """`members.read`, raising OSError where an image has another digest than here; b"": not known."""
 
     def read(i: int) -> bytes:
         data = members.read(i)
@@ -107,7 +110,7 @@ def _python_read(read: Callable[[int], bytes]) -> Callable[[tf.Tensor], tf.Tenso
 
 
 def _records(members: Members, options: SourceOptions) -> tuple[FileRecords, Changes]:
-    decoding = threading.BoundedSemaphore(os.cpu_count() or 1)  # more images may be read at a time
+    decoding = threading.BoundedSemaphore(os.cpu_count() or 1)  # images at a time; more may be read
 
     def check(i: int) -> dict:
         check_size(members.size(i), members.names[i], options.max_megapixels)  # before it is read
@@ -147,8 +150,16 @@ def _labels(members: Members, kept: np.ndarray, shown: str) -> np.ndarray | None
     return labels
 
 
+def _has_other_channels(rows: np.ndarray, channels: int | None) -> np.ndarray:
+    """Whether each readable image has other channels than these; gray and colours become each other."""
+    if channels is None:
+        return np.zeros(len(rows), bool)
+    fitting = [1, 3] if channels in (1, 3) else [channels]
+    return (rows["level"] > 0) & (rows["reason"] == 0) & ~np.isin(rows["channels"], fitting)
+
+
 def _channels(rows: np.ndarray, options: SourceOptions, shown: str) -> int:
-    """As asked for; else 1 for a set of gray images, their number for images of several, and 3 for others."""
+    """options.channels; else the number that all images have; else 3: gray with colours, or unchecked."""
     if options.channels:
         return options.channels
     numbers = set(rows["channels"].tolist()) if rows["level"].all() else {3}
@@ -158,15 +169,15 @@ def _channels(rows: np.ndarray, options: SourceOptions, shown: str) -> int:
         return 3
     listed = ", ".join(f"{(rows['channels'] == n).sum()} of {n}" for n in sorted(numbers))
     raise UserError(
-        f"{shown}: images of different channels: {listed}. Pass channels=3, which takes gray and colour "
-        "images, and leave out the others with on_bad_image=skip; or train on each kind by itself."
+        f"{shown}: images of different channels: {listed}. Pass channels=3 on_bad_image=skip to take "
+        "gray and colour images alone, or another number."
     )
 
 
 def _pixel_range(
     members: Members, kept: np.ndarray, rows: np.ndarray, rule: PixelRule, options: SourceOptions, shown: str
 ) -> tuple[float, float] | None:
-    """The values of deep pixels that become 0 and 255, as options.pixel_range says; None without any."""
+    """The values of deep pixels that become 0 and 255; None: no such pixels, or the limits of their type."""
     deep = np.flatnonzero(rows["bits"] > 8)
     if not len(deep) or options.pixel_range == "type":
         return None

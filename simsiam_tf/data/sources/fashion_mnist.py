@@ -19,7 +19,7 @@ CLASS_NAMES = (
 
 
 def open_fashion_mnist(split: str, options: SourceOptions) -> Source:
-    """Opens a split, or a slice of it. The environment may name a folder, FASHION_MNIST_DIR."""
+    """Opens a split, or a slice of it. Looks first in the folder $FASHION_MNIST_DIR, if that is set."""
     open_whole = functools.partial(_open_whole, data_dir=options.data_dir)
     return open_split("fashion_mnist", split or options.split, open_whole)
 

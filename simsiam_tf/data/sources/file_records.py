@@ -1,7 +1,7 @@
 """Records of the files of a set: which are readable, and their headers, kept in the user's cache.
 
-A file whose size and times are those of its record is not read again, by any command. A set of a million
-files takes about 100 bytes of memory for each name and 70 for each record.
+A file whose size and times are those of its record is not checked again, by any command. A set of a million
+files takes about 100 bytes of memory for each name and 80 for each record.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from simsiam_tf.data.sources import array_file
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError
 
-FORMAT_VERSION = 1  # of the files in the cache; those of others are not found
+FORMAT_VERSION = 1  # of the files in the cache; files of other versions are not used
 LEVELS = {"none": 0, "header": 1, "decode": 2}  # how far a file was checked
-CHUNK = 4096  # files checked between two updates of the records
+CHUNK = 4096  # files handed to the threads at a time
 SAVE_EVERY = 2**16  # files checked between two writes of the cache
 MAX_FAILED = 16  # files in a row that a network may fail to deliver
 RECORD = np.dtype(
@@ -42,7 +42,7 @@ class TransientError(OSError):
     """A failure that may pass. It says nothing of the file, which every command tries again."""
 
 
-Names = list[str] | tuple[str, ...]  # a million take less memory as a tuple
+Names = list[str] | tuple[str, ...]  # a source shares a tuple, and copies a list
 Check = Callable[[int], dict]  # number of a file → fields of its record; raises OSError or ValueError
 STATE = ("size", "mtime", "ctime")  # fields that differ once a file was written to or replaced
 
@@ -51,8 +51,8 @@ STATE = ("size", "mtime", "ctime")  # fields that differ once a file was written
 class FileRecords:
     """What is known of the files of a set.
 
-    names: relative to the set's folder, in order. rows: `RECORD` [N]. reasons: why files are unreadable, as
-    the rows' "reason" counts them.
+    names: of the files, in order. rows: `RECORD` [N]. reasons: why files are unreadable; the rows' "reason"
+    is 1 for the first of these.
     """
 
     names: Names
@@ -102,7 +102,7 @@ def file_records(
         states: int64 [N, 3], the fields `STATE` of each.
         level: a key of `LEVELS`; "none" checks no file.
         check: checks a file.
-        reads_at_once: files to check at a time, where that is more than processors.
+        reads_at_once: files to check at a time, where that is more than there are processors.
 
     Returns:
         The records, and what has changed since they were kept.
@@ -121,7 +121,7 @@ def file_records(
     for k, field in enumerate(STATE):
         rows[field][pending] = states[pending, k]
     records = FileRecords(names, rows, kept.reasons)
-    del kept  # as large as the new ones
+    del kept  # they are as large as the new ones
     if not LEVELS[level]:
         pending = pending[:0]
     threads = max(reads_at_once, os.cpu_count() or 1)
@@ -165,8 +165,8 @@ def file_state(path: str | bytes | Path) -> tuple[int, int, int]:
 def _checked(
     records: FileRecords, pending: np.ndarray, level: int, check: Check, threads: int
 ) -> Iterator[int]:
-    """Checks files, several at a time; gives the row of each."""
-    failed = 0  # files since the last that was read
+    """Checks files, several at a time; yields the number of each, in order."""
+    failed = 0  # files in a row that a network did not deliver
 
     def outcome(i: int) -> tuple[int, dict, str]:
         nonlocal failed
@@ -200,14 +200,14 @@ def _checked(
 
 @dataclasses.dataclass
 class _KeptRecords:
-    """Records as a file has them. names: joined texts, of which each as a string of its own takes memory."""
+    """Records as in their file. names: joined (`array_file`), since separate strings take more memory."""
 
     names: np.ndarray
     rows: np.ndarray
     reasons: list[str]
 
     def rows_of(self, names: Names) -> tuple[np.ndarray, np.ndarray]:
-        """(rows of these names, zeros where there is none; whether there is one). May be its own rows."""
+        """(rows of these names, zeros without a record; whether there is one). Rows may be `self.rows`."""
         if array_file.are_joined(self.names, names):
             return self.rows, np.ones(len(names), bool)
         rows, had_record = np.zeros(len(names), RECORD), np.zeros(len(names), bool)
@@ -240,7 +240,7 @@ def _save(path: Path, records: FileRecords) -> None:
 
 
 def kept_arrays(key: str, make: Callable[[], dict[str, np.ndarray]], anew: bool = False) -> dict[str, Any]:
-    """Arrays that depend on `key` alone: from the cache, or from `make`, with anew in any case.
+    """Arrays that depend on `key` alone: from the cache, else, or always with `anew`, from `make`.
 
     Arrays of objects hold texts.
     """
@@ -258,7 +258,7 @@ def _cache_path(folder: str, key: str) -> Path:
 
 
 def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays; a line on stderr says why they cannot be kept."""
+    """Writes arrays; where that fails, a line on stderr says why."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         array_file.write_arrays(path, arrays)

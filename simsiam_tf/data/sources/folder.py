@@ -32,9 +32,9 @@ from simsiam_tf.runtime.errors import UserError
 def folder_members(path: str) -> Members:
     """The images of a folder and of the folders within, labelled by the folders of the first level.
 
-    Names are relative to the folder and sorted. A file is an image by its suffix or, where that tells
-    nothing, by its first bytes. Links to files are followed. Hidden files, links to folders and other files
-    are passed over; a line on stderr counts them.
+    Names are relative to the folder and sorted. A file is an image by its suffix or, on this machine and
+    where the suffix tells nothing, by its first bytes. Links to files are followed. Hidden files and folders,
+    links to folders and other files are passed over; a line on stderr counts them.
 
     path: path or URL.
 
@@ -80,7 +80,7 @@ def _local_members(path: str, shown: str, passed_over: collections.Counter) -> M
 
 
 def specification_of_file(path: Path) -> str:
-    """What names the images of a file: an archive, a table, a list, or, of an image, its folder."""
+    """The specification of an archive, a table or a list; of an image file, that of its folder."""
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return f"folder:{path.parent}"
@@ -89,7 +89,7 @@ def specification_of_file(path: Path) -> str:
 
 
 def _folders_meant(path: str) -> str:
-    """The specification that was meant by folders with commas between them, or by a pattern of images."""
+    """What to pass in the place of folders with commas between them, or of a pattern; "" for others."""
     parts = path.split(",")
     if len(parts) > 1 and all(Path(part).expanduser().is_dir() for part in parts):
         return ",".join(f"folder:{part}" for part in parts)
@@ -98,14 +98,14 @@ def _folders_meant(path: str) -> str:
 
 
 def _paths(root: Path, names: Sequence[str]) -> list[bytes]:
-    """Bytes to the system, which need not be text."""
+    """Paths as bytes: the system's names need not be valid text."""
     return [os.fsencode(os.path.join(root, name)) for name in names]
 
 
 def _image_names(root: Path, shown: str, passed_over: collections.Counter) -> Iterator[str]:
-    """Names of all images. A folder that cannot be listed is given in the place of its images."""
+    """Names of all images. A folder that cannot be listed stands for its images, as an unreadable file."""
     pending = [""]
-    while pending:  # not os.walk, which passes over folders that it cannot list, and recurses
+    while pending:  # not os.walk, which passes over folders that it cannot list
         inside = pending.pop()
         try:
             with os.scandir(os.path.join(root, inside)) as scan:
@@ -164,7 +164,7 @@ def _remote_members(url: str, shown: str, passed_over: collections.Counter) -> M
 
 
 def _remote_files(url: str, system: Any, root: str) -> dict[str, Mapping[str, Any]]:
-    """Path → what the file system says of it, of all files in a folder. Raises OSError."""
+    """Path → fsspec's info, of all files in a folder and the folders within. Raises OSError."""
     from fsspec.asyn import AsyncFileSystem
     from fsspec.spec import AbstractFileSystem
 

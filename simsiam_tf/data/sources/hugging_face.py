@@ -19,7 +19,7 @@ from simsiam_tf.runtime.errors import UserError, nearest
 def hugging_face_members(rest: str, split: str) -> Members:
     """The images of a data set of Hugging Face, labelled by a column of classes.
 
-    rest: NAME or NAME:SPLIT, NAME also a folder. split: the split where `rest` names none.
+    rest: NAME or NAME:SPLIT; NAME may be a folder. split: the split where `rest` names none.
 
     Raises:
         UserError: the library is missing, the set or its split cannot be loaded, or it has no images.
@@ -62,7 +62,7 @@ def hugging_face_members(rest: str, split: str) -> Members:
 
 
 def _load(name: str, place: str, split: str) -> Any:
-    """The table of a split."""
+    """The `datasets.Dataset` of a split."""
     import datasets
 
     if not os.path.isfile(os.path.join(place, "state.json")):

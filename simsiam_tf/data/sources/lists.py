@@ -19,10 +19,10 @@ from simsiam_tf.runtime.errors import UserError
 def list_members(address: str, split: str) -> Members:
     """The images that a list names, by paths relative to the list, absolute paths or URLs.
 
-    split: the rows to take of a CSV file that has a column "split".
+    split: the rows to take of a CSV file with a column "split"; "train" for other lists.
 
     Raises:
-        UserError: the list or one of its images is missing, or an image is named twice.
+        UserError: the list, its split or one of its images is missing, or an image is named twice.
     """
     name = f"list:{address}"
     shown, file = printable_text(name), absolute(address)
@@ -66,7 +66,7 @@ def list_members(address: str, split: str) -> Members:
 
 
 def _rows(text: str) -> list[dict[str, str]]:
-    """The rows of a CSV file with a column "path"; of another text, its lines as paths."""
+    """The rows of a CSV file with a column "path"; of another text, its lines, as paths, without comments."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if "path" in (reader.fieldnames or ()):
         return [row for row in reader if row["path"]]

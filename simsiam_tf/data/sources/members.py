@@ -1,4 +1,4 @@
-"""The images of a place, none of which has been read: what every kind of place gives."""
+"""The images of a place (folder, list, archive, table or Hugging Face set) before they are checked."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Members:
-    """The encoded images of a place, none of which has been read.
+    """The encoded images of a place, not yet checked.
 
     name: the specification. names: of the images, in order, each once. states: int64 [N, 3], the fields
-    `file_records.STATE` of each. read: number of an image → its bytes; raises OSError or ValueError.
-    key: the place, under which records are kept. labels: int64 [N], −1 where an image has none; or None.
-    root: the folder that names are relative to, where every image is a file. read_op: `read` in a graph.
-    sizes: bytes of each image, 0 where that is not known; those of `states` when None. reads_at_once: images
-    to read at a time where answers are waited for, as those of a network; 0 for others.
+    `file_records.STATE` of each image's file. read: number of an image → its bytes; raises OSError or
+    ValueError. key: names the place in the cache of records. labels: int64 [N], −1 where an image has none;
+    or None. root: the folder that names are relative to, if every image is a file. read_op: `read` in a
+    graph, without Python; None where there is none. sizes: bytes of each image, 0 where that is not known;
+    None: as in `states`. reads_at_once: images to read at a time over a network; 0: all on this machine.
     """
 
     name: str
@@ -58,7 +58,7 @@ def is_image_name(name: str) -> bool:
 
 
 def folder_classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """(labels, class names) of images by the first folder of their names; −1 for those that have none."""
+    """(labels, class names) by the first folder of names, −1 without one; (None, ()) below two folders."""
     folders = lambda: (name.partition("/")[0] if "/" in name else "" for name in names)  # noqa: E731
     classes = sorted(set(folders()) - {""})
     if len(classes) < 2:
@@ -73,7 +73,7 @@ def file_digest(data: bytes) -> bytes:
 
 
 def changed_file(name: str) -> OSError:
-    """The error of an image that is another than when the command began."""
+    """The error of reading an image that has changed since the command began."""
     return OSError(errno.ESTALE, "changed since the command began", name)
 
 
@@ -85,8 +85,26 @@ def read_unchanged(path: str | Path, digest: bytes) -> bytes:
     return data
 
 
+def join_labels(
+    parts: Sequence[tuple[np.ndarray, tuple[str, ...]]],
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(labels, class names) of sets as those of one: classes of one name are one class.
+
+    parts: labels of each set, int64, −1: none; and its class names, empty where the labels are their names.
+    """
+    named = [(labels, names or tuple(map(str, range(labels.max(initial=-1) + 1)))) for labels, names in parts]
+    alike = len({names for _, names in named}) == 1
+    numbers_alone = not any(names for _, names in parts)
+    if alike or numbers_alone:
+        return np.concatenate([labels for labels, _ in named]), max((n for _, n in named), key=len)
+    classes = sorted({name for _, names in named for name in names})
+    number = {name: i for i, name in enumerate(classes)}
+    renumbered = [np.array([*(number[name] for name in names), -1])[labels] for labels, names in named]
+    return np.concatenate(renumbered), tuple(classes)
+
+
 def join_members(places: Sequence[Members]) -> Members:
-    """The images of several places as one set; of names that occur twice, all begin with their place."""
+    """The images of several places as one set. If a name occurs twice, all names begin with their place."""
     if len(places) == 1:
         return places[0]
     keys = [place.key for place in places]
@@ -97,13 +115,9 @@ def join_members(places: Sequence[Members]) -> Members:
     if len(set(names)) < len(names):
         names = [f"{place.name}/{name}" for place in places for name in place.names]
     starts = np.cumsum([0, *(len(place.names) for place in places)])
-    classes = sorted({name for place in places for name in place.class_names})
-    number = {name: i for i, name in enumerate(classes)}
-    labels = [
-        np.full(len(p.names), -1) if p.labels is None
-        else np.array([*(number[name] for name in p.class_names), -1])[p.labels]
-        for p in places
-    ]  # fmt: skip
+    labels, classes = join_labels(
+        [(np.full(len(p.names), -1) if p.labels is None else p.labels, p.class_names) for p in places]
+    )
 
     def read(i: int) -> bytes:
         place = int(np.searchsorted(starts, i, "right")) - 1
@@ -113,6 +127,6 @@ def join_members(places: Sequence[Members]) -> Members:
     sizes = np.array([place.size(i) for place in places for i in range(len(place.names))], np.int64)
     return Members(
         ",".join(place.name for place in places), names, states, read,
-        "\0\0".join(place.key for place in places), np.concatenate(labels), tuple(classes), sizes=sizes,
+        "\0\0".join(place.key for place in places), labels, classes, sizes=sizes,
         reads_at_once=max(place.reads_at_once for place in places),
     )  # fmt: skip

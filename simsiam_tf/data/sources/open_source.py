@@ -34,9 +34,9 @@ def _open_tfds(rest: str, options: SourceOptions) -> Source:
 class SourceType:
     """A row of `SOURCES`.
 
-    form: form of the specification. open: (the text after "NAME:", options) → source, or the encoded images
-    of a place, which then are checked as all others (`open_members`).
-    unsplit: the text after "NAME:" → the same without a split; None for a type without splits.
+    form: form of the specification. open: (the text after "NAME:", options) → a source, or the `Members` of
+    a place, which `open_members` then checks and makes a source of. unsplit: the text after "NAME:" → the
+    same without a split; None for a type without splits.
     """
 
     form: str
@@ -63,7 +63,7 @@ ALIASES = {name: f"tfds:{name}" for name in ("cifar10", "cifar100", "imagenet201
 
 
 def full_specification(data: str | os.PathLike) -> str:
-    """A specification without aliases, also for a path. Raises UserError for other types."""
+    """A specification with its alias replaced, or that of a `Path`. Raises UserError for other types."""
     if isinstance(data, os.PathLike):
         return f"folder:{os.fsdecode(data)}"
     if not isinstance(data, str):
@@ -90,21 +90,22 @@ def open_source(
     Args:
         spec: as a row of `SOURCES` shows, such as "digits" or "folder:PATH"; several of encoded images are
             separated by commas: "folder:A,tar:B". "cifar10" is short for "tfds:cifar10", a `Path` for
-            "folder:PATH". Sets with splits take one, as in "fashion_mnist:train[:50000]". A source is
-            returned as it is.
+            "folder:PATH". "fashion_mnist", "digits", "tfds:" and "hf:" take a split, as in
+            "fashion_mnist:train[:50000]". A `Source` is returned as it is.
         split: the split where the specification names none.
         data_dir: folder of TFDS's sets; its default when None.
         on_bad_image: "error" refuses a set with an image that cannot be decoded; "skip" leaves it out.
         report: JSON file in which such images are named.
         max_megapixels: larger images count as unreadable.
-        check: how new and changed images are checked: "decode", "header" or "none".
-        channels: channels of the images; by default 1 where all images are gray, else 3, or the number that
-            all images have.
+        check: how new and changed images are checked: "decode" each, read its "header"
+            alone, or "none".
+        channels: 1 makes all images gray, 3 gives all colours, another number is for TIFF and .npy images of
+            so many; by default 1 where all images are gray, else 3, or the number that all images have.
         background: the colour that transparent pixels are laid on: "white", "black" or "#rrggbb".
         pixel_range: values of deep pixels (of more than 8 bits) that become 0 and 255: "LOW,HIGH"; "type",
             the limits of their type; "auto", the 0.1 and 99.9 percentiles of a sample of the set.
-        run: the work folder of a run that trains on the images; one that is continued has the images that it
-            was begun with (`run_images`).
+        run: the work folder of a run that trains on the images; a run that is continued has the images that
+            it was begun with (`run_images`).
     """
     if isinstance(spec, Source):
         return spec
@@ -116,7 +117,7 @@ def open_source(
         return places[0]
     unfit = [place.name for place in places if isinstance(place, Source)]
     if unfit:
-        raise UserError(f"{unfit[0]}: cannot be joined with other sets. Folders, lists and archives can.")
+        raise UserError(f"{unfit[0]}: cannot be joined to others. Folders, lists, archives and tables can.")
     return open_members(join_members([place for place in places if isinstance(place, Members)]), options)
 
 
@@ -135,7 +136,7 @@ def _open_place(spec: str, options: SourceOptions) -> Source | Members:
 
 
 def without_split(spec: str | os.PathLike | Source) -> str | None:
-    """The specification of a set, by which its "test" split may be opened; None for one without splits."""
+    """A specification without its split; None for a type without splits, several places, or a `Source`."""
     if isinstance(spec, Source):
         return None
     spec = full_specification(spec)

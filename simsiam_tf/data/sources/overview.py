@@ -1,4 +1,4 @@
-"""What a set of images holds, by the headers of its files: for the dry run and the preview."""
+"""Formats, sizes and oddities of a set's images by their headers: for the dry run and the preview."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simsiam_tf.data.sources.base import EncodedSource
 
 
 def header_summary(source: EncodedSource) -> dict[str, str]:
-    """What the headers of a source's images say, by subject; empty where they are not known."""
+    """Counts from the headers of a source's images, in words, by subject; empty without headers."""
     rows = source.headers
     if rows is None:
         return {}
@@ -41,17 +41,17 @@ def header_summary(source: EncodedSource) -> dict[str, str]:
 
 
 def _counted(texts: Iterable[str]) -> str:
-    """Numbers of equal texts, the most frequent first."""
+    """Numbers of equal texts, the most frequent first, as in "3 × JPEG, 1 × PNG"."""
     return ", ".join(f"{n} × {text}" for text, n in collections.Counter(texts).most_common())
 
 
 def odd_images(source: EncodedSource) -> np.ndarray:
-    """Ids of images to look at first: turned, transparent, deep, or of a profile or format of their own."""
+    """Ids of images to look at first: transparent, turned, deep, or otherwise not `ImageHeader.plain`."""
     rows = source.headers
     if rows is None:
         return np.arange(0)
     kinds = [rows["transparent"], rows["orientation"] > 1, rows["bits"] > 8, ~rows["plain"]]
-    firsts = [np.flatnonzero(kind)[:2] for kind in kinds]  # two of each kind, then all others
+    firsts = [np.flatnonzero(kind)[:2] for kind in kinds]  # two of each kind, then the rest of each
     return np.array(
         list(dict.fromkeys(np.concatenate([*firsts, *map(np.flatnonzero, kinds)]).tolist())), np.int64
     )

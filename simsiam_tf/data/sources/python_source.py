@@ -14,12 +14,12 @@ from simsiam_tf.runtime.errors import UserError
 
 
 class Images(Protocol):
-    """A set of images. Attributes that are used where it has them: name, labels (int [N]), class_names."""
+    """A set of images. Attributes that are used if it has them: name, labels (int [N]), class_names."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> bytes | np.ndarray:
-        """The image `index`: encoded bytes, or uint8 [H, W, C]; the same one each time."""
+        """The image `index`: encoded bytes, or uint8 [H, W, C] or [H, W]; the same each time."""
         ...
 
 
@@ -70,8 +70,8 @@ class _Chosen:
 def from_images(images: Images, rule: PixelRule | None = None) -> PythonSource:
     """A source of the images of a Python object.
 
-    rule: how encoded bytes become pixels; by default of 3 channels, or of as many as the first image has,
-    where that is an array.
+    rule: how encoded bytes become pixels; by default to 3 channels, or to as many as the first image has,
+    if that is an array.
     """
     name, size = getattr(images, "name", type(images).__name__), len(images)
     if not size:

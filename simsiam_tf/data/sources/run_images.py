@@ -1,7 +1,7 @@
 """The images that a run was begun with, and what stands in for those that vanish or break meanwhile.
 
-Every draw of a run is a function of the number of its images. So a run keeps its list: an image that is gone
-keeps its place, where the next image in the list is read, and new images are not used.
+The order in which a run sees its images depends on their number. So a run keeps their list: the place of an
+image that is gone stays, the next image in the list stands in for it, and new images are not used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FILE = "images.npz"  # in a work folder
 
 
 def record_images(folder: Path, source: Source) -> None:
-    """Writes the names, digests, labels and pixel rule of a run's images into its work folder, once."""
+    """Writes names, digests, labels, classes and pixel rule of encoded images into a work folder, once."""
     if isinstance(source, EncodedSource) and source.names is not None and not (folder / FILE).exists():
         labels = np.zeros(0, np.int64) if source.labels is None else np.asarray(source.labels)
         digests = np.zeros(source.size, "S1") if source.digests is None else source.digests
@@ -40,7 +40,7 @@ def record_images(folder: Path, source: Source) -> None:
 
 
 def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndarray | None, PixelRule | None]:
-    """The members in the order in which the run of a work folder has them, their digests then, and the rule.
+    """The members in the order of a work folder's run, their digests when it began, and its pixel rule.
 
     Of images that are gone, `read` raises FileNotFoundError. Without a recorded run: (members, None, None).
     """
@@ -74,9 +74,11 @@ def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndar
 
 
 def read_or_next(members: Members, rule: PixelRule, gone: set[int]) -> Callable[[int], bytes]:
-    """Reads an image or, where it is gone, the next one in the list; a line on stderr names it once.
+    """Makes a function that reads an image or, where that fails, the next one in the list.
 
-    gone: numbers of the images that are known to be gone.
+    A line on stderr names the image: once, or each time where the failure may pass (`TransientError`).
+
+    gone: numbers of the images that are known to be unreadable; more are added.
     """
     count, shown = len(members.names), printable_text(members.name)
 
@@ -86,7 +88,7 @@ def read_or_next(members: Members, rule: PixelRule, gone: set[int]) -> Callable[
                 continue
             try:
                 data = members.read(j)
-                # In the place of another image, of whose header the pipeline knows.
+                # A stand-in is encoded anew, since the pipeline decodes by the header of the missing image.
                 return data if j == i else _encoded(render(data, rule))
             except (OSError, ValueError) as error:
                 if not isinstance(error, TransientError):
@@ -99,7 +101,7 @@ def read_or_next(members: Members, rule: PixelRule, gone: set[int]) -> Callable[
 
 
 def _encoded(pixels: np.ndarray) -> bytes:
-    """A file that every header fits: PNG, or .npy for other channels than 1 and 3."""
+    """A file that decodes whatever the header: PNG, or .npy for other channels than 1 and 3."""
     file = io.BytesIO()
     if pixels.shape[-1] in (1, 3):
         Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(file, "PNG")

@@ -18,12 +18,12 @@ from simsiam_tf.data.images.formats import MAGIC_BYTES, image_format
 from simsiam_tf.data.sources.addresses import address_states, expand, open_address, read_bytes, reads_at_once
 from simsiam_tf.data.sources.archives import NO_LABEL
 from simsiam_tf.data.sources.file_records import cache_folder, kept_arrays
-from simsiam_tf.data.sources.members import Members
+from simsiam_tf.data.sources.members import Members, join_labels
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError, nearest
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "bytes", "content", "data")  # the first that is there
+IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "bytes", "content", "data")  # the first there is
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls", "class")
 TFRECORD_IMAGES = ("image/encoded", "image", "image_raw", "jpg", "jpeg", "png")
 TFRECORD_LABELS = ("image/class/label", "label")
@@ -33,7 +33,7 @@ ROWS_AT_A_TIME = 256  # of a Parquet file
 def parquet_members(pattern: str) -> Members:
     """The images in a column of Parquet files: bytes, or Hugging Face's {bytes, path}.
 
-    Parquet cannot be read at any place, so that its images are copied into the cache once.
+    Parquet has no random access to images, so they are copied into the cache once. Labels: `LABEL_COLUMNS`.
 
     pattern: path or URL with braces, *, ? and [], and ":COLUMN" where the column has an unusual name.
     """
@@ -49,7 +49,7 @@ def parquet_members(pattern: str) -> Members:
 
 
 def tfrecord_members(pattern: str) -> Members:
-    """The images in TFRecord files of tf.train.Example.
+    """The images in TFRecord files of tf.train.Example, labelled by `TFRECORD_LABELS`.
 
     pattern: path or URL with braces, *, ? and [], and ":FEATURE" where the feature has an unusual name.
     """
@@ -77,8 +77,8 @@ def _members_of_files(
 ) -> Members:
     """Members from files whose images lie at known places.
 
-    index: (file, its state) → (file that holds the images' bytes, columns offset, length and label, and the
-    names of the classes as "classes").
+    index: (file, its state) → (file that holds the images' bytes, arrays "offset", "length" (−1: no image)
+    and "label" of its rows, and "classes", their names).
     """
     shown = printable_text(name)
     states = [tuple(state) for state in address_states(files).tolist()]
@@ -96,9 +96,8 @@ def _members_of_files(
     sizes = [len(table["offset"]) for table in tables]
     if not sum(sizes):
         raise UserError(f"{shown}: holds no image.")
-    offset, length, label = (
-        np.concatenate([t[key] for t in tables]) for key in ("offset", "length", "label")
-    )
+    offset, length = (np.concatenate([t[key] for t in tables]) for key in ("offset", "length"))
+    label, classes = join_labels([(t["label"], tuple(t["classes"].tolist())) for t in tables])
     file_of = np.repeat(np.arange(len(files)), sizes)
     names = [
         f"{posixpath.basename(file)}/{i:08d}" for file, n in zip(files, sizes, strict=True) for i in range(n)
@@ -109,9 +108,6 @@ def _members_of_files(
             raise ValueError("no image in this row")
         return read_bytes(holders[file_of[i]], int(offset[i]), int(length[i]))
 
-    classes = tuple(tables[0]["classes"].tolist())
-    if not classes and (label != NO_LABEL).all():
-        classes = tuple(map(str, range(label.max() + 1)))
     return Members(
         name, names, np.array(states, np.int64)[file_of], read, "\0".join([name, *files]),
         label if classes else None, classes, sizes=np.maximum(length, 0),
@@ -129,8 +125,8 @@ def _copied_parquet(name: str, file: str, state: tuple, column: str | None) -> t
         free = shutil.disk_usage(copy.parent).free
         if state[0] > free:
             raise UserError(
-                f"{name}: its images are copied to {copy.parent}, where {free >> 20} MiB are free of "
-                f"{state[0] >> 20} MiB. Choose another place: SIMSIAM_TF_CACHE=/large/disk."
+                f"{name}: its images are copied to {copy.parent}, where {free >> 20} MiB are free; "
+                f"they take up to {state[0] >> 20} MiB. Choose another place: SIMSIAM_TF_CACHE=/large/disk."
             )
         unfinished = copy.with_name(f".writing-{os.getpid()}-{copy.name}.tmp")
         with open_address(file) as opened, open(unfinished, "wb") as out:
@@ -138,9 +134,7 @@ def _copied_parquet(name: str, file: str, state: tuple, column: str | None) -> t
         unfinished.replace(copy)
         return arrays
 
-    if not copy.is_file():
-        return str(copy), kept_arrays(key, write, anew=True)
-    return str(copy), kept_arrays(key, write)
+    return str(copy), kept_arrays(key, write, anew=not copy.is_file())
 
 
 def _write_parquet_images(name: str, opened: Any, column: str | None, out: Any) -> dict[str, Any]:
@@ -198,9 +192,10 @@ def _class_names(schema: Any, label: str | None) -> list[str]:
 
 
 def _numbered(labels: list[Any], class_names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(numbers from 0, −1 where there is none; class names) of labels that are numbers or texts."""
-    if all(isinstance(label, int) for label in labels):
-        return np.array(labels, np.int64), np.array(class_names, np.str_)
+    """(class of each label, −1: none; class names). Integers stay, texts are sorted, others count as none."""
+    if all(isinstance(label, int | None) for label in labels):
+        numbers = [NO_LABEL if label is None else label for label in labels]
+        return np.array(numbers, np.int64), np.array(class_names, np.str_)
     texts = [label if isinstance(label, str) else "" for label in labels]
     classes = sorted(set(texts) - {""})
     place = {text: i for i, text in enumerate(classes)} | {"": NO_LABEL}
@@ -225,7 +220,7 @@ def _scan_tfrecord(name: str, file: str, feature: str | None) -> dict[str, Any]:
 
 
 def _records(file: Any) -> Iterator[tuple[int, bytes]]:
-    """(offset, bytes) of each record: its length, a checksum of that, the bytes, a checksum of these."""
+    """(offset, bytes) of each record; a file has its length, a checksum of that, the bytes, a checksum."""
     at = 0
     while header := file.read(12):
         length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else 0

@@ -23,15 +23,15 @@ from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError, nearest
 
 IN_MEMORY = 2**30  # the most bytes kept in memory: pixels of one size, or files without random access
-NOT_READ = -2  # label of an image whose label was not read yet; TFDS has −1 for one that is withheld
+NOT_READ = -2  # label of an image whose label was not read yet; TFDS uses −1 for labels that are withheld
 LABELS_WITHOUT_BAR = 4096  # most labels that are read without a progress bar: those of a batch
 
 
 def open_set(name: str, split: str, data_dir: str | None) -> Source:
-    """Opens a split of a TFDS set: in memory where it is small, else read at random.
+    """Opens a split of a TFDS set: in memory if images have one size and fit `IN_MEMORY`, else encoded.
 
-    Labels are read from a feature "label" that is one class per image. Numbers, texts or several classes per
-    image do not count as labels.
+    Labels are read from a feature "label" that is one class per image; numbers, texts and several classes per
+    image are no labels.
     """
     spec = f"tfds:{name}:{split}"
     builder = _prepared_builder(name, spec, data_dir)
@@ -87,7 +87,7 @@ def _all_records(builder: Any, split: str, decoders: dict | None = None) -> list
 
 
 def _encoded_records(builder: Any, spec: str, split: str, size: int, bytes_of_all: int) -> Sequence[dict]:
-    """The examples of a split, with encoded images: read at random, or kept in memory where that is small."""
+    """The examples of a split, with encoded images: by random access, or all in memory up to `IN_MEMORY`."""
     encoded = {"image": tfds.decode.SkipDecoding()}
     try:
         return builder.as_data_source(split=split, decoders=encoded)

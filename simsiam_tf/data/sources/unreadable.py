@@ -1,4 +1,4 @@
-"""Images of a set that cannot be read: a line that names them, and a report."""
+"""Images of a set that cannot be read: a line that names some, and a report that names all."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
-KINDS = 4  # reasons that the line names
+KINDS = 4  # most reasons that the line names
 
 
 def report_unreadable(bad: dict[str, str], size: int, shown: str, options: SourceOptions) -> None:
-    """Writes the report of unreadable images, name → reason, and refuses the set or says what is left out.
+    """Writes the report of unreadable images, and refuses the set or says on stderr what is left out.
+
+    bad: name → reason. size: images of the set. shown: the set's name.
 
     Raises:
         UserError: there are such images, and options.on_bad_image is "error".
@@ -47,7 +49,7 @@ def report_unreadable(bad: dict[str, str], size: int, shown: str, options: Sourc
 
 
 def _write_report(report: Path, bad: dict[str, str]) -> bool:
-    """Whether the report could be written; a line on stderr says why not."""
+    """Writes the report. Returns whether that worked; a line on stderr says why not."""
     try:
         report.parent.mkdir(parents=True, exist_ok=True)
         if not report.is_dir() and not report.is_file():  # a pipe or a device
@@ -60,7 +62,7 @@ def _write_report(report: Path, bad: dict[str, str]) -> bool:
 
 
 def add_to_report(report: Path, names: Sequence[str]) -> None:
-    """Adds images that changed or disappeared after their check to a report of unreadable ones."""
+    """Adds images that changed or disappeared while their features were made to a report."""
     try:
         bad = {**json.loads(read_bytes(str(report)))["unreadable"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -1,8 +1,8 @@
 """Chooses how a training step computes a convolution on a CPU, by its shape and precision.
 
-The choice is made only where no accelerator is used. `fast_cpu_convolutions(False)`, or the environment
-variable SIMSIAM_TF_FAST_CPU_CONVOLUTIONS=0, leaves every convolution to TensorFlow. Inference, and with it
-every exported file, always uses TensorFlow's own op. docs/convolutions.md has the measurements.
+A process with a GPU or TPU leaves every convolution to TensorFlow, as do `fast_cpu_convolutions(False)` and
+the environment variable SIMSIAM_TF_FAST_CPU_CONVOLUTIONS=0. Inference always uses TensorFlow's own op.
+docs/convolutions.md has the measurements.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from simsiam_tf.nets.cpu.static_shape import static_shape
 from simsiam_tf.runtime.devices import on_cpu
 
 DISPATCH_BY_SHAPE = os.environ.get("SIMSIAM_TF_FAST_CPU_CONVOLUTIONS", "1") != "0"
-# For Winograd, which is used in float32 alone. With fewer, in any precision, the input's gradient at stride 2
-# is computed by rows.
+# Least input and output channels for Winograd, which is used at stride 1 in float32. At stride 2, in any
+# precision, the input's gradient is computed by rows where there are fewer input channels.
 MIN_CHANNELS_WINOGRAD = 64
-# Pixels of the output, up to which the weight gradient in bfloat16 is a product with patches …
-MAX_PIXELS_IM2COL = 49  # … at stride 1
-MAX_PIXELS_IM2COL_STRIDE2 = 196  # … at stride 2 …
-MIN_CHANNELS_IM2COL_STRIDE2 = 32  # … from this many channels on
+# In bfloat16 the weight gradient is a product with patches where the output has no more pixels than the
+# input has channels, and no more than these:
+MAX_PIXELS_IM2COL = 49  # at stride 1
+MAX_PIXELS_IM2COL_STRIDE2 = 196  # at stride 2, where the input has at least so many channels:
+MIN_CHANNELS_IM2COL_STRIDE2 = 32
 
 
 def fast_cpu_convolutions(enabled: bool) -> None:
@@ -39,9 +40,9 @@ def is_dispatched(x: tf.Tensor, kernel_size: int, stride: int) -> bool:
 
 
 def conv_training(x: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
-    """A 3×3 or 1×1 convolution with PyTorch's padding, in the way that was measured to be fastest.
+    """A 3×3 or 1×1 convolution with PyTorch's padding, by the algorithm that was measured to be fastest.
 
-    `scripts/bench/bench_conv.py` compares the ways. x: [B, H, W, I] of known shape but for B.
+    `scripts/bench/bench_conv.py` compares the algorithms. x: [B, H, W, I] of known shape but for B.
     kernel: [k, k, I, O]. stride: 1 or 2.
     """
     _, height, width, channels = static_shape(x)
@@ -78,10 +79,10 @@ def conv_onednn(
     gradients with padding take 20 to 30 times as long in bfloat16.
 
     by_patches: whether the kernel's gradient is one product of the patches of x with the outputs'
-        gradients. oneDNN's own works along the rows of a feature map and wastes most of its vectors
+        gradients. oneDNN's algorithm works along the rows of a feature map and wastes most of its vectors
         on rows of two to seven pixels.
-    by_rows: whether the input's gradient is that of `stride2.input_gradient`; k = 3 and stride = 2.
-    x: [B, H, W, I]. kernel: [k, k, I, O] with odd k.
+    by_rows: whether `stride2.input_gradient` computes the input's gradient; for k = 3 and stride 2 alone.
+    x: [B, H, W, I]. kernel: [k, k, I, O] with odd k. stride: 1 or 2.
     """
     size, _, channels, _ = static_shape(kernel)
     edge, (height, width) = size // 2, static_shape(x)[1:3]

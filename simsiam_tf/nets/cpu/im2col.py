@@ -29,7 +29,7 @@ def _patches(x: tf.Tensor, size: int, stride: int) -> tf.Tensor:
 
     Rows are split into (row // stride, row % stride), columns likewise with the remainder among the
     channels. Then every patch is made of contiguous blocks of memory, which is ten times as fast as
-    strided slices. Neighbours in a row that one stride covers are one block.
+    strided slices. The pixels of a row within one stride are one block.
     """
     _, height, width, channels = static_shape(x)
     if size == 1:

@@ -8,6 +8,6 @@ import tensorflow as tf
 
 
 def static_shape(x: tf.Tensor) -> list[int]:
-    """The lengths of the axes of x; all but the batch's, which may be None, have to be known."""
+    """The lengths of the axes of x, which the caller knows to be static; the batch's may be None."""
     lengths: Any = x.shape.as_list()
     return lengths

@@ -34,16 +34,18 @@ def every_other(x: tf.Tensor) -> tf.Tensor:
 def input_gradient(upstream: tf.Tensor, kernel: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """The gradient of a 3×3 convolution of stride 2 with PyTorch's padding with respect to its input.
 
-    Only the kernel's middle row reads an even row of the input; an odd row is read by the kernel's last row
-    and, for the outputs below, by its first. Columns alike. So the gradient of all even rows, and that of all
-    odd ones, is a convolution of stride 1 over `upstream`. It has 2 · I channels: an even pixel's, then those
-    of the odd one to its right.
+    Counted from 0, an even row of the input meets only the kernel's middle row. An odd row meets the kernel's
+    last row and, for the outputs one row below, its first; so do columns. So the gradient of all even rows,
+    and that of all odd rows, is a convolution of stride 1 over `upstream`. Its output has 2 · I channels: I
+    of an even column, then I of the odd column to its right.
 
-    upstream: [B, ⌈H/2⌉, ⌈W/2⌉, O]. kernel: [3, 3, I, O]. height, width: H and W. Returns [B, H, W, I].
+    upstream: [B, ⌈H/2⌉, ⌈W/2⌉, O], the outputs' gradients. kernel: [3, 3, I, O]. height, width: H and W.
+    Returns [B, H, W, I].
     """
     _, down, right, filters = static_shape(upstream)
     channels = static_shape(kernel)[2]
-    # A pair of columns gets the middle and last taps from its own outputs, the first from those to the right.
+    # A pair of columns meets its own output through the middle and last taps, the one to the right through
+    # the first.
     taps = tf.gather(tf.pad(kernel, [[0, 0], [0, 1], [0, 0], [0, 0]]), [1, 2, 3, 0], axis=1)
     taps = tf.transpose(tf.reshape(taps, [3, 2, 2, channels, filters]), [0, 1, 4, 2, 3])
     taps = tf.reshape(taps, [3, 2, filters, 2 * channels])

@@ -51,7 +51,7 @@ def conv(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def _taps(height: int, width: int) -> list[list[Tap]]:
-    """The tap that joins an input pixel (a row of the list) to an output pixel."""
+    """The tap that joins an input pixel (row of the list) to an output pixel (column)."""
     pixels = list(itertools.product(range(height), range(width)))
     return [[(1 + i - k, 1 + j - m) for k, m in pixels] for i, j in pixels]
 

@@ -25,7 +25,10 @@ POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # without ∞; one more than a til
 
 
 def matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Aᵀ [m, n], G [n, 3] and Bᵀ [n, n] with n = m + 2: Toom and Cook's algorithm, transposed."""
+    """Aᵀ [m, n], G [n, 3] and Bᵀ [n, n] with n = m + 2: Toom and Cook's algorithm, transposed.
+
+    points: m + 1 numbers; ∞ is added.
+    """
     n, tile = len(points) + 1, len(points) - 1
     infinity = np.eye(n)[-1]
     others = [np.delete(points, i) for i in range(n - 1)]
@@ -41,7 +44,8 @@ def matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarra
 class Tiles:
     """Computes matrix · d · matrixᵀ for every tile d of images, and the transpose; one pass per axis.
 
-    matrix: [n, s]. A tile begins every m = n − 2 pixels; tiles of s = n pixels begin one pixel earlier.
+    matrix: [n, s], for tiles of s×s pixels: s = m = n − 2, side by side, or s = n, which overlap. Either way
+    a tile begins every m pixels, the first at pixel 0 (s = m) or −1 (s = n).
     """
 
     def __init__(self, matrix: np.ndarray) -> None:
@@ -124,7 +128,7 @@ class Winograd:
             m = self.outputs.spread(upstream)
             to_u = tf.matmul(_flat(v), _flat(m), transpose_a=True)
             to_kernel = tf.matmul(self.kernels, tf.reshape(to_u, [len(self.kernels), -1]), transpose_a=True)
-            with tf.control_dependencies([to_kernel]):  # before the tiles of the next layer
+            with tf.control_dependencies([to_kernel]):  # frees v before another layer's tiles are made
                 to_x = self.inputs.gather(_products(tf.identity(m), u, True), height, width)
             return to_x, tf.reshape(to_kernel, kernel.shape)
 
@@ -142,7 +146,7 @@ def _flat(tiles: tf.Tensor) -> tf.Tensor:
 
 
 def _products(tiles: tf.Tensor, u: tf.Tensor, transpose_b: bool = False) -> tf.Tensor:
-    """[n, n, B, h, w, I] · [n², I, O] → [n, n, B, h, w, O]"""
+    """[n, n, B, h, w, I] · [n², I, O] → [n, n, B, h, w, O]; transpose_b: u is [n², O, I]"""
     y = tf.matmul(_flat(tiles), u, transpose_b=transpose_b)
     n = tiles.shape[0]
     return tf.reshape(y, [n, n, -1, *tiles.shape[3:5], y.shape[-1]])

@@ -1,4 +1,4 @@
-"""Weights to and from PyTorch."""
+"""Converts weights to and from PyTorch."""
 
 from simsiam_tf.pretrained.torch_layouts import LAYOUTS
 from simsiam_tf.pretrained.torch_weights.backbone_layout import Converted, from_torch, to_torch

@@ -1,4 +1,4 @@
-"""Converts networks from a state_dict and back; reads the architecture from shapes, lists unused weights."""
+"""Converts networks from a state_dict and back; infers the architecture from names and shapes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Converted:
     architecture: arguments of `nets.resnet`.
     stem_known: whether the stem was given, or follows from the kernel or the names.
     options: options of pre-training that make such heads.
-    left_out: names of weights that no network uses.
+    left_out: names of weights that neither the backbone nor the heads use.
     """
 
     backbone: keras.Model
@@ -51,7 +51,7 @@ class Converted:
 
 
 def torchvision_name(variable: Any) -> str:
-    """torchvision's name for a variable of one of our ResNets. Raises UserError for another network's."""
+    """torchvision's name for a variable of a `nets.resnet`. Raises UserError for another network's."""
     layer, kind = ["", *variable.path.split("/")][-2:]
     array = BN_NAMES.get(kind, "weight")
     if layer.startswith("stem_"):
@@ -67,12 +67,12 @@ def torchvision_name(variable: Any) -> str:
 def to_torch(
     backbone: keras.Model, layout: str = "torchvision", heads: Mapping[str, keras.Model] | None = None
 ) -> dict[str, np.ndarray]:
-    """The state_dict of one of our ResNets: float32 arrays in torch's order, by the names of a layout.
+    """The state_dict of a `nets.resnet`: float32 arrays in torch's order of axes, by the names of a layout.
 
-    heads: "projector" and "predictor", for a layout that has names for them.
+    heads: "projector" and "predictor"; left out where the layout has no names for them.
 
     Raises:
-        UserError: the network is not one of `nets.RESNETS`.
+        UserError: the backbone is not a `nets.resnet`.
     """
     names, state = LAYOUTS[layout], {}
     for variable in backbone.weights:
@@ -96,14 +96,14 @@ def from_torch(
     Args:
         state: name → array or tensor.
         layout: a key of `LAYOUTS`; "auto" decides by the names.
-        stem: one of `nets.STEMS`; when "auto" by the first kernel, 7×7 "imagenet", and for 3×3 by the
-            program: solo-learn's is "cifar_pad2", others' "cifar".
+        stem: one of `nets.STEMS`. "auto" decides by the first kernel: "imagenet" for 7×7; for 3×3 by the
+            program, "cifar_pad2" for solo-learn and "cifar" for others.
         path: the file, for messages.
-        prefix: prefix of the network to take, where there are several; by the names when None.
+        prefix: prefix of the network to take, where there are several; chosen by the names when None.
 
     Raises:
-        UserError: no network or several alike, an unknown ResNet, a stem that cannot be inferred, or
-            weights that are missing, unknown or of another shape; the message names them.
+        UserError: there is no network, or several and the choice is not clear; an unknown ResNet; a stem
+            that cannot be inferred; or weights that are missing, unknown or of another shape.
     """
     arrays = {name: as_array(name, value, path) for name, value in state.items()}
     stripped = {torch_layouts.strip_wrappers(name): array for name, array in arrays.items()}
@@ -165,7 +165,7 @@ def _choose(networks: list[Network], prefix: str | None, layout: str, arrays: Ar
 
 
 def architecture_of(arrays: Arrays, path: str) -> dict[str, Any]:
-    """Arguments of `nets.resnet`, from torchvision's names and shapes; "stem" is always "imagenet"."""
+    """Arguments of `nets.resnet`, from torchvision's names and shapes; "imagenet" stands for any stem."""
     if arrays["conv1.weight"].ndim != 4:
         raise UserError(f"weights={path}: its conv1.weight is not the kernel of a convolution.")
     width, channels, _, _ = arrays["conv1.weight"].shape

@@ -38,11 +38,16 @@ def convert_from_torch(
     """Converts a file of PyTorch weights to a folder for `open_pretrained`; returns a report.
 
     Args:
+        path: the file.
         out: the folder; created when missing.
-        layout, stem, prefix: as for `from_torch`.
+        layout, stem, prefix: as for `from_torch`. A file that this package wrote
+            names its stem, which stem="auto" takes.
         augmentation: a key of `AUGMENTATIONS`, whose size and normalisation the backbone expects; "auto"
             chooses by stem and channels.
-        image_size: side of the images; the augmentation's when None.
+        image_size: side of the images in pixels; the augmentation's when None.
+
+    Raises:
+        UserError: as `open_checkpoint` and `from_torch`; or the folder cannot be written.
     """
     folder = Path(out).expanduser()
     check_writable(folder, folders=True)
@@ -115,10 +120,9 @@ def _as_flags(options: dict[str, Any]) -> str:
 def _momentum_networks(
     checkpoint: torch_files.Checkpoint, converted: backbone_layout.Converted
 ) -> dict[str, keras.Model]:
-    """SGD's momentum in networks of the same layers; empty where the file has none that fits.
+    """SGD's momentum in networks of the same layers; empty without any that fits, or with Nesterov's.
 
-    An optimizer of PyTorch numbers the model's parameters. They are those of its state_dict in order, without
-    BN's buffers.
+    An optimizer of PyTorch numbers the parameters in the order of the state_dict, without BN's buffers.
     """
     state = checkpoint.state
     try:
@@ -153,7 +157,7 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
     Args:
         weights: a finished work folder or a .keras file.
         out: .safetensors or .pth.
-        layout: program whose names the file gets, a key of `LAYOUTS`; torchvision when "auto".
+        layout: program whose names the file gets, a key of `LAYOUTS`; "auto": torchvision's.
     """
     layout = "torchvision" if layout == "auto" else layout
     names = LAYOUTS[layout]
@@ -185,7 +189,7 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
 
 
 def _epochs_done(card: Mapping[str, Any]) -> int:
-    """The epochs of a checkpoint or of a run, by its card; 0 where it does not say."""
+    """The epochs that the networks were trained, by the card; 0 where it does not say."""
     for epoch in (card.get("epoch"), backbone_file.card_entries(card, "configuration").get("epochs")):
         if isinstance(epoch, int | float) and not isinstance(epoch, bool) and 0 <= epoch < 2**31:
             return int(epoch)
@@ -193,7 +197,7 @@ def _epochs_done(card: Mapping[str, Any]) -> int:
 
 
 def _stem(backbone: keras.Model) -> str:
-    """The stem of one of our ResNets, by its layers."""
+    """The stem of a `nets.resnet`, by its layers."""
     layers: dict[str, Any] = {layer.name: layer for layer in backbone.layers}
     if "stem_pool" in layers or "stem_wider" in layers:
         return "imagenet" if "stem_pool" in layers else "cifar_pad2"

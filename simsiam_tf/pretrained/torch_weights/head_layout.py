@@ -1,4 +1,4 @@
-"""Projector and predictor from a state_dict and back: widths, layers and BN by names and shapes."""
+"""Converts projector and predictor from a state_dict and back; infers their layers from names and shapes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ BN_NAMES = {
     "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var",
 }  # fmt: skip
 BN_KINDS = set(BN_NAMES.values())
-COUNTER = "num_batches_tracked"  # of torch's BN; nothing depends on it at a fixed momentum
+COUNTER = "num_batches_tracked"  # of torch's BN, whose results depend on it only without a momentum
 _PROJECTORS = ("projector.", "projection_head.", "neck.")
 _PREDICTORS = ("predictor.", "online_predictor.", "prediction_head.", "head.predictor.")
 
 
 @dataclasses.dataclass
 class Layer:
-    """A fully connected layer and the BN after it, if any: torch's name → array. fc["weight"]: [out, in]."""
+    """A fully connected layer and the BN after it, None without one; both map torch's name to an array.
+
+    fc["weight"]: [out, in].
+    """
 
     fc: Arrays
     bn: Arrays | None = None
@@ -43,10 +46,10 @@ class Layer:
 def read_heads(arrays: Arrays, network: Network, features: int) -> tuple[dict[str, Any], dict, set[str]]:
     """(the heads around a network, the options that make such heads, the names that they were read from).
 
-    A head that no options of pre-training can make is left out. A bias before BN is subtracted from BN's
-    running mean, which gives the same outputs in training and in inference.
+    Heads that no options of pre-training can make are left out: the predictor, or both. A bias before BN
+    is subtracted from BN's running mean, which gives the same outputs in training and in inference.
 
-    features: width of the network's output.
+    arrays: the arrays outside all backbones. features: width of the network's output.
     """
     above = network.prefix.split(".")[:-2]
     around = [".".join(above[:i]) + "." if i else "" for i in range(len(above), -1, -1)]  # the nearest first
@@ -74,7 +77,7 @@ def read_heads(arrays: Arrays, network: Network, features: int) -> tuple[dict[st
 
 
 def _first_mlp(arrays: Arrays, places: list[str], width: int) -> tuple[list[Layer], set[str]]:
-    """The MLP at the first of several places that has one for inputs of a width, and its names."""
+    """The MLP under the first of several prefixes that has one whose input is `width` wide, and its names."""
     for place in places:
         names = {name for name in arrays if name.startswith(place)}
         layers = _mlp({name[len(place) :]: arrays[name] for name in names}, width)
@@ -85,7 +88,7 @@ def _first_mlp(arrays: Arrays, places: list[str], width: int) -> tuple[list[Laye
 
 
 def _mlp(arrays: Arrays, width: int) -> list[Layer]:
-    """fc and BN in the order of their numbers; empty where names or shapes are not those of an MLP."""
+    """fc and BN in the order of the numbers in their names; empty where names or shapes fit no MLP."""
     modules: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
         module, _, kind = name.rpartition(".")

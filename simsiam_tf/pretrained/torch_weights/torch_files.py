@@ -1,4 +1,4 @@
-"""Files of PyTorch weights. Pickles are opened by torch's loader of plain tensors, so no code runs."""
+"""Files of PyTorch weights. Pickles are opened with torch's `weights_only`, so none of their code runs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Checkpoint:
     """The content of a file of PyTorch weights.
 
     state: name → float32 array; where several entries of the file hold weights, names begin with the entry's.
-    epoch: epochs done, where the file says so. optimizer: its state_dict, or empty.
-    metadata: metadata of this package, in a file that it wrote.
+    epoch: epochs done, None where the file does not say. optimizer: the optimizer's state_dict, or empty.
+    metadata: metadata of this package, in a file that it wrote; else empty.
     """
 
     state: dict[str, np.ndarray]
@@ -44,8 +44,8 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     """Reads a .safetensors file or a checkpoint of PyTorch.
 
     Raises:
-        UserError: missing, damaged, of another format, a pickle with more than tensors in it, or tensors
-            that are not plain numbers or claim more bytes than the file has.
+        UserError: the file is missing, damaged, of another format or a pickle of more than tensors; its
+            tensors are not plain finite numbers or claim more bytes than it has; or a library is missing.
     """
     path = Path(path).expanduser()
     if path.suffix not in SUFFIXES:
@@ -65,9 +65,9 @@ def write_weights(
     metadata: Mapping[str, object] | None = None,
     envelope: Mapping[str, object] | None = None,
 ) -> Path:
-    """Writes name → array as .safetensors or .pth, completely or not at all.
+    """Writes name → array as .safetensors, .pth or .pt, completely or not at all.
 
-    metadata: kept in a .safetensors file as JSON.
+    metadata: kept as JSON in a .safetensors file; other files ignore it.
     envelope: entries of a .pth file beside the weights, which then are its "state_dict".
 
     Raises:
@@ -105,7 +105,7 @@ def require_library(library: str, path: Path) -> None:
 
 
 def as_array(name: str, value: Any, path: Path | str = "") -> np.ndarray:
-    """A tensor of PyTorch (see `check_plain`), or an array, in float32."""
+    """A tensor of PyTorch, or an array, in float32. Raises UserError as `check_plain`."""
     if not hasattr(value, "untyped_storage"):
         return np.asarray(value, np.float32)
     check_plain(name, value, path)
@@ -113,7 +113,7 @@ def as_array(name: str, value: Any, path: Path | str = "") -> np.ndarray:
 
 
 def check_plain(name: str, tensor: Any, path: Path | str = "") -> None:
-    """Raises UserError for a tensor that is not plain numbers, each with a place of its own in memory."""
+    """Raises UserError for a tensor that is not real numbers, each with a place of its own in memory."""
     if tensor.is_nested or str(tensor.layout) != "torch.strided":
         reason = "is sparse"
     elif tensor.is_meta:
@@ -189,13 +189,13 @@ def _read_pickle(path: Path) -> Checkpoint:
 
 
 def _check_archive(path: Path) -> None:
-    """Raises ValueError for an archive that would expand: torch itself compresses nothing."""
+    """Raises ValueError for an archive that is cut off or that would expand: torch compresses nothing."""
     with open(path, "rb") as file:
         begin, size = file.read(4), path.stat().st_size
         file.seek(max(0, size - 22))
         end = file.read()
     if begin != b"PK\3\4":
-        return  # the format before archives, whose lengths torch checks
+        return  # torch's format before it wrote archives; torch checks its lengths
     if end[:4] != b"PK\5\6" or struct.unpack("<H", end[-2:])[0]:
         raise ValueError("not an archive, or cut off")
     with zipfile.ZipFile(path) as archive:

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def _late_bar() -> type:
             super().__init__(*args, **{**options, "delay": progress.DELAY})
 
         def refresh(self, *args: Any, **options: Any) -> bool | None:
-            late = not self.disable and self._time() - self.start_t > progress.DELAY
+            late = not self.disable and time.time() - self.start_t > progress.DELAY
             return super().refresh(*args, **options) if late else None
 
     return Bar

@@ -84,8 +84,10 @@ def download(address: str) -> Path:
                     repository, revision=revision, allow_patterns=PATTERNS, tqdm_class=_late_bar(),
                     local_files_only=unreachable is not None,
                 )  # fmt: skip
-            except huggingface_hub.errors.LocalEntryNotFoundError as error:
-                raise unreachable or error from None
+            except huggingface_hub.errors.LocalEntryNotFoundError:
+                if unreachable is None:
+                    raise
+                raise unreachable from None
     except Exception as error:  # noqa: BLE001 - the library raises errors of three HTTP libraries
         raise UserError(f"weights={address}: {failure(error, revision)}") from error
     if unreachable and not huggingface_hub.constants.HF_HUB_OFFLINE:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 import types
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -76,6 +78,25 @@ def test_the_code_of_the_readme_gives_our_features(workdir, monkeypatch, program
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() < TOLERANCE
     if program == "timm":
         assert "224" in str(names["transform"]) and "0.485" in str(names["transform"])
+
+
+def test_each_file_with_weights_is_read_back(workdir, tmp_path):
+    """Features are those of the file that is wrong, whichever it is."""
+    pretrained, images = open_pretrained(workdir), np.full((1, 40, 50, 3), 90, np.uint8)
+    right = hub_folder.read_features(pretrained, workdir / "hub", images)
+    folder = shutil.copytree(workdir / "hub", tmp_path / "hub")
+    state = torch_weights.open_checkpoint(folder / "model.safetensors").state
+    state["bn1.bias"] = state["bn1.bias"] + 1
+    torch_weights.write_weights(state, folder / "model.safetensors", {})
+    wrong = hub_folder.read_features(pretrained, folder, images)
+    assert np.abs(wrong - right).max() > 0.01 * np.abs(right).max()
+    shutil.copy(workdir / "hub" / "model.safetensors", folder)
+    backbone, card = torch_weights.from_torch(state).backbone, {"views": pretrained.card["views"]}
+    backbone_file.export_network(backbone, folder, card, Path("backbone.keras"))
+    assert (
+        np.abs(hub_folder.read_features(pretrained, folder, images) - wrong).max()
+        < 1e-5 * np.abs(wrong).max()
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])

@@ -53,6 +53,7 @@ setup(
         "parity": ["torch==2.13.0", "torchvision==0.28.0", "pillow>=10", "timm>=1.0.12"],
         "viz": ["matplotlib>=3.8", "jinja2>=3.1"],
         "convert": ["safetensors>=0.5"],
+        "hub": ["huggingface_hub>=0.34", "safetensors>=0.5"],
         "torch": ["torch>=2.6"],
         "parquet": ["pyarrow>=15"],
         "tiff": ["tifffile>=2024.7", "imagecodecs>=2024.6"],

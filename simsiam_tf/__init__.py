@@ -34,6 +34,7 @@ _NAMES = {
     "PretrainConfig": "config",
     "SiameseModel": "methods",
     "SimSiam": "methods",
+    "from_pretrained": "pretrained.pretrained_backbone",
     "open_pretrained": "pretrained.pretrained_backbone",
 }
 __all__ = [*_MODULES, *_NAMES, "__version__"]

@@ -42,7 +42,7 @@ class ConvertConfig(Config):
 
     weights: str | None = option(
         None, "PyTorch weights (.pth, .pth.tar, .pt, .ckpt, .bin, .safetensors), or a preset of keras-hub "
-        "(folder, name or address), or a finished work folder or a .keras file", "Conversion",
+        "(folder, name or address), or a finished work folder, a .keras file or hf://USER/NAME", "Conversion",
     )  # fmt: skip
     out: str | None = option(
         None, "from PyTorch, and from and to keras-hub: folder to create; to PyTorch: .safetensors or .pth"

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import sys
 from pathlib import Path
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import Inapplicable, WeightsConfig, option
+from simsiam_tf.pretrained import hub
+from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Writes a backbone and its preprocessing as one network, which takes images of any size. The export
 is read back as another program would read it, and its features are compared with the backbone's. A model card
-is written beside it, as JSON and Markdown. --hub writes a folder of weights instead, with the card as README.
+is written beside it, as JSON and Markdown.
 
-    python -m simsiam_tf.export --weights=runs/quickstart --format=onnx"""
+    python -m simsiam_tf.export --weights=runs/quickstart --format=onnx
+
+--hub writes a folder for the Hugging Face Hub instead, with the card as README. Every --weights takes it;
+--push uploads it, and --weights=hf://USER/NAME takes it from there. It names no path of this machine.
+
+    python -m simsiam_tf.export --weights=runs/quickstart --hub --push=USER/NAME --license=cc-by-4.0"""
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig(WeightsConfig):
     """Options of export."""
 
-    INAPPLICABLE = (Inapplicable(("format",), "hub", bool, "--hub"),)
+    INAPPLICABLE = (
+        Inapplicable(("format",), "hub", bool, "--hub"),
+        Inapplicable(("push", "license"), "hub", operator.not_, "no --hub"),
+        Inapplicable(("private",), "push", operator.not_, "no --push"),
+    )
 
     format: str = option(
         "saved_model",
@@ -30,28 +42,54 @@ class ExportConfig(WeightsConfig):
     )
     hub: bool = option(
         False,
-        "write a folder for the Hugging Face Hub instead (safetensors, config.json, README.md), which timm "
-        "and, for 3 channels, torchvision read; of a ResNet-18 to -101 of width 1 with imagenet stem",
+        "write a folder for the Hugging Face Hub instead (backbone.keras, README.md), which every `weights` "
+        "takes; that of a ResNet-18 to -101 of width 1 with imagenet stem also has what timm and, for 3 "
+        "channels, torchvision read",
     )
+    license: str | None = option(
+        None, "for the header of its README.md: one of the Hub's names, such as apache-2.0 or cc-by-4.0"
+    )
+    push: str | None = option(
+        None, "upload the folder to this repository of the Hub, USER/NAME, which is created if it is "
+        "missing; needs HF_TOKEN or hf auth login",
+    )  # fmt: skip
+    private: bool = option(False, "create the repository as private")
     out: str | None = option(
         None, "file to write; for saved_model and the Hub a folder. By default model and the format's "
-        "suffix, or hub, in WORKDIR/export or beside a .keras file",
+        "suffix, or hub, in WORKDIR/export, beside a .keras file, or in runs/USER-NAME for those of the Hub",
     )  # fmt: skip
     overwrite: bool = option(False, "replace an earlier export")
+
+    def validate(self) -> ExportConfig:
+        super().validate()
+        if self.push is not None and not hub.is_repository(self.push):
+            raise UserError(f"--push={self.push}: must be USER/NAME, as in --push=anna/birds.")
+        if self.license is not None and not hub.LICENSE.fullmatch(self.license):
+            raise UserError(
+                f"--license={self.license}: must be a name of the Hub's list, in small letters, as in "
+                "--license=apache-2.0."
+            )
+        return self
 
 
 def call(config: ExportConfig) -> int:
     """Exports, compares features, writes the model card and prints the card's path."""
     with cli.heavy_imports():
-        from simsiam_tf.model_export import export_model, formats, write_model_card
+        from simsiam_tf.model_export import export_model, formats, hub_push, write_model_card
         from simsiam_tf.pretrained.backbone_file import backbone_path
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
     assert config.weights
     format = "hub" if config.hub else config.format
     name = "hub" if config.hub else f"model{formats.FORMATS[format].suffix}"
-    out = Path(config.out).expanduser() if config.out else backbone_path(config.weights).parent / name
+    on_hub = hub.is_address(config.weights)
+    folder = hub.results_folder(config.weights) if on_hub else backbone_path(config.weights).parent
+    out = Path(config.out).expanduser() if config.out else folder / name
     formats.check_output(out, format, config.overwrite)
+    if config.push:
+        hub_push.check_login(config.push)
     pretrained = open_pretrained(config.weights, **config.preprocessing())
+    if config.license:
+        pretrained = dataclasses.replace(pretrained, card={**pretrained.card, "license": config.license})
     print(f"writing {out}, and reading it back", flush=True)
     with cli.silence_stderr():
         exported = export_model(pretrained, out, format, config.overwrite)
@@ -60,6 +98,9 @@ def call(config: ExportConfig) -> int:
         f"  largest difference of a feature from the source's: {exported.difference:.2g} "
         f"(largest feature {exported.largest:.2g})\n  card  {card}"
     )
+    if config.push:
+        url = hub_push.push_folder(out, config.push, config.private)
+        print(f"  pushed  {url}: take it with --weights={hub.PREFIX}{config.push}")
     return 0
 
 

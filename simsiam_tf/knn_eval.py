@@ -25,7 +25,9 @@ class KnnConfig(KeptFeaturesConfig):
         0.1, "temperature τ of the votes, whose weight is exp(cosine/τ)", limits=(1e-3, 1e3)
     )
     out: str | None = option(
-        None, "JSON file for the result; by default WORKDIR/knn.json, or FILE.knn.json beside a .keras file"
+        None,
+        "JSON file for the result; by default WORKDIR/knn.json, FILE.knn.json beside a .keras file, or "
+        "runs/USER-NAME/knn.json for weights of the Hub",
     )
 
     def validate(self) -> KnnConfig:

@@ -49,8 +49,8 @@ class ProbeConfig(KeptFeaturesConfig):
     labels: float = option(1.0, "share of the training labels of every class to train on, chosen by --seed")
     out: str | None = option(
         None,
-        "JSON file for the result; by default WORKDIR/probe.json (probe-lars.json, probe-sgd.json), or "
-        "FILE.probe.json beside a .keras file",
+        "JSON file for the result; by default WORKDIR/probe.json (probe-lars.json, probe-sgd.json), "
+        "FILE.probe.json beside a .keras file, or runs/USER-NAME/probe.json for weights of the Hub",
     )
 
     def validate(self) -> ProbeConfig:

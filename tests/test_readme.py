@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import small_backbones
+from helpers import hub_server, places, small_backbones
 from test_imports import LEVELS
 
 import simsiam_tf as ss
@@ -19,6 +19,7 @@ from simsiam_tf import config, convert, data_service, embed, export, knn_eval, n
 from simsiam_tf.command_line import cli
 from simsiam_tf.data import AUGMENTATIONS
 
+hub = hub_server.hub  # the fixture
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -30,13 +31,12 @@ CONFIGS = (
 )  # fmt: skip
 
 
-def python_block(path):
-    (block,) = re.findall(r"```python\n(.*?)```", path.read_text(), re.S)
-    return block
+def python_blocks(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.S)
 
 
 def test_photos_to_neighbours_in_a_few_lines(tmp_path, monkeypatch, capsys):
-    code = python_block(README)
+    (code,) = python_blocks(README)
     assert len(code.splitlines()) < 15
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -51,11 +51,23 @@ def test_photos_to_neighbours_in_a_few_lines(tmp_path, monkeypatch, capsys):
 
 
 def test_the_notebook_runs_and_learns(capsys):
-    names = {}
-    exec(python_block(ROOT / "docs" / "python.md"), names)  # noqa: S102
+    names, (_, code) = {}, python_blocks(ROOT / "docs" / "python.md")
+    exec(code, names)  # noqa: S102
     assert names["model"].history.history["loss"][-1] < names["model"].history.history["loss"][0] - 0.05
     assert {"knn20", "knn200"} <= set(names["model"].history.history)
     assert "knn20" in capsys.readouterr().out
+
+
+def test_a_backbone_of_the_hub_in_a_few_lines(hub, tmp_path, capsys):
+    export = small_backbones.exported(tmp_path / "run", AUGMENTATIONS["cifar"], channels=3) / "export"
+    files = {file.name: file.read_bytes() for file in export.iterdir()}
+    hub.repositories["anna/birds"] = hub_server.Repository(files)
+    (tmp_path / "photos").mkdir()
+    places.write_folder(tmp_path / "photos")
+    code, _ = python_blocks(ROOT / "docs" / "python.md")
+    exec(code.replace("USER/NAME", "anna/birds").replace("/my/photos", str(tmp_path / "photos")), {})  # noqa: S102
+    assert capsys.readouterr().out == f"({places.COUNT}, 64)\n(1, 64)\n"
+    assert (tmp_path / "runs" / "anna-birds" / "features").is_dir()
 
 
 def test_commands_of_the_package_parse():

@@ -11,7 +11,10 @@ from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.runtime.errors import UserError
 
 PREPROCESSINGS = ("auto", "imagenet", "cifar", "grayscale", "multichannel")  # values of `augmentation`
-FEATURES_DIR = "folder for the features; by default WORKDIR/features, or FILE.features beside a .keras file"
+FEATURES_DIR = (
+    "folder for the features; by default WORKDIR/features, FILE.features beside a .keras file, or, for "
+    "the Hub and published networks, runs/NAME/features"
+)
 PIXELS_OPTION = (
     "auto",
     "how the network of a .keras file or of a function takes pixels: torch (mean 0, variance 1 on ImageNet), "
@@ -27,8 +30,9 @@ class WeightsConfig(Config):
 
     weights: str | None = option(
         None,
-        "pre-trained backbone: a finished or converted work folder, a .keras file, or a published network: "
-        "hub:PRESET of keras-hub, keras:NAME+imagenet of keras.applications",
+        "pre-trained backbone: a finished or converted work folder; a .keras file; hf://USER/NAME[@REVISION] "
+        "on the Hugging Face Hub; or a published network, hub:PRESET of keras-hub or keras:NAME+imagenet of "
+        "keras.applications. Results of the last two kinds go to a folder in runs/ by default",
         "Backbone",
     )
     augmentation: str = option(

@@ -31,10 +31,10 @@ def is_file(data: Any) -> bool:
 def absolute_places(data: str) -> str:
     """The same specification with paths that do not depend on the working folder. URLs stay."""
     places = (place.partition(":") for place in split_places(data))
-    return ",".join(f"{kind}:{path if '://' in path else absolute_path(path)}" for kind, _, path in places)
+    return ",".join(f"{kind}:{absolute_path(path)}" for kind, _, path in places)
 
 
 def absolute_path(path: str) -> str:
-    """The same path, made independent of the working folder."""
+    """The same path, made independent of the working folder. URLs stay."""
     # NOTE: not os.path.abspath, which takes link/.. for the folder that holds the link.
-    return os.path.join(os.getcwd(), os.path.expanduser(path))
+    return path if "://" in path else os.path.join(os.getcwd(), os.path.expanduser(path))

@@ -141,7 +141,9 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
         limits=(1, 2**16),
     )
     weights: str | None = option(
-        None, "start the backbone from these weights: a finished or converted work folder, or a .keras file"
+        None,
+        "start the backbone from these weights: a finished or converted work folder, a .keras file, or "
+        "hf://USER/NAME[@REVISION] on the Hugging Face Hub",
     )
     weights_heads: str = option(
         "auto",

@@ -19,7 +19,7 @@ from simsiam_tf.evaluate.linear_probe import Probe, logistic_probe, sgd_probe
 from simsiam_tf.features.extraction import raw_pixels
 from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.features.store import stored_features
-from simsiam_tf.pretrained import published
+from simsiam_tf.pretrained import hub, published
 from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
@@ -49,22 +49,27 @@ def training_data(pretrained: Pretrained) -> str:
     data = card_entries(pretrained.card, "configuration").get("data")
     if not isinstance(data, str):
         raise UserError(
-            f"`data`: missing, and nothing beside {pretrained.path} says what it was trained on. "
+            f"`data`: missing, and nothing beside {pretrained.place} says what it was trained on. "
             "Pass data=folder:/path/to/images, or a set's name."
         )
     path = Path(data.partition(":")[2])
     if configs.is_file(data) and configs.absolute_places(data) != data and not path.exists():
         raise UserError(
-            f"`data`: missing. {pretrained.path} was trained on {data}, a path that is relative to another "
+            f"`data`: missing. {pretrained.place} was trained on {data}, a path that is relative to another "
             "working folder. Pass data=folder:/path/to/images."
         )
     return data
 
 
 def beside_weights(weights: str, name: str) -> Path:
-    """WORKDIR/name for a work folder or a network's; for a file, its path with the suffix .name instead."""
+    """WORKDIR/name for a work folder; for a .keras file, its path with .name in place of .keras.
+
+    For an address on the Hub and for a published network, runs/NAME/name.
+    """
     if is_network(weights):
         return published.results_folder(weights) / name
+    if hub.is_address(weights):
+        return hub.results_folder(weights) / name
     path = Path(weights).expanduser()
     return path / name if path.is_dir() else path.with_suffix(f".{name}")
 
@@ -79,16 +84,17 @@ def run(config: Any, evaluate: Callable[[Any, Splits, Features], dict[str, Any]]
     """
     pretrained = open_pretrained(config.weights, **config.preprocessing())
     path = Path(config.out).expanduser() if config.out else beside_weights(config.weights, file_name)
-    check_writable(path)
+    check_writable(path, folders=not config.out)
     splits = splits_for(config, pretrained)
     scores = evaluate(config, splits, _features(config, pretrained, splits))
     result = {
         "what": scores.pop("what"), "train": splits.train.name, "test": splits.test.name,
-        "images": scores.pop("images"), "features": pretrained.features, "weights": str(pretrained.path),
+        "images": scores.pop("images"), "features": pretrained.features, "weights": pretrained.place,
         "sha256": pretrained.sha256, **scores,
     }  # fmt: skip
     print(_result_table(result))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(path, json.dumps(result, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"out={path}: cannot be written ({error.strerror}).") from error

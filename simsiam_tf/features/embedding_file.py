@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from simsiam_tf.config.places import absolute_path
 from simsiam_tf.data import Source
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.unreadable import add_to_report
@@ -98,7 +99,7 @@ def embed(
     names = getattr(source, "names", None) or [str(i) for i in range(source.size)]
     augmentation = pretrained.augmentation
     about = {
-        "data": source.name, "weights": str(pretrained.path.absolute()), "sha256": pretrained.sha256,
+        "data": source.name, "weights": absolute_path(pretrained.place), "sha256": pretrained.sha256,
         "size": augmentation.size, "mean": list(augmentation.mean), "std": list(augmentation.std),
     }  # fmt: skip
     if isinstance(source, EncodedSource):

@@ -21,6 +21,8 @@ def escape_markdown(value: Any) -> str:
 
 def method_summary(card: Mapping[str, Any]) -> tuple[str, str]:
     """(title of the method by which a backbone was trained, a sentence about its features)."""
+    if "method" not in card_entries(card, "configuration"):  # converted, fine-tuned, or of another program
+        return "image features", "Image features of a Keras network, exported by simsiam_tf."
     method = method_of(card_entries(card, "configuration"))
     source = f"by {method.title} ({method.source}), with simsiam_tf"
     return method.title, f"Image features learned without labels {source}."

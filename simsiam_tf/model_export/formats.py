@@ -77,12 +77,11 @@ def export_model(
     """Writes a backbone with its preprocessing, reads it back and compares its features with the source's.
 
     The file maps uint8 images [B, H, W, C], of any size that is the same for a batch, to float32
-    features [B, F]. A folder for the Hub ("hub") or for keras-hub ("keras_hub") holds weights and
-    names the preprocessing instead.
+    features [B, F]. A folder for the Hub ("hub") holds the backbone and names the preprocessing instead,
+    one for keras-hub ("keras_hub") its weights.
 
     Args:
-        pretrained: the backbone; for "hub", a ResNet-18, -34, -50 or -101 of width 1 with the ImageNet stem;
-            for "keras_hub", a ResNet-10, too.
+        pretrained: the backbone; for "keras_hub", one of our ResNets of width 1 with the ImageNet stem.
         path: path of the file, or of the folder for "saved_model", "hub" and "keras_hub".
         format: a key of `FORMATS`; by the path's suffix when None.
         overwrite: whether an earlier export is replaced.
@@ -219,7 +218,7 @@ FORMATS = {
     ),
     "hub": Format(
         None, hub_folder.write_hub_folder, content=hub_folder.CONTENT, read=hub_folder.read_features,
-        modules=("safetensors",), extra="convert",
+        modules=("huggingface_hub", "safetensors"), extra="hub",
     ),
     "keras_hub": Format(
         None, keras_hub_folder.write_keras_hub_folder, content=keras_hub_folder.CONTENT,

@@ -1,50 +1,92 @@
-"""A folder for the Hugging Face Hub, whose weights timm reads, and torchvision where they are for colours."""
+"""A folder for the Hugging Face Hub: the backbone for this package and, where timm knows it, for timm."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from simsiam_tf.config import is_file
+from simsiam_tf.config.places import FILES
 from simsiam_tf.data import preprocess
-from simsiam_tf.model_export.card_text import method_summary, training_sections
+from simsiam_tf.model_export.hub_card import hub_readme
 from simsiam_tf.pretrained import backbone_file, torch_weights
-from simsiam_tf.pretrained.pretrained_backbone import Pretrained
+from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.errors import UserError
 
-WEIGHTS, CONFIG, README = CONTENT = ("model.safetensors", "config.json", "README.md")
+BACKBONE, CARD, WEIGHTS, CONFIG, README = CONTENT = (
+    "backbone.keras", "backbone.json", "model.safetensors", "config.json", "README.md",
+)  # fmt: skip
 SHARED_NAMES = ("resnet18", "resnet34", "resnet50", "resnet101")  # names that timm and torchvision use, too
 
 
 def write_hub_folder(pretrained: Pretrained, folder: Path) -> None:
-    """Writes weights, timm's configuration and a README.
+    """Writes the backbone with its card, a README and, for a network of timm, its weights and configuration.
 
-    Raises:
-        UserError: the network is not a ResNet that timm and torchvision have.
+    The .keras file is that of the source, byte by byte: features and embeddings that were made of the one
+    are those of the other. The card leaves out paths of this machine.
     """
-    state = torch_weights.to_torch(pretrained.backbone)
-    architecture = torch_weights.from_torch(state).architecture
-    name, stem, width = (architecture[key] for key in ("name", "stem", "width"))
-    if name not in SHARED_NAMES or width != 1 or stem != "imagenet":
-        raise UserError(
-            f"`hub`: timm and torchvision have no {name} with a {stem} stem and width {width:g}. "
-            "Export it as format=keras or onnx."
-        )
     folder.mkdir()
-    torch_weights.write_weights(state, folder / WEIGHTS, {"source": pretrained.sha256})
-    atomic_write_text(folder / CONFIG, json.dumps(_config(pretrained, name), indent=1) + "\n")
-    digest = backbone_file.sha256(folder / WEIGHTS)
+    shutil.copyfile(pretrained.path, folder / BACKBONE)
+    if backbone_file.sha256(folder / BACKBONE) != pretrained.sha256:
+        raise UserError(f"weights={pretrained.place}: changed while it was exported. Run the command again.")
+    pretrained = dataclasses.replace(pretrained, card=published_card(pretrained))
+    atomic_write_text(folder / CARD, backbone_file.card_text(pretrained.card))
+    name, state = timm_network(pretrained)
+    if name:
+        torch_weights.write_weights(state, folder / WEIGHTS, {"source": pretrained.sha256})
+        atomic_write_text(folder / CONFIG, json.dumps(_config(pretrained, name), indent=1) + "\n")
+    digest = backbone_file.sha256(folder / (WEIGHTS if name else BACKBONE))
     atomic_write_text(folder / README, hub_readme(pretrained, name, digest))
 
 
+def published_card(pretrained: Pretrained) -> dict[str, Any]:
+    """The card of a backbone alone, without paths of this machine."""
+    card = {k: v for k, v in pretrained.card.items() if k not in ("networks beside", "weights")}
+    configuration = backbone_file.card_entries(card, "configuration")
+    if configuration:
+        card["configuration"] = {
+            k: v
+            for k, v in configuration.items()
+            if not isinstance(v, str) or not (os.path.isabs(v) or is_file(v))
+        }
+    for key in ("data", "test"):
+        if isinstance(card.get(key), str):
+            card[key] = re.sub(rf"\b({'|'.join(FILES)}):[^,]*/", r"\1:", card[key])
+    views = json.loads(json.dumps(dataclasses.asdict(pretrained.augmentation)))
+    return {**card, "file": BACKBONE, "sha256": pretrained.sha256, "views": views}
+
+
+def timm_network(pretrained: Pretrained) -> tuple[str, dict[str, np.ndarray]]:
+    """(timm's name of the network, its weights by timm's names); the name is empty where timm has none."""
+    try:
+        state = torch_weights.to_torch(pretrained.backbone)
+        architecture = torch_weights.from_torch(state).architecture
+    except UserError:  # no ResNet of this package
+        return "", {}
+    shared = architecture["name"] in SHARED_NAMES
+    shared = shared and architecture["width"] == 1 and architecture["stem"] == "imagenet"
+    return (architecture["name"], state) if shared else ("", {})
+
+
 def read_features(pretrained: Pretrained, folder: Path, images: np.ndarray) -> np.ndarray:
-    """Features of uint8 images [B, H, W, C], computed in Keras with the folder's weights."""
-    backbone = torch_weights.from_torch(torch_weights.open_checkpoint(folder / WEIGHTS).state).backbone
-    return backbone(preprocess(tf.constant(images), pretrained.augmentation), training=False).numpy()
+    """Features of uint8 images [B, H, W, C] by the folder's file that is farthest from the source's."""
+    opened = open_pretrained(str(folder))
+    networks = [opened.backbone]
+    if (folder / WEIGHTS).exists():
+        state = torch_weights.open_checkpoint(folder / WEIGHTS).state
+        networks.append(torch_weights.from_torch(state).backbone)
+    ready = preprocess(tf.constant(images), opened.augmentation)
+    source, *features = (n(ready, training=False).numpy() for n in (pretrained.backbone, *networks))
+    return max(features, key=lambda f: np.nan_to_num(np.abs(f - source), nan=np.inf).max())
 
 
 def _config(pretrained: Pretrained, name: str) -> dict[str, Any]:
@@ -61,41 +103,3 @@ def _config(pretrained: Pretrained, name: str) -> dict[str, Any]:
             "num_classes": 0, "pool_size": None, "first_conv": "conv1", "classifier": "fc",
         },
     }  # fmt: skip
-
-
-def hub_readme(pretrained: Pretrained, name: str, sha256: str) -> str:
-    """The README.md: the header that the Hub reads, how to load the weights, and how they were trained."""
-    method, summary = method_summary(pretrained.card)
-    torchvision = f"""With torchvision:
-
-```python
-import torch, torchvision, safetensors.torch
-net = torchvision.models.{name}(); net.fc = torch.nn.Identity()
-net.load_state_dict(safetensors.torch.load_file("{WEIGHTS}"))
-```
-
-"""
-    torchvision *= pretrained.channels == 3  # torchvision's networks take no other number
-    head = f"""---
-library_name: timm
-pipeline_tag: image-feature-extraction
-tags: [simsiam, self-supervised]
----
-
-# {name}, {method}
-
-{summary}
-
-## Use
-
-With timm, in this folder or by its name on the Hub (`hf-hub:NAME`):
-
-```python
-import timm
-net = timm.create_model("local-dir:.", pretrained=True).eval()
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(net))
-```
-
-{torchvision}- SHA-256 of the weights: `{sha256}`
-"""
-    return head + training_sections(pretrained.card)

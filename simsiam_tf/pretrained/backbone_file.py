@@ -18,7 +18,7 @@ from typing import Any
 import keras
 
 from simsiam_tf.nets import keras_networks
-from simsiam_tf.pretrained import keras_file_check, torch_layouts
+from simsiam_tf.pretrained import hub, keras_file_check, torch_layouts
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.digests import json_sha256, sha256
 from simsiam_tf.runtime.display_text import printable_text
@@ -101,9 +101,15 @@ def card_text(metadata: Mapping[str, Any]) -> str:
 
 
 def backbone_path(weights: str | Path) -> Path:
-    """The path of the .keras file for a work folder or a file; it need not exist."""
-    path = Path(weights).expanduser()
-    return path / EXPORTED if path.is_dir() else path
+    """The path of the .keras file for a work folder, a folder for the Hub, an address on the Hub or a file.
+
+    It need not exist, except on the Hub.
+    """
+    path = hub.local_path(weights)
+    if not path.is_dir():
+        return path
+    in_hub_folder = (path / EXPORTED.name).is_file() and not (path / EXPORTED).is_file()
+    return path / (EXPORTED.name if in_hub_folder else EXPORTED)
 
 
 def read_card(weights: str | Path) -> dict:
@@ -131,7 +137,10 @@ def _verified_card(path: Path, weights: str | Path) -> dict:
             f"weights={weights}: {card_path} is damaged ({reason}). Remove it, if you trust {path.name}."
         ) from error
     if card.get("sha256") != sha256(path):
-        raise UserError(f"weights={weights}: {path} is damaged: its SHA-256 differs from {card_path}.")
+        raise UserError(
+            f"weights={weights}: {path} is damaged: its SHA-256 differs from {card_path}."
+            f"{hub.damage_advice(weights)}"
+        )
     return card
 
 
@@ -152,7 +161,7 @@ def _parse_card(path: Path) -> dict:
 
 
 def load_backbone(weights: str | Path, trust_code: bool = False) -> keras.Model:
-    """The backbone of a work folder or of a .keras file, with the layers that training uses.
+    """The backbone of a work folder, an address on the Hub or a .keras file, with the layers of training.
 
     It computes in `keras.config.dtype_policy()`, whatever the policy it was trained in. The file is checked
     before anything is built of it (`keras_file_check`). A network with more weights than the file holds,
@@ -164,7 +173,7 @@ def load_backbone(weights: str | Path, trust_code: bool = False) -> keras.Model:
         UserError: the file is missing, of another format, damaged (its SHA-256 differs from the card's), or
             no network, or its network could do more than compute.
     """
-    path = Path(weights).expanduser()
+    path = hub.local_path(weights)
     try:
         format = keras_file_check.other_format(path) if path.exists() else None
     except OSError as error:  # such as a name that is too long
@@ -180,7 +189,8 @@ def load_backbone(weights: str | Path, trust_code: bool = False) -> keras.Model:
     path = backbone_path(weights)
     if not path.is_file():
         raise UserError(
-            f"weights={weights}: no such file: {path}. Pass a finished work folder or a .keras file."
+            f"weights={weights}: no such file: {path}. Pass a finished work folder, a .keras file or "
+            "hf://USER/NAME."
         )
     if path.with_suffix(".json").is_file():
         _verified_card(path, weights)
@@ -224,10 +234,12 @@ def load_beside(weights: str | Path, name: str) -> keras.Model | None:
 def _export_source(path: Path) -> str:
     """The run that an exported file comes from, by its model card, as a shell's word; else "runs/…"."""
     try:
-        source = Path(_parse_card(path.with_name(f"{path.name}.json"))["source"]["path"])
+        place = _parse_card(path.with_name(f"{path.name}.json"))["source"]["path"]
+        source = Path(place)
     except (OSError, ValueError, KeyError, TypeError):
         return "runs/…"
     run = source.parent.parent if source.match(str(EXPORTED)) else source
+    run = place if hub.is_address(place) else run
     return printable_text(shlex.quote(str(run)))
 
 

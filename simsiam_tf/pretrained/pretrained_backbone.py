@@ -14,7 +14,7 @@ from simsiam_tf.config import SourceConfig, is_encoded
 from simsiam_tf.config.backbones import PIXELS, is_network
 from simsiam_tf.data import AUGMENTATIONS, Augmentation, Source, Views
 from simsiam_tf.data.images.render import PixelRule
-from simsiam_tf.pretrained import backbone_file, network_file, published
+from simsiam_tf.pretrained import backbone_file, hub, network_file, published
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -27,6 +27,7 @@ class Pretrained:
     augmentation: size and normalisation of the images, and the pre-training's random changes of them.
     path, sha256: path and digest of the file.
     card: metadata of the run that trained the backbone; empty where the file has no card.
+    address: "hf://USER/NAME@COMMIT" of a backbone of the Hub, whose path lies in a cache; None for others.
     """
 
     backbone: keras.Model
@@ -34,6 +35,12 @@ class Pretrained:
     path: Path
     sha256: str
     card: dict
+    address: str | None = None
+
+    @property
+    def place(self) -> str:
+        """What `open_pretrained` opens again: the address, or the path."""
+        return self.address or str(self.path)
 
     @property
     def channels(self) -> int:
@@ -69,9 +76,14 @@ class Pretrained:
         """Raises UserError where a source's images have other channels than the backbone takes."""
         if source.channels != self.channels:
             raise UserError(
-                f"data={source.name}: has {source.channels} channels, the backbone of {self.path} takes "
+                f"data={source.name}: has {source.channels} channels, the backbone of {self.place} takes "
                 f"{self.channels}. Give images of the same kind."
             )
+
+
+def from_pretrained(weights: str | Path, **options: Any) -> Pretrained:
+    """`open_pretrained` by the name that other libraries give it."""
+    return open_pretrained(str(weights), **options)
 
 
 def open_pretrained(
@@ -86,17 +98,21 @@ def open_pretrained(
     It computes in Keras' present dtype policy.
 
     Args:
-        weights: the folder or file; or a network with published weights, "hub:PRESET" or
-            "keras:NAME+imagenet", which is first copied into a work folder (`published.results_folder`).
-        augmentation: a key of `AUGMENTATIONS` for a file without a card; "auto": that of the pre-training.
-        image_size: side of the images in pixels; that of the pre-training when None.
+        weights: the folder, or one that `export` wrote for the Hub; or the file; "hf://USER/NAME" or
+            "hf://USER/NAME@REVISION" on the Hugging Face Hub, of which the newest commit is taken; or a
+            network with published weights, "hub:PRESET" or "keras:NAME+imagenet", which is first copied into
+            a work folder (`published.results_folder`).
+        augmentation: a key of `AUGMENTATIONS`; "auto": that of the pre-training, by the card.
+        image_size: side of the images in pixels; the augmentation's when None.
         pixels: a key of `PIXELS` for a file without a card: how its network takes pixels; "auto": as networks
             of keras.applications, which are recognised.
         trust_code: run code that a file names, from a person you trust.
 
     Raises:
-        UserError: as `load_backbone`; the network is no backbone; or "auto" without a card.
+        UserError: as `load_backbone` and `hub.download`; the network is no backbone; or "auto" without a
+            card.
     """
+    hub.download.cache_clear()
     if is_network(weights):
         weights = str(published.import_network(weights, pixels, trust_code))
         pixels = "auto"  # of the copy's card
@@ -129,7 +145,8 @@ def open_pretrained(
             f"weights={weights}: takes images of {fixed_size} pixels, not of {chosen.size}. Pass "
             f"image_size={fixed_size}."
         )
-    return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card)
+    address = hub.pinned_address(weights) if hub.is_address(weights) else None
+    return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card, address)
 
 
 def _augmentation_of_card(views: Any, path: Path) -> Augmentation:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -33,6 +35,18 @@ def say(text: str) -> None:
         tqdm.write(text, file=stream)
     else:
         print(text, file=stream, flush=True)
+
+
+@contextlib.contextmanager
+def announced(text: str) -> Iterator[None]:
+    """Writes a line to stderr once the block takes longer than `DELAY`."""
+    timer = threading.Timer(DELAY, say, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _Lines(tqdm):

@@ -58,6 +58,8 @@ def run_supervised(config: SupervisedConfig, callbacks: Sequence[keras.callbacks
 def workdir_of(config: SupervisedConfig) -> Path:
     """`workdir`, or else WEIGHTS/NAME; for a .keras file, its path with the suffix .NAME instead.
 
+    For weights of the Hub, runs/USER-NAME/NAME.
+
     NAME: "linear" or "finetune", with "-random" for random weights, with the share of labels if below 1:
     "finetune-random-0.1".
     """
@@ -182,7 +184,7 @@ class Supervised(Task):
         data = self.config.data or cached_scores.training_data(self.pretrained)
         card = {
             **metadata, "classes": list(self.splits.class_names), "test": self.splits.test.name,
-            "weights": {"path": str(self.pretrained.path), "sha256": self.pretrained.sha256},
+            "weights": {"path": self.pretrained.place, "sha256": self.pretrained.sha256},
             "configuration": {**metadata["configuration"], "data": data},
         }  # fmt: skip
         if not self.model.frozen:

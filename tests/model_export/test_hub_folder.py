@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 import types
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -40,8 +42,10 @@ def workdir(tmp_path_factory):
     return folder
 
 
-def test_a_folder_of_three_files(workdir):
-    assert {p.name for p in (workdir / "hub").iterdir()} == {"model.safetensors", "config.json", "README.md"}
+def test_a_folder_of_five_files(workdir):
+    assert {p.name for p in (workdir / "hub").iterdir()} == {
+        "backbone.keras", "backbone.json", "model.safetensors", "config.json", "README.md",
+    }  # fmt: skip
     card = (workdir / "hub" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: timm\n") and "photos" in card and "- steps: 9" in card
     config = json.loads((workdir / "hub" / "config.json").read_text())
@@ -52,7 +56,9 @@ def test_torchvision_is_named_for_colours_alone(workdir):
     """Its networks take no other images."""
     card = open_pretrained(workdir).card
     for channels in (1, 3):
-        given: Any = types.SimpleNamespace(card=card, channels=channels)
+        given: Any = types.SimpleNamespace(
+            card=card, channels=channels, features=512, augmentation=AUGMENTATIONS["imagenet"]
+        )
         assert ("With torchvision" in hub_folder.hub_readme(given, "resnet18", "0")) == (channels == 3)
 
 
@@ -74,6 +80,25 @@ def test_the_code_of_the_readme_gives_our_features(workdir, monkeypatch, program
         assert "224" in str(names["transform"]) and "0.485" in str(names["transform"])
 
 
+def test_each_file_with_weights_is_read_back(workdir, tmp_path):
+    """Features are those of the file that is wrong, whichever it is."""
+    pretrained, images = open_pretrained(workdir), np.full((1, 40, 50, 3), 90, np.uint8)
+    right = hub_folder.read_features(pretrained, workdir / "hub", images)
+    folder = shutil.copytree(workdir / "hub", tmp_path / "hub")
+    state = torch_weights.open_checkpoint(folder / "model.safetensors").state
+    state["bn1.bias"] = state["bn1.bias"] + 1
+    torch_weights.write_weights(state, folder / "model.safetensors", {})
+    wrong = hub_folder.read_features(pretrained, folder, images)
+    assert np.abs(wrong - right).max() > 0.01 * np.abs(right).max()
+    shutil.copy(workdir / "hub" / "model.safetensors", folder)
+    backbone, card = torch_weights.from_torch(state).backbone, {"views": pretrained.card["views"]}
+    backbone_file.export_network(backbone, folder, card, Path("backbone.keras"))
+    assert (
+        np.abs(hub_folder.read_features(pretrained, folder, images) - wrong).max()
+        < 1e-5 * np.abs(wrong).max()
+    )
+
+
 @pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_timms_networks_are_converted(name, measured):
     timm = pytest.importorskip("timm")
@@ -93,12 +118,13 @@ def test_timms_networks_are_converted(name, measured):
     measured("features of photographs, timm", np.abs(ours - theirs).max() / np.abs(theirs).max(), TOLERANCE)
 
 
-def test_networks_unknown_to_timm_are_refused(tmp_path, capsys):
+def test_networks_unknown_to_timm_are_for_keras_alone(tmp_path):
     folder = small_backbones.exported(tmp_path / "run", AUGMENTATIONS["cifar"], channels=3)
-    assert command.main([f"--weights={folder}", "--hub"]) == 2
-    err = capsys.readouterr().err
-    assert "have no resnet10 with a small" in err or "have no resnet10 with a cifar" in err
-    assert not (folder / "export" / "hub").exists()
+    assert command.main([f"--weights={folder}", "--hub"]) == 0
+    written = folder / "export" / "hub"
+    assert {p.name for p in written.iterdir()} == {"backbone.keras", "backbone.json", "README.md"}
+    card = (written / "README.md").read_text()
+    assert "library_name: keras\n" in card and "timm" not in card and "torchvision" not in card
 
 
 def test_existing_files_are_kept(workdir, tmp_path):

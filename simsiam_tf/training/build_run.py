@@ -13,17 +13,12 @@ import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
 from simsiam_tf.config import METHODS, FinetuneConfig, PretrainConfig, SupervisedConfig
-from simsiam_tf.config.backbones import parse_backbone
 from simsiam_tf.data import (
-    AUGMENTATIONS,
     Source,
-    Views,
-    augmentation_for,
-    open_source,
     sampling,
 )
 from simsiam_tf.data.service import client
-from simsiam_tf.data.sources.base import ArraySource, EncodedSource
+from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, epochs_between, open_monitor
@@ -33,6 +28,7 @@ from simsiam_tf.nets import layer_order
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, initial_weights
 from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.training.run_data import check_network, check_size, open_data
 
 
 @dataclasses.dataclass
@@ -120,66 +116,6 @@ def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distri
     if config.jit_compile == "true" and replicas > 1:
         raise UserError(f"jit_compile=true: not supported on {replicas} replicas. Pass jit_compile=auto.")
     return strategies.set_precision(config.precision)
-
-
-def check_network(config: PretrainConfig) -> nets.Description:
-    """What the images of the backbone are like. Finds, before the data, weights that cannot be had."""
-    if config.weights:
-        backbone_file.load_backbone(config.weights, config.trust_code)
-    trusted = {"pixels": config.pixels, "trust_code": config.trust_code}
-    known = nets.describe_backbone(config.backbone, **trusted)
-    if parse_backbone(config.backbone).weights:
-        size = config.image_size or known.size or 224
-        nets.build_backbone(config.backbone, size, known.channels or 3, **trusted)
-    return known
-
-
-def open_data(
-    config: PretrainConfig, report: Path | None = None, source: Source | None = None
-) -> tuple[Source, Views]:
-    """The images, and the augmentation that makes views of them.
-
-    report: file for the names of unreadable images, in the work folder. source: the images, in the place of
-    config.data.
-    """
-    # NOTE: with a work folder, a Python function checks that images are those that the run began with. The
-    # workers of a data service cannot call it.
-    run = report.parent if report and not config.data_service else None
-    source = open_source(source or config.data, "train", report=report, run=run, **config.source_options())
-    name = augmentation_for(source) if config.augmentation == "auto" else config.augmentation
-    augmentation = AUGMENTATIONS[name]
-    changes = {
-        name: getattr(config, name)
-        for name in ("blur_p", "solarize_p", "flip_p", "vertical_flip_p", "rotate_p")
-        if getattr(config, name) is not None
-    }
-    if config.jitter is not None:
-        changes["jitter"] = (config.jitter, config.jitter, config.jitter, config.jitter / 4)
-    if config.crop_area:
-        changes["area"] = (config.crop_area, augmentation.area[1])
-    known = nets.describe_backbone(config.backbone, config.pixels, config.trust_code)
-    size = config.image_size or (known.fixed_size and known.size) or _view_size(source, augmentation.size)
-    changes |= known.pixel_rule
-    augmentation = dataclasses.replace(augmentation, size=size, **changes)
-    xla = False if config.jit_compile == "false" else None
-    return source, Views(augmentation, config.method_options.view_count, xla=xla)
-
-
-def check_size(source: Source, batch_size: int) -> None:
-    """Raises UserError where a batch is larger than the data set, or the set has fewer than two images."""
-    if source.size < 2:
-        raise UserError(f"{source.name}: has {source.size} image, and a batch needs two. Give more images.")
-    if batch_size > source.size:
-        raise UserError(
-            f"batch_size={batch_size}: larger than {source.name}, which has "
-            f"{source.size} images. Try batch_size={2 ** (source.size.bit_length() - 1)}."
-        )
-
-
-def _view_size(source: Source, size: int) -> int:
-    """The side of the images of an array, if it is at most 64 pixels; else `size`, the augmentation's."""
-    side = source.images.shape[1] if isinstance(source, ArraySource) else size
-    return side if side <= 64 else size
 
 
 def stem_for(config: PretrainConfig, size: int) -> str:

@@ -26,11 +26,11 @@ from simsiam_tf.loop.metrics_file import MetricsFile
 from simsiam_tf.loop.metrics_log import MetricsLog
 from simsiam_tf.loop.recorders import recorder_names
 from simsiam_tf.loop.task import Accuracies, Task
-from simsiam_tf.loop.workdir import Workdir, error_text, run_description
+from simsiam_tf.loop.workdir import Workdir, advice, error_text, run_description
 from simsiam_tf.methods.metrics import all_finite
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.atomic_files import UNWRITABLE
-from simsiam_tf.runtime.errors import UserError, file_failure
+from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.signals import INTERRUPTED, DeferredSignals
 from simsiam_tf.runtime.versions import library_versions
 
@@ -146,16 +146,9 @@ class Loop:
                     raise
                 if service_error := client.service_error(error):
                     raise service_error from error
-            fix = ""
-            if isinstance(error, OSError):
-                fix = "Make room and rerun."
-            elif isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
-                fix = f"Out of memory: try a smaller `batch_size` than {self.config.batch_size}."
-            elif file_failure(error):
-                fix = "With on_bad_image=skip the next image stands in for it."
             raise UserError(
                 f"{self.workdir.path}: step {self.step} failed: {error_text(error)}. "
-                f"Checkpoints are kept. {fix}"
+                f"Checkpoints are kept. {advice(error, self.config.batch_size)}"
             ) from error
         finally:
             self.metrics_log.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import filelock
+import tensorflow as tf
 
 from simsiam_tf import config as configs
 from simsiam_tf.loop.checkpoints import newest_manifest
@@ -248,6 +249,15 @@ def error_text(error: BaseException) -> str:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     text = " ".join(re.sub(r"\{\{.*?\}\}", "", text).split())
     return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"
+
+
+def advice(error: BaseException, batch_size: int) -> str:
+    """What to do about an error that ended a step; empty where nobody knows."""
+    if isinstance(error, OSError):
+        return "Make room and rerun."
+    if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
+        return f"Out of memory: try a smaller `batch_size` than {batch_size}."
+    return "With on_bad_image=skip the next image stands in for it." if file_failure(error) else ""
 
 
 def run_description(config: Any, metadata: dict[str, Any]) -> dict[str, Any]:

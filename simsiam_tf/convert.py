@@ -32,11 +32,10 @@ class ConvertConfig(Config):
 
     INAPPLICABLE = (
         Inapplicable(
-            ("prefix", "stem"), "from_torch", lambda v: not v, "weights that are not of PyTorch",
+            ("prefix", "stem", "augmentation", "image_size"), "to_torch", bool,
+            "--weights that are converted to PyTorch",
         ),
-        Inapplicable(
-            ("augmentation", "image_size"), "to_torch", bool, "--weights that are converted to PyTorch",
-        ),
+        Inapplicable(("prefix", "stem"), "from_torch", lambda v: not v, "--weights that are not of PyTorch"),
     )  # fmt: skip
     DECIDERS = {"from_torch": {"weights"}, "to_torch": {"weights", "layout"}}
 

@@ -94,11 +94,14 @@ def test_a_command_loads_with_the_garbage_collector_paused():
 
 def test_choices_are_the_rows_of_the_tables():
     from simsiam_tf import methods, nets
+    from simsiam_tf.config.backbones import BACKBONE_KINDS
     from simsiam_tf.data import AUGMENTATIONS
     from simsiam_tf.methods import losses
 
     choices = {f.name: set(f.metadata["choices"]) for f in dataclasses.fields(config.PretrainConfig)}
-    assert choices["backbone"] == set(nets.BACKBONES)
+    (text,) = (f.metadata["help"] for f in dataclasses.fields(config.PretrainConfig) if f.name == "backbone")
+    assert all(name in text for name in (*nets.BACKBONES, *BACKBONE_KINDS))
+    assert set(nets.BACKBONES) == set(nets.RESNETS)
     assert choices["stem"] == {"auto", *nets.STEMS}
     assert choices["predictor"] == {"auto", *nets.PREDICTOR}
     assert choices["bn"] == set(nets.BN_PLACEMENT)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
+from simsiam_tf.config.places import absolute_path
 from simsiam_tf.runtime.errors import UserError, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -95,6 +97,14 @@ def is_network(text: str) -> bool:
     """Whether a value of `backbone` or `weights` names a network of `BACKBONE_KINDS`."""
     kind, colon, _ = text.partition(":")
     return bool(colon) and kind in BACKBONE_KINDS
+
+
+def absolute_network(text: str) -> str:
+    """The same network, where it is a file or folder by a path that does not depend on the working folder."""
+    parsed = parse_backbone(text)
+    if parsed.kind not in ("file", "hub") or not os.path.exists(os.path.expanduser(parsed.name)):
+        return text
+    return f"{parsed.kind}:{absolute_path(parsed.name)}{text[len(parsed.kind) + 1 + len(parsed.name) :]}"
 
 
 def parse_backbone(text: str, option: str = "backbone") -> BackboneName:

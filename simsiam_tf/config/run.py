@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Self
 
+from simsiam_tf.config.backbones import absolute_network, is_network
 from simsiam_tf.config.fields import BIG, Config, Inapplicable, option
 from simsiam_tf.config.places import absolute_path, absolute_places, is_file
 from simsiam_tf.runtime.errors import UserError
@@ -119,6 +120,8 @@ class RunConfig(Config):
             value = getattr(self, field.name)
             if is_file(value):
                 changes[field.name] = absolute_places(value)
+            elif field.name in ("backbone", "weights") and is_network(value or ""):
+                changes[field.name] = absolute_network(value)
             elif field.name in PATHS and value:
                 changes[field.name] = absolute_path(value)
         return dataclasses.replace(self, **changes)

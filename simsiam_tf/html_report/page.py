@@ -14,7 +14,7 @@ from simsiam_tf.html_report import history as histories
 from simsiam_tf.html_report.history import History
 from simsiam_tf.html_report.sections import Section
 from simsiam_tf.html_report.tensorboard_projector import write_projector
-from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
+from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
 from simsiam_tf.runtime.display_text import printable_text
@@ -59,15 +59,17 @@ def write_report(
         if logdir:
             advice = "Pass tensorboard=false, which leaves TensorBoard's copy out."
             check_writable(logdir / "projector", "", advice, folders=True)
+        pretrained = open_pretrained(str(workdir))
         try:
-            source = open_source(data or history.config["data"], "train", **options)
+            spec = data or history.config["data"]
+            source = open_source(spec, "train", **pretrained.options_for(spec, options))
         except UserError as error:
             if data:
                 raise
             reason = f"Left out, because the images could not be opened: {error}"
             sections.append(Section("Images", [reason]))
         else:
-            sections += _image_sections(workdir, source, images, neighbours, seed, logdir)
+            sections += _image_sections(pretrained, source, images, neighbours, seed, logdir)
     results = histories.results_section(history)
     sections += [*([results] if results else []), histories.configuration_section(history)]
     try:
@@ -78,9 +80,8 @@ def write_report(
 
 
 def _image_sections(
-    workdir: Path, source: Source, images: int, neighbours: int, seed: int, logdir: Path | None
+    pretrained: Pretrained, source: Source, images: int, neighbours: int, seed: int, logdir: Path | None
 ) -> list[Section]:
-    pretrained = open_pretrained(str(workdir))
     progress.say(f"features of {min(images, source.size)} images of {source.name}")
     sample = gallery.draw_sample(pretrained, source, images, seed)
     progress.say("PCA, t-SNE, neighbours, saliency")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,10 @@ class Pretrained:
 
     def source_options(self, config: SourceConfig, data: str) -> dict[str, Any]:
         """Arguments of `data.open_source`; for encoded images, options left open are the pre-training's."""
-        options = config.source_options()
+        return self.options_for(data, config.source_options())
+
+    def options_for(self, data: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The same, from the options that are given."""
         if not is_encoded(data):
             return {**options, "channels": self.channels}
         return {"channels": self.channels, **self.card.get("pixels", {}), **options}

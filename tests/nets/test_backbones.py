@@ -45,8 +45,8 @@ def test_every_row_is_built():
     for name in BACKBONES:
         assert nets.build_backbone(name, 8, 1, "small", 0.125).output_shape == (
             None,
-            256 if nets.RESNETS[name][0] == "bottleneck" else 64,
+            64 if nets.RESNETS[name][0] == "basic" else 256,
         )
     assert BACKBONES.keys() == nets.RESNETS.keys()
-    with pytest.raises(ValueError, match="'resnet19'.*resnet18"):
+    with pytest.raises(ValueError, match="resnet19: no such value. Did you mean resnet18"):
         nets.build_backbone("resnet19", 8, 1, "small", 0.125)

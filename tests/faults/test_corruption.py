@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from simsiam_tf.loop import checkpoints
+from simsiam_tf.runtime import digests
 from simsiam_tf.runtime.errors import UserError
 
 FILES = ("state.index", "state.data-00000-of-00001", "manifest.json")
@@ -100,7 +101,7 @@ def edit_and_sign(path, change):
     manifest = json.loads(path.read_text())
     change(manifest)
     body = {k: v for k, v in manifest.items() if k != "sha256"}
-    path.write_text(json.dumps({"sha256": checkpoints._digest(body), **body}))
+    path.write_text(json.dumps({"sha256": digests.json_sha256(body), **body}))
 
 
 def _name_file_outside(c):

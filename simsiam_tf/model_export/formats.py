@@ -104,7 +104,13 @@ def export_model(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings of libraries about each other
             row.write(pretrained, new)
-            difference, largest = _compare_features(pretrained, row, new)
+            try:
+                difference, largest = _compare_features(pretrained, row, new)
+            except Exception as error:  # noqa: BLE001 - the libraries raise many types
+                reason = one_line(error)[:200]
+                raise UserError(
+                    f"out={path}: not written, because it cannot be read back ({reason}). Try another format."
+                ) from error
         if not difference <= row.tolerance * largest:
             raise UserError(
                 f"out={path}: not written, because its features differ from the source's by {difference:.2g} "

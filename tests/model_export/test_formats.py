@@ -68,6 +68,25 @@ def test_the_code_of_the_card_gives_the_features_of_the_source(pretrained, tmp_p
     assert {p.name for p in tmp_path.iterdir()} == {FILES[format], page.name, page.name[:-2] + "json"}
 
 
+@pytest.mark.parametrize("format", FILES)
+def test_networks_of_small_images_are_exported(tmp_path, format):
+    """Images of up to 64 pixels are resized without a crop."""
+    if any(importlib.util.find_spec(name) is None for name in formats.FORMATS[format].modules):
+        pytest.skip("needs pip install 'simsiam-tf[onnx]'")
+    small = dataclasses.replace(AUGMENTATIONS["grayscale"], size=28)
+    pretrained = open_pretrained(small_backbones.exported(tmp_path / "run", small, channels=1))
+    made = formats.export_model(pretrained, tmp_path / FILES[format])
+    assert 0 <= made.difference < 2e-3 * made.largest
+
+
+def test_an_export_that_cannot_be_read_back_is_not_written(pretrained, tmp_path, monkeypatch):
+    row = dataclasses.replace(formats.FORMATS["keras"], usage="raise KeyError(images.shape, {path})")
+    monkeypatch.setitem(formats.FORMATS, "keras", row)
+    with pytest.raises(UserError, match=r"not written, because it cannot be read back .*Try another format"):
+        formats.export_model(pretrained, tmp_path / "m.keras")
+    assert not any(tmp_path.iterdir())
+
+
 def test_an_export_with_other_features_is_not_written(pretrained, tmp_path, monkeypatch):
     path = tmp_path / "m.keras"
     path.write_text("before")

@@ -54,7 +54,9 @@ def test_commands_take_a_published_network(kind, tmp_path, monkeypatch, capsys):
         assert command.main([*weights, *DATA, *TRAIN, "--base_lr=0.01"]) == 0
     for form in ("keras", "saved_model", "onnx", "tflite"):
         out = {"keras": "m.keras", "saved_model": "m", "onnx": "m.onnx", "tflite": "m.tflite"}[form]
-        assert export.main([*weights, f"--format={form}", f"--out={out}"]) == 0, capsys.readouterr()
+        transformer_as_onnx = kind == "vit" and form == "onnx"
+        assert export.main([*weights, f"--format={form}", f"--out={out}"]) == 2 * transformer_as_onnx
+        assert ("cannot be read back" in capsys.readouterr().err) == transformer_as_onnx
     assert export.main([*weights, "--hub", "--out=hub"]) == 0
     assert embed.main(["--weights=hub", *DATA, "--out=again.npz"]) == 0
     np.testing.assert_array_equal(np.load("again.npz")["features"], features)

@@ -26,7 +26,7 @@ def _resized_sides(height: Any, width: Any, size: int) -> tuple[Any, Any]:
     to `SMALL`, both become the size.
     """
     if size <= SMALL:
-        return tf.constant(size), tf.constant(size)
+        return size, size  # no tensors, which an exported graph would take for inputs
     short = round(size * 256 / 224)
     shorter = ops.minimum(height, width)
     most = 2**30 // short  # largest ratio of the sides that int32 can hold
@@ -106,14 +106,18 @@ def preprocess(images: Any, augmentation: Augmentation) -> Any:
     return normalise(ops.transpose(x, [0, 2, 3, 1]))
 
 
+def _as_float(x: Any) -> Any:
+    return float(x) if isinstance(x, int) else ops.cast(x, "float32")
+
+
 def _resize_matrix(pixels: Any, side: Any, resized: Any, size: int) -> Any:
     """The middle `size` rows of an antialiased bilinear resize of an axis, [size, side]; rows sum to 1.
 
     pixels: float32 ones [side]. side, resized: lengths of the axis before and after, int32 scalars.
     """
-    scale = ops.cast(side, "float32") / ops.cast(resized, "float32")
-    first = ops.cast(_middle_start(resized, size), "float32")
-    centre = (first + np.arange(size, dtype=np.float32)[:, None] + 0.5) * scale
+    scale = ops.cast(side, "float32") / _as_float(resized)
+    first = _as_float(_middle_start(resized, size))
+    centre = scale * (first + np.arange(size, dtype=np.float32)[:, None] + 0.5)
     distance = ops.absolute(ops.cumsum(pixels) - 0.5 - centre)
     weight = ops.relu(1.0 - distance / ops.maximum(scale, 1.0))
     return weight / ops.sum(weight, axis=1, keepdims=True)

@@ -35,7 +35,11 @@ def write_hub_folder(pretrained: Pretrained, folder: Path) -> None:
     are those of the other. The card leaves out paths of this machine.
     """
     folder.mkdir()
-    shutil.copyfile(pretrained.path, folder / BACKBONE)
+    if not pretrained.card:  # a file of another program, whose network may not be pooled
+        backbone_file.save_network(pretrained.backbone, folder / BACKBONE)
+        pretrained = dataclasses.replace(pretrained, sha256=backbone_file.sha256(folder / BACKBONE))
+    else:
+        shutil.copyfile(pretrained.path, folder / BACKBONE)
     if backbone_file.sha256(folder / BACKBONE) != pretrained.sha256:
         raise UserError(f"weights={pretrained.place}: changed while it was exported. Run the command again.")
     pretrained = dataclasses.replace(pretrained, card=published_card(pretrained))
@@ -58,6 +62,11 @@ def published_card(pretrained: Pretrained) -> dict[str, Any]:
             for k, v in configuration.items()
             if not isinstance(v, str) or not (os.path.isabs(v) or is_file(v))
         }
+    imported = backbone_file.card_entries(card, "imported")
+    if imported:  # from a folder of this machine, of which the name stays
+        kind, _, name = str(imported.get("network")).partition(":")
+        name = os.path.basename(name) if os.path.isabs(name) else name
+        card["imported"] = {**imported, "network": f"{kind}:{name}"}
     for key in ("data", "test"):
         if isinstance(card.get(key), str):
             card[key] = re.sub(rf"\b({'|'.join(FILES)}):[^,]*/", r"\1:", card[key])

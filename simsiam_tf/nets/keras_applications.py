@@ -15,15 +15,15 @@ from simsiam_tf.nets.keras_networks import to_training_layers
 from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError, nearest
 
-# Beginning of the name, the longest first → (how it takes pixels, licence of its weights). As the functions
-# `preprocess_input` of keras.applications; with "byte" the first layers normalise. NASNet is left out: its
-# networks fit only some sizes of images.
+# Beginning of the name, the longest first → (how it takes pixels, licence of its weights, as the Hub names
+# it). As the functions `preprocess_input` of keras.applications; with "byte" the first layers normalise. NASNet
+# is left out: its networks fit only some sizes of images.
 FAMILIES = {
-    "ResNet50V2": ("tf", "MIT"), "ResNet101V2": ("tf", "MIT"), "ResNet152V2": ("tf", "MIT"),
-    "ResNet": ("caffe", "MIT"), "VGG": ("caffe", "CC BY 4.0"), "DenseNet": ("torch", "BSD 3-Clause"),
-    "MobileNetV3": ("byte", "Apache 2.0"), "MobileNet": ("tf", "Apache 2.0"),
-    "EfficientNet": ("byte", "Apache 2.0"), "ConvNeXt": ("byte", "Apache 2.0"),
-    "InceptionV3": ("tf", "Apache 2.0"), "InceptionResNetV2": ("tf", "Apache 2.0"), "Xception": ("tf", "MIT"),
+    "ResNet50V2": ("tf", "mit"), "ResNet101V2": ("tf", "mit"), "ResNet152V2": ("tf", "mit"),
+    "ResNet": ("caffe", "mit"), "VGG": ("caffe", "cc-by-4.0"), "DenseNet": ("torch", "bsd-3-clause"),
+    "MobileNetV3": ("byte", "apache-2.0"), "MobileNet": ("tf", "apache-2.0"),
+    "EfficientNet": ("byte", "apache-2.0"), "ConvNeXt": ("byte", "apache-2.0"),
+    "InceptionV3": ("tf", "apache-2.0"), "InceptionResNetV2": ("tf", "apache-2.0"), "Xception": ("tf", "mit"),
 }  # fmt: skip
 SIZES = {  # of the images that the published weights were trained on, where not 224
     "Xception": 299, "Inception": 299, "EfficientNetB1": 240, "EfficientNetB2": 260, "EfficientNetB3": 300,

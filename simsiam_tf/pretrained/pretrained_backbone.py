@@ -87,11 +87,11 @@ class Pretrained:
 
 def from_pretrained(weights: str | Path, **options: Any) -> Pretrained:
     """`open_pretrained` by the name that other libraries give it."""
-    return open_pretrained(str(weights), **options)
+    return open_pretrained(weights, **options)
 
 
 def open_pretrained(
-    weights: str,
+    weights: str | Path,
     augmentation: str = "auto",
     image_size: int | None = None,
     pixels: str = "auto",
@@ -117,6 +117,7 @@ def open_pretrained(
             card.
     """
     hub.download.cache_clear()
+    weights = str(weights)
     if is_network(weights):
         weights = str(published.import_network(weights, pixels, trust_code))
         pixels = "auto"  # of the copy's card

@@ -66,7 +66,8 @@ def import_network(weights: str, pixels: str = "auto", trust_code: bool = False)
     finally:
         keras.config.set_dtype_policy(before)
     card: dict[str, Any] = {
-        "imported": source, "licence": known.licence or "not known", "made with": library_versions(),
+        "imported": source, "made with": library_versions(),
+        **({"license": known.licence} if known.licence else {}),
         "views": dataclasses.asdict(
             dataclasses.replace(AUGMENTATIONS["imagenet"], size=size, **known.pixel_rule)
         ),

@@ -16,8 +16,8 @@ from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError, nearest
 
 # Beginning of the name, the longest first → (how it takes pixels, licence of its weights, as the Hub names
-# it). As the functions `preprocess_input` of keras.applications; with "byte" the first layers normalise. NASNet
-# is left out: its networks fit only some sizes of images.
+# it). As the functions `preprocess_input` of keras.applications; with "byte" the first layers normalise.
+# NASNet is left out: its networks fit only some sizes of images.
 FAMILIES = {
     "ResNet50V2": ("tf", "mit"), "ResNet101V2": ("tf", "mit"), "ResNet152V2": ("tf", "mit"),
     "ResNet": ("caffe", "mit"), "VGG": ("caffe", "cc-by-4.0"), "DenseNet": ("torch", "bsd-3-clause"),

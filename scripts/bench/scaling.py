@@ -20,7 +20,7 @@ from interconnects import System
 from scaling_model import StepCounts, count_step, step_seconds
 
 GRPC, NCCL = "H100, gRPC beyond 8", "H100, 8 × 400 Gbit/s"
-CHANGES = [  # change (with those above it), system, all-reduces a BN layer and view, z every step, packs
+CHANGES = [  # change (and those above), system, all-reduces per BN layer and view, z every step, packs
     ("without NCCL between machines", GRPC, 4, True, False),
     ("as it is", NCCL, 4, True, False),
     ("mean and variance in one all-reduce", NCCL, 2, True, False),

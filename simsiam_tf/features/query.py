@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from simsiam_tf.config.backbones import PIXELS
 from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.data.images.header import MEGAPIXELS, check_size, read_header
 from simsiam_tf.data.images.render import PixelRule, render
 from simsiam_tf.data.sources.addresses import read_bytes
 from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.features.extraction import forward
+from simsiam_tf.pretrained.backbone_file import read_card
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
@@ -73,8 +75,15 @@ def backbone_of(
         chosen = AUGMENTATIONS[augmentation]
         if (chosen.mean, chosen.std) != (recorded["mean"], recorded["std"]):
             raise UserError(f"augmentation={augmentation}: the embeddings' images were normalised otherwise.")
-    # Any augmentation will do: the recorded size and normalisation replace its own.
-    pretrained = open_pretrained(path, "imagenet" if recorded else augmentation, image_size)
+    options: dict[str, Any] = {"augmentation": augmentation, "image_size": image_size}
+    if recorded:  # whose size and normalisation replace those of any augmentation
+        scales = {(scale.mean, scale.std): name for name, scale in PIXELS.items()}
+        pixels = scales.get((recorded["mean"], recorded["std"]))
+        # A file without a card is pooled, and its channels are reversed, by the name of its pixels.
+        by_name = pixels is not None and not read_card(path)
+        options = {"pixels": pixels} if by_name else {"augmentation": "imagenet"}
+        options["image_size"] = recorded["size"]
+    pretrained = open_pretrained(path, **options)
     pixels = recorded.pop("pixels", None)
     pretrained = dataclasses.replace(
         pretrained, augmentation=dataclasses.replace(pretrained.augmentation, **recorded),

@@ -143,7 +143,7 @@ def saliency_section(pretrained: Pretrained, source: Source, seed: int) -> Secti
     """The regions by which two views of an image agree."""
     text = (
         "Two views of an image, and the regions of the first view that make its features similar to those of "
-        "the second (Grad-CAM of their cosine)."
+        "the second (HiResCAM, a form of Grad-CAM, of their cosine)."
     )
     section = Section("Saliency", [text])
     views = Views(dataclasses.replace(pretrained.augmentation, jitter_p=0.0, gray_p=0.0, blur_p=0.0), count=2)

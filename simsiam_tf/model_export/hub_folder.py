@@ -31,11 +31,12 @@ SHARED_NAMES = ("resnet18", "resnet34", "resnet50", "resnet101")  # names that t
 def write_hub_folder(pretrained: Pretrained, folder: Path) -> None:
     """Writes the backbone with its card, a README and, for a network of timm, its weights and configuration.
 
-    The .keras file is that of the source, byte by byte: features and embeddings that were made of the one
-    are those of the other. The card leaves out paths of this machine.
+    A .keras file with a card is copied byte by byte, so that features and embeddings made with it stay
+    valid. One without a card is saved anew, with the pooling that it was opened with. The card leaves out
+    paths of this machine.
     """
     folder.mkdir()
-    if not pretrained.card:  # a file of another program, whose network may not be pooled
+    if not pretrained.card:  # another program's file: its network may lack the pooling of the opened one
         backbone_file.save_network(pretrained.backbone, folder / BACKBONE)
         pretrained = dataclasses.replace(pretrained, sha256=backbone_file.sha256(folder / BACKBONE))
     else:
@@ -63,7 +64,7 @@ def published_card(pretrained: Pretrained) -> dict[str, Any]:
             if not isinstance(v, str) or not (os.path.isabs(v) or is_file(v))
         }
     imported = backbone_file.card_entries(card, "imported")
-    if imported:  # from a folder of this machine, of which the name stays
+    if imported:  # of a path on this machine only the last part stays
         kind, _, name = str(imported.get("network")).partition(":")
         name = os.path.basename(name) if os.path.isabs(name) else name
         card["imported"] = {**imported, "network": f"{kind}:{name}"}
@@ -87,7 +88,10 @@ def timm_network(pretrained: Pretrained) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def read_features(pretrained: Pretrained, folder: Path, images: np.ndarray) -> np.ndarray:
-    """Features of uint8 images [B, H, W, C] by the folder's file that is farthest from the source's."""
+    """Features of uint8 images [B, H, W, C] by the folder's network that differs most from the source.
+
+    The networks are that of the .keras file and, where it was written, the one for timm.
+    """
     opened = open_pretrained(str(folder))
     networks = [opened.backbone]
     if (folder / WEIGHTS).exists():

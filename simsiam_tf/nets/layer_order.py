@@ -1,4 +1,4 @@
-"""The layers of a backbone in their order: depths of blocks, and the layers up to a name."""
+"""Blocks of a backbone by the names of its layers, for layer-wise learning rates and for freezing."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ class Pretrained:
     """A backbone of a `.keras` file, and the card beside the file.
 
     backbone: normalised images [B, S, S, channels] → features [B, F].
-    augmentation: size and normalisation of the images, and the pre-training's random changes of them.
+    augmentation: size and normalisation of the images, and random changes: the card's, those of the
+        augmentation chosen by name, or those of "imagenet".
     path, sha256: path and digest of the file.
     card: metadata of the run that trained the backbone; empty where the file has no card.
     address: "hf://USER/NAME@COMMIT" of a backbone of the Hub, whose path lies in a cache; None for others.
@@ -71,7 +72,7 @@ class Pretrained:
         return self.options_for(data, config.source_options())
 
     def options_for(self, data: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The same, from the options that are given."""
+        """Arguments of `data.open_source` for `data`: `options`, for encoded images on top of the card's."""
         if not is_encoded(data):
             return {**options, "channels": self.channels}
         return {"channels": self.channels, **self.card.get("pixels", {}), **options}
@@ -81,7 +82,7 @@ class Pretrained:
         if source.channels != self.channels:
             raise UserError(
                 f"data={source.name}: has {source.channels} channels, the backbone of {self.place} takes "
-                f"{self.channels}. Give images of the same kind."
+                f"{self.channels}. Give images with {self.channels} channels."
             )
 
 
@@ -102,19 +103,19 @@ def open_pretrained(
     It computes in Keras' present dtype policy.
 
     Args:
-        weights: the folder, or one that `export` wrote for the Hub; or the file; "hf://USER/NAME" or
-            "hf://USER/NAME@REVISION" on the Hugging Face Hub, of which the newest commit is taken; or a
+        weights: the folder, or one that `export` wrote for the Hub; or the file; "hf://USER/NAME" (the newest
+            commit) or "hf://USER/NAME@REVISION" (a branch, tag or commit) on the Hugging Face Hub; or a
             network with published weights, "hub:PRESET" or "keras:NAME+imagenet", which is first copied into
             a work folder (`published.results_folder`).
         augmentation: a key of `AUGMENTATIONS`; "auto": that of the pre-training, by the card.
         image_size: side of the images in pixels; the augmentation's when None.
-        pixels: a key of `PIXELS` for a file without a card: how its network takes pixels; "auto": as networks
-            of keras.applications, which are recognised.
+        pixels: how the network takes pixels, a key of `PIXELS`; "auto": by the card, else as the network of
+            keras.applications that it is recognised as.
         trust_code: run code that a file names, from a person you trust.
 
     Raises:
-        UserError: as `load_backbone` and `hub.download`; the network is no backbone; or "auto" without a
-            card.
+        UserError: as `load_backbone` and `hub.download`; the network is no backbone; or neither a card nor
+            the arguments say how it takes pixels.
     """
     hub.download.cache_clear()
     weights = str(weights)

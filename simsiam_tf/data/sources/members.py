@@ -29,7 +29,7 @@ class Members:
     ValueError. key: names the place in the cache of records. labels: int64 [N], −1 where an image has none;
     or None. root: the folder that names are relative to, if every image is a file. read_op: `read` in a
     graph, without Python; None where there is none. sizes: bytes of each image, 0 where that is not known;
-    None: as in `states`. reads_at_once: images to read at a time over a network; 0: all on this machine.
+    None: as in `states`. reads_at_once: images to read at a time over a network; 0 if none is behind a URL.
     """
 
     name: str
@@ -88,9 +88,9 @@ def read_unchanged(path: str | Path, digest: bytes) -> bytes:
 def join_labels(
     parts: Sequence[tuple[np.ndarray, tuple[str, ...]]],
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(labels, class names) of sets as those of one: classes of one name are one class.
+    """Labels and class names of several sets as one set's: classes of the same name become one class.
 
-    parts: labels of each set, int64, −1: none; and its class names, empty where the labels are their names.
+    parts: for each set, its labels (int64; −1: none) and its class names, empty where classes are numbers.
     """
     named = [(labels, names or tuple(map(str, range(labels.max(initial=-1) + 1)))) for labels, names in parts]
     alike = len({names for _, names in named}) == 1

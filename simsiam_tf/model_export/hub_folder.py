@@ -31,12 +31,11 @@ SHARED_NAMES = ("resnet18", "resnet34", "resnet50", "resnet101")  # names that t
 def write_hub_folder(pretrained: Pretrained, folder: Path) -> None:
     """Writes the backbone with its card, a README and, for a network of timm, its weights and configuration.
 
-    A .keras file with a card is copied byte by byte, so that features and embeddings made with it stay
-    valid. One without a card is saved anew, with the pooling that it was opened with. The card leaves out
-    paths of this machine.
+    The .keras file is copied byte by byte, so that features and embeddings made with it stay valid. One that
+    was pooled when it was opened is saved anew. The card leaves out paths of this machine.
     """
     folder.mkdir()
-    if not pretrained.card:  # another program's file: its network may lack the pooling of the opened one
+    if not pretrained.as_stored:
         backbone_file.save_network(pretrained.backbone, folder / BACKBONE)
         pretrained = dataclasses.replace(pretrained, sha256=backbone_file.sha256(folder / BACKBONE))
     else:

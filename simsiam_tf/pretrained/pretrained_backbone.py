@@ -30,6 +30,7 @@ class Pretrained:
     path, sha256: path and digest of the file.
     card: metadata of the run that trained the backbone; empty where the file has no card.
     address: "hf://USER/NAME@COMMIT" of a backbone of the Hub, whose path lies in a cache; None for others.
+    as_stored: whether the network is that of the file, which had not to be pooled.
     """
 
     backbone: keras.Model
@@ -38,6 +39,7 @@ class Pretrained:
     sha256: str
     card: dict
     address: str | None = None
+    as_stored: bool = True
 
     @property
     def place(self) -> str:
@@ -122,7 +124,7 @@ def open_pretrained(
     if is_network(weights):
         weights = str(published.import_network(weights, pixels, trust_code))
         pixels = "auto"  # of the copy's card
-    backbone = backbone_file.load_backbone(weights, trust_code)
+    backbone = stored = backbone_file.load_backbone(weights, trust_code)
     path = backbone_file.backbone_path(weights)
     card = backbone_file.read_card(weights)
     if len(backbone.inputs) != 1 or len(backbone.input_shape) != 4:
@@ -142,8 +144,8 @@ def open_pretrained(
         chosen = dataclasses.replace(AUGMENTATIONS["imagenet"], size=size, mean=scale.mean, std=scale.std)
     if len(backbone.output_shape) != 2:
         raise UserError(
-            f"weights={weights}: gives {backbone.output_shape}, not features [B, F]. Pass pixels="
-            f"{', '.join(PIXELS)}, as its network takes them; its maps are then averaged."
+            f"weights={weights}: is not a backbone: it gives {backbone.output_shape}, not features [B, F]. "
+            f"With pixels={', '.join(PIXELS)}, as its network takes them, its maps are averaged."
         )
     chosen = dataclasses.replace(chosen, size=image_size or chosen.size)
     if fixed_size not in (None, chosen.size):
@@ -152,7 +154,8 @@ def open_pretrained(
             f"image_size={fixed_size}."
         )
     address = hub.pinned_address(weights) if hub.is_address(weights) else None
-    return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card, address)
+    as_stored = backbone is stored
+    return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card, address, as_stored)
 
 
 def _augmentation_of_card(views: Any, path: Path) -> Augmentation:

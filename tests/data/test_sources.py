@@ -116,3 +116,10 @@ def test_a_place_is_added_by_one_row_of_the_table(monkeypatch):
         open_source(None)
     with pytest.raises(UserError, match="Did you mean stripes:N?"):
         open_source("stripe:12")
+
+
+def test_gray_images_in_memory_become_colours():
+    gray, colours = open_source("digits"), open_source("digits", channels=3)
+    assert colours.channels == 3 and colours.fingerprint != gray.fingerprint
+    np.testing.assert_array_equal(colours.images, gray.images.repeat(3, axis=-1))
+    assert open_source("digits", channels=1).images.shape == gray.images.shape

@@ -78,7 +78,6 @@ def test_an_existing_file_is_not_overwritten(weights, tmp_path, capsys):
         (["--out=x.npz"], "--weights: missing"),
         (["--weights=W", "--out=x.csv"], "as in --out=photos.npz or .parquet"),
         (["--weights=W"], "must name a file"),
-        (["--weights=W", "--out=x.npz", "--data=digits"], "has 1 channels, the backbone of .* takes 3"),
         (["--weights=W", "--out=x.npz", "--data=folder:/nowhere"], "no such folder"),
         (["--weights=W", "--out=/proc/x.npz"], "--out=/proc/x.npz: cannot be written"),
         (["--weights=W", "--out=" + 300 * "x" + ".npz"], "cannot be written .File name too long"),

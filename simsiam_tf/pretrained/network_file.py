@@ -56,9 +56,9 @@ def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> Pix
     if name is None:
         raise UserError(
             f"{weights}: no card beside it says how images are preprocessed for it. Pass "
-            "augmentation=imagenet, cifar, grayscale or multichannel for a backbone of this package; for another "
+            "augmentation=imagenet, cifar, grayscale or multichannel for a backbone of this package, or "
             "pixels=torch (mean 0, variance 1 on ImageNet), tf (−1 to 1), caffe (blue, green, red less their "
-            "means), unit (0 to 1) or byte (0 to 255); and `image_size`."
+            "means), unit (0 to 1) or byte (0 to 255) for another; and `image_size`."
         )
     scale = keras_applications.describe({"name": name, "weights": None, "pixels": "auto"}).scale
     assert scale is not None

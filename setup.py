@@ -63,7 +63,7 @@ setup(
         "hf": ["datasets>=3"],
         "wandb": ["wandb>=0.18"],
         "mlflow": ["mlflow-skinny>=2.16"],
-        "keras_hub": ["keras-hub>=0.20"],  # whose ImageConverter can resize with a filter against aliasing
+        "kerashub": ["keras-hub>=0.20"],  # whose ImageConverter can resize with a filter against aliasing
         "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.20"],
     },
     entry_points={

@@ -228,6 +228,6 @@ FORMATS = {
     ),
     "keras_hub": Format(
         None, keras_hub_folder.write_keras_hub_folder, content=keras_hub_folder.CONTENT,
-        read=keras_hub_folder.read_features, modules=("keras_hub",), extra="keras_hub", tolerance=1e-4,
+        read=keras_hub_folder.read_features, modules=("keras_hub",), extra="kerashub", tolerance=1e-4,
     ),
 }  # fmt: skip

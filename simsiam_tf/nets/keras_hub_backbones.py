@@ -19,7 +19,7 @@ from simsiam_tf.runtime.errors import UserError
 def import_keras_hub(name: str) -> Any:
     """The library. Raises UserError where it is not installed."""
     if importlib.util.find_spec("keras_hub") is None:
-        raise UserError(f"{name}: needs keras-hub: pip install 'simsiam-tf[keras_hub]'.")
+        raise UserError(f"{name}: needs keras-hub: pip install 'simsiam-tf[kerashub]'.")
     return importlib.import_module("keras_hub")
 
 

@@ -84,7 +84,7 @@ def from_keras_hub(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
 
 def require_library() -> None:
     if importlib.util.find_spec("keras_hub") is None:
-        raise UserError("layout=keras_hub needs keras-hub: pip install 'simsiam-tf[keras_hub]'.")
+        raise UserError("layout=keras_hub needs keras-hub: pip install 'simsiam-tf[kerashub]'.")
 
 
 def _arguments(name: str) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def test_what_is_no_preset_and_a_missing_library(tmp_path, monkeypatch):
         nets.describe_backbone(f"hub:{tmp_path}+weights")
     assert nets.describe_backbone(f"hub:{tmp_path}", "tf").scale == PIXELS["tf"]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"hub:x: needs keras-hub: pip install 'simsiam-tf\[keras_hub\]'"):
+    with pytest.raises(UserError, match=r"hub:x: needs keras-hub: pip install 'simsiam-tf\[kerashub\]'"):
         import_keras_hub("backbone=hub:x")
 
 

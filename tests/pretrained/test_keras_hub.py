@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-keras_hub = pytest.importorskip("keras_hub", reason="needs keras-hub: pip install 'simsiam-tf[keras_hub]'")
+keras_hub = pytest.importorskip("keras_hub", reason="needs keras-hub: pip install 'simsiam-tf[kerashub]'")
 
 from sklearn.datasets import load_sample_images
 
@@ -350,4 +350,4 @@ def test_without_keras_hub_a_line_says_what_to_install(workdir, tmp_path, monkey
     )
     for argv in ([f"--weights={workdir}", "--layout=keras_hub"], [f"--weights={workdir / 'preset'}"]):
         assert command.main([*argv, f"--out={tmp_path / 'out'}"]) == 2
-        assert "pip install 'simsiam-tf[keras_hub]'" in capsys.readouterr().err
+        assert "pip install 'simsiam-tf[kerashub]'" in capsys.readouterr().err

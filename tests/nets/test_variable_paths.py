@@ -19,9 +19,7 @@ def randomise(network, seed=0):
 
 
 def vit():
-    keras_hub = pytest.importorskip(
-        "keras_hub", reason="needs keras-hub: pip install 'simsiam-tf[kerashub]'"
-    )
+    keras_hub = pytest.importorskip("keras_hub", reason="needs keras-hub: pip install 'simsiam-tf[kerashub]'")
     return keras_hub.models.ViTBackbone(
         image_shape=(16, 16, 3), patch_size=8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16
     )

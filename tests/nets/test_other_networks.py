@@ -126,7 +126,7 @@ def test_files_of_keras_applications_are_recognised(tmp_path):
     assert network_file.pixel_scale(network, "x.keras") == PIXELS["tf"]
     other = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()], name="mobilenetv2")
     assert keras_applications.recognise(other) is None
-    with pytest.raises(UserError, match="x.keras: no card beside it says how .* Pass augmentation=.* pixels=torch"):
+    with pytest.raises(UserError, match="x.keras: no card beside it .* Pass augmentation=.* pixels=torch"):
         network_file.pixel_scale(other, "x.keras")
 
 

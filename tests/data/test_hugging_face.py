@@ -72,10 +72,10 @@ def test_the_test_split_is_what_monitors_and_evaluations_test_on(folders, form):
         )
 
 
-@pytest.mark.parametrize("split", ["test", "test[:50%]", "train[:2] + test"])
+@pytest.mark.parametrize("split", ["test", "test[:50%]", "train[:2]+test"])
 def test_training_images_are_never_the_test(folders, split, capsys):
     splits = open_splits(f"hf:{folders}/images:{split}")
-    count = {"test": 8, "test[:50%]": 4, "train[:2] + test": 10}[split]
+    count = {"test": 8, "test[:50%]": 4, "train[:2]+test": 10}[split]
     assert (splits.train.size, splits.test.size) == (count - 1, 1)
     assert "has images of the split 'test', which would be the test" in capsys.readouterr().err
 

@@ -111,6 +111,17 @@ def recognise(network: keras.Model) -> str | None:
     return None
 
 
+def without_classifier(network: keras.Model) -> keras.Model:
+    """The maps of a network of keras.applications that ends in a classifier; another network unchanged."""
+    name = recognise(network) if isinstance(network.layers[-1], keras.layers.Dense) else None
+    if name is None:
+        return network
+    plain = getattr(keras.applications, name)(
+        include_top=False, weights=None, input_shape=(None, None, network.input_shape[-1])
+    )
+    return keras.Model(network.input, network.layers[len(plain.layers) - 1].output, name=network.name)
+
+
 def _layer_names(network: keras.Model) -> list[str]:
     """Names of the layers, without the numbers that Keras adds to the second layer of a name."""
     return [

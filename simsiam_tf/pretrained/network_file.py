@@ -67,6 +67,7 @@ def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> Pix
 
 def pooled(network: keras.Model, scale: PixelScale) -> keras.Model:
     """The network as a backbone; of one of keras.applications the classifier is left out."""
+    network = keras_applications.without_classifier(network)
     if len(network.output_shape) == 2 and not scale.reverse:
         return network
     return to_features(network, network.input_shape[1], network.input_shape[-1], scale.reverse)

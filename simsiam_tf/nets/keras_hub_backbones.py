@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def describe(options: Mapping[str, Any]) -> Description:
     """What the images of a preset are like, by its image converter."""
     name, weights, pixels = (options[key] for key in ("name", "weights", "pixels"))
     hub = import_keras_hub(f"backbone=hub:{name}")
+    _check_preset(name, options["trust_code"])
     converter = _from_preset(hub.layers.ImageConverter, name) if weights or pixels == "auto" else None
     scale = PIXELS[pixels] if pixels != "auto" else _scale(name, converter)
     size = converter.image_size[0] if converter is not None and converter.image_size else None
@@ -57,6 +59,7 @@ def _scale(name: str, converter: Any) -> PixelScale:
 def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
     """The backbone of a preset; with weights those of the preset. Its maps or tokens are pooled."""
     hub, name = import_keras_hub(f"backbone=hub:{options['name']}"), options["name"]
+    scale = describe(options).scale  # which checks the preset's files first
     network = _from_preset(hub.models.Backbone, name, load_weights=False)
     shape, config = keras.tree.flatten(network.input)[0].shape, network.get_config()
     wanted = (size if shape[1] else None, size if shape[1] else None, channels)
@@ -67,12 +70,38 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
         )
     else:
         network = type(network).from_config({**config, key: wanted})
-    scale = describe(options).scale
     has_token = bool(getattr(network, "use_class_token", False)) or type(network).__name__ in TOKENS
     return to_features(network, wanted[0], channels, scale is not None and scale.reverse, has_token)
 
 
 TOKENS = {"DINOV2Backbone", "DINOV3Backbone", "DeiTBackbone"}  # whose first token is always a class token
+
+
+def _check_preset(name: str, trust_code: bool) -> None:
+    """Raises UserError for a preset whose files name classes outside of keras-hub, whose code would run."""
+    from keras_hub.src.utils.preset_utils import get_file
+
+    path = Path(name).expanduser()
+    for file in () if trust_code else ("config.json", "image_converter.json", "preprocessor.json"):
+        try:
+            pending = [
+                json.loads(Path(get_file(str(path) if path.is_dir() else name, file)).read_text("utf-8"))
+            ]
+        except Exception:  # noqa: BLE001 - missing, which `_from_preset` says
+            continue
+        while pending:
+            value = pending.pop()
+            if isinstance(value, dict) and "class_name" in value:
+                known = str(value.get("module")).startswith("keras_hub.src.models.")
+                known = known and value.get("registered_name") in (None, f"keras_hub>{value['class_name']}")
+                if not known and (value.get("module"), value["class_name"]) != ("keras", "DTypePolicy"):
+                    raise UserError(
+                        f"backbone=hub:{name}: its {file} asks for {value.get('module')}.{value['class_name']}, "
+                        "which is none of keras-hub's; its code would run with trust_code=true, which is for "
+                        "presets of people you trust."
+                    )
+            items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            pending += items
 
 
 def _from_preset(cls: Any, name: str, **options: Any) -> Any:

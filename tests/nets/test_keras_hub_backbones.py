@@ -1,5 +1,6 @@
 """Presets of keras-hub as backbones: their pixels, their features, their files."""
 
+import shutil
 import zipfile
 
 import numpy as np
@@ -111,6 +112,16 @@ def test_what_is_no_preset_and_a_missing_library(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"hub:x: needs keras-hub: pip install 'simsiam-tf\[kerashub\]'"):
         import_keras_hub("backbone=hub:x")
+
+
+def test_a_preset_that_names_other_code_is_refused(presets, tmp_path):
+    preset = tmp_path / "hostile"
+    shutil.copytree(presets / "vit", preset)
+    text = (preset / "config.json").read_text()
+    (preset / "config.json").write_text(text.replace('"module": "keras"', '"module": "os"'))
+    for text in (f"hub:{preset}", f"hub:{preset}+weights"):
+        with pytest.raises(UserError, match=r"config.json asks for os.DTypePolicy.* trust_code=true"):
+            nets.build_backbone(text, SIZE, 3)
 
 
 def test_files_of_presets_pass_the_check_and_hostile_arguments_do_not(presets, tmp_path):

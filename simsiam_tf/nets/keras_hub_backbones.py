@@ -96,8 +96,9 @@ def _check_preset(name: str, trust_code: bool) -> None:
                 known = known and value.get("registered_name") in (None, f"keras_hub>{value['class_name']}")
                 if not known and (value.get("module"), value["class_name"]) != ("keras", "DTypePolicy"):
                     raise UserError(
-                        f"backbone=hub:{name}: its {file} asks for {value.get('module')}.{value['class_name']}, "
-                        "which is none of keras-hub's; its code would run with trust_code=true, which is for "
+                        f"backbone=hub:{name}: its {file} asks for "
+                        f"{value.get('module')}.{value['class_name']}, which is none of keras-hub's; its "
+                        "code would run with trust_code=true, which is for "
                         "presets of people you trust."
                     )
             items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

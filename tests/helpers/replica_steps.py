@@ -1,9 +1,10 @@
-"""Twenty steps with every BN placement on N replicas, from one seed and global batch.
+"""Twenty steps with every BN placement, and with Keras' BN in the backbone, on N replicas.
 
     python tests/helpers/replica_steps.py N OUT.npz
 
-Runs in a process of its own, since the strategies of one process share TensorFlow's collective keys. Writes
-example ids and views of every step, losses, stds, and the weights before and after 20 steps.
+Seed and global batch are the same for each N. Runs in a process of its own, since the strategies of one
+process share TensorFlow's collective keys. Writes example ids and views of every step, losses, stds, and the
+weights before and after 20 steps.
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ def main(replicas: int, out: str) -> None:
     source = from_arrays("noise", images)
     views = Views(dataclasses.replace(AUGMENTATIONS["grayscale"], size=SIZE, blur_p=0.5))
     results = {}
-    for bn in BN_PLACEMENT:
+    for bn in (*BN_PLACEMENT, "stock"):
         components = _components(strategy, config, source, views, bn)
         before = [v.numpy() for v in components.model.weights]
         iterator, steps = (
@@ -67,13 +68,16 @@ def _gather(strategy: tf.distribute.Strategy, value) -> np.ndarray:
 
 
 def _components(strategy, config, source, views, bn: str) -> RunComponents:
+    """bn: a key of BN_PLACEMENT; "stock": Keras' BN in the backbone, synchronised as a run does."""
+    norm = keras.layers.BatchNormalization if bn == "stock" else nets.BatchNorm
     with strategy.scope():
         keras.utils.set_random_seed(config.seed)
         x = images = keras.Input((SIZE, SIZE, 1))
         for width in (8, 16):
-            x = keras.layers.Activation("softplus")(nets.BatchNorm()(nets.Conv(width, 3, 2)(x)))
+            x = keras.layers.Activation("softplus")(norm()(nets.Conv(width, 3, 2)(x)))
         backbone = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
-        model = SimSiam(backbone, d=16, predictor_hidden=8, bn=bn)
+        nets.synchronise(backbone)
+        model = SimSiam(backbone, d=16, predictor_hidden=8, bn="default" if bn == "stock" else bn)
         _smooth(model.projector, model.predictor)
         model.compile(build_run.build_optimizer(config, 100, source.size))
         model.optimizer.build(model.learned_variables())

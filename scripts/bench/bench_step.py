@@ -58,7 +58,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument(
         "--torch_compile", nargs="?", const="also", choices=("also", "only"),
-        help="also: time torch.compile, too, and compare with the faster of both; only: not PyTorch without it",
+        help="also: time torch.compile, too, and compare with the faster; only: not PyTorch without it",
     )  # fmt: skip
     parser.add_argument("--xla", action="store_true", help="our step compiled by XLA is timed as well")
     bench_harness.add_arguments(parser, repeats=5, calls=5, threads=None)

@@ -1,4 +1,4 @@
-"""Measures the images/s of training from a folder of JPEGs, of ours and of an equivalent PyTorch program.
+"""Measures images/s of training from a folder of JPEGs, by this package and by an equal PyTorch program.
 
     python scripts/bench/bench_end_to_end.py --network=small
     python scripts/bench/bench_end_to_end.py --network=resnet50 --json=end_to_end.json

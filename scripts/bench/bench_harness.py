@@ -1,6 +1,6 @@
 """Timing of several programs on one machine: strict alternation, each program in a process of its own.
 
-Every candidate sleeps while another runs. On two cores, a foreign program that kept one busy slowed PyTorch's
+Every candidate sleeps while another runs. On two cores, another program that kept one busy slowed PyTorch's
 OpenMP threads ninefold and TensorFlow's hardly at all, so a ratio measured then says nothing about either.
 The CPU time of other programs is therefore measured along with every call, and a disturbed comparison is
 marked as such.

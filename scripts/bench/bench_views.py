@@ -1,4 +1,4 @@
-"""Measures how many JPEGs a second ours and torchvision with PIL turn into two views, on one core.
+"""Measures how many JPEGs a second this package and torchvision turn into two views, on one core.
 
     python scripts/bench/bench_views.py --json=views.json
     python scripts/bench/bench_views.py --images=/my/photos

@@ -1,4 +1,4 @@
-"""Computes, without any measurement, how efficient training is on 8, 64 and 512 accelerators.
+"""Computes (does not measure) how efficient training is on 8, 64 and 512 accelerators.
 
     python scripts/bench/scaling.py                                       # the tables of docs/scaling.md
     python scripts/bench/scaling.py --step_seconds=0.05 --accelerators 16 32
@@ -58,7 +58,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--accelerators", type=int, nargs="+", default=[8, 64, 512], help="how many: powers of two from 8 on")
     add("--batch", type=int, default=64, help="images per accelerator and step, for weak scaling")
     add("--global_batch", type=int, default=512, help="images per step of all, for strong scaling")
-    add("--step_seconds", type=float, help="of --batch images on any GPU or TPU; replaces --use")
+    add(
+        "--step_seconds",
+        type=float,
+        help="seconds of a step of --batch images on any GPU or TPU; replaces --use",
+    )
     add("--use", type=float, nargs=3, default=[0.19, 0.11, 0.19], metavar="SHARE",
         help=f"shares of the peak that a step reaches: {', '.join(interconnects.PEAK)}")  # fmt: skip
     add("--cpu_step", type=float, default=2.668, help="measured seconds of a step on a CPU")

@@ -61,7 +61,7 @@ def fold_in(seed: tf.Tensor, number: Any) -> tf.Tensor:
 
 @contextlib.contextmanager
 def step_seeds(model: keras.Model, seed: int, step: Any) -> Iterator[None]:
-    """Within it, a random layer draws by (seed, step, replica, layer, number of its call in the step).
+    """A context: random layers draw by (seed, step, replica, layer, number of the layer's call in the step).
 
     The layers of a model are numbered in its order. All draws without a generator, such as those of
     keras-hub's and ConvNeXt's drop paths, count as the calls of one more layer.

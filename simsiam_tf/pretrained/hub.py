@@ -60,7 +60,7 @@ def results_folder(address: str) -> Path:
 
 
 def pinned_address(address: str) -> str:
-    """The address with the commit, in place of a branch, a tag or nothing, that `download` resolved it to."""
+    """The address with a commit as its revision: the one to which `download` resolved the address."""
     return f"{PREFIX}{parse_address(address)[0]}@{download(address).name}"
 
 

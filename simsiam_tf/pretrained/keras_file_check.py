@@ -48,8 +48,8 @@ ALLOWED = {  # module → classes that may be built: none runs code, reads a fil
         for folder, file, name in (words.split(".") for words in KERAS_HUB.split())
     },
 }
-MAX_NUMBER = {"window_size": 64}  # limits of some arguments of keras-hub's classes
-MAX_ARGUMENT = 2**14  # limit of their other arguments
+MAX_NUMBER = {"window_size": 64}  # largest values of some arguments of keras-hub's classes
+MAX_ARGUMENT = 2**14  # largest value of their other arguments
 
 _PICKLE = "a pickle, which can run code"
 _HDF5 = "HDF5 alone, which can point to other files"

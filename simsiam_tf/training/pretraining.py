@@ -89,7 +89,7 @@ class Pretraining(Task):
         return diagnose(records, self.components.total_steps, self.config.loss)
 
     def baselines(self) -> Accuracies:
-        """kNN accuracy, on `knn_images` images, of the untrained backbone and, if small, of raw pixels."""
+        """kNN accuracy of untrained backbone and, for small images, raw pixels, on `knn_images` images."""
         if self.config.weights:
             log.warning("initial weights: %s", self.start)
         if self.monitor is None:

@@ -168,7 +168,7 @@ def _choose(networks: list[Network], prefix: str | None, layout: str, arrays: Ar
 
 
 def architecture_of(arrays: Arrays, path: str) -> dict[str, Any]:
-    """Arguments of `nets.resnet`, from torchvision's names and shapes; "imagenet" is a placeholder."""
+    """Arguments of `nets.resnet`, by torchvision's names and shapes; always with the stem "imagenet"."""
     if arrays["conv1.weight"].ndim != 4:
         raise UserError(f"weights={path}: its conv1.weight is not the kernel of a convolution.")
     width, channels, _, _ = arrays["conv1.weight"].shape

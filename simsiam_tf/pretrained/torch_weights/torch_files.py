@@ -29,8 +29,8 @@ _SAVE_PLAIN = 'torch.save({"state_dict": model.state_dict()}, "weights.pth")'
 class Checkpoint:
     """The content of a file of PyTorch weights.
 
-    state: name → float32 array; where several entries of the file hold weights, each name begins with its
-        entry's.
+    state: name → float32 array; where several entries of the file hold weights, names begin with the name of
+        the entry.
     epoch: epochs done, None where the file does not say. optimizer: the optimizer's state_dict, or empty.
     metadata: metadata of this package, in a file that it wrote; else empty.
     """
@@ -210,7 +210,7 @@ def _check_archive(path: Path) -> None:
 def _named_tensors(content: Any) -> dict[str, Any]:
     """Name → tensor of everything in a checkpoint but its optimizer.
 
-    Where several entries hold weights, names begin with the entry's name: "teacher.", "student.".
+    Where several entries hold weights, names begin with the name of the entry: "teacher.".
     """
     import torch
 

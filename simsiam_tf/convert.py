@@ -23,7 +23,7 @@ weights that are left out are listed. No code in a pickle is run.
     python -m simsiam_tf.convert --weights=runs/photos --layout=keras_hub --out=photos_preset
     python -m simsiam_tf.convert --weights=photos_preset --layout=keras_hub --out=runs/converted"""
 
-KERAS_HUB = "keras_hub"  # the layout of a folder, where the others are names in a file
+KERAS_HUB = "keras_hub"  # the only layout that is a folder; the others are names of weights in a file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ConvertConfig(Config):
     stem: str = option(
         "auto",
         "from PyTorch: first layers; auto: imagenet for a 7×7 kernel; for a 3×3 kernel cifar_pad2 where "
-        "solo-learn wrote the file, else cifar",
+        "solo-learn wrote the file, else cifar, or an error where the program is not clear",
         choices=("auto", "imagenet", "cifar", "small", "cifar_pad2"),
     )
     augmentation: str = option(
@@ -102,7 +102,7 @@ class ConvertConfig(Config):
 
     @property
     def to_torch(self) -> bool:
-        """Whether weights of this package are written for PyTorch."""
+        """Whether weights of this package are to be written for PyTorch."""
         return not (self.from_torch or self.from_keras_hub or self.layout == KERAS_HUB)
 
     @property

@@ -19,7 +19,7 @@ is written beside it, as JSON and Markdown.
     python -m simsiam_tf.export --weights=runs/quickstart --format=onnx
 
 --hub writes a folder for the Hugging Face Hub instead, with the card as README. Every --weights takes it;
---push uploads it, and --weights=hf://USER/NAME takes it from there. It names no path of this machine.
+--push uploads it, and --weights=hf://USER/NAME takes it from there. The folder names no path of this machine.
 
     python -m simsiam_tf.export --weights=runs/quickstart --hub --push=USER/NAME --license=cc-by-4.0"""
 
@@ -43,11 +43,11 @@ class ExportConfig(WeightsConfig):
     hub: bool = option(
         False,
         "write a folder for the Hugging Face Hub instead (backbone.keras, README.md), which every `weights` "
-        "takes; that of a ResNet-18 to -101 of width 1 with imagenet stem also has what timm and, for 3 "
-        "channels, torchvision read",
+        "takes; for a ResNet-18 to -101 of width 1 with imagenet stem also files for timm and, with 3 "
+        "channels, torchvision",
     )
     license: str | None = option(
-        None, "for the header of its README.md: one of the Hub's names, such as apache-2.0 or cc-by-4.0"
+        None, "licence in the header of README.md: one of the Hub's names, such as apache-2.0 or cc-by-4.0"
     )
     push: str | None = option(
         None, "upload the folder to this repository of the Hub, USER/NAME, which is created if it is "
@@ -56,7 +56,7 @@ class ExportConfig(WeightsConfig):
     private: bool = option(False, "create the repository as private")
     out: str | None = option(
         None, "file to write; for saved_model and the Hub a folder. By default model and the format's "
-        "suffix, or hub, in WORKDIR/export, beside a .keras file, or in runs/USER-NAME for those of the Hub",
+        "suffix, or hub, in WORKDIR/export, beside a .keras file, or in runs/USER-NAME for hf:// weights",
     )  # fmt: skip
     overwrite: bool = option(False, "replace an earlier export")
 

@@ -3,8 +3,8 @@
     python scripts/bench/bench_allreduce.py --workers=2 --json=allreduce.json
 
 Every worker is a process of its own. They talk over the loopback, so no network is measured. A small
-vector gives the latency of a hop, a vector as large as ResNet-50's gradient the bandwidth. `scaling.py`
-uses both.
+vector gives the latency of a hop, a vector as large as ResNet-50's gradient the bandwidth. The defaults of
+`scaling.py` for gRPC were measured so.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, default=2, help="number of workers")
-    parser.add_argument("--floats", type=int, nargs="+", default=[SMALL, LARGE], help="sizes of the vectors")
-    parser.add_argument("--calls", type=int, default=50, help="all-reduces of a call, for small vectors")
+    parser.add_argument("--floats", type=int, nargs="+", default=[SMALL, LARGE], help="lengths of vectors")
+    parser.add_argument("--calls", type=int, default=50, help="all-reduces of a call, below 10^6 floats")
     parser.add_argument("--repeats", type=int, default=9, help="timed calls")
     parser.add_argument("--json", metavar="FILE", help="file for the results")
     return parser.parse_args(argv)
@@ -97,11 +97,11 @@ def _serve(pipe: Connection, task: str, function: Callable, arguments: tuple) ->
     os.environ.update(TF_CONFIG=task, CUDA_VISIBLE_DEVICES="")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     pipe.send(function(*arguments))
-    pipe.poll(WAIT_SECONDS)  # until the parent, which has all answers, closes its end
+    pipe.poll(WAIT_SECONDS)  # until the parent has all answers and closes its end
 
 
 def measure(floats: list[int], calls: int, repeats: int) -> dict:
-    """Runs in a worker: seconds of an all-reduce by size, and CPU seconds of machine and worker."""
+    """Runs in a worker: seconds of an all-reduce by length, CPU seconds of the machine and of this worker."""
     from simsiam_tf.distributed import strategies
 
     strategy = strategies.strategy_by_name("multi_worker")
@@ -135,7 +135,7 @@ def _timed(strategy, floats: int, calls: int, repeats: int) -> list[float]:  # n
 
 
 def _row(floats: int, seconds: list[float], workers: int) -> dict:
-    """Metrics of one size. hop: the time / 2(n − 1). bandwidth: 2(n − 1)/n times the bytes, per second."""
+    """Metrics of one length, n workers. hop: time / (2(n − 1)). bandwidth: 2(n − 1)/n · bytes / time."""
     median, hops = statistics.median(seconds), 2 * (workers - 1)
     return {
         "floats": floats, "seconds": median, "least": min(seconds), "most": max(seconds),

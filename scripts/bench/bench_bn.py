@@ -2,7 +2,7 @@
 
     python scripts/bench/bench_bn.py --batch_size=128
 
-Runs in bfloat16, on the GPU where there is one. By this table `nets/batch_norm.py` uses XLA on GPUs.
+Runs in bfloat16, on the GPU where there is one. Because of this table `nets/batch_norm.py` uses XLA on GPUs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument(
-        "--device", choices=("cpu", "gpu"), default="gpu", help="gpu: the CPU where there is none"
+        "--device", choices=("cpu", "gpu"), default="gpu", help="gpu: uses the CPU where there is no GPU"
     )
     bench_harness.add_arguments(parser, repeats=5, calls=2, threads=None)
     args = parser.parse_args(argv)

@@ -8,8 +8,8 @@
 
 The layers are those of the networks that `bench_step.py` times, and more tiny maps. The two algorithms
 alternate in one process. `--way` chooses ours. winograd: Winograd's tiles; patches: the kernel's gradient as
-a product with patches; rows: at stride 2 the input's gradient by rows; pixels: a 1×1 kernel on the pixels
-that it sees; tiny_maps: a map of at most 2×2 pixels as one product.
+a product with patches; rows: at stride 2 the input's gradient by rows; pixels: a 1×1 kernel, at stride 2 on
+every other pixel alone; tiny_maps: a map of at most 2×2 pixels as one product.
 Rounding errors of the outputs and of both gradients are relative to float64.
 The thresholds in `nets/cpu/dispatch.py` were set by hand from these tables.
 """
@@ -82,7 +82,7 @@ def _compare(
     from simsiam_tf.runtime import malloc
 
     malloc.retain_freed_memory()
-    tf.get_logger().setLevel("ERROR")  # each layer is traced anew, which TensorFlow warns of
+    tf.get_logger().setLevel("ERROR")  # TensorFlow warns that each layer is traced anew
     if tf.config.threading.get_intra_op_parallelism_threads() != args.threads:
         tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     rng = np.random.default_rng(0)

@@ -1,11 +1,11 @@
-"""Measures images a second of training from a folder of JPEGs, ours and an equivalent PyTorch program's.
+"""Measures images/s of training from a folder of JPEGs, by this package and by an equal PyTorch program.
 
     python scripts/bench/bench_end_to_end.py --network=small
     python scripts/bench/bench_end_to_end.py --network=resnet50 --json=end_to_end.json
 
 Ours is the loop of `simsiam_tf.pretrain` with its pipeline. The PyTorch program has torchvision's views,
-a DataLoader whose worker processes live as long as it, channels-last memory, autocast for bfloat16, and
-the same network, batch and threads. Peak memory includes that of the workers.
+a DataLoader with persistent workers, channels-last memory, autocast for bfloat16, and the same network,
+batch and threads. Peak memory includes that of the DataLoader's workers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--workers", type=int, help="workers of the DataLoader; as many as threads by default"
     )
-    parser.add_argument("--steps", type=int, default=4, help="steps a call")
+    parser.add_argument("--steps", type=int, default=4, help="steps in a timed call")
     bench_harness.add_arguments(parser, repeats=5, calls=2, threads=None)
     args = parser.parse_args(argv)
     hint = bench_harness.install_hint("torch", "torchvision", "PIL")

@@ -5,8 +5,8 @@
 
 Every setting runs in a process of its own on random images in memory, with a ResNet-10 a quarter as wide as
 usual. The base has views of 28 pixels, batch 64, d = 256, 6,000 images and as many in the kNN bank. Every
-other setting has one of these five ten times as large (the views by area). Linear time grows tenfold; less is
-better.
+other setting has one of these five ten times as large (the views by area). Time that is linear in it grows
+tenfold.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Timing of several programs on one machine: strict alternation, each program in a process of its own.
 
-Every candidate sleeps while another runs. One busy core of two slowed PyTorch's OpenMP threads ninefold and
-TensorFlow's hardly at all: a ratio measured then is about the scheduler. The CPU time of other programs is
-therefore measured along with every call, and a disturbed comparison is marked as such.
+Every candidate sleeps while another runs. On two cores, another program that kept one busy slowed PyTorch's
+OpenMP threads ninefold and TensorFlow's hardly at all, so a ratio measured then says nothing about either.
+The CPU time of other programs is therefore measured along with every call, and a disturbed comparison is
+marked as such.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Candidate:
 
 @dataclasses.dataclass
 class Timings:
-    """Candidate → seconds per unit of work, a median for each alternation; metadata of the candidates."""
+    """Results. seconds: candidate → seconds per unit of work, a median for each alternation."""
 
     seconds: dict[str, list[float]]
     metadata: dict
@@ -86,7 +87,7 @@ class Timings:
 
 
 def add_arguments(parser: argparse.ArgumentParser, repeats: int, calls: int, threads: int | None) -> None:
-    """Adds the options that most benchmarks share; the arguments are their defaults."""
+    """Adds the options that most benchmarks share; the arguments are defaults. threads: None: all cores."""
     parser.add_argument(
         "--threads", type=int, default=threads or os.cpu_count(), help="threads of every candidate"
     )
@@ -100,8 +101,8 @@ def time_candidates(
 ) -> Timings:
     """Starts all candidates, then lets each make `calls` calls in turn, `repeats` times.
 
-    threads: cores that each candidate may use. title: begins the lines of progress. device: with "cpu" no
-    candidate sees a GPU.
+    threads: cores that each candidate may use. title: beginning of the lines of progress. device: "cpu" hides
+    GPUs from all candidates.
     """
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
@@ -116,7 +117,7 @@ def time_candidates(
             end.close()
             if device == "cpu":
                 metadata[candidate.name] = _receive(pipes[candidate.name], candidate.name)
-        for candidate in candidates:  # beside a GPU there are enough cores to compile all at once
+        for candidate in candidates:  # a machine with a GPU has the cores to build all candidates at once
             if candidate.name not in metadata:
                 metadata[candidate.name] = _receive(pipes[candidate.name], candidate.name)
         for repeat in range(repeats):
@@ -146,14 +147,14 @@ def time_candidates(
 
 
 def training_steps(components: Any, config: Any) -> tuple[Any, Any]:
-    """Batches from the first step on, and the function that trains on them, of a run's components."""
+    """(iterator of a run's batches from the first step on, function that trains on the next n of them)."""
     from simsiam_tf.loop import compiled_steps
 
     return compiled_steps.batches(components, config, 0), compiled_steps.compiled_steps(components, config)
 
 
 def set_threads(count: int) -> None:
-    """Sets TensorFlow's threads per operation, unless `count` is the number of cores, the default."""
+    """Sets TensorFlow's threads per operation, unless `count` is the default, the number of cores."""
     import tensorflow as tf
 
     if count != os.cpu_count():

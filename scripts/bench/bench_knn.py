@@ -1,4 +1,4 @@
-"""Measures time, operations and memory of the exact search for neighbours; extrapolates the time to ImageNet.
+"""Measures time and memory of the exact search for neighbours; extrapolates the time to ImageNet.
 
     python scripts/bench/bench_knn.py
     python scripts/bench/bench_knn.py --bank=1281167 --queries=50000 --k=200  # ImageNet: 10 GiB of disk

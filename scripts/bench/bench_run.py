@@ -76,7 +76,7 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
             finally:
                 if (
                     stage not in BESIDE or "first step" in marks
-                ):  # the checkpoint after the baselines is not training
+                ):  # the checkpoint after the baselines comes before training
                     seconds[stage] += time.perf_counter() - start
 
         patches.enter_context(mock.patch.object(owner, method, call))

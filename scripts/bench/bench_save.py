@@ -1,11 +1,11 @@
-"""Measures the seconds and bytes of a checkpoint, and its share of the time between two checkpoints.
+"""Measures seconds and bytes of a checkpoint, and the share that saving takes of --save_minutes.
 
     python scripts/bench/bench_save.py --flagfile=flags/imagenet/simsiam_100ep.cfg --size=224
     python scripts/bench/bench_save.py --folder=/shared/runs --channels=1 --size=28 \
         --flagfile=flags/quickstart.cfg
 
-A checkpoint holds a model and its momentum, as in a run: check that all weights are finite, write, read back,
-SHA-256, fsync, rename.
+A checkpoint holds a model and its momentum, as in a run. Saving means: check that all weights are finite,
+write, read back, compute the SHA-256, fsync, rename.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measures images a second from each kind of place (folder, list, archive, …), or the start on many files.
+"""Measures images/s from each kind of place (folder, list, archive, …), or the time to open many files.
 
     python scripts/bench/bench_sources.py --json=sources.json
     python scripts/bench/bench_sources.py --start=200000
@@ -33,17 +33,17 @@ import bench_views
 
 BATCH = 32
 FILES = 1_280_000  # in ImageNet's training set, to which starts are extrapolated
-AIM_SECONDS, AIM_MIB = 30, 1024  # for a start on FILES files of which none has changed
+AIM_SECONDS, AIM_MIB = 30, 1024  # most for a start on FILES files of which none has changed
 CONTENTS, IN_A_FOLDER = 300, 1000  # distinct small files; files in each folder
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--throughput", action="store_true", help="images a second of each place; the default"
+        "--throughput", action="store_true", help="measure images/s of each kind of place; the default"
     )
     parser.add_argument(
-        "--start", type=int, metavar="FILES", help="measure the start on so many files instead"
+        "--start", type=int, metavar="FILES", help="measure the time to open this number of files instead"
     )
     parser.add_argument("--images", type=int, default=512, help="JPEGs in each place")
     parser.add_argument("--folder", help="folder on the disk to test; that of temporary files by default")
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--images={args.images}: at least {BATCH} are needed.")
     metadata = bench_harness.machine_metadata(args.threads)
     with tempfile.TemporaryDirectory(dir=args.folder) as made:
-        os.environ["SIMSIAM_TF_CACHE"] = f"{made}/cache"  # nothing is known of any file
+        os.environ["SIMSIAM_TF_CACHE"] = f"{made}/cache"  # an empty cache, in which no file is known
         os.environ["HF_DATASETS_CACHE"] = f"{made}/datasets"
         if args.start:
             starts = time_starts(Path(made), args.start)
@@ -189,7 +189,7 @@ def make_files(root: Path, count: int) -> None:
 
 
 def time_starts(root: Path, count: int) -> dict[str, dict]:
-    """Start → its metrics: the first one, one where no file has changed, one with one file more."""
+    """Metrics of three starts: the first, one where no file has changed, one with one file more."""
     folder = root / "files"
     print(f"making {count:,} files", file=sys.stderr)
     make_files(folder, count)

@@ -6,8 +6,9 @@
 Each program computes the forward pass of two views, the gradients and the SGD update, from one batch in
 memory: no data pipeline. PyTorch has channels-last memory and, for bfloat16, autocast. `floor` is the time
 of the network's convolutions and matrix products alone, each computed directly by oneDNN or cuDNN. Only a
-step that computes fewer products can be faster. `products` is the time of the products that our step computes
-in their place, without the arithmetic around them (Winograd's tiles, patches). Run it on an idle machine
+step that computes fewer products can be faster. `products` is the time of the convolutions and products that
+our step computes instead, without the arithmetic that prepares them (Winograd's tiles, patches). Run it on an
+idle machine
 (`bench_harness.py` says why). On a GPU a call is STEPS steps with one synchronisation, as in a training, and
 float32 products take TF32 in all programs. torch.compile cannot be compared on a GPU: Triton, which it needs
 there, and TensorFlow cannot be loaded into one process.
@@ -57,7 +58,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument(
         "--torch_compile", nargs="?", const="also", choices=("also", "only"),
-        help="torch.compile is timed as well; the faster of the two counts",
+        help="also: time torch.compile, too, and compare with the faster; only: not PyTorch without it",
     )  # fmt: skip
     parser.add_argument("--xla", action="store_true", help="our step compiled by XLA is timed as well")
     bench_harness.add_arguments(parser, repeats=5, calls=5, threads=None)

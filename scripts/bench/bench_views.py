@@ -1,4 +1,4 @@
-"""Measures pairs of views a second from JPEGs, ours and torchvision's with PIL, on one core.
+"""Measures how many JPEGs a second this package and torchvision turn into two views, on one core.
 
     python scripts/bench/bench_views.py --json=views.json
     python scripts/bench/bench_views.py --images=/my/photos

@@ -35,7 +35,7 @@ def ring(n: int, size: float, link: Link) -> float:
 
 
 def all_reduce(rings: Rings, size: float, start: float = 0.0) -> float:
-    """Seconds of nested rings: a member takes to each level its share of the result of the level within."""
+    """Seconds of an all-reduce by nested rings: each level works on the share that the level within left."""
     seconds = start
     for n, link in rings:
         seconds += ring(n, size, link)
@@ -44,7 +44,7 @@ def all_reduce(rings: Rings, size: float, start: float = 0.0) -> float:
 
 
 def all_gather(rings: Rings, size: float, start: float = 0.0) -> float:
-    """Seconds of the second half of an all-reduce. size: bytes of the gathered tensor."""
+    """Seconds of an all-gather, the second half of an all-reduce. size: bytes of the gathered tensor."""
     return start + all_reduce(rings, size) / 2
 
 
@@ -59,9 +59,9 @@ def tree(rings: Rings, start: float = 0.0) -> float:
 class System:
     """Accelerators and their links.
 
-    rings: number of accelerators → rings.
+    rings: function of the number of accelerators that returns their nested rings.
     images: images a second, of two views each, that one accelerator trains on alone.
-    cores: host cores per accelerator (virtual ones with the TPU).
+    cores: host cores per accelerator (virtual cores with the TPU).
     start: seconds before the first hop of (a ring, a tree).
     """
 
@@ -82,7 +82,7 @@ class System:
         return min(self.small_by(n).values())
 
     def small_by(self, n: int) -> dict[str, float]:
-        """Algorithm → latency."""
+        """Algorithm ("ring", "tree") → latency in seconds."""
         latency = {"ring": self.all_reduce(n, 0)}
         if n > 1 and all(link.tree is not None for _, link in self.rings(n)):
             latency["tree"] = tree(self.rings(n), self.start[1])
@@ -90,17 +90,17 @@ class System:
 
 
 def flat(link: Link) -> Callable[[int], Rings]:
-    """One ring through all."""
+    """`System.rings` of one ring through all accelerators."""
     return lambda n: [(n, link)]
 
 
 def machines(inside: Link, outside: Link, size: int = 8) -> Callable[[int], Rings]:
-    """A ring in each machine of `size` accelerators, then, for each of them, a ring through the machines."""
+    """`System.rings` of a ring in each machine of `size`, then `size` rings through the machines."""
     return lambda n: [(n, inside)] if n <= size else [(size, inside), (n // size, outside)]
 
 
 def torus(link: Link) -> Callable[[int], Rings]:
-    """Rings along three axes, as equal as powers of two can be; a link's bandwidth is that of all axes."""
+    """`System.rings` along three axes; the bandwidth of `link` is that of all axes together."""
     return lambda n: [(k, link) for k in torus_shape(n)]
 
 
@@ -124,7 +124,7 @@ ICI = Link(1.1e15 / 4096, 1.0 * US)
 
 
 def systems(flops: float, cpu_images: float, grpc: Link, use: dict[str, float]) -> dict[str, System]:
-    """The systems in the rows of the tables, by name.
+    """Name → system, for the rows of the tables.
 
     flops: operations of a step, per image.
     cpu_images: images a second of the measured CPU.

@@ -7,8 +7,8 @@
 algorithms by shape, not only Winograd's. memory: keeping freed memory for the next step. The machine's limits
 are measured in the same process: peak arithmetic by large matrix products, memory bandwidth by adding large
 vectors. An operation's floor is the larger of two times: its products at that peak, and its inputs and
-outputs moved once at that bandwidth. Tensors that stay in the caches can be faster. Operations of the two
-views run at the same time and share the cores, so the step's seconds are divided over the classes in
+outputs moved once at that bandwidth. With tensors in the caches it can take less. Operations of the two views
+run at the same time and share the cores, so the step's seconds are divided over the classes in
 proportion to the time of their operations.
 """
 
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import bench_harness
 
-CLASSES = {  # an operation is in the first class of which a word is in its type
+CLASSES = {  # class → words; an operation is in the first class with a word that its type contains
     "convolutions": ("Conv2D",),
     "matrix products": ("MatMul",),
     "functions of XLA": ("ExecuteAsyncOnStream",),  # Winograd's tiles

@@ -1,10 +1,11 @@
-"""Computes the efficiency at 8, 64 and 512 accelerators: measured times, counted sizes, published links.
+"""Computes (does not measure) how efficient training is on 8, 64 and 512 accelerators.
 
     python scripts/bench/scaling.py                                       # the tables of docs/scaling.md
     python scripts/bench/scaling.py --step_seconds=0.05 --accelerators 16 32
 
-What a step sends is counted on the real model; times are computed, not measured. docs/scaling.md says
-where every default comes from.
+What a step computes and sends is counted on the real model. Its times are computed from these counts, from
+the bandwidths and latencies that manufacturers publish, and from the few measured numbers that are defaults
+of the options. docs/scaling.md says where every default comes from.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from interconnects import System
 from scaling_model import StepCounts, count_step, step_seconds
 
 GRPC, NCCL = "H100, gRPC beyond 8", "H100, 8 × 400 Gbit/s"
-CHANGES = [  # change (and those above), system, all-reduces per BN layer and view, z every step, packs
+# Each row adds a change to the rows above: change, system, all-reduces per BN layer and view, whether z is
+# gathered in every step, whether the gradient is sent in packs during the backward pass.
+CHANGES = [
     ("without NCCL between machines", GRPC, 4, True, False),
     ("as it is", NCCL, 4, True, False),
     ("mean and variance in one all-reduce", NCCL, 2, True, False),
@@ -52,19 +55,23 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add: Callable = parser.add_argument
     add("--flagfile", default="flags/imagenet/simsiam_100ep.cfg", help="flagfile of the model")
-    add("--accelerators", type=int, nargs="+", default=[8, 64, 512], help="powers of two, from 8 on")
-    add("--batch", type=int, default=64, help="images an accelerator, weak scaling")
-    add("--global_batch", type=int, default=512, help="images a step, strong scaling")
-    add("--step_seconds", type=float, help="of --batch images on any accelerator, instead of --use")
+    add("--accelerators", type=int, nargs="+", default=[8, 64, 512], help="how many: powers of two from 8 on")
+    add("--batch", type=int, default=64, help="images per accelerator and step, for weak scaling")
+    add("--global_batch", type=int, default=512, help="images per step of all, for strong scaling")
+    add(
+        "--step_seconds",
+        type=float,
+        help="seconds of a step of --batch images on any GPU or TPU; replaces --use",
+    )
     add("--use", type=float, nargs=3, default=[0.19, 0.11, 0.19], metavar="SHARE",
         help=f"shares of the peak that a step reaches: {', '.join(interconnects.PEAK)}")  # fmt: skip
-    add("--cpu_step", type=float, default=2.668, help="measured seconds of a CPU's step")
-    add("--cpu_batch", type=int, default=16, help="images of that step")
+    add("--cpu_step", type=float, default=2.668, help="measured seconds of a step on a CPU")
+    add("--cpu_batch", type=int, default=16, help="images of the step that --cpu_step measured")
     add("--grpc_hop", type=float, default=0.72e-3, help="measured seconds of a hop over gRPC")
     add("--grpc_bandwidth", type=float, default=0.22e9, help="measured bytes/s over gRPC")
-    add("--host_rate", type=float, default=658, help="measured images/s a core: decode, crop, resize")
-    add("--host_rate_all", type=float, default=372, help="the same with jitter, gray, blur and flip")
-    add("--image_bytes", type=float, default=110e3, help="bytes of an encoded image; ImageNet's mean")
+    add("--host_rate", type=float, default=658, help="measured images/s a core decodes, crops, resizes")
+    add("--host_rate_all", type=float, default=372, help="measured images/s a core makes whole views of")
+    add("--image_bytes", type=float, default=110e3, help="mean bytes of an encoded image of ImageNet")
     add("--json", metavar="FILE", help="file for the results")
     args = parser.parse_args(argv)
     if any(n < 8 or n & (n - 1) for n in args.accelerators):
@@ -162,8 +169,8 @@ def _images(args: argparse.Namespace, systems: dict[str, System]) -> str:
         cores = (f"{s.images / rate:.2f}" for rate in (args.host_rate, args.host_rate_all))
         read = (f"{n * s.images * args.image_bytes / 1e9:.2f}" for n in args.accelerators)
         rows.append((s.name, f"{s.images:,.0f}", *cores, f"{s.cores:g}", *read))
-    head = ("each of them", "images/s", "cores: crops", "cores: whole views", "cores available")
-    return _markdown((*head, *(f"all read, GB/s, {n}" for n in _each(args))), rows)
+    head = ("one accelerator", "images/s", "cores for crops", "cores for whole views", "cores available")
+    return _markdown((*head, *(f"GB/s that all read, {n}" for n in _each(args))), rows)
 
 
 def _changes(args: argparse.Namespace, sent: StepCounts, systems: dict[str, System]) -> str:

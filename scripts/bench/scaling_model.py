@@ -41,7 +41,7 @@ class StepCounts:
 
 @dataclasses.dataclass(frozen=True)
 class StepSeconds:
-    """Seconds of a step: arithmetic, and each message."""
+    """Seconds of a step: `compute` for its arithmetic, the others for what it sends."""
 
     compute: float
     gradient: float = 0.0
@@ -50,17 +50,17 @@ class StepSeconds:
 
     @property
     def no_overlap(self) -> float:
-        """Nothing overlaps, as in the present code."""
+        """Seconds of a step in which nothing overlaps, as in the present code."""
         return self.compute + self.gradient + self.norm + self.z
 
     @property
     def full_overlap(self) -> float:
-        """The other bound: all messages overlap the arithmetic."""
+        """Seconds of a step in which all messages overlap the arithmetic, which no code reaches."""
         return max(self.compute, self.no_overlap - self.compute)
 
     @property
     def gradient_overlap(self) -> float:
-        """Only the gradient overlaps the arithmetic."""
+        """Seconds of a step in which only the gradient's messages overlap the arithmetic."""
         return max(self.compute, self.gradient) + self.norm + self.z
 
     def efficiency(self, seconds: float) -> float:
@@ -72,7 +72,7 @@ def step_seconds(
 ) -> StepSeconds:
     """Seconds of a step on n accelerators with `batch` images each.
 
-    z: whether the embeddings of the global batch are gathered, as the loop does in every step.
+    z: whether z of the global batch is gathered, as the loop does in every step.
     """
     small = system.small(n)
     norm = sent.norm_all_reduces * small + system.all_reduce(n, sent.norm_bytes) - system.all_reduce(n, 0)
@@ -85,7 +85,10 @@ def step_seconds(
 
 
 def count_step(flagfile: str, size: int = 224, channels: int = 3) -> StepCounts:
-    """Counts a step of a flagfile's model: builds the model and traces its step for one image."""
+    """Counts a step of a flagfile's model: builds the model and traces its step for one image.
+
+    size, channels: side of the views in pixels, and channels of the images.
+    """
     import numpy as np
     import onednn_floor
     import tensorflow as tf

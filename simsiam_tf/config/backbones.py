@@ -47,7 +47,8 @@ class Backbone:
         options "pixels", "trust_code", "stem" and "width"; a builder may ignore some.
     pixel_rule: "mean" and "std", one number for each channel of an image in [0, 1], to normalise
         its pixels; empty: the augmentation's are used.
-    form: of a kind: how it is written. describe: of a kind: "module:function", from the same options to a
+    form: for rows of `BACKBONE_KINDS`: how a value of `backbone` is written.
+    describe: for rows of `BACKBONE_KINDS`: "module:function"; maps the same options to a
         `nets.backbones.Description`.
     """
 
@@ -79,7 +80,8 @@ BACKBONE_KINDS = {
 class BackboneName:
     """A value of `backbone` in its parts: KIND:NAME+WEIGHTS, or a key of `BACKBONES` as the name.
 
-    weights: "imagenet" or another name of keras.applications, "weights" for the other kinds; None: random.
+    weights: "imagenet" or another value that keras.applications takes, "weights" for other kinds; None:
+        random weights.
     """
 
     text: str
@@ -100,7 +102,7 @@ def is_network(text: str) -> bool:
 
 
 def absolute_network(text: str) -> str:
-    """The same network, where it is a file or folder by a path that does not depend on the working folder."""
+    """The same value of `backbone` or `weights`; paths become independent of the working folder."""
     parsed = parse_backbone(text)
     if parsed.kind not in ("file", "hub") or not os.path.exists(os.path.expanduser(parsed.name)):
         return text
@@ -108,7 +110,7 @@ def absolute_network(text: str) -> str:
 
 
 def parse_backbone(text: str, option: str = "backbone") -> BackboneName:
-    """The parts of a value of `backbone`. Raises UserError where it names none."""
+    """Parses a value of `backbone`, or of the option `option`. Raises UserError where it names no network."""
     if text in BACKBONES:
         return BackboneName(text, "", text, None)
     kind, _, rest = text.partition(":")

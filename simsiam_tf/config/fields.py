@@ -82,7 +82,7 @@ def default(cls: type, name: str) -> Any:
 
 
 def inapplicable(config: Config) -> list[tuple[str, Inapplicable]]:
-    """(option, rule) for every option that has no effect, and another value than its default."""
+    """(option, rule) for every option that has no effect although its value is not the default."""
     return [
         (name, rule)
         for rule in config.INAPPLICABLE

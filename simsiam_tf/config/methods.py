@@ -1,7 +1,7 @@
 """METHODS: a row for every method, with the options from which its flags are made.
 
-No code elsewhere depends on a method's name. The options are not defined beside the models, since `--help`
-has to answer without importing TensorFlow.
+Other code reads these rows instead of asking for a method's name. The options are not defined beside the
+models, since `--help` has to answer without importing TensorFlow.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class Method:
     defaults: values for options that are "auto" or None.
     variants: option → "module:Class" of the model where that option is not None.
     loss: key of `diagnosis.LIMITS`; None: the option `similarity` is the key.
-    lars: arguments with which `optimizers.LARS` computes what the method's own code does.
+    lars: arguments with which `optimizers.LARS` computes what the code of the method's authors does.
     """
 
     title: str

@@ -93,8 +93,8 @@ class RunConfig(Config):
     momentum: float = option(0.9, "momentum of the optimizer", limits=(0, 0.9999))
     weight_decay: float = option(
         1e-4,
-        "L2 penalty on all weights that are trained; in pre-training with lars, biases and BN have none, "
-        "except with swav",
+        "L2 penalty on all weights that are trained; with adamw, as `optimizer` says; in pre-training with "
+        "lars, biases and BN have none, except with swav",
         limits=(0, 1),
     )
 

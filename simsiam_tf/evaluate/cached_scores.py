@@ -33,7 +33,7 @@ Features = dict[str, tuple[np.ndarray, np.ndarray]]  # "this backbone", "raw pix
 
 
 def splits_for(config: Any, pretrained: Pretrained) -> Splits:
-    """The labelled images of a `LabelledConfig`. Raises UserError if the backbone takes other channels."""
+    """The labelled images of a `LabelledConfig`. Raises UserError where they do not fit the backbone."""
     data = config.data or training_data(pretrained)
     splits = open_splits(data, config.test, **pretrained.source_options(config, data))
     pretrained.check_channels(splits.train)
@@ -115,8 +115,10 @@ def _features(config: Any, pretrained: Pretrained, splits: Splits) -> Features:
 
 
 def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
-    """The result of knn_eval. "accuracy": in [0, 1], by key of `features` and by k. "chosen": the k of best
-    leave-one-out accuracy on training images, by key of `features`; empty for a single k.
+    """The result of knn_eval.
+
+    "accuracy": in [0, 1], for each key of `features` and each k. "chosen": for each key of `features`, the k
+    of best leave-one-out accuracy on training images; empty where config.ks has one k.
     """
     train_labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     began, accuracy, chosen = time.perf_counter(), {}, {}
@@ -139,7 +141,7 @@ def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any
 
 
 def probe_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
-    """The result of probe. "accuracy": in [0, 1], by key of `features`. "sweep": the `Probe` of each key."""
+    """The result of probe. For each key of `features`, "accuracy": in [0, 1]; "sweep": the `Probe`."""
     labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     ids = balanced(labels, config.labels, config.seed)
 

@@ -20,9 +20,9 @@ HELD_OUT = 10  # every tenth image is a test image where a set has no test or va
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Labelled sources of the same classes. Two sets that a user names may share images.
+    """Labelled training and test images of the same classes.
 
-    classes: number of classes.
+    Where the user names both sets, they may share images. classes: number of classes.
     """
 
     train: Source
@@ -44,7 +44,7 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
         **options: arguments of `open_source`.
 
     Raises:
-        UserError: a set without labels, or sets of different classes or channels.
+        UserError: a set has no labels, two sets differ in classes or channels, or `data` alone is too small.
     """
     train = check_labels(open_source(data, "train", **options), "data")
     if test != "auto":
@@ -92,7 +92,7 @@ def check_labels(source: Source, option: str, advice: str = "") -> Source:
 
 
 def held_out_ids(source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the images: (for training, for testing); every HELD_OUTth image is for testing."""
+    """(ids of training images, ids of test images): every HELD_OUTth image is a test image."""
     ids = np.arange(source.size)
     return ids[ids % HELD_OUT > 0], ids[::HELD_OUT]
 

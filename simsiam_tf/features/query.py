@@ -1,4 +1,4 @@
-"""The feature vector of a query image."""
+"""Computes the features of a query image with the backbone that made the embeddings."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ def query_features(
     augmentation: str = "auto",
     image_size: int | None = None,
 ) -> np.ndarray:
-    """Features [F] of an image among the embeddings, or of a file, preprocessed as the others were.
+    """Features [F] of an image among the embeddings, or of a file, preprocessed as the embedded images were.
 
     Args:
         query: a name in `embeddings.names`, or else the path of an image file.
         weights, augmentation, image_size: as for `backbone_of`; used where `query` is a file.
         max_megapixels: an image file with more is refused.
+
+    Raises:
+        UserError: as `backbone_of` and `embed_file`; or `query` is neither a name nor a file.
     """
     row = embeddings.row(query)
     if row is not None:
@@ -61,7 +64,7 @@ def backbone_of(
             preprocessing.
 
     Raises:
-        UserError: no backbone, another backbone than the embeddings', or another preprocessing than theirs.
+        UserError: no backbone is named, or the backbone or the preprocessing differs from the embeddings'.
     """
     path = weights or embeddings.about.get("weights")
     if not isinstance(path, str) or not 0 < len(path) < 4096 or "\0" in path:
@@ -76,10 +79,10 @@ def backbone_of(
         if (chosen.mean, chosen.std) != (recorded["mean"], recorded["std"]):
             raise UserError(f"augmentation={augmentation}: the embeddings' images were normalised otherwise.")
     options: dict[str, Any] = {"augmentation": augmentation, "image_size": image_size}
-    if recorded:  # whose size and normalisation replace those of any augmentation
+    if recorded:  # below, its size and normalisation replace those of the augmentation
         scales = {(scale.mean, scale.std): name for name, scale in PIXELS.items()}
         pixels = scales.get((recorded["mean"], recorded["std"]))
-        # A file without a card is pooled, and its channels are reversed, by the name of its pixels.
+        # Without a card, `pixels` tells how to pool the network and whether to reverse its channels.
         by_name = pixels is not None and not read_card(path)
         options = {"pixels": pixels} if by_name else {"augmentation": "imagenet"}
         options["image_size"] = recorded["size"]

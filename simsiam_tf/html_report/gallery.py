@@ -23,8 +23,8 @@ SALIENCY_IMAGES = 6
 class Sample:
     """Some images of a source, with their features and groups.
 
-    ids: int [n], in the source. features: [n, F]. groups: int [n], classes or clusters. names: one for each
-    group. labelled: whether the groups are classes.
+    ids: int [n], indices of the images in the source. features: [n, F]. groups: int [n], number of the class
+    or cluster of each image. names: names of the groups. labelled: whether groups are classes, not clusters.
     """
 
     pretrained: Pretrained
@@ -45,17 +45,23 @@ class Sample:
         return self.names[self.groups[row]] if self.labelled else ""
 
     def pictures(self, rows: np.ndarray | list[int]) -> np.ndarray:
-        """The evaluation views of some of the images: uint8 [n, S, S, C]."""
+        """The evaluation views of the images in some rows of the sample: uint8 [n, S, S, C]."""
         return _evaluation_views(self.source, self.pretrained.views, self.ids[np.asarray(rows)])
 
 
 def draw_sample(pretrained: Pretrained, source: Source, images: int, seed: int = 0) -> Sample:
-    """At most `images` images of a source, drawn by the seed, with their features."""
+    """Draws at most `images` images of a source, computes their features, and groups them.
+
+    Groups are the classes where all drawn images have labels, else clusters of the features.
+
+    Raises:
+        UserError: the backbone takes another number of channels.
+    """
     pretrained.check_channels(source)
     ids = np.sort(np.random.default_rng(seed).permutation(source.size)[:images])
     features = extract(pretrained.backbone, source, pretrained.views, ids)
     labels = None if source.labels is None else np.asarray(source.labels[ids])
-    if labels is not None and labels.min() >= 0:  # −1 in TFDS stands for a label that is withheld
+    if labels is not None and labels.min() >= 0:  # −1: an image without a label
         names = source.class_names or tuple(map(str, range(1 + int(labels.max()))))
         return Sample(pretrained, source, ids, features, labels, names, labelled=True)
     groups = clusters(features, seed=seed)
@@ -64,7 +70,7 @@ def draw_sample(pretrained: Pretrained, source: Source, images: int, seed: int =
 
 
 def views_section(pretrained: Pretrained, source: Source, seed: int) -> Section:
-    """Images, and two views of each by the augmentation of the run."""
+    """Images, and two random views of each by the backbone's augmentation."""
     text = "Each image, then two random views of it. The network learns to represent both alike."
     section = Section("Views", [text])
     views = Views(pretrained.augmentation, count=2)
@@ -107,7 +113,7 @@ def projection_section(sample: Sample, seed: int) -> Section:
 
 
 def neighbours_section(sample: Sample, count: int, seed: int) -> Section:
-    """Some images, and the nearest others to each by the cosine of the features."""
+    """Some images, and the `count` nearest others to each by the cosine of the features."""
     queries = np.random.default_rng(seed).permutation(len(sample.ids))[:IMAGES_SHOWN]
     cosines, rows = nearest(sample.features, sample.features[queries], count + 1)
     text = f"An image, then the {count} nearest to it among {len(sample.ids)} images, with their cosines."
@@ -175,7 +181,7 @@ def _strongest_region(heat: np.ndarray) -> str:
 
 
 def _two_views(views: Views, source: Source, images: int, seed: int) -> tuple:
-    """(ids, the two views of each image at step 0 normalised, the same in uint8)."""
+    """(ids, the two normalised views of each image at step 0, the same views in uint8)."""
     batches = pipeline.StepBatches(source, views, min(images, source.size), seed).dataset(0, 1)
     (batch,) = batches.as_numpy_iterator()
     return batch["index"], batch["views"], [views.denormalise(view).numpy() for view in batch["views"]]

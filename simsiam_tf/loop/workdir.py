@@ -106,8 +106,8 @@ class Workdir:
         metadata: `RunComponents.metadata`, which must stay the same, too; None while it is not yet known.
 
         Raises:
-            UserError: the message names all options and metadata that differ and may not; or the folder does
-                not tell whose it is.
+            UserError: options or metadata differ that may not, and the message names all of them; or the
+                folder has checkpoints or a damaged config.json, and does not tell of which run.
         """
         before = self._description or (self._read_description() if self.writes else None)
         if before is None:
@@ -252,7 +252,7 @@ def error_text(error: BaseException) -> str:
 
 
 def advice(error: BaseException, batch_size: int) -> str:
-    """What to do about an error that ended a step; empty where nobody knows."""
+    """What to do about an error that ended a step; empty where there is no advice."""
     if isinstance(error, OSError):
         return "Make room and rerun."
     if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):

@@ -24,7 +24,7 @@ TRAINING = contextvars.ContextVar("training", default=True)
 
 @dataclasses.dataclass(frozen=True)
 class RunSize:
-    """What some methods need to know of a run: its steps, those of an epoch, its images, its seed."""
+    """Numbers of a run that some methods need: steps, steps of an epoch, training images, and the seed."""
 
     steps: int
     epoch_steps: int
@@ -46,7 +46,7 @@ class ViewModel(keras.Model):
 
     d: int  # width of "z"
     metric_name: str  # name of `metric` in the logs
-    draw_seed = 0  # of random layers
+    draw_seed = 0  # seed of the draws of random layers, such as dropout
 
     def __new__(cls, *args, **kwargs) -> Self:
         model = super().__new__(cls, *args, **kwargs)
@@ -69,7 +69,7 @@ class ViewModel(keras.Model):
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         """{"views", "index", "target"} → {"loss": scalar, "z": [B, d]}, for the rows of this replica.
 
-        Only some models need "index" and "target". Other results are for `after_step`.
+        Only some models need "index" and "target". Further results are for `after_step` alone.
         """
         raise NotImplementedError
 
@@ -78,7 +78,7 @@ class ViewModel(keras.Model):
         raise NotImplementedError
 
     def after_step(self, outputs: dict[str, Any]) -> None:
-        """Updates what the optimizer does not, such as moving averages. outputs: those of `objective`."""
+        """Updates what the optimizer does not, such as moving averages. outputs: of `objective`."""
         del outputs
 
     def learned_variables(self) -> list[keras.Variable]:
@@ -162,7 +162,7 @@ class ViewModel(keras.Model):
         The optimizer is built for the variables that are trainable now: compile again after freezing or
         unfreezing. The keys of its `part_learning_rates` are attributes of the model, such as "predictor".
 
-        seed: of the draws of random layers, such as dropout, in [0, 2³¹).
+        seed: seed of the draws of random layers, such as dropout, in [0, 2³¹).
         """
         named = [k for k in ("loss", "loss_weights", "metrics", "weighted_metrics") if kwargs.get(k)]
         if named:

@@ -1,4 +1,4 @@
-"""What `fit` and the loop hand to a model, as batches of views."""
+"""Turns what `fit` and the loop hand to a model into batches of views."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def escape_markdown(value: Any) -> str:
 
 
 def method_summary(card: Mapping[str, Any]) -> tuple[str, str]:
-    """(title of the method by which a backbone was trained, a sentence about its features)."""
+    """(title of a backbone's method, or "image features" where unknown; a sentence about its features)."""
     if "method" not in card_entries(card, "configuration"):  # converted, fine-tuned, or of another program
         return "image features", "Image features of a Keras network, exported by simsiam_tf."
     method = method_of(card_entries(card, "configuration"))
@@ -29,7 +29,7 @@ def method_summary(card: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def training_sections(card: Mapping[str, Any]) -> str:
-    """Markdown sections on the data, accuracy, configuration and versions of a training."""
+    """Markdown sections on the data, accuracy and configuration of a training, and versions of libraries."""
     lines: list[str] = []
     if "data" in card:
         data, images = escape_markdown(card["data"]), escape_markdown(card.get("images", "?"))

@@ -32,11 +32,11 @@ class Format:
     """A row of `FORMATS`.
 
     suffix: suffix of the file; "" for a folder whose name has none, None for a folder of any name.
-    write: (source, path): writes the export.
-    usage: code for the model card, from `images` and {path} to `features`.
-    content: names that may be in the folder; the first always is.
-    modules: needed libraries, which simsiam-tf[extra] installs.
-    read: (source, path, uint8 images) → features; when None, `usage` is run.
+    write: writes the export, given (the backbone to export, path).
+    usage: code for the model card, which makes `features` of `images` with the export at {path}.
+    content: names of files that the folder may have; it always has the first. Empty for a single file.
+    modules: needed libraries; `pip install simsiam-tf[extra]` installs them.
+    read: (the exported backbone, path, uint8 images) → features; when None, `usage` is run.
     tolerance: largest difference of a feature from the source's, relative to the largest feature.
     """
 
@@ -50,7 +50,7 @@ class Format:
     tolerance: float = TOLERANCE
 
     def read_features(self, pretrained: Pretrained, path: Path, images: np.ndarray) -> np.ndarray:
-        """Features of images by an export, with the code that the model card shows where there is any."""
+        """Features of images by an export: by `read`, else by `usage`, the code that the model card shows."""
         if self.read:
             return self.read(pretrained, path, images)
         variables = {"images": images}
@@ -77,8 +77,8 @@ def export_model(
     """Writes a backbone with its preprocessing, reads it back and compares its features with the source's.
 
     The file maps uint8 images [B, H, W, C], of any size that is the same for a batch, to float32
-    features [B, F]. A folder for the Hub ("hub") holds the backbone and names the preprocessing instead,
-    one for keras-hub ("keras_hub") its weights.
+    features [B, F]. Two formats are folders without preprocessing in the network: "hub", for the Hub, whose
+    card describes it, and "keras_hub", a preset of keras-hub, whose ImageConverter comes close to it.
 
     Args:
         pretrained: the backbone; for "keras_hub", one of our ResNets of width 1 with the ImageNet stem.
@@ -87,8 +87,9 @@ def export_model(
         overwrite: whether an earlier export is replaced.
 
     Raises:
-        UserError: no format for the suffix, a missing library, another network than above, a
-            path that exists or cannot be written, or features that differ from the source's.
+        UserError: no format for the suffix, a missing library, a network that the format cannot hold, a
+            path that exists or cannot be written, an export that cannot be read back, or features that differ
+            from the source's by more than the format's tolerance.
     """
     path = Path(path).expanduser()
     format = format or next((name for name, row in FORMATS.items() if row.suffix == path.suffix), None)
@@ -159,7 +160,7 @@ def with_preprocessing(pretrained: Pretrained) -> keras.Model:
 def _compare_features(pretrained: Pretrained, row: Format, path: Path) -> tuple[float, float]:
     """(largest difference between an export's features and its source's, largest feature of the source).
 
-    On images of three shapes; (∞, 0) where the features have another shape.
+    Compares them on images of three sizes; (∞, 0) where the features differ in shape.
     """
     size = pretrained.augmentation.size
     difference = largest = 0.0

@@ -1,4 +1,4 @@
-"""The README of a folder for the Hub: a header that huggingface_hub makes and reads back, then Markdown."""
+"""The README of a folder for the Hub: a header in YAML, which huggingface_hub writes, and Markdown."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.display_text import one_line
 
-TRAINED = {"backbone": "kNN accuracy", "classifier": "accuracy of a classifier"}  # baselines are left out
+# Entries of a card's "accuracy" that the README has, and their titles; baselines are left out.
+TRAINED = {"backbone": "kNN accuracy", "classifier": "accuracy of a classifier"}
 _SET_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)  # what the Hub takes for a set's name
 
 
 def hub_readme(pretrained: Pretrained, name: str, sha256: str) -> str:
     """The Hub's README.md: its header, how to load the weights, and the metadata of the training.
 
-    name: that of the network in timm and torchvision; "" where they have none. sha256: of the weights.
+    name: the network's name in timm and torchvision; "" where they have none. sha256: digest of the weights.
 
     Raises:
-        ValueError: huggingface_hub reads the header differently from what it was made of.
+        ValueError: huggingface_hub reads another header back than it wrote.
     """
     import huggingface_hub
 
@@ -50,8 +51,8 @@ def hub_readme(pretrained: Pretrained, name: str, sha256: str) -> str:
 def card_header(card: Mapping[str, Any], library: str, name: str) -> Any:
     """The metadata of a model card on the Hub, as `huggingface_hub.ModelCardData`.
 
-    card: that of the backbone; what in it is not as this package writes it is left out. library: "timm" or
-    "keras". name: that of the network.
+    card: the backbone's card; entries in another form than this package writes are left out. library: "timm"
+    or "keras". name: the network's name.
     """
     import huggingface_hub
 
@@ -83,7 +84,7 @@ def card_header(card: Mapping[str, Any], library: str, name: str) -> Any:
 
 
 def public_data(card: Mapping[str, Any]) -> str | None:
-    """The name of the published set on which a backbone was trained; None for images of one's own."""
+    """The name of the published set on which a backbone was trained; None where it is not a published set."""
     data = card_entries(card, "configuration").get("data")
     if not isinstance(data, str) or is_file(data):
         return None

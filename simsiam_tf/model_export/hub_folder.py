@@ -31,8 +31,12 @@ SHARED_NAMES = ("resnet18", "resnet34", "resnet50", "resnet101")  # names that t
 def write_hub_folder(pretrained: Pretrained, folder: Path) -> None:
     """Writes the backbone with its card, a README and, for a network of timm, its weights and configuration.
 
-    The .keras file is copied byte by byte, so that features and embeddings made with it stay valid. One that
-    was pooled when it was opened is saved anew. The card leaves out paths of this machine.
+    The .keras file is copied byte by byte, so that features and embeddings made with it stay valid. Where the
+    file's network was pooled when it was opened, the pooled network is saved instead. The card leaves out
+    paths of this machine.
+
+    Raises:
+        UserError: the file changed since it was opened.
     """
     folder.mkdir()
     if not pretrained.as_stored:
@@ -53,7 +57,7 @@ def write_hub_folder(pretrained: Pretrained, folder: Path) -> None:
 
 
 def published_card(pretrained: Pretrained) -> dict[str, Any]:
-    """The card of a backbone alone, without paths of this machine."""
+    """The backbone's card without paths of this machine and without the networks beside the backbone."""
     card = {k: v for k, v in pretrained.card.items() if k not in ("networks beside", "weights")}
     configuration = backbone_file.card_entries(card, "configuration")
     if configuration:
@@ -89,7 +93,7 @@ def timm_network(pretrained: Pretrained) -> tuple[str, dict[str, np.ndarray]]:
 def read_features(pretrained: Pretrained, folder: Path, images: np.ndarray) -> np.ndarray:
     """Features of uint8 images [B, H, W, C] by the folder's network that differs most from the source.
 
-    The networks are that of the .keras file and, where it was written, the one for timm.
+    Compares the network of the .keras file and, where it was written, the network for timm.
     """
     opened = open_pretrained(str(folder))
     networks = [opened.backbone]

@@ -27,16 +27,18 @@ def check_login(repository: str) -> None:
 def push_folder(folder: Path, repository: str, private: bool = False) -> str:
     """Uploads the folder in one commit, to a repository that is created if it is missing; returns its URL.
 
-    Files of an earlier upload that the folder lacks are removed by the same commit; those that others
-    put there stay.
+    The same commit removes the repository's files of the names in `CONTENT` that the folder lacks. Files of
+    other names stay.
 
     Args:
+        folder: a folder that `write_hub_folder` wrote.
         repository: USER/NAME.
         private: create it as private.
 
     Raises:
         UserError: nobody is logged in, no right, no network, a header that the Hub refuses, or a public
-            repository where a private one is asked for. The folder is complete, and the repository as before.
+            repository where a private one is asked for. The folder is complete, and the repository has the
+            files that it had before.
     """
     huggingface_hub = hub.import_library(f"push={repository}")
     size = sum(file.stat().st_size for file in folder.iterdir())

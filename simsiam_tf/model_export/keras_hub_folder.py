@@ -21,10 +21,10 @@ features = backbone.predict(prepare(images)).mean(axis=(1, 2))"""
 
 
 def write_keras_hub_folder(pretrained: Pretrained, folder: Path) -> None:
-    """Writes the files of a preset by keras-hub itself, and a README.
+    """Has keras-hub write the files of a preset, and adds a README.
 
     Raises:
-        UserError: no keras-hub, or a network that it lacks.
+        UserError: keras-hub is missing, or has no such network.
     """
     network = keras_hub.to_keras_hub(pretrained.backbone)
     folder.mkdir()
@@ -35,7 +35,7 @@ def write_keras_hub_folder(pretrained: Pretrained, folder: Path) -> None:
 
 
 def read_features(pretrained: Pretrained, folder: Path, images: np.ndarray) -> np.ndarray:
-    """Features of uint8 images [B, H, W, C], preprocessed here, by the network of a preset."""
+    """Features of uint8 images [B, H, W, C] by a preset's network, preprocessed as for `pretrained`."""
     import keras_hub
 
     network = keras_hub.models.Backbone.from_preset(str(folder), dtype="float32")

@@ -1,4 +1,4 @@
-"""Builds the network that a value of `backbone` names, and says what its images are like."""
+"""Builds the network that a value of `backbone` names, and describes the images that it takes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ops: Any = keras.ops  # pyright infers None from its functions
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What is known of a network before it is built.
+    """The images that a network takes, and the licence of its weights.
 
     scale: how it takes pixels; None: in any way, since its weights are random. size: side of its images in
-    pixels; None: any. fixed_size: whether it takes no other. channels: of its images; None: any.
-    licence: of its published weights, where known.
+    pixels; None: any. fixed_size: whether it takes no other size. channels: number of channels of its
+    images; None: any. licence: that of its published weights, where known.
     """
 
     scale: PixelScale | None = None
@@ -36,12 +36,12 @@ class Description:
 
 
 def describe_backbone(backbone: str, pixels: str = "auto", trust_code: bool = False) -> Description:
-    """What the images of a backbone are like.
+    """Describes the images that a backbone takes.
 
-    backbone, trust_code: as the options. pixels: a key of `PIXELS`; "auto": the network's own.
+    backbone, trust_code: values of these options. pixels: a key of `PIXELS`; "auto": the network's own.
 
     Raises:
-        UserError: no such network; or nobody knows how it takes pixels.
+        UserError: there is no such network, or it is unknown how it takes pixels.
     """
     parsed = parse_backbone(backbone)
     if parsed.kind:
@@ -60,6 +60,9 @@ def build_backbone(
 
     size: side of the views in pixels. stem, width: options that ResNets read (`nets.resnet`). pixels,
     trust_code: as for `describe_backbone`.
+
+    Raises:
+        UserError: as `describe_backbone`; or the network cannot be built for such images.
     """
     parsed = parse_backbone(name)
     build = pkgutil.resolve_name(parsed.row.builder)
@@ -77,12 +80,13 @@ def to_features(
     reverse: bool = False,
     has_class_token: bool = False,
 ) -> keras.Model:
-    """A network with one image as input and features [B, F] as output.
+    """A network from images [B, size, size, channels] to features [B, F].
 
     Maps [B, h, w, F] are averaged, and so are tokens [B, T, F], unless the first is a class token, which is
     then the features. Of several outputs the last is taken.
 
-    size: side of the images; None: any. reverse: give the network blue, green and red.
+    size: side of the images; None: any. reverse: whether to hand the network blue, green and red.
+    has_class_token: whether the first token is a class token.
     """
     images = keras.Input((size, size, channels), name="images")
     x = ops.flip(images, axis=-1) if reverse else images

@@ -12,7 +12,7 @@ from simsiam_tf.runtime.devices import on_gpu
 
 @keras.saving.register_keras_serializable("simsiam_tf")
 class BatchNorm(keras.layers.Layer):
-    """BN with momentum 0.9 and ε 1e-5; statistics over the global batch of one view (Sec. 3).
+    """BN with statistics over the global batch of one view (Sec. 3); by default momentum 0.9 and ε 1e-5.
 
     Differs from `keras.layers.BatchNormalization` where the paper's code does: the moving variance is
     unbiased, and the statistics are those of all replicas. One replica uses the fused kernel. As in
@@ -29,7 +29,8 @@ class BatchNorm(keras.layers.Layer):
         center: whether an affine output is shifted.
 
     Attributes:
-        is_local: whether training normalises each replica by its own statistics and leaves the moving ones.
+        is_local: whether training normalises each replica by its own statistics and does not update the
+            moving ones.
 
     Call: [B, d] or [B, H, W, C] → the same shape and dtype.
     """
@@ -104,10 +105,10 @@ class BatchNorm(keras.layers.Layer):
 
 
 def synchronise(network: keras.Model) -> None:
-    """Lets BN of other libraries take the statistics of all replicas, if there are several.
+    """Lets `keras.layers.BatchNormalization` take the statistics of all replicas, if there are several.
 
-    They keep Keras' formulas: their moving variance is that of the batch, not the unbiased one. A line on
-    stderr names layers that cannot.
+    Such layers keep Keras' formula: their moving variance follows the variance of the batch, not the unbiased
+    one. A line on stderr names normalising layers of other classes, which keep statistics of one replica.
     """
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return

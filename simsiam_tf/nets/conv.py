@@ -14,13 +14,13 @@ from simsiam_tf.nets.cpu import dispatch
 class Conv(keras.layers.Conv2D):
     """Convolution with PyTorch's padding, kernel_size // 2 on every side, whose only weight is the kernel.
 
-    On CPUs a training step computes it by the algorithm that is fastest for its shape (`nets.cpu.dispatch`).
+    On CPUs a training step uses the algorithm that is fastest for the shape (`nets.cpu.dispatch`).
 
     Args:
         kwargs: other arguments of Conv2D; `padding` is ignored.
 
     Raises:
-        ValueError: for arguments with which `is_plain` is false.
+        ValueError: the arguments make a layer for which `is_plain` is false.
     """
 
     def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs) -> None:

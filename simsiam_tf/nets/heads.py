@@ -72,7 +72,7 @@ def projector(
     output_affine: bool = True,
     output_shift: bool = True,
 ) -> keras.Sequential:
-    """Projection MLP, [B, features] → z [B, d] (Sec. 3: three fc, all 2048 wide).
+    """Projection MLP, [B, features] → z [B, d] (Sec. 3: three fc layers, all 2048 wide).
 
     Args:
         features: width of the backbone's output.
@@ -93,7 +93,7 @@ def projector(
 def predictor(
     d: int = 2048, hidden: int | None = None, bn: str = "default", output_shift: bool = True
 ) -> keras.Sequential:
-    """Prediction MLP h, z [B, d] → p [B, d]: a bottleneck of d // 4 or `hidden` (Sec. 3).
+    """Prediction MLP h, z [B, d] → p [B, d], whose hidden layer has `hidden` or d // 4 units (Sec. 3).
 
     bn, output_shift: as for `projector`.
     """

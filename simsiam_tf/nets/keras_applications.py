@@ -15,9 +15,9 @@ from simsiam_tf.nets.keras_networks import to_training_layers
 from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError, nearest
 
-# Beginning of the name, the longest first → (how it takes pixels, licence of its weights, as the Hub names
-# it). As the functions `preprocess_input` of keras.applications; with "byte" the first layers normalise.
-# NASNet is left out: its networks fit only some sizes of images.
+# Beginning of a name → (how the network takes pixels, licence of its weights as the Hub names it); the first
+# that fits counts. Pixels are as `preprocess_input` of keras.applications makes them; with "byte" the
+# network's first layers normalise. NASNet is left out: its networks fit only some sizes of images.
 FAMILIES = {
     "ResNet50V2": ("tf", "mit"), "ResNet101V2": ("tf", "mit"), "ResNet152V2": ("tf", "mit"),
     "ResNet": ("caffe", "mit"), "VGG": ("caffe", "cc-by-4.0"), "DenseNet": ("torch", "bsd-3-clause"),
@@ -25,17 +25,17 @@ FAMILIES = {
     "EfficientNet": ("byte", "apache-2.0"), "ConvNeXt": ("byte", "apache-2.0"),
     "InceptionV3": ("tf", "apache-2.0"), "InceptionResNetV2": ("tf", "apache-2.0"), "Xception": ("tf", "mit"),
 }  # fmt: skip
-SIZES = {  # of the images that the published weights were trained on, where not 224
+SIZES = {  # side in pixels of the images that the published weights were trained on, where not 224
     "Xception": 299, "Inception": 299, "EfficientNetB1": 240, "EfficientNetB2": 260, "EfficientNetB3": 300,
     "EfficientNetB4": 380, "EfficientNetB5": 456, "EfficientNetB6": 528, "EfficientNetB7": 600,
     "EfficientNetV2B1": 240, "EfficientNetV2B2": 260, "EfficientNetV2B3": 300, "EfficientNetV2S": 384,
     "EfficientNetV2M": 480, "EfficientNetV2L": 480,
 }  # fmt: skip
-MIN_SIZE = {"Xception": 71, "Inception": 75}  # of images, where not 32
+MIN_SIZE = {"Xception": 71, "Inception": 75}  # least side of images in pixels, where not 32
 
 
 def names() -> list[str]:
-    """Names of the networks."""
+    """Names of the supported networks."""
     return [n for n in dir(keras.applications) if n[0].isupper() and _by_prefix(n, FAMILIES)]
 
 
@@ -44,7 +44,7 @@ def _by_prefix(name: str, table: Mapping[str, Any], default: Any = None) -> Any:
 
 
 def describe(options: Mapping[str, Any]) -> Description:
-    """What the images of a network are like; the published weights take three channels."""
+    """Describes the images that a network takes; the published weights take three channels."""
     name, weights, pixels = (options[key] for key in ("name", "weights", "pixels"))
     if name not in names():
         raise UserError(
@@ -61,7 +61,7 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
     """A network of keras.applications with its maps averaged.
 
     Raises:
-        UserError: images that are too small for it, or weights that cannot be had.
+        UserError: the images are too small for it, or its weights cannot be downloaded.
     """
     name, weights = options["name"], options["weights"]
     scale = describe(options).scale
@@ -94,9 +94,9 @@ def _unavailable(name: str, weights: str | None, error: Exception) -> UserError:
 
 
 def recognise(network: keras.Model) -> str | None:
-    """The name of the network of keras.applications that this one is, by the names of all layers; else None.
+    """The name in keras.applications of a network, by the names of its layers; None for any other network.
 
-    One with a classifier on top is recognised, too.
+    A network with a classifier on top is recognised, too.
     """
     wanted = _layer_names(network)
     words = re.sub(r"\W|_", "", network.name).lower()

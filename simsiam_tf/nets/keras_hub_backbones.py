@@ -18,14 +18,14 @@ from simsiam_tf.runtime.errors import UserError
 
 
 def import_keras_hub(name: str) -> Any:
-    """The library. Raises UserError where it is not installed."""
+    """The module keras_hub. Raises UserError, which begins with `name`, where it is not installed."""
     if importlib.util.find_spec("keras_hub") is None:
         raise UserError(f"{name}: needs keras-hub: pip install 'simsiam-tf[kerashub]'.")
     return importlib.import_module("keras_hub")
 
 
 def describe(options: Mapping[str, Any]) -> Description:
-    """What the images of a preset are like, by its image converter."""
+    """Describes the images that a preset's network takes, by its image converter and its input."""
     name, weights, pixels = (options[key] for key in ("name", "weights", "pixels"))
     hub = import_keras_hub(f"backbone=hub:{name}")
     _check_preset(name, options["trust_code"])
@@ -40,7 +40,7 @@ def describe(options: Mapping[str, Any]) -> Description:
 
 
 def _scale(name: str, converter: Any) -> PixelScale:
-    """pixel · scale + offset as (pixel / 255 − mean) / std."""
+    """The converter's pixel · scale + offset as (pixel / 255 − mean) / std."""
     if converter is None:
         raise UserError(
             f"backbone=hub:{name}: has no image converter, so that nobody knows how it takes pixels. "
@@ -57,7 +57,7 @@ def _scale(name: str, converter: Any) -> PixelScale:
 
 
 def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
-    """The backbone of a preset; with weights those of the preset. Its maps or tokens are pooled."""
+    """The backbone of a preset, pooled; random unless options["weights"] asks for the preset's weights."""
     hub, name = import_keras_hub(f"backbone=hub:{options['name']}"), options["name"]
     scale = describe(options).scale  # which checks the preset's files first
     network = _from_preset(hub.models.Backbone, name, load_weights=False)
@@ -87,7 +87,7 @@ def _check_preset(name: str, trust_code: bool) -> None:
             pending = [
                 json.loads(Path(get_file(str(path) if path.is_dir() else name, file)).read_text("utf-8"))
             ]
-        except Exception:  # noqa: BLE001 - missing, which `_from_preset` says
+        except Exception:  # noqa: BLE001 - a missing file, which `_from_preset` reports
             continue
         while pending:
             value = pending.pop()

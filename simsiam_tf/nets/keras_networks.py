@@ -31,9 +31,9 @@ def to_stock_layers(network: keras.Model) -> keras.Model:
 
 
 def to_training_layers(network: keras.Model) -> keras.Model:
-    """The same network and weights with `Conv` and `BatchNorm` wherever they fit: undoes `to_stock_layers`.
+    """The same network and weights with `Conv` and `BatchNorm` where they compute the same.
 
-    A stock layer remains where neither computes the same, such as a convolution with a bias.
+    Undoes `to_stock_layers`. Other layers stay, such as a convolution with a bias.
     """
     folded = {_padding_before(layer) for layer in network.layers}
 
@@ -68,7 +68,7 @@ def _stock_batch_norm(layer: BatchNorm) -> keras.layers.BatchNormalization:
 
 
 def _is_conv(layer: Any) -> bool:
-    """Whether `to_stock_layers` may have made a layer of a `Conv`; the padding before it is not checked."""
+    """Whether a layer may have been a `Conv` before `to_stock_layers`; a padding before it is not checked."""
     padding = "same" if getattr(layer, "strides", None) == (1, 1) else "valid"
     return type(layer) is keras.layers.Conv2D and is_plain(layer) and layer.padding == padding
 
@@ -90,20 +90,18 @@ def _clone(layer: Any, convert: Callable[[keras.Model], keras.Model]) -> Any:
 def _rebuild(network: keras.Model, replace: Callable[[Any], list]) -> keras.Model:
     """A network whose layers are replaced by chains of layers; weights are copied by layer name.
 
-    A network that is neither sequential nor functional is returned as it is.
+    A network that is neither Sequential nor exactly of the class Functional is returned as it is.
     """
-    before = random.getstate()  # Keras draws initial weights, which are not used
+    before = random.getstate()  # Keras draws initial weights, which are replaced
     try:
         if isinstance(network, keras.Sequential):
             (x,) = network.inputs
             images = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)
             layers = [new for layer in network.layers for new in replace(layer)]
             rebuilt = keras.Sequential([images, *layers], name=network.name)
-        elif (
-            type(network) is Functional
-        ):  # and no class of another library, whose constructor makes its layers
+        elif type(network) is Functional:
             rebuilt = keras.models.clone_model(network, clone_function=replace, call_function=_call_chain)
-        else:
+        else:  # such as a class of another library, whose constructor makes its layers
             return network
     finally:
         random.setstate(before)

@@ -1,4 +1,4 @@
-"""Blocks of a backbone by the names of its layers, for layer-wise learning rates and for freezing."""
+"""Finds the blocks of a backbone by the names of its layers, for learning rates by block and for freezing."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import keras
 
 from simsiam_tf.runtime.errors import UserError, nearest
 
-# Names of blocks: stage1_block1, conv4_block3, block2a, block_2_1, transformer_block_3, layers_0,
-# expanded_conv_3, stage_0_block_0, conv_dw_3 with conv_pw_3; of stages, where a layer is in no block.
-# The outermost layer with such a name decides, and in it the last such word: "stage1_block1_conv1" is
-# in "stage1_block1".
+# _BLOCK matches the names of blocks: stage1_block1, conv4_block3, block2a, block_2_1, transformer_block_3,
+# layers_0, expanded_conv_3, stage_0_block_0, and conv_dw_3 with conv_pw_3, which are one block. Of a name it
+# takes as much as it can: "stage1_block1_conv1" is in the block "stage1_block1". Where layers lie in layers,
+# the outermost whose name matches counts. _STAGE is for layers that are in no block.
 _BLOCK = re.compile(
     r"(.*(?:blocks?|layers?|expanded_conv|conv_[dp]w))(_\d+_\d+|_?\d+[a-z]?)(?![a-z\d])", re.I
 )
 _STAGE = re.compile(r"(.*?(?:stage|stack|group|mixed))(_?\d+)(?![a-z\d])", re.I)
 
-Path = tuple[str, ...]  # names of a layer and of those that it is in, outermost first
+Path = tuple[str, ...]  # names of the layers around a layer, outermost first, and its own
 
 
 def layer_paths(network: keras.Model) -> list[tuple[Path, keras.layers.Layer]]:
-    """The layers of a network with their paths, in its order; a layer comes before those within it."""
+    """(path, layer) of all layers of a network, in its order; a layer comes before the layers within it."""
     seen: set[int] = set()
 
     def walk(layer: Any, path: Path) -> Iterator[tuple[Path, keras.layers.Layer]]:
@@ -37,7 +37,7 @@ def layer_paths(network: keras.Model) -> list[tuple[Path, keras.layers.Layer]]:
 
 
 def block_of(path: Path) -> str:
-    """The name of the block that a layer is in, by its path; empty for none."""
+    """The block, or else the stage, that a layer is in, by its path; empty for neither."""
     for pattern in (_BLOCK, _STAGE):
         for i, name in enumerate(path):
             if match := pattern.match(name):
@@ -47,11 +47,11 @@ def block_of(path: Path) -> str:
 
 
 def block_depths(network: keras.Model) -> tuple[list[tuple[keras.Variable, int]], int]:
-    """The variables of a network with the depths of their blocks, and the depth of the heads.
+    """([(variable, depth of its block) for the variables of a network], depth of the heads).
 
-    The stem has depth 0, the blocks 1, 2, …, L in the order of the network, and the heads L + 1. What lies
-    between two blocks or behind the last, such as a final normalisation, belongs to the block before it: the
-    groups of timm's `param_groups_layer_decay`.
+    The stem has depth 0, the blocks 1, 2, …, L in the order of the network, and the heads L + 1. A layer
+    between two blocks or behind the last, such as a final normalisation, has the depth of the block before
+    it, as in timm's `param_groups_layer_decay`.
 
     Raises:
         UserError: no layer has the name of a block, as in "block2a".
@@ -76,7 +76,7 @@ def rate_factors(
 ) -> list[float]:
     """Factors of the variables' learning rates: layer_decay^(depth of the heads − depth of the block).
 
-    variables: those that are trained; 1 for each that is not of `network`.
+    variables: the trained variables of a model; the factor is 1 for those outside `network`.
     """
     if layer_decay == 1.0:
         return [1.0] * len(variables)
@@ -86,7 +86,7 @@ def rate_factors(
 
 
 def freeze_until(network: keras.Model, name: str) -> None:
-    """Freezes the layers up to and including the last whose name starts with `name`, BN with them.
+    """Freezes the layers up to and including the last whose name starts with `name`; their BN is frozen, too.
 
     A number counts as a whole: "block1" is the start of "block1a" and "block1_conv1", not of "block10".
 
@@ -95,7 +95,7 @@ def freeze_until(network: keras.Model, name: str) -> None:
     """
     frozen = layers_until(network, name)
     for layer in frozen:
-        # A layer that holds others passes its `trainable` on to them; some of those may come later.
+        # Setting `trainable` of a layer also sets it for all layers within, some of which may come later.
         if all(inner in frozen for inner in layer._flatten_layers(include_self=False)):
             layer.trainable = False
         for variable in _own_variables(layer):
@@ -103,7 +103,7 @@ def freeze_until(network: keras.Model, name: str) -> None:
 
 
 def check_names(network: keras.Model, name: str | None, layer_decay: float) -> None:
-    """Raises UserError where `freeze_until` or `block_depths` would for this network."""
+    """Raises the UserErrors of `freeze_until`, unless `name` is None, and of `rate_factors`."""
     if name:
         layers_until(network, name)
     if layer_decay != 1.0:
@@ -111,7 +111,7 @@ def check_names(network: keras.Model, name: str | None, layer_decay: float) -> N
 
 
 def layers_until(network: keras.Model, name: str) -> list[keras.layers.Layer]:
-    """The layers that `freeze_until` freezes, in their order. Raises UserError as it does."""
+    """The layers that `freeze_until` freezes, in the network's order. Raises its UserErrors."""
     start = re.compile(re.escape(name) + (r"(?!\d)" if name[-1:].isdigit() else ""))
     paths = layer_paths(network)
     last = max((i for i, (p, _) in enumerate(paths) if any(map(start.match, p))), default=None)

@@ -1,8 +1,8 @@
 """Seeds of random layers, such as dropout and drop path, as functions of the step.
 
-Keras' `SeedGenerator` counts its draws in a variable that no checkpoint keeps, so that a run that continues
-would draw otherwise. Within `step_seeds` all draws of Keras are stateless instead: a run that was interrupted
-has the masks of one that was not. Outside they are as Keras makes them.
+Keras' `SeedGenerator` counts its draws in a variable that no checkpoint keeps, so a resumed run would draw
+other numbers. Within `step_seeds` all draws of Keras depend on the step instead, so a resumed run draws the
+same dropout masks as an uninterrupted one. Outside `step_seeds` Keras draws as usual.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
-NO_GENERATOR = -1  # stands for the number of a generator in draws without one, as of some drop paths
+NO_GENERATOR = -1  # number for draws without a generator, such as those of some drop paths
 
 
 class StepSeeds:
@@ -32,8 +32,8 @@ class StepSeeds:
         self.calls: collections.Counter[int] = collections.Counter()
 
     def next(self, ordered: bool = True, number: int = NO_GENERATOR) -> tf.Tensor:
-        """The seed of the next draw of a generator: int32 [2]. Counted when a graph is traced."""
-        del ordered  # it has the signature of Keras' generators
+        """The seed of the next draw of a generator: int32 [2]. A graph counts draws as it is traced."""
+        del ordered  # the signature is that of Keras' generators
         call = self.calls[number]
         self.calls[number] += 1
         return fold_in(fold_in(self.key, number), call)
@@ -44,7 +44,7 @@ _SEEDS: contextvars.ContextVar[StepSeeds | None] = contextvars.ContextVar("step_
 
 
 class StepSeedGenerator(keras.random.SeedGenerator):
-    """A generator of a layer, whose seeds in a step are functions of the step."""
+    """A generator of a layer: within `step_seeds` its seeds are functions of the step, else Keras' own."""
 
     def next(self, ordered: bool = True) -> Any:
         seeds = _SEEDS.get()
@@ -61,13 +61,13 @@ def fold_in(seed: tf.Tensor, number: Any) -> tf.Tensor:
 
 @contextlib.contextmanager
 def step_seeds(model: keras.Model, seed: int, step: Any) -> Iterator[None]:
-    """Draws of random layers are functions of (seed, step, replica, layer, number of its call in the step).
+    """A context: random layers draw by (seed, step, replica, layer, number of the layer's call in the step).
 
-    The layers of a model are numbered in its order. Draws without a generator, such as those of keras-hub's
-    and ConvNeXt's drop paths, count as those of one more layer.
+    The layers of a model are numbered in its order. All draws without a generator, such as those of
+    keras-hub's and ConvNeXt's drop paths, count as the calls of one more layer.
 
     Args:
-        model: the model whose step it is; its generators become `StepSeedGenerator`s.
+        model: the model that makes the step; its generators become `StepSeedGenerator`s.
         seed: seed of the run.
         step: number of the step, a scalar; in a graph a tensor.
     """

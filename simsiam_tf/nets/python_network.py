@@ -16,7 +16,7 @@ from simsiam_tf.runtime.errors import UserError
 
 
 def describe(options: Mapping[str, Any]) -> Description:
-    """What the images of a function's network are like: by `pixels`, or the function's own `pixels`."""
+    """Describes the images of a function's network, by the option `pixels` or the attribute of this name."""
     name, weights, pixels = (options[key] for key in ("name", "weights", "pixels"))
     function = _function(name)
     chosen = getattr(function, "pixels", None) if pixels == "auto" else pixels
@@ -31,7 +31,7 @@ def describe(options: Mapping[str, Any]) -> Description:
 
 
 def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
-    """FUNCTION(size, channels) as a backbone; a name ending in +weights says that its weights are trained."""
+    """FUNCTION(size, channels) as a backbone, pooled where it gives maps or tokens."""
     function, name = _function(options["name"]), options["name"]
     network = function(size, channels)
     if not isinstance(network, keras.Model) or len(keras.tree.flatten(network.inputs)) != 1:
@@ -46,7 +46,7 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
 
 
 def _function(name: str) -> Callable[[int, int], keras.Model]:
-    """The function, looked for in the current folder as well, as `python -m` does."""
+    """Imports MODULE:FUNCTION, from the current folder as well, as `python -m` does."""
     module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

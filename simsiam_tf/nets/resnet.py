@@ -70,6 +70,9 @@ def resnet(name: str, stem: str = "imagenet", width: float = 1.0, channels: int 
             more pixel of padding, as in solo-learn).
         width: multiplies all channel counts, 64 at the first stage.
         channels: channels of the images: 3 for colour, 1 for gray, or any other number.
+
+    Raises:
+        ValueError: an unknown name or stem, or a width that leaves no channels.
     """
     if name not in RESNETS:
         raise ValueError(f"No ResNet is called {name!r}. Choose from {', '.join(RESNETS)}.")
@@ -90,7 +93,7 @@ def resnet(name: str, stem: str = "imagenet", width: float = 1.0, channels: int 
 
 
 def build_resnet(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
-    """The builder of the rows of `config.backbones.BACKBONES` that are ResNets; `size` is not used."""
+    """The builder of all rows of `config.backbones.BACKBONES`; `size` is not used."""
     return resnet(options["name"], options["stem"], options["width"], channels)
 
 

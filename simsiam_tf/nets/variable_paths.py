@@ -1,4 +1,4 @@
-"""The path of every variable of a network, by which two builds of it are matched."""
+"""Paths of a network's variables, by which the variables of two builds of one network are matched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras.src.utils.naming import to_snake_case
 
-# Classes that `keras_networks` exchanges for each other, which leaves the names of layers as they are.
+# Classes that `keras_networks` exchanges for each other; the layers keep their names.
 _EXCHANGED = {
     name: pair for pair in (("Conv", "Conv2D"), ("BatchNorm", "BatchNormalization")) for name in pair
 }
@@ -18,14 +18,14 @@ _EXCHANGED = {
 def variables_by_path(network: Any, renumbered: bool = True, prefix: str = "") -> dict[str, Any]:
     """Path → variable of all of `network.weights`, in their order.
 
-    A path names the layers from the network, which it leaves out, down to the variable, such as
-    "encoder/layer_0/attention/query/kernel". Keras' own `variable.path` lacks the layers around one that was
-    built before it became part of them. A variable of several layers has the path of the first.
+    A path names the layers around a variable, without the network itself, and the variable, such as
+    "encoder/layer_0/attention/query/kernel". Keras' own `variable.path` lacks the outer layers where an inner
+    one was built before them. A variable that several layers share has the path of the first.
 
     Args:
         renumbered: whether names that Keras numbered by its count of such layers in the process, such as
             dense_17, are numbered among their siblings instead, so that two builds have the same paths.
-        prefix: taken off the names of layers, such as "momentum_" for a momentum encoder.
+        prefix: beginning that is removed from names of layers, such as "momentum_" of a momentum encoder.
 
     Raises:
         ValueError: a variable of the network belongs to none of its layers.
@@ -51,9 +51,9 @@ def variables_by_path(network: Any, renumbered: bool = True, prefix: str = "") -
 
 
 def matched_variables(network: Any, other: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
-    """`variables_by_path` of two builds of a network: by names as they are where those are equal.
+    """`variables_by_path` of two builds of a network; renumbered only where their names differ.
 
-    prefix: of the names of the layers of `other`.
+    prefix: beginning that is removed from names of the layers of `other`.
     """
     exact = variables_by_path(network, False), variables_by_path(other, False, prefix)
     if exact[0].keys() == exact[1].keys():
@@ -64,7 +64,7 @@ def matched_variables(network: Any, other: Any, prefix: str = "") -> tuple[dict[
 def copy_variables(source: keras.Model, target: keras.Model, prefix: str = "") -> None:
     """Copies all variables of a network to another of the same paths and shapes.
 
-    prefix: of the names of the target's layers.
+    prefix: beginning that is removed from names of the target's layers.
     """
     values, variables = matched_variables(source, target, prefix)
     for path, variable in variables.items():
@@ -72,7 +72,7 @@ def copy_variables(source: keras.Model, target: keras.Model, prefix: str = "") -
 
 
 def _named(items: Iterable[Any], renumbered: bool, prefix: str) -> Iterator[tuple[str, Any]]:
-    """(unique name, layer or variable) of siblings."""
+    """(unique name, item) of the layers or variables of one layer."""
     names: set[str] = set()
     for item in {id(item): item for item in items}.values():
         name = item.name.removeprefix(prefix)

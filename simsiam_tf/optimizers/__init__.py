@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules of the paper's experiments, and AdamW for networks of others."""
+"""Optimizers and learning-rate schedules of the paper's experiments, and AdamW, as for transformers."""
 
 from simsiam_tf.optimizers.adamw import AdamW
 from simsiam_tf.optimizers.sgd_lars import LARS, SGD

@@ -11,9 +11,9 @@ import tensorflow as tf
 from simsiam_tf.optimizers.schedules import After, Schedule
 from simsiam_tf.optimizers.variable_rates import VariableRates
 
-# Variables with more than one axis that do not decay either: biases of attention (heads, width), tables of
-# relative positions, scales, and tokens for the class, registers and masks by the variable's name; position
-# embeddings by that of its layer, too.
+# Names of variables with more than one axis that do not decay either. By the variable's own name: biases of
+# attention (heads, width), tables of relative position biases, scales, and tokens for the class, registers
+# and masks. By its own or its layer's name: position embeddings.
 _UNDECAYED = re.compile(
     r"(?:bias|gamma|beta|scale|token)[^/]*$|(?:^|[/_])pos(?:ition(?:al)?)?_?emb[^/]*(?:/[^/]*)?$", re.I
 )
@@ -33,16 +33,17 @@ class AdamW(VariableRates):
     """Adam with decoupled weight decay (Loshchilov & Hutter, arXiv 1711.05101, Algorithm 2).
 
     w ← w − lr · weight_decay · w;  m ← β₁ m + (1 − β₁) ∇w;  v ← β₂ v + (1 − β₂) ∇w²;
-    w ← w − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + ε)
+    w ← w − lr · √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε)
 
-    lr is the variable's own rate, also in the decay. ε is added to √v, as in Keras: PyTorch's
-    ε · √(1 − β₂ᵗ). The step t of a part with an `After` counts from its start.
+    lr is the variable's own rate, also in the decay. NOTE: ε is added to √v, as in Keras; PyTorch and the
+    paper add it to √(v / (1 − β₂ᵗ)). For a part with an `After`, t counts from the step in which it begins
+    to learn.
 
     Args:
         learning_rate, part_learning_rates, **kwargs: as for `VariableRates`.
         momentum: β₁, in [0, 1).
         beta_2: β₂, in [0, 1).
-        weight_decay: ≥ 0; for the variables of which `decays` is true.
+        weight_decay: ≥ 0; applies to the variables for which `decays` is true.
         epsilon: ε.
     """
 

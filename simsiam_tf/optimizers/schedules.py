@@ -66,10 +66,10 @@ class Constant(Schedule):
 
 @keras.saving.register_keras_serializable("simsiam_tf")
 class After(Schedule):
-    """0 for the first `steps`, then another schedule, which counts from step 0: SwAV's prototypes.
+    """0 in the first `steps` steps, then the rate of another schedule at the same step: SwAV's prototypes.
 
-    In those steps `SGD` does not change a variable with this schedule: neither gradients nor weight decay
-    enter its momentum.
+    In the first `steps` steps the optimizers of this package do not change a variable with this schedule:
+    neither gradients nor weight decay enter its momentum.
     """
 
     def __init__(self, steps: int, schedule: Schedule) -> None:

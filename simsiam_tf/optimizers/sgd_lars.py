@@ -1,7 +1,7 @@
-"""SGD and LARS by PyTorch's formulas, with which the paper's experiments run.
+"""SGD and LARS by the formulas of PyTorch, in which the paper's experiments were made.
 
-Keras' `SGD(weight_decay=…)` decouples the decay (w −= lr·wd·w), and multiplies by the learning rate inside
-the momentum, which matters as soon as the learning rate decays.
+Keras' `SGD(weight_decay=…)` differs: it decouples the decay (w −= lr·wd·w), and multiplies gradients by the
+learning rate before they enter the momentum, which gives other weights once the learning rate decays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from simsiam_tf.optimizers.variable_rates import VariableRates
 
 @keras.saving.register_keras_serializable("simsiam_tf")
 class SGD(VariableRates):
-    """Momentum SGD with a coupled L2 term, and learning rates by part of the model.
+    """Momentum SGD with weight decay as an L2 term of the gradient, and learning rates by part of the model.
 
     g ← ∇w + weight_decay · w;  m ← momentum · m + g;  w ← w − lr · m
 
@@ -79,10 +79,10 @@ class LARS(SGD):
         *args, **kwargs: as for `SGD`.
         trust: the trust coefficient, > 0.
         epsilon: added to the denominator.
-        exclude_1d: biases and BN's scales and shifts have neither this factor nor weight decay, as in the
-            pre-training of SimCLR and BYOL, but not of SwAV.
-        decayed_slope: the denominator is ‖∇w + weight_decay · w‖, as in the code of SimCLR and BYOL,
-            instead of the sum of both norms.
+        exclude_1d: whether biases and BN's scales and shifts have neither this factor nor weight decay, as
+            in the pre-training of SimCLR and BYOL, but not of SwAV.
+        decayed_slope: whether the denominator is ‖∇w + weight_decay · w‖ + ε, as in the code of SimCLR and
+            BYOL, instead of the sum of both norms.
     """
 
     def __init__(

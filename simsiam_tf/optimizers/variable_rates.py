@@ -19,9 +19,9 @@ class VariableRates(keras.optimizers.Optimizer):
         part_learning_rates: attribute of the model → learning rate or schedule of its variables, for example
             {"predictor": 0.1} for a predictor whose learning rate does not decay (Table 1 c). `compile` of
             the model tells which variables these are; a part without any is a ValueError.
-        layer_decay: in (0, 1]; the rate of a variable is multiplied by layer_decay^(blocks from its own to
-            the heads), as in BEiT (arXiv 2106.08254); `compile` of the model counts the blocks
-            (`nets.layer_order`).
+        layer_decay: in (0, 1]; the rate of a variable is multiplied by layer_decay^(number of blocks
+            from its own to the heads), as in BEiT (arXiv 2106.08254); `compile` of the model counts the
+            blocks (`nets.layer_order`).
         **kwargs: as for a Keras optimizer.
     """
 
@@ -49,8 +49,12 @@ class VariableRates(keras.optimizers.Optimizer):
     ) -> None:
         """Makes the state of all variables.
 
-        parts: part of the model → its variables. factors: by which the rate of each variable is multiplied,
-        those of `layer_decay`.
+        parts: part of the model → its variables. factors: factor of each variable's rate, by `layer_decay`;
+        1 when None.
+
+        Raises:
+            ValueError: a part of `part_learning_rates` has no variables, or `factors` is None although
+                `layer_decay` is not 1.
         """
         if self.built:
             return
@@ -79,21 +83,21 @@ class VariableRates(keras.optimizers.Optimizer):
     def learning_rates(self, step: int) -> dict[str, float]:
         """The learning rates of a step: "lr", and "lr_PART" of each part that has its own.
 
-        They are those before `layer_decay`.
+        Factors by `layer_decay` are not applied.
         """
         parts = {f"lr_{part}": float(rate(step)) for part, rate in self.part_learning_rates.items()}
         rate = self._learning_rate
         return {"lr": float(rate(step) if isinstance(rate, Schedule) else rate), **parts}
 
     def variable_rate(self, index: int, learning_rate: tf.Tensor) -> tf.Tensor:
-        """The learning rate of a variable at this step. learning_rate: that of the model."""
+        """A variable's learning rate at this step. learning_rate: for parts that have none of their own."""
         schedule, factor = self.schedules[index], self.factors[index]
         if schedule is not None:
             learning_rate = schedule(self.iterations)
         return learning_rate if factor == 1.0 else learning_rate * factor
 
     def masked_until_start(self, index: int, gradient: tf.Tensor) -> tf.Tensor:
-        """The gradient of a variable, or 0 while an `After` still keeps it as it is."""
+        """The gradient of a variable, or 0 while an `After` holds its learning rate at 0."""
         schedule = self.schedules[index]
         if not isinstance(schedule, After):
             return gradient

@@ -1,1 +1,1 @@
-"""Pre-trained backbones: files, cards, weights of PyTorch."""
+"""Pre-trained backbones: their files and cards, the Hugging Face Hub, conversion from and to PyTorch."""

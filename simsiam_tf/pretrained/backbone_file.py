@@ -1,6 +1,6 @@
 """Backbones as .keras files of stock layers, each with a card (metadata as JSON) beside it.
 
-Heads, and the optimizer's momentum of a converted checkpoint, are files beside the backbone.
+The heads, and the momentum from a converted checkpoint's optimizer, are .keras files beside the backbone.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from simsiam_tf.runtime.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
 MAX_CARD_BYTES = 2**20
-SPARE_WEIGHTS = 1000  # values of a network that its file may lack, such as the state of random numbers
+SPARE_WEIGHTS = 1000  # number of values that a file may lack, such as the states of random generators
 HEADS = ("projector", "predictor")
 NETWORKS_BESIDE = (
     *HEADS,
     *(f"momentum_{name}" for name in ("backbone", *HEADS)),
-)  # files beside the backbone
+)  # networks that are stored as NAME.keras beside the backbone
 _DIGEST = "card sha256"
 
 
 def save_network(network: keras.Model, path: Path) -> None:
-    """Saves a network in stock Keras layers. Equal networks give equal bytes, without dates and addresses."""
+    """Saves a network in stock Keras layers, without dates and addresses. Equal networks give equal bytes."""
     keras_networks.to_stock_layers(network).save(path)
     with zipfile.ZipFile(path) as file:
         members = {name: file.read(name) for name in file.namelist()}
@@ -61,7 +61,7 @@ def export_network(
 ) -> Path:
     """Writes WORKDIR/export/backbone.keras and, beside it, a card: the file's SHA-256 and `metadata` as JSON.
 
-    file: another path within `workdir`. Returns the path of the .keras file.
+    file: path of the .keras file within `workdir`. Returns the path of the .keras file.
     """
     path = workdir / file
     path.parent.mkdir(exist_ok=True)
@@ -79,9 +79,10 @@ def export_network(
 
 
 def export_networks(networks: Mapping[str, keras.Model], workdir: Path, metadata: Mapping[str, Any]) -> Path:
-    """Writes networks["backbone"] and, beside it, those of `NETWORKS_BESIDE`; its card has their digests.
+    """Writes networks["backbone"] and, beside it, the networks named in `NETWORKS_BESIDE`, where given.
 
-    Removes others of `NETWORKS_BESIDE` that an earlier export left. Returns the path of the backbone.
+    The backbone's card has the SHA-256 of each network beside it. Removes the files of networks beside it
+    that an earlier export wrote and that `networks` lacks. Returns the path of the backbone.
     """
     digests = {}
     for name in NETWORKS_BESIDE:
@@ -103,7 +104,7 @@ def card_text(metadata: Mapping[str, Any]) -> str:
 def backbone_path(weights: str | Path) -> Path:
     """The path of the .keras file for a work folder, a folder for the Hub, an address on the Hub or a file.
 
-    It need not exist, except on the Hub.
+    The file need not exist, except on the Hub.
     """
     path = hub.local_path(weights)
     if not path.is_dir():
@@ -113,7 +114,7 @@ def backbone_path(weights: str | Path) -> Path:
 
 
 def read_card(weights: str | Path) -> dict:
-    """The card beside a backbone's file; empty if it is missing, damaged or of another file."""
+    """The card beside a backbone's file; empty if it is missing, damaged or belongs to another file."""
     try:
         return _verified_card(backbone_path(weights), weights)
     except (OSError, UserError):
@@ -121,13 +122,13 @@ def read_card(weights: str | Path) -> dict:
 
 
 def card_entries(card: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A dictionary within a card; empty where the card has something else."""
+    """The dictionary under a key of a card; empty where the card has none there."""
     value = card.get(key)
     return value if isinstance(value, dict) else {}
 
 
 def _verified_card(path: Path, weights: str | Path) -> dict:
-    """The card of a backbone's file. Raises UserError if the card is missing or either is damaged."""
+    """The card of a backbone's file. Raises UserError if either is damaged, or the card is missing."""
     card_path = path.with_suffix(".json")
     try:
         card = _parse_card(card_path)
@@ -145,7 +146,7 @@ def _verified_card(path: Path, weights: str | Path) -> dict:
 
 
 def _parse_card(path: Path) -> dict:
-    """The content of a card without its digest. Raises ValueError where the file is no intact card."""
+    """The content of a card without its digest. Raises ValueError where the file is not an intact card."""
     if path.stat().st_size > MAX_CARD_BYTES:
         raise ValueError(f"above {MAX_CARD_BYTES} bytes")
     try:
@@ -161,17 +162,17 @@ def _parse_card(path: Path) -> dict:
 
 
 def load_backbone(weights: str | Path, trust_code: bool = False) -> keras.Model:
-    """The backbone of a work folder, an address on the Hub or a .keras file, with the layers of training.
+    """The backbone of a work folder, an address on the Hub or a .keras file, in layers that can be trained.
 
     It computes in `keras.config.dtype_policy()`, whatever the policy it was trained in. The file is checked
-    before anything is built of it (`keras_file_check`). A network with more weights than the file holds,
-    but for `SPARE_WEIGHTS`, is refused.
+    before anything in it is built (`keras_file_check`). A network with over `SPARE_WEIGHTS` more weights than
+    the file holds is refused. So is a file whose card has another SHA-256.
 
-    trust_code: leave out these checks and run whatever code the file names.
+    trust_code: leave out all checks but the SHA-256, and run whatever code the file names.
 
     Raises:
-        UserError: the file is missing, of another format, damaged (its SHA-256 differs from the card's), or
-            no network, or its network could do more than compute.
+        UserError: the file is missing, of another format, damaged (its SHA-256 differs from the card's), an
+            export with its preprocessing, not a network, or could run code.
     """
     path = hub.local_path(weights)
     try:
@@ -232,7 +233,7 @@ def load_beside(weights: str | Path, name: str) -> keras.Model | None:
 
 
 def _export_source(path: Path) -> str:
-    """The run that an exported file comes from, by its model card, as a shell's word; else "runs/…"."""
+    """The run or address that an export was made from, by its model card, shell-quoted; else "runs/…"."""
     try:
         place = _parse_card(path.with_name(f"{path.name}.json"))["source"]["path"]
         source = Path(place)
@@ -251,7 +252,7 @@ def _count_weights(config: dict) -> int:
             network: Any = keras.saving.deserialize_keras_object(config, safe_mode=True)
         return sum(math.prod(v.shape) for v in network.variables)
 
-    # NOTE: Keras keeps, for each thread, a list of variables that wait for their values. That of a
-    # short-lived thread goes with it.
+    # NOTE: Keras keeps, for each thread, a list of variables that wait for their values. A thread of its
+    # own discards that list when it ends.
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         return thread.submit(count).result()

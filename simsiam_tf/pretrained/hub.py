@@ -1,6 +1,6 @@
 """Backbones of the Hugging Face Hub: hf://USER/NAME[@REVISION] → a folder in the cache of huggingface_hub.
 
-Its environment variables hold: HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE.
+The environment variables of huggingface_hub apply: HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from simsiam_tf.runtime.errors import UserError
 PREFIX = "hf://"
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")  # a license's name on the Hub
 LOGIN = "set HF_TOKEN, or run: hf auth login"
-NETWORKS = ("backbone", "projector", "predictor", "momentum_*")  # what `backbone_file` may read of a folder
-PLACES = ("", "export/")  # in a folder that `export` wrote for the Hub, and in a work folder
+NETWORKS = ("backbone", "projector", "predictor", "momentum_*")  # files that `backbone_file` may read
+PLACES = ("", "export/")  # where they lie: in a folder that `export` wrote for the Hub; in a work folder
 PATTERNS = [f"{place}{name}.{kind}" for place in PLACES for name in NETWORKS for kind in ("keras", "json")]
 _REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
-_LISTED = 8  # files that a message names
+_LISTED = 8  # most files that a message names
 
 
 def is_address(weights: str | Path) -> bool:
@@ -55,20 +55,21 @@ def local_path(weights: str | Path) -> Path:
 
 
 def results_folder(address: str) -> Path:
-    """runs/USER-NAME: where results on a backbone of the Hub go, whose own folder is the library's cache."""
+    """runs/USER-NAME, for results on a backbone of the Hub; the backbone lies in huggingface_hub's cache."""
     return Path("runs") / parse_address(address)[0].replace("/", "-")
 
 
 def pinned_address(address: str) -> str:
-    """The address with the commit that `download` found in the place of a branch or tag."""
+    """The address with a commit as its revision: the one to which `download` resolved the address."""
     return f"{PREFIX}{parse_address(address)[0]}@{download(address).name}"
 
 
-@functools.cache  # one process sees one revision, until `download.cache_clear()`
+@functools.cache  # a process sees one revision until `open_pretrained` clears this cache
 def download(address: str) -> Path:
     """The folder of a repository's files that this package reads, downloaded where the cache lacks them.
 
-    Where the Hub cannot be reached it is the folder that the cache has, which a line on stderr reports.
+    Where the Hub cannot be reached, the copy in the cache is used. A line on stderr says so, except with
+    HF_HUB_OFFLINE.
 
     Raises:
         UserError: not an address, no huggingface_hub, no such repository or revision, no right, no network
@@ -100,8 +101,8 @@ def download(address: str) -> Path:
 def _list_files(
     huggingface_hub: Any, repository: str, revision: str | None
 ) -> tuple[list[str], Exception | None]:
-    """(the files of a repository, the error where the Hub cannot be reached). No request for a commit."""
-    if re.fullmatch(r"[0-9a-f]{40}", revision or ""):  # which the cache may have, and which never changes
+    """(the files of a repository, the error where the Hub cannot be reached); ([], None) for a commit."""
+    if re.fullmatch(r"[0-9a-f]{40}", revision or ""):  # a commit, which never changes, needs no request
         return [], None
     try:
         info = huggingface_hub.HfApi().model_info(repository, revision=revision)
@@ -113,7 +114,7 @@ def _list_files(
 
 
 def _late_bar() -> type:
-    """The library's bar, as late as all bars of this package."""
+    """huggingface_hub's progress bar, shown only after `progress.DELAY` seconds, as all bars here."""
     from huggingface_hub.utils import tqdm
 
     class Bar(tqdm):

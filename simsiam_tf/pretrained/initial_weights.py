@@ -24,7 +24,7 @@ def copy_networks(model: Any, weights: str, heads: str = "auto") -> None:
 
     Args:
         model: has a `backbone`, a `projector`, and a `predictor`, which may be None.
-        weights: a work folder or a .keras file.
+        weights: a work folder, a .keras file or an address on the Hub.
         heads: whether heads are copied. "true", "false", or "auto": only those of a converted checkpoint, to
             continue its training. After a run of this package, "auto" leaves the heads at random weights.
 
@@ -63,7 +63,7 @@ def _stored_heads(model: Any, weights: str, heads: str) -> dict[str, keras.Model
 
 
 def _fitting_options(name: str, weights: str) -> str:
-    """The options with which a stored network fits the model, for a message."""
+    """The options with which the model would fit a stored network, for a message."""
     if name == "backbone":
         return "`backbone`, `stem` and `width` as when it was trained"
     card = backbone_file.read_card(weights)
@@ -75,7 +75,7 @@ def _fitting_options(name: str, weights: str) -> str:
 
 
 def copy_momentum(model: Any, weights: str, names: Iterable[str]) -> bool:
-    """Copies the momentum of a converted checkpoint into the model's optimizer; returns whether any fitted.
+    """Copies a converted checkpoint's momentum into the model's optimizer; returns whether any of it fitted.
 
     names: the model's networks whose weights come from the checkpoint.
     """

@@ -1,4 +1,4 @@
-"""Refuses a .keras file that holds anything but a network of stock Keras layers and its weights.
+"""Refuses a .keras file that holds anything but weights and a network of known Keras or keras-hub classes.
 
 A .keras file is a ZIP archive of two JSON files and one HDF5 file. Loading it builds whatever its
 config.json names and reads whatever its HDF5 file points to. So these files are checked first, with the
@@ -48,8 +48,8 @@ ALLOWED = {  # module → classes that may be built: none runs code, reads a fil
         for folder, file, name in (words.split(".") for words in KERAS_HUB.split())
     },
 }
-MAX_NUMBER = {"window_size": 64}  # in the arguments of a class of keras-hub, where not `MAX_ARGUMENT`
-MAX_ARGUMENT = 2**14
+MAX_NUMBER = {"window_size": 64}  # largest values of some arguments of keras-hub's classes
+MAX_ARGUMENT = 2**14  # largest value of their other arguments
 
 _PICKLE = "a pickle, which can run code"
 _HDF5 = "HDF5 alone, which can point to other files"
@@ -80,7 +80,7 @@ class Refused(ValueError):
 
 
 def other_format(path: Path) -> str | None:
-    """The format of a path by its name alone; None for a .keras file or a folder that is no SavedModel."""
+    """The format of a file, by its suffix, or of a SavedModel's folder; None for .keras and other folders."""
     if path.is_dir():
         return "a SavedModel, which can run code" if (path / "saved_model.pb").exists() else None
     return None if path.suffix == ".keras" else OTHER_FORMATS.get(path.suffix.lower(), "no .keras file")
@@ -89,7 +89,7 @@ def other_format(path: Path) -> str | None:
 def read_keras_file(path: Path) -> tuple[dict, int]:
     """The configuration of a harmless .keras file, and the number of values in its weights.
 
-    Takes about twice as much memory as the file is long.
+    Needs about twice as much memory as the file has bytes.
 
     Raises:
         Refused: the file must not be loaded.
@@ -137,7 +137,7 @@ def _json_object(data: bytes) -> dict:
 
 
 def _check_classes(config: dict) -> None:
-    """Checks every class that loading would build against `ALLOWED`."""
+    """Raises Refused for a class outside `ALLOWED` that loading would build, and Exported for an export."""
     descriptions = list(_object_descriptions(config))
     for entry in descriptions:
         if entry.get("class_name") == "InputLayer" and entry["config"].get("dtype") == "uint8":
@@ -155,7 +155,7 @@ def _check_classes(config: dict) -> None:
                 "run with trust_code=true, which is for files of people you trust"
             )
         library = str(module).partition(".")[0]
-        if registered not in (None, name, f"{library}>{name}"):  # Keras goes by this name first
+        if registered not in (None, name, f"{library}>{name}"):  # Keras looks this name up first
             raise Refused(f"it asks for {str(registered)[:100]!r} in the name of {name}")
         if library == "keras_hub":
             _check_arguments(entry.get("config"))
@@ -189,7 +189,7 @@ def _object_descriptions(config: Any) -> Iterator[dict]:
 
 
 def count_values(data: bytes) -> int:
-    """The number of values in an HDF5 file. Raises Refused if any is stored elsewhere or compressed."""
+    """The number of values in an HDF5 file. Raises Refused unless all are plain numbers within it."""
     links: list[tuple[str, Any]] = []
     objects: list[Any] = []
     with h5py.File(io.BytesIO(data), "r") as file:

@@ -1,4 +1,4 @@
-"""ResNets of keras-hub: theirs from ours, and ours from the files of a preset, which are checked first."""
+"""Converts our ResNets to keras-hub's ResNetBackbone, and the files of its presets, once checked, to ours."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from simsiam_tf.runtime.errors import UserError
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 _REGISTERED = ("keras_hub>ResNetBackbone", "keras_nlp>ResNetBackbone")
-_DIFFERENCE = 1e-4  # of the largest feature, between the network of a preset and ours
+_DIFFERENCE = 1e-4  # largest allowed difference of our features from the preset's, relative to the largest
 
 
 def to_keras_hub(backbone: keras.Model) -> Any:
     """keras-hub's ResNetBackbone with the weights of one of our ResNets.
 
-    It maps normalised images [B, H, W, C] to the feature map [B, ⌈H/32⌉, ⌈W/32⌉, F], whose mean over space
-    are our features.
+    It maps normalised images [B, H, W, C] to the feature map [B, ⌈H/32⌉, ⌈W/32⌉, F], whose mean over H and W
+    is our features [B, F].
 
     Raises:
-        UserError: no keras-hub, not one of `nets.RESNETS`, or one that keras-hub lacks.
+        UserError: keras-hub is missing, the network is none of `nets.RESNETS`, or keras-hub lacks it.
     """
     require_library()
     architecture = architecture_of(torch_weights.to_torch(backbone), "")
@@ -48,11 +48,12 @@ def to_keras_hub(backbone: keras.Model) -> Any:
 def from_keras_hub(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
     """(our ResNet with the weights of a preset, the arguments of `nets.resnet` that make it).
 
-    Nothing is built of the preset's own words: its configuration must be that of one of `nets.RESNETS`, and
-    its weights numbers in a plain HDF5 file, as many as the network has.
+    No class is built because the preset names it. Its configuration must be that of one of `nets.RESNETS`.
+    Its weights must be numbers in a plain HDF5 file, as many as that network has.
 
     Raises:
-        UserError: no keras-hub, another network, or a damaged or malicious file.
+        UserError: keras-hub is missing, the preset has another network, a file is damaged or malicious, or
+            our features differ from keras-hub's.
     """
     name, channels = read_architecture(folder)
     try:
@@ -88,7 +89,7 @@ def require_library() -> None:
 
 
 def _arguments(name: str) -> dict[str, Any]:
-    """The arguments of keras-hub's ResNetBackbone for one of `nets.RESNETS`, as JSON has them."""
+    """The arguments of keras-hub's ResNetBackbone for one of `nets.RESNETS`, as in config.json."""
     block, counts = nets.RESNETS[name]
     return {
         "input_conv_filters": [64], "input_conv_kernel_sizes": [7],
@@ -130,8 +131,8 @@ def read_architecture(folder: Path) -> tuple[str, int]:
     """(key of `nets.RESNETS`, channels) of a preset, by its config.json.
 
     Raises:
-        UserError: no such file, another network than those of `nets.RESNETS`, or more channels than its
-            weights have room for.
+        UserError: the file is missing, describes none of `nets.RESNETS`, or states more channels than the
+            file of weights has room for.
     """
     config = read_json(folder / CONFIG)
     kind = config.get("class_name")
@@ -146,7 +147,7 @@ def read_architecture(folder: Path) -> tuple[str, int]:
     channels = shape[-1] if isinstance(shape, list) and len(shape) == 3 else None
     for name in nets.RESNETS:
         if stated == _arguments(name) and type(channels) is int and channels > 0:
-            if _weights_size(folder) < 2 * 49 * 64 * channels:  # the first kernel, in numbers of 16 bits
+            if _weights_size(folder) < 2 * 49 * 64 * channels:  # bytes of the first kernel, 16 bits a number
                 raise UserError(f"weights={folder}: its {WEIGHTS} is too short for {channels} channels.")
             return name, channels
     if stated.get("use_pre_activation"):

@@ -1,4 +1,4 @@
-"""keras-hub's presets: where they are, how they preprocess images, and their conversion to a work folder."""
+"""Presets of keras-hub: their download, their preprocessing of images, and conversion to a work folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from simsiam_tf.runtime.errors import UserError, nearest
 
 CONVERTER = "image_converter.json"
 _TASK_WEIGHTS = "task.weights.h5"  # of a head on the backbone
-_RESIZE = {  # what an ImageConverter says of its resize → the value that is nearest to ours
+_RESIZE = {  # an ImageConverter's arguments of the resize → the values that come nearest to ours
     "interpolation": "bilinear", "antialias": True,
     "crop_to_aspect_ratio": True, "pad_to_aspect_ratio": False,
 }  # fmt: skip
@@ -41,8 +41,12 @@ def convert_from_keras_hub(
     Args:
         weights: the preset's folder; or a name or address, such as hf://USER/NAME, that keras-hub downloads.
         out: the folder; created when missing.
-        augmentation: a key of `AUGMENTATIONS`; "auto": size and normalisation of the preset's ImageConverter.
+        augmentation: a key of `AUGMENTATIONS`, for size and normalisation; "auto": the ImageConverter's.
         image_size: side of the images in pixels; the preset's or the augmentation's when None.
+
+    Raises:
+        UserError: as `find_preset` and `from_keras_hub`; the preset does not say how it preprocesses
+            images; or `out` cannot be written.
     """
     out = Path(out).expanduser()
     check_writable(out, folders=True)
@@ -105,7 +109,7 @@ def find_preset(weights: str) -> Path:
             f"weights={weights}: keras-hub could not download it ({reason(error)}). Download the preset "
             "where there is a network, and pass its folder."
         ) from error
-    with contextlib.suppress(Exception):  # a preset may have none; `_augmentation` then says so
+    with contextlib.suppress(Exception):  # a preset may have no ImageConverter; `_augmentation` then raises
         get_file(weights, CONVERTER)
     return config.parent
 
@@ -113,9 +117,9 @@ def find_preset(weights: str) -> Path:
 def image_converter(augmentation: Augmentation, channels: int) -> Any:
     """keras-hub's ImageConverter that is nearest to `evaluation_view` and `normalise` of an augmentation.
 
-    Images [B, H, W, C] in [0, 255] → [B, size, size, C]. Up to 64 pixels it differs by rounding to whole
-    levels alone. Larger ones are made of the whole of the shorter side, ours of 224/256 of it, which
-    keras-hub cannot express.
+    Images [B, H, W, C] in [0, 255] → [B, size, size, C]. Up to size 64 the results differ from ours only
+    because ours are rounded to whole levels. Above it the ImageConverter takes the whole of the shorter side,
+    where we take 224/256 of it, which keras-hub cannot express.
     """
     import keras_hub
 
@@ -137,7 +141,7 @@ def _converter(folder: Path) -> dict[str, Any]:
 def _augmentation(converter: dict, channels: int, image_size: int | None, folder: Path) -> Augmentation:
     """The ImageNet augmentation with the size and normalisation of a preset.
 
-    Its x · scale + offset is our (x / 255 − mean) / std.
+    The preset's x · scale + offset is our (x / 255 − mean) / std.
     """
 
     def numbers(key: str, default: float) -> np.ndarray:

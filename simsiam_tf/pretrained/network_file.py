@@ -16,10 +16,10 @@ from simsiam_tf.runtime.errors import UserError
 
 
 def describe(options: Mapping[str, Any]) -> Description:
-    """What the images of a file's network are like.
+    """Describes the images that a file's network takes.
 
     Raises:
-        UserError: as `load_backbone`; or nobody knows how it takes pixels.
+        UserError: as `load_backbone` and `pixel_scale`.
     """
     network = _load(options)
     shape = network.input_shape
@@ -29,7 +29,7 @@ def describe(options: Mapping[str, Any]) -> Description:
 
 
 def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
-    """The network of a file, pooled; with random weights unless its own are asked for."""
+    """The network of a file, pooled; with random weights unless options["weights"] asks for the file's."""
     network = _load(options)
     height, *_, found = network.input_shape[1:]
     if (height, found) not in ((None, channels), (size, channels)):
@@ -42,10 +42,12 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
 
 
 def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> PixelScale:
-    """How a file's network takes pixels: as `pixels` says, else by its card, else as keras.applications.
+    """How a file's network takes pixels: by `pixels`, else by its card, else as keras.applications has it.
+
+    weights: path of the file. pixels: a key of `PIXELS`, or "auto".
 
     Raises:
-        UserError: none of these tells it.
+        UserError: there is no card, and the network is none of keras.applications.
     """
     if pixels != "auto":
         return PIXELS[pixels]
@@ -66,7 +68,7 @@ def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> Pix
 
 
 def pooled(network: keras.Model, scale: PixelScale) -> keras.Model:
-    """The network as a backbone; of one of keras.applications the classifier is left out."""
+    """The network as a backbone, images → features [B, F], without a classifier of keras.applications."""
     network = keras_applications.without_classifier(network)
     if len(network.output_shape) == 2 and not scale.reverse:
         return network

@@ -25,12 +25,12 @@ class Pretrained:
     """A backbone of a `.keras` file, and the card beside the file.
 
     backbone: normalised images [B, S, S, channels] → features [B, F].
-    augmentation: size and normalisation of the images, and random changes: the card's, those of the
-        augmentation chosen by name, or those of "imagenet".
+    augmentation: size, normalisation and random changes of the images: from the card, from the augmentation
+        that was chosen by name, or, without either, "imagenet" with the network's size and normalisation.
     path, sha256: path and digest of the file.
     card: metadata of the run that trained the backbone; empty where the file has no card.
     address: "hf://USER/NAME@COMMIT" of a backbone of the Hub, whose path lies in a cache; None for others.
-    as_stored: whether the network is that of the file, which had not to be pooled.
+    as_stored: whether `backbone` is the file's network as it is, not a pooled one.
     """
 
     backbone: keras.Model
@@ -43,7 +43,7 @@ class Pretrained:
 
     @property
     def place(self) -> str:
-        """What `open_pretrained` opens again: the address, or the path."""
+        """The address or path by which `open_pretrained` opens the same backbone."""
         return self.address or str(self.path)
 
     @property
@@ -70,17 +70,17 @@ class Pretrained:
         return PixelRule.from_options(self.channels, **self.card.get("pixels", {}))
 
     def source_options(self, config: SourceConfig, data: str) -> dict[str, Any]:
-        """Arguments of `data.open_source`; for encoded images, options left open are the pre-training's."""
+        """Arguments of `data.open_source`; for encoded images, the pre-training's where an option is None."""
         return self.options_for(data, config.source_options())
 
     def options_for(self, data: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of `data.open_source` for `data`: `options`, for encoded images on top of the card's."""
+        """Arguments of `data.open_source`; for encoded images, the card's, which `options` override."""
         if not is_encoded(data):
             return {**options, "channels": self.channels}
         return {"channels": self.channels, **self.card.get("pixels", {}), **options}
 
     def check_channels(self, source: Source) -> None:
-        """Raises UserError where a source's images have other channels than the backbone takes."""
+        """Raises UserError where images have another number of channels than the backbone takes."""
         if source.channels != self.channels:
             raise UserError(
                 f"data={source.name}: has {source.channels} channels, the backbone of {self.place} takes "
@@ -102,14 +102,14 @@ def open_pretrained(
 ) -> Pretrained:
     """Opens the backbone of a finished work folder, of a .keras file or of a library of networks.
 
-    It computes in Keras' present dtype policy.
+    It computes in `keras.config.dtype_policy()`.
 
     Args:
         weights: the folder, or one that `export` wrote for the Hub; or the file; "hf://USER/NAME" (the newest
             commit) or "hf://USER/NAME@REVISION" (a branch, tag or commit) on the Hugging Face Hub; or a
-            network with published weights, "hub:PRESET" or "keras:NAME+imagenet", which is first copied into
-            a work folder (`published.results_folder`).
-        augmentation: a key of `AUGMENTATIONS`; "auto": that of the pre-training, by the card.
+            network of a library, such as "hub:PRESET" or "keras:NAME+imagenet", which is first copied into a
+            work folder (`published.results_folder`).
+        augmentation: a key of `AUGMENTATIONS`; "auto": the pre-training's, by the card.
         image_size: side of the images in pixels; the augmentation's when None.
         pixels: how the network takes pixels, a key of `PIXELS`; "auto": by the card, else as the network of
             keras.applications that it is recognised as.
@@ -159,7 +159,7 @@ def open_pretrained(
 
 
 def _augmentation_of_card(views: Any, path: Path) -> Augmentation:
-    """The augmentation of a card, from the JSON of its `dataclasses.asdict`."""
+    """The augmentation that a card holds as JSON of `dataclasses.asdict`."""
     values: dict[str, Any] = {}
     try:
         for field in dataclasses.fields(Augmentation):

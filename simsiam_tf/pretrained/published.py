@@ -1,4 +1,4 @@
-"""Networks with published weights as work folders, for all commands: hub:PRESET, keras:NAME+imagenet."""
+"""Copies networks with published weights (hub:PRESET, keras:NAME+imagenet) into work folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = 224  # of the images of networks that take any size
 
 
 def parse_weights(weights: str) -> BackboneName:
-    """The parts of a value of `weights` that names a network: with its published weights, also without "+".
+    """Parses a value of `weights` that names a network: hub:, file: and py: need no "+weights" there.
 
     Raises:
         UserError: no such network; or keras:NAME alone, whose weights would be random.
@@ -35,17 +35,17 @@ def parse_weights(weights: str) -> BackboneName:
 
 
 def results_folder(weights: str) -> Path:
-    """The work folder of a network, in which it is kept and results are written: runs/KIND-NAME."""
+    """runs/KIND-NAME: the work folder for the copy of a network and for results on it."""
     parsed = parse_weights(weights)
     path = Path(parsed.name).expanduser()
     name = re.sub(r"[^\w.]+", "-", path.name if path.exists() else parsed.name).strip("-")
-    if path.exists():  # of two presets of one name
+    if path.exists():  # tells local networks of one name apart
         name += f"-{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:6]}"
     return Path("runs") / f"{parsed.kind}-{name}"
 
 
 def import_network(weights: str, pixels: str = "auto", trust_code: bool = False) -> Path:
-    """Builds a network with its published weights into its work folder, once; returns the folder.
+    """Copies a network with its weights into its work folder, unless it is there; returns the folder.
 
     Raises:
         UserError: as `build_backbone`; or the folder cannot be written.
@@ -60,7 +60,7 @@ def import_network(weights: str, pixels: str = "auto", trust_code: bool = False)
     known = describe_backbone(parsed.text, pixels, trust_code)
     size = known.size or SIZE
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")  # of the file; it is opened in the policy of the command
+    keras.config.set_dtype_policy("float32")  # for the file; commands open it in their own policy
     try:
         network = build_backbone(parsed.text, size, known.channels or 3, pixels=pixels, trust_code=trust_code)
     finally:

@@ -18,7 +18,7 @@ _FIRST_WORDS = ("bn1", "conv1", "layer1", "layer2", "layer3", "layer4")
 class Naming:
     """A program's words in the names of a ResNet's weights.
 
-    first_words: the first word of a name, for each of torchvision's `_FIRST_WORDS`.
+    first_words: how names begin, for each of torchvision's `_FIRST_WORDS`.
     block_words: pairs of torchvision's word and the program's within blocks; longer words come first.
     """
 
@@ -64,7 +64,7 @@ class Layout:
     """How a program names the weights of a model.
 
     title: name of the program, for messages. naming: its names for the backbone's weights.
-    prefix: prefix of these names.
+    prefix: what precedes these names.
     projector, predictor: template of the names of a head's modules, with {i}, the index in an
         nn.Sequential, or {kind} (fc or bn) and {j}, the index among its kind; empty where there are no heads.
     last_bias: whether the projector's last fc has a bias although BN follows it.
@@ -103,7 +103,7 @@ LAYOUTS = {
         "lightly, around its own ResNet for small images", _LIGHTLY_SMALL, "backbone.", *_LIGHTLY_HEADS
     ),
 }  # fmt: skip
-READ_ONLY = {  # programs that are read, not written → (title, pattern of a name)
+READ_ONLY = {  # programs that are read, not written → (title, pattern in one of the names)
     "patrickhua": ("PatrickHua/SimSiam", r"(projector|predictor)\.layer1\.0\.weight"),
     "moco": ("facebookresearch/moco", "encoder_q"),
     "moco_v3": ("facebookresearch/moco-v3", "base_encoder"),
@@ -120,7 +120,7 @@ STEM_3X3 = {  # program → its stem, for programs whose 3×3 stem is always the
 class Network:
     """A ResNet found among the names of a checkpoint.
 
-    prefix: prefix of its names; ends with a dot where it is not empty.
+    prefix: prefix of its names; ends with a dot where it is not empty. naming: how its program names weights.
     names: torchvision's name → the checkpoint's.
     """
 
@@ -130,7 +130,7 @@ class Network:
 
     @property
     def rank(self) -> int:
-        """Higher for the network that the authors evaluate, where there are several.
+        """Of several networks of a checkpoint, the one that its authors evaluate has the highest rank.
 
         For facebookresearch/dino, timm and DeiT that is the moving average; for MoCo, MoCo v3, BYOL and
         solo-learn it is the network that learns, not its momentum copy.

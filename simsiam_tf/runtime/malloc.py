@@ -1,4 +1,4 @@
-"""Memory of native code: retained between steps; a message when it runs out."""
+"""Keeps freed memory of native code for the next step; ends the process with a message when it runs out."""
 
 from __future__ import annotations
 

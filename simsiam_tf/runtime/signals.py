@@ -34,7 +34,7 @@ def handle_signals(handler: Callable[[int, Any], None], afterwards: Any = None) 
 class DeferredSignals:
     """Notes a signal instead of acting on it, so that the step ends and a checkpoint is saved.
 
-    A second Ctrl-C, more than PATIENCE later, acts at once.
+    A second Ctrl-C, more than PATIENCE seconds later, acts at once.
 
     seen: number of the first signal, or None. say: writes a line for the user.
     """
@@ -53,7 +53,7 @@ class DeferredSignals:
 
     @contextlib.contextmanager
     def act_at_once(self) -> Iterator[None]:
-        """Acts on signals at once, unless one was noted. For `defer_signals`, while nothing is unsaved."""
+        """Acts on signals at once, unless one was noted. For use in `defer_signals`, with nothing unsaved."""
         with handle_signals(self._act if self.seen is None else self._note):
             yield
 

@@ -62,7 +62,7 @@ def _safe_stream(stream: Any) -> SafeStream:
 
 @contextlib.contextmanager
 def safe_streams(process_ends: bool) -> Iterator[SafeStream]:
-    """Replaces sys.stdout and sys.stderr by a `SafeStream` each; yields that of stdout.
+    """Replaces sys.stdout and sys.stderr by a `SafeStream` each; yields the one of stdout.
 
     process_ends: whether both stay in place after the block. A stream that failed then leads to the null
         device, so that Python reports no error when it ends.

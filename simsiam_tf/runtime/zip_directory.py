@@ -1,4 +1,4 @@
-"""The length of a ZIP archive's table of contents; the standard library keeps ten times as much in memory."""
+"""Reads the length of a ZIP archive's table of contents, which takes `zipfile` ten times as much memory."""
 
 from __future__ import annotations
 

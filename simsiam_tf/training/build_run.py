@@ -1,4 +1,4 @@
-"""From a configuration to the components of a pre-training: data, views, model, optimizer, monitor."""
+"""Builds the components of a pre-training from its configuration: data, views, model, optimizer, monitor."""
 
 from __future__ import annotations
 
@@ -55,12 +55,15 @@ def build_pretraining(
         report: file for the names of unreadable images, in the work folder.
         workers: processes of the run; when None, those of the option `strategy`. Several workers can be
             joined only before anything else uses TensorFlow.
-        source: the images, in the place of config.data.
+        source: the images to use instead of config.data.
+
+    Raises:
+        UserError: the options, the devices, the data or the weights do not fit.
     """
     workers = workers or Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
     strategy = workers.strategy
     precision = set_precision(config, strategy)
-    with workers.chief_first():  # which downloads what there is to download
+    with workers.chief_first():  # the chief downloads weights first
         known = check_network(config)
     config = dataclasses.replace(config, channels=config.channels or known.channels)
     if config.data_service:
@@ -102,7 +105,7 @@ def build_pretraining(
 
 
 def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distribute.Strategy) -> str:
-    """Sets the precision and returns its name.
+    """Checks the number of replicas, sets the precision and returns its name.
 
     Raises:
         UserError: the replicas do not divide `batch_size`, or are too many for jit_compile=true.
@@ -153,9 +156,12 @@ def build_model(
 
 
 def start_from_weights(model: SiameseModel, config: PretrainConfig, images: int) -> tuple[int, str]:
-    """Sets the optimizer's step and momentum as of `start_epoch`; returns the step, and `start`.
+    """Sets the optimizer's step and momentum as of `start_epoch`.
 
-    images: number of images in an epoch. `start`: as in `PretrainComponents`.
+    images: number of images in an epoch.
+
+    Returns:
+        (the first step, the initial weights in words, as for `PretrainComponents.start`).
     """
     if not config.weights:
         return 0, "random weights"
@@ -192,9 +198,9 @@ def cosine_schedule(
     config: PretrainConfig | SupervisedConfig, total_steps: int, size: int, factor: float = 1.0,
     final: float = 0.0, hold: int = 1,
 ) -> schedules.Cosine:  # fmt: skip
-    """A run's learning rate times `factor`, on a cosine after its warm-up.
+    """A run's learning rate, on a cosine after its warm-up, all of it multiplied by `factor`.
 
-    size: images in an epoch. final, hold: as for `schedules.Cosine`, `final` before `factor`.
+    size: images in an epoch. final, hold: as for `schedules.Cosine`; `factor` multiplies `final`, too.
     """
     warmup = int(config.warmup_epochs * size) // config.batch_size
     base = schedules.scaled(config.base_lr, config.batch_size)
@@ -202,7 +208,9 @@ def cosine_schedule(
 
 
 def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optimizers.VariableRates:
-    """The optimizer, on a cosine; the predictor and parts that are frozen at first may differ in rate.
+    """The optimizer with its learning rate on a cosine.
+
+    The predictor, the backbone, and parts that are frozen at first may have learning rates of their own.
 
     size: images in an epoch.
     """
@@ -228,7 +236,7 @@ def optimizer_by_name(
     part_rates: Mapping[str, schedules.Schedule],
     lars: Mapping[str, Any],
 ) -> optimizers.VariableRates:
-    """The optimizer of the option `optimizer`. lars: arguments of `optimizers.LARS` besides the options'."""
+    """The optimizer that the option `optimizer` names. lars: further arguments of `optimizers.LARS`."""
     arguments: dict[str, Any] = {
         "momentum": config.momentum, "weight_decay": config.weight_decay,
         "part_learning_rates": part_rates, "layer_decay": config.layer_decay,

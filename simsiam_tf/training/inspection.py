@@ -60,7 +60,7 @@ def dry_run(config: PretrainConfig) -> int:
 
 
 def _writable(path: Path) -> Path:
-    """Makes the folder of a file; returns the file. Raises UserError where it could not be written."""
+    """Makes the folder for a file; returns the file. Raises UserError where it could not be written."""
     atomic_files.check_writable(path, "workdir", folders=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

@@ -44,7 +44,7 @@ def pretrain(
         config: a validated configuration with a workdir.
         callbacks: Keras callbacks. Their batch hooks are called once for each call of the compiled loop,
             which may run several steps; `model.stop_training` ends the run after that call.
-        source: the images, in the place of config.data: a source, or any object as for `data.from_images`.
+        source: the images to use instead of config.data: a source, or what `data.from_images` takes.
 
     Raises:
         UserError: as for `launch.run_task`.
@@ -89,7 +89,7 @@ class Pretraining(Task):
         return diagnose(records, self.components.total_steps, self.config.loss)
 
     def baselines(self) -> Accuracies:
-        """kNN accuracy of the untrained backbone and, for small images, of raw pixels, on `knn_images`."""
+        """kNN accuracy of untrained backbone and, for small images, raw pixels, on `knn_images` images."""
         if self.config.weights:
             log.warning("initial weights: %s", self.start)
         if self.monitor is None:
@@ -102,7 +102,8 @@ class Pretraining(Task):
     def final_accuracies(self) -> Accuracies:
         """kNN accuracy of the backbone and the baselines on all images.
 
-        Empty without a monitor and with final_knn=false. `baselines`, before the training, may use fewer.
+        Empty without a monitor or with final_knn=false. `baselines`, before the training, may use fewer
+        images.
         """
         if self.monitor is None or not self.config.final_knn:
             return {}
@@ -115,7 +116,7 @@ class Pretraining(Task):
         return {**baselines, "backbone": trained}
 
     def export(self, workdir: Path, metadata: dict) -> None:
-        """Writes the backbone and, beside it, the heads."""
+        """Writes the backbone and, beside it, projector and predictor."""
         model = self.components.model
         heads = {name: getattr(model, name) for name in backbone_file.HEADS if getattr(model, name, None)}
         backbone_file.export_networks({"backbone": model.backbone, **heads}, workdir, metadata)

@@ -1,4 +1,4 @@
-"""What a pre-training begins with: its network, checked, its images, and their views."""
+"""Checks the network of a pre-training, and opens its images and their views."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simsiam_tf.runtime.errors import UserError
 
 
 def check_network(config: PretrainConfig) -> nets.Description:
-    """What the images of the backbone are like. Finds, before the data, weights that cannot be had."""
+    """Describes the images that the backbone takes. Loads its weights already, to find errors early."""
     if config.weights:
         backbone_file.load_backbone(config.weights, config.trust_code)
     trusted = {"pixels": config.pixels, "trust_code": config.trust_code}
@@ -29,13 +29,13 @@ def check_network(config: PretrainConfig) -> nets.Description:
 def open_data(
     config: PretrainConfig, report: Path | None = None, source: Source | None = None
 ) -> tuple[Source, Views]:
-    """The images, and the augmentation that makes views of them.
+    """(the images, their views).
 
-    report: file for the names of unreadable images, in the work folder. source: the images, in the place of
+    report: file for the names of unreadable images, in the work folder. source: the images to use instead of
     config.data.
     """
-    # NOTE: with a work folder, a Python function checks that images are those that the run began with. The
-    # workers of a data service cannot call it.
+    # NOTE: with `run`, a Python function checks that images are those that the run began with. The workers
+    # of a data service cannot call it.
     run = report.parent if report and not config.data_service else None
     source = open_source(source or config.data, "train", report=report, run=run, **config.source_options())
     name = augmentation_for(source) if config.augmentation == "auto" else config.augmentation

@@ -56,11 +56,9 @@ def run_supervised(config: SupervisedConfig, callbacks: Sequence[keras.callbacks
 
 
 def workdir_of(config: SupervisedConfig) -> Path:
-    """`workdir`, or else WEIGHTS/NAME; for a .keras file, its path with the suffix .NAME instead.
+    """`workdir`, or else `cached_scores.beside_weights` of NAME, such as WEIGHTS/NAME for a work folder.
 
-    For weights of the Hub, runs/USER-NAME/NAME.
-
-    NAME: "linear" or "finetune", with "-random" for random weights, with the share of labels if below 1:
+    NAME: "linear" or "finetune", then "-random" for random weights, then the share of labels if below 1:
     "finetune-random-0.1".
     """
     if config.workdir:
@@ -123,7 +121,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
 
 
 def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> optimizers.VariableRates:
-    """The optimizer, on a cosine; in fine-tuning the head has a learning rate of its own.
+    """The optimizer with its learning rate on a cosine; in fine-tuning head and backbone may have their own.
 
     size: images in an epoch.
     """

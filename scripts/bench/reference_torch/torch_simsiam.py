@@ -139,7 +139,7 @@ class SimSiam(nn.Module):
 
 
 def _wide(x: Tensor) -> Tensor:
-    """Losses are computed in float32 at least."""
+    """A bfloat16 tensor in float32, in which losses are computed; others unchanged."""
     return x.float() if x.dtype == torch.bfloat16 else x
 
 

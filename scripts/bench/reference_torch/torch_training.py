@@ -1,4 +1,4 @@
-"""A SimSiam optimisation step in PyTorch as its users write it: channels-last, autocast, SGD."""
+"""A training step of SimSiam as users of PyTorch write it: channels-last memory, autocast, SGD."""
 
 from __future__ import annotations
 

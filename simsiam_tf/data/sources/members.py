@@ -24,12 +24,17 @@ from simsiam_tf.runtime.errors import UserError
 class Members:
     """The encoded images of a place, not yet checked.
 
-    name: the specification. names: of the images, in order, each once. states: int64 [N, 3], the fields
-    `file_records.STATE` of each image's file. read: number of an image → its bytes; raises OSError or
-    ValueError. key: names the place in the cache of records. labels: int64 [N], −1 where an image has none;
-    or None. root: the folder that names are relative to, if every image is a file. read_op: `read` in a
-    graph, without Python; None where there is none. sizes: bytes of each image, 0 where that is not known;
-    None: as in `states`. reads_at_once: images to read at a time over a network; 0 if none is behind a URL.
+    name: the specification of the place.
+    names: names of the N images, in order, each once.
+    states: int64 [N, 3], the fields `file_records.STATE` of each image's file.
+    read: index of an image → its bytes; raises OSError or ValueError.
+    key: name of the place in the cache of records.
+    labels: int64 [N], −1 for an image without a label; None where no image has one.
+    class_names: names of the classes, in the order of their labels; empty where they have none.
+    root: the folder that names are relative to, if every image is a file; else None.
+    read_op: does what `read` does within a graph, without Python; None where that is not possible.
+    sizes: bytes of each image, 0 where unknown; None: they are in `states`.
+    reads_at_once: number of images to read at a time over a network; 0 if none is behind a URL.
     """
 
     name: str
@@ -45,7 +50,7 @@ class Members:
     reads_at_once: int = 0
 
     def size(self, i: int) -> int:
-        """Bytes of image i; 0 where that is not known."""
+        """Number of bytes of image i; 0 where unknown."""
         return int(self.states[i, 0] if self.sizes is None else self.sizes[i])
 
 
@@ -58,7 +63,10 @@ def is_image_name(name: str) -> bool:
 
 
 def folder_classes(names: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """(labels, class names) by the first folder of names, −1 without one; (None, ()) below two folders."""
+    """(labels, class names) by the first folder of each name; label −1 for a name without a folder.
+
+    (None, ()) where the names have fewer than two such folders.
+    """
     folders = lambda: (name.partition("/")[0] if "/" in name else "" for name in names)  # noqa: E731
     classes = sorted(set(folders()) - {""})
     if len(classes) < 2:
@@ -73,12 +81,12 @@ def file_digest(data: bytes) -> bytes:
 
 
 def changed_file(name: str) -> OSError:
-    """The error of reading an image that has changed since the command began."""
+    """The error to raise for an image that has changed since the command began."""
     return OSError(errno.ESTALE, "changed since the command began", name)
 
 
 def read_unchanged(path: str | Path, digest: bytes) -> bytes:
-    """Reads a file. Raises OSError, or ValueError where its contents do not have the digest."""
+    """Reads a file. Raises OSError, or ValueError where its `file_digest` is another than `digest`."""
     data = read_bytes(str(path), (0, int(digest.partition(b"-")[0])))
     if file_digest(data) != digest or os.path.getsize(path) != len(data):
         raise ValueError("changed")

@@ -31,7 +31,7 @@ class Converted:
     prefix: prefix of the backbone's names. other_prefixes: those of networks that were not taken.
     architecture: arguments of `nets.resnet`.
     stem_known: whether the stem was given, or follows from the kernel or the names.
-    options: options of pre-training that make such heads.
+    options: options of `PretrainConfig` with which a model has such heads.
     left_out: names of weights that neither the backbone nor the heads use.
     """
 
@@ -52,7 +52,7 @@ class Converted:
 
 
 def torchvision_name(path: str) -> str:
-    """torchvision's name for a path in a `nets.resnet`. Raises UserError for another network's."""
+    """torchvision's name of a variable by its path in a `nets.resnet`. Raises UserError for other paths."""
     layer, _, kind = path.rpartition("/")
     array = BN_NAMES.get(kind, "weight")
     if layer.startswith("stem_"):
@@ -68,7 +68,9 @@ def torchvision_name(path: str) -> str:
 def to_torch(
     backbone: keras.Model, layout: str = "torchvision", heads: Mapping[str, keras.Model] | None = None
 ) -> dict[str, np.ndarray]:
-    """The state_dict of a `nets.resnet`: float32 arrays in torch's order of axes, by the names of a layout.
+    """The state_dict of a `nets.resnet`: arrays in torch's order of axes, by the names of a layout.
+
+    Arrays are float32; BN's counters are int64 zeros.
 
     heads: "projector" and "predictor"; left out where the layout has no names for them.
 
@@ -166,7 +168,7 @@ def _choose(networks: list[Network], prefix: str | None, layout: str, arrays: Ar
 
 
 def architecture_of(arrays: Arrays, path: str) -> dict[str, Any]:
-    """Arguments of `nets.resnet`, from torchvision's names and shapes; "imagenet" stands for any stem."""
+    """Arguments of `nets.resnet`, by torchvision's names and shapes; always with the stem "imagenet"."""
     if arrays["conv1.weight"].ndim != 4:
         raise UserError(f"weights={path}: its conv1.weight is not the kernel of a convolution.")
     width, channels, _, _ = arrays["conv1.weight"].shape

@@ -40,8 +40,8 @@ def convert_from_torch(
     Args:
         path: the file.
         out: the folder; created when missing.
-        layout, stem, prefix: as for `from_torch`. A file that this package wrote
-            names its stem, which stem="auto" takes.
+        layout, stem, prefix: as for `from_torch`. A file that this package wrote names its stem, which
+            stem="auto" takes.
         augmentation: a key of `AUGMENTATIONS`, whose size and normalisation the backbone expects; "auto"
             chooses by stem and channels.
         image_size: side of the images in pixels; the augmentation's when None.
@@ -120,9 +120,10 @@ def _as_flags(options: dict[str, Any]) -> str:
 def _momentum_networks(
     checkpoint: torch_files.Checkpoint, converted: backbone_layout.Converted
 ) -> dict[str, keras.Model]:
-    """SGD's momentum in networks of the same layers; empty without any that fits, or with Nesterov's.
+    """Networks of the same layers whose variables are SGD's momentum, by the names "momentum_NAME".
 
-    An optimizer of PyTorch numbers the parameters in the order of the state_dict, without BN's buffers.
+    Empty where the checkpoint has no momentum that fits, or Nesterov's. An optimizer of PyTorch numbers the
+    parameters in the order of the state_dict, without BN's buffers.
     """
     state = checkpoint.state
     try:
@@ -155,9 +156,12 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
     Heads are written with the backbone where the folder has them and the layout has names for them.
 
     Args:
-        weights: a finished work folder or a .keras file.
-        out: .safetensors or .pth.
+        weights: a finished work folder, a .keras file or an address on the Hub.
+        out: file that ends in .safetensors, .pth or .pt.
         layout: program whose names the file gets, a key of `LAYOUTS`; "auto": torchvision's.
+
+    Raises:
+        UserError: as `load_backbone`, `to_torch` and `write_weights`.
     """
     layout = "torchvision" if layout == "auto" else layout
     names = LAYOUTS[layout]

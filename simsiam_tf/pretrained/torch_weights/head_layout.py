@@ -18,16 +18,16 @@ BN_NAMES = {
     "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var",
 }  # fmt: skip
 BN_KINDS = set(BN_NAMES.values())
-COUNTER = "num_batches_tracked"  # of torch's BN, whose results depend on it only without a momentum
+COUNTER = "num_batches_tracked"  # of torch's BN; matters only where the momentum is None
 _PROJECTORS = ("projector.", "projection_head.", "neck.")
 _PREDICTORS = ("predictor.", "online_predictor.", "prediction_head.", "head.predictor.")
 
 
 @dataclasses.dataclass
 class Layer:
-    """A fully connected layer and the BN after it, None without one; both map torch's name to an array.
+    """A fully connected layer and the BN after it: torch's names of the weights → arrays.
 
-    fc["weight"]: [out, in].
+    fc["weight"]: [out, in]. bn: None where there is no BN.
     """
 
     fc: Arrays
@@ -39,15 +39,15 @@ class Layer:
 
     @property
     def is_affine(self) -> bool:
-        """Whether its BN, where it has one, has γ and β."""
+        """Whether the BN has γ and β; true without BN."""
         return self.bn is None or "weight" in self.bn
 
 
 def read_heads(arrays: Arrays, network: Network, features: int) -> tuple[dict[str, Any], dict, set[str]]:
     """(the heads around a network, the options that make such heads, the names that they were read from).
 
-    Heads that no options of pre-training can make are left out: the predictor, or both. A bias before BN
-    is subtracted from BN's running mean, which gives the same outputs in training and in inference.
+    Where no options of pre-training make such heads, the predictor or both heads are left out. A bias before
+    BN is subtracted from BN's running mean, which gives the same outputs in training and in inference.
 
     arrays: the arrays outside all backbones. features: width of the network's output.
     """

@@ -29,7 +29,8 @@ _SAVE_PLAIN = 'torch.save({"state_dict": model.state_dict()}, "weights.pth")'
 class Checkpoint:
     """The content of a file of PyTorch weights.
 
-    state: name → float32 array; where several entries of the file hold weights, names begin with the entry's.
+    state: name → float32 array; where several entries of the file hold weights, names begin with the name of
+        the entry.
     epoch: epochs done, None where the file does not say. optimizer: the optimizer's state_dict, or empty.
     metadata: metadata of this package, in a file that it wrote; else empty.
     """
@@ -68,7 +69,7 @@ def write_weights(
     """Writes name → array as .safetensors, .pth or .pt, completely or not at all.
 
     metadata: kept as JSON in a .safetensors file; other files ignore it.
-    envelope: entries of a .pth file beside the weights, which then are its "state_dict".
+    envelope: entries of a .pth or .pt file beside the weights, which then are its "state_dict".
 
     Raises:
         UserError: another suffix, a missing library, or a file that cannot be written.
@@ -113,7 +114,7 @@ def as_array(name: str, value: Any, path: Path | str = "") -> np.ndarray:
 
 
 def check_plain(name: str, tensor: Any, path: Path | str = "") -> None:
-    """Raises UserError for a tensor that is not real numbers, each with a place of its own in memory."""
+    """Raises UserError unless a tensor is dense, real and not expanded: each number stored by itself."""
     if tensor.is_nested or str(tensor.layout) != "torch.strided":
         reason = "is sparse"
     elif tensor.is_meta:
@@ -209,7 +210,7 @@ def _check_archive(path: Path) -> None:
 def _named_tensors(content: Any) -> dict[str, Any]:
     """Name → tensor of everything in a checkpoint but its optimizer.
 
-    Where several entries hold weights, names begin with the entry's: "teacher.", "student.".
+    Where several entries hold weights, names begin with the name of the entry: "teacher.".
     """
     import torch
 

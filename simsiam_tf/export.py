@@ -9,6 +9,7 @@ from pathlib import Path
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import Inapplicable, WeightsConfig, option
+from simsiam_tf.config.backbones import is_network
 from simsiam_tf.pretrained import hub
 from simsiam_tf.runtime.errors import UserError
 
@@ -76,13 +77,17 @@ def call(config: ExportConfig) -> int:
     """Exports, compares features, writes the model card and prints the card's path."""
     with cli.heavy_imports():
         from simsiam_tf.model_export import export_model, formats, hub_push, write_model_card
-        from simsiam_tf.pretrained.backbone_file import backbone_path
+        from simsiam_tf.pretrained import backbone_file, published
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
     assert config.weights
     format = "hub" if config.hub else config.format
     name = "hub" if config.hub else f"model{formats.FORMATS[format].suffix}"
-    on_hub = hub.is_address(config.weights)
-    folder = hub.results_folder(config.weights) if on_hub else backbone_path(config.weights).parent
+    if hub.is_address(config.weights):
+        folder = hub.results_folder(config.weights)
+    elif is_network(config.weights):
+        folder = published.results_folder(config.weights) / backbone_file.EXPORTED.parent
+    else:
+        folder = backbone_file.backbone_path(config.weights).parent
     out = Path(config.out).expanduser() if config.out else folder / name
     formats.check_output(out, format, config.overwrite)
     if config.push:

@@ -35,10 +35,10 @@ def to_keras_hub(backbone: keras.Model) -> Any:
     require_library()
     architecture = architecture_of(torch_weights.to_torch(backbone), "")
     stem, (name, width) = torch_weights.stem_of(backbone), (architecture[key] for key in ("name", "width"))
-    if stem != "imagenet" or width != 1:
+    if stem != "imagenet" or width != 1 or name.startswith("wide"):
         raise UserError(
             f"layout=keras_hub: keras-hub has no {name} with a {stem} stem and width {width:g}: its ResNets "
-            "have the imagenet stem and width 1. `python -m simsiam_tf.export` writes other networks."
+            "have the imagenet stem and width 1 and are not wide. `python -m simsiam_tf.export` writes any."
         )
     network = _build(name, architecture["channels"])
     _copy(backbone, network, to_hub=True)

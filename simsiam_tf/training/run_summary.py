@@ -47,8 +47,9 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
     tensorboard = f"tensorboard --logdir={shlex.quote(str(workdir / 'tb'))}"
     report = f"python -m simsiam_tf.report --workdir={shlex.quote(str(workdir))}"
     look = tensorboard if "tensorboard" in config.record else report
+    if "jsonl" in config.record:
+        lines.append(f"  records   {workdir / 'metrics.jsonl'}")
     lines += [
-        f"  records   {workdir / 'metrics.jsonl'}",
         "",
         "Next: look at the curves and the views,",
         f"  {look}",

@@ -19,6 +19,7 @@ from simsiam_tf.loop.metrics_file import MetricsFile
 from simsiam_tf.loop.workdir import FILES, FOLDERS, Workdir
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import run_summary
+from simsiam_tf.training.pretraining import DONE, INTERRUPTED, Outcome
 
 
 def tiny(workdir, *more):
@@ -210,10 +211,8 @@ def test_names_that_are_no_text_come_back_from_the_flagfile(tmp_path):
 
 
 def test_commands_that_are_shown_are_quoted_for_a_shell(tmp_path):
-    from simsiam_tf.training import pretraining
-
     folder = tmp_path / "a $(touch x) b"
-    ended = pretraining.Outcome(pretraining.INTERRUPTED, 3, Diagnosis("healthy", ""), {}, folder, [])
+    ended = Outcome(INTERRUPTED, 3, Diagnosis("healthy", ""), {}, folder, [])
     for text in (
         run_summary.pretraining_summary(tiny("x"), ended),
         run_summary.supervised_summary(ended, "simsiam_tf.finetune"),
@@ -221,6 +220,14 @@ def test_commands_that_are_shown_are_quoted_for_a_shell(tmp_path):
         (command,) = (line for line in text.splitlines() if "config.flags" in line)
         assert shlex.split(command)[-1] == f"--flagfile={folder}/config.flags"
     assert f"--logdir='{folder}/tb'" in run_summary.pretraining_summary(tiny("x"), ended)
+
+
+@pytest.mark.parametrize("record", ["tensorboard", "jsonl", "tensorboard,jsonl"])
+def test_the_summary_names_records_that_are_kept(tmp_path, record):
+    ended = Outcome(DONE, 3, Diagnosis("healthy", ""), {}, tmp_path, [])
+    said = run_summary.pretraining_summary(tiny("x", f"--record={record}"), ended)
+    assert ("metrics.jsonl" in said) == ("jsonl" in record)
+    assert ("--logdir=" in said) == ("tensorboard" in record)
 
 
 def test_warnings_of_other_workers_reach_the_terminal_but_what_the_first_one_says(tmp_path):

@@ -54,7 +54,7 @@ MORE = [
     ("facebookresearch", "resnet50", None), ("mmselfsup", "resnet18", None),
     ("torchvision", "resnet34", None), ("torchvision", "resnet34", 1), ("torchvision", "resnet50", 1),
     ("mmselfsup", "resnet50", None), ("solo_learn", "resnet50", None),
-    ("detectron2", "resnet50", None),
+    ("detectron2", "resnet50", None), ("torchvision", "wide_resnet50_2", None),
 ]  # fmt: skip
 
 
@@ -94,6 +94,16 @@ def test_features_agree_on_photographs(name, network, pad, tmp_path, measured):
     with torch.no_grad():
         y = p.train()(torch.from_numpy(x)).numpy()
     assert np.abs(heads["projector"](x, training=True).numpy() - y).max() < 1e-4 * np.abs(y).max()
+
+
+@pytest.mark.parametrize("name", nets.RESNETS)
+def test_each_resnet_comes_back_as_itself(name):
+    backbone = nets.resnet(name, width=0.125)
+    again = from_torch(to_torch(backbone))
+    assert again.architecture["name"] == name and again.architecture["width"] == 0.125
+    assert [v.path for v in again.backbone.weights] == [v.path for v in backbone.weights]
+    for ours, theirs in zip(backbone.weights, again.backbone.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
 WRITTEN = [c for c in CASES if c[1] == "resnet18" and c[0] != "patrickhua"]

@@ -57,7 +57,9 @@ def test_commands_take_a_published_network(kind, tmp_path, monkeypatch, capsys):
         transformer_as_onnx = kind == "vit" and form == "onnx"
         assert export.main([*weights, f"--format={form}", f"--out={out}"]) == 2 * transformer_as_onnx
         assert ("cannot be read back" in capsys.readouterr().err) == transformer_as_onnx
-    assert export.main([*weights, "--hub", "--out=hub"]) == 0
+    assert export.main([*weights, "--hub"]) == 0
+    (hub,) = tmp_path.glob("hub" if kind == "file" else f"runs/hub-{kind}-*/export/hub")
+    hub.rename("hub")
     assert embed.main(["--weights=hub", *DATA, "--out=again.npz"]) == 0
     np.testing.assert_array_equal(np.load("again.npz")["features"], features)
 

@@ -268,11 +268,15 @@ def test_scale_and_offset_as_single_numbers(preset):
 
 
 @pytest.mark.parametrize(
-    ("stem", "width", "said"),
-    [("cifar", 1, "cifar stem and width 1"), ("small", 1, "small stem"), ("imagenet", 0.25, "width 0.25")],
-)
-def test_networks_that_keras_hub_lacks(tmp_path, capsys, stem, width, said):
-    folder = exported(tmp_path / "run", nets.resnet10(stem=stem, width=width), size=32)
+    ("name", "stem", "width", "said"),
+    [
+        ("resnet10", "cifar", 1, "cifar stem and width 1"), ("resnet10", "small", 1, "small stem"),
+        ("resnet10", "imagenet", 0.25, "width 0.25"),
+        pytest.param("wide_resnet50", "imagenet", 1, "no wide_resnet50", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_networks_that_keras_hub_lacks(tmp_path, capsys, name, stem, width, said):
+    folder = exported(tmp_path / "run", nets.resnet(name, stem=stem, width=width), size=32)
     argv = [f"--weights={folder}", "--layout=keras_hub", f"--out={tmp_path / 'preset'}"]
     assert command.main(argv) == 2
     err = capsys.readouterr().err

@@ -174,7 +174,9 @@ def architecture_of(arrays: Arrays, path: str) -> dict[str, Any]:
     width, channels, _, _ = arrays["conv1.weight"].shape
     stages = {tuple(name.split(".")[:2]) for name in arrays}
     counts = tuple(sum(stage == f"layer{i}" for stage, _ in stages) for i in range(1, 5))
-    block = "bottleneck" if "layer1.0.conv3.weight" in arrays else "basic"
+    block = "basic"
+    if "layer1.0.conv3.weight" in arrays:
+        block = "bottleneck" if arrays["layer1.0.conv1.weight"].shape[0] == width else "wide"
     for name, plan in nets.RESNETS.items():
         if plan == (block, counts):
             return {"name": name, "stem": "imagenet", "width": width / 64, "channels": channels}

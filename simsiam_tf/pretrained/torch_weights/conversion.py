@@ -178,6 +178,7 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
     envelope = None
     if names.prefix:  # checkpoints of whole models are dictionaries
         arch = backbone_layout.architecture_of(backbone_layout.to_torch(backbone), weights)["name"]
+        arch += "_2" if arch.startswith("wide_") else ""  # torchvision's name
         envelope = {"arch": arch, "epoch": _epochs_done(card), torch_files.METADATA_KEY: json.dumps(metadata)}
     path = torch_files.write_weights(state, out, metadata, envelope)
     lines = [f"{path}: {', '.join(['backbone', *heads])}: {len(state)} arrays, named as in {names.title}"]

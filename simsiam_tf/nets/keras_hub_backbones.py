@@ -34,8 +34,12 @@ def describe(options: Mapping[str, Any]) -> Description:
     size = converter.image_size[0] if converter is not None and converter.image_size else None
     if not weights:
         return Description(scale)
-    images = _from_preset(hub.models.Backbone, name, load_weights=False).input
-    _, side, _, channels = keras.tree.flatten(images)[0].shape
+    match _read_json(name, "config.json"):  # quicker than to build the network
+        case {"config": {"image_shape": [side, _, channels]} | {"input_shape": [side, _, channels]}}:
+            pass
+        case _:
+            network = _from_preset(hub.models.Backbone, name, load_weights=False)
+            _, side, _, channels = keras.tree.flatten(network.input)[0].shape
     return Description(scale, side or size, side is not None, channels)
 
 
@@ -79,16 +83,8 @@ TOKENS = {"DINOV2Backbone", "DINOV3Backbone", "DeiTBackbone"}  # whose first tok
 
 def _check_preset(name: str, trust_code: bool) -> None:
     """Raises UserError for a preset whose files name classes outside of keras-hub, whose code would run."""
-    from keras_hub.src.utils.preset_utils import get_file
-
-    path = Path(name).expanduser()
     for file in () if trust_code else ("config.json", "image_converter.json", "preprocessor.json"):
-        try:
-            pending = [
-                json.loads(Path(get_file(str(path) if path.is_dir() else name, file)).read_text("utf-8"))
-            ]
-        except Exception:  # noqa: BLE001 - a missing file, which `_from_preset` reports
-            continue
+        pending = [_read_json(name, file)]
         while pending:
             value = pending.pop()
             if isinstance(value, dict) and "class_name" in value:
@@ -103,6 +99,17 @@ def _check_preset(name: str, trust_code: bool) -> None:
                     )
             items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
             pending += items
+
+
+def _read_json(name: str, file: str) -> Any:
+    """The content of a preset's file; None where it cannot be read, which `_from_preset` says."""
+    from keras_hub.src.utils.preset_utils import get_file
+
+    path = Path(name).expanduser()
+    try:
+        return json.loads(Path(get_file(str(path) if path.is_dir() else name, file)).read_text("utf-8"))
+    except Exception:  # noqa: BLE001 - each place raises its library's own
+        return None
 
 
 def _from_preset(cls: Any, name: str, **options: Any) -> Any:

@@ -12,6 +12,7 @@ import keras
 
 from simsiam_tf.config.backbones import PIXELS
 from simsiam_tf.nets.backbones import Description, to_features
+from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -38,11 +39,24 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
         raise UserError(
             f"backbone=py:{name}: gives {type(network).__name__}, not a Keras model of one input."
         )
+    _check_config(network, name)
     scale = describe(options).scale
     reverse = scale is not None and scale.reverse
     if not reverse and len(network.output_shape) == 2:
         return network
     return to_features(network, network.input_shape[1], channels, reverse)
+
+
+def _check_config(network: keras.Model, name: str) -> None:
+    """Builds the network again from its configuration, as exports do. Raises UserError where that fails."""
+    try:
+        type(network).from_config(network.get_config())
+    except Exception as error:  # noqa: BLE001 - Keras and layers raise whatever they like
+        raise UserError(
+            f"backbone=py:{name}: its network cannot be exported, as Keras cannot build it again from its "
+            f"configuration: {one_line(error)[:200]}. Give custom layers a get_config, and take a network of "
+            "another library whole: keras.Model(images, network(images)[:, 0]), with images = keras.Input(…)."
+        ) from error
 
 
 def _function(name: str) -> Callable[[int, int], keras.Model]:

@@ -95,9 +95,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(contents):
-    """Serves files while the block runs."""
-    server = Files(contents)
+def running(server):
+    """Lets a server answer while the block runs."""
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
@@ -106,3 +105,8 @@ def serving(contents):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def serving(contents):
+    """Serves files while a block runs."""
+    return running(Files(contents))

@@ -1,15 +1,14 @@
 """A stand-in of the Hugging Face Hub in this process, for huggingface_hub's downloads and uploads."""
 
 import base64
-import contextlib
 import hashlib
 import http.server
 import json
 import re
-import threading
 import urllib.parse
 
 import pytest
+from helpers import http_files
 
 LFS_BYTES = 10_000  # a larger file is uploaded to the store of large files
 UNKNOWN_LICENSE = "nonsense"
@@ -230,18 +229,9 @@ def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
-@contextlib.contextmanager
 def serving():
-    """The stand-in, while the block runs."""
-    server = HubServer()
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    """The stand-in, while a block runs."""
+    return http_files.running(HubServer())
 
 
 def settings(server, home):

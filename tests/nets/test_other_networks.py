@@ -170,3 +170,27 @@ def test_a_function_of_the_users(tmp_path, monkeypatch):
     for wrong in ("py:mine:nothing", "py:nowhere:net", "py:mine"):
         with pytest.raises(UserError, match="cannot be imported"):
             nets.build_backbone(wrong, 9, 2)
+
+
+BROKEN = """
+import keras
+
+class Scaled(keras.layers.Layer):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+    def call(self, x):
+        return self.factor * x
+
+def net(size, channels):
+    x = keras.Input((size, size, channels))
+    return keras.Model(x, Scaled(2.0)(x))
+"""
+
+
+def test_a_function_whose_network_cannot_be_exported_is_refused_before_it_is_trained(tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(UserError, match="cannot be exported.*again from its configuration.*get_config"):
+        nets.build_backbone("py:broken:net", 9, 2)

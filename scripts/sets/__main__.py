@@ -43,6 +43,15 @@ SETS = {
     "glyphs": SetRow(
         7_500, "apt-get", "characters in 80 fonts, a quarter of them held out: character, across families"
     ),
+    "fashion_mnist": SetRow(70_000, "apt-get", "Fashion-MNIST as files: class of the test images"),
+    "stamps": SetRow(
+        800, "apt-get", "photographs and drawings of things, of Tux Paint: kind, among other things"
+    ),
+    "photographs": SetRow(600, "apt-get", "two crops of each photograph, far apart: the other crop"),
+    "digits": SetRow(
+        1_797, "nothing", "scikit-learn's digits as files: class of the test images",
+        "The digits come with scikit-learn (BSD-3-Clause).",
+    ),
 }  # fmt: skip
 
 

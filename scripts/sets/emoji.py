@@ -28,7 +28,7 @@ def make(packages: Packages, folder: Path) -> list[Picture]:
             f"emoji-datasource-{vendor}",
             lambda path, images=images: path == "emoji.json" or path.startswith(images),
         )
-        (folder / vendor).mkdir()
+        (folder / vendor).mkdir(parents=True)
         for emoji in json.loads((package / "emoji.json").read_text(encoding="utf-8")):
             code = emoji["unified"]
             toned = [(drawing, "") for drawing in emoji.get("skin_variations", {}).values()]

@@ -52,8 +52,7 @@ def npm_archives(folder):
                 tone = {"unified": f"{code}-1F3FB", "image": f"{code.lower()}-1f3fb.png", **drawn}
                 row["skin_variations"] = {"1F3FB": tone}
                 save(package / f"img/{vendor}/64/{tone['image']}", (shade, 9, 9, 255))
-            if drawn[f"has_img_{vendor}"]:
-                save(package / f"img/{vendor}/64/{row['image']}", (shade, len(rows), 0, 255))
+            save(package / f"img/{vendor}/64/{row['image']}", (shade, len(rows), 0, 255))
             rows.append(row)
         save(package / f"img/{vendor}/sheets/64.png")
         (package / "emoji.json").write_text(json.dumps(rows))
@@ -87,6 +86,12 @@ def test_emoji_of_four_vendors_are_one_object_and_skin_tones_none(tmp_path, down
         assert image.getpixel((0, 0)) == (60, 1, 0, 255)  # google's, not another vendor's
     about = (tmp_path / "emoji" / sets.ABOUT).read_text()
     assert "emoji-datasource-apple 16.0.0: MIT" in about and "belong to Apple" in about
+
+
+def test_only_files_that_a_set_takes_are_unpacked(tmp_path, downloads):
+    packed = packages.Packages(tmp_path / "unpacked", downloads)
+    emoji.make(packed, tmp_path / "set")
+    assert not list(packed.unpacked.rglob("sheets"))
 
 
 def test_data_takes_a_set_as_a_list(tmp_path, downloads):

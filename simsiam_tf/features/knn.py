@@ -43,7 +43,24 @@ def knn_accuracy(
         # Where ties pushed a row out of its own neighbours, drop the last neighbour instead.
         itself[~itself.any(axis=1), -1] = True
         similarity, index = (a[~itself].reshape(len(queries), -1) for a in (similarity, index))
-    labels = np.asarray(bank_labels)[index]
+    return vote_accuracy(similarity, np.asarray(bank_labels)[index], query_labels, ks, temperature, block)
+
+
+def vote_accuracy(
+    similarity: np.ndarray,
+    labels: np.ndarray,
+    query_labels: np.ndarray,
+    ks: Sequence[int],
+    temperature: float = 0.1,
+    block: int = 1000,
+) -> dict[int, float]:
+    """Accuracy of M queries by the votes of their neighbours: k → share in [0, 1]; see `knn_accuracy`.
+
+    Args:
+        similarity, labels: [M, k], cosine and label of each neighbour, the nearest first. A cosine of −inf
+            has no vote; the first is finite.
+        query_labels: int [M].
+    """
     classes = int(max(np.max(labels), np.max(query_labels))) + 1
     # Only ratios of weights matter: the nearest neighbour gets weight 1, so that nothing overflows.
     weight, right = np.exp((similarity - similarity[:, :1]) / temperature), dict.fromkeys(ks, 0)

@@ -10,19 +10,28 @@ from simsiam_tf.config import PretrainConfig
 from simsiam_tf.config.backbones import parse_backbone
 from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
 from simsiam_tf.data.sources.base import ArraySource
+from simsiam_tf.nets import layer_order
 from simsiam_tf.pretrained import backbone_file, published
 from simsiam_tf.runtime.errors import UserError
 
 
 def check_network(config: PretrainConfig) -> nets.Description:
-    """Describes the images that the backbone takes. Loads its weights already, to find errors early."""
-    if config.weights:
-        backbone_file.load_backbone(config.weights, config.trust_code)
+    """Describes the images that the backbone takes.
+
+    Finds errors early, before images are opened: loads the network where it has weights, and builds it where
+    a function of the user's makes it, or options name its layers.
+    """
     trusted = {"pixels": config.pixels, "trust_code": config.trust_code}
-    known = nets.describe_backbone(config.backbone, **trusted)
-    if parse_backbone(config.backbone).weights:
-        size = config.image_size or known.size or published.SIZE
-        nets.build_backbone(config.backbone, size, known.channels or 3, **trusted)
+    known, parsed = nets.describe_backbone(config.backbone, **trusted), parse_backbone(config.backbone)
+    by_layer = config.freeze_until or config.layer_decay != 1.0
+    network = None
+    if config.weights:
+        network = backbone_file.load_backbone(config.weights, config.trust_code)
+    elif parsed.weights or parsed.kind == "py" or by_layer:
+        size, channels = config.image_size or known.size or published.SIZE, known.channels or 3
+        network = nets.build_backbone(config.backbone, size, channels, **trusted)
+    if network is not None:
+        layer_order.check_names(network, config.freeze_until, config.layer_decay)
     return known
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from simsiam_tf import embed, export, finetune, knn_eval, linear_eval, neighbours, pretrain, probe, report
+from simsiam_tf.config import METHODS
 
 keras_hub = pytest.importorskip("keras_hub")
 pytestmark = pytest.mark.slow
@@ -72,4 +73,12 @@ def test_a_network_is_trained_and_used(kind, tmp_path, monkeypatch):
     assert report.main(["--workdir=run"]) == 0
     assert embed.main(["--weights=run", "--out=e.npz"]) == 0
     assert neighbours.main(["--embeddings=e.npz", "--query=3"]) == 0
-    assert pretrain.main([*PRETRAIN, f"--backbone={backbone}", "--method=byol", "--workdir=byol"]) == 0
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "simsiam"])
+@pytest.mark.parametrize("kind", ["keras:MobileNetV3Small", "vit"])
+def test_every_method_trains_a_network_of_others(kind, method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    backbone = kind if ":" in kind else network_of(kind, tmp_path)
+    options = [o for o in PRETRAIN if method in ("simsiam", "byol") or "predictor" not in o]
+    assert pretrain.main([*options, f"--backbone={backbone}", f"--method={method}", "--workdir=run"]) == 0

@@ -13,6 +13,7 @@ import numpy as np
 
 from simsiam_tf import nets, optimizers
 from simsiam_tf.config import FinetuneConfig, LinearConfig, SupervisedConfig
+from simsiam_tf.config.backbones import is_network
 from simsiam_tf.data import Views, sampling, subset
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
@@ -26,7 +27,7 @@ from simsiam_tf.loop.loop import Outcome
 from simsiam_tf.loop.task import Accuracies, RunComponents, Task, add_accuracy_to_card, read_card
 from simsiam_tf.nets import layer_order
 from simsiam_tf.optimizers import schedules
-from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.pretrained import backbone_file, published
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.training.build_run import check_size, cosine_schedule, optimizer_by_name, set_precision
@@ -77,6 +78,9 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     assert config.weights is not None
     strategy = workers.strategy
     precision = set_precision(config, strategy)
+    if is_network(config.weights):
+        with workers.chief_first():  # which downloads it, and copies it into its work folder
+            published.import_network(config.weights, config.pixels, config.trust_code)
     with strategy.scope():  # in one scope: workers agree on the values of variables as they are created
         pretrained = open_pretrained(config.weights, **config.preprocessing())
     if isinstance(config, FinetuneConfig):

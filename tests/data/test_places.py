@@ -7,16 +7,14 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.six_pictures import COUNT, LABELS, check_images, name, png, write_folder, write_tar
+from helpers import six_pictures
+from helpers.six_pictures import COUNT, LABELS, check_images, name, png, write_tar
 
 from simsiam_tf.data import open_source
 from simsiam_tf.evaluate import knn_monitor
 from simsiam_tf.runtime.errors import UserError
 
-
-@pytest.fixture
-def folder(tmp_path):
-    return write_folder(tmp_path / "folder")
+folder = six_pictures.folder
 
 
 def test_folder(folder):

@@ -1,6 +1,6 @@
 """Images of a Python object."""
 
-import test_places as places
+from helpers import six_pictures as places
 
 from simsiam_tf.data import open_source
 from simsiam_tf.data.sources.python_source import from_images

@@ -5,7 +5,7 @@ import tarfile
 import numpy as np
 import pytest
 import tensorflow as tf
-import test_places as places
+from helpers import six_pictures as places
 
 from simsiam_tf.data import open_source
 from simsiam_tf.data.sources.run_images import record_images

@@ -4,6 +4,7 @@ import io
 import tarfile
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 COUNT = 6
@@ -40,12 +41,14 @@ def name(i) -> str:
     return f"{'cats' if i < 3 else 'dogs'}/{i}.png"
 
 
-def write_folder(root):
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of two classes."""
     for i in range(COUNT):
-        path = root / name(i)
+        path = tmp_path / "folder" / name(i)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(i))
-    return root
+    return tmp_path / "folder"
 
 
 def write_tar(path, members):

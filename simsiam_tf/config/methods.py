@@ -1,185 +1,27 @@
-"""METHODS: a row for every method, with the options from which its flags are made.
-
-Other code reads these rows instead of asking for a method's name. The options are not defined beside the
-models, since `--help` has to answer without importing TensorFlow.
-"""
+"""METHODS: a row for every method. Other code reads these rows instead of asking for a method's name."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from simsiam_tf.config.fields import BIG, Inapplicable, option
-from simsiam_tf.runtime.errors import UserError
-
-SYMMETRY = {  # Sec. 4.6: (i, j) asks h to predict view j from view i   ImageNet top-1, %
-    "symmetric": ((0, 1), (1, 0)),  # 68.1
-    "asymmetric": ((0, 1),),  # 64.8
-    "asymmetric_2x": ((0, 1), (2, 3)),  # 67.3: two pairs of views for each image
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class MethodOptions:
-    """Options of a method, by the names of its model's arguments. Methods may share an option."""
-
-    def check(self, batch_size: int) -> None:
-        """Raises UserError for options that do not go together, or not with the batch size."""
-        del batch_size
-
-    @property
-    def view_count(self) -> int:
-        """Views of each image that the loss takes."""
-        return 2
-
-    @property
-    def frozen_epochs(self) -> dict[str, float]:
-        """Part of the model (its attribute) → epochs at the start in which it does not learn."""
-        return {}
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictorOptions(MethodOptions):
-    """Options of methods that work with or without a predictor, and with or without stop-gradient."""
-
-    predictor: str = option(
-        "auto",
-        "predictor h (Table 1): trained, fixed at its initial weights (simsiam only), or none; auto: trained "
-        "with simsiam and byol, else none",
-        "Method",
-        choices=("auto", "trained", "fixed", "none"),
-    )
-    stop_gradient: bool | None = option(
-        None, "let no gradient through the targets (Fig. 2); by default true, but false with simclr"
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class SimSiamOptions(PredictorOptions):
-    """Options of SimSiam (Sec. 4 and 5)."""
-
-    bn: str = option(
-        "default",
-        "heads' layers with batch normalisation (Table 3); default: all but the predictor's output",
-        "Method",
-        choices=("none", "hidden", "default", "all"),
-    )
-    output_affine: bool = option(
-        True, "learn a scale and a shift in the batch normalisation of the projector's output (Sec. 4.4)"
-    )
-    similarity: str = option(
-        "cosine", "similarity of prediction and target (Sec. 4.5)", choices=("cosine", "cross_entropy")
-    )
-    symmetry: str = option(
-        "symmetric",
-        "predictions in the loss (Sec. 4.6): each of two views from the other (symmetric), one from the "
-        "other (asymmetric), or the latter for two pairs of views (asymmetric_2x)",
-        choices=SYMMETRY,
-    )
-    alternate: str | None = option(
-        None, "steps for which the same weights make the targets (Sec. 5): a number, or epoch"
-    )
-    average: float | None = option(
-        None,
-        "use the moving average of an image's projections as its target; this is the share of the old "
-        "average (Sec. 5: 0.8, with predictor=none)",
-        limits=(0, 0.9999),
-    )
-
-    def check(self, batch_size: int) -> None:
-        if self.alternate not in (None, "epoch") and not re.fullmatch(r"[1-9]\d{0,8}", self.alternate):
-            raise UserError(f"alternate={self.alternate}: must be a number of steps, or epoch.")
-        if self.alternate and self.average is not None:
-            raise UserError("`alternate` and `average`: are two readings of Sec. 5. Pass one of them.")
-
-    @property
-    def view_count(self) -> int:
-        return 1 + max(max(pair) for pair in SYMMETRY[self.symmetry])
-
-
-@dataclasses.dataclass(frozen=True)
-class TemperatureOptions(MethodOptions):
-    """The temperature of a softmax over similarities."""
-
-    temperature: float | None = option(
-        None,
-        "temperature τ of the softmax in simclr, moco and swav; by default 0.1, 0.2 and 0.1",
-        "Compared methods",
-        limits=(0.001, 100),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class SimCLROptions(TemperatureOptions, PredictorOptions):
-    """Options of SimCLR."""
-
-    def check(self, batch_size: int) -> None:
-        if self.predictor == "fixed":
-            raise UserError("predictor=fixed: is for simsiam alone. Leave it out with another `method`.")
-
-
-@dataclasses.dataclass(frozen=True)
-class TargetMomentumOptions(MethodOptions):
-    """The momentum of the encoder that makes the targets."""
-
-    target_momentum: float | None = option(
-        None,
-        "momentum of the encoder that makes the targets, by default 0.999 with moco and 0.996 with byol, "
-        "where it rises to 1 in the run",
-        "Compared methods",
-        limits=(0, 0.99999),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class MoCoOptions(TargetMomentumOptions, TemperatureOptions):
-    """Options of MoCo."""
-
-    queue: int = option(
-        65536, "number of keys of earlier images in moco's queue", "Compared methods", limits=(1, BIG)
-    )
-    key_groups: int = option(
-        1,
-        "number of equal groups of a batch, over all replicas, in which moco's keys are batch-normalised",
-        limits=(1, 2**16),
-    )
-
-    def check(self, batch_size: int) -> None:
-        if batch_size % self.key_groups or batch_size < 2 * self.key_groups:
-            raise UserError(
-                f"key_groups={self.key_groups}: a batch of {batch_size} cannot be cut into as many equal "
-                "parts of two images or more. Choose another `key_groups` or `batch_size`."
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class SwAVOptions(SimCLROptions):
-    """Options of SwAV."""
-
-    prototypes: int = option(3000, "number of swav's prototypes", "Compared methods", limits=(2, 2**20))
-    sinkhorn_epsilon: float = option(
-        0.05, "ε in swav's Sinkhorn-Knopp; larger: each image belongs to more prototypes", limits=(0.001, 10)
-    )
-    frozen_prototypes: float = option(
-        1.0, "epochs at the start in which swav's prototypes do not learn", limits=(0, BIG)
-    )
-    prototype_norm: str = option(
-        "after_step",
-        "when swav's prototypes are scaled to length one: after each step, as in SwAV's code, or in the "
-        "loss, with a gradient (Sec. 6.2, for stop_gradient=false)",
-        choices=("after_step", "in_loss"),
-    )
-
-    @property
-    def frozen_epochs(self) -> dict[str, float]:
-        return {"prototypes": self.frozen_prototypes}
+from simsiam_tf.config.fields import Inapplicable
+from simsiam_tf.config.method_options import (
+    BarlowOptions,
+    MethodOptions,
+    MoCoOptions,
+    SimCLROptions,
+    SimSiamOptions,
+    SwAVOptions,
+    TargetMomentumOptions,
+    VICRegOptions,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """SimSiam, or a method that Table 4 compares it with.
+    """SimSiam, a method that Table 4 compares it with, or a later one.
 
     title, source: its name in print, and where it is described.
     model: "module:Class" of its model (`methods.SiameseModel`), loaded when a model is built.
@@ -200,7 +42,7 @@ class Method:
     lars: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"exclude_1d": True})
 
 
-_CODE_LARS = {"exclude_1d": True, "decayed_slope": True}  # in the code of SimCLR and BYOL
+_CODE_LARS = {"exclude_1d": True, "decayed_slope": True}  # in the code of SimCLR, BYOL, VICReg, Barlow Twins
 
 METHODS = {
     "simsiam": Method(
@@ -226,6 +68,14 @@ METHODS = {
         "SwAV", "Caron et al., arXiv 2006.09882", "simsiam_tf.methods.swav:SwAV", SwAVOptions,
         {"predictor": "none", "stop_gradient": True, "temperature": 0.1}, lars={},
     ),
+    "vicreg": Method(
+        "VICReg", "Bardes et al., arXiv 2105.04906", "simsiam_tf.methods.vicreg:VICReg", VICRegOptions,
+        {"predictor": "none"}, loss="redundancy", lars=_CODE_LARS,
+    ),
+    "barlow": Method(
+        "Barlow Twins", "Zbontar et al., arXiv 2103.03230", "simsiam_tf.methods.barlow:BarlowTwins",
+        BarlowOptions, {"predictor": "none"}, loss="redundancy", lars=_CODE_LARS,
+    ),
 }  # fmt: skip
 
 
@@ -236,7 +86,7 @@ def method_of(configuration: Mapping[str, Any]) -> Method:
 
 
 def loss_kind(configuration: Mapping[str, Any]) -> str:
-    """Key of `diagnosis.LIMITS` for a configuration: "cosine", "cross_entropy", "distance" or "contrast"."""
+    """Key of `diagnosis.LIMITS` for a configuration, such as "cosine" or "contrast"."""
     return method_of(configuration).loss or configuration.get("similarity", "cosine")
 
 

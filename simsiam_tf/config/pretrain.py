@@ -132,7 +132,8 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
     )
     projector_hidden: int | None = option(
         None,
-        "width of the projector's hidden layers; by default that of the features, 2048 with ResNet-50",
+        "width of the projector's hidden layers; by default that of the features, 2048 with ResNet-50; with "
+        "vicreg and barlow that is `d`",
         limits=(1, 2**16),
     )
     predictor_hidden: int | None = option(
@@ -153,7 +154,10 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
     )
 
     method: str = option(
-        "simsiam", "simsiam, or a method that the paper compares it with (Table 4)", "Method", choices=METHODS
+        "simsiam",
+        "simsiam, a method that the paper compares it with (Table 4), or a later one: vicreg, barlow",
+        "Method",
+        choices=METHODS,
     )
 
     start_epoch: float = option(

@@ -46,6 +46,7 @@ LIMITS = {
     "distance": Limits(fall=0.8, spread=0.4, high=2.0, flat=0.4, near=0.4),  # BYOL's: 4 + 4 · cosine
     "cross_entropy": Limits(fall=0.02, spread=0.5),
     "contrast": Limits(fall=0.1, spread=0.5),
+    "redundancy": Limits(fall=0.1, spread=2.0),  # VICReg and Barlow Twins: 0.02 to 0.2 if healthy
 }
 
 
@@ -68,7 +69,7 @@ class Diagnosis:
 
     @property
     def advice(self) -> str:
-        special = CONTRAST_ADVICE if self.loss_type == "contrast" else {}
+        special = SPECIAL_ADVICE.get(self.loss_type, {})
         return ALIKE * self.alike + special.get(self.name, ADVICE[self.name])
 
     def __str__(self) -> str:
@@ -90,7 +91,7 @@ ADVICE = {
     "precision=float32; the last checkpoint is untouched.",
 }
 
-CONTRAST_ADVICE = {  # replaces ADVICE of the same name for simclr, moco and swav
+_CONTRAST_ADVICE = {  # for simclr, moco and swav
     "collapse": "Every image gets nearly the same embedding. Try another `base_lr` or `temperature`, more "
     "images to tell apart (`batch_size`, `queue`), or warmup_epochs=10.",
     "non-convergence": "The loss stays high. Try another `base_lr`, a higher `temperature`, or "
@@ -99,6 +100,13 @@ CONTRAST_ADVICE = {  # replaces ADVICE of the same name for simclr, moco and swa
     "divergence": "The loss is not a number. swav without stop-gradient does this (Sec. 6.2); otherwise try "
     "a lower `base_lr`, warmup_epochs=10, or precision=float32; the last checkpoint is untouched.",
 }
+_REDUNDANCY_ADVICE = {  # for vicreg and barlow
+    "collapse": "Every image gets nearly the same embedding. Try a lower `base_lr`, warmup_epochs=10, or, "
+    "with vicreg, a larger `variance_weight`.",
+    "non-convergence": "The loss stays high. Try another `base_lr`, or `warmup_epochs`.",
+    "oscillation": "Try a lower `base_lr`, a larger `batch_size`, or warmup_epochs=10.",
+}
+SPECIAL_ADVICE = {"contrast": _CONTRAST_ADVICE, "redundancy": _REDUNDANCY_ADVICE}  # loss → instead of ADVICE
 
 
 def diagnose(records: Sequence[dict], total_steps: int, loss_type: str = "cosine") -> Diagnosis:

@@ -1,6 +1,7 @@
 """Self-supervised methods: each is a Keras model, trained by a loss of several views of an image."""
 
 from simsiam_tf.methods.alternation import Alternation
+from simsiam_tf.methods.barlow import BarlowTwins
 from simsiam_tf.methods.base import STOP, RunSize, SiameseModel, ViewModel
 from simsiam_tf.methods.byol import BYOL
 from simsiam_tf.methods.moco import MoCo
@@ -8,8 +9,9 @@ from simsiam_tf.methods.moving_average import MovingAverage
 from simsiam_tf.methods.simclr import SimCLR
 from simsiam_tf.methods.simsiam import SimSiam
 from simsiam_tf.methods.swav import SwAV
+from simsiam_tf.methods.vicreg import VICReg
 
 __all__ = [
-    "BYOL", "STOP", "Alternation", "MoCo", "MovingAverage", "RunSize", "SiameseModel", "SimCLR", "SimSiam",
-    "SwAV", "ViewModel",
+    "BYOL", "STOP", "Alternation", "BarlowTwins", "MoCo", "MovingAverage", "RunSize", "SiameseModel",
+    "SimCLR", "SimSiam", "SwAV", "VICReg", "ViewModel",
 ]  # fmt: skip

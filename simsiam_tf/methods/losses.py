@@ -93,6 +93,20 @@ def sinkhorn_knopp(
     return codes
 
 
+def off_diagonal_squares(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Σ_i Σ_{j≠i} M_ij² of M = aᵀ b, a scalar ≥ 0, as in the losses of VICReg and Barlow Twins.
+
+    a, b: [n, d] float tensors. The sum over all i and j is that of (a aᵀ) ∘ (b bᵀ), [n, n], which is smaller
+    than M, [d, d], where d is larger than the batch.
+    """
+    n, d = a.shape
+    if n is not None and n < d:
+        products = tf.matmul(a, a, transpose_b=True) * tf.matmul(b, b, transpose_b=True)
+    else:
+        products = tf.square(tf.matmul(a, b, transpose_a=True))
+    return tf.reduce_sum(products) - tf.reduce_sum(tf.square(tf.reduce_sum(a * b, axis=0)))
+
+
 def _cosines(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Cosines of all pairs of rows: [n, d], [m, d] → [n, m]."""
     return tf.matmul(tf.math.l2_normalize(a, axis=-1), tf.math.l2_normalize(b, axis=-1), transpose_b=True)

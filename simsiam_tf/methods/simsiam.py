@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from simsiam_tf.config.methods import SYMMETRY
+from simsiam_tf.config.method_options import SYMMETRY
 from simsiam_tf.methods import losses
 from simsiam_tf.methods.base import STOP, SiameseModel
 from simsiam_tf.nets import heads

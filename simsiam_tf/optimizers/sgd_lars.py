@@ -81,8 +81,8 @@ class LARS(SGD):
         epsilon: added to the denominator.
         exclude_1d: whether biases and BN's scales and shifts have neither this factor nor weight decay, as
             in the pre-training of SimCLR and BYOL, but not of SwAV.
-        decayed_slope: whether the denominator is ‖∇w + weight_decay · w‖ + ε, as in the code of SimCLR and
-            BYOL, instead of the sum of both norms.
+        decayed_slope: whether the denominator is ‖∇w + weight_decay · w‖ + ε, as in the code of SimCLR,
+            BYOL, VICReg and Barlow Twins, instead of the sum of both norms.
     """
 
     def __init__(

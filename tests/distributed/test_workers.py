@@ -31,7 +31,7 @@ class Launched:
     def __init__(self, workdir, *more):
         given = {f.partition("=")[0] for f in more}
         flags = [f for f in TINY if f.partition("=")[0] not in {"--strategy", *given}]
-        if {"--predictor=none", "--method=simclr", "--method=swav"} & set(more):
+        if {"--predictor=none", "--method=simclr", "--method=swav", "--method=vicreg"} & set(more):
             flags = [f for f in flags if "predictor" not in f]
         self.log = open(f"{workdir}.log", "a+")  # noqa: SIM115 - closed by `end`
         self.process = subprocess.Popen(
@@ -114,6 +114,7 @@ def test_two_workers_write_one_run(whole):
         (["--method=byol"], 5),  # later, rounding has grown
         (["--method=simclr"], 2),
         (["--method=swav", "--prototypes=20"], 5),
+        (["--method=vicreg"], 5),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

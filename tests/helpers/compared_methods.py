@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
-from simsiam_tf.methods import BYOL, MoCo, SimCLR, SwAV
+from simsiam_tf.methods import BYOL, BarlowTwins, MoCo, SimCLR, SwAV, VICReg
 
 BATCH, SIZE, D = 8, 8, 6
 TRAINED = {"predictor": "trained"}
@@ -20,6 +20,8 @@ METHODS = {
     "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, target_momentum=0.9),
     "swav": lambda b: SwAV(b, d=D, **CODES),
     "swav in loss": lambda b: SwAV(b, d=D, **CODES, prototype_norm="in_loss"),
+    "vicreg": lambda b: VICReg(b, d=D, invariance_weight=3.0, variance_weight=4.0, covariance_weight=5.0),
+    "barlow": lambda b: BarlowTwins(b, d=D, redundancy_weight=0.3, loss_factor=0.5),
     "swav predictor": lambda b: SwAV(b, d=D, **CODES, **TRAINED),
 }
 

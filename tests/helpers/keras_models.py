@@ -5,7 +5,17 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
-from simsiam_tf.methods import BYOL, Alternation, MoCo, MovingAverage, SimCLR, SimSiam, SwAV
+from simsiam_tf.methods import (
+    BYOL,
+    Alternation,
+    BarlowTwins,
+    MoCo,
+    MovingAverage,
+    SimCLR,
+    SimSiam,
+    SwAV,
+    VICReg,
+)  # fmt: skip
 from simsiam_tf.optimizers import schedules
 
 IMAGES, BATCH, SIZE, D = 24, 8, 8, 6
@@ -20,6 +30,8 @@ METHODS = {
     "moco groups": lambda b: MoCo(b, **SMALL, target_momentum=0.9, queue=40, groups=4),
     "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, target_momentum=0.5, steps=6),
     "swav": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, sinkhorn_epsilon=0.5),
+    "vicreg": lambda b: VICReg(b, **SMALL, covariance_weight=2.0),
+    "barlow": lambda b: BarlowTwins(b, **SMALL, redundancy_weight=0.1, loss_factor=0.1),
 }
 
 

@@ -62,7 +62,26 @@ def of_swav(model, z, p):
     return np.mean([-(codes[1 - i] * np.log(predicted[i])).sum(1).mean() for i in (0, 1)])
 
 
-SLOW = {"simclr": of_simclr, "moco": of_moco, "byol": of_byol, "swav": of_swav}
+def of_vicreg(model, z, p):
+    z = [np.asarray(u, np.float64) for u in z]
+    spread = sum(max(0, 1 - np.sqrt(c.var(ddof=1) + 1e-4)) for u in z for c in u.T) / D
+    correlated = sum(
+        m[i, j] ** 2 for m in map(np.cov, (u.T for u in z)) for i in range(D) for j in range(D) if i != j
+    )
+    return 3 * ((z[0] - z[1]) ** 2).mean() + 4 * spread / 2 + 5 * correlated / D
+
+
+def of_barlow(model, z, p):
+    z = [np.asarray(u, np.float64) for u in z]
+    a, b = ((u - u.mean(0)) / np.sqrt(u.var(0) + 1e-5) for u in z)
+    c = [[a[:, i] @ b[:, j] / BATCH for j in range(D)] for i in range(D)]
+    return 0.5 * sum((1 - c[i][j]) ** 2 if i == j else 0.3 * c[i][j] ** 2 for i in range(D) for j in range(D))
+
+
+SLOW = {
+    "simclr": of_simclr, "moco": of_moco, "byol": of_byol, "swav": of_swav, "vicreg": of_vicreg,
+    "barlow": of_barlow,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -137,9 +156,12 @@ def test_the_momentum_encoder_gets_no_gradient_and_follows(name, encoder):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "last"), [("simclr", "gamma"), ("byol", "kernel"), ("swav", "bias")])
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [("simclr", "gamma"), ("byol", "kernel"), ("swav", "bias"), ("vicreg", "kernel"), ("barlow", "kernel")],
+)
 def test_the_last_layer_of_the_projector_is_that_of_their_code(name, last):
-    """SimCLR's BN has no shift, BYOL's fc no bias."""
+    """SimCLR's BN has no shift; the fc of BYOL, VICReg and Barlow Twins has no bias."""
     model = compiled_model(name)
     assert model.projector.trainable_variables[-1].name == last
     if name == "byol":
@@ -185,7 +207,8 @@ def test_keys_have_the_bn_statistics_of_their_group():
     [
         "simclr predictor",
         "moco groups",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("moco", "byol", "swav")),
+        "vicreg",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("moco", "byol", "swav", "barlow")),
     ],
 )
 def test_two_replicas_equal_one_after_three_steps(name, two_replicas):

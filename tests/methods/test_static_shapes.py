@@ -27,6 +27,8 @@ ROWS = {
     "MoCo": ["--method=moco", "--queue=128", "--key_groups=4"],
     "BYOL": ["--method=byol", "--optimizer=lars"],
     "SwAV": ["--method=swav", "--prototypes=20"],
+    "VICReg": ["--method=vicreg"],
+    "Barlow Twins": ["--method=barlow"],
 }
 
 

@@ -69,6 +69,8 @@ SMALL = ("--backbone=resnet10", "--width=0.125", "--d=8")
             methods.SwAV,
             {"sinkhorn_epsilon": 0.2},
         ),
+        (["--method=vicreg", "--variance_weight=3"], methods.VICReg, {"term_weights": (25, 3, 1)}),
+        (["--method=barlow"], methods.BarlowTwins, {"redundancy_weight": 5e-3, "loss_factor": 0.024}),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
@@ -103,7 +105,13 @@ def test_the_gradient_stops_where_the_method_has_it(method, stops):
 
 @pytest.mark.parametrize(
     ("method", "excludes", "slope"),
-    [("simclr", True, True), ("byol", True, True), ("swav", False, False), ("simsiam", True, False)],
+    [
+        ("simclr", True, True),
+        ("byol", True, True),
+        ("swav", False, False),
+        ("simsiam", True, False),
+        ("barlow", True, True),
+    ],
 )
 def test_lars_is_that_of_the_methods_own_code(method, excludes, slope):
     lars = build_run.build_optimizer(parse(f"--method={method}", "--optimizer=lars"), 100, 640)

@@ -70,13 +70,21 @@ def test_interrupted_twice_ends_bit_identical_to_uninterrupted(whole, tmp_path):
         pytest.param(["--method=byol", "--optimizer=lars"], marks=pytest.mark.slow),
         pytest.param(["--method=swav", "--prototypes=20", "--frozen_prototypes=0.3"], marks=pytest.mark.slow),
         pytest.param(["--method=simclr", "--predictor=trained"], marks=pytest.mark.slow),
+        pytest.param(["--method=vicreg"], marks=pytest.mark.slow),
+        pytest.param(["--method=barlow", "--optimizer=lars"], marks=pytest.mark.slow),
         pytest.param(["--alternate=5"], marks=pytest.mark.slow),
         pytest.param(["--average=0.8", "--predictor=none", "--epochs=2"], marks=pytest.mark.slow),
     ],
     ids=lambda f: f[0],
 )
 def test_what_the_other_methods_keep_survives_an_interruption(tmp_path, flags):
-    without_h = {"--method=moco", "--method=swav", "--predictor=none"} & set(flags)
+    without_h = {
+        "--method=moco",
+        "--method=swav",
+        "--method=vicreg",
+        "--method=barlow",
+        "--predictor=none",
+    } & set(flags)
     base = [f for f in TINY if not (without_h and "predictor" in f)]
     for name, stop in (("whole", 99), ("cut", 12), ("cut", 99)):
         config = cli.parse(PretrainConfig, [*base, *flags, "--monitor=none", f"--workdir={tmp_path / name}"])

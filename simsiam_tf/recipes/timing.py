@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import time
 from typing import Any
 
@@ -17,18 +16,22 @@ from simsiam_tf.features import knn
 from simsiam_tf.loop import compiled_steps
 from simsiam_tf.loop.task import Accuracies, RunComponents
 
-LEAST_CALLS = 5  # calls of the compiled loop that are timed at least
+LEAST_CALLS = 3  # calls of the compiled loop that are timed at least
 CALL_SECONDS = 0.25  # about how long a timed call takes, where steps are shorter
+SHARE, MOST_SECONDS = 0.03, 60.0  # of the budget, but no longer, steps are timed
+# Time of a step that goes into records (1.2 %) and checkpoints (0.5 %), by docs/performance.md.
+OVERHEAD = 0.02
 
 
-def time_steps(components: RunComponents, config: Any, seconds: float) -> tuple[float, float]:
+def time_steps(components: RunComponents, config: Any, budget: float) -> tuple[float, float]:
     """(seconds until the first step has run, seconds of a later step); the model is trained by these steps.
 
-    All workers must call it. The second number is the median over the calls of the compiled loop.
+    All workers must call it. The second number is the mean, as that of a run is: on a machine that has other
+    work now and then, the median would leave that out.
 
-    seconds: about how long to time steps.
+    budget: seconds of the whole run.
     """
-    began = time.perf_counter()
+    began, limit = time.perf_counter(), min(SHARE * budget, MOST_SECONDS)
     iterator = compiled_steps.batches(components, config, components.first_step)
     run_steps = compiled_steps.compiled_steps(components, config)
 
@@ -40,15 +43,15 @@ def time_steps(components: RunComponents, config: Any, seconds: float) -> tuple[
 
     seconds_of(1)
     traced = time.perf_counter() - began
-    seconds_of(pipeline.PREFETCHED_STEPS + 2)  # these batches were made while the steps were traced
-    steps: list[float] = []
-    spent, count = 0.0, 1
-    while len(steps) < LEAST_CALLS or spent < seconds:
-        call = seconds_of(count)
-        spent += call
-        steps.append(call / count)
-        count = max(1, min(2 * count, int(CALL_SECONDS / steps[-1]), config.log_every))
-    return traced, statistics.median(steps)
+    warm = 0.0
+    for _ in range(pipeline.PREFETCHED_STEPS + 2):  # whose batches were made while the steps were traced
+        warm += seconds_of(1) if warm < limit else 0
+    calls, steps, spent, count = 0, 0, 0.0, 1
+    while calls < LEAST_CALLS or spent < limit:
+        seconds = seconds_of(count)
+        calls, steps, spent = calls + 1, steps + count, spent + seconds
+        count = max(1, min(2 * count, int(CALL_SECONDS * count / seconds), config.log_every))
+    return traced, (1 + OVERHEAD) * spent / steps
 
 
 @dataclasses.dataclass(frozen=True)

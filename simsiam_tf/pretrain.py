@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
@@ -20,6 +21,7 @@ are kept."""
 
 def call(config: PretrainConfig) -> int:
     """Trains, or shows what a run would do (`preview`, `dry_run`); returns the exit status."""
+    began = time.monotonic()
     with cli.heavy_imports():  # only now, so that invalid flags are reported at once
         from simsiam_tf.training import inspection, pretraining, run_summary
 
@@ -28,7 +30,7 @@ def call(config: PretrainConfig) -> int:
     if config.dry_run:
         return inspection.dry_run(config)
     config = inspection.with_workdir(config)
-    outcome = pretraining.pretrain(config)
+    outcome = pretraining.pretrain(config, began=began)
     return outcome.print_and_leave(run_summary.pretraining_summary(config, outcome))
 
 

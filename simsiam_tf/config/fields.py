@@ -69,6 +69,10 @@ class Config:
             )
         return self
 
+    def as_values(self) -> Self:
+        """The same configuration without options that have chosen the values of others."""
+        return self
+
 
 def check_address(name: str, value: str | None) -> None:
     """Raises UserError for an option whose value is neither None nor HOST:PORT."""
@@ -113,8 +117,8 @@ def field_types(cls: type) -> dict[str, type]:
 
 
 def to_flags(config: Any) -> str:
-    """The text of a flagfile from which the same configuration is read, without the options in `LOOKS`."""
-    lines = []
+    """The text of a flagfile from which `as_values` is read again, without the options in `LOOKS`."""
+    lines, config = [], config.as_values()
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if value is not None and field.name not in LOOKS:

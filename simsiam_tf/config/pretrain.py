@@ -7,7 +7,7 @@ from typing import Any
 
 from simsiam_tf.config.backbones import BACKBONES, PIXELS, is_network, parse_backbone
 from simsiam_tf.config.evaluation import PIXELS_OPTION, TRUST_OPTION
-from simsiam_tf.config.fields import BIG, Inapplicable, check_address, option
+from simsiam_tf.config.fields import BIG, Inapplicable, check_address, default, option
 from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.config.methods import METHODS, MethodOptions, add_method_options, loss_kind, method_of
 from simsiam_tf.config.run import RunConfig
@@ -36,6 +36,7 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
             "bn=none and bn=hidden, which have no output BN",
         ),
         Inapplicable(("projector_hidden",), "projector_layers", lambda v: v == 1, "projector_layers=1"),
+        Inapplicable(("epochs",), "minutes", lambda v: v is not None, "`minutes`, from which it follows"),
         Inapplicable(("weights_heads", "start_epoch"), "weights", lambda v: not v, "no `weights`"),
         Inapplicable(("stem", "width"), "backbone", is_network, "a backbone that is none of our ResNets"),
         Inapplicable(("pixels",), "backbone", lambda v: not is_network(v), "one of our ResNets"),
@@ -160,11 +161,17 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
         choices=METHODS,
     )
 
+    minutes: float | None = option(
+        None,
+        "minutes that the whole run takes, instead of `epochs`: a few steps are timed at the start, and as "
+        "many are trained as fit, with evaluations and export. A run that continues keeps their number",
+        "Optimisation",
+        limits=(0.01, BIG),
+    )
     start_epoch: float = option(
         0.0,
         "number of epochs that another program has trained. The run continues from its weights and, where "
         "`weights` has it, its momentum, with the learning rate and the order of images of that epoch",
-        "Optimisation",
         limits=(0, BIG),
     )
     optimizer: str = option(
@@ -252,11 +259,6 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
                 f"weights={self.weights}: `weights` takes work folders and .keras files. For published "
                 f"weights pass backbone={name.partition('+')[0]}+weights alone."
             )
-        if self.start_epoch >= self.epochs:
-            raise UserError(
-                f"start_epoch={self.start_epoch:g}: nothing is left of epochs={self.epochs:g}. Pass the "
-                "epochs of the whole run as `epochs`."
-            )
         if self.start_epoch and self.optimizer == "adamw":
             raise UserError(
                 f"start_epoch={self.start_epoch:g}: has no moments of optimizer=adamw to go on with. Leave "
@@ -264,3 +266,22 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
             )
         self.method_options.check(self.batch_size)
         return self
+
+    @property
+    def needs_timing(self) -> bool:
+        """Whether `epochs` is still to be chosen for `minutes`; its default then stands for no value."""
+        return self.minutes is not None and self.epochs == default(type(self), "epochs")
+
+    def check_epochs(self) -> None:
+        if self.needs_timing:
+            return
+        super().check_epochs()
+        if self.start_epoch >= self.epochs:
+            raise UserError(
+                f"start_epoch={self.start_epoch:g}: nothing is left of epochs={self.epochs:g}. Pass the "
+                "epochs of the whole run as `epochs`."
+            )
+
+    def as_values(self) -> PretrainConfig:
+        """Without `minutes` where `epochs` has been chosen for them."""
+        return self if self.needs_timing else dataclasses.replace(self, minutes=None)

@@ -107,11 +107,15 @@ class RunConfig(Config):
                     "run's flagfile could not hold. Choose another."
                 )
         super().validate()
+        self.check_epochs()
+        return self
+
+    def check_epochs(self) -> None:
+        """Raises UserError where `epochs`, or options in epochs, do not make a run."""
         if not self.epochs > 0:
             raise UserError(f"epochs={self.epochs}: must be above 0.")
         if self.warmup_epochs >= self.epochs:
             raise UserError(f"warmup_epochs={self.warmup_epochs}: must be below epochs={self.epochs}.")
-        return self
 
     def absolute(self) -> Self:
         """The same configuration with absolute paths, whose flagfile works in any working folder."""

@@ -75,12 +75,7 @@ class Workers:
 
         fix: last sentence of the message, which says what to do.
         """
-        if self.count == 1:
-            return
-        text = np.frombuffer(json.dumps(values).encode(), np.uint8)
-        lengths = self.all_gather(np.array([len(text)], np.int64))
-        texts = self.all_gather(text.astype(np.int32)).astype(np.uint8)
-        first, *others = (json.loads(t.tobytes()) for t in np.split(texts, np.cumsum(lengths)[:-1]))
+        first, *others = self._gather_json(values)
         differ = [
             f"{name} is {first.get(name)} for worker 0, {other.get(name)} for worker {i}"
             for i, other in enumerate(others, 1)
@@ -89,6 +84,19 @@ class Workers:
         ]
         if differ:
             raise UserError(f"the {self.count} workers differ: {'; '.join(differ[:3])}. {fix}")
+
+    def from_chief(self, value: Any) -> Any:
+        """Returns the chief's value (JSON) on all workers."""
+        return self._gather_json(value)[0]
+
+    def _gather_json(self, value: Any) -> list[Any]:
+        """Returns the values (JSON) of all workers, in the order of workers."""
+        if self.count == 1:
+            return [value]
+        text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+        lengths = self.all_gather(np.array([len(text)], np.int64))
+        texts = self.all_gather(text.astype(np.int32)).astype(np.uint8)
+        return [json.loads(t.tobytes()) for t in np.split(texts, np.cumsum(lengths)[:-1])]
 
     @contextlib.contextmanager
     def chief_first(self) -> Iterator[None]:

@@ -26,6 +26,7 @@ def run_task(
     config: Any,
     make_task: Callable[[Any, Workers, Path], Task],
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    recall: Callable[[Any, dict[str, Any] | None], Any] = lambda config, before: config,
 ) -> Outcome:
     """Runs a task in config.workdir, or continues the run in this folder.
 
@@ -33,7 +34,10 @@ def run_task(
         config: a validated `RunConfig` with a workdir.
         make_task: a function, such as the task's class: (configuration with absolute paths, workers, file
             for the names of unreadable images) → task. It is called after all workers agree on the options.
+            The task's own configuration counts from then on, so the function may choose options.
         callbacks: Keras callbacks besides the task's.
+        recall: a function (configuration, `Workdir.description`) → configuration, with the options that the
+            run in this folder chose at its start.
 
     Raises:
         UserError: before any training, an option, the data or the work folder cannot be used; later, a step
@@ -46,6 +50,7 @@ def run_task(
     workers = Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
     workdir = Workdir(config.workdir, workers.chief)
     try:
+        config = recall(config, workers.from_chief(workdir.description()))
         workdir.check_config(config)
         # The paths of these two folders may differ among workers.
         options = {f"`{k}`": v for k, v in vars(config).items() if k not in ("workdir", "data_dir")}
@@ -53,7 +58,7 @@ def run_task(
         config = config.absolute()
         task = make_task(config, workers, workdir.path / "unreadable.json")
         workers.agree(task.components.metadata, "All of them need the same data, weights and precision.")
-        workdir.bind(config, task.components.metadata)
+        workdir.bind(task.config, task.components.metadata)
         if workers.chief:
             record_images(workdir.path, task.components.source)
         return Loop(task, workdir, callbacks).run()

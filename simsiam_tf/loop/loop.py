@@ -16,21 +16,19 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import preview, sampling
-from simsiam_tf.data.service import client
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.diagnosis import Diagnosis
 from simsiam_tf.loop import compiled_steps
 from simsiam_tf.loop.checkpoint_policy import CheckpointPolicy
 from simsiam_tf.loop.checkpoints import Checkpoints
+from simsiam_tf.loop.failures import step_failures
 from simsiam_tf.loop.metrics_file import MetricsFile
 from simsiam_tf.loop.metrics_log import MetricsLog
 from simsiam_tf.loop.recorders import recorder_names
 from simsiam_tf.loop.task import Accuracies, Task
-from simsiam_tf.loop.workdir import Workdir, advice, error_text, run_description
+from simsiam_tf.loop.workdir import Workdir, run_description
 from simsiam_tf.methods.metrics import all_finite
 from simsiam_tf.pretrained import backbone_file
-from simsiam_tf.runtime.atomic_files import UNWRITABLE
-from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.signals import INTERRUPTED, DeferredSignals
 from simsiam_tf.runtime.versions import library_versions
 
@@ -130,26 +128,15 @@ class Loop:
     def run(self) -> Outcome:
         """Trains; exports and evaluates, too, where the training came to its end."""
         try:
-            if self.step == self.components.first_step:
-                self._evaluate_baselines()
-            else:
-                self._say_how_it_continues()
-            self._trace()
-            with self.signals.defer_signals():
-                status = self._train()
-            return self._finish(status)
-        except (tf.errors.OpError, MemoryError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in UNWRITABLE:
-                raise
-            if isinstance(error, tf.errors.OpError):
-                if self.workers.lost_worker(error):
-                    raise
-                if service_error := client.service_error(error):
-                    raise service_error from error
-            raise UserError(
-                f"{self.workdir.path}: step {self.step} failed: {error_text(error)}. "
-                f"Checkpoints are kept. {advice(error, self.config.batch_size)}"
-            ) from error
+            with step_failures(self.task, self.workdir.path, lambda: self.step):
+                if self.step == self.components.first_step:
+                    self._evaluate_baselines()
+                else:
+                    self._say_how_it_continues()
+                self._trace()
+                with self.signals.defer_signals():
+                    status = self._train()
+                return self._finish(status)
         finally:
             self.metrics_log.close()
 

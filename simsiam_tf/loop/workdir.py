@@ -98,21 +98,31 @@ class Workdir:
             "Make room or choose another."
         )
 
+    def description(self) -> dict[str, Any] | None:
+        """Returns `run_description` of the run that the folder belongs to; None for a new folder.
+
+        If config.json is missing or damaged, that of the newest checkpoint's manifest. Also None if the
+        folder is not written by this process.
+
+        Raises:
+            UserError: the folder has checkpoints or a damaged config.json, and does not tell of which run.
+        """
+        if self._description is None and self.writes:
+            self._description = self._read_description()
+        return self._description
+
     def check_config(self, config: Any, metadata: dict[str, Any] | None = None) -> None:
         """Compares a configuration with that of the run in the folder, if there is one.
-
-        If config.json is missing or damaged, the newest checkpoint's manifest is used.
 
         metadata: `RunComponents.metadata`, which must stay the same, too; None while it is not yet known.
 
         Raises:
-            UserError: options or metadata differ that may not, and the message names all of them; or the
-                folder has checkpoints or a damaged config.json, and does not tell of which run.
+            UserError: options or metadata differ that may not, and the message names all of them; or as for
+                `description`.
         """
-        before = self._description or (self._read_description() if self.writes else None)
+        before = self.description()
         if before is None:
             return
-        self._description = before
         after, old = run_description(config, metadata or {}), before.get("metadata", {})
         options = configs.differences(before, after, type(config))
         changed = {k: v for k, v in after["metadata"].items() if old.get(k) != v}
@@ -129,7 +139,8 @@ class Workdir:
             )
         if differences:
             longer = ""
-            if options == ["epochs"] and not changed and isinstance(config, configs.PretrainConfig):
+            lengths = {"epochs", "minutes"}
+            if {*options} <= lengths and not changed and isinstance(config, configs.PretrainConfig):
                 longer = (
                     " To train longer, begin another run with the weights of this one, when it has ended: "
                     f"{weights} and another `workdir`."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pkgutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,13 @@ from simsiam_tf.training.run_data import check_network, check_size, open_data
 class PretrainComponents(RunComponents):
     """The components of a pre-training.
 
-    monitor: the kNN monitor; None without one. start: the initial weights, in words.
+    monitor: the kNN monitor; None without one. start: the initial weights, in words. build_seconds: what
+    building the model took.
     """
 
     monitor: Monitor | None = None
     start: str = "random weights"
+    build_seconds: float = 0.0
 
 
 def build_pretraining(
@@ -83,11 +86,13 @@ def build_pretraining(
             workers,
         )
     total_steps = sampling.steps_in(config.epochs, source.size, config.batch_size)
+    began = time.perf_counter()
     with strategy.scope():
         optimizer = build_optimizer(config, total_steps, source.size)
         model = build_model(config, source.channels, views.augmentation.size, total_steps, source.size)
         model.compile(optimizer, config.jit_compile == "true", config.seed)
         first_step, start = start_from_weights(model, config, source.size)
+    built = time.perf_counter()
     metadata = {
         "images": source.size, "fingerprint": source.fingerprint,
         "contents of the images": source.contents(), "precision": precision,
@@ -100,7 +105,7 @@ def build_pretraining(
     return PretrainComponents(
         workers, source, views, model, total_steps, metadata,
         strategies.augments_on_device(strategy, config.augment_on), config.data_service, first_step,
-        monitor=monitor, start=start,
+        monitor=monitor, start=start, build_seconds=built - began,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import preview
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.overview import header_summary
+from simsiam_tf.recipes import budget
 from simsiam_tf.runtime import atomic_files
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every, open_data
@@ -46,7 +47,8 @@ def dry_run(config: PretrainConfig) -> int:
         UserError: after printing, where unreadable images would end the run.
     """
     report = _writable(Path(config.workdir).expanduser() / "unreadable.json") if config.workdir else None
-    components = build_pretraining(dataclasses.replace(config, on_bad_image="skip"), report)
+    checked = dataclasses.replace(config, on_bad_image="skip")
+    components = build_pretraining(budget.trial(checked) if config.needs_timing else checked, report)
     print(configs.to_flags(config))
     for name, value in summarize(config, components).items():
         print(f"{name:22} {value}")
@@ -73,6 +75,9 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     trained = sum(math.prod(v.shape) for v in model.backbone.trainable_variables)
     frozen = f"; {trained:,} of the backbone's are trained" if config.freeze_until else ""
     weights, activations = memory(config, components)
+    steps = str(components.total_steps)
+    if config.needs_timing:
+        steps = f"as many as fit into {config.minutes:g} minutes, by a few that are timed at the start"
     evaluated = "none (no labels)"
     if monitor:
         every = knn_every(components, config)
@@ -87,7 +92,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "initial weights": components.start,
         "precision": components.metadata["precision"],
         "replicas": str(components.strategy.num_replicas_in_sync),
-        "steps": f"{components.total_steps}, {source.size / config.batch_size:.1f} per epoch",
+        "steps": f"{steps}, {source.size / config.batch_size:.1f} per epoch",
         "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
         f"{config.final_lr * config.batch_size / 256:g} on a cosine",
         "parameters": f"{model.backbone.count_params():,} backbone, {heads:,} heads{frozen}",

@@ -5,24 +5,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gc
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import Source, from_images
+from simsiam_tf.data import Source, from_images, sampling
 from simsiam_tf.data.sources.python_source import Images
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
 from simsiam_tf.loop import launch
+from simsiam_tf.loop.failures import step_failures
 from simsiam_tf.loop.loop import COLLAPSED, DIVERGED, DONE, Outcome
 from simsiam_tf.loop.task import Accuracies, Task
 from simsiam_tf.methods.metrics import effective_rank
 from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.recipes import budget, timing
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.signals import INTERRUPTED
 from simsiam_tf.training.build_run import build_pretraining, knn_every, untrained_backbone
@@ -37,6 +42,7 @@ def pretrain(
     config: PretrainConfig,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     source: Source | Images | None = None,
+    began: float | None = None,
 ) -> Outcome:
     """Pre-trains in config.workdir; continues the run in this folder if there is one.
 
@@ -45,16 +51,41 @@ def pretrain(
         callbacks: Keras callbacks. Their batch hooks are called once for each call of the compiled loop,
             which may run several steps; `model.stop_training` ends the run after that call.
         source: the images to use instead of config.data: a source, or what `data.from_images` takes.
+        began: when config.minutes began, as `time.monotonic()`; now if None.
 
     Raises:
-        UserError: as for `launch.run_task`.
+        UserError: as for `launch.run_task`; or config.minutes is too short.
     """
+    began = time.monotonic() if began is None else began
+    if source is not None:
+        source = source if isinstance(source, Source) else from_images(source)
+        config = dataclasses.replace(config, data=f"python:{source.name}")
+    make_task = functools.partial(_make_task, source=source, began=began)
+    return launch.run_task(config, make_task, callbacks, budget.recall)
 
-    if source is None:
-        return launch.run_task(config, Pretraining, callbacks)
-    source = source if isinstance(source, Source) else from_images(source)
-    config = dataclasses.replace(config, data=f"python:{source.name}")
-    return launch.run_task(config, functools.partial(Pretraining, source=source), callbacks)
+
+def _make_task(
+    config: PretrainConfig, workers: Workers, report: Path, source: Source | None, began: float
+) -> Pretraining:
+    """Makes the task. Where `minutes` is to choose the epochs, a trial is timed first, and thrown away."""
+    if config.minutes is None or not config.needs_timing:
+        return Pretraining(config, workers, report, source)
+    trial = Pretraining(budget.trial(config), workers, report, source)
+    source, first_step = trial.components.source, trial.components.first_step
+    with step_failures(trial, report.parent, lambda: first_step):
+        baselines, costs = trial.measure(60 * config.minutes)
+    del trial
+    gc.collect()  # frees its model
+    left = began + 60 * config.minutes - time.monotonic()
+    costs, left = workers.from_chief([dataclasses.asdict(costs), left])
+    costs = budget.Costs(**costs)
+    config = budget.choose_epochs(config, costs, left, source.size, first_step)
+    steps = sampling.steps_in(config.epochs, source.size, config.batch_size)
+    log.warning(
+        "%g minutes: %.2g s a step, %s steps (%.1f epochs)",
+        config.minutes, costs.step, f"{steps - first_step:,}", config.epochs - config.start_epoch,
+    )  # fmt: skip
+    return Pretraining(config, workers, report, source, baselines)
 
 
 class Pretraining(Task):
@@ -65,11 +96,13 @@ class Pretraining(Task):
     evaluation_name, evaluation_label = "knn20", "kNN"
 
     def __init__(
-        self, config: PretrainConfig, workers: Workers, report: Path, source: Source | None = None
-    ) -> None:
+        self, config: PretrainConfig, workers: Workers, report: Path, source: Source | None = None,
+        known_baselines: Accuracies | None = None,
+    ) -> None:  # fmt: skip
         components = build_pretraining(config, report, workers, source)
         super().__init__(config, components)
         self.start, self.monitor = components.start, components.monitor
+        self.known_baselines = known_baselines or {}
         if config.weights:
             components.metadata["weights"] = backbone_file.sha256(backbone_file.backbone_path(config.weights))
         self.ending_diagnoses = ("collapse",) if config.fail_on_collapse else ()
@@ -92,12 +125,31 @@ class Pretraining(Task):
         """kNN accuracy of untrained backbone and, for small images, raw pixels, on `knn_images` images."""
         if self.config.weights:
             log.warning("initial weights: %s", self.start)
-        if self.monitor is None:
-            return {}
+        if self.monitor is None or self.known_baselines:
+            return self.known_baselines
+        return self._evaluate_baselines(self.monitor.baselines)
+
+    def _evaluate_baselines(self, evaluate: Callable[[keras.Model, int], Any]) -> Any:
+        assert self.monitor is not None
         images = self.config.knn_images
         log.warning("kNN accuracy of the baselines on %d images", self.monitor.size(images))
         with _memory_for_knn("fewer `knn_images`, or monitor=none"):
-            return self.monitor.baselines(self.components.model.backbone, images)
+            return evaluate(self.components.model.backbone, images)
+
+    def measure(self, seconds: float) -> tuple[Accuracies, budget.Costs]:
+        """Evaluates `baselines` and trains some steps: (accuracies, what a run of so many seconds costs)."""
+        config, components, monitor = self.config, self.components, self.monitor
+        baselines, final, evaluation, every = {}, 0.0, 0.0, 0
+        if monitor is not None:
+            time_baselines = functools.partial(timing.time_baselines, monitor)
+            baselines, evaluation, final = self._evaluate_baselines(time_baselines)
+            final = final + components.build_seconds if config.final_knn else 0.0
+            epochs = knn_every(components, config)
+            every = sampling.epoch_end(epochs, components.source.size, config.batch_size)
+        traced, step = timing.time_steps(components, config, seconds)
+        # The model is built anew, and the export loads it once more.
+        fixed = 2 * components.build_seconds + traced + final
+        return baselines, budget.Costs(fixed, step, evaluation, every)
 
     def final_accuracies(self) -> Accuracies:
         """kNN accuracy of the backbone and the baselines on all images.

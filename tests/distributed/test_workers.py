@@ -232,6 +232,21 @@ def test_workers_that_differ_are_told_in_what(monkeypatch):
         team.agree({**other, "`base_lr`": 0.4}, "Mend it.")
 
 
+def test_all_take_the_chiefs_value(monkeypatch):
+    """The costs that a worker has measured itself, and what the chief has."""
+    chiefs, own = [{"step": 0.1 + 0.2, "every": 7}, 1700.0], [{"step": 0.5, "every": 7}, 1600.0]
+    team = Workers(tf.distribute.get_strategy())
+    assert team.from_chief(own) is own
+    team.addresses, team.index = ["a:1", "b:2"], 1
+    text = np.frombuffer(json.dumps(chiefs).encode(), np.uint8)
+
+    def gather(rows):
+        return np.concatenate([[len(text)] if rows.dtype == np.int64 else text, rows])
+
+    monkeypatch.setattr(team, "all_gather", gather)
+    assert team.from_chief(own) == chiefs
+
+
 def one_worker(index, workdir, *more):
     """Of two, started by hand."""
     cluster = {"worker": ["127.0.0.1:23461", "127.0.0.1:23462"]}

@@ -1,0 +1,117 @@
+"""The option `minutes`: chooses the number of epochs that fit into a wall time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from simsiam_tf.config import PretrainConfig
+from simsiam_tf.data import sampling
+from simsiam_tf.runtime.errors import UserError
+
+TRIAL_EPOCHS = 1e6  # of the run whose steps are timed: more than any training takes
+LEAST_STEPS = 10  # fewer are refused
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Seconds of what is left of a run once its steps have been timed.
+
+    fixed: all that does not depend on the number of steps: building the model anew, tracing, the export, the
+        final evaluation.
+    step: a training step. evaluation: an evaluation during the training. every: steps from one evaluation to
+    the next; 0 for none.
+    """
+
+    fixed: float
+    step: float
+    evaluation: float = 0.0
+    every: int = 0
+
+    def seconds(self, steps: int) -> float:
+        """The seconds of a run of so many steps."""
+        evaluations = steps // self.every if self.every else 0
+        return self.fixed + steps * self.step + evaluations * self.evaluation
+
+    def fitting_steps(self, seconds: float) -> int:
+        """The largest number of steps whose run takes at most `seconds`, at least 0."""
+        left = seconds - self.fixed
+        if left < self.step:
+            return 0
+        if not self.every:
+            return int(left / self.step)
+        # Between two evaluations the number of steps is that of the time, or the last before the second.
+        periods, rest = divmod(left, self.every * self.step + self.evaluation)
+        return int(periods) * self.every + min(int(rest / self.step), self.every - 1)
+
+
+def recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
+    """The configuration with the epochs that the run in its folder has chosen for the same `minutes`.
+
+    A configuration with these epochs and without `minutes`, as in the folder's config.flags, gets `minutes`.
+
+    before: the description of the run (`Workdir.description`); None for a new folder.
+    """
+    chosen = {name: (before or {}).get(name) for name in ("minutes", "epochs")}
+    if not all(isinstance(value, int | float) for value in chosen.values()):
+        return config
+    name = "epochs" if config.minutes is None else "minutes"
+    same = getattr(config, name) == chosen[name]
+    return dataclasses.replace(config, **chosen) if same else config
+
+
+def trial(config: PretrainConfig) -> PretrainConfig:
+    """The configuration of the run whose steps are timed for `minutes`."""
+    return dataclasses.replace(config, epochs=TRIAL_EPOCHS)
+
+
+def choose_epochs(
+    config: PretrainConfig, costs: Costs, seconds: float, images: int, first_step: int = 0
+) -> PretrainConfig:
+    """The configuration with the epochs whose steps fit into the time that is left of `minutes`.
+
+    Args:
+        config: a configuration that `needs_timing`.
+        costs: what the run takes.
+        seconds: what is left of `minutes`.
+        images: number of images in an epoch.
+        first_step: step at which the run begins.
+
+    Raises:
+        UserError: fewer than LEAST_STEPS fit, or options in epochs do not go together with the number.
+    """
+    steps, minutes = costs.fitting_steps(seconds), config.minutes or 0.0
+    if steps < LEAST_STEPS:
+        missing = costs.seconds(LEAST_STEPS) - seconds
+        raise UserError(
+            f"minutes={minutes:g}: is too short for {LEAST_STEPS} steps: a step takes {costs.step:.2g} s, "
+            f"start, evaluations and export about {60 * minutes - seconds + costs.fixed:.0f} s. Pass "
+            f"minutes={math.ceil(10 * minutes + missing / 6) / 10:g} or more."
+        )
+    epochs = epochs_of(first_step + steps, images, config.batch_size)
+    chosen = dataclasses.replace(config, epochs=epochs)
+    try:
+        chosen.check_epochs()
+    except UserError as error:
+        raise UserError(f"minutes={minutes:g}: is enough for {steps:,} steps. {error}") from error
+    return chosen
+
+
+def epochs_of(steps: int, images: int, batch_size: int) -> float:
+    """The number of epochs with the fewest decimals for which `sampling.steps_in` gives `steps`, from 1 on.
+
+    It is never the default of `epochs`, which with `minutes` stands for no value.
+    """
+    exact = steps * batch_size / images
+    for decimals in range(2, 12):
+        epochs = math.ceil(exact * 10**decimals) / 10**decimals
+        if sampling.steps_in(epochs, images, batch_size) == steps and _is_value(epochs):
+            return epochs
+    while sampling.steps_in(exact, images, batch_size) < steps or not _is_value(exact):
+        exact = math.nextafter(exact, math.inf)
+    return exact
+
+
+def _is_value(epochs: float) -> bool:
+    return not PretrainConfig(minutes=1.0, epochs=epochs).needs_timing

@@ -1,0 +1,105 @@
+"""Times the steps and the evaluations of a run that is thrown away afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf.data import Source, pipeline
+from simsiam_tf.evaluate.knn_monitor import Encoder, Monitor
+from simsiam_tf.features import knn
+from simsiam_tf.loop import compiled_steps
+from simsiam_tf.loop.task import Accuracies, RunComponents
+
+LEAST_CALLS = 3  # calls of the compiled loop that are timed at least
+CALL_SECONDS = 0.25  # about how long a timed call takes, where steps are shorter
+SHARE, MOST_SECONDS = 0.03, 60.0  # of the budget, but no longer, steps are timed
+# Time of a step that goes into records (1.2 %) and checkpoints (0.5 %), by docs/performance.md.
+OVERHEAD = 0.02
+
+
+def time_steps(components: RunComponents, config: Any, budget: float) -> tuple[float, float]:
+    """(seconds until the first step has run, seconds of a later step); the model is trained by these steps.
+
+    All workers must call it. The second number is the mean, as that of a run is: on a machine that has other
+    work now and then, the median would leave that out.
+
+    budget: seconds of the whole run.
+    """
+    began, limit = time.perf_counter(), min(SHARE * budget, MOST_SECONDS)
+    iterator = compiled_steps.batches(components, config, components.first_step)
+    run_steps = compiled_steps.compiled_steps(components, config)
+
+    def seconds_of(count: int) -> float:
+        """Seconds of one call, the largest of all workers."""
+        began = time.perf_counter()
+        run_steps(iterator, tf.constant(count))[0].numpy()
+        return components.workers.all_reduce_max(time.perf_counter() - began)[0]
+
+    seconds_of(1)
+    traced = time.perf_counter() - began
+    warm = 0.0
+    for _ in range(pipeline.PREFETCHED_STEPS + 2):  # whose batches were made while the steps were traced
+        warm += seconds_of(1) if warm < limit else 0
+    calls, steps, spent, count = 0, 0, 0.0, 1
+    while calls < LEAST_CALLS or spent < limit:
+        seconds = seconds_of(count)
+        calls, steps, spent = calls + 1, steps + count, spent + seconds
+        count = max(1, min(2 * count, int(CALL_SECONDS * count / seconds), config.log_every))
+    return traced, (1 + OVERHEAD) * spent / steps
+
+
+@dataclasses.dataclass(frozen=True)
+class TimedMonitor(Monitor):
+    """A monitor that times its evaluations.
+
+    rates: of each evaluation the seconds of an image, whose features are extracted, and of a pair of bank and
+        queries, which are compared. Of several workers each times its share as if it were alone.
+    """
+
+    rates: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+
+    def accuracy(self, encode: Encoder, images: int | None = None) -> dict[str, float]:
+        calls: list[tuple[int, float]] = []
+
+        def timed(source: Source, ids: np.ndarray) -> np.ndarray:
+            began = time.perf_counter()
+            features = encode(source, ids)
+            calls.append((len(ids), time.perf_counter() - began))
+            return features
+
+        began = time.perf_counter()
+        accuracy = super().accuracy(timed, images)
+        comparing = time.perf_counter() - began - sum(seconds for _, seconds in calls)
+        bank, queries = map(len, self.sample(images))
+        count, extraction = calls[-1]  # of the queries: for those of the bank the network was traced
+        self.rates.append((extraction / max(count, 1), comparing * self._workers / (bank * queries)))
+        return accuracy
+
+    def seconds(self, rate: tuple[float, float], images: int | None = None) -> float:
+        """Seconds of an evaluation of so many images, or of all if None, by the rates of an earlier one."""
+        bank, queries = map(len, self.sample(images))
+        return (rate[0] * (bank + queries) + rate[1] * bank * queries) / self._workers
+
+    @property
+    def _workers(self) -> int:
+        return 1 if self.workers is None else self.workers.count
+
+
+def time_baselines(monitor: Monitor, untrained: keras.Model, images: int) -> tuple[Accuracies, float, float]:
+    """Evaluates the baselines: (accuracies, seconds of a later evaluation, seconds of the final one).
+
+    A later evaluation takes the same number of images. The final one takes all images, for the baselines and
+    for the trained backbone.
+    """
+    timed = TimedMonitor(**vars(monitor))
+    knn.nearest(np.eye(2), np.eye(2), 1)  # traces the search
+    accuracies = timed.baselines(untrained, images)
+    backbone = timed.rates[-1]
+    final = sum(timed.seconds(rate) for rate in (*timed.rates, backbone))
+    return accuracies, timed.seconds(backbone, images), final

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from simsiam_tf.config.backbones import PIXELS
 from simsiam_tf.config.fields import BIG, Inapplicable, option
 from simsiam_tf.runtime.errors import UserError
 
@@ -178,8 +179,37 @@ class SwAVOptions(SimCLROptions):
 
 
 @dataclasses.dataclass(frozen=True)
+class DistillOptions(MethodOptions):
+    """Options of distillation."""
+
+    teacher: str | None = option(
+        None,
+        "network whose features the backbone learns: a finished or converted work folder, a .keras file, "
+        "hf://USER/NAME, keras:NAME+imagenet or hub:PRESET",
+        "Distillation",
+        resumable=True,
+    )
+    teacher_pixels: str = option(
+        "auto", "how the teacher takes pixels, as `pixels` of a backbone", choices=("auto", *PIXELS)
+    )
+    teacher_size: int | None = option(
+        None,
+        "side in pixels to which views are resized for the teacher; by default that of the views, or the "
+        "only one that the teacher takes",
+        limits=(4, 4096),
+    )
+
+    def check(self, batch_size: int) -> None:
+        if not self.teacher:
+            raise UserError(
+                "`teacher`: missing, and method=distill learns its features. Pass a work folder, as in "
+                "teacher=runs/photos, or a published network, as in teacher=keras:EfficientNetV2B0+imagenet."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
-    """SimSiam, or a method that Table 4 compares it with.
+    """SimSiam, a method that Table 4 compares it with, or distillation.
 
     title, source: its name in print, and where it is described.
     model: "module:Class" of its model (`methods.SiameseModel`), loaded when a model is built.
@@ -187,6 +217,7 @@ class Method:
     defaults: values for options that are "auto" or None.
     variants: option → "module:Class" of the model where that option is not None.
     loss: key of `diagnosis.LIMITS`; None: the option `similarity` is the key.
+    d: whether z has the width d; else the model has a width of its own.
     lars: arguments with which `optimizers.LARS` computes what the code of the method's authors does.
     """
 
@@ -197,6 +228,7 @@ class Method:
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
     loss: str | None = "contrast"
+    d: bool = True
     lars: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"exclude_1d": True})
 
 
@@ -226,6 +258,10 @@ METHODS = {
         "SwAV", "Caron et al., arXiv 2006.09882", "simsiam_tf.methods.swav:SwAV", SwAVOptions,
         {"predictor": "none", "stop_gradient": True, "temperature": 0.1}, lars={},
     ),
+    "distill": Method(
+        "Distillation", "SimReg, Navaneet et al., arXiv 2201.05131", "simsiam_tf.methods.distill:Distill",
+        DistillOptions, {"predictor": "none", "teacher_pixels": "auto"}, loss="regression", d=False,
+    ),
 }  # fmt: skip
 
 
@@ -236,7 +272,7 @@ def method_of(configuration: Mapping[str, Any]) -> Method:
 
 
 def loss_kind(configuration: Mapping[str, Any]) -> str:
-    """Key of `diagnosis.LIMITS` for a configuration: "cosine", "cross_entropy", "distance" or "contrast"."""
+    """The key of `diagnosis.LIMITS` for a configuration."""
     return method_of(configuration).loss or configuration.get("similarity", "cosine")
 
 

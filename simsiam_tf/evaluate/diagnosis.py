@@ -46,6 +46,7 @@ LIMITS = {
     "distance": Limits(fall=0.8, spread=0.4, high=2.0, flat=0.4, near=0.4),  # BYOL's: 4 + 4 · cosine
     "cross_entropy": Limits(fall=0.02, spread=0.5),
     "contrast": Limits(fall=0.1, spread=0.5),
+    "regression": Limits(fall=0.1, spread=0.2),  # of distillation: 2 − 2 · cosine
 }
 
 
@@ -68,7 +69,7 @@ class Diagnosis:
 
     @property
     def advice(self) -> str:
-        special = CONTRAST_ADVICE if self.loss_type == "contrast" else {}
+        special = SPECIAL_ADVICE.get(self.loss_type, {})
         return ALIKE * self.alike + special.get(self.name, ADVICE[self.name])
 
     def __str__(self) -> str:
@@ -90,14 +91,26 @@ ADVICE = {
     "precision=float32; the last checkpoint is untouched.",
 }
 
-CONTRAST_ADVICE = {  # replaces ADVICE of the same name for simclr, moco and swav
-    "collapse": "Every image gets nearly the same embedding. Try another `base_lr` or `temperature`, more "
-    "images to tell apart (`batch_size`, `queue`), or warmup_epochs=10.",
-    "non-convergence": "The loss stays high. Try another `base_lr`, a higher `temperature`, or "
-    "`warmup_epochs`.",
-    "oscillation": "Try a lower `base_lr`, or warmup_epochs=10.",
-    "divergence": "The loss is not a number. swav without stop-gradient does this (Sec. 6.2); otherwise try "
-    "a lower `base_lr`, warmup_epochs=10, or precision=float32; the last checkpoint is untouched.",
+SPECIAL_ADVICE = {  # key of `LIMITS` → advice that replaces ADVICE of the same name
+    "contrast": {
+        "collapse": "Every image gets nearly the same embedding. Try another `base_lr` or `temperature`, "
+        "more images to tell apart (`batch_size`, `queue`), or warmup_epochs=10.",
+        "non-convergence": "The loss stays high. Try another `base_lr`, a higher `temperature`, or "
+        "`warmup_epochs`.",
+        "oscillation": "Try a lower `base_lr`, or warmup_epochs=10.",
+        "divergence": "The loss is not a number. swav without stop-gradient does this (Sec. 6.2); otherwise "
+        "try a lower `base_lr`, warmup_epochs=10, or precision=float32; the last checkpoint is untouched.",
+    },
+    "regression": {
+        "collapse": "Every image gets nearly the same prediction. The teacher's features may be nearly alike "
+        "for these images, or `base_lr` too high.",
+        "partial collapse": "The predictions lose dimensions. Try a lower `base_lr`, or less `weight_decay`.",
+        "non-convergence": "The loss stays high. Try another `base_lr`, weaker views (crop_area=0.5, "
+        "jitter=0.2), or a wider or deeper `backbone`.",
+        "oscillation": "Try a lower `base_lr`, or warmup_epochs=10.",
+        "divergence": "The loss is not a number. Try a lower `base_lr`, warmup_epochs=10, or "
+        "precision=float32; the last checkpoint is untouched.",
+    },
 }
 
 

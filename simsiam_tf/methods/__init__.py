@@ -3,6 +3,7 @@
 from simsiam_tf.methods.alternation import Alternation
 from simsiam_tf.methods.base import STOP, RunSize, SiameseModel, ViewModel
 from simsiam_tf.methods.byol import BYOL
+from simsiam_tf.methods.distill import Distill
 from simsiam_tf.methods.moco import MoCo
 from simsiam_tf.methods.moving_average import MovingAverage
 from simsiam_tf.methods.simclr import SimCLR
@@ -10,6 +11,6 @@ from simsiam_tf.methods.simsiam import SimSiam
 from simsiam_tf.methods.swav import SwAV
 
 __all__ = [
-    "BYOL", "STOP", "Alternation", "MoCo", "MovingAverage", "RunSize", "SiameseModel", "SimCLR", "SimSiam",
-    "SwAV", "ViewModel",
+    "BYOL", "STOP", "Alternation", "Distill", "MoCo", "MovingAverage", "RunSize", "SiameseModel", "SimCLR",
+    "SimSiam", "SwAV", "ViewModel",
 ]  # fmt: skip

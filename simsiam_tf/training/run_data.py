@@ -11,13 +11,16 @@ from simsiam_tf.config.backbones import parse_backbone
 from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
 from simsiam_tf.data.sources.base import ArraySource
 from simsiam_tf.pretrained import backbone_file, published
+from simsiam_tf.pretrained.teacher import open_teacher
 from simsiam_tf.runtime.errors import UserError
 
 
 def check_network(config: PretrainConfig) -> nets.Description:
-    """Describes the images that the backbone takes. Loads its weights already, to find errors early."""
+    """Describes the images that the backbone takes. Loads weights and teacher, to find errors early."""
     if config.weights:
         backbone_file.load_backbone(config.weights, config.trust_code)
+    if teacher := config.method_option("teacher"):
+        open_teacher(teacher, config.method_option("teacher_pixels"), config.trust_code)
     trusted = {"pixels": config.pixels, "trust_code": config.trust_code}
     known = nets.describe_backbone(config.backbone, **trusted)
     if parse_backbone(config.backbone).weights:

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
-from simsiam_tf.methods import BYOL, MoCo, SimCLR, SwAV
+from simsiam_tf.methods import BYOL, Distill, MoCo, SimCLR, SwAV
 
 BATCH, SIZE, D = 8, 8, 6
 TRAINED = {"predictor": "trained"}
@@ -21,7 +21,18 @@ METHODS = {
     "swav": lambda b: SwAV(b, d=D, **CODES),
     "swav in loss": lambda b: SwAV(b, d=D, **CODES, prototype_norm="in_loss"),
     "swav predictor": lambda b: SwAV(b, d=D, **CODES, **TRAINED),
+    "distill": lambda b: Distill(b, teacher(), projector_layers=2),
 }
+
+
+def teacher():
+    """A network of fixed weights, views → positive features of width D."""
+    images = keras.Input((SIZE, SIZE, 1))
+    x = keras.layers.Conv2D(D, 3, activation="relu")(images)
+    network = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x), name="teacher")
+    rng = np.random.default_rng(7)
+    network.set_weights([rng.normal(0, 0.5, v.shape) for v in network.weights])
+    return network
 
 
 def replicas():

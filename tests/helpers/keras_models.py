@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from helpers.compared_methods import teacher
 
 from simsiam_tf import nets, optimizers
-from simsiam_tf.methods import BYOL, Alternation, MoCo, MovingAverage, SimCLR, SimSiam, SwAV
+from simsiam_tf.methods import BYOL, Alternation, Distill, MoCo, MovingAverage, SimCLR, SimSiam, SwAV
 from simsiam_tf.optimizers import schedules
 
 IMAGES, BATCH, SIZE, D = 24, 8, 8, 6
@@ -20,6 +21,7 @@ METHODS = {
     "moco groups": lambda b: MoCo(b, **SMALL, target_momentum=0.9, queue=40, groups=4),
     "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, target_momentum=0.5, steps=6),
     "swav": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, sinkhorn_epsilon=0.5),
+    "distill": lambda b: Distill(b, teacher(), projector_layers=2),
 }
 
 
@@ -58,8 +60,9 @@ def state(model):
 
 
 def arguments(model):
-    """Arguments of the constructor; the backbone is replaced by its number of layers."""
-    return {**model.get_config(), "backbone": len(model.backbone.layers)}
+    """Arguments of the constructor; networks are replaced by their numbers of layers."""
+    networks = {name: getattr(model, name) for name in ("backbone", "teacher") if hasattr(model, name)}
+    return {**model.get_config(), **{name: len(network.layers) for name, network in networks.items()}}
 
 
 def assert_same(one, two):

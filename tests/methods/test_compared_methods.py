@@ -62,7 +62,16 @@ def of_swav(model, z, p):
     return np.mean([-(codes[1 - i] * np.log(predicted[i])).sum(1).mean() for i in (0, 1)])
 
 
-SLOW = {"simclr": of_simclr, "moco": of_moco, "byol": of_byol, "swav": of_swav}
+def of_distill(model, z, p):
+    each = []
+    for a, x in zip(p, views(), strict=True):
+        t = model.teacher(x).numpy().astype(np.float64)
+        t = (t - t.mean(0)) / np.sqrt(t.var(0) + 1e-5)
+        each += [((u - v) ** 2).sum() for u, v in zip(unit(a), unit(t), strict=True)]
+    return np.mean(each)
+
+
+SLOW = {"simclr": of_simclr, "moco": of_moco, "byol": of_byol, "swav": of_swav, "distill": of_distill}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -185,6 +194,7 @@ def test_keys_have_the_bn_statistics_of_their_group():
     [
         "simclr predictor",
         "moco groups",
+        "distill",
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("moco", "byol", "swav")),
     ],
 )

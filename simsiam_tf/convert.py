@@ -16,7 +16,8 @@ ABOUT = """Converts backbone, projector and predictor from PyTorch weights to a 
 takes, and from such a folder to PyTorch; presets of keras-hub are converted both ways, too. Finds a ResNet
 under any prefix, by the names that torchvision, timm, facebookresearch/simsiam, mmselfsup, solo-learn,
 lightly, MoCo, BYOL, DINO or Detectron2 give its weights. Architecture and widths are read from the shapes;
-weights that are left out are listed. No code in a pickle is run.
+weights that are left out are listed. EfficientNet-Lite is found by the names of efficientnet_pytorch. No
+code in a pickle is run.
 
     python -m simsiam_tf.convert --weights=checkpoint.pth.tar --out=runs/converted
     python -m simsiam_tf.convert --weights=runs/photos --out=photos.safetensors

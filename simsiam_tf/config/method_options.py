@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from simsiam_tf.config.backbones import PIXELS
 from simsiam_tf.config.fields import BIG, option
 from simsiam_tf.runtime.errors import UserError
 
@@ -201,3 +202,32 @@ class BarlowOptions(MethodOptions):
         "barlow's loss is multiplied by this: 0.024 in the code of its authors, 1 in the paper",
         limits=(1e-6, 1e6),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillOptions(MethodOptions):
+    """Options of distillation."""
+
+    teacher: str | None = option(
+        None,
+        "network whose features the backbone learns: a finished or converted work folder, a .keras file, "
+        "hf://USER/NAME, keras:NAME+imagenet or hub:PRESET",
+        "Distillation",
+        resumable=True,
+    )
+    teacher_pixels: str = option(
+        "auto", "how the teacher takes pixels, as `pixels` of a backbone", choices=("auto", *PIXELS)
+    )
+    teacher_size: int | None = option(
+        None,
+        "side in pixels to which views are resized for the teacher; by default that of the views, or the "
+        "only one that the teacher takes",
+        limits=(4, 4096),
+    )
+
+    def check(self, batch_size: int) -> None:
+        if not self.teacher:
+            raise UserError(
+                "`teacher`: missing, and method=distill learns its features. Pass a work folder, as in "
+                "teacher=runs/photos, or a published network, as in teacher=keras:EfficientNetV2B0+imagenet."
+            )

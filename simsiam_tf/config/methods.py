@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from simsiam_tf.config.fields import Inapplicable
 from simsiam_tf.config.method_options import (
     BarlowOptions,
+    DistillOptions,
     MethodOptions,
     MoCoOptions,
     SimCLROptions,
@@ -29,6 +30,7 @@ class Method:
     defaults: values for options that are "auto" or None.
     variants: option → "module:Class" of the model where that option is not None.
     loss: key of `diagnosis.LIMITS`; None: the option `similarity` is the key.
+    d: whether z has the width d; else the model has a width of its own.
     lars: arguments with which `optimizers.LARS` computes what the code of the method's authors does.
     """
 
@@ -39,6 +41,7 @@ class Method:
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
     loss: str | None = "contrast"
+    d: bool = True
     lars: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"exclude_1d": True})
 
 
@@ -75,6 +78,10 @@ METHODS = {
     "barlow": Method(
         "Barlow Twins", "Zbontar et al., arXiv 2103.03230", "simsiam_tf.methods.barlow:BarlowTwins",
         BarlowOptions, {"predictor": "none"}, loss="redundancy", lars=_CODE_LARS,
+    ),
+    "distill": Method(
+        "Distillation", "SimReg, Navaneet et al., arXiv 2201.05131", "simsiam_tf.methods.distill:Distill",
+        DistillOptions, {"predictor": "none", "teacher_pixels": "auto"}, loss="regression", d=False,
     ),
 }  # fmt: skip
 

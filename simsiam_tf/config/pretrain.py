@@ -35,6 +35,10 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
             ("output_affine",), "bn", lambda v: v in ("none", "hidden"),
             "bn=none and bn=hidden, which have no output BN",
         ),
+        Inapplicable(
+            ("d",), "method", lambda v: v in METHODS and not METHODS[v].d,
+            "method=distill, whose z is as wide as the teacher's features",
+        ),
         Inapplicable(("projector_hidden",), "projector_layers", lambda v: v == 1, "projector_layers=1"),
         Inapplicable(("epochs",), "minutes", lambda v: v is not None, "`minutes`, from which it follows"),
         Inapplicable(("weights_heads", "start_epoch"), "weights", lambda v: not v, "no `weights`"),
@@ -156,7 +160,8 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
 
     method: str = option(
         "simsiam",
-        "simsiam, a method that the paper compares it with (Table 4), or a later one: vicreg, barlow",
+        "simsiam, a method that the paper compares it with (Table 4), or a later one: vicreg, barlow, or "
+        "distill, which learns the features of `teacher`",
         "Method",
         choices=METHODS,
     )

@@ -10,7 +10,7 @@ from simsiam_tf.config.fields import BIG, Config, Inapplicable, option
 from simsiam_tf.config.places import absolute_path, absolute_places, is_file
 from simsiam_tf.runtime.errors import UserError
 
-PATHS = ("workdir", "weights", "data_dir")
+PATHS, NETWORKS = ("workdir", "weights", "teacher", "data_dir"), ("backbone", "weights", "teacher")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ class RunConfig(Config):
             value = getattr(self, field.name)
             if is_file(value):
                 changes[field.name] = absolute_places(value)
-            elif field.name in ("backbone", "weights") and is_network(value or ""):
+            elif field.name in NETWORKS and is_network(value or ""):
                 changes[field.name] = absolute_network(value)
             elif field.name in PATHS and value:
                 changes[field.name] = absolute_path(value)

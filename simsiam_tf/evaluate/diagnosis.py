@@ -47,6 +47,7 @@ LIMITS = {
     "cross_entropy": Limits(fall=0.02, spread=0.5),
     "contrast": Limits(fall=0.1, spread=0.5),
     "redundancy": Limits(fall=0.1, spread=2.0),  # VICReg and Barlow Twins: 0.02 to 0.2 if healthy
+    "regression": Limits(fall=0.1, spread=0.2),  # of distillation: 2 − 2 · cosine
 }
 
 
@@ -100,13 +101,25 @@ _CONTRAST_ADVICE = {  # for simclr, moco and swav
     "divergence": "The loss is not a number. swav without stop-gradient does this (Sec. 6.2); otherwise try "
     "a lower `base_lr`, warmup_epochs=10, or precision=float32; the last checkpoint is untouched.",
 }
+_REGRESSION_ADVICE = {  # for distill
+    "collapse": "Every image gets nearly the same prediction. The teacher's features may be nearly alike "
+    "for these images, or `base_lr` too high.",
+    "partial collapse": "The predictions lose dimensions. Try a lower `base_lr`, or less `weight_decay`.",
+    "non-convergence": "The loss stays high. Try another `base_lr`, weaker views (crop_area=0.5, "
+    "jitter=0.2), or a wider or deeper `backbone`.",
+    "oscillation": "Try a lower `base_lr`, or warmup_epochs=10.",
+    "divergence": "The loss is not a number. Try a lower `base_lr`, warmup_epochs=10, or "
+    "precision=float32; the last checkpoint is untouched.",
+}
 _REDUNDANCY_ADVICE = {  # for vicreg and barlow
     "collapse": "Every image gets nearly the same embedding. Try a lower `base_lr`, warmup_epochs=10, or, "
     "with vicreg, a larger `variance_weight`.",
     "non-convergence": "The loss stays high. Try another `base_lr`, or `warmup_epochs`.",
     "oscillation": "Try a lower `base_lr`, a larger `batch_size`, or warmup_epochs=10.",
 }
-SPECIAL_ADVICE = {"contrast": _CONTRAST_ADVICE, "redundancy": _REDUNDANCY_ADVICE}  # loss → instead of ADVICE
+SPECIAL_ADVICE = {  # key of `LIMITS` → advice that replaces ADVICE of the same name
+    "contrast": _CONTRAST_ADVICE, "redundancy": _REDUNDANCY_ADVICE, "regression": _REGRESSION_ADVICE,
+}  # fmt: skip
 
 
 def diagnose(records: Sequence[dict], total_steps: int, loss_type: str = "cosine") -> Diagnosis:

@@ -4,6 +4,7 @@ from simsiam_tf.methods.alternation import Alternation
 from simsiam_tf.methods.barlow import BarlowTwins
 from simsiam_tf.methods.base import STOP, RunSize, SiameseModel, ViewModel
 from simsiam_tf.methods.byol import BYOL
+from simsiam_tf.methods.distill import Distill
 from simsiam_tf.methods.moco import MoCo
 from simsiam_tf.methods.moving_average import MovingAverage
 from simsiam_tf.methods.simclr import SimCLR
@@ -12,6 +13,6 @@ from simsiam_tf.methods.swav import SwAV
 from simsiam_tf.methods.vicreg import VICReg
 
 __all__ = [
-    "BYOL", "STOP", "Alternation", "BarlowTwins", "MoCo", "MovingAverage", "RunSize", "SiameseModel",
-    "SimCLR", "SimSiam", "SwAV", "VICReg", "ViewModel",
+    "BYOL", "STOP", "Alternation", "BarlowTwins", "Distill", "MoCo", "MovingAverage", "RunSize",
+    "SiameseModel", "SimCLR", "SimSiam", "SwAV", "VICReg", "ViewModel",
 ]  # fmt: skip

@@ -237,7 +237,7 @@ class SiameseModel(ViewModel):
 
     metric_name = "std"
     view_count = 2  # views of each image that the loss takes
-    table_bytes = 0  # bytes that a replica stores for values of single images
+    table_bytes = 0  # bytes that a replica stores for values of single images, or for a teacher
     projector: keras.Model
     predictor: keras.Model | None = None
 

@@ -64,9 +64,11 @@ def _stored_heads(model: Any, weights: str, heads: str) -> dict[str, keras.Model
 
 def _fitting_options(name: str, weights: str) -> str:
     """The options with which the model would fit a stored network, for a message."""
+    card = backbone_file.read_card(weights)
+    if name == "backbone" and card and not {"architecture", "configuration"} & card.keys():
+        return f"backbone=file:{weights}+weights instead of `weights`"  # it is none of our ResNets
     if name == "backbone":
         return "`backbone`, `stem` and `width` as when it was trained"
-    card = backbone_file.read_card(weights)
     values = backbone_file.card_entries(card, "heads") or backbone_file.card_entries(card, "configuration")
     known = {o: values[o] for o in _HEAD_OPTIONS if isinstance(values.get(o), int | str)}
     options = [printable_text(f"{option}={value}".lower()) for option, value in known.items()]

@@ -14,6 +14,15 @@ from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.runtime.errors import UserError
 
+PIXELS_IN_WORDS = (
+    "torch (mean 0, variance 1 on ImageNet), tf (−1 to 1), caffe (blue, green, red less their means), unit "
+    "(0 to 1) or byte (0 to 255)"
+)
+
+
+class UnknownPixels(UserError):
+    """Nothing says how a file's network takes pixels."""
+
 
 def describe(options: Mapping[str, Any]) -> Description:
     """Describes the images that a file's network takes.
@@ -47,7 +56,7 @@ def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> Pix
     weights: path of the file. pixels: a key of `PIXELS`, or "auto".
 
     Raises:
-        UserError: there is no card, and the network is none of keras.applications.
+        UnknownPixels: there is no card, and the network is none of keras.applications.
     """
     if pixels != "auto":
         return PIXELS[pixels]
@@ -56,11 +65,10 @@ def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> Pix
         return PixelScale(tuple(views["mean"]), tuple(views["std"]))
     name = keras_applications.recognise(network)
     if name is None:
-        raise UserError(
+        raise UnknownPixels(
             f"{weights}: no card beside it says how images are preprocessed for it. Pass "
             "augmentation=imagenet, cifar, grayscale or multichannel for a backbone of this package, or "
-            "pixels=torch (mean 0, variance 1 on ImageNet), tf (−1 to 1), caffe (blue, green, red less their "
-            "means), unit (0 to 1) or byte (0 to 255) for another; and `image_size`."
+            f"pixels={PIXELS_IN_WORDS} for another; and `image_size`."
         )
     scale = keras_applications.describe({"name": name, "weights": None, "pixels": "auto"}).scale
     assert scale is not None

@@ -14,10 +14,7 @@ import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
 from simsiam_tf.config import METHODS, FinetuneConfig, PretrainConfig, SupervisedConfig
-from simsiam_tf.data import (
-    Source,
-    sampling,
-)
+from simsiam_tf.data import Augmentation, Source, sampling
 from simsiam_tf.data.service import client
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.distributed import strategies
@@ -28,6 +25,7 @@ from simsiam_tf.methods import RunSize, SiameseModel
 from simsiam_tf.nets import layer_order
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, initial_weights
+from simsiam_tf.pretrained.teacher import network_on_views, open_teacher
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training.run_data import check_network, check_size, open_data
 
@@ -89,11 +87,14 @@ def build_pretraining(
     began = time.perf_counter()
     with strategy.scope():
         optimizer = build_optimizer(config, total_steps, source.size)
-        model = build_model(config, source.channels, views.augmentation.size, total_steps, source.size)
+        teacher, metadata = build_teacher(config, views.augmentation, source.channels)
+        model = build_model(
+            config, source.channels, views.augmentation.size, total_steps, source.size, teacher
+        )
         model.compile(optimizer, config.jit_compile == "true", config.seed)
         first_step, start = start_from_weights(model, config, source.size)
     built = time.perf_counter()
-    metadata = {
+    metadata |= {
         "images": source.size, "fingerprint": source.fingerprint,
         "contents of the images": source.contents(), "precision": precision,
         "stem": stem_for(config, views.augmentation.size), "views": dataclasses.asdict(views.augmentation),
@@ -131,12 +132,32 @@ def stem_for(config: PretrainConfig, size: int) -> str:
     return config.stem if config.stem != "auto" else "cifar" if size <= 64 else "imagenet"
 
 
+def build_teacher(
+    config: PretrainConfig, augmentation: Augmentation, channels: int
+) -> tuple[keras.Model | None, dict[str, Any]]:
+    """(the network that the option `teacher` names, views → features; metadata, with the digest of its file).
+
+    Both are empty without a teacher. augmentation, channels: those of the views.
+    """
+    place, pixels, size = map(config.method_option, ("teacher", "teacher_pixels", "teacher_size"))
+    if not place:
+        return None, {}
+    teacher = open_teacher(place, pixels, config.trust_code)
+    return network_on_views(teacher, augmentation, channels, size), {"teacher": teacher.sha256}
+
+
 def build_model(
-    config: PretrainConfig, channels: int, size: int, steps: int = 10_000, images: int = 10_000
+    config: PretrainConfig,
+    channels: int,
+    size: int,
+    steps: int = 10_000,
+    images: int = 10_000,
+    teacher: keras.Model | None = None,
 ) -> SiameseModel:
     """The model of a configuration, with weights from the option `weights` or else drawn from the seed.
 
     channels, size: those of the views. steps, images: size of the run, on which some methods depend.
+    teacher: as by `build_teacher`, for a method that has one.
     """
     keras.utils.set_random_seed(config.seed)
     backbone = nets.build_backbone(
@@ -149,6 +170,7 @@ def build_model(
     row, options = METHODS[config.method], dataclasses.asdict(config.method_options)
     variant = next((name for name in row.variants if options[name] is not None), None)
     options = {name: value for name, value in options.items() if name == variant or name not in row.variants}
+    options |= {"teacher": teacher} if "teacher" in options else {}
     widths = ["d", "projector_hidden", "projector_layers"] + ["predictor_hidden"] * (config.h != "none")
     options |= {name: getattr(config, name) for name in widths}
     epoch_steps = max(1, round(steps / config.epochs))
@@ -187,7 +209,8 @@ def untrained_backbone(config: PretrainConfig, components: RunComponents) -> ker
     """The backbone with its initial weights, built again."""
     source, size = components.source, components.views.augmentation.size
     with components.strategy.scope():
-        model = build_model(config, source.channels, size, components.total_steps, source.size)
+        teacher = getattr(components.model, "teacher", None)
+        model = build_model(config, source.channels, size, components.total_steps, source.size, teacher)
         return model.backbone
 
 

@@ -78,6 +78,10 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     steps = str(components.total_steps)
     if config.needs_timing:
         steps = f"as many as fit into {config.minutes:g} minutes, by a few that are timed at the start"
+    described = {}
+    if teacher := getattr(model, "teacher", None):
+        size = f"{teacher.count_params():,} parameters, {model.d} features"
+        described["teacher"] = f"{config.method_option('teacher')}, {size}"
     evaluated = "none (no labels)"
     if monitor:
         every = knn_every(components, config)
@@ -90,6 +94,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "monitor": evaluated,
         "stem": components.metadata["stem"],
         "initial weights": components.start,
+        **described,
         "precision": components.metadata["precision"],
         "replicas": str(components.strategy.num_replicas_in_sync),
         "steps": f"{steps}, {source.size / config.batch_size:.1f} per epoch",

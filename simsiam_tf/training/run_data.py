@@ -12,15 +12,18 @@ from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open
 from simsiam_tf.data.sources.base import ArraySource
 from simsiam_tf.nets import layer_order
 from simsiam_tf.pretrained import backbone_file, published
+from simsiam_tf.pretrained.teacher import open_teacher
 from simsiam_tf.runtime.errors import UserError
 
 
 def check_network(config: PretrainConfig) -> nets.Description:
     """Describes the images that the backbone takes.
 
-    Finds errors early, before images are opened: loads the network where it has weights, and builds it where
-    a function of the user's makes it, or options name its layers.
+    Finds errors early, before images are opened: loads the network where it has weights, and the teacher;
+    builds the network where a function of the user's makes it, or options name its layers.
     """
+    if teacher := config.method_option("teacher"):
+        open_teacher(teacher, config.method_option("teacher_pixels"), config.trust_code)
     trusted = {"pixels": config.pixels, "trust_code": config.trust_code}
     known, parsed = nets.describe_backbone(config.backbone, **trusted), parse_backbone(config.backbone)
     by_layer = config.freeze_until or config.layer_decay != 1.0

@@ -24,12 +24,13 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
         f"{METHODS[config.method].title} on {config.data}: {STATUS[outcome.status]}, step {outcome.step}",
     ]
     if outcome.records:
-        last = outcome.records[-1]
+        last, most = outcome.records[-1], config.batch_size - 1
+        most = min(config.d, most) if METHODS[config.method].d else most
         lines += [
             f"  loss            {last['loss']:8.3f}   (from {outcome.records[0]['loss']:.3f}; least possible "
             f"{'-1' if config.loss == 'cosine' else '0'})",
             f"  std of z, × √d  {last['std']:8.3f}   (0: collapsed, about 1: healthy)",
-            f"  effective rank  {last['rank']:8.1f}   (at most {min(config.d, config.batch_size - 1)})",
+            f"  effective rank  {last['rank']:8.1f}   (at most {most})",
         ]
     lines.append(f"  diagnosis       {as_flags(str(outcome.diagnosis), field_types(PretrainConfig))}")
     if outcome.accuracy:

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
-from simsiam_tf.methods import BYOL, BarlowTwins, MoCo, SimCLR, SwAV, VICReg
+from simsiam_tf.methods import BYOL, BarlowTwins, Distill, MoCo, SimCLR, SwAV, VICReg
 
 BATCH, SIZE, D = 8, 8, 6
 TRAINED = {"predictor": "trained"}
@@ -23,7 +23,18 @@ METHODS = {
     "vicreg": lambda b: VICReg(b, d=D, invariance_weight=3.0, variance_weight=4.0, covariance_weight=5.0),
     "barlow": lambda b: BarlowTwins(b, d=D, redundancy_weight=0.3, loss_factor=0.5),
     "swav predictor": lambda b: SwAV(b, d=D, **CODES, **TRAINED),
+    "distill": lambda b: Distill(b, teacher(), projector_layers=2),
 }
+
+
+def teacher():
+    """A network of fixed weights, views → positive features of width D."""
+    images = keras.Input((SIZE, SIZE, 1))
+    x = keras.layers.Conv2D(D, 3, activation="relu")(images)
+    network = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x), name="teacher")
+    rng = np.random.default_rng(7)
+    network.set_weights([rng.normal(0, 0.5, v.shape) for v in network.weights])
+    return network
 
 
 def replicas():

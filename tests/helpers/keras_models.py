@@ -3,12 +3,14 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from helpers.compared_methods import teacher
 
 from simsiam_tf import nets, optimizers
 from simsiam_tf.methods import (
     BYOL,
     Alternation,
     BarlowTwins,
+    Distill,
     MoCo,
     MovingAverage,
     SimCLR,
@@ -32,6 +34,7 @@ METHODS = {
     "swav": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, sinkhorn_epsilon=0.5),
     "vicreg": lambda b: VICReg(b, **SMALL, covariance_weight=2.0),
     "barlow": lambda b: BarlowTwins(b, **SMALL, redundancy_weight=0.1, loss_factor=0.1),
+    "distill": lambda b: Distill(b, teacher(), projector_layers=2),
 }
 
 
@@ -70,8 +73,9 @@ def state(model):
 
 
 def arguments(model):
-    """Arguments of the constructor; the backbone is replaced by its number of layers."""
-    return {**model.get_config(), "backbone": len(model.backbone.layers)}
+    """Arguments of the constructor; networks are replaced by their numbers of layers."""
+    networks = {name: getattr(model, name) for name in ("backbone", "teacher") if hasattr(model, name)}
+    return {**model.get_config(), **{name: len(network.layers) for name, network in networks.items()}}
 
 
 def assert_same(one, two):

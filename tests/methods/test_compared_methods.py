@@ -78,9 +78,18 @@ def of_barlow(model, z, p):
     return 0.5 * sum((1 - c[i][j]) ** 2 if i == j else 0.3 * c[i][j] ** 2 for i in range(D) for j in range(D))
 
 
+def of_distill(model, z, p):
+    each = []
+    for a, x in zip(p, views(), strict=True):
+        t = model.teacher(x).numpy().astype(np.float64)
+        t = (t - t.mean(0)) / np.sqrt(t.var(0) + 1e-5)
+        each += [((u - v) ** 2).sum() for u, v in zip(unit(a), unit(t), strict=True)]
+    return np.mean(each)
+
+
 SLOW = {
     "simclr": of_simclr, "moco": of_moco, "byol": of_byol, "swav": of_swav, "vicreg": of_vicreg,
-    "barlow": of_barlow,
+    "barlow": of_barlow, "distill": of_distill,
 }  # fmt: skip
 
 
@@ -208,6 +217,7 @@ def test_keys_have_the_bn_statistics_of_their_group():
         "simclr predictor",
         "moco groups",
         "vicreg",
+        "distill",
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("moco", "byol", "swav", "barlow")),
     ],
 )

@@ -120,7 +120,9 @@ def from_torch(
         stem, stem_known = _stem(of_backbone["conv1.weight"], layout, program, network, arrays, path)
     architecture["stem"] = stem
     backbone = nets.resnet(**architecture)
-    _assign(backbone, of_backbone, path)
+    variables = {torchvision_name(place): v for place, v in variables_by_path(backbone).items()}
+    values = {n: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for n, a in of_backbone.items()}
+    assign_by_name(variables, values, "a ResNet of this package", path)
     of_networks = {name for other in networks for name in other.names.values()}
     rest = {name: array for name, array in arrays.items() if name not in of_networks}
     heads, options, used = head_layout.read_heads(rest, network, backbone.output_shape[-1])
@@ -201,9 +203,14 @@ def _stem(
     return stem or "cifar", stem is not None
 
 
-def _assign(backbone: keras.Model, arrays: Arrays, path: str) -> None:
-    variables = {torchvision_name(path): v for path, v in variables_by_path(backbone).items()}
-    values = {n: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for n, a in arrays.items()}
+def assign_by_name(variables: Mapping[str, Any], values: Arrays, network: str, path: str) -> None:
+    """Assigns arrays to variables, both by PyTorch's names; BN's counters are ignored.
+
+    network: words for the message, as in "is not a ResNet of this package". path: the file, for it, too.
+
+    Raises:
+        UserError: arrays are missing, unknown or of another shape.
+    """
     problems = {
         "missing": [n for n in variables if n not in values],
         "unknown": [n for n in values if n not in variables and not n.endswith(COUNTER)],
@@ -211,7 +218,7 @@ def _assign(backbone: keras.Model, arrays: Arrays, path: str) -> None:
     }
     if any(problems.values()):
         listed = (f"{len(n)} {problem} ({_first_names(n)})" for problem, n in problems.items() if n)
-        raise UserError(f"weights={path}: is not a ResNet of this package: weights {'; '.join(listed)}.")
+        raise UserError(f"weights={path}: is not {network}: weights {'; '.join(listed)}.")
     for name, variable in variables.items():
         variable.assign(values[name])
 

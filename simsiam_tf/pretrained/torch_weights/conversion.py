@@ -15,10 +15,12 @@ import numpy as np
 from simsiam_tf import nets
 from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.pretrained import backbone_file
-from simsiam_tf.pretrained.torch_layouts import LAYOUTS, READ_ONLY
-from simsiam_tf.pretrained.torch_weights import backbone_layout, torch_files
+from simsiam_tf.pretrained.torch_layouts import LAYOUTS, READ_ONLY, strip_wrappers
+from simsiam_tf.pretrained.torch_weights import backbone_layout, published_layouts, torch_files
+from simsiam_tf.pretrained.torch_weights.published_layouts import PUBLISHED
 from simsiam_tf.runtime.atomic_files import check_writable
 from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.errors import UserError
 
 _STEMS_3X3 = {
     "cifar": "stride 1, padding 1", "cifar_pad2": "stride 1, padding 2, as solo-learn's", "small": "stride 2",
@@ -52,6 +54,13 @@ def convert_from_torch(
     folder = Path(out).expanduser()
     check_writable(folder, folders=True)
     checkpoint = torch_files.open_checkpoint(path)
+    if layout == "auto" and (published := published_layouts.find_layout(_stripped(checkpoint.state))):
+        for option, value in (("stem", stem), ("prefix", prefix)):
+            if value not in ("auto", None):
+                raise UserError(f"{option}={value}: is for ResNets, and {path} has none. Leave it out.")
+        return _convert_published(
+            _stripped(checkpoint.state), published, path, folder, augmentation, image_size
+        )
     if stem == "auto" and checkpoint.metadata.get("stem") in nets.STEMS:
         stem = checkpoint.metadata["stem"]
     converted = backbone_layout.from_torch(checkpoint.state, layout, stem, path, prefix)
@@ -87,6 +96,49 @@ def convert_from_torch(
             f"--backbone={architecture['name']} {_as_flags(options)}",
         ]
     return "\n".join(lines)
+
+
+def _convert_published(
+    state: dict[str, np.ndarray],
+    layout: str,
+    path: str,
+    folder: Path,
+    augmentation: str,
+    image_size: int | None,
+) -> str:
+    """Converts a network of `PUBLISHED`, whose key `layout` is; returns a report."""
+    row = PUBLISHED[layout]
+    backbone, left_out = published_layouts.read_published(state, layout, path)
+    views = AUGMENTATIONS["imagenet" if augmentation == "auto" else augmentation]
+    if augmentation == "auto":
+        views = dataclasses.replace(views, size=row.size, mean=row.mean, std=row.std)
+    views = dataclasses.replace(views, size=image_size or views.size)
+    digest = backbone_file.sha256(Path(path).expanduser())
+    metadata = {
+        "converted from": {"file": Path(path).name, "sha256": digest}, "layout": layout,
+        "left out": list(left_out), "views": dataclasses.asdict(views),
+        **({"license": row.licences[digest]} if digest in row.licences else {}),
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    written = backbone_file.export_networks({"backbone": backbone}, folder, metadata)
+    place = shlex.quote(f"file:{folder}+weights")
+    mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (views.mean, views.std))
+    lines = [
+        f"layout     {row.title}",
+        f"  network    {backbone.count_params():,} weights, {backbone.input_shape[-1]} channels, "
+        f"{backbone.output_shape[-1]} features",
+        f"  left out   {backbone_layout.group_names(left_out)}" * bool(left_out),
+        f"  images     {views.size} pixels in [0, 1], less the mean {mean}, divided by {std}",
+        f"  licence    {metadata.get('license', 'unknown: the file is not one that is known here')}",
+        f"  written    {written}",
+        f"  to train   python -m simsiam_tf.pretrain --data=… --backbone={place}",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _stripped(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A state_dict without the wrappers of parallel and compiled training in its names."""
+    return {strip_wrappers(name): array for name, array in state.items()}
 
 
 def _report(converted: backbone_layout.Converted) -> list[str]:

@@ -73,11 +73,11 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     trained = sum(math.prod(v.shape) for v in model.backbone.trainable_variables)
     frozen = f"; {trained:,} of the backbone's are trained" if config.freeze_until else ""
     weights, activations = memory(config, components)
-    evaluated = "none (no labels)"
+    evaluated = "none"
     if monitor:
         every = knn_every(components, config)
-        during = f"{monitor.size(config.knn_images)} every {every} epochs, " if every else ""
-        evaluated = f"labelled images: {during}{monitor.size()} at the end"
+        during = f"{monitor.size(config.knn_images)} images every {every} epochs, " if every else ""
+        evaluated = f"{monitor.title}: {during}{monitor.size()} at the end"
     return {
         "images": f"{source.size} of {source.name}, {source.channels} channels",
         **(header_summary(source) if isinstance(source, EncodedSource) else {}),

@@ -72,7 +72,7 @@ def _measures_table(accuracy: Accuracies) -> list[str]:
         return []
     columns = [c for c in MEASURES if all(c in accuracy[name] for name in names)]
     which = "all images" if "backbone" in accuracy else "a sample"
-    title = f"kNN accuracy, {which}" if "knn20" in columns else "among images, without labels"
+    title = f"kNN accuracy, {which}" if "knn20" in columns else "without labels"
     lines = ["", f"  {title:26}{''.join(f'{MEASURES[c].title:>11}' for c in columns)}"]
     for name in names:
         label = "this backbone" if name == "backbone" else name

@@ -86,26 +86,6 @@ def test_interrupted_twice_its_records_are_the_same(images, whole, tmp_path):
     assert state(tmp_path) == state(whole[1].workdir)
 
 
-def test_monitor_none_judges_nothing_and_says_so(images, tmp_path):
-    config = tiny(tmp_path, images, *(f for f in FLAGS if "knn" not in f), "--monitor=none", "--epochs=1")
-    outcome = pretraining.pretrain(config)
-    assert outcome.accuracy == {} and not any("recall1" in r for r in rows_of(tmp_path))
-    last = run_summary.pretraining_summary(config, outcome).split("\n\n")[-1]
-    assert last == "Not compared with raw pixels and untrained weights (--monitor=none)."
-
-
-def test_labelled_images_are_judged_without_labels_too_at_the_end(tmp_path):
-    config = tiny(tmp_path, "--data=digits:train[:200]", "--knn_every=1")
-    outcome = pretraining.pretrain(config)
-    *during, end = (r for r in rows_of(tmp_path) if "knn20" in r)
-    assert during and not any("recall1" in r for r in during)
-    assert {"knn20", "knn200", "recall1", "mrr", "rankme"} <= set(end)
-    assert all({"knn20", "recall1"} <= set(a) for a in outcome.accuracy.values())
-    summary = run_summary.pretraining_summary(config, outcome)
-    assert "k = 20    k = 200  own image        MRR     RankMe" in summary
-    assert "kNN-20" in summary.split("\n\n")[-1]
-
-
 def test_a_dry_run_names_the_monitor(images, tmp_path, capsys):
     config = tiny(tmp_path, images, *FLAGS)
     assert inspection.dry_run(config) == 0 and "--monitor=auto" in to_flags(config)

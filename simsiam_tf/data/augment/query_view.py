@@ -20,7 +20,7 @@ class QueryView:
     in [0, 1].
     """
 
-    area: tuple[float, float] = (0.5, 0.7)
+    area: tuple[float, float] = (0.6, 0.8)
     degrees: float = 15.0
     gamma: tuple[float, float] = (0.6, 1.6)
     noise: float = 0.05

@@ -64,7 +64,8 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
     monitor: str = option(
         "auto",
         "labelled images by which the run is judged while it trains: the kNN monitor labels test images by "
-        "the nearest of these. none: no monitor; auto: the images of `data` where they have labels",
+        "the nearest of these. auto: the images of `data`; where they have no labels, a changed crop of an "
+        "image is to find this image among 2,000. none: no monitor",
         "Data",
         resumable="none",
     )
@@ -207,22 +208,23 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
 
     knn_every: int | None = option(
         None,
-        "epochs from one kNN evaluation to the next; 0: only at the end; by default as often as about 1 % "
-        "of the time allows",
+        "epochs from one evaluation by the monitor to the next; 0: only at the end; by default as often as "
+        "about 1 % of the time allows",
         "Monitor",
         resumable=True,
         limits=(0, BIG),
     )
     knn_images: int = option(
         12000,
-        "number of images that the monitor uses during the training; at the end it uses all",
+        "number of images that the monitor uses during the training; at the end it uses all. Without labels "
+        "it uses at most 2,000",
         resumable=True,
         limits=(100, BIG),
     )
     final_knn: bool = option(
         True,
-        "evaluate kNN accuracy on all images at the end, once the weights are exported; false where the "
-        "features of all images do not fit into memory",
+        "evaluate at the end, once the weights are exported: kNN accuracy on all images, and the measures "
+        "that need no labels; false where the features of all images do not fit into memory",
         resumable=True,
     )
     fail_on_collapse: bool = option(

@@ -1,4 +1,4 @@
-"""Evaluations: kNN, linear probes, linear evaluation and fine-tuning of a backbone; diagnosis of a run."""
+"""Evaluations of a backbone: kNN, without labels, linear, fine-tuned; diagnosis and verdict of a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import keras
 
 from simsiam_tf.evaluate.heads import HEADS, HeadSpec
 from simsiam_tf.evaluate.knn_monitor import Monitor, monitor_of, open_monitor
+from simsiam_tf.evaluate.label_free import LabelFreeMonitor, judge
 from simsiam_tf.evaluate.linear_probe import logistic_probe, sgd_probe
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model, train_classifier
 from simsiam_tf.features import knn_accuracy
@@ -17,6 +18,6 @@ def knn(backbone: keras.Model, data_spec: str, augmentation: str | None = None, 
 
 
 __all__ = [
-    "HEADS", "HeadSpec", "Monitor", "SupervisedModel", "evaluate_model", "knn", "knn_accuracy",
-    "logistic_probe", "open_monitor", "sgd_probe", "train_classifier",
+    "HEADS", "HeadSpec", "LabelFreeMonitor", "Monitor", "SupervisedModel", "evaluate_model", "judge", "knn",
+    "knn_accuracy", "logistic_probe", "open_monitor", "sgd_probe", "train_classifier",
 ]  # fmt: skip

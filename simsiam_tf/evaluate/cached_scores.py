@@ -13,10 +13,9 @@ import numpy as np
 
 from simsiam_tf import config as configs
 from simsiam_tf.config.backbones import is_network
-from simsiam_tf.evaluate.knn_monitor import MAX_PIXEL_VALUES
 from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced, open_splits
 from simsiam_tf.evaluate.linear_probe import Probe, logistic_probe, sgd_probe
-from simsiam_tf.features.extraction import raw_pixels
+from simsiam_tf.features.extraction import MAX_PIXEL_VALUES, raw_pixels
 from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.features.store import stored_features
 from simsiam_tf.pretrained import hub, published

@@ -13,13 +13,13 @@ import tensorflow as tf
 
 from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
 from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.evaluate.label_splits import check_labels, check_same_kind, held_out_ids, open_test_split
 from simsiam_tf.features import extraction
 from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.runtime.errors import UserError
 
 KS = (20, 200)
-MAX_PIXEL_VALUES = 64 * 64 * 3  # numbers in an image; for more, kNN on raw pixels takes too long
 GATHERED_IMAGES = 2**14  # images whose features a worker sends to the others at a time
 TIME_SHARE = 0.01  # share of the training's time that the monitor may take
 # Images that can be evaluated in the time that training takes for one view. Passes alone would allow three,
@@ -42,6 +42,9 @@ class Monitor:
     query_ids: np.ndarray
     views: Views
     workers: Workers | None = None
+
+    title = "kNN accuracy"
+    views_per_image = 1
 
     def accuracy(self, encode: Encoder, images: int | None = None) -> dict[str, float]:
         """{"knn20": …, "knn200": …} in [0, 1].
@@ -78,12 +81,12 @@ class Monitor:
         return self.accuracy(lambda s, ids: extraction.extract(backbone, s, self.views, ids), images)
 
     def baselines(self, untrained: keras.Model, images: int | None = None) -> dict[str, dict[str, float]]:
-        """`accuracy` of what training has to exceed: "raw pixels" of small images, "untrained backbone"."""
-        accuracies = {}
-        if self.views.augmentation.size**2 * self.bank.channels <= MAX_PIXEL_VALUES:
-            encode = lambda s, ids: extraction.raw_pixels(s, self.views, ids)  # noqa: E731
-            accuracies["raw pixels"] = self.accuracy(encode, images)
-        return {**accuracies, "untrained backbone": self.backbone_accuracy(untrained, images)}
+        """`accuracy` of what training has to exceed: "raw pixels" and "untrained backbone"."""
+        pixels = lambda s, ids: extraction.raw_pixels(s, self.views, ids)  # noqa: E731
+        return {
+            "raw pixels": self.accuracy(pixels, images),
+            "untrained backbone": self.backbone_accuracy(untrained, images),
+        }
 
     def sample(self, images: int | None) -> tuple[np.ndarray, np.ndarray]:
         """Evenly spaced ids of about `images` images, as (bank, queries); of all images when None."""
@@ -112,11 +115,12 @@ def open_monitor(
     data_spec: str,
     options: Mapping[str, Any] | None = None,
     workers: Workers | None = None,
-) -> Monitor | None:
+) -> Monitor | LabelFreeMonitor | None:
     """The monitor that the options `monitor` and `monitor_queries` name, or None.
 
     Args:
-        spec: a labelled set, "none", or "auto" for the pre-training set; if that has no labels, as "none".
+        spec: a labelled set, "none", or "auto" for the pre-training set; if that has no labels, a
+            `LabelFreeMonitor` judges by its images alone.
         queries: a labelled set, or "auto" for the bank's test or validation split, or, where it has none or
             `spec` names images of it, every tenth image of the bank.
         views, workers: as in `Monitor`.
@@ -127,8 +131,10 @@ def open_monitor(
         UserError: a set without labels, or sets of different classes or channels.
     """
     options = {**(options or {}), "channels": source.channels}
-    if spec == "none" or (spec == "auto" and source.labels is None):
+    if spec == "none":
         return None
+    if spec == "auto" and source.labels is None:
+        return LabelFreeMonitor(source, views)
     if spec in ("auto", data_spec):
         bank, spec = source, data_spec
     else:
@@ -160,7 +166,7 @@ def monitor_of(spec: str, augmentation: str | None = None, **changes: Any) -> Mo
     source = open_source(spec)
     chosen = AUGMENTATIONS[augmentation or augmentation_for(source)]
     monitor = open_monitor(spec, "auto", Views(dataclasses.replace(chosen, **changes)), source, spec)
-    assert monitor is not None
+    assert isinstance(monitor, Monitor)
     return monitor
 
 

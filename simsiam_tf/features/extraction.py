@@ -10,6 +10,9 @@ import tensorflow as tf
 
 from simsiam_tf.data import Source, Views, pipeline
 
+MAX_PIXEL_VALUES = 64 * 64 * 3  # numbers in an image; of larger ones, raw pixels are those of a small picture
+SMALL_SIDE = 16  # pixels of that picture
+
 
 def extract(
     backbone: keras.Model,
@@ -23,20 +26,40 @@ def extract(
     ids: ids of the images, in the order of the rows; all images of the source when None.
     batch_size: images per call; when None 256, or up to 1,024 for small images.
     """
-    values_per_image = views.augmentation.size**2 * source.channels
-    batch_size = batch_size or max(256, min(1024, 2**20 // values_per_image))
     ids, encode = _ids(source, ids), forward(backbone)
-    batches = pipeline.evaluation_views(source, views, ids, batch_size)
+    batches = pipeline.evaluation_views(source, views, ids, batch_size or default_batch(source, views))
     return concatenate_blocks((encode(x).numpy() for x in batches), len(ids))
 
 
+def default_batch(source: Source, views: Views) -> int:
+    """Images per call: 256, or up to 1,024 for small ones."""
+    return max(256, min(1024, 2**20 // (views.augmentation.size**2 * source.channels)))
+
+
 def raw_pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
-    """The pixels of evaluation views as features: float32 [N, S·S·C] in [0, 1], a baseline."""
+    """The pixels of evaluation views as features: float32 [N, S·S·C] in [0, 1], a baseline.
+
+    Images of more than `MAX_PIXEL_VALUES` numbers are shrunk first, as by `small_pixels`.
+    """
     ids = _ids(source, ids)
-    blocks = (views.denormalise(x).numpy() for x in pipeline.evaluation_views(source, views, ids))
-    rows = concatenate_blocks((block.reshape(len(block), -1) for block in blocks), len(ids))
-    rows /= np.float32(255)
+    large = views.augmentation.size**2 * source.channels > MAX_PIXEL_VALUES
+
+    def pixels(x: tf.Tensor) -> np.ndarray:
+        images = views.denormalise(x)
+        return small_pixels(images).numpy() if large else images.numpy().reshape(len(images), -1)
+
+    blocks = map(pixels, pipeline.evaluation_views(source, views, ids))
+    rows = concatenate_blocks(blocks, len(ids))
+    if not large:
+        rows /= np.float32(255)
     return rows
+
+
+def small_pixels(images: tf.Tensor) -> tf.Tensor:
+    """Pixels of images, shrunk to at most 16×16 with antialiasing: uint8 [B, S, S, C] → [B, F] in [0, 1]."""
+    side = min(SMALL_SIDE, images.shape[1])
+    small = tf.image.resize(images, [side, side], antialias=True) / 255.0
+    return tf.reshape(small, [-1, side * side * images.shape[-1]])
 
 
 def _ids(source: Source, ids: np.ndarray | None) -> np.ndarray:

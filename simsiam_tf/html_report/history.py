@@ -9,10 +9,11 @@ from typing import Any
 
 from simsiam_tf.config import LOOKS, PretrainConfig, default, field_types, loss_kind
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
+from simsiam_tf.evaluate.verdict import BASELINES, MEASURES, verdict
 from simsiam_tf.html_report import charts
 from simsiam_tf.html_report.sections import Section
 from simsiam_tf.pretrained import backbone_file
-from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.runtime.errors import UserError, as_flags
 
 RESULTS = ("knn.json", "probe.json", "probe-*.json", "result.json", "*/result.json")
 
@@ -21,8 +22,8 @@ RESULTS = ("knn.json", "probe.json", "probe-*.json", "result.json", "*/result.js
 class History:
     """A pre-training, read from the files of its work folder.
 
-    records: records of training steps, at least one. evaluations: records of kNN accuracy, at the start and
-    the ends of epochs. card: the model card of the exported backbone; empty where none is exported.
+    records: records of training steps, at least one. evaluations: records of the monitor's measures, at the
+    start and the ends of epochs. card: the model card of the exported backbone; empty where none is exported.
     """
 
     workdir: Path
@@ -33,7 +34,7 @@ class History:
 
     @property
     def accuracy(self) -> dict[str, dict[str, float]]:
-        """kNN accuracy by name, from the model card."""
+        """Measures by name, from the model card."""
         return self.card.get("accuracy") or {}
 
     @property
@@ -41,6 +42,11 @@ class History:
         """The diagnosis of the run by its records so far."""
         steps = self.card.get("step") or max(r["step"] for r in self.records)
         return diagnose(self.records, steps, loss_kind(self.config))
+
+    @property
+    def measure(self) -> str:
+        """The first measure of `MEASURES` that the evaluations have; that of kNN without any."""
+        return next((m for m in MEASURES if any(m in r for r in self.evaluations)), "knn20")
 
 
 def read_history(workdir: Path) -> History:
@@ -59,7 +65,7 @@ def read_history(workdir: Path) -> History:
         raise UserError(f"workdir={workdir}: is not the folder of a pre-training.")
     if not records:
         raise UserError(f"workdir={workdir}: has no record of a step yet. Wait for the first.")
-    evaluations = [r for r in every if "knn20" in r and "epoch" in r]
+    evaluations = [r for r in every if "epoch" in r and any(m in r for m in MEASURES)]
     return History(workdir, config, records, evaluations, backbone_file.read_card(workdir))
 
 
@@ -72,7 +78,7 @@ def _parse_record(line: str) -> dict:
 
 
 def outcome_section(history: History) -> Section:
-    """The diagnosis, the metrics of the last record, and the kNN accuracy beside its baselines."""
+    """The diagnosis, the verdict, metrics of the last record, and measures beside those of the baselines."""
     last, cosine = history.records[-1], loss_kind(history.config) == "cosine"
     least = f"least possible {'−1; about 0 at the start' if cosine else '0'}"
     metrics = [
@@ -83,34 +89,45 @@ def outcome_section(history: History) -> Section:
     ]
     section = Section("Outcome", [str(history.diagnosis)], tables=[metrics])
     names = {"backbone": "this backbone"}
-    rows = [[names.get(n, n), f"{a['knn20']:.1%}", f"{a['knn200']:.1%}"] for n, a in history.accuracy.items()]
+    columns = [c for c in MEASURES if any(c in measures for measures in history.accuracy.values())]
+    rows = [
+        [names.get(n, n), *(f"{a[c]:{MEASURES[c].form}}" if c in a else "" for c in columns)]
+        for n, a in history.accuracy.items()
+    ]
     if rows:
-        section.tables.append([["kNN accuracy", "k = 20", "k = 200"], *rows])
-    elif not history.card:
+        head = "kNN accuracy" if "knn20" in columns else "without labels"
+        section.tables.append([[head, *(MEASURES[c].title for c in columns)], *rows])
+    if history.card:
+        text = verdict(history.accuracy, history.diagnosis, history.records, history.config)
+        section.text.append(as_flags(text, field_types(PretrainConfig)))
+    else:
         section.text.append(f"The run has not ended: these are its metrics at step {last['step']}.")
     return section
 
 
 def curves_section(history: History) -> Section:
-    """Loss, std, rank, kNN accuracy and learning rates over the steps."""
+    """Loss, std, rank, the monitor's measure and learning rates over the steps."""
     records, evaluations, accuracy = history.records, history.evaluations, history.accuracy
-    baselines = {n: 100 * accuracy[n]["knn20"] for n in ("raw pixels", "untrained backbone") if n in accuracy}
+    measure = history.measure
+    title = "kNN accuracy, %" if MEASURES[measure].by_labels else "Own image found, %"
+    curve = "kNN, k = 20" if MEASURES[measure].by_labels else "own image found"
+    evaluated = [r for r in evaluations if measure in r]
+    baselines = {n: 100 * accuracy[n][measure] for n in BASELINES if measure in accuracy.get(n, {})}
     rows = [  # (title, curve → its values, level → its value)
         ("Loss", {"loss": [r["loss"] for r in records]}, {}),
         ("std of z, × √d", {"std·√d": [r["std"] for r in records]}, {"isotropic": 1.0, "collapse": 0.1}),
         ("Effective rank of z", {"effective rank": [r["rank"] for r in records]}, {}),
-        ("kNN accuracy, %", {"kNN, k = 20": [100 * r["knn20"] for r in evaluations]}, baselines),
+        (title, {curve: [100 * r[measure] for r in evaluated]}, baselines),
         ("Learning rates", {
             "encoder": [r["lr"] for r in records], "predictor": [r["lr_predictor"] for r in records]
         }, {}),
     ]  # fmt: skip
     section = Section("Training", [f"Records: {len(records)}, up to step {records[-1]['step']}."])
-    for title, curves, levels in rows:
-        recorded = evaluations if title.startswith("kNN") else records
+    for name, curves, levels in rows:
+        recorded = evaluated if name == title else records
         if recorded:
             steps = [r["step"] for r in recorded]
-            marked = recorded is evaluations
-            section.charts.append(charts.line_chart(steps, curves, title, levels, marked))
+            section.charts.append(charts.line_chart(steps, curves, name, levels, recorded is evaluated))
     return section
 
 

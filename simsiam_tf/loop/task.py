@@ -19,7 +19,8 @@ from simsiam_tf.methods import ViewModel
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime import atomic_files
 
-Accuracies = dict[str, dict[str, float]]  # name of what was evaluated → its accuracies, in [0, 1]
+# Name of what was evaluated → its accuracies, in [0, 1], and "rankme", an effective rank.
+Accuracies = dict[str, dict[str, float]]
 
 
 @dataclasses.dataclass

@@ -9,6 +9,7 @@ from typing import Any
 
 import simsiam_tf
 from simsiam_tf.config import method_of
+from simsiam_tf.evaluate.verdict import MEASURES
 from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.versions import library_versions
@@ -42,8 +43,8 @@ def training_sections(card: Mapping[str, Any]) -> str:
         lines += ["", "## Accuracy", "", f"| | {' | '.join(map(escape_markdown, columns))} |"]
         lines.append("|---" * (len(columns) + 1) + "|")
         for name in accuracy:
-            values = map(card_entries(accuracy, name).get, columns)
-            cells = (f"{v:.1%}" if isinstance(v, int | float) else "" for v in values)
+            values = card_entries(accuracy, name)
+            cells = (_measure_text(column, values.get(column)) for column in columns)
             lines.append(f"| {escape_markdown(name)} | {' | '.join(cells)} |")
     configuration = card_entries(card, "configuration").items()
     if configuration:
@@ -60,3 +61,9 @@ def training_sections(card: Mapping[str, Any]) -> str:
     exported_with = {"simsiam_tf": simsiam_tf.__version__, **library_versions()}.items()
     versions = (f"- {escape_markdown(k)}: {escape_markdown(v)}" for k, v in (*made_with, *exported_with))
     return "\n".join([*lines, "", "## Versions", "", *dict.fromkeys(versions), ""])
+
+
+def _measure_text(name: str, value: Any) -> str:
+    """A measure as `MEASURES` has it, or else as an accuracy in per cent; "" for what is no number."""
+    form = MEASURES[name].form if name in MEASURES else ".1%"
+    return f"{value:{form}}" if isinstance(value, int | float) else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam_tf.config import is_file
+from simsiam_tf.evaluate.verdict import MEASURES
 from simsiam_tf.model_export.card_text import escape_markdown, method_summary, training_sections
 from simsiam_tf.pretrained import hub
 from simsiam_tf.pretrained.backbone_file import card_entries
@@ -69,7 +70,10 @@ def card_header(card: Mapping[str, Any], library: str, name: str) -> Any:
         f"{TRAINED[model]}, {metric}": float(value)
         for model in TRAINED
         for metric, value in card_entries(card_entries(card, "accuracy"), model).items()
-        if re.fullmatch(r"\w+", metric, re.ASCII) and isinstance(value, int | float) and 0 <= value <= 1
+        if re.fullmatch(r"\w+", metric, re.ASCII)
+        and (metric not in MEASURES or MEASURES[metric].by_labels)
+        and isinstance(value, int | float)
+        and 0 <= value <= 1
     }
     if metrics:
         values |= {"model_name": name, "eval_results": [

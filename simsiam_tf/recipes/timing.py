@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import Source, pipeline
 from simsiam_tf.evaluate.knn_monitor import Encoder, Monitor
+from simsiam_tf.evaluate.label_free import IMAGES, LabelFreeMonitor
 from simsiam_tf.features import knn
 from simsiam_tf.loop import compiled_steps
 from simsiam_tf.loop.task import Accuracies, RunComponents
@@ -91,15 +92,23 @@ class TimedMonitor(Monitor):
         return 1 if self.workers is None else self.workers.count
 
 
-def time_baselines(monitor: Monitor, untrained: keras.Model, images: int) -> tuple[Accuracies, float, float]:
+def time_baselines(
+    monitor: Monitor | LabelFreeMonitor, untrained: keras.Model, images: int
+) -> tuple[Accuracies, float, float]:
     """Evaluates the baselines: (accuracies, seconds of a later evaluation, seconds of the final one).
 
     A later evaluation takes the same number of images. The final one takes all images, for the baselines and
-    for the trained backbone.
+    for the trained backbone, and judges them without labels, too.
     """
+    if isinstance(monitor, LabelFreeMonitor):
+        began = time.perf_counter()
+        accuracies = monitor.baselines(untrained, images)
+        seconds = (time.perf_counter() - began) / len(accuracies)
+        return accuracies, seconds, (len(accuracies) + 1) * seconds * monitor.size() / monitor.size(images)
     timed = TimedMonitor(**vars(monitor))
     knn.nearest(np.eye(2), np.eye(2), 1)  # traces the search
     accuracies = timed.baselines(untrained, images)
     backbone = timed.rates[-1]
     final = sum(timed.seconds(rate) for rate in (*timed.rates, backbone))
-    return accuracies, timed.seconds(backbone, images), final
+    without_labels = (len(timed.rates) + 1) * LabelFreeMonitor.views_per_image * IMAGES * backbone[0]
+    return accuracies, timed.seconds(backbone, images), final + without_labels

@@ -20,6 +20,7 @@ from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, epochs_between, open_monitor
+from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.methods import RunSize, SiameseModel
 from simsiam_tf.nets import layer_order
@@ -34,11 +35,11 @@ from simsiam_tf.training.run_data import check_network, check_size, open_data
 class PretrainComponents(RunComponents):
     """The components of a pre-training.
 
-    monitor: the kNN monitor; None without one. start: the initial weights, in words. build_seconds: what
-    building the model took.
+    monitor: the kNN monitor, or that without labels; None without one. start: the initial weights, in words.
+    build_seconds: what building the model took.
     """
 
-    monitor: Monitor | None = None
+    monitor: Monitor | LabelFreeMonitor | None = None
     start: str = "random weights"
     build_seconds: float = 0.0
 
@@ -101,7 +102,7 @@ def build_pretraining(
     }  # fmt: skip
     if isinstance(source, EncodedSource):
         metadata["pixels"] = source.rule.options()
-    if monitor is not None:
+    if isinstance(monitor, Monitor):
         metadata["the monitor's images"] = [s.contents() for s in (monitor.bank, monitor.queries)]
     return PretrainComponents(
         workers, source, views, model, total_steps, metadata,
@@ -218,8 +219,8 @@ def knn_every(components: PretrainComponents, config: PretrainConfig) -> int:
     """Epochs between evaluations by the monitor: the option `knn_every`, or its default for the data."""
     if config.knn_every is not None or components.monitor is None:
         return config.knn_every or 0
-    images = components.source.size * components.views.count
-    return epochs_between(components.monitor.size(config.knn_images), images)
+    monitor, trained = components.monitor, components.source.size * components.views.count
+    return epochs_between(monitor.size(config.knn_images) * monitor.views_per_image, trained)
 
 
 def cosine_schedule(

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from simsiam_tf.data import Source, Views
+import dataclasses
+
+from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, monitor_of
+from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 from simsiam_tf.loop.task import Evaluator
 
 
-class KNN(Evaluator):
+class Monitoring(Evaluator):
+    """Adds a monitor's measures of the backbone to the logs of every n-th epoch.
+
+    Args:
+        monitor: such as a `Monitor`.
+        every: n; 0 for never.
+        images: about how many of the monitor's images to use; all when None.
+    """
+
+    def __init__(
+        self, monitor: Monitor | LabelFreeMonitor, every: int = 1, images: int | None = None
+    ) -> None:
+        super().__init__(every)
+        self.monitor, self.images = monitor, images
+
+    def evaluate(self) -> dict[str, float]:
+        assert self.model is not None
+        return self.monitor.backbone_accuracy(self.model.backbone, self.images)
+
+
+class KNN(Monitoring):
     """Adds the backbone's kNN accuracy, "knn20" and "knn200" in [0, 1], to the logs of every n-th epoch.
 
     Args:
@@ -28,13 +51,30 @@ class KNN(Evaluator):
         images: int | None = None,
         **changes,
     ) -> None:
-        super().__init__(every)
-        self.monitor = monitor_of(monitor, augmentation, **changes) if isinstance(monitor, str) else monitor
-        self.images = images
+        monitor = monitor_of(monitor, augmentation, **changes) if isinstance(monitor, str) else monitor
+        super().__init__(monitor, every, images)
 
-    def evaluate(self) -> dict[str, float]:
-        assert self.model is not None
-        return self.monitor.backbone_accuracy(self.model.backbone, self.images)
+
+class LabelFree(Monitoring):
+    """Adds measures without labels to the logs: see `LabelFreeMonitor.accuracy`.
+
+    Args:
+        data: a source, or a specification as for `open_source`.
+        augmentation, every, images, **changes: as for `KNN`.
+    """
+
+    def __init__(
+        self,
+        data: str | Source,
+        augmentation: str | None = None,
+        every: int = 1,
+        images: int | None = None,
+        **changes,
+    ) -> None:
+        source = open_source(data)
+        chosen = AUGMENTATIONS[augmentation or augmentation_for(source)]
+        views = Views(dataclasses.replace(chosen, **changes))
+        super().__init__(LabelFreeMonitor(source, views), every, images)
 
 
 class Accuracy(Evaluator):

@@ -82,11 +82,11 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     if teacher := getattr(model, "teacher", None):
         size = f"{teacher.count_params():,} parameters, {model.d} features"
         described["teacher"] = f"{config.method_option('teacher')}, {size}"
-    evaluated = "none (no labels)"
+    evaluated = "none"
     if monitor:
         every = knn_every(components, config)
-        during = f"{monitor.size(config.knn_images)} every {every} epochs, " if every else ""
-        evaluated = f"labelled images: {during}{monitor.size()} at the end"
+        during = f"{monitor.size(config.knn_images)} images every {every} epochs, " if every else ""
+        evaluated = f"{monitor.title}: {during}{monitor.size()} at the end"
     return {
         "images": f"{source.size} of {source.name}, {source.channels} channels",
         **(header_summary(source) if isinstance(source, EncodedSource) else {}),

@@ -21,6 +21,8 @@ from simsiam_tf.data import Source, from_images, sampling
 from simsiam_tf.data.sources.python_source import Images
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
+from simsiam_tf.evaluate.label_free import LabelFreeMonitor
+from simsiam_tf.evaluate.verdict import measures_text
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.failures import step_failures
 from simsiam_tf.loop.loop import COLLAPSED, DIVERGED, DONE, Outcome
@@ -31,7 +33,7 @@ from simsiam_tf.recipes import budget, timing
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.signals import INTERRUPTED
 from simsiam_tf.training.build_run import build_pretraining, knn_every, untrained_backbone
-from simsiam_tf.training.callbacks import KNN
+from simsiam_tf.training.callbacks import Monitoring
 
 log = logging.getLogger("simsiam_tf.run")
 
@@ -89,7 +91,10 @@ def _make_task(
 
 
 class Pretraining(Task):
-    """Pre-training: records std·√d and effective rank of embeddings (Sec. 4.1); evaluates kNN accuracy."""
+    """Pre-training: records std·√d and effective rank of embeddings (Sec. 4.1).
+
+    Evaluates kNN accuracy, or, on images without labels, the retrieval of the own image.
+    """
 
     trained_name, untrained_name = "backbone", "untrained backbone"
     metric_name, metric_label = "std", "std·√d"
@@ -107,7 +112,9 @@ class Pretraining(Task):
             components.metadata["weights"] = backbone_file.sha256(backbone_file.backbone_path(config.weights))
         self.ending_diagnoses = ("collapse",) if config.fail_on_collapse else ()
         if self.monitor is not None:
-            self.evaluator = KNN(self.monitor, every=knn_every(components, config), images=config.knn_images)
+            self.evaluator = Monitoring(self.monitor, knn_every(components, config), config.knn_images)
+        if isinstance(self.monitor, LabelFreeMonitor):
+            self.evaluation_name, self.evaluation_label = "recall1", "own image"
 
     def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
         """std: mean over the steps. rank: effective rank of the last step's embeddings."""
@@ -122,7 +129,7 @@ class Pretraining(Task):
         return diagnose(records, self.components.total_steps, self.config.loss)
 
     def baselines(self) -> Accuracies:
-        """kNN accuracy of untrained backbone and, for small images, raw pixels, on `knn_images` images."""
+        """The monitor's measures of untrained backbone and raw pixels, on `knn_images` images."""
         if self.config.weights:
             log.warning("initial weights: %s", self.start)
         if self.monitor is None or self.known_baselines:
@@ -132,9 +139,12 @@ class Pretraining(Task):
     def _evaluate_baselines(self, evaluate: Callable[[keras.Model, int], Any]) -> Any:
         assert self.monitor is not None
         images = self.config.knn_images
-        log.warning("kNN accuracy of the baselines on %d images", self.monitor.size(images))
+        log.warning("%s of the baselines on %d images", self.monitor.title, self.monitor.size(images))
         with _memory_for_knn("fewer `knn_images`, or monitor=none"):
-            return evaluate(self.components.model.backbone, images)
+            found = evaluate(self.components.model.backbone, images)
+        for name, measures in (found if isinstance(found, dict) else found[0]).items():
+            log.warning("%s: %s", name, measures_text(measures))
+        return found
 
     def measure(self, seconds: float) -> tuple[Accuracies, budget.Costs]:
         """Evaluates `baselines` and trains some steps: (accuracies, what a run of so many seconds costs)."""
@@ -152,20 +162,26 @@ class Pretraining(Task):
         return baselines, budget.Costs(fixed, step, evaluation, every)
 
     def final_accuracies(self) -> Accuracies:
-        """kNN accuracy of the backbone and the baselines on all images.
+        """kNN accuracy of the backbone and the baselines on all images, and measures without labels.
 
         Empty without a monitor or with final_knn=false. `baselines`, before the training, may use fewer
         images.
         """
         if self.monitor is None or not self.config.final_knn:
             return {}
-        log.warning("final kNN accuracy of the backbone and the baselines on %d images", self.monitor.size())
-        with _memory_for_knn(
-            "final_knn=false: the weights are exported, and only this evaluation is left out"
-        ):
-            trained = self.monitor.backbone_accuracy(self.components.model.backbone)
-            baselines = self.monitor.baselines(untrained_backbone(self.config, self.components))
-        return {**baselines, "backbone": trained}
+        without_labels = LabelFreeMonitor(self.components.source, self.components.views)
+        monitors = {type(monitor): monitor for monitor in (self.monitor, without_labels)}.values()
+        backbone, untrained = self.components.model.backbone, untrained_backbone(self.config, self.components)
+        accuracies: Accuracies = {"raw pixels": {}, "untrained backbone": {}, "backbone": {}}
+        advice = "final_knn=false: the weights are exported, and only this evaluation is left out"
+        for monitor in monitors:
+            text = "final %s of the backbone and the baselines on %d images"
+            log.warning(text, monitor.title, monitor.size())
+            with _memory_for_knn(advice):
+                trained = monitor.backbone_accuracy(backbone)
+                for name, measures in {**monitor.baselines(untrained), "backbone": trained}.items():
+                    accuracies[name] |= measures
+        return accuracies
 
     def export(self, workdir: Path, metadata: dict) -> None:
         """Writes the backbone and, beside it, projector and predictor."""
@@ -180,4 +196,4 @@ def _memory_for_knn(advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise UserError(f"the kNN monitor's features do not fit into memory. Rerun with {advice}.") from error
+        raise UserError(f"the monitor's features do not fit into memory. Rerun with {advice}.") from error

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
+import textwrap
 from pathlib import Path
 
 from simsiam_tf.config import METHODS, PretrainConfig, field_types
+from simsiam_tf.evaluate.verdict import MEASURES, verdict
+from simsiam_tf.loop.task import Accuracies
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import as_flags
 from simsiam_tf.training.pretraining import COLLAPSED, DIVERGED, DONE, INTERRUPTED, Outcome
@@ -18,7 +22,7 @@ STATUS = {
 
 
 def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
-    """Loss, std and rank, diagnosis, kNN accuracy beside its baselines, paths, and what to type next."""
+    """Loss, std, rank, diagnosis, measures and those of the baselines, paths, what to type, the verdict."""
     lines = [
         "",
         f"{METHODS[config.method].title} on {config.data}: {STATUS[outcome.status]}, step {outcome.step}",
@@ -33,14 +37,7 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
             f"  effective rank  {last['rank']:8.1f}   (at most {most})",
         ]
     lines.append(f"  diagnosis       {as_flags(str(outcome.diagnosis), field_types(PretrainConfig))}")
-    if outcome.accuracy:
-        which = "all images" if "backbone" in outcome.accuracy else "a sample"
-        lines += ["", f"  {f'kNN accuracy, {which}':26}{'k = 20':>8}{'k = 200':>9}"]
-        order = [n for n in ("raw pixels", "untrained backbone", "backbone") if n in outcome.accuracy]
-        for name in order:
-            a = outcome.accuracy[name]
-            label = "this backbone" if name == "backbone" else name
-            lines.append(f"  {label:26}{a['knn20']:8.1%}{a['knn200']:9.1%}")
+    lines += _measures_table(outcome.accuracy)
     workdir = outcome.workdir
     lines.append("")
     if outcome.status == DONE:
@@ -62,7 +59,27 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
             "or train on your own images:",
             "  python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos",
         ]
+    if outcome.status != INTERRUPTED:
+        text = verdict(outcome.accuracy, outcome.diagnosis, outcome.records, dataclasses.asdict(config))
+        text = as_flags(text, field_types(PretrainConfig))
+        lines += ["", *textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)]
     return "\n".join(lines)
+
+
+def _measures_table(accuracy: Accuracies) -> list[str]:
+    """The measures of the baselines and of the backbone, as lines."""
+    names = [n for n in ("raw pixels", "untrained backbone", "backbone") if n in accuracy]
+    if not names:
+        return []
+    columns = [c for c in MEASURES if all(c in accuracy[name] for name in names)]
+    which = "all images" if "backbone" in accuracy else "a sample"
+    title = f"kNN accuracy, {which}" if "knn20" in columns else "without labels"
+    lines = ["", f"  {title:26}{''.join(f'{MEASURES[c].title:>11}' for c in columns)}"]
+    for name in names:
+        label = "this backbone" if name == "backbone" else name
+        values = (f"{accuracy[name][c]:11{MEASURES[c].form}}" for c in columns)
+        lines.append(f"  {label:26}{''.join(values)}")
+    return lines
 
 
 def supervised_summary(outcome: Outcome, command: str) -> str:

@@ -49,6 +49,17 @@ def test_a_run_leaves_what_the_readme_promises(whole):
     assert "this backbone" in text and "tensorboard --logdir" in text
 
 
+def test_labelled_images_are_judged_without_labels_too_at_the_end(whole):
+    outcome, workdir = whole
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    *during, end = (r for r in records if "knn20" in r)
+    assert not any("recall1" in r for r in during) and {"knn200", "recall1", "mrr", "rankme"} <= set(end)
+    assert all({"knn20", "recall1"} <= set(a) for a in outcome.accuracy.values())
+    summary = run_summary.pretraining_summary(tiny(workdir), outcome)
+    assert "k = 20    k = 200  own image        MRR     RankMe\n" in summary
+    assert summary.split("\n\n")[-1].startswith("The features do not beat raw pixels ("), "labels decide"
+
+
 def test_interrupted_twice_ends_bit_identical_to_uninterrupted(whole, tmp_path):
     _, reference = whole
     ends = []

@@ -1,0 +1,145 @@
+"""A judge without labels: how often a changed crop of an image finds this image among others by its features.
+
+As in instance retrieval, queries and gallery are views of the same images. The queries' changes are none that
+the network was trained to ignore (`QueryView`), and raw pixels and untrained weights answer the same queries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf.data import Source, Views, open_source, pipeline
+from simsiam_tf.data.augment.query_view import QueryView
+from simsiam_tf.evaluate import spectra
+from simsiam_tf.features import extraction
+from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
+
+IMAGES = 2000  # most images that are sought among each other
+SEED = 0  # the same for all runs, so that they answer the same queries
+Encoder = Callable[[tf.Tensor], tf.Tensor]  # normalised views [B, S, S, C] → features [B, F]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelFreeMonitor:
+    """Judges features by the queries of a sample of a source's images.
+
+    views: makes the evaluation views. seed: decides the sample and the queries. query: makes these.
+    """
+
+    source: Source
+    views: Views
+    seed: int = SEED
+    query: QueryView = QueryView()
+
+    title = "retrieval of the own image"
+    views_per_image = 2  # the gallery's and the query
+
+    def backbone_accuracy(self, backbone: keras.Model, images: int | None = None) -> dict[str, float]:
+        """`retrieval` and RankMe of a backbone's features. images: number of images, at most `IMAGES`."""
+        encode = extraction.forward(backbone)
+        return self.accuracy(encode, images)
+
+    def accuracy(self, encode: Encoder, images: int | None = None) -> dict[str, float]:
+        """{"recall1": …, "mrr": …, "rankme": …}: `retrieval`, and `spectra.rankme` of the gallery."""
+        gallery, queries = self.features(encode, images)
+        return {**retrieval(gallery, queries), "rankme": spectra.rankme(gallery)}
+
+    def baselines(self, untrained: keras.Model, images: int | None = None) -> dict[str, dict[str, float]]:
+        """`accuracy` of what training has to exceed: "raw pixels" in few pixels, "untrained backbone"."""
+        pixels = lambda x: extraction.small_pixels(self.views.denormalise(x))  # noqa: E731
+        return {
+            "raw pixels": self.accuracy(pixels, images),
+            "untrained backbone": self.backbone_accuracy(untrained, images),
+        }
+
+    def features(self, encode: Encoder, images: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Features of the gallery's views and of the queries of a sample: two float32 [N, F]."""
+        ids, batch = self.sample(images), extraction.default_batch(self.source, self.views)
+        encoded, batches = [], pipeline.evaluation_views(self.source, self.views, ids, batch)
+        for start, x in zip(range(0, len(ids), batch), batches, strict=True):
+            whole = self.views.denormalise(x)
+            queries = self.query.apply(whole, ids[start : start + batch], self.seed)
+            encoded.append([encode(view).numpy() for view in (x, self.views.normalise(queries))])
+        gallery, queries = (np.concatenate(blocks) for blocks in zip(*encoded, strict=True))
+        return gallery, queries
+
+    def sample(self, images: int | None = None) -> np.ndarray:
+        """Sorted ids of a sample, a function of the seed."""
+        count = min(IMAGES, self.source.size, images or IMAGES)
+        chosen = np.random.default_rng(self.seed).choice(self.source.size, count, replace=False)
+        return np.sort(chosen)
+
+    def size(self, images: int | None = None) -> int:
+        """The number of images in `sample`."""
+        return min(IMAGES, self.source.size, images or IMAGES)
+
+
+def retrieval(gallery: np.ndarray, queries: np.ndarray) -> dict[str, float]:
+    """How near query i is to its own image, row i of the gallery, by cosine of centred features.
+
+    gallery, queries: [N, F], both centred by the gallery's mean. Of equal cosines, any order is as likely:
+    with the same features for all images, recall is 1/N.
+
+    Returns:
+        "recall1": recall at 1, the share of queries whose nearest image is their own. "mrr": mean reciprocal
+        rank of the own image. Both in [0, 1].
+    """
+    mean = gallery.mean(axis=0, dtype=np.float64)
+    unit = []
+    for features in (gallery, queries):
+        x = np.nan_to_num(features - mean)
+        unit.append((x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32))
+    cosines = unit[1] @ unit[0].T
+    own = np.diagonal(cosines)[:, None]
+    nearer, equal = (cosines > own).sum(axis=1), (cosines == own).sum(axis=1)  # equal: itself too
+    return {
+        "recall1": float(((nearer == 0) / equal).mean()),
+        "mrr": float((1 / (nearer + (equal + 1) / 2)).mean()),
+    }
+
+
+def judge(
+    backbone: Pretrained | str | Path, data: str | Source, images: int | None = None, seed: int = SEED
+) -> dict[str, dict[str, float]]:
+    """All measures without labels, of a backbone and of what it has to beat, on the same images.
+
+    Args:
+        backbone: of `open_pretrained`, or what that opens, such as a work folder.
+        data: a source, or a specification as for `open_source`.
+        images: number of images, at most `IMAGES`.
+        seed: seed of the sample, of the queries, and of the untrained weights.
+
+    Returns:
+        "raw pixels", "untrained backbone" (the architecture with random weights) and "backbone", each with
+        "recall1", "mrr", "rankme", "alpha_req" and "lidar" (of two views an image); see `retrieval` and
+        `spectra`.
+    """
+    pretrained = backbone if isinstance(backbone, Pretrained) else open_pretrained(str(backbone))
+    source = data
+    if not isinstance(source, Source):
+        source = open_source(source, "train", **pretrained.options_for(source, {}))
+    pretrained.check_channels(source)
+    monitor = LabelFreeMonitor(source, pretrained.views, seed)
+    keras.utils.set_random_seed(seed)
+    untrained = keras.models.clone_model(pretrained.backbone)
+    encoders = {
+        "raw pixels": lambda x: extraction.small_pixels(monitor.views.denormalise(x)),
+        "untrained backbone": extraction.forward(untrained),
+        "backbone": extraction.forward(pretrained.backbone),
+    }
+    measures = {}
+    for name, encode in encoders.items():
+        gallery, queries = monitor.features(encode, images)
+        measures[name] = {
+            **retrieval(gallery, queries),
+            "rankme": spectra.rankme(gallery),
+            "alpha_req": spectra.alpha_req(gallery),
+            "lidar": spectra.lidar(np.stack([gallery, queries], axis=1)),
+        }
+    return measures

@@ -1,0 +1,138 @@
+"""Whether the features of a run beat raw pixels and untrained weights; if not, what to change."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from simsiam_tf.config.backbones import is_network, parse_backbone
+from simsiam_tf.evaluate.diagnosis import ADVICE, NEAR_STD, Diagnosis
+
+MARGIN = 0.01  # of an accuracy; of 2,000 answers a smaller difference is often chance
+FEW_STEPS = 1000
+LOW_RANK = 4.0  # effective rank of z
+FALLING = 0.1  # share of the loss' whole fall that is between the middle and the last third of the records
+MILD_CROPS = 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A measure of features, for tables and sentences.
+
+    title: a column's head. words: its name in a sentence. form: of its values. by_labels: whether it needs
+    labels.
+    """
+
+    title: str
+    words: str
+    form: str = ".1%"
+    by_labels: bool = False
+
+    def text(self, value: float) -> str:
+        return format(value, self.form).replace("%", " %")
+
+
+MEASURES = {  # name in records and model cards → measure; the first that was taken decides
+    "knn20": Measure("k = 20", "kNN-20", by_labels=True),
+    "knn200": Measure("k = 200", "kNN-200", by_labels=True),
+    "recall1": Measure("own image", "own image found"),
+    "mrr": Measure("MRR", "mean reciprocal rank", ".3f"),
+    "rankme": Measure("RankMe", "RankMe", ".1f"),
+}
+BASELINES = {"raw pixels": "raw pixels", "untrained backbone": "untrained weights"}
+
+
+def measures_text(measures: Mapping[str, float]) -> str:
+    """Measures as text, as in "kNN-20 84.5 %, kNN-200 82.3 %"."""
+    known = (name for name in MEASURES if name in measures)
+    return ", ".join(f"{MEASURES[name].words} {MEASURES[name].text(measures[name])}" for name in known)
+
+
+def verdict(
+    accuracy: Mapping[str, Mapping[str, float]],
+    diagnosis: Diagnosis,
+    records: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+) -> str:
+    """Says in one or two sentences whether the features beat their baselines; if not, what to change.
+
+    By kNN accuracy where there is one, else by the own image found (`label_free.retrieval`).
+
+    Args:
+        accuracy: final measures by name, "backbone" and `BASELINES`; any may be missing.
+        diagnosis: the run's.
+        records: training records, the oldest first.
+        config: options of the run; of them "backbone", "weights", "method", "crop_area" and "monitor" count.
+    """
+    trained = accuracy.get("backbone", {})
+    name = next((name for name in MEASURES if name in trained), None)
+    if name is None:
+        unfit = "" if diagnosis.healthy else f" {_advice(diagnosis, records, config)}"
+        return f"Not compared with raw pixels and untrained weights ({_reason(config)}).{unfit}"
+    start = "the weights that the run began with" if _has_weights(config) else BASELINES["untrained backbone"]
+    titles = {**BASELINES, "untrained backbone": start}
+    beaten, unbeaten = [], []
+    for key, title in titles.items():
+        if name in accuracy.get(key, {}):
+            wins = trained[name] > accuracy[key][name] + MARGIN
+            (beaten if wins else unbeaten).append(f"{title} ({MEASURES[name].text(accuracy[key][name])})")
+    figure = f"{MEASURES[name].words} {MEASURES[name].text(trained[name])}"
+    if not unbeaten:
+        return f"The features beat {' and '.join(beaten)}: {figure}."
+    also = f"; they beat {beaten[0]}" if beaten else ""
+    text = f"The features do not beat {' or '.join(unbeaten)}: {figure}{also}."
+    lost_to_start = _has_weights(config) and start in " ".join(unbeaten)
+    return f"{text} {_advice(diagnosis, records, config, lost_to_start)}"
+
+
+def _has_weights(config: Mapping[str, Any]) -> bool:
+    """Whether the run began with trained weights."""
+    backbone = str(config.get("backbone", ""))
+    return bool(config.get("weights") or (is_network(backbone) and parse_backbone(backbone).weights))
+
+
+def _reason(config: Mapping[str, Any]) -> str:
+    if config.get("monitor") == "none":
+        return "monitor=none"
+    return "final_knn=false" if config.get("final_knn") is False else "the run has not come to its end"
+
+
+def _advice(
+    diagnosis: Diagnosis,
+    records: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    lost_to_start: bool = False,
+) -> str:
+    """What to change, by what is known of the run: the first that applies."""
+    if not diagnosis.healthy:
+        return diagnosis.advice
+    if lost_to_start:
+        return "Train on at a lower `base_lr`, or use the weights that the run began with as they are."
+    last = records[-1] if records else {}
+    if last and (last["std"] < NEAR_STD or last["rank"] < LOW_RANK):
+        return ADVICE["partial collapse"]
+    if last and last["step"] < FEW_STEPS:
+        crop_area, ways = config.get("crop_area"), ["a higher `base_lr`"]
+        if config.get("method") != "simclr":
+            ways.insert(0, "method=simclr, which learns faster at few steps")
+        if crop_area is None or crop_area < MILD_CROPS:
+            ways.append(f"milder crops (crop_area={MILD_CROPS})")
+        return f"{last['step']} steps are few: train longer (`epochs`), or try {', '.join(ways)}."
+    if _is_falling([record["loss"] for record in records]):
+        return "The loss was still falling: train longer (`epochs`)."
+    return (
+        "Begin with published weights (such as backbone=keras:EfficientNetV2B0+imagenet), or train several "
+        "times as long (`epochs`)."
+    )
+
+
+def _is_falling(losses: Sequence[float]) -> bool:
+    """Whether the loss fell by `FALLING` of its whole fall after the middle third of the records."""
+    third = len(losses) // 3
+    if third < 1:
+        return False
+    middle, last = (float(np.median(part)) for part in (losses[-2 * third : -third], losses[-third:]))
+    return middle - last > FALLING * max(losses[0] - last, 0.0)

@@ -29,6 +29,11 @@ class Costs:
     evaluation: float = 0.0
     every: int = 0
 
+    @property
+    def step_text(self) -> str:
+        """Seconds of a step with two digits."""
+        return f"{float(f'{self.step:.2g}'):g} s"
+
     def seconds(self, steps: int) -> float:
         """The seconds of a run of so many steps."""
         evaluations = steps // self.every if self.every else 0
@@ -85,7 +90,7 @@ def choose_epochs(
     if steps < LEAST_STEPS:
         missing = costs.seconds(LEAST_STEPS) - seconds
         raise UserError(
-            f"minutes={minutes:g}: is too short for {LEAST_STEPS} steps: a step takes {costs.step:.2g} s, "
+            f"minutes={minutes:g}: is too short for {LEAST_STEPS} steps: a step takes {costs.step_text}, "
             f"start, evaluations and export about {60 * minutes - seconds + costs.fixed:.0f} s. Pass "
             f"minutes={math.ceil(10 * minutes + missing / 6) / 10:g} or more."
         )

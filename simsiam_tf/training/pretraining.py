@@ -32,7 +32,12 @@ from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.recipes import budget, timing
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.signals import INTERRUPTED
-from simsiam_tf.training.build_run import build_pretraining, knn_every, untrained_backbone
+from simsiam_tf.training.build_run import (
+    PretrainComponents,
+    build_pretraining,
+    knn_every,
+    untrained_backbone,
+)
 from simsiam_tf.training.callbacks import Monitoring
 
 log = logging.getLogger("simsiam_tf.run")
@@ -84,8 +89,8 @@ def _make_task(
     config = budget.choose_epochs(config, costs, left, source.size, first_step)
     steps = sampling.steps_in(config.epochs, source.size, config.batch_size)
     log.warning(
-        "%g minutes: %.2g s a step, %s steps (%.1f epochs)",
-        config.minutes, costs.step, f"{steps - first_step:,}", config.epochs - config.start_epoch,
+        "%g minutes: %s a step, %s steps (%.1f epochs)",
+        config.minutes, costs.step_text, f"{steps - first_step:,}", config.epochs - config.start_epoch,
     )  # fmt: skip
     return Pretraining(config, workers, report, source, baselines)
 
@@ -99,6 +104,7 @@ class Pretraining(Task):
     trained_name, untrained_name = "backbone", "untrained backbone"
     metric_name, metric_label = "std", "std·√d"
     evaluation_name, evaluation_label = "knn20", "kNN"
+    components: PretrainComponents
 
     def __init__(
         self, config: PretrainConfig, workers: Workers, report: Path, source: Source | None = None,

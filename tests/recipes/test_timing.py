@@ -1,6 +1,7 @@
 """What is timed for --minutes, by a clock that the test turns."""
 
 import types
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_steps_after_the_first_ones_are_timed_for_a_small_share_of_the_budget(
 
     monkeypatch.setattr(timing.compiled_steps, "batches", lambda *args: None)
     monkeypatch.setattr(timing.compiled_steps, "compiled_steps", lambda *args: steps)
-    components = types.SimpleNamespace(workers=Workers(tf.distribute.get_strategy()), first_step=0)
+    components: Any = types.SimpleNamespace(workers=Workers(tf.distribute.get_strategy()), first_step=0)
     config = types.SimpleNamespace(log_every=20)
     traced, seconds = timing.time_steps(components, config, budget)
     assert traced == pytest.approx(step + 10)
@@ -50,7 +51,7 @@ def test_steps_after_the_first_ones_are_timed_for_a_small_share_of_the_budget(
 
 def test_an_evaluation_of_all_images_is_foreseen_by_one_of_some(clock, monkeypatch):
     """0.01 s an image of the backbone, 0.001 s of raw pixels, 1 µs a pair; tracing is no part of it."""
-    monitor = knn_monitor.monitor_of("digits")
+    monitor, untrained = knn_monitor.monitor_of("digits"), cast(Any, None)
     traced = []
 
     def extract(backbone, source, views, ids):
@@ -69,7 +70,7 @@ def test_an_evaluation_of_all_images_is_foreseen_by_one_of_some(clock, monkeypat
     monkeypatch.setattr(knn_monitor.extraction, "extract", extract)
     monkeypatch.setattr(knn_monitor.extraction, "raw_pixels", raw_pixels)
     monkeypatch.setattr(knn_monitor, "knn_accuracy", knn_accuracy)
-    accuracies, later, final = timing.time_baselines(monitor, None, 300)
+    accuracies, later, final = timing.time_baselines(monitor, untrained, 300)
     assert list(accuracies) == ["raw pixels", "untrained backbone"]
     bank, queries = map(len, monitor.sample(300))
     assert later == pytest.approx(0.01 * (bank + queries) + 1e-6 * bank * queries)

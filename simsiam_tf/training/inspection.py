@@ -73,7 +73,10 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     trained = sum(math.prod(v.shape) for v in model.backbone.trainable_variables)
     frozen = f"; {trained:,} of the backbone's are trained" if config.freeze_until else ""
     weights, activations = memory(config, components)
-    teacher = getattr(model, "teacher", None)
+    teacher, teacher_row = getattr(model, "teacher", None), {}
+    if teacher:
+        place, size = config.method_option("teacher"), f"{teacher.count_params():,} parameters"
+        teacher_row["teacher"] = f"{place}, {size}, {model.d} features"
     evaluated = "none (no labels)"
     if monitor:
         every = knn_every(components, config)
@@ -86,13 +89,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "monitor": evaluated,
         "stem": components.metadata["stem"],
         "initial weights": components.start,
-        **(
-            {
-                "teacher": f"{config.method_option('teacher')}, {teacher.count_params():,} parameters, {model.d} features"
-            }
-            if teacher
-            else {}
-        ),
+        **teacher_row,
         "precision": components.metadata["precision"],
         "replicas": str(components.strategy.num_replicas_in_sync),
         "steps": f"{components.total_steps}, {source.size / config.batch_size:.1f} per epoch",

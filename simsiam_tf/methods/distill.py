@@ -30,6 +30,8 @@ class Distill(SiameseModel):
         projector_layers: fc layers of the projector; 1: linear. SimReg finds deeper ones better.
     """
 
+    teacher: keras.Model
+
     def __init__(
         self,
         backbone: keras.Model,
@@ -40,7 +42,7 @@ class Distill(SiameseModel):
     ) -> None:
         super().__init__(backbone, **kwargs)
         teacher.trainable = False
-        vars(self)["teacher"] = teacher  # past Keras' and TensorFlow's tracking of attributes
+        self.__dict__["teacher"] = teacher  # past Keras' and TensorFlow's tracking of attributes
         self.table_bytes = 4 * teacher.count_params()
         self.d = teacher.output_shape[-1]
         features = backbone.output_shape[-1]

@@ -68,6 +68,6 @@ def network_on_views(
             for values in augmentation.statistics(channels))  # fmt: skip
     mean, std = teacher.augmentation.statistics(teacher.channels)
     scale = [a / b for a, b in zip(s, std, strict=True)]
-    offset = [(a - b) / c for a, b, c in zip(m, mean, std, strict=True)]
+    offset: Any = [(a - b) / c for a, b, c in zip(m, mean, std, strict=True)]
     x = keras.layers.Rescaling(scale, offset, name="pixels", dtype="float32")(x)
     return keras.Model(views, network(x, training=False), name="teacher")

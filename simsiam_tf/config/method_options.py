@@ -33,6 +33,11 @@ class MethodOptions:
         return 2
 
     @property
+    def small_views(self) -> tuple[int, int | None, float]:
+        """Further, small views: (number, size in pixels or None, largest area of a crop)."""
+        return 0, None, 1.0
+
+    @property
     def frozen_epochs(self) -> dict[str, float]:
         """Part of the model (its attribute) → epochs at the start in which it does not learn."""
         return {}
@@ -55,7 +60,34 @@ class PredictorOptions(MethodOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class SimSiamOptions(PredictorOptions):
+class LocalViewOptions(MethodOptions):
+    """Small views beside the two of each image: the multi-crop of SwAV (arXiv 2006.09882)."""
+
+    local_views: int = option(
+        0,
+        "number of further, small views of each image, from which those of full size are predicted, too "
+        "(multi-crop; 6 in the SwAV paper)",
+        "Local views",
+        limits=(0, 64),
+    )
+    local_size: int | None = option(
+        None,
+        "height and width of small views in pixels; by default 3/7 of those of the others",
+        limits=(4, 4096),
+    )
+    local_crop_area: float = option(
+        0.14,
+        "largest share of the image that the crop of a small view covers; the smallest is 5/14 of it",
+        limits=(0.01, 1.0),
+    )
+
+    @property
+    def small_views(self) -> tuple[int, int | None, float]:
+        return self.local_views, self.local_size, self.local_crop_area
+
+
+@dataclasses.dataclass(frozen=True)
+class SimSiamOptions(LocalViewOptions, PredictorOptions):
     """Options of SimSiam (Sec. 4 and 5)."""
 
     bn: str = option(
@@ -91,6 +123,10 @@ class SimSiamOptions(PredictorOptions):
             raise UserError(f"alternate={self.alternate}: must be a number of steps, or epoch.")
         if self.alternate and self.average is not None:
             raise UserError("`alternate` and `average`: are two readings of Sec. 5. Pass one of them.")
+        if self.local_views and (self.alternate or self.average is not None):
+            raise UserError(
+                f"local_views={self.local_views}: is not for `alternate` and `average`. Leave it out."
+            )
 
     @property
     def view_count(self) -> int:
@@ -110,12 +146,17 @@ class TemperatureOptions(MethodOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class SimCLROptions(TemperatureOptions, PredictorOptions):
-    """Options of SimCLR."""
+class ContrastOptions(TemperatureOptions, PredictorOptions):
+    """Options of methods with a softmax that work with or without a predictor."""
 
     def check(self, batch_size: int) -> None:
         if self.predictor == "fixed":
             raise UserError("predictor=fixed: is for simsiam alone. Leave it out with another `method`.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SimCLROptions(LocalViewOptions, ContrastOptions):
+    """Options of SimCLR."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +194,7 @@ class MoCoOptions(TargetMomentumOptions, TemperatureOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class SwAVOptions(SimCLROptions):
+class SwAVOptions(ContrastOptions):
     """Options of SwAV."""
 
     prototypes: int = option(3000, "number of swav's prototypes", "Compared methods", limits=(2, 2**20))

@@ -41,6 +41,7 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
         ),
         Inapplicable(("projector_hidden",), "projector_layers", lambda v: v == 1, "projector_layers=1"),
         Inapplicable(("epochs",), "minutes", lambda v: v is not None, "`minutes`, from which it follows"),
+        Inapplicable(("local_size", "local_crop_area"), "local_views", lambda v: not v, "local_views=0"),
         Inapplicable(("weights_heads", "start_epoch"), "weights", lambda v: not v, "no `weights`"),
         Inapplicable(("stem", "width"), "backbone", is_network, "a backbone that is none of our ResNets"),
         Inapplicable(("pixels",), "backbone", lambda v: not is_network(v), "one of our ResNets"),

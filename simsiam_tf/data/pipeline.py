@@ -161,6 +161,9 @@ def pretraining(
     seed: int = 0,
     first_epoch: int = 0,
     targets: bool = False,
+    local_views: int = 0,
+    local_size: int | None = None,
+    local_crop_area: float = 0.14,
     **changes: Any,
 ) -> tf.data.Dataset:
     """Batches for Keras' `fit`: iterating again gives the next epoch, not the same one.
@@ -178,6 +181,8 @@ def pretraining(
         seed: seed of the order of the images and of the augmentation's draws.
         first_epoch: the epoch of the first iteration, for training loops of your own.
         targets: whether batches hold "target", the labels of the images, beside "views" and "index".
+        local_views: further, small views of each image, which come last (`local_views=` of SimSiam, SimCLR).
+        local_size, local_crop_area: as for `Augmentation.for_local_views`.
         **changes: fields of the augmentation to replace, for example size=96.
 
     Raises:
@@ -194,7 +199,9 @@ def pretraining(
             f"images. Try batch_size={source.size} or less."
         )
     epochs = itertools.count(first_epoch)
-    batches = StepBatches(source, Views(augmentation, views), batch_size, seed, targets=targets)
+    local = augmentation.for_local_views(local_size, local_crop_area)
+    made = Views(augmentation, views, more=[local] * local_views)
+    batches = StepBatches(source, made, batch_size, seed, targets=targets)
 
     def steps_from(first: Callable[[], int], count: int) -> tf.data.Dataset:
         def steps(_: tf.Tensor) -> tf.data.Dataset:

@@ -34,8 +34,13 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
     columns = [views.denormalise(x).numpy()[order] for x in (whole, *batch["views"])]
     zoom = max(1, 112 // views.augmentation.size)
     columns = [x.repeat(zoom, axis=1).repeat(zoom, axis=2) for x in columns]
-    pad = [(0, 0), (GAP, GAP), (GAP, GAP), (0, 0)]
-    columns = [np.concatenate(np.pad(x, pad, constant_values=255)) for x in columns]
+    side = max(x.shape[1] for x in columns)  # small views stand above white
+
+    def column(x: np.ndarray) -> np.ndarray:
+        pad = [(0, 0), (GAP, GAP + side - x.shape[1]), (GAP, GAP), (0, 0)]
+        return np.concatenate(np.pad(x, pad, constant_values=255))
+
+    columns = [column(x) for x in columns]
     picture = np.concatenate(columns, axis=1)
     return picture if source.channels == 1 else picture[..., : 3 if source.channels >= 3 else 1]
 

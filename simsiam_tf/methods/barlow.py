@@ -69,5 +69,5 @@ class BarlowTwins(SiameseModel):
 
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         z = [self.f(x) for x in self.views(batch)]
-        both = (strategies.all_gather(u)[0] for u in z)
-        return {"loss": self.loss_factor * barlow_twins(*both, self.redundancy_weight), "z": z[0]}
+        z1, z2 = (strategies.all_gather(u)[0] for u in z)
+        return {"loss": self.loss_factor * barlow_twins(z1, z2, self.redundancy_weight), "z": z[0]}

@@ -237,6 +237,7 @@ class SiameseModel(ViewModel):
 
     metric_name = "std"
     view_count = 2  # views of each image that the loss takes
+    local_views = 0  # of these, small ones, which come last
     table_bytes = 0  # bytes that a replica stores for values of single images, or for a teacher
     projector: keras.Model
     predictor: keras.Model | None = None
@@ -259,6 +260,16 @@ class SiameseModel(ViewModel):
         training = TRAINING.get()
         z = self.projector(self.backbone(x, training=training), training=training)
         return tf.cast(z, tf.float32)
+
+    def project(self, views: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
+        """Views → the projection z of each, [B, d]. Each full view is a BN batch, all small ones are another.
+
+        The small ones go first, so that BN's moving statistics follow the full ones most.
+        """
+        full = len(views) - self.local_views
+        small = tf.concat(views[full:], axis=0) if self.local_views else None
+        z = [] if small is None else tf.split(self.f(small), self.local_views)
+        return [self.f(x) for x in views[:full]] + z
 
     def h(self, z: tf.Tensor) -> tf.Tensor:
         """Projection z [B, d] → prediction p [B, d], float32; z itself without a predictor."""

@@ -100,7 +100,7 @@ def off_diagonal_squares(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     than M, [d, d], where d is larger than the batch.
     """
     n, d = a.shape
-    if n is not None and n < d:
+    if n and d and n < d:
         products = tf.matmul(a, a, transpose_b=True) * tf.matmul(b, b, transpose_b=True)
     else:
         products = tf.square(tf.matmul(a, b, transpose_a=True))

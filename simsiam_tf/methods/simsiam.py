@@ -16,6 +16,9 @@ from simsiam_tf.nets import heads
 class SimSiam(SiameseModel):
     """L = ½ D(p1, stopgrad(z2)) + ½ D(p2, stopgrad(z1)) (Eq. 4).
 
+    With N small views l, which the paper does not have, it is the mean of 2 + 2N similarities:
+    L = [D(p1, z2) + D(p2, z1) + Σ_l (D(p_l, z1) + D(p_l, z2))] / (2 + 2N), with stop-gradient on every z.
+
     Args, beside those of `SiameseModel`:
         projector_layers: 3, or 2 for CIFAR (App. D).
         stop_gradient: False collapses (Fig. 2).
@@ -24,6 +27,7 @@ class SimSiam(SiameseModel):
         output_affine: False for an output BN of the projector without γ and β (Sec. 4.4).
         similarity: "cosine" (Eq. 1) or "cross_entropy" (Sec. 4.5).
         symmetry: a row of Sec. 4.6: "symmetric", "asymmetric" or "asymmetric_2x", which takes four views.
+        local_views: N, the number of small views of an image, which come after those of full size.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class SimSiam(SiameseModel):
         output_affine: bool = True,
         similarity: str = "cosine",
         symmetry: str = "symmetric",
+        local_views: int = 0,
         **kwargs,
     ) -> None:
         super().__init__(backbone, **kwargs)
@@ -48,7 +53,10 @@ class SimSiam(SiameseModel):
         self.predictor = heads.predictor(d, predictor_hidden, bn) if exists else None
         self.stop = STOP[stop_gradient]
         self.similarity = losses.SIMILARITY[similarity]
-        self.pairs = SYMMETRY[symmetry]
+        full = 1 + max(max(pair) for pair in SYMMETRY[symmetry])
+        small = range(full, full + local_views)
+        self.pairs = SYMMETRY[symmetry] + tuple((i, j) for i in small for j in range(full))
+        self.local_views = local_views
         self.d = d
         self.built = True
 
@@ -64,8 +72,8 @@ class SimSiam(SiameseModel):
 
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         # NOTE: one BN batch per view, as in the official code; concatenated views would mix their statistics.
-        z = [self.f(x) for x in self.views(batch)]
-        p = {i: self.h(z[i]) for i, _ in self.pairs}
+        z = self.project(self.views(batch))
+        p = {i: self.h(z[i]) for i in dict(self.pairs)}
         t = [self.stop(u) for u in self.targets(batch, z)]  # Sec. 4.1
         loss = tf.add_n([self.similarity(p[i], t[j]) for i, j in self.pairs]) / len(self.pairs)
         return {"loss": loss, "z": z[0], "targets": t, "index": batch.get("index")}

@@ -28,7 +28,7 @@ from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, initial_weights
 from simsiam_tf.pretrained.teacher import network_on_views, open_teacher
 from simsiam_tf.runtime.errors import UserError
-from simsiam_tf.training.run_data import check_network, check_size, open_data
+from simsiam_tf.training.run_data import check_local_views, check_network, check_size, open_data
 
 
 @dataclasses.dataclass
@@ -92,6 +92,7 @@ def build_pretraining(
         model = build_model(
             config, source.channels, views.augmentation.size, total_steps, source.size, teacher
         )
+        check_local_views(config, model.backbone, views.each[-1].size)
         model.compile(optimizer, config.jit_compile == "true", config.seed)
         first_step, start = start_from_weights(model, config, source.size)
     built = time.perf_counter()
@@ -170,7 +171,8 @@ def build_model(
     nets.synchronise(backbone)
     row, options = METHODS[config.method], dataclasses.asdict(config.method_options)
     variant = next((name for name in row.variants if options[name] is not None), None)
-    options = {name: value for name, value in options.items() if name == variant or name not in row.variants}
+    apart = row.variants.keys() - {variant} | {"local_size", "local_crop_area"}  # `open_data` reads these
+    options = {name: value for name, value in options.items() if name not in apart}
     options |= {"teacher": teacher} if "teacher" in options else {}
     widths = ["d", "projector_hidden", "projector_layers"] + ["predictor_hidden"] * (config.h != "none")
     options |= {name: getattr(config, name) for name in widths}

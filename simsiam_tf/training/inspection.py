@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import re
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from simsiam_tf import config as configs
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import preview
+from simsiam_tf.data import Views, preview
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.overview import header_summary
 from simsiam_tf.recipes import budget
@@ -90,7 +91,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     return {
         "images": f"{source.size} of {source.name}, {source.channels} channels",
         **(header_summary(source) if isinstance(source, EncodedSource) else {}),
-        "views": f"{components.views.count} of {components.views.augmentation.size} pixels",
+        "views": ", ".join(f"{n} of {size} pixels" for size, n in _sizes(components.views).items()),
         "monitor": evaluated,
         "stem": components.metadata["stem"],
         "initial weights": components.start,
@@ -112,13 +113,20 @@ def memory(config: PretrainConfig, components: PretrainComponents) -> tuple[int,
     weights: with their gradients and the optimizer's state, and `table_bytes`. activations: those of the
     backbone that are stored for the gradient.
     """
-    model, views = components.model, components.views
+    model = components.model
     copies = 4 if config.optimizer == "adamw" else 3
     weights = copies * 4 * model.count_params() + model.table_bytes
-    size, replicas = views.augmentation.size, components.strategy.num_replicas_in_sync
     forward = tf.function(lambda x: model.backbone(x, training=True), autograph=False)
-    graph = forward.get_concrete_function(tf.TensorSpec([1, size, size, components.source.channels])).graph
-    outputs = [op.outputs[0] for op in graph.get_operations() if op.type in _STORED_FOR_GRADIENT]
-    count = sum(int(np.prod(t.shape)) for t in outputs if t.shape.is_fully_defined())
+    count = 0
+    for size, number in _sizes(components.views).items():
+        image = tf.TensorSpec([1, size, size, components.source.channels])
+        operations = forward.get_concrete_function(image).graph.get_operations()
+        outputs = [op.outputs[0] for op in operations if op.type in _STORED_FOR_GRADIENT]
+        count += number * sum(int(np.prod(t.shape)) for t in outputs if t.shape.is_fully_defined())
     width = 2 if components.metadata["precision"] == "bfloat16" else 4
-    return weights, count * width * (config.batch_size // replicas) * views.count
+    return weights, count * width * (config.batch_size // components.strategy.num_replicas_in_sync)
+
+
+def _sizes(views: Views) -> dict[int, int]:
+    """Size in pixels → number of views of an image that have it."""
+    return collections.Counter(a.size for a in views.each)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import keras
+import tensorflow as tf
+
 from simsiam_tf import nets
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.config.backbones import parse_backbone
@@ -66,7 +69,10 @@ def open_data(
     changes |= known.pixel_rule
     augmentation = dataclasses.replace(augmentation, size=size, **changes)
     xla = False if config.jit_compile == "false" else None
-    return source, Views(augmentation, config.method_options.view_count, xla=xla)
+    method = config.method_options
+    number, local_size, local_area = method.small_views
+    local = [augmentation.for_local_views(local_size, local_area)] * number
+    return source, Views(augmentation, method.view_count, xla, local)
 
 
 def check_size(source: Source, batch_size: int) -> None:
@@ -78,6 +84,21 @@ def check_size(source: Source, batch_size: int) -> None:
             f"batch_size={batch_size}: larger than {source.name}, which has "
             f"{source.size} images. Try batch_size={2 ** (source.size.bit_length() - 1)}."
         )
+
+
+def check_local_views(config: PretrainConfig, backbone: keras.Model, size: int) -> None:
+    """Raises UserError where the backbone does not take the small views, of `size` pixels."""
+    number, *_ = config.method_options.small_views
+    if not number:
+        return
+    image = tf.TensorSpec([1, size, size, backbone.input_shape[-1]])
+    try:
+        tf.function(backbone, autograph=False).get_concrete_function(image)
+    except (ValueError, tf.errors.OpError) as error:
+        raise UserError(
+            f"local_views={number}: backbone={config.backbone} does not take views of {size} "
+            "pixels. Try another `local_size`, one of our ResNets as `backbone`, or local_views=0."
+        ) from error
 
 
 def _view_size(source: Source, size: int) -> int:

@@ -32,7 +32,7 @@ METHODS = {
     "moco groups": lambda b: MoCo(b, **SMALL, target_momentum=0.9, queue=40, groups=4),
     "byol": lambda b: BYOL(b, d=D, projector_hidden=12, predictor_hidden=12, target_momentum=0.5, steps=6),
     "swav": lambda b: SwAV(b, d=D, projector_hidden=12, prototypes=5, sinkhorn_epsilon=0.5),
-    "vicreg": lambda b: VICReg(b, **SMALL, covariance_weight=2.0),
+    "vicreg": lambda b: VICReg(b, **SMALL, invariance_weight=1.0, variance_weight=1.0, covariance_weight=0.1),
     "barlow": lambda b: BarlowTwins(b, **SMALL, redundancy_weight=0.1, loss_factor=0.1),
     "distill": lambda b: Distill(b, teacher(), projector_layers=2),
 }

@@ -82,6 +82,7 @@ def test_interrupted_twice_ends_bit_identical_to_uninterrupted(whole, tmp_path):
         pytest.param(["--method=swav", "--prototypes=20", "--frozen_prototypes=0.3"], marks=pytest.mark.slow),
         pytest.param(["--method=simclr", "--predictor=trained"], marks=pytest.mark.slow),
         pytest.param(["--method=vicreg"], marks=pytest.mark.slow),
+        pytest.param(["--local_views=2", "--local_size=6"], marks=pytest.mark.slow),
         pytest.param(["--method=barlow", "--optimizer=lars"], marks=pytest.mark.slow),
         pytest.param(["--alternate=5"], marks=pytest.mark.slow),
         pytest.param(["--average=0.8", "--predictor=none", "--epochs=2"], marks=pytest.mark.slow),

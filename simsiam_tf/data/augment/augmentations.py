@@ -40,6 +40,14 @@ class Augmentation:
         per_view = {name: v[view % len(v)] for name, v in values.items() if isinstance(v, tuple)}
         return dataclasses.replace(self, **per_view)
 
+    def for_local_views(self, size: int | None = None, area: float = 0.14) -> Augmentation:
+        """The augmentation of small views, for multi-crop (SwAV, arXiv 2006.09882, Sec. 3.3 and App. A).
+
+        size: in pixels; by default 96 for views of 224. area: largest share of the image that a crop covers;
+        the smallest is as much smaller as SwAV's 0.05 is than its 0.14.
+        """
+        return dataclasses.replace(self, size=size or round(self.size * 96 / 224), area=(area * 5 / 14, area))
+
     def with_crop_and_flip_alone(self) -> Augmentation:
         """The same without jitter, gray, blur and solarisation, for supervised training (Sec. 3)."""
         return dataclasses.replace(self, jitter_p=0.0, gray_p=0.0, blur_p=0.0, solarize_p=0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -25,52 +25,62 @@ class Views:
 
     Args:
         augmentation: the augmentation.
-        count: views of each image: 2 or 4 in pre-training, 1 in supervised training.
+        count: views of each image by it: 2 or 4 in pre-training, 1 in supervised training.
         xla: whether XLA compiles the second stage; None: for views larger than `SMALL`. With XLA the
             stage takes a tenth of the time on a CPU, but every iterator compiles it first.
+        more: augmentations of further views, which may have another size.
     """
 
-    def __init__(self, augmentation: Augmentation, count: int = 2, xla: bool | None = None) -> None:
-        self.augmentation, self.count = augmentation, count
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        count: int = 2,
+        xla: bool | None = None,
+        more: Sequence[Augmentation] = (),
+    ) -> None:
+        self.augmentation, self.count = augmentation, count + len(more)
         self.xla = augmentation.size > SMALL if xla is None else xla
-        self.resized_crop = RandomResizedCrop(augmentation.size, augmentation.area)
+        self.each = [augmentation.for_view(view) for view in range(count)]  # augmentations of the views
+        self.each += [a.for_view(view) for view, a in enumerate(more)]
+        self.resized_crops = [RandomResizedCrop(a.size, a.area) for a in self.each]
         # NOTE: blur by products is for CPUs: GPUs and TPUs round the factors, and are fast at shifted sums.
         products = augmentation.size <= SMALL and not self.xla and on_cpu()
         layers_for = functools.cache(functools.partial(_layers, products=products))
-        self.layers = [layers_for(augmentation.for_view(view)) for view in range(count)]  # equal views share
-        widths = [self.resized_crop.draws + sum(layer.draws for layer in layers) for layers in self.layers]
+        self.layers = [layers_for(a) for a in self.each]  # equal views share
+        widths = [RandomResizedCrop.draws + sum(layer.draws for layer in layers) for layers in self.layers]
         # draws: uniforms per image for all views. _starts: the first column of each view.
         *self._starts, self.draws = itertools.accumulate(widths, initial=0)
 
     def _crop_draws(self, u: tf.Tensor) -> list[tf.Tensor]:
         """The columns of u [B, draws] that the crop of each view takes."""
-        return [u[:, start : start + self.resized_crop.draws] for start in self._starts]
+        return [u[:, start : start + RandomResizedCrop.draws] for start in self._starts]
 
     def crop_batch(self, images: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """First stage for a batch of images of one size: uint8 [B, H, W, C] → `count` × [B, S, S, C]."""
-        crop, draws = self.resized_crop, self._crop_draws(u)
-        return tuple(_to_uint8(crop.augment_images(images, crop.transformations(d, images))) for d in draws)
+        """First stage for a batch of images of one size: uint8 [B, H, W, C] → a [B, S, S, C] of each view."""
+        crops = zip(self.resized_crops, self._crop_draws(u), strict=True)
+        return tuple(_to_uint8(c.augment_images(images, c.transformations(d, images))) for c, d in crops)
 
     def box_draws(self, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """u [B, draws] → for `crop_image`: sides to try [B, count, 10, 2] and places [B, count, 2]."""
         draws = self._crop_draws(u)
-        tried = tf.stack([self.resized_crop.tried_sides(d) for d in draws], axis=1)
-        return tried, tf.stack([d[:, -2:] for d in draws], axis=1)
+        tried = [crop.tried_sides(d) for crop, d in zip(self.resized_crops, draws, strict=True)]
+        return tf.stack(tried, axis=1), tf.stack([d[:, -2:] for d in draws], axis=1)
 
     def crop_image(self, image: tf.Tensor, tried: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """First stage for one image of any size: uint8 [H, W, C] → `count` × [S, S, C].
+        """First stage for one image of any size: uint8 [H, W, C] → an [S, S, C] for each view.
 
         tried, place: the image's rows of `box_draws`.
         """
-        boxes = self.resized_crop.boxes(tried, place, *tf.unstack(tf.shape(image)[:2]))
-        return tuple(_to_uint8(self.resized_crop.crop_of_one(image, box)) for box in tf.unstack(boxes))
+        boxes = self.resized_crops[0].boxes(tried, place, *tf.unstack(tf.shape(image)[:2]))
+        crops = zip(self.resized_crops, tf.unstack(boxes), strict=True)
+        return tuple(_to_uint8(crop.crop_of_one(image, box)) for crop, box in crops)
 
     def augment(self, crops: tuple[tf.Tensor, ...], u: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Second stage: uint8 crops → float32 views, normalised by the augmentation's mean and std."""
         return tuple(self._augment_view(crop, u, view) for view, crop in enumerate(crops))
 
     def _augment_view(self, crop: tf.Tensor, u: tf.Tensor, view: int) -> tf.Tensor:
-        column, drawn = self._starts[view] + self.resized_crop.draws, []
+        column, drawn = self._starts[view] + RandomResizedCrop.draws, []
         for layer in self.layers[view]:
             drawn.append(layer.transformations(u[:, column : column + layer.draws], crop))
             column += layer.draws

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
 from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.evaluate.finishing import IMAGES, fit_whitening, pixel_side
 from simsiam_tf.evaluate.label_splits import check_labels, check_same_kind, held_out_ids, open_test_split
 from simsiam_tf.features import extraction
 from simsiam_tf.features.knn import knn_accuracy
@@ -43,23 +44,28 @@ class Monitor:
     views: Views
     workers: Workers | None = None
 
-    def accuracy(self, encode: Encoder, images: int | None = None) -> dict[str, float]:
-        """{"knn20": …, "knn200": …} in [0, 1].
+    def accuracy(self, encode: Encoder, images: int | None = None, whiten: bool = False) -> dict[str, float]:
+        """{"knn20": …, "knn200": …} in [0, 1]; with `whiten` also "whitened_knn20" and "whitened_knn200".
 
         encode: computes features of images. images: about how many images to use, five sixths of them in the
-            bank; all when None.
+            bank; all when None. whiten: whether to whiten the features, too, as measured on the bank's.
         """
         bank_ids, query_ids = self.sample(images)
         team = self.workers or Workers(tf.distribute.get_strategy())
         bank = self._bank_features(encode, bank_ids, team)
-        shard, accuracy = team.shard(query_ids), dict.fromkeys(KS, 0.0)
+        shard, names = team.shard(query_ids), ["knn", "whitened_knn"][: 1 + whiten]
+        accuracy = {f"{name}{k}": 0.0 for name in names for k in KS}
         if len(shard):
             assert self.bank.labels is not None and self.queries.labels is not None
-            accuracy = knn_accuracy(
-                bank, self.bank.labels[bank_ids], encode(self.queries, shard), self.queries.labels[shard], KS
-            )
-        counts = team.all_gather(np.rint([[len(shard) * accuracy[k] for k in KS]])).sum(axis=0)
-        return {f"knn{k}": count / len(query_ids) for k, count in zip(KS, counts.tolist(), strict=True)}
+            queries = encode(self.queries, shard)
+            for name in names:
+                if name != "knn":
+                    fitted = fit_whitening(bank[_evenly_spaced(np.arange(len(bank)), IMAGES)])
+                    bank, queries = (fitted(f, in_place=True) if fitted else f for f in (bank, queries))
+                by_k = knn_accuracy(bank, self.bank.labels[bank_ids], queries, self.queries.labels[shard], KS)
+                accuracy |= {f"{name}{k}": value for k, value in by_k.items()}
+        counts = team.all_gather(np.rint([[len(shard) * a for a in accuracy.values()]])).sum(axis=0)
+        return {name: count / len(query_ids) for name, count in zip(accuracy, counts.tolist(), strict=True)}
 
     def _bank_features(self, encode: Encoder, ids: np.ndarray, team: Workers) -> np.ndarray:
         """The bank's features [N, F] on every worker, each of which extracts its share of them."""
@@ -73,17 +79,32 @@ class Monitor:
         chunks = np.array_split(ids, math.ceil(len(ids) / (GATHERED_IMAGES * team.count)))
         return extraction.concatenate_blocks(map(features, chunks), len(ids))
 
-    def backbone_accuracy(self, backbone: keras.Model, images: int | None = None) -> dict[str, float]:
+    def backbone_accuracy(
+        self, backbone: keras.Model, images: int | None = None, whiten: bool = False
+    ) -> dict[str, float]:
         """`accuracy` of a backbone's features."""
-        return self.accuracy(lambda s, ids: extraction.extract(backbone, s, self.views, ids), images)
+        return self.accuracy(lambda s, ids: extraction.extract(backbone, s, self.views, ids), images, whiten)
 
-    def baselines(self, untrained: keras.Model, images: int | None = None) -> dict[str, dict[str, float]]:
-        """`accuracy` of what training has to exceed: "raw pixels" of small images, "untrained backbone"."""
-        accuracies = {}
-        if self.views.augmentation.size**2 * self.bank.channels <= MAX_PIXEL_VALUES:
-            encode = lambda s, ids: extraction.raw_pixels(s, self.views, ids)  # noqa: E731
-            accuracies["raw pixels"] = self.accuracy(encode, images)
-        return {**accuracies, "untrained backbone": self.backbone_accuracy(untrained, images)}
+    def baselines(
+        self, untrained: keras.Model, images: int | None = None, whiten: bool = False
+    ) -> dict[str, dict[str, float]]:
+        """`accuracy` of what training has to exceed: "raw pixels" of small images, "untrained backbone".
+
+        Pixels are whitened after `pixel_side`.
+        """
+        accuracies, size = {}, self.views.augmentation.size
+        if size**2 * self.bank.channels <= MAX_PIXEL_VALUES:
+            side = pixel_side(size, self.bank.channels)
+
+            def pixels(side: int, whiten: bool) -> dict[str, float]:
+                encode = lambda s, ids: extraction.raw_pixels(s, self.views, ids, side)  # noqa: E731
+                return self.accuracy(encode, images, whiten)
+
+            accuracies["raw pixels"] = pixels(size, whiten and side == size)
+            if whiten and side < size:
+                smaller = pixels(side, True)
+                accuracies["raw pixels"] |= {k: a for k, a in smaller.items() if k.startswith("whitened")}
+        return {**accuracies, "untrained backbone": self.backbone_accuracy(untrained, images, whiten)}
 
     def sample(self, images: int | None) -> tuple[np.ndarray, np.ndarray]:
         """Evenly spaced ids of about `images` images, as (bank, queries); of all images when None."""

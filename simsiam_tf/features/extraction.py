@@ -30,10 +30,22 @@ def extract(
     return concatenate_blocks((encode(x).numpy() for x in batches), len(ids))
 
 
-def raw_pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
-    """The pixels of evaluation views as features: float32 [N, S·S·C] in [0, 1], a baseline."""
+def raw_pixels(
+    source: Source, views: Views, ids: np.ndarray | None = None, side: int | None = None
+) -> np.ndarray:
+    """The pixels of evaluation views as features: float32 [N, S·S·C] in [0, 1], a baseline.
+
+    side: S, to which the views are averaged down; that of the views when None.
+    """
     ids = _ids(source, ids)
-    blocks = (views.denormalise(x).numpy() for x in pipeline.evaluation_views(source, views, ids))
+
+    def pixels(x: tf.Tensor) -> np.ndarray:
+        image = views.denormalise(x)
+        if side not in (None, x.shape[1]):
+            image = tf.image.resize(image, [side, side], "area")
+        return image.numpy()
+
+    blocks = map(pixels, pipeline.evaluation_views(source, views, ids))
     rows = concatenate_blocks((block.reshape(len(block), -1) for block in blocks), len(ids))
     rows /= np.float32(255)
     return rows

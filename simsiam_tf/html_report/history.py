@@ -83,9 +83,14 @@ def outcome_section(history: History) -> Section:
     ]
     section = Section("Outcome", [str(history.diagnosis)], tables=[metrics])
     names = {"backbone": "this backbone"}
-    rows = [[names.get(n, n), f"{a['knn20']:.1%}", f"{a['knn200']:.1%}"] for n, a in history.accuracy.items()]
+    columns = {
+        "knn20": "k = 20", "knn200": "k = 200",
+        "whitened_knn20": "whitened, k = 20", "whitened_knn200": "whitened, k = 200",
+    }  # fmt: skip
+    columns = {c: title for c, title in columns.items() if all(c in a for a in history.accuracy.values())}
+    rows = [[names.get(n, n), *(f"{a[c]:.1%}" for c in columns)] for n, a in history.accuracy.items()]
     if rows:
-        section.tables.append([["kNN accuracy", "k = 20", "k = 200"], *rows])
+        section.tables.append([["kNN accuracy", *columns.values()], *rows])
     elif not history.card:
         section.text.append(f"The run has not ended: these are its metrics at step {last['step']}.")
     return section

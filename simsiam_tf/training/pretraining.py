@@ -8,6 +8,7 @@ import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,11 +18,13 @@ from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import Source, from_images
 from simsiam_tf.data.sources.python_source import Images
 from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.evaluate import finishing
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.loop import COLLAPSED, DIVERGED, DONE, Outcome
 from simsiam_tf.loop.task import Accuracies, Task
 from simsiam_tf.methods.metrics import effective_rank
+from simsiam_tf.nets import whitening
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.signals import INTERRUPTED
@@ -111,15 +114,36 @@ class Pretraining(Task):
         with _memory_for_knn(
             "final_knn=false: the weights are exported, and only this evaluation is left out"
         ):
-            trained = self.monitor.backbone_accuracy(self.components.model.backbone)
-            baselines = self.monitor.baselines(untrained_backbone(self.config, self.components))
+            whiten = self.config.finish == "whiten"
+            trained = self.monitor.backbone_accuracy(self.components.model.backbone, whiten=whiten)
+            untrained = untrained_backbone(self.config, self.components)
+            baselines = self.monitor.baselines(untrained, whiten=whiten)
         return {**baselines, "backbone": trained}
 
     def export(self, workdir: Path, metadata: dict) -> None:
-        """Writes the backbone and, beside it, projector and predictor."""
+        """Writes the backbone, finished by the option `finish`, and, beside it, projector and predictor."""
         model = self.components.model
         heads = {name: getattr(model, name) for name in backbone_file.HEADS if getattr(model, name, None)}
-        backbone_file.export_networks({"backbone": model.backbone, **heads}, workdir, metadata)
+        backbone, record = model.backbone, {}
+        if self.config.finish == "whiten":
+            backbone, record = self._whitened(backbone)
+        backbone_file.export_networks({"backbone": backbone, **heads}, workdir, {**metadata, **record})
+
+    def _whitened(self, backbone: keras.Model) -> tuple[keras.Model, dict[str, Any]]:
+        """(the backbone with whitened features, the card's record of the whitening)."""
+        source, views = self.components.source, self.components.views
+        log.warning("whitening, measured on %d images", min(source.size, finishing.IMAGES))
+        finished, fitted = finishing.finish_backbone(backbone, source, views, self.config.seed)
+        if fitted is None:
+            log.warning("whitening left out: all images have the same features")
+            return finished, {}
+        if fitted.shrinkage > finishing.SHRINKAGE:
+            log.warning(
+                "whitening with a shrinkage of %.3g, since %d images are few for %d features",
+                fitted.shrinkage, fitted.rows, len(fitted.mean),
+            )  # fmt: skip
+        record = {"layer": whitening.NAME, "images": fitted.rows, "shrinkage": fitted.shrinkage}
+        return finished, {"finishing": record}
 
 
 @contextlib.contextmanager

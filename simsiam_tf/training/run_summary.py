@@ -34,12 +34,16 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
     lines.append(f"  diagnosis       {as_flags(str(outcome.diagnosis), field_types(PretrainConfig))}")
     if outcome.accuracy:
         which = "all images" if "backbone" in outcome.accuracy else "a sample"
-        lines += ["", f"  {f'kNN accuracy, {which}':26}{'k = 20':>8}{'k = 200':>9}"]
         order = [n for n in ("raw pixels", "untrained backbone", "backbone") if n in outcome.accuracy]
+        whitened = all("whitened_knn20" in outcome.accuracy[name] for name in order)
+        head = f"  {f'kNN accuracy, {which}':26}{'k = 20':>8}{'k = 200':>9}"
+        lines += ["", head + f"{'whitened: k = 20':>18}{'k = 200':>9}" * whitened]
         for name in order:
             a = outcome.accuracy[name]
             label = "this backbone" if name == "backbone" else name
             lines.append(f"  {label:26}{a['knn20']:8.1%}{a['knn200']:9.1%}")
+            if whitened:
+                lines[-1] += f"{a['whitened_knn20']:18.1%}{a['whitened_knn200']:9.1%}"
     workdir = outcome.workdir
     lines.append("")
     if outcome.status == DONE:

@@ -78,7 +78,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     strategy = workers.strategy
     precision = set_precision(config, strategy)
     with strategy.scope():  # in one scope: workers agree on the values of variables as they are created
-        pretrained = open_pretrained(config.weights, **config.preprocessing())
+        pretrained = open_pretrained(config.weights, **config.preprocessing(), finished=False)
     if isinstance(config, FinetuneConfig):
         layer_order.check_names(pretrained.backbone, config.freeze_until, config.layer_decay)
     with workers.chief_first():

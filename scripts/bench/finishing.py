@@ -7,8 +7,8 @@
 
 Each row of the table changes one thing: how the features are whitened, the layer that they are read from, the
 size of the images, whether the features of an image and its mirror image are averaged. The last row has the
-best of each. Whitening is measured on the rows of the set that pre-training sees. "default" is the shrinkage
-of simsiam_tf.evaluate.finishing; rows without another one have it. Questions as in docs/sets.md; of a large
+best of each. Whitening is measured on the rows of the set that pre-training sees. Where no shrinkage is
+named, it is chosen without labels, as for an exported backbone. Questions as in docs/sets.md; of a large
 set a sample is asked, in which objects keep all their pictures where there are at least 1,000 of them.
 """
 
@@ -36,17 +36,18 @@ SHRINKAGES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
 SIZES = (0.75, 1.0, 4 / 3, 1.5)  # of the size in training
 FEATURES = "features"  # the layer that a backbone ends with
 MANY_OBJECTS = 1000
+ANSWERS = ("category", "pair")
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
     """How features are read.
 
-    whitening: "plain", "centred", a shrinkage, or "default" for that of `fit_whitening`. layer: name, or two
+    whitening: "plain", "centred", a shrinkage, or "chosen" for the one that crops choose. layer: name, or two
     names with " and " between them. size: factor of the images' size in training.
     """
 
-    whitening: str | float = "default"
+    whitening: str | float = "chosen"
     layer: str = FEATURES
     size: float = 1.0
     mirrored: bool = False
@@ -55,7 +56,7 @@ class Reading:
         whitening = self.whitening
         if isinstance(whitening, float):
             whitening = f"whitened, shrinkage {whitening:g}"
-        elif whitening == "default":
+        elif whitening == "chosen":
             whitening = "whitened"
         mirrored = ", averaged with the mirror image" * self.mirrored
         return f"{whitening}, {self.layer}, size × {self.size:.2f}{mirrored}"
@@ -71,23 +72,23 @@ def sample(rows: Sequence[Picture], count: int, seed: int) -> list[Picture]:
     return [row for row, key in zip(rows, keys, strict=True) if key in kept]
 
 
-def finish(features: np.ndarray, rows: Sequence[Picture], whitening: str | float) -> np.ndarray:
-    """Features of length 1, whitened as measured on the rows that are no test rows."""
+def score(extractor: Extractor, reading: Reading, rows: Sequence[Picture]) -> dict[str, Any]:
+    """{"category": …, "pair": …} in %, those that the set asks, and the "shrinkage" where one was chosen."""
     from simsiam_tf.evaluate.finishing import fit_whitening
 
-    seen = np.array([row.split != "test" for row in rows])
-    if whitening == "centred":
+    features, seen = extractor(reading), np.array([row.split != "test" for row in rows])
+    if reading.whitening == "centred":
         features = features - features[seen].mean(axis=0)
-    elif whitening != "plain":
-        fitted = fit_whitening(features[seen], None if isinstance(whitening, str) else whitening)
+    elif reading.whitening != "plain":
+        shrinkage = None if isinstance(reading.whitening, str) else reading.whitening
+        pairs = extractor.crop_pairs(reading) if shrinkage is None else None
+        fitted = fit_whitening(features[seen], shrinkage, pairs)
         features = fitted(features) if fitted else features
-    return (features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)).astype(np.float32)
-
-
-def score(features: np.ndarray, rows: Sequence[Picture], whitening: str | float) -> dict[str, float]:
-    """{"category": …, "pair": …} in %, those that the set asks."""
-    found = set_answers.answers(finish(features, rows, whitening), rows)
-    return {name: 100 * found[name] for name in ("category", "pair") if name in found}
+        shrinkage = fitted.shrinkage if fitted else None
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    found = set_answers.answers(unit.astype(np.float32), rows)
+    answers = {name: 100 * found[name] for name in ANSWERS if name in found}
+    return {**answers, "shrinkage": shrinkage} if reading.whitening == "chosen" else answers
 
 
 class Extractor:
@@ -120,37 +121,69 @@ class Extractor:
         if projector is not None:
             outputs["projector"] = projector(backbone.output)
         self.network = keras.Model(backbone.inputs, outputs)
+        self.seen = np.array([row.split != "test" for row in rows])
         self.kept: dict[tuple[float, bool], dict[str, np.ndarray]] = {}
+        self.pairs: dict[float, list[dict[str, np.ndarray]]] = {}
 
     def __call__(self, reading: Reading) -> np.ndarray:
         """Features [N, F] of all pictures, not yet whitened."""
         both = [self.layers(reading.size, mirrored) for mirrored in (False, True)[: 1 + reading.mirrored]]
-        layers = reading.layer.split(" and ")
-        parts = [np.mean([features[name] for features in both], axis=0) for name in layers]
-        if len(parts) > 1:  # of several layers each has the same say
-            parts = [part / part.std(axis=0).mean() for part in parts]
-        return np.concatenate(parts, axis=1)
+        return _joined({name: np.mean([f[name] for f in both], axis=0) for name in both[0]}, reading.layer)
+
+    def crop_pairs(self, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+        """Features of pictures that pre-training sees, and of crops of them."""
+        from simsiam_tf.data import subset
+        from simsiam_tf.evaluate import finishing
+
+        if reading.size not in self.pairs:
+            source = subset(self.source, self.ids[self.seen], self.source.name)
+            encode, widths = self._encoder(), [f.shape[1] for f in self.layers(1.0, False).values()]
+            pairs = finishing.crop_pairs(
+                lambda x: np.concatenate([*encode(x).values()], axis=1), source, self._views(reading.size), 0
+            )
+            names, ends = [*self.layers(1.0, False)], np.cumsum(widths)[:-1]
+            self.pairs[reading.size] = [
+                dict(zip(names, np.split(features, ends, axis=1), strict=True)) for features in pairs
+            ]
+        images, crops = (_joined(features, reading.layer) for features in self.pairs[reading.size])
+        return images, crops
 
     def layers(self, factor: float, mirrored: bool) -> dict[str, np.ndarray]:
         """Layer → its features [N, F], computed once."""
-        import tensorflow as tf
-
-        from simsiam_tf.data import Views, pipeline
+        from simsiam_tf.data import pipeline
 
         if (factor, mirrored) not in self.kept:
-            augmentation = self.pretrained.augmentation
-            size = max(4, round(augmentation.size * factor))
-            views = Views(dataclasses.replace(augmentation, size=size))
-            encode = tf.function(lambda x: self.network(x, training=False), autograph=False)
-            blocks = [
-                encode(tf.reverse(x, [2]) if mirrored else x)
-                for x in pipeline.evaluation_views(self.source, views, self.ids)
-            ]
+            encode, views = self._encoder(), self._views(factor)
+            batches = pipeline.evaluation_views(self.source, views, self.ids)
+            blocks = [encode(x[:, :, ::-1] if mirrored else x) for x in batches]
             self.kept[factor, mirrored] = {
-                name: np.concatenate([block[name].numpy() for block in blocks]).astype(np.float32)
-                for name in blocks[0]
+                name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]
             }
         return self.kept[factor, mirrored]
+
+    def _views(self, factor: float) -> Any:
+        from simsiam_tf.data import Views
+
+        augmentation = self.pretrained.augmentation
+        size = max(4, round(augmentation.size * factor))
+        return Views(dataclasses.replace(augmentation, size=size), count=1)
+
+    def _encoder(self) -> Any:
+        """Normalised images → {layer: features}."""
+        import tensorflow as tf
+
+        outputs = tf.function(
+            lambda x: self.network(x, training=False), autograph=False, reduce_retracing=True
+        )
+        return lambda x: {name: f.numpy().astype(np.float32) for name, f in outputs(x).items()}
+
+
+def _joined(features: dict[str, np.ndarray], layer: str) -> np.ndarray:
+    """The features of a layer, or of several side by side, each with the same mean standard deviation."""
+    parts = [features[name] for name in layer.split(" and ")]
+    if len(parts) > 1:
+        parts = [part / max(part.std(axis=0).mean(), 1e-12) for part in parts]
+    return np.concatenate(parts, axis=1)
 
 
 def measure(extractor: Extractor, rows: Sequence[Picture], sizes: Sequence[float]) -> list[dict]:
@@ -161,15 +194,14 @@ def measure(extractor: Extractor, rows: Sequence[Picture], sizes: Sequence[float
         """Adds rows; returns the reading of the highest sum of answers."""
         for reading in readings:
             if not any(row["reading"] == reading for row in table):
-                answers = score(extractor(reading), rows, reading.whitening)
-                table.append({"reading": reading, **answers})
+                table.append({"reading": reading, **score(extractor, reading, rows)})
                 print(_line(table[-1]), flush=True)
         found = [next(row for row in table if row["reading"] == reading) for reading in readings]
-        return max(found, key=lambda row: sum(v for k, v in row.items() if k != "reading"))["reading"]
+        return max(found, key=lambda row: sum(row.get(name, 0) for name in ANSWERS))["reading"]
 
     names = [*extractor.layers(1.0, False)]
     names += [f"{names[0]} and {FEATURES}"] * (names[0] != FEATURES)
-    whitening = best([Reading(w) for w in ("plain", "centred", *SHRINKAGES, "default")]).whitening
+    whitening = best([Reading(w) for w in ("plain", "centred", *SHRINKAGES, "chosen")]).whitening
     layer = best([Reading(layer=name) for name in (FEATURES, *names)]).layer
     size = best([Reading(size=size) for size in sizes]).size
     mirrored = best([Reading(), Reading(mirrored=True)]).mirrored
@@ -179,8 +211,9 @@ def measure(extractor: Extractor, rows: Sequence[Picture], sizes: Sequence[float
 
 
 def _line(row: dict) -> str:
-    answers = "".join(f"{value:10.2f}" for name, value in row.items() if name != "reading")
-    return f"  {row['reading']!s:74}{answers}"
+    answers = "".join(f"{row[name]:10.2f}" for name in ANSWERS if name in row)
+    chosen = f"   shrinkage {row['shrinkage']:g}" if row.get("shrinkage") else ""
+    return f"  {row['reading']!s:74}{answers}{chosen}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -200,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"finishing.py: {error}", file=sys.stderr)
         return 2
     sizes = SIZES if extractor.pretrained.backbone.input_shape[1] is None else (1.0,)
-    asked = [name for name in ("category", "pair") if name in score(extractor(Reading()), rows, "plain")]
+    asked = [name for name in ANSWERS if name in score(extractor, Reading("plain"), rows)]
     print(f"{args.folder.resolve().name}: {len(rows):,} pictures, {args.workdir}; accuracies in %")
     print(f"  {'':74}" + "".join(f"{name:>10}" for name in asked))
     table = measure(extractor, rows, sizes)

@@ -38,17 +38,16 @@ def raw_pixels(
     side: S, to which the views are averaged down; that of the views when None.
     """
     ids = _ids(source, ids)
+    blocks = (pixels(x, views, side) for x in pipeline.evaluation_views(source, views, ids))
+    return concatenate_blocks(blocks, len(ids))
 
-    def pixels(x: tf.Tensor) -> np.ndarray:
-        image = views.denormalise(x)
-        if side not in (None, x.shape[1]):
-            image = tf.image.resize(image, [side, side], "area")
-        return image.numpy()
 
-    blocks = map(pixels, pipeline.evaluation_views(source, views, ids))
-    rows = concatenate_blocks((block.reshape(len(block), -1) for block in blocks), len(ids))
-    rows /= np.float32(255)
-    return rows
+def pixels(images: tf.Tensor, views: Views, side: int | None = None) -> np.ndarray:
+    """The pixels of normalised images: float32 [B, S·S·C] in [0, 1]. side: as for `raw_pixels`."""
+    x = tf.cast(views.denormalise(images), tf.float32)
+    if side not in (None, x.shape[1]):
+        x = tf.image.resize(x, [side, side], "area")
+    return x.numpy().reshape(len(x), -1) / np.float32(255)
 
 
 def _ids(source: Source, ids: np.ndarray | None) -> np.ndarray:

@@ -137,11 +137,11 @@ class Pretraining(Task):
         if fitted is None:
             log.warning("whitening left out: all images have the same features")
             return finished, {}
-        if fitted.shrinkage > finishing.SHRINKAGE:
-            log.warning(
-                "whitening with a shrinkage of %.3g, since %d images are few for %d features",
-                fitted.shrinkage, fitted.rows, len(fitted.mean),
-            )  # fmt: skip
+        few = fitted.rows < len(fitted.mean)
+        log.warning(
+            "whitening with shrinkage %g%s", fitted.shrinkage,
+            f": {fitted.rows} images are few for {len(fitted.mean)} features" * few,
+        )  # fmt: skip
         record = {"layer": whitening.NAME, "images": fitted.rows, "shrinkage": fitted.shrinkage}
         return finished, {"finishing": record}
 

@@ -5,6 +5,7 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 from sklearn.decomposition import PCA
 
 from simsiam_tf import nets
@@ -51,6 +52,38 @@ def test_few_rows_are_whitened_less():
     assert np.isfinite(whiten(x)).all() and np.abs(whiten(x)).max() < 3
     unseen = whiten(features(rows=50, seed=1))
     assert np.isfinite(unseen).all()
+
+
+def test_the_share_of_crops_that_find_their_image():
+    images = np.array([[1.0, 0], [0, 1], [1, 1]])
+    crops = np.array([[5.0, 1], [3, 4], [0.1, 0.1]])  # nearest: 0 right, 2 wrong, 2 right
+    assert finishing.own_image_share(images, crops) == pytest.approx(2 / 3)
+
+
+def test_crops_choose_the_shrinkage():
+    rng = np.random.default_rng(0)
+    large, small = rng.normal(size=(400, 2)) * 10, rng.normal(size=(400, 10))
+    noise = rng.normal(size=(400, 10)), rng.normal(size=(400, 2)) * 10
+
+    def chosen(crops):
+        return fit_whitening(np.hstack([large, small]), pairs=(np.hstack([large, small]), crops)).shrinkage
+
+    # The image shows in the ten directions of small variance, the crop changes the two of large variance.
+    assert chosen(np.hstack([noise[1], small])) == min(finishing.SHRINKAGES)
+    assert chosen(np.hstack([large, noise[0]])) == max(finishing.SHRINKAGES)
+
+
+def test_pairs_are_of_the_same_images():
+    source = images(600)
+    shown, crops = finishing.crop_pairs(lambda x: x.numpy().reshape(len(x), -1), source, VIEWS, seed=1)
+    assert shown.shape == crops.shape == (512, 256)  # two whole batches
+    everything = VIEWS.normalise(source.images).numpy().reshape(600, -1)
+    rows = [int(np.flatnonzero((everything == row).all(axis=1))[0]) for row in shown]
+    assert len(set(rows)) == 512 and (shown != crops).any(axis=1).all()
+    smooth = np.broadcast_to(np.arange(600).astype(np.uint8)[:, None, None, None], (600, 16, 16, 1)).copy()
+    plain = from_arrays("plain", smooth)
+    shown, crops = finishing.crop_pairs(lambda x: x.numpy().mean(axis=(1, 2)), plain, VIEWS, 1)
+    np.testing.assert_allclose(shown, crops, atol=1e-5)  # a crop of a plain image is that image
 
 
 def test_features_that_do_not_vary_are_left():
@@ -110,7 +143,7 @@ def test_features_of_a_bfloat16_backbone_are_whitened_in_float32():
     source, exact = images(), small()
     exact.set_weights(backbone.get_weights())
     _, whiten = finishing.finish_backbone(backbone, source, VIEWS, seed=0)
-    expected = fit_whitening(extract(exact, source, VIEWS))
+    expected = fit_whitening(extract(exact, source, VIEWS), whiten.shrinkage)
     np.testing.assert_allclose(whiten.matrix, expected.matrix, rtol=1e-3, atol=1e-3 * expected.matrix.max())
     assert {layer.dtype_policy.name for layer in backbone.layers} == {"mixed_bfloat16"}
 

@@ -11,7 +11,7 @@ from helpers.runs import StopAt, state, tiny
 from simsiam_tf import convert, embed, finetune, knn_eval, linear_eval
 from simsiam_tf.config import PretrainConfig, differences
 from simsiam_tf.data import open_source
-from simsiam_tf.evaluate.finishing import fit_whitening
+from simsiam_tf.evaluate.finishing import SHRINKAGES, fit_whitening
 from simsiam_tf.evaluate.knn_monitor import monitor_of
 from simsiam_tf.features import knn_accuracy
 from simsiam_tf.features.embedding_file import read_embeddings
@@ -40,11 +40,12 @@ def test_the_export_is_the_trained_backbone_and_a_whitening(runs):
     whitened, plain = (open_pretrained(runs[finish][1]) for finish in ("whiten", "none"))
     assert whitening_layer(plain.backbone) is None and "finishing" not in plain.card
     assert equal(without_whitening(whitened.backbone), plain.backbone)
-    shrinkage = max(0.1, 64 / 1437)
-    assert whitened.card["finishing"] == {"layer": "whitening", "images": 1437, "shrinkage": shrinkage}
+    finishing = whitened.card["finishing"]
+    assert finishing["layer"] == "whitening" and finishing["images"] == 1437
+    assert finishing["shrinkage"] in SHRINKAGES
     source = open_source("digits")
     trained = extract(plain.backbone, source, plain.views)
-    expected = fit_whitening(trained)(trained)
+    expected = fit_whitening(trained, finishing["shrinkage"])(trained)
     found = extract(whitened.backbone, source, whitened.views)
     np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
 
@@ -147,12 +148,14 @@ def test_pixels_of_larger_images_are_averaged_before_they_are_whitened(runs, mon
     backbone = open_pretrained(runs["none"][1]).backbone
     sides = []
 
-    def encode(source, views, ids, side):
+    def measured(source, views, ids, side):
         sides.append(side)
-        return np.random.default_rng(len(ids)).normal(size=(len(ids), side)).astype(np.float32)
+        return raw_pixels(source, views, ids, side)
 
-    monkeypatch.setattr("simsiam_tf.evaluate.knn_monitor.extraction.raw_pixels", encode)
-    large = monitor_of("digits", size=60)
+    monkeypatch.setattr("simsiam_tf.evaluate.knn_monitor.extraction.raw_pixels", measured)
+    monkeypatch.setattr("simsiam_tf.evaluate.finishing.PAIRS", 256)
+    monkeypatch.setattr("simsiam_tf.evaluate.finishing.MAX_PIXEL_VALUES", 100)
+    large = monitor_of("digits", size=16)
     accuracies = large.baselines(backbone, images=100, whiten=True)
-    assert sides == [60, 60, 55, 55]
+    assert sorted(sides) == [10, 10, 16, 16]
     assert set(accuracies["raw pixels"]) == {"knn20", "knn200", "whitened_knn20", "whitened_knn200"}

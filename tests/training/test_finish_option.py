@@ -11,7 +11,7 @@ from helpers.runs import StopAt, state, tiny
 from simsiam_tf import convert, embed, finetune, knn_eval, linear_eval
 from simsiam_tf.config import PretrainConfig, differences
 from simsiam_tf.data import open_source
-from simsiam_tf.evaluate.finishing import SHRINKAGES, fit_whitening
+from simsiam_tf.evaluate.finishing import SHRINKAGES, finish_pixels, fit_whitening
 from simsiam_tf.evaluate.knn_monitor import monitor_of
 from simsiam_tf.features import knn_accuracy
 from simsiam_tf.features.embedding_file import read_embeddings
@@ -61,13 +61,14 @@ def test_the_table_has_whitened_features_beside_whitened_pixels(runs):
     assert plain == runs["none"][0].accuracy
     views = open_pretrained(folder).views
     train, test = (open_source("digits", split) for split in ("train", "test"))
-    for name, (bank, queries) in {
-        "raw pixels": [raw_pixels(s, views) for s in (train, test)],
-        "backbone": [
-            extract(open_pretrained(folder, finished=False).backbone, s, views) for s in (train, test)
-        ],
-    }.items():
-        whiten = fit_whitening(bank)
+    beneath = open_pretrained(folder, finished=False).backbone
+    pixels = [raw_pixels(source, views) for source in (train, test)]
+    chosen = finish_pixels(pixels[0], train, views, 8, 0).shrinkage
+    cases = {"raw pixels": (chosen, *pixels)}
+    chosen = open_pretrained(folder).card["finishing"]["shrinkage"]
+    cases["backbone"] = (chosen, *(extract(beneath, source, views) for source in (train, test)))
+    for name, (shrinkage, bank, queries) in cases.items():
+        whiten = fit_whitening(bank, shrinkage)
         expected = knn_accuracy(whiten(bank), train.labels, whiten(queries), test.labels)
         assert outcome.accuracy[name]["whitened_knn20"] == pytest.approx(expected[20], abs=0.006)
 

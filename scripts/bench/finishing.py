@@ -123,7 +123,7 @@ class Extractor:
         self.network = keras.Model(backbone.inputs, outputs)
         self.seen = np.array([row.split != "test" for row in rows])
         self.kept: dict[tuple[float, bool], dict[str, np.ndarray]] = {}
-        self.pairs: dict[float, list[dict[str, np.ndarray]]] = {}
+        self.pairs: dict[tuple[float, bool], list[dict[str, np.ndarray]]] = {}
 
     def __call__(self, reading: Reading) -> np.ndarray:
         """Features [N, F] of all pictures, not yet whitened."""
@@ -135,17 +135,21 @@ class Extractor:
         from simsiam_tf.data import subset
         from simsiam_tf.evaluate import finishing
 
-        if reading.size not in self.pairs:
+        key = reading.size, reading.mirrored
+        if key not in self.pairs:
             source = subset(self.source, self.ids[self.seen], self.source.name)
             encode, widths = self._encoder(), [f.shape[1] for f in self.layers(1.0, False).values()]
-            pairs = finishing.crop_pairs(
-                lambda x: np.concatenate([*encode(x).values()], axis=1), source, self._views(reading.size), 0
-            )
+
+            def all_layers(x: Any) -> np.ndarray:
+                both = [encode(x), encode(x[:, :, ::-1])] if reading.mirrored else [encode(x)]
+                return np.mean([np.concatenate([*f.values()], axis=1) for f in both], axis=0)
+
+            pairs = finishing.crop_pairs(all_layers, source, self._views(reading.size), 0)
             names, ends = [*self.layers(1.0, False)], np.cumsum(widths)[:-1]
-            self.pairs[reading.size] = [
+            self.pairs[key] = [
                 dict(zip(names, np.split(features, ends, axis=1), strict=True)) for features in pairs
             ]
-        images, crops = (_joined(features, reading.layer) for features in self.pairs[reading.size])
+        images, crops = (_joined(features, reading.layer) for features in self.pairs[key])
         return images, crops
 
     def layers(self, factor: float, mirrored: bool) -> dict[str, np.ndarray]:

@@ -145,7 +145,7 @@ def _write_preset(config: ConvertConfig) -> str:
 
     out = Path(config.out or "").expanduser()
     formats.check_output(out, KERAS_HUB, config.overwrite)
-    pretrained = open_pretrained(config.weights or "", config.augmentation, config.image_size)
+    pretrained = open_pretrained(config.weights or "", config.augmentation, config.image_size, finished=False)
     with cli.silence_stderr():
         exported = export_model(pretrained, out, KERAS_HUB, config.overwrite)
     return (

@@ -228,6 +228,14 @@ class PretrainConfig(TuningConfig, RunConfig, SourceConfig):
         "that need no labels; false where the features of all images do not fit into memory",
         resumable=True,
     )
+    finish: str = option(
+        "whiten",
+        "what the exported backbone does to its features. whiten: its last layer centres and whitens them, "
+        "as measured on up to 20,000 images of `data`; linear_eval, finetune and further pre-training work "
+        "without this layer. none: nothing",
+        choices=("whiten", "none"),
+        resumable=True,
+    )
     fail_on_collapse: bool = option(
         False, "stop with exit status 3 as soon as the diagnosis is a collapse", resumable=True
     )

@@ -13,11 +13,13 @@ import numpy as np
 
 from simsiam_tf import config as configs
 from simsiam_tf.config.backbones import is_network
+from simsiam_tf.evaluate.finishing import finish_pixels, pixel_side
 from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced, open_splits
 from simsiam_tf.evaluate.linear_probe import Probe, logistic_probe, sgd_probe
 from simsiam_tf.features.extraction import MAX_PIXEL_VALUES, raw_pixels
 from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.features.store import stored_features
+from simsiam_tf.nets.whitening import whitening_layer
 from simsiam_tf.pretrained import hub, published
 from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
@@ -88,7 +90,8 @@ def run(config: Any, evaluate: Callable[[Any, Splits, Features], dict[str, Any]]
     scores = evaluate(config, splits, _features(config, pretrained, splits))
     result = {
         "what": scores.pop("what"), "train": splits.train.name, "test": splits.test.name,
-        "images": scores.pop("images"), "features": pretrained.features, "weights": pretrained.place,
+        "images": scores.pop("images"), "features": pretrained.features,
+        "whitened": whitening_layer(pretrained.backbone) is not None, "weights": pretrained.place,
         "sha256": pretrained.sha256, **scores,
     }  # fmt: skip
     print(_result_table(result))
@@ -108,9 +111,17 @@ def _features(config: Any, pretrained: Pretrained, splits: Splits) -> Features:
     )
     features = {"this backbone": (train, test)}
     if config.raw_pixels and pretrained.augmentation.size**2 * pretrained.channels <= MAX_PIXEL_VALUES:
-        views = pretrained.views
-        features["raw pixels"] = raw_pixels(splits.train, views), raw_pixels(splits.test, views)
+        features["raw pixels"] = _pixels(pretrained, splits, config.seed)
     return features
+
+
+def _pixels(pretrained: Pretrained, splits: Splits, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Raw pixels of the training and the test images, whitened where the backbone's features are."""
+    views, whitened = pretrained.views, whitening_layer(pretrained.backbone) is not None
+    side = pixel_side(pretrained.augmentation.size, pretrained.channels) if whitened else None
+    train, test = (raw_pixels(source, views, side=side) for source in (splits.train, splits.test))
+    fitted = finish_pixels(train, splits.train, views, side, seed) if side else None
+    return (fitted(train, in_place=True), fitted(test, in_place=True)) if fitted else (train, test)
 
 
 def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
@@ -170,6 +181,8 @@ def _result_table(result: dict[str, Any]) -> str:
         "  " + " " * 20 + "".join(f"{c:>10}" for c in columns),
     ]
     lines += [f"  {name:20}" + "".join(f"{row[c]:10.1%}" for c in columns) for name, row in accuracy.items()]
+    if result["whitened"]:
+        lines += ["", "  all features are whitened, the backbone's by its last layer"]
     if result.get("chosen"):
         ks = ", ".join(f"{row['k']} for {name}" for name, row in result["chosen"].items())
         lines += ["", f"  k chosen by leave-one-out accuracy on training images: {ks}"]

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
 from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.evaluate import finishing
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.evaluate.label_splits import check_labels, check_same_kind, held_out_ids, open_test_split
 from simsiam_tf.features import extraction
@@ -26,6 +27,7 @@ TIME_SHARE = 0.01  # share of the training's time that the monitor may take
 # since gradients take twice as long as a forward pass; reading, tracing and voting take the rest.
 IMAGES_PER_VIEW = 2
 Encoder = Callable[[Source, np.ndarray], np.ndarray]  # (source, ids) → features [N, F]
+Finish = Callable[[np.ndarray], finishing.Whitening | None]  # features of the bank → their whitening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,23 +48,30 @@ class Monitor:
     title = "kNN accuracy"
     views_per_image = 1
 
-    def accuracy(self, encode: Encoder, images: int | None = None) -> dict[str, float]:
-        """{"knn20": …, "knn200": …} in [0, 1].
+    def accuracy(
+        self, encode: Encoder, images: int | None = None, finish: Finish | None = None
+    ) -> dict[str, float]:
+        """{"knn20": …, "knn200": …} in [0, 1]; with `finish` also "whitened_knn20" and "whitened_knn200".
 
         encode: computes features of images. images: about how many images to use, five sixths of them in the
-            bank; all when None.
+            bank; all when None. finish: measures on the bank's features how they are whitened.
         """
         bank_ids, query_ids = self.sample(images)
         team = self.workers or Workers(tf.distribute.get_strategy())
         bank = self._bank_features(encode, bank_ids, team)
-        shard, accuracy = team.shard(query_ids), dict.fromkeys(KS, 0.0)
+        shard, names = team.shard(query_ids), ["knn", "whitened_knn"] if finish else ["knn"]
+        accuracy = {f"{name}{k}": 0.0 for name in names for k in KS}
         if len(shard):
             assert self.bank.labels is not None and self.queries.labels is not None
-            accuracy = knn_accuracy(
-                bank, self.bank.labels[bank_ids], encode(self.queries, shard), self.queries.labels[shard], KS
-            )
-        counts = team.all_gather(np.rint([[len(shard) * accuracy[k] for k in KS]])).sum(axis=0)
-        return {f"knn{k}": count / len(query_ids) for k, count in zip(KS, counts.tolist(), strict=True)}
+            queries = encode(self.queries, shard)
+            for name in names:
+                if finish and name != "knn":
+                    fitted = finish(bank)
+                    bank, queries = (fitted(f, in_place=True) if fitted else f for f in (bank, queries))
+                by_k = knn_accuracy(bank, self.bank.labels[bank_ids], queries, self.queries.labels[shard], KS)
+                accuracy |= {f"{name}{k}": value for k, value in by_k.items()}
+        counts = team.all_gather(np.rint([[len(shard) * a for a in accuracy.values()]])).sum(axis=0)
+        return {name: count / len(query_ids) for name, count in zip(accuracy, counts.tolist(), strict=True)}
 
     def _bank_features(self, encode: Encoder, ids: np.ndarray, team: Workers) -> np.ndarray:
         """The bank's features [N, F] on every worker, each of which extracts its share of them."""
@@ -76,16 +85,42 @@ class Monitor:
         chunks = np.array_split(ids, math.ceil(len(ids) / (GATHERED_IMAGES * team.count)))
         return extraction.concatenate_blocks(map(features, chunks), len(ids))
 
-    def backbone_accuracy(self, backbone: keras.Model, images: int | None = None) -> dict[str, float]:
+    def backbone_accuracy(
+        self, backbone: keras.Model, images: int | None = None, whiten: bool = False
+    ) -> dict[str, float]:
         """`accuracy` of a backbone's features."""
-        return self.accuracy(lambda s, ids: extraction.extract(backbone, s, self.views, ids), images)
 
-    def baselines(self, untrained: keras.Model, images: int | None = None) -> dict[str, dict[str, float]]:
+        def finish(features: np.ndarray) -> finishing.Whitening | None:
+            pairs = finishing.crop_pairs(finishing.encoder(backbone), self.bank, self.views, 0)
+            return finishing.fit_whitening(features[:: -(-len(features) // finishing.IMAGES)], pairs=pairs)
+
+        encode = lambda s, ids: extraction.extract(backbone, s, self.views, ids)  # noqa: E731
+        return self.accuracy(encode, images, finish if whiten else None)
+
+    def pixel_accuracy(self, images: int | None = None, whiten: bool = False) -> dict[str, float]:
+        """`accuracy` of raw pixels, which are averaged down to `pixel_side` before they are whitened."""
+        size = self.views.augmentation.size
+        side = finishing.pixel_side(size, self.bank.channels)
+
+        def finish(pixels: np.ndarray) -> finishing.Whitening | None:
+            return finishing.finish_pixels(pixels, self.bank, self.views, side, 0)
+
+        def accuracy(side: int, whiten: bool) -> dict[str, float]:
+            encode = lambda s, ids: extraction.raw_pixels(s, self.views, ids, side)  # noqa: E731
+            return self.accuracy(encode, images, finish if whiten else None)
+
+        if side == size or not whiten:
+            return accuracy(size, whiten)
+        averaged = {k: a for k, a in accuracy(side, True).items() if k.startswith("whitened")}
+        return {**accuracy(size, False), **averaged}
+
+    def baselines(
+        self, untrained: keras.Model, images: int | None = None, whiten: bool = False
+    ) -> dict[str, dict[str, float]]:
         """`accuracy` of what training has to exceed: "raw pixels" and "untrained backbone"."""
-        pixels = lambda s, ids: extraction.raw_pixels(s, self.views, ids)  # noqa: E731
         return {
-            "raw pixels": self.accuracy(pixels, images),
-            "untrained backbone": self.backbone_accuracy(untrained, images),
+            "raw pixels": self.pixel_accuracy(images, whiten),
+            "untrained backbone": self.backbone_accuracy(untrained, images, whiten),
         }
 
     def sample(self, images: int | None) -> tuple[np.ndarray, np.ndarray]:

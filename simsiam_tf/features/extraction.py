@@ -37,23 +37,28 @@ def default_batch(source: Source, views: Views) -> int:
     return max(256, min(1024, 2**20 // (views.augmentation.size**2 * source.channels)))
 
 
-def raw_pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> np.ndarray:
-    """The pixels of evaluation views as features: float32 [N, S·S·C] in [0, 1], a baseline.
+def raw_pixels(
+    source: Source, views: Views, ids: np.ndarray | None = None, side: int | None = None
+) -> np.ndarray:
+    """The pixels of evaluation views as features: float32 [N, F] in [0, 1], a baseline.
 
-    Images of more than `MAX_PIXEL_VALUES` numbers are shrunk first, as by `small_pixels`.
+    side: to which the views are averaged down. When None, images of more than `MAX_PIXEL_VALUES` numbers are
+    shrunk as by `small_pixels`, and others stay as they are.
     """
     ids = _ids(source, ids)
-    large = views.augmentation.size**2 * source.channels > MAX_PIXEL_VALUES
+    blocks = (pixels(x, views, side) for x in pipeline.evaluation_views(source, views, ids))
+    return concatenate_blocks(blocks, len(ids))
 
-    def pixels(x: tf.Tensor) -> np.ndarray:
-        images = views.denormalise(x)
-        return small_pixels(images).numpy() if large else images.numpy().reshape(len(images), -1)
 
-    blocks = map(pixels, pipeline.evaluation_views(source, views, ids))
-    rows = concatenate_blocks(blocks, len(ids))
-    if not large:
-        rows /= np.float32(255)
-    return rows
+def pixels(images: tf.Tensor, views: Views, side: int | None = None) -> np.ndarray:
+    """The pixels of normalised images: float32 [B, F] in [0, 1]. side: as for `raw_pixels`."""
+    x, shape = views.denormalise(images), images.shape[1:]
+    if side is None and (shape.num_elements() or 0) > MAX_PIXEL_VALUES:
+        return small_pixels(x).numpy()
+    x = tf.cast(x, tf.float32)
+    if side not in (None, shape[0]):
+        x = tf.image.resize(x, [side, side], "area")
+    return x.numpy().reshape(len(x), -1) / np.float32(255)
 
 
 def small_pixels(images: tf.Tensor) -> tf.Tensor:

@@ -13,6 +13,7 @@ from simsiam_tf.html_report.projections import clusters, pca, tsne, variance_sha
 from simsiam_tf.html_report.saliency import saliency
 from simsiam_tf.html_report.sections import Section, photo
 from simsiam_tf.methods import metrics
+from simsiam_tf.nets.whitening import whiten_like, without_whitening
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 
 IMAGES_SHOWN = 8
@@ -23,7 +24,8 @@ SALIENCY_IMAGES = 6
 class Sample:
     """Some images of a source, with their features and groups.
 
-    ids: int [n], indices of the images in the source. features: [n, F]. groups: int [n], number of the class
+    ids: int [n], indices of the images in the source. features: [n, F]. trained_features: the same before
+    they are whitened, if they are. groups: int [n], number of the class
     or cluster of each image. names: names of the groups. labelled: whether groups are classes, not clusters.
     """
 
@@ -31,6 +33,7 @@ class Sample:
     source: Source
     ids: np.ndarray
     features: np.ndarray
+    trained_features: np.ndarray
     groups: np.ndarray
     names: tuple[str, ...]
     labelled: bool
@@ -59,14 +62,15 @@ def draw_sample(pretrained: Pretrained, source: Source, images: int, seed: int =
     """
     pretrained.check_channels(source)
     ids = np.sort(np.random.default_rng(seed).permutation(source.size)[:images])
-    features = extract(pretrained.backbone, source, pretrained.views, ids)
+    trained = extract(without_whitening(pretrained.backbone), source, pretrained.views, ids)
+    features = np.asarray(whiten_like(pretrained.backbone, trained))
     labels = None if source.labels is None else np.asarray(source.labels[ids])
     if labels is not None and labels.min() >= 0:  # −1: an image without a label
         names = source.class_names or tuple(map(str, range(1 + int(labels.max()))))
-        return Sample(pretrained, source, ids, features, labels, names, labelled=True)
+        return Sample(pretrained, source, ids, features, trained, labels, names, labelled=True)
     groups = clusters(features, seed=seed)
     names = tuple(f"group {g + 1}" for g in range(1 + int(groups.max())))
-    return Sample(pretrained, source, ids, features, groups, names, labelled=False)
+    return Sample(pretrained, source, ids, features, trained, groups, names, labelled=False)
 
 
 def views_section(pretrained: Pretrained, source: Source, seed: int) -> Section:
@@ -135,8 +139,9 @@ def _title(sample: Sample, row: int) -> str:
 
 
 def spectrum_section(sample: Sample) -> Section:
-    """The spectrum of the features' covariance."""
-    shares, rank = variance_shares(sample.features), metrics.effective_rank(sample.features)
+    """The spectrum of the covariance of the features as they were trained, before a whitening."""
+    features = sample.trained_features
+    shares, rank = variance_shares(features), metrics.effective_rank(features)
     half, nearly_all = 1 + np.searchsorted(np.cumsum(shares), [0.5 - 1e-12, 0.95 - 1e-12])
     text = (
         f"Of {len(shares)} directions, {half} hold half of the variance and {nearly_all} hold 95 %; the "

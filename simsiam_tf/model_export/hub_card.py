@@ -10,6 +10,7 @@ from typing import Any
 from simsiam_tf.config import is_file
 from simsiam_tf.evaluate.verdict import MEASURES
 from simsiam_tf.model_export.card_text import escape_markdown, method_summary, training_sections
+from simsiam_tf.nets.whitening import whitening_layer
 from simsiam_tf.pretrained import hub
 from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
@@ -39,7 +40,7 @@ def hub_readme(pretrained: Pretrained, name: str, sha256: str) -> str:
 
 ## Use
 
-{_with_timm(name, pretrained.channels) if name else ""}{_with_simsiam_tf(pretrained)}
+{_with_timm(name, pretrained) if name else ""}{_with_simsiam_tf(pretrained)}
 - SHA-256 of the weights: `{sha256}`
 {training_sections(pretrained.card)}"""
     header = card_header(pretrained.card, "timm" if name else "keras", one_line(network))
@@ -97,7 +98,7 @@ def public_data(card: Mapping[str, Any]) -> str | None:
     return name if _SET_NAME.fullmatch(name) and not Path(name).is_dir() else None
 
 
-def _with_timm(name: str, channels: int) -> str:
+def _with_timm(name: str, pretrained: Pretrained) -> str:
     torchvision = f"""With torchvision:
 
 ```python
@@ -107,7 +108,9 @@ net.load_state_dict(safetensors.torch.load_file("model.safetensors"))
 ```
 
 """
-    torchvision *= channels == 3  # its networks take no others
+    torchvision *= pretrained.channels == 3  # its networks take no others
+    whitening = "These give the features before the last layer of `backbone.keras`, which whitens them.\n\n"
+    whitening *= whitening_layer(pretrained.backbone) is not None
     return f"""With timm, in this folder or by its name on the Hub (`hf-hub:NAME`):
 
 ```python
@@ -116,7 +119,7 @@ net = timm.create_model("local-dir:.", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(net))
 ```
 
-{torchvision}"""
+{torchvision}{whitening}"""
 
 
 def _with_simsiam_tf(pretrained: Pretrained) -> str:

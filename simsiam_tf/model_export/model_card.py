@@ -16,7 +16,8 @@ from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.versions import library_versions
 
 # Keys of the backbone's card that the model card repeats.
-FROM_SOURCE = ("data", "images", "step", "accuracy", "diagnosis", "classes", "configuration", "made with")
+FROM_SOURCE = ("data", "images", "step", "accuracy", "diagnosis", "classes", "finishing", "configuration",
+               "made with")  # fmt: skip
 
 
 def write_model_card(pretrained: Pretrained, exported: ExportedModel) -> Path:

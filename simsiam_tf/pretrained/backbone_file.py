@@ -17,7 +17,7 @@ from typing import Any
 
 import keras
 
-from simsiam_tf.nets import keras_networks
+from simsiam_tf.nets import keras_networks, whitening
 from simsiam_tf.pretrained import hub, keras_file_check, torch_layouts
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.digests import json_sha256, sha256
@@ -161,7 +161,7 @@ def _parse_card(path: Path) -> dict:
     return card
 
 
-def load_backbone(weights: str | Path, trust_code: bool = False) -> keras.Model:
+def load_backbone(weights: str | Path, trust_code: bool = False, finished: bool = False) -> keras.Model:
     """The backbone of a work folder, an address on the Hub or a .keras file, in layers that can be trained.
 
     It computes in `keras.config.dtype_policy()`, whatever the policy it was trained in. The file is checked
@@ -169,6 +169,8 @@ def load_backbone(weights: str | Path, trust_code: bool = False) -> keras.Model:
     the file holds is refused. So is a file whose card has another SHA-256.
 
     trust_code: leave out all checks but the SHA-256, and run whatever code the file names.
+    finished: with the whitening of its features, where the file has one; else the backbone beneath it, as it
+        was trained. The whitening computes in float32.
 
     Raises:
         UserError: the file is missing, of another format, damaged (its SHA-256 differs from the card's), an
@@ -202,8 +204,9 @@ def load_backbone(weights: str | Path, trust_code: bool = False) -> keras.Model:
             if wanted > stored + SPARE_WEIGHTS:
                 raise keras_file_check.Refused(f"it asks for {wanted} weights and holds {stored}")
         network: Any = keras.saving.load_model(path, compile=False, safe_mode=not trust_code)
-        for layer in network._flatten_layers():
+        for layer in whitening.without_whitening(network)._flatten_layers():
             layer.dtype_policy = keras.config.dtype_policy()
+        network = network if finished else whitening.without_whitening(network)
         return keras_networks.to_training_layers(network)
     except keras_file_check.Exported as error:
         raise UserError(f"weights={weights}: {path} is {error}: weights={_export_source(path)}.") from error

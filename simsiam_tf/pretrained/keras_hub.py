@@ -13,6 +13,7 @@ import numpy as np
 
 from simsiam_tf import nets
 from simsiam_tf.nets.variable_paths import variables_by_path
+from simsiam_tf.nets.whitening import without_whitening
 from simsiam_tf.pretrained import backbone_file, keras_file_check, torch_weights
 from simsiam_tf.pretrained.torch_weights.backbone_layout import architecture_of
 from simsiam_tf.runtime.display_text import one_line, printable_text
@@ -27,12 +28,13 @@ def to_keras_hub(backbone: keras.Model) -> Any:
     """keras-hub's ResNetBackbone with the weights of one of our ResNets.
 
     It maps normalised images [B, H, W, C] to the feature map [B, ⌈H/32⌉, ⌈W/32⌉, F], whose mean over H and W
-    is our features [B, F].
+    is our features [B, F], without their whitening.
 
     Raises:
         UserError: keras-hub is missing, the network is none of `nets.RESNETS`, or keras-hub lacks it.
     """
     require_library()
+    backbone = without_whitening(backbone)
     architecture = architecture_of(torch_weights.to_torch(backbone), "")
     stem, (name, width) = torch_weights.stem_of(backbone), (architecture[key] for key in ("name", "width"))
     if stem != "imagenet" or width != 1 or name.startswith("wide"):

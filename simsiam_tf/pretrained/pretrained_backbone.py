@@ -24,7 +24,7 @@ from simsiam_tf.runtime.errors import UserError
 class Pretrained:
     """A backbone of a `.keras` file, and the card beside the file.
 
-    backbone: normalised images [B, S, S, channels] → features [B, F].
+    backbone: normalised images [B, S, S, channels] → features [B, F], whitened where the file's network does.
     augmentation: size, normalisation and random changes of the images: from the card, from the augmentation
         that was chosen by name, or, without either, "imagenet" with the network's size and normalisation.
     path, sha256: path and digest of the file.
@@ -99,6 +99,7 @@ def open_pretrained(
     image_size: int | None = None,
     pixels: str = "auto",
     trust_code: bool = False,
+    finished: bool = True,
 ) -> Pretrained:
     """Opens the backbone of a finished work folder, of a .keras file or of a library of networks.
 
@@ -114,6 +115,8 @@ def open_pretrained(
         pixels: how the network takes pixels, a key of `PIXELS`; "auto": by the card, else as the network of
             keras.applications that it is recognised as.
         trust_code: run code that a file names, from a person you trust.
+        finished: with the whitening of the features that pre-training exports; False: the backbone as it was
+            trained, to train it on or to evaluate it by the paper's protocol.
 
     Raises:
         UserError: as `load_backbone` and `hub.download`; the network is no backbone; or neither a card nor
@@ -124,7 +127,7 @@ def open_pretrained(
     if is_network(weights):
         weights = str(published.import_network(weights, pixels, trust_code))
         pixels = "auto"  # of the copy's card
-    backbone = stored = backbone_file.load_backbone(weights, trust_code)
+    backbone = stored = backbone_file.load_backbone(weights, trust_code, finished)
     path = backbone_file.backbone_path(weights)
     card = backbone_file.read_card(weights)
     if len(backbone.inputs) != 1 or len(backbone.input_shape) != 4:

@@ -20,7 +20,9 @@ from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import Source, from_images, sampling
 from simsiam_tf.data.sources.python_source import Images
 from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.evaluate import finishing
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
+from simsiam_tf.evaluate.knn_monitor import Monitor
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.evaluate.verdict import measures_text
 from simsiam_tf.loop import launch
@@ -28,6 +30,7 @@ from simsiam_tf.loop.failures import step_failures
 from simsiam_tf.loop.loop import COLLAPSED, DIVERGED, DONE, Outcome
 from simsiam_tf.loop.task import Accuracies, Task
 from simsiam_tf.methods.metrics import effective_rank
+from simsiam_tf.nets import whitening
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.recipes import budget, timing
 from simsiam_tf.runtime.errors import UserError
@@ -184,16 +187,36 @@ class Pretraining(Task):
             text = "final %s of the backbone and the baselines on %d images"
             log.warning(text, monitor.title, monitor.size())
             with _memory_for_knn(advice):
-                trained = monitor.backbone_accuracy(backbone)
-                for name, measures in {**monitor.baselines(untrained), "backbone": trained}.items():
+                whiten = {"whiten": self.config.finish == "whiten"} if isinstance(monitor, Monitor) else {}
+                trained = monitor.backbone_accuracy(backbone, **whiten)
+                for name, measures in {**monitor.baselines(untrained, **whiten), "backbone": trained}.items():
                     accuracies[name] |= measures
         return accuracies
 
     def export(self, workdir: Path, metadata: dict) -> None:
-        """Writes the backbone and, beside it, projector and predictor."""
+        """Writes the backbone, finished by the option `finish`, and, beside it, projector and predictor."""
         model = self.components.model
         heads = {name: getattr(model, name) for name in backbone_file.HEADS if getattr(model, name, None)}
-        backbone_file.export_networks({"backbone": model.backbone, **heads}, workdir, metadata)
+        backbone, record = model.backbone, {}
+        if self.config.finish == "whiten":
+            backbone, record = self._whitened(backbone)
+        backbone_file.export_networks({"backbone": backbone, **heads}, workdir, {**metadata, **record})
+
+    def _whitened(self, backbone: keras.Model) -> tuple[keras.Model, dict[str, Any]]:
+        """(the backbone with whitened features, the card's record of the whitening)."""
+        source, views = self.components.source, self.components.views
+        log.warning("whitening, measured on %d images", min(source.size, finishing.IMAGES))
+        finished, fitted = finishing.finish_backbone(backbone, source, views, self.config.seed)
+        if fitted is None:
+            log.warning("whitening left out: all images have the same features")
+            return finished, {}
+        few = fitted.rows < len(fitted.mean)
+        log.warning(
+            "whitening with shrinkage %g%s", fitted.shrinkage,
+            f": {fitted.rows} images are few for {len(fitted.mean)} features" * few,
+        )  # fmt: skip
+        record = {"layer": whitening.NAME, "images": fitted.rows, "shrinkage": fitted.shrinkage}
+        return finished, {"finishing": record}
 
 
 @contextlib.contextmanager

@@ -82,7 +82,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         with workers.chief_first():  # which downloads it, and copies it into its work folder
             published.import_network(config.weights, config.pixels, config.trust_code)
     with strategy.scope():  # in one scope: workers agree on the values of variables as they are created
-        pretrained = open_pretrained(config.weights, **config.preprocessing())
+        pretrained = open_pretrained(config.weights, **config.preprocessing(), finished=False)
     if isinstance(config, FinetuneConfig):
         layer_order.check_names(pretrained.backbone, config.freeze_until, config.layer_decay)
     with workers.chief_first():

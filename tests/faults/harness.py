@@ -134,7 +134,7 @@ class Run:
             found[key] = record
         export = self.workdir / "export" / "backbone.keras"
         if export.exists():
-            for v in backbone_file.load_backbone(str(export)).weights:
+            for v in backbone_file.load_backbone(str(export), finished=True).weights:
                 found[f"export {v.path}"] = _sha(np.asarray(v))
             found["card"] = str(backbone_file.read_card(export)["accuracy"])
         return {**found, **{f"ids {step}": ids for step, ids in self.last_ids().items()}}

@@ -13,6 +13,7 @@ import numpy as np
 
 from simsiam_tf import nets
 from simsiam_tf.nets.variable_paths import variables_by_path
+from simsiam_tf.nets.whitening import without_whitening
 from simsiam_tf.pretrained import torch_layouts
 from simsiam_tf.pretrained.torch_layouts import LAYOUTS, Network
 from simsiam_tf.pretrained.torch_weights import head_layout
@@ -70,6 +71,7 @@ def to_torch(
 ) -> dict[str, np.ndarray]:
     """The state_dict of a `nets.resnet`: arrays in torch's order of axes, by the names of a layout.
 
+    A whitening of the features is left out, since those programs' networks have no such layer.
     Arrays are float32; BN's counters are int64 zeros.
 
     heads: "projector" and "predictor"; left out where the layout has no names for them.
@@ -78,7 +80,7 @@ def to_torch(
         UserError: the backbone is not a `nets.resnet`.
     """
     names, state = LAYOUTS[layout], {}
-    for path, variable in variables_by_path(backbone).items():
+    for path, variable in variables_by_path(without_whitening(backbone)).items():
         value = np.asarray(variable.numpy(), np.float32)
         name = names.prefix + names.naming.from_torchvision(torchvision_name(path))
         state[name] = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value

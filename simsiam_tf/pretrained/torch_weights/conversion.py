@@ -236,6 +236,8 @@ def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str
     lines = [f"{path}: {', '.join(['backbone', *heads])}: {len(state)} arrays, named as in {names.title}"]
     if loaded and not heads:
         lines.append(f"  left out   {', '.join(loaded)}, which have no names in this layout")
+    if "finishing" in card:
+        lines.append("  left out   the whitening of the features")
     if layout == "solo_learn" and stem in ("cifar", "small"):
         lines.append(f"  stem       3×3, {_STEMS_3X3[stem]}; solo-learn's own CIFAR stem has padding 2")
     last = heads["projector"].layers[-1] if "projector" in heads else None

@@ -1,0 +1,162 @@
+"""The option finish: what a run exports, and who reads the backbone with and without its whitening."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers.runs import StopAt, state, tiny
+
+from simsiam_tf import convert, embed, finetune, knn_eval, linear_eval
+from simsiam_tf.config import PretrainConfig, differences
+from simsiam_tf.data import open_source
+from simsiam_tf.evaluate.finishing import SHRINKAGES, finish_pixels, fit_whitening
+from simsiam_tf.evaluate.knn_monitor import monitor_of
+from simsiam_tf.features import knn_accuracy
+from simsiam_tf.features.embedding_file import read_embeddings
+from simsiam_tf.features.extraction import extract, raw_pixels
+from simsiam_tf.nets.whitening import whitening_layer, without_whitening
+from simsiam_tf.pretrained import backbone_file, torch_weights
+from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
+from simsiam_tf.training import build_run, pretraining, run_summary
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """finish → (outcome, work folder) of the same run."""
+    folders = {finish: tmp_path_factory.mktemp(finish) for finish in ("whiten", "none")}
+    return {
+        finish: (pretraining.pretrain(tiny(folder, f"--finish={finish}")), folder)
+        for finish, folder in folders.items()
+    }
+
+
+def equal(a, b):
+    return all((x == y).all() for x, y in zip(a.get_weights(), b.get_weights(), strict=True))
+
+
+def test_the_export_is_the_trained_backbone_and_a_whitening(runs):
+    whitened, plain = (open_pretrained(runs[finish][1]) for finish in ("whiten", "none"))
+    assert whitening_layer(plain.backbone) is None and "finishing" not in plain.card
+    assert equal(without_whitening(whitened.backbone), plain.backbone)
+    finishing = whitened.card["finishing"]
+    assert finishing["layer"] == "whitening" and finishing["images"] == 1437
+    assert finishing["shrinkage"] in SHRINKAGES
+    source = open_source("digits")
+    trained = extract(plain.backbone, source, plain.views)
+    expected = fit_whitening(trained, finishing["shrinkage"])(trained)
+    found = extract(whitened.backbone, source, whitened.views)
+    np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
+
+
+def test_the_table_has_whitened_features_beside_whitened_pixels(runs):
+    outcome, folder = runs["whiten"]
+    text = run_summary.pretraining_summary(tiny(folder), outcome)
+    assert "k = 20  k = 200  whitened: k = 20  k = 200" in text
+    assert "whitened" not in run_summary.pretraining_summary(tiny(folder), runs["none"][0])
+    columns = {"knn20", "knn200", "whitened_knn20", "whitened_knn200"}
+    assert all(set(accuracies) == columns for accuracies in outcome.accuracy.values())
+    plain = {name: {k: a[k] for k in ("knn20", "knn200")} for name, a in outcome.accuracy.items()}
+    assert plain == runs["none"][0].accuracy
+    views = open_pretrained(folder).views
+    train, test = (open_source("digits", split) for split in ("train", "test"))
+    beneath = open_pretrained(folder, finished=False).backbone
+    pixels = [raw_pixels(source, views) for source in (train, test)]
+    chosen = finish_pixels(pixels[0], train, views, 8, 0).shrinkage
+    cases = {"raw pixels": (chosen, *pixels)}
+    chosen = open_pretrained(folder).card["finishing"]["shrinkage"]
+    cases["backbone"] = (chosen, *(extract(beneath, source, views) for source in (train, test)))
+    for name, (shrinkage, bank, queries) in cases.items():
+        whiten = fit_whitening(bank, shrinkage)
+        expected = knn_accuracy(whiten(bank), train.labels, whiten(queries), test.labels)
+        assert outcome.accuracy[name]["whitened_knn20"] == pytest.approx(expected[20], abs=0.006)
+
+
+def test_a_killed_run_exports_the_same_file(runs, tmp_path):
+    for stop in (7, 99):
+        pretraining.pretrain(tiny(tmp_path, "--finish=whiten"), callbacks=[StopAt(stop)])
+    files = [folder / "export" / "backbone.keras" for folder in (runs["whiten"][1], tmp_path)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_may_continue_with_another_finish(tmp_path):
+    before, after = (dataclasses.asdict(tiny(tmp_path, f"--finish={f}")) for f in ("none", "whiten"))
+    assert differences(before, after, PretrainConfig) == []
+    del before["finish"]  # of a run begun before there was the option
+    assert differences(before, after, PretrainConfig) == []
+
+
+def test_a_finished_run_is_whitened_later(runs, tmp_path):
+    folder = shutil.copytree(runs["none"][1], tmp_path / "run")
+    before = state(folder)
+    shutil.rmtree(folder / "export")
+    outcome = pretraining.pretrain(tiny(folder, "--finish=whiten"))
+    assert outcome.status == pretraining.DONE and state(folder)[:2] == before[:2]
+    exported = [f / "export" / "backbone.keras" for f in (folder, runs["whiten"][1])]
+    assert exported[0].read_bytes() == exported[1].read_bytes()
+
+
+def test_training_goes_on_beneath_the_whitening(runs, tmp_path):
+    folder = runs["whiten"][1]
+    beneath = open_pretrained(folder, finished=False).backbone
+    config = tiny(tmp_path, f"--weights={folder}")
+    model = build_run.build_model(config, 1, 8)
+    assert equal(model.backbone, beneath)
+    for command in (linear_eval, finetune):
+        out = tmp_path / command.__name__
+        flags = [f"--weights={folder}", f"--workdir={out}", "--epochs=0.1", "--batch_size=64"]
+        assert command.main([*flags, "--precision=float32", "--save_minutes=0"]) == 0
+        classifier = backbone_file.load_backbone(out / "export" / "classifier.keras")
+        assert [layer.name for layer in classifier.layers][-2:] == ["pool", classifier.layers[-1].name]
+    for mine, theirs in zip(beneath.weights, classifier.weights, strict=False):
+        assert mine.shape == theirs.shape
+    tuned = open_pretrained(tmp_path / finetune.__name__)
+    assert whitening_layer(tuned.backbone) is None and "finishing" not in tuned.card
+
+
+def test_pytorch_gets_the_backbone_beneath(runs, tmp_path, capsys):
+    whitened, plain = runs["whiten"][1], runs["none"][1]
+    assert convert.main([f"--weights={whitened}", f"--out={tmp_path / 'a.safetensors'}"]) == 0
+    assert "left out   the whitening" in capsys.readouterr().out
+    assert convert.main([f"--weights={plain}", f"--out={tmp_path / 'b.safetensors'}"]) == 0
+    assert "whitening" not in capsys.readouterr().out
+    a, b = (torch_weights.open_checkpoint(tmp_path / f"{name}.safetensors").state for name in "ab")
+    assert a.keys() == b.keys() and all((np.asarray(a[k]) == np.asarray(b[k])).all() for k in a)
+
+
+def test_embed_and_knn_eval_take_finished_features_and_pixels(runs, tmp_path, capsys):
+    results = {}
+    for finish, (_, folder) in runs.items():
+        out = tmp_path / f"{finish}.json"
+        assert knn_eval.main([f"--weights={folder}", "--k=20", f"--out={out}"]) == 0
+        results[finish] = json.loads(out.read_text())
+        assert ("all features are whitened" in capsys.readouterr().out) == (finish == "whiten")
+    accuracy = runs["whiten"][0].accuracy
+    for finish, column in (("whiten", "whitened_knn20"), ("none", "knn20")):
+        assert results[finish]["whitened"] == (finish == "whiten")
+        for name, key in (("this backbone", "backbone"), ("raw pixels", "raw pixels")):
+            expected = accuracy[key][column]
+            assert results[finish]["accuracy"][name]["k = 20"] == pytest.approx(expected, abs=0.006)
+    out = tmp_path / "digits.npz"
+    assert embed.main([f"--weights={runs['whiten'][1]}", "--data=digits", f"--out={out}"]) == 0
+    finished = open_pretrained(runs["whiten"][1])
+    expected = extract(finished.backbone, open_source("digits"), finished.views)
+    np.testing.assert_allclose(read_embeddings(out).features, expected, atol=1e-4)
+
+
+def test_pixels_of_larger_images_are_averaged_before_they_are_whitened(runs, monkeypatch):
+    backbone = open_pretrained(runs["none"][1]).backbone
+    sides = []
+
+    def measured(source, views, ids, side):
+        sides.append(side)
+        return raw_pixels(source, views, ids, side)
+
+    monkeypatch.setattr("simsiam_tf.evaluate.knn_monitor.extraction.raw_pixels", measured)
+    monkeypatch.setattr("simsiam_tf.evaluate.finishing.PAIRS", 256)
+    monkeypatch.setattr("simsiam_tf.evaluate.finishing.MAX_PIXEL_VALUES", 100)
+    large = monitor_of("digits", size=16)
+    accuracies = large.baselines(backbone, images=100, whiten=True)
+    assert sorted(sides) == [10, 10, 16, 16]
+    assert set(accuracies["raw pixels"]) == {"knn20", "knn200", "whitened_knn20", "whitened_knn200"}

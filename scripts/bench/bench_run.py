@@ -103,7 +103,7 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
         timed(running, "_trace", "first step")
         timed(running, "_finish", "the end")
         timed(running, "save", "checkpoints")
-        timed(pretraining.KNN, "on_epoch_end", "kNN monitor")
+        timed(pretraining.Monitoring, "on_epoch_end", "kNN monitor")
         for method in ("add_steps", "add_record", "add_evaluation", "latest"):
             timed(loops.MetricsLog, method, "records")
         with contextlib.suppress(_Stop):

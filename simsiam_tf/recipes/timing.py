@@ -112,5 +112,6 @@ def time_baselines(
     accuracies = timed.baselines(untrained, images)
     backbone = timed.rates[-1]
     final = sum(timed.seconds(rate) for rate in (*timed.rates, backbone))
-    without_labels = (len(timed.rates) + 1) * LabelFreeMonitor.views_per_image * IMAGES * backbone[0]
+    judged = LabelFreeMonitor.views_per_image * min(IMAGES, monitor.bank.size)
+    without_labels = (len(timed.rates) + 1) * judged * backbone[0]
     return accuracies, timed.seconds(backbone, images), final + without_labels

@@ -59,7 +59,7 @@ def test_an_evaluation_of_all_images_is_foreseen_by_one_of_some(clock, monkeypat
         traced.append(1)
         return np.ones([len(ids), 4], np.float32)
 
-    def raw_pixels(source, views, ids):
+    def raw_pixels(source, views, ids, side=None):
         clock.now += 0.001 * len(ids)
         return np.ones([len(ids), 4], np.float32)
 
@@ -76,5 +76,7 @@ def test_an_evaluation_of_all_images_is_foreseen_by_one_of_some(clock, monkeypat
     assert later == pytest.approx(0.01 * (bank + queries) + 1e-6 * bank * queries)
     bank, queries = len(monitor.bank_ids), len(monitor.query_ids)
     assert bank > 4 * 300
-    # Raw pixels, the untrained and the trained backbone.
-    assert final == pytest.approx((0.001 + 2 * 0.01) * (bank + queries) + 3 * 1e-6 * bank * queries)
+    # Raw pixels, the untrained and the trained backbone; each on two views of some images without labels.
+    without_labels = 3 * 2 * 0.01 * min(2000, monitor.bank.size)
+    by_labels = (0.001 + 2 * 0.01) * (bank + queries) + 3 * 1e-6 * bank * queries
+    assert final == pytest.approx(by_labels + without_labels)

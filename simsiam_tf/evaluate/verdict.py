@@ -38,8 +38,7 @@ class Measure:
 MEASURES = {  # name in records and model cards → measure; the first that was taken decides
     "knn20": Measure("k = 20", "kNN-20", by_labels=True),
     "knn200": Measure("k = 200", "kNN-200", by_labels=True),
-    "whitened_knn20": Measure("whitened 20", "whitened kNN-20", by_labels=True),
-    "whitened_knn200": Measure("200", "whitened kNN-200", by_labels=True),
+    "whitened_knn20": Measure("whitened", "kNN-20 of whitened features", by_labels=True),
     "recall1": Measure("own image", "own image found"),
     "mrr": Measure("MRR", "mean reciprocal rank", ".3f"),
     "rankme": Measure("RankMe", "RankMe", ".1f"),

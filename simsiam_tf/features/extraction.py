@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -57,9 +58,10 @@ def raw_pixels(source: Source, views: Views, ids: np.ndarray | None = None) -> n
 
 def small_pixels(images: tf.Tensor) -> tf.Tensor:
     """Pixels of images, shrunk to at most 16×16 with antialiasing: uint8 [B, S, S, C] → [B, F] in [0, 1]."""
-    side = min(SMALL_SIDE, images.shape[1])
+    shape: Any = images.shape
+    side = min(SMALL_SIDE, shape[1])
     small = tf.image.resize(images, [side, side], antialias=True) / 255.0
-    return tf.reshape(small, [-1, side * side * images.shape[-1]])
+    return tf.reshape(small, [-1, side * side * shape[-1]])
 
 
 def _ids(source: Source, ids: np.ndarray | None) -> np.ndarray:

@@ -33,7 +33,8 @@ class QueryView:
         """
         generators = [np.random.default_rng([seed, int(i)]) for i in ids]
         u = np.stack([generator.random(6, np.float32) for generator in generators])
-        shape: Any = tuple(images.shape[1:])
+        static: Any = images.shape  # of images of one known size
+        shape = tuple(static[1:])
         noise = np.stack([generator.standard_normal(shape, np.float32) for generator in generators])
         x = tf.raw_ops.ImageProjectiveTransformV3(
             images=tf.cast(images, tf.float32), transforms=self._transforms(u, shape[0]),

@@ -17,9 +17,9 @@ VENDORS = ("apple", "google", "twitter", "facebook")
 def make(packages: Packages, folder: Path) -> list[Picture]:
     """Copies the drawings of 64 pixels; returns their rows.
 
-    label: category. group: the code's first character, which skin tones, genders and hair leave as it is, so
-    that no emoji is told by a variant of itself. object: the code; a drawing in a skin tone has none, and
-    the pair question is asked of the 1,911 codes alone.
+    label: category. group: the code's first code point. Variants in skin tone and hair, and those made by a
+    gender sign, share it, so they do not vote for each other. object: the code; "" in a skin tone, since the
+    pair question (`set_file.Picture`) is asked only of drawings without one.
     """
     pictures = []
     for vendor in VENDORS:

@@ -18,7 +18,7 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Unpacked:
-    """A package: its files, and what ABOUT.txt tells of it."""
+    """An unpacked package; the set's ABOUT.txt lists its name, version and licence."""
 
     name: str
     version: str
@@ -72,7 +72,7 @@ class Packages:
         return self.used[name].folder
 
     def _archive(self, name: str, pattern: re.Pattern[str], command: list[str], program: str) -> Path:
-        """The archive of a package among the downloads, where `command` puts it unless it lies there."""
+        """The package's archive in the downloads folder; runs `command` to download it if it is missing."""
 
         def archives() -> list[Path]:
             return sorted(file for file in self.downloads.iterdir() if pattern.fullmatch(file.name))
@@ -95,7 +95,7 @@ class Packages:
 
 
 def _download(command: list[str], folder: Path, program: str) -> None:
-    """Runs a command that downloads; where apt's lists lack the package, brings them up to date as root."""
+    """Runs a command that downloads. If apt-get fails, root updates its lists and tries again."""
     try:
         _run(command, folder, program)
     except UserError as error:
@@ -108,7 +108,7 @@ def _download(command: list[str], folder: Path, program: str) -> None:
 
 
 def _run(command: list[str], folder: Path, program: str) -> None:
-    """Runs a command in a folder. Raises UserError with the last line that names an error."""
+    """Runs a command in a folder. Raises UserError with the program's error line (of npm, the first two)."""
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     except FileNotFoundError as error:

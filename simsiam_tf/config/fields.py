@@ -70,7 +70,7 @@ class Config:
         return self
 
     def as_values(self) -> Self:
-        """The same configuration without options that have chosen the values of others."""
+        """The same configuration without `minutes`, once it has chosen `epochs`."""
         return self
 
 
@@ -117,7 +117,7 @@ def field_types(cls: type) -> dict[str, type]:
 
 
 def to_flags(config: Any) -> str:
-    """The text of a flagfile from which `as_values` is read again, without the options in `LOOKS`."""
+    """A flagfile's text; reading it gives `as_values()`, with defaults for the options in `LOOKS`."""
     lines, config = [], config.as_values()
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

@@ -78,7 +78,7 @@ class LinearConfig(SupervisedConfig):
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig(TuningConfig, SupervisedConfig):
-    """Fine-tuning of the whole network."""
+    """Fine-tuning: the backbone, or its last layers, are trained together with a classifier."""
 
     INAPPLICABLE = (*SupervisedConfig.INAPPLICABLE, *TuningConfig.INAPPLICABLE)
 

@@ -62,7 +62,8 @@ class Workers:
     @functools.cache  # noqa: B019 - one instance a process
     def _gather_function(self, dtype: np.dtype, row: tuple[int, ...]) -> Callable:
         """Makes a graph function of `strategy.gather`, for any number of rows of one dtype and shape."""
-        # Eagerly, TensorFlow would trace anew at every call; one function for all shapes warns of retracing.
+        # Called eagerly, `gather` is traced at every call; of one function for all dtypes and shapes of rows,
+        # TensorFlow warns that it is retraced. So there is one for each.
         gather = functools.partial(self.strategy.gather, axis=0)
         return tf.function(gather, reduce_retracing=True, autograph=False)
 

@@ -11,7 +11,7 @@ import numpy as np
 from simsiam_tf.config.backbones import is_network, parse_backbone
 from simsiam_tf.evaluate.diagnosis import ADVICE, NEAR_STD, Diagnosis
 
-MARGIN = 0.01  # of an accuracy; of 2,000 answers a smaller difference is often chance
+MARGIN = 0.01  # least gain over a baseline; accuracies on 2,000 images often differ by less by chance
 FEW_STEPS = 1000
 LOW_RANK = 4.0  # effective rank of z
 FALLING = 0.1  # share of the loss' whole fall that is between the middle and the last third of the records
@@ -60,13 +60,14 @@ def verdict(
 ) -> str:
     """Says in one or two sentences whether the features beat their baselines; if not, what to change.
 
-    By kNN accuracy where there is one, else by the own image found (`label_free.retrieval`).
+    Compares by the first of `MEASURES` that was taken: kNN accuracy where there are labels, else recall at 1,
+    the share of changed crops whose nearest image is their own (`label_free.retrieval`).
 
     Args:
-        accuracy: final measures by name, "backbone" and `BASELINES`; any may be missing.
+        accuracy: "backbone" or a key of `BASELINES` → key of `MEASURES` → final value; any may be missing.
         diagnosis: the run's.
         records: training records, the oldest first.
-        config: options of the run; of them "backbone", "weights", "method", "crop_area" and "monitor" count.
+        config: options of the run.
     """
     trained = accuracy.get("backbone", {})
     name = next((name for name in MEASURES if name in trained), None)

@@ -13,7 +13,7 @@ from simsiam_tf.methods.simsiam import SimSiam
 
 
 class Alternation(SimSiam):
-    """θ is learned for k steps against targets η = F(T'(x)) by the θ from before these steps (Eq. 7 to 10).
+    """θ is learned for k steps against targets η = F(T'(x)) of the weights before these steps (Eq. 7 to 10).
 
     The paper computes the targets of the next k steps in advance and stores them. Each is needed once, so
     this class stores the weights that make them instead: the same targets, for the memory of one more

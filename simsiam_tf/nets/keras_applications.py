@@ -112,7 +112,7 @@ def recognise(network: keras.Model) -> str | None:
 
 
 def without_classifier(network: keras.Model) -> keras.Model:
-    """The maps of a network of keras.applications that ends in a classifier; another network unchanged."""
+    """A network of keras.applications cut before pooling and classifier; any other network unchanged."""
     name = recognise(network) if isinstance(network.layers[-1], keras.layers.Dense) else None
     if name is None:
         return network
@@ -123,7 +123,7 @@ def without_classifier(network: keras.Model) -> keras.Model:
 
 
 def _layer_names(network: keras.Model) -> list[str]:
-    """Names of the layers, without the numbers that Keras adds to the second layer of a name."""
+    """Names of the layers after the first. Layers without weights lose the _1, _2 … that Keras adds."""
     return [
         re.sub(r"_\d+$", "", layer.name) if layer.weights == [] else layer.name
         for layer in network.layers[1:]

@@ -82,7 +82,7 @@ TOKENS = {"DINOV2Backbone", "DINOV3Backbone", "DeiTBackbone"}  # whose first tok
 
 
 def _check_preset(name: str, trust_code: bool) -> None:
-    """Raises UserError for a preset whose files name classes outside of keras-hub, whose code would run."""
+    """Raises UserError for a preset that would run code from outside keras-hub, unless trust_code."""
     for file in () if trust_code else ("config.json", "image_converter.json", "preprocessor.json"):
         pending = [_read_json(name, file)]
         while pending:
@@ -102,13 +102,13 @@ def _check_preset(name: str, trust_code: bool) -> None:
 
 
 def _read_json(name: str, file: str) -> Any:
-    """The content of a preset's file; None where it cannot be read, which `_from_preset` says."""
+    """The content of a preset's JSON file; None where it cannot be read: `_from_preset` then says why."""
     from keras_hub.src.utils.preset_utils import get_file
 
     path = Path(name).expanduser()
     try:
         return json.loads(Path(get_file(str(path) if path.is_dir() else name, file)).read_text("utf-8"))
-    except Exception:  # noqa: BLE001 - each place raises its library's own
+    except Exception:  # noqa: BLE001 - each kind of address raises its library's errors
         return None
 
 
@@ -116,8 +116,8 @@ def _from_preset(cls: Any, name: str, **options: Any) -> Any:
     path = Path(name).expanduser()
     try:
         return cls.from_preset(str(path) if path.is_dir() else name, **options)
-    except Exception as error:  # noqa: BLE001 - each place raises its library's own
+    except Exception as error:  # noqa: BLE001 - each kind of address raises its library's errors
         raise UserError(
             f"backbone=hub:{name}: cannot be opened ({one_line(error)[:200]}). Without a network, pass the "
-            "preset's folder, with config.json, model.weights.h5 and preprocessor.json: hub:/path/to/folder."
+            "preset's folder, with config.json, model.weights.h5, image_converter.json: hub:/path/to/folder."
         ) from error

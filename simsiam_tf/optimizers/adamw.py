@@ -36,8 +36,8 @@ class AdamW(VariableRates):
     w ← w − lr · √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε)
 
     lr is the variable's own rate, also in the decay. NOTE: ε is added to √v, as in Keras; PyTorch and the
-    paper add it to √(v / (1 − β₂ᵗ)). For a part with an `After`, t counts from the step in which it begins
-    to learn.
+    paper add it to √(v / (1 − β₂ᵗ)). For variables whose schedule is an `After` (frozen at first), t
+    counts from the first step that trains them.
 
     Args:
         learning_rate, part_learning_rates, **kwargs: as for `VariableRates`.

@@ -44,7 +44,7 @@ class Augmentation:
         """The augmentation of small views, for multi-crop (SwAV, arXiv 2006.09882, Sec. 3.3 and App. A).
 
         size: in pixels; by default 96 for views of 224. area: largest share of the image that a crop covers;
-        the smallest is as much smaller as SwAV's 0.05 is than its 0.14.
+        the smallest is 5/14 of it, as in SwAV (0.05 to 0.14).
         """
         return dataclasses.replace(self, size=size or round(self.size * 96 / 224), area=(area * 5 / 14, area))
 
@@ -53,7 +53,7 @@ class Augmentation:
         return dataclasses.replace(self, jitter_p=0.0, gray_p=0.0, blur_p=0.0, solarize_p=0.0)
 
     def statistics(self, channels: Any) -> list[tuple[float, ...]]:
-        """[mean, std] for a number of channels; their averages where the augmentation has another number."""
+        """[mean, std] for so many channels; of another number, the average of its channels."""
         values = (self.mean, self.std)
         return [v if len(v) == channels else (sum(v) / len(v),) * channels for v in values]
 

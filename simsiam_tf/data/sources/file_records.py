@@ -1,7 +1,8 @@
 """Records of the files of a set: which are readable, and their headers, kept in the user's cache.
 
-A file whose size and times are those of its record is not checked again, by any command. A set of a million
-files takes about 100 bytes of memory for each name and 80 for each record.
+A file with the size and times of its record is not checked again, unless a command asks for a deeper check,
+or the last one failed for a reason that may pass (network, missing library). A set
+of a million files takes about 100 bytes of memory for each name and 80 for each record.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class TransientError(OSError):
     """A failure that may pass. It says nothing of the file, which every command tries again."""
 
 
-Names = list[str] | tuple[str, ...]  # a source shares a tuple, and copies a list
+Names = list[str] | tuple[str, ...]  # pass a tuple for large sets: a list is copied into one
 Check = Callable[[int], dict]  # number of a file → fields of its record; raises OSError or ValueError
 STATE = ("size", "mtime", "ctime")  # fields that differ once a file was written to or replaced
 
@@ -76,7 +77,7 @@ class FileRecords:
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
-    """Names of files whose records were of other contents, and the numbers of new and missing files."""
+    """What differs from the kept records: files with other contents; numbers of new and gone ones."""
 
     changed: list[str]
     new: int

@@ -25,7 +25,7 @@ def test_spectrum_by_hand():
 @pytest.mark.parametrize(("shares", "half", "most"), [((0.5, 0.45, 0.05), 1, 2), ((0.4, 0.3, 0.3), 2, 3)])
 def test_directions_by_hand(monkeypatch, shares, half, most):
     monkeypatch.setattr(gallery, "variance_shares", lambda features: np.array(shares))
-    sample = types.SimpleNamespace(features=np.eye(4, 3))
+    sample = types.SimpleNamespace(trained_features=np.eye(4, 3))
     (text,) = gallery.spectrum_section(sample).text
     assert f" {half} hold half" in text and f" {most} hold 95 %" in text
 

@@ -54,10 +54,14 @@ def test_a_folder_of_five_files(workdir):
 
 def test_torchvision_is_named_for_colours_alone(workdir):
     """Its networks take no other images."""
-    card = open_pretrained(workdir).card
+    opened = open_pretrained(workdir)
     for channels in (1, 3):
         given: Any = types.SimpleNamespace(
-            card=card, channels=channels, features=512, augmentation=AUGMENTATIONS["imagenet"]
+            card=opened.card,
+            backbone=opened.backbone,
+            channels=channels,
+            features=512,
+            augmentation=AUGMENTATIONS["imagenet"],
         )
         assert ("With torchvision" in hub_folder.hub_readme(given, "resnet18", "0")) == (channels == 3)
 

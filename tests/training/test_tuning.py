@@ -145,13 +145,13 @@ def test_a_network_without_blocks_is_named_before_the_images_are_read(tmp_path, 
 
 def test_layers_are_looked_for_before_images_are_opened(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("simsiam_tf.training.run_data.open_source", None)  # would be a TypeError
-    (tmp_path / "mine.py").write_text("def net(size, channels):\n    return None\n")
+    (tmp_path / "no_network.py").write_text("def net(size, channels):\n    return None\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
     argv = ["--data=digits", *SHORT, f"--workdir={tmp_path / 'run'}"]
     for more, said in (
         ("--freeze_until=stag2", "no layer of backbone has a name that starts so"),
-        ("--backbone=py:mine:net", "gives NoneType, not a Keras model"),
+        ("--backbone=py:no_network:net", "gives NoneType, not a Keras model"),
     ):
         assert pretrain.main([*argv, more]) == 2
         assert said in capsys.readouterr().err

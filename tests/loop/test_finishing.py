@@ -30,7 +30,7 @@ def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(wh
     assert card["step"] == 22 and card["accuracy"] == {}
     export = (tmp_path / "export" / "backbone.keras").read_bytes()
 
-    def no_room(*args):
+    def no_room(*args, **options):
         raise MemoryError
 
     with monkeypatch.context() as scarce:

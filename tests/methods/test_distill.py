@@ -145,6 +145,7 @@ def test_a_run_learns_the_teachers_features_and_exports_the_student(small_teache
     assert not any("teacher" in p.name for p in (tmp_path / "export").iterdir())
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_bits(small_teacher, tmp_path):
     for name, stop in (("whole", 99), ("cut", 12), ("cut", 99)):
         argv = [*FLAGS, "--monitor=none", f"--teacher={small_teacher}", f"--workdir={tmp_path / name}"]

@@ -73,6 +73,7 @@ def test_the_table_has_whitened_features_beside_whitened_pixels(runs):
         assert outcome.accuracy[name]["whitened_knn20"] == pytest.approx(expected[20], abs=0.006)
 
 
+@pytest.mark.slow
 def test_a_killed_run_exports_the_same_file(runs, tmp_path):
     for stop in (7, 99):
         pretraining.pretrain(tiny(tmp_path, "--finish=whiten"), callbacks=[StopAt(stop)])

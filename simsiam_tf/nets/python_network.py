@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 
 from simsiam_tf.config.backbones import PIXELS
 from simsiam_tf.nets.backbones import Description, to_features
@@ -34,7 +37,8 @@ def describe(options: Mapping[str, Any]) -> Description:
 def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
     """FUNCTION(size, channels) as a backbone, pooled where it gives maps or tokens."""
     function, name = _function(options["name"]), options["name"]
-    network = function(size, channels)
+    with _names_from_the_start():
+        network = function(size, channels)
     if not isinstance(network, keras.Model) or len(keras.tree.flatten(network.inputs)) != 1:
         raise UserError(
             f"backbone=py:{name}: gives {type(network).__name__}, not a Keras model of one input."
@@ -45,6 +49,17 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
     if not reverse and len(network.output_shape) == 2:
         return network
     return to_features(network, network.input_shape[1], channels, reverse)
+
+
+@contextlib.contextmanager
+def _names_from_the_start() -> Iterator[None]:
+    """Numbers Keras' automatic names anew: every build has the names that `freeze_until` may name."""
+    numbers = global_state.get_global_attribute("object_name_uids")
+    global_state.set_global_attribute("object_name_uids", collections.defaultdict(int))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", numbers)
 
 
 def _check_config(network: keras.Model, name: str) -> None:

@@ -163,6 +163,8 @@ def test_a_function_of_the_users(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     network = nets.build_backbone("py:mine:net", 9, 2)
     assert network.input_shape == (None, 9, 9, 2) and network.output_shape == (None, 6)
+    again = nets.build_backbone("py:mine:net", 9, 2)  # for a final comparison with random weights, say
+    assert [layer.name for layer in again.layers] == [layer.name for layer in network.layers]
     assert nets.describe_backbone("py:mine:net").scale is None
     assert nets.describe_backbone("py:mine:net", "tf").scale == PIXELS["tf"]
     with pytest.raises(UserError, match="how the network takes pixels is not known. Pass pixels=torch"):

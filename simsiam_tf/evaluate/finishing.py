@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from simsiam_tf.data import Source, Views, pipeline
+from simsiam_tf.evaluate.label_free import retrieval
 from simsiam_tf.features import extraction
 from simsiam_tf.nets import keras_networks, whitening
 
@@ -24,7 +25,7 @@ PAIRS = 2048  # most images of which crops are taken
 CROP_AREA = (0.4, 0.9)  # share of an image that a crop covers
 IMAGES = 20_000  # most images whose features are measured
 BLOCK = 2**22  # numbers computed in float64 at a time
-MAX_PIXEL_VALUES = 32 * 32 * 3  # pixels are averaged down to so many before they are whitened
+WHITENED_PIXEL_VALUES = 32 * 32 * 3  # pixels are averaged down to so many before they are whitened
 Encoder = Callable[[Any], np.ndarray]  # normalised images [B, S, S, C] → features [B, F]
 
 
@@ -80,7 +81,7 @@ def fit_whitening(
 
     if shrinkage is None and pairs is not None:
         images, crops = ((f.astype(np.float64) - mean) @ axes for f in pairs)
-        found = [own_image_share(images * scales(s), crops * scales(s)) for s in SHRINKAGES]
+        found = [retrieval(images * scales(s), crops * scales(s))["recall1"] for s in SHRINKAGES]
         shrinkage = SHRINKAGES[int(np.argmax(found))]
     if shrinkage is None:
         shrinkage = default_shrinkage(rows, width)
@@ -90,12 +91,6 @@ def fit_whitening(
 def default_shrinkage(rows: int, width: int) -> float:
     """SHRINKAGE, or width / rows where that is more: the variances of few rows are chance."""
     return max(SHRINKAGE, width / rows)
-
-
-def own_image_share(images: np.ndarray, crops: np.ndarray) -> float:
-    """The share of crops whose nearest image by cosine is the one that they are of. images, crops: [M, F]."""
-    images, crops = (f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-12) for f in (images, crops))
-    return float(np.mean((crops @ images.T).argmax(axis=1) == np.arange(len(images))))
 
 
 def crop_pairs(encode: Encoder, source: Source, views: Views, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +149,7 @@ def encoder(backbone: keras.Model) -> Encoder:
 
 def pixel_side(size: int, channels: int) -> int:
     """Pixels a side that images of `size` are averaged down to before they are whitened."""
-    return min(size, int((MAX_PIXEL_VALUES / channels) ** 0.5))
+    return min(size, int((WHITENED_PIXEL_VALUES / channels) ** 0.5))
 
 
 def _blocks(features: np.ndarray) -> list[slice]:

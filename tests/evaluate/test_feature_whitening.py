@@ -5,7 +5,6 @@ import sys
 
 import keras
 import numpy as np
-import pytest
 from sklearn.decomposition import PCA
 
 from simsiam_tf import nets
@@ -52,12 +51,6 @@ def test_few_rows_are_whitened_less():
     assert np.isfinite(whiten(x)).all() and np.abs(whiten(x)).max() < 3
     unseen = whiten(features(rows=50, seed=1))
     assert np.isfinite(unseen).all()
-
-
-def test_the_share_of_crops_that_find_their_image():
-    images = np.array([[1.0, 0], [0, 1], [1, 1]])
-    crops = np.array([[5.0, 1], [3, 4], [0.1, 0.1]])  # nearest: 0 right, 2 wrong, 2 right
-    assert finishing.own_image_share(images, crops) == pytest.approx(2 / 3)
 
 
 def test_crops_choose_the_shrinkage():

@@ -156,7 +156,7 @@ def test_pixels_of_larger_images_are_averaged_before_they_are_whitened(runs, mon
 
     monkeypatch.setattr("simsiam_tf.evaluate.knn_monitor.extraction.raw_pixels", measured)
     monkeypatch.setattr("simsiam_tf.evaluate.finishing.PAIRS", 256)
-    monkeypatch.setattr("simsiam_tf.evaluate.finishing.MAX_PIXEL_VALUES", 100)
+    monkeypatch.setattr("simsiam_tf.evaluate.finishing.WHITENED_PIXEL_VALUES", 100)
     large = monitor_of("digits", size=16)
     accuracies = large.baselines(backbone, images=100, whiten=True)
     assert sorted(sides) == [10, 10, 16, 16]

@@ -1,0 +1,76 @@
+"""What ends or replaces a run: a preview, a dry run, a file that is cut off, a signal."""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from helpers.runs import TINY, tiny
+
+from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.training import inspection, pretraining
+
+
+def test_preview_and_dry_run_train_nothing(tmp_path, capsys):
+    config = tiny(tmp_path)
+    assert inspection.write_preview(config) == 0
+    assert (tmp_path / "preview.png").read_bytes()[:4] == b"\x89PNG"
+    assert inspection.dry_run(dataclasses.replace(config, dry_run=True)) == 0
+    text = capsys.readouterr().out
+    assert "--backbone=resnet10" in text and "steps                  22" in text
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_preview_takes_fewer_images_than_a_batch(tmp_path):
+    for i in range(3):
+        keras.utils.save_img(tmp_path / f"{i}.png", np.full([8, 8, 3], 80 * i))
+    config = tiny(tmp_path, f"--data=folder:{tmp_path}", "--monitor=none")
+    assert config.batch_size > 3 and inspection.write_preview(config) == 0
+    with pytest.raises(UserError, match="batch_size"):
+        inspection.dry_run(config)
+
+
+class CutAt(keras.callbacks.Callback):
+    """Cuts a file off at a step."""
+
+    def __init__(self, file, step):
+        super().__init__()
+        self.file, self.step = file, step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 == self.step:
+            self.file.write_bytes(self.file.read_bytes()[:40])
+
+
+def test_a_run_that_a_cut_file_ended_is_continued_without_it(tmp_path):
+    images, workdir = tmp_path / "images", tmp_path / "run"
+    images.mkdir()
+    for i in range(32):
+        keras.utils.save_img(images / f"{i:02d}.png", np.random.default_rng(i).random([8, 8, 3]))
+    argv = [f"--data=folder:{images}", "--batch_size=16", "--monitor=none", "--epochs=20", "--image_size=8"]
+    with pytest.raises(UserError, match=r"07.png: changed since.* With on_bad_image=skip the next image"):
+        pretraining.pretrain(tiny(workdir, *argv), callbacks=[CutAt(images / "07.png", 4)])
+    outcome = pretraining.pretrain(tiny(workdir, *argv, "--on_bad_image=skip"))
+    assert outcome.status == 0
+
+
+def test_the_command_line_commits_on_sigterm(tmp_path):
+    command = [sys.executable, "-m", "simsiam_tf.pretrain", *TINY, f"--workdir={tmp_path}", "--epochs=500"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and '"loss"' not in _read(tmp_path / "metrics.jsonl"):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == pretraining.INTERRUPTED, err
+    assert f"--flagfile={tmp_path}/config.flags" in out
+    steps = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert steps and int(steps[-1].split("-")[1]) > 0
+
+
+def _read(path):
+    return path.read_text() if path.exists() else ""

@@ -35,7 +35,7 @@ class Measure:
         return format(value, self.form).replace("%", " %")
 
 
-MEASURES = {  # name in records and model cards → measure; the first that was taken decides
+MEASURES = {  # name in records and model cards → measure
     "knn20": Measure("k = 20", "kNN-20", by_labels=True),
     "knn200": Measure("k = 200", "kNN-200", by_labels=True),
     "whitened_knn20": Measure("whitened", "kNN-20 of whitened features", by_labels=True),
@@ -43,6 +43,7 @@ MEASURES = {  # name in records and model cards → measure; the first that was 
     "mrr": Measure("MRR", "mean reciprocal rank", ".3f"),
     "rankme": Measure("RankMe", "RankMe", ".1f"),
 }
+DECIDING = ("whitened_knn20", "knn20", "recall1")  # the first that was taken; whitened features are exported
 BASELINES = {"raw pixels": "raw pixels", "untrained backbone": "untrained weights"}
 
 
@@ -60,8 +61,8 @@ def verdict(
 ) -> str:
     """Says in one or two sentences whether the features beat their baselines; if not, what to change.
 
-    Compares by the first of `MEASURES` that was taken: kNN accuracy where there are labels, else recall at 1,
-    the share of changed crops whose nearest image is their own (`label_free.retrieval`).
+    Compares by the first of `DECIDING` that was taken: kNN accuracy where there are labels, of whitened
+    features where the export whitens them; else recall at 1 (`label_free.retrieval`).
 
     Args:
         accuracy: "backbone" or a key of `BASELINES` → key of `MEASURES` → final value; any may be missing.
@@ -70,7 +71,7 @@ def verdict(
         config: options of the run.
     """
     trained = accuracy.get("backbone", {})
-    name = next((name for name in MEASURES if name in trained), None)
+    name = next((name for name in DECIDING if name in trained), None)
     if name is None:
         unfit = "" if diagnosis.healthy else f" {_advice(diagnosis, records, config)}"
         return f"Not compared with raw pixels and untrained weights ({_reason(config)}).{unfit}"

@@ -30,6 +30,9 @@ def test_features_that_win_are_said_to_with_figures():
     both = {name: {**v, "knn20": 0.6, "knn200": 0.5} for name, v in measures(0.3, 0.2, 0.5).items()}
     both["backbone"]["knn20"] = 0.8
     assert "beat raw pixels (60.0 %)" in said(both) and "kNN-20 80.0 %" in said(both), "labels decide"
+    for name, value in (("raw pixels", 0.9), ("untrained backbone", 0.1), ("backbone", 0.7)):
+        both[name]["whitened_knn20"] = value
+    assert "do not beat raw pixels (90.0 %): kNN-20 of whitened features 70.0 %" in said(both)
 
 
 def test_features_that_lose_or_are_level_are_said_to():

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import preprocess
-from simsiam_tf.model_export import hub_folder, keras_hub_folder
+from simsiam_tf.model_export import hub_folder, keras_hub_folder, onnx_file
 from simsiam_tf.nets import keras_networks
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
@@ -213,7 +213,7 @@ FORMATS = {
         content=("saved_model.pb", "fingerprint.pb", "assets", "variables"),
     ),
     "onnx": Format(
-        ".onnx", functools.partial(_write_model, format="onnx"),
+        ".onnx", lambda pretrained, path: onnx_file.write_onnx(with_preprocessing(pretrained), path),
         "import onnxruntime\nsession = onnxruntime.InferenceSession({path})\n"
         'features = session.run(None, {{"images": images}})[0]',
         modules=("tf2onnx", "onnxruntime"), extra="onnx",

@@ -32,8 +32,8 @@ INITIALIZERS = """Constant GlorotNormal GlorotUniform HeNormal HeUniform LecunNo
     RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros"""
 KERAS_HUB = """cspnet.cspnet.CSPNet deit.deit.DeiT densenet.densenet.DenseNet dinov2.dinov2.DINOV2
     dinov3.dinov3.DINOV3 efficientnet.efficientnet.EfficientNet hgnetv2.hgnetv2.HGNetV2
-    mobilenet.mobilenet.MobileNet resnet.resnet.ResNet swin_transformer.swin_transformer.SwinTransformer
-    vgg.vgg.VGG vit.vit.ViT xception.xception.Xception"""
+    mit.mit.MiT mobilenet.mobilenet.MobileNet resnet.resnet.ResNet
+    swin_transformer.swin_transformer.SwinTransformer vgg.vgg.VGG vit.vit.ViT xception.xception.Xception"""
 ALLOWED = {  # module → classes that may be built: none runs code, reads a file or calls a function
     "keras.layers": set(LAYERS.split()),
     "keras.initializers": set(INITIALIZERS.split()),

@@ -43,7 +43,7 @@ def network_of(kind, folder):
 
 
 @pytest.mark.parametrize("kind", ["vit", "densenet", "file"])
-def test_commands_take_a_published_network(kind, tmp_path, monkeypatch, capsys):
+def test_commands_take_a_published_network(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = [f"--weights={network_of(kind, tmp_path)}", f"--image_size={SIZE}"]
     assert embed.main([*weights, *DATA, "--out=e.npz"]) == 0
@@ -55,9 +55,7 @@ def test_commands_take_a_published_network(kind, tmp_path, monkeypatch, capsys):
         assert command.main([*weights, *DATA, *TRAIN, "--base_lr=0.01"]) == 0
     for form in ("keras", "saved_model", "onnx", "tflite"):
         out = {"keras": "m.keras", "saved_model": "m", "onnx": "m.onnx", "tflite": "m.tflite"}[form]
-        transformer_as_onnx = kind == "vit" and form == "onnx"
-        assert export.main([*weights, f"--format={form}", f"--out={out}"]) == 2 * transformer_as_onnx
-        assert ("cannot be read back" in capsys.readouterr().err) == transformer_as_onnx
+        assert export.main([*weights, f"--format={form}", f"--out={out}"]) == 0
     assert export.main([*weights, "--hub"]) == 0
     (hub,) = tmp_path.glob("hub" if kind == "file" else f"runs/hub-{kind}-*/export/hub")
     hub.rename("hub")

@@ -189,6 +189,7 @@ def test_wrong_addresses_are_refused(capsys, tmp_path):
     assert re.search(r"no dispatcher answers there .*refused.*--role=dispatcher --port=\d+", line)
 
 
+@pytest.mark.slow
 def test_a_service_without_data_workers_is_refused(served, monkeypatch):
     monkeypatch.setattr(client, "START_SECONDS", (5, 2))
     dispatcher = Server("--role=dispatcher")
@@ -253,6 +254,7 @@ def test_wrong_flags_of_a_server_are_refused(flags, expected, capsys):
     assert expected in line
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_named(served):
     port = served.address.rpartition(":")[2]
     server = Server("--role=dispatcher", f"--port={port}")

@@ -43,6 +43,7 @@ def expected():
     return found
 
 
+@pytest.mark.slow
 def test_layers_jitter_alike_without_keras_private_submodules(expected):
     left = "print(hasattr(private, 'convert_to_numpy'), 'keras.src.backend.tensorflow.nn' in sys.modules)"
     assert lines(f"{MOVED['submodules']}{USE}{left}") == [*expected, "False False"]
@@ -53,6 +54,7 @@ def test_layers_jitter_alike_without_any_private_keras_module(expected):
     assert lines(MOVED["all"] + USE) == expected
 
 
+@pytest.mark.slow
 def test_keras_cv_itself_works_where_keras_has_its_private_modules():
     pytest.importorskip("keras.src.backend.tensorflow.core")
     resize = """

@@ -81,6 +81,7 @@ def test_a_long_thin_image_needs_no_more_memory_than_its_file():
     np.testing.assert_array_equal(tall, 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what",
     [

@@ -96,6 +96,7 @@ def test_the_first_worker_waits_at_its_own_address():
     assert isinstance(team.wait()[0], LostWorker)
 
 
+@pytest.mark.slow
 @LINUX
 def test_a_dispatcher_and_a_data_worker_serve_the_host_that_is_given():
     dispatcher = Server("--role=dispatcher", "--host=127.0.0.1")
@@ -112,6 +113,7 @@ def test_a_dispatcher_and_a_data_worker_serve_the_host_that_is_given():
         dispatcher.kill()
 
 
+@pytest.mark.slow
 @LINUX
 def test_tensorflows_own_servers_serve_the_addresses_of_tf_config():
     """Two workers gather their numbers, and their servers are closed to other addresses."""

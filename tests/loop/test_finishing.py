@@ -22,6 +22,7 @@ def whole(tmp_path_factory):
     return pretraining.pretrain(tiny(workdir, "--knn_every=1")), workdir
 
 
+@pytest.mark.slow
 def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(whole, tmp_path, monkeypatch):
     left_out = pretraining.pretrain(tiny(tmp_path, "--knn_every=1", "--final_knn=false"))
     assert left_out.status == pretraining.DONE and "backbone" not in left_out.accuracy
@@ -56,6 +57,7 @@ def test_the_monitor_can_be_dropped_when_a_run_goes_on(whole, tmp_path):
     assert backbone_file.read_card(tmp_path)["accuracy"] == {}
 
 
+@pytest.mark.slow
 def test_what_a_run_finds_changed_is_said_on_the_terminal(whole, tmp_path, capsys):
     shutil.copytree(whole[1], tmp_path / "run")
     run = tiny(tmp_path / "run", "--knn_every=1")
@@ -90,6 +92,7 @@ def test_an_export_that_cannot_be_written_is_named_and_made_by_a_rerun(whole, tm
     assert state(tmp_path) == state(whole[1])
 
 
+@pytest.mark.slow
 def test_other_weights_to_start_from_are_refused_and_the_same_elsewhere_are_not(whole, tmp_path):
     started = tiny(tmp_path / "run", f"--weights={whole[1]}", "--monitor=none")
     pretraining.pretrain(started, callbacks=[StopAt(12)])

@@ -46,6 +46,7 @@ def run_of(tmp_path, rows=()):
     return RecordedRun(tmp_path, {"d": 64}, list(rows))
 
 
+@pytest.mark.slow
 def test_a_recorder_is_three_methods_and_a_row(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(recorders.RECORDERS, "toy", Toy)
     outcome = pretraining.pretrain(tiny(tmp_path, "--monitor=digits", "--knn_every=1", "--record=toy"))

@@ -230,6 +230,7 @@ def test_the_summary_names_records_that_are_kept(tmp_path, record):
     assert ("--logdir=" in said) == ("tensorboard" in record)
 
 
+@pytest.mark.slow
 def test_warnings_of_other_workers_reach_the_terminal_but_what_the_first_one_says(tmp_path):
     code = f"""
 import logging

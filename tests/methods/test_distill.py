@@ -126,6 +126,7 @@ def small_teacher(tmp_path_factory):
     return exported(tmp_path_factory.mktemp("teacher"), GRAY, 1, settled=True)
 
 
+@pytest.mark.slow
 def test_a_run_learns_the_teachers_features_and_exports_the_student(small_teacher, tmp_path, capsys):
     flags = [*FLAGS, f"--teacher={small_teacher}", f"--workdir={tmp_path}", "--epochs=3"]
     assert pretrain.main(flags) == 0

@@ -69,6 +69,7 @@ def test_an_epoch_may_be_cut_anywhere(three_epochs):
     assert_same(state(model), three_epochs)
 
 
+@pytest.mark.slow
 def test_the_first_epoch_can_be_chosen():
     dataset = epochs_of()
     third = [list(dataset.as_numpy_iterator()) for _ in range(3)][2]
@@ -83,6 +84,7 @@ def test_the_first_epoch_can_be_chosen():
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.slow
 def test_validation_sees_the_same_views_every_time():
     model, validation = compiled_model("simsiam"), epochs_of(seed=4)
     history = model.fit(epochs_of(), epochs=2, verbose=0, validation_data=validation).history

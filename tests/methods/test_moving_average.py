@@ -72,6 +72,7 @@ def test_of_an_image_that_is_there_twice_the_last_is_kept():
     np.testing.assert_array_equal(found, [[3, 3], [2, 2], [0, 0], [3, 3]])
 
 
+@pytest.mark.slow
 def test_two_replicas_share_the_table_and_equal_one(two_replicas):
     batches = [batch(step) for step in range(4)]
     start, one, two = twins.after_steps(made, batches, two_replicas, rel=1e-4)

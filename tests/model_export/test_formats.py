@@ -68,7 +68,9 @@ def test_the_code_of_the_card_gives_the_features_of_the_source(pretrained, tmp_p
     assert {p.name for p in tmp_path.iterdir()} == {FILES[format], page.name, page.name[:-2] + "json"}
 
 
-@pytest.mark.parametrize("format", FILES)
+@pytest.mark.parametrize(
+    "format", ["onnx", *(pytest.param(f, marks=pytest.mark.slow) for f in FILES if f != "onnx")]
+)
 def test_networks_of_small_images_are_exported(tmp_path, format):
     """Images of up to 64 pixels are resized without a crop."""
     if any(importlib.util.find_spec(name) is None for name in formats.FORMATS[format].modules):
@@ -214,7 +216,7 @@ np.save(features, model(np.load(images), training=False))
 """
 
 
-@pytest.mark.parametrize("what", ["backbone", "model"])
+@pytest.mark.parametrize("what", ["backbone", pytest.param("model", marks=pytest.mark.slow)])
 def test_stock_keras_opens_the_files(pretrained, workdir, tmp_path, what):
     """In a process that cannot import this package: the backbone, and the model with its preprocessing."""
     images = formats.random_images(3, 130, 97, 3, seed=3)

@@ -131,6 +131,7 @@ def test_networks_unknown_to_timm_are_for_keras_alone(tmp_path):
     assert "library_name: keras\n" in card and "timm" not in card and "torchvision" not in card
 
 
+@pytest.mark.slow
 def test_existing_files_are_kept(workdir, tmp_path):
     pretrained = open_pretrained(workdir)
     (tmp_path / "mine.txt").write_text("x")

@@ -108,6 +108,7 @@ def test_a_switch_leaves_every_convolution_to_tensorflow(monkeypatch):
     np.testing.assert_allclose(layer(x, training=True), fast, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_switch_is_in_the_environment_too(monkeypatch):
     code = "from simsiam_tf.nets.cpu import dispatch; print(dispatch.DISPATCH_BY_SHAPE)"
     for value, expected in (("0", "False"), ("1", "True")):

@@ -55,7 +55,9 @@ def presets(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "swin" else n for n in TINY]
+)
 def test_features_are_those_of_keras_hub(presets, name, tmp_path, monkeypatch):
     """From pictures to features, by our pixel rule and pooling and by keras-hub's own; also from the file."""
     monkeypatch.chdir(tmp_path)

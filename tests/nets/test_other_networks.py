@@ -76,7 +76,12 @@ def test_pixels_of_the_other_scales():
         np.testing.assert_allclose(normalised(nets.Description(PIXELS[name]), images), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = ("MobileNetV3Small", "EfficientNetV2B0")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
+)
 def test_features_are_those_of_keras_applications(name):
     """From pictures to features: by our pixel rule and layers, and by Keras' own function and network."""
     images = pictures(96)

@@ -149,6 +149,7 @@ backbone_file.export_networks({"backbone": net, "projector": nets.projector(64, 
 """
 
 
+@pytest.mark.slow
 def test_equal_networks_are_equal_bytes(tmp_path):
     """In two processes, where Keras' own files differ by a date and by addresses of memory."""
     for name, *more in (("a",), ("b", "more")):

@@ -103,6 +103,7 @@ def test_solo_learns_linear_evaluation_loads_our_file(run, tmp_path, capsys):
 FITTING = ["--d=32", "--projector_hidden=512", "--predictor_hidden=8", "--output_affine=false"]
 
 
+@pytest.mark.slow
 def test_pretraining_begins_with_converted_heads(run):
     folder, _ = run
     argv = ["--backbone=resnet18", "--stem=imagenet", f"--weights={folder / 'ours'}"]
@@ -140,6 +141,7 @@ def test_heads_without_an_output_shift_are_written(tmp_path, capsys, method):
         assert (state[last.replace("weight", "bias")] == 0).all() and (state[last] == 1).all()
 
 
+@pytest.mark.slow
 def test_heads_of_our_own_runs_are_copied_on_request_alone(tmp_path):
     config = ["--backbone=resnet10", "--stem=small", "--width=0.125", "--d=16"]
     made = build_run.build_model(parse(PretrainConfig, [*config, "--seed=5"]), channels=1, size=8)
@@ -242,6 +244,7 @@ def test_a_run_of_the_official_code_continues_with_its_momentum(tmp_path, fixed,
     measured("all weights after them", max(errors.values()), 2e-5, max(errors, key=errors.get))
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_at_an_epoch_is_resumed(tmp_path, capsys):
     """Rates, order and steps are those of the whole run, also where it is ended and rerun."""
     flags = """--backbone=resnet10 --stem=small --width=0.125 --d=16 --data=digits --image_size=8

@@ -91,6 +91,7 @@ TRAIN = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_is_a_backbone_to_train_on_from(tmp_path, capsys):
     folder = converted(lite_state(), tmp_path)
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)

@@ -86,6 +86,7 @@ def check_done(tmp_path):
     assert (tmp_path / "checkpoints" / "step-00000022").exists()
 
 
+@pytest.mark.slow
 def test_a_run_does_not_need_its_terminal(tmp_path):
     with open("/dev/full", "w") as full:
         assert run_with(tmp_path, full, full) == 0

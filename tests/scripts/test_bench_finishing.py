@@ -6,6 +6,7 @@ import json
 import finishing
 import keras
 import numpy as np
+import pytest
 import set_answers
 from PIL import Image
 
@@ -29,6 +30,7 @@ def test_a_sample_keeps_all_pictures_of_an_object(monkeypatch):
     assert len(finishing.sample(rows, 30, seed=0)) == 30
 
 
+@pytest.mark.slow
 def test_the_table_is_of_the_set_s_answers(tmp_path, capsys):
     rng, folder = np.random.default_rng(0), tmp_path / "tiny"
     folder.mkdir()

@@ -33,6 +33,7 @@ def sleeper(seconds):
     return functools.partial(time.sleep, seconds), {"slept": seconds}
 
 
+@pytest.mark.slow
 def test_candidates_alternate_and_give_ratios():
     candidates = [
         bench_harness.Candidate("short", functools.partial(sleeper, 0.02), amount=2),
@@ -122,6 +123,7 @@ def test_the_profile_sorts_operations_into_classes(kind, name):
     assert profile_step._class_of(kind) == name
 
 
+@pytest.mark.slow
 def test_places_hold_the_same_images(tmp_path, monkeypatch):
     monkeypatch.setenv("SIMSIAM_TF_CACHE", str(tmp_path / "cache"))
     specs = bench_sources.make_places(tmp_path, 4)
@@ -147,6 +149,7 @@ def test_starts_are_extrapolated_without_their_imports():
     assert bench_sources.extrapolated(start, 1000) == (2 + 30, 500 + 100)
 
 
+@pytest.mark.slow
 def test_each_stage_of_a_run_is_timed(tmp_path):
     flags = ["--data=digits", "--backbone=resnet10", "--width=0.125", "--d=32", "--batch_size=64"]
     took = bench_run._timed_run([*flags, "--epochs=1", f"--workdir={tmp_path}"], False, time.time())

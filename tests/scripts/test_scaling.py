@@ -128,6 +128,7 @@ def collectives():
     return found, layers, sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
+@pytest.mark.slow
 def test_the_graph_of_two_workers_has_these_collectives_and_no_others():
     (found, layers, parameters), _ = bench_allreduce.run_workers(2, collectives)
     assert layers == 1 + 3 + 1

@@ -88,6 +88,7 @@ def test_a_run_may_continue_with_another_finish(tmp_path):
     assert differences(before, after, PretrainConfig) == []
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_whitened_later(runs, tmp_path):
     folder = shutil.copytree(runs["none"][1], tmp_path / "run")
     before = state(folder)
@@ -98,6 +99,7 @@ def test_a_finished_run_is_whitened_later(runs, tmp_path):
     assert exported[0].read_bytes() == exported[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_training_goes_on_beneath_the_whitening(runs, tmp_path):
     folder = runs["whiten"][1]
     beneath = open_pretrained(folder, finished=False).backbone

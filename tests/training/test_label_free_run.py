@@ -79,6 +79,7 @@ def test_a_run_that_wins_says_so_last(images, tmp_path, monkeypatch):
     assert "untrained weights (12.5 %)" in last
 
 
+@pytest.mark.slow
 def test_interrupted_twice_its_records_are_the_same(images, whole, tmp_path):
     config = tiny(tmp_path, images, *FLAGS)
     ends = [pretraining.pretrain(config, callbacks=[StopAt(stop)]).status for stop in (1, 4, 99)]

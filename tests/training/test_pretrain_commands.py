@@ -46,6 +46,7 @@ class CutAt(keras.callbacks.Callback):
             self.file.write_bytes(self.file.read_bytes()[:40])
 
 
+@pytest.mark.slow
 def test_a_run_that_a_cut_file_ended_is_continued_without_it(tmp_path):
     images, workdir = tmp_path / "images", tmp_path / "run"
     images.mkdir()

@@ -206,6 +206,7 @@ def test_weights_that_are_no_numbers_are_never_committed(tmp_path, step, method)
     assert not (tmp_path / "export").exists()
 
 
+@pytest.mark.slow
 def test_views_finished_with_the_model_train_the_same(tmp_path):
     # At the rate of the other runs here, rounding of 1e-7 grows to 4e-3 within 22 steps.
     flags = ("--monitor=none", "--base_lr=0.1")
@@ -217,6 +218,7 @@ def test_views_finished_with_the_model_train_the_same(tmp_path):
     np.testing.assert_allclose(losses[0], losses[1], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_sample_serves_during_training_and_all_images_at_the_end(whole, tmp_path):
     outcome = pretraining.pretrain(tiny(tmp_path, "--knn_images=300"))
     assert outcome.accuracy == whole[0].accuracy  # the untrained backbone's too, made anew

@@ -34,6 +34,7 @@ class Stripes:
         return file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_run_on_an_object_is_monitored_and_resumed_to_the_bit(tmp_path):
     options = ("--augmentation=cifar", "--epochs=4", "--knn_every=2")
     whole = pretrain(tiny(tmp_path / "whole", *options), source=Stripes())

@@ -42,6 +42,7 @@ def source(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_pretraining_with_dropout_resumes_to_the_bit(noisy, tmp_path):
     ends = {}
     for name, stop in (("whole", 99), ("cut", 9), ("cut", 99)):

@@ -16,6 +16,7 @@ from simsiam_tf.data import sampling
 from simsiam_tf.data.augment.augmentations import AUGMENTATIONS, Augmentation
 from simsiam_tf.data.augment.views import Views
 from simsiam_tf.data.sources.base import ArraySource, EncodedSource, Source
+from simsiam_tf.data.sources.decoded import keep_decoded
 from simsiam_tf.data.sources.open_source import open_source
 from simsiam_tf.runtime.errors import UserError
 
@@ -108,7 +109,6 @@ class StepBatches:
             return augment_batch(views, batch) if self.augment_on_host else batch
 
         def piece_of_array(n: tf.Tensor) -> tuple[tf.Tensor, dict]:
-            assert isinstance(source, ArraySource)
             ids, u = rows_of(n)
             return n, batch_of(views.crop_batch(source.gather(ids), u), ids, u)
 
@@ -116,7 +116,7 @@ class StepBatches:
             ids, u = rows_of(n)
             return ids, tf.fill([size], n), u, views.box_draws(u)
 
-        if isinstance(source, ArraySource):
+        if source.pixels is not None:
             return _map(numbers, piece_of_array, parallel)
         rows = _map(numbers, rows_of_piece, parallel).unbatch()
         crop = lambda image, i, n, u, draws: (n, views.crop_image(image, *draws), i, u)  # noqa: E731
@@ -188,7 +188,7 @@ def pretraining(
     Raises:
         ValueError: a batch larger than the source, or `targets` of a source without labels.
     """
-    source = open_source(data)
+    source = keep_decoded(open_source(data))
     augmentation = augmentation or augmentation_for(source)
     augmentation = AUGMENTATIONS[augmentation] if isinstance(augmentation, str) else augmentation
     augmentation = dataclasses.replace(augmentation, **changes)
@@ -225,7 +225,7 @@ def evaluation_views(
 ) -> tf.data.Dataset:
     """Batches of normalised evaluation views of the images `ids`, in their order: float32 [B, S, S, C]."""
     dataset = tf.data.Dataset.from_tensor_slices(tf.cast(ids, tf.int64))
-    if isinstance(source, ArraySource):
+    if source.pixels is not None:
         dataset = _map(dataset.batch(batch_size), lambda i: views.evaluation_view(source.gather(i)), PARALLEL)
     else:
         view = lambda image, i: views.evaluation_view(image)  # noqa: E731

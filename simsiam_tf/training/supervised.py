@@ -15,6 +15,7 @@ from simsiam_tf import nets, optimizers
 from simsiam_tf.config import FinetuneConfig, LinearConfig, SupervisedConfig
 from simsiam_tf.config.backbones import is_network
 from simsiam_tf.data import Views, sampling, subset
+from simsiam_tf.data.sources.decoded import keep_decoded
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import cached_scores
@@ -91,8 +92,9 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     if config.labels < 1:
         ids = balanced(all_labels(train), config.labels)
         train = subset(train, ids, f"{train.name}, {config.labels:.4g} of every class")
-        splits = dataclasses.replace(splits, train=train)
     check_size(train, config.batch_size)
+    train = keep_decoded(train)
+    splits = dataclasses.replace(splits, train=train)
     flip_p = pretrained.augmentation.flip_p if config.flip_p is None else config.flip_p
     augmentation = dataclasses.replace(
         pretrained.augmentation.with_crop_and_flip_alone(), area=(config.crop_area, 1.0), flip_p=flip_p

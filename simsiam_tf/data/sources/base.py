@@ -90,6 +90,21 @@ class Source:
     class_names: tuple[str, ...]
     fingerprint: str
 
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """All images, uint8 [size, H, W, channels], where they have one size and are in memory."""
+        return None
+
+    @functools.cached_property
+    def _tensor(self) -> tf.Tensor:
+        # NOTE: a graph refers to an eager tensor that it closes over; a constant would be copied.
+        with tf.init_scope(), tf.device("CPU"):
+            return tf.constant(np.asarray(self.pixels))
+
+    def gather(self, ids: tf.Tensor) -> tf.Tensor:
+        """Where images are in memory, int64 [B] → uint8 [B, H, W, channels]."""
+        return tf.gather(self._tensor, ids)
+
     def decode(self, index: tf.Tensor) -> tf.Tensor:
         """Scalar id → uint8 [H, W, channels], in a graph."""
         raise NotImplementedError
@@ -118,18 +133,12 @@ class ArraySource(Source):
 
     images: np.ndarray
 
+    @property
+    def pixels(self) -> np.ndarray:
+        return self.images
+
     def contents(self) -> str:
         return short_digest(repr(self.images.shape).encode(), self.images.data)
-
-    @functools.cached_property
-    def _tensor(self) -> tf.Tensor:
-        # NOTE: a graph refers to an eager tensor that it closes over; a constant would be copied.
-        with tf.init_scope(), tf.device("CPU"):
-            return tf.constant(self.images)
-
-    def gather(self, ids: tf.Tensor) -> tf.Tensor:
-        """int64 [B] → uint8 [B, H, W, channels]."""
-        return tf.gather(self._tensor, ids)
 
     def decode(self, index: tf.Tensor) -> tf.Tensor:
         return self.gather(index)
@@ -141,14 +150,14 @@ class ArraySource(Source):
 
 @dataclasses.dataclass(frozen=True)
 class EncodedSource(Source):
-    """Images of any size, read one at a time.
+    """Images of any size, read one at a time, unless they are decoded.
 
     read: scalar id → encoded bytes, in a graph. names: of the images. root: the folder that names are
     relative to, if every image is a file and was checked. digests: bytes by which changes are noticed, for
     each image, or for each file of a TFDS set. rule: how encoded bytes become pixels. headers:
     `file_records.RECORD` [size]; None where they are not known. unreadable: reason → number of images that
     are left out or that, in a run that continues, others stand in for. reads_at_once: images to read at a
-    time over a network; 0 for images on this machine.
+    time over a network; 0 for images on this machine. decoded: all images, as `keep_decoded` adds them.
     """
 
     read: Callable[[tf.Tensor], tf.Tensor]
@@ -159,8 +168,15 @@ class EncodedSource(Source):
     headers: np.ndarray | None = None
     unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
     reads_at_once: int = 0
+    decoded: np.ndarray | None = None
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        return self.decoded
 
     def decode(self, index: tf.Tensor) -> tf.Tensor:
+        if self.decoded is not None:
+            return self.gather(index)
         return self.decode_bytes(self.read(index), index)
 
     def decode_bytes(self, data: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
@@ -190,6 +206,7 @@ class EncodedSource(Source):
             read=lambda index: read(tf.gather(chosen, index)),
             digests=self.digests[ids] if names and self.digests is not None else self.digests,
             headers=self.headers if self.headers is None else self.headers[ids],
+            decoded=self.decoded if self.decoded is None else self.decoded[ids],
         )  # fmt: skip
 
 

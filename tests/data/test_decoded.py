@@ -1,0 +1,94 @@
+"""Small images of one size are decoded once for a training, with the same pixels and the same views."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simsiam_tf.data import open_source, pipeline, subset
+from simsiam_tf.data.augment.augmentations import Augmentation
+from simsiam_tf.data.augment.views import Views
+from simsiam_tf.data.sources import decoded
+from simsiam_tf.data.sources.decoded import keep_decoded
+
+SIZE, COUNT = (40, 30), 9  # width and height; images
+
+
+def write_images(folder, *odd: Image.Image, seed: int = 0):
+    """A folder of smooth PNGs, some of them transparent, and of further images; returns its source."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    for i in range(COUNT):
+        mode = "RGBA" if i % 3 == 0 else "RGB"
+        coarse = Image.fromarray(rng.integers(0, 256, [4, 5, len(mode)], np.uint8), mode)
+        coarse.resize(SIZE, Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    for i, image in enumerate(odd):
+        image.save(folder / f"odd{i}.png", exif=image.getexif())
+    return open_source(f"folder:{folder}")
+
+
+def pixels_of(source) -> list[np.ndarray]:
+    return [source.decode(np.int64(i)).numpy() for i in range(source.size)]
+
+
+def test_pixels_are_those_of_the_files(tmp_path):
+    source = write_images(tmp_path / "a")
+    kept = keep_decoded(source)
+    assert source.pixels is None and kept.pixels.shape == (COUNT, 30, 40, 3)
+    np.testing.assert_array_equal(kept.pixels, pixels_of(source))
+    np.testing.assert_array_equal(pixels_of(kept), pixels_of(source))
+    assert (kept.contents(), kept.fingerprint, kept.names) == (
+        source.contents(), source.fingerprint, source.names,
+    )  # fmt: skip
+    part = subset(kept, [7, 2])
+    np.testing.assert_array_equal(part.pixels, kept.pixels[[7, 2]])
+
+
+@pytest.mark.parametrize("flip_p", [0.0, 0.5])
+def test_views_are_those_of_images_read_one_at_a_time(tmp_path, flip_p):
+    source = write_images(tmp_path / "a")
+    augmentation = Augmentation(size=24, flip_p=flip_p)
+    kept, read = (
+        next(iter(pipeline.StepBatches(s, Views(augmentation), 6, 1).dataset(2, 3)))
+        for s in (keep_decoded(source), source)
+    )
+    np.testing.assert_array_equal(kept["index"], read["index"])
+    for a, b in zip(kept["views"], read["views"], strict=True):
+        # Products and resizing round a pixel of the crop to another level now and then.
+        levels = np.abs(a - b) * 255 * min(augmentation.std)
+        assert (levels > 0.1).mean() < 0.01 and levels.max() < 3
+
+
+def turned(width: int, height: int) -> Image.Image:
+    image = Image.new("RGB", (width, height), "red")
+    image.getexif()[0x0112] = 6  # a quarter turn
+    return image
+
+
+@pytest.mark.parametrize("odd", [Image.new("RGB", (30, 40)), Image.new("RGB", (41, 30)), turned(40, 30)])
+def test_images_of_several_sizes_are_read_one_at_a_time(tmp_path, odd):
+    source = write_images(tmp_path / "a", odd)
+    assert keep_decoded(source) is source
+
+
+@pytest.mark.parametrize(("name", "value"), [("MAX_SIDE", 39), ("MAX_BYTES", COUNT * 3600 - 1)])
+def test_large_images_are_read_one_at_a_time(tmp_path, monkeypatch, name, value):
+    source = write_images(tmp_path / "a")
+    monkeypatch.setattr(decoded, name, value)
+    assert keep_decoded(source) is source
+    monkeypatch.setattr(decoded, name, value + 1)
+    assert keep_decoded(source).pixels is not None
+
+
+def test_a_file_that_no_longer_decodes_is_left_to_the_training(tmp_path):
+    source = write_images(tmp_path / "a")
+    (tmp_path / "a" / "4.png").write_bytes(b"no image")
+    assert keep_decoded(source) is source
+    (tmp_path / "a" / "4.png").unlink()
+    assert keep_decoded(source) is source
+
+
+def test_sets_whose_headers_are_not_known_are_read_one_at_a_time(tmp_path):
+    source = dataclasses.replace(write_images(tmp_path / "a"), headers=None)
+    assert keep_decoded(source) is source

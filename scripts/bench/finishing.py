@@ -5,11 +5,11 @@
         --workdir=runs/emoji
     python scripts/bench/finishing.py runs/emoji sets/emoji
 
-Each row of the table changes one thing: how the features are whitened, the layer that they are read from, the
-size of the images, whether the features of an image and its mirror image are averaged. The last row has the
-best of each. Whitening is measured on the rows of the set that pre-training sees. Where no shrinkage is
-named, it is chosen without labels, as for an exported backbone. Questions as in docs/sets.md; of a large
-set a sample is asked, in which objects keep all their pictures where there are at least 1,000 of them.
+Each row of the table changes one thing: how the features are whitened, the layers that they are read from,
+the size of the images, whether the features of an image and its mirror image are averaged. "Quarters" are
+means over the quarters of a map instead of over all of it. The last row has the best of each. Whitening is
+measured on the rows of the set that pre-training sees. Questions as in docs/sets.md; of a large set a sample
+is asked, in which objects keep all their pictures where there are at least 1,000 of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from simsiam_tf.command_line import cli  # noqa: E402
 from simsiam_tf.runtime.errors import UserError  # noqa: E402
 
 SHRINKAGES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
-SIZES = (0.75, 1.0, 4 / 3, 1.5)  # of the size in training
+SIZES = (1.0, 4 / 3, 1.5, 2.0)  # of the size in training
 FEATURES = "features"  # the layer that a backbone ends with
 MANY_OBJECTS = 1000
 ANSWERS = ("category", "pair")
@@ -43,11 +43,11 @@ ANSWERS = ("category", "pair")
 class Reading:
     """How features are read.
 
-    whitening: "plain", "centred", a shrinkage, or "chosen" for the one that crops choose. layer: name, or two
-    names with " and " between them. size: factor of the images' size in training.
+    whitening: "plain", "centred", or a shrinkage. layer: name, or two names with " and " between them. size:
+    factor of the images' size in training.
     """
 
-    whitening: str | float = "chosen"
+    whitening: str | float = 0.1
     layer: str = FEATURES
     size: float = 1.0
     mirrored: bool = False
@@ -56,8 +56,6 @@ class Reading:
         whitening = self.whitening
         if isinstance(whitening, float):
             whitening = f"whitened, shrinkage {whitening:g}"
-        elif whitening == "chosen":
-            whitening = "whitened"
         mirrored = ", averaged with the mirror image" * self.mirrored
         return f"{whitening}, {self.layer}, size × {self.size:.2f}{mirrored}"
 
@@ -72,23 +70,19 @@ def sample(rows: Sequence[Picture], count: int, seed: int) -> list[Picture]:
     return [row for row, key in zip(rows, keys, strict=True) if key in kept]
 
 
-def score(extractor: Extractor, reading: Reading, rows: Sequence[Picture]) -> dict[str, Any]:
-    """{"category": …, "pair": …} in %, those that the set asks, and the "shrinkage" where one was chosen."""
+def score(extractor: Extractor, reading: Reading, rows: Sequence[Picture]) -> dict[str, float]:
+    """{"category": …, "pair": …} in %, those that the set asks."""
     from simsiam_tf.evaluate.finishing import fit_whitening
 
     features, seen = extractor(reading), np.array([row.split != "test" for row in rows])
     if reading.whitening == "centred":
         features = features - features[seen].mean(axis=0)
-    elif reading.whitening != "plain":
-        shrinkage = None if isinstance(reading.whitening, str) else reading.whitening
-        pairs = extractor.crop_pairs(reading) if shrinkage is None else None
-        fitted = fit_whitening(features[seen], shrinkage, pairs)
+    elif isinstance(reading.whitening, float):
+        fitted = fit_whitening(features[seen], reading.whitening)
         features = fitted(features) if fitted else features
-        shrinkage = fitted.shrinkage if fitted else None
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     found = set_answers.answers(unit.astype(np.float32), rows)
-    answers = {name: 100 * found[name] for name in ANSWERS if name in found}
-    return {**answers, "shrinkage": shrinkage} if reading.whitening == "chosen" else answers
+    return {name: 100 * found[name] for name in ANSWERS if name in found}
 
 
 class Extractor:
@@ -115,42 +109,21 @@ class Extractor:
             match = re.fullmatch(r"(stage\d)_block\d+_relu", layer.name)
             if match:
                 stages[match[1]] = layer.output  # of the last block
-        pooled = {name: keras.ops.mean(maps, axis=(1, 2)) for name, maps in [*stages.items()][-2:-1]}
-        outputs = {**pooled, FEATURES: backbone.output}
+        maps = dict([*stages.items()][-2:-1])
+        pool = backbone.layers[-1]
+        if isinstance(pool, keras.layers.GlobalAveragePooling2D):
+            maps[FEATURES] = pool.input
+        outputs = {FEATURES: backbone.output, **maps}
         projector = backbone_file.load_beside(workdir, "projector")
         if projector is not None:
             outputs["projector"] = projector(backbone.output)
         self.network = keras.Model(backbone.inputs, outputs)
-        self.seen = np.array([row.split != "test" for row in rows])
         self.kept: dict[tuple[float, bool], dict[str, np.ndarray]] = {}
-        self.pairs: dict[tuple[float, bool], list[dict[str, np.ndarray]]] = {}
 
     def __call__(self, reading: Reading) -> np.ndarray:
         """Features [N, F] of all pictures, not yet whitened."""
         both = [self.layers(reading.size, mirrored) for mirrored in (False, True)[: 1 + reading.mirrored]]
         return _joined({name: np.mean([f[name] for f in both], axis=0) for name in both[0]}, reading.layer)
-
-    def crop_pairs(self, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
-        """Features of pictures that pre-training sees, and of crops of them."""
-        from simsiam_tf.data import subset
-        from simsiam_tf.evaluate import finishing
-
-        key = reading.size, reading.mirrored
-        if key not in self.pairs:
-            source = subset(self.source, self.ids[self.seen], self.source.name)
-            encode, widths = self._encoder(), [f.shape[1] for f in self.layers(1.0, False).values()]
-
-            def all_layers(x: Any) -> np.ndarray:
-                both = [encode(x), encode(x[:, :, ::-1])] if reading.mirrored else [encode(x)]
-                return np.mean([np.concatenate([*f.values()], axis=1) for f in both], axis=0)
-
-            pairs = finishing.crop_pairs(all_layers, source, self._views(reading.size), 0)
-            names, ends = [*self.layers(1.0, False)], np.cumsum(widths)[:-1]
-            self.pairs[key] = [
-                dict(zip(names, np.split(features, ends, axis=1), strict=True)) for features in pairs
-            ]
-        images, crops = (_joined(features, reading.layer) for features in self.pairs[key])
-        return images, crops
 
     def layers(self, factor: float, mirrored: bool) -> dict[str, np.ndarray]:
         """Layer → its features [N, F], computed once."""
@@ -176,10 +149,18 @@ class Extractor:
         """Normalised images → {layer: features}."""
         import tensorflow as tf
 
-        outputs = tf.function(
-            lambda x: self.network(x, training=False), autograph=False, reduce_retracing=True
-        )
-        return lambda x: {name: f.numpy().astype(np.float32) for name, f in outputs(x).items()}
+        def pooled(x: Any) -> dict[str, Any]:
+            features = {}
+            for name, values in self.network(x, training=False).items():
+                values = tf.cast(values, tf.float32)
+                if len(values.shape) == 4:
+                    quarters = tf.image.resize(values, (2, 2), "area")
+                    features[f"quarters of {name}"] = tf.reshape(quarters, (len(x), 4 * values.shape[-1]))
+                    values = tf.reduce_mean(values, axis=(1, 2))
+                features[name] = values
+            return features
+
+        return lambda x: {name: f.numpy() for name, f in pooled(x).items()}
 
 
 def _joined(features: dict[str, np.ndarray], layer: str) -> np.ndarray:
@@ -204,8 +185,8 @@ def measure(extractor: Extractor, rows: Sequence[Picture], sizes: Sequence[float
         return max(found, key=lambda row: sum(row.get(name, 0) for name in ANSWERS))["reading"]
 
     names = [*extractor.layers(1.0, False)]
-    names += [f"{names[0]} and {FEATURES}"] * (names[0] != FEATURES)
-    whitening = best([Reading(w) for w in ("plain", "centred", *SHRINKAGES, "chosen")]).whitening
+    names += [f"{q}stage3 and {q}{FEATURES}" for q in ("", "quarters of ") if f"{q}stage3" in names]
+    whitening = best([Reading(w) for w in ("plain", "centred", *SHRINKAGES)]).whitening
     layer = best([Reading(layer=name) for name in (FEATURES, *names)]).layer
     size = best([Reading(size=size) for size in sizes]).size
     mirrored = best([Reading(), Reading(mirrored=True)]).mirrored
@@ -216,8 +197,7 @@ def measure(extractor: Extractor, rows: Sequence[Picture], sizes: Sequence[float
 
 def _line(row: dict) -> str:
     answers = "".join(f"{row[name]:10.2f}" for name in ANSWERS if name in row)
-    chosen = f"   shrinkage {row['shrinkage']:g}" if row.get("shrinkage") else ""
-    return f"  {row['reading']!s:74}{answers}{chosen}"
+    return f"  {row['reading']!s:100}{answers}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -239,7 +219,7 @@ def main(argv: list[str] | None = None) -> int:
     sizes = SIZES if extractor.pretrained.backbone.input_shape[1] is None else (1.0,)
     asked = [name for name in ANSWERS if name in score(extractor, Reading("plain"), rows)]
     print(f"{args.folder.resolve().name}: {len(rows):,} pictures, {args.workdir}; accuracies in %")
-    print(f"  {'':74}" + "".join(f"{name:>10}" for name in asked))
+    print(f"  {'':100}" + "".join(f"{name:>10}" for name in asked))
     table = measure(extractor, rows, sizes)
     if args.json:
         import bench_harness

@@ -41,6 +41,7 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
         Inapplicable(("projector_hidden",), "projector_layers", lambda v: v == 1, "projector_layers=1"),
         Inapplicable(("epochs",), "minutes", lambda v: v is not None, "`minutes`, from which it follows"),
         Inapplicable(("local_size", "local_crop_area"), "local_views", lambda v: not v, "local_views=0"),
+        Inapplicable(("read_size",), "finish", lambda v: v == "none", "finish=none"),
         Inapplicable(("weights_heads", "start_epoch"), "weights", lambda v: not v, "no `weights`"),
         Inapplicable(("stem", "width"), "backbone", is_network, "a backbone that is none of our ResNets"),
         Inapplicable(("pixels",), "backbone", lambda v: not is_network(v), "one of our ResNets"),
@@ -198,10 +199,17 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
     )
     finish: str = option(
         "whiten",
-        "what the exported backbone does to its features. whiten: its last layer centres and whitens them, "
-        "as measured on up to 20,000 images of `data`; linear_eval, finetune and further pre-training work "
-        "without this layer. none: nothing",
+        "how the exported backbone reads features. whiten: as means over the quarters of its last maps, if "
+        "these are at most 2,048, centred and whitened as measured on up to 20,000 images of `data`; "
+        "linear_eval, finetune and further pre-training leave these layers out. none: as they are trained",
         choices=("whiten", "none"),
+        resumable=True,
+    )
+    read_size: int | None = option(
+        None,
+        "height and width in pixels at which the exported backbone reads images, with finish=whiten; by "
+        "default twice those of the views, but at most 64, or those of larger views",
+        limits=(4, 4096),
         resumable=True,
     )
     fail_on_collapse: bool = option(

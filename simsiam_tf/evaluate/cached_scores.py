@@ -13,7 +13,7 @@ import numpy as np
 
 from simsiam_tf import config as configs
 from simsiam_tf.config.backbones import is_network
-from simsiam_tf.evaluate.finishing import finish_pixels, pixel_side
+from simsiam_tf.evaluate.finishing import fit_whitening, pixel_side, sample_rows
 from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced, open_splits
 from simsiam_tf.evaluate.linear_probe import Probe, logistic_probe, sgd_probe
 from simsiam_tf.features.extraction import MAX_PIXEL_VALUES, raw_pixels
@@ -111,16 +111,16 @@ def _features(config: Any, pretrained: Pretrained, splits: Splits) -> Features:
     )
     features = {"this backbone": (train, test)}
     if config.raw_pixels and pretrained.augmentation.size**2 * pretrained.channels <= MAX_PIXEL_VALUES:
-        features["raw pixels"] = _pixels(pretrained, splits, config.seed)
+        features["raw pixels"] = _pixels(pretrained, splits)
     return features
 
 
-def _pixels(pretrained: Pretrained, splits: Splits, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _pixels(pretrained: Pretrained, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
     """Raw pixels of the training and the test images, whitened where the backbone's features are."""
     views, whitened = pretrained.views, whitening_layer(pretrained.backbone) is not None
     side = pixel_side(pretrained.augmentation.size, pretrained.channels) if whitened else None
     train, test = (raw_pixels(source, views, side=side) for source in (splits.train, splits.test))
-    fitted = finish_pixels(train, splits.train, views, side, seed) if side else None
+    fitted = fit_whitening(sample_rows(train)) if side else None
     return (fitted(train, in_place=True), fitted(test, in_place=True)) if fitted else (train, test)
 
 

@@ -18,6 +18,7 @@ from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.evaluate.label_splits import check_labels, check_same_kind, held_out_ids, open_test_split
 from simsiam_tf.features import extraction
 from simsiam_tf.features.knn import knn_accuracy
+from simsiam_tf.nets.whitening import read_quarters
 from simsiam_tf.runtime.errors import UserError
 
 KS = (20, 200)
@@ -27,7 +28,6 @@ TIME_SHARE = 0.01  # share of the training's time that the monitor may take
 # since gradients take twice as long as a forward pass; reading, tracing and voting take the rest.
 IMAGES_PER_VIEW = 2
 Encoder = Callable[[Source, np.ndarray], np.ndarray]  # (source, ids) → features [N, F]
-Finish = Callable[[np.ndarray], finishing.Whitening | None]  # features of the bank → their whitening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,30 +48,27 @@ class Monitor:
     title = "kNN accuracy"
     views_per_image = 1
 
-    def accuracy(
-        self, encode: Encoder, images: int | None = None, finish: Finish | None = None
-    ) -> dict[str, float]:
-        """{"knn20": …, "knn200": …} in [0, 1]; with `finish` also "whitened_knn20" and "whitened_knn200".
+    def accuracy(self, encode: Encoder, images: int | None = None, whiten: bool = False) -> dict[str, float]:
+        """{"knn20": …, "knn200": …} in [0, 1].
 
         encode: computes features of images. images: about how many images to use, five sixths of them in the
-            bank; all when None. finish: measures on the bank's features how they are whitened.
+            bank; all when None. whiten: whiten the features as measured on those of the bank.
         """
         bank_ids, query_ids = self.sample(images)
         team = self.workers or Workers(tf.distribute.get_strategy())
         bank = self._bank_features(encode, bank_ids, team)
-        shard, names = team.shard(query_ids), ["knn", "whitened_knn"] if finish else ["knn"]
-        accuracy = {f"{name}{k}": 0.0 for name in names for k in KS}
+        fitted = None
+        if whiten:
+            fitted = finishing.fit_whitening(finishing.sample_rows(bank))
+        shard = team.shard(query_ids)
+        right = dict.fromkeys(KS, 0.0)
         if len(shard):
             assert self.bank.labels is not None and self.queries.labels is not None
             queries = encode(self.queries, shard)
-            for name in names:
-                if finish and name != "knn":
-                    fitted = finish(bank)
-                    bank, queries = (fitted(f, in_place=True) if fitted else f for f in (bank, queries))
-                by_k = knn_accuracy(bank, self.bank.labels[bank_ids], queries, self.queries.labels[shard], KS)
-                accuracy |= {f"{name}{k}": value for k, value in by_k.items()}
-        counts = team.all_gather(np.rint([[len(shard) * a for a in accuracy.values()]])).sum(axis=0)
-        return {name: count / len(query_ids) for name, count in zip(accuracy, counts.tolist(), strict=True)}
+            bank, queries = (fitted(f, in_place=True) if fitted else f for f in (bank, queries))
+            right = knn_accuracy(bank, self.bank.labels[bank_ids], queries, self.queries.labels[shard], KS)
+        counts = team.all_gather(np.rint([[len(shard) * a for a in right.values()]])).sum(axis=0)
+        return {f"knn{k}": count / len(query_ids) for k, count in zip(right, counts.tolist(), strict=True)}
 
     def _bank_features(self, encode: Encoder, ids: np.ndarray, team: Workers) -> np.ndarray:
         """The bank's features [N, F] on every worker, each of which extracts its share of them."""
@@ -86,41 +83,42 @@ class Monitor:
         return extraction.concatenate_blocks(map(features, chunks), len(ids))
 
     def backbone_accuracy(
-        self, backbone: keras.Model, images: int | None = None, whiten: bool = False
+        self, backbone: keras.Model, images: int | None = None, read_size: int | None = None
     ) -> dict[str, float]:
-        """`accuracy` of a backbone's features."""
+        """`accuracy` of a backbone's features.
 
-        def finish(features: np.ndarray) -> finishing.Whitening | None:
-            pairs = finishing.crop_pairs(finishing.encoder(backbone), self.bank, self.views, 0)
-            return finishing.fit_whitening(features[:: -(-len(features) // finishing.IMAGES)], pairs=pairs)
+        read_size: pixels at which finished features are read; with it, their accuracy is "whitened_knn20", ….
+        """
 
-        encode = lambda s, ids: extraction.extract(backbone, s, self.views, ids)  # noqa: E731
-        return self.accuracy(encode, images, finish if whiten else None)
+        def encoder(network: keras.Model, views: Views) -> Encoder:
+            return lambda source, ids: extraction.extract(network, source, views, ids)
+
+        accuracy = self.accuracy(encoder(backbone, self.views), images)
+        if read_size is None:
+            return accuracy
+        views, network = finishing.reading_views(self.views, read_size), read_quarters(backbone, read_size)
+        return accuracy | _whitened(self.accuracy(encoder(network, views), images, whiten=True))
 
     def pixel_accuracy(self, images: int | None = None, whiten: bool = False) -> dict[str, float]:
-        """`accuracy` of raw pixels, which are averaged down to `pixel_side` before they are whitened."""
+        """`accuracy` of raw pixels; with `whiten` also of whitened ones, averaged to `pixel_side` before."""
+
+        def encoder(side: int) -> Encoder:
+            return lambda source, ids: extraction.raw_pixels(source, self.views, ids, side)
+
         size = self.views.augmentation.size
+        accuracy = self.accuracy(encoder(size), images)
+        if not whiten:
+            return accuracy
         side = finishing.pixel_side(size, self.bank.channels)
-
-        def finish(pixels: np.ndarray) -> finishing.Whitening | None:
-            return finishing.finish_pixels(pixels, self.bank, self.views, side, 0)
-
-        def accuracy(side: int, whiten: bool) -> dict[str, float]:
-            encode = lambda s, ids: extraction.raw_pixels(s, self.views, ids, side)  # noqa: E731
-            return self.accuracy(encode, images, finish if whiten else None)
-
-        if side == size or not whiten:
-            return accuracy(size, whiten)
-        averaged = {k: a for k, a in accuracy(side, True).items() if k.startswith("whitened")}
-        return {**accuracy(size, False), **averaged}
+        return accuracy | _whitened(self.accuracy(encoder(side), images, whiten=True))
 
     def baselines(
-        self, untrained: keras.Model, images: int | None = None, whiten: bool = False
+        self, untrained: keras.Model, images: int | None = None, read_size: int | None = None
     ) -> dict[str, dict[str, float]]:
         """`accuracy` of what training has to exceed: "raw pixels" and "untrained backbone"."""
         return {
-            "raw pixels": self.pixel_accuracy(images, whiten),
-            "untrained backbone": self.backbone_accuracy(untrained, images, whiten),
+            "raw pixels": self.pixel_accuracy(images, read_size is not None),
+            "untrained backbone": self.backbone_accuracy(untrained, images, read_size),
         }
 
     def sample(self, images: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -203,6 +201,10 @@ def monitor_of(spec: str, augmentation: str | None = None, **changes: Any) -> Mo
     monitor = open_monitor(spec, "auto", Views(dataclasses.replace(chosen, **changes)), source, spec)
     assert isinstance(monitor, Monitor)
     return monitor
+
+
+def _whitened(accuracy: dict[str, float]) -> dict[str, float]:
+    return {f"whitened_{name}": value for name, value in accuracy.items()}
 
 
 def _evenly_spaced(ids: np.ndarray, count: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from simsiam_tf.html_report.projections import clusters, pca, tsne, variance_sha
 from simsiam_tf.html_report.saliency import saliency
 from simsiam_tf.html_report.sections import Section, photo
 from simsiam_tf.methods import metrics
-from simsiam_tf.nets.whitening import whiten_like, without_whitening
+from simsiam_tf.nets.whitening import without_whitening
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 
 IMAGES_SHOWN = 8
@@ -24,8 +24,8 @@ SALIENCY_IMAGES = 6
 class Sample:
     """Some images of a source, with their features and groups.
 
-    ids: int [n], indices of the images in the source. features: [n, F]. trained_features: the same before
-    they are whitened, if they are. groups: int [n], number of the class
+    ids: int [n], indices of the images in the source. features: [n, F]. trained_features: the pooled ones,
+    before they are finished, if they are. groups: int [n], number of the class
     or cluster of each image. names: names of the groups. labelled: whether groups are classes, not clusters.
     """
 
@@ -62,8 +62,10 @@ def draw_sample(pretrained: Pretrained, source: Source, images: int, seed: int =
     """
     pretrained.check_channels(source)
     ids = np.sort(np.random.default_rng(seed).permutation(source.size)[:images])
-    trained = extract(without_whitening(pretrained.backbone), source, pretrained.views, ids)
-    features = np.asarray(whiten_like(pretrained.backbone, trained))
+    pooled = without_whitening(pretrained.backbone)
+    trained = extract(pooled, source, pretrained.views, ids)
+    finished = pretrained.backbone is not pooled
+    features = extract(pretrained.backbone, source, pretrained.views, ids) if finished else trained
     labels = None if source.labels is None else np.asarray(source.labels[ids])
     if labels is not None and labels.min() >= 0:  # −1: an image without a label
         names = source.class_names or tuple(map(str, range(1 + int(labels.max()))))

@@ -39,9 +39,10 @@ def training_sections(card: Mapping[str, Any]) -> str:
         lines += [f"- {name}: {escape_markdown(card[key])}" for name, key in rows if key in card]
     finishing = card_entries(card, "finishing")
     if finishing:
-        images, shrinkage = (escape_markdown(finishing.get(key, "?")) for key in ("images", "shrinkage"))
-        lines += ["", f"The last layer whitens the features, as measured on {images} training images "
-                  f"(shrinkage {shrinkage})."]  # fmt: skip
+        keys = "images", "shrinkage", "size"
+        images, shrinkage, size = (escape_markdown(finishing.get(key, "?")) for key in keys)
+        lines += ["", f"The last layer whitens the features, as measured on {images} training images of "
+                  f"{size} pixels (shrinkage {shrinkage})."]  # fmt: skip
     accuracy = card_entries(card, "accuracy")
     columns = list(dict.fromkeys(column for name in accuracy for column in card_entries(accuracy, name)))
     if accuracy:

@@ -18,6 +18,7 @@ import tensorflow as tf
 from simsiam_tf.data import preprocess
 from simsiam_tf.model_export import hub_folder, keras_hub_folder, onnx_file
 from simsiam_tf.nets import keras_networks
+from simsiam_tf.nets.whitening import without_whitening
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.atomic_files import check_writable, remove_path
@@ -38,6 +39,7 @@ class Format:
     modules: needed libraries; `pip install simsiam-tf[extra]` installs them.
     read: (the exported backbone, path, uint8 images) → features; when None, `usage` is run.
     tolerance: largest difference of a feature from the source's, relative to the largest feature.
+    finished: whether the features are finished where the source's are; else they are the pooled ones.
     """
 
     suffix: str | None
@@ -48,6 +50,7 @@ class Format:
     extra: str = ""
     read: Callable[[Pretrained, Path, np.ndarray], np.ndarray] | None = None
     tolerance: float = TOLERANCE
+    finished: bool = True
 
     def read_features(self, pretrained: Pretrained, path: Path, images: np.ndarray) -> np.ndarray:
         """Features of images by an export: by `read`, else by `usage`, the code that the model card shows."""
@@ -163,10 +166,11 @@ def _compare_features(pretrained: Pretrained, row: Format, path: Path) -> tuple[
     Compares them on images of three sizes; (∞, 0) where the features differ in shape.
     """
     size = pretrained.augmentation.size
+    source = pretrained.backbone if row.finished else without_whitening(pretrained.backbone)
     difference = largest = 0.0
     for seed, shape in enumerate(((size, size), (size * 5 // 4, size * 3 // 2), (size * 2, size + 1))):
         images = random_images(3, *shape, pretrained.channels, seed)
-        expected = pretrained.backbone(pretrained.prepare(images), training=False).numpy()
+        expected = source(pretrained.prepare(images), training=False).numpy()
         features = row.read_features(pretrained, path, images)
         if features.shape != expected.shape:
             return float("inf"), 0.0
@@ -230,5 +234,6 @@ FORMATS = {
     "keras_hub": Format(
         None, keras_hub_folder.write_keras_hub_folder, content=keras_hub_folder.CONTENT,
         read=keras_hub_folder.read_features, modules=("keras_hub",), extra="kerashub", tolerance=1e-4,
+        finished=False,
     ),
 }  # fmt: skip

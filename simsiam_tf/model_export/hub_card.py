@@ -109,7 +109,7 @@ net.load_state_dict(safetensors.torch.load_file("model.safetensors"))
 
 """
     torchvision *= pretrained.channels == 3  # its networks take no others
-    whitening = "These give the features before the last layer of `backbone.keras`, which whitens them.\n\n"
+    whitening = "These give pooled features, before the last layers of `backbone.keras`, which whiten.\n\n"
     whitening *= whitening_layer(pretrained.backbone) is not None
     return f"""With timm, in this folder or by its name on the Hub (`hf-hub:NAME`):
 

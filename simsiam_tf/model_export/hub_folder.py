@@ -17,7 +17,7 @@ from simsiam_tf.config import is_file
 from simsiam_tf.config.places import FILES
 from simsiam_tf.data import preprocess
 from simsiam_tf.model_export.hub_card import hub_readme
-from simsiam_tf.nets.whitening import whiten_like
+from simsiam_tf.nets.whitening import finish_like
 from simsiam_tf.pretrained import backbone_file, torch_weights
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
@@ -94,16 +94,17 @@ def timm_network(pretrained: Pretrained) -> tuple[str, dict[str, np.ndarray]]:
 def read_features(pretrained: Pretrained, folder: Path, images: np.ndarray) -> np.ndarray:
     """Features of uint8 images [B, H, W, C] by the folder's network that differs most from the source.
 
-    Compares the network of the .keras file and, where it was written, the network for timm, whose features
-    are whitened as those of the source.
+    Compares the network of the .keras file and, where it was written, the network for timm, which is finished
+    as the source is.
     """
     opened = open_pretrained(str(folder))
     ready = preprocess(tf.constant(images), opened.augmentation)
     source, *features = (n(ready, training=False).numpy() for n in (pretrained.backbone, opened.backbone))
     if (folder / WEIGHTS).exists():
         state = torch_weights.open_checkpoint(folder / WEIGHTS).state
-        plain = torch_weights.from_torch(state).backbone(ready, training=False)
-        features.append(np.asarray(whiten_like(pretrained.backbone, plain)))
+        plain = torch_weights.from_torch(state).backbone
+        finished = finish_like(pretrained.backbone, plain, pretrained.augmentation.size)
+        features.append(finished(ready, training=False).numpy())
     return max(features, key=lambda f: np.nan_to_num(np.abs(f - source), nan=np.inf).max())
 
 

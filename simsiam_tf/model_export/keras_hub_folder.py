@@ -8,7 +8,6 @@ import numpy as np
 
 from simsiam_tf.data.augment.eval_transform import SMALL
 from simsiam_tf.model_export.card_text import method_summary, training_sections
-from simsiam_tf.nets.whitening import whiten_like
 from simsiam_tf.pretrained import backbone_file, keras_hub, keras_hub_presets
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
@@ -36,12 +35,11 @@ def write_keras_hub_folder(pretrained: Pretrained, folder: Path) -> None:
 
 
 def read_features(pretrained: Pretrained, folder: Path, images: np.ndarray) -> np.ndarray:
-    """Features of uint8 images [B, H, W, C] by a preset, prepared and whitened as those of `pretrained`."""
+    """Pooled features of uint8 images [B, H, W, C] by a preset, prepared as those of `pretrained`."""
     import keras_hub
 
     network = keras_hub.models.Backbone.from_preset(str(folder), dtype="float32")
-    features = np.asarray(network(pretrained.prepare(images), training=False)).mean(axis=(1, 2))
-    return np.asarray(whiten_like(pretrained.backbone, features))
+    return np.asarray(network(pretrained.prepare(images), training=False)).mean(axis=(1, 2))
 
 
 def _readme(pretrained: Pretrained, folder: Path, name: str) -> str:

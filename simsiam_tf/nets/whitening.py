@@ -1,4 +1,8 @@
-"""A linear whitening of the features as the last layer of a backbone, and its removal."""
+"""Finished features: means over the quarters of the last maps, whitened by the last layer of the network.
+
+The mean over all of a map says what is in an image, the means over its quarters also where. The former are
+the features that a backbone is trained with, its *pooled* features.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,52 @@ import keras
 import numpy as np
 
 NAME = "whitening"
+QUARTERS = "quarters_{}"  # names of the layers that compute the means, of the last map first
+MAX_FEATURES = 2048  # most features by quarters
 
 
-def add_whitening(backbone: keras.Model, mean: np.ndarray, matrix: np.ndarray) -> keras.Model:
-    """The backbone with features (f − mean) · matrix, by a Dense layer of float32 in stock Keras.
+def read_quarters(backbone: keras.Model, size: int) -> keras.Model:
+    """The backbone with features by quarters [B, F'], for images of `size` pixels; its layers are shared.
 
-    backbone: images → features f [B, F]; its layers are shared. mean: [F]. matrix: [F, F].
+    The maps are those before the pooling and, for our ResNets, those at the end of the stage before, as far
+    as there are at most `MAX_FEATURES` means. Quarters of a map with an odd side overlap; a map of one pixel
+    has one mean. A network that does not end in an average of maps, or whose maps all are too small or have
+    too many channels, is returned as it is.
+    """
+    parts, sides, features = [], [], 0
+    for i, tensor in enumerate(_last_maps(backbone)):
+        side, channels = _side(backbone, tensor, size), tensor.shape[-1]
+        count = 4 * channels if side > 1 else channels
+        if features + count > MAX_FEATURES:
+            break
+        features, name = features + count, QUARTERS.format(i)
+        sides.append(side)
+        if side == 1:
+            parts.append(keras.layers.GlobalAveragePooling2D(dtype="float32", name=name)(tensor))
+            continue
+        # Two windows of half the side, rounded up, which begin at 0 and at half the side, rounded down.
+        pool = keras.layers.AveragePooling2D(-(-side // 2), side // 2, dtype="float32", name=name)
+        row = keras.layers.Reshape((count,), dtype="float32", name=f"{name}_row")
+        parts.append(row(pool(tensor)))
+    if max(sides, default=1) == 1:
+        return backbone
+    join = keras.layers.Concatenate(dtype="float32", name="quarters")
+    return keras.Model(backbone.inputs[0], join(parts) if len(parts) > 1 else parts[0], name=backbone.name)
+
+
+def add_whitening(network: keras.Model, mean: np.ndarray, matrix: np.ndarray) -> keras.Model:
+    """The network with features (f − mean) · matrix, by a Dense layer of float32 in stock Keras.
+
+    network: images → features f [B, F]; its layers are shared. mean: [F]. matrix: [F, F].
     """
     matrix = np.asarray(matrix, np.float64)
     layer = keras.layers.Dense(
         len(matrix), name=NAME, dtype="float32", trainable=False, kernel_initializer="zeros"
     )
-    features: Any = backbone.outputs[0]
-    network = keras.Model(backbone.inputs[0], layer(features), name=backbone.name)
+    features: Any = network.outputs[0]
+    whitened = keras.Model(network.inputs[0], layer(features), name=network.name)
     layer.set_weights([matrix, -np.asarray(mean, np.float64) @ matrix])
-    return network
+    return whitened
 
 
 def whitening_layer(network: keras.Model) -> keras.layers.Dense | None:
@@ -33,14 +68,58 @@ def whitening_layer(network: keras.Model) -> keras.layers.Dense | None:
 
 
 def without_whitening(network: keras.Model) -> keras.Model:
-    """The backbone beneath the whitening, whose layers are shared; the network itself where it has none."""
+    """The backbone with pooled features, whose layers are shared; the network itself if not finished."""
     layer = whitening_layer(network)
     if layer is None:
         return network
-    return keras.Model(network.inputs[0], layer.input, name=network.name)
+    features = layer.input
+    pool = _quarters_layer(network)
+    if pool is not None:
+        features = keras.layers.GlobalAveragePooling2D(name="pool")(pool.input)
+    return keras.Model(network.inputs[0], features, name=network.name)
 
 
-def whiten_like(network: keras.Model, features: Any) -> Any:
-    """Features [B, F] of the backbone beneath a network, whitened where the network is."""
+def finish_like(network: keras.Model, backbone: keras.Model, size: int) -> keras.Model:
+    """A backbone finished as a network is, for images of `size` pixels; itself where the network is not.
+
+    backbone: with pooled features, of the same architecture.
+    """
     layer = whitening_layer(network)
-    return features if layer is None else layer(features)
+    if layer is None:
+        return backbone
+    body = backbone if _quarters_layer(network) is None else read_quarters(backbone, size)
+    matrix, bias = layer.get_weights()
+    if body.output_shape[-1] != len(matrix):
+        raise ValueError(
+            f"{body.output_shape[-1]} features are read, of which {len(matrix)} can be whitened."
+        )
+    finished = add_whitening(body, np.zeros(len(matrix)), np.zeros(matrix.shape))
+    finished.layers[-1].set_weights([matrix, bias])
+    return finished
+
+
+def reads_quarters(network: keras.Model) -> bool:
+    """Whether a network is finished with features by quarters, and so for images of one size."""
+    return whitening_layer(network) is not None and _quarters_layer(network) is not None
+
+
+def _quarters_layer(network: keras.Model) -> keras.layers.Layer | None:
+    names = {layer.name: layer for layer in network.layers}
+    return names.get(QUARTERS.format(0))
+
+
+def _last_maps(backbone: keras.Model) -> list[Any]:
+    """The maps [B, h, w, F] whose mean the features are, and those at the end of a ResNet's stage before."""
+    last = backbone.layers[-1] if getattr(backbone, "layers", None) else None
+    if type(last) is not keras.layers.GlobalAveragePooling2D or last.output is not backbone.outputs[0]:
+        return []
+    names = [layer.name for layer in backbone.layers]
+    before = [n for n in names if n.startswith("stage3_block") and n.endswith("_relu")]
+    return [last.input, *(backbone.get_layer(name).output for name in before[-1:])]
+
+
+def _side(backbone: keras.Model, tensor: Any, size: int) -> int:
+    """Height of a map of the backbone for images of `size` pixels."""
+    maps = keras.Model(backbone.inputs[0], tensor)
+    shape: Any = maps.compute_output_shape((1, size, size, backbone.input_shape[-1]))
+    return shape[1]

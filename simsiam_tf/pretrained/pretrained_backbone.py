@@ -15,9 +15,12 @@ from simsiam_tf.config import SourceConfig, is_encoded
 from simsiam_tf.config.backbones import PIXELS, is_network
 from simsiam_tf.data import AUGMENTATIONS, Augmentation, Source, Views
 from simsiam_tf.data.images.render import PixelRule
+from simsiam_tf.nets import whitening
 from simsiam_tf.pretrained import backbone_file, hub, network_file, published
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
+
+MAX_READ_SIZE = 4096  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +118,9 @@ def open_pretrained(
         pixels: how the network takes pixels, a key of `PIXELS`; "auto": by the card, else as the network of
             keras.applications that it is recognised as.
         trust_code: run code that a file names, from a person you trust.
-        finished: with the whitening of the features that pre-training exports; False: the backbone as it was
-            trained, to train it on or to evaluate it by the paper's protocol.
+        finished: with the layers that read and whiten features, which pre-training exports, and by default at
+            the size that they read; False: the backbone as it was trained, to train it on or to evaluate it
+            by the paper's protocol.
 
     Raises:
         UserError: as `load_backbone` and `hub.download`; the network is no backbone; or neither a card nor
@@ -150,7 +154,10 @@ def open_pretrained(
             f"weights={weights}: is not a backbone: it gives {backbone.output_shape}, not features [B, F]. "
             f"With pixels={', '.join(PIXELS)}, as its network takes them, its maps are averaged."
         )
-    chosen = dataclasses.replace(chosen, size=image_size or chosen.size)
+    read_size = backbone_file.card_entries(card, "finishing").get("size") if finished else None
+    chosen = dataclasses.replace(chosen, size=image_size or _as_size(read_size) or chosen.size)
+    if chosen.size != read_size and whitening.reads_quarters(backbone):
+        backbone = _finished_for(backbone, chosen.size, weights)
     if fixed_size not in (None, chosen.size):
         raise UserError(
             f"weights={weights}: takes images of {fixed_size} pixels, not of {chosen.size}. Pass "
@@ -159,6 +166,22 @@ def open_pretrained(
     address = hub.pinned_address(weights) if hub.is_address(weights) else None
     as_stored = backbone is stored
     return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card, address, as_stored)
+
+
+def _as_size(value: Any) -> int | None:
+    """A number of pixels that a card holds; None for anything else."""
+    return value if type(value) is int and 0 < value <= MAX_READ_SIZE else None
+
+
+def _finished_for(backbone: keras.Model, size: int, weights: str) -> keras.Model:
+    """A network that reads quarters, for images of another size."""
+    try:
+        return whitening.finish_like(backbone, whitening.without_whitening(backbone), size)
+    except ValueError as error:
+        raise UserError(
+            f"image_size={size}: does not suit the last layers of weights={weights}, which whiten: {error} "
+            "Pass a size nearer to that of its card."
+        ) from error
 
 
 def _augmentation_of_card(views: Any, path: Path) -> Augmentation:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import Source, pipeline
-from simsiam_tf.evaluate.knn_monitor import Encoder, Finish, Monitor
+from simsiam_tf.evaluate.knn_monitor import Encoder, Monitor
 from simsiam_tf.evaluate.label_free import IMAGES, LabelFreeMonitor
 from simsiam_tf.features import knn
 from simsiam_tf.loop import compiled_steps
@@ -65,9 +65,7 @@ class TimedMonitor(Monitor):
 
     rates: list[tuple[float, float]] = dataclasses.field(default_factory=list)
 
-    def accuracy(
-        self, encode: Encoder, images: int | None = None, finish: Finish | None = None
-    ) -> dict[str, float]:
+    def accuracy(self, encode: Encoder, images: int | None = None, whiten: bool = False) -> dict[str, float]:
         calls: list[tuple[int, float]] = []
 
         def timed(source: Source, ids: np.ndarray) -> np.ndarray:
@@ -77,7 +75,7 @@ class TimedMonitor(Monitor):
             return features
 
         began = time.perf_counter()
-        accuracy = super().accuracy(timed, images, finish)
+        accuracy = super().accuracy(timed, images, whiten)
         comparing = time.perf_counter() - began - sum(seconds for _, seconds in calls)
         bank, queries = map(len, self.sample(images))
         count, extraction = calls[-1]  # of the queries: for those of the bank the network was traced

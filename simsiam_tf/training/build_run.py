@@ -29,7 +29,13 @@ from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, initial_weights
 from simsiam_tf.pretrained.teacher import network_on_views, open_teacher
 from simsiam_tf.runtime.errors import UserError
-from simsiam_tf.training.run_data import check_local_views, check_network, check_size, open_data
+from simsiam_tf.training.run_data import (
+    check_local_views,
+    check_network,
+    check_read_size,
+    check_size,
+    open_data,
+)
 
 
 @dataclasses.dataclass
@@ -96,6 +102,7 @@ def build_pretraining(
             config, source.channels, views.augmentation.size, total_steps, source.size, teacher
         )
         check_local_views(config, model.backbone, views.each[-1].size)
+        check_read_size(config, model.backbone)
         model.compile(optimizer, config.jit_compile == "true", config.seed)
         first_step, start = start_from_weights(model, config, source.size)
     built = time.perf_counter()

@@ -187,9 +187,9 @@ class Pretraining(Task):
             text = "final %s of the backbone and the baselines on %d images"
             log.warning(text, monitor.title, monitor.size())
             with _memory_for_knn(advice):
-                whiten = {"whiten": self.config.finish == "whiten"} if isinstance(monitor, Monitor) else {}
-                trained = monitor.backbone_accuracy(backbone, **whiten)
-                for name, measures in {**monitor.baselines(untrained, **whiten), "backbone": trained}.items():
+                read = {"read_size": self.read_size} if isinstance(monitor, Monitor) else {}
+                trained = monitor.backbone_accuracy(backbone, **read)
+                for name, measures in {**monitor.baselines(untrained, **read), "backbone": trained}.items():
                     accuracies[name] |= measures
         return accuracies
 
@@ -198,14 +198,24 @@ class Pretraining(Task):
         model = self.components.model
         heads = {name: getattr(model, name) for name in backbone_file.HEADS if getattr(model, name, None)}
         backbone, record = model.backbone, {}
-        if self.config.finish == "whiten":
-            backbone, record = self._whitened(backbone)
+        if self.read_size is not None:
+            backbone, record = self._whitened(backbone, self.read_size)
         backbone_file.export_networks({"backbone": backbone, **heads}, workdir, {**metadata, **record})
 
-    def _whitened(self, backbone: keras.Model) -> tuple[keras.Model, dict[str, Any]]:
-        """(the backbone with whitened features, the card's record of the whitening)."""
-        source, views = self.components.source, self.components.views
-        log.warning("whitening, measured on %d images", min(source.size, finishing.IMAGES))
+    @property
+    def read_size(self) -> int | None:
+        """Pixels at which the exported backbone reads images; None where it is not finished."""
+        if self.config.finish == "none":
+            return None
+        size = self.components.views.augmentation.size
+        fixed = self.components.model.backbone.input_shape[1]
+        return self.config.read_size or fixed or finishing.default_read_size(size)
+
+    def _whitened(self, backbone: keras.Model, size: int) -> tuple[keras.Model, dict[str, Any]]:
+        """(the backbone with whitened features of images of `size` pixels, the card's record of them)."""
+        source, views = self.components.source, finishing.reading_views(self.components.views, size)
+        count = min(source.size, finishing.IMAGES)
+        log.warning("whitening, measured on %d images of %d pixels", count, size)
         finished, fitted = finishing.finish_backbone(backbone, source, views, self.config.seed)
         if fitted is None:
             log.warning("whitening left out: all images have the same features")
@@ -215,7 +225,9 @@ class Pretraining(Task):
             "whitening with shrinkage %g%s", fitted.shrinkage,
             f": {fitted.rows} images are few for {len(fitted.mean)} features" * few,
         )  # fmt: skip
-        record = {"layer": whitening.NAME, "images": fitted.rows, "shrinkage": fitted.shrinkage}
+        record = {
+            "layer": whitening.NAME, "images": fitted.rows, "shrinkage": fitted.shrinkage, "size": size,
+        }  # fmt: skip
         return finished, {"finishing": record}
 
 

@@ -86,6 +86,16 @@ def check_size(source: Source, batch_size: int) -> None:
         )
 
 
+def check_read_size(config: PretrainConfig, backbone: keras.Model) -> None:
+    """Raises UserError where the backbone takes images of one size, and `read_size` is another."""
+    fixed = backbone.input_shape[1]
+    if config.read_size and fixed not in (None, config.read_size):
+        raise UserError(
+            f"read_size={config.read_size}: backbone={config.backbone} takes images of {fixed} pixels alone. "
+            "Leave it out."
+        )
+
+
 def check_local_views(config: PretrainConfig, backbone: keras.Model, size: int) -> None:
     """Raises UserError where the backbone does not take the small views, of `size` pixels."""
     number, *_ = config.method_options.small_views

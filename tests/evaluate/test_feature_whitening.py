@@ -5,6 +5,7 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 from sklearn.decomposition import PCA
 
 from simsiam_tf import nets
@@ -12,7 +13,14 @@ from simsiam_tf.data import Augmentation, Views, from_arrays
 from simsiam_tf.evaluate import finishing
 from simsiam_tf.evaluate.finishing import fit_whitening
 from simsiam_tf.features import extract
-from simsiam_tf.nets.whitening import whitening_layer, without_whitening
+from simsiam_tf.nets import whitening
+from simsiam_tf.nets.whitening import (
+    finish_like,
+    read_quarters,
+    reads_quarters,
+    whitening_layer,
+    without_whitening,
+)
 from simsiam_tf.pretrained import backbone_file
 
 
@@ -43,40 +51,11 @@ def test_without_shrinkage_it_is_the_whitened_pca_rotated():
     np.testing.assert_allclose(np.cov(ours.T, bias=True), np.eye(12), atol=1e-5)
 
 
-def test_few_rows_are_whitened_less():
-    assert finishing.default_shrinkage(10_000, 256) == finishing.SHRINKAGE
-    x = features(rows=6)
-    whiten = fit_whitening(x)
-    assert whiten.shrinkage == 12 / 6
-    assert np.isfinite(whiten(x)).all() and np.abs(whiten(x)).max() < 3
-    unseen = whiten(features(rows=50, seed=1))
-    assert np.isfinite(unseen).all()
-
-
-def test_crops_choose_the_shrinkage():
-    rng = np.random.default_rng(0)
-    large, small = rng.normal(size=(400, 2)) * 10, rng.normal(size=(400, 10))
-    noise = rng.normal(size=(400, 10)), rng.normal(size=(400, 2)) * 10
-
-    def chosen(crops):
-        return fit_whitening(np.hstack([large, small]), pairs=(np.hstack([large, small]), crops)).shrinkage
-
-    # The image shows in the ten directions of small variance, the crop changes the two of large variance.
-    assert chosen(np.hstack([noise[1], small])) == min(finishing.SHRINKAGES)
-    assert chosen(np.hstack([large, noise[0]])) == max(finishing.SHRINKAGES)
-
-
-def test_pairs_are_of_the_same_images():
-    source = images(600)
-    shown, crops = finishing.crop_pairs(lambda x: x.numpy().reshape(len(x), -1), source, VIEWS, seed=1)
-    assert shown.shape == crops.shape == (512, 256)  # two whole batches
-    everything = VIEWS.normalise(source.images).numpy().reshape(600, -1)
-    rows = [int(np.flatnonzero((everything == row).all(axis=1))[0]) for row in shown]
-    assert len(set(rows)) == 512 and (shown != crops).any(axis=1).all()
-    smooth = np.broadcast_to(np.arange(600).astype(np.uint8)[:, None, None, None], (600, 16, 16, 1)).copy()
-    plain = from_arrays("plain", smooth)
-    shown, crops = finishing.crop_pairs(lambda x: x.numpy().mean(axis=(1, 2)), plain, VIEWS, 1)
-    np.testing.assert_allclose(shown, crops, atol=1e-5)  # a crop of a plain image is that image
+def test_few_rows_are_whitened():
+    whiten = fit_whitening(features(rows=6))
+    for x in (features(rows=6), features(rows=50, seed=1)):  # those, and unseen ones
+        assert np.isfinite(whiten(x)).all()
+    assert np.abs(whiten(features(rows=6))).max() < 3
 
 
 def test_features_that_do_not_vary_are_left():
@@ -100,17 +79,73 @@ def images(count=40):
 VIEWS = Views(Augmentation(size=16, mean=(0.5,), std=(0.5,)))
 
 
-def test_the_layer_gives_whitened_features_and_comes_off():
+def means_of_quarters(maps):
+    """[B, h, w, F] → [B, 4 F]: by rows, then columns; the middle of an odd side belongs to both halves."""
+    low, high = ([slice(0, -(-n // 2)), slice(n // 2, n)] for n in maps.shape[1:3])
+    return np.concatenate([maps[:, r, c].mean((1, 2)) for r in low for c in high], axis=-1)
+
+
+@pytest.mark.parametrize(("size", "sides"), [(64, (4, 8)), (40, (3, 5)), (17, (2, 3)), (16, (1, 2))])
+def test_quarters_are_means_of_parts_of_the_last_maps(size, sides):
+    backbone = small()
+    x = np.random.default_rng(1).normal(size=(3, size, size, 1)).astype(np.float32)
+    names = ("stage4_block1_relu", "stage3_block1_relu")
+    maps = keras.Model(backbone.inputs, [backbone.get_layer(n).output for n in names])(x)
+    assert tuple(m.shape[1] for m in maps) == sides
+    parts = [m.numpy().mean((1, 2)) if m.shape[1] == 1 else means_of_quarters(m.numpy()) for m in maps]
+    found = read_quarters(backbone, size)(x, training=False)
+    np.testing.assert_allclose(found, np.concatenate(parts, axis=1), atol=1e-5)
+
+
+def test_there_are_at_most_so_many_quarters(monkeypatch):
+    backbone = small()  # whose last maps have 64 and 32 channels
+    assert read_quarters(backbone, 64).output_shape == (None, 4 * 96)
+    monkeypatch.setattr(whitening, "MAX_FEATURES", 4 * 96 - 1)
+    assert read_quarters(backbone, 64).output_shape == (None, 4 * 64)
+    monkeypatch.setattr(whitening, "MAX_FEATURES", 4 * 64 - 1)
+    assert read_quarters(backbone, 64) is backbone
+    monkeypatch.undo()
+    assert read_quarters(backbone, 8) is backbone  # both maps have one pixel
+    maximum = keras.layers.GlobalMaxPooling2D()(backbone.layers[-2].output)
+    other = keras.Model(backbone.inputs, maximum)
+    assert read_quarters(other, 64) is other
+
+
+@pytest.mark.parametrize("size", [16, 8])
+def test_the_layers_give_whitened_features_and_come_off(size):
     backbone, source = small(), images()
-    plain = extract(backbone, source, VIEWS)
-    whole, whiten = finishing.finish_backbone(backbone, source, VIEWS, seed=0)
-    np.testing.assert_allclose(extract(whole, source, VIEWS), whiten(plain), atol=1e-5)
-    beneath = without_whitening(whole)
-    assert (extract(beneath, source, VIEWS) == plain).all()
-    assert [v.path for v in beneath.weights] == [v.path for v in backbone.weights]
-    assert without_whitening(beneath) is beneath and whitening_layer(beneath) is None
+    views = finishing.reading_views(VIEWS, size)
+    plain = extract(backbone, source, views)
+    read = extract(read_quarters(backbone, size), source, views)
+    whole, whiten = finishing.finish_backbone(backbone, source, views, seed=0)
+    assert reads_quarters(whole) == (size == 16)
+    expected = whiten(read)
+    np.testing.assert_allclose(extract(whole, source, views), expected, atol=1e-5 * np.abs(expected).max())
+    pooled = without_whitening(whole)
+    assert (extract(pooled, source, views) == plain).all()
+    assert [v.path for v in pooled.weights] == [v.path for v in backbone.weights]
+    assert without_whitening(pooled) is pooled and whitening_layer(pooled) is None
     classifier = keras.Model(backbone.input, keras.layers.Dense(3, name="head")(backbone.output))
     assert without_whitening(classifier) is classifier
+    assert finish_like(classifier, backbone, size) is backbone
+
+
+def test_a_finished_network_is_made_for_another_size():
+    backbone, source = small(), images()
+    views = {size: finishing.reading_views(VIEWS, size) for size in (32, 45)}
+    whole, whiten = finishing.finish_backbone(backbone, source, views[32], seed=0)
+    larger = finish_like(whole, backbone, 45)
+    expected = whiten(extract(read_quarters(backbone, 45), source, views[45]))
+    np.testing.assert_allclose(
+        extract(larger, source, views[45]), expected, atol=1e-5 * np.abs(expected).max()
+    )
+    with pytest.raises(ValueError, match="192 features are read, of which 384 can be whitened"):
+        finish_like(whole, backbone, 16)
+
+
+@pytest.mark.parametrize(("size", "read"), [(8, 16), (28, 56), (32, 64), (48, 64), (64, 64), (224, 224)])
+def test_small_images_are_read_larger(size, read):
+    assert finishing.default_read_size(size) == read
 
 
 def test_a_collapsed_backbone_stays_as_it_is():
@@ -136,7 +171,7 @@ def test_features_of_a_bfloat16_backbone_are_whitened_in_float32():
     source, exact = images(), small()
     exact.set_weights(backbone.get_weights())
     _, whiten = finishing.finish_backbone(backbone, source, VIEWS, seed=0)
-    expected = fit_whitening(extract(exact, source, VIEWS), whiten.shrinkage)
+    expected = fit_whitening(extract(read_quarters(exact, 16), source, VIEWS))
     np.testing.assert_allclose(whiten.matrix, expected.matrix, rtol=1e-3, atol=1e-3 * expected.matrix.max())
     assert {layer.dtype_policy.name for layer in backbone.layers} == {"mixed_bfloat16"}
 

@@ -53,14 +53,15 @@ def test_the_table_is_of_the_set_s_answers(tmp_path, capsys):
     assert finishing.main([str(run), str(folder), f"--json={out}"]) == 0
     table = json.loads(out.read_text())["rows"]
     readings = [row["reading"] for row in table]
-    assert {r["layer"] for r in readings} >= {"features", "stage3", "projector", "stage3 and features"}
-    assert {r["size"] for r in readings} == {0.75, 1.0, 4 / 3, 1.5}
+    layers = {"features", "stage3", "projector", "stage3 and features", "quarters of features"}
+    assert {r["layer"] for r in readings} >= layers
+    assert {r["size"] for r in readings} == {1.0, 4 / 3, 1.5, 2.0}
     assert len({json.dumps(r) for r in readings}) == len(readings)
 
     pretrained, source = open_pretrained(run), open_source(f"folder:{folder}")
     x = extract(pretrained.backbone, source, Views(dataclasses.replace(views, size=32)))
     row = next(r for r in table if r["reading"]["size"] == 4 / 3)
-    expected = set_answers.answers(set_answers.prepare(fit_whitening(x, row["shrinkage"])(x)), rows)
+    expected = set_answers.answers(set_answers.prepare(fit_whitening(x)(x)), rows)
     assert abs(row["pair"] - 100 * expected["pair"]) < 1.5  # near ties
     plain = extract(pretrained.backbone, source, pretrained.views)
     unit = (plain / np.linalg.norm(plain, axis=1, keepdims=True)).astype(np.float32)

@@ -11,12 +11,12 @@ from helpers.runs import StopAt, state, tiny
 from simsiam_tf import convert, embed, finetune, knn_eval, linear_eval
 from simsiam_tf.config import PretrainConfig, differences
 from simsiam_tf.data import open_source
-from simsiam_tf.evaluate.finishing import SHRINKAGES, finish_pixels, fit_whitening
+from simsiam_tf.evaluate.finishing import fit_whitening
 from simsiam_tf.evaluate.knn_monitor import monitor_of
 from simsiam_tf.features import knn_accuracy
 from simsiam_tf.features.embedding_file import read_embeddings
 from simsiam_tf.features.extraction import extract, raw_pixels
-from simsiam_tf.nets.whitening import whitening_layer, without_whitening
+from simsiam_tf.nets.whitening import read_quarters, whitening_layer, without_whitening
 from simsiam_tf.pretrained import backbone_file, torch_weights
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 from simsiam_tf.training import build_run, pretraining, run_summary
@@ -41,11 +41,11 @@ def test_the_export_is_the_trained_backbone_and_a_whitening(runs):
     assert whitening_layer(plain.backbone) is None and "finishing" not in plain.card
     assert equal(without_whitening(whitened.backbone), plain.backbone)
     finishing = whitened.card["finishing"]
-    assert finishing["layer"] == "whitening" and finishing["images"] == 1437
-    assert finishing["shrinkage"] in SHRINKAGES
+    assert finishing == {"layer": "whitening", "images": 1437, "shrinkage": 0.1, "size": 16}
+    assert (plain.augmentation.size, whitened.augmentation.size) == (8, 16)
     source = open_source("digits")
-    trained = extract(plain.backbone, source, plain.views)
-    expected = fit_whitening(trained, finishing["shrinkage"])(trained)
+    read = extract(read_quarters(plain.backbone, 16), source, whitened.views)
+    expected = fit_whitening(read)(read)
     found = extract(whitened.backbone, source, whitened.views)
     np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
 
@@ -62,13 +62,11 @@ def test_the_table_has_whitened_features_beside_whitened_pixels(runs):
     views = open_pretrained(folder).views
     train, test = (open_source("digits", split) for split in ("train", "test"))
     beneath = open_pretrained(folder, finished=False).backbone
-    pixels = [raw_pixels(source, views) for source in (train, test)]
-    chosen = finish_pixels(pixels[0], train, views, 8, 0).shrinkage
-    cases = {"raw pixels": (chosen, *pixels)}
-    chosen = open_pretrained(folder).card["finishing"]["shrinkage"]
-    cases["backbone"] = (chosen, *(extract(beneath, source, views) for source in (train, test)))
-    for name, (shrinkage, bank, queries) in cases.items():
-        whiten = fit_whitening(bank, shrinkage)
+    cases = {"raw pixels": [raw_pixels(source, views, side=8) for source in (train, test)]}
+    network = read_quarters(beneath, 16)
+    cases["backbone"] = [extract(network, source, views) for source in (train, test)]
+    for name, (bank, queries) in cases.items():
+        whiten = fit_whitening(bank)
         expected = knn_accuracy(whiten(bank), train.labels, whiten(queries), test.labels)
         assert outcome.accuracy[name]["whitened_knn20"] == pytest.approx(expected[20], abs=0.006)
 
@@ -157,9 +155,8 @@ def test_pixels_of_larger_images_are_averaged_before_they_are_whitened(runs, mon
         return raw_pixels(source, views, ids, side)
 
     monkeypatch.setattr("simsiam_tf.evaluate.knn_monitor.extraction.raw_pixels", measured)
-    monkeypatch.setattr("simsiam_tf.evaluate.finishing.PAIRS", 256)
     monkeypatch.setattr("simsiam_tf.evaluate.finishing.WHITENED_PIXEL_VALUES", 100)
     large = monitor_of("digits", size=16)
-    accuracies = large.baselines(backbone, images=100, whiten=True)
+    accuracies = large.baselines(backbone, images=100, read_size=16)
     assert sorted(sides) == [10, 10, 16, 16]
     assert set(accuracies["raw pixels"]) == {"knn20", "knn200", "whitened_knn20", "whitened_knn200"}

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +180,17 @@ def parse(cls: type, argv: list[str]) -> Any:
     if rest[1:]:
         raise UserError(f"{rest[1]!r}: stray argument. Every value belongs to a flag: --NAME=VALUE.")
     config = cls(**{name: values[name].value for name in types})
-    typed = {arg.lstrip("-").partition("=")[0] for arg in argv if arg.startswith("-")}
-    typed = {name if name in types else name.removeprefix("no") for name in typed}  # --nooverwrite
+    typed = _names(argv, types)
+    if getattr(config, "recipe", "none") != "none":
+        given = sorted(_names(expand_flagfiles(argv), types) & set(types))
+        config = dataclasses.replace(config, given=",".join([*filter(None, [config.given]), *given]))
     return configs.drop_inapplicable(config, typed).validate()
+
+
+def _names(argv: list[str], types: Iterable[str]) -> set[str]:
+    """The names of the flags in a list of arguments."""
+    names = {arg.lstrip("-").partition("=")[0] for arg in argv if arg.startswith("-")}
+    return {name if name in types else name.removeprefix("no") for name in names}  # --nooverwrite
 
 
 def expand_flagfiles(argv: list[str], outer: tuple[Path, ...] = ()) -> list[str]:

@@ -41,6 +41,7 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
         Inapplicable(("projector_hidden",), "projector_layers", lambda v: v == 1, "projector_layers=1"),
         Inapplicable(("epochs",), "minutes", lambda v: v is not None, "`minutes`, from which it follows"),
         Inapplicable(("local_size", "local_crop_area"), "local_views", lambda v: not v, "local_views=0"),
+        Inapplicable(("given",), "recipe", lambda v: v == "none", "recipe=none"),
         Inapplicable(("read_size",), "finish", lambda v: v == "none", "finish=none"),
         Inapplicable(("weights_heads", "start_epoch"), "weights", lambda v: not v, "no `weights`"),
         Inapplicable(("stem", "width"), "backbone", is_network, "a backbone that is none of our ResNets"),
@@ -137,6 +138,19 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
         choices=METHODS,
     )
 
+    recipe: str = option(
+        "none",
+        "auto: choose network, views, method, rates and batch from the images and the machine, and print "
+        "each choice with its reason (docs/recipes.md); options that are given stay as they are",
+        choices=("none", "auto"),
+        resumable=True,
+    )
+    given: str = option(
+        "",
+        "options that recipe=auto leaves at their defaults, separated by commas; flags that are typed need "
+        "not be named",
+        resumable=True,
+    )
     minutes: float | None = option(
         None,
         "minutes that the whole run takes, instead of `epochs`: a few steps are timed at the start, and as "

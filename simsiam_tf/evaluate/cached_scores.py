@@ -13,7 +13,7 @@ import numpy as np
 
 from simsiam_tf import config as configs
 from simsiam_tf.config.backbones import is_network
-from simsiam_tf.evaluate.finishing import fit_whitening, pixel_side, sample_rows
+from simsiam_tf.evaluate.finishing import PIXEL_SHRINKAGE, fit_whitening, pixel_side, sample_rows
 from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced, open_splits
 from simsiam_tf.evaluate.linear_probe import Probe, logistic_probe, sgd_probe
 from simsiam_tf.features.extraction import MAX_PIXEL_VALUES, raw_pixels
@@ -120,7 +120,7 @@ def _pixels(pretrained: Pretrained, splits: Splits) -> tuple[np.ndarray, np.ndar
     views, whitened = pretrained.views, whitening_layer(pretrained.backbone) is not None
     side = pixel_side(pretrained.augmentation.size, pretrained.channels) if whitened else None
     train, test = (raw_pixels(source, views, side=side) for source in (splits.train, splits.test))
-    fitted = fit_whitening(sample_rows(train)) if side else None
+    fitted = fit_whitening(sample_rows(train), PIXEL_SHRINKAGE) if side else None
     return (fitted(train, in_place=True), fitted(test, in_place=True)) if fitted else (train, test)
 
 

@@ -19,6 +19,7 @@ from simsiam_tf.features import extraction
 from simsiam_tf.nets import keras_networks, whitening
 
 SHRINKAGE = 0.1  # of the mean variance (docs/evaluate.md)
+PIXEL_SHRINKAGE = 3.0  # for raw pixels
 IMAGES = 20_000  # most images whose features are measured
 BLOCK = 2**22  # numbers computed in float64 at a time
 WHITENED_PIXEL_VALUES = 32 * 32 * 3  # pixels are averaged down to so many before they are whitened

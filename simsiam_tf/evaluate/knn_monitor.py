@@ -48,18 +48,20 @@ class Monitor:
     title = "kNN accuracy"
     views_per_image = 1
 
-    def accuracy(self, encode: Encoder, images: int | None = None, whiten: bool = False) -> dict[str, float]:
+    def accuracy(
+        self, encode: Encoder, images: int | None = None, shrinkage: float | None = None
+    ) -> dict[str, float]:
         """{"knn20": …, "knn200": …} in [0, 1].
 
         encode: computes features of images. images: about how many images to use, five sixths of them in the
-            bank; all when None. whiten: whiten the features as measured on those of the bank.
+            bank; all when None. shrinkage: with it, features are whitened as measured on the bank.
         """
         bank_ids, query_ids = self.sample(images)
         team = self.workers or Workers(tf.distribute.get_strategy())
         bank = self._bank_features(encode, bank_ids, team)
         fitted = None
-        if whiten:
-            fitted = finishing.fit_whitening(finishing.sample_rows(bank))
+        if shrinkage is not None:
+            fitted = finishing.fit_whitening(finishing.sample_rows(bank), shrinkage)
         shard = team.shard(query_ids)
         right = dict.fromkeys(KS, 0.0)
         if len(shard):
@@ -97,7 +99,7 @@ class Monitor:
         if read_size is None:
             return accuracy
         views, network = finishing.reading_views(self.views, read_size), read_quarters(backbone, read_size)
-        return accuracy | _whitened(self.accuracy(encoder(network, views), images, whiten=True))
+        return accuracy | _whitened(self.accuracy(encoder(network, views), images, finishing.SHRINKAGE))
 
     def pixel_accuracy(self, images: int | None = None, whiten: bool = False) -> dict[str, float]:
         """`accuracy` of raw pixels; with `whiten` also of whitened ones, averaged to `pixel_side` before."""
@@ -110,7 +112,7 @@ class Monitor:
         if not whiten:
             return accuracy
         side = finishing.pixel_side(size, self.bank.channels)
-        return accuracy | _whitened(self.accuracy(encoder(side), images, whiten=True))
+        return accuracy | _whitened(self.accuracy(encoder(side), images, finishing.PIXEL_SHRINKAGE))
 
     def baselines(
         self, untrained: keras.Model, images: int | None = None, read_size: int | None = None

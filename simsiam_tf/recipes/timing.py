@@ -65,7 +65,9 @@ class TimedMonitor(Monitor):
 
     rates: list[tuple[float, float]] = dataclasses.field(default_factory=list)
 
-    def accuracy(self, encode: Encoder, images: int | None = None, whiten: bool = False) -> dict[str, float]:
+    def accuracy(
+        self, encode: Encoder, images: int | None = None, shrinkage: float | None = None
+    ) -> dict[str, float]:
         calls: list[tuple[int, float]] = []
 
         def timed(source: Source, ids: np.ndarray) -> np.ndarray:
@@ -75,7 +77,7 @@ class TimedMonitor(Monitor):
             return features
 
         began = time.perf_counter()
-        accuracy = super().accuracy(timed, images, whiten)
+        accuracy = super().accuracy(timed, images, shrinkage)
         comparing = time.perf_counter() - began - sum(seconds for _, seconds in calls)
         bank, queries = map(len, self.sample(images))
         count, extraction = calls[-1]  # of the queries: for those of the bank the network was traced

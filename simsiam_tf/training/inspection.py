@@ -19,7 +19,8 @@ from simsiam_tf.data.sources.overview import header_summary
 from simsiam_tf.recipes import budget
 from simsiam_tf.runtime import atomic_files
 from simsiam_tf.runtime.errors import UserError
-from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every, open_data
+from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every
+from simsiam_tf.training.run_data import follow_recipe, open_data
 
 _STORED_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
 
@@ -35,7 +36,8 @@ def with_workdir(config: PretrainConfig) -> PretrainConfig:
 def write_preview(config: PretrainConfig) -> int:
     """Writes preview.png into the work folder, or without one into the current folder; returns 0."""
     path = _writable(Path(config.workdir or ".").expanduser() / "preview.png")
-    source, views = open_data(config)
+    config, source = follow_recipe(config)
+    source, views = open_data(config, source=source)
     preview.write_picture(path, preview.grid(source, views, config.seed))
     print(f"{path}: in each row an image of {source.name} and its {views.count} views")
     return 0
@@ -48,8 +50,12 @@ def dry_run(config: PretrainConfig) -> int:
         UserError: after printing, where unreadable images would end the run.
     """
     report = _writable(Path(config.workdir).expanduser() / "unreadable.json") if config.workdir else None
-    checked = dataclasses.replace(config, on_bad_image="skip")
-    components = build_pretraining(budget.trial(checked) if config.needs_timing else checked, report)
+    given = config.on_bad_image
+    config, source = follow_recipe(dataclasses.replace(config, on_bad_image="skip"), report)
+    checked = config
+    config = dataclasses.replace(config, on_bad_image=given)
+    trial = budget.trial(checked) if config.needs_timing else checked
+    components = build_pretraining(trial, report, source=source)
     print(configs.to_flags(config))
     for name, value in summarize(config, components).items():
         print(f"{name:22} {value}")

@@ -32,7 +32,7 @@ from simsiam_tf.loop.task import Accuracies, Task
 from simsiam_tf.methods.metrics import effective_rank
 from simsiam_tf.nets import whitening
 from simsiam_tf.pretrained import backbone_file
-from simsiam_tf.recipes import budget, timing
+from simsiam_tf.recipes import budget, rules, timing
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.signals import INTERRUPTED
 from simsiam_tf.training.build_run import (
@@ -42,6 +42,7 @@ from simsiam_tf.training.build_run import (
     untrained_backbone,
 )
 from simsiam_tf.training.callbacks import Monitoring
+from simsiam_tf.training.run_data import follow_recipe
 
 log = logging.getLogger("simsiam_tf.run")
 
@@ -71,13 +72,23 @@ def pretrain(
         source = source if isinstance(source, Source) else from_images(source)
         config = dataclasses.replace(config, data=f"python:{source.name}")
     make_task = functools.partial(_make_task, source=source, began=began)
-    return launch.run_task(config, make_task, callbacks, budget.recall)
+    return launch.run_task(config, make_task, callbacks, _recall)
+
+
+def _recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
+    """The configuration with what the run in its folder has chosen by `recipe` and `minutes`."""
+    return budget.recall(rules.recall(config, before), before)
 
 
 def _make_task(
     config: PretrainConfig, workers: Workers, report: Path, source: Source | None, began: float
 ) -> Pretraining:
-    """Makes the task. Where `minutes` is to choose the epochs, a trial is timed first, and thrown away."""
+    """Makes the task, of options that `recipe` chooses where it is auto.
+
+    Where `minutes` is to choose the epochs, a trial is timed first, and thrown away.
+    """
+    with workers.chief_first():
+        config, source = follow_recipe(config, report, source)
     if config.minutes is None or not config.needs_timing:
         return Pretraining(config, workers, report, source)
     trial = Pretraining(budget.trial(config), workers, report, source)

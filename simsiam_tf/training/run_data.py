@@ -16,6 +16,8 @@ from simsiam_tf.data.sources.base import ArraySource
 from simsiam_tf.nets import layer_order
 from simsiam_tf.pretrained import backbone_file, published
 from simsiam_tf.pretrained.teacher import open_teacher
+from simsiam_tf.recipes import rules
+from simsiam_tf.runtime.devices import on_cpu
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -39,6 +41,22 @@ def check_network(config: PretrainConfig) -> nets.Description:
     if network is not None:
         layer_order.check_names(network, config.freeze_until, config.layer_decay)
     return known
+
+
+def follow_recipe(
+    config: PretrainConfig, report: Path | None = None, source: Source | None = None
+) -> tuple[PretrainConfig, Source | None]:
+    """(the configuration with what recipe=auto chooses, the images); both as they are with recipe=none.
+
+    Prints the choices. report, source: as for `open_data`.
+    """
+    if config.recipe == "none":
+        return config, source
+    source, _ = open_data(config, report, source)
+    facts = rules.facts_of(source, accelerator=not on_cpu())
+    config, choices = rules.choose(config, facts)
+    print(f"recipe for {facts}:", *(f"  {choice}" for choice in choices), sep="\n", flush=True)
+    return config.validate(), source
 
 
 def open_data(

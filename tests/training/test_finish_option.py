@@ -11,7 +11,7 @@ from helpers.runs import StopAt, state, tiny
 from simsiam_tf import convert, embed, finetune, knn_eval, linear_eval
 from simsiam_tf.config import PretrainConfig, differences
 from simsiam_tf.data import open_source
-from simsiam_tf.evaluate.finishing import fit_whitening
+from simsiam_tf.evaluate.finishing import PIXEL_SHRINKAGE, SHRINKAGE, fit_whitening
 from simsiam_tf.evaluate.knn_monitor import monitor_of
 from simsiam_tf.features import knn_accuracy
 from simsiam_tf.features.embedding_file import read_embeddings
@@ -66,7 +66,7 @@ def test_the_table_has_whitened_features_beside_whitened_pixels(runs):
     network = read_quarters(beneath, 16)
     cases["backbone"] = [extract(network, source, views) for source in (train, test)]
     for name, (bank, queries) in cases.items():
-        whiten = fit_whitening(bank)
+        whiten = fit_whitening(bank, PIXEL_SHRINKAGE if name == "raw pixels" else SHRINKAGE)
         expected = knn_accuracy(whiten(bank), train.labels, whiten(queries), test.labels)
         assert outcome.accuracy[name]["whitened_knn20"] == pytest.approx(expected[20], abs=0.006)
 

@@ -1,0 +1,154 @@
+"""The option `recipe=auto`: chooses options of a run from its images and its machine, and says why.
+
+docs/recipes.md has the experiment behind each rule. A rule applies to options that are not given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from simsiam_tf.config import PretrainConfig
+from simsiam_tf.config.backbones import is_network
+from simsiam_tf.config.fields import default
+from simsiam_tf.data import Source
+
+SMALL_IMAGE = 64  # pixels
+MINUTES = 30.0
+FEW_IMAGES = 2048
+CHOSEN = (  # the options that rules choose
+    "backbone", "width", "stem", "image_size", "augmentation", "crop_area", "jitter", "method", "batch_size",
+    "temperature", "d", "base_lr", "weight_decay", "predictor_lr", "predictor_lr_factor", "projector_layers",
+    "minutes",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the rules look at.
+
+    images: their number. side: median of their shorter sides in pixels; None where it is not known. channels:
+    of an image. accelerator: whether there is a GPU or TPU.
+    """
+
+    images: int
+    side: int | None
+    channels: int
+    accelerator: bool
+
+    def __str__(self) -> str:
+        kind = {1: "gray", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
+        side = f", {self.side} pixels" if self.side else ""
+        machine = "a GPU or TPU" if self.accelerator else "CPU cores"
+        return f"{self.images:,} {kind} images{side}; {machine}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A value for an option, and why."""
+
+    option: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        return f"--{self.option}={self.value}".ljust(28) + self.reason
+
+
+METHOD = Choice("method", "simclr", "ahead of SimSiam in up to 30 minutes")
+
+
+def facts_of(source: Source, accelerator: bool) -> Facts:
+    """The facts of a source's images, by their headers."""
+    side, headers = None, getattr(source, "headers", None)
+    if headers is not None:
+        side = int(np.median(np.minimum(headers["width"], headers["height"])))
+    elif source.pixels is not None:
+        side = min(source.pixels.shape[1:3])
+    return Facts(source.size, side, source.channels, accelerator)
+
+
+def choose(config: PretrainConfig, facts: Facts) -> tuple[PretrainConfig, list[Choice]]:
+    """The configuration with the options that the rules choose, and these choices.
+
+    An option keeps a value other than its default; `config.given` names those that keep their default, too.
+    """
+    method = METHOD if _is_free(config, "method") else Choice("method", config.method, "")
+    choices = [*_network(config, facts), *_views(config, facts), method, *_rates(method.value, facts)]
+    if _is_free(config, "epochs"):
+        choices.append(Choice("minutes", MINUTES, "neither `minutes` nor `epochs` was given"))
+    choices = [choice for choice in choices if _is_free(config, choice.option)]
+    values = {choice.option: choice.value for choice in choices}
+    return dataclasses.replace(config, **values, recipe="none", given=""), choices
+
+
+def recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
+    """With recipe=auto, the configuration with what the run in its folder has chosen by it.
+
+    before: the description of the run (`Workdir.description`); None for a new folder.
+    """
+    if config.recipe == "none" or before is None:
+        return config
+    values = {name: before[name] for name in CHOSEN if name in before and _is_free(config, name)}
+    return dataclasses.replace(config, **values, recipe="none", given="")
+
+
+def _is_free(config: PretrainConfig, option: str) -> bool:
+    kept = config.given.split(",")
+    return option not in kept and getattr(config, option) == default(PretrainConfig, option)
+
+
+def _network(config: PretrainConfig, facts: Facts) -> list[Choice]:
+    if is_network(config.backbone) or config.weights:
+        return []
+    if facts.accelerator:
+        return [Choice("backbone", "resnet18", "fits any GPU; not measured")]
+    if config.backbone != default(PretrainConfig, "backbone"):
+        return []
+    return [
+        Choice("backbone", "resnet10", "more steps in the time of a CPU"),
+        Choice("width", 0.5, "more steps in the time of a CPU"),
+        Choice("stem", "small", "for views of at most 64 pixels"),
+    ]
+
+
+def _views(config: PretrainConfig, facts: Facts) -> list[Choice]:
+    size = 128 if facts.accelerator else 64
+    reason = "not measured" if facts.accelerator else "more steps in the time of a CPU"
+    if facts.side and facts.side <= SMALL_IMAGE:
+        size = min(32, max(8, facts.side))
+        reason = "more steps; the trained network reads images at twice the size"
+    size_rule = [] if is_network(config.backbone) else [Choice("image_size", size, reason)]
+    return [
+        *size_rule,
+        Choice("augmentation", "imagenet", "all changes of SimSiam's views"),
+        Choice("crop_area", 0.2, "smaller crops teach more than milder ones, given the steps"),
+        Choice("jitter", 0.4, "the paper's"),
+    ]
+
+
+def _rates(method: str, facts: Facts) -> list[Choice]:
+    batch = min(256, 2 ** max(4, (facts.images // 8).bit_length() - 1)) if facts.images < FEW_IMAGES else 256
+    batch = min(batch, 2 ** (max(facts.images, 2).bit_length() - 1))
+    common = [Choice("batch_size", batch, "at least eight steps an epoch" if batch < 256 else "as measured")]
+    if method == "simclr":
+        return [
+            *common,
+            Choice("temperature", 0.2, "milder than SimCLR's 0.1"),
+            Choice("d", 128, "SimCLR's"),
+            Choice("base_lr", 0.3, "SimCLR's"),
+            Choice("weight_decay", 1e-4, "as measured"),
+        ]
+    if method == "simsiam":
+        return [
+            *common,
+            Choice("base_lr", 0.8, "the paper's 0.05 is for hundreds of epochs"),
+            Choice("predictor_lr", "constant", "Table 1 (c)"),
+            Choice("predictor_lr_factor", 10.0, "a fast predictor learns more in few steps"),
+            Choice("d", 256, "as the quickstart"),
+            Choice("projector_layers", 2, "as the quickstart"),
+            Choice("weight_decay", 3e-4, "as the quickstart"),
+        ]
+    return common

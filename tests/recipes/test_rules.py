@@ -1,0 +1,93 @@
+"""recipe=auto: what it chooses, what it leaves, and that a run keeps what it chose."""
+
+import dataclasses
+
+import pytest
+from helpers.runs import StopAt, state
+
+from simsiam_tf.command_line import cli
+from simsiam_tf.config import METHODS, PretrainConfig
+from simsiam_tf.data import open_source
+from simsiam_tf.recipes import rules
+from simsiam_tf.recipes.rules import Facts, choose
+from simsiam_tf.training import pretraining
+
+EMOJI = Facts(images=15_000, side=64, channels=3, accelerator=False)
+
+
+def chosen(facts=EMOJI, **options):
+    config, choices = choose(PretrainConfig(recipe="auto", **options), facts)
+    assert config.validate().recipe == "none" and all(choice.reason for choice in choices)
+    assert {choice.option for choice in choices} <= set(rules.CHOSEN)
+    return config
+
+
+def test_small_pictures_on_a_cpu():
+    config = chosen()
+    assert (config.method, config.backbone, config.width, config.stem) == ("simclr", "resnet10", 0.5, "small")
+    assert (config.image_size, config.batch_size, config.minutes) == (32, 256, 30)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"side": 28}, {"image_size": 28}),
+        ({"side": 500}, {"image_size": 64, "backbone": "resnet10"}),
+        ({"side": None}, {"image_size": 64}),
+        ({"side": 500, "accelerator": True}, {"image_size": 128, "backbone": "resnet18", "stem": "auto"}),
+        ({"images": 785}, {"batch_size": 64}),
+        ({"images": 100}, {"batch_size": 16}),
+        ({"images": 12}, {"batch_size": 8}),
+    ],
+)
+def test_facts_change_the_choice(facts, expected):
+    config = chosen(dataclasses.replace(EMOJI, **facts))
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_options_that_are_given_stay():
+    config = chosen(d=64, epochs=7, jitter=0.1)
+    assert (config.d, config.epochs, config.jitter, config.minutes) == (64, 7, 0.1, None)
+    assert chosen(minutes=3).minutes == 3
+    # A value that is the default stays where it is named, or typed.
+    assert chosen(given="width,method").width == 1.0
+    argv = ["--recipe=auto", "--method=simsiam", "--width=1.0", "--data=digits"]
+    config, choices = choose(cli.parse(PretrainConfig, argv), EMOJI)
+    assert (config.method, config.width, config.predictor_lr_factor) == ("simsiam", 1.0, 10)
+    assert "method" not in {choice.option for choice in choices}
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "distill"])
+def test_any_method_can_be_given(method):
+    assert chosen(given="method" if method == "simsiam" else "", method=method).method == method
+
+
+def test_published_networks_keep_their_size():
+    config = chosen(backbone="keras:EfficientNetV2B0+imagenet")
+    assert (config.image_size, config.width, config.stem) == (None, 1.0, "auto")
+
+
+def test_facts_are_those_of_the_images(tmp_path):
+    assert rules.facts_of(open_source("digits"), False) == Facts(1437, 8, 1, False)
+    assert "1,437 gray images, 8 pixels; CPU" in str(Facts(1437, 8, 1, False))
+
+
+def run(workdir, *flags):
+    argv = [
+        "--recipe=auto", "--data=digits", f"--workdir={workdir}", "--epochs=2", "--width=0.125",
+        "--precision=float32", "--strategy=one_device", "--monitor=none", "--save_minutes=0", *flags,
+    ]  # fmt: skip
+    return cli.parse(PretrainConfig, argv)
+
+
+def test_a_run_keeps_what_it_chose(tmp_path, capsys, monkeypatch):
+    pretraining.pretrain(run(tmp_path / "whole"))
+    assert "recipe for 1,437 gray images, 8 pixels; CPU cores:" in capsys.readouterr().out
+    flags = (tmp_path / "whole" / "config.flags").read_text().splitlines()
+    assert {"--method=simclr", "--image_size=8", "--batch_size=128", "--width=0.125"} <= set(flags)
+    assert "--recipe=auto" not in flags
+    pretraining.pretrain(run(tmp_path / "cut"), callbacks=[StopAt(5)])
+    monkeypatch.setattr(rules, "METHOD", rules.Choice("method", "byol", "of a later version"))
+    outcome = pretraining.pretrain(run(tmp_path / "cut"))
+    assert outcome.status == pretraining.DONE
+    assert state(tmp_path / "cut") == state(tmp_path / "whole")

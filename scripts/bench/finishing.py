@@ -173,6 +173,8 @@ def _joined(features: dict[str, np.ndarray], layer: str) -> np.ndarray:
 
 def measure(extractor: Extractor, rows: Sequence[Picture], sizes: Sequence[float]) -> list[dict]:
     """The rows of the table: each a reading, and its answers."""
+    from simsiam_tf.evaluate.finishing import default_read_size
+
     table: list[dict] = []
 
     def best(readings: Sequence[Reading]) -> Reading:
@@ -190,6 +192,9 @@ def measure(extractor: Extractor, rows: Sequence[Picture], sizes: Sequence[float
     layer = best([Reading(layer=name) for name in (FEATURES, *names)]).layer
     size = best([Reading(size=size) for size in sizes]).size
     mirrored = best([Reading(), Reading(mirrored=True)]).mirrored
+    print("as exported:")
+    trained = extractor.pretrained.augmentation.size
+    best([Reading(layer=names[-1], size=default_read_size(trained) / trained)])
     print("the best of each:")
     best([Reading(whitening, layer, size, mirrored)])
     return table

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.config.backbones import is_network
+from simsiam_tf.config.backbones import is_network, parse_backbone
 from simsiam_tf.config.fields import default
 from simsiam_tf.data import Source
 
@@ -76,10 +76,14 @@ def choose(config: PretrainConfig, facts: Facts) -> tuple[PretrainConfig, list[C
     An option keeps a value other than its default; `config.given` names those that keep their default, too.
     """
     method = METHOD if _is_free(config, "method") else Choice("method", config.method, "")
-    choices = [*_network(config, facts), *_views(config, facts), method, *_rates(method.value, facts)]
+    trained = bool(config.weights or parse_backbone(config.backbone).weights)
+    choices = [Choice("base_lr", 0.05, "keeps what the weights know; not measured")] if trained else []
+    choices += [*_network(config, facts), *_views(config, facts), method, *_rates(method.value, facts)]
     if _is_free(config, "epochs"):
         choices.append(Choice("minutes", MINUTES, "neither `minutes` nor `epochs` was given"))
     choices = [choice for choice in choices if _is_free(config, choice.option)]
+    first = {choice.option: choice for choice in reversed(choices)}  # of two rules the first counts
+    choices = [choice for choice in choices if first[choice.option] is choice]
     values = {choice.option: choice.value for choice in choices}
     return dataclasses.replace(config, **values, recipe="none", given=""), choices
 

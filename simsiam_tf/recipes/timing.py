@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import Source, pipeline
+from simsiam_tf.evaluate import finishing
 from simsiam_tf.evaluate.knn_monitor import Encoder, Monitor
 from simsiam_tf.evaluate.label_free import IMAGES, LabelFreeMonitor
 from simsiam_tf.features import knn
@@ -95,23 +96,33 @@ class TimedMonitor(Monitor):
 
 
 def time_baselines(
-    monitor: Monitor | LabelFreeMonitor, untrained: keras.Model, images: int
-) -> tuple[Accuracies, float, float]:
-    """Evaluates the baselines: (accuracies, seconds of a later evaluation, seconds of the final one).
+    monitor: Monitor | LabelFreeMonitor, untrained: keras.Model, images: int, read_cost: float = 0.0
+) -> tuple[Accuracies, float, float, float]:
+    """Evaluates the baselines: (accuracies, seconds of a later evaluation, of the final one, of whitening).
 
     A later evaluation takes the same number of images. The final one takes all images, for the baselines and
     for the trained backbone, and judges them without labels, too.
+
+    read_cost: time of an image as the exported backbone reads it, in that of an evaluation view; 0 where
+        features are not whitened.
     """
     if isinstance(monitor, LabelFreeMonitor):
         began = time.perf_counter()
         accuracies = monitor.baselines(untrained, images)
         seconds = (time.perf_counter() - began) / len(accuracies)
-        return accuracies, seconds, (len(accuracies) + 1) * seconds * monitor.size() / monitor.size(images)
+        final = (len(accuracies) + 1) * seconds * monitor.size() / monitor.size(images)
+        image = seconds / (monitor.size(images) * monitor.views_per_image)
+        return accuracies, seconds, final, read_cost * image * min(finishing.IMAGES, monitor.source.size)
     timed = TimedMonitor(**vars(monitor))
     knn.nearest(np.eye(2), np.eye(2), 1)  # traces the search
     accuracies = timed.baselines(untrained, images)
     backbone = timed.rates[-1]
-    final = sum(timed.seconds(rate) for rate in (*timed.rates, backbone))
+    rates = [*timed.rates, backbone]
+    if read_cost:
+        pixels, whitened = timed.rates[0], (read_cost * backbone[0], backbone[1])
+        rates += [pixels, whitened, whitened]
+    final = sum(map(timed.seconds, rates))
     judged = LabelFreeMonitor.views_per_image * min(IMAGES, monitor.bank.size)
     without_labels = (len(timed.rates) + 1) * judged * backbone[0]
-    return accuracies, timed.seconds(backbone, images), final + without_labels
+    whitening = read_cost * backbone[0] * min(finishing.IMAGES, monitor.bank.size)
+    return accuracies, timed.seconds(backbone, images), final + without_labels, whitening

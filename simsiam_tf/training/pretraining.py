@@ -169,16 +169,17 @@ class Pretraining(Task):
     def measure(self, seconds: float) -> tuple[Accuracies, budget.Costs]:
         """Evaluates `baselines` and trains some steps: (accuracies, what a run of so many seconds costs)."""
         config, components, monitor = self.config, self.components, self.monitor
-        baselines, final, evaluation, every = {}, 0.0, 0.0, 0
+        baselines, final, evaluation, every, whitening = {}, 0.0, 0.0, 0, 0.0
         if monitor is not None:
-            time_baselines = functools.partial(timing.time_baselines, monitor)
-            baselines, evaluation, final = self._evaluate_baselines(time_baselines)
+            cost = ((self.read_size or 0) / components.views.augmentation.size) ** 2
+            time_baselines = functools.partial(timing.time_baselines, monitor, read_cost=cost)
+            baselines, evaluation, final, whitening = self._evaluate_baselines(time_baselines)
             final = final + components.build_seconds if config.final_knn else 0.0
             epochs = knn_every(components, config)
             every = sampling.epoch_end(epochs, components.source.size, config.batch_size)
         traced, step = timing.time_steps(components, config, seconds)
         # The model is built anew, and the export loads it once more.
-        fixed = 2 * components.build_seconds + traced + final
+        fixed = 2 * components.build_seconds + traced + final + whitening
         return baselines, budget.Costs(fixed, step, evaluation, every)
 
     def final_accuracies(self) -> Accuracies:

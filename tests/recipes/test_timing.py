@@ -70,7 +70,8 @@ def test_an_evaluation_of_all_images_is_foreseen_by_one_of_some(clock, monkeypat
     monkeypatch.setattr(knn_monitor.extraction, "extract", extract)
     monkeypatch.setattr(knn_monitor.extraction, "raw_pixels", raw_pixels)
     monkeypatch.setattr(knn_monitor, "knn_accuracy", knn_accuracy)
-    accuracies, later, final = timing.time_baselines(monitor, untrained, 300)
+    accuracies, later, final, whitening = timing.time_baselines(monitor, untrained, 300)
+    assert whitening == 0
     assert list(accuracies) == ["raw pixels", "untrained backbone"]
     bank, queries = map(len, monitor.sample(300))
     assert later == pytest.approx(0.01 * (bank + queries) + 1e-6 * bank * queries)
@@ -79,4 +80,9 @@ def test_an_evaluation_of_all_images_is_foreseen_by_one_of_some(clock, monkeypat
     # Raw pixels, the untrained and the trained backbone; each on two views of some images without labels.
     without_labels = 3 * 2 * 0.01 * min(2000, monitor.bank.size)
     by_labels = (0.001 + 2 * 0.01) * (bank + queries) + 3 * 1e-6 * bank * queries
+    assert final == pytest.approx(by_labels + without_labels)
+    # An exported backbone takes four times as long for an image, of which all are measured for the whitening.
+    *_, final, whitening = timing.time_baselines(monitor, untrained, 300, read_cost=4.0)
+    assert whitening == pytest.approx(4 * 0.01 * monitor.bank.size)
+    by_labels += (0.001 + 2 * 4 * 0.01) * (bank + queries) + 3 * 1e-6 * bank * queries
     assert final == pytest.approx(by_labels + without_labels)

@@ -77,7 +77,10 @@ def main(argv: list[str] | None = None) -> int:
         "--image_size", type=int, help="side of the images in pixels; by default as in pre-training"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the first folder; 1 more for each after it"
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the first folder; each further folder has the next seed",
     )
     parser.add_argument("--only", default="", help="only rows whose name contains this")
     parser.add_argument("--dry_run", action="store_true", help="show the commands that have no result yet")
@@ -98,23 +101,29 @@ def main(argv: list[str] | None = None) -> int:
                     not args.dry_run
                     and subprocess.run([sys.executable, *shlex.split(command_line)]).returncode
                 ):
-                    print(f"evaluate_all.py: that command failed; {name!r} is left out", file=sys.stderr)
+                    print(
+                        f"evaluate_all.py: that failed; the table is without {name!r}",
+                        file=sys.stderr,
+                    )
             if path.exists():
                 value = accuracy(json.loads(path.read_text()))
                 accuracies[name] += [] if value is None else [value]
     if not args.dry_run:
-        print(markdown(accuracies, len(args.workdirs)))
+        print(markdown(accuracies, range(args.seed, args.seed + len(args.workdirs))))
     return 0
 
 
-def markdown(accuracies: dict[str, list[float]], seeds: int) -> str:
-    """The table in Markdown: a row for each evaluation, a column for each seed, and their mean."""
+def markdown(accuracies: dict[str, list[float]], seeds: range) -> str:
+    """The table in Markdown: a row for each evaluation, a column for each seed, and their mean.
+
+    An evaluation that failed or was left out for one of the seeds has no row.
+    """
     lines = [
-        "| | " + " | ".join(f"seed {i}" for i in range(seeds)) + " | mean |",
-        "| --- " * (seeds + 2) + "|",
+        "| | " + " | ".join(f"seed {i}" for i in seeds) + " | mean |",
+        "| --- " * (len(seeds) + 2) + "|",
     ]
     for name, values in accuracies.items():
-        if len(values) == seeds:
+        if len(values) == len(seeds):
             cells = [f"{100 * v:.2f}" for v in (*values, statistics.mean(values))]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -57,7 +57,8 @@ class ExportConfig(WeightsConfig):
     private: bool = option(False, "create the repository as private")
     out: str | None = option(
         None, "file to write; for saved_model and the Hub a folder. By default model and the format's "
-        "suffix, or hub, in WORKDIR/export, beside a .keras file, or in runs/USER-NAME for hf:// weights",
+        "suffix, or hub, in WORKDIR/export, beside a .keras file, or for weights of the Hub or of a library "
+        "in runs/USER-NAME or runs/KIND-NAME",
     )  # fmt: skip
     overwrite: bool = option(False, "replace an earlier export")
 

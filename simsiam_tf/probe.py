@@ -50,7 +50,8 @@ class ProbeConfig(KeptFeaturesConfig):
     out: str | None = option(
         None,
         "JSON file for the result; by default WORKDIR/probe.json (probe-lars.json, probe-sgd.json), "
-        "FILE.probe.json beside a .keras file, or runs/USER-NAME/probe.json for weights of the Hub",
+        "FILE.probe.json beside a .keras file, or, for weights of the Hub or of a library, in "
+        "runs/USER-NAME or runs/KIND-NAME",
     )
 
     def validate(self) -> ProbeConfig:

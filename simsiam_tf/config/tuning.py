@@ -40,8 +40,9 @@ class TuningConfig(Config):
     )
     freeze_until: str | None = option(
         None,
-        "the backbone's layers up to the last whose name starts with this are not trained, and their batch "
-        "normalisation keeps its statistics, as in freeze_until=stage2 or freeze_until=transformer_block_6",
+        "name, or beginning of a name, of a layer of the backbone, as in freeze_until=stage2 or "
+        "freeze_until=transformer_block_6. The last such layer and all before it are not trained, and their "
+        "batch normalisation keeps its statistics",
     )
 
     def validate(self) -> Self:

@@ -47,7 +47,7 @@ def _scale(name: str, converter: Any) -> PixelScale:
     """The converter's pixel · scale + offset as (pixel / 255 − mean) / std."""
     if converter is None:
         raise UserError(
-            f"backbone=hub:{name}: has no image converter, so that nobody knows how it takes pixels. "
+            f"backbone=hub:{name}: has no image converter, which would say how it takes pixels. "
             f"Pass pixels={', '.join(PIXELS)}."
         )
     scales, offsets = (

@@ -216,7 +216,7 @@ def test_sources_that_cannot_be_sent_are_refused(served, photos, tmp_path, monke
     with pytest.raises(UserError, match=r"tfds:x:train is read by Python.*folder:PATH"):
         client.check_source("a:1", records)
     monkeypatch.setattr(client, "ARRAY_BYTES", 2**20)
-    with pytest.raises(UserError, match=r"big.* 4 MiB of 1 allowed"):
+    with pytest.raises(UserError, match=r"big has 4 MiB, and at most 1 MiB can be sent"):
         client.check_source("a:1", from_arrays("big", np.zeros([4096, 32, 32, 1], np.uint8)))
 
 

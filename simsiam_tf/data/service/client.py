@@ -112,9 +112,9 @@ def check_source(address: str, source: Source) -> None:
     if isinstance(source, ArraySource):
         if source.images.nbytes > ARRAY_BYTES:
             raise UserError(
-                f"data_service={address}: {source.name} would be sent to every data worker, but has "
-                f"{source.images.nbytes >> 20} MiB of {ARRAY_BYTES >> 20} allowed. Leave `data_service` out: "
-                "images in memory are quick to read."
+                f"data_service={address}: {source.name} has {source.images.nbytes >> 20} MiB, and at most "
+                f"{ARRAY_BYTES >> 20} MiB can be sent to the data workers. Leave `data_service` out: images "
+                "in memory are quick to read."
             )
         return
     decode = tf.function(source.decode, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int64))

@@ -89,7 +89,7 @@ def _scan_tar(address: str) -> dict[str, Any]:
     labels: dict[str, int] = {}  # a sample's name up to its first dot → label
     with open_address(address) as file:
         if file.read(2) == b"\x1f\x8b":
-            raise UserError(f"{address}: is compressed, which allows no random access. Unpack it.")
+            raise UserError(f"{address}: is compressed, so that no single file can be read. Unpack it.")
         file.seek(0)
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:

@@ -90,6 +90,11 @@ def forward(backbone: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """Normalised images → float32 outputs: a compiled function, kept with the model and made once."""
     if not hasattr(backbone, "_features"):
         encode = lambda x: tf.cast(backbone(x, training=False), tf.float32)  # noqa: E731
-        function = tf.function(encode, reduce_retracing=True, autograph=False)
+        traced = tf.function(encode, autograph=False)
+
+        def function(x: tf.Tensor) -> tf.Tensor:
+            # NOTE: chosen by hand, since calls of `traced` warn of retracing where networks are many.
+            return traced.get_concrete_function(tf.TensorSpec(x.shape, x.dtype))(x)
+
         object.__setattr__(backbone, "_features", function)
     return getattr(backbone, "_features")  # noqa: B009 - Keras' type does not declare it

@@ -28,13 +28,15 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         pictures(Path(folder), args.pixels)
         candidates = [
-            bench_harness.Candidate(name, functools.partial(_views, folder, args.view, name), COUNT)
+            bench_harness.Candidate(
+                name, functools.partial(_views, folder, args.view, name, args.threads), COUNT
+            )
             for name in ("read", "decoded")
         ]
         result = bench_harness.time_candidates(candidates, args.repeats, args.calls, args.threads)
     metadata = {**bench_harness.machine_metadata(args.threads), "pixels": args.pixels, "view": args.view}
     rate = {name: 1 / result.median(name) for name in result.seconds}
-    print(f"{args.pixels} → two views of {args.view} pixels: read {rate['read']:.0f} images/s, decoded once ")
+    print(f"{args.pixels} → two views of {args.view} pixels: read {rate['read']:.0f} images/s, decoded once")
     print(f"{rate['decoded']:.0f} images/s, {result.summary('read', 'decoded')} times as many")
     bench_harness.write_json(args.json, {**metadata, **result.as_json()})
     return 0

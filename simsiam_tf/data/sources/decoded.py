@@ -18,8 +18,8 @@ BLOCK = 256  # images decoded between two reports of progress
 def keep_decoded(source: Source) -> Source:
     """The source with all its images decoded, where their headers show one size and they are small.
 
-    Views of such images take a sixth of the time (docs/performance.md). Others are returned as they
-    are, and so are those that fail to decode: the training, which reads them again, says which.
+    Their views take much less time (docs/performance.md). Others are returned as they are, and so are those
+    that fail to decode: the training, which reads them again, says which.
     """
     if not isinstance(source, EncodedSource) or source.headers is None or source.decoded is not None:
         return source

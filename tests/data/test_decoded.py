@@ -89,6 +89,29 @@ def test_a_file_that_no_longer_decodes_is_left_to_the_training(tmp_path):
     assert keep_decoded(source) is source
 
 
-def test_sets_whose_headers_are_not_known_are_read_one_at_a_time(tmp_path):
-    source = dataclasses.replace(write_images(tmp_path / "a"), headers=None)
-    assert keep_decoded(source) is source
+@pytest.mark.parametrize("check", ["none", "header", "decode"])
+def test_what_was_checked_decides_nothing(tmp_path, check, monkeypatch):
+    """A run that continues with another `check`, or after other commands, has the same views."""
+    monkeypatch.setenv("SIMSIAM_TF_CACHE", str(tmp_path / "cache"))
+    write_images(tmp_path / "a")
+    monkeypatch.setenv("SIMSIAM_TF_CACHE", str(tmp_path / "another"))
+    source = open_source(f"folder:{tmp_path / 'a'}", check=check)
+    assert (source.headers is None) == (check == "none")
+    assert keep_decoded(source).pixels is not None
+    mixed = write_images(tmp_path / "b", Image.new("RGB", (41, 30)))
+    mixed = dataclasses.replace(mixed, headers=None)
+    assert keep_decoded(mixed) is mixed
+
+
+def test_an_image_that_others_stand_in_for_decides_nothing(tmp_path):
+    source = write_images(tmp_path / "a")
+    headers = source.headers.copy()
+    headers[3]["reason"], headers[3]["width"] = 1, 0
+    assert keep_decoded(dataclasses.replace(source, headers=headers)).pixels is not None
+
+
+def test_images_that_are_all_turned_have_one_size(tmp_path):
+    (tmp_path / "a").mkdir()
+    for i in range(3):
+        turned(40, 30).save(tmp_path / "a" / f"{i}.jpg", exif=turned(40, 30).getexif())
+    assert keep_decoded(open_source(f"folder:{tmp_path / 'a'}")).pixels.shape == (3, 40, 30, 3)

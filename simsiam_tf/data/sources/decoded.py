@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -16,26 +17,35 @@ BLOCK = 256  # images decoded between two reports of progress
 
 
 def keep_decoded(source: Source) -> Source:
-    """The source with all its images decoded, where their headers show one size and they are small.
+    """The source with all its images decoded, where they are small and decode to one size.
 
     Their views take much less time (docs/performance.md). Others are returned as they are, and so are those
-    that fail to decode: the training, which reads them again, says which.
+    that fail to decode: the training, which reads them again, says which. The images alone decide, not what
+    is known of their headers, so that a run that continues has the same views, whatever was checked.
     """
-    if not isinstance(source, EncodedSource) or source.headers is None or source.decoded is not None:
+    if not isinstance(source, EncodedSource) or source.decoded is not None or _sizes_differ(source):
         return source
-    sizes = np.unique(source.headers[["height", "width"]])
-    height, width = (int(side) for side in sizes[0])
-    turned = height != width and (source.headers["orientation"] > 4).any()
-    n_bytes = source.size * height * width * source.channels
-    if len(sizes) > 1 or turned or max(height, width) > MAX_SIDE or n_bytes > MAX_BYTES:
-        return source
-    images = tf.data.Dataset.range(source.size).map(source.decode, tf.data.AUTOTUNE).batch(BLOCK)
-    decoded = np.empty([source.size, height, width, source.channels], np.uint8)
     try:
+        shape = source.decode(tf.constant(0, tf.int64)).numpy().shape
+        if max(shape[:2]) > MAX_SIDE or source.size * math.prod(shape) > MAX_BYTES:
+            return source
+        # NOTE: `batch` alone joins images of 30×40 and 40×30, which have as many numbers.
+        decode = lambda i: tf.ensure_shape(source.decode(i), shape)  # noqa: E731
+        images = tf.data.Dataset.range(source.size).map(decode, tf.data.AUTOTUNE).batch(BLOCK)
+        decoded = np.empty([source.size, *shape], np.uint8)
         with progress.bar(None, "decoding images", total=source.size, unit="image", leave=False) as bar:
             for start, block in zip(range(0, source.size, BLOCK), images.as_numpy_iterator(), strict=True):
                 decoded[start : start + BLOCK] = block
                 bar.update(len(block))
-    except (tf.errors.OpError, ValueError):
+    except tf.errors.OpError:
         return source
     return dataclasses.replace(source, decoded=decoded)
+
+
+def _sizes_differ(source: EncodedSource) -> bool:
+    """Whether the headers, where they are known, tell that images cannot decode to one size."""
+    if source.headers is None:
+        return False
+    known = source.headers[source.headers["reason"] == 0]
+    sides = np.sort(np.stack([known["height"], known["width"]], axis=1), axis=1)
+    return len(np.unique(sides, axis=0)) > 1

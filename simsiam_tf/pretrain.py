@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 
@@ -31,7 +32,8 @@ def call(config: PretrainConfig) -> int:
         return inspection.dry_run(config)
     config = inspection.with_workdir(config)
     outcome = pretraining.pretrain(config, began=began)
-    return outcome.print_and_leave(run_summary.pretraining_summary(config, outcome))
+    chosen = dataclasses.replace(outcome.config, data=config.data)  # as it was typed
+    return outcome.print_and_leave(run_summary.pretraining_summary(chosen, outcome))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -44,7 +44,7 @@ class Outcome:
 
     status: DONE, COLLAPSED, DIVERGED or INTERRUPTED. step: the last step. accuracy: accuracies of the
     baselines and, where it was evaluated, of the trained model. records: the training records. workers:
-    processes of the run; None: this process alone.
+    processes of the run; None: this process alone. config: the run's options, with those that it has chosen.
     """
 
     status: int
@@ -54,6 +54,7 @@ class Outcome:
     workdir: Path
     records: list[dict]
     workers: Workers | None = None
+    config: Any = None
 
     def print_and_leave(self, summary: str) -> int:
         """Prints a summary and returns the exit status.
@@ -283,4 +284,6 @@ class Loop:
                     self.task.add_accuracy(workdir, accuracies)
         self.workers.all_reduce_max(0)  # no worker leaves while another still works
         records = self.metrics_log.records
-        return Outcome(status, self.step, diagnosis, self.accuracy, workdir, records, self.workers)
+        return Outcome(
+            status, self.step, diagnosis, self.accuracy, workdir, records, self.workers, self.task.config
+        )

@@ -26,10 +26,11 @@ _STORED_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "
 
 
 def with_workdir(config: PretrainConfig) -> PretrainConfig:
-    """The configuration, with the work folder runs/DATA-BACKBONE where it has none."""
+    """The configuration, with the work folder runs/DATA-BACKBONE, or runs/DATA-auto, where it has none."""
     if config.workdir:
         return config
-    name = re.sub(r"[^\w.]+", "-", f"{config.data}-{config.backbone}").strip("-")
+    network = config.backbone if config.recipe == "none" else "auto"  # not known yet
+    name = re.sub(r"[^\w.]+", "-", f"{config.data}-{network}").strip("-")
     return dataclasses.replace(config, workdir=f"runs/{name}")
 
 

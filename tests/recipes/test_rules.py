@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from helpers.runs import StopAt, state
 
+from simsiam_tf import pretrain
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import METHODS, PretrainConfig
 from simsiam_tf.data import open_source
@@ -72,12 +73,14 @@ def test_facts_are_those_of_the_images(tmp_path):
     assert "1,437 gray images, 8 pixels; CPU" in str(Facts(1437, 8, 1, False))
 
 
-def run(workdir, *flags):
-    argv = [
-        "--recipe=auto", "--data=digits", f"--workdir={workdir}", "--epochs=2", "--width=0.125",
-        "--precision=float32", "--strategy=one_device", "--monitor=none", "--save_minutes=0", *flags,
-    ]  # fmt: skip
-    return cli.parse(PretrainConfig, argv)
+RUN = [
+    "--recipe=auto", "--data=digits", "--epochs=2", "--width=0.125", "--precision=float32",
+    "--strategy=one_device", "--monitor=none", "--save_minutes=0",
+]  # fmt: skip
+
+
+def run(workdir):
+    return cli.parse(PretrainConfig, [*RUN, f"--workdir={workdir}"])
 
 
 def test_a_run_keeps_what_it_chose(tmp_path, capsys, monkeypatch):
@@ -91,3 +94,11 @@ def test_a_run_keeps_what_it_chose(tmp_path, capsys, monkeypatch):
     outcome = pretraining.pretrain(run(tmp_path / "cut"))
     assert outcome.status == pretraining.DONE
     assert state(tmp_path / "cut") == state(tmp_path / "whole")
+
+
+def test_the_summary_is_of_what_was_chosen(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert pretrain.main([*RUN, "--epochs=0.5"]) == 0
+    said = capsys.readouterr().out
+    assert "SimCLR on digits: done" in said and "least possible 0)" in said and "(at most 127)" in said
+    assert (tmp_path / "runs" / "digits-auto" / "export" / "backbone.keras").exists()

@@ -15,7 +15,8 @@ import tensorflow as tf
 from simsiam_tf.data import sampling
 from simsiam_tf.data.augment.augmentations import AUGMENTATIONS, Augmentation
 from simsiam_tf.data.augment.views import Views
-from simsiam_tf.data.sources.base import ArraySource, EncodedSource, Source
+from simsiam_tf.data.mapping import map_each, map_images, with_options
+from simsiam_tf.data.sources.base import ArraySource, Source
 from simsiam_tf.data.sources.decoded import keep_decoded
 from simsiam_tf.data.sources.open_source import open_source
 from simsiam_tf.runtime.errors import UserError
@@ -81,7 +82,7 @@ class StepBatches:
         """The elements of steps first_step to last_step − 1, in order. The steps may be scalar tensors."""
         first, last = (tf.cast(step, tf.int64) * self.pieces_per_step for step in (first_step, last_step))
         pieces = self.numbered_pieces(tf.data.Dataset.range(first, last), PARALLEL)
-        return self.joined(_map(pieces, lambda n, batch: batch))
+        return self.joined(map_each(pieces, lambda n, batch: batch))
 
     def numbered_pieces(self, numbers: tf.data.Dataset, parallel: int | None) -> tf.data.Dataset:
         """Numbers of pieces, in any order → (number, piece), a piece being a dictionary as an element is.
@@ -117,11 +118,11 @@ class StepBatches:
             return ids, tf.fill([size], n), u, views.box_draws(u)
 
         if source.pixels is not None:
-            return _map(numbers, piece_of_array, parallel)
-        rows = _map(numbers, rows_of_piece, parallel).unbatch()
+            return map_each(numbers, piece_of_array, parallel)
+        rows = map_each(numbers, rows_of_piece, parallel).unbatch()
         crop = lambda image, i, n, u, draws: (n, views.crop_image(image, *draws), i, u)  # noqa: E731
-        pieces = _map_images(rows, source, crop, parallel).batch(size, drop_remainder=True)
-        return _map(pieces, lambda n, *rows: (n[0], batch_of(*rows)), parallel)
+        pieces = map_images(rows, source, crop, parallel).batch(size, drop_remainder=True)
+        return map_each(pieces, lambda n, *rows: (n[0], batch_of(*rows)), parallel)
 
     def joined(self, pieces: tf.data.Dataset) -> tf.data.Dataset:
         """Joins pieces, which come in order, into elements, and prefetches `PREFETCHED_STEPS` of these."""
@@ -132,7 +133,7 @@ class StepBatches:
 
         if count > 1:
             batched = pieces.batch(count, drop_remainder=True)
-            pieces = _map(batched, lambda batch: tf.nest.map_structure(flat, batch))
+            pieces = map_each(batched, lambda batch: tf.nest.map_structure(flat, batch))
         dataset = with_options(pieces, self.source)
         return dataset.prefetch(PREFETCHED_STEPS) if PREFETCHED_STEPS else dataset
 
@@ -226,42 +227,10 @@ def evaluation_views(
     """Batches of normalised evaluation views of the images `ids`, in their order: float32 [B, S, S, C]."""
     dataset = tf.data.Dataset.from_tensor_slices(tf.cast(ids, tf.int64))
     if source.pixels is not None:
-        dataset = _map(dataset.batch(batch_size), lambda i: views.evaluation_view(source.gather(i)), PARALLEL)
+        dataset = map_each(
+            dataset.batch(batch_size), lambda i: views.evaluation_view(source.gather(i)), PARALLEL
+        )
     else:
         view = lambda image, i: views.evaluation_view(image)  # noqa: E731
-        dataset = _map_images(dataset, source, view, PARALLEL).batch(batch_size)
-    return with_options(_map(dataset, views.normalise), source).prefetch(2)
-
-
-def _map(dataset: tf.data.Dataset, function: Callable, parallel: int | None = None) -> tf.data.Dataset:
-    # NOTE: AutoGraph is off: no function here needs it, and its rewriting of all functions took four fifths
-    # of the time before the first element.
-    return dataset.map(tf.autograph.experimental.do_not_convert(function), parallel)
-
-
-def _map_images(
-    dataset: tf.data.Dataset, source: Source, function: Callable, parallel: int | None
-) -> tf.data.Dataset:
-    """Maps elements (id, …) to function(image, id, …)."""
-    if isinstance(source, EncodedSource) and parallel is not None and source.reads_at_once > max(parallel, 0):
-        # Reads over a network mostly wait, so that more images are read at a time than are decoded.
-        read = _map(dataset, lambda i, *rest: (source.read(i), i, *rest), source.reads_at_once)
-        return _map(read, lambda data, i, *rest: function(source.decode_bytes(data, i), i, *rest), parallel)
-    return _map(dataset, lambda i, *rest: function(source.decode(i), i, *rest), parallel)
-
-
-def with_options(dataset: tf.data.Dataset, source: Source | None = None) -> tf.data.Dataset:
-    """The dataset in a fixed order, without tf.data's tuner and its sharding among workers.
-
-    source: the images; the dataset gets a thread for each of its `reads_at_once`.
-    """
-    options = tf.data.Options()
-    reads = getattr(source, "reads_at_once", 0)
-    if reads:  # each read takes a thread
-        options.threading.private_threadpool_size = reads + (os.cpu_count() or 2)
-    options.deterministic = True
-    # NOTE: tf.data's tuner delays the end of an iterator by up to minutes, and every epoch of
-    # `fit` and every evaluation ends one.
-    options.autotune.enabled = False
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return dataset.with_options(options)
+        dataset = map_images(dataset, source, view, PARALLEL).batch(batch_size)
+    return with_options(map_each(dataset, views.normalise), source).prefetch(2)

@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from simsiam_tf.data import pipeline
+from simsiam_tf.data.mapping import with_options
 from simsiam_tf.data.pipeline import StepBatches
 from simsiam_tf.data.service.reorder import OrderedElements, ThreadedIterator
 from simsiam_tf.data.sources.base import ArraySource, Source
@@ -66,7 +67,7 @@ def _distributed(address: str, dataset: tf.data.Dataset) -> tf.data.Dataset:
     distribute = tf.data.experimental.service.distribute(policy, address, compression=None)
     # NOTE: tf.data's tuner, in data workers and here, would make more and more elements ahead of their use.
     # Without it a data worker runs on up to 16 processors.
-    return pipeline.with_options(pipeline.with_options(dataset).apply(distribute))
+    return with_options(with_options(dataset).apply(distribute))
 
 
 def service_error(error: tf.errors.OpError) -> UserError | None:

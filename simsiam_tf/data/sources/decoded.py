@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 
 import numpy as np
 import tensorflow as tf
 
+from simsiam_tf.data.mapping import map_images, with_options
 from simsiam_tf.data.sources.base import EncodedSource, Source
 from simsiam_tf.runtime import progress
 
@@ -25,21 +27,32 @@ def keep_decoded(source: Source) -> Source:
     """
     if not isinstance(source, EncodedSource) or source.decoded is not None or _sizes_differ(source):
         return source
+    decoded = np.empty(0, np.uint8)  # until the first images tell the size
     try:
-        shape = source.decode(tf.constant(0, tf.int64)).numpy().shape
-        if max(shape[:2]) > MAX_SIDE or source.size * math.prod(shape) > MAX_BYTES:
-            return source
-        # NOTE: `batch` alone joins images of 30×40 and 40×30, which have as many numbers.
-        decode = lambda i: tf.ensure_shape(source.decode(i), shape)  # noqa: E731
-        images = tf.data.Dataset.range(source.size).map(decode, tf.data.AUTOTUNE).batch(BLOCK)
-        decoded = np.empty([source.size, *shape], np.uint8)
+        images = map_images(tf.data.Dataset.range(source.size), source, _small_image, os.cpu_count() or 2)
+        blocks = with_options(images.batch(BLOCK), source).as_numpy_iterator()
         with progress.bar(None, "decoding images", total=source.size, unit="image", leave=False) as bar:
-            for start, block in zip(range(0, source.size, BLOCK), images.as_numpy_iterator(), strict=True):
-                decoded[start : start + BLOCK] = block
-                bar.update(len(block))
+            for start in range(0, source.size, BLOCK):
+                shapes, pixels = next(blocks)
+                shape = tuple(shapes[0])
+                if start == 0 and source.size * math.prod(shape) > MAX_BYTES:
+                    return source
+                if start == 0:
+                    decoded = np.empty([source.size, *shape], np.uint8)
+                if np.any(shapes != decoded.shape[1:]):
+                    return source
+                decoded[start : start + BLOCK] = pixels.reshape(-1, *shape)
+                bar.update(len(pixels))
     except tf.errors.OpError:
         return source
     return dataclasses.replace(source, decoded=decoded)
+
+
+def _small_image(image: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A small image → its shape [3] and its pixels. `batch` fails where the numbers of pixels differ."""
+    shape = tf.shape(image)
+    tf.debugging.assert_less_equal(shape[:2], MAX_SIDE)
+    return shape, tf.reshape(image, [-1])
 
 
 def _sizes_differ(source: EncodedSource) -> bool:

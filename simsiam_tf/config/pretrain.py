@@ -47,7 +47,7 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
         Inapplicable(("stem", "width"), "backbone", is_network, "a backbone that is none of our ResNets"),
         Inapplicable(("pixels",), "backbone", lambda v: not is_network(v), "one of our ResNets"),
         Inapplicable(
-            ("monitor_queries", "knn_every", "knn_images", "final_knn"), "monitor", lambda v: v == "none",
+            ("monitor_queries", "knn_every", "knn_images", "final_images"), "monitor", lambda v: v == "none",
             "monitor=none",
         ),
         *SourceConfig.INAPPLICABLE,
@@ -200,16 +200,16 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
     )
     knn_images: int = option(
         12000,
-        "number of images that the monitor uses during the training; at the end it uses all. Without labels "
-        "it uses at most 2,000",
+        "number of images that the monitor uses during the training. Without labels it uses at most 2,000",
         resumable=True,
         limits=(100, BIG),
     )
-    final_knn: bool = option(
-        True,
-        "evaluate at the end, once the weights are exported: kNN accuracy on all images, and the measures "
-        "that need no labels; false where the features of all images do not fit into memory",
+    final_images: int | None = option(
+        None,
+        "number of images that the monitor uses at the end, once the weights are exported; by default all, "
+        "or with `minutes` as many as take a tenth of them. 0: no evaluation at the end",
         resumable=True,
+        limits=(0, BIG),
     )
     finish: str = option(
         "whiten",

@@ -100,7 +100,7 @@ def _has_weights(config: Mapping[str, Any]) -> bool:
 def _reason(config: Mapping[str, Any]) -> str:
     if config.get("monitor") == "none":
         return "monitor=none"
-    return "final_knn=false" if config.get("final_knn") is False else "the run has not come to its end"
+    return "final_images=0" if config.get("final_images") == 0 else "the run has not come to its end"
 
 
 def _advice(

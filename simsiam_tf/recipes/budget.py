@@ -1,4 +1,4 @@
-"""The option `minutes`: chooses the number of epochs that fit into a wall time."""
+"""The option `minutes`: chooses the epochs, and the images of the final evaluation, that fit into it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ TRIAL_EPOCHS = 1e6  # of the run whose steps are timed: more than any training t
 LEAST_STEPS = 10  # fewer are refused
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Costs:
     """Seconds of what is left of a run once its steps have been timed.
 
     fixed: all that does not depend on the number of steps: building the model anew, tracing, the export, the
         final evaluation.
     step: a training step. evaluation: an evaluation during the training. every: steps from one evaluation to
-    the next; 0 for none.
+    the next; 0 for none. final_images: number of images of the final evaluation; None: all.
     """
 
     fixed: float
     step: float
     evaluation: float = 0.0
     every: int = 0
+    final_images: int | None = None
 
     @property
     def step_text(self) -> str:
@@ -52,7 +53,7 @@ class Costs:
 
 
 def recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
-    """The configuration with the epochs that the run in its folder has chosen for the same `minutes`.
+    """The configuration with what the run in its folder has chosen for the same `minutes`.
 
     A configuration with these epochs and without `minutes`, as in the folder's config.flags, gets `minutes`.
 
@@ -62,8 +63,11 @@ def recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainCon
     if not all(isinstance(value, int | float) for value in chosen.values()):
         return config
     name = "epochs" if config.minutes is None else "minutes"
-    same = getattr(config, name) == chosen[name]
-    return dataclasses.replace(config, **chosen) if same else config
+    if getattr(config, name) != chosen[name]:
+        return config
+    if config.final_images is None:
+        chosen["final_images"] = (before or {}).get("final_images")
+    return dataclasses.replace(config, **chosen)
 
 
 def trial(config: PretrainConfig) -> PretrainConfig:
@@ -95,7 +99,7 @@ def choose_epochs(
             f"minutes={math.ceil(10 * minutes + missing / 6) / 10:g} or more."
         )
     epochs = epochs_of(first_step + steps, images, config.batch_size)
-    chosen = dataclasses.replace(config, epochs=epochs)
+    chosen = dataclasses.replace(config, epochs=epochs, final_images=costs.final_images)
     try:
         chosen.check_epochs()
     except UserError as error:

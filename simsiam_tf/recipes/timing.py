@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from simsiam_tf.features import knn
 from simsiam_tf.loop import compiled_steps
 from simsiam_tf.loop.task import Accuracies, RunComponents
 
+FINAL_SHARE = 0.1  # of the budget, that the final evaluation takes at most
 LEAST_CALLS = 3  # calls of the compiled loop that are timed at least
 CALL_SECONDS = 0.25  # about how long a timed call takes, where steps are shorter
 SHARE, MOST_SECONDS = 0.03, 60.0  # of the budget, but no longer, steps are timed
@@ -81,8 +83,8 @@ class TimedMonitor(Monitor):
         accuracy = super().accuracy(timed, images, shrinkage)
         comparing = time.perf_counter() - began - sum(seconds for _, seconds in calls)
         bank, queries = map(len, self.sample(images))
-        count, extraction = calls[-1]  # of the queries: for those of the bank the network was traced
-        self.rates.append((extraction / max(count, 1), comparing * self._workers / (bank * queries)))
+        extraction = min(seconds / max(count, 1) for count, seconds in calls)  # the first call may trace
+        self.rates.append((extraction, comparing * self._workers / (bank * queries)))
         return accuracy
 
     def seconds(self, rate: tuple[float, float], images: int | None = None) -> float:
@@ -95,34 +97,58 @@ class TimedMonitor(Monitor):
         return 1 if self.workers is None else self.workers.count
 
 
+@dataclasses.dataclass(frozen=True)
+class EvaluationTimes:
+    """Seconds of what is computed of features.
+
+    evaluation: an evaluation during the training. whitening: that of the export. final: number of images, or
+    None for all → an evaluation at the end, of the baselines and of the trained backbone.
+    """
+
+    evaluation: float
+    whitening: float
+    final: Callable[[int | None], float]
+
+
 def time_baselines(
     monitor: Monitor | LabelFreeMonitor, untrained: keras.Model, images: int, read_cost: float = 0.0
-) -> tuple[Accuracies, float, float, float]:
-    """Evaluates the baselines: (accuracies, seconds of a later evaluation, of the final one, of whitening).
+) -> tuple[Accuracies, EvaluationTimes]:
+    """Evaluates the baselines: (accuracies, times of later evaluations).
 
-    A later evaluation takes the same number of images. The final one takes all images, for the baselines and
-    for the trained backbone, and judges them without labels, too.
-
-    read_cost: time of an image as the exported backbone reads it, in that of an evaluation view; 0 where
-        features are not whitened.
+    images: their number; during the training, too. read_cost: time of an image as the exported backbone reads
+    it, in that of an evaluation view; 0 where features are not whitened.
     """
     if isinstance(monitor, LabelFreeMonitor):
         began = time.perf_counter()
         accuracies = monitor.baselines(untrained, images)
         seconds = (time.perf_counter() - began) / len(accuracies)
-        final = (len(accuracies) + 1) * seconds * monitor.size() / monitor.size(images)
         image = seconds / (monitor.size(images) * monitor.views_per_image)
-        return accuracies, seconds, final, read_cost * image * min(finishing.IMAGES, monitor.source.size)
+        whitening = read_cost * image * min(finishing.IMAGES, monitor.source.size)
+        times = (len(accuracies) + 1) * seconds / monitor.size(images)
+        return accuracies, EvaluationTimes(seconds, whitening, lambda count: times * monitor.size(count))
     timed = TimedMonitor(**vars(monitor))
     knn.nearest(np.eye(2), np.eye(2), 1)  # traces the search
     accuracies = timed.baselines(untrained, images)
-    backbone = timed.rates[-1]
+    pixels, backbone = timed.rates
     rates = [*timed.rates, backbone]
     if read_cost:
-        pixels, whitened = timed.rates[0], (read_cost * backbone[0], backbone[1])
+        whitened = (read_cost * backbone[0], backbone[1])
         rates += [pixels, whitened, whitened]
-    final = sum(map(timed.seconds, rates))
-    judged = LabelFreeMonitor.views_per_image * min(IMAGES, monitor.bank.size)
-    without_labels = (len(timed.rates) + 1) * judged * backbone[0]
+
+    def final(count: int | None) -> float:
+        judged = LabelFreeMonitor.views_per_image * min(IMAGES, monitor.bank.size, count or IMAGES)
+        return sum(timed.seconds(rate, count) for rate in rates) + 3 * judged * backbone[0]
+
     whitening = read_cost * backbone[0] * min(finishing.IMAGES, monitor.bank.size)
-    return accuracies, timed.seconds(backbone, images), final + without_labels, whitening
+    return accuracies, EvaluationTimes(timed.seconds(backbone, images), whitening, final)
+
+
+def final_images(size: int, least: int, final: Callable[[int | None], float], budget: float) -> int | None:
+    """Images of a final evaluation that takes at most FINAL_SHARE of the budget; None: all.
+
+    size: number of all. least: fewer are not returned.
+    """
+    count = size
+    while final(count) > FINAL_SHARE * budget and count > least:
+        count = max(least, count * 2 // 3)
+    return None if count == size else count

@@ -94,7 +94,9 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     if monitor:
         every = knn_every(components, config)
         during = f"{monitor.size(config.knn_images)} images every {every} epochs, " if every else ""
-        evaluated = f"{monitor.title}: {during}{monitor.size()} at the end"
+        last = config.final_images
+        at_end = "none" if last == 0 else monitor.size(last)
+        evaluated = f"{monitor.title}: {during}{at_end} at the end"
     return {
         "images": f"{source.size} of {source.name}, {source.channels} channels",
         **(header_summary(source) if isinstance(source, EncodedSource) else {}),

@@ -169,39 +169,45 @@ class Pretraining(Task):
     def measure(self, seconds: float) -> tuple[Accuracies, budget.Costs]:
         """Evaluates `baselines` and trains some steps: (accuracies, what a run of so many seconds costs)."""
         config, components, monitor = self.config, self.components, self.monitor
-        baselines, final, evaluation, every, whitening = {}, 0.0, 0.0, 0, 0.0
+        baselines, costs = {}, budget.Costs(0.0, 0.0, final_images=config.final_images)
         if monitor is not None:
             cost = ((self.read_size or 0) / components.views.augmentation.size) ** 2
             time_baselines = functools.partial(timing.time_baselines, monitor, read_cost=cost)
-            baselines, evaluation, final, whitening = self._evaluate_baselines(time_baselines)
-            final = final + components.build_seconds if config.final_knn else 0.0
+            baselines, times = self._evaluate_baselines(time_baselines)
+            costs.evaluation, costs.fixed = times.evaluation, times.whitening
             epochs = knn_every(components, config)
-            every = sampling.epoch_end(epochs, components.source.size, config.batch_size)
-        traced, step = timing.time_steps(components, config, seconds)
-        # The model is built anew, and the export loads it once more.
-        fixed = 2 * components.build_seconds + traced + final + whitening
-        return baselines, budget.Costs(fixed, step, evaluation, every)
+            costs.every = sampling.epoch_end(epochs, components.source.size, config.batch_size)
+            if costs.final_images is None:
+                least = min(config.knn_images, monitor.size())
+                costs.final_images = timing.final_images(monitor.size(), least, times.final, seconds)
+            if costs.final_images != 0:
+                costs.fixed += components.build_seconds + times.final(costs.final_images)
+        traced, costs.step = timing.time_steps(components, config, seconds)
+        costs.fixed += 2 * components.build_seconds + traced  # built anew; the export loads it once more
+        return baselines, costs
 
     def final_accuracies(self) -> Accuracies:
-        """kNN accuracy of the backbone and the baselines on all images, and measures without labels.
+        """Measures of the backbone and the baselines on `final_images` images, by labels and without.
 
-        Empty without a monitor or with final_knn=false. `baselines`, before the training, may use fewer
+        Empty without a monitor or with final_images=0. `baselines`, before the training, may use fewer
         images.
         """
-        if self.monitor is None or not self.config.final_knn:
+        images = self.config.final_images
+        if self.monitor is None or images == 0:
             return {}
         without_labels = LabelFreeMonitor(self.components.source, self.components.views)
         monitors = {type(monitor): monitor for monitor in (self.monitor, without_labels)}.values()
         backbone, untrained = self.components.model.backbone, untrained_backbone(self.config, self.components)
         accuracies: Accuracies = {"raw pixels": {}, "untrained backbone": {}, "backbone": {}}
-        advice = "final_knn=false: the weights are exported, and only this evaluation is left out"
+        advice = "final_images=0: the weights are exported, and only this evaluation is left out"
         for monitor in monitors:
             text = "final %s of the backbone and the baselines on %d images"
-            log.warning(text, monitor.title, monitor.size())
+            log.warning(text, monitor.title, monitor.size(images))
             with _memory_for_knn(advice):
                 read = {"read_size": self.read_size} if isinstance(monitor, Monitor) else {}
-                trained = monitor.backbone_accuracy(backbone, **read)
-                for name, measures in {**monitor.baselines(untrained, **read), "backbone": trained}.items():
+                judged = monitor.baselines(untrained, images, **read)
+                judged["backbone"] = monitor.backbone_accuracy(backbone, images, **read)
+                for name, measures in judged.items():
                     accuracies[name] |= measures
         return accuracies
 

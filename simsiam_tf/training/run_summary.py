@@ -37,7 +37,7 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
             f"  effective rank  {last['rank']:8.1f}   (at most {most})",
         ]
     lines.append(f"  diagnosis       {as_flags(str(outcome.diagnosis), field_types(PretrainConfig))}")
-    lines += _measures_table(outcome.accuracy)
+    lines += _measures_table(outcome.accuracy, config.final_images)
     workdir = outcome.workdir
     lines.append("")
     if outcome.status == DONE:
@@ -66,13 +66,13 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def _measures_table(accuracy: Accuracies) -> list[str]:
-    """The measures of the baselines and of the backbone, as lines."""
+def _measures_table(accuracy: Accuracies, images: int | None) -> list[str]:
+    """The measures of the baselines and of the backbone, as lines. images: their number; None: all."""
     names = [n for n in ("raw pixels", "untrained backbone", "backbone") if n in accuracy]
     if not names:
         return []
     columns = [c for c in MEASURES if all(c in accuracy[name] for name in names)]
-    which = "all images" if "backbone" in accuracy else "a sample"
+    which = (f"{images:,} images" if images else "all images") if "backbone" in accuracy else "a sample"
     title = f"kNN accuracy, {which}" if "knn20" in columns else "without labels"
     lines = ["", f"  {title:26}{''.join(f'{MEASURES[c].title:>11}' for c in columns)}"]
     for name in names:

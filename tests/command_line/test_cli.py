@@ -118,9 +118,9 @@ def test_a_typed_flag_drops_what_it_makes_moot_in_a_flagfile(tmp_path):
     assert parse(file).predictor_lr == "constant"
     with pytest.raises(UserError, match="knn_every=2 has no effect"):
         parse(file, "--monitor=none", "--knn_every=2")
-    for typed in ("--nofinal_knn", "-nofinal_knn", "--final_knn=false"):
-        with pytest.raises(UserError, match="final_knn=False has no effect"):
-            parse("--monitor=none", typed)
+    for typed in ("--nooutput_affine", "-nooutput_affine", "--output_affine=false"):
+        with pytest.raises(UserError, match="output_affine=False has no effect"):
+            parse("--bn=none", typed)
     (tmp_path / "b.cfg").write_text(f"{file}\n--predictor=none\n")
     with pytest.raises(UserError, match="predictor_lr=constant has no effect"):
         parse(f"--flagfile={tmp_path}/b.cfg")

@@ -75,7 +75,7 @@ def test_a_run_from_weights_is_compared_with_them(start):
 def test_a_run_that_was_not_compared_says_why():
     assert said({}, monitor="none") == ("Not compared with raw pixels and untrained weights (monitor=none).")
     baselines = {k: v for k, v in LOST.items() if k != "backbone"}
-    assert "(final_knn=false)" in said(baselines, final_knn=False)
+    assert "(final_images=0)" in said(baselines, final_images=0)
     text = said(baselines, Diagnosis("collapse", "std 0"))
     assert "has not come to its end" in text and "stop_gradient=true" in text
     assert said({}, rows=[], monitor="none")

@@ -24,7 +24,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(whole, tmp_path, monkeypatch):
-    left_out = pretraining.pretrain(tiny(tmp_path, "--knn_every=1", "--final_knn=false"))
+    left_out = pretraining.pretrain(tiny(tmp_path, "--knn_every=1", "--final_images=0"))
     assert left_out.status == pretraining.DONE and "backbone" not in left_out.accuracy
     assert "a sample" in run_summary.pretraining_summary(tiny(tmp_path), left_out)
     card = backbone_file.read_card(tmp_path)
@@ -36,7 +36,7 @@ def test_the_final_knn_comes_after_the_export_and_alone_where_it_was_left_out(wh
 
     with monkeypatch.context() as scarce:
         scarce.setattr(Monitor, "backbone_accuracy", no_room)
-        with pytest.raises(UserError, match="do not fit into memory. Rerun with final_knn=false"):
+        with pytest.raises(UserError, match="do not fit into memory. Rerun with final_images=0"):
             pretraining.pretrain(tiny(tmp_path, "--knn_every=1"))
     trained = []
     monkeypatch.setattr(compiled_steps, "compiled_steps", lambda *args: trained.append(args))

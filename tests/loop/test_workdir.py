@@ -11,7 +11,6 @@ import filelock
 import pytest
 from helpers.runs import TINY
 
-from simsiam_tf import config
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import LinearConfig, PretrainConfig
 from simsiam_tf.evaluate.diagnosis import Diagnosis
@@ -147,7 +146,7 @@ def test_the_monitor_can_be_dropped_and_no_other_be_taken(tmp_path):
     workdir = Workdir(made(tmp_path, "--monitor=digits", "--monitor_queries=digits:test", "--knn_every=3"))
     workdir.check_config(tiny(tmp_path, "--monitor=none"))
     workdir.check_config(
-        tiny(tmp_path, "--monitor=digits", "--monitor_queries=digits:test", "--final_knn=false")
+        tiny(tmp_path, "--monitor=digits", "--monitor_queries=digits:test", "--final_images=0")
     )
     with pytest.raises(UserError, match="`monitor` was digits, is fashion_mnist"):
         workdir.check_config(tiny(tmp_path, "--monitor=fashion_mnist", "--monitor_queries=digits:test"))
@@ -242,7 +241,3 @@ logging.getLogger("simsiam_tf.run").warning("epoch 1")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "Asking again" in done.stderr and "epoch 1" not in done.stderr
     assert not (tmp_path / "run").exists()
-
-
-def test_config_flags_know_the_new_flag():
-    assert "--final_knn=true" in config.to_flags(tiny("x"))

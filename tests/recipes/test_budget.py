@@ -121,6 +121,9 @@ def test_a_run_is_recalled_by_its_minutes_or_by_their_epochs():
     recorded = PretrainConfig(minutes=30.0, epochs=23.1)
     assert budget.recall(PretrainConfig(minutes=30.0), before) == recorded
     assert budget.recall(PretrainConfig(epochs=23.1), before) == recorded
+    fewer = {**before, "final_images": 500}
+    assert budget.recall(PretrainConfig(minutes=30.0), fewer).final_images == 500
+    assert budget.recall(PretrainConfig(minutes=30.0, final_images=9), fewer).final_images == 9
     for other in (PretrainConfig(minutes=20.0), PretrainConfig(epochs=23.2), PretrainConfig()):
         assert budget.recall(other, before) == other
     for without in (None, {}, {"minutes": None, "epochs": 23.1}, {"minutes": 30.0, "epochs": "23.1"}):

@@ -70,19 +70,27 @@ def test_an_evaluation_of_all_images_is_foreseen_by_one_of_some(clock, monkeypat
     monkeypatch.setattr(knn_monitor.extraction, "extract", extract)
     monkeypatch.setattr(knn_monitor.extraction, "raw_pixels", raw_pixels)
     monkeypatch.setattr(knn_monitor, "knn_accuracy", knn_accuracy)
-    accuracies, later, final, whitening = timing.time_baselines(monitor, untrained, 300)
-    assert whitening == 0
+    accuracies, times = timing.time_baselines(monitor, untrained, 300)
+    assert times.whitening == 0
     assert list(accuracies) == ["raw pixels", "untrained backbone"]
     bank, queries = map(len, monitor.sample(300))
-    assert later == pytest.approx(0.01 * (bank + queries) + 1e-6 * bank * queries)
+    assert times.evaluation == pytest.approx(0.01 * (bank + queries) + 1e-6 * bank * queries)
     bank, queries = len(monitor.bank_ids), len(monitor.query_ids)
     assert bank > 4 * 300
     # Raw pixels, the untrained and the trained backbone; each on two views of some images without labels.
     without_labels = 3 * 2 * 0.01 * min(2000, monitor.bank.size)
     by_labels = (0.001 + 2 * 0.01) * (bank + queries) + 3 * 1e-6 * bank * queries
-    assert final == pytest.approx(by_labels + without_labels)
+    assert times.final(None) == pytest.approx(by_labels + without_labels)
     # An exported backbone takes four times as long for an image, of which all are measured for the whitening.
-    *_, final, whitening = timing.time_baselines(monitor, untrained, 300, read_cost=4.0)
-    assert whitening == pytest.approx(4 * 0.01 * monitor.bank.size)
+    _, times = timing.time_baselines(monitor, untrained, 300, read_cost=4.0)
+    assert times.whitening == pytest.approx(4 * 0.01 * monitor.bank.size)
     by_labels += (0.001 + 2 * 4 * 0.01) * (bank + queries) + 3 * 1e-6 * bank * queries
-    assert final == pytest.approx(by_labels + without_labels)
+    assert times.final(None) == pytest.approx(by_labels + without_labels)
+    assert times.final(300) < times.final(600) < times.final(None) / 1.9
+
+
+def test_the_final_evaluation_takes_a_tenth_of_the_time():
+    linear = lambda images: 0.01 * (images or 60_000)  # noqa: E731
+    assert timing.final_images(60_000, 2000, linear, 6000) is None
+    assert 300 < linear(timing.final_images(60_000, 2000, linear, 5000)) <= 500
+    assert timing.final_images(60_000, 2000, linear, 10) == 2000

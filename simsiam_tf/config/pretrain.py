@@ -41,6 +41,10 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
         Inapplicable(("projector_hidden",), "projector_layers", lambda v: v == 1, "projector_layers=1"),
         Inapplicable(("epochs",), "minutes", lambda v: v is not None, "`minutes`, from which it follows"),
         Inapplicable(("local_size", "local_crop_area"), "local_views", lambda v: not v, "local_views=0"),
+        Inapplicable(
+            ("decoded_size",), "data_service", lambda v: v is not None,
+            "`data_service`, whose workers decode the images",
+        ),
         Inapplicable(("given",), "recipe", lambda v: v == "none", "recipe=none"),
         Inapplicable(("read_size",), "finish", lambda v: v == "none", "finish=none"),
         Inapplicable(("weights_heads", "start_epoch"), "weights", lambda v: not v, "no `weights`"),
@@ -81,6 +85,14 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
         "HOST:PORT of a tf.data service that makes the views on other machines: the same views in the same "
         "order. See python -m simsiam_tf.data_service --help",
         resumable=True,
+    )
+
+    decoded_size: int | None = option(
+        None,
+        "decode each image once, before the training, and keep a copy of so many pixels a side, from which "
+        "views are cut; twice `image_size` blurs few of them. By default images are decoded again for every "
+        "epoch, but for those that all have one size of at most 128 pixels",
+        limits=(8, 1024),
     )
 
     backbone: str = option(

@@ -92,7 +92,7 @@ class StepBatches:
         parallel: images and pieces made at a time, or tf.data.AUTOTUNE; None: one.
         """
         source, views, size = self.source, self.views, self.rows_per_piece
-        start = (self.rows or (0, self.batch_size))[0]
+        start, squares = (self.rows or (0, self.batch_size))[0], getattr(source, "squares", None)
 
         def rows_of(n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             """Piece n, part n % pieces_per_step of its step → ids [size] and draws [size, views.draws]."""
@@ -111,13 +111,16 @@ class StepBatches:
 
         def piece_of_array(n: tf.Tensor) -> tuple[tf.Tensor, dict]:
             ids, u = rows_of(n)
-            return n, batch_of(views.crop_batch(source.gather(ids), u), ids, u)
+            if squares is None:
+                return n, batch_of(views.crop_batch(source.gather(ids), u), ids, u)
+            images, sizes = (tf.gather(x, ids) for x in (squares.pixels, squares.sizes))
+            return n, batch_of(views.crop_batch(images, u, sizes), ids, u)
 
         def rows_of_piece(n: tf.Tensor) -> tuple:
             ids, u = rows_of(n)
             return ids, tf.fill([size], n), u, views.box_draws(u)
 
-        if source.pixels is not None:
+        if source.pixels is not None or squares is not None:
             return map_each(numbers, piece_of_array, parallel)
         rows = map_each(numbers, rows_of_piece, parallel).unbatch()
         crop = lambda image, i, n, u, draws: (n, views.crop_image(image, *draws), i, u)  # noqa: E731

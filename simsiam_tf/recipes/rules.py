@@ -14,14 +14,17 @@ from simsiam_tf.config import PretrainConfig
 from simsiam_tf.config.backbones import is_network, parse_backbone
 from simsiam_tf.config.fields import default
 from simsiam_tf.data import Source
+from simsiam_tf.data.sources.base import EncodedSource
+from simsiam_tf.data.sources.decoded import MAX_SIDE, sizes_differ
 
 SMALL_IMAGE = 64  # pixels
 MINUTES = 30.0
 FEW_IMAGES = 2048
+MOST_BYTES = 2**31  # of images that are kept decoded
 CHOSEN = (  # the options that rules choose
-    "backbone", "width", "stem", "image_size", "augmentation", "crop_area", "jitter", "method", "batch_size",
-    "temperature", "d", "base_lr", "weight_decay", "predictor_lr", "predictor_lr_factor", "projector_layers",
-    "minutes",
+    "backbone", "width", "stem", "image_size", "decoded_size", "augmentation", "crop_area", "jitter",
+    "method", "batch_size", "temperature", "d", "base_lr", "weight_decay", "predictor_lr",
+    "predictor_lr_factor", "projector_layers", "minutes",
 )  # fmt: skip
 
 
@@ -30,13 +33,15 @@ class Facts:
     """What the rules look at.
 
     images: their number. side: median of their shorter sides in pixels; None where it is not known. channels:
-    of an image. accelerator: whether there is a GPU or TPU.
+    of an image. accelerator: whether there is a GPU or TPU. several_sizes: whether images would be decoded
+    again for every epoch, since they differ in size or are large.
     """
 
     images: int
     side: int | None
     channels: int
     accelerator: bool
+    several_sizes: bool = False
 
     def __str__(self) -> str:
         kind = {1: "gray", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
@@ -62,12 +67,14 @@ METHOD = Choice("method", "simclr", "does not lose dimensions, as SimSiam did on
 
 def facts_of(source: Source, accelerator: bool) -> Facts:
     """The facts of a source's images, by their headers."""
-    side, headers = None, getattr(source, "headers", None)
+    side, several, headers = None, False, getattr(source, "headers", None)
     if headers is not None:
+        assert isinstance(source, EncodedSource)
+        several = sizes_differ(source) or bool(headers["width"].max(initial=0) > MAX_SIDE)
         side = int(np.median(np.minimum(headers["width"], headers["height"])))
     elif source.pixels is not None:
         side = min(source.pixels.shape[1:3])
-    return Facts(source.size, side, source.channels, accelerator)
+    return Facts(source.size, side, source.channels, accelerator, several)
 
 
 def choose(config: PretrainConfig, facts: Facts) -> tuple[PretrainConfig, list[Choice]]:
@@ -125,6 +132,10 @@ def _views(config: PretrainConfig, facts: Facts) -> list[Choice]:
         size = min(32, max(8, facts.side))
         reason = "more steps; the trained network reads images at twice the size"
     size_rule = [] if is_network(config.backbone) else [Choice("image_size", size, reason)]
+    view = config.image_size or (None if is_network(config.backbone) else size)
+    memory = facts.images * (2 * (view or 0)) ** 2 * facts.channels
+    if facts.several_sizes and view and memory <= MOST_BYTES and not config.data_service:
+        size_rule.append(Choice("decoded_size", 2 * view, "decodes each image once, not once an epoch"))
     return [
         *size_rule,
         Choice("augmentation", "imagenet", "all changes of SimSiam's views"),

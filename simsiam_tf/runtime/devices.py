@@ -1,8 +1,9 @@
-"""Whether this process has a GPU or a TPU, looked up once."""
+"""The devices of this process, looked up once, and the memory of the machine."""
 
 from __future__ import annotations
 
 import functools
+import os
 
 import tensorflow as tf
 
@@ -17,3 +18,8 @@ def on_gpu() -> bool:
 def on_cpu() -> bool:
     """Whether this process has neither a GPU nor a TPU."""
     return not (on_gpu() or tf.config.list_physical_devices("TPU"))
+
+
+def physical_memory() -> int:
+    """The memory of the machine in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -17,7 +17,6 @@ from simsiam_tf.config import METHODS, FinetuneConfig, PretrainConfig, Supervise
 from simsiam_tf.data import Augmentation, Source, sampling
 from simsiam_tf.data.service import client
 from simsiam_tf.data.sources.base import EncodedSource
-from simsiam_tf.data.sources.decoded import keep_decoded
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, epochs_between, open_monitor
@@ -34,6 +33,7 @@ from simsiam_tf.training.run_data import (
     check_network,
     check_read_size,
     check_size,
+    keep_in_memory,
     open_data,
 )
 
@@ -83,7 +83,7 @@ def build_pretraining(
         if config.data_service:
             client.check_source(config.data_service, source)
         else:
-            source = keep_decoded(source)
+            source = keep_in_memory(config, source)
         monitor = open_monitor(
             config.monitor,
             config.monitor_queries,

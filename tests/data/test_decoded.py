@@ -10,7 +10,7 @@ from simsiam_tf.data import open_source, pipeline, subset
 from simsiam_tf.data.augment.augmentations import Augmentation
 from simsiam_tf.data.augment.views import Views
 from simsiam_tf.data.sources import decoded
-from simsiam_tf.data.sources.decoded import keep_decoded
+from simsiam_tf.data.sources.decoded import keep_decoded, keep_squares
 
 SIZE, COUNT = (40, 30), 9  # width and height; images
 
@@ -115,3 +115,40 @@ def test_images_that_are_all_turned_have_one_size(tmp_path):
     for i in range(3):
         turned(40, 30).save(tmp_path / "a" / f"{i}.jpg", exif=turned(40, 30).getexif())
     assert keep_decoded(open_source(f"folder:{tmp_path / 'a'}")).pixels.shape == (3, 40, 30, 3)
+
+
+def write_sizes(folder, sizes):
+    """A folder of smooth PNGs of several sizes, all with the same few coarse colours; returns its source."""
+    rng = np.random.default_rng(3)
+    folder.mkdir()
+    for i, size in enumerate(sizes):
+        coarse = Image.fromarray(rng.integers(0, 256, [4, 5, 3], np.uint8))
+        coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return open_source(f"folder:{folder}")
+
+
+@pytest.mark.parametrize("sizes", [[(90, 60), (60, 91), (64, 64), (300, 120)], [(150, 40), (30, 120)]])
+def test_views_of_squares_are_those_of_the_images(tmp_path, sizes):
+    source = write_sizes(tmp_path / "a", sizes)
+    augmentation = Augmentation(size=24, area=(0.2, 1.0))
+    squares, read = (
+        next(iter(pipeline.StepBatches(s, Views(augmentation), len(sizes), 1).dataset(0, 1)))
+        for s in (keep_squares(source, 64), source)
+    )
+    np.testing.assert_array_equal(squares["index"], read["index"])
+    for a, b in zip(squares["views"], read["views"], strict=True):
+        levels = np.abs(a - b) * 255 * min(augmentation.std)
+        assert levels.mean() < 2.5 and np.quantile(levels, 0.99) < 12
+
+
+def test_the_pixels_of_squares_serve_training_views_alone(tmp_path):
+    source = write_sizes(tmp_path / "a", [(50, 40), (30, 60), (20, 20)])
+    kept = keep_squares(source, 32)
+    assert kept.squares.pixels.shape == (3, 32, 32, 3) and kept.pixels is None
+    np.testing.assert_array_equal(kept.squares.sizes, [[40, 50], [60, 30], [20, 20]])
+    for a, b in zip(pixels_of(kept), pixels_of(source), strict=True):
+        np.testing.assert_array_equal(a, b)
+    views = Views(Augmentation(size=24))
+    shown = [next(iter(pipeline.evaluation_views(s, views, range(3)))) for s in (kept, source)]
+    np.testing.assert_array_equal(*shown)
+    assert keep_squares(kept, 32) is kept and subset(kept, [1]).squares is None

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 from helpers.runs import StopAt, state
+from PIL import Image
 
 from simsiam_tf import pretrain
 from simsiam_tf.command_line import cli
@@ -36,6 +37,9 @@ def test_small_pictures_on_a_cpu():
         ({"side": 500}, {"image_size": 64, "backbone": "resnet10"}),
         ({"side": None}, {"image_size": 64}),
         ({"side": 500, "accelerator": True}, {"image_size": 128, "backbone": "resnet18", "stem": "auto"}),
+        ({"several_sizes": True}, {"decoded_size": 64}),
+        ({"several_sizes": True, "images": 10**6}, {"decoded_size": None}),
+        ({"side": 500, "several_sizes": True}, {"decoded_size": 128}),
         ({"images": 785}, {"batch_size": 64}),
         ({"images": 100}, {"batch_size": 16}),
         ({"images": 12}, {"batch_size": 8}),
@@ -66,6 +70,13 @@ def test_any_method_can_be_given(method):
 def test_published_networks_keep_their_size():
     config = chosen(backbone="keras:EfficientNetV2B0+imagenet")
     assert (config.image_size, config.width, config.stem) == (None, 1.0, "auto")
+
+
+@pytest.mark.parametrize(("sizes", "several"), [((40, 40), False), ((40, 50), True), ((200, 200), True)])
+def test_images_that_differ_in_size_or_are_large_would_be_decoded_every_epoch(tmp_path, sizes, several):
+    for i, side in enumerate(sizes):
+        Image.new("RGB", (side, side), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    assert rules.facts_of(open_source(f"folder:{tmp_path}"), False).several_sizes == several
 
 
 def test_facts_are_those_of_the_images(tmp_path):

@@ -43,12 +43,13 @@ class RandomResizedCrop(PaperLayer):
         """The first box that fits, at a uniform place, as in torchvision's get_params.
 
         tried: [B, 10, 2] from `tried_sides`. place: [B, 2] uniforms of top and left, the last two draws.
-        height, width: of the images in pixels, scalars. Returns float [B, 4], in pixels: top, left, height,
-        width; where nothing fits, the largest box in the middle whose aspect is allowed.
+        height, width: of the images in pixels, scalars or [B]. Returns float [B, 4], in pixels: top, left,
+        height, width; where nothing fits, the largest box in the middle whose aspect is allowed.
         """
-        image = tf.stack([tf.cast(height, tf.float32), tf.cast(width, tf.float32)])
-        sides = tf.round(tried * tf.sqrt(tf.reduce_prod(image)))
-        fits = tf.reduce_all((sides > 0) & (sides <= image), axis=-1)
+        image = tf.stack([tf.cast(height, tf.float32), tf.cast(width, tf.float32)], axis=-1)
+        each = tf.expand_dims(image, -2)  # for every try
+        sides = tf.round(tried * tf.sqrt(tf.reduce_prod(each, axis=-1, keepdims=True)))
+        fits = tf.reduce_all((sides > 0) & (sides <= each), axis=-1)
         size = tf.gather(sides, tf.argmax(tf.cast(fits, tf.int32), axis=1), batch_dims=1)
         corner = tf.floor(place * (image - size + 1))
         low, high = self.aspect
@@ -116,13 +117,13 @@ def resize_rows(x: tf.Tensor, size: int | tf.Tensor, scale: tf.Tensor, shift: An
 def resize_weights(start: tf.Tensor, length: tf.Tensor, size: tf.Tensor, out: int) -> tf.Tensor:
     """Resize of pixels [start, start + length) to `out` pixels as matrices [B, out, size]; rows sum to 1.
 
-    start, length: float [B]; size: pixels of the axis. The filter is PIL's antialiased bilinear one: a
-    triangle whose half width is a pixel before or after the resize, whichever is larger.
+    start, length: float [B], whole numbers or not; size: pixels of the axis. The filter is PIL's antialiased
+    bilinear one: a triangle whose half width is a pixel before or after the resize, whichever is larger.
     """
     start, length = start[:, None, None], length[:, None, None]
     scale = length / tf.cast(out, tf.float32)
     centre = (tf.range(out, dtype=tf.float32)[None, :, None] + 0.5) * scale + start
     pixel = tf.cast(tf.range(size), tf.float32)[None, None, :]
     weight = tf.nn.relu(1.0 - tf.abs(pixel + 0.5 - centre) / tf.maximum(scale, 1.0))
-    weight = tf.where((pixel >= start) & (pixel < start + length), weight, 0.0)
+    weight = tf.where((pixel > start - 1) & (pixel < start + length), weight, 0.0)
     return weight / tf.reduce_sum(weight, axis=2, keepdims=True)

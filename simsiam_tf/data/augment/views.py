@@ -55,10 +55,23 @@ class Views:
         """The columns of u [B, draws] that the crop of each view takes."""
         return [u[:, start : start + RandomResizedCrop.draws] for start in self._starts]
 
-    def crop_batch(self, images: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """First stage for a batch of images of one size: uint8 [B, H, W, C] → a [B, S, S, C] of each view."""
-        crops = zip(self.resized_crops, self._crop_draws(u), strict=True)
-        return tuple(_to_uint8(c.augment_images(images, c.transformations(d, images))) for c, d in crops)
+    def crop_batch(
+        self, images: tf.Tensor, u: tf.Tensor, sizes: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, ...]:
+        """First stage for a batch of images of one size: uint8 [B, H, W, C] → a [B, S, S, C] of each view.
+
+        sizes: the sizes [B, 2] that the images had before they were resized to this one. The crops are those
+        of the images as they were, but for what resizing has blurred.
+        """
+        crops, size = zip(self.resized_crops, self._crop_draws(u), strict=True), tf.shape(images)[1:3]
+        views = []
+        for crop, draws in crops:
+            height, width = tf.unstack(size if sizes is None else sizes, axis=-1)
+            boxes = crop.boxes(crop.tried_sides(draws), draws[:, -2:], height, width)
+            if sizes is not None:
+                boxes *= tf.tile(tf.cast(size, tf.float32) / sizes, [1, 2])
+            views.append(_to_uint8(crop.augment_images(images, {"boxes": boxes})))
+        return tuple(views)
 
     def box_draws(self, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """u [B, draws] → for `crop_image`: sides to try [B, count, 10, 2] and places [B, count, 2]."""

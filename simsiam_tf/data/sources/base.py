@@ -128,6 +128,17 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
+class Squares:
+    """Images in memory that were resized to squares, which changes their proportions.
+
+    pixels: uint8 [N, S, S, channels]. sizes: heights and widths before, in pixels, float32 [N, 2].
+    """
+
+    pixels: tf.Tensor
+    sizes: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
 class ArraySource(Source):
     """Images of one size in memory: uint8 [size, H, W, channels]."""
 
@@ -158,6 +169,7 @@ class EncodedSource(Source):
     `file_records.RECORD` [size]; None where they are not known. unreadable: reason → number of images that
     are left out or that, in a run that continues, others stand in for. reads_at_once: images to read at a
     time over a network; 0 for images on this machine. decoded: all images, as `keep_decoded` adds them.
+    squares: copies of all images, from which `keep_squares` has training views cut.
     """
 
     read: Callable[[tf.Tensor], tf.Tensor]
@@ -169,6 +181,7 @@ class EncodedSource(Source):
     unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
     reads_at_once: int = 0
     decoded: np.ndarray | None = None
+    squares: Squares | None = None
 
     @property
     def pixels(self) -> np.ndarray | None:
@@ -206,7 +219,7 @@ class EncodedSource(Source):
             read=lambda index: read(tf.gather(chosen, index)),
             digests=self.digests[ids] if names and self.digests is not None else self.digests,
             headers=self.headers if self.headers is None else self.headers[ids],
-            decoded=self.decoded if self.decoded is None else self.decoded[ids],
+            decoded=self.decoded if self.decoded is None else self.decoded[ids], squares=None,
         )  # fmt: skip
 
 

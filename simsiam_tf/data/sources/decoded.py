@@ -1,16 +1,19 @@
-"""Decodes small images of one size once, before a training, instead of once an epoch."""
+"""Keeps the images of a training in memory, decoded once instead of once an epoch."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from simsiam_tf.data.augment.crops import resize
 from simsiam_tf.data.mapping import map_images, with_options
-from simsiam_tf.data.sources.base import EncodedSource, Source
+from simsiam_tf.data.sources.base import EncodedSource, Source, Squares
 from simsiam_tf.runtime import progress
 
 MAX_SIDE = 128  # pixels; crops of larger images are faster one at a time than in batches
@@ -25,27 +28,57 @@ def keep_decoded(source: Source) -> Source:
     that fail to decode: the training, which reads them again, says which. The images alone decide, not what
     is known of their headers, so that a run that continues has the same views, whatever was checked.
     """
-    if not isinstance(source, EncodedSource) or source.decoded is not None or _sizes_differ(source):
+    if not isinstance(source, EncodedSource) or source.decoded is not None or sizes_differ(source):
         return source
     decoded = np.empty(0, np.uint8)  # until the first images tell the size
     try:
-        images = map_images(tf.data.Dataset.range(source.size), source, _small_image, os.cpu_count() or 2)
-        blocks = with_options(images.batch(BLOCK), source).as_numpy_iterator()
-        with progress.bar(None, "decoding images", total=source.size, unit="image", leave=False) as bar:
-            for start in range(0, source.size, BLOCK):
-                shapes, pixels = next(blocks)
-                shape = tuple(shapes[0])
-                if start == 0 and source.size * math.prod(shape) > MAX_BYTES:
-                    return source
-                if start == 0:
-                    decoded = np.empty([source.size, *shape], np.uint8)
-                if np.any(shapes != decoded.shape[1:]):
-                    return source
-                decoded[start : start + BLOCK] = pixels.reshape(-1, *shape)
-                bar.update(len(pixels))
+        for start, (shapes, pixels) in _decoded_blocks(source, _small_image):
+            shape = tuple(shapes[0])
+            if start == 0 and source.size * math.prod(shape) > MAX_BYTES:
+                return source
+            if start == 0:
+                decoded = np.empty([source.size, *shape], np.uint8)
+            if np.any(shapes != decoded.shape[1:]):
+                return source
+            decoded[start : start + BLOCK] = pixels.reshape(-1, *shape)
     except tf.errors.OpError:
         return source
     return dataclasses.replace(source, decoded=decoded)
+
+
+def keep_squares(source: EncodedSource, side: int) -> EncodedSource:
+    """The source with a copy of each image, of any size, from which the views of a training are cut.
+
+    Copies are squares of `side` pixels. Crops have the places, areas and proportions that they have in the
+    images; the square blurs those of fewer pixels than they are resized to.
+
+    Raises:
+        tf.errors.OpError: an image cannot be decoded.
+    """
+    if source.squares is not None:
+        return source
+
+    def square(image: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = tf.clip_by_value(tf.round(resize(image, side, side)), 0.0, 255.0)
+        return tf.shape(image)[:2], tf.cast(pixels, tf.uint8)
+
+    squares = np.empty([source.size, side, side, source.channels], np.uint8)
+    sizes = np.empty([source.size, 2], np.float32)
+    for start, (shapes, pixels) in _decoded_blocks(source, square):
+        squares[start : start + BLOCK], sizes[start : start + BLOCK] = pixels, shapes
+    with tf.device("CPU"):
+        return dataclasses.replace(source, squares=Squares(tf.constant(squares), tf.constant(sizes)))
+
+
+def _decoded_blocks(source: EncodedSource, function: Callable) -> Iterator[tuple[int, Any]]:
+    """(id of the first image, `function` of BLOCK images) in order; shows the progress."""
+    images = map_images(tf.data.Dataset.range(source.size), source, function, os.cpu_count() or 2)
+    blocks = with_options(images.batch(BLOCK), source).as_numpy_iterator()
+    with progress.bar(None, "decoding images", total=source.size, unit="image", leave=False) as bar:
+        for start in range(0, source.size, BLOCK):
+            block = next(blocks)
+            yield start, block
+            bar.update(len(block[0]))
 
 
 def _small_image(image: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -55,7 +88,7 @@ def _small_image(image: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return shape, tf.reshape(image, [-1])
 
 
-def _sizes_differ(source: EncodedSource) -> bool:
+def sizes_differ(source: EncodedSource) -> bool:
     """Whether the headers, where they are known, tell that images cannot decode to one size."""
     if source.headers is None:
         return False

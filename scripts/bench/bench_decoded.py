@@ -1,8 +1,10 @@
-"""Measures how many small images a second become two views, decoded once or read again for every epoch.
+"""Measures how many images a second become two views, decoded once or read again for every epoch.
 
-    python scripts/bench/bench_small_images.py --pixels=64 --view=32 --json=small.json
+    python scripts/bench/bench_decoded.py --pixels=64 --view=32 --json=small.json
+    python scripts/bench/bench_decoded.py --data=list:sets/photographs/set.csv --view=64
 
-The images are smooth PNGs of one size, every other one with transparent pixels, as icons have them.
+Without --data, the images are smooth PNGs of one size, every other one with transparent pixels, as icons have
+them, and are also kept as they are. "squares" are copies of twice the views' size (--decoded_size).
 """
 
 from __future__ import annotations
@@ -21,23 +23,25 @@ COUNT, BATCH = 2048, 256  # images a call; images of a step
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", help="images, as for pretrain")
     parser.add_argument("--pixels", type=int, default=64, help="side of the images")
     parser.add_argument("--view", type=int, default=32, help="side of the views")
     bench_harness.add_arguments(parser, repeats=5, calls=1, threads=os.cpu_count())
     args = parser.parse_args(argv)
+    ways = ["read", "squares"] if args.data else ["read", "squares", "decoded"]
     with tempfile.TemporaryDirectory() as folder:
-        pictures(Path(folder), args.pixels)
+        if not args.data:
+            pictures(Path(folder), args.pixels)
+        spec = args.data or f"folder:{folder}"
         candidates = [
-            bench_harness.Candidate(
-                name, functools.partial(_views, folder, args.view, name, args.threads), COUNT
-            )
-            for name in ("read", "decoded")
+            bench_harness.Candidate(way, functools.partial(_views, spec, args.view, way, args.threads), COUNT)
+            for way in ways
         ]
         result = bench_harness.time_candidates(candidates, args.repeats, args.calls, args.threads)
-    metadata = {**bench_harness.machine_metadata(args.threads), "pixels": args.pixels, "view": args.view}
-    rate = {name: 1 / result.median(name) for name in result.seconds}
-    print(f"{args.pixels} → two views of {args.view} pixels: read {rate['read']:.0f} images/s, decoded once")
-    print(f"{rate['decoded']:.0f} images/s, {result.summary('read', 'decoded')} times as many")
+    metadata = {**bench_harness.machine_metadata(args.threads), **vars(args)}
+    for way in ways:
+        times = f", {result.summary('read', way)} times as many" * (way != "read")
+        print(f"{way}: {1 / result.median(way):.0f} images/s as two views of {args.view} pixels{times}")
     bench_harness.write_json(args.json, {**metadata, **result.as_json()})
     return 0
 
@@ -53,18 +57,21 @@ def pictures(folder: Path, side: int) -> None:
         coarse.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i:04d}.png")
 
 
-def _views(folder: str, size: int, name: str, threads: int) -> bench_harness.TimedCall:
+def _views(spec: str, size: int, way: str, threads: int) -> bench_harness.TimedCall:
     import dataclasses
 
     import tensorflow as tf
 
     from simsiam_tf.data import AUGMENTATIONS, Views, open_source, pipeline
-    from simsiam_tf.data.sources.decoded import keep_decoded
+    from simsiam_tf.data.sources.decoded import keep_decoded, keep_squares
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     pipeline.PREFETCHED_STEPS = 0  # no views are made ahead while the other candidate runs
-    source = open_source(f"folder:{folder}")
-    source = keep_decoded(source) if name == "decoded" else source
+    source = open_source(spec)
+    if way == "squares":
+        source = keep_squares(source, 2 * size)
+    elif way == "decoded":
+        source = keep_decoded(source)
     views = Views(dataclasses.replace(AUGMENTATIONS["imagenet"], size=size))
     steps = iter(pipeline.StepBatches(source, views, BATCH).dataset(0, 10**6))
 

@@ -92,7 +92,7 @@ class StepBatches:
         parallel: images and pieces made at a time, or tf.data.AUTOTUNE; None: one.
         """
         source, views, size = self.source, self.views, self.rows_per_piece
-        start, squares = (self.rows or (0, self.batch_size))[0], getattr(source, "squares", None)
+        start, squares = (self.rows or (0, self.batch_size))[0], source.squares
 
         def rows_of(n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             """Piece n, part n % pieces_per_step of its step → ids [size] and draws [size, views.draws]."""

@@ -12,9 +12,8 @@ from simsiam_tf import nets
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.config.backbones import parse_backbone
 from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
-from simsiam_tf.data.sources.base import ArraySource, EncodedSource
+from simsiam_tf.data.sources.base import ArraySource
 from simsiam_tf.data.sources.decoded import keep_decoded, keep_squares
-from simsiam_tf.loop.workdir import advice, error_text
 from simsiam_tf.nets import layer_order
 from simsiam_tf.pretrained import backbone_file, published
 from simsiam_tf.pretrained.teacher import open_teacher
@@ -104,8 +103,8 @@ def keep_in_memory(config: PretrainConfig, source: Source) -> Source:
     side = config.decoded_size
     if side is None:
         return keep_decoded(source)
-    if not isinstance(source, EncodedSource):
-        raise UserError(f"decoded_size={side}: {source.name} is decoded as it is. Leave it out.")
+    if source.pixels is not None:
+        raise UserError(f"decoded_size={side}: {source.name} is in memory as it is. Leave it out.")
     needed, memory = source.size * side**2 * source.channels, physical_memory()
     if needed > memory / 2:
         fits = int((memory / 2 / source.size / source.channels) ** 0.5)
@@ -113,12 +112,7 @@ def keep_in_memory(config: PretrainConfig, source: Source) -> Source:
             f"decoded_size={side}: {source.size:,} images take {needed / 2**30:.1f} GiB, more than half of "
             f"the memory, {memory / 2**30:.1f} GiB. Pass decoded_size={fits} or less, or leave it out."
         )
-    try:
-        return keep_squares(source, side)
-    except tf.errors.OpError as error:
-        raise UserError(
-            f"decoded_size={side}: {error_text(error)}. {advice(error, config.batch_size)}"
-        ) from error
+    return keep_squares(source, side)
 
 
 def check_size(source: Source, batch_size: int) -> None:

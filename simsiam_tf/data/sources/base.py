@@ -75,12 +75,24 @@ class SourceOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class Squares:
+    """Images in memory that were resized to squares, which changes their proportions.
+
+    pixels: uint8 [N, S, S, channels]. sizes: heights and widths before, in pixels, float32 [N, 2].
+    """
+
+    pixels: tf.Tensor
+    sizes: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """A set of images with stable ids 0 … size − 1.
 
     name: its specification, for messages and names of files. channels: of every decoded image.
     labels: int64 [size]; None where the set has none. class_names: of the labels; empty where not known.
     fingerprint: a digest that distinguishes the set from others, made without reading all of it.
+    squares: copies of all images, from which `keep_squares` has training views cut.
     """
 
     name: str
@@ -89,6 +101,7 @@ class Source:
     labels: np.ndarray | LazyLabels | None
     class_names: tuple[str, ...]
     fingerprint: str
+    squares: Squares | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def pixels(self) -> np.ndarray | None:
@@ -128,17 +141,6 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Squares:
-    """Images in memory that were resized to squares, which changes their proportions.
-
-    pixels: uint8 [N, S, S, channels]. sizes: heights and widths before, in pixels, float32 [N, 2].
-    """
-
-    pixels: tf.Tensor
-    sizes: tf.Tensor
-
-
-@dataclasses.dataclass(frozen=True)
 class ArraySource(Source):
     """Images of one size in memory: uint8 [size, H, W, channels]."""
 
@@ -169,7 +171,6 @@ class EncodedSource(Source):
     `file_records.RECORD` [size]; None where they are not known. unreadable: reason → number of images that
     are left out or that, in a run that continues, others stand in for. reads_at_once: images to read at a
     time over a network; 0 for images on this machine. decoded: all images, as `keep_decoded` adds them.
-    squares: copies of all images, from which `keep_squares` has training views cut.
     """
 
     read: Callable[[tf.Tensor], tf.Tensor]
@@ -181,7 +182,6 @@ class EncodedSource(Source):
     unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
     reads_at_once: int = 0
     decoded: np.ndarray | None = None
-    squares: Squares | None = None
 
     @property
     def pixels(self) -> np.ndarray | None:

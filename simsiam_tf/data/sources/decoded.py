@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -15,6 +16,8 @@ from simsiam_tf.data.augment.crops import resize
 from simsiam_tf.data.mapping import map_images, with_options
 from simsiam_tf.data.sources.base import EncodedSource, Source, Squares
 from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.errors import UserError, file_failure
 
 MAX_SIDE = 128  # pixels; crops of larger images are faster one at a time than in batches
 MAX_BYTES = 2**29  # of all pixels
@@ -46,14 +49,14 @@ def keep_decoded(source: Source) -> Source:
     return dataclasses.replace(source, decoded=decoded)
 
 
-def keep_squares(source: EncodedSource, side: int) -> EncodedSource:
+def keep_squares(source: Source, side: int) -> Source:
     """The source with a copy of each image, of any size, from which the views of a training are cut.
 
     Copies are squares of `side` pixels. Crops have the places, areas and proportions that they have in the
     images; the square blurs those of fewer pixels than they are resized to.
 
     Raises:
-        tf.errors.OpError: an image cannot be decoded.
+        UserError: an image cannot be decoded.
     """
     if source.squares is not None:
         return source
@@ -64,13 +67,25 @@ def keep_squares(source: EncodedSource, side: int) -> EncodedSource:
 
     squares = np.empty([source.size, side, side, source.channels], np.uint8)
     sizes = np.empty([source.size, 2], np.float32)
-    for start, (shapes, pixels) in _decoded_blocks(source, square):
-        squares[start : start + BLOCK], sizes[start : start + BLOCK] = pixels, shapes
+    done = 0
+    try:
+        for start, (shapes, pixels) in _decoded_blocks(source, square):
+            done = start + len(pixels)
+            squares[start:done], sizes[start:done] = pixels, shapes
+    except tf.errors.OpError as error:
+        for i in range(done, min(done + BLOCK, source.size)):
+            with contextlib.suppress(tf.errors.OpError):
+                source.decode(tf.constant(i, tf.int64))
+                continue
+            name = source.names[i] if isinstance(source, EncodedSource) and source.names else f"image {i}"
+            text = f"{source.name}: {printable_text(name)} cannot be decoded. Leave it out of the set."
+            raise UserError(file_failure(error) or text) from error
+        raise
     with tf.device("CPU"):
         return dataclasses.replace(source, squares=Squares(tf.constant(squares), tf.constant(sizes)))
 
 
-def _decoded_blocks(source: EncodedSource, function: Callable) -> Iterator[tuple[int, Any]]:
+def _decoded_blocks(source: Source, function: Callable) -> Iterator[tuple[int, Any]]:
     """(id of the first image, `function` of BLOCK images) in order; shows the progress."""
     images = map_images(tf.data.Dataset.range(source.size), source, function, os.cpu_count() or 2)
     blocks = with_options(images.batch(BLOCK), source).as_numpy_iterator()

@@ -31,10 +31,10 @@ class PythonSource(Source):
     rule: PixelRule
 
     def decode(self, index: tf.Tensor) -> tf.Tensor:
-        pixels = tf.numpy_function(lambda i: self.pixels(int(i)), [index], tf.uint8)
+        pixels = tf.numpy_function(lambda i: self.image(int(i)), [index], tf.uint8)
         return tf.ensure_shape(pixels, [None, None, self.channels])
 
-    def pixels(self, i: int) -> np.ndarray:
+    def image(self, i: int) -> np.ndarray:
         """uint8 [H, W, channels] of image i. Raises UserError for what is neither bytes nor such an array."""
         image = self.images[i]
         if isinstance(image, bytes):

@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from simsiam_tf.data import Source, Views, open_source, pipeline
 from simsiam_tf.data.augment.query_view import QueryView
-from simsiam_tf.evaluate import spectra
+from simsiam_tf.evaluate import finishing, spectra
 from simsiam_tf.features import extraction
+from simsiam_tf.nets.whitening import read_quarters
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 
 IMAGES = 2000  # most images that are sought among each other
@@ -40,22 +41,44 @@ class LabelFreeMonitor:
     title = "retrieval of the own image"
     views_per_image = 2  # the gallery's and the query
 
-    def backbone_accuracy(self, backbone: keras.Model, images: int | None = None) -> dict[str, float]:
-        """`retrieval` and RankMe of a backbone's features. images: number of images, at most `IMAGES`."""
-        encode = extraction.forward(backbone)
-        return self.accuracy(encode, images)
+    def backbone_accuracy(
+        self, backbone: keras.Model, images: int | None = None, read_size: int | None = None
+    ) -> dict[str, float]:
+        """`accuracy` of a backbone's features.
+
+        images: number of images, at most `IMAGES`. read_size: pixels at which finished features are read;
+            with it, their recall at 1 is "whitened_recall1".
+        """
+        accuracy = self.accuracy(extraction.forward(backbone), images)
+        if read_size is None:
+            return accuracy
+        encode = extraction.forward(read_quarters(backbone, read_size))
+        return accuracy | self._whitened(encode, images, read_size, finishing.SHRINKAGE)
 
     def accuracy(self, encode: Encoder, images: int | None = None) -> dict[str, float]:
         """{"recall1": …, "mrr": …, "rankme": …}: `retrieval`, and `spectra.rankme` of the gallery."""
         gallery, queries = self.features(encode, images)
         return {**retrieval(gallery, queries), "rankme": spectra.rankme(gallery)}
 
-    def baselines(self, untrained: keras.Model, images: int | None = None) -> dict[str, dict[str, float]]:
+    def _whitened(self, encode: Encoder, images: int | None, size: int, shrinkage: float) -> dict[str, float]:
+        """Recall at 1 of features of images of `size` pixels, whitened as measured on the gallery."""
+        monitor = dataclasses.replace(self, views=finishing.reading_views(self.views, size))
+        gallery, queries = monitor.features(encode, images)
+        if fitted := finishing.fit_whitening(gallery, shrinkage):
+            gallery, queries = fitted(gallery), fitted(queries)
+        return {"whitened_recall1": retrieval(gallery, queries)["recall1"]}
+
+    def baselines(
+        self, untrained: keras.Model, images: int | None = None, read_size: int | None = None
+    ) -> dict[str, dict[str, float]]:
         """`accuracy` of what training has to exceed: "raw pixels" in few pixels, "untrained backbone"."""
-        pixels = lambda x: extraction.small_pixels(self.views.denormalise(x))  # noqa: E731
+        encode = lambda x: extraction.small_pixels(self.views.denormalise(x))  # noqa: E731
+        pixels = self.accuracy(encode, images)
+        if read_size is not None:
+            pixels |= self._whitened(encode, images, read_size, finishing.PIXEL_SHRINKAGE)
         return {
-            "raw pixels": self.accuracy(pixels, images),
-            "untrained backbone": self.backbone_accuracy(untrained, images),
+            "raw pixels": pixels,
+            "untrained backbone": self.backbone_accuracy(untrained, images, read_size),
         }
 
     def features(self, encode: Encoder, images: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -124,8 +124,8 @@ def time_baselines(
         seconds = (time.perf_counter() - began) / len(accuracies)
         image = seconds / (monitor.size(images) * monitor.views_per_image)
         whitening = read_cost * image * min(finishing.IMAGES, monitor.source.size)
-        times = (len(accuracies) + 1) * seconds / monitor.size(images)
-        return accuracies, EvaluationTimes(seconds, whitening, lambda count: times * monitor.size(count))
+        rate = (len(accuracies) + 1) * (1 + read_cost) * seconds / monitor.size(images)  # of an image
+        return accuracies, EvaluationTimes(seconds, whitening, lambda count: rate * monitor.size(count))
     timed = TimedMonitor(**vars(monitor))
     knn.nearest(np.eye(2), np.eye(2), 1)  # traces the search
     accuracies = timed.baselines(untrained, images)

@@ -22,7 +22,6 @@ from simsiam_tf.data.sources.python_source import Images
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import finishing
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
-from simsiam_tf.evaluate.knn_monitor import Monitor
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.evaluate.verdict import measures_text
 from simsiam_tf.loop import launch
@@ -195,8 +194,9 @@ class Pretraining(Task):
         images = self.config.final_images
         if self.monitor is None or images == 0:
             return {}
-        without_labels = LabelFreeMonitor(self.components.source, self.components.views)
-        monitors = {type(monitor): monitor for monitor in (self.monitor, without_labels)}.values()
+        monitors = [self.monitor]
+        if not isinstance(self.monitor, LabelFreeMonitor):
+            monitors.append(LabelFreeMonitor(self.components.source, self.components.views))
         backbone, untrained = self.components.model.backbone, untrained_backbone(self.config, self.components)
         accuracies: Accuracies = {"raw pixels": {}, "untrained backbone": {}, "backbone": {}}
         advice = "final_images=0: the weights are exported, and only this evaluation is left out"
@@ -204,9 +204,10 @@ class Pretraining(Task):
             text = "final %s of the backbone and the baselines on %d images"
             log.warning(text, monitor.title, monitor.size(images))
             with _memory_for_knn(advice):
-                read = {"read_size": self.read_size} if isinstance(monitor, Monitor) else {}
-                judged = monitor.baselines(untrained, images, **read)
-                judged["backbone"] = monitor.backbone_accuracy(backbone, images, **read)
+                # Whitened features answer one question: that of the labels, where there are any.
+                size = self.read_size if monitor is self.monitor else None
+                judged = monitor.baselines(untrained, images, size)
+                judged["backbone"] = monitor.backbone_accuracy(backbone, images, size)
                 for name, measures in judged.items():
                     accuracies[name] |= measures
         return accuracies

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -101,3 +102,22 @@ def test_a_work_folder_is_judged_beside_its_baselines(tmp_path):
     assert found == label_free.judge(tmp_path, from_arrays("noise", images))
     with pytest.raises(UserError, match="channels"):
         label_free.judge(tmp_path, from_arrays("gray", images[..., :1]))
+
+
+def test_whitened_features_are_those_of_the_size_at_which_they_are_read(monkeypatch):
+    """The mean of a view is loud and tells nothing of its image; a quiet number does."""
+    monitor = monitor_of(8)
+    sizes, rng = [], np.random.default_rng(0)
+
+    def features(self, encode, images):
+        sizes.append(self.views.augmentation.size)
+        quiet = rng.standard_normal([50, 24])
+        loud = [10 * rng.standard_normal([50, 1]) for _ in range(2)]
+        return tuple(np.hstack([x, quiet]).astype(np.float32) for x in loud)
+
+    monkeypatch.setattr(LabelFreeMonitor, "features", features)
+    backbone = keras.Sequential([keras.Input([None, None, 3]), keras.layers.GlobalAveragePooling2D()])
+    accuracy = monitor.backbone_accuracy(backbone, 50, read_size=16)
+    assert sizes == [8, 16]
+    assert accuracy["recall1"] < 0.5 < 0.9 < accuracy["whitened_recall1"]
+    assert "whitened_recall1" not in monitor.backbone_accuracy(backbone, 50)

@@ -40,7 +40,9 @@ def test_it_is_judged_before_during_and_at_the_end(whole):
     assert judged[-1]["images"] == "all" and all({"mrr", "rankme"} <= set(r) for r in judged)
     assert set(outcome.accuracy) == {"raw pixels", "untrained backbone", "backbone"}
     untrained = {k: v for k, v in judged[0].items() if k not in ("step", "epoch")}
-    assert outcome.accuracy["untrained backbone"] == untrained, "the same sample at the start and at the end"
+    last = outcome.accuracy["untrained backbone"]
+    assert last | untrained == last, "the same sample at the start and at the end"
+    assert all("whitened_recall1" in measures for measures in outcome.accuracy.values())
     said = (outcome.workdir / "train.log").read_text()
     assert "retrieval of the own image of the baselines on 40 images" in said
     assert "raw pixels: own image found" in said and "untrained backbone: own image found" in said
@@ -53,11 +55,11 @@ def test_a_run_that_loses_says_so_last_and_what_to_change(whole):
     assert last.startswith("The features do not beat"), "five steps at random images teach nothing"
     assert "5 steps are few: train longer (--epochs)" in last.replace("\n", " ")
     summary = run_summary.pretraining_summary(config, outcome)
-    assert "own image        MRR     RankMe\n" in summary and "k = 20" not in summary
+    assert "own image   whitened        MRR     RankMe\n" in summary and "k = 20" not in summary
     assert len(last.splitlines()) <= 4
     page = history.outcome_section(history.read_history(outcome.workdir))
     assert page.text[1].replace("\n", " ") == last.replace("\n", " ")
-    assert page.tables[1][0][1:] == ["own image", "MRR", "RankMe"] and len(page.tables[1]) == 4
+    assert page.tables[1][0][1:] == ["own image", "whitened", "MRR", "RankMe"] and len(page.tables[1]) == 4
     charts = history.curves_section(history.read_history(outcome.workdir)).charts
     assert any("Own image found" in chart.alt for chart in charts)
 
@@ -65,7 +67,7 @@ def test_a_run_that_loses_says_so_last_and_what_to_change(whole):
 def test_a_run_that_wins_says_so_last(images, tmp_path, monkeypatch):
     first = {}
 
-    def measured(self, backbone, images=None):
+    def measured(self, backbone, images=None, read_size=None):
         """Trained weights find every image."""
         weight = backbone.trainable_variables[0].numpy().sum()
         trained = first.setdefault("weight", weight) != weight

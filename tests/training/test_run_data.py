@@ -54,6 +54,7 @@ def test_python_images_can_be_kept():
     np.testing.assert_array_equal(kept.squares.pixels[3], np.full([32, 32, 3], 27))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_squares(tmp_path, folder):
     def run(workdir, **more):
         data = [f"--data=folder:{folder}", "--decoded_size=32", "--image_size=16", "--epochs=3"]

@@ -220,6 +220,7 @@ def test_sources_that_cannot_be_sent_are_refused(served, photos, tmp_path, monke
         client.check_source("a:1", from_arrays("big", np.zeros([4096, 32, 32, 1], np.uint8)))
 
 
+@pytest.mark.slow
 def test_a_file_that_data_workers_do_not_see_is_named(served):
     source = EncodedSource("folder", 64, 3, None, (), "", lambda i: tf.io.read_file("/no/such/1.jpg"))
     dataset = client.dataset(served.address, StepBatches(source, VIEWS, BATCH, SEED), 0, STEPS)

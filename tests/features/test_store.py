@@ -179,6 +179,7 @@ def test_two_extractions_at_once_are_both_right(known, images, tmp_path, monkeyp
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".npy"]
 
 
+@pytest.mark.slow
 def test_a_killed_holder_is_not_waited_for(known, images, tmp_path):
     store.stored_features(known, images, tmp_path)
     file = next(tmp_path.glob("*.npy"))

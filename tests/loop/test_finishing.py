@@ -80,6 +80,7 @@ def test_what_a_run_finds_changed_is_said_on_the_terminal(whole, tmp_path, capsy
     assert state(tmp_path / "run")[:2] == state(whole[1])[:2]
 
 
+@pytest.mark.slow
 def test_an_export_that_cannot_be_written_is_named_and_made_by_a_rerun(whole, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
@@ -126,9 +127,11 @@ def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "number",
     [
-        errno.ENOSPC,
         errno.ECONNREFUSED,
-        *(pytest.param(n, marks=pytest.mark.slow) for n in (errno.EDQUOT, errno.EROFS, errno.EACCES)),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+        ),
     ],
 )
 def test_only_a_disk_that_cannot_be_written_is_to_be_given_room(tmp_path, number):

@@ -216,9 +216,10 @@ def test_keys_have_the_bn_statistics_of_their_group():
     [
         "simclr predictor",
         "moco groups",
-        "vicreg",
-        "distill",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("moco", "byol", "swav", "barlow")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("moco", "byol", "swav", "barlow", "vicreg", "distill")
+        ),
     ],
 )
 def test_two_replicas_equal_one_after_three_steps(name, two_replicas):

@@ -93,7 +93,8 @@ def test_validation_sees_the_same_views_every_time():
     assert losses[0] == [history["val_loss"][1], history["val_std"][1]]
 
 
-@pytest.mark.parametrize("name", ["simsiam", pytest.param("average", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["simsiam", "average"])
+@pytest.mark.slow
 def test_fit_on_two_replicas_is_fit_on_one(name, two_replicas):
     """The same batches in the same order; loss and std are of the whole batch, of training and evaluation."""
     with two_replicas.scope():

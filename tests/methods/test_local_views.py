@@ -107,7 +107,8 @@ def test_moving_statistics_follow_the_full_views_last():
     np.testing.assert_allclose(bn.moving_mean.numpy(), expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["simclr predictor", pytest.param("simsiam", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["simclr predictor", "simsiam"])
+@pytest.mark.slow
 def test_two_replicas_equal_one(name, two_replicas):
     make = functools.partial(compiled_model, name)
     found = twins.after_steps(make, [views(step) for step in range(2)], two_replicas, rel=1e-4)

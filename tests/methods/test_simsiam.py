@@ -216,6 +216,7 @@ def _alternating(k) -> Alternation:
     return model
 
 
+@pytest.mark.slow
 def test_alternation_takes_targets_computed_beforehand_for_k_steps():
     """Sec. 5: η of the next k steps by θ as it is, then k steps on f against them."""
     k, steps = 3, 7

@@ -84,6 +84,7 @@ def test_the_code_of_the_readme_gives_our_features(workdir, monkeypatch, program
         assert "224" in str(names["transform"]) and "0.485" in str(names["transform"])
 
 
+@pytest.mark.slow
 def test_each_file_with_weights_is_read_back(workdir, tmp_path):
     """Features are those of the file that is wrong, whichever it is."""
     pretrained, images = open_pretrained(workdir), np.full((1, 40, 50, 3), 90, np.uint8)

@@ -143,6 +143,7 @@ def test_fit_goes_on_to_the_bit(make, backbone, tmp_path):
     assert not same(weights(first), weights(whole))
 
 
+@pytest.mark.slow
 def test_the_seed_is_that_of_compile_and_saved(tmp_path):
     ends = []
     for seed in (1, 1, 2):

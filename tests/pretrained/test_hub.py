@@ -77,6 +77,7 @@ for name, given in (("hub", "hf://anna/birds"), ("local", weights)):
 """
 
 
+@pytest.mark.slow
 def test_export_push_embed(workdir, hub, monkeypatch, tmp_path):
     """In a process whose environment names the endpoint, another cache and the token; equal to the bit."""
     monkeypatch.setenv("HF_TOKEN", "writer")

@@ -42,6 +42,7 @@ np.savez(out, features=features, maps=maps, count=backbone.count_params())
 """
 
 
+@pytest.mark.slow
 def test_another_process_opens_the_preset_by_the_code_of_its_readme(workdir, tmp_path):
     pretrained = open_pretrained(str(workdir))
     images = formats.random_images(2, 96, 96, 3, seed=1)

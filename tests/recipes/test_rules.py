@@ -94,6 +94,7 @@ def run(workdir):
     return cli.parse(PretrainConfig, [*RUN, f"--workdir={workdir}"])
 
 
+@pytest.mark.slow
 def test_a_run_keeps_what_it_chose(tmp_path, capsys, monkeypatch):
     pretraining.pretrain(run(tmp_path / "whole"))
     assert "recipe for 1,437 gray images, 8 pixels; CPU cores:" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shlex
+import subprocess
 import typing
 
 import evaluate_all
@@ -49,7 +50,11 @@ def test_a_row_that_was_not_asked_for_is_left_out(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "| this backbone, kept features, SGD | 90.00 | 90.00 |"
 
 
-def test_what_fails_is_left_out_of_the_table(tmp_path, capfd):
+def test_what_fails_is_left_out_of_the_table(tmp_path, capfd, monkeypatch):
+    def failed(command):
+        return subprocess.CompletedProcess(command, returncode=2)
+
+    monkeypatch.setattr(evaluate_all.subprocess, "run", failed)
     assert evaluate_all.main([str(tmp_path), "--only=views, LARS"]) == 0
     out, err = capfd.readouterr()
     assert (

@@ -69,18 +69,19 @@ def test_interrupted_twice_ends_bit_identical_to_uninterrupted(whole, tmp_path):
     assert all((a == b).all() for a, b in zip(*weights, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
         ["--method=moco", "--queue=200", "--key_groups=4"],
-        pytest.param(["--method=byol", "--optimizer=lars"], marks=pytest.mark.slow),
-        pytest.param(["--method=swav", "--prototypes=20", "--frozen_prototypes=0.3"], marks=pytest.mark.slow),
-        pytest.param(["--method=simclr", "--predictor=trained"], marks=pytest.mark.slow),
-        pytest.param(["--method=vicreg"], marks=pytest.mark.slow),
-        pytest.param(["--local_views=2", "--local_size=6"], marks=pytest.mark.slow),
-        pytest.param(["--method=barlow", "--optimizer=lars"], marks=pytest.mark.slow),
-        pytest.param(["--alternate=5"], marks=pytest.mark.slow),
-        pytest.param(["--average=0.8", "--predictor=none", "--epochs=2"], marks=pytest.mark.slow),
+        ["--method=byol", "--optimizer=lars"],
+        ["--method=swav", "--prototypes=20", "--frozen_prototypes=0.3"],
+        ["--method=simclr", "--predictor=trained"],
+        ["--method=vicreg"],
+        ["--local_views=2", "--local_size=6"],
+        ["--method=barlow", "--optimizer=lars"],
+        ["--alternate=5"],
+        ["--average=0.8", "--predictor=none", "--epochs=2"],
     ],
     ids=lambda f: f[0],
 )
@@ -154,6 +155,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
     first.release()
 
 
+@pytest.mark.slow
 def test_without_stop_gradient_the_run_is_called_collapsed(tmp_path):
     # Neither output BN nor predictor stands in the way, so that it takes seconds (Fig. 2).
     flags = ["--stop_gradient=false", "--epochs=12", "--monitor=none", "--fail_on_collapse", "--bn=hidden"]

@@ -56,6 +56,7 @@ def test_pretraining_with_dropout_resumes_to_the_bit(noisy, tmp_path):
     assert {*ALL} <= {*flags}
 
 
+@pytest.mark.slow
 def test_fine_tuning_with_dropout_resumes_to_the_bit(source, tmp_path):
     for name, stop in (("whole", 99), ("cut", 9), ("cut", 99)):
         argv = [f"--weights={source}", f"--workdir={tmp_path / name}", "--eval_every=0", *SHORT, *ALL]

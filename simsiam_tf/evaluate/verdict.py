@@ -116,7 +116,7 @@ def _advice(
         return diagnosis.advice
     if lost_to_start:
         return "Train on at a lower `base_lr`, or use the weights that the run began with as they are."
-    last = records[-1] if records else {}
+    longer, last = "`minutes`" if config.get("minutes") else "`epochs`", records[-1] if records else {}
     if last and (last["std"] < NEAR_STD or last["rank"] < LOW_RANK):
         return ADVICE["partial collapse"]
     if last and last["step"] < FEW_STEPS:
@@ -125,12 +125,12 @@ def _advice(
             ways.insert(0, "method=simclr, which learns faster at few steps")
         if crop_area is None or crop_area < MILD_CROPS:
             ways.append(f"milder crops (crop_area={MILD_CROPS})")
-        return f"{last['step']} steps are few: train longer (`epochs`), or try {', '.join(ways)}."
+        return f"{last['step']} steps are few: train longer ({longer}), or try {', '.join(ways)}."
     if _is_falling([record["loss"] for record in records]):
-        return "The loss was still falling: train longer (`epochs`)."
+        return f"The loss was still falling: train longer ({longer})."
     return (
         "Begin with published weights (such as backbone=keras:EfficientNetV2B0+imagenet), or train several "
-        "times as long (`epochs`)."
+        f"times as long ({longer})."
     )
 
 

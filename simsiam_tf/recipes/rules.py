@@ -19,12 +19,13 @@ from simsiam_tf.data.sources.decoded import MAX_SIDE, sizes_differ
 
 SMALL_IMAGE = 64  # pixels
 MINUTES = 30.0
+MONITORED_A_MINUTE = 1000  # images of the monitor, at most
 FEW_IMAGES = 2048
 MOST_BYTES = 2**31  # of images that are kept decoded
 CHOSEN = (  # the options that rules choose
     "backbone", "width", "stem", "image_size", "decoded_size", "augmentation", "crop_area", "jitter",
     "method", "batch_size", "temperature", "d", "base_lr", "weight_decay", "predictor_lr",
-    "predictor_lr_factor", "projector_layers", "minutes",
+    "predictor_lr_factor", "projector_layers", "minutes", "knn_images",
 )  # fmt: skip
 
 
@@ -88,6 +89,9 @@ def choose(config: PretrainConfig, facts: Facts) -> tuple[PretrainConfig, list[C
     choices += [*_network(config, facts), *_views(config, facts), method, *_rates(method.value, facts)]
     if _is_free(config, "epochs"):
         choices.append(Choice("minutes", MINUTES, "neither `minutes` nor `epochs` was given"))
+    monitored = int(MONITORED_A_MINUTE * (config.minutes or MINUTES))
+    if monitored < config.knn_images and config.monitor != "none":
+        choices.append(Choice("knn_images", max(monitored, 100), "leaves most of the time to the training"))
     choices = [choice for choice in choices if _is_free(config, choice.option)]
     first = {choice.option: choice for choice in reversed(choices)}  # of two rules the first counts
     choices = [choice for choice in choices if first[choice.option] is choice]

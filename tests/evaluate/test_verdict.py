@@ -64,6 +64,11 @@ def test_advice_follows_from_what_is_known_of_the_run(known, named, left_out):
     assert all(word in text for word in named) and not any(word in text for word in left_out), text
 
 
+@pytest.mark.parametrize(("budget", "named"), [({"minutes": 4.0}, "minutes"), ({}, "epochs")])
+def test_advice_to_train_longer_names_what_decides_how_long(budget, named):
+    assert f"train longer (`{named}`)" in said(LOST, rows=records(500), **budget)
+
+
 @pytest.mark.parametrize("start", [{"weights": "runs/a"}, {"backbone": "keras:EfficientNetV2B0+imagenet"}])
 def test_a_run_from_weights_is_compared_with_them(start):
     text = said(measures(0.2, 0.5, 0.4), **start)

@@ -53,7 +53,8 @@ def test_facts_change_the_choice(facts, expected):
 def test_options_that_are_given_stay():
     config = chosen(d=64, epochs=7, jitter=0.1)
     assert (config.d, config.epochs, config.jitter, config.minutes) == (64, 7, 0.1, None)
-    assert chosen(minutes=3).minutes == 3
+    assert (chosen(minutes=3).minutes, chosen(minutes=3).knn_images, chosen().knn_images) == (3, 3000, 12000)
+    assert chosen(minutes=3, monitor="none").knn_images == 12000
     # A value that is the default stays where it is named, or typed.
     assert chosen(given="width,method").width == 1.0
     argv = ["--recipe=auto", "--method=simsiam", "--width=1.0", "--data=digits"]

@@ -11,15 +11,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import Source, pipeline
+from simsiam_tf.data import Source, Views, pipeline
 from simsiam_tf.evaluate import finishing
 from simsiam_tf.evaluate.knn_monitor import Encoder, Monitor
 from simsiam_tf.evaluate.label_free import IMAGES, LabelFreeMonitor
-from simsiam_tf.features import knn
+from simsiam_tf.features import extraction, knn
 from simsiam_tf.loop import compiled_steps
 from simsiam_tf.loop.task import Accuracies, RunComponents
+from simsiam_tf.nets.whitening import read_quarters
 
-FINAL_SHARE = 0.1  # of the budget, that the final evaluation takes at most
+FINAL_SHARE = 0.1  # of the budget, that the final evaluation takes at most,
+FINAL_IMAGES = 2000  # but on so many images, if there are
+READ_IMAGES = 512  # images that are read as the exported backbone reads them, to time that
 LEAST_CALLS = 3  # calls of the compiled loop that are timed at least
 CALL_SECONDS = 0.25  # about how long a timed call takes, where steps are shorter
 SHARE, MOST_SECONDS = 0.03, 60.0  # of the budget, but no longer, steps are timed
@@ -111,44 +114,54 @@ class EvaluationTimes:
 
 
 def time_baselines(
-    monitor: Monitor | LabelFreeMonitor, untrained: keras.Model, images: int, read_cost: float = 0.0
+    monitor: Monitor | LabelFreeMonitor, untrained: keras.Model, images: int, read_size: int | None = None
 ) -> tuple[Accuracies, EvaluationTimes]:
     """Evaluates the baselines: (accuracies, times of later evaluations).
 
-    images: their number; during the training, too. read_cost: time of an image as the exported backbone reads
-    it, in that of an evaluation view; 0 where features are not whitened.
+    images: their number; during the training, too. read_size: pixels at which the exported backbone reads
+    images; None where features are not whitened.
     """
+    source = monitor.bank if isinstance(monitor, Monitor) else monitor.source
+    read = _seconds_to_read(untrained, source, monitor.views, read_size) if read_size else 0.0
+    whitening = read * min(finishing.IMAGES, source.size)
     if isinstance(monitor, LabelFreeMonitor):
         began = time.perf_counter()
         accuracies = monitor.baselines(untrained, images)
         seconds = (time.perf_counter() - began) / len(accuracies)
         image = seconds / (monitor.size(images) * monitor.views_per_image)
-        whitening = read_cost * image * min(finishing.IMAGES, monitor.source.size)
-        rate = (len(accuracies) + 1) * (1 + read_cost) * seconds / monitor.size(images)  # of an image
+        rate = (len(accuracies) + 1) * monitor.views_per_image * (image + read)
         return accuracies, EvaluationTimes(seconds, whitening, lambda count: rate * monitor.size(count))
     timed = TimedMonitor(**vars(monitor))
     knn.nearest(np.eye(2), np.eye(2), 1)  # traces the search
     accuracies = timed.baselines(untrained, images)
     pixels, backbone = timed.rates
     rates = [*timed.rates, backbone]
-    if read_cost:
-        whitened = (read_cost * backbone[0], backbone[1])
-        rates += [pixels, whitened, whitened]
+    if read_size:
+        rates += [pixels, (read, backbone[1]), (read, backbone[1])]
 
     def final(count: int | None) -> float:
         judged = LabelFreeMonitor.views_per_image * min(IMAGES, monitor.bank.size, count or IMAGES)
         return sum(timed.seconds(rate, count) for rate in rates) + 3 * judged * backbone[0]
 
-    whitening = read_cost * backbone[0] * min(finishing.IMAGES, monitor.bank.size)
     return accuracies, EvaluationTimes(timed.seconds(backbone, images), whitening, final)
 
 
-def final_images(size: int, least: int, final: Callable[[int | None], float], budget: float) -> int | None:
+def _seconds_to_read(backbone: keras.Model, source: Source, views: Views, size: int) -> float:
+    """Seconds of an image whose quarters a backbone reads at `size` pixels."""
+    network, views = read_quarters(backbone, size), finishing.reading_views(views, size)
+    ids = np.arange(min(source.size, READ_IMAGES))
+    extraction.extract(network, source, views, ids)  # traces the network
+    began = time.perf_counter()
+    extraction.extract(network, source, views, ids)
+    return (time.perf_counter() - began) / len(ids)
+
+
+def final_images(size: int, final: Callable[[int | None], float], budget: float) -> int | None:
     """Images of a final evaluation that takes at most FINAL_SHARE of the budget; None: all.
 
-    size: number of all. least: fewer are not returned.
+    size: number of all.
     """
     count = size
-    while final(count) > FINAL_SHARE * budget and count > least:
-        count = max(least, count * 2 // 3)
+    while final(count) > FINAL_SHARE * budget and count > FINAL_IMAGES:
+        count = max(FINAL_IMAGES, count * 2 // 3)
     return None if count == size else count

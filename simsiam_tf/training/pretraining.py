@@ -170,15 +170,13 @@ class Pretraining(Task):
         config, components, monitor = self.config, self.components, self.monitor
         baselines, costs = {}, budget.Costs(0.0, 0.0, final_images=config.final_images)
         if monitor is not None:
-            cost = ((self.read_size or 0) / components.views.augmentation.size) ** 2
-            time_baselines = functools.partial(timing.time_baselines, monitor, read_cost=cost)
+            time_baselines = functools.partial(timing.time_baselines, monitor, read_size=self.read_size)
             baselines, times = self._evaluate_baselines(time_baselines)
             costs.evaluation, costs.fixed = times.evaluation, times.whitening
             epochs = knn_every(components, config)
             costs.every = sampling.epoch_end(epochs, components.source.size, config.batch_size)
             if costs.final_images is None:
-                least = min(config.knn_images, monitor.size())
-                costs.final_images = timing.final_images(monitor.size(), least, times.final, seconds)
+                costs.final_images = timing.final_images(monitor.size(), times.final, seconds)
             if costs.final_images != 0:
                 costs.fixed += components.build_seconds + times.final(costs.final_images)
         traced, costs.step = timing.time_steps(components, config, seconds)

@@ -52,11 +52,12 @@ def test_steps_after_the_first_ones_are_timed_for_a_small_share_of_the_budget(
 def test_an_evaluation_of_all_images_is_foreseen_by_one_of_some(clock, monkeypatch):
     """0.01 s an image of the backbone, 0.001 s of raw pixels, 1 µs a pair; tracing is no part of it."""
     monitor, untrained = knn_monitor.monitor_of("digits"), cast(Any, None)
-    traced = []
+    traced, view = [], monitor.views.augmentation.size
 
     def extract(backbone, source, views, ids):
-        clock.now += 0.01 * len(ids) + (0 if traced else 50)
-        traced.append(1)
+        size = views.augmentation.size
+        clock.now += 0.01 * len(ids) * (size / view) ** 2 + (0 if size in traced else 50)
+        traced.append(size)
         return np.ones([len(ids), 4], np.float32)
 
     def raw_pixels(source, views, ids, side=None):
@@ -70,6 +71,7 @@ def test_an_evaluation_of_all_images_is_foreseen_by_one_of_some(clock, monkeypat
     monkeypatch.setattr(knn_monitor.extraction, "extract", extract)
     monkeypatch.setattr(knn_monitor.extraction, "raw_pixels", raw_pixels)
     monkeypatch.setattr(knn_monitor, "knn_accuracy", knn_accuracy)
+    monkeypatch.setattr(timing, "read_quarters", lambda backbone, size: backbone)
     accuracies, times = timing.time_baselines(monitor, untrained, 300)
     assert times.whitening == 0
     assert list(accuracies) == ["raw pixels", "untrained backbone"]
@@ -82,7 +84,7 @@ def test_an_evaluation_of_all_images_is_foreseen_by_one_of_some(clock, monkeypat
     by_labels = (0.001 + 2 * 0.01) * (bank + queries) + 3 * 1e-6 * bank * queries
     assert times.final(None) == pytest.approx(by_labels + without_labels)
     # An exported backbone takes four times as long for an image, of which all are measured for the whitening.
-    _, times = timing.time_baselines(monitor, untrained, 300, read_cost=4.0)
+    _, times = timing.time_baselines(monitor, untrained, 300, read_size=2 * view)
     assert times.whitening == pytest.approx(4 * 0.01 * monitor.bank.size)
     by_labels += (0.001 + 2 * 4 * 0.01) * (bank + queries) + 3 * 1e-6 * bank * queries
     assert times.final(None) == pytest.approx(by_labels + without_labels)
@@ -91,6 +93,7 @@ def test_an_evaluation_of_all_images_is_foreseen_by_one_of_some(clock, monkeypat
 
 def test_the_final_evaluation_takes_a_tenth_of_the_time():
     linear = lambda images: 0.01 * (images or 60_000)  # noqa: E731
-    assert timing.final_images(60_000, 2000, linear, 6000) is None
-    assert 300 < linear(timing.final_images(60_000, 2000, linear, 5000)) <= 500
-    assert timing.final_images(60_000, 2000, linear, 10) == 2000
+    assert timing.final_images(60_000, linear, 6000) is None
+    assert 300 < linear(timing.final_images(60_000, linear, 5000)) <= 500
+    assert timing.final_images(60_000, linear, 10) == timing.FINAL_IMAGES
+    assert timing.final_images(900, linear, 10) is None

@@ -130,11 +130,11 @@ def _network(config: PretrainConfig, facts: Facts) -> list[Choice]:
 
 
 def _views(config: PretrainConfig, facts: Facts) -> list[Choice]:
-    size = 128 if facts.accelerator else 64
-    reason = "not measured" if facts.accelerator else "more steps in the time of a CPU"
+    size, reason = 32, "more steps; the trained network reads images at twice the size"
     if facts.side and facts.side <= SMALL_IMAGE:
-        size = min(32, max(8, facts.side))
-        reason = "more steps; the trained network reads images at twice the size"
+        size = min(size, max(8, facts.side))
+    elif facts.accelerator:
+        size, reason = 128, "not measured"
     size_rule = [] if is_network(config.backbone) else [Choice("image_size", size, reason)]
     view = config.image_size or (None if is_network(config.backbone) else size)
     memory = facts.images * (2 * (view or 0)) ** 2 * facts.channels

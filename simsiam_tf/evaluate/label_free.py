@@ -18,7 +18,7 @@ from simsiam_tf.data import Source, Views, open_source, pipeline
 from simsiam_tf.data.augment.query_view import QueryView
 from simsiam_tf.evaluate import finishing, spectra
 from simsiam_tf.features import extraction
-from simsiam_tf.nets.whitening import read_quarters
+from simsiam_tf.nets.whitening import read_quarters, whitening_layer, without_whitening
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 
 IMAGES = 2000  # most images that are sought among each other
@@ -141,7 +141,7 @@ def judge(
     Returns:
         "raw pixels", "untrained backbone" (the architecture with random weights) and "backbone", each with
         "recall1", "mrr", "rankme", "alpha_req" and "lidar" (of two views an image); see `retrieval` and
-        `spectra`.
+        `spectra`. Where the backbone whitens its features, so are those of the other two.
     """
     pretrained = backbone if isinstance(backbone, Pretrained) else open_pretrained(str(backbone))
     source = data
@@ -150,15 +150,22 @@ def judge(
     pretrained.check_channels(source)
     monitor = LabelFreeMonitor(source, pretrained.views, seed)
     keras.utils.set_random_seed(seed)
-    untrained = keras.models.clone_model(pretrained.backbone)
-    encoders = {
-        "raw pixels": lambda x: extraction.small_pixels(monitor.views.denormalise(x)),
-        "untrained backbone": extraction.forward(untrained),
-        "backbone": extraction.forward(pretrained.backbone),
-    }
+    untrained = keras.models.clone_model(without_whitening(pretrained.backbone))
+    whitened = whitening_layer(pretrained.backbone) is not None
+    if whitened:
+        untrained = read_quarters(untrained, pretrained.augmentation.size)
+    encoders = {  # and what features are whitened with, where those of the backbone are
+        "raw pixels": (
+            lambda x: extraction.small_pixels(monitor.views.denormalise(x)), finishing.PIXEL_SHRINKAGE
+        ),
+        "untrained backbone": (extraction.forward(untrained), finishing.SHRINKAGE),
+        "backbone": (extraction.forward(pretrained.backbone), None),
+    }  # fmt: skip
     measures = {}
-    for name, encode in encoders.items():
+    for name, (encode, shrinkage) in encoders.items():
         gallery, queries = monitor.features(encode, images)
+        if whitened and shrinkage and (fitted := finishing.fit_whitening(gallery, shrinkage)):
+            gallery, queries = fitted(gallery), fitted(queries)
         measures[name] = {
             **retrieval(gallery, queries),
             "rankme": spectra.rankme(gallery),

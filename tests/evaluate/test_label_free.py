@@ -10,9 +10,10 @@ from helpers import small_backbones
 from PIL import Image
 
 from simsiam_tf.data import AUGMENTATIONS, Views, from_arrays
-from simsiam_tf.evaluate import label_free
+from simsiam_tf.evaluate import finishing, label_free
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor, retrieval
 from simsiam_tf.features import extraction
+from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -102,6 +103,17 @@ def test_a_work_folder_is_judged_beside_its_baselines(tmp_path):
     assert found == label_free.judge(tmp_path, from_arrays("noise", images))
     with pytest.raises(UserError, match="channels"):
         label_free.judge(tmp_path, from_arrays("gray", images[..., :1]))
+
+    # Beside a backbone that whitens its features, those of the others are whitened, too.
+    source, pretrained = from_arrays("noise", images), open_pretrained(tmp_path)
+    finished, _ = finishing.finish_backbone(pretrained.backbone, source, pretrained.views, 0)
+    measures = label_free.judge(dataclasses.replace(pretrained, backbone=finished), source)
+    monitor = LabelFreeMonitor(source, pretrained.views)
+    pixels = monitor.baselines(pretrained.backbone, read_size=16)["raw pixels"]
+    assert measures["raw pixels"]["recall1"] == pixels["whitened_recall1"]
+    assert measures["backbone"]["recall1"] == pytest.approx(
+        monitor.backbone_accuracy(pretrained.backbone, read_size=16)["whitened_recall1"], abs=0.03
+    )
 
 
 def test_whitened_features_are_those_of_the_size_at_which_they_are_read(monkeypatch):

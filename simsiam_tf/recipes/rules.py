@@ -71,7 +71,8 @@ def facts_of(source: Source, accelerator: bool) -> Facts:
     side, several, headers = None, False, getattr(source, "headers", None)
     if headers is not None:
         assert isinstance(source, EncodedSource)
-        several = sizes_differ(source) or bool(headers["width"].max(initial=0) > MAX_SIDE)
+        longest = max(headers[name].max(initial=0) for name in ("width", "height"))
+        several = sizes_differ(source) or bool(longest > MAX_SIDE)
         side = int(np.median(np.minimum(headers["width"], headers["height"])))
     elif source.pixels is not None:
         side = min(source.pixels.shape[1:3])

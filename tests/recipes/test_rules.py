@@ -74,10 +74,18 @@ def test_published_networks_keep_their_size():
     assert (config.image_size, config.width, config.stem) == (None, 1.0, "auto")
 
 
-@pytest.mark.parametrize(("sizes", "several"), [((40, 40), False), ((40, 50), True), ((200, 200), True)])
+@pytest.mark.parametrize(
+    ("sizes", "several"),
+    [
+        ([(40, 40)] * 2, False),
+        ([(40, 40), (50, 50)], True),
+        ([(200, 90)] * 2, True),
+        ([(90, 200)] * 2, True),
+    ],
+)
 def test_images_that_differ_in_size_or_are_large_would_be_decoded_every_epoch(tmp_path, sizes, several):
-    for i, side in enumerate(sizes):
-        Image.new("RGB", (side, side), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    for i, size in enumerate(sizes):
+        Image.new("RGB", size, (i, 0, 0)).save(tmp_path / f"{i}.png")
     assert rules.facts_of(open_source(f"folder:{tmp_path}"), False).several_sizes == several
 
 

@@ -1,0 +1,132 @@
+"""Exact and near-duplicates, in groups around the picture to keep."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from simsiam_tf.curation.duplicate_threshold import check_cosine, duplicate_cosine
+from simsiam_tf.curation.neighbour_graph import NeighbourGraph, graph_of
+from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_values
+
+
+@dataclasses.dataclass(frozen=True)
+class Duplicates:
+    """G groups of near pictures: one to keep of each, and D others in all.
+
+    Each of the others is at least as near to the kept row of its group as `threshold`, or has its pixels. Two
+    rows that are not among the others are less near (as far as the search is exact). So a chain of small
+    changes does not become one group.
+
+    threshold: least cosine of near-duplicates. kept: int64 [G], the row to keep of each group, in ascending
+    order. others: int64 [D], the rows to leave out, group by group. group: int64 [D], the group of each of the
+    others, in [0, G). cosine: float32 [D], with the kept row. exact: bool [D], same digest as the kept row.
+    """
+
+    threshold: float
+    kept: np.ndarray
+    others: np.ndarray
+    group: np.ndarray
+    cosine: np.ndarray
+    exact: np.ndarray
+
+    def groups(self) -> list[np.ndarray]:
+        """The rows of each group, the kept one first."""
+        parts = np.split(self.others, np.searchsorted(self.group, np.arange(1, len(self.kept))))
+        return [np.append(kept, others) for kept, others in zip(self.kept, parts, strict=True)]
+
+
+def duplicates(
+    features: np.ndarray | UnitRows,
+    graph: NeighbourGraph | None = None,
+    cosine: float | None = None,
+    digests: Sequence[str] | np.ndarray | None = None,
+    area: Sequence[float] | np.ndarray | None = None,
+    sharpness: Sequence[float] | np.ndarray | None = None,
+    names: Sequence[str] | np.ndarray | None = None,
+) -> Duplicates:
+    """Groups of pictures of equal pixels or of near features.
+
+    Rows are taken from the best to keep to the worst: a row that no kept row is near is kept, and takes the
+    rows that are near to it.
+
+    Args:
+        features: [N, F], may be memory-mapped.
+        graph: of `neighbour_graph`; made from the features when None.
+        cosine: least cosine of near-duplicates, in (0, 1]; of `duplicate_cosine` when None. Where it is so low
+            that most rows have all their k neighbours above it, the time grows as N².
+        digests: [N], of the decoded pixels: rows of equal digests are exact duplicates, whatever their features.
+        area, sharpness, names: [N]; of a group the largest area is kept, then the sharpest, then the first
+            name, then the first row.
+    """
+    check_cosine(cosine)
+    rows = as_unit_rows(features)
+    place = _places_by_quality(len(rows), area, sharpness, names)  # 0: kept before all others
+    exact = check_values(digests, len(rows), "digests")
+    graph = graph_of(rows, graph)
+    threshold = duplicate_cosine(graph.cosine) if cosine is None else cosine
+    # Equal pixels are one picture, for which the best of its rows stands.
+    stands = np.arange(len(rows)) if exact is None else _first_of_equals(exact, place)
+    taken_by = _greedy(rows, graph, threshold, place, stands)[stands]
+    others = np.flatnonzero(taken_by != np.arange(len(rows)))
+    others = others[np.argsort(taken_by[others], kind="stable")]
+    kept, group = np.unique(taken_by[others], return_inverse=True)
+    return Duplicates(
+        threshold, kept, others, group, rows.cosines(others, taken_by[others]),
+        stands[others] == stands[taken_by[others]] if exact is not None else np.zeros(len(others), bool),
+    )  # fmt: skip
+
+
+def _places_by_quality(rows: int, area, sharpness, names) -> np.ndarray:  # noqa: ANN001 - as `duplicates`
+    """The place of each row in the order of keeping, int [N]: 0 is kept before all others."""
+    columns = [check_values(v, rows, n) for v, n in ((names, "names"), (sharpness, "sharpness"), (area, "area"))]
+    keys = [column if i == 0 else -column.astype(float) for i, column in enumerate(columns) if column is not None]
+    order = np.lexsort([np.arange(rows), *keys])
+    place = np.empty(rows, np.int64)
+    place[order] = np.arange(rows)
+    return place
+
+
+def _first_of_equals(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """For each row the row of an equal value whose place is the lowest: int [N]."""
+    _, value = np.unique(values, return_inverse=True)
+    order = np.argsort(place)
+    _, first = np.unique(value[order], return_index=True)
+    return order[first][value]
+
+
+def _greedy(
+    rows: UnitRows, graph: NeighbourGraph, threshold: float, place: np.ndarray, stands: np.ndarray
+) -> np.ndarray:
+    """The kept row that takes each row, int [N]: itself where it is kept.
+
+    stands: the row that stands for each row; of the others the result says nothing.
+    """
+    start, neighbour = _edges(graph, threshold, stands)
+    taken_by = np.arange(len(rows))
+    # Two near rows can miss each other in the graph only where both have k others that are as near.
+    full = np.flatnonzero((stands == taken_by) & (graph.cosine[:, -1] >= threshold))
+    full_row = dict(zip(full.tolist(), range(len(full)), strict=True))
+    full_features = rows[full]
+    candidates = np.union1d(full, neighbour)
+    for row in candidates[np.argsort(place[candidates])].tolist():
+        if taken_by[row] != row:
+            continue
+        near = neighbour[start[row] : start[row + 1]]
+        if row in full_row:
+            near = np.append(near, full[full_features @ full_features[full_row[row]] >= threshold])
+        near = near[(taken_by[near] == near) & (place[near] > place[row])]
+        taken_by[near] = row
+    return taken_by
+
+
+def _edges(graph: NeighbourGraph, threshold: float, stands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of near rows, in both directions: row i has neighbour[start[i]:start[i + 1]]."""
+    row, column = np.nonzero(graph.cosine >= threshold)
+    a, b = stands[row], stands[graph.index[row, column]]
+    a, b = a[a != b], b[a != b]
+    a, b = np.append(a, b), np.append(b, a)
+    order = np.argsort(a, kind="stable")
+    return np.searchsorted(a[order], np.arange(len(stands) + 1)), b[order]

@@ -1,0 +1,71 @@
+"""Pictures of one set that are near-duplicates of another's, such as of a test set in a training set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from simsiam_tf.curation.duplicate_threshold import check_cosine, duplicate_cosine
+from simsiam_tf.curation.neighbour_graph import NeighbourGraph, cross_neighbours
+from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_values
+from simsiam_tf.runtime.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaks:
+    """Rows of one set with their nearest near-duplicate in the other, the nearest first.
+
+    threshold: least cosine of near-duplicates. rows: int64 [L], rows of the set. source: int64 [L], the
+    nearest row of the other set, or one of the same pixels. cosine: float32 [L]. exact: bool [L], same digest.
+    """
+
+    threshold: float
+    rows: np.ndarray
+    source: np.ndarray
+    cosine: np.ndarray
+    exact: np.ndarray
+
+
+def leaks(
+    features: np.ndarray | UnitRows,
+    against: np.ndarray | UnitRows,
+    graph: NeighbourGraph | None = None,
+    cosine: float | None = None,
+    digests: Sequence[str] | np.ndarray | None = None,
+    against_digests: Sequence[str] | np.ndarray | None = None,
+) -> Leaks:
+    """Rows of `features` (a test set) that are duplicates of rows of `against` (a training set).
+
+    Args:
+        features, against: [M, F] and [N, F], may be memory-mapped.
+        graph: of `cross_neighbours(against, features)`; made when None.
+        cosine: least cosine of near-duplicates, in (0, 1]; of `duplicate_cosine` when None.
+        digests, against_digests: [M] and [N], of the decoded pixels: equal ones are duplicates, whatever
+            their features. Both or none.
+    """
+    check_cosine(cosine)
+    queries, bank = as_unit_rows(features), as_unit_rows(against, "against")
+    digests = check_values(digests, len(queries), "digests")
+    against_digests = check_values(against_digests, len(bank), "against_digests")
+    if (digests is None) != (against_digests is None):
+        raise UserError("`digests`, `against_digests`: one is missing. Pass both or none.")
+    if graph is None:
+        graph = cross_neighbours(bank, queries)
+    elif len(graph.index) != len(queries):
+        raise UserError(f"`graph`: has {len(graph.index)} rows, the features have {len(queries)}.")
+    threshold = duplicate_cosine(graph.cosine) if cosine is None else cosine
+    source, exact = graph.index[:, 0].copy(), np.zeros(len(queries), bool)
+    if digests is not None and against_digests is not None:
+        known, first = np.unique(against_digests, return_index=True)
+        place = np.minimum(np.searchsorted(known, digests), len(known) - 1)
+        exact = known[place] == digests
+        source[exact] = first[place[exact]]
+    similarity = graph.cosine[:, 0].copy()
+    for start in range(0, len(queries), queries.step):
+        rows = start + np.flatnonzero(exact[start : start + queries.step])
+        similarity[rows] = np.einsum("nf,nf->n", queries[rows], bank[source[rows]])
+    rows = np.flatnonzero(exact | (graph.cosine[:, 0] >= threshold))
+    rows = rows[np.lexsort((rows, -similarity[rows], ~exact[rows]))]
+    return Leaks(threshold, rows, source[rows], similarity[rows], exact[rows])

@@ -1,0 +1,109 @@
+"""The nearest others of each row by cosine, searched once and shared by all answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import numpy as np
+
+from simsiam_tf.curation.exact_search import nearest_rows, without_own
+from simsiam_tf.curation.faiss_search import nearest_rows_ivf
+from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count
+from simsiam_tf.runtime.errors import UserError
+
+K = 20
+EXACT_ROWS = 200_000  # the most rows of which all pairs are compared on a CPU
+SEARCHES = ("auto", "exact", "faiss", "tensorflow")
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighbourGraph:
+    """The k nearest of each row, the nearest first.
+
+    cosine: float32 [N, k]. index: int64 [N, k], rows of the same set, none its own neighbour, or rows of a
+    bank. recall: share in [0, 1] of the k nearest that are found, on a sample; 1 where the search is exact.
+    """
+
+    cosine: np.ndarray
+    index: np.ndarray
+    recall: float = 1.0
+
+    @property
+    def k(self) -> int:
+        """Number of neighbours of each row."""
+        return self.index.shape[1]
+
+
+def neighbour_graph(features: np.ndarray | UnitRows, k: int = K, search: str = "auto") -> NeighbourGraph:
+    """The k nearest others of each row by cosine; a row is not its own neighbour, a copy of it may be.
+
+    Args:
+        features: [N, F], may be memory-mapped; read in blocks.
+        k: neighbours, cut to N − 1.
+        search: "exact" compares all pairs in NumPy. "tensorflow" does so by `features.nearest`, for GPUs.
+            "faiss" searches an inverted file and needs the extra faiss. "auto" takes "tensorflow" where
+            TensorFlow is loaded and has a GPU, else "exact" up to `EXACT_ROWS` rows, else "faiss".
+
+    Raises:
+        UserError: features as in `UnitRows`, or an unknown search.
+    """
+    rows = as_unit_rows(features)
+    return _search(rows, rows, k, search, np.arange(len(rows)))
+
+
+def cross_neighbours(
+    bank: np.ndarray | UnitRows, queries: np.ndarray | UnitRows, k: int = K, search: str = "auto"
+) -> NeighbourGraph:
+    """The k nearest rows of a bank [N, F] of each query [M, F]; see `neighbour_graph`."""
+    bank, queries = as_unit_rows(bank, "bank"), as_unit_rows(queries, "queries")
+    if bank.width != queries.width:
+        raise UserError(
+            f"`bank`, `queries`: have {bank.width} and {queries.width} features a row. "
+            "Embed both by the same backbone."
+        )
+    return _search(bank, queries, k, search, None)
+
+
+def _search(bank: UnitRows, queries: UnitRows, k: int, search: str, own: np.ndarray | None) -> NeighbourGraph:
+    check_count(k, 1, "k")
+    if search not in SEARCHES:
+        raise UserError(f"search={search}: is unknown. Choose from {', '.join(SEARCHES)}.")
+    k = min(k, len(bank) - (own is not None))
+    if search == "auto":
+        few = len(bank) * len(queries) <= EXACT_ROWS**2
+        search = "tensorflow" if _has_gpu() else "exact" if few else "faiss"
+    if search == "faiss":
+        return NeighbourGraph(*nearest_rows_ivf(bank, queries, k, own))
+    if search == "exact":
+        return NeighbourGraph(*nearest_rows(bank, queries, k, own))
+    return NeighbourGraph(*_nearest_tensorflow(bank, queries, k, own))
+
+
+def _has_gpu() -> bool:
+    """Whether TensorFlow is loaded and has a GPU; it is not loaded to find out."""
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and bool(tensorflow.config.list_physical_devices("GPU"))
+
+
+def _nearest_tensorflow(
+    bank: UnitRows, queries: UnitRows, k: int, own: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    from simsiam_tf.features.knn import nearest
+
+    cosine, index = nearest(bank.features, queries.features, k + (own is not None), block=4096)
+    return (cosine, index) if own is None else without_own(cosine, index, own)
+
+
+def graph_of(features: np.ndarray | UnitRows | None, graph: NeighbourGraph | None) -> NeighbourGraph:
+    """The graph, or that of the features. Raises UserError where they differ in rows or both are None."""
+    if graph is None:
+        if features is None:
+            raise UserError("`features`, `graph`: both are missing. Pass one.")
+        return neighbour_graph(features)
+    if features is not None and len(features) != len(graph.index):
+        raise UserError(
+            f"`graph`: has {len(graph.index)} rows, the features have {len(features)}. "
+            "Pass the graph of these features."
+        )
+    return graph

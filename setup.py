@@ -49,12 +49,13 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.19"],
-        "dev": ["pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6", "pyright>=1.1.400"],
+        "dev": ["pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6", "pyright>=1.1.400", "cleanlab>=2.7"],
         "parity": ["torch==2.13.0", "torchvision==0.28.0", "pillow>=10", "timm>=1.0.12"],
         "viz": ["matplotlib>=3.8", "jinja2>=3.1"],
         "convert": ["safetensors>=0.5"],
         "hub": ["huggingface_hub>=0.34", "safetensors>=0.5"],
         "torch": ["torch>=2.6"],
+        "faiss": ["faiss-cpu>=1.8"],  # neighbours in more than 200,000 features
         "parquet": ["pyarrow>=15"],
         "tiff": ["tifffile>=2024.7", "imagecodecs>=2024.6"],
         "heif": ["pillow-heif>=0.21"],

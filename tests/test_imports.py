@@ -13,7 +13,7 @@ from simsiam_tf import config
 ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a folder imports from itself and from those before it; commands in the root import from all
     "runtime", "config", "distributed", "optimizers", "nets", "data", "methods", "pretrained", "features",
-    "evaluate", "loop", "recipes", "training", "html_report", "model_export", "command_line",
+    "curation", "evaluate", "loop", "recipes", "training", "html_report", "model_export", "command_line",
 ]  # fmt: skip
 MODULES = [path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py"]
 
@@ -64,7 +64,7 @@ lacking = {"O_NOFOLLOW", "O_NONBLOCK", "memfd_create", "posix_fallocate", "sched
 for name in lacking & set(dir(os)): delattr(os, name)
 sys.modules |= dict.fromkeys(("fcntl", "resource", "pwd", "grp", "termios"))
 import simsiam_tf
-optional = {"matplotlib", "jinja2", "safetensors", "torch", "pyarrow", "tf2onnx", "onnxruntime"}
+optional = {"matplotlib", "jinja2", "safetensors", "torch", "pyarrow", "tf2onnx", "onnxruntime", "faiss"}
 for module in pkgutil.walk_packages(simsiam_tf.__path__, "simsiam_tf."):
     try:
         importlib.import_module(module.name)

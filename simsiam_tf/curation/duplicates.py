@@ -81,8 +81,12 @@ def duplicates(
 
 def _places_by_quality(rows: int, area, sharpness, names) -> np.ndarray:  # noqa: ANN001 - as `duplicates`
     """The place of each row in the order of keeping, int [N]: 0 is kept before all others."""
-    columns = [check_values(v, rows, n) for v, n in ((names, "names"), (sharpness, "sharpness"), (area, "area"))]
-    keys = [column if i == 0 else -column.astype(float) for i, column in enumerate(columns) if column is not None]
+    columns = [
+        check_values(v, rows, n) for v, n in ((names, "names"), (sharpness, "sharpness"), (area, "area"))
+    ]
+    keys = [
+        column if i == 0 else -column.astype(float) for i, column in enumerate(columns) if column is not None
+    ]
     order = np.lexsort([np.arange(rows), *keys])
     place = np.empty(rows, np.int64)
     place[order] = np.arange(rows)

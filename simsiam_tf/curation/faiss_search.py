@@ -47,7 +47,9 @@ def nearest_rows_ivf(
     best = np.empty((len(queries), k), np.float32)
     rows = np.empty((len(queries), k), np.int64)
     # Queries of one list follow each other, so that the lists they share stay in the processor's cache.
-    nearest_list = np.concatenate([index.quantizer.search(block, 1)[1][:, 0] for _, block in queries.blocks()])
+    nearest_list = np.concatenate(
+        [index.quantizer.search(block, 1)[1][:, 0] for _, block in queries.blocks()]
+    )
     order = np.argsort(nearest_list, kind="stable")
     starts = range(0, len(queries), QUERY_BLOCK)
     for start in progress.bar(starts, "neighbours", unit="block", leave=False):
@@ -64,9 +66,7 @@ def nearest_rows_ivf(
 def _build(bank: UnitRows) -> Any:
     faiss = import_faiss()
     lists = max(1, min(int(2 * np.sqrt(len(bank))), len(bank) // TRAINING_ROWS))
-    index = faiss.IndexIVFFlat(
-        faiss.IndexFlatIP(bank.width), bank.width, lists, faiss.METRIC_INNER_PRODUCT
-    )
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(bank.width), bank.width, lists, faiss.METRIC_INNER_PRODUCT)
     rng = np.random.default_rng(0)
     sample = np.sort(rng.choice(len(bank), min(lists * TRAINING_ROWS, len(bank)), replace=False))
     with progress.announced(f"neighbours: {lists} lists are trained on {len(sample):,} rows"):

@@ -1,0 +1,164 @@
+"""Groups of pictures by k-means or HDBSCAN, each with its most central pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from simsiam_tf.curation import k_means
+from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count, check_values
+
+COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # numbers of clusters to choose from
+CENTRAL = 12  # rows that show a cluster
+REDUCED = 16  # principal components for HDBSCAN, whose density estimates fail in many dimensions
+HDBSCAN_ROWS = 10_000  # the most rows that HDBSCAN sees; it compares all pairs
+BLOCK = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class Clusters:
+    """K clusters, the largest first.
+
+    cluster: int64 [N], of each row, in [0, K); −1 for rows in none (HDBSCAN). size: int64 [K]. share: float64
+    [K], size / N. central: int64 [K, at most C], rows of each cluster from its centre on, −1 where it has
+    fewer. classes: [L], the labels that occur, sorted; empty without labels. label_counts: int64 [K, L].
+    silhouette: number of clusters → mean silhouette in [−1, 1] on a sample, of each number tried.
+    """
+
+    cluster: np.ndarray
+    size: np.ndarray
+    share: np.ndarray
+    central: np.ndarray
+    classes: np.ndarray
+    label_counts: np.ndarray
+    silhouette: dict[int, float]
+
+
+def k_means_clusters(
+    features: np.ndarray | UnitRows,
+    counts: int | Sequence[int] = COUNTS,
+    labels: Sequence | np.ndarray | None = None,
+    central: int = CENTRAL,
+    seed: int = 0,
+) -> Clusters:
+    """k-means on unit rows; the number of clusters has the largest silhouette (Rousseeuw 1987).
+
+    Args:
+        features: [N, F], may be memory-mapped. Above `k_means.FULL_ROWS` rows, k-means takes mini-batches.
+        counts: the number of clusters, or numbers to choose from on a sample of `k_means.SAMPLE` rows; those
+            above N / 2 are left out.
+        labels: [N], counted in each cluster.
+        central: rows to name for each cluster.
+    """
+    rows = as_unit_rows(features)
+    labels = check_values(labels, len(rows), "labels")
+    counts = [counts] if isinstance(counts, int) else list(counts)
+    check_count(min(counts, default=0), 1, "counts")
+    counts = [k for k in counts if k <= len(rows) // 2] or [1]
+    silhouette, start = {}, {}
+    if len(counts) > 1:
+        sample = rows[k_means.sample_rows(rows, k_means.SAMPLE, seed)]
+        distance = np.clip(1 - sample @ sample.T, 0, 2)
+        np.fill_diagonal(distance, 0)
+        for k in counts:
+            start[k], found = k_means.fit_sample(sample, min(k, len(sample)), seed)
+            silhouette[k] = _silhouette(distance, found)
+    k = max(counts, key=lambda k: silhouette.get(k, 0.0))
+    cluster, cosine = k_means.assign(rows, k_means.fit_centres(rows, k, seed, start.get(k)))
+    return _described(cluster, cosine, labels, central, silhouette)
+
+
+def _silhouette(distance: np.ndarray, cluster: np.ndarray) -> float:
+    from sklearn.metrics import silhouette_score
+
+    if not 1 < len(np.unique(cluster)) < len(cluster):
+        return -1.0
+    return float(silhouette_score(distance, cluster, metric="precomputed"))
+
+
+def hdbscan_clusters(
+    features: np.ndarray | UnitRows,
+    min_size: int | None = None,
+    labels: Sequence | np.ndarray | None = None,
+    central: int = CENTRAL,
+    seed: int = 0,
+) -> Clusters:
+    """HDBSCAN (Campello et al. 2013) on the first `REDUCED` principal components of unit rows.
+
+    It chooses the number of clusters, and leaves rows in sparse regions out of all. Above `HDBSCAN_ROWS` rows
+    it clusters a sample. Another row then joins the cluster of the nearest row of the sample, unless it is
+    farther from it than any two neighbours of that cluster are.
+
+    Args:
+        features, labels, central: as for `k_means_clusters`.
+        min_size: fewest rows of a cluster in the sample; when None 5, or 0.5 % of the sample if that is more.
+    """
+    from sklearn.cluster import HDBSCAN
+    from sklearn.decomposition import PCA
+
+    rows = as_unit_rows(features)
+    labels = check_values(labels, len(rows), "labels")
+    if min_size is not None:
+        check_count(min_size, 2, "min_size")
+    chosen = k_means.sample_rows(rows, HDBSCAN_ROWS, seed)
+    sample = rows[chosen]
+    pca = PCA(min(REDUCED, *sample.shape), random_state=seed).fit(sample)
+    reduced = np.concatenate([pca.transform(x) for _, x in rows.blocks()])
+    least = min(min_size or max(5, len(sample) // 200), len(sample))
+    found = np.asarray(HDBSCAN(min_cluster_size=least, copy=True).fit_predict(reduced[chosen]))
+    cluster = found if len(chosen) == len(rows) else _nearest_cluster(reduced, chosen, found)
+    centres = np.zeros((found.max() + 1, rows.width), np.float32)
+    np.add.at(centres, found[found >= 0], sample[found >= 0])
+    centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
+    cosine = np.full(len(rows), -np.inf, np.float32)
+    for block, x in rows.blocks():
+        inside = np.flatnonzero(cluster[block] >= 0)
+        at = cluster[block][inside]
+        cosine[block.start + inside] = np.einsum("nf,nf->n", x[inside], centres[at])
+    return _described(cluster, cosine, labels, central, {})
+
+
+def _nearest_cluster(reduced: np.ndarray, chosen: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The cluster of the nearest row of the sample, [N], or −1 where that is too far or in none."""
+    from sklearn.neighbors import NearestNeighbors
+
+    sample = reduced[chosen]
+    reach = np.zeros(found.max() + 2)  # the last is that of −1
+    for c in range(found.max() + 1):
+        members = sample[found == c]
+        near = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(members).kneighbors(members)[0]
+        reach[c] = near[:, 1].max()
+    distance, nearest = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(sample).kneighbors(reduced)
+    cluster = found[nearest[:, 0]]
+    cluster[distance[:, 0] > reach[cluster]] = -1
+    cluster[chosen] = found
+    return cluster
+
+
+def _described(
+    cluster: np.ndarray, cosine: np.ndarray, labels: np.ndarray | None, central: int, silhouette: dict
+) -> Clusters:
+    """Numbers the clusters from the largest on, and describes each.
+
+    cosine: [N], of each row with the centre of its cluster.
+    """
+    count = int(cluster.max()) + 1
+    size = np.bincount(cluster[cluster >= 0], minlength=count)
+    by_size = np.argsort(-size, kind="stable")
+    by_size = by_size[size[by_size] > 0]
+    place = np.full(count + 1, -1)
+    place[by_size] = np.arange(len(by_size))
+    cluster, size = place[cluster], size[by_size]  # −1 reads the last, which is −1
+    order = np.lexsort((-cosine, cluster))
+    start = np.searchsorted(cluster[order], np.arange(len(size)))
+    shown = np.full((len(size), max(0, min(central, size.max(initial=0)))), -1)
+    for c, first in enumerate(start):
+        rows = order[first : first + min(shown.shape[1], size[c])]
+        shown[c, : len(rows)] = rows
+    classes, label = np.unique([] if labels is None else labels, return_inverse=True)
+    counts = np.zeros((len(size), len(classes)), np.int64)
+    if labels is not None:
+        np.add.at(counts, (cluster[cluster >= 0], label[cluster >= 0]), 1)
+    return Clusters(cluster, size, size / len(cluster), shown, classes, counts, silhouette)

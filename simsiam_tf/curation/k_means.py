@@ -1,0 +1,61 @@
+"""k-means on unit rows, with scikit-learn, also where these lie in a file larger than the memory."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from simsiam_tf.curation.unit_rows import UnitRows
+
+SAMPLE = 4000  # rows that the first centres, and the silhouettes, come from
+ROWS_A_CLUSTER = 20  # or this many for each cluster
+FULL_ROWS = 20_000  # the most rows on which k-means runs on all at once
+BATCH, BATCHES = 4096, 100  # random rows in a step of mini-batch k-means, above; its steps
+
+
+def sample_rows(rows: UnitRows, count: int, seed: int) -> np.ndarray:
+    """Sorted numbers of at most `count` rows, a function of the seed."""
+    chosen = np.random.default_rng(seed).choice(len(rows), min(count, len(rows)), replace=False)
+    return np.sort(chosen)
+
+
+def fit_centres(rows: UnitRows, k: int, seed: int = 0, start: np.ndarray | None = None) -> np.ndarray:
+    """Centres of k clusters: float32 [k, F]. start: first centres [k, F]; those of a sample when None."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    if start is None:
+        start = fit_sample(rows[sample_rows(rows, max(SAMPLE, ROWS_A_CLUSTER * k), seed)], k, seed)[0]
+    if len(rows) <= FULL_ROWS:
+        return fit_sample(rows[:], k, seed, start)[0]
+    model = MiniBatchKMeans(k, init=start, n_init=1, random_state=seed)
+    rng = np.random.default_rng(seed)
+    for _ in range(BATCHES):
+        model.partial_fit(rows[np.sort(rng.choice(len(rows), BATCH, replace=False))])
+    return np.asarray(model.cluster_centers_, np.float32)
+
+
+def fit_sample(
+    x: np.ndarray, k: int, seed: int = 0, start: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """k-means of rows in memory, [n, F]: (centres float32 [k, F], clusters int [n])."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than clusters
+        model = KMeans(k, init="k-means++" if start is None else start, n_init=1, random_state=seed).fit(x)  # pyright: ignore[reportArgumentType]
+    return np.asarray(model.cluster_centers_, np.float32), np.asarray(model.labels_)
+
+
+def assign(rows: UnitRows, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest centre of each row, int64 [N], and the row's cosine with it, float32 [N]."""
+    half = np.square(centres).sum(axis=1) / 2  # |x − c|² is least where x·c − |c|²/2 is largest
+    length = np.maximum(2 * half, 1e-12) ** 0.5
+    cluster, cosine = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
+    for block, x in rows.blocks():
+        products = x @ centres.T
+        cluster[block] = (products - half).argmax(axis=1)
+        at = cluster[block]
+        cosine[block] = products[np.arange(len(x)), at] / length[at]
+    return cluster, cosine

@@ -1,0 +1,138 @@
+"""A few rows that stand for all, in the order to label them."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections.abc import Sequence
+
+import numpy as np
+
+from simsiam_tf.curation import k_means
+from simsiam_tf.curation.exact_search import nearest_rows
+from simsiam_tf.curation.neighbour_graph import NeighbourGraph, graph_of
+from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count
+from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.errors import UserError
+
+POOL = 2**15  # rows farthest from all chosen ones, among which the next are sought
+MOST_CLUSTERS, LEAST_SIZE = 500, 5  # of Hacohen et al.
+METHODS = ("k_centre", "typical")
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """Rows in the order to label them.
+
+    rows: int64 [n]. score: float32 [n]. "k_centre": 1 − cosine with the nearest row labelled or chosen before,
+    in [0, 2], infinite for the first of all. "typical": mean cosine of the row's nearest others.
+    """
+
+    rows: np.ndarray
+    score: np.ndarray
+
+
+def subset(
+    features: np.ndarray | UnitRows,
+    count: int,
+    have: Sequence[int] | np.ndarray = (),
+    method: str = "k_centre",
+    graph: NeighbourGraph | None = None,
+    seed: int = 0,
+) -> Subset:
+    """`count` rows to label first.
+
+    "k_centre" covers all rows: each choice is farthest from those before it (k-centre greedy, Sener and
+    Savarese 2018). The first are strangers; leave out duplicates and outliers before. "typical" takes the most
+    typical row of each of as many clusters, the largest first (TypiClust, Hacohen et al. 2022), which is
+    better for few labels.
+
+    Args:
+        features: [N, F], may be memory-mapped.
+        count: rows to choose, at most those that are not in `have`.
+        have: row numbers that are labelled already.
+        graph: of `neighbour_graph`, for "typical"; made when None.
+        seed: seed of the clusters.
+    """
+    check_count(count, 1, "count")
+    if method not in METHODS:
+        raise UserError(f"method={method}: is unknown. Choose from {', '.join(METHODS)}.")
+    rows = as_unit_rows(features)
+    labelled = np.unique(np.asarray(have if len(have) else np.empty(0, np.int64)))
+    if labelled.dtype.kind not in "iu" or (
+        len(labelled) and not 0 <= labelled[0] <= labelled[-1] < len(rows)
+    ):
+        raise UserError(f"`have`: must be row numbers from 0 to {len(rows) - 1}.")
+    if count > len(rows) - len(labelled):
+        raise UserError(f"count={count}: only {len(rows) - len(labelled)} rows are left. Pass at most these.")
+    if method == "k_centre":
+        return _k_centre(rows, count, labelled)
+    return _typical(rows, count, labelled, graph_of(rows, graph), seed)
+
+
+def _k_centre(rows: UnitRows, count: int, labelled: np.ndarray) -> Subset:
+    """The same rows as computing all distances anew for each choice, in far fewer passes over the features.
+
+    A choice can only shorten distances. Distances of a pool of the farthest rows are kept up to date; while
+    the farthest of these is farther than any other row was at the last pass, it is the farthest of all.
+    """
+    distance = np.full(len(rows), np.inf, np.float32)  # as of the last pass
+    chosen, score = list(labelled), []
+    new = labelled
+    if not len(labelled):
+        mean = np.sum([x.sum(axis=0, dtype=np.float64) for _, x in rows.blocks()], axis=0)
+        first = np.concatenate([x @ mean for _, x in rows.blocks()]).argmax()
+        chosen, score, new = [first], [np.inf], np.array([first])
+    bar = progress.bar(None, "subset", total=count, initial=len(score), unit="row", leave=False)
+    while len(score) < count:
+        np.minimum(distance, 1 - nearest_rows(rows.take(new), rows, 1)[0][:, 0], out=distance)
+        distance[chosen] = -np.inf
+        order = np.argsort(-distance, kind="stable")
+        pool = np.sort(order[:POOL])
+        beyond = distance[order[POOL]] if len(order) > POOL else -np.inf
+        features, near, picks = rows[pool], distance[pool], []
+        while len(score) < count:
+            best = near.argmax()
+            if picks and near[best] <= beyond:
+                break
+            picks.append(pool[best])
+            score.append(near[best])
+            np.minimum(near, 1 - features @ features[best], out=near)
+            near[pool == pool[best]] = -np.inf
+            bar.update()
+        chosen += picks
+        new = np.array(picks)
+    bar.close()
+    return Subset(np.array(chosen[len(labelled) :], np.int64), np.array(score, np.float32))
+
+
+def _typical(rows: UnitRows, count: int, labelled: np.ndarray, graph: NeighbourGraph, seed: int) -> Subset:
+    """TypiClust: of the clusters with the fewest labels the largest one gives its most typical row.
+
+    NOTE: a row's typicality is that among its nearest of all rows, not of its cluster alone as in the paper,
+    so that the graph serves all answers.
+    """
+    clusters = max(1, min(len(labelled) + count, MOST_CLUSTERS, len(rows) // LEAST_SIZE))
+    cluster, _ = k_means.assign(rows, k_means.fit_centres(rows, clusters, seed))
+    typicality = graph.cosine.mean(axis=1)
+    size = np.bincount(cluster, minlength=clusters)
+    labels = np.bincount(cluster[labelled], minlength=clusters)
+    left = np.ones(len(rows), bool)
+    left[labelled] = False
+    order = np.lexsort((-typicality, cluster))
+    order = order[left[order]]
+    members = np.split(order, np.searchsorted(cluster[order], np.arange(1, clusters)))
+    taken = [0] * clusters
+    # Clusters of fewer than LEAST_SIZE rows come last.
+    queue = [(size[c] < LEAST_SIZE, labels[c], -size[c], c) for c in range(clusters) if len(members[c])]
+    heapq.heapify(queue)
+    chosen = []
+    while len(chosen) < count:
+        small, with_label, minus_size, c = queue[0]
+        chosen.append(members[c][taken[c]])
+        taken[c] += 1
+        if taken[c] < len(members[c]):
+            heapq.heapreplace(queue, (small, with_label + 1, minus_size, c))
+        else:
+            heapq.heappop(queue)
+    return Subset(np.array(chosen, np.int64), typicality[chosen])

@@ -1,0 +1,153 @@
+"""Labels that are probably wrong, by confident learning (Northcutt, Jiang and Chuang 2021)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from simsiam_tf.curation.neighbour_graph import NeighbourGraph, graph_of
+from simsiam_tf.curation.unit_rows import UnitRows, check_values
+from simsiam_tf.runtime.errors import UserError
+
+TEMPERATURE = 0.1  # of the votes, as in kNN accuracy (Wu et al. 2018)
+SLACK = 1e-6  # below the threshold of a class, at which a probability still reaches it
+BLOCK = 2**16
+
+
+@dataclasses.dataclass(frozen=True)
+class Suspects:
+    """Rows whose label is probably wrong, the most probable first.
+
+    rows: int64 [S]. given, looks_like: [S], the label and the most probable one. quality: float64 [N], the
+    probability of the given label of every row ("self-confidence"); the lower, the more suspicious. joint:
+    int64 [L, L], estimated number of rows by given label (first index) and true one. classes: [L], sorted.
+    """
+
+    rows: np.ndarray
+    given: np.ndarray
+    looks_like: np.ndarray
+    quality: np.ndarray
+    joint: np.ndarray
+    classes: np.ndarray
+
+
+def suspects(
+    features: np.ndarray | UnitRows | None,
+    labels: Sequence | np.ndarray,
+    graph: NeighbourGraph | None = None,
+    probabilities: np.ndarray | None = None,
+) -> Suspects:
+    """Rows whose label confident learning prunes ("by noise rate", as cleanlab's `find_label_issues`).
+
+    Args:
+        features: [N, F]; None where `graph` or `probabilities` is given.
+        labels: [N], numbers or text, at least two different ones.
+        graph: of `neighbour_graph`; made when None. Its rows vote: see `vote_probabilities`.
+        probabilities: [N, L] of each class, in sorted order, such as of a probe, from a model that was not
+            trained on the row (cross-validation); the neighbours' votes when None.
+    """
+    count = len(labels)
+    if probabilities is None:
+        graph = graph_of(features, graph)
+        count = len(graph.index)
+    given = check_values(labels, count, "labels")
+    classes, label = np.unique(given, return_inverse=True)
+    if len(classes) < 2:
+        raise UserError("`labels`: are all the same. Wrong ones show only among at least two classes.")
+    if graph is not None and probabilities is None:
+        p = vote_probabilities(graph, label, len(classes))
+    else:
+        p = _checked(probabilities, (count, len(classes)))
+    joint = confident_joint(label, p)
+    pruned = _prune(label, p, joint)
+    quality = p[np.arange(count), label]
+    rows = np.flatnonzero(pruned)
+    rows = rows[np.argsort(quality[rows], kind="stable")]
+    likely = p[rows].argmax(axis=1) if len(rows) else np.empty(0, np.int64)
+    return Suspects(rows, classes[label[rows]], classes[likely], quality, joint, classes)
+
+
+def vote_probabilities(
+    graph: NeighbourGraph, label: np.ndarray, classes: int, temperature: float = TEMPERATURE
+) -> np.ndarray:
+    """Leave-one-out probabilities of each class: float64 [N, classes].
+
+    Each of the k nearest others by cosine s votes for its label with weight exp(s / temperature).
+
+    label: int [N], in [0, classes).
+    """
+    p = np.zeros((len(graph.index), classes))
+    weight = np.exp((graph.cosine - graph.cosine[:, :1]).astype(np.float64) / temperature)
+    np.add.at(p, (np.arange(len(p))[:, None], label[graph.index]), weight)
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def _checked(probabilities: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+    p = np.asarray(probabilities, np.float64)
+    if p.shape != shape:
+        raise UserError(
+            f"`probabilities`: have shape {p.shape}. Pass {list(shape)}: a row for each label, a column for "
+            "each class that occurs."
+        )
+    sums = p.sum(axis=1)
+    if not (p >= 0).all() or not np.allclose(sums, 1, atol=1e-3):  # a NaN fails, too
+        row = int((~((p >= 0).all(axis=1) & (np.abs(sums - 1) < 1e-3))).argmax())
+        raise UserError(f"`probabilities`: row {row} is no distribution. Pass numbers in [0, 1] of sum 1.")
+    return p
+
+
+def confident_joint(label: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Estimated numbers of rows by given and true label, int64 [L, L] (Eq. 1, 2 and 3 of the paper).
+
+    A row counts as truly of class j where p_j is at least t_j, the mean of p_j over the rows labelled j; of
+    several such classes the most probable one counts. Each given label's counts are then scaled to its number
+    of rows.
+    """
+    count = p.shape[1]
+    number = np.bincount(label, minlength=count)
+    threshold = np.array([p[label == j, j].mean() for j in range(count)])
+    reached = p >= np.maximum(threshold, 2 * SLACK) - SLACK
+    # NOTE: of several reached classes the paper takes the likeliest of them, cleanlab of all classes.
+    true = np.where(reached.sum(axis=1) > 1, p.argmax(axis=1), reached.argmax(axis=1))
+    confident = reached.any(axis=1)
+    joint = np.zeros((count, count))
+    np.add.at(joint, (label[confident], true[confident]), 1)
+    np.fill_diagonal(joint, np.maximum(joint.diagonal(), 1))
+    return _rounded(joint / joint.sum(axis=1, keepdims=True) * number[:, None])
+
+
+def _rounded(joint: np.ndarray) -> np.ndarray:
+    """Whole numbers of the same sum of each row; those farthest from whole change to make it so."""
+    whole = joint.round()
+    for exact, row in zip(joint, whole, strict=True):
+        surplus = int(round(row.sum() - exact.sum()))
+        order = np.argsort(exact - row, kind="stable")  # the most rounded up first
+        if surplus > 0:
+            row[order[:surplus]] -= 1
+        elif surplus < 0:
+            row[order[surplus:]] += 1
+    return whole.astype(np.int64)
+
+
+def _prune(label: np.ndarray, p: np.ndarray, joint: np.ndarray) -> np.ndarray:
+    """Which rows to prune, bool [N]: "prune by noise rate" of the paper (Sec. 3.2, method 4).
+
+    For each pair of a given label i and another j, the joint[i, j] rows of the largest p_j − p_i; but none
+    whose most probable label is the given one, and not all rows of a label.
+    """
+    pruned = np.zeros(len(label), bool)
+    for i, counts in enumerate(joint):
+        rows = np.flatnonzero(label == i)
+        if len(rows) < 2:
+            continue
+        counts = counts.astype(float)
+        if counts[i] < 1:  # keeps one row, which lessens the other counts alike
+            others = max(np.count_nonzero(counts) - 1, 1)
+            counts = np.maximum(counts - 1 / others, 0).astype(np.int64)
+        for j in np.flatnonzero(counts):
+            if j != i:
+                margin = p[rows, j] - p[rows, i]
+                pruned[rows[np.argsort(-margin, kind="stable")[: int(counts[j])]]] = True
+    return pruned & (p.argmax(axis=1) != label)

@@ -1,0 +1,103 @@
+"""python -m simsiam_tf.curate --weights=… --data=folder:… --out=FOLDER: what is in a set of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+from simsiam_tf.command_line import cli
+from simsiam_tf.config import ImagesConfig, option
+from simsiam_tf.config.evaluation import FEATURES_DIR
+from simsiam_tf.config.fields import BIG, Config
+from simsiam_tf.runtime.errors import UserError
+
+ABOUT = """Answers questions about a set of pictures from their features: which are duplicates or
+outliers, which groups there are, which labels look wrong, which pictures another set has, too, and which to
+label first. Writes tables, lists for --data=list:, and a page, curation.html. No picture is changed or removed.
+
+    python -m simsiam_tf.curate --weights=runs/photos --data=folder:/my/photos --out=curated
+    python -m simsiam_tf.curate --embeddings=photos.npz --out=curated
+    python -m simsiam_tf.pretrain --recipe=auto --data=list:curated/lists/without_duplicates.csv"""
+
+
+@dataclasses.dataclass(frozen=True)
+class CurateConfig(ImagesConfig):
+    """Options of curate."""
+
+    on_bad_image: str = option(
+        "skip",
+        "an image that cannot be read stops the command (error) or is left out (skip)",
+        choices=("error", "skip"),
+    )
+    embeddings: str | None = option(
+        None,
+        "file of features instead of `weights`, by simsiam_tf.embed or another tool; its pictures are read "
+        "from `data`, or where the file says they were",
+        "Curation",
+    )
+    out: str | None = option(None, "folder for the tables, the lists and the page")
+    overwrite: bool = option(False, "replace the files of an earlier curate in `out`")
+    against: str | None = option(
+        None,
+        "another set, as `data`, or a file of its features, in which near-duplicates are sought, such as the "
+        "training images of a test set",
+    )
+    neighbours: int = option(20, "neighbours of each picture to search", limits=(2, 1000))
+    duplicate_cosine: float | None = option(
+        None, "least cosine of near-duplicates; by default chosen from all cosines", limits=(1e-6, 1)
+    )
+    outliers: int = option(100, "pictures in the list of outliers", limits=(0, BIG))
+    clusters: int | None = option(
+        None, "number of clusters; by default chosen by their silhouette", limits=(1, 10000)
+    )
+    hdbscan: bool = option(
+        False, "cluster by density (HDBSCAN), which leaves some pictures out of all groups"
+    )
+    subset: int = option(0, "number of pictures to label first; 0: no list of them", limits=(0, BIG))
+    subset_by: str = option(
+        "k_centre",
+        "how these are chosen: far from each other and from those that `have` names (k_centre), or typical "
+        "ones of different groups (typical)",
+        choices=("k_centre", "typical"),
+    )
+    have: str | None = option(
+        None, "list of pictures that have labels already: a path or a name a line, or CSV"
+    )
+    link: str | None = option(None, "new folder for links to the pictures of each list")
+    page: bool = option(True, "write curation.html")
+    features_dir: str | None = option(None, FEATURES_DIR)
+    seed: int = option(0, "seed of the clusters, and of the map on the page", limits=(0, BIG))
+
+    def validate(self) -> CurateConfig:
+        if self.embeddings and self.weights:
+            raise UserError(f"embeddings={self.embeddings} has no effect with `weights`. Leave one out.")
+        Config.validate(self) if self.embeddings else super().validate()
+        if not self.out:
+            raise UserError("`out`: missing. Pass a folder for the answers, as in out=curated.")
+        if self.have and not self.subset:
+            raise UserError(
+                f"have={self.have} has no effect without `subset`. Pass subset=500, or leave it out."
+            )
+        if self.link and os.path.lexists(os.path.expanduser(self.link)):
+            raise UserError(f"link={self.link}: exists. Choose a new folder.")
+        return self
+
+
+def call(config: CurateConfig) -> int:
+    """Answers, writes and prints."""
+    with cli.heavy_imports():
+        from simsiam_tf.curation import run_curation
+    assert config.out is not None
+    print(run_curation.curate(config, Path(config.out).expanduser()))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    return cli.run_command(CurateConfig, call, "simsiam_tf.curate", ABOUT, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

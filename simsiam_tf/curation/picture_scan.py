@@ -1,0 +1,83 @@
+"""One pass over all pictures: their statistics, and digests of their pixels, kept in a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf.curation.statistics import FIELDS, PictureStatistics, StatisticsTable, picture_statistics
+from simsiam_tf.curation.statistics import statistics_table as table_of
+from simsiam_tf.data import Source
+from simsiam_tf.data.mapping import map_images, with_options
+from simsiam_tf.data.sources.base import EncodedSource
+from simsiam_tf.features.changed_files import ChangedImages, verified_source
+from simsiam_tf.features.feature_file import FeatureWriter, read_or_write
+from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.display_text import printable_text
+
+VERSION = 1  # raise it when decoding or the statistics change
+WORDS = 8  # of 16 bits, which float32 holds, of a digest
+BATCH = 64  # pictures between two reports of progress
+SYNC_SECONDS = 30.0  # between flushes to the disk; an interrupted pass resumes from the last flush
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """statistics: of N pictures. digests: [N], of the size and the pixels of each, as text."""
+
+    statistics: StatisticsTable
+    digests: np.ndarray
+
+
+def scan_pictures(source: Source, folder: Path) -> Scan:
+    """Decodes all pictures of a source once, and keeps what is learned of them in a file of `folder`.
+
+    Raises:
+        ChangedImages: some changed or disappeared meanwhile.
+        OSError: the file cannot be written.
+    """
+    key = hashlib.sha256(f"{VERSION} {source.contents()} {source.channels}".encode()).hexdigest()[:16]
+    file, shape = folder / f"pictures-{key}.npy", (source.size, len(FIELDS) + WORDS)
+    rows = read_or_write(file, shape, printable_text(source.name), lambda writer: _scan(source, writer))
+    numbers = np.asarray(rows[:, : len(FIELDS)], np.float64)
+    sides = numbers[:, :2].astype(int)
+    each = (PictureStatistics(*map(int, wh), *rest) for wh, rest in zip(sides, numbers[:, 2:], strict=True))
+    words = np.asarray(rows[:, len(FIELDS) :]).astype("<u2")
+    return Scan(table_of(each), np.array([row.tobytes().hex() for row in words]))
+
+
+def _scan(source: Source, writer: FeatureWriter) -> None:
+    """Writes the missing rows: the statistics, and the words of the digest."""
+    changed: set[int] = set()
+    pictures, synced = verified_source(source, changed), time.monotonic()
+
+    def row(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(_row, [image], tf.float32), [len(FIELDS) + WORDS])
+
+    ids = tf.data.Dataset.range(writer.rows, source.size)
+    batches = map_images(ids, pictures, row, os.cpu_count() or 2).batch(BATCH)
+    name = f"pictures of {printable_text(source.name)}"
+    with progress.bar(None, name, total=source.size, initial=writer.rows, unit="picture") as bar:
+        for batch in with_options(batches, pictures).as_numpy_iterator():
+            writer.add(batch)
+            bar.update(len(batch))
+            if time.monotonic() - synced > SYNC_SECONDS and not changed:
+                writer.sync()
+                synced = time.monotonic()
+    if changed:
+        writer.discard()
+        assert isinstance(source, EncodedSource)
+        raise ChangedImages(source, changed)
+
+
+def _row(image: np.ndarray) -> np.ndarray:
+    statistics = dataclasses.astuple(picture_statistics(image))
+    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=2 * WORDS)
+    digest.update(np.ascontiguousarray(image))
+    return np.array([*statistics, *np.frombuffer(digest.digest(), "<u2")], np.float32)

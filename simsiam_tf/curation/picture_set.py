@@ -1,0 +1,93 @@
+"""Pictures with their features, for the command `curate`: what they are called, and where they lie."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import posixpath
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from simsiam_tf.data import Source, open_source, subset
+from simsiam_tf.data.sources.addresses import absolute, is_url
+from simsiam_tf.features.embedding_file import Embeddings
+from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureSet:
+    """N pictures with features.
+
+    names: [N]. features: [N, F], may be memory-mapped. places: [N], the path or URL of each picture's own
+    file; None where pictures are not files, as in an archive. labels: [N], "" for pictures without one; None
+    where none has one. source: the pictures, in this order; None where they cannot be read.
+    """
+
+    names: np.ndarray
+    features: np.ndarray
+    places: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    source: Source | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def picture_set(embeddings: Embeddings, source: Source | None = None) -> PictureSet:
+    """The pictures of embeddings.
+
+    source: where the pictures are read from, in any order, with more of them or not; None: nowhere.
+
+    Raises:
+        UserError: the source lacks one of the embedded pictures.
+    """
+    names = np.asarray(embeddings.names, object)
+    if source is None:
+        places = names if all(is_url(n) or os.path.isabs(n) for n in names) else None
+        return PictureSet(names, embeddings.features, places)
+    own = getattr(source, "names", None) or [str(i) for i in range(source.size)]
+    row = {name: i for i, name in enumerate(own)}
+    missing = [name for name in names if name not in row]
+    if missing:
+        raise UserError(
+            f"data={printable_text(source.name)}: lacks {len(missing)} of the {len(names)} embedded "
+            f"pictures, such as {printable_text(missing[0])}. Pass the place that they were embedded from."
+        )
+    ids = np.array([row[name] for name in names])
+    if len(ids) != source.size or (ids != np.arange(source.size)).any():
+        source = subset(source, ids, source.name)
+    return PictureSet(names, embeddings.features, _places(source, names), _labels(source), source)
+
+
+def open_recorded(about: dict[str, Any], **options: Any) -> Source | None:
+    """The pictures that embeddings record as theirs; None where these cannot be opened."""
+    data = about.get("data")
+    if not isinstance(data, str):
+        return None
+    try:
+        return open_source(data, on_bad_image="skip", **{**about.get("pixels", {}), **options})
+    except (UserError, OSError, TypeError):
+        return None
+
+
+def _places(source: Source, names: np.ndarray) -> np.ndarray | None:
+    """The path or URL of each picture of a folder or a list."""
+    kind, _, address = source.name.partition(":")
+    if "," in address and not os.path.exists(address):  # several places
+        return None
+    root = {"folder": absolute, "list": lambda text: posixpath.dirname(absolute(text))}.get(kind)
+    if root is None:
+        return None
+    join: Callable[[str], str] = lambda name: name if is_url(name) else posixpath.join(root(address), name)  # noqa: E731
+    return np.array([join(str(name)) for name in names], object)
+
+
+def _labels(source: Source) -> np.ndarray | None:
+    if source.labels is None:
+        return None
+    labels, classes = np.asarray(source.labels[np.arange(source.size)]), source.class_names
+    words = np.array([*(classes or map(str, range(1 + int(labels.max(initial=0))))), ""], object)
+    return words[labels]  # −1 reads the last, ""

@@ -1,0 +1,169 @@
+"""What the command `curate` does: opens the pictures, answers, and writes tables, lists and the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simsiam_tf.curation.answer_files import (
+    answer_lists,
+    answer_tables,
+    link_pictures,
+    write_list,
+    write_table,
+)
+from simsiam_tf.curation.answers import Answers, Question, answer
+from simsiam_tf.curation.picture_scan import Scan, scan_pictures
+from simsiam_tf.curation.picture_set import PictureSet, open_recorded, picture_set
+from simsiam_tf.data import Source, open_source
+from simsiam_tf.evaluate import cached_scores
+from simsiam_tf.features import embedding_file
+from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
+from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
+from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.errors import UserError
+
+SUMMARY = "summary.txt"  # written last; marks a folder of this command
+
+
+def curate(config: Any, out: Path) -> str:
+    """Answers all questions of a `CurateConfig` into the folder `out`; returns the summary.
+
+    Raises:
+        UserError: the pictures, their features or an option do not fit, or the folder cannot be written.
+    """
+    _check_folder(out, config.overwrite)
+    pictures, pretrained = _open_pictures(config)
+    have = _labelled_rows(config.have, pictures) if config.have else ()
+    against = _open_against(config, pretrained) if config.against else None
+    cache = out / "cache"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        scan, against_scan = (
+            scan_pictures(s.source, cache) if s and s.source else None for s in (pictures, against)
+        )
+        question = Question(
+            config.neighbours, config.duplicate_cosine, config.clusters, config.hdbscan, config.subset,
+            config.subset_by, have, config.seed,
+        )  # fmt: skip
+        answers = answer(pictures, question, scan, against, against_scan)
+        lists = answer_lists(pictures, answers, config.outliers)
+        _remove_earlier(out)
+        for name, table in answer_tables(pictures, answers, scan, against).items():
+            write_table(out, name, table)
+        (out / "lists").mkdir(exist_ok=True)
+        for name, rows in lists.items():
+            write_list(out / "lists", name, pictures, rows)
+        text = summary(out, pictures, answers, scan, against)
+        if config.link:
+            links = link_pictures(Path(config.link).expanduser(), pictures, lists)
+            text += f"\n{config.link}: {links:,} links to pictures"
+        atomic_write_text(out / SUMMARY, text + "\n")
+    except OSError as error:
+        raise UserError(f"out={out}: cannot be written ({error.strerror}). Choose another place.") from error
+    return text
+
+
+def _check_folder(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out={out}: is not a folder. Choose another.")
+    if out.is_dir() and any(path.name != "cache" for path in out.iterdir()):
+        if not (out / SUMMARY).exists():
+            raise UserError(f"out={out}: holds other files. Choose a new folder.")
+        if not overwrite:
+            raise UserError(
+                f"out={out}: has the answers of an earlier run. Pass overwrite, or choose another."
+            )
+    check_writable(out / SUMMARY, folders=True)
+
+
+def _remove_earlier(out: Path) -> None:
+    """Removes the files of an earlier run, the summary first."""
+    (out / SUMMARY).unlink(missing_ok=True)
+    for path in (*out.glob("*.csv"), *out.glob("*.parquet"), *out.glob("lists/*.csv")):
+        path.unlink()
+
+
+def _open_pictures(config: Any) -> tuple[PictureSet, Pretrained | None]:
+    if config.embeddings:
+        embeddings = embedding_file.read_embeddings(Path(config.embeddings).expanduser())
+        options = config.source_options()
+        if config.data:
+            source = open_source(config.data, "train", **{**embeddings.about.get("pixels", {}), **options})
+        else:
+            source = open_recorded(embeddings.about, **{**options, "on_bad_image": "skip"})
+        return picture_set(embeddings, source), None
+    pretrained = open_pretrained(config.weights, **config.preprocessing())
+    data = config.data or cached_scores.training_data(pretrained)
+    source = open_source(data, "train", **pretrained.source_options(config, data))
+    return picture_set(_embed(config, pretrained, source), source), pretrained
+
+
+def _embed(config: Any, pretrained: Pretrained, source: Source) -> embedding_file.Embeddings:
+    folder = Path(config.features_dir).expanduser() if config.features_dir else None
+    return embedding_file.embed(pretrained, source, folder, config.batch_size, config.on_bad_image)
+
+
+def _open_against(config: Any, pretrained: Pretrained | None) -> PictureSet:
+    """The other set: a file of features, or a place of images for the same backbone."""
+    if config.against.endswith(tuple(embedding_file.READERS)) and ":" not in config.against:
+        embeddings = embedding_file.read_embeddings(Path(config.against).expanduser())
+        return picture_set(embeddings, open_recorded(embeddings.about))
+    if pretrained is None:
+        raise UserError(
+            f"against={config.against}: needs the backbone. Pass `weights` instead of `embeddings`, or the "
+            "file of that set's embeddings, as in against=train.npz."
+        )
+    source = open_source(config.against, "train", **pretrained.source_options(config, config.against))
+    return picture_set(_embed(config, pretrained, source), source)
+
+
+def _labelled_rows(file: str, pictures: PictureSet) -> np.ndarray:
+    """The rows of the pictures that a list names, by name or by path; it must name at least one."""
+    try:
+        text = Path(file).expanduser().read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UserError(f"have={file}: cannot be read ({error.strerror}).") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    column = next((c for c in ("path", "name") if c in (reader.fieldnames or ())), None)
+    named = [row[column] for row in reader] if column else text.splitlines()
+    row = {str(name): i for i, name in enumerate(pictures.names)}
+    if pictures.places is not None:
+        row |= {str(path): i for i, path in enumerate(pictures.places)}
+    rows = [row[name] for name in named if name in row]
+    if not rows:
+        such = printable_text(named[0]) if named else "nothing"
+        raise UserError(f"have={file}: names none of the pictures, but {such}. Pass their names or paths.")
+    return np.unique(rows)
+
+
+def summary(
+    out: Path, pictures: PictureSet, answers: Answers, scan: Scan | None, against: PictureSet | None
+) -> str:
+    """The answers in some lines."""
+    copies, clusters = answers.duplicates, answers.clusters
+    exact = f", {copies.exact.sum():,} of them exact copies" if scan is not None else ""
+    lines = [
+        f"{out}: {len(pictures):,} pictures",
+        f"  duplicates  {len(copies.others):,} of {len(copies.kept):,} pictures (cosine of at least "
+        f"{copies.threshold:.3f}){exact}",
+        f"  outliers    {printable_text(str(pictures.names[answers.outliers.rows[0]]))} first",
+        f"  clusters    {len(clusters.size)}, of {clusters.size.min():,} to {clusters.size.max():,} pictures",
+    ]
+    if answers.suspects is not None and answers.labelled is not None:
+        found = len(answers.suspects.rows)
+        lines.append(f"  suspects    {found:,} of {len(answers.labelled):,} labels look wrong")
+    if answers.leaks is not None and against is not None:
+        lines.append(f"  leaks       {len(answers.leaks.rows):,} are among the {len(against):,} others, too")
+    if answers.subset is not None:
+        lines.append(f"  subset      {len(answers.subset.rows):,} to label first")
+    if pictures.source is None:
+        lines.append("  The pictures themselves could not be read: no statistics. Pass `data`.")
+    if answers.graph.recall < 1:
+        lines.append(f"  Neighbours are {answers.graph.recall:.1%} of the true ones, on a sample.")
+    lines.append(f"lists, as in --data=list:{out / 'lists' / 'without_duplicates.csv'}")
+    return "\n".join(lines)

@@ -13,9 +13,9 @@ from simsiam_tf.config.evaluation import FEATURES_DIR
 from simsiam_tf.config.fields import BIG, Config
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """Answers questions about a set of pictures from their features: which are duplicates or
-outliers, which groups there are, which labels look wrong, which pictures another set has, too, and which to
-label first. Writes tables, lists for --data=list:, and a page, curation.html. No picture is changed or removed.
+ABOUT = """Answers questions about a set of pictures from their features: which are duplicates or outliers,
+which groups there are, which labels look wrong, which pictures another set has, too, and which to label
+first. Writes tables, lists for --data=list:, and a page, curation.html. No picture is changed or removed.
 
     python -m simsiam_tf.curate --weights=runs/photos --data=folder:/my/photos --out=curated
     python -m simsiam_tf.curate --embeddings=photos.npz --out=curated

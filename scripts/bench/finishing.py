@@ -164,15 +164,19 @@ class Extractor:
         return lambda x: {name: f.numpy() for name, f in pooled(x).items()}
 
 
+def newest_checkpoints(workdir: str, count: int) -> list[Path]:
+    """The folders of a run's newest checkpoints, the newest last. Raises UserError where it has fewer."""
+    folders = sorted(Path(workdir).expanduser().glob("checkpoints/step-*"))
+    if len(folders) < count:
+        raise UserError(f"{workdir}: has {len(folders)} checkpoints, not {count}. Train with keep={count}.")
+    return folders[-count:]
+
+
 def average_checkpoints(backbone: Any, workdir: str, count: int) -> list[int]:
     """Sets the weights of a backbone to their means over a run's newest checkpoints; returns the steps."""
     import tensorflow as tf
 
-    folders = sorted(Path(workdir).expanduser().glob("checkpoints/step-*"))[-count:]
-    if len(folders) < count:
-        raise UserError(
-            f"{workdir}: has {len(folders)} checkpoints, not {count}. Train it with keep={count}."
-        )
+    folders = newest_checkpoints(workdir, count)
     reader = tf.train.Checkpoint(model=tf.train.Checkpoint(backbone=backbone))
     sums: list[Any] = [0.0] * len(backbone.weights)
     for folder in folders:
@@ -237,6 +241,8 @@ def main(argv: list[str] | None = None) -> int:
         import simsiam_tf.features  # noqa: F401
     try:
         rows = sample(read_set(args.folder), args.images, args.seed)
+        if args.average > 1:
+            newest_checkpoints(args.workdir, args.average)
         extractor = Extractor(args.workdir, args.folder, rows)
     except (UserError, OSError, ValueError) as error:
         print(f"finishing.py: {error}", file=sys.stderr)

@@ -40,7 +40,7 @@ def test_weights_are_averaged_over_the_newest_checkpoints(tmp_path):
         Checkpoints(tmp_path / "checkpoints", {"model": model}, keep=3).save(step, {})
     assert finishing.average_checkpoints(backbone, str(tmp_path), 2) == [10, 20]
     assert all((w == 15).all() for w in backbone.get_weights())
-    with pytest.raises(UserError, match="has 3 checkpoints, not 4. Train it with keep=4"):
+    with pytest.raises(UserError, match="has 3 checkpoints, not 4. Train with keep=4"):
         finishing.average_checkpoints(backbone, str(tmp_path), 4)
 
 

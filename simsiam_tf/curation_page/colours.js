@@ -63,13 +63,13 @@ function showLegend(column) {
   legend.replaceChildren();
   if (!column) return;
   if (!column.codes) {
-    const [low, high] = column.range;
+    const [low, high] = column.range.map(shortNumber);
     const [least, most] = column.extremes;
     const bar = element("div", { className: "bar", role: "img", "aria-label": `Colours from ${low}, dark blue, to ${high}, yellow` });
     bar.style.background = `linear-gradient(to right, ${viridis.join(", ")})`;
     legend.append(bar, element("div", { className: "ends" },
-      element("span", { textContent: least < low ? `≤ ${low}` : String(low) }),
-      element("span", { textContent: most > high ? `≥ ${high}` : String(high) })));
+      element("span", { textContent: least < column.range[0] ? `≤ ${low}` : low }),
+      element("span", { textContent: most > column.range[1] ? `≥ ${high}` : high })));
     if (column.about) legend.append(element("p", { textContent: column.about }));
     return;
   }

@@ -6,7 +6,7 @@ function groupBox(gallery, group, isOnly) {
   const marked = new Set(group.marks);
   const few = !isOnly && group.rows.length <= 6;
   const box = element("figure", { className: few ? "group narrow" : "group wide" });
-  box.style.setProperty("--across", Math.max(1, Math.min(3, group.rows.length)));
+  box.style.setProperty("--across", Math.max(1, group.rows.length));
   const select = element("button", {
     type: "button", textContent: "Select", "aria-label": `Select ${group.caption || gallery.title}`,
     onclick: () => toggleSelected(group.rows, true),

@@ -9,7 +9,7 @@ function listName(picture) {
 function listText(pictures) {
   const names = pictures.map(listName);
   const isPlain = (name) => name.trim() && !/^[#\uFEFF]|[\r\n]/.test(name);
-  const header = names.length ? names[0].split(",").map((cell) => cell.replace(/^"|"$/g, "")) : [];
+  const header = names.length ? names[0].replaceAll('"', "").split(",") : [];
   if (names.every(isPlain) && !header.includes("path")) return names.map((name) => `${name}\n`).join("");
   return ["path", ...names.map((name) => `"${name.replaceAll('"', '""')}"`)].map((line) => `${line}\n`).join("");
 }

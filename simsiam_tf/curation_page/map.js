@@ -16,8 +16,8 @@ function drawMap() {
   const type = hasWebGL() ? "scattergl" : "scatter";
   const points = {
     type, mode: "markers", hoverinfo: "none", x: onMap.map((p) => state.x[p]), y: onMap.map((p) => state.y[p]),
-    marker: { size: pointSize, opacity: 0.85, line: { width: 0 } },
-    selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: 0.12 } },
+    marker: { size: pointSize, opacity: 0.85, line: { width: 0.7, color: "rgba(128,128,128,.7)" } },
+    selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: 0.16 } },
   };
   const ring = (size, width) => ({
     type, mode: "markers", hoverinfo: "skip", x: [], y: [],

@@ -5,6 +5,7 @@ const pointOf = new Map(onMap.map((picture, point) => [picture, point]));
 
 const byId = (id) => document.getElementById(id);
 const number = (value) => value.toLocaleString("en");
+const shortNumber = (value) => String(Number.isInteger(value) ? value : Number(value.toPrecision(3)));
 const plural = (count) => `${number(count)} ${count === 1 ? "picture" : "pictures"}`;
 
 function element(tag, properties = {}, ...children) {
@@ -41,6 +42,6 @@ function facts(picture) {
       return code < 0 ? [] : [[column.title, column.names[code]]];
     }
     const value = column.values[picture];
-    return value === null ? [] : [[column.title, String(value)]];
+    return value === null ? [] : [[column.title, shortNumber(value)]];
   });
 }

@@ -114,7 +114,10 @@ def _column(column: Categories | Numbers, rows: np.ndarray) -> dict[str, Any]:
 
 
 def _rounded(value: float) -> float | None:
-    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+    """A number with fewer digits, but for whole numbers; None for NaN and infinities."""
+    if not np.isfinite(value):
+        return None
+    return float(value) if value == round(value) else float(f"{value:.{DIGITS}g}")
 
 
 def _gallery(gallery: Gallery, place: dict[int, int]) -> dict[str, Any]:

@@ -23,8 +23,8 @@ function tile(picture, note = "", mark = "") {
   const made = element("button", { type: "button", className: "tile", title: name, "aria-label": words },
     pictureBox(picture),
     element("bdi", { className: "name", textContent: name.split("/").pop() || name }),
-    note ? element("bdi", { className: "note", textContent: note, title: note }) : null,
-    mark ? element("span", { className: "mark", textContent: mark }) : null);
+    mark ? element("span", { className: "mark", textContent: mark }) : null,
+    note ? element("bdi", { className: "note", textContent: note, title: note }) : null);
   made.dataset.picture = picture;
   made.classList.toggle("marked", Boolean(mark));
   made.classList.toggle("selected", selected.has(picture));

@@ -28,7 +28,8 @@ setup(
     package_data={
         **{f"simsiam_tf.{f.replace('/', '.')}": ["*.cfg"] for f in FLAGS},
         "simsiam_tf": ["py.typed"],
-        "simsiam_tf.html_report": ["*.j2"],
+        "simsiam_tf.html_report": ["*.j2", "*.css"],
+        "simsiam_tf.curation_page": ["*.j2", "*.css", "*.js"],
     },
     install_requires=[
         "tensorflow>=2.19",
@@ -51,7 +52,8 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.19"],
         "dev": ["pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6", "pyright>=1.1.400", "cleanlab>=2.7"],
         "parity": ["torch==2.13.0", "torchvision==0.28.0", "pillow>=10", "timm>=1.0.12"],
-        "viz": ["matplotlib>=3.8", "jinja2>=3.1"],
+        "viz": ["matplotlib>=3.8", "jinja2>=3.1", "plotly>=6"],
+        "umap": ["umap-learn>=0.5.7"],
         "convert": ["safetensors>=0.5"],
         "hub": ["huggingface_hub>=0.34", "safetensors>=0.5"],
         "torch": ["torch>=2.6"],

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
-
 import simsiam_tf
 from simsiam_tf.config import method_of
 from simsiam_tf.data import Source, open_source
@@ -13,11 +11,11 @@ from simsiam_tf.html_report import gallery
 from simsiam_tf.html_report import history as histories
 from simsiam_tf.html_report.history import History
 from simsiam_tf.html_report.sections import Section
+from simsiam_tf.html_report.templates import page_environment
 from simsiam_tf.html_report.tensorboard_projector import write_projector
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
-from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 TEMPLATE = "page.html.j2"
@@ -101,14 +99,9 @@ def render_page(history: History, sections: list[Section]) -> str:
 
     The verdict is the first text of sections[0], and is taken out of it.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: printable_text(value) if type(value) is str else value,
-    )  # fmt: skip
     config, step = history.config, history.records[-1]["step"]
     state = "" if history.card else ", not ended"
-    return environment.get_template(TEMPLATE).render(
+    return page_environment(Path(__file__).parent).get_template(TEMPLATE).render(
         title=f"{method_of(config).title} on {config.get('data', '?')}",
         subtitle=f"{config.get('backbone', '?')}, {step} steps{state}, {history.workdir.name}",
         verdict=sections[0].text.pop(0),

@@ -1,12 +1,17 @@
-"""PCA, t-SNE, clusters and spectrum of features, which are first scaled to length one, as for kNN."""
+"""PCA, t-SNE, UMAP, clusters and spectrum of features, first scaled to length one, as for kNN."""
 
 from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
 
 import numpy as np
 
 CLUSTERS = 10
-REDUCED = 50  # principal components that t-SNE starts from
+REDUCED = 50  # principal components that t-SNE and UMAP start from
 PERPLEXITY = 30.0
+UMAP_NEIGHBOURS = 15  # umap-learn's default
 
 
 def pca(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -14,18 +19,50 @@ def pca(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.decomposition import PCA
 
     fitted = PCA(2, svd_solver="full")
-    return fitted.fit_transform(_normalised(features)), fitted.explained_variance_ratio_
+    return fitted.fit_transform(unit_length(features)), fitted.explained_variance_ratio_
 
 
 def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
     """t-SNE from the principal components: [N, 2], N ≥ 4."""
+    z = unit_length(features)
+    return tsne_plane(fit_pca(z, REDUCED, seed).transform(z), seed)
+
+
+def fit_pca(z: np.ndarray, count: int, seed: int = 0) -> Any:
+    """scikit-learn's PCA of rows z [N, F] to at most `count` components."""
     from sklearn.decomposition import PCA
+
+    return PCA(min(count, *z.shape), random_state=seed).fit(z)
+
+
+def tsne_plane(z: np.ndarray, seed: int = 0) -> np.ndarray:
+    """t-SNE (van der Maaten & Hinton 2008) of rows z [N, R], N ≥ 4: [N, 2]."""
     from sklearn.manifold import TSNE
 
-    z = _normalised(features)
-    z = PCA(min(REDUCED, *z.shape), random_state=seed).fit_transform(z)
     perplexity = min(PERPLEXITY, (len(z) - 1) / 3)
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(z)
+
+
+def umap_plane(z: np.ndarray, seed: int = 0) -> np.ndarray:
+    """UMAP (McInnes et al. 2018) of rows z [N, R], N ≥ 4: [N, 2]. ImportError without umap-learn."""
+    neighbours = min(UMAP_NEIGHBOURS, len(z) - 1)
+    options = {"n_components": 2, "n_neighbors": neighbours, "init": "pca", "n_jobs": 1}
+    return np.asarray(_import_umap().UMAP(random_state=seed, **options).fit_transform(z))
+
+
+def _import_umap() -> Any:
+    """The module umap, without its parametric form, which would load TensorFlow and PyTorch."""
+    hidden = "umap.parametric_umap" not in sys.modules
+    if hidden:
+        sys.modules["umap.parametric_umap"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import umap
+    finally:
+        if hidden:
+            del sys.modules["umap.parametric_umap"]
+    return umap
 
 
 def clusters(features: np.ndarray, count: int = CLUSTERS, seed: int = 0) -> np.ndarray:
@@ -37,7 +74,7 @@ def clusters(features: np.ndarray, count: int = CLUSTERS, seed: int = 0) -> np.n
 
     count = max(1, min(count, len(features) // 4))
     kmeans = KMeans(count, n_init=4, random_state=seed)  # pyright: ignore[reportArgumentType]
-    labels = kmeans.fit_predict(_normalised(features))
+    labels = kmeans.fit_predict(unit_length(features))
     order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
     return np.argsort(order)[labels]
 
@@ -47,11 +84,12 @@ def variance_shares(features: np.ndarray) -> np.ndarray:
 
     N ≥ 2. Zeros without variance.
     """
-    eigenvalues = np.linalg.eigvalsh(np.cov(_normalised(features, np.float64), rowvar=False))[::-1]
+    eigenvalues = np.linalg.eigvalsh(np.cov(unit_length(features, np.float64), rowvar=False))[::-1]
     eigenvalues = np.clip(eigenvalues, 0.0, None)
     return eigenvalues / max(eigenvalues.sum(), np.finfo(float).tiny)
 
 
-def _normalised(features: np.ndarray, dtype: type = np.float32) -> np.ndarray:
+def unit_length(features: np.ndarray, dtype: type = np.float32) -> np.ndarray:
+    """Rows of features [N, F] scaled to length one; rows of zeros stay."""
     z = np.asarray(features, dtype)
     return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)

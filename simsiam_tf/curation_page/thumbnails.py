@@ -1,0 +1,117 @@
+"""Thumbnails of a page: inside it as base64, or as files in a folder beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.atomic_files import check_no_links, remove_path
+
+SIDE = 128  # pixels of a thumbnail's longer side
+SMALL = 48  # pixels of the longer side of pictures that are kept as PNG, without losses
+IN_FOLDER = 1000  # files of a folder
+MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp"}  # the first bytes of each format
+
+
+def encode_thumbnail(image: np.ndarray, side: int = SIDE) -> bytes:
+    """A picture uint8 [H, W, C] as a JPEG of at most `side` pixels a side, or as a PNG where it is small.
+
+    Of other numbers of channels than 1 and 3, the first three or the first are shown.
+    """
+    from PIL import Image
+
+    channels = image.shape[-1]
+    picture = Image.fromarray(np.ascontiguousarray(image[..., :3] if channels > 2 else image[..., 0]))
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    if max(picture.size) <= SMALL:
+        picture.save(buffer, "PNG", optimize=True)
+    else:
+        picture.save(buffer, "JPEG", quality=82, optimize=True)
+    return buffer.getvalue()
+
+
+def file_type(data: bytes | None) -> str:
+    """The ending that belongs to the bytes of a picture; "" for None. Raises ValueError for other bytes."""
+    if data is None:
+        return ""
+    for magic, ending in MAGIC.items():
+        if data.startswith(magic):
+            return ending
+    raise ValueError(f"a thumbnail must be JPEG, PNG or WebP. Received bytes: {data[:8]!r}")
+
+
+def inline_thumbnails(thumbnail: Callable[[int], bytes | None], rows: np.ndarray, pictured: np.ndarray) -> dict:
+    """Thumbnails of rows as base64, "" where there is none."""
+    data, types = [], []
+    for picture in _pictures(thumbnail, rows, pictured):
+        types.append(file_type(picture))
+        data.append(base64.b64encode(picture or b"").decode())
+    return {"folder": "", "types": types, "data": data}
+
+
+def write_thumbnails(
+    thumbnail: Callable[[int], bytes | None], rows: np.ndarray, pictured: np.ndarray, page: Path
+) -> dict:
+    """Writes thumbnails of rows into a new folder in that of a page, named by their contents.
+
+    The page that has the new folder's name replaces the old page at once; `remove_other_thumbnails` then
+    removes the folder of the old one.
+
+    Raises:
+        OSError: they cannot be written. UserError: the folder is a link or a file.
+    """
+    check_no_links(page.parent, (), (folder_name(page),))
+    above = page.parent / folder_name(page)
+    temporary = above / f".writing-{secrets.token_hex(8)}.tmp"
+    digest, types = hashlib.sha256(), []
+    try:
+        temporary.mkdir(parents=True)
+        for place, picture in enumerate(_pictures(thumbnail, rows, pictured)):
+            types.append(file_type(picture))
+            digest.update(f"{len(picture or b'')},".encode() + (picture or b""))
+            if picture is not None:
+                file = temporary / thumbnail_name(place, types[-1])
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(picture)
+        folder = above / digest.hexdigest()[:16]
+        remove_path(folder)
+        temporary.replace(folder)
+    except BaseException:
+        remove_path(temporary)
+        raise
+    return {"folder": f"{above.name}/{folder.name}/", "types": types, "data": None}
+
+
+def folder_name(page: Path) -> str:
+    """The folder beside a page that has its thumbnails: `curation_thumbnails` for `curation.html`."""
+    return f"{page.stem}_thumbnails"
+
+
+def thumbnail_name(place: int, ending: str) -> str:
+    """The file of a thumbnail; `state.js` makes the same."""
+    return f"{place // IN_FOLDER}/{place}.{ending}"
+
+
+def remove_other_thumbnails(page: Path, kept: str) -> None:
+    """Removes the folders of thumbnails of earlier pages; kept: the folder in the state of the new one."""
+    above = page.parent / folder_name(page)
+    if above.is_dir() and not above.is_symlink():
+        for folder in above.iterdir():
+            is_ours = re.fullmatch(r"[0-9a-f]{16}|\.writing-[0-9a-f]{16}\.tmp", folder.name)
+            if is_ours and kept != f"{above.name}/{folder.name}/":
+                remove_path(folder)
+
+
+def _pictures(thumbnail: Callable[[int], bytes | None], rows: np.ndarray, pictured: np.ndarray) -> Any:
+    for row, has_picture in progress.bar(zip(rows, pictured, strict=True), "thumbnails", total=len(rows)):
+        yield thumbnail(int(row)) if has_picture else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from simsiam_tf.curation.answer_files import (
     write_table,
 )
 from simsiam_tf.curation.answers import Answers, Question, answer
+from simsiam_tf.curation.page_content import page_content
 from simsiam_tf.curation.picture_scan import Scan, scan_pictures
 from simsiam_tf.curation.picture_set import PictureSet, open_recorded, picture_set
+from simsiam_tf.curation_page import table
+from simsiam_tf.curation_page.page import write_page
 from simsiam_tf.data import Source, open_source
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.features import embedding_file
@@ -27,7 +31,9 @@ from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
-SUMMARY = "summary.txt"  # written last; marks a folder of this command
+PAGE = "curation.html"
+SUMMARY = "summary.txt"  # written last
+CACHE = "cache"  # folder for what was learned of the pictures; marks a folder of this command
 
 
 def curate(config: Any, out: Path) -> str:
@@ -40,11 +46,10 @@ def curate(config: Any, out: Path) -> str:
     pictures, pretrained = _open_pictures(config)
     have = _labelled_rows(config.have, pictures) if config.have else ()
     against = _open_against(config, pretrained) if config.against else None
-    cache = out / "cache"
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        (out / CACHE).mkdir(parents=True, exist_ok=True)
         scan, against_scan = (
-            scan_pictures(s.source, cache) if s and s.source else None for s in (pictures, against)
+            scan_pictures(s.source, out / CACHE) if s and s.source else None for s in (pictures, against)
         )
         question = Question(
             config.neighbours, config.duplicate_cosine, config.clusters, config.hdbscan, config.subset,
@@ -53,11 +58,16 @@ def curate(config: Any, out: Path) -> str:
         answers = answer(pictures, question, scan, against, against_scan)
         lists = answer_lists(pictures, answers, config.outliers)
         _remove_earlier(out)
-        for name, table in answer_tables(pictures, answers, scan, against).items():
-            write_table(out, name, table)
+        for name, columns in answer_tables(pictures, answers, scan, against).items():
+            write_table(out, name, columns)
         (out / "lists").mkdir(exist_ok=True)
         for name, rows in lists.items():
             write_list(out / "lists", name, pictures, rows)
+        if config.page:
+            content = page_content(pictures, answers, scan, against, config.seed)
+            write_page(content, out / PAGE, seed=config.seed)
+            if importlib.util.find_spec("pyarrow"):
+                table.write_table(content, out / "pictures.parquet")
         text = summary(out, pictures, answers, scan, against)
         if config.link:
             links = link_pictures(Path(config.link).expanduser(), pictures, lists)
@@ -71,10 +81,10 @@ def curate(config: Any, out: Path) -> str:
 def _check_folder(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out}: is not a folder. Choose another.")
-    if out.is_dir() and any(path.name != "cache" for path in out.iterdir()):
-        if not (out / SUMMARY).exists():
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / CACHE).is_dir():
             raise UserError(f"out={out}: holds other files. Choose a new folder.")
-        if not overwrite:
+        if (out / SUMMARY).exists() and not overwrite:
             raise UserError(
                 f"out={out}: has the answers of an earlier run. Pass overwrite, or choose another."
             )
@@ -83,7 +93,8 @@ def _check_folder(out: Path, overwrite: bool) -> None:
 
 def _remove_earlier(out: Path) -> None:
     """Removes the files of an earlier run, the summary first."""
-    (out / SUMMARY).unlink(missing_ok=True)
+    for name in (SUMMARY, PAGE):
+        (out / name).unlink(missing_ok=True)
     for path in (*out.glob("*.csv"), *out.glob("*.parquet"), *out.glob("lists/*.csv")):
         path.unlink()
 
@@ -165,5 +176,7 @@ def summary(
         lines.append("  The pictures themselves could not be read: no statistics. Pass `data`.")
     if answers.graph.recall < 1:
         lines.append(f"  Neighbours are {answers.graph.recall:.1%} of the true ones, on a sample.")
+    if (out / PAGE).exists():
+        lines.append(f"{out / PAGE}: opens in any browser")
     lines.append(f"lists, as in --data=list:{out / 'lists' / 'without_duplicates.csv'}")
     return "\n".join(lines)

@@ -1,0 +1,145 @@
+"""What the page shows of a set's answers: a map, and a gallery for each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from simsiam_tf.curation.answer_files import cluster_words
+from simsiam_tf.curation.answers import Answers
+from simsiam_tf.curation.picture_scan import Scan
+from simsiam_tf.curation.picture_set import PictureSet
+from simsiam_tf.curation.statistics import FIELDS
+from simsiam_tf.curation_page.content import Categories, CurationContent, Gallery, Numbers, PictureGroup
+from simsiam_tf.curation_page.projection import project
+from simsiam_tf.curation_page.thumbnails import encode_thumbnail
+
+SHOWN_GROUPS = 200  # of duplicates
+SHOWN = 120  # pictures of an answer
+ODDEST = 12  # pictures for each statistic
+
+
+def page_content(
+    pictures: PictureSet, answers: Answers, scan: Scan | None, against: PictureSet | None, seed: int
+) -> CurationContent:
+    """The content of the page. Without `scan`, no statistics are shown."""
+    projection = project(pictures.features, seed=seed)
+    clusters = answers.clusters
+    columns: list[Categories | Numbers] = [
+        Categories("Cluster", clusters.cluster, [str(c) for c in range(len(clusters.size))])
+    ]
+    if pictures.labels is not None:
+        names, codes = np.unique(pictures.labels.astype(str), return_inverse=True)
+        if names[0] == "":
+            names, codes = names[1:], codes - 1
+        columns.insert(0, Categories("Label", codes, names.tolist()))
+    score = answers.outliers.score
+    columns.append(Numbers("Outlier score", score, "High: near to its neighbours. Low: alone."))
+    if scan is not None:
+        columns += [Numbers(name.capitalize(), getattr(scan.statistics, name)) for name in FIELDS]
+    return CurationContent(
+        names=[str(name) for name in pictures.names], points=projection.points,
+        thumbnail=thumbnails(pictures), columns=columns,
+        neighbours=answers.graph.index, cosines=answers.graph.cosine,
+        galleries=galleries(pictures, answers, scan, against),
+        title=f"{len(pictures):,} pictures", projection=str(projection),
+        list_names=None if pictures.places is None else [str(place) for place in pictures.places],
+    )  # fmt: skip
+
+
+def thumbnails(pictures: PictureSet) -> Callable[[int], bytes | None]:
+    """A function from a row to its thumbnail; None where the picture cannot be read."""
+
+    def thumbnail(row: int) -> bytes | None:
+        import tensorflow as tf
+
+        if pictures.source is None:
+            return None
+        try:
+            return encode_thumbnail(pictures.source.decode(tf.constant(row, tf.int64)).numpy())
+        except (tf.errors.OpError, ValueError, OSError):
+            return None
+
+    return thumbnail
+
+
+def galleries(
+    pictures: PictureSet, answers: Answers, scan: Scan | None, against: PictureSet | None
+) -> list[Gallery]:
+    """A gallery for each answer, in the order of the page."""
+    made = [_duplicates(answers), _clusters(answers)]
+    rows = answers.outliers.rows[:SHOWN]
+    about = "Pictures far from all others: strangers, damaged ones, or rare ones worth a look."
+    notes = [f"{answers.outliers.score[row]:.2f}" for row in rows]
+    note = "Under each: mean cosine of its nearest neighbours."
+    made.append(_gallery("Outliers", f"{about} {note}", [PictureGroup(rows, notes=notes)], "outliers"))
+    if answers.suspects is not None and answers.labelled is not None:
+        found = answers.suspects
+        rows = answers.labelled[found.rows][:SHOWN]
+        notes = [f"{a} → {b}?" for a, b in zip(found.given, found.looks_like, strict=True)][:SHOWN]
+        about = (
+            "Pictures whose label is unlike that of their neighbours (confident learning), the least likely "
+            "first."
+        )
+        made.append(_gallery("Suspects", about, [PictureGroup(rows, notes=notes)], "suspects"))
+    if answers.leaks is not None and against is not None:
+        found = answers.leaks
+        notes = [
+            f"{'same pixels as' if exact else f'{cosine:.3f},'} {against.names[row]}"
+            for exact, cosine, row in zip(found.exact, found.cosine, found.source, strict=True)
+        ][:SHOWN]
+        about = f"Pictures that are, or nearly are, among the {len(against):,} of the other set."
+        made.append(_gallery("Leaks", about, [PictureGroup(found.rows[:SHOWN], notes=notes)], "leaks"))
+    if answers.subset is not None:
+        about = "Pictures to label first, in this order: together they stand for all."
+        made.append(_gallery("To label first", about, [PictureGroup(answers.subset.rows[:SHOWN])], "subset"))
+    if scan is not None:
+        made.append(_oddest(scan))
+    return [gallery for gallery in made if gallery.groups and len(gallery.groups[0].rows)]
+
+
+def _gallery(title: str, about: str, groups: list[PictureGroup], name: str) -> Gallery:
+    return Gallery(
+        title, about, groups, list_file=f"lists/{name}.csv", list_about="These pictures, all of them"
+    )
+
+
+def _duplicates(answers: Answers) -> Gallery:
+    found, groups = answers.duplicates, []
+    for number, rows in enumerate(found.groups()[:SHOWN_GROUPS]):
+        members = np.flatnonzero(found.group == number)
+        notes = ["", *("same pixels" if found.exact[i] else f"{found.cosine[i]:.3f}" for i in members)]
+        groups.append(PictureGroup(rows, f"{len(rows)} pictures", rows[:1], notes))
+    about = (
+        f"Groups of pictures with the same pixels, or a cosine of at least {found.threshold:.3f} with the one "
+        "to keep, which is the largest, then the sharpest. Nothing has been removed."
+    )
+    more = (
+        f" The first {SHOWN_GROUPS} of {len(found.kept):,} groups." if len(found.kept) > SHOWN_GROUPS else ""
+    )
+    return Gallery(
+        "Duplicates", about + more, groups, list_file="lists/duplicates.csv",
+        list_about="All but the pictures to keep",
+    )  # fmt: skip
+
+
+def _clusters(answers: Answers) -> Gallery:
+    found, groups = answers.clusters, []
+    for c, size in enumerate(found.size):
+        words = "; ".join(cluster_words(answers, c))
+        caption = f"{c}: {size:,} pictures ({found.share[c]:.0%}){f', {words}' if words else ''}"
+        groups.append(PictureGroup(found.central[c][found.central[c] >= 0], caption))
+    about = "Groups of like pictures, the largest first, each by its most central ones."
+    return Gallery("Clusters", about, groups, list_file="lists", list_about="A list for each cluster")
+
+
+def _oddest(scan: Scan) -> Gallery:
+    groups = []
+    for name in FIELDS:
+        values = getattr(scan.statistics, name)
+        rows = np.argsort(scan.statistics.oddness[name])[:ODDEST]
+        notes = [f"{values[row]:.4g}" for row in rows]
+        groups.append(PictureGroup(rows, f"{name}; the median is {np.median(values):.4g}", notes=notes))
+    about = "Pictures whose size, shape, brightness, contrast or sharpness is farthest from the median."
+    return Gallery("Oddest", about, groups, list_file="pictures.csv", list_about="The statistics of all")

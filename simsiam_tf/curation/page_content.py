@@ -112,8 +112,8 @@ def _duplicates(answers: Answers) -> Gallery:
         notes = ["", *("same pixels" if found.exact[i] else f"{found.cosine[i]:.3f}" for i in members)]
         groups.append(PictureGroup(rows, f"{len(rows)} pictures", rows[:1], notes))
     about = (
-        f"Groups of pictures with the same pixels, or a cosine of at least {found.threshold:.3f} with the one "
-        "to keep, which is the largest, then the sharpest. Nothing has been removed."
+        f"Groups of pictures with the same pixels, or a cosine of at least {found.threshold:.3f} with "
+        "the one to keep, which is the largest, then the sharpest. Nothing has been removed."
     )
     more = (
         f" The first {SHOWN_GROUPS} of {len(found.kept):,} groups." if len(found.kept) > SHOWN_GROUPS else ""

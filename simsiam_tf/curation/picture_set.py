@@ -68,9 +68,16 @@ def open_recorded(about: dict[str, Any], **options: Any) -> Source | None:
     if not isinstance(data, str):
         return None
     try:
-        return open_source(data, on_bad_image="skip", **{**about.get("pixels", {}), **options})
-    except (UserError, OSError, TypeError):
+        return open_source(data, **recorded_pixels(about), **{**options, "on_bad_image": "skip"})
+    except (UserError, OSError):
         return None
+
+
+def recorded_pixels(about: dict[str, Any]) -> dict[str, str]:
+    """How the pictures of embeddings became pixels: arguments of `data.open_source`."""
+    recorded = about.get("pixels")
+    names = ("background", "pixel_range")
+    return {name: recorded[name] for name in names if name in recorded} if isinstance(recorded, dict) else {}
 
 
 def _places(source: Source, names: np.ndarray) -> np.ndarray | None:

@@ -20,7 +20,7 @@ from simsiam_tf.curation.answer_files import (
 from simsiam_tf.curation.answers import Answers, Question, answer
 from simsiam_tf.curation.page_content import page_content
 from simsiam_tf.curation.picture_scan import Scan, scan_pictures
-from simsiam_tf.curation.picture_set import PictureSet, open_recorded, picture_set
+from simsiam_tf.curation.picture_set import PictureSet, open_recorded, picture_set, recorded_pixels
 from simsiam_tf.curation_page import table
 from simsiam_tf.curation_page.page import write_page
 from simsiam_tf.data import Source, open_source
@@ -45,6 +45,9 @@ def curate(config: Any, out: Path) -> str:
     _check_folder(out, config.overwrite)
     pictures, pretrained = _open_pictures(config)
     have = _labelled_rows(config.have, pictures) if config.have else ()
+    if config.subset > len(pictures) - len(have):
+        given = f", and {len(have):,} of them are labelled" if len(have) else ""
+        raise UserError(f"subset={config.subset}: there are only {len(pictures):,} pictures{given}.")
     against = _open_against(config, pretrained) if config.against else None
     try:
         (out / CACHE).mkdir(parents=True, exist_ok=True)
@@ -104,9 +107,9 @@ def _open_pictures(config: Any) -> tuple[PictureSet, Pretrained | None]:
         embeddings = embedding_file.read_embeddings(Path(config.embeddings).expanduser())
         options = config.source_options()
         if config.data:
-            source = open_source(config.data, "train", **{**embeddings.about.get("pixels", {}), **options})
+            source = open_source(config.data, "train", **{**recorded_pixels(embeddings.about), **options})
         else:
-            source = open_recorded(embeddings.about, **{**options, "on_bad_image": "skip"})
+            source = open_recorded(embeddings.about, **options)
         return picture_set(embeddings, source), None
     pretrained = open_pretrained(config.weights, **config.preprocessing())
     data = config.data or cached_scores.training_data(pretrained)
@@ -157,10 +160,10 @@ def summary(
 ) -> str:
     """The answers in some lines."""
     copies, clusters = answers.duplicates, answers.clusters
-    exact = f", {copies.exact.sum():,} of them exact copies" if scan is not None else ""
+    exact = f", {copies.exact.sum():,} of them exact" if scan is not None else ""
     lines = [
         f"{out}: {len(pictures):,} pictures",
-        f"  duplicates  {len(copies.others):,} of {len(copies.kept):,} pictures (cosine of at least "
+        f"  duplicates  {len(copies.others):,} beside {len(copies.kept):,} to keep (cosine of at least "
         f"{copies.threshold:.3f}){exact}",
         f"  outliers    {printable_text(str(pictures.names[answers.outliers.rows[0]]))} first",
         f"  clusters    {len(clusters.size)}, of {clusters.size.min():,} to {clusters.size.max():,} pictures",

@@ -1,0 +1,116 @@
+"""The command curate: tables, lists and page of a folder with planted copies, strangers and wrong labels."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simsiam_tf import curate
+from simsiam_tf.data import open_source
+from simsiam_tf.features.embedding_file import Embeddings, write_embeddings
+
+COPY, WRONG, STRANGER = "red/copy.png", "blue/07.png", "red/stranger.png"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder of 16 red, 16 green and 16 blue pictures, and the pixels of all as embeddings."""
+    folder, rng = tmp_path_factory.mktemp("place"), np.random.default_rng(0)
+    pictures = {}
+    for channel, name in enumerate(("red", "green", "blue")):
+        for i in range(16):
+            pixels = rng.integers(0, 60, (12, 12, 3), np.uint8)
+            pixels[..., channel] += 150
+            pictures[f"{name}/{i:02}.png"] = pixels
+    pictures[COPY] = pictures["red/03.png"]
+    pictures[WRONG] = pictures["red/05.png"][::-1]
+    pictures[STRANGER] = np.indices((12, 12)).sum(axis=0)[..., None].repeat(3, 2).astype(np.uint8) % 2 * 255
+    for name, pixels in pictures.items():
+        (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / "images" / name)
+    names = np.array(sorted(pictures), object)
+    features = np.array([pictures[name].reshape(-1) for name in names], np.float32)
+    about = {"data": f"folder:{folder / 'images'}"}
+    write_embeddings(Embeddings(names, features - features.mean(axis=0), about), folder / "e.npz")
+    return folder
+
+
+def run(place, out, *flags):
+    argv = [f"--embeddings={place / 'e.npz'}", f"--out={out}", "--clusters=3", "--nopage", *flags]
+    return curate.main(argv)
+
+
+def rows(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_planted_are_found_and_lists_are_sources(place, tmp_path, capsys):
+    out = tmp_path / "curated"
+    assert run(place, out, "--subset=6") == 0
+    said = capsys.readouterr().out
+    assert ": 50 pictures\n" in said and "1 beside 1 to keep" in said and "1 of them exact" in said
+    copies = rows(out / "duplicates.csv")
+    assert [(r["name"], r["keep"], r["exact"]) for r in copies] == [(COPY, "red/03.png", "True")]
+    assert rows(out / "outliers.csv")[0]["name"] == STRANGER
+    found = {r["name"]: (r["label"], r["looks_like"]) for r in rows(out / "suspects.csv")}
+    assert found[WRONG] == ("blue", "red")
+    clusters = {r["name"]: r["cluster"] for r in rows(out / "pictures.csv")}
+    assert clusters[WRONG] == clusters["red/00.png"] != clusters["blue/00.png"]
+    kept = open_source(f"list:{out / 'lists' / 'without_duplicates.csv'}")
+    assert kept.size == 49 and kept.class_names == ("blue", "green", "red")
+    assert open_source(f"list:{out / 'lists' / 'subset.csv'}").size == 6
+    table = rows(out / "pictures.csv")[0]
+    assert float(table["width"]) == 12 and 0 <= float(table["brightness"]) <= 1
+
+
+def test_rows_with_labels_are_not_chosen_again(place, tmp_path):
+    have = tmp_path / "have.txt"
+    have.write_text(f"{STRANGER}\nred/00.png\n")
+    assert run(place, tmp_path / "a", "--subset=48", f"--have={have}") == 0
+    chosen = {r["name"] for r in rows(tmp_path / "a" / "subset.csv")}
+    assert len(chosen) == 48 and not chosen & {STRANGER, "red/00.png"}
+
+
+def test_another_set_is_searched_for_the_same_pictures(place, tmp_path):
+    assert run(place, tmp_path / "a", f"--against={place / 'e.npz'}") == 0
+    leaks = rows(tmp_path / "a" / "leaks.csv")
+    assert len(leaks) == 50 and all(r["exact"] == "True" for r in leaks)
+
+
+def test_links_lead_to_the_pictures(place, tmp_path):
+    links = tmp_path / "links"
+    assert run(place, tmp_path / "a", f"--link={links}") == 0
+    (copy,) = (links / "duplicates").iterdir()
+    assert copy.is_symlink() and copy.resolve() == (place / "images" / COPY).resolve()
+    assert run(place, tmp_path / "b", f"--link={links}") == 2
+
+
+def test_earlier_answers_and_other_files_are_kept(place, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(place, out, "--subset=3") == 0 and run(place, out) == 2
+    assert "has the answers of an earlier run" in capsys.readouterr().err
+    assert run(place, out, "--overwrite") == 0 and not (out / "subset.csv").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").touch()
+    assert run(place, tmp_path / "mine", "--overwrite") == 2
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--weights=runs/x"], "--weights"),
+        (["--have=x.txt"], "has no effect without --subset"),
+        (["--subset=3", "--have=missing.txt"], "--have=missing.txt: cannot be read"),
+        (["--subset=51"], "--subset=51: there are only 50 pictures"),
+        (["--against=folder:/x"], "needs the backbone"),
+        (["--data=digits"], "lacks 50 of the 50"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(place, tmp_path, capsys, flags, said):
+    assert run(place, tmp_path / "out", *flags) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert said in error[-1] and "Traceback" not in error[-1]
+    assert not (tmp_path / "out" / "summary.txt").exists()

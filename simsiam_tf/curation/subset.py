@@ -90,18 +90,20 @@ def _k_centre(rows: UnitRows, count: int, labelled: np.ndarray) -> Subset:
         order = np.argsort(-distance, kind="stable")
         pool = np.sort(order[:POOL])
         beyond = distance[order[POOL]] if len(order) > POOL else -np.inf
-        features, near, picks = rows[pool], distance[pool], []
-        while len(score) < count:
-            best = near.argmax()
-            if picks and near[best] <= beyond:
-                break
-            picks.append(pool[best])
-            score.append(near[best])
-            np.minimum(near, 1 - features @ features[best], out=near)
-            near[pool == pool[best]] = -np.inf
-            bar.update()
-        chosen += picks
-        new = np.array(picks)
+        features, near = rows[pool], distance[pool]
+        picks: list[int] = []  # in the pool
+        with threadpool_limits(1):  # which memory keeps busy; more wait for each other at every choice
+            while len(score) < count:
+                best = int(near.argmax())
+                if picks and near[best] <= beyond:
+                    break
+                picks.append(best)
+                score.append(near[best])
+                np.minimum(near, 1 - features @ features[best], out=near)
+                near[best] = -np.inf
+                bar.update()
+        new = pool[picks]
+        chosen += list(new)
     bar.close()
     return Subset(np.array(chosen[len(labelled) :], np.int64), np.array(score, np.float32))
 

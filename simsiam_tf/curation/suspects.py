@@ -112,7 +112,9 @@ def confident_joint(label: np.ndarray, p: np.ndarray) -> np.ndarray:
     # NOTE: of several reached classes the paper takes the likeliest of them, cleanlab of all classes.
     true = np.where(reached.sum(axis=1) > 1, p.argmax(axis=1), reached.argmax(axis=1))
     confident = reached.any(axis=1)
-    joint = np.zeros((count, count))
+    joint = np.zeros(
+        (count, count), order="F"
+    )  # summed in cleanlab's order, which decides ties in `_rounded`
     np.add.at(joint, (label[confident], true[confident]), 1)
     np.fill_diagonal(joint, np.maximum(joint.diagonal(), 1))
     joint = (joint.T / joint.sum(axis=1) * number).T

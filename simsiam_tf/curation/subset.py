@@ -76,6 +76,8 @@ def _k_centre(rows: UnitRows, count: int, labelled: np.ndarray) -> Subset:
     A choice can only shorten distances. Distances of a pool of the farthest rows are kept up to date; while
     the farthest of these is farther than any other row was at the last pass, it is the farthest of all.
     """
+    from threadpoolctl import threadpool_limits  # of scikit-learn
+
     distance = np.full(len(rows), np.inf, np.float32)  # as of the last pass
     chosen, score = list(labelled), []
     new = labelled

@@ -47,6 +47,7 @@ def test_outlier_scores_are_the_mean_cosines_of_scikit_learns_neighbours():
 def test_k_means_finds_separate_groups_and_their_number(monkeypatch, full):
     monkeypatch.setattr(k_means, "FULL_ROWS", full)
     monkeypatch.setattr(k_means, "BATCH", 200)
+    monkeypatch.setattr(k_means, "BATCHES", 20)
     x, label = blobs(np.random.default_rng(1))
     result = k_means_clusters(x, (2, 3, 4, 6, 8), labels=np.array(list("dcba"))[label], central=5)
     np.testing.assert_array_equal(result.cluster, label)  # numbered from the largest on

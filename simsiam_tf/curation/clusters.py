@@ -123,6 +123,7 @@ def hdbscan_clusters(
 def _nearest_cluster(reduced: np.ndarray, chosen: np.ndarray, found: np.ndarray) -> np.ndarray:
     """The cluster of the nearest row of the sample, [N], or −1 where that is too far or in none."""
     from sklearn.neighbors import NearestNeighbors
+    from threadpoolctl import threadpool_limits
 
     sample = reduced[chosen]
     reach = np.zeros(found.max() + 2)  # the last is that of −1
@@ -130,7 +131,8 @@ def _nearest_cluster(reduced: np.ndarray, chosen: np.ndarray, found: np.ndarray)
         members = sample[found == c]
         near = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(members).kneighbors(members)[0]
         reach[c] = near[:, 1].max()
-    distance, nearest = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(sample).kneighbors(reduced)
+    with threadpool_limits(1):  # as in `k_means`
+        distance, nearest = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(sample).kneighbors(reduced)
     cluster = found[nearest[:, 0]]
     cluster[distance[:, 0] > reach[cluster]] = -1
     cluster[chosen] = found

@@ -10,9 +10,7 @@ ROUNDING = 2e-6  # 1 − cosine of equal pictures, in float32
 LEAST_NEIGHBOURS = 6  # fewer say nothing about the surroundings of a row
 BODY = 0.75  # quantile of the rows that is taken for rows without duplicates
 MOST_DIMENSION = 32.0
-LENIENCE = (
-    1.5  # the dimension around a row is a rough estimate (30 % of standard deviation from 20 neighbours)
-)
+LENIENCE = 1.5  # the dimension around a row, from 20 neighbours, has a standard deviation of some 30 %
 COST = 4  # of a row without duplicates above the cosine, in rows with
 
 
@@ -54,9 +52,7 @@ def duplicate_cosine(cosine: np.ndarray) -> float:
     order = np.argsort(nearest, kind="stable")
     # A copy has at least one partner, so that one row alone may be a chance.
     score = np.cumsum(np.where(duplicate[order], 1, -COST))
-    ends = np.append(
-        np.flatnonzero(np.diff(nearest[order])), rows - 1
-    )  # rows of equal distance stay together
+    ends = np.append(np.flatnonzero(np.diff(nearest[order])), rows - 1)  # equal distances stay together
     best = ends[score[ends].argmax()]
     if score[best] < 2:
         return 1.0 - ROUNDING

@@ -21,8 +21,8 @@ class Duplicates:
     changes does not become one group.
 
     threshold: least cosine of near-duplicates. kept: int64 [G], the row to keep of each group, in ascending
-    order. others: int64 [D], the rows to leave out, group by group. group: int64 [D], the group of each of the
-    others, in [0, G). cosine: float32 [D], with the kept row. exact: bool [D], same digest as the kept row.
+    order. others: int64 [D], the rows to leave out, group by group. group: int64 [D], the group of each of
+    the others, in [0, G). cosine: float32 [D], with the kept row. exact: bool [D], same digest as that row.
     """
 
     threshold: float
@@ -55,9 +55,10 @@ def duplicates(
     Args:
         features: [N, F], may be memory-mapped.
         graph: of `neighbour_graph`; made from the features when None.
-        cosine: least cosine of near-duplicates, in (0, 1]; of `duplicate_cosine` when None. Where it is so low
-            that most rows have all their k neighbours above it, the time grows as N².
-        digests: [N], of the decoded pixels: rows of equal digests are exact duplicates, whatever their features.
+        cosine: least cosine of near-duplicates, in (0, 1]; of `duplicate_cosine` when None. Where it is so
+            low that most rows have all their k neighbours above it, the time grows as N².
+        digests: [N], of the decoded pixels: rows of equal digests are exact duplicates, whatever their
+            features.
         area, sharpness, names: [N]; of a group the largest area is kept, then the sharpest, then the first
             name, then the first row.
     """
@@ -81,13 +82,13 @@ def duplicates(
 
 def _places_by_quality(rows: int, area, sharpness, names) -> np.ndarray:  # noqa: ANN001 - as `duplicates`
     """The place of each row in the order of keeping, int [N]: 0 is kept before all others."""
-    columns = [
-        check_values(v, rows, n) for v, n in ((names, "names"), (sharpness, "sharpness"), (area, "area"))
-    ]
-    keys = [
-        column if i == 0 else -column.astype(float) for i, column in enumerate(columns) if column is not None
-    ]
-    order = np.lexsort([np.arange(rows), *keys])
+    keys = [np.arange(rows)]
+    if (column := check_values(names, rows, "names")) is not None:
+        keys.append(np.unique(column, return_inverse=True)[1])
+    for values, name in ((sharpness, "sharpness"), (area, "area")):
+        if (column := check_values(values, rows, name)) is not None:
+            keys.append(-column.astype(float))
+    order = np.lexsort(keys)
     place = np.empty(rows, np.int64)
     place[order] = np.arange(rows)
     return place

@@ -50,7 +50,10 @@ def nearest_rows(
 
 
 def _merge(cosines: np.ndarray, start: int, best: np.ndarray, index: np.ndarray) -> None:
-    """Replaces `best` and `index` [n, k] by the k best of them and of `cosines` [n, m], rows from `start` on."""
+    """Replaces `best` and `index` [n, k] by the k best of them and of `cosines` [n, m].
+
+    start: row of the bank in the first column of `cosines`.
+    """
     n, k = best.shape
     better = cosines > best[:, -1:]  # of equals, the earlier rows stay
     counts = np.count_nonzero(better, axis=1)

@@ -1,4 +1,4 @@
-"""Approximate nearest neighbours by cosine for large sets, by faiss: an inverted file (IVF) of exact cosines."""
+"""Approximate nearest neighbours by cosine in large sets, by an inverted file (IVF) of faiss."""
 
 from __future__ import annotations
 
@@ -47,10 +47,8 @@ def nearest_rows_ivf(
     best = np.empty((len(queries), k), np.float32)
     rows = np.empty((len(queries), k), np.int64)
     # Queries of one list follow each other, so that the lists they share stay in the processor's cache.
-    nearest_list = np.concatenate(
-        [index.quantizer.search(block, 1)[1][:, 0] for _, block in queries.blocks()]
-    )
-    order = np.argsort(nearest_list, kind="stable")
+    lists = [index.quantizer.search(block, 1)[1][:, 0] for _, block in queries.blocks()]
+    order = np.argsort(np.concatenate(lists), kind="stable")
     starts = range(0, len(queries), QUERY_BLOCK)
     for start in progress.bar(starts, "neighbours", unit="block", leave=False):
         block = order[start : start + QUERY_BLOCK]
@@ -89,6 +87,6 @@ def import_faiss() -> Any:
         import faiss
     except ImportError as error:
         raise UserError(
-            "search=faiss: needs faiss: pip install 'simsiam-tf[faiss]'. Or pass search=exact, which takes longer."
+            "search=faiss: needs faiss: pip install 'simsiam-tf[faiss]'. Or pass search=exact (slow)."
         ) from error
     return faiss

@@ -1,4 +1,8 @@
-"""k-means on unit rows, with scikit-learn, also where these lie in a file larger than the memory."""
+"""k-means on unit rows, with scikit-learn, also where these lie in a file larger than the memory.
+
+It runs on one thread: with two, waiting for each other at every step, it was ten times as slow on a machine
+that other programs kept busy, and less than twice as fast on one that was free.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,12 @@ import warnings
 import numpy as np
 
 from simsiam_tf.curation.unit_rows import UnitRows
+from simsiam_tf.runtime import progress
 
 SAMPLE = 4000  # rows that the first centres, and the silhouettes, come from
 ROWS_A_CLUSTER = 20  # or this many for each cluster
 FULL_ROWS = 20_000  # the most rows on which k-means runs on all at once
+MOST_STEPS = 50
 BATCH, BATCHES = 4096, 100  # random rows in a step of mini-batch k-means, above; its steps
 
 
@@ -23,6 +29,7 @@ def sample_rows(rows: UnitRows, count: int, seed: int) -> np.ndarray:
 def fit_centres(rows: UnitRows, k: int, seed: int = 0, start: np.ndarray | None = None) -> np.ndarray:
     """Centres of k clusters: float32 [k, F]. start: first centres [k, F]; those of a sample when None."""
     from sklearn.cluster import MiniBatchKMeans
+    from threadpoolctl import threadpool_limits
 
     if start is None:
         start = fit_sample(rows[sample_rows(rows, max(SAMPLE, ROWS_A_CLUSTER * k), seed)], k, seed)[0]
@@ -30,8 +37,10 @@ def fit_centres(rows: UnitRows, k: int, seed: int = 0, start: np.ndarray | None 
         return fit_sample(rows[:], k, seed, start)[0]
     model = MiniBatchKMeans(k, init=start, n_init=1, random_state=seed)
     rng = np.random.default_rng(seed)
-    for _ in range(BATCHES):
-        model.partial_fit(rows[np.sort(rng.choice(len(rows), BATCH, replace=False))])
+    for _ in progress.bar(range(BATCHES), "clusters", unit="batch", leave=False):
+        batch = rows[np.sort(rng.choice(len(rows), min(BATCH, len(rows)), replace=False))]
+        with threadpool_limits(1):
+            model.partial_fit(batch)
     return np.asarray(model.cluster_centers_, np.float32)
 
 
@@ -39,12 +48,17 @@ def fit_sample(
     x: np.ndarray, k: int, seed: int = 0, start: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """k-means of rows in memory, [n, F]: (centres float32 [k, F], clusters int [n])."""
-    from sklearn.cluster import KMeans
+    from sklearn.cluster import KMeans, kmeans_plusplus
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than clusters
-        model = KMeans(k, init="k-means++" if start is None else start, n_init=1, random_state=seed).fit(x)  # pyright: ignore[reportArgumentType]
+        if start is None:
+            # Each centre is drawn once (Arthur and Vassilvitskii 2007): the best of several draws, which is
+            # scikit-learn's default, takes as many times as long.
+            start, _ = kmeans_plusplus(x, k, random_state=seed, n_local_trials=1)
+        model = KMeans(k, init=start, n_init=1, max_iter=MOST_STEPS, random_state=seed).fit(x)  # pyright: ignore[reportArgumentType]
     return np.asarray(model.cluster_centers_, np.float32), np.asarray(model.labels_)
 
 

@@ -18,7 +18,8 @@ class Leaks:
     """Rows of one set with their nearest near-duplicate in the other, the nearest first.
 
     threshold: least cosine of near-duplicates. rows: int64 [L], rows of the set. source: int64 [L], the
-    nearest row of the other set, or one of the same pixels. cosine: float32 [L]. exact: bool [L], same digest.
+    nearest row of the other set, or one of the same pixels. cosine: float32 [L]. exact: bool [L], whether the
+    digests are equal.
     """
 
     threshold: float

@@ -34,9 +34,9 @@ class PictureStatistics:
 class StatisticsTable:
     """Of N pictures: arrays [N] of the fields of `PictureStatistics`, and the rank of each by oddness.
 
-    oddness: field → int64 [N]; 0 is the picture farthest from the median of that field, the next lower row
-    first where they are as far. Width, height, aspect and sharpness are compared by their logarithms, of
-    which half and double are as far from one.
+    oddness: field → int64 [N]; 0 is the picture farthest from the median of that field. Of equally far ones,
+    the lowest row comes first. Width, height, aspect and sharpness are compared by their logarithms: half and
+    double the median are equally far from it.
     """
 
     width: np.ndarray
@@ -54,12 +54,8 @@ class StatisticsTable:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(PictureStatistics))
-RATIOS = {
-    "width": 1.0,
-    "height": 1.0,
-    "aspect": 1e-6,
-    "sharpness": 1e-6,
-}  # field → least value of its logarithm
+# Fields that are compared by their logarithm, and the least value of which it is taken.
+RATIOS = {"width": 1.0, "height": 1.0, "aspect": 1e-6, "sharpness": 1e-6}
 
 
 def picture_statistics(image: np.ndarray) -> PictureStatistics:

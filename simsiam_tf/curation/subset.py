@@ -24,8 +24,9 @@ METHODS = ("k_centre", "typical")
 class Subset:
     """Rows in the order to label them.
 
-    rows: int64 [n]. score: float32 [n]. "k_centre": 1 − cosine with the nearest row labelled or chosen before,
-    in [0, 2], infinite for the first of all. "typical": mean cosine of the row's nearest others.
+    rows: int64 [n]. score: float32 [n]. With "k_centre": 1 − cosine with the nearest row that was labelled or
+    chosen before, in [0, 2], infinite for the first of all. With "typical": mean cosine of the row's nearest
+    others.
     """
 
     rows: np.ndarray
@@ -43,9 +44,9 @@ def subset(
     """`count` rows to label first.
 
     "k_centre" covers all rows: each choice is farthest from those before it (k-centre greedy, Sener and
-    Savarese 2018). The first are strangers; leave out duplicates and outliers before. "typical" takes the most
-    typical row of each of as many clusters, the largest first (TypiClust, Hacohen et al. 2022), which is
-    better for few labels.
+    Savarese 2018). The first are strangers; leave out outliers before. "typical" takes the most typical row
+    of each of as many clusters, the largest first (TypiClust, Hacohen et al. 2022); it is better for few
+    labels.
 
     Args:
         features: [N, F], may be memory-mapped.
@@ -59,9 +60,8 @@ def subset(
         raise UserError(f"method={method}: is unknown. Choose from {', '.join(METHODS)}.")
     rows = as_unit_rows(features)
     labelled = np.unique(np.asarray(have if len(have) else np.empty(0, np.int64)))
-    if labelled.dtype.kind not in "iu" or (
-        len(labelled) and not 0 <= labelled[0] <= labelled[-1] < len(rows)
-    ):
+    inside = labelled.dtype.kind in "iu" and ((labelled >= 0) & (labelled < len(rows))).all()
+    if not inside:
         raise UserError(f"`have`: must be row numbers from 0 to {len(rows) - 1}.")
     if count > len(rows) - len(labelled):
         raise UserError(f"count={count}: only {len(rows) - len(labelled)} rows are left. Pass at most these.")
@@ -76,6 +76,8 @@ def _k_centre(rows: UnitRows, count: int, labelled: np.ndarray) -> Subset:
     A choice can only shorten distances. Distances of a pool of the farthest rows are kept up to date; while
     the farthest of these is farther than any other row was at the last pass, it is the farthest of all.
     """
+    from threadpoolctl import threadpool_limits  # of scikit-learn
+
     distance = np.full(len(rows), np.inf, np.float32)  # as of the last pass
     chosen, score = list(labelled), []
     new = labelled
@@ -90,18 +92,20 @@ def _k_centre(rows: UnitRows, count: int, labelled: np.ndarray) -> Subset:
         order = np.argsort(-distance, kind="stable")
         pool = np.sort(order[:POOL])
         beyond = distance[order[POOL]] if len(order) > POOL else -np.inf
-        features, near, picks = rows[pool], distance[pool], []
-        while len(score) < count:
-            best = near.argmax()
-            if picks and near[best] <= beyond:
-                break
-            picks.append(pool[best])
-            score.append(near[best])
-            np.minimum(near, 1 - features @ features[best], out=near)
-            near[pool == pool[best]] = -np.inf
-            bar.update()
-        chosen += picks
-        new = np.array(picks)
+        features, near = rows[pool], distance[pool]
+        picks: list[int] = []  # in the pool
+        with threadpool_limits(1):  # which memory keeps busy; more wait for each other at every choice
+            while len(score) < count:
+                best = int(near.argmax())
+                if picks and near[best] <= beyond:
+                    break
+                picks.append(best)
+                score.append(near[best])
+                np.minimum(near, 1 - features @ features[best], out=near)
+                near[best] = -np.inf
+                bar.update()
+        new = pool[picks]
+        chosen += list(new)
     bar.close()
     return Subset(np.array(chosen[len(labelled) :], np.int64), np.array(score, np.float32))
 

@@ -112,18 +112,21 @@ def confident_joint(label: np.ndarray, p: np.ndarray) -> np.ndarray:
     # NOTE: of several reached classes the paper takes the likeliest of them, cleanlab of all classes.
     true = np.where(reached.sum(axis=1) > 1, p.argmax(axis=1), reached.argmax(axis=1))
     confident = reached.any(axis=1)
-    joint = np.zeros((count, count))
+    joint = np.zeros(
+        (count, count), order="F"
+    )  # summed in cleanlab's order, which decides ties in `_rounded`
     np.add.at(joint, (label[confident], true[confident]), 1)
     np.fill_diagonal(joint, np.maximum(joint.diagonal(), 1))
-    return _rounded(joint / joint.sum(axis=1, keepdims=True) * number[:, None])
+    joint = (joint.T / joint.sum(axis=1) * number).T
+    return _rounded(joint / joint.sum() * number.sum())
 
 
 def _rounded(joint: np.ndarray) -> np.ndarray:
     """Whole numbers of the same sum of each row; those farthest from whole change to make it so."""
     whole = joint.round()
     for exact, row in zip(joint, whole, strict=True):
-        surplus = int(round(row.sum() - exact.sum()))
-        order = np.argsort(exact - row, kind="stable")  # the most rounded up first
+        surplus = int(row.sum() - exact.sum().round())
+        order = np.argsort(exact - row)  # the most rounded up first
         if surplus > 0:
             row[order[:surplus]] -= 1
         elif surplus < 0:

@@ -44,7 +44,7 @@ class UnitRows:
                 row, value = start + int(bad.argmax()), largest[bad.argmax(), 0]
                 problem = "is all zeros, and has no direction" if value == 0 else "has a NaN or an infinity"
                 raise UserError(f"`{name}`: row {row} {problem}. Leave it out, or embed that image again.")
-            block /= largest
+            block = block / largest  # not in place: `block` may be the caller's array
             squares = np.einsum("nf,nf->n", block, block)[:, None]
             self.lengths[start : start + self.step] = largest * np.sqrt(squares)
 
@@ -87,7 +87,7 @@ def as_unit_rows(features: np.ndarray | UnitRows, name: str = "features") -> Uni
 
 
 def check_values(values: Sequence | np.ndarray | None, rows: int, name: str) -> np.ndarray | None:
-    """One value for each of the rows as an array [N], or None. Raises UserError for another shape or a NaN."""
+    """One value for each row as an array [N], or None. Raises UserError for another shape or a NaN."""
     if values is None:
         return None
     array = np.asarray(values)

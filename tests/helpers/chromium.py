@@ -92,7 +92,7 @@ class Chromium:
         assert "exceptionDetails" not in given, given["exceptionDetails"]
         return given["result"].get("value")
 
-    def wait_for(self, script, seconds=60.0):
+    def wait_for(self, script, seconds=TIMEOUT):
         """The value of an expression, once it is true."""
         until = time.monotonic() + seconds
         while not (value := self.run(script)):

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "callbacks": "training.callbacks",
+    "curation_page": "curation_page",
     "data": "data",
     "evaluate": "evaluate",
     "features": "features",

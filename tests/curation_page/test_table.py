@@ -18,7 +18,8 @@ def test_columns_types_and_values(tmp_path, monkeypatch):
         Categories("Label", np.array([1, -1, 0]), ["cat", "dog\udce9"]),
         Numbers("Outlier score", np.array([0.5, np.nan, 2])), Numbers("X", np.arange(3)),
     ]  # fmt: skip
-    shown = content(3, columns=columns, neighbours=near, cosines=cosines, list_names=["/p/0", "/p/\udcff", "/p/2"])
+    lists = ["/p/0", "/p/\udcff", "/p/2"]
+    shown = content(3, columns=columns, neighbours=near, cosines=cosines, list_names=lists)
     file = parquet.ParquetFile(write_table(shown, tmp_path / "curation.parquet"))
     given = file.read()
     assert file.num_row_groups == 2
@@ -37,8 +38,10 @@ def test_columns_types_and_values(tmp_path, monkeypatch):
 
 
 def test_tables_without_neighbours_or_rows(tmp_path):
-    assert parquet.read_table(write_table(content(2), tmp_path / "a.parquet")).column_names == ["name", "filepath", "x", "y"]
+    given = parquet.read_table(write_table(content(2), tmp_path / "a.parquet"))
+    assert given.column_names == ["name", "filepath", "x", "y"]
     assert parquet.read_table(write_table(content(0), tmp_path / "b.parquet")).num_rows == 0
     with pytest.raises(ValueError, match="must differ"):
-        write_table(content(2, columns=[Numbers("a b", np.zeros(2)), Numbers("A-B", np.zeros(2))]), tmp_path / "c")
+        columns = [Numbers("a b", np.zeros(2)), Numbers("A-B", np.zeros(2))]
+        write_table(content(2, columns=columns), tmp_path / "c")
     assert not (tmp_path / "c").exists()

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "callbacks": "training.callbacks",
     "curation": "curation",
+    "curation_page": "curation_page",
     "data": "data",
     "evaluate": "evaluate",
     "features": "features",

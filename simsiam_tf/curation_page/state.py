@@ -33,7 +33,10 @@ class ShownRows:
 
 
 def choose_rows(
-    content: CurationContent, max_points: int = MAX_POINTS, max_thumbnails: int = MAX_THUMBNAILS, seed: int = 0
+    content: CurationContent,
+    max_points: int = MAX_POINTS,
+    max_thumbnails: int = MAX_THUMBNAILS,
+    seed: int = 0,
 ) -> ShownRows:
     """All rows up to `max_points`; of more, a random sample, those of galleries, and the neighbours of both.
 

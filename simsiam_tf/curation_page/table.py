@@ -44,7 +44,7 @@ def write_table(content: CurationContent, out: Path | str) -> Path:
 
 
 def column_name(title: str) -> str:
-    """The table's name of a column: "Outlier score" → "outlier_score"; those of `OWN` get a "_" after them."""
+    """The table's name of a column: "Outlier score" → "outlier_score"; after one of `OWN` comes a "_"."""
     name = re.sub(r"\W+", "_", title.lower()).strip("_") or "column"
     return f"{name}_" if name in OWN else name
 
@@ -52,10 +52,11 @@ def column_name(title: str) -> str:
 def _schema(content: CurationContent) -> Any:
     import pyarrow as pa
 
-    distances = pa.struct({"ids": pa.list_(pa.int64()), "distances": pa.list_(pa.float32())})
-    fields: list[Any] = [("name", pa.string()), ("filepath", pa.string()), ("x", pa.float32()), ("y", pa.float32())]
+    near = pa.struct({"ids": pa.list_(pa.int64()), "distances": pa.list_(pa.float32())})
+    texts, places = ("name", "filepath"), ("x", "y")
+    fields: list[Any] = [*((t, pa.string()) for t in texts), *((p, pa.float32()) for p in places)]
     if content.neighbours is not None:
-        fields.append(("neighbours", distances))
+        fields.append(("neighbours", near))
     for column in content.columns:
         is_text = isinstance(column, Categories)
         fields.append((column_name(column.title), pa.string() if is_text else pa.float64()))
@@ -77,8 +78,9 @@ def _block(content: CurationContent, rows: slice, schema: Any) -> Any:
     ]
     if content.neighbours is not None:
         near = np.asarray(content.neighbours[rows], np.int64)
-        nearness = np.full(near.shape, np.nan) if content.cosines is None else content.cosines[rows]
-        columns.append(_neighbours(near, 1 - np.asarray(nearness, np.float32), schema.field("neighbours").type))
+        cosines = np.full(near.shape, np.nan) if content.cosines is None else content.cosines[rows]
+        distances = 1 - np.asarray(cosines, np.float32)
+        columns.append(_neighbours(near, distances, schema.field("neighbours").type))
     columns += [_values(column, rows) for column in content.columns]
     return pa.table(columns, schema=schema)
 

@@ -50,7 +50,9 @@ def file_type(data: bytes | None) -> str:
     raise ValueError(f"a thumbnail must be JPEG, PNG or WebP. Received bytes: {data[:8]!r}")
 
 
-def inline_thumbnails(thumbnail: Callable[[int], bytes | None], rows: np.ndarray, pictured: np.ndarray) -> dict:
+def inline_thumbnails(
+    thumbnail: Callable[[int], bytes | None], rows: np.ndarray, pictured: np.ndarray
+) -> dict:
     """Thumbnails of rows as base64, "" where there is none."""
     data, types = [], []
     for picture in _pictures(thumbnail, rows, pictured):

@@ -101,7 +101,8 @@ def render_page(history: History, sections: list[Section]) -> str:
     """
     config, step = history.config, history.records[-1]["step"]
     state = "" if history.card else ", not ended"
-    return page_environment(Path(__file__).parent).get_template(TEMPLATE).render(
+    template = page_environment(Path(__file__).parent).get_template(TEMPLATE)
+    return template.render(
         title=f"{method_of(config).title} on {config.get('data', '?')}",
         subtitle=f"{config.get('backbone', '?')}, {step} steps{state}, {history.workdir.name}",
         verdict=sections[0].text.pop(0),

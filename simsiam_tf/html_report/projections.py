@@ -32,7 +32,8 @@ def fit_pca(z: np.ndarray, count: int, seed: int = 0) -> Any:
     """scikit-learn's PCA of rows z [N, F] to at most `count` components."""
     from sklearn.decomposition import PCA
 
-    return PCA(min(count, *z.shape), random_state=seed).fit(z)
+    with np.errstate(invalid="ignore"):  # of equal rows, shares of the variance are 0 / 0
+        return PCA(min(count, *z.shape), random_state=seed).fit(z)
 
 
 def tsne_plane(z: np.ndarray, seed: int = 0) -> np.ndarray:

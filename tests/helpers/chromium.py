@@ -25,13 +25,14 @@ class Chromium:
     def __init__(self, profile, width=1400, height=1000):
         self.events, self.profile, self._buffer, self._last = [], profile, b"", 0
         ends = [*os.pipe(), *os.pipe()]
-        # The protocol's pipes are the file descriptors 3 and 4 of the browser: none of ours may be one of them.
-        from_here, self._write, self._read, from_browser = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in ends)
+        # The browser's ends become its descriptors 3 and 4: none of ours may be one of them.
+        moved = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in ends]
+        from_here, self._write, self._read, from_browser = moved
         for end in ends:
             os.close(end)
         options = ["--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--no-first-run",
-                   "--enable-unsafe-swiftshader", "--disable-background-networking", "--disable-dev-shm-usage",
-                   f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]  # fmt: skip
+                   "--enable-unsafe-swiftshader", "--disable-background-networking",
+                   "--disable-dev-shm-usage", f"--user-data-dir={profile}", "about:blank"]  # fmt: skip
         shell = f'exec "$0" "$@" 3<&{from_here} 4>&{from_browser} {from_here}<&- {from_browser}>&-'
         self._process = subprocess.Popen(
             ["bash", "-c", shell, CHROMIUM, *options], pass_fds=(from_here, from_browser),
@@ -92,7 +93,7 @@ class Chromium:
         assert "exceptionDetails" not in given, given["exceptionDetails"]
         return given["result"].get("value")
 
-    def wait_for(self, script, seconds=60.0):
+    def wait_for(self, script, seconds=TIMEOUT):
         """The value of an expression, once it is true."""
         until = time.monotonic() + seconds
         while not (value := self.run(script)):
@@ -102,7 +103,8 @@ class Chromium:
 
     def resize(self, width, height, mobile=False):
         """Sets the size of the page in CSS pixels."""
-        self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+        self("Emulation.setDeviceMetricsOverride", **size)
 
     def mouse(self, kind, x, y, **options):
         """kind: "mouseMoved", "mousePressed", "mouseReleased" or "mouseWheel"."""

@@ -1,0 +1,273 @@
+"""The page's state, thumbnails and projection against NumPy and by hand; names are text wherever they go."""
+
+import dataclasses
+import html.parser
+import io
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simsiam_tf.curation_page import (
+    Categories,
+    CurationContent,
+    Gallery,
+    Numbers,
+    PictureGroup,
+    encode_thumbnail,
+    project,
+    write_page,
+)
+from simsiam_tf.curation_page import page as pages
+from simsiam_tf.curation_page import projection as projections
+from simsiam_tf.curation_page.state import choose_rows, list_texts, page_state, script_json
+from simsiam_tf.html_report.projections import pca
+from simsiam_tf.runtime.errors import UserError
+
+HOSTILE = ["</script><img src=x onerror=alert(1)>", "\"quoted\" & 'so'", "a\nb\r\nc", "caf\udce9.png",
+           "\u202egnp.exe", "\u05e9\u05dc\u05d5\u05dd.png", "<!--", "\u2028"]  # fmt: skip
+
+
+def red(_):
+    return encode_thumbnail(np.full((8, 8, 3), [255, 0, 0], np.uint8))
+
+
+def content(count=12, **options):
+    points = np.random.default_rng(0).normal(size=(count, 2))
+    return CurationContent([f"{i}.png" for i in range(count)], points, red, **options)
+
+
+class Tags(html.parser.HTMLParser):
+    """Tags outside of scripts, and the text of the state."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.state, self._in_state = [], "", False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        self._in_state = dict(attrs).get("id") == "state"
+
+    def handle_data(self, data):
+        if self._in_state:
+            self.state += data
+            self._in_state = False
+
+
+def test_hostile_names_are_text_in_the_state_and_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "plotly_script", lambda: "var Plotly")
+    count = len(HOSTILE)
+    shown = CurationContent(
+        HOSTILE, np.zeros((count, 2)), red, [Categories(HOSTILE[0], np.zeros(count, int), [HOSTILE[0]])],
+        galleries=[Gallery(HOSTILE[0], HOSTILE[1], [PictureGroup([0], HOSTILE[0], [], [HOSTILE[4]])],
+                           list_file='"><b>.txt')],
+        title=HOSTILE[0], subtitle=HOSTILE[1],
+    )  # fmt: skip
+    text = write_page(shown, tmp_path / "curation.html").read_text()
+    tags = Tags(text)
+    assert not any(tag in ("img", "b") or "onerror" in attrs for tag, attrs in tags.found)
+    assert sum(tag == "script" for tag, _ in tags.found) == 3
+    state = json.loads(tags.state)
+    assert state["names"] == HOSTILE  # lone surrogates included
+    assert state["printable"] == {"2": "a b  c", "3": "caf\\xe9.png", "4": "\\u202egnp.exe", "7": " "}
+    assert state["columns"][0]["names"] == [HOSTILE[0]]
+    assert state["galleries"][0]["groups"][0]["notes"] == ["\\u202egnp.exe"]
+
+
+def test_script_json_has_no_character_that_ends_a_script():
+    text = script_json({"a": HOSTILE})
+    assert text.isascii() and not set("<>&") & set(text) and json.loads(text) == {"a": HOSTILE}
+    with pytest.raises(ValueError):
+        script_json({"a": float("nan")})
+
+
+def test_state_holds_columns_neighbours_and_galleries_by_hand():
+    near, cosines = np.array([[1, 2], [0, -1], [0, 1]]), np.array([[0.9, 0.8], [0.9, np.nan], [0.8, 0.12344]])
+    shown = CurationContent(
+        ["a", "b", "c"], np.array([[0, 0], [10, 0], [1 / 3, 2]]), red,
+        [Categories("Label", np.array([1, -1, 0]), ["x", "y"]),
+         Numbers("Width", np.array([1234567, np.nan, 2 / 3]))],
+        near, cosines, [Gallery("Twins", "", [PictureGroup([2, 0], "two", [2], ["n", "m"])])],
+        list_names=["/p/a", "/p/b", "/p/c"],
+    )  # fmt: skip
+    state = page_state(shown, choose_rows(shown))
+    assert state["x"] == [0, 10, 0.3333] and state["y"] == [0, 0, 2] and state["mapped"] == [0, 1, 2]
+    assert state["columns"][0]["codes"] == [1, -1, 0]
+    assert state["columns"][1]["values"] == [1234567, None, 0.66667]  # whole numbers keep their digits
+    assert state["columns"][1]["extremes"] == [0.66667, 1234567]
+    assert state["neighbours"] == [[1, 2], [0], [0, 1]]
+    assert state["cosines"] == [[0.9, 0.8], [0.9], [0.8, 0.1234]]
+    (group,) = state["galleries"][0]["groups"]
+    assert group == {"rows": [2, 0], "caption": "two", "marks": [2], "notes": ["n", "m"]}
+    assert state["lists"] == {"prefix": "/p/", "texts": None}
+    assert list_texts(["a", "b"], ["/p/a", "/q/b"]) == {"prefix": "", "texts": ["/p/a", "/q/b"]}
+
+
+def test_of_many_pictures_the_page_holds_a_sample_whole_galleries_and_neighbours():
+    count = 1000
+    near = np.stack([(np.arange(count) + 1) % count, (np.arange(count) + 2) % count], axis=1)
+    gallery = Gallery("All", "", [PictureGroup(np.arange(300, 400))])
+    shown = content(count, neighbours=near, galleries=[gallery])
+    rows = choose_rows(shown, max_points=50, max_thumbnails=160)
+    mapped, known = rows.rows[rows.mapped], rows.rows[rows.known]
+    assert len(mapped) == 50 and set(range(300, 400)) <= set(known) and set(mapped) <= set(known)
+    assert set(known) == set(mapped) | set(range(300, 400))
+    assert set(rows.rows) == set(known) | set(near[known].ravel())
+    pictured = set(rows.rows[rows.pictured])
+    assert len(pictured) == 160 and set(known) <= pictured and {400, 401} <= pictured
+    assert set(choose_rows(shown, 50, 0).rows[choose_rows(shown, 50, 0).pictured]) == set(known)
+    state = page_state(shown, rows)
+    assert state["count"] == count and len(state["galleries"][0]["groups"][0]["rows"]) == 100
+    place = int(np.flatnonzero(rows.rows == 399)[0])
+    assert [state["names"][p] for p in state["neighbours"][place]] == ["400.png", "401.png"]
+    assert [near is None for near in state["neighbours"]] == (~rows.known).tolist()
+
+
+def test_a_sample_is_said_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "plotly_script", lambda: "")
+    text = write_page(content(30), tmp_path / "curation.html", max_points=10).read_text()
+    assert "The map shows a sample: 10 of 30 pictures" in text
+    assert "a sample" not in write_page(content(30), tmp_path / "curation.html").read_text()
+
+
+def test_thumbnails_are_in_the_page_or_in_a_folder_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "plotly_script", lambda: "")
+    out, folder = tmp_path / "curation.html", tmp_path / "curation_thumbnails"
+    shown = dataclasses.replace(content(4), thumbnail=lambda i: None if i == 2 else red(i))
+    state = json.loads(Tags(write_page(shown, out).read_text()).state)
+    assert state["thumbnails"]["types"] == ["png", "png", "", "png"] and not folder.exists()
+    (folder / "0123456789abcdef").mkdir(parents=True)  # of an earlier page
+    (folder / "mine").mkdir()
+    first = write_page(shown, out, inline=2).read_text()
+    thumbnails = json.loads(Tags(first).state)["thumbnails"]
+    files = sorted(p.name for p in (tmp_path / thumbnails["folder"] / "0").iterdir())
+    assert files == ["0.png", "1.png", "3.png"] and thumbnails["data"] is None
+    assert len(list(folder.iterdir())) == 2 and (folder / "mine").exists()
+    assert write_page(shown, out, inline=2).read_text() == first  # the same content makes the same page
+
+
+def test_a_page_that_fails_leaves_the_old_one_and_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "plotly_script", lambda: "")
+    out = tmp_path / "curation.html"
+    out.write_text("old")
+
+    def broken(row):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        write_page(dataclasses.replace(content(4), thumbnail=broken), out, inline=0)
+    assert out.read_text() == "old" and not list((tmp_path / "curation_thumbnails").iterdir())
+    with pytest.raises(UserError, match="cannot be written"):
+        write_page(content(4), tmp_path / "missing" / "curation.html")
+    (tmp_path / "linked_thumbnails").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link"):
+        write_page(content(4), tmp_path / "linked.html")
+
+
+def test_thumbnails_keep_shape_and_small_pixels():
+    wide = encode_thumbnail(np.zeros((100, 400, 1), np.uint8))
+    assert wide[:3] == b"\xff\xd8\xff" and Image.open(io.BytesIO(wide)).size == (128, 32)
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 4), np.uint8)
+    small = Image.open(io.BytesIO(encode_thumbnail(pixels)))
+    np.testing.assert_array_equal(np.asarray(small), pixels[..., :3])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"points": np.zeros((3, 2))}, r"\[12, 2\]"),
+        ({"neighbours": np.full((12, 2), 12)}, "rows"),
+        ({"neighbours": np.zeros((12, 2), int), "cosines": np.zeros((12, 3))}, r"\(12, 2\)"),
+        ({"columns": [Numbers("Score", np.zeros(3))]}, "Score must have 12 rows"),
+        ({"columns": [Numbers("A", np.zeros(12)), Numbers("A", np.zeros(12))]}, "differ"),
+        ({"galleries": [Gallery("G", "", [PictureGroup([12])])]}, "G: rows"),
+        ({"galleries": [Gallery("G", "", [PictureGroup([1], notes=["a", "b"])])]}, "2 notes for 1"),
+    ],
+)
+def test_contents_that_do_not_fit_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(content(), **options)
+    with pytest.raises(ValueError, match="from -1 to 0"):
+        Categories("Label", np.array([1]), ["a"])
+
+
+def test_a_copy_is_placed_on_its_original_and_others_between_their_nearest(monkeypatch):
+    monkeypatch.setattr(projections, "tsne_plane", lambda z, seed: np.arange(40.0).reshape(20, 2))
+    features = np.random.default_rng(0).normal(size=(40, 6))
+    sample = np.sort(np.random.default_rng(3).permutation(40)[:20])
+    features[other := np.setdiff1d(np.arange(40), sample)[0]] = 5 * features[sample[7]]
+    made = project(features, "tsne", sample=20, seed=3)
+    np.testing.assert_array_equal(made.points[sample], np.arange(40).reshape(20, 2))
+    np.testing.assert_allclose(made.points[other], [14, 15], atol=1e-3)
+    z = features / np.linalg.norm(features, axis=1, keepdims=True)
+    last = np.setdiff1d(np.arange(40), sample)[-1]
+    distances = np.linalg.norm(z[sample] - z[last], axis=1)
+    nearest = np.argsort(distances)[:5]
+    weights = 1 / distances[nearest]
+    expected = (weights[:, None] * made.points[sample][nearest]).sum(axis=0) / weights.sum()
+    np.testing.assert_allclose(made.points[last], expected, rtol=1e-3)
+    assert str(made) == "t-SNE of 20 pictures, the others beside their nearest of these"
+
+
+def test_pca_of_all_rows_is_that_of_the_report_in_blocks(monkeypatch):
+    monkeypatch.setattr(projections, "BLOCK", 7)
+    features = np.random.default_rng(0).normal(size=(50, 5)) * [5, 3, 1, 1, 1]
+    expected, _ = pca(features)
+    points = project(features, "pca").points
+    np.testing.assert_allclose(np.abs(points), np.abs(expected), atol=1e-5)
+    assert project(features[:1]).points.tolist() == [[0, 0]] and project(features[:0]).points.shape == (0, 2)
+    assert project(features[:2, :1]).points.shape == (2, 2) and project(features[:7]).method == "pca"
+
+
+def test_bad_projections_get_one_line(monkeypatch):
+    features = np.ones((20, 3))
+    with pytest.raises(UserError, match="projection=mds: is unknown"):
+        project(features, "mds")
+    with pytest.raises(UserError, match="row 4 has a NaN"):
+        project(np.where(np.arange(20)[:, None] == 4, np.nan, features), "pca")
+    monkeypatch.setattr(projections.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"simsiam-tf\[umap\]"):
+        project(features, "umap")
+    monkeypatch.setattr(projections, "tsne_plane", lambda z, seed: z[:, :2])
+    assert project(np.eye(20), "auto").method == "tsne"
+
+
+@pytest.mark.slow  # umap-learn compiles itself when it is imported
+def test_umap_separates_clusters_without_loading_tensorflow():
+    code = """
+import sys, importlib.util
+if importlib.util.find_spec("umap") is None: sys.exit(3)
+import numpy as np
+from simsiam_tf.curation_page import project
+rng = np.random.default_rng(0)
+centres = rng.normal(size=(3, 20))
+groups = np.arange(150) % 3
+made = project(centres[groups] + 0.1 * rng.normal(size=(150, 20)))
+middles = np.stack([made.points[groups == g].mean(axis=0) for g in range(3)])
+nearest = np.linalg.norm(made.points[:, None] - middles, axis=2).argmin(axis=1)
+sys.exit(made.method != "umap" or (nearest != groups).any() or "tensorflow" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode == 3:
+        pytest.skip("needs umap-learn")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_needs_no_tensorflow_and_names_its_extra(monkeypatch):
+    code = "import sys, simsiam_tf.curation_page\n"
+    code += "sys.exit(bool({'tensorflow', 'jinja2', 'plotly'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(UserError, match=r"plotly: pip install 'simsiam-tf\[viz\]'"):
+        pages.plotly_script()
+
+
+def test_scripts_end_no_tag_and_ask_for_nothing():
+    text = "".join((pages.HERE / name).read_text() for name in (*pages.SCRIPTS, "page.css"))
+    outside = r"https?://(?!www\.w3\.org/2000/svg)|@import|fetch\("
+    assert not re.search(rf"</script|innerHTML|insertAdjacent|{outside}", text)

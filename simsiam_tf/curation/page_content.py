@@ -14,6 +14,7 @@ from simsiam_tf.curation.statistics import FIELDS
 from simsiam_tf.curation_page.content import Categories, CurationContent, Gallery, Numbers, PictureGroup
 from simsiam_tf.curation_page.projection import project
 from simsiam_tf.curation_page.thumbnails import encode_thumbnail
+from simsiam_tf.runtime.display_text import printable_text
 
 SHOWN_GROUPS = 200  # of duplicates
 SHOWN = 120  # pictures of an answer
@@ -43,7 +44,7 @@ def page_content(
         thumbnail=thumbnails(pictures), columns=columns,
         neighbours=answers.graph.index, cosines=answers.graph.cosine,
         galleries=galleries(pictures, answers, scan, against),
-        title=f"{len(pictures):,} pictures", projection=str(projection),
+        title=printable_text(pictures.source.name) if pictures.source else "Curation", projection=str(projection),
         list_names=None if pictures.places is None else [str(place) for place in pictures.places],
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import tensorflow as tf
 
 from simsiam_tf.curation.answer_files import cluster_words
 from simsiam_tf.curation.answers import Answers
@@ -14,6 +15,9 @@ from simsiam_tf.curation.statistics import FIELDS
 from simsiam_tf.curation_page.content import Categories, CurationContent, Gallery, Numbers, PictureGroup
 from simsiam_tf.curation_page.projection import project
 from simsiam_tf.curation_page.thumbnails import encode_thumbnail
+from simsiam_tf.data.images.render import render
+from simsiam_tf.data.sources.addresses import read_bytes
+from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.runtime.display_text import printable_text
 
 SHOWN_GROUPS = 200  # of duplicates
@@ -44,7 +48,8 @@ def page_content(
         thumbnail=thumbnails(pictures), columns=columns,
         neighbours=answers.graph.index, cosines=answers.graph.cosine,
         galleries=galleries(pictures, answers, scan, against),
-        title=printable_text(pictures.source.name) if pictures.source else "Curation", projection=str(projection),
+        title=printable_text(pictures.source.name) if pictures.source else "Curation",
+        projection=str(projection),
         list_names=None if pictures.places is None else [str(place) for place in pictures.places],
     )  # fmt: skip
 
@@ -52,13 +57,19 @@ def page_content(
 def thumbnails(pictures: PictureSet) -> Callable[[int], bytes | None]:
     """A function from a row to its thumbnail; None where the picture cannot be read."""
 
-    def thumbnail(row: int) -> bytes | None:
-        import tensorflow as tf
+    source = pictures.source
 
-        if pictures.source is None:
-            return None
+    def pixels(row: int) -> np.ndarray:
+        assert source is not None
+        if source.pixels is not None:
+            return source.pixels[row]
+        if pictures.places is not None and isinstance(source, EncodedSource):  # faster than its graph
+            return render(read_bytes(str(pictures.places[row])), source.rule)
+        return source.decode(tf.constant(row, tf.int64)).numpy()
+
+    def thumbnail(row: int) -> bytes | None:
         try:
-            return encode_thumbnail(pictures.source.decode(tf.constant(row, tf.int64)).numpy())
+            return None if source is None else encode_thumbnail(pixels(row))
         except (tf.errors.OpError, ValueError, OSError):
             return None
 

@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 FLAGS = sorted({f"flagfiles/{p.parent.relative_to(HERE)}" for p in HERE.glob("flags/**/*.cfg")})
 COMMANDS = (
     "pretrain", "knn_eval", "probe", "linear_eval", "finetune", "export", "report", "convert", "embed",
-    "neighbours", "data_service",
+    "neighbours", "curate", "data_service",
 )  # fmt: skip
 
 setup(

@@ -65,7 +65,7 @@ lacking = {"O_NOFOLLOW", "O_NONBLOCK", "memfd_create", "posix_fallocate", "sched
 for name in lacking & set(dir(os)): delattr(os, name)
 sys.modules |= dict.fromkeys(("fcntl", "resource", "pwd", "grp", "termios"))
 import simsiam_tf
-optional = {"matplotlib", "jinja2", "safetensors", "torch", "pyarrow", "tf2onnx", "onnxruntime", "faiss"}
+optional = {"matplotlib", "jinja2", "safetensors", "torch", "pyarrow", "tf2onnx", "onnxruntime"}
 for module in pkgutil.walk_packages(simsiam_tf.__path__, "simsiam_tf."):
     try:
         importlib.import_module(module.name)

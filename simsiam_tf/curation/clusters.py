@@ -107,7 +107,7 @@ def hdbscan_clusters(
     pca = PCA(min(REDUCED, *sample.shape), random_state=seed).fit(sample)
     reduced = np.concatenate([pca.transform(x) for _, x in rows.blocks()])
     least = min(min_size or max(5, len(sample) // 200), len(sample))
-    found = np.asarray(HDBSCAN(min_cluster_size=least, copy=True).fit_predict(reduced[chosen]))
+    found = np.asarray(HDBSCAN(least, copy=True).fit_predict(reduced[chosen]))  # pyright: ignore[reportArgumentType]
     cluster = found if len(chosen) == len(rows) else _nearest_cluster(reduced, chosen, found)
     centres = np.zeros((found.max() + 1, rows.width), np.float32)
     np.add.at(centres, found[found >= 0], sample[found >= 0])

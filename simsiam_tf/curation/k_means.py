@@ -7,6 +7,7 @@ that other programs kept busy, and less than twice as fast on one that was free.
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,8 @@ def fit_centres(rows: UnitRows, k: int, seed: int = 0, start: np.ndarray | None 
         start = fit_sample(rows[sample_rows(rows, max(SAMPLE, ROWS_A_CLUSTER * k), seed)], k, seed)[0]
     if len(rows) <= FULL_ROWS:
         return fit_sample(rows[:], k, seed, start)[0]
-    model = MiniBatchKMeans(k, init=start, n_init=1, random_state=seed)
+    options: dict[str, Any] = {"init": start, "n_init": 1, "random_state": seed}
+    model = MiniBatchKMeans(k, **options)
     rng = np.random.default_rng(seed)
     for _ in progress.bar(range(BATCHES), "clusters", unit="batch", leave=False):
         batch = rows[np.sort(rng.choice(len(rows), min(BATCH, len(rows)), replace=False))]

@@ -52,8 +52,8 @@ def suspects(
     if probabilities is None:
         graph = graph_of(features, graph)
         count = len(graph.index)
-    given = check_values(labels, count, "labels")
-    classes, label = np.unique(given, return_inverse=True)
+    check_values(labels, count, "labels")
+    classes, label = np.unique(np.asarray(labels), return_inverse=True)
     if len(classes) < 2:
         raise UserError("`labels`: are all the same. Wrong ones show only among at least two classes.")
     if graph is not None and probabilities is None:

@@ -38,6 +38,16 @@ def test_planted_copies_are_found_and_nothing_else(share, noise):
     assert (found.kept[found.group] == sources[found.others - len(x)]).all()
 
 
+def test_the_threshold_is_half_way_between_the_farthest_copy_and_the_nearest_other_picture():
+    rng = np.random.default_rng(0)
+    x = clustered(rng, 800)
+    x = np.vstack([x, noisy(rng, x[:80], np.linspace(0.01, 0.05, 80)[:, None])])
+    distance = 1 - neighbour_graph(x).cosine[:, 0]
+    copies = np.r_[:80, 800:880]
+    expected = np.sqrt(distance[copies].max() * np.delete(distance, copies).min())
+    assert duplicates(x).threshold == pytest.approx(1 - expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "features",
     [
@@ -133,13 +143,10 @@ def test_leaks_name_the_source_of_each_copy():
 
 def test_leaks_of_equal_digests_come_first():
     train, test = angles([0, 30, 60]), angles([59.5, 10])
-    found = leaks(test, train, cosine=0.99, digests=["p", "q"], against_digests=["q", "r", "s"])
-    assert (found.rows.tolist(), found.source.tolist(), found.exact.tolist()) == (
-        [1, 0],
-        [0, 2],
-        [True, False],
-    )
-    np.testing.assert_allclose(found.cosine, np.cos(np.radians([10, 0.5])), atol=1e-6)
+    found = leaks(test, train, cosine=0.99, digests=["p", "q"], against_digests=["r", "q", "s"])
+    assert (found.rows.tolist(), found.source.tolist()) == ([1, 0], [1, 2])  # row 1 is nearer to 0 than to 1
+    assert found.exact.tolist() == [True, False]
+    np.testing.assert_allclose(found.cosine, np.cos(np.radians([20, 0.5])), atol=1e-6)
 
 
 def test_arguments_are_checked():

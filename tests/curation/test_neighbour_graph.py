@@ -52,6 +52,12 @@ def test_of_equal_cosines_the_lowest_rows_come_first_and_never_the_row_itself(sm
     assert (graph.cosine == 1).all()
 
 
+def test_of_many_equals_no_more_than_k_are_sorted():
+    cosines = np.array([[1.0, 1, 1, 1, 0], [3, 1, 2, 1, 1], [0, 1, 2, 3, 4]], np.float32)
+    chosen = exact_search._best(cosines, 3)
+    np.testing.assert_array_equal(chosen, [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [0, 0, 1, 1, 1]])
+
+
 def test_faiss_finds_what_the_exact_search_finds_and_says_how_much(capfd):
     pytest.importorskip("faiss")
     rng = np.random.default_rng(2)

@@ -5,6 +5,7 @@ const styles = () => getComputedStyle(document.documentElement);
 const colourOf = (name) => styles().getPropertyValue(name).trim();
 const pointSize = onMap.length > 10000 ? 4 : onMap.length > 2000 ? 6 : onMap.length > 400 ? 8 : 10;
 const marks = ["circle", "square", "diamond", "triangle-up", "cross"];  // scattergl's symbols
+let removingOutline = false;
 let atPoint = null;  // the picture that arrow keys are at
 
 function hasWebGL() {
@@ -35,9 +36,9 @@ function drawMap() {
   map.on("plotly_unhover", hideTip);
   map.on("plotly_click", ({ points: [point] }) => openPicture(onMap[point.pointIndex], map));
   map.on("plotly_selected", (event) => {
-    if (event?.points) setSelection(event.points.filter((p) => p.curveNumber === 0).map((p) => onMap[p.pointIndex]), true);
+    if (event?.points && !removingOutline) setSelection(event.points.filter((p) => p.curveNumber === 0).map((p) => onMap[p.pointIndex]), true);
   });
-  map.on("plotly_deselect", () => setSelection([]));
+  map.on("plotly_deselect", () => removingOutline || setSelection([]));
   styleMap();
 }
 
@@ -57,13 +58,17 @@ function ringPictures(picture, neighbours) {
 }
 
 // fromMap: whether the lasso or the box made it, whose outline then stays.
-function setSelection(pictures, fromMap = false) {
+async function setSelection(pictures, fromMap = false) {
   selected.clear();
   pictures.forEach((picture) => selected.add(picture));
-  const points = [...selected].filter((p) => pointOf.has(p)).map((p) => pointOf.get(p));
-  Plotly.restyle(map, { selectedpoints: [selected.size ? points : null] }, [0]);
-  if (!fromMap && map.layout.selections?.length) Plotly.relayout(map, { selections: [] });
   showSelection();
+  if (!fromMap && map.layout.selections?.length) {
+    removingOutline = true;  // then plotly tells that no point is selected
+    await Plotly.relayout(map, { selections: [] });
+    removingOutline = false;
+  }
+  const points = [...selected].filter((p) => pointOf.has(p)).map((p) => pointOf.get(p));
+  await Plotly.restyle(map, { selectedpoints: [selected.size ? points : null] }, [0]);
 }
 
 function toggleSelected(pictures, on) {

@@ -68,13 +68,14 @@ def project(features: np.ndarray, method: str = "auto", sample: int = SAMPLE, se
     reduced = plane = pca.transform(z)
     if method != "pca":
         plane = (umap_plane if method == "umap" else tsne_plane)(reduced, seed)
+    points[chosen, : plane.shape[1]] = plane
     place = _nearest_points(reduced, plane)
+    others = np.setdiff1d(np.arange(count), chosen)
     step = max(1, BLOCK // features.shape[1])
-    for start in range(0, count, step):
-        rows = np.arange(start, min(start + step, count))
+    for start in range(0, len(others), step):
+        rows = others[start : start + step]
         z = pca.transform(_unit_rows(features, rows))
         points[rows, : plane.shape[1]] = z if method == "pca" else place(z)
-    points[chosen, : plane.shape[1]] = plane
     return Projection(points, method, len(chosen))
 
 

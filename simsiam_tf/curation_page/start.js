@@ -39,8 +39,5 @@ map.addEventListener("keydown", (event) => {
 });
 map.addEventListener("blur", hideTip);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") {
-    if (panel.hidden) setSelection([]);
-    closePanel();
-  }
+  if (event.key === "Escape") closePanel();
 });

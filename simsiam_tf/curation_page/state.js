@@ -31,7 +31,7 @@ function thumbnail(picture) {
   const ending = types[picture];
   if (!ending) return null;
   if (data) return `data:image/${ending === "jpg" ? "jpeg" : ending};base64,${data[picture]}`;
-  return `${folder}${Math.floor(picture / 1000)}/${picture}.${ending}`;
+  return `${folder.split("/").map(encodeURIComponent).join("/")}${Math.floor(picture / 1000)}/${picture}.${ending}`;
 }
 
 // What is known of a picture: [title, text] of each column.

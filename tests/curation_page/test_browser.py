@@ -30,6 +30,17 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+POLYGON = np.array([[-6, -3], [1, -4], [5, -1], [0, 0.5], [2, 4], [-5, 3]])  # a lasso, not convex
+
+
+def edge_distances(points, polygon):
+    """Distance of each point [N, 2] from the nearest edge of a polygon [P, 2]."""
+    edges = np.roll(polygon, -1, axis=0) - polygon
+    along = ((points[:, None] - polygon) * edges).sum(axis=2) / (edges**2).sum(axis=1)
+    nearest = polygon + np.clip(along, 0, 1)[..., None] * edges
+    return np.linalg.norm(points[:, None] - nearest, axis=2).min(axis=1)
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """(folder of COUNT pictures and a page of them, its content)."""
@@ -40,7 +51,8 @@ def pictures(tmp_path_factory):
     colours = rng.integers(0, 255, (COUNT, 3), np.uint8)
     for name, colour in zip(names, colours, strict=True):
         Image.new("RGB", (24, 16), tuple(colour.tolist())).save(folder / name)
-    points = rng.uniform(-1, 1, (COUNT, 2)) * [8, 5]
+    points = rng.uniform(-1, 1, (2 * COUNT, 2)) * [8, 5]
+    points = points[edge_distances(points, POLYGON) > 0.1][:COUNT]  # a lasso is drawn in whole pixels
     z = np.concatenate([points, np.ones((COUNT, 1))], axis=1)
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     cosines = z @ z.T
@@ -140,40 +152,42 @@ def test_zoom_hover_lasso_and_list(pictures, browser, tmp_path):
     assert loaded(browser, "#tip") == 24
 
     press_button(browser, "[data-mode=lasso]")
-    polygon = np.array([[-6, -3], [1, -4], [5, -1], [0, 0.5], [2, 4], [-5, 3]])  # not convex
-    corners = places(browser, polygon)
+    corners = places(browser, POLYGON)
     steps = np.linspace(0, 1, 5)[:, None]
     closed = zip(corners, np.roll(corners, -1, axis=0), strict=True)
     browser.drag(np.concatenate([a + steps * (b - a) for a, b in closed]).tolist())
-    expected = set(names[inside(content.points, polygon)])
+    expected = set(names[inside(content.points, POLYGON)])
     assert 60 < len(expected) < 200
     said = "document.querySelector('#selection-title').innerText"
     browser.wait_for(f"{said} == '{len(expected)} pictures selected'")
     press_button(browser, "#download-list")
-    list_file = tmp_path / "selection.txt"
-    read = wait_for_list(browser, list_file)
+    read, _ = read_download(browser, tmp_path)
     assert set(read) == expected and len(read) == len(expected)
     hostile = {str(folder / os.fsdecode(name)) for name in HOSTILE}
     assert len(expected & hostile) >= 2 and len(hostile - expected) >= 2
 
     # All names, and then plain ones alone, which are written one a line.
     press_button(browser, "#select-view")
+    assert browser.run("map.data[0].selectedpoints.length") == COUNT
     press_button(browser, "#download-list")
-    assert wait_for_list(browser, tmp_path / "selection (1).txt") == list(names)
+    assert read_download(browser, tmp_path)[0] == list(names)
     browser.run("document.querySelector('#find input').value = 'SUB/01'")
     browser.run("document.querySelector('#find').requestSubmit()")
     press_button(browser, "#download-list")
     plain = [name for name in names if "/sub/01" in name]
-    assert wait_for_list(browser, tmp_path / "selection (2).txt") == plain
-    assert (tmp_path / "selection (2).txt").read_text() == "".join(f"{name}\n" for name in plain)
+    assert read_download(browser, tmp_path) == (plain, "".join(f"{name}\n" for name in plain))
 
 
-def wait_for_list(browser, path):
-    """The names of a downloaded list, as --data=list: reads them."""
-    for _ in range(200):
+def read_download(browser, folder):
+    """(names of the downloaded list, as --data=list: reads them; its text). The file is removed."""
+    path = folder / "selection.txt"
+    for _ in range(400):
         browser.run("new Promise((done) => setTimeout(done, 50))")
-        if path.exists() and path.stat().st_size:
-            return list_members(str(path), "train").names
+        if path.exists():
+            names = list_members(str(path), "train").names
+            text = path.read_text(errors="surrogateescape")
+            path.unlink()
+            return names, text
     raise AssertionError(f"{path} was not downloaded")
 
 

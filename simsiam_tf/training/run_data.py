@@ -58,7 +58,8 @@ def follow_recipe(
     if config.recipe == "none":
         return config, source
     source, _ = open_data(config, report, source)
-    facts = rules.facts_of(source, accelerator=not on_cpu())
+    known = nets.describe_backbone(config.backbone, config.pixels, config.trust_code)
+    facts = rules.facts_of(source, not on_cpu(), known)
     config, choices = rules.choose(config, facts)
     tell("\n  ".join([f"recipe for {facts}:", *map(str, choices)]))
     return config.validate(), source

@@ -9,7 +9,7 @@ import textwrap
 from simsiam_tf import config as configs
 from simsiam_tf.runtime.errors import as_flags
 
-SHOWN_LAST = ("Run", "Only look")  # groups of options
+SHOWN_LAST = ("Run", "Preview")  # groups of options
 
 
 def usage(cls: type, prog: str, description: str) -> str:

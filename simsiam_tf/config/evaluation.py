@@ -17,7 +17,8 @@ FEATURES_DIR = (
 )
 PIXELS_OPTION = (
     "auto",
-    "how the network of a .keras file or of a function takes pixels: torch (mean 0, variance 1 on ImageNet), "
+    "pixel values that the network of a .keras file or function takes: torch (mean 0 and variance 1 on "
+    "ImageNet), "
     "tf (−1 to 1), caffe (blue, green, red less their means), unit (0 to 1), byte (0 to 255); auto: from the "
     "file's model card or, for a network of keras.applications or keras-hub, from its library",
 )
@@ -42,7 +43,10 @@ class WeightsConfig(Config):
         choices=PREPROCESSINGS,
     )
     image_size: int | None = option(
-        None, "height and width of the images in pixels; by default as in the pre-training", limits=(4, 4096)
+        None,
+        "height and width of the images in pixels; by default the size that the model card records: "
+        "read_size of the pre-training or, in linear_eval and finetune, the size of its views",
+        limits=(4, 4096),
     )
     pixels: str = option(*PIXELS_OPTION, choices=("auto", *PIXELS))
     trust_code: bool = option(*TRUST_OPTION)
@@ -76,7 +80,7 @@ class LabelledConfig(ImagesConfig):
     test: str = option(
         "auto",
         "labelled images for the test; auto: the test or validation split of `data`. Where there is neither, "
-        "or it overlaps with `data`, every tenth image is held out from the training instead",
+        "or it overlaps with `data`, every tenth training image is held out instead",
         "Images",
     )
     seed: int = option(0, "seed of the choice of images, and of the training in probe", limits=(0, BIG))

@@ -149,7 +149,7 @@ class Pretraining(Task):
         return diagnose(records, self.components.total_steps, self.config.loss)
 
     def baselines(self) -> Accuracies:
-        """Evaluates the untrained backbone and raw pixels by the monitor, on `knn_images` images."""
+        """Evaluates raw pixels and the initial backbone by the monitor, on `knn_images` images."""
         if self.config.weights:
             log.warning("initial weights: %s", self.start)
         if self.monitor is None or self.known_baselines:

@@ -1,12 +1,12 @@
-"""Draws some pictures of a set and the nearest ones in its other domains, by raw pixels and by embeddings.
+"""Draws pictures of a set, each beside the nearest pictures of other domains, by raw pixels and embeddings.
 
     bash scripts/sets.sh emoji sets/emoji
     python -m simsiam_tf.embed --weights=runs/emoji --data=folder:sets/emoji --out=emoji.npz
     python scripts/bench/draw_answers.py sets/emoji --embeddings=emoji.npz --out=docs/emoji.png
 
-Each picture is drawn in two rows: before, by whitened raw pixels, and after, by the features as they are
-exported. Under each stand its object and its cosine. The pictures are drawn at random from those whose object
-is in another domain.
+Each query takes two rows: neighbours by whitened raw pixels, and neighbours by the features that the backbone
+exports. The captions are the object and, under neighbours, the cosine. Queries are chosen at random from the
+pictures whose object is in another domain, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from scripts.sets.set_file import Picture, read_set  # noqa: E402
 from simsiam_tf.command_line import cli  # noqa: E402
 from simsiam_tf.runtime.errors import UserError  # noqa: E402
 
-LETTERS = 14  # of a name that is drawn
+LETTERS = 14  # length to which the names of objects are cut
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--queries", type=int, default=3)
     parser.add_argument("--neighbours", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of queries")
-    parser.add_argument("--out", default="answers.png", help="the PNG to write")
+    parser.add_argument("--out", default="answers.png", help="PNG file to write")
     args = parser.parse_args(argv)
     with cli.heavy_imports():
         import simsiam_tf.features  # noqa: F401
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def choose_queries(rows: Sequence[Picture], count: int, seed: int) -> list[int]:
-    """Rows whose object is in another domain, too, drawn at random; of distinct objects."""
+    """Chooses, at random, `count` rows of distinct objects, each of which is in several domains."""
     domains: dict[str, set[str]] = {}
     for row in rows:
         if row.object:

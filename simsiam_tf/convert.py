@@ -12,12 +12,12 @@ from simsiam_tf.config.evaluation import PREPROCESSINGS
 from simsiam_tf.pretrained.torch_layouts import LAYOUTS, SUFFIXES, WRITABLE_SUFFIXES
 from simsiam_tf.runtime.errors import UserError, as_flags
 
-ABOUT = """Converts backbone, projector and predictor from PyTorch weights to a folder that every --weights
-takes, and from such a folder to PyTorch; presets of keras-hub are converted both ways, too. Finds a ResNet
-under any prefix, by the names that torchvision, timm, facebookresearch/simsiam, mmselfsup, solo-learn,
-lightly, MoCo, BYOL, DINO or Detectron2 give its weights. Architecture and widths are read from the shapes;
-weights that are left out are listed. EfficientNet-Lite is found by the names of efficientnet_pytorch. No
-code in a pickle is run.
+ABOUT = """Converts backbone, projector and predictor from PyTorch weights to a folder that all commands take
+as --weights, and from such a folder to PyTorch; presets of keras-hub are converted both ways, too. A ResNet
+is found under any prefix, by the names that torchvision, timm, facebookresearch/simsiam, mmselfsup,
+solo-learn, lightly, MoCo, BYOL, DINO or Detectron2 give its weights; EfficientNet-Lite by the names of
+efficientnet_pytorch. Architecture and widths are read from the shapes, and weights that are left out are
+listed. Code in a pickle is never run.
 
     python -m simsiam_tf.convert --weights=checkpoint.pth.tar --out=runs/converted
     python -m simsiam_tf.convert --weights=runs/photos --out=photos.safetensors
@@ -45,18 +45,18 @@ class ConvertConfig(Config):
         "(folder, name or address), or a finished work folder, a .keras file or hf://USER/NAME", "Conversion",
     )  # fmt: skip
     out: str | None = option(
-        None, "from PyTorch, and from and to keras-hub: folder to create; to PyTorch: .safetensors or .pth"
+        None, "folder to create; to convert to PyTorch, a .safetensors or .pth file to write"
     )  # fmt: skip
     layout: str = option(
         "auto",
-        "program whose names the weights have (auto: found by the names) or get (auto: torchvision); "
-        "keras_hub: a preset of keras-hub, which has ResNets of width 1 with the imagenet stem",
+        "program whose names the PyTorch weights have (auto: recognised) or are to get (auto: torchvision); "
+        "keras_hub: a preset of keras-hub, to which ResNets of width 1 with the imagenet stem are converted",
         choices=("auto", *LAYOUTS, KERAS_HUB),
     )
     prefix: str | None = option(
         None,
         "from PyTorch: prefix of the network to convert where a file has several, as in module.encoder_k; "
-        "by default the network that the program's authors evaluate",
+        "by default that of the network that the program's authors evaluate",
     )
     stem: str = option(
         "auto",
@@ -66,12 +66,14 @@ class ConvertConfig(Config):
     )
     augmentation: str = option(
         "auto",
-        "preprocessing of images; from PyTorch auto is grayscale for one channel, else imagenet for the "
-        "imagenet stem and cifar for others; else it is that of the preset or of the run",
+        "preprocessing of images. auto, from PyTorch: grayscale for one channel, else imagenet for the "
+        "imagenet stem and cifar for others; auto, otherwise: that of the preset or of the run",
         choices=PREPROCESSINGS,
     )
     image_size: int | None = option(
-        None, "side of the images in pixels; the preset's or the augmentation's by default", limits=(4, 4096)
+        None,
+        "side of the images in pixels; by default that of the preset or `augmentation`",
+        limits=(4, 4096),
     )
     overwrite: bool = option(False, "replace an earlier conversion")
 

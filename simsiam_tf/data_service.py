@@ -21,13 +21,13 @@ the dispatcher's address:
     python -m simsiam_tf.data_service --role=worker --dispatcher=HOST:5050        # on every machine
     python -m simsiam_tf.pretrain --data_service=HOST:5050 …
 
-Data workers may come and go while a run goes on. They read image files, such as those of folder:PATH,
-themselves and under the same path. Several runs may share a service. SIGTERM or Ctrl-C ends one of its
-processes, with exit status 0.
+Data workers may come and go while a run goes on. They read image files themselves, at the same paths as the
+run, such as those of folder:PATH. Several runs may share a service. SIGTERM or Ctrl-C ends a dispatcher or
+worker, with exit status 0.
 
 Everybody who can connect to the service can read and write the files of the user who started it. Keep others
-out by a firewall (sudo ufw allow from 10.0.0.0/24 to any port 5050 proto tcp), and serve one address alone by
---host=10.0.0.5 or --host=localhost. With another name as --host, as by default, every interface is served."""
+out by a firewall (sudo ufw allow from 10.0.0.0/24 to any port 5050 proto tcp), and serve only one address by
+--host=10.0.0.5 or --host=localhost. Any other name, the default included, serves every interface."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +35,15 @@ class ServiceConfig(config.Config):
     """Options of a process of a data service."""
 
     role: str = option("", "role of this process", "Data service", choices=("dispatcher", "worker"))
-    port: int = option(0, "port to listen at; 0: any free port")
+    port: int = option(0, "port to listen on; 0: any free port")
     host: str | None = option(
         None,
         "address by which others reach this machine: by default its name, or localhost where the dispatcher "
-        "is at localhost. An IP address or localhost is served alone; with another name every interface is",
+        "is at localhost. With an IP address or localhost only that is served, with a name every interface",
     )
     dispatcher: str | None = option(None, "for a worker: HOST:PORT of its dispatcher")
     work_dir: str | None = option(
-        None, "for a dispatcher: folder for its state, from which it continues when it is started again"
+        None, "for a dispatcher: folder for its state, from which it continues after a restart"
     )
 
     def validate(self) -> ServiceConfig:

@@ -12,8 +12,9 @@ from simsiam_tf.config import ImagesConfig, option
 from simsiam_tf.config.evaluation import FEATURES_DIR
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """Writes a file of embeddings: the name of every image, relative to its folder, its features, and a
-record of the backbone that made them. Rerun the same command to continue an interrupted one.
+ABOUT = """Writes a file of embeddings: the name of every image, relative to the folder of --data, the image's
+features, and a record of the backbone that computed them. To continue an interrupted command, type it
+again.
 
     python -m simsiam_tf.embed --weights=runs/photos --data=folder:/my/photos --out=photos.npz
     python -m simsiam_tf.neighbours --embeddings=photos.npz --query=/my/photos/one.jpg"""

@@ -19,8 +19,9 @@ is written beside it, as JSON and Markdown.
 
     python -m simsiam_tf.export --weights=runs/quickstart --format=onnx
 
---hub writes a folder for the Hugging Face Hub instead, with the card as README. Every --weights takes it;
---push uploads it, and --weights=hf://USER/NAME takes it from there. The folder names no path of this machine.
+--hub writes a folder for the Hugging Face Hub instead, with the model card as README. All commands take this
+folder as --weights; --push uploads it, and --weights=hf://USER/NAME downloads it. No file in the folder names
+a path of this machine.
 
     python -m simsiam_tf.export --weights=runs/quickstart --hub --push=USER/NAME --license=cc-by-4.0"""
 
@@ -37,15 +38,15 @@ class ExportConfig(WeightsConfig):
 
     format: str = option(
         "saved_model",
-        "keras: a Keras file; saved_model: TensorFlow's folder; onnx; tflite: for phones",
+        "keras: a .keras file; saved_model: a folder of TensorFlow; onnx; tflite: for phones",
         "Output",
         choices=("keras", "saved_model", "onnx", "tflite"),
     )
     hub: bool = option(
         False,
-        "write a folder for the Hugging Face Hub instead (backbone.keras, README.md), which every `weights` "
-        "takes; for a ResNet-18 to -101 of width 1 with imagenet stem also files for timm and, with 3 "
-        "channels, torchvision",
+        "write a folder for the Hugging Face Hub instead (backbone.keras, README.md), which all commands "
+        "take as `weights`; for a ResNet-18 to -101 of width 1 with imagenet stem also files for timm and, "
+        "with 3 channels, torchvision",
     )
     license: str | None = option(
         None, "licence in the header of README.md: one of the Hub's names, such as apache-2.0 or cc-by-4.0"
@@ -56,9 +57,9 @@ class ExportConfig(WeightsConfig):
     )  # fmt: skip
     private: bool = option(False, "create the repository as private")
     out: str | None = option(
-        None, "file to write; for saved_model and the Hub a folder. By default model and the format's "
-        "suffix, or hub, in WORKDIR/export, beside a .keras file, or for weights of the Hub or of a library "
-        "in runs/USER-NAME or runs/KIND-NAME",
+        None, "file to write; for saved_model and the Hub a folder. By default model with the format's "
+        "suffix, or a folder hub, in WORKDIR/export or beside the .keras file; for weights of the Hub in "
+        "runs/USER-NAME, for those of a library in runs/KIND-NAME/export",
     )  # fmt: skip
     overwrite: bool = option(False, "replace an earlier export")
 

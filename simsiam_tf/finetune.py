@@ -7,9 +7,9 @@ import sys
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import FinetuneConfig
 
-ABOUT = """Trains a backbone together with a linear classifier, on all labels or a share of them, and tests
-both on the test images. --init=random starts from random weights instead, for comparison. To continue an
-interrupted run, type its command again. Exit status: 0 finished, 2 an error that the message explains,
+ABOUT = """Trains a backbone together with a linear classifier, on all labels or a share of them, and measures
+the accuracy on the test images. --init=random starts from random weights instead, for comparison. To continue
+an interrupted run, type its command again. Exit status: 0 finished, 2 an error that the message explains,
 4 diverged (the loss is not a number), 75 interrupted; checkpoints are kept.
 
     python -m simsiam_tf.finetune --weights=runs/quickstart --labels=0.01"""

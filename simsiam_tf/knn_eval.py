@@ -9,9 +9,10 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import KeptFeaturesConfig, option
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """Classifies labelled test images by the votes of the training images nearest to them in the
-features of a frozen backbone, by cosine s with weights exp(s/τ). The best number in --k is chosen by the
-leave-one-out accuracy of training images. Features are extracted once and stored in WORKDIR/features.
+ABOUT = """Classifies labelled test images by the votes of the training images whose features, by a frozen
+backbone, are nearest. The measure is the cosine s, and a vote has the weight exp(s/τ). The best number in --k
+is chosen by leave-one-out accuracy on the training images. Features are extracted once and stored in
+WORKDIR/features.
 
     python -m simsiam_tf.knn_eval --weights=runs/quickstart"""
 
@@ -22,12 +23,12 @@ class KnnConfig(KeptFeaturesConfig):
 
     k: str = option("1,5,20,200", "numbers of neighbours, separated by commas", "kNN")
     temperature: float = option(
-        0.1, "temperature τ of the votes, whose weight is exp(cosine/τ)", limits=(1e-3, 1e3)
+        0.1, "temperature τ of the votes, which have the weight exp(cosine/τ)", limits=(1e-3, 1e3)
     )
     out: str | None = option(
         None,
-        "JSON file for the result; by default WORKDIR/knn.json, FILE.knn.json beside a .keras file, or "
-        "runs/USER-NAME/knn.json for weights of the Hub",
+        "JSON file for the result; by default WORKDIR/knn.json, FILE.knn.json beside a .keras file, or, "
+        "for weights of the Hub or of a library, in runs/USER-NAME or runs/KIND-NAME",
     )
 
     def validate(self) -> KnnConfig:

@@ -23,11 +23,11 @@ class NeighboursConfig(Config):
 
     embeddings: str | None = option(None, "file that simsiam_tf.embed wrote", "Search")
     query: str | None = option(
-        None, "an image file, or the name of an image among the embeddings; if both exist, the latter"
+        None, "an image file, or the name of an image in the embeddings, which is taken if both exist"
     )
     k: int = option(9, "number of images to name", limits=(1, 2**20))
     weights: str | None = option(
-        None, "the backbone that made the embeddings; by default the path recorded in them"
+        None, "the backbone that computed the embeddings; by default the one that they record"
     )
     augmentation: str = option(
         "auto",
@@ -37,11 +37,11 @@ class NeighboursConfig(Config):
     )
     image_size: int | None = option(
         None,
-        "height and width in pixels that the backbone gets of a query file; needed only where neither the "
-        "embeddings nor the model card record it",
+        "height and width in pixels of a query file as the backbone takes it; needed only where neither the "
+        "embeddings nor the model card record them",
         limits=(4, 4096),
     )
-    max_megapixels: float = option(100.0, "a query file with more megapixels is refused", limits=(0.001, 1e4))
+    max_megapixels: float = option(100.0, "most megapixels of a query file", limits=(0.001, 1e4))
 
     def validate(self) -> NeighboursConfig:
         for name, example in (("embeddings", "photos.npz"), ("query", "photo.jpg")):

@@ -9,8 +9,8 @@ import time
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
 
-ABOUT = """Learns image representations without labels by SimSiam (arXiv 2011.10566), and writes the trained
-backbone, metrics and checkpoints into a work folder (--workdir). Begin with one of
+ABOUT = """Trains a backbone on images without labels, by SimSiam (arXiv 2011.10566) or another --method, and
+writes the backbone, metrics and checkpoints into a work folder (--workdir). Begin with one of
 
     python -m simsiam_tf.pretrain --flagfile=flags/quickstart.cfg
     python -m simsiam_tf.pretrain --recipe=auto --minutes=30 --data=folder:/my/photos

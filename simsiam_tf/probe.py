@@ -13,7 +13,7 @@ ABOUT = """Trains a linear classifier on the features of a frozen backbone, in m
 regularisation (logistic regression) or learning rate (LARS, SGD) is chosen on a tenth of the training
 images; then the classifier is trained on all of them and tested once on the test images. Features are
 extracted once, from images without augmentation, and stored in WORKDIR/features. simsiam_tf.linear_eval
-trains on augmented views, which takes longer; a learning rate that this command chose is a good first
+trains on augmented views, which takes longer; a learning rate that simsiam_tf.probe chose is a good first
 --base_lr for it.
 
     python -m simsiam_tf.probe --weights=runs/quickstart
@@ -43,10 +43,10 @@ class ProbeConfig(KeptFeaturesConfig):
         "1e-4,1e-3,1e-2,0.1,1,10,100", "for logistic: inverse L2 penalties (scikit-learn's C) to choose from"
     )
     base_lrs: str | None = option(
-        None, "for lars and sgd: learning rates to choose from, as in 1,3,10; by default a list of each"
+        None, "for lars and sgd: learning rates to choose from, as in 1,3,10; each has a default list"
     )
     epochs: float = option(30.0, "for lars and sgd: passes over the features")
-    labels: float = option(1.0, "share of the training labels of every class to train on, chosen by --seed")
+    labels: float = option(1.0, "share of the training images of every class to train on, drawn by --seed")
     out: str | None = option(
         None,
         "JSON file for the result; by default WORKDIR/probe.json (probe-lars.json, probe-sgd.json), "

@@ -10,9 +10,10 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import SourceConfig, option
 from simsiam_tf.runtime.errors import UserError
 
-ABOUT = """Writes WORKDIR/report.html, one file that opens offline: the diagnosis in words, curves, views,
-embeddings on a plane, neighbours, spectrum, saliency and results. It replaces an earlier report. While the
-run goes on, the report has no images yet. The embeddings are also written for TensorBoard's projector.
+ABOUT = """Writes WORKDIR/report.html, one file that opens offline: the diagnosis in words, curves, views, a
+map of the embeddings, neighbours, the spectrum of the features, saliency and results. It replaces an earlier
+report. While the run goes on, the report has no images yet. The embeddings are also written for TensorBoard's
+projector.
 
     python -m simsiam_tf.report --workdir=runs/quickstart"""
 NEEDS = ("matplotlib", "jinja2")
@@ -24,7 +25,7 @@ class ReportConfig(SourceConfig):
 
     workdir: str | None = option(None, "work folder of a pre-training", "Report")
     out: str | None = option(None, "file to write; by default WORKDIR/report.html")
-    images: int = option(2000, "number of images to embed", limits=(4, 20000))
+    images: int = option(2000, "number of images whose embeddings are shown", limits=(4, 20000))
     neighbours: int = option(7, "number of neighbours to show for an image", limits=(1, 50))
     seed: int = option(0, "seed of all random choices", limits=(0, 2**31 - 1))
     tensorboard: bool = option(True, "write the embeddings for TensorBoard's projector, to WORKDIR/tb")

@@ -1,15 +1,16 @@
-"""Shows how a step's time divides over classes of operations, and their least times on this machine.
+"""Shows the time of a step by class of operations, beside the least possible time on this machine.
 
     python scripts/bench/profile_step.py --network=cifar_resnet18 --precision=float32
     python scripts/bench/profile_step.py --network=cifar_resnet18 --without onednn winograd memory
 
-`--without` turns off optimisations for CPUs. onednn: TensorFlow's oneDNN. winograd: all choice of convolution
-algorithms by shape, not only Winograd's. memory: keeping freed memory for the next step. The machine's limits
-are measured in the same process: peak arithmetic by large matrix products, memory bandwidth by adding large
-vectors. An operation's floor is the larger of two times: its products at that peak, and its inputs and
-outputs moved once at that bandwidth. With tensors in the caches it can take less. Operations of the two views
-run at the same time and share the cores, so the step's seconds are divided over the classes in
-proportion to the time of their operations.
+`--without` turns off optimisations for CPUs. onednn: TensorFlow's oneDNN. winograd: every convolution
+algorithm that is chosen by shape, not only Winograd's. memory: freed memory is kept for the next step.
+
+The machine's limits are measured in the same process: peak arithmetic by large matrix products, memory
+bandwidth by adding large vectors. An operation's floor is the larger of two times: its products at that peak,
+and its inputs and outputs moved once at that bandwidth. An operation whose tensors are in the caches can take
+less than its floor. Operations of the two views run at the same time and share the cores, so the step's
+seconds are divided over the classes in proportion to the time of their operations.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--without", nargs="*", choices=OPTIMISATIONS, default=[], help="optimisations to turn off"
     )
-    parser.add_argument("--trace", metavar="FOLDER", help="keep the trace there, for TensorBoard's profiler")
+    parser.add_argument("--trace", metavar="FOLDER", help="folder for the trace, for TensorBoard's profiler")
     parser.add_argument("--json", metavar="FILE", help="file for the results")
     args = parser.parse_args(argv)
     if "onednn" in args.without:
@@ -165,7 +166,7 @@ def _limits(precision: str) -> dict[str, float]:
 
 
 def _floors(traced, limits: dict[str, float]) -> dict[str, float]:  # noqa: ANN001
-    """Lower bound in seconds a step of each class in FLOORED, from the shapes in the graph."""
+    """Lower bound in seconds per step for each class in FLOORED, from the shapes in the graph."""
     import onednn_floor
 
     floors: dict[str, float] = defaultdict(float)

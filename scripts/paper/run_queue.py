@@ -20,7 +20,7 @@ from simsiam_tf.runtime import signals
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A run to make. name: the row's. The other fields are arguments of `runs.complete_run`."""
+    """A run to make. name: name of its row in the table; other fields: arguments of `runs.complete_run`."""
 
     name: str
     seed: int
@@ -48,7 +48,7 @@ class RunQueue:
         self._spent, self._at_a_time = 0.0, 1
 
     def run(self, at_a_time: int) -> None:
-        """Runs the jobs, `at_a_time` at a time; returns when all are done or a signal has ended them."""
+        """Runs the jobs, `at_a_time` of them at once; returns when all have ended or been stopped."""
         self._at_a_time = at_a_time
         threads = [
             threading.Thread(target=self._work, args=(_cores(i, at_a_time),), daemon=True)
@@ -96,7 +96,10 @@ class RunQueue:
             self._tell(f"{job.name}, seed {job.seed}: {summary_line(metrics)}")
 
     def _wait_for_folder(self, job: Job) -> Callable[[], bool]:
-        """A function that waits 0.2 s, says so at its first call, and returns whether a signal has come."""
+        """Makes a function that waits 0.2 s for the folder and returns whether a signal has come.
+
+        Its first call tells the user that another process uses the folder.
+        """
         announced = threading.Event()
 
         def wait() -> bool:

@@ -36,10 +36,10 @@ SOURCES = {
 
 
 def make(packages: Packages, folder: Path) -> list[Picture]:
-    """Writes two crops of each photograph as PNG files; returns their rows.
+    """Writes two crops of each photograph as PNG files; returns their rows of set.csv.
 
-    object: the photograph. There is no label. The set has one domain: the other crop is to be the nearest
-    among all crops.
+    object: the photograph. Label and domain are empty: for each crop, the pair question is whether the
+    nearest of all other crops is from the same photograph.
     """
     pictures = []
     for package, patterns in SOURCES.items():
@@ -65,8 +65,8 @@ def make(packages: Packages, folder: Path) -> list[Picture]:
 def opposite_crops(image: Image.Image) -> tuple[Image.Image, Image.Image]:
     """Two squares at the ends of the longer side, in the middle of the shorter one, shrunk to SIDE at most.
 
-    A square's side is at most a third of the longer side: at least a third of the photograph lies between the
-    two, and no pixel is in both.
+    The side of a square is at most a third of the longer side. So at least a third of the photograph lies
+    between the squares, and no pixel is in both.
     """
     width, height = image.size
     side = min(width, height, max(width, height) // 3)

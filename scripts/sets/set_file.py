@@ -1,4 +1,4 @@
-"""The table of a set, FOLDER/set.csv: what is known of each picture."""
+"""The table of a set, FOLDER/set.csv: a row for each picture, with its label, object, domain and split."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ class Picture:
     """A row of set.csv. `--data=list:FOLDER/set.csv` reads path, label and split.
 
     path: the picture's file, relative to the folder.
-    label: class; the category question is the label of a picture.
-    group: pictures of one group do not vote for each other in the category question; "": of no group.
-    object: what the picture shows; the pair question is for another picture of it. "": it is not asked.
-    domain: vendor, theme or font; the pair question looks in other domains only. "": in all other pictures.
+    label: class of the picture. The category question predicts it by kNN.
+    group: pictures of one group do not vote for each other in the category question; "": no group.
+    object: what the picture shows. The pair question is whether the nearest picture of another domain shows
+        the same object; "": not asked of this picture.
+    domain: vendor, theme or font. "": the nearest of the other pictures without a domain is taken instead.
     split: "train", or "test" for pictures that are held out from pre-training.
     """
 

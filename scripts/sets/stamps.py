@@ -15,10 +15,10 @@ PACKAGE, STAMPS = "tuxpaint-stamps-default", "usr/share/tuxpaint/stamps"
 
 
 def make(packages: Packages, folder: Path) -> list[Picture]:
-    """Copies the PNG files; returns their rows. Stamps that are SVG files or mirrored ones are left out.
+    """Copies the PNG stamps; returns their rows of set.csv. SVG files and mirrored stamps are left out.
 
-    label: the folder of the first level. group: the first word of the name, so that a lion is not told by
-    another lion.
+    label: the folder of the first level. group: the label and the first word of the name, so that no lion
+    votes for the label of another lion.
     """
     root = packages.debian(PACKAGE) / STAMPS
     pictures = []
@@ -35,5 +35,5 @@ def make(packages: Packages, folder: Path) -> list[Picture]:
 
 
 def first_word(name: str) -> str:
-    """ "lion" of "lion-2"; a name that begins with a number, such as "005nickel", as it is."""
+    """The first word of a name, as "lion" of "lion-2"; the whole name where it begins with a digit."""
     return re.split(r"[-_\d]", name, maxsplit=1)[0] or name

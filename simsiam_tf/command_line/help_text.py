@@ -9,13 +9,13 @@ import textwrap
 from simsiam_tf import config as configs
 from simsiam_tf.runtime.errors import as_flags
 
-SHOWN_LAST = ("Run", "Only look")  # groups of options
+SHOWN_LAST = ("Run", "Preview")  # groups of options
 
 
 def usage(cls: type, prog: str, description: str) -> str:
-    """Writes the text of --help, as wide as the terminal, from 20 to 100 columns.
+    """Returns the text of --help for the fields of `cls`, wrapped to the terminal, at 20 to 100 columns.
 
-    Only the commands in the description may be wider, so that they can be copied as they are.
+    The commands in the description are not wrapped, so that they can be copied as they are.
     """
     width = max(20, min(100, shutil.get_terminal_size((100, 24)).columns))
     types = configs.field_types(cls)

@@ -17,11 +17,12 @@ FEATURES_DIR = (
 )
 PIXELS_OPTION = (
     "auto",
-    "how the network of a .keras file or of a function takes pixels: torch (mean 0, variance 1 on ImageNet), "
-    "tf (−1 to 1), caffe (blue, green, red less their means), unit (0 to 1), byte (0 to 255); auto: as its "
-    "card says, or as networks of keras.applications and keras-hub do",
+    "pixel values that the network of a .keras file or function takes: torch (mean 0 and variance 1 on "
+    "ImageNet), "
+    "tf (−1 to 1), caffe (blue, green, red less their means), unit (0 to 1), byte (0 to 255); auto: from the "
+    "file's model card or, for a network of keras.applications or keras-hub, from its library",
 )
-TRUST_OPTION = (False, "open .keras files that name code of other packages, which then runs")
+TRUST_OPTION = (False, "open .keras files that name code of other packages; that code then runs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class WeightsConfig(Config):
         None,
         "pre-trained backbone: a finished or converted work folder; a .keras file; hf://USER/NAME[@REVISION] "
         "on the Hugging Face Hub; or a published network, hub:PRESET of keras-hub or keras:NAME+imagenet of "
-        "keras.applications. Results of the last two kinds go to a folder in runs/ by default",
+        "keras.applications. By default, results for the Hub and published networks go to a folder in runs/",
         "Backbone",
     )
     augmentation: str = option(
@@ -42,7 +43,10 @@ class WeightsConfig(Config):
         choices=PREPROCESSINGS,
     )
     image_size: int | None = option(
-        None, "height and width of the images in pixels; by default as in the pre-training", limits=(4, 4096)
+        None,
+        "height and width of the images in pixels; by default the size that the model card records: "
+        "read_size of the pre-training or, in linear_eval and finetune, the size of its views",
+        limits=(4, 4096),
     )
     pixels: str = option(*PIXELS_OPTION, choices=("auto", *PIXELS))
     trust_code: bool = option(*TRUST_OPTION)
@@ -75,8 +79,8 @@ class LabelledConfig(ImagesConfig):
 
     test: str = option(
         "auto",
-        "labelled images for the test; auto: the test or validation split of `data`, or, where it has none "
-        "or `data` names images of it, every tenth image, which is then left out of the training",
+        "labelled images for the test; auto: the test or validation split of `data`. Where there is neither, "
+        "or it overlaps with `data`, every tenth training image is held out instead",
         "Images",
     )
     seed: int = option(0, "seed of the choice of images, and of the training in probe", limits=(0, BIG))

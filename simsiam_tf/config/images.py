@@ -41,28 +41,29 @@ class SourceConfig(Config):
         resumable=True,
     )
     max_megapixels: float = option(
-        100.0, "images with more pixels than this count as unreadable", limits=(0.001, 1e4)
+        100.0, "images of more megapixels count as unreadable", limits=(0.001, 1e4)
     )
     check: str = option(
         "decode",
-        "how images are checked that are new or changed since the last command: decode each (decode), "
-        "read each one's header alone (header), or check none (none)",
+        "how images that are new or changed since the last command are checked: decode each (decode), read "
+        "only their headers (header), or no check (none)",
         choices=("decode", "header", "none"),
         resumable=True,
     )
     channels: int | None = option(
         None,
-        "channels of the images: 1 makes all gray, 3 gives all colours; other numbers for .npy files and "
-        "TIFFs of so many. By default 1 for a set of gray images, else 3, or the number that all images have",
+        "channels of the decoded images: 1 converts all to gray, 3 to colour; other numbers are for .npy and "
+        "TIFF files with as many channels. By default the number that all images have, else 3",
         limits=(1, 256),
     )
     background: str | None = option(
-        None, "colour that transparent pixels are laid on: white, black or #rrggbb; white by default"
+        None, "colour behind transparent pixels: white, black or #rrggbb; white by default"
     )
     pixel_range: str | None = option(
         None,
-        "values of images of more than 8 bits that become 0 and 255: LOW,HIGH; type: the smallest and the "
-        "largest of their type; auto, the default: the 0.1 and 99.9 percentiles of a sample of the images",
+        "the two values that become 0 and 255, for images of more than 8 bits: LOW,HIGH; type: the smallest "
+        "and the largest value of their number type; auto, the default: the 0.1 and 99.9 percentiles of a "
+        "sample of the images",
     )
 
     def validate(self) -> SourceConfig:

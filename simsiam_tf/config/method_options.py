@@ -65,19 +65,19 @@ class LocalViewOptions(MethodOptions):
 
     local_views: int = option(
         0,
-        "number of further, small views of each image, from which those of full size are predicted, too "
-        "(multi-crop; 6 in the SwAV paper)",
+        "number of small views of each image beside those of full size, which are predicted from the small "
+        "ones, too (multi-crop; 6 in the SwAV paper)",
         "Local views",
         limits=(0, 64),
     )
     local_size: int | None = option(
         None,
-        "height and width of small views in pixels; by default 3/7 of those of the others",
+        "height and width of small views in pixels; by default 3/7 of the size of the other views",
         limits=(4, 4096),
     )
     local_crop_area: float = option(
         0.14,
-        "largest share of the image that the crop of a small view covers; the smallest is 5/14 of it",
+        "largest share of the image that a small view's crop covers; the smallest share is 5/14 of this",
         limits=(0.01, 1.0),
     )
 
@@ -92,7 +92,8 @@ class SimSiamOptions(LocalViewOptions, PredictorOptions):
 
     bn: str = option(
         "default",
-        "heads' layers with batch normalisation (Table 3); default: all but the predictor's output",
+        "layers of projector and predictor with batch normalisation (Table 3); default: all but the "
+        "predictor's output",
         "Method",
         choices=("none", "hidden", "default", "all"),
     )
@@ -109,12 +110,12 @@ class SimSiamOptions(LocalViewOptions, PredictorOptions):
         choices=SYMMETRY,
     )
     alternate: str | None = option(
-        None, "steps for which the same weights make the targets (Sec. 5): a number, or epoch"
+        None, "steps after which the weights that make the targets are updated (Sec. 5): a number, or epoch"
     )
     average: float | None = option(
         None,
-        "use the moving average of an image's projections as its target; this is the share of the old "
-        "average (Sec. 5: 0.8, with predictor=none)",
+        "the target of an image is the moving average of its projections, in which the old average has this "
+        "share (Sec. 5: 0.8, with predictor=none)",
         limits=(0, 0.9999),
     )
 
@@ -166,7 +167,7 @@ class TargetMomentumOptions(MethodOptions):
     target_momentum: float | None = option(
         None,
         "momentum of the encoder that makes the targets, by default 0.999 with moco and 0.996 with byol, "
-        "where it rises to 1 in the run",
+        "where it rises to 1 during the run",
         "Compared methods",
         limits=(0, 0.99999),
     )
@@ -221,7 +222,7 @@ class VICRegOptions(MethodOptions):
     """Options of VICReg."""
 
     invariance_weight: float = option(
-        25.0, "λ of vicreg: weight of the distance of two views", "Other methods", limits=(0, 1e6)
+        25.0, "λ of vicreg: weight of the distance between two views", "Other methods", limits=(0, 1e6)
     )
     variance_weight: float = option(
         25.0, "μ of vicreg: weight of standard deviations that fall short of 1", limits=(0, 1e6)
@@ -240,7 +241,7 @@ class BarlowOptions(MethodOptions):
     )
     loss_factor: float = option(
         0.024,
-        "barlow's loss is multiplied by this: 0.024 in the code of its authors, 1 in the paper",
+        "factor by which barlow's loss is multiplied: 0.024 in the code of its authors, 1 in the paper",
         limits=(1e-6, 1e6),
     )
 
@@ -257,12 +258,12 @@ class DistillOptions(MethodOptions):
         resumable=True,
     )
     teacher_pixels: str = option(
-        "auto", "how the teacher takes pixels, as `pixels` of a backbone", choices=("auto", *PIXELS)
+        "auto", "pixel values that the teacher takes; see `pixels`", choices=("auto", *PIXELS)
     )
     teacher_size: int | None = option(
         None,
-        "side in pixels to which views are resized for the teacher; by default that of the views, or the "
-        "only one that the teacher takes",
+        "side in pixels to which views are resized for the teacher; by default the size of the views, or the "
+        "only size that the teacher takes",
         limits=(4, 4096),
     )
 

@@ -48,8 +48,10 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
         Inapplicable(("given",), "recipe", lambda v: v == "none", "recipe=none"),
         Inapplicable(("read_size",), "finish", lambda v: v == "none", "finish=none"),
         Inapplicable(("weights_heads", "start_epoch"), "weights", lambda v: not v, "no `weights`"),
-        Inapplicable(("stem", "width"), "backbone", is_network, "a backbone that is none of our ResNets"),
-        Inapplicable(("pixels",), "backbone", lambda v: not is_network(v), "one of our ResNets"),
+        Inapplicable(
+            ("stem", "width"), "backbone", is_network, "a backbone that is not a ResNet of this package"
+        ),
+        Inapplicable(("pixels",), "backbone", lambda v: not is_network(v), "a ResNet of this package"),
         Inapplicable(
             ("monitor_queries", "knn_every", "knn_images", "final_images"), "monitor", lambda v: v == "none",
             "monitor=none",
@@ -69,16 +71,16 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
     )
     monitor: str = option(
         "auto",
-        "labelled images by which the run is judged while it trains: the kNN monitor labels test images by "
-        "the nearest of these. auto: the images of `data`; where they have no labels, a changed crop of an "
-        "image is to find this image among 2,000. none: no monitor",
+        "labelled images for the kNN monitor, which evaluates the backbone during training: it classifies "
+        "test images by the nearest of these. auto: the images of `data`; without labels, the monitor "
+        "measures how often a changed crop finds its own image among 2,000. none: no monitor",
         "Data",
         resumable="none",
     )
     monitor_queries: str = option(
         "auto",
-        "labelled test images of the kNN monitor; auto: the test or validation split, or, where there is "
-        "none or `monitor` names images of it, every tenth image",
+        "labelled test images of the kNN monitor; auto: the test or validation split of the set in "
+        "`monitor`. Where there is neither, or it overlaps with `monitor`, every tenth image of the set",
     )
     data_service: str | None = option(
         None,
@@ -89,9 +91,9 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
 
     decoded_size: int | None = option(
         None,
-        "decode each image once, before the training, and keep a copy of so many pixels a side, from which "
-        "views are cut; twice `image_size` blurs few of them. By default images are decoded again for every "
-        "epoch, but for those that all have one size of at most 128 pixels",
+        "side in pixels of square copies in memory: each image is decoded once, before the training, and its "
+        "views are cut from the copy; with twice `image_size` few views are blurred. By default, images are "
+        "decoded anew in every epoch, unless all have one size of at most 128 pixels",
         limits=(8, 1024),
     )
 
@@ -99,7 +101,7 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
         "resnet50",
         f"network whose features are learned: {', '.join(BACKBONES)}; keras:NAME of keras.applications; "
         "hub:PRESET of keras-hub (a name, a folder, hf://…, kaggle://…); file:PATH.keras; or "
-        "py:MODULE:FUNCTION, a function of (size, channels) that gives a Keras model. keras:NAME+imagenet, "
+        "py:MODULE:FUNCTION, a function of (size, channels) that returns a Keras model. keras:NAME+imagenet, "
         "and +weights for the others, begin with published weights",
         "Network",
     )
@@ -113,7 +115,9 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
         choices=("auto", "imagenet", "cifar", "small", "cifar_pad2"),
     )
     width: float = option(
-        1.0, "factor of the numbers of channels of the backbone, 64 in its first stage", limits=(0.01, 16)
+        1.0,
+        "channels of the backbone, as a multiple of the usual number, 64 in its first stage",
+        limits=(0.01, 16),
     )
     d: int = option(2048, "width of the projection and the prediction (App. B)", limits=(2, 2**16))
     projector_layers: int = option(
@@ -121,13 +125,13 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
     )
     projector_hidden: int | None = option(
         None,
-        "width of the projector's hidden layers; by default that of the features, 2048 with ResNet-50; with "
-        "vicreg and barlow that is `d`",
+        "width of the projector's hidden layers; by default the number of features (2048 with ResNet-50), "
+        "with vicreg and barlow `d`",
         limits=(1, 2**16),
     )
     predictor_hidden: int | None = option(
         None,
-        "width of the predictor's hidden layer; by default d/4, with byol the projector's",
+        "width of the predictor's hidden layer; by default d/4, with byol the width of the projector's",
         limits=(1, 2**16),
     )
     weights: str | None = option(
@@ -144,43 +148,45 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
 
     method: str = option(
         "simsiam",
-        "simsiam, a method that the paper compares it with (Table 4), or a later one: vicreg, barlow, or "
-        "distill, which learns the features of `teacher`",
+        "simsiam; a method that the paper compares with it (Table 4): simclr, moco, byol, swav; or vicreg, "
+        "barlow, or distill, which learns the features of `teacher`",
         "Method",
         choices=METHODS,
     )
 
     recipe: str = option(
         "none",
-        "auto: choose network, views, method, rates and batch from the images and the machine, and print "
-        "each choice with its reason (docs/recipes.md); options that are given stay as they are",
+        "auto: choose network, views, method, learning rate and batch size from the images and the machine, "
+        "and print each choice with its reason (docs/recipes.md); options that are set stay as they are",
+        "Method",
         choices=("none", "auto"),
         resumable=True,
     )
     given: str = option(
         "",
-        "options that recipe=auto leaves at their defaults, separated by commas; flags that are typed need "
+        "names of options that recipe=auto leaves at their defaults, separated by commas; typed flags need "
         "not be named",
         resumable=True,
     )
     minutes: float | None = option(
         None,
-        "minutes that the whole run takes, instead of `epochs`: a few steps are timed at the start, and as "
-        "many are trained as fit, with evaluations and export. A run that continues keeps their number",
+        "duration of the whole run in minutes, instead of `epochs`: a few steps are timed at the start, and "
+        "the run gets as many steps as fit, beside evaluations and export. When continued, it keeps this "
+        "number of steps",
         "Optimisation",
         limits=(0.01, BIG),
     )
     start_epoch: float = option(
         0.0,
-        "number of epochs that another program has trained. The run continues from its weights and, where "
-        "`weights` has it, its momentum, with the learning rate and the order of images of that epoch",
+        "number of epochs for which another program has trained `weights`. The run continues with the "
+        "learning rate and the order of images of that epoch and, where `weights` has it, SGD's momentum",
         limits=(0, BIG),
     )
     optimizer: str = option(
         "sgd",
-        "sgd, or, for large batches, lars as in the code of `method`, or adamw, as for transformers, for "
-        "example with base_lr=0.001 weight_decay=0.05: its decay is decoupled, and leaves out biases, norms, "
-        "tokens and position embeddings",
+        "sgd; lars, for large batches, as in the code of `method`; or adamw, for transformers, for example "
+        "with base_lr=0.001 weight_decay=0.05. Weight decay of adamw is decoupled, and leaves out biases, "
+        "normalisation layers, tokens and position embeddings",
         choices=("sgd", "lars", "adamw"),
     )
     final_lr: float = option(
@@ -190,11 +196,11 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
     )
     predictor_lr: str = option(
         "decayed",
-        "learning rate of the predictor: decays as that of the backbone, or stays constant (Table 1 c)",
+        "whether the predictor's learning rate decays as the backbone's or stays constant (Table 1 c)",
         choices=("decayed", "constant"),
     )
     predictor_lr_factor: float = option(
-        1.0, "the predictor's learning rate is multiplied by this", limits=(0, 1e3)
+        1.0, "factor by which the predictor's learning rate is multiplied", limits=(0, 1e3)
     )
     lr_update: str = option(
         "step",
@@ -204,37 +210,38 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
 
     knn_every: int | None = option(
         None,
-        "epochs from one evaluation by the monitor to the next; 0: only at the end; by default as often as "
-        "about 1 % of the time allows",
+        "epochs from one evaluation by the monitor to the next; 0: only at the end; by default, evaluations "
+        "take about 1 % of the time",
         "Monitor",
         resumable=True,
         limits=(0, BIG),
     )
     knn_images: int = option(
         12000,
-        "number of images that the monitor uses during the training. Without labels it uses at most 2,000",
+        "number of images that the monitor uses during the training; without labels at most 2,000",
         resumable=True,
         limits=(100, BIG),
     )
     final_images: int | None = option(
         None,
-        "number of images that the monitor uses at the end, once the weights are exported; by default all, "
-        "or with `minutes` as many as take a tenth of them. 0: no evaluation at the end",
+        "number of images that the monitor uses at the end, after the export; by default all, or with "
+        "`minutes` as many as a tenth of that time allows. 0: no evaluation at the end",
         resumable=True,
         limits=(0, BIG),
     )
     finish: str = option(
         "whiten",
-        "how the exported backbone reads features. whiten: as means over the quarters of its last maps, if "
-        "these are at most 2,048, centred and whitened as measured on up to 20,000 images of `data`; "
-        "linear_eval, finetune and further pre-training leave these layers out. none: as they are trained",
+        "layers that the export adds to the backbone. whiten: features are means over the quarters of the "
+        "last feature maps, if these are at most 2,048 numbers, and are centred and whitened by statistics "
+        "of up to 20,000 images of `data`; linear_eval, finetune and further pre-training remove these "
+        "layers. none: features as in the training",
         choices=("whiten", "none"),
         resumable=True,
     )
     read_size: int | None = option(
         None,
-        "height and width in pixels at which the exported backbone reads images, with finish=whiten; by "
-        "default twice those of the views, but at most 64, or those of larger views",
+        "height and width in pixels of the images that the exported backbone takes, with finish=whiten; by "
+        "default twice the size of the views but at most 64, or the size of the views where that is larger",
         limits=(4, 4096),
         resumable=True,
     )
@@ -242,9 +249,11 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
         False, "stop with exit status 3 as soon as the diagnosis is a collapse", resumable=True
     )
     preview: bool = option(
-        False, "write a picture of some images and their views, and do not train", "Only look", resumable=True
+        False, "write a picture of some images and their views, and do not train", "Preview", resumable=True
     )
-    dry_run: bool = option(False, "check the data and print what would run, and do not train", resumable=True)
+    dry_run: bool = option(
+        False, "check the images, print what a run would do, and do not train", resumable=True
+    )
 
     def method_option(self, name: str) -> Any:
         """The value of an option, or the method's default for it where it is None or "auto"."""

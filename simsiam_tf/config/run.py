@@ -40,7 +40,7 @@ class RunConfig(Config):
         resumable=True,
     )
     join_minutes: float = option(
-        10.0, "how long several workers wait for each other at the start", resumable=True, limits=(0.01, 1e5)
+        10.0, "minutes that workers wait for each other at the start", resumable=True, limits=(0.01, 1e5)
     )
     precision: str = option(
         "auto",
@@ -49,8 +49,8 @@ class RunConfig(Config):
     )
     augment_on: str = option(
         "auto",
-        "where the changes after the crop are computed (colours, blur, flips, turns): on the host, or on the "
-        "device with the model; auto: on GPUs and TPUs, else on the host. Images are always decoded and "
+        "where the changes after the crop are computed (colours, blur, flips, rotations): on the host, or on "
+        "the device with the model; auto: on GPUs and TPUs, else on the host. Images are always decoded and "
         "cropped on the host",
         choices=("auto", "host", "device"),
         resumable=True,
@@ -82,7 +82,7 @@ class RunConfig(Config):
     batch_size: int = option(512, "images in a step, over all replicas", "Optimisation", limits=(2, 2**20))
     base_lr: float = option(
         0.05,
-        "highest learning rate for a batch of 256, multiplied by batch_size/256; it decays on a cosine",
+        "highest learning rate for a batch of 256 (for others times batch_size/256); it decays on a cosine",
         limits=(0, 1e3),
     )
     warmup_epochs: float = option(
@@ -93,8 +93,8 @@ class RunConfig(Config):
     momentum: float = option(0.9, "momentum of the optimizer", limits=(0, 0.9999))
     weight_decay: float = option(
         1e-4,
-        "L2 penalty on all weights that are trained; with adamw, as `optimizer` says; in pre-training with "
-        "lars, biases and BN have none, except with swav",
+        "L2 penalty on all weights that are trained; for adamw see `optimizer`; in pre-training with lars, "
+        "biases and batch normalisation have none, except with swav",
         limits=(0, 1),
     )
 

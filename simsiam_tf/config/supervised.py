@@ -30,8 +30,8 @@ class SupervisedConfig(RunConfig, LabelledConfig):
     )
     labels: float = option(
         1.0,
-        "share of the training images of every class to learn from, at least one of each. Every seed takes "
-        "the same images, and a larger share contains a smaller one",
+        "share of the training images of every class to learn from, at least one image of each class. Every "
+        "seed takes the same images, and a larger share contains a smaller one",
         "Images",
     )
     crop_area: float = option(
@@ -50,8 +50,8 @@ class SupervisedConfig(RunConfig, LabelledConfig):
     weight_decay: float = _run_option("weight_decay", 0.0)
     eval_every: int | None = option(
         None,
-        "epochs from one evaluation on the test images to the next; 0: only at the end; by default as often "
-        "as about 1 % of the time allows",
+        "epochs from one evaluation on the test images to the next; 0: only at the end; by default, "
+        "evaluations take about 1 % of the time",
         "Optimisation",
         resumable=True,
         limits=(0, BIG),
@@ -70,8 +70,8 @@ class LinearConfig(SupervisedConfig):
 
     optimizer: str = option(
         "lars",
-        "lars, with trust coefficient 0.001 and no clipping; or sgd, for which the paper has base_lr=30 and "
-        "batch_size=256",
+        "lars, with trust coefficient 0.001 and no clipping; or sgd, with which the paper uses base_lr=30 "
+        "and batch_size=256",
         choices=("lars", "sgd"),
     )
 

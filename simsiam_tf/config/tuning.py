@@ -21,21 +21,21 @@ class TuningConfig(Config):
 
     optimizer: str = option(
         "sgd",
-        "sgd, or adamw, as for transformers, for example with base_lr=0.001 weight_decay=0.05: its decay is "
-        "decoupled, and leaves out biases, norms, tokens and position embeddings",
+        "sgd; or adamw, for transformers, for example with base_lr=0.001 weight_decay=0.05. Weight decay of "
+        "adamw is decoupled, and leaves out biases, normalisation layers, tokens and position embeddings",
         "Optimisation",
         choices=("sgd", "adamw"),
     )
     adam_beta2: float = option(0.999, "β2 of adamw, whose β1 is `momentum`", limits=(0, 0.999999))
     backbone_lr_factor: float = option(
         1.0,
-        "the backbone gets the learning rate times this, as 0.1 where it starts from published weights",
+        "factor of the backbone's learning rate, such as 0.1 where it starts from published weights",
         limits=(0, 1e3),
     )
     layer_decay: float = option(
         1.0,
-        "the learning rate of each block of the backbone is that of the next times this, as 0.75 for "
-        "fine-tuning a transformer; 1: the same rate everywhere",
+        "learning rate of a block of the backbone, as a multiple of that of the block after it, such as 0.75 "
+        "for fine-tuning a transformer; 1: the same learning rate everywhere",
         limits=(0.01, 1),
     )
     freeze_until: str | None = option(

@@ -6,7 +6,7 @@ import dataclasses
 
 from simsiam_tf.config.fields import Config, option
 
-_BY_DEFAULT = "by default the augmentation's"
+_BY_DEFAULT = "by default that of `augmentation`"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,15 +17,15 @@ class ViewConfig(Config):
         "auto",
         "random changes that make a view of an image; auto: grayscale or cifar for a set in memory, such as "
         "fashion_mnist and cifar10, of gray or colour images of up to 64 pixels; multichannel for other "
-        "channels than 1 and 3; else imagenet. simclr and byol: the changes that those papers make to "
-        "ImageNet, whatever the `method`; the SwAV paper's are simclr",
+        "numbers of channels than 1 and 3; else imagenet. simclr and byol: the augmentations of those papers "
+        "for ImageNet, with any `method`; the SwAV paper uses simclr's",
         "Views",
         choices=("auto", "imagenet", "simclr", "byol", "cifar", "grayscale", "multichannel"),
     )
     image_size: int | None = option(
         None,
         "height and width of the views in pixels; by default those of the images of a set in memory of up to "
-        "64 pixels, else the augmentation's",
+        "64 pixels, else that of `augmentation`",
         limits=(4, 4096),
     )
     crop_area: float | None = option(
@@ -43,5 +43,5 @@ class ViewConfig(Config):
         None, f"probability of a vertical flip, for pictures from above; {_BY_DEFAULT}", limits=(0, 1)
     )
     rotate_p: float | None = option(
-        None, f"probability of a turn by 90, 180 or 270 degrees; {_BY_DEFAULT}", limits=(0, 1)
+        None, f"probability of a rotation by 90, 180 or 270 degrees; {_BY_DEFAULT}", limits=(0, 1)
     )

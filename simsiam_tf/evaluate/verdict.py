@@ -14,7 +14,7 @@ from simsiam_tf.evaluate.diagnosis import ADVICE, NEAR_STD, Diagnosis
 MARGIN = 0.01  # least gain over a baseline; accuracies on 2,000 images often differ by less by chance
 FEW_STEPS = 1000
 LOW_RANK = 4.0  # effective rank of z
-FALLING = 0.1  # share of the loss' whole fall that is between the middle and the last third of the records
+FALLING = 0.1  # a loss is still falling if more than this share of its fall came after the middle third
 MILD_CROPS = 0.4
 
 
@@ -22,8 +22,8 @@ MILD_CROPS = 0.4
 class Measure:
     """A measure of features, for tables and sentences.
 
-    title: a column's head. words: its name in a sentence. form: of its values. by_labels: whether it needs
-    labels.
+    title: heading of its column. words: its name in a sentence. form: format specification of its values.
+    by_labels: whether it needs labels.
     """
 
     title: str
@@ -44,7 +44,7 @@ MEASURES = {  # name in records and model cards → measure
     "mrr": Measure("MRR", "mean reciprocal rank", ".3f"),
     "rankme": Measure("RankMe", "RankMe", ".1f"),
 }
-# The first that was taken decides: whitened features are those that are exported.
+# The first of these that was evaluated decides. Whitened features come first: the export whitens them.
 DECIDING = ("whitened_knn20", "knn20", "whitened_recall1", "recall1")
 BASELINES = {"raw pixels": "raw pixels", "untrained backbone": "untrained weights"}
 
@@ -63,12 +63,12 @@ def verdict(
 ) -> str:
     """Says in one or two sentences whether the features beat their baselines; if not, what to change.
 
-    Compares by the first of `DECIDING` that was taken: kNN accuracy where there are labels, of whitened
-    features where the export whitens them; else recall at 1 (`label_free.retrieval`).
+    Compares by the first of `DECIDING` that was evaluated: kNN accuracy where the images have labels, else
+    recall at 1 (`label_free.retrieval`); either of whitened features where the export whitens them.
 
     Args:
         accuracy: "backbone" or a key of `BASELINES` → key of `MEASURES` → final value; any may be missing.
-        diagnosis: the run's.
+        diagnosis: diagnosis of the run.
         records: training records, the oldest first.
         config: options of the run.
     """
@@ -111,7 +111,7 @@ def _advice(
     config: Mapping[str, Any],
     lost_to_start: bool = False,
 ) -> str:
-    """What to change, by what is known of the run: the first that applies."""
+    """Says what to change: the first advice that applies to the diagnosis, records and options of the run."""
     if not diagnosis.healthy:
         return diagnosis.advice
     if lost_to_start:
@@ -135,7 +135,7 @@ def _advice(
 
 
 def _is_falling(losses: Sequence[float]) -> bool:
-    """Whether the loss fell by `FALLING` of its whole fall after the middle third of the records."""
+    """Whether more than the share `FALLING` of the loss' fall came after the middle third of the records."""
     third = len(losses) // 3
     if third < 1:
         return False

@@ -17,9 +17,9 @@ from simsiam_tf.runtime.errors import UserError
 
 @contextlib.contextmanager
 def step_failures(task: Task, workdir: Path, step: Callable[[], int]) -> Iterator[None]:
-    """Turns errors of TensorFlow, of memory and of a full disk in the block into a UserError.
+    """Turns TensorFlow errors, a lack of memory and a full or unwritable disk in the block into a UserError.
 
-    Those that the loss of a worker may have caused pass (`launch.run_task` names the worker).
+    An error that the loss of a worker may have caused is raised as it is: `launch.run_task` names the worker.
 
     step: returns the step that the run has reached.
     """

@@ -82,11 +82,11 @@ class Task:
     trained_name, untrained_name: keys in `Accuracies` of the model at the end and at the start.
     metric_name, metric_label: name of the metric of a step (`ViewModel.metric`), in logs and in the progress
         bar.
-    evaluation_name, evaluation_label: the same for the accuracy of an evaluation.
+    evaluation_name, evaluation_label: name of the accuracy of an evaluation, in logs and in the progress bar.
     exported_file: the file that `export` writes, within the work folder. Its model card tells a later process
         whether the run is exported and evaluated.
     ending_diagnoses: names of diagnoses that end the run, besides "divergence", which always does.
-    evaluator: evaluates at the ends of epochs; None where none is evaluated.
+    evaluator: evaluates at the ends of epochs; None for no such evaluation.
     """
 
     trained_name: str

@@ -18,7 +18,7 @@ from simsiam_tf.optimizers import VariableRates
 STOP = {True: tf.stop_gradient, False: tf.identity}  # Sec. 4.1, Fig. 2
 HAS_PREDICTOR = {"trained": True, "none": False}  # Sec. 6.2
 
-# A variable of the thread, since each replica of a strategy runs in its own.
+# Local to the thread, since a strategy runs each replica in a thread of its own.
 TRAINING = contextvars.ContextVar("training", default=True)
 
 
@@ -78,7 +78,7 @@ class ViewModel(keras.Model):
         raise NotImplementedError
 
     def after_step(self, outputs: dict[str, Any]) -> None:
-        """Updates what the optimizer does not, such as moving averages. outputs: of `objective`."""
+        """Updates what the optimizer does not, such as moving averages. outputs: results of `objective`."""
         del outputs
 
     def learned_variables(self) -> list[keras.Variable]:
@@ -86,7 +86,7 @@ class ViewModel(keras.Model):
         return self.trainable_variables
 
     def step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One update from a batch of this replica → its "loss" and metric, and "z", [B, d] in float32."""
+        """Updates the model by a batch of this replica → "loss", the metric, and "z", [B, d] in float32."""
         batch = batches.to_batch(data)
         seeds = layer_seeds.step_seeds(self, self.draw_seed, self.optimizer.iterations)
         with tf.GradientTape() as tape, seeds:
@@ -138,12 +138,12 @@ class ViewModel(keras.Model):
             first = given.get("initial_epoch", 0) * steps
 
             def note(logs: dict | None) -> None:
-                # NOTE: read when the training begins; the dataset, which runs ahead, would read a later step.
+                # NOTE: the step is read here: the dataset prepares batches ahead, and would read a later one.
                 del logs
                 nonlocal first
                 first = int(self.optimizer.iterations.numpy()) or first
 
-            # The last, after callbacks that restore the optimizer.
+            # This callback comes last, since callbacks before it may restore the optimizer.
             last = keras.callbacks.LambdaCallback(on_train_begin=note)
             callbacks = [*keras.tree.flatten(given.get("callbacks") or []), last]
             stream = x.stream(lambda: first)
@@ -237,7 +237,7 @@ class SiameseModel(ViewModel):
 
     metric_name = "std"
     view_count = 2  # views of each image that the loss takes
-    local_views = 0  # of these, small ones, which come last
+    local_views = 0  # how many of these views are small; they come last
     table_bytes = 0  # bytes that a replica stores for values of single images, or for a teacher
     projector: keras.Model
     predictor: keras.Model | None = None

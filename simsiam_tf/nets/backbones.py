@@ -19,8 +19,9 @@ class Description:
     """The images that a network takes, and the licence of its weights.
 
     scale: how it takes pixels; None: in any way, since its weights are random. size: side of its images in
-    pixels; None: any. fixed_size: whether it takes no other size. channels: number of channels of its
-    images; None: any. licence: that of its published weights, where known.
+    pixels; None: any. fixed_size: whether it takes no other size. smallest: the least side that it takes.
+    channels: number of channels of its images; None: any. licence: that of its published weights, where
+    known.
     """
 
     scale: PixelScale | None = None
@@ -28,6 +29,7 @@ class Description:
     fixed_size: bool = False
     channels: int | None = None
     licence: str = ""
+    smallest: int = 32
 
     @property
     def pixel_rule(self) -> dict[str, tuple[float, ...]]:

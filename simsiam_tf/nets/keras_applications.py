@@ -54,6 +54,7 @@ def describe(options: Mapping[str, Any]) -> Description:
     return Description(
         PIXELS[own if pixels == "auto" else pixels], _by_prefix(name, SIZES, 224) if weights else None,
         channels=3 if weights else None, licence=licence if weights else "",
+        smallest=_by_prefix(name, MIN_SIZE, 32),
     )  # fmt: skip
 
 
@@ -64,8 +65,7 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
         UserError: the images are too small for it, or its weights cannot be downloaded.
     """
     name, weights = options["name"], options["weights"]
-    scale = describe(options).scale
-    smallest = _by_prefix(name, MIN_SIZE, 32)
+    scale, smallest = describe(options).scale, describe(options).smallest
     if size < smallest:
         raise UserError(
             f"backbone=keras:{name}: needs views of {smallest} pixels or more. Pass image_size={smallest}."

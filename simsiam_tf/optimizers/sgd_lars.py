@@ -1,4 +1,4 @@
-"""SGD and LARS by the formulas of PyTorch, in which the paper's experiments were made.
+"""SGD by PyTorch's formula, as in the paper's code, and LARS, which scales the steps of this SGD.
 
 Keras' `SGD(weight_decay=…)` differs: it decouples the decay (w −= lr·wd·w), and multiplies gradients by the
 learning rate before they enter the momentum, which gives other weights once the learning rate decays.

@@ -1,6 +1,7 @@
 """Backbones as .keras files of stock layers, each with a card (metadata as JSON) beside it.
 
-The heads, and the momentum from a converted checkpoint's optimizer, are .keras files beside the backbone.
+Projector and predictor are .keras files beside the backbone, and so is, from a converted checkpoint, the
+optimizer's momentum of each of the three networks.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _DIGEST = "card sha256"
 
 
 def save_network(network: keras.Model, path: Path) -> None:
-    """Saves a network in stock Keras layers, without dates and addresses. Equal networks give equal bytes."""
+    """Saves a network in stock Keras layers; the files of equal networks are equal, byte for byte."""
     keras_networks.to_stock_layers(network).save(path)
     with zipfile.ZipFile(path) as file:
         members = {name: file.read(name) for name in file.namelist()}
@@ -169,8 +170,8 @@ def load_backbone(weights: str | Path, trust_code: bool = False, finished: bool 
     the file holds is refused. So is a file whose card has another SHA-256.
 
     trust_code: leave out all checks but the SHA-256, and run whatever code the file names.
-    finished: with the whitening of its features, where the file has one; else the backbone beneath it, as it
-        was trained. The whitening computes in float32.
+    finished: True returns the backbone with the whitening of its features, where the file has one; False the
+        backbone as it was trained, without whitening. The whitening computes in float32.
 
     Raises:
         UserError: the file is missing, of another format, damaged (its SHA-256 differs from the card's), an
@@ -186,9 +187,7 @@ def load_backbone(weights: str | Path, trust_code: bool = False, finished: bool 
         if path.suffix in torch_layouts.SUFFIXES:
             convert = f"python -m simsiam_tf.convert --weights={shlex.quote(str(weights))}"
             fix = f"convert it first: {convert} --out=runs/converted, and give that folder"
-        raise UserError(
-            f"weights={weights}: {path} is {format}, and is not opened. Only .keras files are: {fix}."
-        )
+        raise UserError(f"weights={weights}: {path} is {format}, and only .keras files are opened: {fix}.")
     path = backbone_path(weights)
     if not path.is_file():
         raise UserError(

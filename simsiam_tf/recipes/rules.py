@@ -16,8 +16,10 @@ from simsiam_tf.config.fields import default
 from simsiam_tf.data import Source
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.decoded import MAX_SIDE, sizes_differ
+from simsiam_tf.nets import Description
 
 SMALL_IMAGE = 64  # pixels
+NETWORK_VIEW = 64  # pixels of the views of networks of other libraries, on a CPU
 MINUTES = 30.0
 MONITORED_A_MINUTE = 1000  # images of the monitor, at most
 FEW_IMAGES = 2048
@@ -35,7 +37,8 @@ class Facts:
 
     images: their number. side: median of their shorter sides in pixels; None where it is not known. channels:
     of an image. accelerator: whether there is a GPU or TPU. decoded_each_epoch: whether an image is
-    decoded once an epoch, as it is where images differ in size or are large, unless `decoded_size` is given.
+    decoded once an epoch, as it is where images differ in size or are large, unless `decoded_size` is
+    given. network: the images that the backbone takes, where it is of another library.
     """
 
     images: int
@@ -43,6 +46,7 @@ class Facts:
     channels: int
     accelerator: bool
     decoded_each_epoch: bool = False
+    network: Description = dataclasses.field(default_factory=Description)
 
     def __str__(self) -> str:
         kind = {1: "gray", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
@@ -66,8 +70,8 @@ class Choice:
 METHOD = Choice("method", "simclr", "does not lose dimensions, as SimSiam did on one set of three")
 
 
-def facts_of(source: Source, accelerator: bool) -> Facts:
-    """The facts of a source's images, by their headers."""
+def facts_of(source: Source, accelerator: bool, network: Description | None = None) -> Facts:
+    """The facts of a source's images, by their headers; the other facts are given."""
     side, each_epoch, headers = None, False, getattr(source, "headers", None)
     if headers is not None:
         assert isinstance(source, EncodedSource)
@@ -76,7 +80,7 @@ def facts_of(source: Source, accelerator: bool) -> Facts:
         side = int(np.median(np.minimum(headers["width"], headers["height"])))
     elif source.pixels is not None:
         side = min(source.pixels.shape[1:3])
-    return Facts(source.size, side, source.channels, accelerator, each_epoch)
+    return Facts(source.size, side, source.channels, accelerator, each_epoch, network or Description())
 
 
 def choose(config: PretrainConfig, facts: Facts) -> tuple[PretrainConfig, list[Choice]]:
@@ -131,13 +135,17 @@ def _network(config: PretrainConfig, facts: Facts) -> list[Choice]:
 
 
 def _views(config: PretrainConfig, facts: Facts) -> list[Choice]:
-    size, reason = 32, "more steps; the trained network reads images at twice the size"
+    of_others = is_network(config.backbone)
+    least = facts.network.smallest if of_others else 8
+    most = max(least, NETWORK_VIEW) if of_others else 32
+    size, reason = most, "more steps; the trained network reads images at twice the size"
     if facts.side and facts.side <= SMALL_IMAGE:
-        size = min(size, max(8, facts.side))
+        size = min(most, max(least, facts.side))
     elif facts.accelerator:
         size, reason = 128, "not measured"
-    size_rule = [] if is_network(config.backbone) else [Choice("image_size", size, reason)]
-    view = config.image_size or (None if is_network(config.backbone) else size)
+    keeps_its_own = of_others and (facts.network.fixed_size or facts.accelerator)
+    size_rule = [] if keeps_its_own else [Choice("image_size", size, reason)]
+    view = config.image_size or (None if keeps_its_own else size)
     memory = facts.images * (2 * (view or 0)) ** 2 * facts.channels
     if facts.decoded_each_epoch and view and memory <= MOST_BYTES and not config.data_service:
         size_rule.append(Choice("decoded_size", 2 * view, "decodes each image once, not once an epoch"))
@@ -152,7 +160,7 @@ def _views(config: PretrainConfig, facts: Facts) -> list[Choice]:
 def _rates(method: str, facts: Facts) -> list[Choice]:
     batch = min(256, 2 ** max(4, (facts.images // 8).bit_length() - 1)) if facts.images < FEW_IMAGES else 256
     batch = min(batch, 2 ** (max(facts.images, 2).bit_length() - 1))
-    common = [Choice("batch_size", batch, "at least eight steps an epoch" if batch < 256 else "as measured")]
+    common = [Choice("batch_size", batch, "few images" if batch < 256 else "as measured")]
     if method == "simclr":
         return [
             *common,

@@ -61,7 +61,7 @@ def pretrain(
         callbacks: Keras callbacks. Their batch hooks are called once for each call of the compiled loop,
             which may run several steps; `model.stop_training` ends the run after that call.
         source: the images to use instead of config.data: a source, or what `data.from_images` takes.
-        began: when config.minutes began, as `time.monotonic()`; now if None.
+        began: the time, by `time.monotonic()`, from which config.minutes count; now if None.
 
     Raises:
         UserError: as for `launch.run_task`; or config.minutes is too short.
@@ -75,16 +75,16 @@ def pretrain(
 
 
 def _recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
-    """The configuration with what the run in its folder has chosen by `recipe` and `minutes`."""
+    """Fills in the options that the earlier run in config.workdir chose by `recipe` and `minutes`."""
     return budget.recall(rules.recall(config, before), before)
 
 
 def _make_task(
     config: PretrainConfig, workers: Workers, report: Path, source: Source | None, began: float
 ) -> Pretraining:
-    """Makes the task, of options that `recipe` chooses where it is auto.
+    """Makes the task; recipe=auto first chooses the options that the user left open.
 
-    Where `minutes` is to choose the epochs, a trial is timed first, and thrown away.
+    Where `minutes` determines the epochs, a trial run is timed first and then discarded.
     """
     with workers.chief_first():
         config, source = follow_recipe(config, report, source, log.warning)
@@ -95,7 +95,7 @@ def _make_task(
     with step_failures(trial, report.parent, lambda: first_step):
         baselines, costs = trial.measure(60 * config.minutes)
     del trial
-    gc.collect()  # frees its model
+    gc.collect()  # frees the trial's model
     left = began + 60 * config.minutes - time.monotonic()
     costs, left = workers.from_chief([dataclasses.asdict(costs), left])
     costs = budget.Costs(**costs)
@@ -111,7 +111,8 @@ def _make_task(
 class Pretraining(Task):
     """Pre-training: records std·√d and effective rank of embeddings (Sec. 4.1).
 
-    Evaluates kNN accuracy, or, on images without labels, the retrieval of the own image.
+    Evaluates kNN accuracy or, on images without labels, how often another crop of an image is found by the
+    features (`label_free.py`).
     """
 
     trained_name, untrained_name = "backbone", "untrained backbone"
@@ -148,7 +149,7 @@ class Pretraining(Task):
         return diagnose(records, self.components.total_steps, self.config.loss)
 
     def baselines(self) -> Accuracies:
-        """The monitor's measures of untrained backbone and raw pixels, on `knn_images` images."""
+        """Evaluates raw pixels and the initial backbone by the monitor, on `knn_images` images."""
         if self.config.weights:
             log.warning("initial weights: %s", self.start)
         if self.monitor is None or self.known_baselines:
@@ -166,7 +167,10 @@ class Pretraining(Task):
         return found
 
     def measure(self, seconds: float) -> tuple[Accuracies, budget.Costs]:
-        """Evaluates `baselines` and trains some steps: (accuracies, what a run of so many seconds costs)."""
+        """Evaluates `baselines` and times some steps: (accuracies, costs of the parts of a run).
+
+        seconds: time allowed for the whole run.
+        """
         config, components, monitor = self.config, self.components, self.monitor
         baselines, costs = {}, budget.Costs(0.0, 0.0, final_images=config.final_images)
         if monitor is not None:
@@ -180,11 +184,12 @@ class Pretraining(Task):
             if costs.final_images != 0:
                 costs.fixed += components.build_seconds + times.final(costs.final_images)
         traced, costs.step = timing.time_steps(components, config, seconds)
-        costs.fixed += 2 * components.build_seconds + traced  # built anew; the export loads it once more
+        # The run builds the model a second time, and the export loads it.
+        costs.fixed += 2 * components.build_seconds + traced
         return baselines, costs
 
     def final_accuracies(self) -> Accuracies:
-        """Measures of the backbone and the baselines on `final_images` images, by labels and without.
+        """Evaluates the backbone and the baselines on `final_images` images, by labels, if any, and without.
 
         Empty without a monitor or with final_images=0. `baselines`, before the training, may use fewer
         images.
@@ -202,7 +207,7 @@ class Pretraining(Task):
             text = "final %s of the backbone and the baselines on %d images"
             log.warning(text, monitor.title, monitor.size(images))
             with _memory_for_knn(advice):
-                # Whitened features answer one question: that of the labels, where there are any.
+                # The run's monitor alone evaluates whitened features, not the label-free one added to it.
                 size = self.read_size if monitor is self.monitor else None
                 judged = monitor.baselines(untrained, images, size)
                 judged["backbone"] = monitor.backbone_accuracy(backbone, images, size)
@@ -211,7 +216,7 @@ class Pretraining(Task):
         return accuracies
 
     def export(self, workdir: Path, metadata: dict) -> None:
-        """Writes the backbone, finished by the option `finish`, and, beside it, projector and predictor."""
+        """Writes the backbone, with whitening unless finish=none, and projector and predictor beside it."""
         model = self.components.model
         heads = {name: getattr(model, name) for name in backbone_file.HEADS if getattr(model, name, None)}
         backbone, record = model.backbone, {}
@@ -221,7 +226,7 @@ class Pretraining(Task):
 
     @property
     def read_size(self) -> int | None:
-        """Pixels at which the exported backbone reads images; None where it is not finished."""
+        """Side in pixels of the images that the exported backbone takes by default; None with finish=none."""
         if self.config.finish == "none":
             return None
         size = self.components.views.augmentation.size
@@ -229,10 +234,13 @@ class Pretraining(Task):
         return self.config.read_size or fixed or finishing.default_read_size(size)
 
     def _whitened(self, backbone: keras.Model, size: int) -> tuple[keras.Model, dict[str, Any]]:
-        """(the backbone with whitened features of images of `size` pixels, the card's record of them)."""
+        """(the backbone with a layer that whitens its features, the model card's record of that layer).
+
+        size: side in pixels of the images that the whitening is computed from.
+        """
         source, views = self.components.source, finishing.reading_views(self.components.views, size)
         count = min(source.size, finishing.IMAGES)
-        log.warning("whitening, measured on %d images of %d pixels", count, size)
+        log.warning("whitening computed from the features of %d images, %d pixels wide", count, size)
         finished, fitted = finishing.finish_backbone(backbone, source, views, self.config.seed)
         if fitted is None:
             log.warning("whitening left out: all images have the same features")
@@ -250,7 +258,7 @@ class Pretraining(Task):
 
 @contextlib.contextmanager
 def _memory_for_knn(advice: str) -> Iterator[None]:
-    """Raises UserError where features do not fit into memory. advice: how to rerun, for the message."""
+    """Turns a lack of memory in the block into a UserError. advice: options of a rerun, for its message."""
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:

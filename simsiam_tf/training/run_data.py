@@ -27,7 +27,7 @@ def check_network(config: PretrainConfig) -> nets.Description:
     """Describes the images that the backbone takes.
 
     Finds errors early, before images are opened: loads the network where it has weights, and the teacher;
-    builds the network where a function of the user's makes it, or options name its layers.
+    builds the network where it is made by a user's function or where options name its layers.
     """
     if teacher := config.method_option("teacher"):
         open_teacher(teacher, config.method_option("teacher_pixels"), config.trust_code)
@@ -51,14 +51,15 @@ def follow_recipe(
     source: Source | None = None,
     tell: Callable[[str], object] = print,
 ) -> tuple[PretrainConfig, Source | None]:
-    """(the configuration with what recipe=auto chooses, the images); both as they are with recipe=none.
+    """(the configuration with the choices of recipe=auto, the images); the arguments where recipe=none.
 
     tell: gets the choices and their reasons as text. report, source: as for `open_data`.
     """
     if config.recipe == "none":
         return config, source
     source, _ = open_data(config, report, source)
-    facts = rules.facts_of(source, accelerator=not on_cpu())
+    known = nets.describe_backbone(config.backbone, config.pixels, config.trust_code)
+    facts = rules.facts_of(source, not on_cpu(), known)
     config, choices = rules.choose(config, facts)
     tell("\n  ".join([f"recipe for {facts}:", *map(str, choices)]))
     return config.validate(), source
@@ -110,7 +111,7 @@ def keep_in_memory(config: PretrainConfig, source: Source, decodes: bool = True)
     if side is None:
         return keep_decoded(source) if decodes else source
     if source.pixels is not None:
-        raise UserError(f"decoded_size={side}: {source.name} is in memory as it is. Leave it out.")
+        raise UserError(f"decoded_size={side}: {source.name} is in memory already. Leave `decoded_size` out.")
     needed, memory = source.size * side**2 * source.channels, physical_memory()
     if needed > memory / 2:
         fits = int((memory / 2 / source.size / source.channels) ** 0.5)
@@ -137,8 +138,8 @@ def check_read_size(config: PretrainConfig, backbone: keras.Model) -> None:
     fixed = backbone.input_shape[1]
     if config.read_size and fixed not in (None, config.read_size):
         raise UserError(
-            f"read_size={config.read_size}: backbone={config.backbone} takes images of {fixed} pixels alone. "
-            "Leave it out."
+            f"read_size={config.read_size}: backbone={config.backbone} takes only images of {fixed} pixels. "
+            "Leave `read_size` out."
         )
 
 
@@ -153,11 +154,11 @@ def check_local_views(config: PretrainConfig, backbone: keras.Model, size: int) 
     except (ValueError, tf.errors.OpError) as error:
         raise UserError(
             f"local_views={number}: backbone={config.backbone} does not take views of {size} "
-            "pixels. Try another `local_size`, one of our ResNets as `backbone`, or local_views=0."
+            "pixels. Try another `local_size`, a ResNet such as backbone=resnet18, or local_views=0."
         ) from error
 
 
 def _view_size(source: Source, size: int) -> int:
-    """The side of the images of an array, if it is at most 64 pixels; else `size`, the augmentation's."""
+    """The side of the images of an array if it is at most 64 pixels, else `size`, the augmentation's."""
     side = source.images.shape[1] if isinstance(source, ArraySource) else size
     return side if side <= 64 else size

@@ -176,6 +176,7 @@ def test_features_of_a_bfloat16_backbone_are_whitened_in_float32():
     assert {layer.dtype_policy.name for layer in backbone.layers} == {"mixed_bfloat16"}
 
 
+@pytest.mark.slow
 def test_stock_keras_opens_a_whitened_file_and_the_helper_takes_the_layer_off(tmp_path):
     backbone, source = small(), images()
     whole, _ = finishing.finish_backbone(backbone, source, VIEWS, seed=0)

@@ -90,6 +90,7 @@ def test_sample_and_queries_follow_from_the_seed(monkeypatch):
     np.testing.assert_array_equal(whole[0], rows)
 
 
+@pytest.mark.slow
 def test_a_work_folder_is_judged_beside_its_baselines(tmp_path):
     augmentation = dataclasses.replace(AUGMENTATIONS["cifar"], size=16)
     small_backbones.exported(tmp_path, augmentation, channels=3)

@@ -82,7 +82,7 @@ def test_other_kinds_of_files_are_not_opened(tmp_path, suffix, monkeypatch):
     path.write_bytes(pickle.dumps(Payload(canary := tmp_path / "canary")))
     with monkeypatch.context() as patch:
         patch.setattr("builtins.open", None)
-        refused(path, "Only .keras files are: (convert it first|where you trust it)")
+        refused(path, "only .keras files are opened: (convert it first|where you trust it)")
     if suffix == "pkl":
         refused(shutil.copy(path, tmp_path / "renamed.keras"), "not an archive")
         pickle.loads(path.read_bytes())  # the payload is a real one
@@ -99,7 +99,7 @@ def test_an_impossible_path_gets_one_line(capsys):
 
 def test_a_saved_model_is_not_opened(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"")
-    with pytest.raises(UserError, match="is a SavedModel, which can run code, and is not opened"):
+    with pytest.raises(UserError, match="is a SavedModel, which can run code, and only .keras files are"):
         backbone_file.load_backbone(str(tmp_path))
 
 

@@ -56,6 +56,7 @@ def assert_same(run, reference):
     assert not run.leftovers()
 
 
+@pytest.mark.slow
 def test_killed_twice_the_end_is_the_same_to_the_bit(reference, tmp_path):
     run = Run(tmp_path / "run")
     assert killed_in_turn(run, SHORT) == len(SHORT)

@@ -111,6 +111,7 @@ def test_one_step(case, measured):
     measured("BN's running statistics", max(moving.values()), 5e-6, _worst(moving))
 
 
+@pytest.mark.slow
 def test_twenty_sgd_steps(case, measured):
     ours, theirs, decay, draw, deep = case
     lr, constant = 0.004, 0.006

@@ -96,6 +96,7 @@ def test_every_shape_is_known_before_the_step_runs(row):
     assert len(list(operations(concrete.graph))) > 500
 
 
+@pytest.mark.slow
 def test_the_step_compiles_with_xla():
     step, _, batch = traced([])
     outputs = step(batch)

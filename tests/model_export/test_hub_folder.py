@@ -42,6 +42,7 @@ def workdir(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_of_five_files(workdir):
     assert {p.name for p in (workdir / "hub").iterdir()} == {
         "backbone.keras", "backbone.json", "model.safetensors", "config.json", "README.md",
@@ -52,6 +53,7 @@ def test_a_folder_of_five_files(workdir):
     assert config["architecture"] == "resnet18" and config["pretrained_cfg"]["input_size"] == [3, 224, 224]
 
 
+@pytest.mark.slow
 def test_torchvision_is_named_for_colours_alone(workdir):
     """Its networks take no other images."""
     opened = open_pretrained(workdir)
@@ -66,6 +68,7 @@ def test_torchvision_is_named_for_colours_alone(workdir):
         assert ("With torchvision" in hub_folder.hub_readme(given, "resnet18", "0")) == (channels == 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["timm", "torchvision"])
 def test_the_code_of_the_readme_gives_our_features(workdir, monkeypatch, program):
     pytest.importorskip(program)
@@ -146,6 +149,7 @@ def test_existing_files_are_kept(workdir, tmp_path):
     assert before.keys() == after.keys() and all((before[n] == after[n]).all() for n in before)
 
 
+@pytest.mark.slow
 def test_format_and_hub_exclude_each_other(workdir, capsys):
     assert command.main([f"--weights={workdir}", "--hub", "--format=onnx"]) == 2
     assert "--format=onnx has no effect with --hub" in capsys.readouterr().err

@@ -190,7 +190,8 @@ def their_step(model, optimizer, views):
     return loss.item()
 
 
-@pytest.mark.parametrize("fixed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fixed", [False, True])
 def test_a_run_of_the_official_code_continues_with_its_momentum(tmp_path, fixed, measured):
     """Three steps there, then three both there and here: the same losses and weights.
 

@@ -10,9 +10,10 @@ from simsiam_tf import pretrain
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import METHODS, PretrainConfig
 from simsiam_tf.data import open_source
+from simsiam_tf.nets import Description
 from simsiam_tf.recipes import rules
 from simsiam_tf.recipes.rules import Facts, choose
-from simsiam_tf.training import pretraining
+from simsiam_tf.training import pretraining, run_data
 
 EMOJI = Facts(images=15_000, side=64, channels=3, accelerator=False)
 
@@ -72,9 +73,30 @@ def test_any_method_can_be_given(method):
     assert chosen(given="method" if method == "simsiam" else "", method=method).method == method
 
 
-def test_published_networks_keep_their_size():
-    config = chosen(backbone="keras:EfficientNetV2B0+imagenet")
-    assert (config.image_size, config.width, config.stem) == (None, 1.0, "auto")
+@pytest.mark.parametrize(
+    ("facts", "size"),
+    [
+        ({}, 64),
+        ({"side": 500}, 64),
+        ({"side": 28}, 32),
+        ({"network": Description(fixed_size=True)}, None),
+        ({"network": Description(smallest=75)}, 75),
+        ({"network": Description(smallest=75), "side": 28}, 75),
+        ({"accelerator": True}, None),
+    ],
+)
+def test_networks_of_others_get_views_that_a_cpu_can_train(facts, size):
+    network = "keras:EfficientNetV2B0+imagenet"
+    config = chosen(dataclasses.replace(EMOJI, **facts), backbone=network)
+    assert (config.backbone, config.image_size, config.width, config.stem) == (network, size, 1.0, "auto")
+
+
+def test_the_least_side_that_a_network_takes_is_a_fact(monkeypatch):
+    seen = []
+    monkeypatch.setattr(rules, "choose", lambda config, facts: (seen.append(facts), (config, []))[1])
+    for backbone in ("keras:MobileNetV3Small", "keras:InceptionV3"):
+        run_data.follow_recipe(PretrainConfig(recipe="auto", data="digits", backbone=backbone))
+    assert [facts.network.smallest for facts in seen] == [32, 75]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ def equal(a, b):
     return all((x == y).all() for x, y in zip(a.get_weights(), b.get_weights(), strict=True))
 
 
+@pytest.mark.slow
 def test_the_export_is_the_trained_backbone_and_a_whitening(runs):
     whitened, plain = (open_pretrained(runs[finish][1]) for finish in ("whiten", "none"))
     assert whitening_layer(plain.backbone) is None and "finishing" not in plain.card
@@ -50,6 +51,7 @@ def test_the_export_is_the_trained_backbone_and_a_whitening(runs):
     np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_the_table_has_whitened_features_beside_whitened_pixels(runs):
     outcome, folder = runs["whiten"]
     text = run_summary.pretraining_summary(tiny(folder), outcome)
@@ -116,6 +118,7 @@ def test_training_goes_on_beneath_the_whitening(runs, tmp_path):
     assert whitening_layer(tuned.backbone) is None and "finishing" not in tuned.card
 
 
+@pytest.mark.slow
 def test_pytorch_gets_the_backbone_beneath(runs, tmp_path, capsys):
     whitened, plain = runs["whiten"][1], runs["none"][1]
     assert convert.main([f"--weights={whitened}", f"--out={tmp_path / 'a.safetensors'}"]) == 0
@@ -126,6 +129,7 @@ def test_pytorch_gets_the_backbone_beneath(runs, tmp_path, capsys):
     assert a.keys() == b.keys() and all((np.asarray(a[k]) == np.asarray(b[k])).all() for k in a)
 
 
+@pytest.mark.slow
 def test_embed_and_knn_eval_take_finished_features_and_pixels(runs, tmp_path, capsys):
     results = {}
     for finish, (_, folder) in runs.items():

@@ -33,6 +33,7 @@ def rows_of(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_it_is_judged_before_during_and_at_the_end(whole):
     config, outcome = whole
     judged = [r for r in rows_of(outcome.workdir) if "recall1" in r]
@@ -49,6 +50,7 @@ def test_it_is_judged_before_during_and_at_the_end(whole):
     assert not any("knn20" in r for r in judged)
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_says_so_last_and_what_to_change(whole):
     config, outcome = whole
     *_, table, last = run_summary.pretraining_summary(config, outcome).split("\n\n")
@@ -64,6 +66,7 @@ def test_a_run_that_loses_says_so_last_and_what_to_change(whole):
     assert any("Own image found" in chart.alt for chart in charts)
 
 
+@pytest.mark.slow
 def test_a_run_that_wins_says_so_last(images, tmp_path, monkeypatch):
     first = {}
 

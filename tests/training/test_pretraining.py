@@ -241,6 +241,7 @@ def test_keras_callbacks_can_stop_the_run(tmp_path):
     assert outcome.step == 23  # the first epoch's end
 
 
+@pytest.mark.slow
 def test_weights_start_a_run_and_another_architecture_is_refused(whole, tmp_path):
     _, workdir = whole
     started = pretraining.pretrain(tiny(tmp_path / "a", f"--weights={workdir}"))

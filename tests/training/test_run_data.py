@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 def test_what_cannot_be_kept_is_refused(folder, monkeypatch):
     with pytest.raises(
-        UserError, match=r"decoded_size=32: digits:train is in memory as it is\. Leave it out"
+        UserError, match=r"decoded_size=32: digits:train is in memory already\. Leave `decoded_size` out"
     ):
         run_data.keep_in_memory(CONFIG, open_source("digits"))
     source = open_source(f"folder:{folder}")

@@ -25,7 +25,7 @@ NO_LABEL = -1
 
 
 def tar_members(pattern: str) -> Members:
-    """The images in tar files, labelled by .cls files, as in WebDataset, or, without any, by folders.
+    """The images in tar files, labelled by .cls files as in WebDataset, or by folders without .cls files.
 
     pattern: path or URL, which may have braces (shard-{000..127}.tar), *, ? and [].
     """
@@ -42,7 +42,7 @@ def _archive_members(kind: str, pattern: str, scan: Callable[[str], dict[str, An
     archives = expand(pattern)
     tables, states = [], [tuple(state) for state in address_states(archives).tolist()]
     for archive, state in progress.bar(
-        list(zip(archives, states, strict=True)), f"reading directories of {printable_text(name)}"
+        list(zip(archives, states, strict=True)), f"listing the files in {printable_text(name)}"
     ):
         try:
             tables.append(kept_arrays(f"{kind}\0{archive}\0{state}", lambda archive=archive: scan(archive)))
@@ -77,14 +77,14 @@ def _archive_members(kind: str, pattern: str, scan: Callable[[str], dict[str, An
 
 
 def _classes(names: list[str], labels: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """(labels, class names): those of .cls files if there are any, else by folder."""
+    """(labels, class names): the labels of .cls files if any image has one, else those of the folders."""
     if (labels == NO_LABEL).all():
         return folder_classes(names)
     return labels, tuple(map(str, range(labels.max() + 1)))
 
 
 def _scan_tar(address: str) -> dict[str, Any]:
-    """Names, places and labels of the images in a tar file, in one pass over its headers."""
+    """Reads names, offsets, lengths and labels of the images in a tar file, in one pass over its headers."""
     rows: list[tuple[str, int, int]] = []
     labels: dict[str, int] = {}  # a sample's name up to its first dot → label
     with open_address(address) as file:
@@ -129,7 +129,11 @@ def _scan_zip(address: str) -> dict[str, Any]:
 
 
 def _zip_member(address: str, offset: int, length: int, size: int, method: int, crc: int) -> bytes:
-    """The bytes of a member, by its row of `_scan_zip`. Raises ValueError: encrypted, damaged and such."""
+    """Reads a member; offset … crc: its row of `_scan_zip`.
+
+    Raises:
+        ValueError: it is encrypted, compressed by another method than deflate, or damaged.
+    """
     if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("encrypted" if method < 0 else f"compressed by method {method}, which is not read")
     header = read_bytes(address, (offset, _LOCAL_HEADER))

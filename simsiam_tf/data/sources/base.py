@@ -1,4 +1,4 @@
-"""Sources: sets of images that answer an id with an image, in memory or read one at a time."""
+"""Sources: sets of images, each with an id; images are in memory or read one at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def short_digest(*parts: Any) -> str:
 
 
 def digest_of_pieces(pieces: Iterable[Any]) -> str:
-    """As `short_digest`, of pieces that need not be in memory together."""
+    """Returns the same as `short_digest`, for pieces that need not be in memory together."""
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
@@ -89,10 +89,11 @@ class Squares:
 class Source:
     """A set of images with stable ids 0 … size − 1.
 
-    name: its specification, for messages and names of files. channels: of every decoded image.
-    labels: int64 [size]; None where the set has none. class_names: of the labels; empty where not known.
+    name: its specification, for messages and names of files. channels: number of channels of every decoded
+    image. labels: int64 [size]; None where the set has no labels. class_names: names of the classes, by
+    label; empty where unknown.
     fingerprint: a digest that distinguishes the set from others, made without reading all of it.
-    squares: copies of all images, from which `keep_squares` has training views cut.
+    squares: copies of all images (`keep_squares`); training views are cut from them.
     """
 
     name: str
@@ -115,7 +116,7 @@ class Source:
             return tf.constant(np.asarray(self.pixels))
 
     def gather(self, ids: tf.Tensor) -> tf.Tensor:
-        """Where images are in memory, int64 [B] → uint8 [B, H, W, channels]."""
+        """Ids, int64 [B] → images, uint8 [B, H, W, channels]; only for a source with `pixels`."""
         return tf.gather(self._tensor, ids)
 
     def decode(self, index: tf.Tensor) -> tf.Tensor:
@@ -123,7 +124,7 @@ class Source:
         raise NotImplementedError
 
     def contents(self) -> str:
-        """A digest of all images (of their `digests`, if encoded); `fingerprint` where a source has none."""
+        """A digest of all images: of their pixels or, if encoded, of `digests`; else `fingerprint`."""
         return self.fingerprint
 
     def targets(self, ids: tf.Tensor) -> tf.Tensor:
@@ -165,12 +166,12 @@ class ArraySource(Source):
 class EncodedSource(Source):
     """Images of any size, read one at a time, unless they are decoded.
 
-    read: scalar id → encoded bytes, in a graph. names: of the images. root: the folder that names are
-    relative to, if every image is a file and was checked. digests: bytes by which changes are noticed, for
-    each image, or for each file of a TFDS set. rule: how encoded bytes become pixels. headers:
-    `file_records.RECORD` [size]; None where they are not known. unreadable: reason → number of images that
-    are left out or that, in a run that continues, others stand in for. reads_at_once: images to read at a
-    time over a network; 0 for images on this machine. decoded: all images, as `keep_decoded` adds them.
+    read: scalar id → encoded bytes, in a graph. names: names of the images. root: the folder that names are
+    relative to, if every image is a file and was checked. digests: a digest of each image, or of each file
+    of a TFDS set, to notice changes. rule: how encoded bytes become pixels. headers: `file_records.RECORD`
+    [size]; None where unknown. unreadable: reason → number of unreadable images; they are left out or, in a
+    run that continues, replaced by others. reads_at_once: images to read at a time over a network; 0 for
+    images on this machine. decoded: pixels of all images (`keep_decoded`), or None.
     """
 
     read: Callable[[tf.Tensor], tf.Tensor]
@@ -256,7 +257,7 @@ def subset(source: Source, ids: np.ndarray | Sequence[int], name: str | None = N
 
 
 class MissingSplit(UserError):
-    """Says that a set has no split of the name that is asked for."""
+    """Raised where a set has no split of the requested name."""
 
 
 def open_split(name: str, split: str, open_whole: Callable[[str], Source]) -> Source:

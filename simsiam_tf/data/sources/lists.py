@@ -1,4 +1,4 @@
-"""Lists of images: a path a line, or a CSV file with a column path and, optionally, label and split."""
+"""Lists of images: text with a path in each line, or CSV with columns path and, optionally, label, split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simsiam_tf.runtime.errors import UserError
 def list_members(address: str, split: str) -> Members:
     """The images that a list names, by paths relative to the list, absolute paths or URLs.
 
-    split: the rows to take of a CSV file with a column "split"; "train" for other lists.
+    split: value of the column "split" in the rows to take; a list without this column has only "train".
 
     Raises:
         UserError: the list, its split or one of its images is missing, or an image is named twice.
@@ -38,7 +38,7 @@ def list_members(address: str, split: str) -> Members:
         splits = sorted({row["split"] or "" for row in rows})
         rows = [row for row in rows if row["split"] == split]
         if not rows:
-            raise MissingSplit(f"{shown}: has no rows of the split {split!r}, but of {', '.join(splits)}.")
+            raise MissingSplit(f"{shown}: has no split {split!r}. Its splits: {', '.join(splits)}.")
     elif split != "train":
         raise MissingSplit(f"{shown}: has no column `split`, and so no split {split!r}.")
     names = [row["path"] for row in rows]
@@ -66,7 +66,7 @@ def list_members(address: str, split: str) -> Members:
 
 
 def _rows(text: str) -> list[dict[str, str]]:
-    """The rows of a CSV file with a column "path"; of another text, its lines, as paths, without comments."""
+    """Rows of CSV with a column "path"; of any other text, a row for each line but blanks and comments."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if "path" in (reader.fieldnames or ()):
         return [row for row in reader if row["path"]]

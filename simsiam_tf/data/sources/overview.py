@@ -11,7 +11,7 @@ from simsiam_tf.data.sources.base import EncodedSource
 
 
 def header_summary(source: EncodedSource) -> dict[str, str]:
-    """Counts from the headers of a source's images, in words, by subject; empty without headers."""
+    """Returns subject → counts as text, from the headers of a source's images; {} without headers."""
     rows = source.headers
     if rows is None:
         return {}
@@ -41,12 +41,12 @@ def header_summary(source: EncodedSource) -> dict[str, str]:
 
 
 def _counted(texts: Iterable[str]) -> str:
-    """Numbers of equal texts, the most frequent first, as in "3 × JPEG, 1 × PNG"."""
+    """Counts equal texts, the most frequent first, as in "3 × JPEG, 1 × PNG"."""
     return ", ".join(f"{n} × {text}" for text, n in collections.Counter(texts).most_common())
 
 
 def odd_images(source: EncodedSource) -> np.ndarray:
-    """Ids of images to look at first: transparent, turned, deep, or otherwise not `ImageHeader.plain`."""
+    """Ids of images to look at first: transparent, turned by EXIF, above 8 bits or otherwise not plain."""
     rows = source.headers
     if rows is None:
         return np.arange(0)

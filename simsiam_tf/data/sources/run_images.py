@@ -1,7 +1,7 @@
-"""The images that a run was begun with, and what stands in for those that vanish or break meanwhile.
+"""The list of images that a run began with, and stand-ins for images that vanish or break during the run.
 
-The order in which a run sees its images depends on their number. So a run keeps their list: the place of an
-image that is gone stays, the next image in the list stands in for it, and new images are not used.
+The order in which a run sees its images depends on their number. So a run keeps the list that it
+began with: the next image in the list stands in for one that is gone, and new images are not used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FILE = "images.npz"  # in a work folder
 
 
 def record_images(folder: Path, source: Source) -> None:
-    """Writes names, digests, labels, classes and pixel rule of encoded images into a work folder, once."""
+    """Writes names, digests, labels, classes and pixel rule of encoded images, unless `folder` has them."""
     if isinstance(source, EncodedSource) and source.names is not None and not (folder / FILE).exists():
         labels = np.zeros(0, np.int64) if source.labels is None else np.asarray(source.labels)
         digests = np.zeros(source.size, "S1") if source.digests is None else source.digests
@@ -40,9 +40,10 @@ def record_images(folder: Path, source: Source) -> None:
 
 
 def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndarray | None, PixelRule | None]:
-    """The members in the order of a work folder's run, their digests when it began, and its pixel rule.
+    """Arranges the images as the run in a work folder recorded them: (members, digests, pixel rule).
 
-    Of images that are gone, `read` raises FileNotFoundError. Without a recorded run: (members, None, None).
+    The digests are those of the start of the run. `read` of an image that is gone raises FileNotFoundError.
+    Without a recorded run, returns (members, None, None).
     """
     recorded = read_joined(folder / FILE) if folder else None
     if recorded is None:
@@ -59,7 +60,7 @@ def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndar
     new = len(members.names) - int((places >= 0).sum())
     if new:
         shown = printable_text(members.name)
-        print(f"{shown}: {new} new images are not used: the run has begun without them", file=sys.stderr)
+        print(f"{shown}: {new} new images are not used: the run began without them", file=sys.stderr)
     states = np.where(places[:, None] >= 0, members.states[places], 0)
 
     def read(i: int) -> bytes:
@@ -78,7 +79,7 @@ def read_or_next(members: Members, rule: PixelRule, gone: set[int]) -> Callable[
 
     A line on stderr names the image: once, or each time where the failure may pass (`TransientError`).
 
-    gone: numbers of the images that are known to be unreadable; more are added.
+    gone: indices of the images that are known to be unreadable; the function adds to them.
     """
     count, shown = len(members.names), printable_text(members.name)
 
@@ -101,7 +102,10 @@ def read_or_next(members: Members, rule: PixelRule, gone: set[int]) -> Callable[
 
 
 def _encoded(pixels: np.ndarray) -> bytes:
-    """A file that decodes whatever the header: PNG, or .npy for other channels than 1 and 3."""
+    """Encodes pixels as PNG, or as .npy where the channels are not 1 or 3.
+
+    Either is decoded correctly, whatever the recorded header of the missing image says.
+    """
     file = io.BytesIO()
     if pixels.shape[-1] in (1, 3):
         Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(file, "PNG")

@@ -1,8 +1,8 @@
 """A 3×3 convolution of a feature map of at most 2×2 pixels, as one matrix product.
 
 Each output sees every input pixel through one tap of the kernel, so the convolution is a fully connected
-layer whose matrix consists of taps. A 2×2 map takes 4 · 4 products of a pixel's channels, where a
-kernel that looks beyond the edge takes 4 · 9.
+layer whose matrix consists of taps. For a 2×2 map that is 4 · 4 products of a tap and a pixel,
+whereas a convolution that also multiplies the zeros of the padding takes 4 · 9.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from simsiam_tf.nets.cpu.static_shape import static_shape
 
-MAX_SIDE = 2  # pixels; at any pixel of such a map a 3×3 kernel sees the whole map
+MAX_SIDE = 2  # pixels; centred on any pixel of such a map, a 3×3 kernel covers the whole map
 
 Tap = tuple[int, int]
 

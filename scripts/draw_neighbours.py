@@ -34,8 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     cells = [(test, args.query, "query")]
     cells += [(train, int(row), f"{cosine:.3f}") for row, cosine in nearest]
     draw(
-        [[(source.decode(row).numpy(), class_name(source, row), line) for source, row, line in cells]],
-        args.out,
+        [(source.decode(row).numpy(), class_name(source, row), line) for source, row, line in cells], args.out
     )
     return 0
 
@@ -45,27 +44,25 @@ def class_name(source, row: int) -> str:  # noqa: ANN001
     return source.class_names[int(source.labels[row])]
 
 
-def draw(rows: list[list], path: str) -> None:
-    """Writes rows of images, the first one of each framed, each with its two lines of text.
+def draw(cells: list, path: str) -> None:
+    """Writes a row of images, the first one framed, each with its two lines of text.
 
-    rows: lists, equally long, of (image uint8 [H, W, C], first line, second line).
+    cells: (image uint8 [H, W, C], first line, second line) of each.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    step, height = SIDE + GAP, SIDE + TEXT + 2 * GAP
-    canvas = Image.new("RGB", (len(rows[0]) * step + 3 * GAP, len(rows) * height), PAPER)
+    step = SIDE + GAP
+    canvas = Image.new("RGB", (len(cells) * step + 3 * GAP, SIDE + TEXT + 2 * GAP), PAPER)
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
-    for row, cells in enumerate(rows):
-        top = row * height + GAP
-        for i, (image, *lines) in enumerate(cells):
-            x = GAP + i * step + (2 * GAP if i else 0)  # a wider gap behind the query
-            picture = Image.fromarray(image.repeat(3, -1) if image.shape[-1] == 1 else image)
-            canvas.paste(picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (x, top))
-            if not i:
-                pen.rectangle((x - 4, top - 4, x + SIDE + 3, top + SIDE + 3), outline=QUERY, width=3)
-            for line, text in enumerate(lines):
-                place = (x + SIDE / 2, top + SIDE + 12 + 15 * line)
-                pen.text(place, text, fill=INK if i else QUERY, font=font, anchor="mm")
+    for i, (image, *lines) in enumerate(cells):
+        x = GAP + i * step + (2 * GAP if i else 0)  # a wider gap behind the query
+        picture = Image.fromarray(image.repeat(3, -1) if image.shape[-1] == 1 else image)
+        canvas.paste(picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (x, GAP))
+        if not i:
+            pen.rectangle((x - 4, GAP - 4, x + SIDE + 3, GAP + SIDE + 3), outline=QUERY, width=3)
+        for row, line in enumerate(lines):
+            place = (x + SIDE / 2, GAP + SIDE + 12 + 15 * row)
+            pen.text(place, line, fill=INK if i else QUERY, font=font, anchor="mm")
     canvas.save(path, optimize=True)
 
 

@@ -9,8 +9,7 @@ Each row of the table changes one thing: how the features are whitened, the laye
 the size of the images, whether the features of an image and its mirror image are averaged. "Quarters" are
 means over the quarters of a map instead of over all of it. The last row has the best of each. Whitening is
 measured on the rows of the set that pre-training sees. Questions as in docs/sets.md; of a large set a sample
-is asked, in which objects keep all their pictures where there are at least 1,000 of them. --average=N adds
-weights averaged over the last checkpoints, of a run with --keep=N --save_minutes=0.3 or the like.
+is asked, in which objects keep all their pictures where there are at least 1,000 of them.
 """
 
 from __future__ import annotations
@@ -164,28 +163,6 @@ class Extractor:
         return lambda x: {name: f.numpy() for name, f in pooled(x).items()}
 
 
-def newest_checkpoints(workdir: str, count: int) -> list[Path]:
-    """The folders of a run's newest checkpoints, the newest last. Raises UserError where it has fewer."""
-    folders = sorted(Path(workdir).expanduser().glob("checkpoints/step-*"))
-    if len(folders) < count:
-        raise UserError(f"{workdir}: has {len(folders)} checkpoints, not {count}. Train with keep={count}.")
-    return folders[-count:]
-
-
-def average_checkpoints(backbone: Any, workdir: str, count: int) -> list[int]:
-    """Sets the weights of a backbone to their means over a run's newest checkpoints; returns the steps."""
-    import tensorflow as tf
-
-    folders = newest_checkpoints(workdir, count)
-    reader = tf.train.Checkpoint(model=tf.train.Checkpoint(backbone=backbone))
-    sums: list[Any] = [0.0] * len(backbone.weights)
-    for folder in folders:
-        reader.read(str(folder / "state")).expect_partial().assert_existing_objects_matched()
-        sums = [s + w.astype(np.float64) for s, w in zip(sums, backbone.get_weights(), strict=True)]
-    backbone.set_weights([s / count for s in sums])
-    return [int(folder.name.removeprefix("step-")) for folder in folders]
-
-
 def _joined(features: dict[str, np.ndarray], layer: str) -> np.ndarray:
     """The features of a layer, or of several side by side, each with the same mean standard deviation."""
     parts = [features[name] for name in layer.split(" and ")]
@@ -234,15 +211,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="a set that scripts/sets.sh has made")
     parser.add_argument("--images", type=int, default=4000, help="pictures to ask, at most")
     parser.add_argument("--seed", type=int, default=0, help="seed of their choice")
-    parser.add_argument("--average", type=int, default=1, help="checkpoints to average the weights over")
     parser.add_argument("--json", metavar="FILE", help="file for the results")
     args = parser.parse_args(argv)
     with cli.heavy_imports():
         import simsiam_tf.features  # noqa: F401
     try:
         rows = sample(read_set(args.folder), args.images, args.seed)
-        if args.average > 1:
-            newest_checkpoints(args.workdir, args.average)
         extractor = Extractor(args.workdir, args.folder, rows)
     except (UserError, OSError, ValueError) as error:
         print(f"finishing.py: {error}", file=sys.stderr)
@@ -252,11 +226,6 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{args.folder.resolve().name}: {len(rows):,} pictures, {args.workdir}; accuracies in %")
     print(f"  {'':100}" + "".join(f"{name:>10}" for name in asked))
     table = measure(extractor, rows, sizes)
-    for count in (n for n in (1, 2, 4, 8, 16) if 1 < args.average >= n):
-        steps = average_checkpoints(extractor.pretrained.backbone, args.workdir, count)
-        extractor.kept.clear()
-        print(f"weights averaged over the checkpoints of steps {', '.join(map(str, steps))}:")
-        print(_line({"reading": Reading(), **score(extractor, Reading(), rows)}), flush=True)
     if args.json:
         import bench_harness
 

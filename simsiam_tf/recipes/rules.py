@@ -34,15 +34,15 @@ class Facts:
     """What the rules look at.
 
     images: their number. side: median of their shorter sides in pixels; None where it is not known. channels:
-    of an image. accelerator: whether there is a GPU or TPU. decoded_each_epoch: whether an image is
-    decoded once an epoch, as it is where images differ in size or are large, unless `decoded_size` is given.
+    of an image. accelerator: whether there is a GPU or TPU. several_sizes: whether images would be decoded
+    again for every epoch, since they differ in size or are large.
     """
 
     images: int
     side: int | None
     channels: int
     accelerator: bool
-    decoded_each_epoch: bool = False
+    several_sizes: bool = False
 
     def __str__(self) -> str:
         kind = {1: "gray", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
@@ -68,15 +68,15 @@ METHOD = Choice("method", "simclr", "does not lose dimensions, as SimSiam did on
 
 def facts_of(source: Source, accelerator: bool) -> Facts:
     """The facts of a source's images, by their headers."""
-    side, each_epoch, headers = None, False, getattr(source, "headers", None)
+    side, several, headers = None, False, getattr(source, "headers", None)
     if headers is not None:
         assert isinstance(source, EncodedSource)
         longest = max(headers[name].max(initial=0) for name in ("width", "height"))
-        each_epoch = sizes_differ(source) or bool(longest > MAX_SIDE)
+        several = sizes_differ(source) or bool(longest > MAX_SIDE)
         side = int(np.median(np.minimum(headers["width"], headers["height"])))
     elif source.pixels is not None:
         side = min(source.pixels.shape[1:3])
-    return Facts(source.size, side, source.channels, accelerator, each_epoch)
+    return Facts(source.size, side, source.channels, accelerator, several)
 
 
 def choose(config: PretrainConfig, facts: Facts) -> tuple[PretrainConfig, list[Choice]]:
@@ -139,7 +139,7 @@ def _views(config: PretrainConfig, facts: Facts) -> list[Choice]:
     size_rule = [] if is_network(config.backbone) else [Choice("image_size", size, reason)]
     view = config.image_size or (None if is_network(config.backbone) else size)
     memory = facts.images * (2 * (view or 0)) ** 2 * facts.channels
-    if facts.decoded_each_epoch and view and memory <= MOST_BYTES and not config.data_service:
+    if facts.several_sizes and view and memory <= MOST_BYTES and not config.data_service:
         size_rule.append(Choice("decoded_size", 2 * view, "decodes each image once, not once an epoch"))
     return [
         *size_rule,

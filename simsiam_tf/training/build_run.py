@@ -56,7 +56,6 @@ def build_pretraining(
     report: Path | None = None,
     workers: Workers | None = None,
     source: Source | None = None,
-    decodes: bool = True,
 ) -> PretrainComponents:
     """Builds all components of a pre-training; quick checks come first.
 
@@ -66,7 +65,6 @@ def build_pretraining(
         workers: processes of the run; when None, those of the option `strategy`. Several workers can be
             joined only before anything else uses TensorFlow.
         source: the images to use instead of config.data.
-        decodes: whether to decode the images that a training keeps in memory; it takes a while.
 
     Raises:
         UserError: the options, the devices, the data or the weights do not fit.
@@ -85,7 +83,7 @@ def build_pretraining(
         if config.data_service:
             client.check_source(config.data_service, source)
         else:
-            source = keep_in_memory(config, source, decodes)
+            source = keep_in_memory(config, source)
         monitor = open_monitor(
             config.monitor,
             config.monitor_queries,

@@ -56,7 +56,7 @@ def dry_run(config: PretrainConfig) -> int:
     checked = config
     config = dataclasses.replace(config, on_bad_image=given)
     trial = budget.trial(checked) if config.needs_timing else checked
-    components = build_pretraining(trial, report, source=source, decodes=False)
+    components = build_pretraining(trial, report, source=source)
     print(configs.to_flags(config))
     for name, value in summarize(config, components).items():
         print(f"{name:22} {value}")

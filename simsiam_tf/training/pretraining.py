@@ -87,7 +87,7 @@ def _make_task(
     Where `minutes` is to choose the epochs, a trial is timed first, and thrown away.
     """
     with workers.chief_first():
-        config, source = follow_recipe(config, report, source, log.warning)
+        config, source = follow_recipe(config, report, source)
     if config.minutes is None or not config.needs_timing:
         return Pretraining(config, workers, report, source)
     trial = Pretraining(budget.trial(config), workers, report, source)

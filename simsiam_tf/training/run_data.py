@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -46,21 +45,18 @@ def check_network(config: PretrainConfig) -> nets.Description:
 
 
 def follow_recipe(
-    config: PretrainConfig,
-    report: Path | None = None,
-    source: Source | None = None,
-    tell: Callable[[str], object] = print,
+    config: PretrainConfig, report: Path | None = None, source: Source | None = None
 ) -> tuple[PretrainConfig, Source | None]:
     """(the configuration with what recipe=auto chooses, the images); both as they are with recipe=none.
 
-    tell: gets the choices and their reasons as text. report, source: as for `open_data`.
+    Prints the choices. report, source: as for `open_data`.
     """
     if config.recipe == "none":
         return config, source
     source, _ = open_data(config, report, source)
     facts = rules.facts_of(source, accelerator=not on_cpu())
     config, choices = rules.choose(config, facts)
-    tell("\n  ".join([f"recipe for {facts}:", *map(str, choices)]))
+    print(f"recipe for {facts}:", *(f"  {choice}" for choice in choices), sep="\n", flush=True)
     return config.validate(), source
 
 
@@ -98,17 +94,15 @@ def open_data(
     return source, Views(augmentation, method.view_count, xla, local)
 
 
-def keep_in_memory(config: PretrainConfig, source: Source, decodes: bool = True) -> Source:
+def keep_in_memory(config: PretrainConfig, source: Source) -> Source:
     """The images, kept in memory as the option `decoded_size` says (`keep_squares`, `keep_decoded`).
-
-    decodes: False checks the option alone, and returns the images as they are.
 
     Raises:
         UserError: with `decoded_size`, the images are arrays, do not fit into memory, or cannot be decoded.
     """
     side = config.decoded_size
     if side is None:
-        return keep_decoded(source) if decodes else source
+        return keep_decoded(source)
     if source.pixels is not None:
         raise UserError(f"decoded_size={side}: {source.name} is in memory as it is. Leave it out.")
     needed, memory = source.size * side**2 * source.channels, physical_memory()
@@ -118,7 +112,7 @@ def keep_in_memory(config: PretrainConfig, source: Source, decodes: bool = True)
             f"decoded_size={side}: {source.size:,} images take {needed / 2**30:.1f} GiB, more than half of "
             f"the memory, {memory / 2**30:.1f} GiB. Pass decoded_size={fits} or less, or leave it out."
         )
-    return keep_squares(source, side) if decodes else source
+    return keep_squares(source, side)
 
 
 def check_size(source: Source, batch_size: int) -> None:

@@ -15,10 +15,8 @@ from simsiam_tf import nets
 from simsiam_tf.data import AUGMENTATIONS, Views, open_source
 from simsiam_tf.evaluate.finishing import fit_whitening
 from simsiam_tf.features import extract
-from simsiam_tf.loop.checkpoints import Checkpoints
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
-from simsiam_tf.runtime.errors import UserError
 
 
 def test_a_sample_keeps_all_pictures_of_an_object(monkeypatch):
@@ -30,18 +28,6 @@ def test_a_sample_keeps_all_pictures_of_an_object(monkeypatch):
     assert drawn != finishing.sample(rows, 30, seed=1) and finishing.sample(rows, 80, seed=0) == rows
     monkeypatch.setattr(finishing, "MANY_OBJECTS", 20)
     assert len(finishing.sample(rows, 30, seed=0)) == 30
-
-
-def test_weights_are_averaged_over_the_newest_checkpoints(tmp_path):
-    model = keras.Model()
-    model.backbone = backbone = nets.resnet10("small", width=0.125)
-    for step in (5, 10, 20):
-        backbone.set_weights([np.full_like(w, step) for w in backbone.get_weights()])
-        Checkpoints(tmp_path / "checkpoints", {"model": model}, keep=3).save(step, {})
-    assert finishing.average_checkpoints(backbone, str(tmp_path), 2) == [10, 20]
-    assert all((w == 15).all() for w in backbone.get_weights())
-    with pytest.raises(UserError, match="has 3 checkpoints, not 4. Train with keep=4"):
-        finishing.average_checkpoints(backbone, str(tmp_path), 4)
 
 
 @pytest.mark.slow

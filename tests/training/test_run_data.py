@@ -10,7 +10,7 @@ from PIL import Image
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import from_images, open_source
 from simsiam_tf.runtime.errors import UserError
-from simsiam_tf.training import inspection, pretraining, run_data
+from simsiam_tf.training import pretraining, run_data
 
 CONFIG = PretrainConfig(decoded_size=32)
 
@@ -52,21 +52,6 @@ def test_python_images_can_be_kept():
     images = [np.full([20 + i, 30, 3], 9 * i, np.uint8) for i in range(4)]
     kept = run_data.keep_in_memory(CONFIG, from_images(images))
     np.testing.assert_array_equal(kept.squares.pixels[3], np.full([32, 32, 3], 27))
-
-
-@pytest.mark.parametrize("decoded", [[], ["--decoded_size=32"]], ids=["sizes", "decoded_size"])
-def test_a_dry_run_keeps_nothing_in_memory_and_says_whether_it_fits(folder, tmp_path, monkeypatch, decoded):
-    def fail(*_):
-        raise AssertionError("a dry run decodes all images")
-
-    monkeypatch.setattr(run_data, "keep_decoded", fail)
-    monkeypatch.setattr(run_data, "keep_squares", fail)
-    argv = [f"--data=folder:{folder}", "--image_size=16", "--monitor=none", *decoded]
-    assert inspection.dry_run(tiny(tmp_path, *argv)) == 0
-    if decoded:
-        monkeypatch.setattr(run_data, "physical_memory", lambda: 2**10)
-        with pytest.raises(UserError, match="decoded_size=32: 160 images take"):
-            inspection.dry_run(tiny(tmp_path, *argv))
 
 
 @pytest.mark.slow

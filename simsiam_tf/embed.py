@@ -48,7 +48,7 @@ def call(config: EmbedConfig) -> int:
     with cli.heavy_imports():
         from simsiam_tf.data import open_source
         from simsiam_tf.evaluate import cached_scores
-        from simsiam_tf.features import embedding_file
+        from simsiam_tf.features import embedding_file, image_embeddings
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
         from simsiam_tf.runtime.display_text import printable_text
     assert config.out is not None and config.weights is not None
@@ -59,7 +59,7 @@ def call(config: EmbedConfig) -> int:
     data = config.data or cached_scores.training_data(pretrained)
     source = open_source(data, "train", report=report, **pretrained.source_options(config, data))
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
-    embeddings = embedding_file.embed(
+    embeddings = image_embeddings.embed(
         pretrained, source, folder, config.batch_size, config.on_bad_image, report
     )
     embedding_file.write_embeddings(embeddings, out, config.dtype)

@@ -23,7 +23,7 @@ def full_precision() -> Iterator[None]:
 def merge_nearest(
     queries: np.ndarray, candidates: np.ndarray, best: np.ndarray, index: np.ndarray, first: int
 ) -> None:
-    """As `knn.merge_nearest`, of the cosines between queries [M, F] and candidates [n, F], all of length 1."""
+    """As `knn.merge_nearest`, of the cosines of queries [M, F] and candidates [n, F], all of length 1."""
     with full_precision():
         merged = _merge(queries, candidates, best, index, tf.constant(first, tf.int64))
         best[:], index[:] = (t.numpy() for t in merged)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from simsiam_tf import embed, knn_eval, neighbours
 from simsiam_tf.data import AUGMENTATIONS, open_source
-from simsiam_tf.features import changed_files, embedding_file, extract, query
+from simsiam_tf.features import changed_files, embedding_file, extract, image_embeddings, query
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 from simsiam_tf.runtime.errors import UserError
 
@@ -95,7 +95,7 @@ def test_bad_input_is_one_line(argv, message, weights, capsys, tmp_path, monkeyp
 
 
 def test_another_backbone_and_foreign_files_are_refused(photos, weights, tmp_path):
-    embeddings = embedding_file.embed(
+    embeddings = image_embeddings.embed(
         open_pretrained(weights), open_source(f"folder:{photos}", on_bad_image="skip"), tmp_path / "f"
     )
     embedding_file.write_embeddings(embeddings, tmp_path / "a.npz")

@@ -42,6 +42,12 @@ class Embeddings:
 
     def neighbours(self, query: np.ndarray, k: int = 9) -> list[tuple[str, float]]:
         """(name, cosine) of the k images (at most N) nearest to a feature vector [F], the nearest first."""
+        self.check_query(query)
+        cosines, rows = nearest(self.features, np.asarray(query)[None], k)
+        return [(str(self.names[i]), float(s)) for i, s in zip(rows[0], cosines[0], strict=True)]
+
+    def check_query(self, query: np.ndarray) -> None:
+        """Raises UserError for a feature vector to which no image can be near."""
         query, width = np.asarray(query), self.features.shape[1]
         if query.shape != (width,):
             raise UserError(
@@ -50,8 +56,6 @@ class Embeddings:
             )
         if not np.isfinite(query).all() or not query.any():
             raise UserError("the query's features are all 0 or not all finite; no image is near to them.")
-        cosines, rows = nearest(self.features, query[None], k)
-        return [(str(self.names[i]), float(s)) for i, s in zip(rows[0], cosines[0], strict=True)]
 
     def row(self, name: str) -> int | None:
         """The row of an image by its name, also as `printable_text` shows the name; None if there is none."""

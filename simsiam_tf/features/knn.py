@@ -39,13 +39,10 @@ def knn_accuracy(
         query_rows: int [M], the rows of the bank that the queries are, where they are from it: no row votes
             for itself (leave-one-out).
     """
-    neighbours = max(ks) if query_rows is None else max(ks) + 1
-    similarity, index = nearest(bank, queries, neighbours, block)
-    if query_rows is not None:
-        itself = index == query_rows[:, None]
-        # Where ties pushed a row out of its own neighbours, drop the last neighbour instead.
-        itself[~itself.any(axis=1), -1] = True
-        similarity, index = (a[~itself].reshape(len(queries), -1) for a in (similarity, index))
+    if query_rows is None:
+        similarity, index = nearest(bank, queries, max(ks), block)
+    else:
+        similarity, index = nearest_others(bank, queries, query_rows, max(ks), block)
     return vote_accuracy(similarity, np.asarray(bank_labels)[index], query_labels, ks, temperature, block)
 
 
@@ -122,6 +119,23 @@ def nearest(
                 for merge in merges:
                     merge.result()
     return best, index
+
+
+def nearest_others(
+    bank: np.ndarray, queries: np.ndarray, query_rows: np.ndarray, k: int, block: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `nearest`, of queries that are rows of the bank: without the queries themselves.
+
+    query_rows: int [M], the rows of the bank that the queries are; −1 for one that is none of them. A cosine
+    of −inf and a row of −1 stand where a query has no further neighbour.
+    """
+    cosines, index = nearest(bank, queries, k + 1, block)
+    itself = index == query_rows[:, None]
+    # Where ties pushed a row out of its own neighbours, the last one is dropped with it.
+    order = np.argsort(itself, axis=1, kind="stable")[:, :k]
+    cosines, index, itself = (np.take_along_axis(a, order, 1) for a in (cosines, index, itself))
+    cosines[itself], index[itself] = -np.inf, -1
+    return cosines, index
 
 
 def merge_nearest(cosines: np.ndarray, best: np.ndarray, index: np.ndarray, first: int) -> None:

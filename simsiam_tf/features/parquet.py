@@ -151,10 +151,17 @@ def _check_size(columns: list[Any], least: int, path: Path) -> None:
 
 
 def _name_chunk(column: Any) -> Any:
-    """A batch of names as a dictionary array."""
+    """A batch of names as a dictionary array, whose dictionary has the names of this batch alone."""
     if column.null_count:
         raise ValueError("a name is missing")
-    return column.dictionary_encode()
+    column = column.dictionary_encode()
+    if len(column.dictionary) <= len(column):
+        return column
+    import pyarrow as pa
+
+    # Arrow gives each batch the dictionary of all batches before it, too.
+    used, indices = np.unique(column.indices.to_numpy(), return_inverse=True)
+    return pa.DictionaryArray.from_arrays(indices.astype(np.int32), column.dictionary.take(pa.array(used)))
 
 
 def _feature_rows(column: Any, width: int) -> np.ndarray:

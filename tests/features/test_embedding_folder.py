@@ -7,12 +7,13 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from simsiam_tf.features import columns, embedding_file
+from simsiam_tf.features import columns, embedding_file, parquet
 from simsiam_tf.features.embedding_file import Embeddings, read_embeddings, write_embeddings
 from simsiam_tf.features.names import ArrowNames
 from simsiam_tf.runtime.errors import UserError
 
 pa = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow.parquet")
 NAMES = ["a.png", "b/é.png", os.fsdecode(b"\xff.png")]
 
 
@@ -116,6 +117,16 @@ def test_writing_takes_bounded_memory(tmp_path, monkeypatch, name, dtype):
     found = read_embeddings(tmp_path / name)
     assert found.names[count - 1] == str(count - 1)
     np.testing.assert_array_equal(found.features[[0, -1]], features[[0, -1]].astype(dtype))
+
+
+def test_names_of_one_long_group_of_rows_take_their_own_length(tmp_path):
+    """Arrow's batches of a group share a dictionary, which would be in memory once for each batch."""
+    made = [f"a folder/with/a name of some length {i}.jpg" for i in range(2**19)]
+    pa.parquet.write_table(pa.table({"name": made}), tmp_path / "a.parquet", use_dictionary=False)
+    before = pa.total_allocated_bytes()
+    names = parquet.read_name_column(tmp_path / "a.parquet")
+    assert pa.total_allocated_bytes() - before < 1.3 * sum(map(len, made)) + 8 * len(made)
+    assert names.tolist() == made and names.rows(made[-1]).tolist() == [2**19 - 1]
 
 
 def test_names_of_arrow_are_indexed_as_an_array_of_strings():

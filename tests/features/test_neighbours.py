@@ -2,9 +2,11 @@
 
 import base64
 import csv
+import html
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -19,6 +21,9 @@ from simsiam_tf.features.embedding_file import Embeddings, read_embeddings, writ
 
 NAMES = ["a.png", "b, c.png", "d/<i>&.png", "é.png", "twin.png", "gone.png"]
 COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (250, 0, 0), (9, 9, 9)]
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +172,43 @@ def test_pictures_that_moved_are_read_from_images(embeddings, tmp_path, capsys):
     for images, said in (("folder:/none", "no such folder"), ("tar:/none.tar", "no such file")):
         assert run(moved, "--query=all", f"--page={page}", "--overwrite", f"--images={images}") == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def test_a_browser_shows_a_page_and_obeys_the_keyboard(embeddings, tmp_path, capsys):
+    """Every picture is drawn, nothing is wider than the window, and n, p, / and links lead to queries."""
+    page, around = tmp_path / "page.html", tmp_path / "around.html"
+    assert run(embeddings, "--query=all", "--k=2", f"--page={page}") == 0
+    script = """
+const found = {drawn: [...document.images].every(i => i.naturalWidth), shown: document.images.length};
+const key = key => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+const place = () => document.activeElement.textContent;
+found.wide = document.documentElement.scrollWidth - innerWidth;
+key("n"); key("n"); key("n"); found.third = place();
+key("p"); found.second = place();
+key("/"); found.filter = document.activeElement.id;
+input.value = "TWIN"; input.dispatchEvent(new Event("input"));
+found.left = sections.filter(s => s.offsetHeight).map(s => s.querySelector("h2").textContent);
+const link = document.querySelector("section:not([hidden]) a"); link.click();
+setTimeout(() => { found.linked = [link.querySelector("img").alt, place()];
+  parent.postMessage(JSON.stringify(found), "*"); }, 100);"""
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text.replace("</body>", f"<script>onload=()=>{{{script}}}</script></body>"), "utf-8")
+    for width in (390, 1400):
+        around.write_text(
+            "<title></title><script>addEventListener('message',e=>{document.title=e.data})</script>"
+            f"<iframe src=page.html width={width} height=900 frameborder=0></iframe>"
+        )
+        done = subprocess.run(
+            [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1500,1000",
+             f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
+             around.as_uri()],
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        found = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1]))
+        assert found["drawn"] and found["shown"] > 12 and found["wide"] <= 0
+        assert found["third"] == NAMES[2] and found["second"] == NAMES[1] and found["filter"] == "filter"
+        assert found["left"] == ["twin.png"] and found["linked"] == ["a.png", "a.png"]
 
 
 @pytest.mark.parametrize(

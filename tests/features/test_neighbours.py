@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 from simsiam_tf import neighbours
-from simsiam_tf.data.sources import lists
 from simsiam_tf.features import columns, query_list
 from simsiam_tf.features.embedding_file import Embeddings, read_embeddings, write_embeddings
 
@@ -105,6 +104,8 @@ def test_a_list_of_names_is_looked_up(embeddings, tmp_path, capsys, monkeypatch)
     "text", ["a.png\r\n# b\n\n c.png", 'path,label\nx,1\n,2\n"y, z",\n', "path\na\n", "label\na\n", ""]
 )
 def test_a_list_of_queries_is_read_as_a_list_of_images(text):
+    from simsiam_tf.data.sources import lists
+
     assert query_list._paths(text) == [row["path"] for row in lists._rows(text)]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import tracemalloc
 
 import numpy as np
@@ -50,6 +51,18 @@ def test_a_full_disk_leaves_the_folder_that_was_there(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="photos: cannot be written .No space left"):
+            write_embeddings(embeddings(seed=1), folder)
+    assert content(folder) == before and list(tmp_path.iterdir()) == [folder]
+
+    def rename(source, target, rename=pathlib.Path.rename):
+        if target == folder and (source / "about.json").read_bytes() == before["about.json"]:
+            raise_once.pop()()
+        return rename(source, target)
+
+    raise_once = [lambda: None, full]  # the second rename, which puts the old folder back, succeeds
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "rename", rename)
         with pytest.raises(UserError, match="photos: cannot be written .No space left"):
             write_embeddings(embeddings(seed=1), folder)
     assert content(folder) == before and list(tmp_path.iterdir()) == [folder]

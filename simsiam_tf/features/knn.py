@@ -13,6 +13,7 @@ from simsiam_tf.runtime import progress
 
 BLOCK = 2**24  # numbers of the bank, and cosines, in memory at a time
 CHUNK = 2**19  # cosines that are compared at a time, few enough for a CPU's cache
+ROUNDING = 1e-7  # of a cosine of unit rows [F], for each √F
 TINY = 1e-12  # rows whose squared length is smaller, or not finite, are scaled before they are normalised
 
 
@@ -77,7 +78,9 @@ def vote_accuracy(
 def nearest(
     bank: np.ndarray, queries: np.ndarray, k: int, block: int = 1000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Exact nearest neighbours by cosine, the nearest first; of equal cosines, the lowest row first.
+    """Exact nearest neighbours by cosine, the nearest first; of equal rows, the lowest first.
+
+    Of more than k equal rows, rounding decides which are the k.
 
     Both sets may be memory-mapped files: they are read in blocks, the bank once. Memory holds the result,
     one block of each set, and the cosines between these blocks. NumPy searches, in float32; TensorFlow does
@@ -118,7 +121,28 @@ def nearest(
                 ]
                 for merge in merges:
                     merge.result()
+    _order_ties(bank, queries, best, index)
     return best, index
+
+
+def _order_ties(bank: np.ndarray, queries: np.ndarray, best: np.ndarray, index: np.ndarray) -> None:
+    """Computes again, in place, the cosines that differ by no more than rounding, and sorts by them.
+
+    Products of matrices round by the place of a row, so that equal rows have cosines that differ; sums row by
+    row do not. best, index: the result of `nearest`.
+    """
+    with np.errstate(invalid="ignore"):  # −inf less −inf
+        close = best[:, :-1] - best[:, 1:] < ROUNDING * np.sqrt(bank.shape[1])
+    close = np.pad(close, [(0, 0), (0, 1)]) | np.pad(close, [(0, 0), (1, 0)])
+    query, place = np.nonzero(close)
+    step = max(1, BLOCK // bank.shape[1])
+    for start in range(0, len(query), step):
+        q, p = query[start : start + step], place[start : start + step]
+        pairs = unit_rows(queries[q]), unit_rows(bank[index[q, p]])
+        best[q, p] = np.einsum("ij,ij->i", *pairs)
+    rows = np.unique(query)
+    order = np.lexsort((index[rows], -best[rows]), axis=1)
+    best[rows], index[rows] = (np.take_along_axis(a[rows], order, 1) for a in (best, index))
 
 
 def nearest_others(

@@ -86,14 +86,6 @@ def test_nearest_in_blocks_is_nearest_of_all(monkeypatch):
     assert nearest(bank[:5], queries, k=12)[1].shape == (37, 5)
 
 
-def sorted_by_hand(bank, queries, k):
-    """The k best of all cosines in float64, of equal ones the lowest row first."""
-    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
-    cosine = unit(np.float64(queries)) @ unit(np.float64(bank)).T
-    rows = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(cosine, rows, 1), rows
-
-
 @pytest.mark.parametrize("order", ["random", "nearest last", "nearest first"])
 @pytest.mark.parametrize("k", [1, 7, 100])
 def test_numpy_and_tensorflow_find_the_same(monkeypatch, order, k):
@@ -105,13 +97,29 @@ def test_numpy_and_tensorflow_find_the_same(monkeypatch, order, k):
     if order != "random":
         queries = queries[:1] + 0.01 * queries
         bank = bank[np.argsort(bank @ queries[0])[:: 1 if order == "nearest last" else -1]]
-    expected, rows = sorted_by_hand(bank, queries, k)
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = unit(queries) @ unit(np.float64(bank)).T
+    expected = -np.sort(-cosine, axis=1)[:, :k]
     for gpu in (False, True):
         monkeypatch.setattr(knn, "_has_gpu", lambda gpu=gpu: gpu)
-        cosines, found = nearest(bank, queries, k, block=10)
-        np.testing.assert_array_equal(found, rows)
+        cosines, rows = nearest(bank, queries, k, block=10)
         np.testing.assert_allclose(cosines, expected, atol=1e-6)
+        np.testing.assert_allclose(np.take_along_axis(cosine, rows, 1), expected, atol=3e-7)
+        assert all(len(set(r)) == k for r in rows)
     assert gpu_search._merge.experimental_get_tracing_count() == 1, "TensorFlow warns of many traces"
+
+
+@pytest.mark.parametrize("width", [7, 64, 256])
+@pytest.mark.parametrize("count", [1, 37])
+def test_copies_are_in_the_order_of_their_rows(width, count):
+    """Products of matrices give copies of a row cosines that differ in the last digits."""
+    rng = np.random.default_rng(width)
+    base = rng.normal(size=(37, width)).astype(np.float32)
+    bank = np.concatenate([np.tile(base, (20, 1)), rng.normal(size=(301, width)).astype(np.float32)])
+    cosines, rows = nearest(bank, base[:count], k=20)
+    np.testing.assert_array_equal(rows, np.arange(count)[:, None] + 37 * np.arange(20))
+    assert (cosines == cosines[:, :1]).all()
+    assert (nearest(bank, base[:count], k=21)[0][:, 20] < 1 - 1e-3).all()
 
 
 def test_features_that_all_agree_are_in_the_order_of_their_rows(monkeypatch):

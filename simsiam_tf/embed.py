@@ -30,16 +30,27 @@ class EmbedConfig(ImagesConfig):
         "in a file beside `out`, as in photos.unreadable.json",
         choices=("error", "skip"),
     )
-    out: str | None = option(None, "file to write, .npz or .parquet", "Output")
+    out: str | None = option(
+        None,
+        "what to write: NAME.npz, which needs no other package and is read memory-mapped; NAME.parquet, for "
+        "tools that read tables, which neighbours reads into memory; NAME/, a folder of features.npy, "
+        "names.parquet and about.json, for a million images: any program maps features.npy into memory, and "
+        "the names take little",
+        "Output",
+    )
     dtype: str = option("float32", "type of the numbers in the file", choices=("float32", "float16"))
-    overwrite: bool = option(False, "replace an existing file")
+    overwrite: bool = option(False, "replace an existing file or folder of embeddings")
     features_dir: str | None = option(None, FEATURES_DIR)
 
     def validate(self) -> EmbedConfig:
         super().validate()
-        if not self.out or not self.out.endswith((".npz", ".parquet")):
-            raise UserError(f"--out={self.out or ''}: must name a file, as in --out=photos.npz or .parquet.")
-        if os.path.lexists(os.path.expanduser(self.out)) and not self.overwrite:
+        folder = self.out and self.out.endswith("/") and not os.path.splitext(self.out.rstrip("/"))[1]
+        if not self.out or not (folder or self.out.endswith((".npz", ".parquet"))):
+            raise UserError(
+                f"--out={self.out or ''}: must name a file, as in --out=photos.npz or .parquet, or a folder "
+                "without a suffix, as in --out=photos/."
+            )
+        if os.path.lexists(os.path.expanduser(self.out.rstrip("/"))) and not self.overwrite:
             raise UserError(f"--out={self.out}: exists. Choose another, or pass --overwrite.")
         return self
 
@@ -49,7 +60,7 @@ def call(config: EmbedConfig) -> int:
     with cli.heavy_imports():
         from simsiam_tf.data import open_source
         from simsiam_tf.evaluate import cached_scores
-        from simsiam_tf.features import embedding_file
+        from simsiam_tf.features import embedding_file, image_embeddings
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
         from simsiam_tf.runtime.display_text import printable_text
     assert config.out is not None and config.weights is not None
@@ -60,7 +71,7 @@ def call(config: EmbedConfig) -> int:
     data = config.data or cached_scores.training_data(pretrained)
     source = open_source(data, "train", report=report, **pretrained.source_options(config, data))
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
-    embeddings = embedding_file.embed(
+    embeddings = image_embeddings.embed(
         pretrained, source, folder, config.batch_size, config.on_bad_image, report
     )
     embedding_file.write_embeddings(embeddings, out, config.dtype)

@@ -1,33 +1,29 @@
-"""Embeddings of images as a file: names, features, and a record of the backbone and the images."""
+"""Embeddings of images as files: names, features, and a record of the backbone and the images."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simsiam_tf.config.places import absolute_path
-from simsiam_tf.data import Source
-from simsiam_tf.data.sources.base import EncodedSource
-from simsiam_tf.data.sources.unreadable import add_to_report
-from simsiam_tf.features import store
-from simsiam_tf.features.changed_files import ChangedImages
+from simsiam_tf.features import names as names_module
+from simsiam_tf.features.columns import Columns, row_blocks
+from simsiam_tf.features.embedding_folder import check_folder, read_folder, write_folder
 from simsiam_tf.features.knn import nearest
+from simsiam_tf.features.names import ArrowNames, row_numbers, rows_named
+from simsiam_tf.features.npy import read_npy
 from simsiam_tf.features.npz import read_npz, write_npz
 from simsiam_tf.features.parquet import import_pyarrow, read_parquet, write_parquet
-from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.atomic_files import atomic_file, check_writable
 from simsiam_tf.runtime.display_text import one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 WRITERS = {".npz": write_npz, ".parquet": write_parquet}
 READERS = {".npz": read_npz, ".parquet": read_parquet}
-BLOCK = 2**22  # numbers checked at a time
 ROUNDING = 0.01  # largest rounding error allowed in a file, relative to an embedding's largest number
 
 
@@ -40,12 +36,18 @@ class Embeddings:
     "pixels" for encoded images), which a query image gets as well.
     """
 
-    names: np.ndarray
+    names: np.ndarray | ArrowNames
     features: np.ndarray
     about: dict[str, Any]
 
     def neighbours(self, query: np.ndarray, k: int = 9) -> list[tuple[str, float]]:
         """(name, cosine) of the k images (at most N) nearest to a feature vector [F], the nearest first."""
+        self.check_query(query)
+        cosines, rows = nearest(self.features, np.asarray(query)[None], k)
+        return [(str(self.names[i]), float(s)) for i, s in zip(rows[0], cosines[0], strict=True)]
+
+    def check_query(self, query: np.ndarray) -> None:
+        """Raises UserError for a feature vector to which no image can be near."""
         query, width = np.asarray(query), self.features.shape[1]
         if query.shape != (width,):
             raise UserError(
@@ -54,84 +56,36 @@ class Embeddings:
             )
         if not np.isfinite(query).all() or not query.any():
             raise UserError("the query's features are all 0 or not all finite; no image is near to them.")
-        cosines, rows = nearest(self.features, query[None], k)
-        return [(str(self.names[i]), float(s)) for i, s in zip(rows[0], cosines[0], strict=True)]
 
     def row(self, name: str) -> int | None:
         """The row of an image by its name, also as `printable_text` shows the name; None if there is none."""
-        rows = np.flatnonzero(self.names == name)
-        if not len(rows) and "\\" in name:
-            rows = np.flatnonzero([printable_text(str(n)) == name for n in self.names])
+        rows = rows_named(self.names, name)
         return int(rows[0]) if len(rows) else None
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, rows) of all features, a block at a time."""
-        step = max(1, BLOCK // self.features.shape[1])
-        for start in range(0, len(self.features), step):
-            yield start, self.features[start : start + step]
-
-
-def embed(
-    pretrained: Pretrained,
-    source: Source,
-    folder: Path | None = None,
-    batch_size: int = 256,
-    on_bad_image: str = "error",
-    report: Path | None = None,
-) -> Embeddings:
-    """Embeddings of all images of a source, which must have as many channels as the backbone takes.
-
-    Args:
-        folder, batch_size: as for `store.stored_features`, which extracts the features.
-        on_bad_image: "skip" leaves out images that change or disappear meanwhile, and names them on stderr;
-            "error" raises `ChangedImages`.
-        report: JSON file of unreadable images, to which those left out are added; None for no file.
-    """
-    pretrained.check_channels(source)
-    try:
-        features = store.stored_features(pretrained, source, folder, batch_size)
-    except ChangedImages as error:
-        if on_bad_image != "skip":
-            raise
-        _report_left_out(source, error.names, report)
-        source = error.rest
-        features = store.stored_features(pretrained, source, folder, batch_size)
-    names = getattr(source, "names", None) or [str(i) for i in range(source.size)]
-    augmentation = pretrained.augmentation
-    about = {
-        "data": source.name, "weights": absolute_path(pretrained.place), "sha256": pretrained.sha256,
-        "size": augmentation.size, "mean": list(augmentation.mean), "std": list(augmentation.std),
-    }  # fmt: skip
-    if isinstance(source, EncodedSource):
-        about["pixels"] = source.rule.options()
-    return Embeddings(np.array(names, object), features, about)
-
-
-def _report_left_out(source: Source, names: list[str], report: Path | None) -> None:
-    if report is not None:
-        add_to_report(report, names)
-    shown = ", ".join(map(printable_text, names[:10]))
-    more = f" and {len(names) - 10} more" if names[10:] else ""
-    named = f"; named in {report}" if report else ""
-    print(
-        f"{printable_text(source.name)}: {len(names)} of {source.size} images left out, which changed or "
-        f"disappeared while their features were made: {shown}{more}{named}",
-        file=sys.stderr,
-    )
+        for rows in row_blocks(*self.features.shape):
+            yield rows.start, self.features[rows]
 
 
 def check_output(path: Path) -> None:
-    """Makes the folder of a file of embeddings. Raises UserError if the file could not be written."""
+    """Makes the folder in which embeddings are to lie. Raises UserError if they could not be written."""
     _check_suffix(path)
-    if path.suffix == ".parquet":
+    if path.suffix != ".npz":
         import_pyarrow("out")
     with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(path)
+    if path.suffix:
+        check_writable(path)
+    else:
+        check_folder(path)
+        check_writable(path.parent / "features.npy", advice="Choose another place than this folder.")
 
 
 def write_embeddings(embeddings: Embeddings, path: str | Path, dtype: str = "float32") -> None:
-    """Writes .npz (arrays "names", "features", "about") or .parquet, atomically.
+    """Writes .npz (arrays "names", "features", "about"), .parquet, or a folder (`embedding_folder`).
+
+    They take an earlier one's place once they are complete. A block of features is in memory at a time.
 
     Raises:
         UserError: another suffix, a file that cannot be written, or features that `dtype` cannot hold.
@@ -139,10 +93,14 @@ def write_embeddings(embeddings: Embeddings, path: str | Path, dtype: str = "flo
     path, number_type = Path(path), np.dtype(dtype)
     _check_suffix(path)
     _check_rounding(embeddings, number_type)
+    content = embeddings.names, embeddings.features, embeddings.about, number_type
     with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.suffix:
+            write_folder(path, *content)
+            return
         with atomic_file(path) as file:
-            WRITERS[path.suffix](file, embeddings.names, embeddings.features, embeddings.about, number_type)
+            WRITERS[path.suffix](file, *content)
 
 
 @contextlib.contextmanager
@@ -172,24 +130,55 @@ def _check_rounding(embeddings: Embeddings, dtype: np.dtype) -> None:
             )
 
 
-def _check_suffix(path: Path, option: str = "out") -> None:
-    if path.suffix not in READERS:
-        raise UserError(f"{option}={printable_text(str(path))}: must end in {' or '.join(READERS)}.")
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in ("", *WRITERS):
+        raise UserError(
+            f"out={printable_text(str(path))}: must end in {' or '.join(WRITERS)}, or in / for a folder."
+        )
 
 
-def read_embeddings(path: str | Path) -> Embeddings:
-    """Reads a file of `write_embeddings` or of another tool: .npz by np.savez, or .parquet.
+def read_embeddings(
+    path: str | Path,
+    features_column: str | None = None,
+    names_column: str | None = None,
+    names: str | Path | None = None,
+) -> Embeddings:
+    """Reads what `write_embeddings` or another tool wrote: .npz by np.savez, .npy, .parquet, or a folder.
 
-    "about" may be missing. The features of an .npz are memory-mapped. Pickled objects and compressed arrays
-    in it are refused. Raises UserError where the file is missing or holds no embeddings.
+    Features of .npz, .npy and a folder are memory-mapped, those of .parquet read into memory. Names are
+    numbers of rows where there are none; "about" is then empty. Pickled objects and compressed arrays are
+    refused.
+
+    Args:
+        features_column, names_column: arrays of an .npz or columns of a .parquet; when None, "features" and
+            "names" (or "name"), or else the only 2-D array (column of lists) of floating point and the only
+            1-D array (column) of text.
+        names: text file of names, a line each, instead of those in the file.
+
+    Raises:
+        UserError: the file is missing, holds no embeddings, or several of its columns would do.
     """
     path = Path(path)
-    _check_suffix(path, "embeddings")
-    shown = f"embeddings={printable_text(str(path))}"
-    if not path.is_file():
+    text = printable_text(str(path))
+    shown, columns = f"embeddings={text}", Columns(text, features_column, names_column)
+    if not path.is_dir() and path.suffix not in (".npy", *READERS):
+        raise UserError(f"{shown}: must end in .npz, .npy or .parquet, or be a folder that embed wrote.")
+    if not path.exists():
         raise UserError(f"{shown}: no such file. Make it with python -m simsiam_tf.embed.")
+    unused = {"features_column": features_column, "names_column": names_column}
+    for option, value in unused.items() if path.is_dir() or path.suffix == ".npy" else ():
+        if value is not None:
+            raise UserError(f"{option}={value}: has no effect with {shown}. Leave it out.")
     try:
-        embeddings = Embeddings(*READERS[path.suffix](path))
+        if path.is_dir():
+            embeddings = Embeddings(*read_folder(path))
+        elif path.suffix == ".npy":
+            features = read_npy(path)
+            embeddings = Embeddings(row_numbers(len(features)), features, {})
+        else:
+            embeddings = Embeddings(*READERS[path.suffix](path, columns))
+        if names is not None:
+            embeddings = dataclasses.replace(embeddings, names=_listed_names(names, embeddings))
         _check_content(embeddings)
     except UserError:
         raise
@@ -198,17 +187,32 @@ def read_embeddings(path: str | Path) -> Embeddings:
     return embeddings
 
 
+def _listed_names(file: str | Path, embeddings: Embeddings) -> np.ndarray:
+    names = names_module.read_names(file)
+    if len(names) != len(embeddings.features):
+        raise UserError(
+            f"names={file}: has {len(names)} lines, the embeddings {len(embeddings.features)} rows. Pass a "
+            "file with the name of each row on a line."
+        )
+    return names
+
+
 def _check_content(embeddings: Embeddings) -> None:
     """Raises ValueError for arrays of wrong shapes or types, and features that are not finite."""
     names, features = embeddings.names, embeddings.features
-    shapes_fit = features.ndim == 2 and features.size and names.shape == features.shape[:1]
-    types_fit = names.dtype.kind in "UO" and features.dtype.kind in "fiu"
+    name_type, shape = getattr(names, "dtype", np.dtype(object)), getattr(names, "shape", (len(names),))
+    shapes_fit = features.ndim == 2 and features.size and shape == features.shape[:1]
+    types_fit = name_type.kind in "UO" and features.dtype.kind in "fiu"
     if not (shapes_fit and types_fit and isinstance(embeddings.about, dict)):
         raise ValueError(
-            f"it holds names of type {names.dtype} and shape {names.shape}, features of type "
-            f"{features.dtype} and shape {features.shape}, and {type(embeddings.about).__name__} as 'about'"
+            f"it holds names of type {name_type} and shape {shape}, features of type {features.dtype} and "
+            f"shape {features.shape}, and {type(embeddings.about).__name__} as 'about'"
         )
     for start, rows in embeddings.blocks():
+        if rows.dtype.kind == "f" and rows.dtype.itemsize >= 4:
+            with np.errstate(over="ignore", invalid="ignore"):
+                if np.isfinite(rows @ np.ones(rows.shape[1], rows.dtype)).all():  # one pass, by BLAS
+                    continue
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(bad):
             name = printable_text(str(names[start + bad[0]]))

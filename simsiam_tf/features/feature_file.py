@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import secrets
@@ -27,6 +26,7 @@ from typing import Any, BinaryIO
 import filelock
 import numpy as np
 
+from simsiam_tf.features.npy import npy_header
 from simsiam_tf.runtime.atomic_files import atomic_write_text, open_no_link
 
 FLOAT32 = np.dtype("<f4")
@@ -111,7 +111,7 @@ class FeatureWriter:
     def __init__(self, file: Path, path: Path, shape: tuple[int, int]) -> None:
         self.file, self.path = file, path
         self.opened = open(path, "r+b", opener=_open_or_create)  # noqa: SIM115 - closed by __exit__
-        header, note = _npy_header(shape), _read_note(file)
+        header, note = npy_header(shape, FLOAT32), _read_note(file)
         self.rows = note["rows"] if note.get("rows") in range(shape[0] + 1) else 0
         self.opened.truncate(len(header) + self.rows * shape[1] * FLOAT32.itemsize)
         self.digest = hashlib.file_digest(self.opened, "sha256")  # reads up to the end
@@ -157,13 +157,6 @@ class FeatureWriter:
 
     def _note(self, **more: Any) -> None:
         _write_note(self.file, {"rows": self.rows, "sha256": self.digest.hexdigest(), **more})
-
-
-def _npy_header(shape: tuple[int, int]) -> bytes:
-    header = io.BytesIO()
-    values = {"descr": FLOAT32.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, values)
-    return header.getvalue()
 
 
 def _open_or_create(path: str, flags: int) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
+import sys
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from simsiam_tf.runtime import progress
 
-BLOCK = 2**24  # numbers of the bank in memory at a time
+BLOCK = 2**24  # numbers of the bank, and cosines, in memory at a time
+CHUNK = 2**19  # cosines that are compared at a time, few enough for a CPU's cache
+ROUNDING = 1e-7  # of a cosine of unit rows [F], for each √F
 TINY = 1e-12  # rows whose squared length is smaller, or not finite, are scaled before they are normalised
 
 
@@ -36,13 +40,10 @@ def knn_accuracy(
         query_rows: int [M], the rows of the bank that the queries are, where they are from it: no row votes
             for itself (leave-one-out).
     """
-    neighbours = max(ks) if query_rows is None else max(ks) + 1
-    similarity, index = nearest(bank, queries, neighbours, block)
-    if query_rows is not None:
-        itself = index == query_rows[:, None]
-        # Where ties pushed a row out of its own neighbours, drop the last neighbour instead.
-        itself[~itself.any(axis=1), -1] = True
-        similarity, index = (a[~itself].reshape(len(queries), -1) for a in (similarity, index))
+    if query_rows is None:
+        similarity, index = nearest(bank, queries, max(ks), block)
+    else:
+        similarity, index = nearest_others(bank, queries, query_rows, max(ks), block)
     return vote_accuracy(similarity, np.asarray(bank_labels)[index], query_labels, ks, temperature, block)
 
 
@@ -77,10 +78,13 @@ def vote_accuracy(
 def nearest(
     bank: np.ndarray, queries: np.ndarray, k: int, block: int = 1000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Exact nearest neighbours by cosine, the nearest first; of equal cosines, the lowest row first.
+    """Exact nearest neighbours by cosine, the nearest first; of equal rows, the lowest first.
+
+    Of more than k equal rows, rounding decides which are the k.
 
     Both sets may be memory-mapped files: they are read in blocks, the bank once. Memory holds the result,
-    one block of each set, and the similarities between these blocks.
+    one block of each set, and the cosines between these blocks. NumPy searches, in float32; TensorFlow does
+    where it is loaded and has a GPU.
 
     Args:
         bank, queries: [N, F] and [M, F].
@@ -91,42 +95,112 @@ def nearest(
         (cosines float32 [M, k], rows of the bank int64 [M, k]).
     """
     k = min(k, len(bank))
-    bank_block = max(k, BLOCK // bank.shape[1])
+    bank_block = max(k, min(BLOCK // bank.shape[1], BLOCK // block))
     best = np.full((len(queries), k), -np.inf, np.float32)
     index = np.zeros((len(queries), k), np.int64)
-    starts = range(0, len(bank), bank_block)
-    for start in progress.bar(starts, "neighbours", unit="block", leave=False):
-        candidates = _unit(bank[start : start + bank_block])
-        offset = tf.constant(start, tf.int64)
-        for at in range(0, len(queries), block):
-            rows = slice(at, at + block)
-            merged = _merge_nearest(_unit(queries[rows]), candidates, best[rows], index[rows], offset)
-            best[rows], index[rows] = (t.numpy() for t in merged)
+    starts, on_gpu = range(0, len(bank), bank_block), _has_gpu()
+    cosines = np.empty(0 if on_gpu else min(block, len(queries)) * min(bank_block, len(bank)), np.float32)
+    with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
+        for start in progress.bar(starts, "neighbours", unit="block", leave=False):
+            candidates = unit_rows(bank[start : start + bank_block])
+            step = max(1, CHUNK // len(candidates))
+            for at in range(0, len(queries), block):
+                rows = slice(at, at + block)
+                unit, block_best, block_index = unit_rows(queries[rows]), best[rows], index[rows]
+                if on_gpu:
+                    from simsiam_tf.features import gpu_search
+
+                    gpu_search.merge_nearest(unit, candidates, block_best, block_index, start)
+                    continue
+                products = cosines[: len(unit) * len(candidates)].reshape(len(unit), len(candidates))
+                np.matmul(unit, candidates.T, out=products)
+                chunks = [slice(i, i + step) for i in range(0, len(unit), step)]
+                merges = [
+                    threads.submit(merge_nearest, products[c], block_best[c], block_index[c], start)
+                    for c in chunks
+                ]
+                for merge in merges:
+                    merge.result()
+    _order_ties(bank, queries, best, index)
     return best, index
 
 
-def _unit(rows: np.ndarray) -> tf.Tensor:
+def _order_ties(bank: np.ndarray, queries: np.ndarray, best: np.ndarray, index: np.ndarray) -> None:
+    """Computes again, in place, the cosines that differ by no more than rounding, and sorts by them.
+
+    Products of matrices round by the place of a row, so that equal rows have cosines that differ; sums row by
+    row do not. best, index: the result of `nearest`.
+    """
+    with np.errstate(invalid="ignore"):  # −inf less −inf
+        close = best[:, :-1] - best[:, 1:] < ROUNDING * np.sqrt(bank.shape[1])
+    close = np.pad(close, [(0, 0), (0, 1)]) | np.pad(close, [(0, 0), (1, 0)])
+    query, place = np.nonzero(close)
+    step = max(1, BLOCK // bank.shape[1])
+    for start in range(0, len(query), step):
+        q, p = query[start : start + step], place[start : start + step]
+        pairs = unit_rows(queries[q]), unit_rows(bank[index[q, p]])
+        best[q, p] = np.einsum("ij,ij->i", *pairs)
+    rows = np.unique(query)
+    order = np.lexsort((index[rows], -best[rows]), axis=1)
+    best[rows], index[rows] = (np.take_along_axis(a[rows], order, 1) for a in (best, index))
+
+
+def nearest_others(
+    bank: np.ndarray, queries: np.ndarray, query_rows: np.ndarray, k: int, block: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `nearest`, of queries that are rows of the bank: without the queries themselves.
+
+    query_rows: int [M], the rows of the bank that the queries are; −1 for one that is none of them. A cosine
+    of −inf and a row of −1 stand where a query has no further neighbour.
+    """
+    cosines, index = nearest(bank, queries, k + 1, block)
+    itself = index == query_rows[:, None]
+    # Where ties pushed a row out of its own neighbours, the last one is dropped with it.
+    order = np.argsort(itself, axis=1, kind="stable")[:, :k]
+    cosines, index, itself = (np.take_along_axis(a, order, 1) for a in (cosines, index, itself))
+    cosines[itself], index[itself] = -np.inf, -1
+    return cosines, index
+
+
+def merge_nearest(cosines: np.ndarray, best: np.ndarray, index: np.ndarray, first: int) -> None:
+    """Makes (`best`, `index`), both [M, k] and sorted, the k best of them and of new candidates, in place.
+
+    cosines: [M, n], those of the candidates, which are rows of the bank from `first` on and after all rows in
+    `index`. Of equal cosines, the lowest row is the first.
+    """
+    (m, n), k = cosines.shape, best.shape[1]
+    better = cosines > best[:, -1:]
+    if n > k and np.count_nonzero(better) > 4 * k * m:  # as in the first block
+        better &= cosines >= np.partition(cosines, n - k, axis=1)[:, n - k, None]
+    query, candidate = np.divmod(np.flatnonzero(better), n)
+    if not len(query):
+        return
+    counts = np.bincount(query, minlength=m)
+    place = k + np.arange(len(query)) - (np.cumsum(counts) - counts)[query]
+    values = np.full((m, k + counts.max()), -np.inf, np.float32)
+    rows = np.zeros(values.shape, np.int64)
+    values[:, :k], rows[:, :k] = best, index
+    values[query, place], rows[query, place] = cosines[query, candidate], candidate + first
+    order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    best[:], index[:] = np.take_along_axis(values, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
     """[n, F] → float32 rows of length 1. Rows of zeros stay zeros."""
     with np.errstate(over="ignore"):
-        unit = tf.constant(np.asarray(rows, np.float32))
-    squares = tf.reduce_sum(tf.square(unit), axis=1, keepdims=True)
-    if not tf.reduce_all((squares > TINY) & tf.math.is_finite(squares)):  # squares leave float32's range
-        largest = np.abs(np.asarray(rows, np.float64)).max(axis=1, keepdims=True)
-        unit = tf.constant((rows / np.where(largest > 0, largest, 1)).astype(np.float32))
-        squares = tf.maximum(tf.reduce_sum(tf.square(unit), axis=1, keepdims=True), TINY)
-    return unit * tf.math.rsqrt(squares)
+        unit = np.asarray(rows, np.float32)
+        squares = np.einsum("ij,ij->i", unit, unit)
+        if not ((squares > TINY) & np.isfinite(squares)).all():  # squares leave float32's range
+            largest = np.abs(np.asarray(rows, np.float64)).max(axis=1, keepdims=True)
+            unit = (rows / np.where(largest > 0, largest, 1)).astype(np.float32)
+            squares = np.maximum(np.einsum("ij,ij->i", unit, unit), TINY)
+    return unit / np.sqrt(squares)[:, None]
 
 
-_ROWS, _INDEX = tf.TensorSpec([None, None]), tf.TensorSpec([None, None], tf.int64)
+def _has_gpu() -> bool:
+    """Whether TensorFlow is loaded and has a GPU. It is not loaded for that, which takes seconds."""
+    if "tensorflow" not in sys.modules:
+        return False
+    from simsiam_tf.runtime import devices
 
-
-@tf.function(input_signature=[_ROWS, _ROWS, _ROWS, _INDEX, tf.TensorSpec([], tf.int64)], autograph=False)
-def _merge_nearest(queries, candidates, best, index, start):
-    """The k best of (`best`, `index`), both [M, k], and of `candidates`, rows of the bank from `start` on."""
-    k = tf.shape(best)[1]
-    similarity = tf.matmul(queries, candidates, transpose_b=True)
-    values, rows = tf.math.top_k(similarity, tf.minimum(k, tf.shape(candidates)[0]))
-    values = tf.concat([best, values], axis=1)
-    rows = tf.concat([index, tf.cast(rows, tf.int64) + start], axis=1)
-    values, order = tf.math.top_k(values, k)
-    return values, tf.gather(rows, order, batch_dims=1)
+    return devices.on_gpu()

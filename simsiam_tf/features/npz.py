@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -12,6 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from simsiam_tf.features.columns import Columns, row_blocks
+from simsiam_tf.features.names import row_numbers
+from simsiam_tf.features.npy import write_npy
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.zip_directory import directory_bytes
 
@@ -21,27 +25,49 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 def write_npz(file: BinaryIO, names: np.ndarray, features: np.ndarray, about: dict, dtype: np.dtype) -> None:
-    """Writes [N] names, [N, F] features as `dtype`, and `about` as JSON."""
-    text = np.array([str(name) for name in names])
-    np.savez(file, names=text, features=features.astype(dtype, copy=False), about=json.dumps(about))
+    """Writes [N] names, [N, F] features as `dtype`, and `about` as JSON, a block in memory at a time."""
+    text = np.dtype(f"<U{max(1, max(len(str(name)) for name in names))}")
+    texts = (np.array([str(name) for name in names[rows]], text) for rows in row_blocks(len(names)))
+    blocks = (features[rows] for rows in row_blocks(*features.shape))
+    record = np.array(json.dumps(about))
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, shape, kind, parts in (
+            ("names", (len(names),), text, texts),
+            ("features", features.shape, dtype, blocks),
+            ("about", (), record.dtype, [record]),
+        ):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                write_npy(member, shape, kind, parts)  # pyright: ignore[reportArgumentType]
 
 
-def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
+def read_npz(path: Path, columns: Columns) -> tuple[np.ndarray, np.ndarray, dict]:
     """Reads ([N] names, [N, F] features, about), the arrays read-only and their checksums verified.
+
+    columns: which arrays these are. Names are numbers of rows where there are none.
 
     Raises:
         ValueError: no archive, or one of many files; an array is missing, compressed, empty, neither numbers
             nor text, or not as long as its shape says. zipfile raises its own errors for damaged files.
+        UserError: several arrays would do, or one that `columns` names is missing.
     """
     with open(path, "rb") as file:
         if directory_bytes(file) > DIRECTORY_BYTES:
             raise ValueError("its table of contents is longer than that of a few arrays")
         with zipfile.ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            missing = [key for key in ("names", "features") if key not in members]
-            if missing:
-                raise ValueError(f"it has no array {missing[0]!r}")
-            names, features = (_map_array(file, archive, members[key]) for key in ("names", "features"))
+            headers = _readable_headers(archive, members)
+            vectors = [name for name, (shape, kind) in headers.items() if len(shape) == 2 and kind == "f"]
+            features_name = columns.features_of(vectors, list(members))
+            if features_name is None:
+                raise ValueError(_no_vectors(members, headers))
+            features = _map_array(file, archive, members[features_name])
+            count = features.shape[:1]
+            texts = [name for name, (shape, kind) in headers.items() if shape == count and kind in "US"]
+            names_name = columns.names_of(texts, list(members))
+            if names_name is None:
+                names = row_numbers(*count)
+            else:
+                names = _map_array(file, archive, members[names_name])
             about = _map_array(file, archive, members["about"]) if "about" in members else np.array("{}")
     if names.dtype.kind == "S":
         names = np.array([os.fsdecode(name) for name in names.tolist()], object)
@@ -52,10 +78,37 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
     return names, features, json.loads(about.item())
 
 
+def _readable_headers(
+    archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Name → (shape, kind of type) of the arrays that can be mapped."""
+    headers = {}
+    for name, member in members.items():
+        with contextlib.suppress(Exception), archive.open(member) as stream:  # read below, if it is needed
+            _check_stored(member)
+            shape, _, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+            headers[name] = shape, dtype.kind
+    return headers
+
+
+def _no_vectors(members: dict[str, zipfile.ZipInfo], headers: dict[str, tuple[tuple[int, ...], str]]) -> str:
+    for member in members.values():
+        _check_stored(member)
+    kinds = {"f": "floating point", "i": "whole numbers", "u": "whole numbers", "U": "text", "S": "text"}
+    shown = [f"{name} {list(shape)} of {kinds.get(kind, kind)}" for name, (shape, kind) in headers.items()]
+    return f"it has no array [N, F] of floating point, but {', '.join(shown)[:200] or 'no array'}"
+
+
+def _check_stored(member: zipfile.ZipInfo) -> None:
+    if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+        raise ValueError(
+            f"its {member.filename} is compressed. Save it with np.savez, not np.savez_compressed"
+        )
+
+
 def _map_array(file: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     name, length = member.filename, member.file_size
-    if member.compress_type != zipfile.ZIP_STORED or member.compress_size != length:
-        raise ValueError(f"its {name} is compressed. Save it with np.savez, not np.savez_compressed")
+    _check_stored(member)
     with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
         if version not in _HEADERS:

@@ -1,20 +1,25 @@
-"""Embeddings in Parquet files: a column "name", and a column "features" of lists of equal length."""
+"""Embeddings in Parquet files: a column of names, and one of lists of numbers, all of one length."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from simsiam_tf.features.columns import BLOCK, Columns, row_blocks
+from simsiam_tf.features.names import ArrowNames, row_numbers
 from simsiam_tf.runtime.display_text import as_text
 from simsiam_tf.runtime.errors import UserError
 
-BLOCK = 2**22  # numbers read or written at a time
 EXPANSION, SPARE = 100, 2**26  # reading may take EXPANSION · file size + SPARE bytes
 METADATA = b"simsiam_tf"
+TEXT = ("string", "large_string", "dictionary<values=string")  # types of Arrow
+# Without dictionaries a file is about as long as its content, as `read_parquet` expects.
+WRITING = {"use_dictionary": False, "write_page_checksum": True}
 
 
 def import_pyarrow(option: str) -> Any:
@@ -34,75 +39,129 @@ def import_pyarrow(option: str) -> Any:
 def write_parquet(
     file: BinaryIO, names: np.ndarray, features: np.ndarray, about: dict, dtype: np.dtype
 ) -> None:
-    """Writes [N] names, [N, F] features as `dtype`, and `about`; names that are not UTF-8 are escaped."""
+    """Writes [N] names, [N, F] features as `dtype`, and `about`, a block in memory at a time.
+
+    Names that are not UTF-8 are escaped.
+    """
     parquet = import_pyarrow("out")
     import pyarrow as pa
 
     width = features.shape[1]
-    numbers = pa.array(np.ascontiguousarray(features, dtype).reshape(-1))
-    columns = [
-        pa.array([as_text(str(name)) for name in names]),
-        pa.FixedSizeListArray.from_arrays(numbers, width),
-    ]
-    table = pa.table(columns, ["name", "features"], metadata={METADATA: json.dumps(about)})
-    # Without dictionaries a file is about as long as its content, as `read_parquet` expects.
-    options = {"use_dictionary": False, "write_page_checksum": True}
-    parquet.write_table(table, file, row_group_size=max(1, BLOCK // width), **options)
+    numbers = pa.list_(pa.from_numpy_dtype(dtype), width)
+    schema = pa.schema([("name", pa.string()), ("features", numbers)], {METADATA: json.dumps(about)})
+    with parquet.ParquetWriter(file, schema, **WRITING) as writer:
+        for rows in row_blocks(*features.shape):
+            flat = pa.array(np.ascontiguousarray(features[rows], dtype).reshape(-1))
+            vectors = pa.FixedSizeListArray.from_arrays(flat, width)
+            writer.write_table(pa.table([name_array(names[rows]), vectors], schema=schema))
 
 
-def read_parquet(path: Path) -> tuple[np.ndarray, np.ndarray, dict]:
+def name_array(names: np.ndarray) -> Any:
+    """Names as an array of Arrow; those that are not UTF-8 are escaped."""
+    import pyarrow as pa
+
+    return pa.array([as_text(str(name)) for name in names], pa.string())
+
+
+def read_parquet(path: Path, columns: Columns) -> tuple[np.ndarray | ArrowNames, np.ndarray, dict]:
     """Reads ([N] names, [N, F] features, about), in little more memory than these take.
 
+    columns: which columns these are. Names are numbers of rows where there are none.
+
     Raises:
-        ValueError: a missing column or value, lists of unequal lengths, or content that expands to far more
-            bytes than the file has.
+        ValueError: no column of vectors, a missing value, lists of unequal lengths, or content that expands
+            to far more bytes than the file has.
+        UserError: several columns would do, or one that `columns` names is missing.
     """
     parquet = import_pyarrow("embeddings")
     metadata = parquet.read_metadata(path)
     count, schema = metadata.num_rows, metadata.schema.to_arrow_schema()
-    missing = {"name", "features"} - set(schema.names)
-    if missing:
-        raise ValueError(f"it has no column {missing.pop()!r}, but {', '.join(schema.names)[:100]}")
-    lists = schema.field("features").type
-    is_list = str(lists).startswith(("list<", "large_list<", "fixed_size_list<"))
-    dtype = np.dtype(lists.value_type.to_pandas_dtype() if is_list else object)
+    vectors = [field.name for field in schema if _number_type(field.type).kind == "f"]
+    features_name = columns.features_of(vectors, schema.names)
+    if features_name is None:
+        shown = ", ".join(f"{field.name} of {field.type}" for field in schema)
+        raise ValueError(f"it has no column of lists of floating point, but {shown[:200]}")
+    lists = schema.field(features_name).type
+    dtype = _number_type(lists)
     if dtype.kind not in "fiu":
-        raise ValueError(f"its features are {lists}, not lists of numbers")
-    width = _row_width(metadata, dtype, EXPANSION * path.stat().st_size + SPARE)
-    features, names, at = np.empty((count, width), dtype), np.empty(count, object), 0
-    # A repeated name is in memory only once.
-    options = {"read_dictionary": ["name"], "page_checksum_verification": True}
-    with parquet.ParquetFile(path, metadata=metadata, **options) as file:
-        for batch in file.iter_batches(max(1, min(2**16, BLOCK // width)), columns=["name", "features"]):
-            rows = slice(at, at + len(batch))
-            names[rows] = _names(batch.column("name"))
-            features[rows] = _feature_rows(batch.column("features"), width)
-            at += len(batch)
+        raise ValueError(f"its {features_name} are {lists}, not lists of numbers")
+    width = _row_width(metadata, features_name, dtype, path)
+    texts = [field.name for field in schema if str(field.type).startswith(TEXT)]
+    names_name = columns.names_of(texts, schema.names)
+    features, at = np.empty((count, width), dtype), 0
+    names, text = [], [] if names_name is None else [names_name]
+    for batch in _batches(path, metadata, [features_name], text, max(1, min(2**16, BLOCK // width))):
+        features[at : at + len(batch)] = _feature_rows(batch.column(features_name), width)
+        if names_name is not None:
+            names.append(_name_chunk(batch.column(names_name)))
+        at += len(batch)
     if at != count:
         raise ValueError(f"it claims {count} rows and has {at}")
-    return names, features, json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+    about = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+    return row_numbers(count) if names_name is None else ArrowNames(names), features, about
 
 
-def _row_width(metadata: Any, dtype: np.dtype, byte_limit: int) -> int:
-    """Numbers in a row, by the file's metadata. Raises ValueError for content of more than `byte_limit`."""
-    rows, groups = metadata.num_rows, map(metadata.row_group, range(metadata.num_row_groups))
-    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
-    numbers = sum(c.num_values for c in columns if c.path_in_schema.startswith("features."))
-    size = sum(c.total_uncompressed_size for c in columns)
+def read_name_column(path: Path) -> ArrowNames:
+    """The column "name" of a Parquet file, as `embed` writes it. Raises ValueError for a missing name."""
+    metadata = import_pyarrow("embeddings").read_metadata(path)
+    _check_size(_columns(metadata), 0, path)
+    return ArrowNames(
+        [_name_chunk(batch.column("name")) for batch in _batches(path, metadata, [], ["name"], 2**16)]
+    )
+
+
+def _batches(path: Path, metadata: Any, vectors: list[str], names: list[str], rows: int) -> Iterator[Any]:
+    import pyarrow.parquet as parquet
+
+    # A repeated name is in memory only once.
+    options = {"read_dictionary": names, "page_checksum_verification": True}
+    with parquet.ParquetFile(path, metadata=metadata, **options) as file:
+        yield from file.iter_batches(rows, columns=[*vectors, *names])
+
+
+def _number_type(lists: Any) -> np.dtype:
+    """The type of the numbers in lists of Arrow's; that of objects for other types."""
+    if str(lists).startswith(("list<", "large_list<", "fixed_size_list<")):
+        with contextlib.suppress(NotImplementedError, TypeError):  # types that NumPy has not
+            return np.dtype(lists.value_type.to_pandas_dtype())
+    return np.dtype(object)
+
+
+def _columns(metadata: Any) -> list[Any]:
+    """The columns of all groups of rows."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return [group.column(i) for group in groups for i in range(group.num_columns)]
+
+
+def _row_width(metadata: Any, column: str, dtype: np.dtype, path: Path) -> int:
+    """Numbers in a row, by the file's metadata. Raises ValueError as `_check_size`."""
+    rows, columns = metadata.num_rows, _columns(metadata)
+    numbers = sum(c.num_values for c in columns if c.path_in_schema.startswith(f"{column}."))
     if rows < 1 or numbers < rows or numbers % rows:
         raise ValueError(f"it has {rows} rows of {numbers} numbers in all")
-    size = max(size, numbers * dtype.itemsize + 100 * rows)
-    if size > byte_limit:
-        raise ValueError(f"it would take {size} bytes, too many for embeddings in a file of its length")
+    _check_size(columns, numbers * dtype.itemsize + 100 * rows, path)
     return numbers // rows
 
 
-def _names(column: Any) -> list[str]:
+def _check_size(columns: list[Any], least: int, path: Path) -> None:
+    """Raises ValueError for content of far more bytes than the file has. least: bytes that it will take."""
+    size = max(least, sum(c.total_uncompressed_size for c in columns))
+    if size > EXPANSION * path.stat().st_size + SPARE:
+        raise ValueError(f"it would take {size} bytes, too many for embeddings in a file of its length")
+
+
+def _name_chunk(column: Any) -> Any:
+    """A batch of names as a dictionary array, whose dictionary has the names of this batch alone."""
     if column.null_count:
         raise ValueError("a name is missing")
     column = column.dictionary_encode()
-    words = [os.fsdecode(w) if isinstance(w, bytes) else str(w) for w in column.dictionary.to_pylist()]
-    return [words[i] for i in column.indices.to_pylist()]
+    if len(column.dictionary) <= len(column):
+        return column
+    import pyarrow as pa
+
+    # Arrow gives each batch the dictionary of all batches before it, too.
+    used, indices = np.unique(column.indices.to_numpy(), return_inverse=True)
+    return pa.DictionaryArray.from_arrays(indices.astype(np.int32), column.dictionary.take(pa.array(used)))
 
 
 def _feature_rows(column: Any, width: int) -> np.ndarray:

@@ -1,10 +1,13 @@
-"""Computes the features of a query image with the backbone that made the embeddings."""
+"""Computes the features of query images with the backbone that made the embeddings."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import math
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,14 @@ from simsiam_tf.data.images.render import PixelRule, render
 from simsiam_tf.data.sources.addresses import read_bytes
 from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.features.extraction import forward
+from simsiam_tf.features.query_list import Queries
 from simsiam_tf.pretrained.backbone_file import read_card
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
+from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
+
+BATCH = 64  # query images whose features are computed at a time
 
 
 def query_features(
@@ -132,13 +139,76 @@ def embed_file(pretrained: Pretrained, path: str | Path, max_megapixels: float =
     """Features [F] of an image file. Raises UserError where it cannot be decoded or is too large."""
     path = Path(path).expanduser()
     try:
-        check_size(os.path.getsize(path), path.name, max_megapixels)
-        data = read_bytes(str(path))
-        read_header(data, max_megapixels)
-        image = tf.constant(render(data, pretrained.pixel_rule))
+        view = _evaluation_view(pretrained, path, max_megapixels)
     except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0][:200]
         shown = printable_text(str(path))
-        raise UserError(f"query={shown}: cannot be decoded ({printable_text(reason)}).") from error
+        raise UserError(f"query={shown}: cannot be decoded ({_reason(error)}).") from error
+    return forward(pretrained.backbone)(view[None]).numpy()[0]
+
+
+def embed_files(
+    pretrained: Pretrained, paths: Sequence[str], max_megapixels: float = MEGAPIXELS
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Features of many image files, float32 [M, F], and why some cannot be decoded: number → reason.
+
+    The latter have features of 0. `BATCH` images are in memory at a time, and read by as many threads as the
+    machine has cores.
+    """
+    encode, reasons = forward(pretrained.backbone), {}
+    features = np.zeros((len(paths), pretrained.features), np.float32)
+
+    def view(i: int) -> tf.Tensor | None:
+        try:
+            return _evaluation_view(pretrained, Path(paths[i]), max_megapixels)
+        except (OSError, ValueError) as error:
+            reasons[i] = _reason(error)
+            return None
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+        for start in progress.bar(range(0, len(paths), BATCH), "queries", unit="batch", leave=False):
+            numbers = range(start, min(start + BATCH, len(paths)))
+            views = dict(zip(numbers, threads.map(view, numbers), strict=True))
+            decoded = [i for i in numbers if views[i] is not None]
+            if decoded:
+                features[decoded] = encode(tf.stack([views[i] for i in decoded])).numpy()
+    return features, reasons
+
+
+def features_of_queries(
+    embeddings: Embeddings, queries: Queries, backbone: Pretrained, max_megapixels: float = MEGAPIXELS
+) -> tuple[Queries, np.ndarray]:
+    """(the queries that can be decoded, their features [M, F]). A line on stderr counts the others.
+
+    Raises:
+        UserError: none can be decoded.
+    """
+    numbers, known = np.array(list(queries.files)), queries.known_features(embeddings)
+    features, bad = embed_files(backbone, list(queries.files.values()), max_megapixels)
+    vectors = known.astype(np.result_type(known.dtype, np.float32))
+    vectors[numbers] = features
+    kept = np.setdiff1d(np.arange(len(vectors)), numbers[sorted(bad)])
+    if bad:
+        first = min(bad)
+        such = f"{printable_text(str(queries.names[numbers[first]]))}: {bad[first]}"
+        if not len(kept):
+            raise UserError(f"`query`: none of its {len(vectors)} images can be decoded ({such}).")
+        print(
+            f"{len(bad)} of {len(vectors)} queries are left out, which cannot be decoded ({such})",
+            file=sys.stderr,
+        )
+    return queries.chosen(kept), vectors[kept]
+
+
+def _evaluation_view(pretrained: Pretrained, path: Path, max_megapixels: float) -> tf.Tensor:
+    """The normalised evaluation view of an image file. Raises OSError or ValueError."""
+    check_size(os.path.getsize(path), path.name, max_megapixels)
+    data = read_bytes(str(path))
+    read_header(data, max_megapixels)
+    image = tf.constant(render(data, pretrained.pixel_rule))
     views = pretrained.views
-    return forward(pretrained.backbone)(views.normalise(views.evaluation_view(image))[None]).numpy()[0]
+    return views.normalise(views.evaluation_view(image))
+
+
+def _reason(error: Exception) -> str:
+    reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0][:200]
+    return printable_text(reason)

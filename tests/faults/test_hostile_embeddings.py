@@ -43,7 +43,7 @@ def test_compressed_arrays_are_not_expanded(tmp_path):
     path = tmp_path / "a.npz"
     np.savez_compressed(path, names=np.zeros(2**20, "U8"), features=np.zeros([2**20, 64], np.float32))
     assert path.stat().st_size < 2**20  # of 300 MiB
-    refused(path, r"names.npy is compressed. Save it with np.savez")
+    refused(path, r"features.npy is compressed. Save it with np.savez")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A folder of photos to embeddings and neighbours, by the command lines."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -13,7 +14,7 @@ from PIL import Image
 
 from simsiam_tf import embed, knn_eval, neighbours
 from simsiam_tf.data import AUGMENTATIONS, open_source
-from simsiam_tf.features import changed_files, embedding_file, extract, query
+from simsiam_tf.features import changed_files, embedding_file, extract, image_embeddings, query
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 from simsiam_tf.runtime.errors import UserError
 
@@ -42,12 +43,18 @@ def weights(tmp_path_factory, photos):
     )
 
 
-@pytest.mark.parametrize(("suffix", "dtype"), [(".npz", "float32"), (".parquet", "float16")])
+@pytest.mark.parametrize(
+    ("suffix", "dtype"), [(".npz", "float32"), (".parquet", "float16"), ("/", "float32")]
+)
 def test_photos_to_embeddings_to_neighbours(photos, weights, tmp_path, capsys, suffix, dtype):
-    if suffix == ".parquet":
+    if suffix != ".npz":
         pytest.importorskip("pyarrow")
-    out = tmp_path / f"photos{suffix}"
-    assert embed.main([f"--weights={weights}", f"--out={out}", f"--dtype={dtype}"]) == 0
+    out = f"{tmp_path}/photos{suffix}"
+    argv = [f"--weights={weights}", f"--out={out}", f"--dtype={dtype}"]
+    assert embed.main(argv) == 0
+    assert embed.main(argv) == 2 and "exists. Choose another" in capsys.readouterr().err
+    assert embed.main([*argv, "--overwrite"]) == 0
+    assert len(list(tmp_path.iterdir())) == 2
     bad = json.loads((tmp_path / "photos.unreadable.json").read_text())["unreadable"]
     assert list(bad) == ["broken.jpg"]
     embeddings = embedding_file.read_embeddings(out)
@@ -65,6 +72,45 @@ def test_photos_to_embeddings_to_neighbours(photos, weights, tmp_path, capsys, s
         assert second.split(maxsplit=1)[1] in ("3.png", "again/é 3.png") and float(third.split()[0]) < 1
 
 
+def test_many_files_are_queries_as_each_alone(photos, weights, tmp_path, capsys, monkeypatch):
+    """In a folder, and in a list together with names; what cannot be decoded is left out."""
+    monkeypatch.setattr(query, "BATCH", 3)
+    monkeypatch.chdir(tmp_path)
+    assert run(embed, f"weights={weights}", f"data=folder:{photos}", "out=a.npz") == 0
+    for i in range(6):
+        (tmp_path / "new").mkdir(exist_ok=True)
+        Image.open(photos / f"{i}.png").rotate(180).save(tmp_path / "new" / f"{i}.png")
+    (tmp_path / "new" / "x.jpg").write_text("no picture")
+    (tmp_path / "list.csv").write_text("path\nnew/4.png\n3.png\nnew/x.jpg\nnew/0.png\n")
+    alone = {}
+    for i in range(6):
+        capsys.readouterr()
+        assert run(neighbours, "embeddings=a.npz", f"query=new/{i}.png", "k=2") == 0
+        alone[f"{i}.png"] = [
+            line.split(maxsplit=1)[::-1] for line in capsys.readouterr().out.splitlines()[1:]
+        ]
+    for asked, names in (
+        ("new", [f"{i}.png" for i in range(6)]),
+        ("folder:new", [f"{i}.png" for i in range(6)]),
+        ("list:list.csv", ["new/4.png", "3.png", "new/0.png"]),
+    ):
+        assert run(neighbours, "embeddings=a.npz", f"query={asked}", "k=2", "out=t.csv", "overwrite") == 0
+        assert "1 of " in (err := capsys.readouterr().err) and "x.jpg: not an image of a" in err
+        with open("t.csv", encoding="utf-8", newline="") as file:
+            table = list(csv.DictReader(file))
+        assert [row["query"] for row in table] == [name for name in names for _ in range(2)]
+        for row in table:
+            if asked.startswith("list:") and row["query"] == "3.png":  # not its own neighbour; its copy is
+                assert row["rank"] == "2" or row["name"] == "again/é 3.png"
+                continue
+            name, cosine = alone[row["query"].removeprefix("new/")][int(row["rank"]) - 1]
+            assert row["name"] == name and abs(float(row["cosine"]) - float(cosine)) < 6e-4
+    for bad in (tmp_path / "new").glob("*.png"):
+        bad.write_text("nothing")
+    assert run(neighbours, "embeddings=a.npz", "query=new") == 2
+    assert "--query: none of its 7 images can be decoded" in capsys.readouterr().err
+
+
 def test_an_existing_file_is_not_overwritten(weights, tmp_path, capsys):
     out = tmp_path / "photos.npz"
     out.write_text("mine")
@@ -78,6 +124,8 @@ def test_an_existing_file_is_not_overwritten(weights, tmp_path, capsys):
         (["--out=x.npz"], "--weights: missing"),
         (["--weights=W", "--out=x.csv"], "as in --out=photos.npz or .parquet"),
         (["--weights=W"], "must name a file"),
+        (["--weights=W", "--out=photos"], "or a folder without a suffix, as in --out=photos/"),
+        (["--weights=W", "--out=a.photos/"], "or a folder without a suffix, as in --out=photos/"),
         (["--weights=W", "--out=x.npz", "--data=folder:/nowhere"], "no such folder"),
         (["--weights=W", "--out=/proc/x.npz"], "--out=/proc/x.npz: cannot be written"),
         (["--weights=W", "--out=" + 300 * "x" + ".npz"], "cannot be written .File name too long"),
@@ -95,7 +143,7 @@ def test_bad_input_is_one_line(argv, message, weights, capsys, tmp_path, monkeyp
 
 
 def test_another_backbone_and_foreign_files_are_refused(photos, weights, tmp_path):
-    embeddings = embedding_file.embed(
+    embeddings = image_embeddings.embed(
         open_pretrained(weights), open_source(f"folder:{photos}", on_bad_image="skip"), tmp_path / "f"
     )
     embedding_file.write_embeddings(embeddings, tmp_path / "a.npz")

@@ -80,8 +80,12 @@ def test_features_of_an_npz_are_memory_mapped(tmp_path):
 
 GOOD = {"names": np.array(["a", "b"]), "features": np.ones([2, 3])}
 ODD = {  # name → (arrays, what the line says)
-    "no names": ({"features": np.ones([2, 3])}, "no array 'names'"),
-    "no features": ({"names": np.array(["a", "b"])}, "no array 'features'"),
+    "no features": ({"names": np.array(["a", "b"])}, r"no array \[N, F\] .*, but names \[2\] of text"),
+    "whole numbers": ({"a": np.ones([2, 3], int)}, r"but a \[2, 3\] of whole numbers"),
+    "two of vectors": ({"a": np.ones([2, 3]), "b": np.ones([2, 4])},
+                       r"its features could be any of a, b. Choose one, as in features_column=a\."),
+    "two of text": ({"x": np.ones([2, 3]), "a": np.array(["1", "2"]), "b": np.array(["3", "4"])},
+                    r"its names could be any of a, b. Choose one, as in names_column=a\."),
     "other counts": ({**GOOD, "names": np.array(["a"])}, r"names of type <U1 and shape \(1,\), features of"),
     "one feature each": ({**GOOD, "features": np.ones(2)}, r"features of type float64 and shape \(2,\)"),
     "no image": ({"names": np.array([], "U3"), "features": np.ones([0, 3])}, "an array of 0 bytes"),
@@ -146,6 +150,64 @@ def test_invalid_columns_get_one_line(tmp_path, rows, said):
     parquet.write_table(pa.table({"name": ["a", None], "features": [[1.0], [2.0]]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="a name is missing"):
         embedding_file.read_embeddings(tmp_path / "a.parquet")
-    parquet.write_table(pa.table({"title": ["a"], "features": [[1.0]]}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="it has no column 'name', but title, features"):
+    parquet.write_table(pa.table({"title": ["a"], "features": [1.0]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="its features are double, not lists of numbers"):
         embedding_file.read_embeddings(tmp_path / "a.parquet")
+    parquet.write_table(pa.table({"title": ["a"], "x": [[1]]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="no column of lists of floating point, but title of string, x of"):
+        embedding_file.read_embeddings(tmp_path / "a.parquet")
+
+
+def test_columns_of_any_name_are_found(tmp_path):
+    """The only vectors and the only text; others where they are chosen."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    x, y = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    read = embedding_file.read_embeddings
+    np.savez(tmp_path / "a.npz", emb=x, paths=np.array(["a", "b", "c"]), labels=np.arange(3))
+    parquet.write_table(
+        pa.table({"id": [7, 8, 9], "v": list(x), "path": ["a", "b", "c"]}), tmp_path / "a.parquet"
+    )
+    for suffix in (".npz", ".parquet"):
+        found = read(tmp_path / f"a{suffix}")
+        np.testing.assert_array_equal(found.features, x)
+        assert found.names.tolist() == ["a", "b", "c"] and found.about == {}
+    assert read(tmp_path / "a.parquet", names_column="id").names.tolist() == ["7", "8", "9"]
+    np.savez(tmp_path / "b.npz", a=x, b=y, c=np.array(["1", "2", "3"]), d=np.array(["4", "5", "6"]))
+    parquet.write_table(
+        pa.table({"a": list(x), "b": list(y), "c": ["1", "2", "3"], "d": ["4", "5", "6"]}),
+        tmp_path / "b.parquet",
+    )
+    for suffix in (".npz", ".parquet"):
+        found = read(tmp_path / f"b{suffix}", "b", "d")
+        np.testing.assert_array_equal(found.features, y)
+        assert found.names.tolist() == ["4", "5", "6"]
+        with pytest.raises(UserError, match="features could be any of a, b.* as in features_column=a"):
+            read(tmp_path / f"b{suffix}")
+        with pytest.raises(UserError, match="names could be any of c, d.* as in names_column=c"):
+            read(tmp_path / f"b{suffix}", "a")
+        with pytest.raises(UserError, match="features_column=z: .* has no such column. Choose from a, b"):
+            read(tmp_path / f"b{suffix}", "z")
+
+
+def test_without_names_the_rows_are_numbered(tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    np.save(tmp_path / "a.npy", x)
+    np.savez(tmp_path / "a.npz", x)
+    parquet.write_table(pa.table({"x": list(x)}), tmp_path / "a.parquet")
+    (tmp_path / "names.txt").write_bytes("é.jpg\r\nb c.jpg\nd".encode())
+    for suffix in (".npy", ".npz", ".parquet"):
+        found = embedding_file.read_embeddings(tmp_path / f"a{suffix}")
+        assert found.names.tolist() == ["0", "1", "2"] and found.row("2") == 2
+        np.testing.assert_array_equal(found.features, x)
+        named = embedding_file.read_embeddings(tmp_path / f"a{suffix}", names=tmp_path / "names.txt")
+        assert named.names.tolist() == ["é.jpg", "b c.jpg", "d"] and named.row("b c.jpg") == 1
+    assert isinstance(embedding_file.read_embeddings(tmp_path / "a.npy").features, np.memmap)
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match="names.txt: has 2 lines, the embeddings 3 rows"):
+        embedding_file.read_embeddings(tmp_path / "a.npy", names=tmp_path / "names.txt")
+    with pytest.raises(UserError, match="names_column=x: has no effect with embeddings="):
+        embedding_file.read_embeddings(tmp_path / "a.npy", names_column="x")
+    np.save(tmp_path / "a.npy", x[0])
+    with pytest.raises(UserError, match=r"features of type float64 and shape \(4,\)"):
+        embedding_file.read_embeddings(tmp_path / "a.npy")

@@ -1,10 +1,13 @@
 """Weighted kNN against a slow loop."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from simsiam_tf.evaluate.knn_monitor import epochs_between
-from simsiam_tf.features import knn, knn_accuracy
+from simsiam_tf.features import gpu_search, knn, knn_accuracy
 from simsiam_tf.features.knn import nearest
 
 
@@ -81,9 +84,57 @@ def test_nearest_in_blocks_is_nearest_of_all(monkeypatch):
     np.testing.assert_allclose(cosines, -np.sort(-cosine)[:, :12], atol=1e-6)
     assert all(len(set(r)) == 12 for r in rows)
     assert nearest(bank[:5], queries, k=12)[1].shape == (37, 5)
-    assert knn._merge_nearest.experimental_get_tracing_count() == 1, (
-        "TensorFlow warns of traces for every size"
-    )
+
+
+@pytest.mark.parametrize("order", ["random", "nearest last", "nearest first"])
+@pytest.mark.parametrize("k", [1, 7, 100])
+def test_numpy_and_tensorflow_find_the_same(monkeypatch, order, k):
+    """In blocks and chunks; also where each block has k better rows than all before."""
+    monkeypatch.setattr(knn, "BLOCK", 64 * 16)
+    monkeypatch.setattr(knn, "CHUNK", 200)
+    rng = np.random.default_rng(k)
+    bank, queries = rng.normal(size=(500, 16)).astype(np.float32), rng.normal(size=(23, 16))
+    if order != "random":
+        queries = queries[:1] + 0.01 * queries
+        bank = bank[np.argsort(bank @ queries[0])[:: 1 if order == "nearest last" else -1]]
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = unit(queries) @ unit(np.float64(bank)).T
+    expected = -np.sort(-cosine, axis=1)[:, :k]
+    for gpu in (False, True):
+        monkeypatch.setattr(knn, "_has_gpu", lambda gpu=gpu: gpu)
+        cosines, rows = nearest(bank, queries, k, block=10)
+        np.testing.assert_allclose(cosines, expected, atol=1e-6)
+        np.testing.assert_allclose(np.take_along_axis(cosine, rows, 1), expected, atol=3e-7)
+        assert all(len(set(r)) == k for r in rows)
+    assert gpu_search._merge.experimental_get_tracing_count() == 1, "TensorFlow warns of many traces"
+
+
+@pytest.mark.parametrize("width", [7, 64, 256])
+@pytest.mark.parametrize("count", [1, 37])
+def test_copies_are_in_the_order_of_their_rows(width, count):
+    """Products of matrices give copies of a row cosines that differ in the last digits."""
+    rng = np.random.default_rng(width)
+    base = rng.normal(size=(37, width)).astype(np.float32)
+    bank = np.concatenate([np.tile(base, (20, 1)), rng.normal(size=(301, width)).astype(np.float32)])
+    cosines, rows = nearest(bank, base[:count], k=20)
+    np.testing.assert_array_equal(rows, np.arange(count)[:, None] + 37 * np.arange(20))
+    assert (cosines == cosines[:, :1]).all()
+    assert (nearest(bank, base[:count], k=21)[0][:, 20] < 1 - 1e-3).all()
+
+
+def test_features_that_all_agree_are_in_the_order_of_their_rows(monkeypatch):
+    """Those of a collapsed network: all cosines are equal."""
+    monkeypatch.setattr(knn, "CHUNK", 64)
+    bank = np.tile(np.float32([3, 4, 0, 0]), (90, 1))
+    cosines, rows = nearest(bank, bank[:5], k=8)
+    np.testing.assert_array_equal(rows, np.tile(np.arange(8), (5, 1)))
+    np.testing.assert_allclose(cosines, 1, atol=1e-6)
+
+
+def test_tensorflow_is_not_loaded_for_a_search():
+    code = "import sys, numpy as np, simsiam_tf as ss; ss.features.nearest(np.eye(9), np.eye(9), 2)"
+    code += "; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_of_equal_cosines_the_lowest_row_is_first_across_blocks(monkeypatch):

@@ -1,0 +1,67 @@
+"""Embeddings of all images of a source by a backbone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from simsiam_tf.config.places import absolute_path
+from simsiam_tf.data import Source
+from simsiam_tf.data.sources.base import EncodedSource
+from simsiam_tf.data.sources.unreadable import add_to_report
+from simsiam_tf.features import store
+from simsiam_tf.features.changed_files import ChangedImages
+from simsiam_tf.features.embedding_file import Embeddings
+from simsiam_tf.pretrained.pretrained_backbone import Pretrained
+from simsiam_tf.runtime.display_text import printable_text
+
+
+def embed(
+    pretrained: Pretrained,
+    source: Source,
+    folder: Path | None = None,
+    batch_size: int = 256,
+    on_bad_image: str = "error",
+    report: Path | None = None,
+) -> Embeddings:
+    """Embeddings of all images of a source, which must have as many channels as the backbone takes.
+
+    Args:
+        folder, batch_size: as for `store.stored_features`, which extracts the features.
+        on_bad_image: "skip" leaves out images that change or disappear meanwhile, and names them on stderr;
+            "error" raises `ChangedImages`.
+        report: JSON file of unreadable images, to which those left out are added; None for no file.
+    """
+    pretrained.check_channels(source)
+    try:
+        features = store.stored_features(pretrained, source, folder, batch_size)
+    except ChangedImages as error:
+        if on_bad_image != "skip":
+            raise
+        _report_left_out(source, error.names, report)
+        source = error.rest
+        features = store.stored_features(pretrained, source, folder, batch_size)
+    names = getattr(source, "names", None) or [str(i) for i in range(source.size)]
+    augmentation = pretrained.augmentation
+    about = {
+        "data": source.name, "weights": absolute_path(pretrained.place), "sha256": pretrained.sha256,
+        "size": augmentation.size, "mean": list(augmentation.mean), "std": list(augmentation.std),
+    }  # fmt: skip
+    if isinstance(source, EncodedSource):
+        about["pixels"] = source.rule.options()
+    return Embeddings(np.array(names, object), features, about)
+
+
+def _report_left_out(source: Source, names: list[str], report: Path | None) -> None:
+    if report is not None:
+        add_to_report(report, names)
+    shown = ", ".join(map(printable_text, names[:10]))
+    more = f" and {len(names) - 10} more" if names[10:] else ""
+    named = f"; named in {report}" if report else ""
+    print(
+        f"{printable_text(source.name)}: {len(names)} of {source.size} images left out, which changed or "
+        f"disappeared while their features were made: {shown}{more}{named}",
+        file=sys.stderr,
+    )

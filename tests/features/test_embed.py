@@ -104,7 +104,11 @@ def test_many_files_are_queries_as_each_alone(photos, weights, tmp_path, capsys,
                 assert row["rank"] == "2" or row["name"] == "again/é 3.png"
                 continue
             name, cosine = alone[row["query"].removeprefix("new/")][int(row["rank"]) - 1]
-            assert row["name"] == name and abs(float(row["cosine"]) - float(cosine)) < 6e-4
+            copy = "again/é "  # of 3.png, whose features differ from it by rounding
+            assert (
+                row["name"].removeprefix(copy) == name.removeprefix(copy)
+                and abs(float(row["cosine"]) - float(cosine)) < 6e-4
+            )
     for bad in (tmp_path / "new").glob("*.png"):
         bad.write_text("nothing")
     assert run(neighbours, "embeddings=a.npz", "query=new") == 2

@@ -86,14 +86,10 @@ def test_many_files_are_queries_as_each_alone(photos, weights, tmp_path, capsys,
     for i in range(6):
         capsys.readouterr()
         assert run(neighbours, "embeddings=a.npz", f"query=new/{i}.png", "k=2") == 0
-        alone[f"{i}.png"] = [
-            line.split(maxsplit=1)[::-1] for line in capsys.readouterr().out.splitlines()[1:]
-        ]
-    for asked, names in (
-        ("new", [f"{i}.png" for i in range(6)]),
-        ("folder:new", [f"{i}.png" for i in range(6)]),
-        ("list:list.csv", ["new/4.png", "3.png", "new/0.png"]),
-    ):
+        printed = capsys.readouterr().out.splitlines()[1:]
+        alone[f"{i}.png"] = [line.split(maxsplit=1)[::-1] for line in printed]
+    six, listed = [f"{i}.png" for i in range(6)], ["new/4.png", "3.png", "new/0.png"]
+    for asked, names in (("new", six), ("folder:new", six), ("list:list.csv", listed)):
         assert run(neighbours, "embeddings=a.npz", f"query={asked}", "k=2", "out=t.csv", "overwrite") == 0
         assert "1 of " in (err := capsys.readouterr().err) and "x.jpg: not an image of a" in err
         with open("t.csv", encoding="utf-8", newline="") as file:
@@ -104,7 +100,11 @@ def test_many_files_are_queries_as_each_alone(photos, weights, tmp_path, capsys,
                 assert row["rank"] == "2" or row["name"] == "again/é 3.png"
                 continue
             name, cosine = alone[row["query"].removeprefix("new/")][int(row["rank"]) - 1]
-            assert row["name"] == name and abs(float(row["cosine"]) - float(cosine)) < 6e-4
+            copy = "again/é "  # of 3.png, whose features differ from it by rounding
+            assert (
+                row["name"].removeprefix(copy) == name.removeprefix(copy)
+                and abs(float(row["cosine"]) - float(cosine)) < 6e-4
+            )
     for bad in (tmp_path / "new").glob("*.png"):
         bad.write_text("nothing")
     assert run(neighbours, "embeddings=a.npz", "query=new") == 2

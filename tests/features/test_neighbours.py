@@ -185,6 +185,7 @@ const found = {drawn: [...document.images].every(i => i.naturalWidth), shown: do
 const key = key => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
 const place = () => document.activeElement.textContent;
 found.wide = document.documentElement.scrollWidth - innerWidth;
+found.cut = Math.max(...[...document.images].map(i => i.getBoundingClientRect().right)) - innerWidth;
 key("n"); key("n"); key("n"); found.third = place();
 key("p"); found.second = place();
 key("/"); found.filter = document.activeElement.id;
@@ -207,7 +208,7 @@ setTimeout(() => { found.linked = [link.querySelector("img").alt, place()];
             capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         found = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1]))
-        assert found["drawn"] and found["shown"] > 12 and found["wide"] <= 0
+        assert found["drawn"] and found["shown"] > 12 and found["wide"] <= 0 and found["cut"] <= 0
         assert found["third"] == NAMES[2] and found["second"] == NAMES[1] and found["filter"] == "filter"
         assert found["left"] == ["twin.png"] and found["linked"] == ["a.png", "a.png"]
 

@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=5_000, help="rows of features")
     parser.add_argument("--features", type=int, default=512, help="numbers in a row")
     parser.add_argument("--k", type=int, default=20, help="neighbours")
-    parser.add_argument("--search", default="auto", help="auto, exact, faiss or tensorflow")
+    parser.add_argument("--search", default="auto", help="auto, exact or faiss")
     parser.add_argument("--subset", type=int, default=500, help="rows to choose")
     parser.add_argument("--folder", help="folder for the features; by default that of temporary files")
     parser.add_argument("--json", metavar="FILE", help="file for the results")

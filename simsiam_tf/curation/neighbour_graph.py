@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import numpy as np
 
-from simsiam_tf.curation.exact_search import nearest_rows, without_own
+from simsiam_tf.curation.exact_search import nearest_rows
 from simsiam_tf.curation.faiss_search import nearest_rows_ivf
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count
+from simsiam_tf.features.knn import has_gpu
 from simsiam_tf.runtime.errors import UserError
 
 K = 20
 EXACT_ROWS = 200_000  # the most rows of which all pairs are compared on a CPU
-SEARCHES = ("auto", "exact", "faiss", "tensorflow")
+SEARCHES = ("auto", "exact", "faiss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +41,9 @@ def neighbour_graph(features: np.ndarray | UnitRows, k: int = K, search: str = "
     Args:
         features: [N, F], may be memory-mapped; read in blocks.
         k: neighbours, cut to N − 1.
-        search: "exact" compares all pairs in NumPy. "tensorflow" does so by `features.nearest`, for GPUs.
-            "faiss" searches an inverted file and needs the extra faiss. "auto" takes "tensorflow" where
-            TensorFlow is loaded and has a GPU, else "exact" up to `EXACT_ROWS` rows, else "faiss".
+        search: "exact" compares all pairs (`features.nearest`). "faiss" searches an inverted file and needs
+            the extra faiss. "auto" takes "exact" up to `EXACT_ROWS` rows, and wherever TensorFlow is loaded
+            and has a GPU; else "faiss".
 
     Raises:
         UserError: features as in `UnitRows`, or an unknown search.
@@ -72,27 +72,10 @@ def _search(bank: UnitRows, queries: UnitRows, k: int, search: str, own: np.ndar
     k = min(k, len(bank) - (own is not None))
     if search == "auto":
         few = len(bank) * len(queries) <= EXACT_ROWS**2
-        search = "tensorflow" if _has_gpu() else "exact" if few else "faiss"
+        search = "exact" if few or has_gpu() else "faiss"
     if search == "faiss":
         return NeighbourGraph(*nearest_rows_ivf(bank, queries, k, own))
-    if search == "exact":
-        return NeighbourGraph(*nearest_rows(bank, queries, k, own))
-    return NeighbourGraph(*_nearest_tensorflow(bank, queries, k, own))
-
-
-def _has_gpu() -> bool:
-    """Whether TensorFlow is loaded and has a GPU; it is not loaded to find out."""
-    tensorflow = sys.modules.get("tensorflow")
-    return tensorflow is not None and bool(tensorflow.config.list_physical_devices("GPU"))
-
-
-def _nearest_tensorflow(
-    bank: UnitRows, queries: UnitRows, k: int, own: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    from simsiam_tf.features.knn import nearest
-
-    cosine, index = nearest(bank.features, queries.features, k + (own is not None), block=4096)
-    return (cosine, index) if own is None else without_own(cosine, index, own)
+    return NeighbourGraph(*nearest_rows(bank, queries, k, own))
 
 
 def graph_of(features: np.ndarray | UnitRows | None, graph: NeighbourGraph | None) -> NeighbourGraph:

@@ -98,7 +98,7 @@ def nearest(
     bank_block = max(k, min(BLOCK // bank.shape[1], BLOCK // block))
     best = np.full((len(queries), k), -np.inf, np.float32)
     index = np.zeros((len(queries), k), np.int64)
-    starts, on_gpu = range(0, len(bank), bank_block), _has_gpu()
+    starts, on_gpu = range(0, len(bank), bank_block), has_gpu()
     cosines = np.empty(0 if on_gpu else min(block, len(queries)) * min(bank_block, len(bank)), np.float32)
     with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
         for start in progress.bar(starts, "neighbours", unit="block", leave=False):
@@ -153,8 +153,17 @@ def nearest_others(
     query_rows: int [M], the rows of the bank that the queries are; −1 for one that is none of them. A cosine
     of −inf and a row of −1 stand where a query has no further neighbour.
     """
-    cosines, index = nearest(bank, queries, k + 1, block)
-    itself = index == query_rows[:, None]
+    return without_own(*nearest(bank, queries, k + 1, block), query_rows, k)
+
+
+def without_own(
+    cosines: np.ndarray, index: np.ndarray, own: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first k of k + 1 neighbours of each query without the query itself, row own[i] of the bank.
+
+    cosines, index: [M, at most k + 1]. See `nearest_others`.
+    """
+    itself = index == own[:, None]
     # Where ties pushed a row out of its own neighbours, the last one is dropped with it.
     order = np.argsort(itself, axis=1, kind="stable")[:, :k]
     cosines, index, itself = (np.take_along_axis(a, order, 1) for a in (cosines, index, itself))
@@ -197,7 +206,7 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     return unit / np.sqrt(squares)[:, None]
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     """Whether TensorFlow is loaded and has a GPU. It is not loaded for that, which takes seconds."""
     if "tensorflow" not in sys.modules:
         return False

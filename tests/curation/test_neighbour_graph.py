@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from simsiam_tf.curation import cross_neighbours, exact_search, neighbour_graph
+from simsiam_tf.curation import cross_neighbours, neighbour_graph
 from simsiam_tf.curation.unit_rows import UnitRows
+from simsiam_tf.features import knn
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -20,14 +21,12 @@ def all_cosines(x, y):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(exact_search, "BANK_BLOCK", 37)
-    monkeypatch.setattr(exact_search, "QUERY_BLOCK", 10)
+    monkeypatch.setattr(knn, "BLOCK", 37_000)  # 37 rows for 1,000 queries
 
 
-@pytest.mark.parametrize("search", ["exact", "tensorflow"])
-def test_graph_equals_a_full_sort_without_the_row_itself(small_blocks, search):
+def test_graph_equals_a_full_sort_without_the_row_itself(small_blocks):
     x = np.random.default_rng(0).standard_normal((150, 8)).astype(np.float32)
-    graph = neighbour_graph(x, 7, search)
+    graph = neighbour_graph(x, 7)
     cosine = all_cosines(x, x)
     np.fill_diagonal(cosine, -np.inf)
     np.testing.assert_array_equal(graph.index, np.argsort(-cosine, axis=1)[:, :7])
@@ -42,20 +41,13 @@ def test_neighbours_in_a_bank_equal_a_full_sort(small_blocks):
     np.testing.assert_array_equal(graph.index, np.argsort(-all_cosines(queries, bank), axis=1))
 
 
-@pytest.mark.parametrize("search", ["exact", "tensorflow"])
-def test_of_equal_cosines_the_lowest_rows_come_first_and_never_the_row_itself(small_blocks, search):
+def test_of_equal_cosines_the_lowest_rows_come_first_and_never_the_row_itself(small_blocks):
     x = np.tile(np.eye(4, dtype=np.float32), (50, 1))  # row i equals rows i ± 4, i ± 8, …
-    graph = neighbour_graph(x, 6, search)
+    graph = neighbour_graph(x, 6)
     for row in (0, 3, 77, 199):
         copies = np.arange(row % 4, 200, 4)
         np.testing.assert_array_equal(graph.index[row], copies[copies != row][:6])
     assert (graph.cosine == 1).all()
-
-
-def test_of_many_equals_no_more_than_k_are_sorted():
-    cosines = np.array([[1.0, 1, 1, 1, 0], [3, 1, 2, 1, 1], [0, 1, 2, 3, 4]], np.float32)
-    chosen = exact_search._best(cosines, 3)
-    np.testing.assert_array_equal(chosen, [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [0, 0, 1, 1, 1]])
 
 
 def test_faiss_finds_what_the_exact_search_finds_and_says_how_much(capfd):

@@ -101,7 +101,7 @@ def test_numpy_and_tensorflow_find_the_same(monkeypatch, order, k):
     cosine = unit(queries) @ unit(np.float64(bank)).T
     expected = -np.sort(-cosine, axis=1)[:, :k]
     for gpu in (False, True):
-        monkeypatch.setattr(knn, "_has_gpu", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(knn, "has_gpu", lambda gpu=gpu: gpu)
         cosines, rows = nearest(bank, queries, k, block=10)
         np.testing.assert_allclose(cosines, expected, atol=1e-6)
         np.testing.assert_allclose(np.take_along_axis(cosine, rows, 1), expected, atol=3e-7)

@@ -56,6 +56,7 @@ def test_methods_import_no_other_method():
             assert others <= shared, path.name
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_what_windows_lacks():
     """Libraries have Windows' own ways; they are imported before."""
     code = """

@@ -15,7 +15,18 @@ from test_imports import LEVELS
 
 import simsiam_tf as ss
 from scripts.paper import reproduce
-from simsiam_tf import config, convert, data_service, embed, export, knn_eval, neighbours, probe, report
+from simsiam_tf import (
+    config,
+    convert,
+    curate,
+    data_service,
+    embed,
+    export,
+    knn_eval,
+    neighbours,
+    probe,
+    report,
+)
 from simsiam_tf.command_line import cli
 from simsiam_tf.data import AUGMENTATIONS
 
@@ -28,6 +39,7 @@ CONFIGS = (
     config.PretrainConfig, knn_eval.KnnConfig, probe.ProbeConfig, embed.EmbedConfig,
     neighbours.NeighboursConfig, config.LinearConfig, config.FinetuneConfig, export.ExportConfig,
     report.ReportConfig, convert.ConvertConfig, data_service.ServiceConfig, reproduce.ReproduceConfig,
+    curate.CurateConfig,
 )  # fmt: skip
 
 

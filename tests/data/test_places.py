@@ -63,7 +63,7 @@ def test_lists_that_do_not_fit(folder):
     with pytest.raises(UserError, match="names cats/0.png 2 times"):
         open_source(f"list:{listed}")
     listed.write_text("path,split\ncats/0.png,a\n")
-    with pytest.raises(UserError, match="no rows of the split 'train', but of a"):
+    with pytest.raises(UserError, match="has no split 'train'. Its splits: a"):
         open_source(f"list:{listed}")
     listed.write_text("path\ncats/0.png\n")
     with pytest.raises(UserError, match="no column `split`, and so no split 'test'"):

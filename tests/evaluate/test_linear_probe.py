@@ -129,6 +129,7 @@ def test_accuracy_of_a_head_in_blocks(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_the_command_with_lars(tmp_path):
     grey = dataclasses.replace(AUGMENTATIONS["grayscale"], size=8)
     folder = small_backbones.exported(tmp_path / "run", grey, channels=1)

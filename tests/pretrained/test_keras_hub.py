@@ -68,6 +68,7 @@ def test_another_process_opens_the_preset_by_the_code_of_its_readme(workdir, tmp
     assert closeness(theirs["features"], ours) < 1e-5  # images of the very size are only normalised
 
 
+@pytest.mark.slow
 def test_a_preset_becomes_ours_and_again_the_same_preset(workdir, tmp_path, capsys):
     preset = workdir / "preset"
     shutil.copy(preset / "model.weights.h5", tmp_path / "task.weights.h5")

@@ -150,6 +150,7 @@ def test_embed_and_knn_eval_take_finished_features_and_pixels(runs, tmp_path, ca
     np.testing.assert_allclose(read_embeddings(out).features, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_pixels_of_larger_images_are_averaged_before_they_are_whitened(runs, monkeypatch):
     backbone = open_pretrained(runs["none"][1]).backbone
     sides = []

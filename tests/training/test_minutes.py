@@ -43,6 +43,7 @@ def by_hand(workdir, flagfile):
     return pretraining.pretrain(cli.parse(PretrainConfig, [*lines, f"--workdir={workdir}"]))
 
 
+@pytest.mark.slow
 def test_a_timed_run_is_the_run_of_its_steps_and_goes_on_with_them(tmp_path, slow_steps, monkeypatch, capsys):
     run = tmp_path / "run"
     outcome = pretraining.pretrain(minutes(run), callbacks=[StopAt(7)])

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import simsiam_tf
 from simsiam_tf import config
 
@@ -65,6 +67,8 @@ import filelock, h5py, keras, keras_cv, PIL.Image, sklearn.linear_model, tensorf
 lacking = {"O_NOFOLLOW", "O_NONBLOCK", "memfd_create", "posix_fallocate", "sched_getaffinity"}
 for name in lacking & set(dir(os)): delattr(os, name)
 sys.modules |= dict.fromkeys(("fcntl", "resource", "pwd", "grp", "termios"))
+import pytest
+
 import simsiam_tf
 optional = {"matplotlib", "jinja2", "safetensors", "torch", "pyarrow", "tf2onnx", "onnxruntime"}
 for module in pkgutil.walk_packages(simsiam_tf.__path__, "simsiam_tf."):

@@ -30,21 +30,25 @@ function mixed(share) {
   return `rgb(${mix})`;
 }
 
-function colourBy(column) {
-  if (!column) return Plotly.restyle(map, { "marker.color": categoryColours[0] }, [0]);
+// Colours and marks of the map's points.
+function markerStyle(column) {
+  if (!column) return { color: categoryColours[0], symbol: "circle" };
   if (!column.codes) {
     const [low, high] = column.range;
     const colours = onMap.map((p) => {
       const value = column.values[p];
       return value === null ? other : mixed(high > low ? (value - low) / (high - low) : 0.5);
     });
-    return Plotly.restyle(map, { "marker.color": [colours], "marker.symbol": "circle" }, [0]);
+    return { color: colours, symbol: "circle" };
   }
   const looks = new Map(ranked(column).map(([code], rank) => [code, categoryLook(rank)]));
   const look = (p) => looks.get(column.codes[p]) ?? { colour: other, mark: "circle" };
-  return Plotly.restyle(map, {
-    "marker.color": [onMap.map((p) => look(p).colour)], "marker.symbol": [onMap.map((p) => look(p).mark)],
-  }, [0]);
+  return { color: onMap.map((p) => look(p).colour), symbol: onMap.map((p) => look(p).mark) };
+}
+
+function colourBy(column) {
+  const { color, symbol } = markerStyle(column);
+  return Plotly.restyle(map, { "marker.color": [color], "marker.symbol": [symbol] }, [0]);
 }
 
 function markIcon({ colour, mark }) {

@@ -13,22 +13,23 @@ function hasWebGL() {
   return Boolean(canvas.getContext("webgl") || canvas.getContext("webgl2"));
 }
 
-function drawMap() {
+function drawMap(column) {
+  const ink = colourOf("--ink");
   const type = hasWebGL() ? "scattergl" : "scatter";
   const points = {
     type, mode: "markers", hoverinfo: "none", x: onMap.map((p) => state.x[p]), y: onMap.map((p) => state.y[p]),
-    marker: { size: pointSize, opacity: 0.85, line: { width: 0.7, color: "rgba(128,128,128,.7)" } },
+    marker: { ...markerStyle(column), size: pointSize, opacity: 0.85, line: { width: 0.7, color: "rgba(128,128,128,.7)" } },
     selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: 0.16 } },
   };
   const ring = (size, width) => ({
     type, mode: "markers", hoverinfo: "skip", x: [], y: [],
-    marker: { size, symbol: "circle-open", line: { width } },
+    marker: { size, symbol: "circle-open", color: ink, line: { width, color: ink } },
   });
   const axis = { showgrid: false, zeroline: false, showticklabels: false, ticks: "", showline: false };
   const layout = {
     margin: { l: 0, r: 0, t: 0, b: 0 }, showlegend: false, dragmode: "pan", hovermode: "closest", hoverdistance: 12,
     xaxis: { ...axis }, yaxis: { ...axis, scaleanchor: "x" }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    newselection: { line: { width: 2 } }, selectionrevision: 1,
+    newselection: { line: { width: 2, color: ink } }, selectionrevision: 1,
   };
   const options = { displayModeBar: false, scrollZoom: true, responsive: true, doubleClick: "reset", showTips: false };
   Plotly.newPlot(map, [points, ring(pointSize + 6, 1.5), ring(pointSize + 12, 3)], layout, options);
@@ -39,7 +40,6 @@ function drawMap() {
     if (event?.points && !removingOutline) setSelection(event.points.filter((p) => p.curveNumber === 0).map((p) => onMap[p.pointIndex]), true);
   });
   map.on("plotly_deselect", () => removingOutline || setSelection([]));
-  styleMap();
 }
 
 // Colours that depend on the light or dark scheme.

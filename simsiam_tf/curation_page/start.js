@@ -9,8 +9,8 @@ const recolour = () => {
   showLegend(column);
 };
 
-drawMap();
-recolour();
+drawMap(columns[0]);
+showLegend(columns[0]);
 showSelection();
 watchGalleries();
 

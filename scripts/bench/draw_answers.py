@@ -27,7 +27,7 @@ from scripts.sets.set_file import Picture, read_set  # noqa: E402
 from simsiam_tf.command_line import cli  # noqa: E402
 from simsiam_tf.runtime.errors import UserError  # noqa: E402
 
-LETTERS = 14  # length to which the names of objects are cut
+LETTERS = 12  # length to which the names of objects are cut
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,7 +4,7 @@
     python scripts/bench/recipe_trials.py method sets/icons --minutes=6 --out=runs/trials
 
 TRIALS names the experiments of docs/recipes.md. Each variant is README's command, `pretrain --recipe=auto`,
-with some more flags, and its features are read as they are exported. Runs that have finished in OUT are not
+with some more flags and no monitor, and its features are read as they are exported. Runs that have finished in OUT are not
 repeated.
 """
 
@@ -90,12 +90,8 @@ def run(args: argparse.Namespace, flags: Sequence[str], workdir: Path) -> tuple[
 
         if not took.exists():
             began = time.perf_counter()
-            basic = [
-                "--recipe=auto",
-                f"--data=list:{folder / 'set.csv'}",
-                f"--minutes={args.minutes}",
-                f"--seed={args.seed}",
-            ]
+            basic = ["--recipe=auto", "--monitor=none", f"--data=list:{folder / 'set.csv'}"]
+            basic += [f"--minutes={args.minutes}", f"--seed={args.seed}"]
             command("simsiam_tf.pretrain", *basic, f"--workdir={workdir}", *flags)
             took.write_text(f"{(time.perf_counter() - began) / 60:.1f}\n")
         if not embedded.exists():

@@ -4,8 +4,8 @@
     python scripts/bench/recipe_trials.py method sets/icons --minutes=6 --out=runs/trials
 
 TRIALS names the experiments of docs/recipes.md. Each variant is README's command, `pretrain --recipe=auto`,
-with some more flags and no monitor, and its features are read as they are exported. Runs that have finished in OUT are not
-repeated.
+with some more flags and no monitor, and its features are read as they are exported. Runs that have finished
+in OUT are not repeated.
 """
 
 from __future__ import annotations

@@ -69,6 +69,10 @@ class Config:
             )
         return self
 
+    def undecided(self) -> set[str]:
+        """Options that are still to be chosen, so that none is inapplicable because of them."""
+        return set()
+
     def as_values(self) -> Self:
         """The same configuration without `minutes`, once it has chosen `epochs`."""
         return self
@@ -87,9 +91,11 @@ def default(cls: type, name: str) -> Any:
 
 def inapplicable(config: Config) -> list[tuple[str, Inapplicable]]:
     """(option, rule) for every option that has no effect although its value is not the default."""
+    undecided = config.undecided()
     return [
         (name, rule)
         for rule in config.INAPPLICABLE
+        if not undecided & config.DECIDERS.get(rule.decider, {rule.decider})
         if rule.condition(getattr(config, rule.decider))
         for name in rule.options
         if getattr(config, name) != default(type(config), name)

@@ -255,6 +255,13 @@ class PretrainConfig(ViewConfig, TuningConfig, RunConfig, SourceConfig):
         False, "check the images, print what a run would do, and do not train", resumable=True
     )
 
+    def is_free(self, option: str) -> bool:
+        """Whether recipe=auto may choose an option: it has its default, and `given` does not name it."""
+        return option not in self.given.split(",") and getattr(self, option) == default(type(self), option)
+
+    def undecided(self) -> set[str]:
+        return {"method"} if self.recipe == "auto" and self.is_free("method") else set()
+
     def method_option(self, name: str) -> Any:
         """The value of an option, or the method's default for it where it is None or "auto"."""
         value = getattr(self, name)

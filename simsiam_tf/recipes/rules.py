@@ -88,16 +88,16 @@ def choose(config: PretrainConfig, facts: Facts) -> tuple[PretrainConfig, list[C
 
     An option keeps a value other than its default; `config.given` names those that keep their default, too.
     """
-    method = METHOD if _is_free(config, "method") else Choice("method", config.method, "")
+    method = METHOD if config.is_free("method") else Choice("method", config.method, "")
     trained = bool(config.weights or parse_backbone(config.backbone).weights)
     choices = [Choice("base_lr", 0.05, "keeps what the weights know; not measured")] if trained else []
     choices += [*_network(config, facts), *_views(config, facts), method, *_rates(method.value, facts)]
-    if _is_free(config, "epochs"):
+    if config.is_free("epochs"):
         choices.append(Choice("minutes", MINUTES, "neither `minutes` nor `epochs` was given"))
     monitored = int(MONITORED_A_MINUTE * (config.minutes or MINUTES))
     if monitored < config.knn_images and config.monitor != "none":
         choices.append(Choice("knn_images", max(monitored, 100), "leaves most of the time to the training"))
-    choices = [choice for choice in choices if _is_free(config, choice.option)]
+    choices = [choice for choice in choices if config.is_free(choice.option)]
     first = {choice.option: choice for choice in reversed(choices)}  # of two rules the first counts
     choices = [choice for choice in choices if first[choice.option] is choice]
     values = {choice.option: choice.value for choice in choices}
@@ -111,13 +111,8 @@ def recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainCon
     """
     if config.recipe == "none" or before is None:
         return config
-    values = {name: before[name] for name in CHOSEN if name in before and _is_free(config, name)}
+    values = {name: before[name] for name in CHOSEN if name in before and config.is_free(name)}
     return dataclasses.replace(config, **values, recipe="none", given="")
-
-
-def _is_free(config: PretrainConfig, option: str) -> bool:
-    kept = config.given.split(",")
-    return option not in kept and getattr(config, option) == default(PretrainConfig, option)
 
 
 def _network(config: PretrainConfig, facts: Facts) -> list[Choice]:

@@ -13,6 +13,7 @@ from simsiam_tf.data import open_source
 from simsiam_tf.nets import Description
 from simsiam_tf.recipes import rules
 from simsiam_tf.recipes.rules import Facts, choose
+from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import pretraining, run_data
 
 EMOJI = Facts(images=15_000, side=64, channels=3, accelerator=False)
@@ -66,6 +67,15 @@ def test_options_that_are_given_stay():
     config, choices = choose(cli.parse(PretrainConfig, argv), EMOJI)
     assert (config.method, config.width, config.predictor_lr_factor) == ("simsiam", 1.0, 10)
     assert "method" not in {choice.option for choice in choices}
+
+
+def test_options_of_a_method_that_is_still_to_be_chosen_can_be_given():
+    argv = ["--recipe=auto", "--data=digits", "--temperature=0.5", "--local_views=2"]
+    config, choices = choose(cli.parse(PretrainConfig, argv), EMOJI)
+    assert (config.method, config.temperature, config.local_views) == ("simclr", 0.5, 2)
+    assert "temperature" not in {choice.option for choice in choices}
+    with pytest.raises(UserError, match="temperature=0.5 has no effect with a `method` other than"):
+        cli.parse(PretrainConfig, [*argv, "--method=simsiam"])
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "distill"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ first. Writes tables, lists for --data=list:, and a page, curation.html. No pict
     python -m simsiam_tf.pretrain --recipe=auto --data=list:curated/lists/without_duplicates.csv"""
 
 
+NEEDS = ("jinja2", "plotly")  # for a page
+
+
 @dataclasses.dataclass(frozen=True)
 class CurateConfig(ImagesConfig):
     """Options of curate."""
@@ -37,6 +41,13 @@ class CurateConfig(ImagesConfig):
         "from `data`, or where the file says they were",
         "Curation",
     )
+    features_column: str | None = option(
+        None, "array or column with the features, of `embeddings` in which several would do"
+    )
+    names_column: str | None = option(
+        None, "array or column with the names of the pictures, of `embeddings` in which several would do"
+    )
+    names: str | None = option(None, "text file with the names of the pictures of `embeddings`, a line each")
     out: str | None = option(None, "folder for the tables, the lists and the page")
     overwrite: bool = option(False, "replace the files of an earlier curate in `out`")
     against: str | None = option(
@@ -76,6 +87,10 @@ class CurateConfig(ImagesConfig):
         Config.validate(self) if self.embeddings else super().validate()
         if not self.out:
             raise UserError("`out`: missing. Pass a folder for the answers, as in out=curated.")
+        columns = ("features_column", "names_column", "names")
+        if unused := [name for name in columns if getattr(self, name) and not self.embeddings]:
+            value = getattr(self, unused[0])
+            raise UserError(f"{unused[0]}={value} has no effect without `embeddings`. Leave it out.")
         if self.have and not self.subset:
             raise UserError(
                 f"have={self.have} has no effect without `subset`. Pass subset=500, or leave it out."
@@ -87,6 +102,11 @@ class CurateConfig(ImagesConfig):
 
 def call(config: CurateConfig) -> int:
     """Answers, writes and prints."""
+    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    if config.page and missing:
+        raise UserError(
+            f"`page`: needs {' and '.join(missing)}: pip install 'simsiam-tf[viz]'. Or pass --nopage."
+        )
     with cli.heavy_imports():
         from simsiam_tf.curation import run_curation
     assert config.out is not None

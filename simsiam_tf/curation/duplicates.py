@@ -34,6 +34,8 @@ class Duplicates:
 
     def groups(self) -> list[np.ndarray]:
         """The rows of each group, the kept one first."""
+        if not len(self.kept):
+            return []
         parts = np.split(self.others, np.searchsorted(self.group, np.arange(1, len(self.kept))))
         return [np.append(kept, others) for kept, others in zip(self.kept, parts, strict=True)]
 

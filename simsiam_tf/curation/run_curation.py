@@ -18,6 +18,8 @@ from simsiam_tf.curation.answer_files import (
     write_table,
 )
 from simsiam_tf.curation.answers import Answers, Question, answer
+from simsiam_tf.curation.faiss_search import import_faiss
+from simsiam_tf.curation.neighbour_graph import EXACT_ROWS
 from simsiam_tf.curation.page_content import page_content
 from simsiam_tf.curation.picture_scan import Scan, scan_pictures
 from simsiam_tf.curation.picture_set import PictureSet, open_recorded, picture_set, recorded_pixels
@@ -25,7 +27,8 @@ from simsiam_tf.curation_page import table
 from simsiam_tf.curation_page.page import write_page
 from simsiam_tf.data import Source, open_source
 from simsiam_tf.evaluate import cached_scores
-from simsiam_tf.features import embedding_file
+from simsiam_tf.features import embedding_file, image_embeddings
+from simsiam_tf.features.knn import has_gpu
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
 from simsiam_tf.runtime.display_text import printable_text
@@ -44,6 +47,8 @@ def curate(config: Any, out: Path) -> str:
     """
     _check_folder(out, config.overwrite)
     pictures, pretrained = _open_pictures(config)
+    if len(pictures) > EXACT_ROWS and not has_gpu():
+        import_faiss()  # before anything that takes long
     have = _labelled_rows(config.have, pictures) if config.have else ()
     if config.subset > len(pictures) - len(have):
         given = f", and {len(have):,} of them are labelled" if len(have) else ""
@@ -104,7 +109,9 @@ def _remove_earlier(out: Path) -> None:
 
 def _open_pictures(config: Any) -> tuple[PictureSet, Pretrained | None]:
     if config.embeddings:
-        embeddings = embedding_file.read_embeddings(Path(config.embeddings).expanduser())
+        embeddings = embedding_file.read_embeddings(
+            Path(config.embeddings).expanduser(), config.features_column, config.names_column, config.names
+        )
         options = config.source_options()
         if config.data:
             source = open_source(config.data, "train", **{**recorded_pixels(embeddings.about), **options})
@@ -119,12 +126,12 @@ def _open_pictures(config: Any) -> tuple[PictureSet, Pretrained | None]:
 
 def _embed(config: Any, pretrained: Pretrained, source: Source) -> embedding_file.Embeddings:
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
-    return embedding_file.embed(pretrained, source, folder, config.batch_size, config.on_bad_image)
+    return image_embeddings.embed(pretrained, source, folder, config.batch_size, config.on_bad_image)
 
 
 def _open_against(config: Any, pretrained: Pretrained | None) -> PictureSet:
     """The other set: a file of features, or a place of images for the same backbone."""
-    if config.against.endswith(tuple(embedding_file.READERS)) and ":" not in config.against:
+    if Path(config.against).expanduser().exists():
         embeddings = embedding_file.read_embeddings(Path(config.against).expanduser())
         return picture_set(embeddings, open_recorded(embeddings.about))
     if pretrained is None:

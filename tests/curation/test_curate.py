@@ -1,13 +1,15 @@
 """The command curate: tables, lists and page of a folder with planted copies, strangers and wrong labels."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
+from helpers import small_backbones
 from PIL import Image
 
 from simsiam_tf import curate
-from simsiam_tf.data import open_source
+from simsiam_tf.data import AUGMENTATIONS, open_source
 from simsiam_tf.features.embedding_file import Embeddings, write_embeddings
 
 COPY, WRONG, STRANGER = "red/copy.png", "blue/07.png", "red/stranger.png"
@@ -114,3 +116,27 @@ def test_what_does_not_fit_is_one_line(place, tmp_path, capsys, flags, said):
     error = capsys.readouterr().err.strip().splitlines()
     assert said in error[-1] and "Traceback" not in error[-1]
     assert not (tmp_path / "out" / "summary.txt").exists()
+
+
+def test_a_backbone_computes_the_features_of_both_sets(place, tmp_path):
+    augmentation = dataclasses.replace(AUGMENTATIONS["cifar"], size=12)
+    small_backbones.exported(tmp_path / "run", augmentation, channels=3)
+    flags = [f"--weights={tmp_path / 'run'}", f"--data=folder:{place / 'images'}", "--nopage"]
+    flags += [f"--against=folder:{place / 'images' / 'red'}", f"--out={tmp_path / 'out'}", "--clusters=3"]
+    assert curate.main(flags) == 0
+    exact = {r["name"]: r["other"] for r in rows(tmp_path / "out" / "leaks.csv") if r["exact"] == "True"}
+    assert set(exact) == {f"red/{i:02}.png" for i in range(16)} | {COPY, STRANGER}
+    assert exact["red/00.png"] == "00.png"
+
+
+def test_features_of_another_tool_are_answered_without_pictures(place, tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    np.save(tmp_path / "clip.npy", rng.standard_normal((40, 5)).astype(np.float32))
+    (tmp_path / "names.txt").write_text("".join(f"photo {i}\n" for i in range(40)))
+    flags = [f"--embeddings={tmp_path / 'clip.npy'}", f"--names={tmp_path / 'names.txt'}", "--nopage"]
+    assert curate.main([*flags, f"--out={tmp_path / 'out'}"]) == 0
+    assert "could not be read: no statistics" in capsys.readouterr().out
+    listed = rows(tmp_path / "out" / "lists" / "outliers.csv")
+    assert set(listed[0]) == {"name"} and len(rows(tmp_path / "out" / "outliers.csv")) == 40
+    assert curate.main(["--weights=x", "--names=y", f"--out={tmp_path / 'other'}"]) == 2
+    assert "--names=y has no effect without --embeddings" in capsys.readouterr().err

@@ -160,3 +160,8 @@ def test_arguments_are_checked():
     ):
         with pytest.raises(UserError, match=text):
             call()
+
+
+def test_a_set_without_duplicates_has_no_groups():
+    found = duplicates(np.random.default_rng(0).standard_normal((60, 12)))
+    assert found.groups() == [] and not len(found.others)

@@ -88,11 +88,9 @@ def answer(
         chosen = subset(rows, question.subset, question.have, question.method, graph, question.seed)
     leaked = None
     if others is not None:
-        digests = {} if scan is None or against_scan is None else {
-            "digests": scan.digests, "against_digests": against_scan.digests,
-        }  # fmt: skip
+        both = (scan.digests, against_scan.digests) if scan and against_scan else (None, None)
         with progress.announced("searching the other set"):
-            leaked = leaks(rows, others, cosine=question.cosine, **digests)
+            leaked = leaks(rows, others, None, question.cosine, *both)
     return Answers(graph, found, outliers(graph=graph), clusters, chosen, *_suspects(pictures, graph), leaked)
 
 

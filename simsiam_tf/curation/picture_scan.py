@@ -79,5 +79,5 @@ def _scan(source: Source, writer: FeatureWriter) -> None:
 def _row(image: np.ndarray) -> np.ndarray:
     statistics = dataclasses.astuple(picture_statistics(image))
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=2 * WORDS)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return np.array([*statistics, *np.frombuffer(digest.digest(), "<u2")], np.float32)

@@ -62,7 +62,7 @@ def page_state(content: CurationContent, shown: ShownRows) -> dict[str, Any]:
     """The state as JSON's types, but for the thumbnails; see `state.js`, which reads it."""
     rows = shown.rows
     place = {int(row): i for i, row in enumerate(rows)}
-    names = [content.names[row] for row in rows]
+    names = [content.names[int(row)] for row in rows]
     printable = {i: text for i, name in enumerate(names) if (text := printable_text(name)) != name}
     points = np.asarray(content.points, np.float64)[rows]
     width = float(np.ptp(points, axis=0).max()) if len(points) else 0.0
@@ -71,7 +71,7 @@ def page_state(content: CurationContent, shown: ShownRows) -> dict[str, Any]:
         "count": len(content.names),
         "names": names,
         "printable": printable,
-        "lists": list_texts(names, [content.lists[row] for row in rows]),
+        "lists": list_texts(names, [content.lists[int(row)] for row in rows]),
         "mapped": np.flatnonzero(shown.mapped).tolist(),
         "x": np.round(points[:, 0], decimals).tolist(),
         "y": np.round(points[:, 1], decimals).tolist(),

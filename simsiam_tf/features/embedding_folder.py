@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from simsiam_tf.features.columns import row_blocks
-from simsiam_tf.features.names import ArrowNames
+from simsiam_tf.features.names import ArrowNames, Names
 from simsiam_tf.features.npy import read_npy, write_npy
 from simsiam_tf.features.parquet import WRITING, import_pyarrow, name_array, read_name_column
 from simsiam_tf.runtime.atomic_files import TEMPORARY_FILES, remove_path
@@ -25,7 +25,7 @@ FILES = FEATURES, NAMES, ABOUT = "features.npy", "names.parquet", "about.json"
 MAX_ABOUT_BYTES = 2**20
 
 
-def write_folder(path: Path, names: np.ndarray, features: np.ndarray, about: dict, dtype: np.dtype) -> None:
+def write_folder(path: Path, names: Names, features: np.ndarray, about: dict, dtype: np.dtype) -> None:
     """Writes [N] names, [N, F] features as `dtype` and `about`, a block in memory at a time.
 
     The folder takes the place of an earlier one once it is complete.

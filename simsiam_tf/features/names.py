@@ -68,11 +68,14 @@ class ArrowNames:
         return np.concatenate(found)
 
 
+Names = np.ndarray | ArrowNames  # of N images, in text
+
+
 def _text(value: Any) -> str:
     return os.fsdecode(value) if isinstance(value, bytes) else str(value)
 
 
-def rows_named(names: np.ndarray | ArrowNames, name: str) -> np.ndarray:
+def rows_named(names: Names, name: str) -> np.ndarray:
     """The rows with a name, also as `printable_text` shows it: int64 [n], ascending."""
     rows = names.rows(name) if isinstance(names, ArrowNames) else np.flatnonzero(names == name)
     if not len(rows) and "\\" in name:

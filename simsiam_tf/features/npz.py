@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from simsiam_tf.features.columns import Columns, row_blocks
-from simsiam_tf.features.names import row_numbers
+from simsiam_tf.features.names import Names, row_numbers
 from simsiam_tf.features.npy import write_npy
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.zip_directory import directory_bytes
@@ -24,7 +24,7 @@ DIRECTORY_BYTES = 2**16  # longest table of contents of an archive; that of thre
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def write_npz(file: BinaryIO, names: np.ndarray, features: np.ndarray, about: dict, dtype: np.dtype) -> None:
+def write_npz(file: BinaryIO, names: Names, features: np.ndarray, about: dict, dtype: np.dtype) -> None:
     """Writes [N] names, [N, F] features as `dtype`, and `about` as JSON, a block in memory at a time."""
     text = np.dtype(f"<U{max(1, max(len(str(name)) for name in names))}")
     texts = (np.array([str(name) for name in names[rows]], text) for rows in row_blocks(len(names)))

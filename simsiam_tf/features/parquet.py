@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from simsiam_tf.features.columns import BLOCK, Columns, row_blocks
-from simsiam_tf.features.names import ArrowNames, row_numbers
+from simsiam_tf.features.names import ArrowNames, Names, row_numbers
 from simsiam_tf.runtime.display_text import as_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -36,9 +36,7 @@ def import_pyarrow(option: str) -> Any:
     return parquet
 
 
-def write_parquet(
-    file: BinaryIO, names: np.ndarray, features: np.ndarray, about: dict, dtype: np.dtype
-) -> None:
+def write_parquet(file: BinaryIO, names: Names, features: np.ndarray, about: dict, dtype: np.dtype) -> None:
     """Writes [N] names, [N, F] features as `dtype`, and `about`, a block in memory at a time.
 
     Names that are not UTF-8 are escaped.
@@ -56,7 +54,7 @@ def write_parquet(
             writer.write_table(pa.table([name_array(names[rows]), vectors], schema=schema))
 
 
-def name_array(names: np.ndarray) -> Any:
+def name_array(names: Names) -> Any:
     """Names as an array of Arrow; those that are not UTF-8 are escaped."""
     import pyarrow as pa
 

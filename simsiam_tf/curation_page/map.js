@@ -3,7 +3,8 @@ const selected = new Set();
 const map = byId("map");
 const styles = () => getComputedStyle(document.documentElement);
 const colourOf = (name) => styles().getPropertyValue(name).trim();
-const pointSize = onMap.length > 10000 ? 4 : onMap.length > 2000 ? 6 : onMap.length > 400 ? 8 : 10;
+const sizeByCount = onMap.length > 10000 ? 4 : onMap.length > 2000 ? 6 : onMap.length > 400 ? 8 : 10;
+const pointSize = innerWidth < 600 ? Math.max(3, 0.7 * sizeByCount) : sizeByCount;
 const marks = ["circle", "square", "diamond", "triangle-up", "cross"];  // scattergl's symbols
 let removingOutline = false;
 let atPoint = null;  // the picture that arrow keys are at

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import simsiam_tf
 from simsiam_tf.curation_page.content import CurationContent
-from simsiam_tf.curation_page.state import MAX_POINTS, MAX_THUMBNAILS, choose_rows, page_state, script_json
+from simsiam_tf.curation_page.state import MAX_PICTURES, MAX_POINTS, choose_rows, page_state, script_json
 from simsiam_tf.curation_page.thumbnails import (
     folder_name,
     inline_thumbnails,
@@ -27,7 +27,7 @@ def write_page(
     content: CurationContent,
     out: Path | str,
     max_points: int = MAX_POINTS,
-    max_thumbnails: int = MAX_THUMBNAILS,
+    max_pictures: int = MAX_PICTURES,
     inline: int = INLINE,
     seed: int = 0,
 ) -> Path:
@@ -37,7 +37,7 @@ def write_page(
         content: what it shows.
         out: the HTML file; an earlier one is replaced once the new one is complete.
         max_points: pictures on the map; of more, a random sample by `seed`, and the page says so.
-        max_thumbnails: as in `choose_rows`.
+        max_pictures: as in `choose_rows`.
         inline: pictures up to which thumbnails are in the page; of more, they are files in the folder
             PAGE_thumbnails beside it.
 
@@ -50,11 +50,11 @@ def write_page(
 
     check_writable(out)
     check_no_links(out.parent, (), (folder_name(out),))
-    shown = choose_rows(content, max_points, max_thumbnails, seed)
+    shown = choose_rows(content, max_points, max_pictures, seed)
     state = page_state(content, shown)
-    pictures = content.thumbnail, shown.rows, shown.pictured
+    pictures = content.thumbnail, shown.rows
     try:
-        if shown.pictured.sum() <= inline:
+        if len(shown.rows) <= inline:
             state["thumbnails"] = inline_thumbnails(*pictures)
         else:
             state["thumbnails"] = write_thumbnails(*pictures, out)

@@ -14,7 +14,7 @@ from simsiam_tf.curation_page.content import Categories, CurationContent, Galler
 from simsiam_tf.runtime.display_text import printable_text
 
 MAX_POINTS = 20_000  # pictures on the map; of more, a sample
-MAX_THUMBNAILS = 40_000  # of pictures on the map and their neighbours; those of galleries are always made
+MAX_PICTURES = 40_000  # pictures of the page, neighbours included; those of galleries are always on it
 DIGITS = 5  # significant digits of numbers, and of coordinates over the map's width
 
 
@@ -23,25 +23,24 @@ class ShownRows:
     """The rows of a set that a page holds; the page numbers them by their places in `rows`.
 
     rows: int [n], ascending. mapped: bool [n], those on the map. known: bool [n], those whose neighbours the
-    page holds. pictured: bool [n], those with a thumbnail.
+    page holds, as far as they are on it.
     """
 
     rows: np.ndarray
     mapped: np.ndarray
     known: np.ndarray
-    pictured: np.ndarray
 
 
 def choose_rows(
     content: CurationContent,
     max_points: int = MAX_POINTS,
-    max_thumbnails: int = MAX_THUMBNAILS,
+    max_pictures: int = MAX_PICTURES,
     seed: int = 0,
 ) -> ShownRows:
-    """All rows up to `max_points`; of more, a random sample, those of galleries, and the neighbours of both.
+    """All rows up to `max_points`; of more, a random sample, those of galleries, and neighbours of both.
 
-    Thumbnails are for the sample and the galleries, and up to `max_thumbnails` for their neighbours: first
-    for those of galleries, then by rank.
+    Neighbours fill the page up to `max_pictures`: first those of galleries, then those of the sample, the
+    nearest of each before any second.
     """
     count = len(content.names)
     chosen = content.gallery_rows()
@@ -53,9 +52,8 @@ def choose_rows(
     by_rank = np.concatenate([known, near[chosen].ravel(), near[sample].T.ravel()])
     by_rank = by_rank[by_rank >= 0]
     by_rank = by_rank[np.sort(np.unique(by_rank, return_index=True)[1])]
-    rows = np.sort(by_rank)
-    pictured = by_rank[: max(max_thumbnails, len(known))]
-    return ShownRows(rows, np.isin(rows, sample), np.isin(rows, known), np.isin(rows, pictured))
+    rows = np.sort(by_rank[: max(max_pictures, len(known))])
+    return ShownRows(rows, np.isin(rows, sample), np.isin(rows, known))
 
 
 def page_state(content: CurationContent, shown: ShownRows) -> dict[str, Any]:
@@ -77,6 +75,7 @@ def page_state(content: CurationContent, shown: ShownRows) -> dict[str, Any]:
         "y": np.round(points[:, 1], decimals).tolist(),
         "projection": content.projection,
         "columns": [_column(column, rows) for column in content.columns],
+        "k": 0 if content.neighbours is None else np.shape(content.neighbours)[1],
         "neighbours": [],
         "cosines": [],
         "galleries": [_gallery(gallery, place) for gallery in content.galleries],
@@ -84,8 +83,9 @@ def page_state(content: CurationContent, shown: ShownRows) -> dict[str, Any]:
     if content.neighbours is not None:
         near = np.asarray(content.neighbours)
         for row, known in zip(rows, shown.known, strict=True):
-            fitting = np.flatnonzero(near[row] >= 0) if known else []
-            state["neighbours"].append([place[int(near[row, k])] for k in fitting] if known else None)
+            held = [place.get(n, -1) for n in near[row].tolist()] if known else []
+            fitting = [k for k, n in enumerate(held) if n >= 0]
+            state["neighbours"].append([held[k] for k in fitting] if known else None)
             if content.cosines is not None:
                 state["cosines"].append(np.round(content.cosines[row, fitting].astype(float), 4).tolist())
     return state

@@ -52,20 +52,16 @@ def file_type(data: bytes | None) -> str:
     raise ValueError(f"a thumbnail must be JPEG, PNG or WebP. Received bytes: {data[:8]!r}")
 
 
-def inline_thumbnails(
-    thumbnail: Callable[[int], bytes | None], rows: np.ndarray, pictured: np.ndarray
-) -> dict:
+def inline_thumbnails(thumbnail: Callable[[int], bytes | None], rows: np.ndarray) -> dict:
     """Thumbnails of rows as base64, "" where there is none."""
     data, types = [], []
-    for picture in _pictures(thumbnail, rows, pictured):
+    for picture in _pictures(thumbnail, rows):
         types.append(file_type(picture))
         data.append(base64.b64encode(picture or b"").decode())
     return {"folder": "", "types": types, "data": data}
 
 
-def write_thumbnails(
-    thumbnail: Callable[[int], bytes | None], rows: np.ndarray, pictured: np.ndarray, page: Path
-) -> dict:
+def write_thumbnails(thumbnail: Callable[[int], bytes | None], rows: np.ndarray, page: Path) -> dict:
     """Writes thumbnails of rows into a new folder in that of a page, named by their contents.
 
     The page that has the new folder's name replaces the old page at once; `remove_other_thumbnails` then
@@ -80,7 +76,7 @@ def write_thumbnails(
     digest, types = hashlib.sha256(), []
     try:
         temporary.mkdir(parents=True)
-        for place, picture in enumerate(_pictures(thumbnail, rows, pictured)):
+        for place, picture in enumerate(_pictures(thumbnail, rows)):
             types.append(file_type(picture))
             digest.update(f"{len(picture or b'')},".encode() + (picture or b""))
             if picture is not None:
@@ -116,13 +112,9 @@ def remove_other_thumbnails(page: Path, kept: str) -> None:
                 remove_path(folder)
 
 
-def _pictures(thumbnail: Callable[[int], bytes | None], rows: np.ndarray, pictured: np.ndarray) -> Any:
+def _pictures(thumbnail: Callable[[int], bytes | None], rows: np.ndarray) -> Any:
     """Thumbnails in the order of the rows, made by a thread for each core; None where there is none."""
-
-    def picture(row: int, has_picture: bool) -> bytes | None:
-        return thumbnail(int(row)) if has_picture else None
-
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = (slice(start, start + IN_FOLDER) for start in range(0, len(rows), IN_FOLDER))
-        made = (data for part in parts for data in pool.map(picture, rows[part], pictured[part]))
+        parts = (rows[start : start + IN_FOLDER] for start in range(0, len(rows), IN_FOLDER))
+        made = (data for part in parts for data in pool.map(thumbnail, part.tolist()))
         yield from progress.bar(made, "thumbnails", total=len(rows))

@@ -113,18 +113,21 @@ def test_of_many_pictures_the_page_holds_a_sample_whole_galleries_and_neighbours
     near = np.stack([(np.arange(count) + 1) % count, (np.arange(count) + 2) % count], axis=1)
     gallery = Gallery("All", "", [PictureGroup(np.arange(300, 400))])
     shown = content(count, neighbours=near, galleries=[gallery])
-    rows = choose_rows(shown, max_points=50, max_thumbnails=160)
+    rows = choose_rows(shown, max_points=50, max_pictures=160)
     mapped, known = rows.rows[rows.mapped], rows.rows[rows.known]
     assert len(mapped) == 50 and set(range(300, 400)) <= set(known) and set(mapped) <= set(known)
     assert set(known) == set(mapped) | set(range(300, 400))
-    assert set(rows.rows) == set(known) | set(near[known].ravel())
-    pictured = set(rows.rows[rows.pictured])
-    assert len(pictured) == 160 and set(known) <= pictured and {400, 401} <= pictured
-    assert set(choose_rows(shown, 50, 0).rows[choose_rows(shown, 50, 0).pictured]) == set(known)
+    assert len(rows.rows) == 160 and set(known) | {400, 401} <= set(rows.rows)
+    assert set(rows.rows) <= set(known) | {400, 401} | set(near[mapped, 0])
+    assert set(choose_rows(shown, 50).rows) == set(known) | set(near[known].ravel())
+    assert set(choose_rows(shown, 50, 0).rows) == set(known)
     state = page_state(shown, rows)
     assert state["count"] == count and len(state["galleries"][0]["groups"][0]["rows"]) == 100
     place = int(np.flatnonzero(rows.rows == 399)[0])
     assert [state["names"][p] for p in state["neighbours"][place]] == ["400.png", "401.png"]
+    first = int(np.flatnonzero(rows.known & rows.mapped)[0])
+    on_page = [f"{n}.png" for n in near[rows.rows[first]] if n in rows.rows]
+    assert [state["names"][p] for p in state["neighbours"][first]] == on_page and state["k"] == 2
     assert [near is None for near in state["neighbours"]] == (~rows.known).tolist()
 
 

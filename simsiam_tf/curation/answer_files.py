@@ -7,6 +7,7 @@ import importlib.util
 import io
 import os
 import posixpath
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from simsiam_tf.runtime.atomic_files import atomic_file, atomic_write_text
 from simsiam_tf.runtime.display_text import as_text
 
 Table = dict[str, np.ndarray]  # name of a column → its values, of one length
+TABLES = ("pictures", "duplicates", "outliers", "clusters", "subset", "suspects", "leaks")
 
 
 def answer_tables(
@@ -101,6 +103,11 @@ def answer_lists(pictures: PictureSet, answers: Answers, outliers: int) -> dict[
     for cluster in range(len(answers.clusters.size)):
         lists[f"cluster_{cluster:02}"] = np.flatnonzero(answers.clusters.cluster == cluster)
     return lists
+
+
+def is_list_name(name: str) -> bool:
+    """Whether a list may have this name."""
+    return name.removeprefix("without_") in TABLES or re.fullmatch(r"cluster_\d{2,}", name) is not None
 
 
 def write_table(folder: Path, name: str, table: Table) -> None:

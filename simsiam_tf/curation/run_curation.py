@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.curation.answer_files import (
+    TABLES,
     answer_lists,
     answer_tables,
+    is_list_name,
     link_pictures,
     write_list,
     write_table,
@@ -36,7 +38,7 @@ from simsiam_tf.runtime.errors import UserError
 
 PAGE = "curation.html"
 SUMMARY = "summary.txt"  # written last
-CACHE = "cache"  # folder for what was learned of the pictures; marks a folder of this command
+CACHE = ".curate_cache"  # folder for what was learned of the pictures; marks a folder of this command
 
 
 def curate(config: Any, out: Path) -> str:
@@ -103,8 +105,12 @@ def _remove_earlier(out: Path) -> None:
     """Removes the files of an earlier run, the summary first."""
     for name in (SUMMARY, PAGE):
         (out / name).unlink(missing_ok=True)
-    for path in (*out.glob("*.csv"), *out.glob("*.parquet"), *out.glob("lists/*.csv")):
-        path.unlink()
+    for name in TABLES:
+        for suffix in (".csv", ".parquet"):
+            (out / f"{name}{suffix}").unlink(missing_ok=True)
+    for path in out.glob("lists/*.csv"):
+        if is_list_name(path.stem):
+            path.unlink()
 
 
 def _open_pictures(config: Any) -> tuple[PictureSet, Pretrained | None]:

@@ -93,11 +93,15 @@ def test_earlier_answers_and_other_files_are_kept(place, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(place, out, "--subset=3") == 0 and run(place, out) == 2
     assert "has the answers of an earlier run" in capsys.readouterr().err
+    for mine in ("mine.csv", "lists/mine.csv"):
+        (out / mine).touch()
     assert run(place, out, "--overwrite") == 0 and not (out / "subset.csv").exists()
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "a.txt").touch()
+    assert not (out / "lists" / "subset.csv").exists()
+    assert (out / "mine.csv").exists() and (out / "lists" / "mine.csv").exists()
+    (tmp_path / "mine" / "cache").mkdir(parents=True)
+    (tmp_path / "mine" / "a.csv").touch()
     assert run(place, tmp_path / "mine", "--overwrite") == 2
-    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["a.txt"]
+    assert {p.name for p in (tmp_path / "mine").iterdir()} == {"a.csv", "cache"}
 
 
 @pytest.mark.parametrize(

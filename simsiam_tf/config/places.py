@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
 from typing import Any
@@ -38,3 +40,12 @@ def absolute_path(path: str) -> str:
     """The same path, made independent of the working folder. URLs stay."""
     # NOTE: not os.path.abspath, which takes link/.. for the folder that holds the link.
     return path if "://" in path else os.path.join(os.getcwd(), os.path.expanduser(path))
+
+
+def list_rows(text: str) -> list[dict[str, str]]:
+    """The rows of a CSV file with a column "path"; of another text, its lines, as paths, without comments."""
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if "path" in (reader.fieldnames or ()):
+        return [row for row in reader if row["path"]]
+    lines = text.replace("\r\n", "\n").split("\n")
+    return [{"path": line} for line in lines if line.strip() and not line.startswith("#")]

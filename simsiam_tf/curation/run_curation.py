@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import io
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from simsiam_tf.config.places import list_rows
 from simsiam_tf.curation.answer_files import (
     TABLES,
     answer_lists,
@@ -155,9 +155,9 @@ def _labelled_rows(file: str, pictures: PictureSet) -> np.ndarray:
         text = Path(file).expanduser().read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"have={file}: cannot be read ({error.strerror}).") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    column = next((c for c in ("path", "name") if c in (reader.fieldnames or ())), None)
-    named = [row[column] for row in reader] if column else text.splitlines()
+    named = [
+        row["path"] for row in list_rows(re.sub(r"\Aname(?=[,\r\n])", "path", text))
+    ]  # "name": our own lists
     row = {str(name): i for i, name in enumerate(pictures.names)}
     if pictures.places is not None:
         row |= {str(path): i for i, path in enumerate(pictures.places)}

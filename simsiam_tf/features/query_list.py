@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from simsiam_tf.config.places import list_rows
 from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.features.knn import nearest, nearest_others
 from simsiam_tf.features.names import ArrowNames
@@ -95,7 +94,7 @@ def _listed(embeddings: Embeddings, query: str) -> Queries:
         text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise UserError(f"query={printable_text(query)}: cannot be read ({error.strerror}).") from error
-    names = _paths(text)
+    names = [row["path"] for row in list_rows(text)]
     if not names:
         raise UserError(f"query={printable_text(query)}: names no image.")
     rows, files, missing = np.full(len(names), -1), {}, []
@@ -126,15 +125,6 @@ def _rows_of(embeddings: Embeddings, names: list[str]) -> dict[str, int | None]:
         if name in wanted:
             row_of.setdefault(name, i)
     return row_of
-
-
-def _paths(text: str) -> list[str]:
-    """The lines of a list without comments, or the column "path" of a CSV file, as for `data=list:FILE`."""
-    table = csv.DictReader(io.StringIO(text, newline=""))
-    if "path" in (table.fieldnames or ()):
-        return [row["path"] for row in table if row["path"]]
-    lines = text.replace("\r\n", "\n").split("\n")
-    return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
 def find_neighbours(

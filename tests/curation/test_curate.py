@@ -70,7 +70,11 @@ def test_the_planted_are_found_and_lists_are_sources(place, tmp_path, capsys):
 def test_rows_with_labels_are_not_chosen_again(place, tmp_path):
     have = tmp_path / "have.txt"
     have.write_text(f"{STRANGER}\nred/00.png\n")
+    named = tmp_path / "named.csv"
+    named.write_text(f"name,label\n{STRANGER},red\nred/00.png,red\n")
     assert run(place, tmp_path / "a", "--subset=48", f"--have={have}") == 0
+    assert run(place, tmp_path / "b", "--subset=48", f"--have={named}") == 0
+    assert rows(tmp_path / "a" / "subset.csv") == rows(tmp_path / "b" / "subset.csv")
     chosen = {r["name"] for r in rows(tmp_path / "a" / "subset.csv")}
     assert len(chosen) == 48 and not chosen & {STRANGER, "red/00.png"}
 

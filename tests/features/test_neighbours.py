@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from simsiam_tf import neighbours
+from simsiam_tf.config import places
 from simsiam_tf.features import columns, query_list
 from simsiam_tf.features.embedding_file import Embeddings, read_embeddings, write_embeddings
 
@@ -101,12 +102,17 @@ def test_a_list_of_names_is_looked_up(embeddings, tmp_path, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "text", ["a.png\r\n# b\n\n c.png", 'path,label\nx,1\n,2\n"y, z",\n', "path\na\n", "label\na\n", ""]
+    ("text", "paths"),
+    [
+        ("a.png\r\n# b\n\n c.png", ["a.png", " c.png"]),
+        ('path,label\nx,1\n,2\n"y, z",\n', ["x", "y, z"]),
+        ("path\na\n", ["a"]),
+        ("label\na\n", ["label", "a"]),
+        ("", []),
+    ],
 )
-def test_a_list_of_queries_is_read_as_a_list_of_images(text):
-    from simsiam_tf.data.sources import lists
-
-    assert query_list._paths(text) == [row["path"] for row in lists._rows(text)]
+def test_lists_are_lines_or_a_column(text, paths):
+    assert [row["path"] for row in places.list_rows(text)] == paths
 
 
 def test_images_of_the_set_are_found_without_tensorflow(embeddings, tmp_path):

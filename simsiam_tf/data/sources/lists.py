@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import collections
-import csv
-import io
 import posixpath
 
 import numpy as np
 
+from simsiam_tf.config.places import list_rows
 from simsiam_tf.data.sources.addresses import absolute, address_states, is_url, read_bytes, reads_at_once
 from simsiam_tf.data.sources.base import MissingSplit
 from simsiam_tf.data.sources.members import Members
@@ -30,7 +29,7 @@ def list_members(address: str, split: str) -> Members:
         text = read_bytes(file).decode("utf-8-sig", "surrogateescape")
     except (OSError, ValueError) as error:
         raise UserError(f"{shown}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
-    rows = _rows(text)
+    rows = list_rows(text)
     if not rows:
         raise UserError(f"{shown}: names no image.")
     classes = sorted({row.get("label") or "" for row in rows} - {""})  # of all splits
@@ -63,12 +62,3 @@ def list_members(address: str, split: str) -> Members:
         name, names, states, lambda i: read_bytes(places[i]), file, labels, tuple(classes),
         reads_at_once=reads_at_once(places),
     )  # fmt: skip
-
-
-def _rows(text: str) -> list[dict[str, str]]:
-    """Rows of CSV with a column "path"; of any other text, a row for each line but blanks and comments."""
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if "path" in (reader.fieldnames or ()):
-        return [row for row in reader if row["path"]]
-    lines = text.replace("\r\n", "\n").split("\n")
-    return [{"path": line} for line in lines if line.strip() and not line.startswith("#")]

@@ -35,6 +35,12 @@ TRIALS: dict[str, dict[str, list[str]]] = {
         "Barlow Twins": ["--method=barlow", *_LARS],
         "SimCLR, 2 local views": ["--local_views=2"],
     },
+    "rate": {f"base_lr {lr}": [f"--base_lr={lr}"] for lr in (0.1, 0.3, 0.6, 1.2)},
+    "optimizer": {
+        "SGD": [],
+        "AdamW": ["--optimizer=adamw", "--base_lr=0.001", "--weight_decay=0.01"],
+        "LARS": ["--optimizer=lars", "--base_lr=0.3", "--weight_decay=1e-4"],
+    },
     "temperature": {f"temperature {t}": [f"--temperature={t}"] for t in (0.1, 0.2, 0.5)},
     "width": {f"width {w}": [f"--width={w}"] for w in (0.5, 0.75, 1.0)},
     "view size": {f"{s} pixels": [f"--image_size={s}", f"--decoded_size={2 * s}"] for s in (24, 32, 48)},

@@ -44,7 +44,7 @@ TRIALS: dict[str, dict[str, list[str]]] = {
     "temperature": {f"temperature {t}": [f"--temperature={t}"] for t in (0.1, 0.2, 0.5)},
     "width": {f"width {w}": [f"--width={w}"] for w in (0.5, 0.75, 1.0)},
     "view size": {f"{s} pixels": [f"--image_size={s}", f"--decoded_size={2 * s}"] for s in (24, 32, 48)},
-    "batch": {f"batch of {b}": [f"--batch_size={b}"] for b in (128, 256, 512)},
+    "batch": {f"batch of {b}": [f"--batch_size={b}"] for b in (64, 128, 256, 512)},
     "jitter": {f"jitter {j}": [f"--jitter={j}"] for j in (0.2, 0.4, 0.8)},
 }
 

@@ -12,7 +12,6 @@ from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count, c
 
 COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # numbers of clusters to choose from
 CENTRAL = 12  # rows that show a cluster
-REDUCED = 16  # principal components for HDBSCAN, whose density estimates fail in many dimensions
 HDBSCAN_ROWS = 10_000  # the most rows that HDBSCAN sees; it compares all pairs
 BLOCK = 8192
 
@@ -43,12 +42,15 @@ def k_means_clusters(
     central: int = CENTRAL,
     seed: int = 0,
 ) -> Clusters:
-    """k-means on unit rows; the number of clusters has the largest silhouette (Rousseeuw 1987).
+    """k-means on unit rows.
+
+    Of several numbers of clusters that one is taken whose clusters, by cosines of the first `k_means.REDUCED` principal
+    components of a sample, have the largest silhouette (Rousseeuw 1987).
 
     Args:
         features: [N, F], may be memory-mapped. Above `k_means.FULL_ROWS` rows, k-means takes mini-batches.
-        counts: the number of clusters, or numbers to choose from on a sample of `k_means.SAMPLE` rows; those
-            above N / 2 are left out.
+        counts: the number of clusters, or numbers to choose from on `k_means.SAMPLE` rows; those above N / 2
+            are left out.
         labels: [N], counted in each cluster.
         central: rows to name for each cluster.
     """
@@ -57,25 +59,22 @@ def k_means_clusters(
     counts = [counts] if isinstance(counts, int) else list(counts)
     check_count(min(counts, default=0), 1, "counts")
     counts = [k for k in counts if k <= len(rows) // 2] or [1]
-    silhouette, start = {}, {}
+    silhouette: dict[int, float] = {}
     if len(counts) > 1:
-        sample = rows[k_means.sample_rows(rows, k_means.SAMPLE, seed)]
-        distance = np.clip(1 - sample @ sample.T, 0, 2)
-        np.fill_diagonal(distance, 0)
+        _, reduced = k_means.reduced_sample(rows, k_means.SAMPLE, seed)
         for k in counts:
-            start[k], found = k_means.fit_sample(sample, min(k, len(sample)), seed)
-            silhouette[k] = _silhouette(distance, found)
+            silhouette[k] = _silhouette(reduced, k_means.fit(reduced, min(k, len(reduced)), seed)[1])
     k = max(counts, key=lambda k: silhouette.get(k, 0.0))
-    cluster, cosine = k_means.assign(rows, k_means.fit_centres(rows, k, seed, start.get(k)))
+    cluster, cosine = k_means.assign(rows, k_means.fit_centres(rows, k, seed))
     return _described(cluster, cosine, labels, central, silhouette)
 
 
-def _silhouette(distance: np.ndarray, cluster: np.ndarray) -> float:
+def _silhouette(x: np.ndarray, cluster: np.ndarray) -> float:
     from sklearn.metrics import silhouette_score
 
     if not 1 < len(np.unique(cluster)) < len(cluster):
         return -1.0
-    return float(silhouette_score(distance, cluster, metric="precomputed"))
+    return float(silhouette_score(x, cluster, metric="cosine"))
 
 
 def hdbscan_clusters(
@@ -85,7 +84,7 @@ def hdbscan_clusters(
     central: int = CENTRAL,
     seed: int = 0,
 ) -> Clusters:
-    """HDBSCAN (Campello et al. 2013) on the first `REDUCED` principal components of unit rows.
+    """HDBSCAN (Campello et al. 2013) on the first `k_means.REDUCED` principal components of unit rows.
 
     It chooses the number of clusters, and leaves rows in sparse regions out of all. Above `HDBSCAN_ROWS` rows
     it clusters a sample. Another row then joins the cluster of the nearest row of the sample, unless it is
@@ -96,7 +95,6 @@ def hdbscan_clusters(
         min_size: fewest rows of a cluster in the sample; when None 5, or 0.5 % of the sample if that is more.
     """
     from sklearn.cluster import HDBSCAN
-    from sklearn.decomposition import PCA
 
     rows = as_unit_rows(features)
     labels = check_values(labels, len(rows), "labels")
@@ -104,7 +102,7 @@ def hdbscan_clusters(
         check_count(min_size, 2, "min_size")
     chosen = k_means.sample_rows(rows, HDBSCAN_ROWS, seed)
     sample = rows[chosen]
-    pca = PCA(min(REDUCED, *sample.shape), random_state=seed).fit(sample)
+    pca = k_means.principal_components(sample, seed)
     reduced = np.concatenate([pca.transform(x) for _, x in rows.blocks()])
     least = min(min_size or max(5, len(sample) // 200), len(sample))
     found = np.asarray(HDBSCAN(least, copy=True).fit_predict(reduced[chosen]))  # pyright: ignore[reportArgumentType]

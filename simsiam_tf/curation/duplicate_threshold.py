@@ -11,6 +11,7 @@ LEAST_NEIGHBOURS = 6  # fewer say nothing about the surroundings of a row
 BODY = 0.75  # quantile of the rows that is taken for rows without duplicates
 MOST_DIMENSION = 32.0
 LENIENCE = 1.5  # the dimension around a row, from 20 neighbours, has a standard deviation of some 30 %
+FARTHEST = 0.2  # of the distance that rows without duplicates have to their nearest
 COST = 4  # of a row without duplicates above the cosine, in rows with
 
 
@@ -28,7 +29,9 @@ def duplicate_cosine(cosine: np.ndarray) -> float:
 
     Of all thresholds that one is taken above which rows with a duplicate outnumber `COST` times those without
     by most. It lies (geometrically) half-way to the next nearest distance, since re-encoded copies of a
-    picture differ by unequal distances. Without duplicates only equal features are above it.
+    picture differ by unequal distances. Without duplicates only equal features are above it. No threshold is
+    lower than 1 − `FARTHEST` · the 0.75 quantile of the rows' distances to their nearest, at which variants of
+    one drawing, such as icons of a family, begin.
 
     Copies of one picture beyond k / 2 are their own surroundings: they count where they are equal, not where
     they are merely near; pass a cosine for such sets.
@@ -57,7 +60,10 @@ def duplicate_cosine(cosine: np.ndarray) -> float:
     if score[best] < 2:
         return 1.0 - ROUNDING
     threshold, further = nearest[order[best]], nearest[order[best + 1 :]]
-    return float(1.0 - np.sqrt(threshold * further[0]) if len(further) else 1.0 - threshold)
+    half_way = np.sqrt(threshold * further[0]) if len(further) else threshold
+    alone = nearest[nearest > ROUNDING]
+    farthest = FARTHEST * np.quantile(alone, BODY) if len(alone) else ROUNDING
+    return float(1.0 - max(min(half_way, farthest), ROUNDING))
 
 
 def check_cosine(cosine: float | None) -> None:

@@ -7,17 +7,22 @@ that other programs kept busy, and less than twice as fast on one that was free.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simsiam_tf.curation.unit_rows import UnitRows
 from simsiam_tf.runtime import progress
 
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
+
 SAMPLE = 4000  # rows that the first centres, and the silhouettes, come from
 ROWS_A_CLUSTER = 20  # or this many for each cluster
 FULL_ROWS = 20_000  # the most rows on which k-means runs on all at once
+REDUCED = 16  # principal components: in many dimensions, silhouettes and densities tell clusters no more
 MOST_STEPS = 50
+TRIES, FEW_CLUSTERS = 5, 100  # draws of the first centres, up to this number of clusters
 BATCH, BATCHES = 4096, 100  # random rows in a step of mini-batch k-means, above; its steps
 
 
@@ -27,15 +32,32 @@ def sample_rows(rows: UnitRows, count: int, seed: int) -> np.ndarray:
     return np.sort(chosen)
 
 
-def fit_centres(rows: UnitRows, k: int, seed: int = 0, start: np.ndarray | None = None) -> np.ndarray:
-    """Centres of k clusters: float32 [k, F]. start: first centres [k, F]; those of a sample when None."""
+def reduced_sample(rows: UnitRows, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Some rows [n, F], and their first `REDUCED` principal components, of length 1."""
+    sample = rows[sample_rows(rows, count, seed)]
+    reduced = principal_components(sample, seed).transform(sample)
+    return sample, reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)
+
+
+def principal_components(sample: np.ndarray, seed: int) -> PCA:
+    """scikit-learn's PCA, fitted: at most `REDUCED` components."""
+    from sklearn.decomposition import PCA
+
+    return PCA(min(REDUCED, *sample.shape), random_state=seed).fit(sample)
+
+
+def fit_centres(rows: UnitRows, k: int, seed: int = 0) -> np.ndarray:
+    """Centres of k clusters, float32 [k, F]; they begin as those of a sample's principal components."""
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
 
-    if start is None:
-        start = fit_sample(rows[sample_rows(rows, max(SAMPLE, ROWS_A_CLUSTER * k), seed)], k, seed)[0]
+    sample, reduced = reduced_sample(rows, max(SAMPLE, ROWS_A_CLUSTER * k), seed)
+    cluster = fit(reduced, k, seed)[1]
+    start = np.zeros((k, rows.width), np.float32)
+    np.add.at(start, cluster, sample)
+    start /= np.maximum(np.bincount(cluster, minlength=k), 1)[:, None]
     if len(rows) <= FULL_ROWS:
-        return fit_sample(rows[:], k, seed, start)[0]
+        return fit(rows[:], k, seed, start)[0]
     options: dict[str, Any] = {"init": start, "n_init": 1, "random_state": seed}
     model = MiniBatchKMeans(k, **options)
     rng = np.random.default_rng(seed)
@@ -46,21 +68,23 @@ def fit_centres(rows: UnitRows, k: int, seed: int = 0, start: np.ndarray | None 
     return np.asarray(model.cluster_centers_, np.float32)
 
 
-def fit_sample(
+def fit(
     x: np.ndarray, k: int, seed: int = 0, start: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """k-means of rows in memory, [n, F]: (centres float32 [k, F], clusters int [n])."""
-    from sklearn.cluster import KMeans, kmeans_plusplus
+    """k-means of rows in memory, [n, F]: (centres float32 [k, F], clusters int [n]).
+
+    start: first centres [k, F]; the best of several draws by k-means++ when None.
+    """
+    from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
+    options: dict[str, Any] = {"init": start, "n_init": 1}
+    if start is None:
+        options = {"init": "k-means++", "n_init": TRIES if k <= FEW_CLUSTERS else 1}
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than clusters
-        if start is None:
-            # Each centre is drawn once (Arthur and Vassilvitskii 2007): the best of several draws, which is
-            # scikit-learn's default, takes as many times as long.
-            start, _ = kmeans_plusplus(x, k, random_state=seed, n_local_trials=1)
-        model = KMeans(k, init=start, n_init=1, max_iter=MOST_STEPS, random_state=seed).fit(x)  # pyright: ignore[reportArgumentType]
+        model = KMeans(k, max_iter=MOST_STEPS, random_state=seed, **options).fit(x)
     return np.asarray(model.cluster_centers_, np.float32), np.asarray(model.labels_)
 
 

@@ -1,5 +1,12 @@
 """A pre-training as one HTML page: curves, pictures, metrics and the diagnosis in words."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simsiam_tf.html_report.page import write_report
+
 __all__ = ["write_report"]
 
 

@@ -71,6 +71,16 @@ def test_digits_of_scikit_learn_have_no_duplicates_but_planted_ones():
     assert set(found.others) == set(range(len(x), len(x) + len(x[::20])))
 
 
+def test_variants_farther_than_a_fifth_of_the_usual_distance_are_no_duplicates():
+    rng = np.random.default_rng(0)
+    x = clustered(rng, dimension=32, spread=3.0)
+    x = np.vstack([x, noisy(rng, x[:500], np.linspace(0.01, 1.0, 500)[:, None])])
+    usual = np.quantile(1 - neighbour_graph(x).cosine[:, 0], 0.75)
+    found = duplicates(x)
+    assert found.threshold == pytest.approx(1 - usual / 5)  # 0.917; without this limit it would be 0.881
+    assert len(found.others) == 215 and found.others.min() == 1500
+
+
 def test_a_walk_is_not_one_group():
     steps = np.cumsum(np.random.default_rng(0).standard_normal((1000, 32)), axis=0)
     assert len(duplicates(steps).others) == 0

@@ -68,7 +68,8 @@ def open_recorded(about: dict[str, Any], **options: Any) -> Source | None:
     if not isinstance(data, str):
         return None
     try:
-        return open_source(data, **recorded_pixels(about), **{**options, "on_bad_image": "skip"})
+        options = {**recorded_pixels(about), **options, "on_bad_image": "skip"}
+        return open_source(data, partial_labels=True, **options)
     except (UserError, OSError):
         return None
 

@@ -120,14 +120,18 @@ def _open_pictures(config: Any) -> tuple[PictureSet, Pretrained | None]:
         )
         options = config.source_options()
         if config.data:
-            source = open_source(config.data, "train", **{**recorded_pixels(embeddings.about), **options})
+            source = _open(config.data, {**recorded_pixels(embeddings.about), **options})
         else:
             source = open_recorded(embeddings.about, **options)
         return picture_set(embeddings, source), None
     pretrained = open_pretrained(config.weights, **config.preprocessing())
     data = config.data or cached_scores.training_data(pretrained)
-    source = open_source(data, "train", **pretrained.source_options(config, data))
+    source = _open(data, pretrained.source_options(config, data))
     return picture_set(_embed(config, pretrained, source), source), pretrained
+
+
+def _open(data: str, options: dict[str, Any]) -> Source:
+    return open_source(data, "train", partial_labels=True, **options)
 
 
 def _embed(config: Any, pretrained: Pretrained, source: Source) -> embedding_file.Embeddings:
@@ -145,7 +149,7 @@ def _open_against(config: Any, pretrained: Pretrained | None) -> PictureSet:
             f"against={config.against}: needs the backbone. Pass `weights` instead of `embeddings`, or the "
             "file of that set's embeddings, as in against=train.npz."
         )
-    source = open_source(config.against, "train", **pretrained.source_options(config, config.against))
+    source = _open(config.against, pretrained.source_options(config, config.against))
     return picture_set(_embed(config, pretrained, source), source)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -65,6 +66,21 @@ def test_the_planted_are_found_and_lists_are_sources(place, tmp_path, capsys):
     assert open_source(f"list:{out / 'lists' / 'subset.csv'}").size == 6
     table = rows(out / "pictures.csv")[0]
     assert float(table["width"]) == 12 and 0 <= float(table["brightness"]) <= 1
+
+
+def test_wrong_labels_are_found_where_some_pictures_have_none(place, tmp_path, capsys):
+    folder = shutil.copytree(place / "images", tmp_path / "images")
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.png"))
+    unlabelled = {name for name in names if name.endswith("9.png")} | {STRANGER}
+    labels = {name: "" if name in unlabelled else name.partition("/")[0] for name in names}
+    table = folder / "some.csv"
+    table.write_text("path,label\n" + "".join(f"{name},{label}\n" for name, label in labels.items()))
+    assert run(place, tmp_path / "out", f"--data=list:{table}") == 0
+    captured = capsys.readouterr()
+    assert f"of {len(names) - len(unlabelled)} labels look wrong" in captured.out
+    assert "no labels" not in captured.err
+    assert [r["name"] for r in rows(tmp_path / "out" / "suspects.csv")] == [WRONG]
+    assert {r["label"] for r in rows(tmp_path / "out" / "pictures.csv") if r["name"] in unlabelled} == {""}
 
 
 def test_rows_with_labels_are_not_chosen_again(place, tmp_path):

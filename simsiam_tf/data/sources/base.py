@@ -72,6 +72,7 @@ class SourceOptions:
     background: str = "white"
     pixel_range: str = "auto"
     run: Path | None = None
+    partial_labels: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,7 +62,7 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
         rule = PixelRule(_channels(rows, options, shown), options.background)
         pixel_range = _pixel_range(members, kept, rows, rule, options, shown)
         rule = dataclasses.replace(rule, pixel_range=pixel_range)
-    labels = _labels(members, kept, shown)
+    labels = _labels(members, kept, shown, options.partial_labels)
     checked = bool((rows["level"] > 0).all())
     digests = rows["digest"] if checked else np.array([b"%d-%d" % (r["size"], r["mtime"]) for r in rows])
     read = members.read_op or _python_read(members.read)
@@ -133,17 +133,17 @@ def _print_changes(changes: Changes, size: int, shown: str) -> None:
     print(f"{shown}: of {size} images, {words} since they were last checked{such}", file=sys.stderr)
 
 
-def _labels(members: Members, kept: np.ndarray, shown: str) -> np.ndarray | None:
-    """Labels of the images that are left, if all have one and there are at least two classes."""
+def _labels(members: Members, kept: np.ndarray, shown: str, partial: bool) -> np.ndarray | None:
+    """Labels of the images that are left, if there are at least two classes and all, or some, have one."""
     if members.labels is None or len(members.class_names) < 2:
         return None
     labels = members.labels[kept]
     without = np.flatnonzero(labels < 0)
-    if len(without):
+    if len(without) and not partial:
         name = printable_text(members.names[kept[without[0]]])
         print(
             f"{shown}: no labels, since {len(without)} of {len(kept)} images have none: {name}"
-            f"{', …' * (len(without) > 1)}. If the folders are classes, move the images into them, or away.",
+            f"{', …' * (len(without) > 1)}. Label all of them, or leave these out.",
             file=sys.stderr,
         )
         return None

@@ -84,6 +84,7 @@ def open_source(
     background: str = "white",
     pixel_range: str = "auto",
     run: Path | None = None,
+    partial_labels: bool = False,
 ) -> Source:
     """Opens the source that a specification names. Raises UserError where it is missing or unreadable.
 
@@ -106,12 +107,14 @@ def open_source(
             the limits of their type; "auto", the 0.1 and 99.9 percentiles of a sample of the set.
         run: the work folder of a run that trains on the images; a run that is continued has the images that
             it was begun with (`run_images`).
+        partial_labels: whether a set of which only some images are labelled has labels, −1 for the others.
     """
     if isinstance(spec, Source):
         return spec
     options = SourceOptions(
-        split, data_dir, on_bad_image, report, max_megapixels, check, channels, background, pixel_range, run
-    )
+        split, data_dir, on_bad_image, report, max_megapixels, check, channels, background, pixel_range, run,
+        partial_labels,
+    )  # fmt: skip
     places = [_open_place(one, options) for one in split_places(full_specification(spec))]
     if isinstance(places[0], Source) and len(places) == 1:
         return to_colours(places[0]) if channels == 3 else places[0]

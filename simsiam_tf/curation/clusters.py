@@ -44,8 +44,8 @@ def k_means_clusters(
 ) -> Clusters:
     """k-means on unit rows.
 
-    Of several numbers of clusters that one is taken whose clusters, by cosines of the first `k_means.REDUCED` principal
-    components of a sample, have the largest silhouette (Rousseeuw 1987).
+    Of several numbers of clusters that one is taken whose clusters have the largest silhouette (Rousseeuw
+    1987), by cosines of the first `k_means.REDUCED` principal components of a sample.
 
     Args:
         features: [N, F], may be memory-mapped. Above `k_means.FULL_ROWS` rows, k-means takes mini-batches.

@@ -30,8 +30,8 @@ def duplicate_cosine(cosine: np.ndarray) -> float:
     Of all thresholds that one is taken above which rows with a duplicate outnumber `COST` times those without
     by most. It lies (geometrically) half-way to the next nearest distance, since re-encoded copies of a
     picture differ by unequal distances. Without duplicates only equal features are above it. And
-    1 − threshold is at most `FARTHEST` times the 0.75 quantile of the distances to the nearest: variants of one
-    drawing, such as icons of a family, are farther from each other than that.
+    1 − threshold is at most `FARTHEST` times the 0.75 quantile of the distances to the nearest: variants of
+    one drawing, such as icons of a family, are farther from each other than that.
 
     Copies of one picture beyond k / 2 are their own surroundings: they count where they are equal, not where
     they are merely near; pass a cosine for such sets.

@@ -151,7 +151,7 @@ def find(features: np.ndarray, rows: list[Picture]) -> Found:
     beside = np.zeros(len(rows), bool)
     beside[origin[found.others[right]]] = True
     recalled = beside[source[copies]]
-    outliers = curation.outliers(graph=graph).rows[: stranger.sum()]
+    outliers = curation.outliers(features, graph).rows[: stranger.sum()]
 
     labelled = np.flatnonzero([bool(row.label) for row in rows] & (source < 0))
     suspects = (np.nan, np.nan)
@@ -164,7 +164,7 @@ def find(features: np.ndarray, rows: list[Picture]) -> Found:
     original = np.flatnonzero((source < 0) & ~stranger)
     half = max(len(original) // 2, 1 + source.max())
     queries, bank = np.append(copies, original[half:]), original[:half]
-    leaks = curation.leaks(features[queries], features[bank])
+    leaks = curation.leaks(features[queries], features[bank], cosine=found.threshold)
     true = origin[queries[leaks.rows]] == bank[leaks.source]
     return Found(
         _shares(right.sum(), len(right), None)[:1] + (float(recalled.mean()),),

@@ -90,8 +90,8 @@ def answer(
     if others is not None:
         both = (scan.digests, against_scan.digests) if scan and against_scan else (None, None)
         with progress.announced("searching the other set"):
-            leaked = leaks(rows, others, None, question.cosine, *both)
-    return Answers(graph, found, outliers(graph=graph), clusters, chosen, *_suspects(pictures, graph), leaked)
+            leaked = leaks(rows, others, None, found.threshold, *both)
+    return Answers(graph, found, outliers(rows, graph), clusters, chosen, *_suspects(pictures, graph), leaked)
 
 
 def _suspects(pictures: PictureSet, graph: NeighbourGraph) -> tuple[Suspects | None, np.ndarray | None]:

@@ -7,15 +7,15 @@ import dataclasses
 import numpy as np
 
 from simsiam_tf.curation.neighbour_graph import NeighbourGraph, graph_of
-from simsiam_tf.curation.unit_rows import UnitRows
+from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Outliers:
     """How far each row is from the others.
 
-    score: float32 [N], mean cosine of the k nearest others, in [-1, 1]; the lower, the more of an outlier.
-    rank: int64 [N], 0 for the lowest score. rows: int64 [N], the rows by rank.
+    score: float32 [N], mean distance to the k nearest others; the higher, the more of an outlier. rank: int64
+    [N], 0 for the highest score. rows: int64 [N], the rows by rank.
     """
 
     score: np.ndarray
@@ -23,15 +23,27 @@ class Outliers:
     rows: np.ndarray
 
 
-def outliers(features: np.ndarray | UnitRows | None = None, graph: NeighbourGraph | None = None) -> Outliers:
-    """Ranks rows by the mean cosine of their nearest others (kNN outlier score, Ramaswamy et al. 2000).
+def outliers(features: np.ndarray | UnitRows, graph: NeighbourGraph | None = None) -> Outliers:
+    """Ranks rows by the mean distance to their nearest others (kNN outlier score, Ramaswamy et al. 2000).
+
+    The nearest are those by cosine, the distances Euclidean and of the features as they are. Strangers stand
+    out by the length of their features more than by the direction, above all where features are whitened:
+    then their squared length is the Mahalanobis distance from the mean (docs/curation.md). Of features of
+    length 1, the order is about that by cosine.
 
     Args:
-        features: [N, F]; not needed with `graph`.
+        features: [N, F], may be memory-mapped.
         graph: of `neighbour_graph`; made from the features when None. It decides k.
     """
-    score = graph_of(features, graph).cosine.mean(axis=1, dtype=np.float64).astype(np.float32)
-    rows = np.argsort(score, kind="stable")
+    unit = as_unit_rows(features)
+    graph = graph_of(unit, graph)
+    score = np.empty(len(unit), np.float32)
+    for start in range(0, len(unit), unit.step):
+        block = slice(start, start + unit.step)
+        own, others = unit.lengths[block], unit.lengths[graph.index[block], 0]
+        squares = own**2 + others**2 - 2 * own * others * graph.cosine[block]
+        score[block] = np.sqrt(np.maximum(squares, 0)).mean(axis=1)
+    rows = np.argsort(-score, kind="stable")
     rank = np.empty_like(rows)
     rank[rows] = np.arange(len(rows))
     return Outliers(score, rank, rows)

@@ -40,7 +40,7 @@ def page_content(
             names, codes = names[1:], codes - 1
         columns.insert(0, Categories("Label", codes, names.tolist()))
     score = answers.outliers.score
-    columns.append(Numbers("Outlier score", score, "High: near to its neighbours. Low: alone."))
+    columns.append(Numbers("Outlier score", score, "High: far from its neighbours."))
     if scan is not None:
         columns += [Numbers(name.capitalize(), getattr(scan.statistics, name)) for name in FIELDS]
     return CurationContent(
@@ -84,7 +84,7 @@ def galleries(
     rows = answers.outliers.rows[:SHOWN]
     about = "Pictures far from all others: strangers, damaged ones, or rare ones worth a look."
     notes = [f"{answers.outliers.score[row]:.2f}" for row in rows]
-    note = "Under each: mean cosine of its nearest neighbours."
+    note = "Under each: mean distance to its nearest neighbours."
     made.append(_gallery("Outliers", f"{about} {note}", [PictureGroup(rows, notes=notes)], "outliers"))
     if answers.suspects is not None and answers.labelled is not None:
         found = answers.suspects

@@ -31,16 +31,24 @@ def unit(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def test_outlier_scores_are_the_mean_cosines_of_scikit_learns_neighbours():
+def test_outlier_scores_are_the_mean_distances_to_scikit_learns_neighbours():
     rng = np.random.default_rng(0)
     x, _ = blobs(rng)
     x[[5, 77]] = rng.standard_normal((2, 32))
-    distance, _ = NearestNeighbors(n_neighbors=9, metric="cosine").fit(x).kneighbors()
+    index = NearestNeighbors(n_neighbors=9, metric="cosine").fit(x).kneighbors(return_distance=False)
+    distance = np.linalg.norm(x[:, None] - x[index], axis=2)
     result = outliers(x, neighbour_graph(x, 9))
-    np.testing.assert_allclose(result.score, 1 - distance.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(result.score, distance.mean(axis=1), atol=1e-5)
     assert set(result.rows[:2]) == {5, 77}
     np.testing.assert_array_equal(result.rank[result.rows], np.arange(len(x)))
-    np.testing.assert_array_equal(outliers(graph=neighbour_graph(x, 9)).rank, result.rank)
+
+
+def test_strangers_that_look_alike_are_outliers_by_the_length_of_whitened_features():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, 32))
+    x[:4] = 3 * rng.standard_normal(32) + 0.3 * x[:4]  # nearer to each other than any others are
+    assert set(outliers(x).rows[:4]) == set(range(4))
+    assert set(outliers(unit(x)).rows[-4:]) == set(range(4))
 
 
 @pytest.mark.parametrize("full", [20_000, 300], ids=["at once", "in mini-batches"])
@@ -158,7 +166,7 @@ def test_arguments_are_checked():
         (lambda: k_means_clusters(x, 0), "counts=0"),
         (lambda: k_means_clusters(x, labels=[1]), "`labels`: has shape"),
         (lambda: hdbscan_clusters(x, 1), "min_size=1"),
-        (lambda: outliers(), "both are missing"),
+        (lambda: outliers(x, neighbour_graph(x[:4])), "has 4 rows"),
         (lambda: picture_statistics(np.zeros((2, 2, 3))), "Pass uint8"),
         (lambda: statistics_table([]), "Pass at least one"),
     ):

@@ -184,28 +184,24 @@ def _shares(right: int, found: int, planted: int | None) -> tuple[float, float]:
     )
 
 
-def features_of(weights: str | None, folder: Path) -> dict[str, np.ndarray]:
-    """Whitened features by name: of raw pixels and, with `weights`, of the network untrained and trained."""
-    import keras
-
+def features_of(weights: str, folder: Path) -> dict[str, np.ndarray]:
+    """Whitened features by name: of raw pixels, and of the network untrained and trained."""
     from simsiam_tf.data import open_source
     from simsiam_tf.evaluate import finishing
+    from simsiam_tf.evaluate.label_free import untrained_backbone
     from simsiam_tf.features import extraction
-    from simsiam_tf.nets.whitening import read_quarters, whitening_layer, without_whitening
     from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 
-    pretrained = open_pretrained(str(weights))
+    pretrained = open_pretrained(weights)
     data = f"list:{folder / 'set.csv'}"
-    source = open_source(data, "train", **pretrained.options_for(data, {}))
-    keras.utils.set_random_seed(0)
-    untrained = keras.models.clone_model(without_whitening(pretrained.backbone))
-    if whitening_layer(pretrained.backbone) is not None:
-        untrained = read_quarters(untrained, pretrained.augmentation.size)
-    networks = {"random weights": untrained, "trained weights": pretrained.backbone}
+    source = open_source(data, "train", partial_labels=True, **pretrained.options_for(data, {}))
     features = {"raw pixels": extraction.raw_pixels(source, pretrained.views, side=PIXELS)}
-    features |= {name: extraction.extract(n, source, pretrained.views) for name, n in networks.items()}
+    for name, network in (
+        ("random weights", untrained_backbone(pretrained)), ("trained weights", pretrained.backbone),
+    ):  # fmt: skip
+        features[name] = extraction.extract(network, source, pretrained.views)
     for name, shrinkage in (
-        ("raw pixels", finishing.PIXEL_SHRINKAGE), ("random weights", finishing.SHRINKAGE)
+        ("raw pixels", finishing.PIXEL_SHRINKAGE), ("random weights", finishing.SHRINKAGE),
     ):  # fmt: skip
         if fitted := finishing.fit_whitening(features[name], shrinkage):
             features[name] = fitted(features[name])

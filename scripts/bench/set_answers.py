@@ -4,6 +4,7 @@
     python -m simsiam_tf.embed --weights=runs/emoji --data=folder:sets/emoji --out=emoji.npz
     python scripts/bench/set_answers.py sets/emoji --embeddings=emoji.npz
     python scripts/bench/set_answers.py sets/emoji --raw_pixels
+    python scripts/bench/set_answers.py sets/emoji --untrained=runs/emoji --domains=google,twitter
 
 Category: the label of a picture by kNN (k = 20), among pictures of other groups. Pair: whether the nearest
 picture in another domain shows the same object, asked of each picture for each other domain that has the
@@ -163,6 +164,25 @@ def embedded(file: Path, rows: Sequence[Picture]) -> np.ndarray:
     return np.asarray(embeddings.features)[[place[row.path] for row in rows]]
 
 
+def untrained(weights: str, folder: Path, rows: Sequence[Picture]) -> np.ndarray:
+    """Features of the network of a work folder with random weights, whitened where the exported ones are."""
+    from simsiam_tf.data import open_source
+    from simsiam_tf.evaluate import finishing
+    from simsiam_tf.evaluate.label_free import untrained_backbone
+    from simsiam_tf.features import extraction
+    from simsiam_tf.nets.whitening import whitening_layer
+    from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
+
+    pretrained = open_pretrained(weights)
+    source = open_source(f"folder:{folder}", "train", **pretrained.options_for(f"folder:{folder}", {}))
+    place = {name: i for i, name in enumerate(getattr(source, "names", ()))}
+    ids = np.array([place[row.path] for row in rows])
+    features = extraction.extract(untrained_backbone(pretrained), source, pretrained.views, ids)
+    if whitening_layer(pretrained.backbone) is not None and (fit := finishing.fit_whitening(features)):
+        features = fit(features)
+    return features
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="a set that scripts/sets.sh has made")
@@ -171,6 +191,10 @@ def main(argv: list[str] | None = None) -> int:
     source.add_argument(
         "--raw_pixels", action="store_true", help=f"pictures of {SIDE}×{SIDE} pixels as features"
     )
+    source.add_argument(
+        "--untrained", metavar="RUN", help="the network of this work folder, with random weights"
+    )
+    parser.add_argument("--domains", help="only pictures of these, separated by commas")
     parser.add_argument("--whiten", action="store_true", help="whiten the features")
     parser.add_argument("--json", metavar="FILE", help="file for the results")
     args = parser.parse_args(argv)
@@ -178,7 +202,14 @@ def main(argv: list[str] | None = None) -> int:
         import simsiam_tf.features  # noqa: F401
     try:
         rows = read_set(args.folder)
-        features = raw_pixels(args.folder, rows) if args.raw_pixels else embedded(args.embeddings, rows)
+        if args.domains:
+            rows = [row for row in rows if row.domain in args.domains.split(",")]
+        if args.untrained:
+            features = untrained(args.untrained, args.folder, rows)
+        elif args.raw_pixels:
+            features = raw_pixels(args.folder, rows)
+        else:
+            features = embedded(args.embeddings, rows)
     except (UserError, OSError, ValueError) as error:
         print(f"set_answers.py: {error}", file=sys.stderr)
         return 2
@@ -193,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
         import bench_harness
 
         metadata = {"set": args.folder.resolve().name, "whiten": args.whiten, "features": features.shape[1]}
-        metadata["of"] = "raw pixels" if args.raw_pixels else str(args.embeddings)
+        metadata["of"] = "raw pixels" if args.raw_pixels else str(args.embeddings or args.untrained)
         bench_harness.write_json(args.json, {**metadata, **result})
     return 0
 

@@ -78,7 +78,7 @@ class UnitRows:
         for start in range(0, len(rows), self.step):
             pairs = slice(start, start + self.step)
             result[pairs] = np.einsum("nf,nf->n", self[rows[pairs]], self[others[pairs]])
-        return result
+        return np.clip(result, -1, 1)  # rounding leads beyond
 
 
 def as_unit_rows(features: np.ndarray | UnitRows, name: str = "features") -> UnitRows:

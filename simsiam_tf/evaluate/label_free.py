@@ -127,6 +127,15 @@ def retrieval(gallery: np.ndarray, queries: np.ndarray) -> dict[str, float]:
     }
 
 
+def untrained_backbone(pretrained: Pretrained, seed: int = SEED) -> keras.Model:
+    """The network of a backbone with random weights; by quarters, without whitening, where it is finished."""
+    keras.utils.set_random_seed(seed)
+    untrained = keras.models.clone_model(without_whitening(pretrained.backbone))
+    if whitening_layer(pretrained.backbone) is None:
+        return untrained
+    return read_quarters(untrained, pretrained.augmentation.size)
+
+
 def judge(
     backbone: Pretrained | str | Path, data: str | Source, images: int | None = None, seed: int = SEED
 ) -> dict[str, dict[str, float]]:
@@ -149,11 +158,8 @@ def judge(
         source = open_source(source, "train", **pretrained.options_for(source, {}))
     pretrained.check_channels(source)
     monitor = LabelFreeMonitor(source, pretrained.views, seed)
-    keras.utils.set_random_seed(seed)
-    untrained = keras.models.clone_model(without_whitening(pretrained.backbone))
+    untrained = untrained_backbone(pretrained, seed)
     whitened = whitening_layer(pretrained.backbone) is not None
-    if whitened:
-        untrained = read_quarters(untrained, pretrained.augmentation.size)
     encoders = {  # and what features are whitened with, where those of the backbone are
         "raw pixels": (
             lambda x: extraction.small_pixels(monitor.views.denormalise(x)), finishing.PIXEL_SHRINKAGE

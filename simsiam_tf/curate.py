@@ -74,7 +74,9 @@ class CurateConfig(ImagesConfig):
         choices=("k_centre", "typical"),
     )
     have: str | None = option(
-        None, "list of pictures that have labels already: a path or a name a line, or CSV"
+        None,
+        "list of pictures that have labels already: a path or a name a line, or CSV; by default those that "
+        "`data` has labels of, where it has none of others",
     )
     link: str | None = option(None, "new folder for links to the pictures of each list")
     page: bool = option(True, "write curation.html")

@@ -51,7 +51,7 @@ def curate(config: Any, out: Path) -> str:
     pictures, pretrained = _open_pictures(config)
     if len(pictures) > EXACT_ROWS and not has_gpu():
         import_faiss()  # before anything that takes long
-    have = _labelled_rows(config.have, pictures) if config.have else ()
+    have = _named_rows(config.have, pictures) if config.have else _labelled_rows(pictures)
     if config.subset > len(pictures) - len(have):
         given = f", and {len(have):,} of them are labelled" if len(have) else ""
         raise UserError(f"subset={config.subset}: there are only {len(pictures):,} pictures{given}.")
@@ -153,7 +153,13 @@ def _open_against(config: Any, pretrained: Pretrained | None) -> PictureSet:
     return picture_set(_embed(config, pretrained, source), source)
 
 
-def _labelled_rows(file: str, pictures: PictureSet) -> np.ndarray:
+def _labelled_rows(pictures: PictureSet) -> np.ndarray:
+    """The rows of the pictures with a label, where others have none."""
+    labelled = np.zeros(len(pictures), bool) if pictures.labels is None else pictures.labels != ""
+    return np.flatnonzero(labelled & ~labelled.all())
+
+
+def _named_rows(file: str, pictures: PictureSet) -> np.ndarray:
     """The rows of the pictures that a list names, by name or by path; it must name at least one."""
     try:
         text = Path(file).expanduser().read_text(encoding="utf-8", errors="surrogateescape")

@@ -75,12 +75,13 @@ def test_wrong_labels_are_found_where_some_pictures_have_none(place, tmp_path, c
     labels = {name: "" if name in unlabelled else name.partition("/")[0] for name in names}
     table = folder / "some.csv"
     table.write_text("path,label\n" + "".join(f"{name},{label}\n" for name, label in labels.items()))
-    assert run(place, tmp_path / "out", f"--data=list:{table}") == 0
+    assert run(place, tmp_path / "out", f"--data=list:{table}", f"--subset={len(unlabelled)}") == 0
     captured = capsys.readouterr()
     assert f"of {len(names) - len(unlabelled)} labels look wrong" in captured.out
     assert "no labels" not in captured.err
     assert [r["name"] for r in rows(tmp_path / "out" / "suspects.csv")] == [WRONG]
     assert {r["label"] for r in rows(tmp_path / "out" / "pictures.csv") if r["name"] in unlabelled} == {""}
+    assert {r["name"] for r in rows(tmp_path / "out" / "subset.csv")} == unlabelled  # the others have labels
 
 
 def test_rows_with_labels_are_not_chosen_again(place, tmp_path):

@@ -41,25 +41,25 @@ class CurateConfig(ImagesConfig):
         "from `data`, or where the file says they were",
         "Curation",
     )
-    features_column: str | None = option(
-        None, "array or column with the features, of `embeddings` in which several would do"
-    )
-    names_column: str | None = option(
-        None, "array or column with the names of the pictures, of `embeddings` in which several would do"
-    )
-    names: str | None = option(None, "text file with the names of the pictures of `embeddings`, a line each")
+    features_column: str | None = option(None, "array or column of features, where `embeddings` has several")
+    names_column: str | None = option(None, "array or column of names, where `embeddings` has several")
+    names: str | None = option(None, "text file with the names of the pictures of `embeddings`, one a line")
     out: str | None = option(None, "folder for the tables, the lists and the page")
     overwrite: bool = option(False, "replace the files of an earlier curate in `out`")
     against: str | None = option(
         None,
-        "another set, as `data`, or a file of its features, in which near-duplicates are sought, such as the "
-        "training images of a test set",
+        "another set, to search for near-duplicates, such as the training images of a test set: a place as "
+        "for `data`, or a file of features",
     )
-    neighbours: int = option(20, "neighbours of each picture to search", limits=(2, 1000))
+    neighbours: int = option(
+        20, "number of nearest pictures that each picture is compared with", limits=(2, 1000)
+    )
     duplicate_cosine: float | None = option(
-        None, "least cosine of near-duplicates; by default chosen from all cosines", limits=(1e-6, 1)
+        None,
+        "least cosine of near-duplicates; by default chosen from the cosines of neighbours",
+        limits=(1e-6, 1),
     )
-    outliers: int = option(100, "pictures in the list of outliers", limits=(0, BIG))
+    outliers: int = option(100, "number of pictures in the list of outliers", limits=(0, BIG))
     clusters: int | None = option(
         None, "number of clusters; by default chosen by their silhouette", limits=(1, 10000)
     )
@@ -75,10 +75,10 @@ class CurateConfig(ImagesConfig):
     )
     have: str | None = option(
         None,
-        "list of pictures that have labels already: a path or a name a line, or CSV; by default those that "
-        "`data` has labels of, where it has none of others",
+        "list of pictures that have labels already: paths or names, one a line, or CSV; by default the "
+        "labelled ones of `data`, where some have none",
     )
-    link: str | None = option(None, "new folder for links to the pictures of each list")
+    link: str | None = option(None, "new folder for links to the files of each list but without_…")
     page: bool = option(True, "write curation.html")
     features_dir: str | None = option(None, FEATURES_DIR)
     seed: int = option(0, "seed of the clusters, and of the map on the page", limits=(0, BIG))
@@ -93,6 +93,8 @@ class CurateConfig(ImagesConfig):
         if unused := [name for name in columns if getattr(self, name) and not self.embeddings]:
             value = getattr(self, unused[0])
             raise UserError(f"{unused[0]}={value} has no effect without `embeddings`. Leave it out.")
+        if self.hdbscan and self.clusters is not None:
+            raise UserError(f"clusters={self.clusters} has no effect with `hdbscan`. Leave one out.")
         if self.have and not self.subset:
             raise UserError(
                 f"have={self.have} has no effect without `subset`. Pass subset=500, or leave it out."
@@ -103,7 +105,7 @@ class CurateConfig(ImagesConfig):
 
 
 def call(config: CurateConfig) -> int:
-    """Answers, writes and prints."""
+    """Writes the answers, and prints a summary."""
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if config.page and missing:
         raise UserError(

@@ -27,7 +27,7 @@ TABLES = ("pictures", "duplicates", "outliers", "clusters", "subset", "suspects"
 def answer_tables(
     pictures: PictureSet, answers: Answers, scan: Scan | None = None, against: PictureSet | None = None
 ) -> dict[str, Table]:
-    """The tables by name. `pictures` has a row for each picture, the others one for each that is answered."""
+    """The tables by name. `pictures` has a row for each picture, the others one for each result."""
     names, copies, clusters = pictures.names, answers.duplicates, answers.clusters
     every: Table = {"name": names}
     if pictures.labels is not None:
@@ -77,8 +77,8 @@ def answer_tables(
 
 
 def cluster_words(answers: Answers, cluster: int, most: int = 3) -> list[str]:
-    """The commonest labels of a cluster, as "cat 83 %"; empty without labels."""
-    counts = answers.clusters.label_counts[cluster]
+    """The commonest labels of a cluster, as "cat 83%": shares of its labelled pictures."""
+    counts = np.where(answers.clusters.classes == "", 0, answers.clusters.label_counts[cluster])
     if not counts.sum():
         return []
     order = np.argsort(-counts, kind="stable")[:most]

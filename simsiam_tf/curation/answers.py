@@ -1,4 +1,4 @@
-"""All answers about a set of pictures, from one search of nearest neighbours."""
+"""All answers about a set of pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What is asked besides the answers that every set gives.
+    """Options of `answer`.
 
     neighbours: k of the graph. cosine: least cosine of near-duplicates; None: by the distribution of all.
     clusters: their number; None: by silhouette. hdbscan: whether HDBSCAN clusters, not k-means. subset,

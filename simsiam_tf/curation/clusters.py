@@ -9,6 +9,7 @@ import numpy as np
 
 from simsiam_tf.curation import k_means
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count, check_values
+from simsiam_tf.runtime.errors import UserError
 
 COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # numbers of clusters to choose from
 CENTRAL = 12  # rows that show a cluster
@@ -44,21 +45,25 @@ def k_means_clusters(
 ) -> Clusters:
     """k-means on unit rows.
 
-    Of several numbers of clusters that one is taken whose clusters have the largest silhouette (Rousseeuw
-    1987), by cosines of the first `k_means.REDUCED` principal components of a sample.
+    Of several numbers, the one with the largest silhouette is chosen (Rousseeuw 1987), by cosines of the
+    first `k_means.REDUCED` principal components of a sample.
 
     Args:
         features: [N, F], may be memory-mapped. Above `k_means.FULL_ROWS` rows, k-means takes mini-batches.
-        counts: the number of clusters, or numbers to choose from on `k_means.SAMPLE` rows; those above N / 2
-            are left out.
+        counts: the number of clusters, at most N, or numbers to choose from on `k_means.SAMPLE` rows; those
+            above N / 2 are not tried.
         labels: [N], counted in each cluster.
         central: rows to name for each cluster.
     """
     rows = as_unit_rows(features)
     labels = check_values(labels, len(rows), "labels")
-    counts = [counts] if isinstance(counts, int) else list(counts)
-    check_count(min(counts, default=0), 1, "counts")
-    counts = [k for k in counts if k <= len(rows) // 2] or [1]
+    if isinstance(counts, int):
+        counts = [counts]
+        if counts[0] > len(rows):
+            raise UserError(f"clusters={counts[0]}: there are only {len(rows):,} pictures. Pass fewer.")
+    else:
+        counts = [k for k in counts if k <= len(rows) // 2] or [1]
+    check_count(min(counts), 1, "clusters")
     silhouette: dict[int, float] = {}
     if len(counts) > 1:
         _, reduced = k_means.reduced_sample(rows, k_means.SAMPLE, seed)
@@ -88,7 +93,7 @@ def hdbscan_clusters(
 
     It chooses the number of clusters, and leaves rows in sparse regions out of all. Above `HDBSCAN_ROWS` rows
     it clusters a sample. Another row then joins the cluster of the nearest row of the sample, unless it is
-    farther from it than any two neighbours of that cluster are.
+    farther from it than any row of that cluster is from its nearest.
 
     Args:
         features, labels, central: as for `k_means_clusters`.

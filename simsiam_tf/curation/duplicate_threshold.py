@@ -20,18 +20,18 @@ def duplicate_cosine(cosine: np.ndarray) -> float:
 
     A cosine alone does not tell duplicates: other pictures of a narrow class (trousers) may be nearer to each
     other than copies of varied ones. So a row counts as having a duplicate where its nearest neighbour is far
-    nearer than its surroundings: with d = 1 − cosine of the nearest and D that of the k-th, d / D is less
-    than in 1 of N rows without duplicates. These are taken to lie evenly around a row in m dimensions of d;
-    then (d / D)^m is Beta(1, k − 1), and P(d / D < r) ≤ (k − 1) r^m (the Poisson model of Levina and Bickel
-    2004). m comes from the 0.75 quantile of d / D of all rows, which up to half of the rows being copies
-    hardly moves, and, row by row, from the distance of the neighbour number k / 2, where that is lower, as
-    along a video.
+    nearer than its surroundings. With d = 1 − cosine of the nearest and D that of the k-th, d / D is so small
+    in at most 1 of N rows without duplicates. These are taken to lie evenly around a row in m dimensions of
+    d; then (d / D)^m is Beta(1, k − 1), and P(d / D < r) ≤ (k − 1) r^m (the Poisson model of Levina and
+    Bickel 2004). m comes from the 0.75 quantile of d / D of all rows, which up to half of the rows being
+    copies hardly moves, and, row by row, from the distance of the neighbour number k / 2, where that is
+    lower, as along a video.
 
-    Of all thresholds that one is taken above which rows with a duplicate outnumber `COST` times those without
-    by most. It lies (geometrically) half-way to the next nearest distance, since re-encoded copies of a
-    picture differ by unequal distances. Without duplicates only equal features are above it. And
-    1 − threshold is at most `FARTHEST` times the 0.75 quantile of the distances to the nearest: variants of
-    one drawing, such as icons of a family, are farther from each other than that.
+    The threshold maximises the rows with a duplicate above it, less `COST` times those without. It lies
+    (geometrically) half-way to the next nearest distance, since re-encoded copies of a picture differ by
+    unequal distances. Without duplicates only equal features are above it. And 1 − threshold is at most
+    `FARTHEST` times the 0.75 quantile of the distances to the nearest: variants of one drawing, such as icons
+    of a family, are farther from each other than that.
 
     Copies of one picture beyond k / 2 are their own surroundings: they count where they are equal, not where
     they are merely near; pass a cosine for such sets.

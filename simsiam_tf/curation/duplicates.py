@@ -51,8 +51,8 @@ def duplicates(
 ) -> Duplicates:
     """Groups of pictures of equal pixels or of near features.
 
-    Rows are taken from the best to keep to the worst: a row that no kept row is near is kept, and takes the
-    rows that are near to it.
+    Rows are gone through from the best to the worst. A row that is near to no kept row is kept, and takes the
+    later rows that are near to it.
 
     Args:
         features: [N, F], may be memory-mapped.

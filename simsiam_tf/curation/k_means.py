@@ -73,7 +73,7 @@ def fit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """k-means of rows in memory, [n, F]: (centres float32 [k, F], clusters int [n]).
 
-    start: first centres [k, F]; the best of several draws by k-means++ when None.
+    start: first centres [k, F]; by k-means++ when None, the best of `TRIES` draws up to `FEW_CLUSTERS`.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning

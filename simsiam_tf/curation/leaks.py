@@ -15,7 +15,7 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Leaks:
-    """Rows of one set with their nearest near-duplicate in the other, the nearest first.
+    """Rows of one set with their nearest near-duplicate in the other: exact ones first, then the nearest.
 
     threshold: least cosine of near-duplicates. rows: int64 [L], rows of the set. source: int64 [L], the
     nearest row of the other set, or one of the same pixels. cosine: float32 [L]. exact: bool [L], whether the

@@ -1,4 +1,4 @@
-"""The nearest others of each row by cosine, searched once and shared by all answers."""
+"""The nearest others of each row by cosine, searched once for several answers."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ def outliers(features: np.ndarray | UnitRows, graph: NeighbourGraph | None = Non
 
     The nearest are those by cosine, the distances Euclidean and of the features as they are. Strangers stand
     out by the length of their features more than by the direction, above all where features are whitened:
-    then their squared length is the Mahalanobis distance from the mean (docs/curation.md). Of features of
-    length 1, the order is about that by cosine.
+    then the length is about the Mahalanobis distance from the mean (measured in docs/curation.md). Of
+    features of length 1, the order is about that by cosine.
 
     Args:
         features: [N, F], may be memory-mapped.

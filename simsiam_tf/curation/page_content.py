@@ -112,9 +112,7 @@ def galleries(
 
 
 def _gallery(title: str, about: str, groups: list[PictureGroup], name: str) -> Gallery:
-    return Gallery(
-        title, about, groups, list_file=f"lists/{name}.csv", list_about="These pictures, all of them"
-    )
+    return Gallery(title, about, groups, list_file=f"lists/{name}.csv", list_about="The list of this answer")
 
 
 def _duplicates(answers: Answers) -> Gallery:
@@ -142,7 +140,7 @@ def _clusters(answers: Answers) -> Gallery:
         words = "; ".join(cluster_words(answers, c))
         caption = f"{c}: {size:,} pictures ({found.share[c]:.0%}){f', {words}' if words else ''}"
         groups.append(PictureGroup(found.central[c][found.central[c] >= 0], caption))
-    about = "Groups of like pictures, the largest first, each by its most central ones."
+    about = "Clusters of like pictures, the largest first, each by its most central ones."
     return Gallery("Clusters", about, groups, list_file="lists", list_about="A list for each cluster")
 
 

@@ -1,4 +1,4 @@
-"""What the command `curate` does: opens the pictures, answers, and writes tables, lists and the page."""
+"""The command `curate`: opens the pictures, answers, and writes tables, lists and the page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
-PAGE = "curation.html"
+PAGE, PAGE_TABLE = "curation.html", "curation.parquet"
 SUMMARY = "summary.txt"  # written last
 CACHE = ".curate_cache"  # folder for what was learned of the pictures; marks a folder of this command
 
@@ -77,7 +77,7 @@ def curate(config: Any, out: Path) -> str:
             content = page_content(pictures, answers, scan, against, config.seed)
             write_page(content, out / PAGE, seed=config.seed)
             if importlib.util.find_spec("pyarrow"):
-                table.write_table(content, out / "pictures.parquet")
+                table.write_table(content, out / PAGE_TABLE)
         text = summary(out, pictures, answers, scan, against)
         if config.link:
             links = link_pictures(Path(config.link).expanduser(), pictures, lists)
@@ -103,7 +103,7 @@ def _check_folder(out: Path, overwrite: bool) -> None:
 
 def _remove_earlier(out: Path) -> None:
     """Removes the files of an earlier run, the summary first."""
-    for name in (SUMMARY, PAGE):
+    for name in (SUMMARY, PAGE, PAGE_TABLE):
         (out / name).unlink(missing_ok=True)
     for name in TABLES:
         for suffix in (".csv", ".parquet"):
@@ -181,15 +181,16 @@ def _named_rows(file: str, pictures: PictureSet) -> np.ndarray:
 def summary(
     out: Path, pictures: PictureSet, answers: Answers, scan: Scan | None, against: PictureSet | None
 ) -> str:
-    """The answers in some lines."""
+    """The printed summary."""
     copies, clusters = answers.duplicates, answers.clusters
-    exact = f", {copies.exact.sum():,} of them exact" if scan is not None else ""
+    exact = f", {copies.exact.sum():,} with equal pixels" if scan is not None else ""
+    sizes = f", of {clusters.size.min():,} to {clusters.size.max():,} pictures" if len(clusters.size) else ""
     lines = [
         f"{out}: {len(pictures):,} pictures",
-        f"  duplicates  {len(copies.others):,} beside {len(copies.kept):,} to keep (cosine of at least "
+        f"  duplicates  {len(copies.others):,} of {len(copies.kept):,} pictures (cosine of at least "
         f"{copies.threshold:.3f}){exact}",
         f"  outliers    {printable_text(str(pictures.names[answers.outliers.rows[0]]))} first",
-        f"  clusters    {len(clusters.size)}, of {clusters.size.min():,} to {clusters.size.max():,} pictures",
+        f"  clusters    {len(clusters.size)}{sizes}",
     ]
     if answers.suspects is not None and answers.labelled is not None:
         found = len(answers.suspects.rows)
@@ -204,5 +205,8 @@ def summary(
         lines.append(f"  Neighbours are {answers.graph.recall:.1%} of the true ones, on a sample.")
     if (out / PAGE).exists():
         lines.append(f"{out / PAGE}: opens in any browser")
-    lines.append(f"lists, as in --data=list:{out / 'lists' / 'without_duplicates.csv'}")
+    if pictures.places is None:
+        lines.append(f"{out / 'lists'}: lists of names, since the pictures are not files of one place")
+    else:
+        lines.append(f"lists, as in --data=list:{out / 'lists' / 'without_duplicates.csv'}")
     return "\n".join(lines)

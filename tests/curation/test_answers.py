@@ -87,7 +87,8 @@ def test_k_means_of_a_given_number_tries_no_other():
     x, _ = blobs(np.random.default_rng(2))
     result = k_means_clusters(x, 7)
     assert len(result.size) == 7 and result.silhouette == {}
-    assert len(k_means_clusters(np.eye(3), 7).size) == 1
+    assert len(k_means_clusters(np.eye(3), (7, 9)).size) == 1
+    assert len(k_means_clusters(np.eye(3), 3).size) == 3
 
 
 @pytest.mark.parametrize("most", [10_000, 300], ids=["all", "a sample"])
@@ -163,7 +164,8 @@ def test_arguments_are_checked():
         (lambda: subset(x, 1, [10]), "row numbers from 0 to 9"),
         (lambda: subset(x, 1, ["a"]), "row numbers from 0 to 9"),
         (lambda: subset(x, 1, method="best"), "Choose from k_centre, typical"),
-        (lambda: k_means_clusters(x, 0), "counts=0"),
+        (lambda: k_means_clusters(x, 0), "clusters=0"),
+        (lambda: k_means_clusters(x, len(x) + 1), "Pass fewer"),
         (lambda: k_means_clusters(x, labels=[1]), "`labels`: has shape"),
         (lambda: hdbscan_clusters(x, 1), "min_size=1"),
         (lambda: outliers(x, neighbour_graph(x[:4])), "has 4 rows"),

@@ -10,6 +10,9 @@ from helpers import small_backbones
 from PIL import Image
 
 from simsiam_tf import curate
+from simsiam_tf.curation import k_means_clusters, run_curation
+from simsiam_tf.curation.answers import Question, answer
+from simsiam_tf.curation.picture_set import PictureSet
 from simsiam_tf.data import AUGMENTATIONS, open_source
 from simsiam_tf.features.embedding_file import Embeddings, write_embeddings
 
@@ -53,7 +56,7 @@ def test_the_planted_are_found_and_lists_are_sources(place, tmp_path, capsys):
     out = tmp_path / "curated"
     assert run(place, out, "--subset=6") == 0
     said = capsys.readouterr().out
-    assert ": 50 pictures\n" in said and "1 beside 1 to keep" in said and "1 of them exact" in said
+    assert ": 50 pictures\n" in said and "1 of 1 pictures" in said and "1 with equal pixels" in said
     copies = rows(out / "duplicates.csv")
     assert [(r["name"], r["keep"], r["exact"]) for r in copies] == [(COPY, "red/03.png", "True")]
     assert rows(out / "outliers.csv")[0]["name"] == STRANGER
@@ -82,6 +85,22 @@ def test_wrong_labels_are_found_where_some_pictures_have_none(place, tmp_path, c
     assert [r["name"] for r in rows(tmp_path / "out" / "suspects.csv")] == [WRONG]
     assert {r["label"] for r in rows(tmp_path / "out" / "pictures.csv") if r["name"] in unlabelled} == {""}
     assert {r["name"] for r in rows(tmp_path / "out" / "subset.csv")} == unlabelled  # the others have labels
+
+
+def test_no_cluster_is_an_answer(place, tmp_path, capsys):
+    assert curate.main([
+        f"--embeddings={place / 'e.npz'}", f"--out={tmp_path / 'out'}", "--hdbscan", "--nopage"
+    ]) == 0  # fmt: skip
+    assert "  clusters    " in capsys.readouterr().out
+    clusters = k_means_clusters(np.eye(4), 2)
+    none = dataclasses.replace(clusters, size=np.empty(0, int), share=np.empty(0))
+    answers = dataclasses.replace(
+        answer(PictureSet(np.array(list("abcd"), object), np.eye(4)), Question(clusters=2)), clusters=none
+    )
+    text = run_curation.summary(
+        tmp_path, PictureSet(np.array(list("abcd"), object), np.eye(4)), answers, None, None
+    )
+    assert "  clusters    0\n" in text and "lists of names" in text
 
 
 def test_rows_with_labels_are_not_chosen_again(place, tmp_path):

@@ -5,15 +5,17 @@
     python scripts/bench/planted.py sets/fashion_mnist --weights=runs/fashion --strangers=sets/glyphs \\
         --out=runs/planted
 
-Of pictures of one domain, each of another object, some get a copy of each kind of CHANGES. Some pictures of
-the other set are strangers, and some labels are exchanged for another one. A row of the table is of raw
-pixels, of the network with random weights, or of the trained one, all whitened. In %:
+The set is of pictures of one domain that show different objects (docs/sets.md). For each of CHANGES,
+`--copies` of them get a copy that is changed so. Ten pictures of the other set are strangers, and 3 % of the
+labels are exchanged for another one. A row of the table is of raw pixels or of the network with random weights, both
+whitened, or of the trained network as exported. In %:
 
 - duplicates: of those that are found, how many are copies (precision) / of the copies, how many are found
   beside their source (recall). A set's own duplicates count against the precision;
-- outliers: of as many as strangers were planted, how many are strangers;
+- outliers: how many of the first ten are strangers;
 - wrong labels: precision / recall;
-- leaks: the same, where the copies are the other set.
+- leaks: the copies and one half of the pictures are searched for in the other half, which has their sources:
+  precision / recall of the copies.
 
 A second table has the recall of each kind of copies.
 """
@@ -120,11 +122,11 @@ def plant(args: argparse.Namespace, folder: Path) -> list[Picture]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Scores:
     """Shares in [0, 1]; NaN where nothing was found or planted.
 
-    duplicates, leaks, suspects: (precision, recall). outliers: precision of the first. kinds: recall of the
-    duplicates by kind of change. threshold: cosine of the duplicates.
+    duplicates, leaks, suspects: (precision, recall). outliers: precision of the first `STRANGERS`. kinds:
+    recall of the duplicates by kind of change. threshold: cosine of the duplicates.
     """
 
     duplicates: tuple[float, float]
@@ -135,7 +137,7 @@ class Found:
     threshold: float
 
 
-def find(features: np.ndarray, rows: list[Picture]) -> Found:
+def find(features: np.ndarray, rows: list[Picture]) -> Scores:
     """Asks all questions of features [N, F] of the N rows of `plant`, and compares with what was planted."""
     from simsiam_tf import curation
 
@@ -166,7 +168,7 @@ def find(features: np.ndarray, rows: list[Picture]) -> Found:
     queries, bank = np.append(copies, original[half:]), original[:half]
     leaks = curation.leaks(features[queries], features[bank], cosine=found.threshold)
     true = origin[queries[leaks.rows]] == bank[leaks.source]
-    return Found(
+    return Scores(
         _shares(right.sum(), len(right), None)[:1] + (float(recalled.mean()),),
         [float(recalled[kind[copies] == number].mean()) for number in range(len(CHANGES))],
         float(stranger[outliers].mean()),

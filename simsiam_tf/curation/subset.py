@@ -44,9 +44,9 @@ def subset(
     """`count` rows to label first.
 
     "k_centre" covers all rows: each choice is farthest from those before it (k-centre greedy, Sener and
-    Savarese 2018). The first are strangers; leave out outliers before. "typical" takes the most typical row
-    of each of as many clusters, the largest first (TypiClust, Hacohen et al. 2022); it is better for few
-    labels.
+    Savarese 2018). The second and the next ones are often outliers; leave these out before. "typical" takes
+    typical rows of the clusters with the fewest labels, of these from the largest (TypiClust, Hacohen et al.
+    2022); it is better for few labels.
 
     Args:
         features: [N, F], may be memory-mapped.

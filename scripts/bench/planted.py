@@ -7,8 +7,8 @@
 
 The set is of pictures of one domain that show different objects (docs/sets.md). For each of CHANGES,
 `--copies` of them get a copy that is changed so. Ten pictures of the other set are strangers, and 3 % of the
-labels are exchanged for another one. A row of the table is of raw pixels or of the network with random weights, both
-whitened, or of the trained network as exported. In %:
+labels are exchanged for another one. A row of the table is of raw pixels or of the network with random
+weights, both whitened, or of the trained network as exported. In %:
 
 - duplicates: of those that are found, how many are copies (precision) / of the copies, how many are found
   beside their source (recall). A set's own duplicates count against the precision;

@@ -187,7 +187,7 @@ def summary(
     sizes = f", of {clusters.size.min():,} to {clusters.size.max():,} pictures" if len(clusters.size) else ""
     lines = [
         f"{out}: {len(pictures):,} pictures",
-        f"  duplicates  {len(copies.others):,} of {len(copies.kept):,} pictures (cosine of at least "
+        f"  duplicates  {len(copies.others):,} copies of {len(copies.kept):,} pictures (cosine of at least "
         f"{copies.threshold:.3f}){exact}",
         f"  outliers    {printable_text(str(pictures.names[answers.outliers.rows[0]]))} first",
         f"  clusters    {len(clusters.size)}{sizes}",

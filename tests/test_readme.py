@@ -62,6 +62,7 @@ def test_photos_to_neighbours_in_a_few_lines(tmp_path, monkeypatch, capsys):
     assert lines[0].endswith("(3, 64)") and lines[1] == "1.000  one.jpg" and len(lines) == 4
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_learns(capsys):
     names, (_, code) = {}, python_blocks(ROOT / "docs" / "python.md")
     exec(code, names)  # noqa: S102

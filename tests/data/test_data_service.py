@@ -79,7 +79,7 @@ def assert_same(ours, theirs, steps):
         pytest.param(0, {}, id="whole", marks=pytest.mark.slow),
         pytest.param(5, {}, id="continued"),
         pytest.param(0, {"rows": (8, 16), "elements_per_step": 2}, id="the second of two, with two replicas"),
-        pytest.param(0, {"augment_on_host": False}, id="host stage"),
+        pytest.param(0, {"augment_on_host": False}, id="host stage", marks=pytest.mark.slow),
     ],
 )
 def test_data_workers_make_the_same_batches_in_the_same_order(served, source, first, kwargs):

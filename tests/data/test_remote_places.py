@@ -140,7 +140,14 @@ def test_a_server_without_parts_of_files(server):
         open_source(f"tar:{server.url}/0.tar")
 
 
-@pytest.mark.parametrize("spec", ["tar:URL/{0..1}.tar", "list:URL/list.txt", "folder:URL/images"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "tar:URL/{0..1}.tar",
+        pytest.param("list:URL/list.txt", marks=pytest.mark.slow),
+        pytest.param("folder:URL/images", marks=pytest.mark.slow),
+    ],
+)
 def test_many_images_are_read_at_a_time(server, spec):
     """No read is answered before eight wait for their answers."""
     source = open_source(at(server, spec), check="none")

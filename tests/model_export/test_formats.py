@@ -50,7 +50,9 @@ def test_preprocessing_equals_that_of_other_commands(augmentation, shape):
     assert levels.max() < 1.01 and (levels > 0.01).mean() < 1e-3  # rounded the other way, now and then
 
 
-@pytest.mark.parametrize("format", FILES)
+@pytest.mark.parametrize(
+    "format", [f if f in ("keras", "onnx") else pytest.param(f, marks=pytest.mark.slow) for f in FILES]
+)
 def test_the_code_of_the_card_gives_the_features_of_the_source(pretrained, tmp_path, monkeypatch, format):
     if any(importlib.util.find_spec(name) is None for name in formats.FORMATS[format].modules):
         pytest.skip("needs pip install 'simsiam-tf[onnx]'")

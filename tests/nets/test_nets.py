@@ -249,7 +249,7 @@ def test_saved_backbone_gives_the_same_features(tmp_path):
     assert (bn.momentum, bn.epsilon, bn.affine, bn.zero_gamma) == (0.9, 1e-5, True, True)
 
 
-@pytest.mark.parametrize("how", ["sequential", "functional"])
+@pytest.mark.parametrize("how", ["sequential", pytest.param("functional", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("saved", [False, True])
 def test_a_frozen_backbone_keeps_its_statistics_in_plain_keras(how, saved, tmp_path):
     backbone, classes = nets.resnet10("small", width=0.125, channels=1), keras.layers.Dense(3)

@@ -59,7 +59,10 @@ CHECKPOINTS = {  # name: (file, the network that is taken, said of the other)
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("moco", "byol", "dino") else pytest.param(n, marks=pytest.mark.slow) for n in CHECKPOINTS],
+)
 def test_a_network_is_found_under_any_prefix(name, tmp_path, capsys):
     content, other = CHECKPOINTS[name]
     torch.save(content, tmp_path / "c.pth")

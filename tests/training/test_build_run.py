@@ -195,7 +195,11 @@ def test_flags_that_the_method_does_not_have_are_errors(argv, expected):
 
 @pytest.mark.parametrize(
     ("flag", "copy"),
-    [("--method=byol", "target"), ("--method=moco", "encoder"), ("--alternate=2", "assigned")],
+    [
+        ("--method=byol", "target"),
+        pytest.param("--method=moco", "encoder", marks=pytest.mark.slow),
+        pytest.param("--alternate=2", "assigned", marks=pytest.mark.slow),
+    ],
 )
 def test_copies_of_the_backbone_begin_with_the_weights_it_is_given(tmp_path, flag, copy):
     folder = small_backbones.exported(tmp_path, AUGMENTATIONS["grayscale"], channels=1, seed=5)

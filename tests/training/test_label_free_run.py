@@ -92,6 +92,7 @@ def test_interrupted_twice_its_records_are_the_same(images, whole, tmp_path):
     assert state(tmp_path) == state(whole[1].workdir)
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_the_monitor(images, tmp_path, capsys):
     config = tiny(tmp_path, images, *FLAGS)
     assert inspection.dry_run(config) == 0 and "--monitor=auto" in to_flags(config)

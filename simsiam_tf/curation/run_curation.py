@@ -55,6 +55,8 @@ def curate(config: Any, out: Path) -> str:
     if config.subset > len(pictures) - len(have):
         given = f", and {len(have):,} of them are labelled" if len(have) else ""
         raise UserError(f"subset={config.subset}: there are only {len(pictures):,} pictures{given}.")
+    if config.clusters is not None and config.clusters > len(pictures):
+        raise UserError(f"clusters={config.clusters}: there are only {len(pictures):,} pictures. Pass fewer.")
     against = _open_against(config, pretrained) if config.against else None
     try:
         (out / CACHE).mkdir(parents=True, exist_ok=True)

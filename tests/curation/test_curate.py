@@ -151,6 +151,8 @@ def test_earlier_answers_and_other_files_are_kept(place, tmp_path, capsys):
         (["--have=x.txt"], "has no effect without --subset"),
         (["--subset=3", "--have=missing.txt"], "--have=missing.txt: cannot be read"),
         (["--subset=51"], "--subset=51: there are only 50 pictures"),
+        (["--clusters=51"], "--clusters=51: there are only 50 pictures"),
+        (["--hdbscan"], "--clusters=3 has no effect with --hdbscan"),
         (["--against=folder:/x"], "needs the backbone"),
         (["--data=digits"], "lacks 50 of the 50"),
     ],
@@ -159,7 +161,7 @@ def test_what_does_not_fit_is_one_line(place, tmp_path, capsys, flags, said):
     assert run(place, tmp_path / "out", *flags) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert said in error[-1] and "Traceback" not in error[-1]
-    assert not (tmp_path / "out" / "summary.txt").exists()
+    assert not (tmp_path / "out").exists()  # refused before any work
 
 
 def test_a_backbone_computes_the_features_of_both_sets(place, tmp_path):

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import ImagesConfig, option
-from simsiam_tf.config.evaluation import FEATURES_DIR
-from simsiam_tf.config.fields import BIG, Config
+from simsiam_tf.config import FeaturesConfig, option
+from simsiam_tf.config.fields import BIG, Config, Inapplicable
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Answers questions about a set of pictures from their features: which are duplicates or outliers,
@@ -27,8 +26,13 @@ NEEDS = ("jinja2", "plotly")  # for a page
 
 
 @dataclasses.dataclass(frozen=True)
-class CurateConfig(ImagesConfig):
+class CurateConfig(FeaturesConfig):
     """Options of curate."""
+
+    INAPPLICABLE = (
+        *FeaturesConfig.INAPPLICABLE,
+        Inapplicable(("fast",), "embeddings", bool, "embeddings that are computed already"),
+    )
 
     on_bad_image: str = option(
         "skip",
@@ -80,7 +84,6 @@ class CurateConfig(ImagesConfig):
     )
     link: str | None = option(None, "new folder for links to the files of each list but without_…")
     page: bool = option(True, "write curation.html")
-    features_dir: str | None = option(None, FEATURES_DIR)
     seed: int = option(0, "seed of the clusters, and of the map on the page", limits=(0, BIG))
 
     def validate(self) -> CurateConfig:

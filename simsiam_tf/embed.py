@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from pathlib import Path
 
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import ImagesConfig, option
-from simsiam_tf.config.evaluation import FEATURES_DIR
+from simsiam_tf.config import FeaturesConfig, option
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Writes a file of embeddings: the name of every image, relative to the folder of --data, the image's
@@ -20,8 +20,11 @@ again.
     python -m simsiam_tf.neighbours --embeddings=photos.npz --query=/my/photos/one.jpg"""
 
 
+LONG = 60.0  # seconds, after which --fast is named
+
+
 @dataclasses.dataclass(frozen=True)
-class EmbedConfig(ImagesConfig):
+class EmbedConfig(FeaturesConfig):
     """Options of embed."""
 
     on_bad_image: str = option(
@@ -40,7 +43,6 @@ class EmbedConfig(ImagesConfig):
     )
     dtype: str = option("float32", "type of the numbers in the file", choices=("float32", "float16"))
     overwrite: bool = option(False, "replace an existing file or folder of embeddings")
-    features_dir: str | None = option(None, FEATURES_DIR)
 
     def validate(self) -> EmbedConfig:
         super().validate()
@@ -59,6 +61,7 @@ def call(config: EmbedConfig) -> int:
     """Extracts the features and writes the embeddings."""
     with cli.heavy_imports():
         from simsiam_tf.data import open_source
+        from simsiam_tf.distributed import strategies
         from simsiam_tf.evaluate import cached_scores
         from simsiam_tf.features import embedding_file, image_embeddings
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
@@ -66,17 +69,22 @@ def call(config: EmbedConfig) -> int:
     assert config.out is not None and config.weights is not None
     out = Path(config.out).expanduser()
     embedding_file.check_output(out)
+    strategies.set_precision("auto" if config.fast else "float32")
     pretrained = open_pretrained(config.weights, **config.preprocessing())
     report = out.with_suffix(".unreadable.json")
     data = config.data or cached_scores.training_data(pretrained)
     source = open_source(data, "train", report=report, **pretrained.source_options(config, data))
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
+    began = time.monotonic()
     embeddings = image_embeddings.embed(
-        pretrained, source, folder, config.batch_size, config.on_bad_image, report
+        pretrained, source, folder, config.batch_size, config.on_bad_image, report, config.fast
     )
     embedding_file.write_embeddings(embeddings, out, config.dtype)
     written = printable_text(f"{out}: {len(embeddings.names)} images of {source.name}")
     print(f"{written}, {pretrained.features} {config.dtype} numbers each")
+    took = time.monotonic() - began
+    if took > LONG and not config.fast:
+        print(f"This took {took:.0f} s. With --fast it may take less; features then differ by about 1 %.")
     return 0
 
 

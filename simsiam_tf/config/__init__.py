@@ -1,6 +1,6 @@
 """Configurations: frozen dataclasses whose fields are the options of a command; flags are made from them."""
 
-from simsiam_tf.config.evaluation import ImagesConfig, KeptFeaturesConfig, WeightsConfig
+from simsiam_tf.config.evaluation import FeaturesConfig, ImagesConfig, KeptFeaturesConfig, WeightsConfig
 from simsiam_tf.config.fields import (
     LOOKS,
     Config,
@@ -20,7 +20,7 @@ from simsiam_tf.config.pretrain import PretrainConfig
 from simsiam_tf.config.supervised import FinetuneConfig, LinearConfig, SupervisedConfig
 
 __all__ = [
-    "LOOKS", "METHODS", "Config", "FinetuneConfig", "ImagesConfig", "Inapplicable",
+    "LOOKS", "METHODS", "Config", "FeaturesConfig", "FinetuneConfig", "ImagesConfig", "Inapplicable",
     "KeptFeaturesConfig", "LinearConfig", "Method", "PretrainConfig",
     "SourceConfig", "SupervisedConfig", "WeightsConfig", "absolute_places", "check_address", "default",
     "differences", "drop_inapplicable", "field_types", "is_encoded", "is_file", "loss_kind", "method_of",

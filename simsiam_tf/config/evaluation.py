@@ -74,6 +74,20 @@ class ImagesConfig(SourceConfig, WeightsConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class FeaturesConfig(ImagesConfig):
+    """Options of commands that compute features to be kept."""
+
+    fast: bool = option(
+        False,
+        "compute the features in less time; they differ by about 1 %: batch normalisation is part of the "
+        "convolutions, large JPEG files are decoded at a half, a quarter or an eighth of their size, and the "
+        "network computes in bfloat16 where the processor does",
+        resumable=True,
+    )
+    features_dir: str | None = option(None, FEATURES_DIR)
+
+
+@dataclasses.dataclass(frozen=True)
 class LabelledConfig(ImagesConfig):
     """Options for a backbone, labelled training images and labelled test images."""
 

@@ -28,6 +28,7 @@ from simsiam_tf.curation.picture_set import PictureSet, open_recorded, picture_s
 from simsiam_tf.curation_page import table
 from simsiam_tf.curation_page.page import write_page
 from simsiam_tf.data import Source, open_source
+from simsiam_tf.distributed import strategies
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.features import embedding_file, image_embeddings
 from simsiam_tf.features.knn import has_gpu
@@ -126,6 +127,7 @@ def _open_pictures(config: Any) -> tuple[PictureSet, Pretrained | None]:
         else:
             source = open_recorded(embeddings.about, **options)
         return picture_set(embeddings, source), None
+    strategies.set_precision("auto" if config.fast else "float32")
     pretrained = open_pretrained(config.weights, **config.preprocessing())
     data = config.data or cached_scores.training_data(pretrained)
     source = _open(data, pretrained.source_options(config, data))
@@ -138,7 +140,9 @@ def _open(data: str, options: dict[str, Any]) -> Source:
 
 def _embed(config: Any, pretrained: Pretrained, source: Source) -> embedding_file.Embeddings:
     folder = Path(config.features_dir).expanduser() if config.features_dir else None
-    return image_embeddings.embed(pretrained, source, folder, config.batch_size, config.on_bad_image)
+    return image_embeddings.embed(
+        pretrained, source, folder, config.batch_size, config.on_bad_image, fast=config.fast
+    )
 
 
 def _open_against(config: Any, pretrained: Pretrained | None) -> PictureSet:

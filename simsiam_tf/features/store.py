@@ -90,6 +90,7 @@ def _read_or_write(
     dependencies = [
         PREPROCESSING_VERSION, pretrained.sha256, policies, augmentation.size, augmentation.mean,
         augmentation.std, source.contents(), source.size, source.channels,
+        *(["fast"] if not pretrained.exact else []),
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(dependencies).encode()).hexdigest()[:16]
     name = re.sub(r"[^\w.]+", "-", source.name, flags=re.ASCII).strip("-.")[-80:]

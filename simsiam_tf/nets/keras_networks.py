@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -23,11 +23,11 @@ def to_stock_layers(network: keras.Model) -> keras.Model:
         if isinstance(layer, BatchNorm):
             return [_stock_batch_norm(layer)]
         if not isinstance(layer, Conv):
-            return [_clone(layer, to_stock_layers)]
+            return [clone(layer, to_stock_layers)]
         padding = keras.layers.ZeroPadding2D(layer.pad, name=f"{layer.name}_pad", dtype=layer.dtype_policy)
         return [padding] * (layer.pad > 0) + [keras.layers.Conv2D.from_config(layer.get_config())]
 
-    return _rebuild(network, replace)
+    return rebuild(network, replace)
 
 
 def to_training_layers(network: keras.Model) -> keras.Model:
@@ -53,9 +53,9 @@ def to_training_layers(network: keras.Model) -> keras.Model:
             is_last = layer.axis in (-1, len(keras.tree.flatten(layer.input)[0].shape) - 1)
             if _stock_batch_norm(ours).get_config() == {**layer.get_config(), "axis": -1} and is_last:
                 return [ours]
-        return [_clone(layer, to_training_layers)]
+        return [clone(layer, to_training_layers)]
 
-    return _rebuild(network, replace)
+    return rebuild(network, replace)
 
 
 def _stock_batch_norm(layer: BatchNorm) -> keras.layers.BatchNormalization:
@@ -82,15 +82,19 @@ def _padding_before(layer: Any) -> keras.layers.ZeroPadding2D | None:
     return padding if fits and len(padding._outbound_nodes) == 1 else None
 
 
-def _clone(layer: Any, convert: Callable[[keras.Model], keras.Model]) -> Any:
+def clone(layer: Any, convert: Callable[[keras.Model], keras.Model]) -> Any:
     """A layer or operation of the same configuration; a nested network is converted."""
     return convert(layer) if isinstance(layer, keras.Model) else type(layer).from_config(layer.get_config())
 
 
-def _rebuild(network: keras.Model, replace: Callable[[Any], list]) -> keras.Model:
+def rebuild(
+    network: keras.Model, replace: Callable[[Any], list], weights: Mapping[str, list] | None = None
+) -> keras.Model:
     """A network whose layers are replaced by chains of layers; weights are copied by layer name.
 
     A network that is neither Sequential nor exactly of the class Functional is returned as it is.
+
+    weights: name of a layer → its weights, where they are not those of the layer of that name.
     """
     before = random.getstate()  # Keras draws initial weights, which are replaced
     try:
@@ -107,7 +111,8 @@ def _rebuild(network: keras.Model, replace: Callable[[Any], list]) -> keras.Mode
         random.setstate(before)
     for layer in rebuilt.layers:
         if layer.weights and not isinstance(layer, keras.Model):
-            layer.set_weights(network.get_layer(layer.name).get_weights())
+            given = (weights or {}).get(layer.name)
+            layer.set_weights(given or network.get_layer(layer.name).get_weights())
     return rebuilt
 
 

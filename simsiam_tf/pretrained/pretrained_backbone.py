@@ -34,6 +34,7 @@ class Pretrained:
     card: metadata of the run that trained the backbone; empty where the file has no card.
     address: "hf://USER/NAME@COMMIT" of a backbone of the Hub, whose path lies in a cache; None for others.
     as_stored: whether `backbone` is the file's network as it is, not a pooled one.
+    exact: whether features are the file's to the bit, not those of `features.fast`.
     """
 
     backbone: keras.Model
@@ -43,6 +44,7 @@ class Pretrained:
     card: dict
     address: str | None = None
     as_stored: bool = True
+    exact: bool = True
 
     @property
     def place(self) -> str:

@@ -19,15 +19,20 @@ ops: Any = keras.ops  # pyright infers None from its functions
 SMALL = 64  # pixels; views of at most this side are resized without a crop
 
 
+def shorter_side(size: int) -> int:
+    """Pixels that the shorter side of an image is resized to: 256/224 · size, or up to `SMALL` the size."""
+    return size if size <= SMALL else round(size * 256 / 224)
+
+
 def _resized_sides(height: Any, width: Any, size: int) -> tuple[Any, Any]:
     """Sides, int32 scalars, that an image is resized to before its middle size × size pixels are taken.
 
-    The shorter side becomes short = 256/224 · size, the other int(short · longer / shorter), as in Resize. Up
+    The shorter one becomes short = `shorter_side`, the other int(short · longer / shorter), as in Resize. Up
     to `SMALL`, both become the size.
     """
+    short = shorter_side(size)
     if size <= SMALL:
         return size, size  # no tensors, which an exported graph would take for inputs
-    short = round(size * 256 / 224)
     shorter = ops.minimum(height, width)
     most = 2**30 // short  # largest ratio of the sides that int32 can hold
 

@@ -17,9 +17,17 @@ def decode(data: tf.Tensor, rule: PixelRule = COLOURS, plain: tf.Tensor | bool |
         out of the graph.
     """
 
-    def jpeg() -> tf.Tensor:
+    def jpeg_at(ratio: int) -> tf.Tensor:
         # The exact transform gives exactly Pillow's pixels; TensorFlow's default differs by one level.
-        return tf.io.decode_jpeg(data, channels=rule.channels, dct_method="INTEGER_ACCURATE")
+        method = "INTEGER_ACCURATE"
+        return tf.io.decode_jpeg(data, channels=rule.channels, ratio=ratio, dct_method=method)
+
+    def jpeg() -> tf.Tensor:
+        if not rule.least_side:
+            return jpeg_at(1)
+        times = tf.reduce_min(tf.image.extract_jpeg_shape(data)[:2]) // rule.least_side
+        powers = tf.math.count_nonzero(times >= tf.constant([2, 4, 8]), dtype=tf.int32)
+        return tf.switch_case(powers, [lambda ratio=ratio: jpeg_at(ratio) for ratio in (1, 2, 4, 8)])
 
     def fast() -> tf.Tensor:
         return tf.cond(tf.io.is_jpeg(data), jpeg, lambda: tf.io.decode_png(data, channels=rule.channels))

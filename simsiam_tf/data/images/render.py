@@ -26,11 +26,14 @@ class PixelRule:
     background: the colour that transparent pixels are laid on, as Pillow reads it: "white", "#rrggbb".
     pixel_range: the values of deep pixels (more than 8 bits) that become 0 and 255; None: the smallest and
         largest value of their type, 0 and 1 for floating point.
+    least_side: a JPEG is decoded at a half, a quarter or an eighth of its size, the smallest of these whose
+        shorter side is at least so many pixels; 0: at its size. A digest of images does not depend on it.
     """
 
     channels: int = 3
     background: str = "white"
     pixel_range: tuple[float, float] | None = None
+    least_side: int = dataclasses.field(default=0, repr=False)
 
     @classmethod
     def from_options(cls, channels: int, background: str = "white", pixel_range: str = "type") -> PixelRule:
@@ -98,7 +101,10 @@ def _open_image(data: bytes, name: str, rule: PixelRule) -> Image.Image:
     """The first frame with 8 bits a channel, and its metadata."""
     values = deep_pixels(data, name)
     if values is None:
-        return pillow_image(data, name)
+        image = pillow_image(data, name)
+        if rule.least_side:
+            image.draft(image.mode, (rule.least_side, rule.least_side))  # of a JPEG
+        return image
     colours = 1 if values.shape[-1] < 3 else 3
     pixels = to_8_bits(values[..., :colours], rule.pixel_range)
     if values.shape[-1] > colours:  # transparency, to which pixel_range does not apply

@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 FLAGS = sorted({f"flagfiles/{p.parent.relative_to(HERE)}" for p in HERE.glob("flags/**/*.cfg")})
 COMMANDS = (
     "pretrain", "knn_eval", "probe", "linear_eval", "finetune", "export", "report", "convert", "embed",
-    "neighbours", "curate", "data_service",
+    "neighbours", "curate", "transfer", "data_service",
 )  # fmt: skip
 
 setup(
@@ -67,6 +67,7 @@ setup(
         "wandb": ["wandb>=0.18"],
         "mlflow": ["mlflow-skinny>=2.16"],
         "kerashub": ["keras-hub>=0.20"],  # whose ImageConverter can resize with a filter against aliasing
+        "coco": ["pycocotools>=2.0.8"],  # earlier wheels are built for NumPy 1
         "onnx": ["tf2onnx>=1.17", "onnxruntime>=1.20"],
     },
     entry_points={

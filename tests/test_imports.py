@@ -15,7 +15,7 @@ from simsiam_tf import config
 ROOT = Path(simsiam_tf.__file__).parent
 LEVELS = [  # a folder imports from itself and from those before it; commands in the root import from all
     "runtime", "config", "distributed", "optimizers", "nets", "data", "methods", "pretrained", "features",
-    "evaluate", "loop", "recipes", "training", "html_report", "curation_page", "curation",
+    "evaluate", "loop", "recipes", "training", "dense_tasks", "html_report", "curation_page", "curation",
     "model_export", "command_line",
 ]  # fmt: skip
 MODULES = [path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py"]

@@ -39,7 +39,7 @@ CONFIGS = (
     config.PretrainConfig, knn_eval.KnnConfig, probe.ProbeConfig, embed.EmbedConfig,
     neighbours.NeighboursConfig, config.LinearConfig, config.FinetuneConfig, export.ExportConfig,
     report.ReportConfig, convert.ConvertConfig, data_service.ServiceConfig, reproduce.ReproduceConfig,
-    curate.CurateConfig,
+    curate.CurateConfig, config.TransferConfig,
 )  # fmt: skip
 
 

@@ -18,11 +18,12 @@ from simsiam_tf.config.methods import METHODS, Method, loss_kind, method_of
 from simsiam_tf.config.places import absolute_places, is_encoded, is_file
 from simsiam_tf.config.pretrain import PretrainConfig
 from simsiam_tf.config.supervised import FinetuneConfig, LinearConfig, SupervisedConfig
+from simsiam_tf.config.transfer import TransferConfig
 
 __all__ = [
     "LOOKS", "METHODS", "Config", "FeaturesConfig", "FinetuneConfig", "ImagesConfig", "Inapplicable",
-    "KeptFeaturesConfig", "LinearConfig", "Method", "PretrainConfig",
-    "SourceConfig", "SupervisedConfig", "WeightsConfig", "absolute_places", "check_address", "default",
-    "differences", "drop_inapplicable", "field_types", "is_encoded", "is_file", "loss_kind", "method_of",
-    "option", "to_flags",
+    "KeptFeaturesConfig", "LinearConfig", "Method", "PretrainConfig", "SourceConfig", "SupervisedConfig",
+    "TransferConfig", "WeightsConfig", "absolute_places", "check_address", "default", "differences",
+    "drop_inapplicable", "field_types", "is_encoded", "is_file", "loss_kind", "method_of", "option",
+    "to_flags",
 ]  # fmt: skip

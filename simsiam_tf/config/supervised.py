@@ -14,7 +14,7 @@ from simsiam_tf.runtime.errors import UserError
 _RUN = {field.name: field.metadata for field in dataclasses.fields(RunConfig)}
 
 
-def _run_option(name: str, default: Any, **changes: Any) -> Any:
+def run_option(name: str, default: Any, **changes: Any) -> Any:
     """An option of `RunConfig` with another default, and with other metadata where given."""
     return dataclasses.field(default=default, metadata={**_RUN[name], **changes})
 
@@ -44,10 +44,10 @@ class SupervisedConfig(RunConfig, LabelledConfig):
         None, "probability of a horizontal flip; by default as in the pre-training", limits=(0, 1)
     )
 
-    epochs: float = _run_option("epochs", 90.0)
-    batch_size: int = _run_option("batch_size", 4096)
-    base_lr: float = _run_option("base_lr", 0.02, limits=(0, 1e5))
-    weight_decay: float = _run_option("weight_decay", 0.0)
+    epochs: float = run_option("epochs", 90.0)
+    batch_size: int = run_option("batch_size", 4096)
+    base_lr: float = run_option("base_lr", 0.02, limits=(0, 1e5))
+    weight_decay: float = run_option("weight_decay", 0.0)
     eval_every: int | None = option(
         None,
         "epochs from one evaluation on the test images to the next; 0: only at the end; by default, "
@@ -87,9 +87,9 @@ class FinetuneConfig(TuningConfig, SupervisedConfig):
         "start the backbone from `weights`, or, for comparison, from random weights of the same architecture",
         choices=("weights", "random"),
     )
-    epochs: float = _run_option("epochs", 50.0)
-    batch_size: int = _run_option("batch_size", 256)
+    epochs: float = run_option("epochs", 50.0)
+    batch_size: int = run_option("batch_size", 256)
     head_lr_factor: float = option(
         10.0, "learning rate of the classifier, as a multiple of the backbone's", limits=(0, 1e5)
     )
-    weight_decay: float = _run_option("weight_decay", 1e-4)
+    weight_decay: float = run_option("weight_decay", 1e-4)

@@ -14,9 +14,11 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from simsiam_tf.runtime import atomic_files
@@ -26,6 +28,17 @@ from simsiam_tf.runtime.errors import UserError
 log = logging.getLogger("simsiam_tf")
 
 MANIFEST_BYTES = 2**24  # a larger manifest is refused; usual ones have some kilobytes
+
+
+def untracked(state: dict[str, Any], variables: Iterable[keras.Variable]) -> dict[str, Any]:
+    """What a checkpoint of `state` has to hold besides, so that it has all of the variables.
+
+    TensorFlow does not find those of layers that another library keeps in a dictionary of lists.
+    """
+    root = tf.train.Checkpoint(**state)  # a view does not keep it
+    found = {id(trackable) for trackable in tf.train.TrackableView(root).descendants()}
+    missing = [variable for variable in variables if id(variable) not in found]
+    return {"untracked": missing} if missing else {}
 
 
 class Checkpoints:

@@ -20,6 +20,8 @@ def batches(components: RunComponents, config: Any, first_step: int) -> Iterator
     """
 
     def make(rows: tuple[int, int], replicas: int) -> tf.data.Dataset:
+        if components.make_batches is not None:
+            return components.make_batches(rows, replicas).dataset(first_step, components.total_steps)
         step_batches = pipeline.StepBatches(
             components.source, components.views, config.batch_size, config.seed, rows, replicas,
             augment_on_host=not components.on_device, targets=components.targets,

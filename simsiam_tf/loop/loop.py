@@ -15,12 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import preview, sampling
+from simsiam_tf.data import sampling
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.diagnosis import Diagnosis
 from simsiam_tf.loop import compiled_steps
 from simsiam_tf.loop.checkpoint_policy import CheckpointPolicy
-from simsiam_tf.loop.checkpoints import Checkpoints
+from simsiam_tf.loop.checkpoints import Checkpoints, untracked
 from simsiam_tf.loop.failures import step_failures
 from simsiam_tf.loop.metrics_file import MetricsFile
 from simsiam_tf.loop.metrics_log import MetricsLog
@@ -84,9 +84,11 @@ class Loop:
         self.environment = {"replicas": components.strategy.num_replicas_in_sync, **library_versions()}
         # [loss, metric] of each step since the last record; a variable, so that checkpoints hold it.
         self.interval = tf.Variable(tf.zeros([0, 2], tf.float64), shape=(None, 2))
+        state = {"model": self.model, "optimizer": self.model.optimizer, "interval": self.interval}
+        state |= untracked(state, self.model.variables)
         checkpoints = Checkpoints(
             workdir.path / "checkpoints",
-            {"model": self.model, "optimizer": self.model.optimizer, "interval": self.interval},
+            state,
             config.keep,
             workdir.writes,
             {"configuration": run_description(config, components.metadata), "made with": self.environment},
@@ -153,8 +155,7 @@ class Loop:
 
     def _evaluate_baselines(self) -> None:
         """Records a picture of views, and evaluates the baselines that the run has to beat."""
-        views = preview.grid(self.components.source, self.components.views, self.config.seed)
-        self.metrics_log.add_picture("views", views)
+        self.metrics_log.add_picture("views", self.task.picture())
         if not self.accuracy:
             self.accuracy = self.task.baselines()
             if self.accuracy:

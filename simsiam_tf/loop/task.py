@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import Source, Views
+from simsiam_tf.data import Source, Views, preview
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.diagnosis import Diagnosis
 from simsiam_tf.methods import ViewModel
@@ -33,6 +34,8 @@ class RunComponents:
     data_service: HOST:PORT of the dispatcher of a tf.data service; None without one.
     first_step: the step at which the run begins; above 0 where another program trained the steps before.
     targets: whether batches hold "target", for models that learn from labels.
+    make_batches: (this process's rows of each batch, elements that they are cut into) → what makes the
+        dataset of a run's steps, as `data.pipeline.StepBatches` does; None: that, of `source` and `views`.
     """
 
     workers: Workers
@@ -45,6 +48,7 @@ class RunComponents:
     data_service: str | None = None
     first_step: int = 0
     targets: bool = False
+    make_batches: Callable[[tuple[int, int], int], Any] | None = None
 
     @property
     def strategy(self) -> tf.distribute.Strategy:
@@ -116,6 +120,10 @@ class Task:
     def diagnose(self, records: list[dict]) -> Diagnosis:
         """Returns the diagnosis of the run by its training records, oldest first."""
         raise NotImplementedError
+
+    def picture(self) -> np.ndarray:
+        """Draws images and their views, to look at: uint8 [H, W, 1 or 3]."""
+        return preview.grid(self.components.source, self.components.views, self.config.seed)
 
     def baselines(self) -> Accuracies:
         """Evaluates the baselines, before the first step; empty for none."""

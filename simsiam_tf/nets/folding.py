@@ -47,7 +47,7 @@ def _convolution_before(layer: Any, network: keras.Model) -> Any:
     if type(layer) not in BATCH_NORMS or len(layer._inbound_nodes) != 1:
         return None
     parents = layer._inbound_nodes[0].parent_nodes
-    conv = parents[0].operation if parents else None
+    conv: Any = parents[0].operation if parents else None
     plain = (
         type(conv) in CONVOLUTIONS
         and conv.activation is keras.activations.linear
@@ -63,7 +63,7 @@ def _folded_weights(conv: Any, bn: Any) -> list[np.ndarray]:
     """[kernel, bias] of the convolution and the BN together."""
 
     def values(variable: Any, otherwise: float) -> np.ndarray:
-        return np.float64(otherwise) if variable is None else np.asarray(variable, np.float64)
+        return np.asarray(otherwise if variable is None else variable, np.float64)
 
     kernel, *rest = (np.asarray(w, np.float64) for w in conv.get_weights())
     gamma, beta = values(getattr(bn, "gamma", None), 1.0), values(getattr(bn, "beta", None), 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -50,6 +51,29 @@ class Cosine(Schedule):
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
+class Steps(Schedule):
+    """Falls to a tenth at each milestone, after a linear warm-up from 0: as detectors are trained.
+
+    Args:
+        base: the learning rate after the warm-up.
+        milestones: the steps at which it falls, ascending.
+        warmup_steps: as for `Cosine`.
+    """
+
+    def __init__(self, base: float, milestones: Sequence[int], warmup_steps: int = 0) -> None:
+        self.base, self.milestones, self.warmup_steps = base, list(milestones), warmup_steps
+
+    def __call__(self, step) -> tf.Tensor:
+        step = tf.cast(step, tf.int64)
+        passed = tf.math.count_nonzero(step >= tf.constant(self.milestones, tf.int64), dtype=tf.float32)
+        rising = tf.minimum(tf.cast(step, tf.float32) / max(self.warmup_steps, 1), 1.0)
+        return self.base * 0.1**passed * (rising if self.warmup_steps else 1.0)
+
+    def get_config(self) -> dict:
+        return dict(vars(self))
+
+
+@keras.saving.register_keras_serializable("simsiam_tf")
 class Constant(Schedule):
     """The same learning rate at every step: Table 1 (c) for the predictor."""
 
@@ -86,7 +110,7 @@ class After(Schedule):
         return cls(config["steps"], keras.saving.deserialize_keras_object(config["schedule"]))
 
 
-cosine, constant, after = Cosine, Constant, After
+cosine, steps, constant, after = Cosine, Steps, Constant, After
 
 
 def scaled(base_lr: float, batch_size: int) -> float:

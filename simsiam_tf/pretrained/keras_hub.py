@@ -24,11 +24,13 @@ _REGISTERED = ("keras_hub>ResNetBackbone", "keras_nlp>ResNetBackbone")
 _DIFFERENCE = 1e-4  # largest allowed difference of our features from the preset's, relative to the largest
 
 
-def to_keras_hub(backbone: keras.Model) -> Any:
+def to_keras_hub(backbone: keras.Model, dtype: Any = "float32") -> Any:
     """keras-hub's ResNetBackbone with the weights of one of our ResNets.
 
     It maps normalised images [B, H, W, C] to the feature map [B, ⌈H/32⌉, ⌈W/32⌉, F], whose mean over H and W
     is our features [B, F], without their whitening.
+
+    dtype: of its layers, a policy or its name.
 
     Raises:
         UserError: keras-hub is missing, the network is none of `nets.RESNETS`, or keras-hub lacks it.
@@ -42,7 +44,7 @@ def to_keras_hub(backbone: keras.Model) -> Any:
             f"layout=keras_hub: keras-hub has no {name} with a {stem} stem and width {width:g}: its ResNets "
             "have the imagenet stem and width 1 and are not wide. `python -m simsiam_tf.export` writes any."
         )
-    network = _build(name, architecture["channels"])
+    network = _build(name, architecture["channels"], dtype)
     _copy(backbone, network, to_hub=True)
     return network
 
@@ -100,12 +102,12 @@ def _arguments(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _build(name: str, channels: int) -> Any:
+def _build(name: str, channels: int, dtype: Any = "float32") -> Any:
     import keras_hub
 
     shape = (None, None, channels)
     return keras_hub.models.ResNetBackbone(
-        **_arguments(name), image_shape=shape, data_format="channels_last", dtype="float32", name=name
+        **_arguments(name), image_shape=shape, data_format="channels_last", dtype=dtype, name=name
     )
 
 

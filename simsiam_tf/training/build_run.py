@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
 from simsiam_tf.config import METHODS, FinetuneConfig, PretrainConfig, SupervisedConfig
+from simsiam_tf.config.run import RunConfig
 from simsiam_tf.data import Augmentation, Source, sampling
 from simsiam_tf.data.service import client
 from simsiam_tf.data.sources.base import EncodedSource
@@ -124,7 +125,7 @@ def build_pretraining(
     )  # fmt: skip
 
 
-def set_precision(config: PretrainConfig | SupervisedConfig, strategy: tf.distribute.Strategy) -> str:
+def set_precision(config: RunConfig, strategy: tf.distribute.Strategy) -> str:
     """Checks the number of replicas, sets the precision and returns its name.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 from simsiam_tf.config import METHODS, PretrainConfig, field_types
@@ -101,6 +102,29 @@ def supervised_summary(outcome: Outcome, command: str) -> str:
         lines += ["", f"  classifier  {workdir / CLASSIFIER}", f"  result      {workdir / RESULT}"]
     if outcome.status == INTERRUPTED:
         lines += ["", f"Continue:  {_continue_command(command, workdir)}"]
+    return "\n".join(lines)
+
+
+def transfer_summary(outcome: Outcome, files: Mapping[str, Path]) -> str:
+    """Metrics on training and test images, paths, and how to continue an interrupted run.
+
+    files: what a finished run has written, in words → the path within the work folder.
+    """
+    workdir, task = outcome.workdir, outcome.config.task
+    lines = ["", f"{workdir}: {STATUS[outcome.status]}, step {outcome.step}"]
+    if outcome.records:
+        last = outcome.records[-1]
+        name = next(n for n in ("class_accuracy", "pixel_accuracy") if n in last)
+        lines.append(f"  training images  loss {last['loss']:.3f}, {name.replace('_', ' ')} {last[name]:.1%}")
+    if task in outcome.accuracy:
+        scores = ", ".join(f"{name} {value:.1%}" for name, value in outcome.accuracy[task].items())
+        lines.append(f"  test images      {scores}")
+    if not outcome.diagnosis.healthy:
+        lines.append(f"  diagnosis        {outcome.diagnosis}")
+    if outcome.status == DONE:
+        lines += ["", *(f"  {what:11} {workdir / path}" for what, path in files.items())]
+    if outcome.status == INTERRUPTED:
+        lines += ["", f"Continue:  {_continue_command('simsiam_tf.transfer', workdir)}"]
     return "\n".join(lines)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from simsiam_tf import nets, optimizers
 from simsiam_tf.config import FinetuneConfig, LinearConfig, SupervisedConfig
@@ -19,13 +18,12 @@ from simsiam_tf.data.sources.decoded import keep_decoded
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import cached_scores
-from simsiam_tf.evaluate.diagnosis import Diagnosis
 from simsiam_tf.evaluate.knn_monitor import epochs_between
 from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.loop import Outcome
-from simsiam_tf.loop.task import Accuracies, RunComponents, Task, add_accuracy_to_card, read_card
+from simsiam_tf.loop.task import Accuracies, RunComponents, add_accuracy_to_card, read_card
 from simsiam_tf.nets import layer_order
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, published
@@ -33,6 +31,7 @@ from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretraine
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.training.build_run import check_size, cosine_schedule, optimizer_by_name, set_precision
 from simsiam_tf.training.callbacks import Accuracy
+from simsiam_tf.training.labelled_task import LabelledTask
 
 log = logging.getLogger("simsiam_tf.run")
 
@@ -145,7 +144,7 @@ def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> op
     return optimizer(decayed, config.momentum, config.weight_decay)
 
 
-class Supervised(Task):
+class Supervised(LabelledTask):
     """Linear evaluation or fine-tuning; the progress bar shows a training metric and a test metric."""
 
     trained_name, evaluation_label, exported_file = "classifier", "test", CLASSIFIER
@@ -163,18 +162,6 @@ class Supervised(Task):
             cost = splits.train.size if isinstance(config, FinetuneConfig) else splits.train.size // 3
             every = epochs_between(splits.test.size, max(cost, 1))
         self.evaluator = Accuracy(splits.test, components.views, every, components.workers)
-
-    def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
-        """The head's training metric by its name: the mean over the steps."""
-        del z
-        return {self.metric_name: float(metrics.mean())}
-
-    def diagnose(self, records: list[dict]) -> Diagnosis:
-        """ "divergence" where the last loss is not finite, else "healthy"."""
-        if not records:
-            return Diagnosis("healthy", "no record yet")
-        loss, step = records[-1]["loss"], records[-1]["step"]
-        return Diagnosis("healthy" if np.isfinite(loss) else "divergence", f"loss {loss:.3g} at step {step}")
 
     def final_accuracies(self) -> Accuracies:
         """The model's metrics on the test images."""

@@ -3,11 +3,12 @@
 import json
 import logging
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from simsiam_tf.loop.checkpoints import MANIFEST_BYTES, Checkpoints, newest_manifest
+from simsiam_tf.loop.checkpoints import MANIFEST_BYTES, Checkpoints, newest_manifest, untracked
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -193,3 +194,15 @@ def test_links_among_leftovers_are_removed_and_not_followed(checkpoints, tmp_pat
     (tmp_path / "link").symlink_to(checkpoints.folder)
     with pytest.raises(UserError, match="is a link"):
         Checkpoints(tmp_path / "link", {"value": value})
+
+
+def test_variables_of_layers_that_tensorflow_does_not_track_are_held_too():
+    layers = pytest.importorskip("keras_hub.src.models.deeplab_v3.deeplab_v3_layers")
+    images = keras.Input((8, 8, 4))
+    hidden = keras.Model(images, layers.SpatialPyramidPooling(dilation_rates=[2, 3, 4])(images))
+    state = {"model": hidden}
+    missing = untracked(state, hidden.variables)["untracked"]
+    assert 0 < len(missing) < len(hidden.variables)
+    assert not untracked({**state, "untracked": missing}, hidden.variables)
+    plain = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.BatchNormalization()])
+    assert untracked({"model": plain}, plain.variables) == {}

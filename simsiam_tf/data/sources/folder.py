@@ -43,7 +43,7 @@ def folder_members(path: str) -> Members:
     """
     shown = printable_text(f"folder:{path}")
     passed_over: collections.Counter[str] = collections.Counter()
-    members = (_remote_members if is_url(path) else _local_members)(path, shown, passed_over)
+    members = (_remote_members if is_url(path) else local_members)(path, shown, passed_over)
     others = ", ".join(f"{n} {kind}" for kind, n in passed_over.most_common(6))
     if not members.names:
         raise UserError(f"{shown}: holds no image, at any depth{f' ({others})' if others else ''}.")
@@ -52,7 +52,11 @@ def folder_members(path: str) -> Members:
     return members
 
 
-def _local_members(path: str, shown: str, passed_over: collections.Counter) -> Members:
+def local_members(path: str, shown: str, passed_over: collections.Counter) -> Members:
+    """The images of a folder of this machine, of which there may be none, as in `folder_members`.
+
+    shown: the specification, for messages. passed_over: kind → number of other files, to which this adds.
+    """
     root = Path(path).expanduser()
     if root.is_file():
         raise UserError(f"{shown}: is a file. Pass data={specification_of_file(root)}.")

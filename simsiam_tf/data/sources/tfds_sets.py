@@ -104,9 +104,32 @@ def _encoded_records(builder: Any, spec: str, split: str, size: int, bytes_of_al
     return _all_records(builder, split, encoded)
 
 
+def _files(builder: Any) -> list[tuple[str, int]]:
+    """Name and bytes of each file of a prepared set, in order."""
+    return sorted((file.name, file.stat().length) for file in builder.data_path.iterdir())
+
+
+def open_objects(
+    name: str, split: str, data_dir: str | None
+) -> tuple[Sequence[dict[str, Any]], tuple[str, ...], str]:
+    """Opens a split of a set for detection, by random access.
+
+    Returns:
+        Its examples, with "image" as encoded bytes and "objects" as arrays; the names of the classes of
+        objects; a digest that distinguishes the split from others, made without reading it.
+    """
+    spec = f"tfds:{name}:{split}"
+    builder = _prepared_builder(name, spec, data_dir)
+    files, size = _files(builder), builder.info.splits[split].num_examples
+    records = _encoded_records(builder, spec, split, size, sum(length for _, length in files))
+    features: Any = builder.info.features
+    digest = short_digest(f"{builder.info.full_name}:{split}:{size}:{files}".encode())
+    return records, tuple(features["objects"].feature["label"].names), digest
+
+
 def _random_access(builder: Any, spec: str, split: str, size: int, names: tuple[str, ...]) -> EncodedSource:
     info, labels = builder.info, np.full(size, NOT_READ, np.int64)
-    files = sorted((file.name, file.stat().length) for file in builder.data_path.iterdir())
+    files = _files(builder)
     records = _encoded_records(builder, spec, split, size, sum(length for _, length in files))
 
     def read_labels(ids: np.ndarray) -> np.ndarray:

@@ -1,0 +1,150 @@
+"""scenes:SOURCE: pictures in which labelled objects lie on textures, with exact boxes and masks."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from simsiam_tf.data import Source
+from simsiam_tf.data.sources.base import EncodedSource, short_digest
+from simsiam_tf.dense_tasks.annotations import Annotated, AnnotatedSet
+from simsiam_tf.evaluate.label_splits import open_splits
+from simsiam_tf.runtime.errors import UserError
+
+OBJECTS = (1, 5)  # fewest and most in a scene
+SIDES = (0.2, 0.5)  # longer side of an object, as a share of the scene's
+OPAQUE = 32  # least value, in [0, 255], of a gray pixel on black and of an opacity that belong to an object
+MOST_COVERED = 0.3  # share of an object that later ones may hide
+TRIES = 10  # places that are tried for an object
+SMALLEST = 4  # pixels of an object that count as one
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes(AnnotatedSet):
+    """Scenes of square sides, each a function of the seed and its id.
+
+    A scene has `OBJECTS` images of the source, flipped and resized at random, at random places. An object is
+    what is not transparent in a coloured image, and what is not black in a gray one. A later object may cover
+    up to `MOST_COVERED` of an earlier one; boxes and masks are of what is seen.
+
+    source: labelled images. side: pixels of a scene. seed: another one gives other scenes.
+    """
+
+    source: Source
+    side: int
+    seed: int = 0
+
+    def read(self, index: int) -> Annotated:
+        rng = np.random.default_rng([self.seed, index])
+        scene = _texture(rng, self.side)
+        owners = np.zeros((self.side, self.side), np.int64)  # 1 + the number of the object that is seen
+        labels: list[int] = []
+        for _ in range(int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))):
+            i = int(rng.integers(self.source.size))
+            colours, opaque = _resized(*self._cut_out(i), rng, self.side)
+            place = _free_place(owners, opaque, rng)
+            if place is None:
+                continue
+            labels.append(self._label(i))
+            top, left = place
+            area = np.s_[top : top + opaque.shape[0], left : left + opaque.shape[1]]
+            scene[area][opaque] = colours[opaque]
+            owners[area][opaque] = len(labels)
+        boxes = [_bounds(owners == k) for k in range(1, len(labels) + 1)]
+        mask = np.concatenate([[0], 1 + np.array(labels, np.int64)])[owners]
+        return Annotated(
+            scene, np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64),
+            np.zeros(len(labels), bool), mask.astype(np.uint8),
+        )  # fmt: skip
+
+    def _label(self, i: int) -> int:
+        assert self.source.labels is not None
+        return int(self.source.labels[i])
+
+    def _cut_out(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The smallest rectangle around an object: (colours uint8 [h, w, 3], which pixels are its)."""
+        if isinstance(self.source, EncodedSource):
+            encoded: Any = self.source.read(tf.constant(i, tf.int64)).numpy()
+            image = Image.open(io.BytesIO(encoded))
+            pixels = np.array(ImageOps.exif_transpose(image).convert("RGBA"))
+            colours, opaque = pixels[..., :3], pixels[..., 3] >= OPAQUE
+        else:
+            assert self.source.pixels is not None
+            pixels = self.source.pixels[i]
+            colours = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+            opaque = pixels.max(axis=-1) >= OPAQUE
+        if opaque.sum() < SMALLEST:
+            opaque = np.ones_like(opaque)
+        left, top, right, lower = _bounds(opaque)
+        return colours[top:lower, left:right], opaque[top:lower, left:right]
+
+
+def open_scenes(
+    place: str, split: str, scenes: int, side: int, data_dir: str | None = None, for_masks: bool = False
+) -> Scenes:
+    """Opens `scenes` scenes of "scenes:PLACE", made of labelled images of one split of a place.
+
+    split: "train" or "test", as `label_splits.open_splits` divides the place's images. for_masks: whether
+    class names are those of masks, the background first.
+
+    Raises:
+        UserError: the place cannot be opened, or has no labels.
+    """
+    if not place:
+        raise UserError("data=scenes: names no images. Pass scenes:fashion_mnist or scenes:folder:PATH.")
+    splits = open_splits(place, data_dir=data_dir)
+    source = splits.train if split == "train" else splits.test
+    names = ("background", *splits.class_names) if for_masks else splits.class_names
+    fingerprint = short_digest(source.contents().encode(), f"{side} {scenes}".encode())
+    seed = 0 if split == "train" else 1
+    return Scenes(f"scenes:{place}", scenes, names, fingerprint, source, side, seed)
+
+
+def _texture(rng: np.random.Generator, side: int) -> np.ndarray:
+    """A random coloured texture, uint8 [side, side, 3]: noise of three sizes around a colour."""
+    layers = np.zeros((side, side, 3))
+    for cells, strength in ((3, 60), (9, 35), (32, 20)):
+        cells = min(cells, side)
+        noise = rng.normal(0.0, strength, (cells, cells, 1))
+        noise = noise + rng.normal(0.0, strength / 3, (cells, cells, 3))
+        shown = (np.clip(noise, -127, 127) + 128).astype(np.uint8)
+        layers += np.array(Image.fromarray(shown).resize((side, side), Image.Resampling.BICUBIC), float) - 128
+    return np.clip(layers + rng.uniform(60, 190, 3), 0, 255).astype(np.uint8)
+
+
+def _resized(
+    colours: np.ndarray, opaque: np.ndarray, rng: np.random.Generator, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """An object at a random size, mirrored half of the time."""
+    longer = rng.uniform(*SIDES) * side
+    factor = longer / max(opaque.shape)
+    height, width = (max(2, round(n * factor)) for n in opaque.shape)
+    if rng.random() < 0.5:
+        colours, opaque = colours[:, ::-1], opaque[:, ::-1]
+    new = Image.fromarray(np.ascontiguousarray(colours)).resize((width, height), Image.Resampling.BILINEAR)
+    alpha = Image.fromarray(np.ascontiguousarray(opaque).astype(np.uint8) * 255)
+    seen = np.array(alpha.resize((width, height), Image.Resampling.BILINEAR)) >= 128
+    return np.array(new), seen if seen.any() else np.ones_like(seen)
+
+
+def _free_place(owners: np.ndarray, opaque: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
+    """(top, left) at which an object lies within the scene and leaves enough of the others; None for none."""
+    height, width = opaque.shape
+    sizes = np.bincount(owners.ravel())
+    for _ in range(TRIES):
+        top, left = (int(rng.integers(n - m + 1)) for n, m in zip(owners.shape, opaque.shape, strict=True))
+        hidden = np.bincount(owners[top : top + height, left : left + width][opaque], minlength=len(sizes))
+        if (hidden[1:] <= MOST_COVERED * sizes[1:]).all():
+            return top, left
+    return None
+
+
+def _bounds(region: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right and lower edge of the True pixels."""
+    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

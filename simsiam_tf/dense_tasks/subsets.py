@@ -1,0 +1,36 @@
+"""Parts of annotated sets."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from simsiam_tf.data.sources.base import short_digest
+from simsiam_tf.dense_tasks.annotations import Annotated, AnnotatedSet
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatedSubset(AnnotatedSet):
+    """The set whose image i is image ids[i] of another."""
+
+    whole: AnnotatedSet
+    ids: np.ndarray
+
+    def read(self, index: int) -> Annotated:
+        return self.whole.read(int(self.ids[index]))
+
+    def contents(self) -> str:
+        return short_digest(self.whole.contents().encode(), self.ids.tobytes())
+
+
+def share_of(images: AnnotatedSet, share: float) -> AnnotatedSet:
+    """A random share of the images, at least one; a larger share contains a smaller one."""
+    if share == 1:
+        return images
+    count = max(1, round(share * images.size))
+    ids = np.sort(np.random.default_rng(0).permutation(images.size)[:count])
+    return AnnotatedSubset(
+        f"{images.name}, {share:.4g} of it", count, images.class_names,
+        short_digest(images.fingerprint.encode(), ids.tobytes()), images, ids,
+    )  # fmt: skip

@@ -1,0 +1,246 @@
+"""Transfer to detection or segmentation as a run with checkpoints, records and an exported network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from simsiam_tf import nets, optimizers
+from simsiam_tf.config import TransferConfig
+from simsiam_tf.config.backbones import is_network
+from simsiam_tf.data import Views, sampling
+from simsiam_tf.dense_tasks import evaluation, predictions
+from simsiam_tf.dense_tasks.annotations import SEGMENTATION, AnnotatedSet
+from simsiam_tf.dense_tasks.batches import TrainingBatches
+from simsiam_tf.dense_tasks.framing import Framing
+from simsiam_tf.dense_tasks.models import MODELS, DenseModel
+from simsiam_tf.dense_tasks.open_set import open_annotated
+from simsiam_tf.dense_tasks.subsets import share_of
+from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.evaluate import cached_scores
+from simsiam_tf.loop import launch
+from simsiam_tf.loop.loop import Outcome
+from simsiam_tf.loop.task import Accuracies, Evaluator, RunComponents, read_card
+from simsiam_tf.optimizers import schedules
+from simsiam_tf.pretrained import backbone_file, keras_hub, published
+from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
+from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.training.build_run import check_size, set_precision
+from simsiam_tf.training.labelled_task import LabelledTask
+
+log = logging.getLogger("simsiam_tf.run")
+
+FILES = {"detection": Path("export") / "detector.keras", SEGMENTATION: Path("export") / "segmenter.keras"}
+RESULT = "result.json"
+EVALUATIONS = 5  # in a run, by default
+PICTURES = 8  # training squares that are shown
+
+
+def run_transfer(config: TransferConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
+    """Trains a detector or a segmenter, or continues the run.
+
+    Args:
+        config: a validated configuration; without a `workdir` it uses `workdir_of(config)`.
+        callbacks: Keras callbacks, as for `pretrain`.
+
+    Returns:
+        The outcome; when DONE, accuracy[config.task] has the metrics on the test images, in [0, 1].
+
+    Raises:
+        UserError: as for `launch.run_task`.
+    """
+    if config.task != SEGMENTATION:
+        evaluation.check_metric(config.metric)
+    config = dataclasses.replace(config, workdir=str(workdir_of(config)))
+    return launch.run_task(config, Transfer, callbacks)
+
+
+def files_of(task: str) -> dict[str, Path]:
+    """The files that a finished run has, within its work folder, by what they are."""
+    return {"network": FILES[task], "predictions": predictions.PICTURE, "result": Path(RESULT)}
+
+
+def workdir_of(config: TransferConfig) -> Path:
+    """`workdir`, or else `cached_scores.beside_weights` of TASK, such as WEIGHTS/detection for a work folder.
+
+    TASK is followed by "-random" for random weights, then by the share of the images if below 1.
+    """
+    if config.workdir:
+        return Path(config.workdir).expanduser()
+    assert config.weights is not None
+    name = config.task + "-random" * (config.init == "random")
+    name += f"-{config.labels:g}" * (config.labels != 1)
+    return cached_scores.beside_weights(config.weights, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class TestImages:
+    """The test images, how squares are cut, and the backbone that the network began with."""
+
+    __test__ = False  # for pytest
+
+    images: AnnotatedSet
+    framing: Framing
+    pretrained: Pretrained
+
+
+def build_transfer(config: TransferConfig, workers: Workers) -> tuple[RunComponents, TestImages]:
+    """The components of a run, and its test."""
+    assert config.weights is not None and config.data is not None
+    strategy = workers.strategy
+    precision = set_precision(config, strategy)
+    if is_network(config.weights):
+        with workers.chief_first():  # which downloads it, and copies it into its work folder
+            published.import_network(config.weights, config.pixels, config.trust_code)
+    with workers.chief_first():
+        train, test = (open_images(config, split) for split in ("train", "test"))
+    if train.class_names != test.class_names:
+        other = sorted({*train.class_names} ^ {*test.class_names}) or ["their order"]
+        raise UserError(f"data={config.data}: its test images have other classes; {other[0]} differs.")
+    train = share_of(train, config.labels)
+    source: Any = train  # what the loop reads of a source: its name, size and digests
+    check_size(source, config.batch_size)
+    total = sampling.steps_in(config.epochs, train.size, config.batch_size)
+    with strategy.scope():
+        pretrained = open_pretrained(config.weights, **config.preprocessing(), finished=False)
+        optimizer = optimizers.SGD(
+            learning_rate(config, total, train.size), config.momentum, config.weight_decay
+        )
+        keras.utils.set_random_seed(config.seed)
+        model = build_model(config, pretrained, len(train.class_names))
+        model.compile(optimizer, config.jit_compile == "true", config.seed)
+    framing = Framing(
+        config.size, (config.min_scale, config.max_scale), config.flip_p, channels=pretrained.channels
+    )
+    augmentation = dataclasses.replace(pretrained.augmentation, size=config.size)
+    views = Views(augmentation, count=1)
+    metadata = {
+        "images": train.size, "fingerprint": train.fingerprint, "contents of the images": train.contents(),
+        "test images": test.size, "test fingerprint": test.fingerprint,
+        "contents of the test images": test.contents(),
+        "weights": pretrained.sha256, "precision": precision, "views": dataclasses.asdict(augmentation),
+        "classes": list(train.class_names),
+    }  # fmt: skip
+
+    def make_batches(rows: tuple[int, int], elements: int) -> TrainingBatches:
+        masks = config.task == SEGMENTATION
+        return TrainingBatches(train, framing, views, masks, config.batch_size, config.seed, rows, elements)
+
+    components = RunComponents(
+        workers, source, views, model, total, metadata, make_batches=make_batches, targets=True
+    )
+    return components, TestImages(test, framing, pretrained)
+
+
+def open_images(config: TransferConfig, split: str) -> AnnotatedSet:
+    """The images of a split, "train" or "test"."""
+    assert config.data is not None
+    return open_annotated(config.data, split, config.task, config.data_dir, config.scenes, config.size)
+
+
+def build_model(config: TransferConfig, pretrained: Pretrained, classes: int) -> DenseModel:
+    """The model on the pre-trained backbone, or on one of the same architecture with random weights."""
+    backbone = pretrained.backbone
+    if config.init == "random":
+        backbone = keras.models.clone_model(backbone)
+    encoder = keras_hub.to_keras_hub(backbone, keras.config.dtype_policy())
+    model = MODELS[config.task](encoder, classes, config.size, config.freeze)
+    nets.synchronise(model.network)
+    return model
+
+
+def learning_rate(config: TransferConfig, total_steps: int, images: int) -> schedules.Schedule:
+    """The learning rate of a run of so many steps. images: number of images in an epoch."""
+    base = schedules.scaled(config.base_lr, config.batch_size)
+    warmup = int(config.warmup_epochs * images) // config.batch_size
+    if config.schedule == "cosine":
+        return schedules.cosine(base, total_steps, warmup)
+    return schedules.steps(base, [round(share * total_steps) for share in config.falls()], warmup)
+
+
+class TestScores(Evaluator):
+    """Adds the metrics on the test images to the logs of every n-th epoch."""
+
+    __test__ = False  # for pytest
+
+    def __init__(self, task: Transfer, every: int) -> None:
+        super().__init__(every)
+        self.task = task
+
+    def evaluate(self) -> dict[str, float]:
+        return self.task.scores()
+
+
+class Transfer(LabelledTask):
+    """Detection or segmentation; the progress bar shows a training metric and a test metric."""
+
+    def __init__(self, config: TransferConfig, workers: Workers, report: Path) -> None:
+        del report
+        components, test = build_transfer(config, workers)
+        super().__init__(config, components)
+        assert isinstance(components.model, DenseModel)
+        self.model, self.test, self.framing = components.model, test.images, test.framing
+        self.pretrained = test.pretrained
+        self.trained_name = config.task
+        self.metric_name = self.metric_label = self.model.metric_name
+        self.evaluation_name = "AP50" if config.task != SEGMENTATION else "mIoU"
+        self.evaluation_label = f"test {self.evaluation_name}"
+        self.exported_file = FILES[config.task]
+        every = config.eval_every
+        self.evaluator = TestScores(
+            self, max(1, int(config.epochs / EVALUATIONS)) if every is None else every
+        )
+
+    def picture(self) -> np.ndarray:
+        """Training squares with their boxes or masks."""
+        assert self.components.make_batches is not None
+        shown = min(PICTURES, self.config.batch_size)
+        (batch,) = self.components.make_batches((0, shown), 1).dataset(0, 1)
+        return predictions.training_picture(batch, self.components.views, self.names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes."""
+        return tuple(self.components.metadata["classes"])
+
+    def scores(self) -> dict[str, float]:
+        """The metrics on the test images."""
+        return evaluation.evaluate(
+            self.model, self.test, self.framing, self.components.views, self.components.workers,
+            self.config.metric,
+        )  # fmt: skip
+
+    def final_accuracies(self) -> Accuracies:
+        log.warning("%s on %d images of %s", self.evaluation_name, self.test.size, self.test.name)
+        return {self.trained_name: self.scores()}
+
+    def export(self, workdir: Path, metadata: dict) -> None:
+        """Exports the detector or segmenter, which keras-hub opens, and a picture of predictions."""
+        card = {
+            **metadata, "classes": list(self.names), "test": self.test.name,
+            "weights": {"path": self.pretrained.place, "sha256": self.pretrained.sha256},
+        }  # fmt: skip
+        backbone_file.export_network(self.model.network, workdir, card, self.exported_file)
+        picture = predictions.test_picture(
+            self.model, self.test, self.framing, self.components.views, self.names
+        )
+        predictions.write(workdir / predictions.PICTURE, picture)
+
+    def add_accuracy(self, workdir: Path, accuracy: Accuracies) -> None:
+        """Adds the metrics to the model card and writes result.json."""
+        card = read_card(workdir / self.exported_file)
+        shared = ("images", "test", "classes", "weights", "step", "configuration", "made with")
+        result = {
+            "what": self.config.task, **accuracy[self.trained_name], "train": card["data"],
+            **{k: card[k] for k in shared},
+        }  # fmt: skip
+        atomic_write_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
+        super().add_accuracy(workdir, accuracy)  # last, since it marks the run as evaluated

@@ -1,0 +1,141 @@
+"""Detectors and segmenters on one of our ResNets: what learns, what is predicted, where."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simsiam_tf import nets
+from simsiam_tf.data import AUGMENTATIONS, Views
+from simsiam_tf.dense_tasks import evaluation
+from simsiam_tf.dense_tasks.annotations import Annotated, AnnotatedSet
+from simsiam_tf.dense_tasks.batches import MOST_BOXES, TrainingBatches, padded
+from simsiam_tf.dense_tasks.framing import Framing
+from simsiam_tf.dense_tasks.models import Detector, Segmenter
+from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.pretrained import keras_hub as hub
+
+pytest.importorskip("keras_hub")
+SIDE, BOXES = 64, np.array([[4, 6, 36, 38], [30, 20, 60, 60]], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair(AnnotatedSet):
+    """Two images of 80 × 40 pixels with two boxes."""
+
+    def read(self, index):
+        rng = np.random.default_rng(index)
+        boxes = BOXES * np.float32([0.6, 1.2, 0.6, 1.2])
+        mask = np.zeros((80, 40), np.uint8)
+        for k, (left, top, right, lower) in enumerate(boxes.astype(int)):
+            mask[top:lower, left:right] = k + 1
+        image = rng.integers(0, 256, (80, 40, 3), dtype=np.uint8)
+        return Annotated(image, boxes, np.array([1, 0]), np.zeros(2, bool), mask)
+
+
+PAIR = Pair("pair", 2, ("a", "b"), "")
+VIEWS = Views(dataclasses.replace(AUGMENTATIONS["imagenet"], size=SIDE))
+
+
+def model(kind, frozen=False):
+    keras.utils.set_random_seed(0)
+    backbone = hub.to_keras_hub(nets.resnet10("imagenet"))
+    for variable in backbone.variables:
+        if variable.name == "gamma":  # the last of a block starts at 0, and no gradient passes
+            variable.assign(tf.ones_like(variable))
+    made = kind(backbone, 3 if kind is Segmenter else 2, SIDE, frozen)
+    made.compile(keras.optimizers.SGD(0.01))
+    return made
+
+
+def batch(masks):
+    made = TrainingBatches(PAIR, Framing(SIDE), VIEWS, masks, 2, 0, (0, 2))
+    (first,) = made.dataset(0, 1)
+    return first
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return model(Detector)
+
+
+def test_the_box_code_of_every_anchor_leads_back_to_its_object(detector, monkeypatch):
+    """Where the network says what the label encoder asks for, all objects are found, and nothing else."""
+    x = tf.zeros([1, SIDE, SIDE, 3])
+    boxes, labels = padded(BOXES, np.array([1, 0]))
+    codes, classes = detector.network.label_encoder(
+        images=x, gt_boxes=boxes[None], gt_classes=labels[None].astype(np.float32)
+    )
+    logits = 20.0 * tf.one_hot(tf.cast(classes, tf.int32), 2) - 10.0
+    outputs = {"bbox_regression": tf.where(classes[..., None] >= 0, codes, 0.0), "cls_logits": logits}
+    monkeypatch.setattr(Detector, "call", lambda self, images, training=False: outputs)
+    found, scores, found_labels, count = (np.asarray(x[0]) for x in detector.detections(x))
+    assert count == 2 and sorted(found_labels[:2]) == [0, 1] and (scores[:2] > 0.99).all()
+    for box, label in zip(found[:2], found_labels[:2], strict=True):
+        np.testing.assert_allclose(box, BOXES[[1, 0][label]], atol=1e-2)
+
+
+def test_found_boxes_are_in_pixels_of_the_image(detector, monkeypatch):
+    truth = PAIR.read(0)
+    seen, labels = Framing(SIDE).boxes(truth, Framing(SIDE).whole(80, 40))
+
+    def found(self, images):
+        n = len(images)
+        return tuple(np.stack([v] * n) for v in (seen, np.ones(2), labels, np.array(2)))
+
+    monkeypatch.setattr(Detector, "detections", found)
+    scores = evaluation.evaluate(
+        detector, PAIR, Framing(SIDE), VIEWS, Workers(tf.distribute.get_strategy()), "voc"
+    )
+    assert scores == {name: pytest.approx(1.0) for name in ("AP", "AP50", "AP75")}
+
+
+@pytest.mark.parametrize("kind", [Detector, Segmenter])
+def test_a_step_trains_all_weights_or_the_heads_alone(kind):
+    for frozen in (False, True):
+        made = model(kind, frozen)
+        before = {v.path: v.numpy().copy() for v in made.network.variables}
+        made.train_on_batch(batch(kind is Segmenter))
+        changed = {v.path for v in made.network.variables if (v.numpy() != before[v.path]).any()}
+        backbone = {v.path for v in made.backbone.variables}
+        assert changed - backbone
+        assert bool(changed & backbone) != frozen
+        if not frozen:
+            used = {v.path for v in made.backbone.trainable_variables}
+            if kind is Segmenter:  # small images are segmented on the map before the last
+                used = {path for path in used if not path.startswith("stack3")}
+            assert used <= changed
+
+
+def test_masks_are_of_the_size_of_the_image():
+    made = model(Segmenter)
+    counts = evaluation.evaluate(made, PAIR, Framing(SIDE), VIEWS, Workers(tf.distribute.get_strategy()))
+    assert set(counts) == {"mIoU", "pixel accuracy"}
+    x = VIEWS.normalise(tf.zeros([2, SIDE, SIDE, 3], tf.uint8))
+    masks = evaluation.predicted_masks(made, Framing(SIDE), x, [PAIR.read(0), PAIR.read(1)])
+    assert [mask.shape for mask in masks] == [(80, 40)] * 2
+
+
+def test_a_batch_is_a_function_of_the_step():
+    first = batch(masks=False)
+    for a, b in zip(tf.nest.flatten(first), tf.nest.flatten(batch(masks=False)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    boxes, labels = first["target"]
+    assert boxes.shape == (2, MOST_BOXES, 4) and labels.dtype == tf.int32
+    assert ((labels >= 0).numpy().sum(1) > 0).all()
+    rows = TrainingBatches(PAIR, Framing(SIDE), VIEWS, False, 2, 0, (1, 2))
+    (second,) = rows.dataset(0, 1)
+    np.testing.assert_array_equal(second["views"][0][0], first["views"][0][1])
+
+
+def test_more_boxes_than_fit_leave_the_smallest_out():
+    boxes = np.tile(np.float32([0, 0, 1, 1]), (MOST_BOXES + 5, 1)) * np.arange(1, MOST_BOXES + 6)[:, None]
+    kept, labels = padded(boxes.astype(np.float32), np.arange(MOST_BOXES + 5))
+    assert kept[:, 2].min() == 6 and labels.min() == 5
+
+
+def test_a_size_that_the_maps_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="multiple of 32"):
+        Detector(hub.to_keras_hub(nets.resnet10("imagenet")), 2, 48)

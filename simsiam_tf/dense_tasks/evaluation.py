@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import tensorflow as tf
 
 from simsiam_tf.data import Views
 from simsiam_tf.dense_tasks import detection_metrics, segmentation_metrics
@@ -15,7 +16,7 @@ from simsiam_tf.distributed.workers import Workers
 
 check_metric = detection_metrics.check_metric
 BATCH = 16
-ROW = 6  # numbers of a detection: its box, its score, its class
+ROW = 6  # numbers of a box in a list: its edges, its score or whether it is ignored, its class
 
 
 def evaluate(
@@ -40,23 +41,38 @@ def evaluate(
                 counts += segmentation_metrics.confusion(truth.mask, mask, model.classes)
         return segmentation_metrics.scores(workers.all_gather(counts[None]).sum(axis=0))
     assert isinstance(model, Detector)
-    rows, numbers = [], []
+    truths_rows, found_rows = [], []  # of each image; the images themselves are not kept
     for x, truths in batches:
-        for found in predicted_boxes(model, framing, x, truths):
-            rows.append(np.concatenate([found.boxes, found.scores[:, None], found.labels[:, None]], axis=1))
-            numbers.append(len(found.scores))
-    # All workers compute the metrics from all detections, since each needs the result.
-    rows = workers.all_gather(np.concatenate([*rows, np.zeros((0, ROW))]).astype(np.float64))
-    numbers = workers.all_gather(np.array(numbers, np.int64))
-    detections = [
-        Detections(r[:, :4].astype(np.float32), r[:, 4].astype(np.float32), r[:, 5].astype(np.int64))
-        for r in np.split(rows, np.cumsum(numbers)[:-1])
+        truths_rows += [_rows(t.boxes, t.ignored, t.labels) for t in truths]
+        found_rows += [_rows(f.boxes, f.scores, f.labels) for f in predicted_boxes(model, framing, x, truths)]
+    # All workers compute the metrics of all images, since each needs the result.
+    gathered = (_gathered(rows, workers) for rows in (truths_rows, found_rows))
+    no_image = np.zeros((0, 0, 3), np.uint8)
+    pairs = [
+        (Annotated(no_image, t[0], t[2], t[1] > 0), Detections(*found))
+        for t, found in zip(*gathered, strict=True)
     ]
-    truths = [images.read(i) for i in range(images.size)]
-    return METRICS[metric](truths, detections, model.classes)
+    return METRICS[metric](*zip(*pairs, strict=True), model.classes)
 
 
-def predicted_boxes(model: Detector, framing: Framing, x, truths: list[Annotated]) -> list[Detections]:  # noqa: ANN001
+def _rows(boxes: np.ndarray, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Boxes of an image with a value and a class each, as numbers: [n, 6]."""
+    return np.concatenate([boxes, values[:, None], labels[:, None]], axis=1).astype(np.float64)
+
+
+def _gathered(images: list[np.ndarray], workers: Workers) -> list[tuple[np.ndarray, ...]]:
+    """Of each image of all workers the three arguments of `_rows`."""
+    numbers = workers.all_gather(np.array([len(rows) for rows in images], np.int64))
+    rows = workers.all_gather(np.concatenate([*images, np.zeros((0, ROW))]))
+    split = np.split(rows, np.cumsum(numbers)[:-1])
+    return [
+        (r[:, :4].astype(np.float32), r[:, 4].astype(np.float32), r[:, 5].astype(np.int64)) for r in split
+    ]
+
+
+def predicted_boxes(
+    model: Detector, framing: Framing, x: tf.Tensor, truths: list[Annotated]
+) -> list[Detections]:
     """The detections of a batch of `evaluation_batches`, in pixels of the images."""
     boxes, scores, labels, numbers = model.detections(x)
     found = []
@@ -64,11 +80,15 @@ def predicted_boxes(model: Detector, framing: Framing, x, truths: list[Annotated
         height, width = truth.image.shape[:2]
         n = int(numbers[i])
         in_pixels = in_image(boxes[i, :n], framing.whole(height, width), height, width)
-        found.append(Detections(in_pixels.astype(np.float32), scores[i, :n], labels[i, :n]))
+        known = np.isfinite(in_pixels).all(axis=1)  # a code of a hardly trained network may overflow
+        kept = in_pixels[known].astype(np.float32), scores[i, :n][known], labels[i, :n][known]
+        found.append(Detections(*kept))
     return found
 
 
-def predicted_masks(model: Segmenter, framing: Framing, x, truths: list[Annotated]) -> list[np.ndarray]:  # noqa: ANN001
+def predicted_masks(
+    model: Segmenter, framing: Framing, x: tf.Tensor, truths: list[Annotated]
+) -> list[np.ndarray]:
     """The masks of a batch of `evaluation_batches`, uint8 [H, W] of the images' sizes."""
     masks = model.masks(x)
     return [

@@ -92,6 +92,15 @@ def test_found_boxes_are_in_pixels_of_the_image(detector, monkeypatch):
     assert scores == {name: pytest.approx(1.0) for name in ("AP", "AP50", "AP75")}
 
 
+def test_boxes_that_overflowed_are_left_out(detector, monkeypatch):
+    boxes = np.float32([[[1, 2, 30, 40], [np.nan, 0, 9, 9], [0, 0, np.inf, 9]]])
+    found = boxes, np.float32([[0.9, 0.8, 0.7]]), np.array([[0, 1, 1]]), np.array([3])
+    monkeypatch.setattr(Detector, "detections", lambda self, images: found)
+    (kept,) = evaluation.predicted_boxes(detector, Framing(SIDE), tf.zeros([1]), [PAIR.read(0)])
+    assert kept.labels.tolist() == [0, 1] and kept.boxes.max() <= 80
+    np.testing.assert_allclose(kept.boxes[1], [0, 0, 40, 9 * 80 / 64], rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [Detector, Segmenter])
 def test_a_step_trains_all_weights_or_the_heads_alone(kind):
     for frozen in (False, True):

@@ -79,9 +79,9 @@ class FeaturesConfig(ImagesConfig):
 
     fast: bool = option(
         False,
-        "compute the features in less time; they differ by about 1 %: batch normalisation is part of the "
-        "convolutions, large JPEG files are decoded at a half, a quarter or an eighth of their size, and the "
-        "network computes in bfloat16 where the processor does",
+        "compute the features in less time; they differ by about 1 %: large JPEG files are decoded at "
+        "a half, a quarter or an eighth of their size, batch normalisation is part of the convolutions, and "
+        "the network computes in bfloat16 where the hardware supports it",
         resumable=True,
     )
     features_dir: str | None = option(None, FEATURES_DIR)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from simsiam_tf.config.evaluation import WeightsConfig
 from simsiam_tf.config.fields import BIG, Inapplicable, option
-from simsiam_tf.config.places import absolute_path
+from simsiam_tf.config.places import absolute_path, absolute_places, is_file
 from simsiam_tf.config.run import RunConfig
 from simsiam_tf.config.supervised import run_option
 from simsiam_tf.runtime.errors import UserError
@@ -46,8 +46,8 @@ class TransferConfig(RunConfig, WeightsConfig):
     data: str | None = option(
         None,
         "annotated images: coco:FOLDER; masks:IMAGES,MASKS, two folders with the same names; "
-        "tfds:voc/2007, tfds:voc/2012 or tfds:voc/2007+2012; scenes:SOURCE, made of labelled images, as in "
-        "scenes:fashion_mnist or scenes:folder:PATH",
+        "tfds:voc/2007, tfds:voc/2012 or tfds:voc/2007+2012; scenes:SOURCE, composed of labelled images, "
+        "as in scenes:fashion_mnist or scenes:folder:PATH",
         "Images",
     )
     data_dir: str | None = option(
@@ -69,16 +69,20 @@ class TransferConfig(RunConfig, WeightsConfig):
         "Views",
         limits=(0.1, 10),
     )
-    max_scale: float = option(1.25, "largest such length; 1, with min_scale=1: no crops", limits=(0.1, 10))
+    max_scale: float = option(
+        1.25, "largest length of the longer side; above 1 images are cropped", limits=(0.1, 10)
+    )
     flip_p: float = option(0.5, "probability of a horizontal flip", limits=(0, 1))
 
     epochs: float = run_option("epochs", 20.0)
     batch_size: int = run_option("batch_size", 16)
-    base_lr: float = run_option("base_lr", 0.16)
+    base_lr: float = run_option(
+        "base_lr", 0.16, help="highest learning rate for a batch of 256 (for others times batch_size/256)"
+    )
     warmup_epochs: float = run_option("warmup_epochs", 0.5)
     schedule: str = option(
         "cosine",
-        "the learning rate falls on a cosine (cosine), or to a tenth at each of `milestones` (steps)",
+        "the learning rate decays on a cosine (cosine), or is divided by 10 at each of `milestones` (steps)",
         "Optimisation",
         choices=("cosine", "steps"),
     )
@@ -91,8 +95,8 @@ class TransferConfig(RunConfig, WeightsConfig):
     )
     eval_every: int | None = option(
         None,
-        "epochs from one evaluation on the test images to the next; 0: only at the end; by default five "
-        "evaluations in a run",
+        "epochs from one evaluation on the test images to the next; 0: only at the end; by default about "
+        "five evaluations in a run",
         resumable=True,
         limits=(0, BIG),
     )
@@ -107,9 +111,7 @@ class TransferConfig(RunConfig, WeightsConfig):
             near = max(STRIDE, round(self.size / STRIDE) * STRIDE)
             raise UserError(f"image_size={self.size}: must be a multiple of {STRIDE}, such as {near}.")
         if self.min_scale > self.max_scale:
-            raise UserError(
-                f"min_scale={self.min_scale}: is above max_scale={self.max_scale}. Exchange them."
-            )
+            raise UserError(f"min_scale={self.min_scale}: is above max_scale={self.max_scale}. Swap them.")
         self.falls()
         return self
 
@@ -134,7 +136,9 @@ class TransferConfig(RunConfig, WeightsConfig):
 
     def absolute(self) -> Self:
         config, (kind, _, place) = super().absolute(), str(self.data).partition(":")
+        if kind == "scenes" and is_file(place):
+            return dataclasses.replace(config, data=f"{kind}:{absolute_places(place)}")
         if kind not in PLACES:
             return config
-        paths = ",".join(absolute_path(path) for path in place.split(","))
+        paths = ",".join(map(absolute_path, place.split(",") if kind == "masks" else [place]))
         return dataclasses.replace(config, data=f"{kind}:{paths}")

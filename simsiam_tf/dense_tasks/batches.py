@@ -14,6 +14,8 @@ from simsiam_tf.data import Views, sampling
 from simsiam_tf.data.mapping import map_each, with_options
 from simsiam_tf.dense_tasks.annotations import Annotated, AnnotatedSet
 from simsiam_tf.dense_tasks.framing import DRAWS, Framing
+from simsiam_tf.runtime.display_text import one_line
+from simsiam_tf.runtime.errors import UserError
 
 MOST_BOXES = 100  # of a square; of more, the largest are kept
 PARALLEL = os.cpu_count() or 2
@@ -105,6 +107,14 @@ def evaluation_batches(
 ) -> Iterator[tuple[tf.Tensor, list[Annotated]]]:
     """Batches of whole images: (normalised squares [B, S, S, C], the images with their annotations)."""
     for start in range(0, len(ids), batch_size):
-        truths = [images.read(int(i)) for i in ids[start : start + batch_size]]
+        truths = [_readable(images, int(i)) for i in ids[start : start + batch_size]]
         squares = [framing.image(t.image, framing.whole(*t.image.shape[:2])) for t in truths]
         yield views.normalise(tf.constant(np.stack(squares))), truths
+
+
+def _readable(images: AnnotatedSet, index: int) -> Annotated:
+    """A test image. Raises UserError where it cannot be read: no other may stand in for it."""
+    try:
+        return images.read(index)
+    except (OSError, ValueError) as error:
+        raise UserError(f"data={images.name}: a test image cannot be read: {one_line(error)}") from error

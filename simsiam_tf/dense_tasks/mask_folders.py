@@ -197,7 +197,11 @@ def _largest_class(pairs: _Pairs, spec: str) -> int:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    return int(kept_arrays(f"masks\0{masks.root}\0{files_digest(masks, rows)}", largest_of_all)["largest"])
+    return int(
+        kept_arrays(f"masks\0{masks.root}\0{files_digest(masks, rows, times=True)}", largest_of_all)[
+            "largest"
+        ]
+    )
 
 
 def _class_names(masks: Path, largest: int, spec: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from simsiam_tf.methods.base import TRAINING
 LOWEST, HIGHEST = 3, 7  # levels of RetinaNet's pyramid: maps of 1/8 to 1/128 of the image's sides
 STRIDE = 32  # of the backbone's last map; sides of images must be multiples of it
 # Pixels; smaller images have anchors of half the paper's size, and are segmented on the map of 1/16, not of
-# 1/32, of their sides.
+# 1/32, of their sides, which leaves the backbone's last stage unused.
 SMALL = 256
 BOX_FORMAT = "xyxy"
 PRIOR = 0.01  # probability of a class at an anchor, at the start
@@ -45,7 +45,6 @@ class DenseModel(ViewModel):
         self.classes, self.size, self.frozen = classes, size, frozen
         backbone.trainable = not frozen
         self.network = self.build_network()
-        self.head = HeadVariables(self.network, backbone)
         self.built = True
 
     def build_network(self) -> keras.Model:
@@ -69,14 +68,6 @@ class DenseModel(ViewModel):
         return tf.reduce_mean(z)
 
 
-class HeadVariables:
-    """What a network has trainable besides its backbone, for a learning rate of its own."""
-
-    def __init__(self, network: keras.Model, backbone: keras.Model) -> None:
-        in_backbone = {id(v) for v in backbone.weights}
-        self.trainable_variables = [v for v in network.trainable_variables if id(v) not in in_backbone]
-
-
 class Detector(DenseModel):
     """RetinaNet (Lin et al., arXiv 1708.02002): a pyramid of maps, and for each anchor a class and a box."""
 
@@ -84,20 +75,27 @@ class Detector(DenseModel):
 
     def build_network(self) -> keras.Model:
         import keras_hub
+        from keras_hub.src.models.retinanet.retinanet_label_encoder import RetinaNetLabelEncoder
 
         backbone: Any = self.backbone
-        top = max(LOWEST, min(HIGHEST, int(math.log2(self.size)) - 1))  # the coarsest map has 2×2 pixels
+        top = max(
+            LOWEST, min(HIGHEST, int(math.log2(self.size)) - 1)
+        )  # the coarsest map has at least 2×2 pixels
         pyramid = keras_hub.models.RetinaNetBackbone(
             image_encoder=backbone, min_level=LOWEST, max_level=top, use_p5=False,
             image_shape=(self.size, self.size, backbone.image_shape[-1]),
         )  # fmt: skip
+        # In float32: a lower precision would round boxes to pixels, and large class numbers.
         anchors = keras_hub.layers.AnchorGenerator(
             BOX_FORMAT, LOWEST, top, num_scales=3, aspect_ratios=[0.5, 1.0, 2.0],
-            anchor_size=2.0 if self.size < SMALL else 4.0,
+            anchor_size=2.0 if self.size < SMALL else 4.0, dtype="float32",
         )  # fmt: skip
+        encoder = RetinaNetLabelEncoder(
+            anchors, bounding_box_format=BOX_FORMAT, encoding_format="center_xywh", dtype="float32"
+        )
         detector = keras_hub.models.RetinaNetObjectDetector(
             pyramid, num_classes=self.classes, bounding_box_format=BOX_FORMAT, anchor_generator=anchors,
-            name="detector",
+            label_encoder=encoder, name="detector",
         )  # fmt: skip
         _initialise_as_in_the_paper(detector)
         return detector

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,11 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from simsiam_tf.data import Source
+from simsiam_tf.data.images.formats import image_format
+from simsiam_tf.data.images.pillow_image import pillow_image
 from simsiam_tf.data.sources.base import EncodedSource, short_digest
-from simsiam_tf.dense_tasks.annotations import Annotated, AnnotatedSet
-from simsiam_tf.evaluate.label_splits import open_splits
+from simsiam_tf.dense_tasks.annotations import IGNORE, Annotated, AnnotatedSet
+from simsiam_tf.evaluate.label_splits import all_labels, open_splits
 from simsiam_tf.runtime.errors import UserError
 
 OBJECTS = (1, 5)  # fewest and most in a scene
@@ -29,7 +30,7 @@ class Scenes(AnnotatedSet):
     """Scenes of square sides, each a function of the seed and its id.
 
     A scene has `OBJECTS` images of the source, flipped and resized at random, at random places. An object is
-    what is not transparent in a coloured image, and what is not black in a gray one. A later object may cover
+    what is opaque or, in a gray image without transparency, what is not black. A later object may cover
     up to `MOST_COVERED` of an earlier one; boxes and masks are of what is seen.
 
     source: labelled images. side: pixels of a scene. seed: another one gives other scenes.
@@ -68,20 +69,26 @@ class Scenes(AnnotatedSet):
 
     def _cut_out(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """The smallest rectangle around an object: (colours uint8 [h, w, 3], which pixels are its)."""
+        index, opaque = tf.constant(i, tf.int64), None
+        pixels = self.source.decode(index).numpy() if self.source.pixels is None else self.source.pixels[i]
         if isinstance(self.source, EncodedSource):
-            encoded: Any = self.source.read(tf.constant(i, tf.int64)).numpy()
-            image = Image.open(io.BytesIO(encoded))
-            pixels = np.array(ImageOps.exif_transpose(image).convert("RGBA"))
-            colours, opaque = pixels[..., :3], pixels[..., 3] >= OPAQUE
-        else:
-            assert self.source.pixels is not None
-            pixels = self.source.pixels[i]
-            colours = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-            opaque = pixels.max(axis=-1) >= OPAQUE
+            opaque = opacity(self.source.read(index).numpy())
+        if opaque is None:
+            is_gray = pixels.shape[-1] == 1 or bool((pixels == pixels[..., :1]).all())
+            opaque = pixels.max(axis=-1) >= (OPAQUE if is_gray else 0)
+        colours = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
         if opaque.sum() < SMALLEST:
             opaque = np.ones_like(opaque)
         left, top, right, lower = _bounds(opaque)
         return colours[top:lower, left:right], opaque[top:lower, left:right]
+
+
+def opacity(encoded: Any) -> np.ndarray | None:
+    """Which pixels of an encoded image are opaque, bool [H, W]; None for an image without transparency."""
+    image = ImageOps.exif_transpose(pillow_image(encoded, image_format(encoded)))
+    if not image.has_transparency_data:
+        return None
+    return np.array(image.convert("RGBA"))[..., 3] >= OPAQUE
 
 
 def open_scenes(
@@ -100,7 +107,12 @@ def open_scenes(
     splits = open_splits(place, data_dir=data_dir)
     source = splits.train if split == "train" else splits.test
     names = ("background", *splits.class_names) if for_masks else splits.class_names
-    fingerprint = short_digest(source.contents().encode(), f"{side} {scenes}".encode())
+    if for_masks and len(names) > IGNORE:
+        raise UserError(f"data=scenes:{place}: has {len(names) - 1} classes, a mask room for {IGNORE - 1}.")
+    if source.channels not in (1, 3):
+        raise UserError(f"data=scenes:{place}: has {source.channels} channels. Give colour or gray images.")
+    labels = all_labels(source).tobytes()
+    fingerprint = short_digest(source.contents().encode(), f"{side} {scenes} {names}".encode(), labels)
     seed = 0 if split == "train" else 1
     return Scenes(f"scenes:{place}", scenes, names, fingerprint, source, side, seed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from simsiam_tf.dense_tasks.annotations import SEGMENTATION, AnnotatedSet
 from simsiam_tf.dense_tasks.batches import TrainingBatches
 from simsiam_tf.dense_tasks.framing import Framing
 from simsiam_tf.dense_tasks.models import MODELS, DenseModel
-from simsiam_tf.dense_tasks.open_set import open_annotated
+from simsiam_tf.dense_tasks.open_set import SPLITS, open_annotated
 from simsiam_tf.dense_tasks.subsets import share_of
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import cached_scores
@@ -57,6 +58,7 @@ def run_transfer(config: TransferConfig, callbacks: Sequence[keras.callbacks.Cal
     Raises:
         UserError: as for `launch.run_task`.
     """
+    keras_hub.require_library(f"task={config.task}")
     if config.task != SEGMENTATION:
         evaluation.check_metric(config.metric)
     config = dataclasses.replace(config, workdir=str(workdir_of(config)))
@@ -71,13 +73,15 @@ def files_of(task: str) -> dict[str, Path]:
 def workdir_of(config: TransferConfig) -> Path:
     """`workdir`, or else `cached_scores.beside_weights` of TASK, such as WEIGHTS/detection for a work folder.
 
-    TASK is followed by "-random" for random weights, then by the share of the images if below 1.
+    TASK is followed by "-random" for random weights, by the share of the images if below 1, and by the seed
+    if not 0: "detection-random-0.1-seed2".
     """
     if config.workdir:
         return Path(config.workdir).expanduser()
     assert config.weights is not None
     name = config.task + "-random" * (config.init == "random")
     name += f"-{config.labels:g}" * (config.labels != 1)
+    name += f"-seed{config.seed}" * (config.seed != 0)
     return cached_scores.beside_weights(config.weights, name)
 
 
@@ -100,6 +104,9 @@ def build_transfer(config: TransferConfig, workers: Workers) -> tuple[RunCompone
     if is_network(config.weights):
         with workers.chief_first():  # which downloads it, and copies it into its work folder
             published.import_network(config.weights, config.pixels, config.trust_code)
+    with strategy.scope():
+        pretrained = open_pretrained(config.weights, **config.preprocessing(), finished=False)
+    check_backbone(pretrained)
     with workers.chief_first():
         train, test = (open_images(config, split) for split in ("train", "test"))
     if train.class_names != test.class_names:
@@ -110,7 +117,6 @@ def build_transfer(config: TransferConfig, workers: Workers) -> tuple[RunCompone
     check_size(source, config.batch_size)
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
     with strategy.scope():
-        pretrained = open_pretrained(config.weights, **config.preprocessing(), finished=False)
         optimizer = optimizers.SGD(
             learning_rate(config, total, train.size), config.momentum, config.weight_decay
         )
@@ -140,9 +146,22 @@ def build_transfer(config: TransferConfig, workers: Workers) -> tuple[RunCompone
     return components, TestImages(test, framing, pretrained)
 
 
+def check_backbone(pretrained: Pretrained) -> None:
+    """Raises UserError for a backbone on which no detector or segmenter can be built."""
+    if pretrained.channels not in (1, 3):
+        raise UserError(
+            f"weights={pretrained.place}: takes images of {pretrained.channels} channels. Pass a backbone "
+            "for colour or gray images."
+        )
+    keras_hub.check_architecture(pretrained.backbone, f"weights={pretrained.place}")
+
+
 def open_images(config: TransferConfig, split: str) -> AnnotatedSet:
     """The images of a split, "train" or "test"."""
     assert config.data is not None
+    place, _, last = config.data.rpartition(":")
+    if last in SPLITS:
+        raise UserError(f"data={config.data}: names a split, and both are used. Pass data={place}.")
     return open_annotated(config.data, split, config.task, config.data_dir, config.scenes, config.size)
 
 
@@ -195,9 +214,7 @@ class Transfer(LabelledTask):
         self.evaluation_label = f"test {self.evaluation_name}"
         self.exported_file = FILES[config.task]
         every = config.eval_every
-        self.evaluator = TestScores(
-            self, max(1, int(config.epochs / EVALUATIONS)) if every is None else every
-        )
+        self.evaluator = TestScores(self, math.ceil(config.epochs / EVALUATIONS) if every is None else every)
 
     def picture(self) -> np.ndarray:
         """Training squares with their boxes or masks."""
@@ -226,6 +243,7 @@ class Transfer(LabelledTask):
         """Exports the detector or segmenter, which keras-hub opens, and a picture of predictions."""
         card = {
             **metadata, "classes": list(self.names), "test": self.test.name,
+            "init": self.config.init,
             "weights": {"path": self.pretrained.place, "sha256": self.pretrained.sha256},
         }  # fmt: skip
         backbone_file.export_network(self.model.network, workdir, card, self.exported_file)
@@ -237,7 +255,7 @@ class Transfer(LabelledTask):
     def add_accuracy(self, workdir: Path, accuracy: Accuracies) -> None:
         """Adds the metrics to the model card and writes result.json."""
         card = read_card(workdir / self.exported_file)
-        shared = ("images", "test", "classes", "weights", "step", "configuration", "made with")
+        shared = ("images", "test", "classes", "init", "weights", "step", "configuration", "made with")
         result = {
             "what": self.config.task, **accuracy[self.trained_name], "train": card["data"],
             **{k: card[k] for k in shared},

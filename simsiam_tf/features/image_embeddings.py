@@ -54,6 +54,8 @@ def embed(
         "data": source.name, "weights": absolute_path(pretrained.place), "sha256": pretrained.sha256,
         "size": augmentation.size, "mean": list(augmentation.mean), "std": list(augmentation.std),
     }  # fmt: skip
+    if fast:
+        about["fast"] = True
     if isinstance(source, EncodedSource):
         about["pixels"] = source.rule.options()
     return Embeddings(np.array(names, object), features, about)

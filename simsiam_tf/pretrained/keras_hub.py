@@ -37,16 +37,31 @@ def to_keras_hub(backbone: keras.Model, dtype: Any = "float32") -> Any:
     """
     require_library()
     backbone = without_whitening(backbone)
+    name, channels = check_architecture(backbone)
+    network = _build(name, channels, dtype)
+    _copy(backbone, network, to_hub=True)
+    return network
+
+
+def check_architecture(backbone: keras.Model, option: str = "layout=keras_hub") -> tuple[str, int]:
+    """(key of `nets.RESNETS`, channels) of one of our ResNets.
+
+    option: what to begin the message with.
+
+    Raises:
+        UserError: the network is none of `nets.RESNETS`, or keras-hub lacks it.
+    """
+    backbone = without_whitening(backbone)
     architecture = architecture_of(torch_weights.to_torch(backbone), "")
     stem, (name, width) = torch_weights.stem_of(backbone), (architecture[key] for key in ("name", "width"))
     if stem != "imagenet" or width != 1 or name.startswith("wide"):
         raise UserError(
-            f"layout=keras_hub: keras-hub has no {name} with a {stem} stem and width {width:g}: its ResNets "
-            "have the imagenet stem and width 1 and are not wide. `python -m simsiam_tf.export` writes any."
+            f"{option}: keras-hub has no {name} with a {stem} stem and width {width:g}: its ResNets "
+            "have the imagenet stem and width 1 and are not wide."
+            + " `python -m simsiam_tf.export` writes any."
+            * option.startswith("layout")
         )
-    network = _build(name, architecture["channels"], dtype)
-    _copy(backbone, network, to_hub=True)
-    return network
+    return name, architecture["channels"]
 
 
 def from_keras_hub(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
@@ -87,9 +102,10 @@ def from_keras_hub(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
     return backbone, architecture
 
 
-def require_library() -> None:
+def require_library(what: str = "layout=keras_hub") -> None:
+    """Raises UserError, which begins with `what`, where keras-hub is not installed."""
     if importlib.util.find_spec("keras_hub") is None:
-        raise UserError("layout=keras_hub needs keras-hub: pip install 'simsiam-tf[kerashub]'.")
+        raise UserError(f"{what} needs keras-hub: pip install 'simsiam-tf[kerashub]'.")
 
 
 def _arguments(name: str) -> dict[str, Any]:

@@ -272,8 +272,10 @@ def test_the_fingerprint_follows_pictures_and_annotations(tmp_path):
     write(tmp_path / "train.json", content(annotations=[object_row((1, 2, 3, 4))]))
     seen.append(contents())
     os.utime(tmp_path / "a.png", ns=(1, 1))
+    assert contents() == seen[1]  # a copy of the folder is the same set
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes() + b" ")
     seen.append(contents())
-    assert len(set(seen)) == 3 and contents() == seen[2]
+    assert len(set(seen)) == 3
 
 
 def test_a_picture_that_changes_is_noticed(tmp_path):

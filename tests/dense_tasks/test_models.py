@@ -77,6 +77,24 @@ def test_the_box_code_of_every_anchor_leads_back_to_its_object(detector, monkeyp
         np.testing.assert_allclose(box, BOXES[[1, 0][label]], atol=1e-2)
 
 
+def test_targets_are_not_rounded_in_bfloat16(detector):
+    """Steps of bfloat16 are 1 above 128 and 2 above 256, in pixels and in class numbers."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        other = model(Detector)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    boxes, labels = padded(BOXES + np.float32(0.3), np.array([257, 399]))
+    x = tf.zeros([1, SIDE, SIDE, 3])
+    codes, classes = zip(
+        *(m.network.label_encoder(images=x, gt_boxes=boxes[None], gt_classes=labels[None].astype(np.float32))
+          for m in (detector, other)), strict=True,
+    )  # fmt: skip
+    np.testing.assert_array_equal(*codes)
+    np.testing.assert_array_equal(*classes)
+    assert {257, 399} <= set(np.unique(classes[1]).astype(int))
+
+
 def test_found_boxes_are_in_pixels_of_the_image(detector, monkeypatch):
     truth = PAIR.read(0)
     seen, labels = Framing(SIDE).boxes(truth, Framing(SIDE).whole(80, 40))

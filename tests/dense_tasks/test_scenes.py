@@ -9,6 +9,7 @@ from PIL import Image
 from simsiam_tf.data import from_arrays
 from simsiam_tf.dense_tasks import scenes
 from simsiam_tf.dense_tasks.scenes import Scenes, open_scenes
+from simsiam_tf.evaluate.label_splits import Splits
 from simsiam_tf.runtime.errors import UserError
 
 RED, BLUE = (250, 0, 0), (0, 0, 250)
@@ -75,6 +76,36 @@ def test_gray_pictures_are_cut_out_of_black():
     for left, top, right, lower in scene.boxes:
         assert (lower - top) / (right - left) == pytest.approx(15 / 4, rel=0.25)
     assert set(np.unique(scene.mask)) == {0, 2}
+
+
+def test_files_of_gray_pictures_are_cut_out_too(tmp_path):
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[5:20, 8:12] = 200
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for i in range(10):
+        Image.fromarray(pixels).save(tmp_path / "a" / f"{i}.png")
+        Image.fromarray(np.full((9, 9, 3), (0, 0, 20 + i), np.uint8)).save(tmp_path / "b" / f"{i}.png")
+    images = open_scenes(f"folder:{tmp_path}", "train", 20, 64)
+    seen = {0: [], 1: []}
+    for i in range(20):
+        scene = images.read(i)
+        for (left, top, right, lower), label in zip(scene.boxes, scene.labels, strict=True):
+            seen[label].append((lower - top) / (right - left))
+    assert np.median(seen[0]) == pytest.approx(15 / 4, rel=0.1)  # not a square
+    assert np.median(seen[1]) == pytest.approx(1, rel=0.1)  # dark, but coloured and opaque
+
+
+def test_other_labels_are_other_scenes_and_too_many_classes_are_refused(monkeypatch):
+    images = np.zeros((20, 8, 8, 3), np.uint8)
+    fingerprints = set()
+    for classes in (2, 4, 256):
+        source = from_arrays("made", images, np.arange(20) % classes, [f"c{k}" for k in range(classes)])
+        monkeypatch.setattr(scenes, "open_splits", lambda *_, s=source, n=classes, **__: Splits(s, s, n))
+        fingerprints.add(open_scenes("made", "train", 8, 32).fingerprint)
+    assert len(fingerprints) == 3
+    with pytest.raises(UserError, match="has 256 classes, a mask room for 254"):
+        open_scenes("made", "train", 8, 32, for_masks=True)
 
 
 def test_later_objects_leave_enough_of_earlier_ones(discs, monkeypatch):

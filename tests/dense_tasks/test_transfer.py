@@ -134,6 +134,7 @@ def test_the_learning_rate_falls_at_the_milestones(source, tmp_path):
         (["--data=scenes:digits", "--scenes=1"], "--scenes=1: must be from 16"),
         (["--data=nothing:x", "--scenes=2000"], "nothing:x: no such annotated set"),
         (["--batch_size=32"], "batch_size=32"),
+        (["--data=scenes:digits:train"], "names a split, and both are used. Pass --data=scenes:digits."),
     ],
 )
 def test_bad_input_gets_one_line(flags, line, source, tmp_path, capsys):
@@ -147,3 +148,15 @@ def test_a_network_that_keras_hub_has_not_is_refused(tmp_path, capsys):
     weights = exported(tmp_path / "small", stem="small")
     assert transfer.main([f"--weights={weights}", f"--workdir={tmp_path / 'run'}", *SHORT]) == 2
     assert "keras-hub has no resnet10 with a small stem" in capsys.readouterr().err
+
+
+def test_places_do_not_depend_on_the_working_folder(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given, absolute in (
+        ("coco:street,night", f"coco:{tmp_path}/street,night"),
+        ("masks:a,b", f"masks:{tmp_path}/a,{tmp_path}/b"),
+        ("scenes:folder:emoji", f"scenes:folder:{tmp_path}/emoji"),
+        ("scenes:digits", "scenes:digits"),
+        ("tfds:voc/2007", "tfds:voc/2007"),
+    ):
+        assert TransferConfig(weights=str(source), data=given).absolute().data == absolute

@@ -11,7 +11,8 @@ from simsiam_tf.data.images.render import COLOURS, PixelRule, render
 
 
 def decode(data: tf.Tensor, rule: PixelRule = COLOURS, plain: tf.Tensor | bool | None = None) -> tf.Tensor:
-    """Scalar string of an image file → uint8 [H, W, rule.channels], as `render` gives it.
+    """Scalar string of an image file → uint8 [H, W, rule.channels], as `render` gives it; within a
+    few levels of it where `rule.least_side` reduces it.
 
     plain: `ImageHeader.plain`; read from the header when None. True, with 1 or 3 channels, leaves all Python
         out of the graph.

@@ -11,10 +11,10 @@ import numpy as np
 
 from simsiam_tf.data.sources.base import short_digest
 from simsiam_tf.data.sources.members import Members
+from simsiam_tf.dense_tasks.annotated_files import existing_folder, files_digest, picture_files, read_picture
 from simsiam_tf.dense_tasks.annotations import IGNORE, Annotated, AnnotatedSet, no_boxes
 from simsiam_tf.dense_tasks.coco_json import CocoFile, read_coco_file
 from simsiam_tf.dense_tasks.coco_masks import semantic_mask
-from simsiam_tf.dense_tasks.picture_files import existing_folder, files_digest, picture_files, read_picture
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 

@@ -19,8 +19,8 @@ from simsiam_tf.data.images.header import read_header
 from simsiam_tf.data.sources.base import short_digest
 from simsiam_tf.data.sources.file_records import kept_arrays
 from simsiam_tf.data.sources.members import Members
+from simsiam_tf.dense_tasks.annotated_files import existing_folder, files_digest, picture_files, read_picture
 from simsiam_tf.dense_tasks.annotations import IGNORE, SEGMENTATION, Annotated, AnnotatedSet, no_boxes
-from simsiam_tf.dense_tasks.picture_files import existing_folder, files_digest, picture_files, read_picture
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import one_line, printable_text
 from simsiam_tf.runtime.errors import UserError

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.dense_tasks import losses
+from simsiam_tf.dense_tasks import dense_losses
 from simsiam_tf.methods import ViewModel
 from simsiam_tf.methods.base import TRAINING
 
@@ -108,8 +108,8 @@ class Detector(DenseModel):
         )
         classes = tf.cast(classes, tf.int32)
         logits, predicted = (tf.cast(outputs[k], tf.float32) for k in ("cls_logits", "bbox_regression"))
-        loss = losses.focal(logits, classes) + losses.smooth_l1(predicted, codes, classes)
-        return loss, losses.hits(logits, classes)
+        loss = dense_losses.focal(logits, classes) + dense_losses.smooth_l1(predicted, codes, classes)
+        return loss, dense_losses.hits(logits, classes)
 
     def detections(self, images: tf.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Normalised images → boxes [B, n, 4] in pixels, scores [B, n], classes [B, n], their numbers [B].
@@ -176,7 +176,7 @@ class Segmenter(DenseModel):
     def losses_of(self, x: tf.Tensor, target: Any, outputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
         del x
         logits = tf.cast(outputs, tf.float32)
-        return losses.pixel_cross_entropy(logits, target), losses.pixel_accuracy(logits, target)
+        return dense_losses.pixel_cross_entropy(logits, target), dense_losses.pixel_accuracy(logits, target)
 
     def masks(self, images: tf.Tensor) -> np.ndarray:
         """Normalised images → the class of each pixel, uint8 [B, size, size]."""

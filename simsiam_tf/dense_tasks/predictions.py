@@ -10,11 +10,11 @@ import numpy as np
 
 from simsiam_tf.data import Views, preview
 from simsiam_tf.dense_tasks.annotations import AnnotatedSet
-from simsiam_tf.dense_tasks.batches import evaluation_batches
 from simsiam_tf.dense_tasks.drawing import draw, side_by_side
-from simsiam_tf.dense_tasks.evaluation import predicted_boxes, predicted_masks
 from simsiam_tf.dense_tasks.framing import Framing
 from simsiam_tf.dense_tasks.models import DenseModel, Detector, Segmenter
+from simsiam_tf.dense_tasks.scores import predicted_boxes, predicted_masks
+from simsiam_tf.dense_tasks.square_batches import evaluation_batches
 
 PICTURE = Path("export") / "predictions.png"
 ROWS = 8

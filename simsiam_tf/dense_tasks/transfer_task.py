@@ -17,12 +17,12 @@ from simsiam_tf import nets, optimizers
 from simsiam_tf.config import TransferConfig
 from simsiam_tf.config.backbones import is_network
 from simsiam_tf.data import Views, sampling
-from simsiam_tf.dense_tasks import evaluation, predictions
+from simsiam_tf.dense_tasks import predictions, scores
 from simsiam_tf.dense_tasks.annotations import SEGMENTATION, AnnotatedSet
-from simsiam_tf.dense_tasks.batches import TrainingBatches
 from simsiam_tf.dense_tasks.framing import Framing
 from simsiam_tf.dense_tasks.models import MODELS, DenseModel
 from simsiam_tf.dense_tasks.open_set import SPLITS, open_annotated
+from simsiam_tf.dense_tasks.square_batches import TrainingBatches
 from simsiam_tf.dense_tasks.subsets import share_of
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import cached_scores
@@ -60,7 +60,7 @@ def run_transfer(config: TransferConfig, callbacks: Sequence[keras.callbacks.Cal
     """
     keras_hub.require_library(f"task={config.task}")
     if config.task != SEGMENTATION:
-        evaluation.check_metric(config.metric)
+        scores.check_metric(config.metric)
     config = dataclasses.replace(config, workdir=str(workdir_of(config)))
     return launch.run_task(config, Transfer, callbacks)
 
@@ -230,7 +230,7 @@ class Transfer(LabelledTask):
 
     def scores(self) -> dict[str, float]:
         """The metrics on the test images."""
-        return evaluation.evaluate(
+        return scores.evaluate(
             self.model, self.test, self.framing, self.components.views, self.components.workers,
             self.config.metric,
         )  # fmt: skip

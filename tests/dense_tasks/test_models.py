@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from simsiam_tf import nets
 from simsiam_tf.data import AUGMENTATIONS, Views
-from simsiam_tf.dense_tasks import evaluation
+from simsiam_tf.dense_tasks import scores as test_scores
 from simsiam_tf.dense_tasks.annotations import Annotated, AnnotatedSet
-from simsiam_tf.dense_tasks.batches import MOST_BOXES, TrainingBatches, padded
 from simsiam_tf.dense_tasks.framing import Framing
 from simsiam_tf.dense_tasks.models import Detector, Segmenter
+from simsiam_tf.dense_tasks.square_batches import MOST_BOXES, TrainingBatches, padded
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.pretrained import keras_hub as hub
 
@@ -104,7 +104,7 @@ def test_found_boxes_are_in_pixels_of_the_image(detector, monkeypatch):
         return tuple(np.stack([v] * n) for v in (seen, np.ones(2), labels, np.array(2)))
 
     monkeypatch.setattr(Detector, "detections", found)
-    scores = evaluation.evaluate(
+    scores = test_scores.evaluate(
         detector, PAIR, Framing(SIDE), VIEWS, Workers(tf.distribute.get_strategy()), "voc"
     )
     assert scores == {name: pytest.approx(1.0) for name in ("AP", "AP50", "AP75")}
@@ -114,7 +114,7 @@ def test_boxes_that_overflowed_are_left_out(detector, monkeypatch):
     boxes = np.float32([[[1, 2, 30, 40], [np.nan, 0, 9, 9], [0, 0, np.inf, 9]]])
     found = boxes, np.float32([[0.9, 0.8, 0.7]]), np.array([[0, 1, 1]]), np.array([3])
     monkeypatch.setattr(Detector, "detections", lambda self, images: found)
-    (kept,) = evaluation.predicted_boxes(detector, Framing(SIDE), tf.zeros([1]), [PAIR.read(0)])
+    (kept,) = test_scores.predicted_boxes(detector, Framing(SIDE), tf.zeros([1]), [PAIR.read(0)])
     assert kept.labels.tolist() == [0, 1] and kept.boxes.max() <= 80
     np.testing.assert_allclose(kept.boxes[1], [0, 0, 40, 9 * 80 / 64], rtol=1e-5)
 
@@ -138,10 +138,10 @@ def test_a_step_trains_all_weights_or_the_heads_alone(kind):
 
 def test_masks_are_of_the_size_of_the_image():
     made = model(Segmenter)
-    counts = evaluation.evaluate(made, PAIR, Framing(SIDE), VIEWS, Workers(tf.distribute.get_strategy()))
+    counts = test_scores.evaluate(made, PAIR, Framing(SIDE), VIEWS, Workers(tf.distribute.get_strategy()))
     assert set(counts) == {"mIoU", "pixel accuracy"}
     x = VIEWS.normalise(tf.zeros([2, SIDE, SIDE, 3], tf.uint8))
-    masks = evaluation.predicted_masks(made, Framing(SIDE), x, [PAIR.read(0), PAIR.read(1)])
+    masks = test_scores.predicted_masks(made, Framing(SIDE), x, [PAIR.read(0), PAIR.read(1)])
     assert [mask.shape for mask in masks] == [(80, 40)] * 2
 
 

@@ -8,10 +8,10 @@ import tensorflow as tf
 from simsiam_tf.data import Views
 from simsiam_tf.dense_tasks import detection_metrics, segmentation_metrics
 from simsiam_tf.dense_tasks.annotations import Annotated, AnnotatedSet
-from simsiam_tf.dense_tasks.batches import evaluation_batches
 from simsiam_tf.dense_tasks.detection_metrics import METRICS, Detections
 from simsiam_tf.dense_tasks.framing import Framing, Placement, in_image
 from simsiam_tf.dense_tasks.models import DenseModel, Detector, Segmenter
+from simsiam_tf.dense_tasks.square_batches import evaluation_batches
 from simsiam_tf.distributed.workers import Workers
 
 check_metric = detection_metrics.check_metric

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simsiam_tf.dense_tasks import losses
+from simsiam_tf.dense_tasks import dense_losses
 from simsiam_tf.dense_tasks.annotations import IGNORE
 
 CLASSES = np.array([[0, 2, -1, -2, -1], [-1, -1, -1, -2, -2]], np.int32)
@@ -25,7 +25,7 @@ def test_focal_loss_is_that_of_the_paper():
                 p_t, alpha_t = (p, 0.25) if is_it else (1 - p, 0.75)
                 total += -alpha_t * (1 - p_t) ** 2 * np.log(p_t) if label != -2 else 0.0
         expected.append(total / max(1, (classes >= 0).sum()))
-    ours = losses.focal(tf.constant(logits, tf.float32), tf.constant(CLASSES))
+    ours = dense_losses.focal(tf.constant(logits, tf.float32), tf.constant(CLASSES))
     assert float(ours) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
@@ -36,7 +36,7 @@ def test_smooth_l1_counts_anchors_on_objects_alone():
     errors = np.abs(codes - truth)
     each = np.where(errors < 0.1, 5 * errors**2, errors - 0.05)
     expected = each[0, :2].sum() / 2 / 2  # two anchors on objects; the other image has none
-    ours = losses.smooth_l1(*(tf.constant(x, tf.float32) for x in (codes, truth)), tf.constant(CLASSES))
+    ours = dense_losses.smooth_l1(*(tf.constant(x, tf.float32) for x in (codes, truth)), tf.constant(CLASSES))
     assert float(ours) == pytest.approx(expected, rel=1e-5)
 
 
@@ -45,7 +45,7 @@ def test_codes_of_anchors_on_no_object_do_not_matter():
     codes, truth = tf.Variable(tf.ones([2, 5, 4])), np.zeros((2, 5, 4), np.float32)
     truth[CLASSES < 0] = -np.inf
     with tf.GradientTape() as tape:
-        loss = losses.smooth_l1(codes, tf.constant(truth), tf.constant(CLASSES))
+        loss = dense_losses.smooth_l1(codes, tf.constant(truth), tf.constant(CLASSES))
     gradient = tape.gradient(loss, codes).numpy()
     assert np.isfinite(loss) and np.isfinite(gradient).all()
     assert ((gradient != 0).any(axis=-1) == (CLASSES >= 0)).all()
@@ -54,7 +54,9 @@ def test_codes_of_anchors_on_no_object_do_not_matter():
 def test_hits_are_a_share_of_the_anchors_on_objects():
     logits = np.full((2, 5, 3), -1.0)
     logits[0, 0, 0] = logits[0, 1, 1] = logits[0, 2, 0] = 3.0
-    np.testing.assert_allclose(losses.hits(tf.constant(logits, tf.float32), tf.constant(CLASSES)), [0.5, 0.0])
+    np.testing.assert_allclose(
+        dense_losses.hits(tf.constant(logits, tf.float32), tf.constant(CLASSES)), [0.5, 0.0]
+    )
 
 
 def test_pixel_losses_leave_out_what_has_no_truth():
@@ -67,12 +69,12 @@ def test_pixel_losses_leave_out_what_has_no_truth():
     entropy = np.mean([-np.log(p[at][mask[at]]) for at in known])
     accuracy = np.mean([p[at].argmax() == mask[at] for at in known])
     x, y = tf.constant(logits, tf.float32), tf.constant(mask)
-    assert float(losses.pixel_cross_entropy(x, y)) == pytest.approx(entropy / 2, rel=1e-5)
-    np.testing.assert_allclose(losses.pixel_accuracy(x, y), [accuracy, 0.0], rtol=1e-6)
+    assert float(dense_losses.pixel_cross_entropy(x, y)) == pytest.approx(entropy / 2, rel=1e-5)
+    np.testing.assert_allclose(dense_losses.pixel_accuracy(x, y), [accuracy, 0.0], rtol=1e-6)
 
 
 def test_gradients_are_finite_for_sure_logits():
     logits = tf.Variable([[[60.0, -60.0], [-60.0, 60.0]]])
     with tf.GradientTape() as tape:
-        loss = losses.focal(logits, tf.constant([[1, -1]]))
+        loss = dense_losses.focal(logits, tf.constant([[1, -1]]))
     assert np.isfinite(loss) and np.isfinite(tape.gradient(loss, logits)).all()

@@ -44,8 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     images = out / f"jpegs-{args.size}-{args.images}"
     if not images.is_dir():
         write_jpegs(images, args.images, width, height)
-    weights = args.weights or random_resnet18(out / "resnet18")
-    commands = {name: embed_command(weights, images, out / name, fast) for name, fast in FAST.items()}
+    weights = [f"--weights={args.weights or random_resnet18(out / 'resnet18')}"]
+    weights += [] if args.weights else ["--augmentation=imagenet"]  # its file has no card
+    commands = {n: embed_command(images, out / n, [*weights, *fast]) for n, fast in FAST.items()}
     if args.peer:
         peer = [args.peer, str(PEER), str(images), f"--run={out / 'peer'}"]
         timed(peer, out / "output.txt")  # makes the checkpoint
@@ -64,12 +65,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def embed_command(weights: str, images: Path, out: Path, more: Sequence[str]) -> list[str]:
+def embed_command(images: Path, out: Path, more: Sequence[str]) -> list[str]:
     """The command line of embed, which keeps no features between rounds."""
     return [
-        sys.executable, "-m", "simsiam_tf.embed", f"--weights={weights}", f"--data=folder:{images}",
-        f"--out={out}.npz", f"--features_dir={out}.features", "--overwrite",
-        "--augmentation=imagenet", *more,
+        sys.executable, "-m", "simsiam_tf.embed", f"--data=folder:{images}", f"--out={out}.npz",
+        f"--features_dir={out}.features", "--overwrite", *more,
     ]  # fmt: skip
 
 

@@ -78,9 +78,7 @@ class Detector(DenseModel):
         from keras_hub.src.models.retinanet.retinanet_label_encoder import RetinaNetLabelEncoder
 
         backbone: Any = self.backbone
-        top = max(
-            LOWEST, min(HIGHEST, int(math.log2(self.size)) - 1)
-        )  # the coarsest map has at least 2×2 pixels
+        top = max(LOWEST, min(HIGHEST, int(math.log2(self.size)) - 1))  # whose map has at least 2×2 pixels
         pyramid = keras_hub.models.RetinaNetBackbone(
             image_encoder=backbone, min_level=LOWEST, max_level=top, use_p5=False,
             image_shape=(self.size, self.size, backbone.image_shape[-1]),

@@ -297,28 +297,3 @@ def test_knn_eval_agrees_with_scikit_learn_at_k_1(tmp_path, capsys):
     assert abs(chosen["training images"]["1"] - leave_one_out) < 0.003
     assert chosen["test"] == result["accuracy"]["raw pixels"][f"k = {chosen['k']}"]
     assert f"{chosen['k']} for raw pixels" in printed
-
-
-def test_fast_features_are_nearly_the_exact_ones_and_are_kept_apart(tmp_path, capsys):
-    from sklearn.datasets import load_sample_images
-
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name, photograph in zip("ab", load_sample_images().images, strict=True):
-        for i in range(2):
-            Image.fromarray(photograph[:, 100 * i :]).save(folder / f"{name}{i}.jpg", quality=90)
-    run = small_backbones.exported(
-        tmp_path / "run", dataclasses.replace(AUGMENTATION, size=64), 3, f"folder:{folder}"
-    )
-    weights, kept = f"--weights={run}", tmp_path / "features"
-    common = [weights, f"--features_dir={kept}"]
-    features = {}
-    for name, more in {"exact": [], "fast": ["--fast"], "again": []}.items():
-        out = tmp_path / f"{name}.npz"
-        assert embed.main([*common, f"--out={out}", *more]) == 0
-        features[name] = embedding_file.read_embeddings(str(out)).features
-    assert len(list(kept.glob("*.npy"))) == 2
-    np.testing.assert_array_equal(features["exact"], features["again"])
-    apart = np.linalg.norm(features["fast"] - features["exact"], axis=1)
-    share = apart / np.linalg.norm(features["exact"], axis=1)
-    assert 0 < share.max() < 0.05

@@ -67,7 +67,7 @@ class Steps(Schedule):
         step = tf.cast(step, tf.int64)
         passed = tf.math.count_nonzero(step >= tf.constant(self.milestones, tf.int64), dtype=tf.float32)
         rising = tf.minimum(tf.cast(step, tf.float32) / max(self.warmup_steps, 1), 1.0)
-        return self.base * 0.1**passed * (rising if self.warmup_steps else 1.0)
+        return self.base * tf.pow(0.1, passed) * (rising if self.warmup_steps else 1.0)
 
     def get_config(self) -> dict:
         return dict(vars(self))

@@ -17,10 +17,12 @@ interrupted run, type its command again. Exit status: 0 finished, 2 an error tha
 
 
 def call(config: TransferConfig) -> int:
-    """Trains the network and prints its metrics."""
+    """Trains the network and prints its metrics, or only what it would cost (`dry_run`)."""
     with cli.heavy_imports():
-        from simsiam_tf.dense_tasks import transfer_task
+        from simsiam_tf.dense_tasks import dry_run, transfer_task
         from simsiam_tf.training import run_summary
+    if config.dry_run:
+        return dry_run.dry_run(config)
     outcome = transfer_task.run_transfer(config)
     return outcome.print_and_leave(run_summary.transfer_summary(outcome, transfer_task.files_of(config.task)))
 

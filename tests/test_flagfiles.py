@@ -10,14 +10,25 @@ import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import FinetuneConfig, LinearConfig, PretrainConfig, differences
+from simsiam_tf.config import FinetuneConfig, LinearConfig, PretrainConfig, TransferConfig, differences
+from simsiam_tf.data import sampling
+from simsiam_tf.dense_tasks import transfer_task
 from simsiam_tf.evaluate.supervised_model import SupervisedModel
 from simsiam_tf.training import build_run, supervised
 
 ROOT = Path(__file__).parents[1]
 ALL = sorted(ROOT.glob("flags/**/*.cfg"))
-KINDS = {"linear": LinearConfig, "finetune": FinetuneConfig}  # by the first word of a file's name
-FILES = [path for path in ALL if path.stem.split("_")[0] not in KINDS]
+KINDS = {  # by a word of a file's name
+    "linear": LinearConfig, "finetune": FinetuneConfig, "supervised": FinetuneConfig,
+    "detection": TransferConfig, "segmentation": TransferConfig,
+}  # fmt: skip
+
+
+def kind(path):
+    return next((KINDS[word] for word in path.stem.split("_") if word in KINDS), PretrainConfig)
+
+
+FILES = [path for path in ALL if kind(path) is PretrainConfig]
 QUICK = ("flags", "cifar10")  # folders whose files take a step in the fast tests; all methods are among them
 # What is no part of a step's graph, or only a number in it.
 ELSEWHERE = (
@@ -74,10 +85,14 @@ def test_builds_and_takes_a_step(path, monkeypatch):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("path", [p for p in ALL if p not in FILES], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path",
+    [p for p in ALL if kind(p) in (LinearConfig, FinetuneConfig)],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_of_labels_parses_and_takes_a_step(path):
     assert path.read_text().startswith("# ")
-    config = cli.parse(KINDS[path.stem.split("_")[0]], [f"--flagfile={path}", "--weights=runs/quickstart"])
+    config = cli.parse(kind(path), [f"--flagfile={path}", "--weights=runs/quickstart"])
     frozen = isinstance(config, LinearConfig)
     model = SupervisedModel(small_backbone("resnet10", 16, 3, "small", 1.0), 4, frozen)
     model.compile(supervised.build_optimizer(config, total_steps=10, size=2**20))
@@ -87,6 +102,32 @@ def test_of_labels_parses_and_takes_a_step(path):
     assert all(
         (a != v.numpy()).any() for a, v in zip(before[-2:], model.learned_variables()[-2:], strict=True)
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "steps", "falls"),
+    [
+        ("voc07_12", 16_551, 24_000, [18_000, 22_000]),
+        ("voc07", 5_011, 7_266, [5_450, 6_661]),
+        ("coco", 118_287, 90_000, [60_000, 80_000]),
+    ],
+)
+def test_the_schedules_of_transfers(name, images, steps, falls):
+    config = cli.parse(TransferConfig, [f"--flagfile=flags/transfer/{name}_detection.cfg"])
+    total = sampling.steps_in(config.epochs, images, config.batch_size)
+    rate = transfer_task.learning_rate(config, total, images)
+    assert total == pytest.approx(steps, rel=1e-3) and rate.milestones == pytest.approx(falls, rel=1e-3)
+    assert [float(rate(step)) for step in (falls[0] - 50, falls[1] - 50, total - 1)] == pytest.approx(
+        [0.01, 0.001, 0.0001]
+    )
+
+
+def test_transfers_at_a_small_scale_parse():
+    paths = [path for path in ALL if kind(path) is TransferConfig and path.parent.name == "transfer"]
+    assert {cli.parse(TransferConfig, [f"--flagfile={path}"]).task for path in paths} == {
+        "detection", "segmentation",
+    }  # fmt: skip
+    assert all(path.read_text().startswith("# ") for path in paths)
 
 
 def test_the_linear_evaluation_of_the_paper():

@@ -75,7 +75,7 @@ def _run_jobs(
     jobs: list[run_queue.Job], config: Any, known: results.Results, write: Callable[[], None]
 ) -> run_queue.RunQueue:
     with bar(None, "runs", total=len(jobs), unit="run", delay=0) as progress:
-        machine = _machine_text(config.jobs)
+        machine = machine_text(config.jobs)
 
         def done(job: run_queue.Job, metrics: dict) -> None:
             known.add(job.flagfile, job.seed, {**metrics, "machine": machine})
@@ -91,7 +91,7 @@ def _job_line(job: run_queue.Job) -> str:
     return f"{job.name}, seed {job.seed}: {' '.join(job.flagfile.split())}"
 
 
-def _machine_text(jobs: int) -> str:
+def machine_text(jobs: int) -> str:
     """CPU, cores, runs at a time and versions, as text for the results."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tensorflow", "keras"))
     return f"{bench_harness.cpu_name()}, {os.cpu_count()} cores, {jobs} at a time, {versions}"

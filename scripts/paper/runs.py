@@ -91,7 +91,7 @@ def complete_run(
         if status == INTERRUPTED:
             raise Interrupted
         if status and (stage, status) != ("pretrain", DIVERGED):
-            raise Failed(f"{stage}: exit status {status}: {_last_line(folder / LOG)} (in {folder / LOG})")
+            raise Failed(f"{stage}: exit status {status}: {last_line(folder / LOG)} (in {folder / LOG})")
     return _collect_metrics(folder)
 
 
@@ -120,7 +120,7 @@ def _state(folder: Path) -> dict:
         return {"done": {}, "spent": {}, "diverged": False}
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
     except OSError:

@@ -80,10 +80,16 @@ class TransferConfig(RunConfig, WeightsConfig):
         "base_lr", 0.16, help="highest learning rate for a batch of 256 (for others times batch_size/256)"
     )
     warmup_epochs: float = run_option("warmup_epochs", 0.5)
+    optimizer: str = option(
+        "sgd",
+        "sgd, as in the paper; or adamw, for example with base_lr=0.032, by which detectors of few images "
+        "learn in fewer steps",
+        "Optimisation",
+        choices=("sgd", "adamw"),
+    )
     schedule: str = option(
         "cosine",
         "the learning rate decays on a cosine (cosine), or is divided by 10 at each of `milestones` (steps)",
-        "Optimisation",
         choices=("cosine", "steps"),
     )
     milestones: str = option("0.75,0.9167", "shares of the training at which the learning rate falls")
@@ -99,6 +105,10 @@ class TransferConfig(RunConfig, WeightsConfig):
         "five evaluations in a run",
         resumable=True,
         limits=(0, BIG),
+    )
+
+    dry_run: bool = option(
+        False, "print what a run would do and cost, and do not train", "Preview", resumable=True
     )
 
     def validate(self) -> Self:

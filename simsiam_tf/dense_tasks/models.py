@@ -93,7 +93,7 @@ class Detector(DenseModel):
         )
         detector = keras_hub.models.RetinaNetObjectDetector(
             pyramid, num_classes=self.classes, bounding_box_format=BOX_FORMAT, anchor_generator=anchors,
-            label_encoder=encoder, name="detector",
+            label_encoder=encoder, use_prediction_head_norm=True, name="detector",
         )  # fmt: skip
         _initialise_as_in_the_paper(detector)
         return detector
@@ -131,7 +131,6 @@ def _initialise_as_in_the_paper(detector: Any) -> None:
     for head, bias in ((detector.box_head, 0.0), (detector.classification_head, improbable)):
         for layer in (*head.conv_layers, head.prediction_layer):
             layer.kernel.assign(keras.initializers.RandomNormal(stddev=0.01)(layer.kernel.shape))
-            layer.bias.assign(keras.ops.zeros_like(layer.bias))
         head.prediction_layer.bias.assign(keras.ops.full_like(head.prediction_layer.bias, bias))
 
 

@@ -117,9 +117,9 @@ def build_transfer(config: TransferConfig, workers: Workers) -> tuple[RunCompone
     check_size(source, config.batch_size)
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
     with strategy.scope():
-        optimizer = optimizers.SGD(
-            learning_rate(config, total, train.size), config.momentum, config.weight_decay
-        )
+        rate = learning_rate(config, total, train.size)
+        by_name = {"sgd": optimizers.SGD, "adamw": optimizers.AdamW}[config.optimizer]
+        optimizer = by_name(rate, momentum=config.momentum, weight_decay=config.weight_decay)
         keras.utils.set_random_seed(config.seed)
         model = build_model(config, pretrained, len(train.class_names))
         model.compile(optimizer, config.jit_compile == "true", config.seed)

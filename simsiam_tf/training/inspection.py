@@ -6,10 +6,8 @@ import collections
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-import tensorflow as tf
 
 from simsiam_tf import config as configs
 from simsiam_tf.config import PretrainConfig
@@ -19,10 +17,9 @@ from simsiam_tf.data.sources.overview import header_summary
 from simsiam_tf.recipes import budget
 from simsiam_tf.runtime import atomic_files
 from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.training import costs
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every
 from simsiam_tf.training.run_data import follow_recipe, open_data
-
-_STORED_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
 
 
 def with_workdir(config: PretrainConfig) -> PretrainConfig:
@@ -83,10 +80,12 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     trained = sum(math.prod(v.shape) for v in model.backbone.trainable_variables)
     frozen = f"; {trained:,} of the backbone's are trained" if config.freeze_until else ""
     weights, activations = memory(config, components)
-    steps = str(components.total_steps)
+    steps, described = str(components.total_steps), {}
     if config.needs_timing:
         steps = f"as many as fit into {config.minutes:g} minutes, by a few that are timed at the start"
-    described = {}
+    else:
+        forward = _per_image(costs.multiply_adds, components) * config.batch_size * components.total_steps
+        described["work of the backbone"] = costs.work_in_words(forward)
     if teacher := getattr(model, "teacher", None):
         size = f"{teacher.count_params():,} parameters, {model.d} features"
         described["teacher"] = f"{config.method_option('teacher')}, {size}"
@@ -111,8 +110,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
         f"{config.final_lr * config.batch_size / 256:g} on a cosine",
         "parameters": f"{model.backbone.count_params():,} backbone, {heads:,} heads{frozen}",
-        "memory, estimated": f"{(weights + activations) / 2**30:.2f} GiB per replica, "
-        f"{activations / 2**30:.2f} of these for activations; TensorFlow itself takes about 0.6",
+        "memory, estimated": costs.memory_in_words(weights, activations),
     }
 
 
@@ -123,17 +121,16 @@ def memory(config: PretrainConfig, components: PretrainComponents) -> tuple[int,
     backbone that are stored for the gradient.
     """
     model = components.model
-    copies = 4 if config.optimizer == "adamw" else 3
-    weights = copies * 4 * model.count_params() + model.table_bytes
-    forward = tf.function(lambda x: model.backbone(x, training=True), autograph=False)
-    count = 0
-    for size, number in _sizes(components.views).items():
-        image = tf.TensorSpec([1, size, size, components.source.channels])
-        operations = forward.get_concrete_function(image).graph.get_operations()
-        outputs = [op.outputs[0] for op in operations if op.type in _STORED_FOR_GRADIENT]
-        count += number * sum(int(np.prod(t.shape)) for t in outputs if t.shape.is_fully_defined())
-    width = 2 if components.metadata["precision"] == "bfloat16" else 4
-    return weights, count * width * (config.batch_size // components.strategy.num_replicas_in_sync)
+    stored = _per_image(costs.stored_values, components)
+    share = config.batch_size // components.strategy.num_replicas_in_sync
+    weights = costs.weight_bytes(model.count_params(), config.optimizer) + model.table_bytes
+    return weights, costs.activation_bytes(stored * share, components.metadata["precision"])
+
+
+def _per_image(cost: Callable[..., int], components: PretrainComponents) -> int:
+    """The cost of all views of one image in the backbone."""
+    channels, sizes = components.source.channels, _sizes(components.views)
+    return sum(n * cost(components.model.backbone, (s, s, channels)) for s, n in sizes.items())
 
 
 def _sizes(views: Views) -> dict[int, int]:

@@ -1,0 +1,57 @@
+"""What a transfer would do and cost, without training."""
+
+from __future__ import annotations
+
+from simsiam_tf.config import TransferConfig, to_flags
+from simsiam_tf.dense_tasks import transfer_task
+from simsiam_tf.distributed import strategies
+from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.loop.task import RunComponents
+from simsiam_tf.optimizers import schedules
+from simsiam_tf.pretrained import keras_hub
+from simsiam_tf.training import costs
+
+
+def dry_run(config: TransferConfig) -> int:
+    """Prints the options, and the images, steps, parameters, memory and work of the run. Returns 0.
+
+    Raises:
+        UserError: images or weights cannot be opened, as for `run_transfer`.
+    """
+    keras_hub.require_library(f"task={config.task}")
+    workers = Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
+    components, test = transfer_task.build_transfer(config.absolute(), workers)
+    print(to_flags(config))
+    for name, value in summarize(config, components, test).items():
+        print(f"{name:22} {value}")
+    return 0
+
+
+def summarize(
+    config: TransferConfig, components: RunComponents, test: transfer_task.TestImages
+) -> dict[str, str]:
+    """The properties of a run by name, in words."""
+    model, train, replicas = components.model, components.source, components.strategy.num_replicas_in_sync
+    shape = (config.size, config.size, test.pretrained.channels)
+    whole, backbone = model.count_params(), model.backbone.count_params()
+    frozen = ", which stays as it is" * config.freeze
+    precision, steps = components.metadata["precision"], components.total_steps
+    stored = costs.stored_values(model, shape) * config.batch_size // replicas
+    weights = costs.weight_bytes(whole, config.optimizer)
+    falls = (
+        "on a cosine" if config.schedule == "cosine" else f"tenfold after {config.milestones} of the steps"
+    )
+    forward = costs.multiply_adds(model, shape) * config.batch_size * steps
+    return {
+        "training images": f"{train.size} of {train.name}, {len(test.images.class_names)} classes",
+        "test images": f"{test.images.size} of {test.images.name}",
+        "squares": f"{config.size} pixels",
+        "weights": f"{config.init}, {test.pretrained.place}",
+        "precision": precision,
+        "replicas": str(replicas),
+        "steps": f"{steps}, {train.size / config.batch_size:.1f} per epoch",
+        "learning rate": f"{schedules.scaled(config.base_lr, config.batch_size):g}, decayed {falls}",
+        "parameters": f"{backbone:,} backbone{frozen}, {whole - backbone:,} for {config.task}",
+        "memory, estimated": costs.memory_in_words(weights, costs.activation_bytes(stored, precision)),
+        "work": costs.work_in_words(forward),
+    }

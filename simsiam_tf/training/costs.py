@@ -1,0 +1,93 @@
+"""What a network costs: the memory of a training step, and its multiplications and additions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from simsiam_tf.runtime.devices import on_cpu
+
+Network = Callable[..., Any]  # (images [1, H, W, C], training=…) → outputs
+
+_STORED_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
+PASSES = 3  # the forward pass, and the gradients of activations and of weights, each about as much work
+SPEEDS = {  # multiply-adds a second that are reached in training, by order of magnitude
+    True: (5e10, "two CPU cores"),
+    False: (1e13, "one GPU in bfloat16"),
+}
+
+
+def stored_values(network: Network, shape: Sequence[int]) -> int:
+    """The number of values that a training step keeps for the gradient of one image of shape [H, W, C]."""
+    outputs = [op.outputs[0] for op in _operations(network, shape, True) if op.type in _STORED_FOR_GRADIENT]
+    return sum(int(np.prod(t.shape)) for t in outputs if t.shape.is_fully_defined())
+
+
+def multiply_adds(network: Network, shape: Sequence[int]) -> int:
+    """The multiply-adds of all convolutions and matrix products for one image of shape [H, W, C], forward."""
+    return sum(_multiply_adds(op) for op in _operations(network, shape, False))
+
+
+def weight_bytes(parameters: int, optimizer: str) -> int:
+    """The bytes of so many float32 parameters with their gradients and the optimizer's state."""
+    return (4 if optimizer == "adamw" else 3) * 4 * parameters
+
+
+def activation_bytes(values: int, precision: str) -> int:
+    """The bytes of so many stored values. precision: "float32" or "bfloat16"."""
+    return values * (2 if precision == "bfloat16" else 4)
+
+
+def memory_in_words(weights: int, activations: int) -> str:
+    """The memory of a replica, from bytes."""
+    return (
+        f"{(weights + activations) / 2**30:.2f} GiB per replica, {activations / 2**30:.2f} of these for "
+        "activations; TensorFlow itself takes about 0.6"
+    )
+
+
+def work_in_words(forward: float) -> str:
+    """The work and time of a training whose forward passes have so many multiply-adds in all."""
+    total, (speed, device) = PASSES * forward, SPEEDS[on_cpu()]
+    return f"about {total:.2g} multiply-adds; {duration(total / speed)} at {speed:.0e} a second, as {device}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "12 minutes", "3.5 hours" or "2.1 days"."""
+    for unit, length in (("days", 86400), ("hours", 3600)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{math.ceil(seconds / 60)} minutes"
+
+
+def _operations(network: Network, shape: Sequence[int], training: bool) -> list[tf.Operation]:
+    """The operations of a network's graph, with those of the functions that it calls."""
+    forward = tf.function(lambda x: network(x, training=training), autograph=False)
+    graph = forward.get_concrete_function(tf.TensorSpec([1, *shape])).graph
+    return graph.get_operations()
+
+
+def _multiply_adds(op: tf.Operation) -> int:
+    if op.type not in ("Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Einsum"):
+        return 0
+    (out, *_), (first, second, *_) = op.outputs, op.inputs
+    if op.type == "Einsum":
+        equation = op.get_attr("equation").decode()
+        sizes: dict[str, int] = {}
+        for letters, tensor in zip(equation.split("->")[0].split(","), op.inputs, strict=True):
+            sizes |= dict(zip(letters, tensor.shape, strict=True))
+        return math.prod(sizes.values())
+    outputs = math.prod(out.shape)
+    if op.type == "Conv2D":
+        return outputs * math.prod(second.shape[:3])
+    if op.type == "DepthwiseConv2dNative":
+        return outputs * math.prod(second.shape[:2])
+    return outputs * first.shape[-2 if _transposed(op) else -1]
+
+
+def _transposed(op: tf.Operation) -> bool:
+    return op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")

@@ -24,6 +24,7 @@ class TransferConfig(RunConfig, WeightsConfig):
     INAPPLICABLE = (
         *RunConfig.INAPPLICABLE,
         Inapplicable(("milestones",), "schedule", lambda v: v != "steps", "another `schedule` than steps"),
+        Inapplicable(("backbone_lr_factor",), "freeze", lambda v: v, "freeze"),
         Inapplicable(("metric",), "task", lambda v: v != "detection", "another `task` than detection"),
         Inapplicable(
             ("scenes",), "data", lambda v: not str(v).startswith("scenes:"), "`data` that is not scenes:…"
@@ -86,6 +87,12 @@ class TransferConfig(RunConfig, WeightsConfig):
         "learn in fewer steps",
         "Optimisation",
         choices=("sgd", "adamw"),
+    )
+    backbone_lr_factor: float = option(
+        1.0,
+        "learning rate of the backbone, as a multiple of that of the new layers, such as 0.1 with adamw, by "
+        "which weights soon change",
+        limits=(0, 1e3),
     )
     schedule: str = option(
         "cosine",

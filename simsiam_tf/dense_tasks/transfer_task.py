@@ -117,9 +117,12 @@ def build_transfer(config: TransferConfig, workers: Workers) -> tuple[RunCompone
     check_size(source, config.batch_size)
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
     with strategy.scope():
-        rate = learning_rate(config, total, train.size)
+        rate, factor = learning_rate(config, total, train.size), config.backbone_lr_factor
+        slower = {"backbone": learning_rate(config, total, train.size, factor)} if factor != 1.0 else {}
         by_name = {"sgd": optimizers.SGD, "adamw": optimizers.AdamW}[config.optimizer]
-        optimizer = by_name(rate, momentum=config.momentum, weight_decay=config.weight_decay)
+        optimizer = by_name(
+            rate, part_learning_rates=slower, momentum=config.momentum, weight_decay=config.weight_decay
+        )
         keras.utils.set_random_seed(config.seed)
         model = build_model(config, pretrained, len(train.class_names))
         model.compile(optimizer, config.jit_compile == "true", config.seed)
@@ -176,9 +179,11 @@ def build_model(config: TransferConfig, pretrained: Pretrained, classes: int) ->
     return model
 
 
-def learning_rate(config: TransferConfig, total_steps: int, images: int) -> schedules.Schedule:
-    """The learning rate of a run of so many steps. images: number of images in an epoch."""
-    base = schedules.scaled(config.base_lr, config.batch_size)
+def learning_rate(
+    config: TransferConfig, total_steps: int, images: int, factor: float = 1.0
+) -> schedules.Schedule:
+    """The learning rate, times a factor, of a run of so many steps. images: number of images in an epoch."""
+    base = factor * schedules.scaled(config.base_lr, config.batch_size)
     warmup = int(config.warmup_epochs * images) // config.batch_size
     if config.schedule == "cosine":
         return schedules.cosine(base, total_steps, warmup)

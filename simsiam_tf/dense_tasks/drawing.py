@@ -114,9 +114,7 @@ def places_in_rows(rows: Sequence[Pair], gap: int = GAP) -> list[tuple[Place, Pl
     second, top, places = 2 * gap + max((left.shape[1] for left, _ in rows), default=0), gap, []
     for pair in rows:
         (height, width), (height2, width2) = (picture.shape[:2] for picture in pair)
-        places.append(
-            ((gap, top, gap + width, top + height), (second, top, second + width2, top + height2))
-        )
+        places.append(((gap, top, gap + width, top + height), (second, top, second + width2, top + height2)))
         top += max(height, height2) + gap
     return places
 

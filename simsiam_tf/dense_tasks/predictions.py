@@ -134,7 +134,7 @@ def write_shown(workdir: Path, shown: Sequence[ShownImage]) -> None:
 
 
 def read_shown(workdir: Path, sheet: np.ndarray) -> list[ShownImage]:
-    """The images that `write_shown` wrote; empty where the file that says what they show is missing or damaged.
+    """The images that `write_shown` wrote; empty where `OBJECTS` is missing or damaged.
 
     sheet: the content of `PICTURE`, uint8 [H, W, 3].
     """
@@ -147,7 +147,7 @@ def read_shown(workdir: Path, sheet: np.ndarray) -> list[ShownImage]:
 
     try:
         rows = json.loads((workdir / OBJECTS).read_text(encoding="utf-8"))
-        return [ShownImage(row["image"], drawn(row["truth"]), drawn(row["prediction"])) for row in rows]
+        return [ShownImage(int(row["image"]), drawn(row["truth"]), drawn(row["prediction"])) for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 

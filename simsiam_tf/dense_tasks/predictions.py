@@ -88,12 +88,8 @@ NO_BOXES, NO_LABELS = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
 
 
 def _with_mask(image: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> Drawn:
-    values, counts = np.unique(mask[mask != IGNORE], return_counts=True)
-    parts = [
-        f"{names[value]} {_percent(count / counts.sum())}"
-        for value, count in sorted(zip(values, counts, strict=True), key=lambda part: -part[1])
-        if value
-    ]
+    counts = collections.Counter(mask[mask != IGNORE].tolist())
+    parts = [f"{names[v]} {_percent(n / counts.total())}" for v, n in counts.most_common() if v]
     return Drawn(draw(image, NO_BOXES, NO_LABELS, mask=mask, class_names=names), _listed(parts))
 
 
@@ -104,7 +100,8 @@ def _with_boxes(
         numbers = collections.Counter(labels.tolist())
         parts = [names[label] if n == 1 else f"{n} × {names[label]}" for label, n in numbers.items()]
     else:
-        parts = [f"{names[labels[i]]} {_percent(scores[i])}" for i in np.argsort(-scores, kind="stable")]
+        order = np.argsort(-scores, kind="stable")
+        parts = [f"{names[labels[i]]} {_percent(float(scores[i]))}" for i in order]
     return Drawn(draw(image, boxes, labels, scores, class_names=names), _listed(parts))
 
 

@@ -105,9 +105,11 @@ def test_a_detector_that_finds_nothing_is_not_praised(tmp_path):
     assert '<p class="verdict ill">The detector found no object' in report_of(run)
 
 
-@pytest.mark.parametrize(
-    "list_text", [None, "{", "[3]", '[{"image": 0, "truth": {"place": [0, 0, 9, 9999]}}]']
-)
+PLACED = '{"place": [0, 0, 9, 9999], "objects": "bag"}'  # beyond the picture
+DAMAGED_LISTS = ["{", "[3]", f'[{{"image": 0, "truth": {PLACED}, "prediction": {PLACED}}}]']
+
+
+@pytest.mark.parametrize("list_text", [None, *DAMAGED_LISTS])
 def test_without_the_list_the_picture_is_shown_whole(list_text, tmp_path):
     run = write_transfer_run(tmp_path / "run")
     (run / predictions.OBJECTS).unlink()

@@ -88,8 +88,9 @@ NO_BOXES, NO_LABELS = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
 
 
 def _with_mask(image: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> Drawn:
-    counts = collections.Counter(mask[mask != IGNORE].tolist())
-    parts = [f"{names[v]} {_percent(n / counts.total())}" for v, n in counts.most_common() if v]
+    counts = np.bincount(mask.ravel(), minlength=IGNORE)[:IGNORE]
+    values = [v for v in np.argsort(-counts, kind="stable").tolist() if v and counts[v]]
+    parts = [f"{names[v]} {_percent(float(counts[v] / counts.sum()))}" for v in values]
     return Drawn(draw(image, NO_BOXES, NO_LABELS, mask=mask, class_names=names), _listed(parts))
 
 

@@ -101,8 +101,8 @@ def _with_boxes(
         numbers = collections.Counter(labels.tolist())
         parts = [names[label] if n == 1 else f"{n} × {names[label]}" for label, n in numbers.items()]
     else:
-        order = np.argsort(-scores, kind="stable")
-        parts = [f"{names[labels[i]]} {_percent(float(scores[i]))}" for i in order]
+        scored = sorted(zip(scores.tolist(), labels.tolist(), strict=True), key=lambda pair: -pair[0])
+        parts = [f"{names[label]} {_percent(score)}" for score, label in scored]
     return Drawn(draw(image, boxes, labels, scores, class_names=names), _listed(parts))
 
 
@@ -110,7 +110,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.01 else "< 1 %"
 
 
-def _listed(parts: list[str]) -> str:
+def _listed(parts: Sequence[str]) -> str:
     more = [f"{len(parts) - NAMED} more"] if len(parts) > NAMED else []
     return ", ".join([*parts[:NAMED], *more])
 

@@ -159,7 +159,7 @@ def _outcome_section(history: TransferHistory) -> Section:
     by_voc = history.config.get("metric") != "coco"
     rows = [["loss at the last record", f"{last['loss']:.3f}", ""]]
     for name, value in metrics.items():
-        about = METRICS[name] + ", by VOC's definition" * (name == "AP50" and by_voc)
+        about = METRICS[name] + ", by VOC's definition" * (name.startswith("AP") and by_voc)
         rows.append([name, f"{100 * value:.1f} %", about])
     section.tables.append([["metric", "value", ""], *rows])
     return section

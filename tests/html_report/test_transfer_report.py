@@ -1,6 +1,7 @@
 """The report of transfer: metrics, curves, pictures; and that of a pre-training with transfers."""
 
 import base64
+import html
 import html.parser
 import io
 import json
@@ -98,8 +99,9 @@ def test_while_it_runs_there_are_no_pictures(tmp_path):
 
 
 def test_a_detector_that_finds_nothing_is_not_praised(tmp_path):
-    run = write_transfer_run(tmp_path / "run")
-    assert '<p class="verdict">' in report_of(run)
+    run = write_transfer_run(tmp_path / "run", metric="voc")
+    text = report_of(run)
+    assert '<p class="verdict">' in text and "50 % counts as found, by VOC" in html.unescape(text)
     result = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps({**result, "AP": 0.0, "AP50": 0.0, "AP75": 0.0}))
     assert '<p class="verdict ill">The detector found no object' in report_of(run)

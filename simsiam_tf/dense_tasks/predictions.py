@@ -98,7 +98,7 @@ def _with_boxes(
     image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray | None, names: Sequence[str]
 ) -> Drawn:
     if scores is None:
-        numbers = collections.Counter(labels.tolist())
+        numbers: collections.Counter[int] = collections.Counter(labels.tolist())
         parts = [names[label] if n == 1 else f"{n} × {names[label]}" for label, n in numbers.items()]
     else:
         scored = sorted(zip(scores.tolist(), labels.tolist(), strict=True), key=lambda pair: -pair[0])

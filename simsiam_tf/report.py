@@ -1,4 +1,4 @@
-"""python -m simsiam_tf.report --workdir=…: a pre-training as one HTML page."""
+"""python -m simsiam_tf.report --workdir=…: a pre-training or a transfer as one HTML page."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from simsiam_tf.runtime.errors import UserError
 ABOUT = """Writes WORKDIR/report.html, one file that opens offline: the diagnosis in words, curves, views, a
 map of the embeddings, neighbours, the spectrum of the features, saliency and results. It replaces an earlier
 report. While the run goes on, the report has no images yet. The embeddings are also written for TensorBoard's
-projector.
+projector. The report of transfer has its metrics, curves, and test images with true and predicted boxes or
+masks side by side; of the options, only out matters to it.
 
-    python -m simsiam_tf.report --workdir=runs/quickstart"""
+    python -m simsiam_tf.report --workdir=runs/quickstart
+    python -m simsiam_tf.report --workdir=runs/garments/detection"""
 NEEDS = ("matplotlib", "jinja2")
 
 
@@ -23,7 +25,7 @@ NEEDS = ("matplotlib", "jinja2")
 class ReportConfig(SourceConfig):
     """Options of report."""
 
-    workdir: str | None = option(None, "work folder of a pre-training", "Report")
+    workdir: str | None = option(None, "work folder of a pre-training or of transfer", "Report")
     out: str | None = option(None, "file to write; by default WORKDIR/report.html")
     images: int = option(2000, "number of images whose embeddings are shown", limits=(4, 20000))
     neighbours: int = option(7, "number of neighbours to show for an image", limits=(1, 50))
@@ -43,7 +45,7 @@ class ReportConfig(SourceConfig):
         super().validate()
         if not self.workdir:
             raise UserError(
-                "--workdir: missing. Pass that of a pre-training, as in --workdir=runs/quickstart."
+                "--workdir: missing. Pass that of a pre-training or transfer, as in --workdir=runs/a."
             )
         return self
 

@@ -11,8 +11,10 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from simsiam_tf.dense_tasks.annotations import IGNORE
 from simsiam_tf.runtime.display_text import one_line
 
-SMALL = 256  # pixels of the longer side, below which a picture is enlarged
-LINE, TEXT = 3, 13  # pixels of a box's line, of a letter
+SMALL, LARGE = 256, 512  # pixels of the longer side, below and above which a picture changes its size
+LINE, TEXT, GAP = 3, 13, 4  # pixels of a box's line, of a letter, of the white around a picture
+Pair = tuple[np.ndarray, np.ndarray]
+Place = tuple[int, int, int, int]
 # Paul Tol's scheme "bright", safe for colour-blind readers (SRON/EPS/TN/09-002), as in curation_page; then
 # these colours mixed half with white, and half with black.
 _BRIGHT = np.array(
@@ -39,7 +41,8 @@ def draw(
     """An image with its boxes, and a mask half transparent on it: uint8 [H', W', 3].
 
     Where the longer side is below 256 pixels, each pixel becomes a square, by the least whole factor with
-    which that side reaches 256; H' and W' are H and W times this factor.
+    which that side reaches 256; where it is above 512, the image is made smaller, to 512. Lines and names are
+    of the same size on all.
 
     image: uint8 [H, W, 3].
     boxes: [n, 4], left, top, right and lower edge in pixels of the image, at whose edges they are cut.
@@ -63,14 +66,16 @@ def draw(
         )
     if mask is not None and mask.shape != image.shape[:2]:
         raise ValueError(f"The mask must have the image's size. Received: {mask.shape} for {image.shape}")
-    zoom = max(1, -(-SMALL // max(image.shape[:2])))
-    pixels = image if mask is None else _with_mask(image, mask)
-    canvas = Image.fromarray(np.ascontiguousarray(pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)))
+    longer = max(image.shape[:2])
+    zoom = LARGE / longer if longer > LARGE else max(1, -(-SMALL // longer))
+    size = [max(1, round(zoom * side)) for side in image.shape[1::-1]]
+    canvas = Image.fromarray(np.ascontiguousarray(image if mask is None else _with_mask(image, mask)))
+    canvas = canvas.resize(size, Image.Resampling.BOX if zoom < 1 else Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(canvas)
     if mask is not None and not count:
         for value in np.setdiff1d(mask, (0, IGNORE)).tolist():
             x, y = _inner_pixel(mask == value)
-            _write(pen, _name(value, class_names), (zoom * x, zoom * y), colour(value - 1))
+            _write(pen, _name(value, class_names), (int(zoom * x), int(zoom * y)), colour(value - 1))
     for row in range(count) if scores is None else np.argsort(scores, kind="stable").tolist():
         corners = np.rint(zoom * np.asarray(boxes[row], np.float64))
         left, top, right, lower = np.clip(corners, 0, canvas.size * 2).astype(int).tolist()
@@ -84,7 +89,7 @@ def draw(
     return np.array(canvas)
 
 
-def side_by_side(rows: Sequence[tuple[np.ndarray, np.ndarray]], gap: int = 4) -> np.ndarray:
+def side_by_side(rows: Sequence[Pair], gap: int = GAP) -> np.ndarray:
     """Rows of two pictures, truth and prediction, on white: uint8 [H, W, 3].
 
     rows: pictures uint8 [h, w, 3] of any sizes; those of a column have their left edges in line.
@@ -95,16 +100,23 @@ def side_by_side(rows: Sequence[tuple[np.ndarray, np.ndarray]], gap: int = 4) ->
     """
     if not rows:
         raise ValueError("side_by_side needs at least one row of pictures.")
-    widths = [max(row[side].shape[1] for row in rows) for side in (0, 1)]
-    heights = [max(left.shape[0], right.shape[0]) for left, right in rows]
-    height, width = sum(heights) + gap * (len(rows) + 1), sum(widths) + 3 * gap
+    places = places_in_rows(rows, gap)
+    _, _, width, height = np.max(places, axis=(0, 1)) + gap
     canvas = np.full((height, width, 3), 255, np.uint8)
-    top = gap
-    for row, row_height in zip(rows, heights, strict=True):
-        for picture, left in zip(row, (gap, 2 * gap + widths[0]), strict=True):
-            canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-        top += row_height + gap
+    for pair, pair_places in zip(rows, places, strict=True):
+        for picture, (left, top, right, lower) in zip(pair, pair_places, strict=True):
+            canvas[top:lower, left:right] = picture
     return canvas
+
+
+def places_in_rows(rows: Sequence[Pair], gap: int = GAP) -> list[tuple[Place, Place]]:
+    """Left, top, right and lower edge of the two pictures of each row in `side_by_side`, in pixels."""
+    second, top, places = 2 * gap + max((left.shape[1] for left, _ in rows), default=0), gap, []
+    for pair in rows:
+        (height, width), (height2, width2) = (picture.shape[:2] for picture in pair)
+        places.append(((gap, top, gap + width, top + height), (second, top, second + width2, top + height2)))
+        top += max(height, height2) + gap
+    return places
 
 
 def _with_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -245,17 +245,18 @@ class Transfer(LabelledTask):
         return {self.trained_name: self.scores()}
 
     def export(self, workdir: Path, metadata: dict) -> None:
-        """Exports the detector or segmenter, which keras-hub opens, and a picture of predictions."""
+        """Exports a picture of predictions, and the detector or segmenter, which keras-hub opens."""
+        shown = predictions.test_pictures(
+            self.model, self.test, self.framing, self.components.views, self.names
+        )
+        predictions.write_shown(workdir, shown)
         card = {
             **metadata, "classes": list(self.names), "test": self.test.name,
             "init": self.config.init,
             "weights": {"path": self.pretrained.place, "sha256": self.pretrained.sha256},
         }  # fmt: skip
+        # Last, since its card marks the run as exported.
         backbone_file.export_network(self.model.network, workdir, card, self.exported_file)
-        picture = predictions.test_picture(
-            self.model, self.test, self.framing, self.components.views, self.names
-        )
-        predictions.write(workdir / predictions.PICTURE, picture)
 
     def add_accuracy(self, workdir: Path, accuracy: Accuracies) -> None:
         """Adds the metrics to the model card and writes result.json."""

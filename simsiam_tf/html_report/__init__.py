@@ -1,4 +1,4 @@
-"""A pre-training as one HTML page: curves, pictures, metrics and the diagnosis in words."""
+"""A pre-training or a transfer as one HTML page: curves, pictures, metrics, the diagnosis in words."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from simsiam_tf.html_report.sections import Picture, data_uri
 
-INK, GRID, COLOURS = "#1f2933", "#d9dee3", ("#1c64a4", "#c2571a")
+INK, GRID, COLOURS = "#1f2933", "#d9dee3", ("#1c64a4", "#c2571a", "#2f8f4e")
 STYLE: Any = {
     "font.size": 11, "axes.edgecolor": GRID, "axes.labelcolor": INK, "text.color": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7,
@@ -41,7 +41,7 @@ def line_chart(
     levels: Mapping[str, float],
     marked: bool = False,
 ) -> Picture:
-    """At most two curves over the steps x.
+    """At most three curves over the steps x.
 
     levels: at most three horizontal lines, by name. marked: whether every point has a mark.
 
@@ -49,7 +49,7 @@ def line_chart(
     """
     figure = Figure()
     axes = figure.subplots()
-    for (name, y), colour, style in zip(curves.items(), COLOURS, ("-", "--"), strict=False):
+    for (name, y), colour, style in zip(curves.items(), COLOURS, ("-", "--", "-."), strict=False):
         marks = np.flatnonzero(marked | _isolated(y)).tolist()
         axes.plot(x, y, style, color=colour, label=name, marker="o", markersize=4, markevery=marks)
     for (name, level), style in zip(levels.items(), (":", "-.", "--"), strict=False):

@@ -1,4 +1,4 @@
-"""Sections from the files of a work folder: outcome, curves, results, configuration."""
+"""Sections from the files of a pre-training's work folder: outcome, curves, results, configuration."""
 
 from __future__ import annotations
 
@@ -7,14 +7,32 @@ import json
 from pathlib import Path
 from typing import Any
 
-from simsiam_tf.config import LOOKS, PretrainConfig, default, field_types, loss_kind
+from simsiam_tf.config import (
+    LOOKS,
+    PretrainConfig,
+    TransferConfig,
+    default,
+    field_types,
+    loss_kind,
+    method_of,
+)
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
 from simsiam_tf.evaluate.verdict import BASELINES, MEASURES, verdict
 from simsiam_tf.html_report import charts
 from simsiam_tf.html_report.sections import Section
+from simsiam_tf.html_report.transfer_sections import (
+    TransferHistory,
+    is_transfer,
+    metrics_text,
+    prediction_pairs,
+    result_title,
+    transfer_history,
+    transfer_metrics,
+)
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError, as_flags
 
+RUNS = "a pre-training or of transfer"
 RESULTS = ("knn.json", "probe.json", "probe-*.json", "result.json", "*/result.json")
 
 
@@ -33,6 +51,16 @@ class History:
     card: dict[str, Any]
 
     @property
+    def title(self) -> str:
+        return f"{method_of(self.config).title} on {self.config.get('data', '?')}"
+
+    @property
+    def subtitle(self) -> str:
+        state = "" if self.card else ", not ended"
+        steps = self.records[-1]["step"]
+        return f"{self.config.get('backbone', '?')}, {steps} steps{state}, {self.workdir.name}"
+
+    @property
     def accuracy(self) -> dict[str, dict[str, float]]:
         """Measures by name, from the model card."""
         return self.card.get("accuracy") or {}
@@ -44,27 +72,34 @@ class History:
         return diagnose(self.records, steps, loss_kind(self.config))
 
     @property
+    def healthy(self) -> bool:
+        return self.diagnosis.healthy
+
+    @property
     def measure(self) -> str:
         """The first measure of `MEASURES` that the evaluations have; that of kNN without any."""
         return next((m for m in MEASURES if any(m in r for r in self.evaluations)), "knn20")
 
 
-def read_history(workdir: Path) -> History:
-    """The history of a pre-training. Raises UserError where the folder has none."""
+def read_history(workdir: Path) -> History | TransferHistory:
+    """The history of a pre-training or of a transfer run. Raises UserError where the folder has none."""
     if not workdir.is_dir():
-        raise UserError(f"workdir={workdir}: no such folder. Pass the work folder of a pre-training.")
+        raise UserError(f"workdir={workdir}: no such folder. Pass the work folder of {RUNS}.")
     try:
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
         lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        missing = f"has no config.json and metrics.jsonl of a pre-training ({error})"
+        missing = f"has no config.json and metrics.jsonl of {RUNS} ({error})"
         raise UserError(f"workdir={workdir}: {missing}.") from error
     every = [record for line in lines if "step" in (record := _parse_record(line))]
     records = [r for r in every if "loss" in r]
-    if not isinstance(config, dict) or not all({"std", "rank"} <= set(r) for r in records):
-        raise UserError(f"workdir={workdir}: is not the folder of a pre-training.")
+    transfer = is_transfer(config)
+    if not isinstance(config, dict) or not (transfer or all({"std", "rank"} <= set(r) for r in records)):
+        raise UserError(f"workdir={workdir}: is not the folder of {RUNS}.")
     if not records:
         raise UserError(f"workdir={workdir}: has no record of a step yet. Wait for the first.")
+    if transfer:
+        return transfer_history(workdir, config, every)
     evaluations = [r for r in every if "epoch" in r and any(m in r for m in MEASURES)]
     return History(workdir, config, records, evaluations, backbone_file.read_card(workdir))
 
@@ -133,27 +168,31 @@ def curves_section(history: History) -> Section:
 
 def results_section(history: History) -> Section | None:
     """The results that other commands have written into the folder; None without any."""
-    rows = []
+    rows, pairs = [], []
     for path in sorted({p for pattern in RESULTS for p in history.workdir.glob(pattern)}):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
             name = path.relative_to(history.workdir).as_posix()
             if "top1" in result:
                 rows.append([result["what"], f"top-1 {result['top1']:.1%}, top-5 {result['top5']:.1%}", name])
+            if metrics := transfer_metrics(result):
+                rows.append([result_title(result), metrics_text(metrics), name])
+                pairs += prediction_pairs(path.parent, result["what"], 1, f"{name}: ")
             for method, values in result.get("accuracy", {}).items():
                 shown = ", ".join(f"{k} {v:.1%}" for k, v in values.items())
                 rows.append([f"{result['what']}, {method}", shown, name])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a file of another program
-    return Section("Results", tables=[[["evaluation", "accuracy", "file"], *rows]]) if rows else None
+    tables = [[["evaluation", "result", "file"], *rows]]
+    return Section("Results", tables=tables, pairs=pairs) if rows else None
 
 
-def configuration_section(history: History) -> Section:
+def configuration_section(history: History | TransferHistory) -> Section:
     """The flags of the run, those that differ from their default first; versions; the backbone's digest."""
-    rows = []
-    for name in field_types(PretrainConfig):
+    rows, options = [], PretrainConfig if isinstance(history, History) else TransferConfig
+    for name in field_types(options):
         if name in history.config and name not in LOOKS:
-            value, usual = history.config[name], default(PretrainConfig, name)
+            value, usual = history.config[name], default(options, name)
             rows.append([f"--{name}", str(value), "" if value == usual else f"default: {usual}"])
     rows.sort(key=lambda row: row[2] == "")
     section = Section("Configuration", tables=[[["flag", "value", ""], *rows]])

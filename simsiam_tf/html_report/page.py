@@ -1,11 +1,10 @@
-"""The HTML page of a pre-training: its sections, rendered by the template and written as one file."""
+"""The HTML page of a run: its sections, rendered by the template and written as one file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import simsiam_tf
-from simsiam_tf.config import method_of
 from simsiam_tf.data import Source, open_source
 from simsiam_tf.html_report import gallery
 from simsiam_tf.html_report import history as histories
@@ -13,6 +12,7 @@ from simsiam_tf.html_report.history import History
 from simsiam_tf.html_report.sections import Section
 from simsiam_tf.html_report.templates import page_environment
 from simsiam_tf.html_report.tensorboard_projector import write_projector
+from simsiam_tf.html_report.transfer_sections import TransferHistory, transfer_sections
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
@@ -31,10 +31,10 @@ def write_report(
     tensorboard: bool = True,
     **options,
 ) -> Path:
-    """Writes a pre-training's report as one HTML file, and returns its path.
+    """Writes the report of a pre-training or of transfer as one HTML file, and returns its path.
 
     Args:
-        workdir: folder of the pre-training, which may still run.
+        workdir: folder of the run, which may still go on. The arguments after `out` are for a pre-training.
         out: the file; WORKDIR/report.html when None.
         data: specification of the images to show and embed; the training images when None.
         images, neighbours: numbers of images to embed, and of neighbours to show for an image.
@@ -43,12 +43,19 @@ def write_report(
         **options: arguments of `data.open_source`, such as data_dir.
 
     Raises:
-        UserError: the folder has no pre-training, `data` cannot be opened, or a file cannot be written.
+        UserError: the folder has no such run, `data` is given for transfer or cannot be opened, or a file
+            cannot be written.
     """
     workdir = Path(workdir).expanduser()
     out = Path(out).expanduser() if out else workdir / "report.html"
     history = histories.read_history(workdir)
     check_writable(out)
+    if isinstance(history, TransferHistory):
+        if data:
+            fix = "has no effect on transfer, whose pictures the run has made. Leave it out."
+            raise UserError(f"data={data}: {fix}")
+        sections = transfer_sections(history)
+        return _write_page(out, history, [*sections, histories.configuration_section(history)])
     sections = [histories.outcome_section(history), histories.curves_section(history)]
     if not history.card:
         sections[0].text.append("No backbone was exported yet, so this page has no images.")
@@ -70,6 +77,10 @@ def write_report(
             sections += _image_sections(pretrained, source, images, neighbours, seed, logdir)
     results = histories.results_section(history)
     sections += [*([results] if results else []), histories.configuration_section(history)]
+    return _write_page(out, history, sections)
+
+
+def _write_page(out: Path, history: History | TransferHistory, sections: list[Section]) -> Path:
     try:
         atomic_write_text(out, render_page(history, sections))
     except OSError as error:
@@ -94,19 +105,17 @@ def _image_sections(
     return sections
 
 
-def render_page(history: History, sections: list[Section]) -> str:
+def render_page(history: History | TransferHistory, sections: list[Section]) -> str:
     """The page's HTML, in which all text is escaped.
 
     The verdict is the first text of sections[0], and is taken out of it.
     """
-    config, step = history.config, history.records[-1]["step"]
-    state = "" if history.card else ", not ended"
     template = page_environment(Path(__file__).parent).get_template(TEMPLATE)
     return template.render(
-        title=f"{method_of(config).title} on {config.get('data', '?')}",
-        subtitle=f"{config.get('backbone', '?')}, {step} steps{state}, {history.workdir.name}",
+        title=history.title,
+        subtitle=history.subtitle,
         verdict=sections[0].text.pop(0),
-        healthy=history.diagnosis.healthy,
+        healthy=history.healthy,
         sections=sections,
         version=simsiam_tf.__version__,
     )

@@ -28,8 +28,8 @@ class Section:
     """A section of the page.
 
     charts: side by side where there is room. legend: (name, colour, mark) of each group in the charts.
-    strips: rows of small pictures. tables: rows of cells, of which the first is the head; the first cell of
-    a row is its name.
+    strips: rows of small pictures. pairs: pictures to compare, side by side where there is room. tables: rows
+    of cells, of which the first is the head; the first cell of a row is its name.
     """
 
     title: str
@@ -37,6 +37,7 @@ class Section:
     charts: list[Picture] = dataclasses.field(default_factory=list)
     legend: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
     strips: list[list[Picture]] = dataclasses.field(default_factory=list)
+    pairs: list[tuple[Picture, Picture]] = dataclasses.field(default_factory=list)
     tables: list[list[list[str]]] = dataclasses.field(default_factory=list)
 
 

@@ -17,8 +17,12 @@ class LabelledTask(Task):
         return {self.metric_name: float(metrics.mean())}
 
     def diagnose(self, records: list[dict]) -> Diagnosis:
-        """ "divergence" where the last loss is not finite, else "healthy"."""
-        if not records:
-            return Diagnosis("healthy", "no record yet")
-        loss, step = records[-1]["loss"], records[-1]["step"]
-        return Diagnosis("healthy" if np.isfinite(loss) else "divergence", f"loss {loss:.3g} at step {step}")
+        return loss_diagnosis(records)
+
+
+def loss_diagnosis(records: list[dict]) -> Diagnosis:
+    """ "divergence" where the last loss is not finite, else "healthy"."""
+    if not records:
+        return Diagnosis("healthy", "no record yet")
+    loss, step = records[-1]["loss"], records[-1]["step"]
+    return Diagnosis("healthy" if np.isfinite(loss) else "divergence", f"loss {loss:.3g} at step {step}")

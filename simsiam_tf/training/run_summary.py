@@ -123,6 +123,7 @@ def transfer_summary(outcome: Outcome, files: Mapping[str, Path]) -> str:
         lines.append(f"  diagnosis        {outcome.diagnosis}")
     if outcome.status == DONE:
         lines += ["", *(f"  {what:11} {workdir / path}" for what, path in files.items())]
+        lines += ["", f"Next:  python -m simsiam_tf.report --workdir={shlex.quote(str(workdir))}"]
     if outcome.status == INTERRUPTED:
         lines += ["", f"Continue:  {_continue_command('simsiam_tf.transfer', workdir)}"]
     return "\n".join(lines)

@@ -172,3 +172,15 @@ def test_what_does_not_fit_together_is_refused():
         draw(image, np.zeros((2, 4)), np.zeros(2, int), np.zeros(3))
     with pytest.raises(ValueError, match=r"image's size\. Received: \(40, 30\)"):
         draw(image, *NO_BOXES, mask=np.zeros((40, 30), np.uint8))
+
+
+def test_large_pictures_are_made_smaller_with_their_boxes():
+    image = np.full((1024, 2048, 3), 200, np.uint8)
+    out = draw(image, *one_box([400, 400, 800, 600]))
+    assert out.shape == (256, 512, 3) and (draw(image, *NO_BOXES) == 200).all()
+    assert (out[130, 100:103] == colour(0)).all() and (out[130, 197:200] == colour(0)).all()
+    assert (out[130, 104:196] == 200).all() and (out[147:150, 150] == colour(0)).all()
+    mask = np.zeros((1024, 2048), np.uint8)
+    mask[:, 1024:] = 1
+    half = draw(image, *NO_BOXES, mask=mask)
+    assert (half[:, :256] == 200).all() and (half[200:, 256:300] == (200 + np.array(colour(0))) // 2).all()

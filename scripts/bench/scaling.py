@@ -21,15 +21,12 @@ from interconnects import System
 from scaling_model import StepCounts, count_step, step_seconds
 
 GRPC, NCCL = "H100, gRPC beyond 8", "H100, 8 × 400 Gbit/s"
-# Each row adds a change to the rows above: change, system, all-reduces per BN layer and view, whether z is
-# gathered in every step, whether the gradient is sent in packs during the backward pass.
+# Each row adds a change to the rows above: change, system, whether the gradient is sent in packs during the
+# backward pass.
 CHANGES = [
-    ("without NCCL between machines", GRPC, 4, True, False),
-    ("as it is", NCCL, 4, True, False),
-    ("mean and variance in one all-reduce", NCCL, 2, True, False),
-    ("both views' statistics in one", NCCL, 1, True, False),
-    ("z gathered for records only", NCCL, 1, False, False),
-    ("gradient in packs, during the backward pass", NCCL, 1, False, True),
+    ("without NCCL between machines", GRPC, False),
+    ("as it is", NCCL, False),
+    ("gradient in packs, during the backward pass", NCCL, True),
 ]
 
 
@@ -121,7 +118,7 @@ def _sent(args: argparse.Namespace, sent: StepCounts) -> str:
         ("gradient, float32, one all-reduce", f"{sent.gradient_bytes / 1e6:.1f} MB"),
         ("BN layers; channels of all", f"{sent.layers}; {sent.channels:,}"),
         ("all-reduces of BN statistics", f"{sent.norm_all_reduces:.0f} of {each:.1f} KB each"),
-        (f"z of all, {args.batch} images each, n = {args.accelerators}", f"{gathered} MB"),
+        (f"at a record, z of all, {args.batch} images each, n = {args.accelerators}", f"{gathered} MB"),
         ("arithmetic, an image", f"{sent.flops / 1e9:.2f} GFLOP"),
     ]
     return _markdown((f"a step, {sent.views} views", ""), rows)
@@ -154,12 +151,12 @@ def _scaling(args: argparse.Namespace, sent: StepCounts, systems: dict[str, Syst
     rows = []
     for system, n, batch in _settings(args, systems, kind):
         t = step_seconds(system, n, batch, sent)
-        seconds = (_seconds(s) for s in (t.compute, t.gradient, t.norm, t.z))
+        seconds = (_seconds(s) for s in (t.compute, t.gradient, t.norm))
         both = f"{_percent(t.efficiency(t.no_overlap))} – {_percent(t.efficiency(t.full_overlap))}"
         rows.append(
             (system.name, f"{n}", f"{n * batch:,.0f}", *seconds, both, f"{n * batch / t.no_overlap:,.0f}")
         )
-    head = ("", "n", "batch", "arithmetic", "gradient", "BN", "z", "efficiency", "images/s at least")
+    head = ("", "n", "batch", "arithmetic", "gradient", "BN", "efficiency", "images/s at least")
     return _markdown(head, rows)
 
 
@@ -175,12 +172,11 @@ def _images(args: argparse.Namespace, systems: dict[str, System]) -> str:
 
 def _changes(args: argparse.Namespace, sent: StepCounts, systems: dict[str, System]) -> str:
     rows = []
-    for what, name, all_reduces_per_norm, z, packs in CHANGES:
-        less = dataclasses.replace(sent, all_reduces_per_norm=all_reduces_per_norm)
-        steps = (step_seconds(systems[name], n, args.batch, less, z) for n in args.accelerators)
+    for what, name, packs in CHANGES:
+        steps = (step_seconds(systems[name], n, args.batch, sent) for n in args.accelerators)
         shares = (_percent(t.efficiency(t.gradient_overlap if packs else t.no_overlap)) for t in steps)
-        rows.append((what, f"{less.norm_all_reduces}", *shares))
-    return _markdown((f"H100, {args.batch} images each", "BN's all-reduces", *_each(args)), rows)
+        rows.append((what, *shares))
+    return _markdown((f"H100, {args.batch} images each", *_each(args)), rows)
 
 
 def _each(args: argparse.Namespace) -> list[str]:

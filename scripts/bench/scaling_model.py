@@ -6,9 +6,10 @@ import dataclasses
 
 import interconnects
 
-# All-reduces of a BN layer for one view (nets/batch_norm.py): mean and variance, and the gradients of both.
-# The moving statistics are equal on every replica and are not sent.
-NORM_ALL_REDUCES = {"forward": 2, "backward": 2}
+# All-reduces of a BN layer (nets/batch_norm.py), for all views together: moments and their gradients. Each
+# has three numbers for a channel and view. The moving statistics are equal on every replica and are not sent.
+NORM_ALL_REDUCES = {"forward": 1, "backward": 1}
+NORM_BYTES = 3 * 8  # float64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,6 @@ class StepCounts:
     views: int
     d: int
     flops: float  # per image: all views, forward and backward
-    all_reduces_per_norm: int = sum(NORM_ALL_REDUCES.values())  # per BN layer and view
 
     @property
     def gradient_bytes(self) -> int:
@@ -29,11 +29,11 @@ class StepCounts:
 
     @property
     def norm_all_reduces(self) -> int:
-        return self.all_reduces_per_norm * self.views * self.layers
+        return sum(NORM_ALL_REDUCES.values()) * self.layers
 
     @property
     def norm_bytes(self) -> int:
-        return 4 * self.all_reduces_per_norm * self.views * self.channels
+        return NORM_BYTES * sum(NORM_ALL_REDUCES.values()) * self.views * self.channels
 
     def z_bytes(self, batch: float) -> float:
         return 4 * self.d * batch
@@ -46,12 +46,11 @@ class StepSeconds:
     compute: float
     gradient: float = 0.0
     norm: float = 0.0
-    z: float = 0.0
 
     @property
     def no_overlap(self) -> float:
         """Seconds of a step in which nothing overlaps, as in the present code."""
-        return self.compute + self.gradient + self.norm + self.z
+        return self.compute + self.gradient + self.norm
 
     @property
     def full_overlap(self) -> float:
@@ -61,26 +60,20 @@ class StepSeconds:
     @property
     def gradient_overlap(self) -> float:
         """Seconds of a step in which only the gradient's messages overlap the arithmetic."""
-        return max(self.compute, self.gradient) + self.norm + self.z
+        return max(self.compute, self.gradient) + self.norm
 
     def efficiency(self, seconds: float) -> float:
         return self.compute / seconds
 
 
-def step_seconds(
-    system: interconnects.System, n: int, batch: float, sent: StepCounts, z: bool = True
-) -> StepSeconds:
-    """Seconds of a step on n accelerators with `batch` images each.
-
-    z: whether z of the global batch is gathered, as the loop does in every step.
-    """
+def step_seconds(system: interconnects.System, n: int, batch: float, sent: StepCounts) -> StepSeconds:
+    """Seconds of a step on n accelerators with `batch` images each."""
     small = system.small(n)
     norm = sent.norm_all_reduces * small + system.all_reduce(n, sent.norm_bytes) - system.all_reduce(n, 0)
     return StepSeconds(
         compute=batch / system.images,
         gradient=system.all_reduce(n, sent.gradient_bytes),
         norm=norm,
-        z=system.all_gather(n, sent.z_bytes(n * batch)) + small if z else 0.0,
     )
 
 

@@ -36,10 +36,12 @@ def batches(components: RunComponents, config: Any, first_step: int) -> Iterator
 def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tuple[tf.Tensor, ...]]:
     """Makes the `tf.function` that trains: (iterator of `batches`, number of steps n, a scalar) → (rows, z).
 
-    rows: float32 [n, 3], for each step its loss, its metric and the seconds waited for data. z: embeddings
-    of the last global batch, float32 [B, d]. Reads config.batch_size and config.jit_compile.
+    rows: float32 [n, 3], for each step its loss and its metric, the means of those of the replicas, and the
+    seconds waited for data. z: embeddings of the last global batch, float32 [B, d]. Only what the model
+    itself sends is sent at each step. Reads config.batch_size and config.jit_compile.
     """
     strategy, model = components.strategy, components.model
+    local = strategy.experimental_local_results
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     xla = config.jit_compile == "true" and not on_tpu
     update = tf.function(model.step, jit_compile=True, autograph=False) if xla else model.step
@@ -47,15 +49,24 @@ def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tupl
     def replica_step(batch):
         return update(pipeline.augment_batch(components.views, batch))
 
-    def global_batch(z):
-        if components.workers.count > 1:
-            return tf.ensure_shape(strategy.gather(z, axis=0), [config.batch_size, model.d])
-        return tf.concat(strategy.experimental_local_results(z), axis=0)
+    def of_all_workers(rows, z):
+        """Rows and z of this worker's replicas → the means over all workers, and the global batch."""
+
+        def exchange():
+            context = tf.distribute.get_replica_context()
+            own = z[context.replica_id_in_sync_group % len(z)]
+            return context.all_reduce("MEAN", rows[:, :2]), context.all_gather(own, axis=0)
+
+        means, gathered = (local(values)[0] for values in strategy.run(exchange))
+        return tf.concat([means, rows[:, 2:]], axis=1), gathered
 
     # Only the `for` in `steps` needs AutoGraph, which writes a file for every function that it converts.
     @tf.autograph.experimental.do_not_convert
     def next_step(loss, iterator):
-        """Runs a step once the previous one has ended, whose loss is `loss`; returns its row and its z."""
+        """Runs a step once the previous one has ended, whose loss is `loss`.
+
+        Returns its row and the z of each replica of this process.
+        """
         with tf.control_dependencies([loss]):  # the previous step has ended
             before = tf.timestamp()
         with tf.control_dependencies([before]):
@@ -65,17 +76,20 @@ def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tupl
         with tf.control_dependencies([waited]):  # or a single thread could read the clock after the step
             batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True)
         outputs = strategy.run(replica_step, args=(batch,))
-        loss = strategy.reduce(tf.distribute.ReduceOp.MEAN, outputs["loss"], axis=None)
-        z = global_batch(outputs["z"])
-        return tf.stack([loss, model.metric(z), tf.cast(waited, tf.float32)]), z
+        values = (tf.reduce_mean(local(outputs[name])) for name in ("loss", model.metric_name))
+        return tf.stack([*values, tf.cast(waited, tf.float32)]), local(outputs["z"])
 
     @tf.function(reduce_retracing=True)
     def steps(iterator, count):
         rows = tf.TensorArray(tf.float32, count)
-        row, z = tf.zeros([3]), tf.zeros([config.batch_size, model.d])
+        share = config.batch_size // strategy.num_replicas_in_sync
+        own = strategy.num_replicas_in_sync // components.workers.count
+        row, z = tf.zeros([3]), (tf.zeros([share, model.d]),) * own
         for i in tf.range(count):
             row, z = next_step(row[0], iterator)
             rows = rows.write(i, row)
-        return rows.stack(), z
+        if components.workers.count > 1:
+            return of_all_workers(rows.stack(), z)
+        return rows.stack(), tf.concat(z, axis=0)
 
     return steps

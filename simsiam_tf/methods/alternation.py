@@ -37,7 +37,7 @@ class Alternation(SimSiam):
 
     def targets(self, batch: dict, z: list[tf.Tensor]) -> list[tf.Tensor]:
         del z
-        return [self.assigned(x) for x in batch["views"]]
+        return self.each(self.assigned, batch["views"])
 
     def after_step(self, outputs: dict[str, Any]) -> None:
         del outputs

@@ -68,6 +68,6 @@ class BarlowTwins(SiameseModel):
         self.built = True
 
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
-        z = [self.f(x) for x in self.views(batch)]
+        z = self.each(self.f, self.views(batch))
         z1, z2 = (strategies.all_gather(u)[0] for u in z)
         return {"loss": self.loss_factor * barlow_twins(z1, z2, self.redundancy_weight), "z": z[0]}

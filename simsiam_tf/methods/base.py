@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import keras
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from simsiam_tf.distributed import strategies
 from simsiam_tf.methods import batches, metrics
-from simsiam_tf.nets import layer_order, layer_seeds
+from simsiam_tf.nets import batch_norm, layer_order, layer_seeds
 from simsiam_tf.optimizers import VariableRates
 
 STOP = {True: tf.stop_gradient, False: tf.identity}  # Sec. 4.1, Fig. 2
@@ -269,7 +270,17 @@ class SiameseModel(ViewModel):
         full = len(views) - self.local_views
         small = tf.concat(views[full:], axis=0) if self.local_views else None
         z = [] if small is None else tf.split(self.f(small), self.local_views)
-        return [self.f(x) for x in views[:full]] + z
+        return self.each(self.f, views[:full]) + z
+
+    def each(self, function: Callable[[tf.Tensor], tf.Tensor], views: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Applies a network, such as `f` or `h`, to views of equal size [B, …], each of which is a BN batch.
+
+        On several replicas it takes them all at once, so that a BN layer sends one message for all of them.
+        """
+        if len(views) == 1 or not batch_norm.joins_views(self):
+            return [function(x) for x in views]
+        with batch_norm.separate_views(len(views)):
+            return tf.split(function(tf.concat(views, axis=0)), len(views))
 
     def h(self, z: tf.Tensor) -> tf.Tensor:
         """Projection z [B, d] → prediction p [B, d], float32; z itself without a predictor."""

@@ -55,10 +55,10 @@ class BYOL(SiameseModel):
 
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         x1, x2 = self.views(batch)
-        z1, z2 = self.f(x1), self.f(x2)
-        there = losses.negative_cosine(self.h(z1), self.target(x2))
-        back = losses.negative_cosine(self.h(z2), self.target(x1))
-        return {"loss": 4 + 2 * (there + back), "z": z1}
+        z = self.each(self.f, (x1, x2))
+        (p1, p2), (t2, t1) = self.each(self.h, z), self.each(self.target, (x2, x1))
+        there, back = losses.negative_cosine(p1, t2), losses.negative_cosine(p2, t1)
+        return {"loss": 4 + 2 * (there + back), "z": z[0]}
 
     def after_step(self, outputs: dict[str, Any]) -> None:
         del outputs

@@ -64,6 +64,6 @@ class Distill(SiameseModel):
 
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         views = self.views(batch)
-        z = [self.f(x) for x in views]
+        z = self.each(self.f, views)
         each = [2 + 2 * losses.negative_cosine(u, self.t(x)) for u, x in zip(z, views, strict=True)]
         return {"loss": tf.add_n(each) / len(each), "z": z[0]}

@@ -76,7 +76,7 @@ class MoCo(SiameseModel):
 
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         x1, x2 = self.views(batch)
-        z1, z2 = self.f(x1), self.f(x2)
+        z1, z2 = self.each(self.f, (x1, x2))
         k1, k2 = self.encoder(x1), self.encoder(x2)
         queue = tf.convert_to_tensor(self.queue)
         there = losses.info_nce(z1, k2, queue, self.temperature)

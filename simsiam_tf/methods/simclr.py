@@ -60,7 +60,7 @@ class SimCLR(SiameseModel):
 
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         z = self.project(self.views(batch))
-        p = [self.h(u) for u in z]
+        p = self.each(self.h, z)
         (keys1, first), (keys2, _) = (strategies.all_gather(self.stop(u)) for u in z[:2])
         views1 = first + tf.range(tf.shape(z[0])[0])  # rows of this replica's first views among the keys
         views2 = views1 + tf.shape(keys1)[0]  # rows of the same images' second views

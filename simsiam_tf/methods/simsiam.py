@@ -73,7 +73,8 @@ class SimSiam(SiameseModel):
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
         # NOTE: one BN batch per view, as in the official code; concatenated views would mix their statistics.
         z = self.project(self.views(batch))
-        p = {i: self.h(z[i]) for i in dict(self.pairs)}
+        predicting = list(dict(self.pairs))
+        p = dict(zip(predicting, self.each(self.h, [z[i] for i in predicting]), strict=True))
         t = [self.stop(u) for u in self.targets(batch, z)]  # Sec. 4.1
         loss = tf.add_n([self.similarity(p[i], t[j]) for i, j in self.pairs]) / len(self.pairs)
         return {"loss": loss, "z": z[0], "targets": t, "index": batch.get("index")}

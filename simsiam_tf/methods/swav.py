@@ -77,9 +77,10 @@ class SwAV(SiameseModel):
         )
 
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
-        z = [self.f(x) for x in self.views(batch)]
+        z = self.each(self.f, self.views(batch))
         codes = [self.stop(self.codes(u)) for u in z]
-        logs = [tf.nn.log_softmax(self.scores(self.h(u)) / self.temperature) for u in z]
+        p = self.each(self.h, z)
+        logs = [tf.nn.log_softmax(self.scores(u) / self.temperature) for u in p]
         both = [tf.reduce_sum(codes[j] * logs[i], axis=-1) for i, j in ((0, 1), (1, 0))]
         return {"loss": -tf.reduce_mean(tf.add_n(both)) / 2, "z": z[0]}
 

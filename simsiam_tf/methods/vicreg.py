@@ -76,7 +76,7 @@ class VICReg(SiameseModel):
         self.built = True
 
     def objective(self, batch: dict[str, Any]) -> dict[str, Any]:
-        z = [self.f(x) for x in self.views(batch)]
+        z = self.each(self.f, self.views(batch))
         both = [strategies.all_gather(u)[0] for u in z]
         lambda_, mu, nu = self.term_weights
         spread = tf.add_n([variance(u) for u in both]) / 2

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import sys
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
 from simsiam_tf.runtime.devices import on_gpu
+
+# Local to the thread, since a strategy runs each replica in a thread of its own.
+_VIEWS = contextvars.ContextVar("views", default=1)
+
+
+@contextlib.contextmanager
+def separate_views(count: int) -> Iterator[None]:
+    """Lets synchronised BN take the rows of a batch as so many views of equal size, one after another.
+
+    Each view is a BN batch, as if the network were called for each, but a layer sends one message for all.
+    """
+    token = _VIEWS.set(count)
+    try:
+        yield
+    finally:
+        _VIEWS.reset(token)
+
+
+def joins_views(network: keras.layers.Layer) -> bool:
+    """Whether `separate_views` saves messages: on several replicas, with no other class's statistics."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return False
+    return all(isinstance(layer, BatchNorm) for layer in _with_statistics(network))
 
 
 @keras.saving.register_keras_serializable("simsiam_tf")
@@ -81,18 +107,33 @@ class BatchNorm(keras.layers.Layer):
         return tf.reshape(y.y, tf.shape(x)) if len(x.shape) == 2 else y.y
 
     def _synchronised(self, x, gamma, beta, context) -> tf.Tensor:
-        """Normalises by the moments of all replicas: the mean first, then the variance around it."""
-        n = context.num_replicas_in_sync
-        axes = list(range(len(x.shape) - 1))
-        dtype, x = x.dtype, tf.cast(x, tf.float32)
-        count = tf.cast(tf.size(x) // x.shape[-1] * n, tf.float32)
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_mean(x, axes))
-        mean = total / n
-        total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_mean(tf.square(x - mean), axes))
-        variance = total / n
-        self._update_moving(mean, variance * count / tf.maximum(count - 1.0, 1.0))
-        y = (x - mean) * (tf.math.rsqrt(variance + self.epsilon) * gamma) + beta
-        return tf.cast(y, dtype)
+        """Normalises each view by its moments over all replicas, which are sent in one message.
+
+        A replica sends the variance of its own rows, and its mean with its square. The variance of the means
+        is the difference of two squares, which may be large beside it: hence float64, and, for TPUs, which
+        have none, means as distances from the moving mean.
+        """
+        views, replicas, channels = _VIEWS.get(), context.num_replicas_in_sync, x.shape[-1]
+        rows = tf.reshape(x, [views, -1, channels])
+        compiled = x.dtype == tf.bfloat16 and on_gpu()  # float32 copies of maps would be written and read
+        moments, normalise = (_moments_by_xla, _normalise_by_xla) if compiled else (_moments, _normalise)
+        on_tpu = isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
+        wide = tf.float32 if on_tpu else tf.float64
+        shift = tf.cast(tf.convert_to_tensor(self.moving_mean), wide)
+        own_mean, own_variance = (tf.cast(moment, wide) for moment in moments(rows))
+        distance = own_mean - shift
+        sums = tf.stack([distance, tf.square(distance), own_variance])  # [3, views, channels]
+        distance, square, variance = tf.unstack(
+            context.all_reduce(tf.distribute.ReduceOp.SUM, sums) / replicas
+        )
+        variance += tf.maximum(square - tf.square(distance), 0.0)
+        mean, variance = tf.cast(distance + shift, tf.float32), tf.cast(variance, tf.float32)
+        count = tf.cast(tf.shape(rows)[1] * replicas, tf.float32)
+        scale = tf.math.rsqrt(variance + self.epsilon) * gamma
+        y = normalise(rows, mean, scale, beta)
+        for i in range(views):
+            self._update_moving(mean[i], variance[i] * count / tf.maximum(count - 1.0, 1.0))
+        return tf.reshape(y, tf.shape(x))
 
     def _update_moving(self, mean, variance) -> None:
         keep = self.momentum
@@ -113,12 +154,10 @@ def synchronise(network: keras.Model) -> None:
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return
     others = []
-    for layer in network._flatten_layers():
+    for layer in _with_statistics(network):
         if type(layer) is keras.layers.BatchNormalization:
             layer.synchronized = True
-        elif not isinstance(layer, BatchNorm) and any(
-            v.name == "moving_mean" for v in layer._non_trainable_variables
-        ):
+        elif not isinstance(layer, BatchNorm):
             others.append(layer.name)
     if others:
         print(
@@ -126,6 +165,32 @@ def synchronise(network: keras.Model) -> None:
             "of one replica's images alone; other replicas may keep others. One device avoids it.",
             file=sys.stderr,
         )
+
+
+def _with_statistics(network: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers of a network that keep a moving mean."""
+    return [
+        layer
+        for layer in network._flatten_layers()
+        if any(v.name == "moving_mean" for v in layer._non_trainable_variables)
+    ]
+
+
+def _moments(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Rows [V, n, C] → their mean and variance, float32 [V, C]."""
+    rows = tf.cast(rows, tf.float32)
+    mean = tf.reduce_mean(rows, 1, keepdims=True)
+    return tf.squeeze(mean, 1), tf.reduce_mean(tf.square(rows - mean), 1)
+
+
+def _normalise(rows: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    """Rows [V, n, C], mean and scale [V, C], beta [C] → (rows − mean) · scale + beta, of the rows' dtype."""
+    y = (tf.cast(rows, tf.float32) - mean[:, None]) * scale[:, None] + beta
+    return tf.cast(y, rows.dtype)
+
+
+_moments_by_xla = tf.function(_moments, jit_compile=True, autograph=False)
+_normalise_by_xla = tf.function(_normalise, jit_compile=True, autograph=False)
 
 
 def _fused(x, gamma, beta, mean, variance, epsilon: float, training: bool):  # noqa: ANN202

@@ -233,6 +233,55 @@ def test_batchnorm_on_two_replicas_equals_one_with_the_whole_batch(shape, two_re
             np.testing.assert_allclose(copy.numpy(), getattr(one, name).numpy(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("mean", [0.0, 3.0, 1000.0], ids=["", "moved", "far"])
+def test_views_on_two_replicas_equal_a_call_of_one_for_each(mean, two_replicas):
+    rng = np.random.default_rng(0)
+    views = rng.normal(mean, 1, (2, 8, 3, 2, 5)).astype("float32")
+    views[:, 4:] += 1  # the replicas differ in mean, and so do the views
+    views[1] -= 2
+    weigh = rng.normal(size=views.shape).astype("float32")
+
+    def forward(bn, xs, ws):
+        xs = [tf.identity(x) for x in xs]
+        with tf.GradientTape() as tape:
+            tape.watch(xs)
+            if len(xs) == 1:
+                ys = [bn(xs[0], training=True)]
+            else:
+                with batch_norm.separate_views(len(xs)):
+                    ys = tf.split(bn(tf.concat(xs, 0), training=True), len(xs))
+            total = tf.add_n([tf.reduce_sum(y * w) for y, w in zip(ys, ws, strict=True)])
+        return *ys, *tape.gradient(total, xs)
+
+    one = nets.BatchNorm()
+    one.build(views[0].shape)
+    wanted = [forward(one, [x], [w]) for x, w in zip(views, weigh, strict=True)]
+    with two_replicas.scope():
+        two = nets.BatchNorm()
+        two.build(views[0].shape)
+    halves = two_replicas.experimental_distribute_values_from_function(
+        lambda c: tuple(
+            tf.constant(array[:, 4 * c.replica_id_in_sync_group :][:, :4]) for array in (views, weigh)
+        )
+    )
+    results = tf.function(
+        lambda pair: two_replicas.run(
+            lambda p: forward(two, tf.unstack(p[0]), tf.unstack(p[1])), args=(pair,)
+        ),
+        autograph=False,
+    )(halves)
+    y1, y2, dx1, dx2 = (
+        np.concatenate([t.numpy() for t in two_replicas.experimental_local_results(r)]) for r in results
+    )
+    error = 2e-6 if mean < 1000 else 5e-4  # of the means themselves in float32
+    for (y, dx), y_two, dx_two in zip(wanted, (y1, y2), (dx1, dx2), strict=True):
+        np.testing.assert_allclose(y_two, y, atol=error)
+        np.testing.assert_allclose(dx_two, dx, atol=error)
+    for name in ("moving_mean", "moving_variance"):
+        ours = two_replicas.experimental_local_results(getattr(two, name).value)[0].numpy()
+        np.testing.assert_allclose(ours, getattr(one, name).numpy(), rtol=1e-6 if mean < 1000 else 5e-4)
+
+
 def test_saved_backbone_gives_the_same_features(tmp_path):
     keras.utils.set_random_seed(0)
     net = nets.resnet10("small", width=0.25, channels=1)

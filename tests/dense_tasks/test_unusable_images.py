@@ -26,12 +26,11 @@ VIEWS = Views(AUGMENTATIONS["imagenet"])
 
 
 def save(path, shade=0, shape=(20, 20, 3), **options):
-    """Noise with the shade in the first pixel; a mask of this class."""
+    """Noise with the shade in the first column; or a mask of this class."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(0).integers(0, 2, shape, dtype=np.uint8) * shade
+    pixels = np.full(shape, shade, np.uint8)
     if len(shape) == 3:
-        pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    pixels[0, 0] = shade
+        pixels[:, 1:] = np.random.default_rng(0).integers(0, 256, pixels[:, 1:].shape)
     Image.fromarray(pixels).save(path, **options)
 
 

@@ -109,10 +109,12 @@ def leave_out(images: AnnotatedSet, bad: dict[int, tuple[str, str]], options: So
     return subset_of(images, kept, images.name) if bad else images
 
 
-def read_picture(members: Members, row: int, width: int, height: int, annotated: str) -> np.ndarray:
+def read_picture(
+    members: Members, row: int, width: int, height: int, annotated: str, checked: bool
+) -> np.ndarray:
     """A picture as a person sees it, uint8 [height, width, 3], where its annotations give it this size.
 
-    annotated: what gives it the size, for messages.
+    annotated: what gives it the size, for messages. checked: whether its header is known to be safe.
 
     Raises:
         OSError: the file cannot be read, or has changed since it was listed.
@@ -123,12 +125,14 @@ def read_picture(members: Members, row: int, width: int, height: int, annotated:
     path = printable_text(os.path.join(str(members.root), members.names[row]))
     data = members.read(row)
     try:
-        header = read_header(data)
+        if not checked:
+            read_header(data)
         image = render(data)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if image.shape[:2] == (height, width):
         return image
+    header = read_header(data)
     seen, stored = np.array(image.shape[1::-1]), (header.width, header.height)
     turned = header.orientation > 4 and stored == (width, height)
     raise ValueError(f"{path}: {_size_problem(seen, np.array([width, height]), annotated, turned)}")

@@ -78,7 +78,7 @@ class _CocoSet(AnnotatedSet):
     def read(self, index: int) -> Annotated:
         content = self.content
         width, height = content.sizes[index].tolist()
-        image = read_picture(self.members, index, width, height, self.file)
+        image = read_picture(self.members, index, width, height, self.file, bool(self.digests[index]))
         objects = self._objects(index)
         labels, ignored = content.labels[objects], content.ignored[objects]
         if not self.masks:

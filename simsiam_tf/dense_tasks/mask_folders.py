@@ -121,7 +121,8 @@ class _MaskSet(AnnotatedSet):
         mask = _read_mask(self.pairs.masks, index)
         height, width = mask.shape
         of_mask = f"its mask {printable_text(_path(self.pairs.masks, index))}"
-        image = read_picture(self.pairs.images, index, width, height, of_mask)
+        checked = bool(self.digests[index])
+        image = read_picture(self.pairs.images, index, width, height, of_mask, checked)
         return Annotated(image, **no_boxes(), mask=mask)
 
     def has_truth(self, index: int) -> bool:

@@ -28,6 +28,7 @@ OPAQUE = 32  # least value, in [0, 255], of a gray pixel on black and of an opac
 MOST_COVERED = 0.3  # share of an object that later ones may hide
 TRIES = 10  # places that are tried for an object
 SMALLEST = 4  # pixels of an object that count as one
+KEPT_BYTES, BYTES_A_PIXEL = 2**29, 4  # of scenes in memory; of a scene and its mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +39,24 @@ class Scenes(AnnotatedSet):
     what is opaque or, in a gray image without transparency, what is not black. A later object may cover
     up to `MOST_COVERED` of an earlier one; boxes and masks are of what is seen.
 
-    source: labelled images. side: pixels of a scene. seed: another one gives other scenes.
+    source: labelled images. side: pixels of a scene. seed: another one gives other scenes. kept: scenes that
+    were read before, as many as fit into `KEPT_BYTES`: making one takes most of the time of a square.
     """
 
     source: Source
     side: int
     seed: int = 0
+    kept: dict[int, Annotated] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def read(self, index: int) -> Annotated:
+        scene = self.kept.get(index)
+        if scene is None:
+            scene = self._make(index)
+            if len(self.kept) < KEPT_BYTES // (self.side**2 * BYTES_A_PIXEL):
+                self.kept[index] = scene
+        return scene
+
+    def _make(self, index: int) -> Annotated:
         rng = np.random.default_rng([self.seed, index])
         scene = _texture(rng, self.side)
         owners = np.zeros((self.side, self.side), np.int64)  # 1 + the number of the object that is seen

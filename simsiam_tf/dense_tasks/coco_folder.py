@@ -144,7 +144,7 @@ def _find_pictures(
         fix = "" if len(missing) == len(names) else " on_bad_image=skip leaves them out."
         raise UserError(
             f"{spec}: {len(missing)} of its {len(names)} images are missing in "
-            f"{printable_text(str(members.root))}, such as {printable_text(names[missing[0]])}.{fix}"
+            f"{printable_text(str(members.root))}, such as {printable_text(names[int(missing[0])])}.{fix}"
         )
     return members, rows
 

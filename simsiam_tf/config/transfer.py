@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from simsiam_tf.config.evaluation import WeightsConfig
 from simsiam_tf.config.fields import BIG, Inapplicable, option
-from simsiam_tf.config.places import absolute_path, absolute_places, is_file
+from simsiam_tf.config.places import absolute_path, absolute_places, is_encoded, is_file
 from simsiam_tf.config.run import RunConfig
 from simsiam_tf.config.supervised import run_option
 from simsiam_tf.runtime.errors import UserError
@@ -15,6 +15,12 @@ from simsiam_tf.runtime.errors import UserError
 SIZES = {True: 128, False: 512}  # default side of images: of scenes, and of others
 STRIDE = 32  # sides of images are multiples of it
 PLACES = ("coco", "masks")  # kinds of data that are paths
+
+
+def has_files(data: str) -> bool:
+    """Whether a specification of annotated images names files, which may be unreadable."""
+    kind, _, place = data.partition(":")
+    return kind in PLACES or (kind == "scenes" and is_encoded(place))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +34,12 @@ class TransferConfig(RunConfig, WeightsConfig):
         Inapplicable(("metric",), "task", lambda v: v != "detection", "another `task` than detection"),
         Inapplicable(
             ("scenes",), "data", lambda v: not str(v).startswith("scenes:"), "`data` that is not scenes:…"
+        ),
+        Inapplicable(
+            ("on_bad_image", "check"),
+            "data",
+            lambda v: v is not None and not has_files(v),
+            "`data` without image files",
         ),
     )
 
@@ -53,6 +65,19 @@ class TransferConfig(RunConfig, WeightsConfig):
     )
     data_dir: str | None = option(
         None, "folder in which TensorFlow Datasets keeps its data sets", resumable=True
+    )
+    on_bad_image: str = option(
+        "error",
+        "an image or a mask that is missing, that cannot be read, or whose size is not that of its "
+        "annotations stops the command before the training (error), or is left out (skip)",
+        choices=("error", "skip"),
+        resumable=True,
+    )
+    check: str = option(
+        "decode",
+        "how images that are new or changed since the last command are checked: decode each (decode), read "
+        "only their headers (header), or no check (none). Masks in folders are always read",
+        choices=("decode", "header", "none"),
     )
     scenes: int = option(2000, "number of training scenes; half as many are for the test", limits=(16, BIG))
     labels: float = option(

@@ -50,6 +50,13 @@ class AnnotatedSet:
         """The image `index` with its annotations. Raises OSError or ValueError where it cannot be read."""
         raise NotImplementedError
 
+    def has_truth(self, index: int) -> bool:
+        """Whether the image has a box that counts or a pixel of a class. Raises as `read` does."""
+        annotated = self.read(index)
+        if annotated.mask is None:
+            return not annotated.ignored.all()
+        return bool((annotated.mask != IGNORE).any())
+
     def contents(self) -> str:
         """A digest that changes where images or annotations do."""
         return self.fingerprint

@@ -9,9 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from simsiam_tf.data.sources.base import short_digest
+from simsiam_tf.data.sources.base import SourceOptions, short_digest
 from simsiam_tf.data.sources.members import Members
-from simsiam_tf.dense_tasks.annotated_files import existing_folder, files_digest, picture_files, read_picture
+from simsiam_tf.dense_tasks.annotated_files import (
+    STRICT,
+    check_pictures,
+    chosen_files,
+    existing_folder,
+    files_digest,
+    leave_out,
+    picture_files,
+    read_picture,
+)
 from simsiam_tf.dense_tasks.annotations import IGNORE, Annotated, AnnotatedSet, no_boxes
 from simsiam_tf.dense_tasks.coco_json import CocoFile, read_coco_file
 from simsiam_tf.dense_tasks.coco_masks import semantic_mask
@@ -24,7 +33,7 @@ FILES = (
 )  # fmt: skip
 
 
-def open_coco(path: str, split: str, masks: bool = False) -> AnnotatedSet:
+def open_coco(path: str, split: str, masks: bool = False, options: SourceOptions = STRICT) -> AnnotatedSet:
     """Opens a split of a folder with annotations in COCO's format.
 
     Labels are the categories in the order of their ids. Boxes are clipped to the image; crowds are ignored.
@@ -37,41 +46,57 @@ def open_coco(path: str, split: str, masks: bool = False) -> AnnotatedSet:
             a file of another name that is alone in the folder is the split "train".
         split: "train" or "test", for which NAME is the first that is there of `NAMES`.
         masks: for segmentation.
+        options: how images are checked; and whether one that is missing, cannot be read, or has another size
+            than the annotations say is refused or left out.
 
     Raises:
-        UserError: annotations or images are missing, or the annotations are damaged (`read_coco_file`).
+        UserError: annotations are missing or damaged (`read_coco_file`); or images cannot be used.
     """
     spec = printable_text(f"coco:{path}:{split}")
     folder = existing_folder(path, spec)
     file, places = _annotation_file(folder, split, spec)
     content = read_coco_file(file, masks)
-    members, rows = _find_pictures(places, content.file_names, spec)
-    fingerprint = short_digest(content.digest.encode(), files_digest(members, rows).encode(), bytes([masks]))
+    members, rows = _find_pictures(places, content.file_names, spec, options.on_bad_image == "skip")
+    members = chosen_files(members, rows, content.file_names, str(file))
+    bad, digests = check_pictures(members, content.sizes, file.name, options)
+    fingerprint = short_digest(content.digest.encode(), files_digest(members).encode(), bytes([masks]))
     names = ("background", *content.class_names) if masks else content.class_names
-    return _CocoSet(spec, len(rows), names, fingerprint, file.name, content, members, rows, masks)
+    images = _CocoSet(spec, len(rows), names, fingerprint, file.name, content, members, digests, masks)
+    return leave_out(images, {i: (members.names[i], reason) for i, reason in bad.items()}, options)
 
 
 @dataclasses.dataclass(frozen=True)
 class _CocoSet(AnnotatedSet):
-    """rows: of the images, among the files of `members`."""
+    """digests: of the images, b"" where unknown."""
 
     file: str
     content: CocoFile
     members: Members
-    rows: np.ndarray
+    digests: np.ndarray
     masks: bool
 
     def read(self, index: int) -> Annotated:
         content = self.content
         width, height = content.sizes[index].tolist()
-        image = read_picture(self.members, int(self.rows[index]), width, height, self.file)
-        objects = slice(*content.starts[index : index + 2].tolist())
+        image = read_picture(self.members, index, width, height, self.file, bool(self.digests[index]))
+        objects = self._objects(index)
         labels, ignored = content.labels[objects], content.ignored[objects]
         if not self.masks:
             return Annotated(image, content.boxes[objects], labels, ignored)
         values = np.where(ignored, IGNORE, labels + 1)
         mask = semantic_mask(content.segmentations[objects], values, height, width)
         return Annotated(image, **no_boxes(), mask=mask)
+
+    def has_truth(self, index: int) -> bool:
+        if self.masks:
+            return super().has_truth(index)
+        return not self.content.ignored[self._objects(index)].all()
+
+    def contents(self) -> str:
+        return short_digest(self.fingerprint.encode(), self.digests.tobytes())
+
+    def _objects(self, index: int) -> slice:
+        return slice(*self.content.starts[index : index + 2].tolist())
 
 
 def _annotation_file(folder: Path, split: str, spec: str) -> tuple[Path, list[Path]]:
@@ -96,24 +121,32 @@ def _annotation_file(folder: Path, split: str, spec: str) -> tuple[Path, list[Pa
     )
 
 
-def _find_pictures(places: Sequence[Path], names: Sequence[str], spec: str) -> tuple[Members, np.ndarray]:
-    """The files of the first of these folders that has all images, and the row of each image."""
-    missing: list[tuple[int, str, Path]] = []
+def _find_pictures(
+    places: Sequence[Path], names: Sequence[str], spec: str, some_missing: bool
+) -> tuple[Members, np.ndarray]:
+    """The files of the first of these folders that has all images, and the row of each image.
+
+    some_missing: whether a folder will do that has most of them; the row of others is −1.
+    """
+    found: list[tuple[Members, np.ndarray]] = []
     for place in dict.fromkeys(places):
         if not place.is_dir():
             continue
         members = picture_files(place)
         row = {name: i for i, name in enumerate(members.names)}
         rows = np.array([row.get(name, row.get(_plain_name(name), -1)) for name in names], np.int64)
-        lacking = np.flatnonzero(rows < 0)
-        if not len(lacking):
-            return members, rows
-        missing.append((len(lacking), names[int(lacking[0])], place))
-    count, first, place = min(missing, key=lambda place: place[0])
-    raise UserError(
-        f"{spec}: {count} of its {len(names)} images are missing in {printable_text(str(place))}, such as "
-        f"{printable_text(first)}."
-    )
+        found.append((members, rows))
+        if (rows >= 0).all():
+            break
+    members, rows = min(found, key=lambda place: int((place[1] < 0).sum()))
+    missing = np.flatnonzero(rows < 0)
+    if len(missing) and not (some_missing and len(missing) < len(names)):
+        fix = "" if len(missing) == len(names) else " on_bad_image=skip leaves them out."
+        raise UserError(
+            f"{spec}: {len(missing)} of its {len(names)} images are missing in "
+            f"{printable_text(str(members.root))}, such as {printable_text(names[int(missing[0])])}.{fix}"
+        )
+    return members, rows
 
 
 def _plain_name(name: str) -> str:

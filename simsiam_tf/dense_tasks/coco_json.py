@@ -14,7 +14,7 @@ import numpy as np
 
 from simsiam_tf.data.sources.base import short_digest
 from simsiam_tf.dense_tasks.annotations import IGNORE
-from simsiam_tf.dense_tasks.coco_masks import Segmentation, check_segmentation
+from simsiam_tf.dense_tasks.coco_masks import Segmentation, check_segmentation, compact_polygon
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
@@ -53,7 +53,7 @@ def read_coco_file(path: Path, masks: bool = False) -> CocoFile:
     """
     shown = printable_text(str(path))
     with progress.announced(f"reading {shown} …"):
-        content, digest = _load(path, shown)
+        content, digest = _load(path, shown, masks)
         ids, names, sizes = _images(content, shown)
         classes = _categories(content, shown)
         if masks and len(classes) >= IGNORE:
@@ -64,15 +64,14 @@ def read_coco_file(path: Path, masks: bool = False) -> CocoFile:
         images = _references(rows, "image_id", {image: i for i, image in enumerate(ids)}, shown)
         ignored = np.array([bool(row.get("iscrowd")) for row in rows])
         boxes, segmentations = np.zeros((len(rows), 4), np.float32), []
-        if masks:
+        if not masks:
+            boxes = _boxes(rows, sizes[images], shown)
+        else:
             segmentations = _segmentations(rows, sizes[images], shown)
             for i in [i for i, found in enumerate(segmentations) if not len(found)]:
-                left, top, right, bottom = _box(rows[i], i, sizes[images[i]], shown)
+                ((left, top, right, bottom),) = _boxes(rows[i : i + 1], sizes[images[i : i + 1]], shown, i)
                 segmentations[i] = [np.array([(left, top), (right, top), (right, bottom), (left, bottom)])]
                 ignored[i] = True
-        else:
-            for i, row in enumerate(rows):
-                boxes[i] = _box(row, i, sizes[images[i]], shown)
     order = np.argsort(images, kind="stable")
     if not masks:
         order = order[(boxes[order, 2:] > boxes[order, :2]).all(axis=1)]
@@ -84,17 +83,29 @@ def read_coco_file(path: Path, masks: bool = False) -> CocoFile:
     )  # fmt: skip
 
 
-def _load(path: Path, shown: str) -> tuple[dict[str, Any], str]:
+def _load(path: Path, shown: str, masks: bool) -> tuple[dict[str, Any], str]:
+    """(content, digest of the file). Polygons are left out or, for masks, in less memory than as lists."""
+
+    def compact(item: dict[str, Any]) -> dict[str, Any]:
+        if not masks:
+            item.pop("segmentation", None)
+        elif isinstance(item.get("segmentation"), list):
+            item["segmentation"] = [compact_polygon(polygon) for polygon in item["segmentation"]]
+        return item
+
     try:
         data = path.read_bytes()
-        content = json.loads(data)
+        digest = short_digest(data)
+        text = data.decode(json.detect_encoding(data))
+        del data  # as large as the text
+        content = json.loads(text, object_hook=compact)
     except OSError as error:
         raise UserError(f"{shown}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{shown}: is damaged, or no JSON ({one_line(error)[:200]}).") from error
     if not isinstance(content, dict):
         raise UserError(f"{shown}: is not in COCO's format: no object with images, annotations, categories.")
-    return content, short_digest(data)
+    return content, digest
 
 
 def _rows(content: dict[str, Any], section: str, shown: str) -> list[dict[str, Any]]:
@@ -157,18 +168,31 @@ def _references(rows: Sequence[dict], key: str, known: Mapping, shown: str) -> n
     return np.array([known[value] for value in values], np.int64)
 
 
-def _box(row: dict[str, Any], i: int, size: np.ndarray, shown: str) -> tuple[float, float, float, float]:
-    """The left, top, right and lower edge of the box of annotation i, clipped to an image of this size."""
+def _boxes(rows: Sequence[dict], sizes: np.ndarray, shown: str, first: int = 0) -> np.ndarray:
+    """The left, top, right and lower edges of boxes, float32 [n, 4], clipped to images of these sizes.
+
+    first: number of the first of these annotations, for messages.
+    """
     try:
-        x, y, w, h = map(float, row["bbox"])
-    except (KeyError, TypeError, ValueError):
-        x = y = w = h = np.nan
-    if not np.isfinite([x, y, w, h]).all():
-        raise UserError(
-            f"{shown}: annotations[{i}] has no box of four numbers: {one_line(row.get('bbox'))[:60]}."
-        )
-    width, height = map(int, size)
-    return max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
+        boxes = np.array([row.get("bbox") for row in rows], np.float64).reshape(len(rows), 4)
+    except (TypeError, ValueError):  # one of them has not four numbers
+        boxes = np.array([_numbers(row.get("bbox")) for row in rows])
+    wrong = np.flatnonzero(~np.isfinite(boxes).all(axis=1))
+    if len(wrong):
+        box = one_line(rows[wrong[0]].get("bbox"))[:60]
+        raise UserError(f"{shown}: annotations[{first + wrong[0]}] has no box of four numbers: {box}.")
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    clipped = [corners[:, :2].clip(0), np.minimum(corners[:, 2:], sizes)]
+    return np.concatenate(clipped, axis=1).astype(np.float32)
+
+
+def _numbers(box: Any) -> tuple[float, ...]:
+    """The four numbers of a box; NaN where these are none."""
+    try:
+        x, y, w, h = map(float, box)
+        return x, y, w, h
+    except (TypeError, ValueError):
+        return (np.nan,) * 4
 
 
 def _segmentations(rows: Sequence[dict], sizes: np.ndarray, shown: str) -> list[Segmentation]:

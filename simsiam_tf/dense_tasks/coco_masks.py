@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,12 +20,12 @@ def check_segmentation(value: Any, height: int, width: int) -> Segmentation:
         ValueError: it is damaged, or its run-length code is of another size; the message says which.
     """
     if not isinstance(value, dict):
-        polygons = [_check_polygon(polygon) for polygon in _list_of(value or [], list, "of polygons")]
+        polygons = [_check_polygon(p) for p in _list_of(value or [], (list, array.array), "of polygons")]
         return [polygon for polygon in polygons if len(polygon) > 2]
     if value.get("size") != [height, width]:
         raise ValueError(f"its size is {value.get('size')}, not its image's [{height}, {width}]")
     counts = value.get("counts")
-    counts = decompress(counts) if isinstance(counts, str) else _list_of(counts, int, "of counts")
+    counts = decompress(counts) if isinstance(counts, str) else _list_of(counts, (int,), "of counts")
     if min(counts, default=0) < 0 or sum(counts) != height * width:
         raise ValueError(f"its counts do not sum to {height * width}, the pixels of its image")
     return np.array(counts, np.int64)
@@ -54,13 +55,21 @@ def decompress(text: str) -> list[int]:
     return counts
 
 
-def _list_of(value: Any, kind: type, what: str) -> list:
-    if not isinstance(value, list) or not all(type(item) is kind for item in value):
+def compact_polygon(numbers: Any) -> Any:
+    """A polygon of the json in an eighth of the memory; what is none unchanged, for `check_segmentation`."""
+    try:
+        return array.array("f", numbers) if isinstance(numbers, list) else numbers
+    except (TypeError, OverflowError):
+        return numbers
+
+
+def _list_of(value: Any, kinds: tuple[type, ...], what: str) -> list:
+    if not isinstance(value, list) or not all(type(item) in kinds for item in value):
         raise ValueError(f"its segmentation is no list {what}")
     return value
 
 
-def _check_polygon(numbers: list) -> np.ndarray:
+def _check_polygon(numbers: Sequence) -> np.ndarray:
     try:
         points = np.array(numbers, np.float32).reshape(-1, 2)
     except (TypeError, ValueError) as error:

@@ -42,9 +42,12 @@ def smooth_l1(codes: tf.Tensor, truth: tf.Tensor, classes: tf.Tensor) -> tf.Tens
 
 
 def hits(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """The share of an image's anchors on objects whose class has the largest logit: float32 [B]."""
-    right = (tf.argmax(logits, axis=-1, output_type=tf.int32) == classes) & (classes >= 0)
-    return tf.reduce_sum(tf.cast(right, tf.float32), 1) / _positives(classes)
+    """The share of an image's anchors on objects whose class has the largest logit, and if it has anchors.
+
+    float32 [B, 2]: the share in [0, 1], 0 without such anchors; 1 for an image that has some, else 0.
+    """
+    right = tf.argmax(logits, axis=-1, output_type=tf.int32) == classes
+    return _share(right, classes >= 0)
 
 
 def pixel_cross_entropy(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -59,14 +62,23 @@ def pixel_cross_entropy(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 
 
 def pixel_accuracy(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """The share of an image's pixels that have a class whose logit is the largest: float32 [B]."""
+    """The share of an image's pixels with a class whose logit is the largest, and if it has such pixels.
+
+    float32 [B, 2], as of `hits`.
+    """
     right = tf.argmax(logits, axis=-1, output_type=tf.int32) == tf.cast(mask, tf.int32)
-    return _mean_where(tf.cast(right, tf.float32), mask != IGNORE)
+    return _share(right, mask != IGNORE)
+
+
+def _share(right: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+    some = tf.reduce_any(known, list(range(1, len(known.shape))))
+    return tf.stack([_mean_where(tf.cast(right, tf.float32), known), tf.cast(some, tf.float32)], axis=-1)
 
 
 def _mean_where(x: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
-    count = tf.reduce_sum(tf.cast(known, x.dtype), [1, 2])
-    return tf.reduce_sum(tf.where(known, x, 0.0), [1, 2]) / tf.maximum(count, 1.0)
+    axes = list(range(1, len(known.shape)))
+    count = tf.reduce_sum(tf.cast(known, x.dtype), axes)
+    return tf.reduce_sum(tf.where(known, x, 0.0), axes) / tf.maximum(count, 1.0)
 
 
 def _positives(classes: tf.Tensor) -> tf.Tensor:

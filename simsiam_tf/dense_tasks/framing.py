@@ -65,7 +65,9 @@ class Framing:
 
     def image(self, image: np.ndarray, placement: Placement) -> np.ndarray:
         """The square of an image: uint8 [H, W, 3] → uint8 [size, size, channels]."""
-        picture = Image.fromarray(image).convert("L" if self.channels == 1 else "RGB")
+        picture = Image.fromarray(image)
+        if self.channels == 1:
+            picture = picture.convert("L")
         square = self._paste(picture, placement, Image.Resampling.BILINEAR, GRAY)
         return square.reshape(self.size, self.size, self.channels)
 

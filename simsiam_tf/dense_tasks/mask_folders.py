@@ -16,10 +16,19 @@ from PIL import Image
 
 from simsiam_tf.data.images.formats import image_format
 from simsiam_tf.data.images.header import read_header
-from simsiam_tf.data.sources.base import short_digest
+from simsiam_tf.data.sources.base import SourceOptions, short_digest
 from simsiam_tf.data.sources.file_records import kept_arrays
-from simsiam_tf.data.sources.members import Members
-from simsiam_tf.dense_tasks.annotated_files import existing_folder, files_digest, picture_files, read_picture
+from simsiam_tf.data.sources.members import Members, file_digest
+from simsiam_tf.dense_tasks.annotated_files import (
+    STRICT,
+    check_pictures,
+    chosen_files,
+    existing_folder,
+    files_digest,
+    leave_out,
+    picture_files,
+    read_picture,
+)
 from simsiam_tf.dense_tasks.annotations import IGNORE, SEGMENTATION, Annotated, AnnotatedSet, no_boxes
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import one_line, printable_text
@@ -36,23 +45,26 @@ HOW_TO_INDEX = (
 
 @dataclasses.dataclass(frozen=True)
 class _Pairs:
-    """Pictures and masks. rows: int64 [n, 2], of a picture and of its mask. stems: name of each pair."""
+    """Pictures and masks, in the same order. stems: name of each pair."""
 
     images: Members
     masks: Members
     stems: list[str]
-    rows: np.ndarray
 
-    def chosen(self, which: np.ndarray) -> _Pairs:
-        stems = [stem for stem, is_chosen in zip(self.stems, which, strict=True) if is_chosen]
-        return dataclasses.replace(self, stems=stems, rows=self.rows[which])
+    def chosen(self, which: np.ndarray, part: str) -> _Pairs:
+        """The pairs of a part of this name; which: bool [n]."""
+        rows = np.flatnonzero(which)
+        stems = [self.stems[row] for row in rows]
+        images, masks = (chosen_files(files, rows, stems, part) for files in (self.images, self.masks))
+        return _Pairs(images, masks, stems)
 
     def digest(self) -> str:
-        images, masks = files_digest(self.images, self.rows[:, 0]), files_digest(self.masks, self.rows[:, 1])
-        return short_digest(images.encode(), masks.encode())
+        return short_digest(files_digest(self.images).encode(), files_digest(self.masks).encode())
 
 
-def open_masks(folders: str, split: str, task: str = SEGMENTATION) -> AnnotatedSet:
+def open_masks(
+    folders: str, split: str, task: str = SEGMENTATION, options: SourceOptions = STRICT
+) -> AnnotatedSet:
     """Opens a split of pictures and masks of the same names: IMAGES/a/b.jpg and MASKS/a/b.png.
 
     A mask is a PNG with a palette, gray or of one bit. Its stored numbers are classes, 255 is `IGNORE`.
@@ -63,9 +75,11 @@ def open_masks(folders: str, split: str, task: str = SEGMENTATION) -> AnnotatedS
         folders: "IMAGES,MASKS".
         split: "train" is the folder train in both, "test" is val, valid or test; where there are none, about
             every tenth pair, by a hash of its name, is for testing.
+        options: how pictures are checked; and whether a pair is refused or left out whose picture or mask
+            cannot be read, whose mask is none, such as one with colours, or whose sizes differ.
 
     Raises:
-        UserError: no pair; a mask that is none, such as one with colours; fewer names than classes.
+        UserError: no pair; fewer names than classes; or pairs cannot be used.
     """
     spec = printable_text(f"masks:{folders}:{split}")
     if task != SEGMENTATION:
@@ -76,28 +90,47 @@ def open_masks(folders: str, split: str, task: str = SEGMENTATION) -> AnnotatedS
     places = existing_folder(images, spec), existing_folder(masks, spec)
     splits = _split_pairs(*places, spec)
     pairs = splits[split]
-    if not len(pairs.rows):
+    if not pairs.stems:
         raise UserError(
             f"{spec}: holds no pair of this split: about each tenth is for testing. Pass more, or "
             "make folders train and test in both."
         )
-    largest = max(_largest_class(part, spec) for part in splits.values() if len(part.rows))
-    names = _class_names(places[1], largest, spec)
+    records = {name: _mask_records(part) for name, part in splits.items() if part.stems}
+    masks = records[split]
+    bad = {
+        int(i): (_path(pairs.masks, int(i)), str(masks["reasons"][i]))
+        for i in np.flatnonzero(masks["reasons"])
+    }
+    bad_images, digests = check_pictures(pairs.images, masks["sizes"], "its mask", options)
+    bad = {i: (pairs.images.names[i], reason) for i, reason in bad_images.items()} | bad
+    names = _class_names(places[1], max(int(part["largest"].max()) for part in records.values()), spec)
     fingerprint = short_digest(pairs.digest().encode(), "\n".join(names).encode())
-    return _MaskSet(spec, len(pairs.rows), names, fingerprint, pairs)
+    images = _MaskSet(spec, len(pairs.stems), names, fingerprint, pairs, digests, masks)
+    return leave_out(images, bad, options)
 
 
 @dataclasses.dataclass(frozen=True)
 class _MaskSet(AnnotatedSet):
+    """digests: of the pictures, b"" where unknown. records: of the masks, as of `_mask_records`."""
+
     pairs: _Pairs
+    digests: np.ndarray
+    records: dict[str, np.ndarray]
 
     def read(self, index: int) -> Annotated:
-        row, mask_row = self.pairs.rows[index].tolist()
-        mask = _read_mask(self.pairs.masks, mask_row)
+        mask = _read_mask(self.pairs.masks, index)
         height, width = mask.shape
-        of_mask = f"its mask {printable_text(_path(self.pairs.masks, mask_row))}"
-        image = read_picture(self.pairs.images, row, width, height, of_mask)
+        of_mask = f"its mask {printable_text(_path(self.pairs.masks, index))}"
+        checked = bool(self.digests[index])
+        image = read_picture(self.pairs.images, index, width, height, of_mask, checked)
         return Annotated(image, **no_boxes(), mask=mask)
+
+    def has_truth(self, index: int) -> bool:
+        return bool(self.records["known"][index])
+
+    def contents(self) -> str:
+        digests = self.digests.tobytes(), self.records["digests"].tobytes()
+        return short_digest(self.fingerprint.encode(), *digests)
 
 
 def _split_pairs(images: Path, masks: Path, spec: str) -> dict[str, _Pairs]:
@@ -111,7 +144,7 @@ def _split_pairs(images: Path, masks: Path, spec: str) -> dict[str, _Pairs]:
     pairs = _pairs_in(images, masks, spec)
     hashes = [int(short_digest(os.fsencode(stem)), 16) for stem in pairs.stems]
     tests = np.array([value % TEST_SHARE == 0 for value in hashes], bool)
-    return {"train": pairs.chosen(~tests), "test": pairs.chosen(tests)}
+    return {"train": pairs.chosen(~tests, "train"), "test": pairs.chosen(tests, "test")}
 
 
 def _pairs_in(images: Path, masks: Path, spec: str) -> _Pairs:
@@ -132,8 +165,11 @@ def _pairs_in(images: Path, masks: Path, spec: str) -> _Pairs:
         raise UserError(f"{spec}: no picture has a mask of the same name ({left_out or 'no images'}).")
     if left_out:
         print(f"{spec}: left out: {left_out}", file=sys.stderr)
-    rows = np.array([(image_rows[stem], mask_rows[stem]) for stem in stems], np.int64)
-    return _Pairs(of_images, of_masks, stems, rows)
+    images, masks = (
+        chosen_files(files, np.array([rows[stem] for stem in stems]), stems, "pairs")
+        for files, rows in ((of_images, image_rows), (of_masks, mask_rows))
+    )
+    return _Pairs(images, masks, stems)
 
 
 def _rows_of_stems(files: Members, spec: str) -> dict[str, int]:
@@ -154,11 +190,10 @@ def _path(files: Members, row: int) -> str:
 
 def _read_mask(masks: Members, row: int) -> np.ndarray:
     """The numbers stored in a mask: uint8 [H, W]. Raises OSError, or ValueError where it is none."""
-    data, path = masks.read(row), printable_text(_path(masks, row))
     try:
-        return stored_numbers(data)
+        return stored_numbers(masks.read(row))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{printable_text(_path(masks, row))}: {error}") from error
 
 
 def stored_numbers(data: bytes) -> np.ndarray:
@@ -179,29 +214,34 @@ def stored_numbers(data: bytes) -> np.ndarray:
     return numbers.astype(np.uint8)
 
 
-def _largest_class(pairs: _Pairs, spec: str) -> int:
-    """The largest number below `IGNORE` in all masks; kept in the user's cache while the files stay."""
-    masks, rows = pairs.masks, pairs.rows[:, 1]
+def _mask_records(pairs: _Pairs) -> dict[str, np.ndarray]:
+    """What is known of each of n masks; kept in the user's cache while the files stay.
 
-    def largest(row: int) -> int:
-        numbers = _read_mask(masks, row)
-        return int(numbers[numbers != IGNORE].max(initial=0))
+    "reasons": why it cannot be used; "" where it can. Of the others "largest": the largest number below
+    `IGNORE`; "known": whether a pixel has a class; "sizes": width and height, [n, 2]; "digests": of the file.
+    """
+    masks = pairs.masks
 
-    def largest_of_all() -> dict[str, np.ndarray]:
+    def record(row: int) -> tuple[str, int, bool, tuple[int, int], bytes]:
+        try:
+            data = masks.read(row)
+            numbers = stored_numbers(data)
+        except (OSError, ValueError) as error:
+            return one_line(getattr(error, "strerror", None) or error), 0, False, (0, 0), b""
+        known = numbers[numbers != IGNORE]
+        return "", int(known.max(initial=0)), known.size > 0, numbers.shape[::-1], file_digest(data)
+
+    def read_all() -> dict[str, np.ndarray]:
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            try:
-                found = pool.map(largest, rows.tolist())
-                return {"largest": np.array(max(progress.bar(found, "reading masks", total=len(rows))))}
-            except (OSError, ValueError) as error:
-                raise UserError(f"{spec}: {one_line(error)}") from error
-            finally:
-                pool.shutdown(cancel_futures=True)
+            read = pool.map(record, range(len(pairs.stems)))
+            rows = list(progress.bar(read, "reading masks", total=len(pairs.stems)))
+        reasons, largest, known, sizes, digests = zip(*rows, strict=True)
+        return {
+            "reasons": np.array(reasons, object), "largest": np.array(largest), "known": np.array(known),
+            "sizes": np.array(sizes), "digests": np.array(digests, "S27"),
+        }  # fmt: skip
 
-    return int(
-        kept_arrays(f"masks\0{masks.root}\0{files_digest(masks, rows, times=True)}", largest_of_all)[
-            "largest"
-        ]
-    )
+    return kept_arrays(f"mask records\0{masks.root}\0{files_digest(masks, times=True)}", read_all)
 
 
 def _class_names(masks: Path, largest: int, spec: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ class DenseModel(ViewModel):
         frozen: whether the backbone computes as in inference, BN too, and none of its weights changes.
     """
 
-    d = 1
+    d = 2  # the metric of each image, and 1 where it has one, else 0
     network: keras.Model
 
     def __init__(
@@ -52,7 +52,10 @@ class DenseModel(ViewModel):
         raise NotImplementedError
 
     def losses_of(self, x: tf.Tensor, target: Any, outputs: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """Images, targets of `TrainingBatches`, outputs → (scalar loss, `metric_name` of each image [B])."""
+        """Images, targets of `TrainingBatches`, outputs → (scalar loss, rows of "z").
+
+        The rows, [B, 2], are of `metric_name`, as `dense_losses.hits` gives them.
+        """
         raise NotImplementedError
 
     def call(self, images: tf.Tensor, training: bool = False) -> Any:
@@ -61,11 +64,14 @@ class DenseModel(ViewModel):
     def objective(self, batch: dict) -> dict[str, tf.Tensor]:
         (x,) = batch["views"]
         loss, metric = self.losses_of(x, batch["target"], self(x, training=TRAINING.get()))
-        return {"loss": loss, "z": metric[:, None]}
+        return {"loss": loss, "z": metric}
 
     def metric(self, z: tf.Tensor) -> tf.Tensor:
-        """Mean of the metric over a batch."""
-        return tf.reduce_mean(z)
+        """Mean of the metric over the images of a batch that have one; NaN where none has."""
+        return tf.reduce_sum(z[:, 0] * z[:, 1]) / tf.reduce_sum(z[:, 1])
+
+    def counted_rows(self, z: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(z[:, 1])
 
 
 class Detector(DenseModel):

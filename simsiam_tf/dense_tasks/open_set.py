@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from simsiam_tf.data.sources.base import SourceOptions
+from simsiam_tf.dense_tasks.annotated_files import STRICT
 from simsiam_tf.dense_tasks.annotations import SEGMENTATION, TASKS, AnnotatedSet
 from simsiam_tf.dense_tasks.coco_folder import open_coco
 from simsiam_tf.dense_tasks.mask_folders import open_masks
@@ -33,7 +35,8 @@ class Request:
     """What is asked for.
 
     rest: the text of a specification after "NAME:", without a split. split, task, data_dir: as for
-    `open_annotated`. scenes, side: number of training scenes, and the pixels of their sides.
+    `open_annotated`. scenes, side: number of training scenes, and the pixels of their sides. reading: how
+    image files are checked.
     """
 
     rest: str
@@ -42,6 +45,7 @@ class Request:
     data_dir: str | None
     scenes: int
     side: int
+    reading: SourceOptions
 
     @property
     def masks(self) -> bool:
@@ -50,12 +54,14 @@ class Request:
 
 def _open_scenes(r: Request) -> AnnotatedSet:
     scenes = r.scenes if r.split == "train" else max(1, r.scenes // 2)
-    return open_scenes(r.rest, r.split, scenes, r.side, r.data_dir, r.masks)
+    return open_scenes(r.rest, r.split, scenes, r.side, r.data_dir, r.masks, r.reading)
 
 
 ANNOTATED_SETS = {
-    "coco": AnnotatedSetType("coco:FOLDER[:SPLIT]", lambda r: open_coco(r.rest, r.split, r.masks)),
-    "masks": AnnotatedSetType("masks:IMAGES,MASKS[:SPLIT]", lambda r: open_masks(r.rest, r.split, r.task)),
+    "coco": AnnotatedSetType("coco:FOLDER[:SPLIT]", lambda r: open_coco(r.rest, r.split, r.masks, r.reading)),
+    "masks": AnnotatedSetType(
+        "masks:IMAGES,MASKS[:SPLIT]", lambda r: open_masks(r.rest, r.split, r.task, r.reading)
+    ),
     "tfds": AnnotatedSetType(
         "tfds:voc/YEAR[:SPLIT]", lambda r: open_voc(r.rest, r.split, r.task, r.data_dir)
     ),
@@ -64,7 +70,13 @@ ANNOTATED_SETS = {
 
 
 def open_annotated(
-    spec: str, split: str, task: str, data_dir: str | None = None, scenes: int = 2000, side: int = 128
+    spec: str,
+    split: str,
+    task: str,
+    data_dir: str | None = None,
+    scenes: int = 2000,
+    side: int = 128,
+    reading: SourceOptions = STRICT,
 ) -> AnnotatedSet:
     """Opens a split of the annotated set that a specification names.
 
@@ -75,6 +87,8 @@ def open_annotated(
         data_dir: folder of TFDS's sets; its default when None.
         scenes, side: of "scenes:SOURCE", the number of training scenes, of which half as many are for the
             test, and the pixels of their sides.
+        reading: of this, on_bad_image says whether images that cannot be used are refused or left out, check
+            how far image files are checked, report is a file for the names of the former.
 
     Raises:
         UserError: no such set, split or task; or the set is missing, damaged, or has not what the task needs.
@@ -93,4 +107,4 @@ def open_annotated(
         rest, split = before, last
     if split not in SPLITS:
         raise UserError(f"split={split}: no such split.{nearest(split, SPLITS)}")
-    return ANNOTATED_SETS[kind].open(Request(rest, split, task, data_dir, scenes, side))
+    return ANNOTATED_SETS[kind].open(Request(rest, split, task, data_dir, scenes, side, reading))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
+import re
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,11 @@ from PIL import Image, ImageOps
 from simsiam_tf.data import Source
 from simsiam_tf.data.images.formats import image_format
 from simsiam_tf.data.images.pillow_image import pillow_image
-from simsiam_tf.data.sources.base import EncodedSource, short_digest
+from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, short_digest
+from simsiam_tf.dense_tasks.annotated_files import STRICT
 from simsiam_tf.dense_tasks.annotations import IGNORE, Annotated, AnnotatedSet
 from simsiam_tf.evaluate.label_splits import all_labels, open_splits
+from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError
 
 OBJECTS = (1, 5)  # fewest and most in a scene
@@ -23,6 +28,7 @@ OPAQUE = 32  # least value, in [0, 255], of a gray pixel on black and of an opac
 MOST_COVERED = 0.3  # share of an object that later ones may hide
 TRIES = 10  # places that are tried for an object
 SMALLEST = 4  # pixels of an object that count as one
+KEPT_BYTES, BYTES_A_PIXEL = 2**29, 4  # of scenes in memory; of a scene and its mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +39,24 @@ class Scenes(AnnotatedSet):
     what is opaque or, in a gray image without transparency, what is not black. A later object may cover
     up to `MOST_COVERED` of an earlier one; boxes and masks are of what is seen.
 
-    source: labelled images. side: pixels of a scene. seed: another one gives other scenes.
+    source: labelled images. side: pixels of a scene. seed: another one gives other scenes. kept: scenes that
+    were read before, as many as fit into `KEPT_BYTES`: making one takes most of the time of a square.
     """
 
     source: Source
     side: int
     seed: int = 0
+    kept: dict[int, Annotated] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def read(self, index: int) -> Annotated:
+        scene = self.kept.get(index)
+        if scene is None:
+            scene = self._make(index)
+            if len(self.kept) < KEPT_BYTES // (self.side**2 * BYTES_A_PIXEL):
+                self.kept[index] = scene
+        return scene
+
+    def _make(self, index: int) -> Annotated:
         rng = np.random.default_rng([self.seed, index])
         scene = _texture(rng, self.side)
         owners = np.zeros((self.side, self.side), np.int64)  # 1 + the number of the object that is seen
@@ -69,10 +85,11 @@ class Scenes(AnnotatedSet):
 
     def _cut_out(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """The smallest rectangle around an object: (colours uint8 [h, w, 3], which pixels are its)."""
-        index, opaque = tf.constant(i, tf.int64), None
-        pixels = self.source.decode(index).numpy() if self.source.pixels is None else self.source.pixels[i]
-        if isinstance(self.source, EncodedSource):
-            opaque = opacity(self.source.read(index).numpy())
+        source, opaque = self.source, None
+        if isinstance(source, EncodedSource):
+            pixels, opaque = _decoded(source, i)
+        else:
+            pixels = source.decode(tf.constant(i)).numpy() if source.pixels is None else source.pixels[i]
         if opaque is None:
             is_gray = pixels.shape[-1] == 1 or bool((pixels == pixels[..., :1]).all())
             opaque = pixels.max(axis=-1) >= (OPAQUE if is_gray else 0)
@@ -81,6 +98,19 @@ class Scenes(AnnotatedSet):
             opaque = np.ones_like(opaque)
         left, top, right, lower = _bounds(opaque)
         return colours[top:lower, left:right], opaque[top:lower, left:right]
+
+
+def _decoded(source: EncodedSource, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels, uint8 [H, W, channels], and `opacity` of an image. Raises OSError where it cannot be read."""
+    index = tf.constant(i, tf.int64)
+    try:
+        data = source.read(index)
+        pixels = source.decode_bytes(data, index).numpy() if source.pixels is None else source.pixels[i]
+        return pixels, opacity(data.numpy())
+    except (tf.errors.OpError, ValueError) as error:
+        name = source.names[i] if source.names else f"{source.name}, image {i}"
+        reason = re.sub(r"^.*; | \[Op:.*|\{\{.*?\}\}", "", one_line(getattr(error, "message", error)))
+        raise OSError(errno.EIO, reason[:200], os.path.join(source.root or "", name)) from error
 
 
 def opacity(encoded: Any) -> np.ndarray | None:
@@ -92,19 +122,26 @@ def opacity(encoded: Any) -> np.ndarray | None:
 
 
 def open_scenes(
-    place: str, split: str, scenes: int, side: int, data_dir: str | None = None, for_masks: bool = False
+    place: str,
+    split: str,
+    scenes: int,
+    side: int,
+    data_dir: str | None = None,
+    for_masks: bool = False,
+    options: SourceOptions = STRICT,
 ) -> Scenes:
     """Opens `scenes` scenes of "scenes:PLACE", made of labelled images of one split of a place.
 
     split: "train" or "test", as `label_splits.open_splits` divides the place's images. for_masks: whether
-    class names are those of masks, the background first.
+    class names are those of masks, the background first. options: `on_bad_image` and `check` are as for
+    `open_source`.
 
     Raises:
         UserError: the place cannot be opened, or has no labels.
     """
     if not place:
         raise UserError("data=scenes: names no images. Pass scenes:fashion_mnist or scenes:folder:PATH.")
-    splits = open_splits(place, data_dir=data_dir)
+    splits = open_splits(place, data_dir=data_dir, on_bad_image=options.on_bad_image, check=options.check)
     source = splits.train if split == "train" else splits.test
     names = ("background", *splits.class_names) if for_masks else splits.class_names
     if for_masks and len(names) > IGNORE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -76,7 +77,7 @@ class TrainingBatches:
         return with_options(batched).prefetch(PREFETCHED)
 
     def _square(self, index: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, ...]:
-        annotated = self.images.read(int(index))
+        annotated = _readable(self.images, int(index))
         height, width = annotated.image.shape[:2]
         placement = self.framing.random(height, width, u)
         image = self.framing.image(annotated.image, placement)
@@ -107,14 +108,22 @@ def evaluation_batches(
 ) -> Iterator[tuple[tf.Tensor, list[Annotated]]]:
     """Batches of whole images: (normalised squares [B, S, S, C], the images with their annotations)."""
     for start in range(0, len(ids), batch_size):
-        truths = [_readable(images, int(i)) for i in ids[start : start + batch_size]]
+        try:
+            truths = [_readable(images, int(i)) for i in ids[start : start + batch_size]]
+        except OSError as error:
+            raise UserError(f"a test image cannot be read: {error.filename}: {error.strerror}") from error
         squares = [framing.image(t.image, framing.whole(*t.image.shape[:2])) for t in truths]
         yield views.normalise(tf.constant(np.stack(squares))), truths
 
 
 def _readable(images: AnnotatedSet, index: int) -> Annotated:
-    """A test image. Raises UserError where it cannot be read: no other may stand in for it."""
+    """An image. Raises OSError with the name of the file, or of the set, where it cannot be read.
+
+    No other may stand in for it: a batch is a function of the step alone.
+    """
     try:
         return images.read(index)
     except (OSError, ValueError) as error:
-        raise UserError(f"data={images.name}: a test image cannot be read: {one_line(error)}") from error
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            raise
+        raise OSError(errno.EIO, one_line(error), images.name) from error

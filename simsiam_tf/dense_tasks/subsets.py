@@ -20,6 +20,9 @@ class AnnotatedSubset(AnnotatedSet):
     def read(self, index: int) -> Annotated:
         return self.whole.read(int(self.ids[index]))
 
+    def has_truth(self, index: int) -> bool:
+        return self.whole.has_truth(int(self.ids[index]))
+
     def contents(self) -> str:
         return short_digest(self.whole.contents().encode(), self.ids.tobytes())
 
@@ -30,7 +33,10 @@ def share_of(images: AnnotatedSet, share: float) -> AnnotatedSet:
         return images
     count = max(1, round(share * images.size))
     ids = np.sort(np.random.default_rng(0).permutation(images.size)[:count])
-    return AnnotatedSubset(
-        f"{images.name}, {share:.4g} of it", count, images.class_names,
-        short_digest(images.fingerprint.encode(), ids.tobytes()), images, ids,
-    )  # fmt: skip
+    return subset_of(images, ids, f"{images.name}, {share:.4g} of it")
+
+
+def subset_of(images: AnnotatedSet, ids: np.ndarray, name: str) -> AnnotatedSubset:
+    """The set whose image i is image ids[i] of another."""
+    fingerprint = short_digest(images.fingerprint.encode(), ids.tobytes())
+    return AnnotatedSubset(name, len(ids), images.class_names, fingerprint, images, ids)

@@ -17,6 +17,7 @@ from simsiam_tf import nets, optimizers
 from simsiam_tf.config import TransferConfig
 from simsiam_tf.config.backbones import is_network
 from simsiam_tf.data import Views, sampling
+from simsiam_tf.data.sources.base import SourceOptions
 from simsiam_tf.dense_tasks import predictions, scores
 from simsiam_tf.dense_tasks.annotations import SEGMENTATION, AnnotatedSet
 from simsiam_tf.dense_tasks.framing import Framing
@@ -33,6 +34,7 @@ from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, keras_hub, published
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training.build_run import check_size, set_precision
 from simsiam_tf.training.labelled_task import LabelledTask
@@ -96,8 +98,10 @@ class TestImages:
     pretrained: Pretrained
 
 
-def build_transfer(config: TransferConfig, workers: Workers) -> tuple[RunComponents, TestImages]:
-    """The components of a run, and its test."""
+def build_transfer(
+    config: TransferConfig, workers: Workers, report: Path | None = None
+) -> tuple[RunComponents, TestImages]:
+    """The components of a run, and its test. report: as for `open_images`."""
     assert config.weights is not None and config.data is not None
     strategy = workers.strategy
     precision = set_precision(config, strategy)
@@ -108,11 +112,13 @@ def build_transfer(config: TransferConfig, workers: Workers) -> tuple[RunCompone
         pretrained = open_pretrained(config.weights, **config.preprocessing(), finished=False)
     check_backbone(pretrained)
     with workers.chief_first():
-        train, test = (open_images(config, split) for split in ("train", "test"))
+        train, test = (open_images(config, split, report) for split in SPLITS)
     if train.class_names != test.class_names:
         other = sorted({*train.class_names} ^ {*test.class_names}) or ["their order"]
         raise UserError(f"data={config.data}: its test images have other classes; {other[0]} differs.")
     train = share_of(train, config.labels)
+    for images in (train, test):
+        check_truth(images, config.task)
     source: Any = train  # what the loop reads of a source: its name, size and digests
     check_size(source, config.batch_size)
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
@@ -159,13 +165,36 @@ def check_backbone(pretrained: Pretrained) -> None:
     keras_hub.check_architecture(pretrained.backbone, f"weights={pretrained.place}")
 
 
-def open_images(config: TransferConfig, split: str) -> AnnotatedSet:
-    """The images of a split, "train" or "test"."""
+def open_images(config: TransferConfig, split: str, report: Path | None = None) -> AnnotatedSet:
+    """The images of a split, "train" or "test".
+
+    report: file for the names of training images that cannot be used; test images get one beside it, whose
+    name ends with "-test".
+    """
     assert config.data is not None
     place, _, last = config.data.rpartition(":")
     if last in SPLITS:
         raise UserError(f"data={config.data}: names a split, and both are used. Pass data={place}.")
-    return open_annotated(config.data, split, config.task, config.data_dir, config.scenes, config.size)
+    if report and split == "test":
+        report = report.with_stem(f"{report.stem}-test")
+    reading = SourceOptions(on_bad_image=config.on_bad_image, check=config.check, report=report)
+    return open_annotated(
+        config.data, split, config.task, config.data_dir, config.scenes, config.size, reading
+    )
+
+
+def check_truth(images: AnnotatedSet, task: str) -> None:
+    """Raises UserError where no image has a box that counts, or a pixel of a class.
+
+    Reads annotations, or images where these are in one file, up to the first that has.
+    """
+    try:
+        if any(map(images.has_truth, range(images.size))):
+            return
+    except (OSError, ValueError) as error:
+        raise UserError(f"{images.name}: an image cannot be read: {one_line(error)}") from error
+    lack = "pixels of a class in its masks" if task == SEGMENTATION else "boxes, or only ignored ones"
+    raise UserError(f"{images.name}: has no {lack}: nothing to learn from, or to measure by.")
 
 
 def build_model(config: TransferConfig, pretrained: Pretrained, classes: int) -> DenseModel:
@@ -207,8 +236,7 @@ class Transfer(LabelledTask):
     """Detection or segmentation; the progress bar shows a training metric and a test metric."""
 
     def __init__(self, config: TransferConfig, workers: Workers, report: Path) -> None:
-        del report
-        components, test = build_transfer(config, workers)
+        components, test = build_transfer(config, workers, report)
         super().__init__(config, components)
         assert isinstance(components.model, DenseModel)
         self.model, self.test, self.framing = components.model, test.images, test.framing

@@ -36,8 +36,8 @@ def batches(components: RunComponents, config: Any, first_step: int) -> Iterator
 def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tuple[tf.Tensor, ...]]:
     """Makes the `tf.function` that trains: (iterator of `batches`, number of steps n, a scalar) → (rows, z).
 
-    rows: float32 [n, 3], for each step its loss and its metric, the means of those of the replicas, and the
-    seconds waited for data. z: embeddings of the last global batch, float32 [B, d]. Only what the model
+    rows: float32 [n, 3], for each step its loss and its metric, the means of those of the replicas (of those
+    that have a metric), and the seconds waited for data. z: embeddings of the last global batch, float32 [B, d]. Only what the model
     itself sends is sent at each step. Reads config.batch_size and config.jit_compile.
     """
     strategy, model = components.strategy, components.model
@@ -55,10 +55,13 @@ def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tupl
         def exchange():
             context = tf.distribute.get_replica_context()
             own = z[context.replica_id_in_sync_group % len(z)]
-            return context.all_reduce("MEAN", rows[:, :2]), context.all_gather(own, axis=0)
+            known = ~tf.math.is_nan(metric)
+            sent = tf.stack([loss, tf.where(known, metric, 0.0), tf.cast(known, tf.float32)])
+            return context.all_reduce("MEAN", sent), context.all_gather(own, axis=0)
 
+        loss, metric, waited = tf.unstack(rows, axis=1)
         means, gathered = (local(values)[0] for values in strategy.run(exchange))
-        return tf.concat([means, rows[:, 2:]], axis=1), gathered
+        return tf.stack([means[0], means[1] / means[2], waited], axis=1), gathered
 
     # Only the `for` in `steps` needs AutoGraph, which writes a file for every function that it converts.
     @tf.autograph.experimental.do_not_convert
@@ -76,8 +79,10 @@ def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tupl
         with tf.control_dependencies([waited]):  # or a single thread could read the clock after the step
             batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True)
         outputs = strategy.run(replica_step, args=(batch,))
-        values = (tf.reduce_mean(local(outputs[name])) for name in ("loss", model.metric_name))
-        return tf.stack([*values, tf.cast(waited, tf.float32)]), local(outputs["z"])
+        metrics = tf.stack(local(outputs[model.metric_name]))
+        metric = tf.reduce_mean(tf.boolean_mask(metrics, ~tf.math.is_nan(metrics)))  # NaN where none is known
+        loss = tf.reduce_mean(local(outputs["loss"]))
+        return tf.stack([loss, metric, tf.cast(waited, tf.float32)]), local(outputs["z"])
 
     @tf.function(reduce_retracing=True)
     def steps(iterator, count):

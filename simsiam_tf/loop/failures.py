@@ -35,5 +35,5 @@ def step_failures(task: Task, workdir: Path, step: Callable[[], int]) -> Iterato
                 raise service_error from error
         raise UserError(
             f"{workdir}: step {step()} failed: {error_text(error)}. "
-            f"Checkpoints are kept. {advice(error, task.config.batch_size)}"
+            f"Checkpoints are kept. {advice(error, task.config.batch_size, task.unread_image)}"
         ) from error

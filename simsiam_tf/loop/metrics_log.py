@@ -70,7 +70,9 @@ class MetricsLog:
         self._waited += float(np.sum(rows[:, 2]))
         self._steps += len(rows)
         loss, metric, _ = rows[-1]
-        shown = {"loss": f"{loss:.3f}", self.task.metric_label: f"{metric:.2f}"}
+        shown = {"loss": f"{loss:.3f}"}
+        if not math.isnan(metric):  # no image of the batch has one
+            shown[self.task.metric_label] = f"{metric:.2f}"
         if self.task.evaluation_name in self.accuracy:
             percent = 100 * self.accuracy[self.task.evaluation_name]
             shown[self.task.evaluation_label] = f"{percent:.1f}%"

@@ -90,6 +90,7 @@ class Task:
     exported_file: the file that `export` writes, within the work folder. Its model card tells a later process
         whether the run is exported and evaluated.
     ending_diagnoses: names of diagnoses that end the run, besides "divergence", which always does.
+    unread_image: what to do about an image that cannot be read during the run.
     evaluator: evaluates at the ends of epochs; None for no such evaluation.
     """
 
@@ -101,6 +102,7 @@ class Task:
     evaluation_label: str
     exported_file = backbone_file.EXPORTED
     ending_diagnoses: tuple[str, ...] = ()
+    unread_image = "Restore it, and type the same command to continue."
     evaluator: Evaluator | None = None
 
     def __init__(self, config: Any, components: RunComponents) -> None:

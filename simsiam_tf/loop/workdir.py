@@ -262,13 +262,16 @@ def error_text(error: BaseException) -> str:
     return text if len(text) <= 200 else f"{text[:100]} … {text[-100:]}"
 
 
-def advice(error: BaseException, batch_size: int) -> str:
-    """What to do about an error that ended a step; empty where there is no advice."""
+def advice(error: BaseException, batch_size: int, unread_image: str) -> str:
+    """What to do about an error that ended a step; empty where there is no advice.
+
+    unread_image: what to do about an image that cannot be read.
+    """
     if isinstance(error, OSError):
         return "Make room and rerun."
     if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
         return f"Out of memory: try a smaller `batch_size` than {batch_size}."
-    return "With on_bad_image=skip the next image stands in for it." if file_failure(error) else ""
+    return unread_image if file_failure(error) else ""
 
 
 def run_description(config: Any, metadata: dict[str, Any]) -> dict[str, Any]:

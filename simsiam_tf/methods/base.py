@@ -78,6 +78,10 @@ class ViewModel(keras.Model):
         """The "z" of a batch, [B, d] → the scalar that is logged beside the loss."""
         raise NotImplementedError
 
+    def counted_rows(self, z: tf.Tensor) -> tf.Tensor:
+        """The number of rows that `metric` is a mean over; without any the metric is not logged."""
+        return tf.shape(z)[0]
+
     def after_step(self, outputs: dict[str, Any]) -> None:
         """Updates what the optimizer does not, such as moving averages. outputs: results of `objective`."""
         del outputs
@@ -128,7 +132,8 @@ class ViewModel(keras.Model):
             line = f"A batch does not divide over {replicas} replicas. Try batch(n, drop_remainder=True)."
             tf.debugging.assert_equal(tf.shape(z)[0], rows * replicas, line)
         self._loss_mean.update_state(outputs["loss"], rows)
-        self._metric_mean.update_state(self.metric(z), rows)
+        counted = self.counted_rows(z)
+        self._metric_mean.update_state(tf.where(counted > 0, self.metric(z), 0.0), counted)
         return {m.name: m.result() for m in self.metrics}
 
     def fit(self, x: Any = None, *args, **kwargs) -> keras.callbacks.History:

@@ -12,9 +12,10 @@ class LabelledTask(Task):
     """A run whose model learns from targets, and whose metric is an accuracy."""
 
     def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
-        """The training metric by its name: the mean over the steps."""
+        """The training metric by its name: the mean over the steps that have one, none where none has."""
         del z
-        return {self.metric_name: float(metrics.mean())}
+        known = metrics[~np.isnan(metrics)]
+        return {self.metric_name: float(known.mean())} if len(known) else {}
 
     def diagnose(self, records: list[dict]) -> Diagnosis:
         return loss_diagnosis(records)

@@ -118,6 +118,7 @@ class Pretraining(Task):
     trained_name, untrained_name = "backbone", "untrained backbone"
     metric_name, metric_label = "std", "std·√d"
     evaluation_name, evaluation_label = "knn20", "kNN"
+    unread_image = "With on_bad_image=skip the next image stands in for it."
     components: PretrainComponents
 
     def __init__(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simsiam_tf.data.sources.base import SourceOptions
 from simsiam_tf.dense_tasks.annotations import IGNORE
 from simsiam_tf.dense_tasks.coco_folder import open_coco
 from simsiam_tf.runtime.errors import UserError
@@ -195,14 +196,20 @@ def test_boxes_are_those_of_the_upright_picture(tmp_path):
 def test_a_picture_of_another_size_is_named(tmp_path):
     turned(tmp_path / "a.jpg", 6)
     write(tmp_path / "train.json", content([image_row("a.jpg")]))
-    with pytest.raises(ValueError, match="a.jpg: is 30×40 pixels .*, but 40×30 in train.json. .*exiftool"):
-        open_coco(str(tmp_path), "train").read(0)
+
+    def is_refused(line):
+        """When it is read, where nothing is checked; else at the start, by the header."""
+        with pytest.raises(ValueError, match=f"a.jpg: {line}"):
+            open_coco(str(tmp_path), "train", options=SourceOptions(check="none")).read(0)
+        for check in ("decode", "header"):
+            with pytest.raises(UserError, match=f"1 of 1 images cannot be used, such as a.jpg .{line}"):
+                open_coco(str(tmp_path), "train", options=SourceOptions(check=check))
+
+    is_refused("is 30×40 pixels .*, but 40×30 in train.json. .*exiftool")
     save(tmp_path / "a.jpg", picture()[:-1])
-    with pytest.raises(ValueError, match="a.jpg: is 40×29 pixels .*, but 40×30 in train.json. Scale one"):
-        open_coco(str(tmp_path), "train").read(0)
+    is_refused("is 40×29 pixels .*, but 40×30 in train.json. Scale one")
     (tmp_path / "a.jpg").write_bytes(b"GIF89a")
-    with pytest.raises(ValueError, match="a.jpg: "):
-        open_coco(str(tmp_path), "train").read(0)
+    is_refused("")
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,11 @@ def test_codes_of_anchors_on_no_object_do_not_matter():
 
 
 def test_hits_are_a_share_of_the_anchors_on_objects():
+    """And the second image, without objects, does not count."""
     logits = np.full((2, 5, 3), -1.0)
     logits[0, 0, 0] = logits[0, 1, 1] = logits[0, 2, 0] = 3.0
     np.testing.assert_allclose(
-        dense_losses.hits(tf.constant(logits, tf.float32), tf.constant(CLASSES)), [0.5, 0.0]
+        dense_losses.hits(tf.constant(logits, tf.float32), tf.constant(CLASSES)), [[0.5, 1], [0, 0]]
     )
 
 
@@ -70,7 +71,7 @@ def test_pixel_losses_leave_out_what_has_no_truth():
     accuracy = np.mean([p[at].argmax() == mask[at] for at in known])
     x, y = tf.constant(logits, tf.float32), tf.constant(mask)
     assert float(dense_losses.pixel_cross_entropy(x, y)) == pytest.approx(entropy / 2, rel=1e-5)
-    np.testing.assert_allclose(dense_losses.pixel_accuracy(x, y), [accuracy, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(dense_losses.pixel_accuracy(x, y), [[accuracy, 1], [0, 0]], rtol=1e-6)
 
 
 def test_gradients_are_finite_for_sure_logits():

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simsiam_tf.data.sources.base import SourceOptions
 from simsiam_tf.dense_tasks import mask_folders
 from simsiam_tf.dense_tasks.annotations import IGNORE
 from simsiam_tf.dense_tasks.mask_folders import open_masks, stored_numbers
 from simsiam_tf.runtime.errors import UserError
 
+SKIP = SourceOptions(on_bad_image="skip")
 MASK = np.array([[0, 1, 2], [3, IGNORE, 0]], np.uint8)
 COLOURS = np.arange(768, dtype=np.uint8).reshape(256, 3)[::-1].tobytes()
 
@@ -33,8 +35,8 @@ def save_pair(folder, stem, shade=0, mask=MASK, suffix=".png"):
     save(folder / "masks" / f"{stem}.png", indexed(mask))
 
 
-def open_pairs(folder, split="train"):
-    return open_masks(f"{folder}/images,{folder}/masks", split)
+def open_pairs(folder, split="train", **options):
+    return open_masks(f"{folder}/images,{folder}/masks", split, **options)
 
 
 def trained(folder, *names):
@@ -139,19 +141,21 @@ def colours(path):
 @pytest.mark.parametrize(
     ("write", "line"),
     [
-        (colours, "a.png: a mask holds one number of 8 bits a pixel, and not RGB. Save the number"),
+        (colours, "a.png .a mask holds one number of 8 bits a pixel, and not RGB. Save the number"),
         (lambda path: save(path, Image.new("LA", (3, 2))), "and not LA. Save the number"),
         (lambda path: save(path, np.zeros((2, 3), np.uint16)), "and not I;16. Save the number"),
         (lambda path: save(path, Image.new("L", (3, 2)), format="JPEG"), "JPEG, but masks are PNG. Save"),
-        (lambda path: path.write_bytes(b"%PDF"), "a.png: a PDF, not an image"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-30]), "a.png: "),
+        (lambda path: path.write_bytes(b"%PDF"), "a.png .a PDF, not an image"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-30]), "masks/train/a.png .damaged"),
     ],
 )
 def test_what_is_no_mask_is_refused_before_any_work(tmp_path, write, line):
     folder = trained(tmp_path, "a", "b")
     write(folder / "masks" / "train" / "a.png")
     with pytest.raises(UserError, match=line):
-        open_pairs(folder, "test")
+        open_pairs(folder)
+    opened = open_pairs(folder, options=SKIP)
+    assert opened.size == 1 and opened.read(0).mask.tolist() == MASK.tolist()
 
 
 def test_masks_of_0_and_255_are_refused(tmp_path):
@@ -165,10 +169,13 @@ def test_masks_of_0_and_255_are_refused(tmp_path):
 def test_a_mask_of_another_size_names_both(tmp_path):
     folder = trained(tmp_path, "a")
     save(folder / "masks" / "train" / "a.png", indexed(MASK.T))
+    unchecked = open_pairs(folder, options=SourceOptions(check="none"))
     with pytest.raises(
         ValueError, match="images/train/a.png: is 3×2 .* but 2×3 in its mask .*masks/train/a.png"
     ):
-        open_pairs(folder).read(0)
+        unchecked.read(0)
+    with pytest.raises(UserError, match="such as a.png .is 3×2 pixels .* but 2×3 in its mask. Scale one"):
+        open_pairs(folder)
 
 
 def test_missing_pairs_and_folders(tmp_path):

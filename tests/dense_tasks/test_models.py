@@ -1,6 +1,7 @@
 """Detectors and segmenters on one of our ResNets: what learns, what is predicted, where."""
 
 import dataclasses
+import types
 
 import keras
 import numpy as np
@@ -12,10 +13,11 @@ from simsiam_tf.data import AUGMENTATIONS, Views
 from simsiam_tf.dense_tasks import scores as test_scores
 from simsiam_tf.dense_tasks.annotations import Annotated, AnnotatedSet
 from simsiam_tf.dense_tasks.framing import Framing
-from simsiam_tf.dense_tasks.models import Detector, Segmenter
+from simsiam_tf.dense_tasks.models import DenseModel, Detector, Segmenter
 from simsiam_tf.dense_tasks.square_batches import MOST_BOXES, TrainingBatches, padded
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.pretrained import keras_hub as hub
+from simsiam_tf.training.labelled_task import LabelledTask
 
 pytest.importorskip("keras_hub")
 SIDE, BOXES = 64, np.array([[4, 6, 36, 38], [30, 20, 60, 60]], np.float32)
@@ -143,6 +145,40 @@ def test_masks_are_of_the_size_of_the_image():
     x = VIEWS.normalise(tf.zeros([2, SIDE, SIDE, 3], tf.uint8))
     masks = test_scores.predicted_masks(made, Framing(SIDE), x, [PAIR.read(0), PAIR.read(1)])
     assert [mask.shape for mask in masks] == [(80, 40)] * 2
+
+
+class Shares(DenseModel):
+    """The metric of an image is its first pixel; an image whose second pixel is 0 has none."""
+
+    metric_name = "share"
+
+    def build_network(self):
+        return keras.Sequential([keras.layers.Dense(1)])
+
+    def losses_of(self, x, target, outputs):
+        del target
+        return tf.reduce_mean(outputs), x[:, 0, :2, 0]
+
+
+SHARES = np.float32([[0.2, 1], [0, 0], [0.6, 1], [0.7, 1], [0, 0], [0, 0], [0, 0], [0, 0]])
+
+
+def test_images_without_truth_are_no_part_of_the_training_metric():
+    """Over batches, each image that has truth counts alike; a batch without any leaves no trace."""
+    made = Shares(keras.Sequential([keras.Input((1, 2, 1))]), 2, SIDE)
+    made.compile(keras.optimizers.SGD(0.0))
+    batches = [np.reshape(rows, (2, 1, 2, 1)) for rows in np.split(SHARES, 4)]
+    values = [float(made.metric(tf.constant(rows))) for rows in np.split(SHARES, 4)]
+    np.testing.assert_allclose(values, [0.2, 0.65, np.nan, np.nan], rtol=1e-6)
+    dataset = tf.data.Dataset.from_tensor_slices(np.stack(batches)).map(
+        lambda x: {"views": (x,), "target": 0}
+    )
+    assert made.evaluate(dataset, verbose=0, return_dict=True)["share"] == pytest.approx(0.5)  # not 0.1875
+    values = LabelledTask.record_values(types.SimpleNamespace(metric_name="share"), np.array(values), None)
+    assert values == {"share": pytest.approx((0.2 + 0.65) / 2)}
+    assert (
+        LabelledTask.record_values(types.SimpleNamespace(metric_name="share"), np.full(2, np.nan), None) == {}
+    )
 
 
 def test_a_batch_is_a_function_of_the_step():

@@ -69,6 +69,18 @@ def test_a_scene_is_a_function_of_its_id_and_splits_share_no_picture(discs):
     assert open_scenes(discs, "train", 9, 64).fingerprint != train.fingerprint
 
 
+def test_as_many_scenes_are_kept_as_fit(discs, monkeypatch):
+    made, texture = [], scenes._texture
+    monkeypatch.setattr(scenes, "_texture", lambda *args: made.append(1) or texture(*args))
+    monkeypatch.setattr(scenes, "KEPT_BYTES", 3 * 64 * 64 * 4)
+    images = open_scenes(discs, "train", 5, 64)
+    first, again = ([dataclasses.astuple(images.read(i)) for i in range(5)] for _ in range(2))
+    assert len(made) == 5 + 2
+    for a, b in zip(first, again, strict=True):
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
 def test_gray_pictures_are_cut_out_of_black():
     images = np.zeros((2, 28, 28), np.uint8)
     images[:, 5:20, 8:12] = 200

@@ -40,7 +40,7 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
     """
     shown = printable_text(members.name)
     members, recorded, rule = as_recorded(members, options.run)
-    records, changes = _records(members, options)
+    records, changes = check_members(members, options)
     rows, bad = records.rows, records.unreadable()
     if recorded is None:
         _print_changes(changes, len(members.names), shown)
@@ -109,7 +109,8 @@ def _python_read(read: Callable[[int], bytes]) -> Callable[[tf.Tensor], tf.Tenso
     return read_op
 
 
-def _records(members: Members, options: SourceOptions) -> tuple[FileRecords, Changes]:
+def check_members(members: Members, options: SourceOptions) -> tuple[FileRecords, Changes]:
+    """Checks the images of a place as options.check says, or takes what the user's cache knows of them."""
     decoding = threading.BoundedSemaphore(os.cpu_count() or 1)  # images at a time; more may be read
 
     def check(i: int) -> dict:

@@ -17,12 +17,17 @@ KINDS = 4  # most reasons that the line names
 
 
 def report_unreadable(
-    bad: dict[str, str], size: int, shown: str, options: SourceOptions, stand_ins: bool = False
+    bad: dict[str, str],
+    size: int,
+    shown: str,
+    options: SourceOptions,
+    stand_ins: bool = False,
+    problem: str = "cannot be decoded",
 ) -> None:
     """Writes the report of unreadable images, and refuses the set or says on stderr what is left out.
 
     bad: name → reason. size: images of the set. shown: the set's name. stand_ins: whether others stand in for
-    such images, as in a run that continues.
+    such images, as in a run that continues. problem: of these images.
 
     Raises:
         UserError: there are such images, and options.on_bad_image is "error".
@@ -45,9 +50,7 @@ def report_unreadable(
     text = f"{shown}: {len(bad)} of {size} images"
     if options.on_bad_image == "error":
         all_named = f" All are named in {options.report}." if named else ""
-        raise UserError(
-            f"{text} cannot be decoded{such}.{all_named} Mend or remove them, or pass on_bad_image=skip."
-        )
+        raise UserError(f"{text} {problem}{such}.{all_named} Mend or remove them, or pass on_bad_image=skip.")
     fate = "replaced by the next in the list" if stand_ins else "left out"
     print(f"{text} {fate}{f'; named in {options.report}' if named else such}", file=sys.stderr)
 

@@ -37,8 +37,9 @@ def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tupl
     """Makes the `tf.function` that trains: (iterator of `batches`, number of steps n, a scalar) → (rows, z).
 
     rows: float32 [n, 3], for each step its loss and its metric, the means of those of the replicas (of those
-    that have a metric), and the seconds waited for data. z: embeddings of the last global batch, float32 [B, d]. Only what the model
-    itself sends is sent at each step. Reads config.batch_size and config.jit_compile.
+    that have a metric), and the seconds waited for data. z: embeddings of the last global batch, float32
+    [B, d]. At each step only the model's own messages are sent. Reads config.batch_size and
+    config.jit_compile.
     """
     strategy, model = components.strategy, components.model
     local = strategy.experimental_local_results

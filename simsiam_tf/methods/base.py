@@ -102,8 +102,7 @@ class ViewModel(keras.Model):
         variables = self.learned_variables()
         self.optimizer.apply(tape.gradient(share, variables), variables)
         self.after_step(outputs)
-        z = outputs["z"]
-        return {"loss": outputs["loss"], self.metric_name: self.metric(z), "z": z}
+        return {name: outputs[name] for name in ("loss", "z")} | {self.metric_name: self.metric(outputs["z"])}
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         return self._logs(self.step(data))
@@ -273,8 +272,7 @@ class SiameseModel(ViewModel):
         The small ones go first, so that BN's moving statistics follow the full ones most.
         """
         full = len(views) - self.local_views
-        small = tf.concat(views[full:], axis=0) if self.local_views else None
-        z = [] if small is None else tf.split(self.f(small), self.local_views)
+        z = tf.split(self.f(tf.concat(views[full:], axis=0)), self.local_views) if self.local_views else []
         return self.each(self.f, views[:full]) + z
 
     def each(self, function: Callable[[tf.Tensor], tf.Tensor], views: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -151,8 +151,8 @@ def markdown(runs: Sequence[Mapping[str, Any]], machine: str, date: str) -> str:
         "# Transfer at a small scale (Table 5)", "",
         "`python -m scripts.paper.transfer` made this page: ResNet-10, trained for three epochs of "
         "Fashion-MNIST's 60,000 images of 48 pixels, by SimSiam or with labels. A RetinaNet or a DeepLabv3+ "
-        "on it then learns garments in 600 scenes of 96 pixels, or in 60 of them, in 300 steps of 8, and is "
-        f"tested on 300 others. {machine}; {date}.", "",
+        "on it then learns garments in 600 scenes of 96 pixels, or in 60 of them, in 1,000 steps of 4 "
+        f"(RetinaNet) or 300 of 8, and is tested on 300 others. {machine}; {date}.", "",
         "Mean ± standard deviation over the seeds, in %. The paper's row is AP50 of VOC 07 and of COCO, with "
         "other detectors ([where they differ](transfer.md)).", "",
         "| | training scenes | " + " | ".join(STARTS.values()) + " | seeds |", "| --- " * 6 + "|",

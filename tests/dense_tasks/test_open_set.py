@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simsiam_tf.dense_tasks.annotated_files import STRICT
 from simsiam_tf.dense_tasks.annotations import AnnotatedSet
 from simsiam_tf.dense_tasks.open_set import ANNOTATED_SETS, AnnotatedSetType, Request, open_annotated
 from simsiam_tf.runtime.errors import UserError
@@ -44,7 +45,7 @@ def test_the_task_chooses_boxes_or_masks(coco):
 
 def test_a_row_is_enough_for_another_kind(monkeypatch):
     opened = AnnotatedSet("made", 1, (), "")
-    asked = Request("a:b", "test", "detection", "d", 7, 96)
+    asked = Request("a:b", "test", "detection", "d", 7, 96, STRICT)
     row = AnnotatedSetType("made:X", lambda request: opened if request == asked else None)
     monkeypatch.setitem(ANNOTATED_SETS, "made", row)
     assert open_annotated("made:a:b:test", "train", "detection", "d", 7, 96) is opened

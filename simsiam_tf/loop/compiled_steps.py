@@ -43,6 +43,7 @@ def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tupl
     """
     strategy, model = components.strategy, components.model
     local = strategy.experimental_local_results
+    of_replica = (config.batch_size // strategy.num_replicas_in_sync, model.d)  # shape of z
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     xla = config.jit_compile == "true" and not on_tpu
     update = tf.function(model.step, jit_compile=True, autograph=False) if xla else model.step
@@ -50,18 +51,22 @@ def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tupl
     def replica_step(batch):
         return update(pipeline.augment_batch(components.views, batch))
 
+    @tf.autograph.experimental.do_not_convert
     def of_all_workers(rows, z):
         """Rows and z of this worker's replicas → the means over all workers, and the global batch."""
 
-        def exchange():
+        def exchange(own):
             context = tf.distribute.get_replica_context()
-            own = z[context.replica_id_in_sync_group % len(z)]
             known = ~tf.math.is_nan(metric)
             sent = tf.stack([loss, tf.where(known, metric, 0.0), tf.cast(known, tf.float32)])
+            own = tf.identity(own)  # NOTE: on the replica's device, which the loop's output does not name
             return context.all_reduce("MEAN", sent), context.all_gather(own, axis=0)
 
         loss, metric, waited = tf.unstack(rows, axis=1)
-        means, gathered = (local(values)[0] for values in strategy.run(exchange))
+        each = strategy.experimental_distribute_values_from_function(
+            lambda context: z[context.replica_id_in_sync_group % len(z)]
+        )
+        means, gathered = (local(values)[0] for values in strategy.run(exchange, args=(each,)))
         return tf.stack([means[0], means[1] / means[2], waited], axis=1), gathered
 
     # Only the `for` in `steps` needs AutoGraph, which writes a file for every function that it converts.
@@ -83,14 +88,14 @@ def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tupl
         metrics = tf.stack(local(outputs[model.metric_name]))
         metric = tf.reduce_mean(tf.boolean_mask(metrics, ~tf.math.is_nan(metrics)))  # NaN where none is known
         loss = tf.reduce_mean(local(outputs["loss"]))
-        return tf.stack([loss, metric, tf.cast(waited, tf.float32)]), local(outputs["z"])
+        z = tuple(tf.ensure_shape(own, of_replica) for own in local(outputs["z"]))
+        return tf.stack([loss, metric, tf.cast(waited, tf.float32)]), z
 
     @tf.function(reduce_retracing=True)
     def steps(iterator, count):
         rows = tf.TensorArray(tf.float32, count)
-        share = config.batch_size // strategy.num_replicas_in_sync
         own = strategy.num_replicas_in_sync // components.workers.count
-        row, z = tf.zeros([3]), (tf.zeros([share, model.d]),) * own
+        row, z = tf.zeros([3]), (tf.zeros(of_replica),) * own
         for i in tf.range(count):
             row, z = next_step(row[0], iterator)
             rows = rows.write(i, row)

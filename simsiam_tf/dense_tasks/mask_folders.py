@@ -165,11 +165,11 @@ def _pairs_in(images: Path, masks: Path, spec: str) -> _Pairs:
         raise UserError(f"{spec}: no picture has a mask of the same name ({left_out or 'no images'}).")
     if left_out:
         print(f"{spec}: left out: {left_out}", file=sys.stderr)
-    images, masks = (
-        chosen_files(files, np.array([rows[stem] for stem in stems]), stems, "pairs")
-        for files, rows in ((of_images, image_rows), (of_masks, mask_rows))
-    )
-    return _Pairs(images, masks, stems)
+
+    def paired(files: Members, rows: dict[str, int]) -> Members:
+        return chosen_files(files, np.array([rows[stem] for stem in stems]), stems, "pairs")
+
+    return _Pairs(paired(of_images, image_rows), paired(of_masks, mask_rows), stems)
 
 
 def _rows_of_stems(files: Members, spec: str) -> dict[str, int]:

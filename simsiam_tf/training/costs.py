@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.runtime.devices import on_cpu
@@ -24,7 +23,7 @@ SPEEDS = {  # multiply-adds a second that are reached in training, by order of m
 def stored_values(network: Network, shape: Sequence[int]) -> int:
     """The number of values that a training step keeps for the gradient of one image of shape [H, W, C]."""
     outputs = [op.outputs[0] for op in _operations(network, shape, True) if op.type in _STORED_FOR_GRADIENT]
-    return sum(int(np.prod(t.shape)) for t in outputs if t.shape.is_fully_defined())
+    return sum(math.prod(_shape(t)) for t in outputs if t.shape.is_fully_defined())
 
 
 def multiply_adds(network: Network, shape: Sequence[int]) -> int:
@@ -79,14 +78,18 @@ def _multiply_adds(op: tf.Operation) -> int:
         equation = op.get_attr("equation").decode()
         sizes: dict[str, int] = {}
         for letters, tensor in zip(equation.split("->")[0].split(","), op.inputs, strict=True):
-            sizes |= dict(zip(letters, tensor.shape, strict=True))
+            sizes |= dict(zip(letters, _shape(tensor), strict=True))
         return math.prod(sizes.values())
-    outputs = math.prod(out.shape)
+    outputs = math.prod(_shape(out))
     if op.type == "Conv2D":
-        return outputs * math.prod(second.shape[:3])
+        return outputs * math.prod(_shape(second)[:3])
     if op.type == "DepthwiseConv2dNative":
-        return outputs * math.prod(second.shape[:2])
-    return outputs * first.shape[-2 if _transposed(op) else -1]
+        return outputs * math.prod(_shape(second)[:2])
+    return outputs * _shape(first)[-2 if _transposed(op) else -1]
+
+
+def _shape(tensor: Any) -> list[int]:
+    return tensor.shape.as_list()
 
 
 def _transposed(op: tf.Operation) -> bool:

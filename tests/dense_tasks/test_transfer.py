@@ -73,6 +73,26 @@ def test_interrupted_it_ends_bit_identical_and_keras_hub_opens_it(task, source, 
     assert all(np.isfinite(output).all() for output in outputs)
 
 
+def test_the_dry_run_tells_size_and_work_and_writes_nothing(source, tmp_path, capsys):
+    flags = [f"--weights={source}", f"--workdir={tmp_path / 'run'}", *SHORT, "--dry_run"]
+    assert transfer.main(flags) == 0
+    printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if "  " in line)
+    assert printed["steps"] == "8, 4.0 per epoch" and printed["squares"] == "64 pixels"
+    assert printed["parameters"].startswith("4,905,280 backbone") and "multiply-adds" in printed["work"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_optimizer_is_the_one_that_was_asked_for(source, tmp_path):
+    more = ["--optimizer=adamw", "--backbone_lr_factor=0.1", "--weight_decay=0.01", "--momentum=0.8"]
+    parts, _ = transfer_task.build_transfer(
+        config_of(source, tmp_path, *more), Workers(tf.distribute.get_strategy())
+    )
+    adamw = parts.model.optimizer
+    assert (adamw.momentum, adamw.beta_2, adamw.decoupled_decay) == (0.8, 0.999, 0.01)
+    base, backbone = adamw._learning_rate, adamw.part_learning_rates["backbone"]
+    assert float(backbone(3)) == pytest.approx(0.1 * float(base(3))) and float(base(3)) > 0
+
+
 def result_name(task):
     return "AP50" if task == "detection" else "mIoU"
 

@@ -50,6 +50,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.19"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "dev": ["pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6", "pyright>=1.1.400", "cleanlab>=2.7"],
         "parity": ["torch==2.13.0", "torchvision==0.28.0", "pillow>=10", "timm>=1.0.12"],
         "viz": ["matplotlib>=3.8", "jinja2>=3.1", "plotly>=6"],

@@ -2,7 +2,7 @@
 
     python scripts/draw_diagnoses.py --folder=runs/diagnoses --out=docs/img/diagnoses.png
 
-Each is the quickstart's command for three epochs, with the flag in its title. A run that is done is not repeated.
+Each is the quickstart's command for three epochs, under its fault. A finished run is not repeated.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def draw(workdirs: dict[str, Path], path: str) -> None:
-    """Writes a PNG with a column for each work folder: its metrics over the steps, titled with its diagnosis."""
+    """Writes a PNG with a column for each work folder: its metrics over the steps, under its diagnosis."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -53,7 +53,12 @@ def draw(workdirs: dict[str, Path], path: str) -> None:
     from simsiam_tf.html_report.history import read_history
 
     figure, axes = plt.subplots(
-        len(METRICS), len(workdirs), figsize=(2.4 * len(workdirs), 5.2), sharex=True, sharey="row", squeeze=False
+        len(METRICS),
+        len(workdirs),
+        figsize=(2.4 * len(workdirs), 5.2),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
     )
     for column, (name, workdir) in enumerate(workdirs.items()):
         history = read_history(workdir)

@@ -1,7 +1,7 @@
 """Draws a test image and the training images nearest to it, as a PNG.
 
     bash scripts/quickstart.sh
-    python scripts/draw_neighbours.py --weights=runs/quickstart --out=docs/neighbours.png
+    python scripts/draw_neighbours.py --weights=runs/quickstart --out=docs/img/neighbours.png
 
 The nearest images are those of the largest cosine between features of the backbone. Under each image stands
 its class, which pre-training did not use, and under each neighbour its cosine.

@@ -2,7 +2,7 @@
 
     bash scripts/sets.sh emoji sets/emoji
     python -m simsiam_tf.embed --weights=runs/emoji --data=folder:sets/emoji --out=emoji.npz
-    python scripts/bench/draw_answers.py sets/emoji --embeddings=emoji.npz --out=docs/emoji.png
+    python scripts/bench/draw_answers.py sets/emoji --embeddings=emoji.npz --domains=google,twitter
 
 Each query takes two rows: neighbours by whitened raw pixels, and neighbours by the features that the backbone
 exports. The captions are the object and, under neighbours, the cosine. Queries are chosen at random from the
@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="a set with pairs that scripts/sets.sh has made")
     parser.add_argument("--embeddings", type=Path, required=True, help="features by simsiam_tf.embed")
+    parser.add_argument("--domains", help="only pictures of these, separated by commas")
     parser.add_argument("--queries", type=int, default=3)
     parser.add_argument("--neighbours", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of queries")
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     with cli.heavy_imports():
         import simsiam_tf.features  # noqa: F401
     try:
-        rows = read_set(args.folder)
+        rows = set_answers.of_domains(read_set(args.folder), args.domains)
         before = set_answers.raw_pixels(args.folder, rows)
         after = set_answers.embedded(args.embeddings, rows)
         queries = choose_queries(rows, args.queries, args.seed)

@@ -183,6 +183,11 @@ def untrained(weights: str, folder: Path, rows: Sequence[Picture]) -> np.ndarray
     return features
 
 
+def of_domains(rows: Sequence[Picture], domains: str | None) -> list[Picture]:
+    """The pictures of some domains, whose names are separated by commas; all without names."""
+    return [row for row in rows if not domains or row.domain in domains.split(",")]
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="a set that scripts/sets.sh has made")
@@ -201,9 +206,7 @@ def main(argv: list[str] | None = None) -> int:
     with cli.heavy_imports():
         import simsiam_tf.features  # noqa: F401
     try:
-        rows = read_set(args.folder)
-        if args.domains:
-            rows = [row for row in rows if row.domain in args.domains.split(",")]
+        rows = of_domains(read_set(args.folder), args.domains)
         if args.untrained:
             features = untrained(args.untrained, args.folder, rows)
         elif args.raw_pixels:

@@ -78,7 +78,12 @@ def assert_same(ours, theirs, steps):
     [
         pytest.param(0, {}, id="whole", marks=pytest.mark.slow),
         pytest.param(5, {}, id="continued"),
-        pytest.param(0, {"rows": (8, 16), "elements_per_step": 2}, id="the second of two, with two replicas"),
+        pytest.param(
+            0,
+            {"rows": (8, 16), "elements_per_step": 2},
+            id="the second of two, with two replicas",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(0, {"augment_on_host": False}, id="host stage", marks=pytest.mark.slow),
     ],
 )

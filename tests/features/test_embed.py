@@ -72,6 +72,7 @@ def test_photos_to_embeddings_to_neighbours(photos, weights, tmp_path, capsys, s
         assert second.split(maxsplit=1)[1] in ("3.png", "again/é 3.png") and float(third.split()[0]) < 1
 
 
+@pytest.mark.slow
 def test_many_files_are_queries_as_each_alone(photos, weights, tmp_path, capsys, monkeypatch):
     """In a folder, and in a list together with names; what cannot be decoded is left out."""
     monkeypatch.setattr(query, "BATCH", 3)

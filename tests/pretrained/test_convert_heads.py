@@ -74,6 +74,7 @@ def test_official_linear_evaluation_loads_our_file(run, tmp_path):
         torch.testing.assert_close(model.module.encoder.fc(features), expected)
 
 
+@pytest.mark.slow
 def test_solo_learns_linear_evaluation_loads_our_file(run, tmp_path, capsys):
     folder, model = run
     path = tmp_path / "ours.pth"

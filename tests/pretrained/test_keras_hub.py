@@ -108,6 +108,7 @@ def test_both_networks_compute_the_same(name, channels, tmp_path, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_keras_hub_trains_a_classifier_on_a_preset(workdir):
     preset = str(workdir / "preset")
     classifier = keras_hub.models.ImageClassifier.from_preset(preset, num_classes=3)

@@ -1,4 +1,4 @@
-"""Trains short runs, each with another fault, and draws their loss, std and effective rank beside each other.
+"""Trains short runs, four of them with a fault, and draws their loss, std and effective rank beside each other.
 
     python scripts/draw_diagnoses.py --folder=runs/diagnoses --out=docs/img/diagnoses.png
 
@@ -18,7 +18,7 @@ FAULTS = {  # name of a work folder → the flags that the run adds to `QUICK`
     "no stop-gradient": ["--stop_gradient=false"],
     "predictor not trained": ["--predictor=fixed"],
     "learning rate too high": ["--base_lr=20"],
-    "no number": ["--base_lr=1e6"],
+    "learning rate far too high": ["--base_lr=1000"],
 }
 QUICK = ["--flagfile=flags/quickstart.cfg", "--epochs=3", "--monitor=none"]
 METRICS = {  # key of a record → (axis label, limits of the axis)

@@ -53,12 +53,12 @@ def read_table(curated: Path, name: str) -> list[dict[str, str]]:
 def strips(curated: Path, cluster: str) -> dict[str, list[Cell]]:
     """The cells of each strip, from the tables in a folder of curate."""
     copies = sorted(read_table(curated, "duplicates"), key=lambda row: float(row["cosine"]))[: CELLS // 2]
-    (central,) = (r["central"] for r in read_table(curated, "clusters") if r["cluster"] == cluster)
+    members = [r["name"] for r in read_table(curated, "pictures") if r["cluster"] == cluster]
     return {
         "duplicates": [
             pair for r in copies for pair in ((r["keep"], ""), (r["name"], f"{float(r['cosine']):.4f}"))
         ],
-        "cluster": [(name, "") for name in central.split(", ")[:CELLS]],
+        "cluster": [(name, "") for name in members[:: max(1, len(members) // CELLS)][:CELLS]],
         "outliers": [(r["name"], "") for r in read_table(curated, "outliers")[:CELLS]],
         "suspects": [(r["name"], r["looks_like"]) for r in read_table(curated, "suspects")[:CELLS]],
         "subset": [(r["name"], str(i + 1)) for i, r in enumerate(read_table(curated, "subset")[:CELLS])],

@@ -17,8 +17,8 @@ FAULTS = {  # name of a work folder → the flags that the run adds to `QUICK`
     "healthy": [],
     "no stop-gradient": ["--stop_gradient=false"],
     "predictor not trained": ["--predictor=fixed"],
-    "learning rate too high": ["--base_lr=20"],
-    "learning rate far too high": ["--base_lr=1000"],
+    "learning rate 5 times as high": ["--base_lr=4"],
+    "25 times as high": ["--base_lr=20"],
 }
 QUICK = ["--flagfile=flags/quickstart.cfg", "--epochs=3", "--monitor=none"]
 METRICS = {  # key of a record → (axis label, limits of the axis)

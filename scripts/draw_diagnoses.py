@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FAULTS = {  # name of a work folder → the flags that the run adds to `QUICK`
-    "healthy": [],
+    "the quickstart": [],
     "no stop-gradient": ["--stop_gradient=false"],
     "predictor not trained": ["--predictor=fixed"],
     "learning rate 5 times as high": ["--base_lr=4"],

@@ -10,7 +10,7 @@ from pathlib import Path
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import Inapplicable, WeightsConfig, option
 from simsiam_tf.config.backbones import is_network
-from simsiam_tf.pretrained import hub
+from simsiam_tf.pretrained import hub, weights_address
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Writes a backbone and its preprocessing as one network, which takes images of any size. The export
@@ -59,7 +59,7 @@ class ExportConfig(WeightsConfig):
     out: str | None = option(
         None, "file to write; for saved_model and the Hub a folder. By default model with the format's "
         "suffix, or a folder hub, in WORKDIR/export or beside the .keras file; for weights of the Hub in "
-        "runs/USER-NAME, for those of a library in runs/KIND-NAME/export",
+        "runs/USER-NAME, of a URL in runs/NAME-DIGEST, of a library in runs/KIND-NAME/export",
     )  # fmt: skip
     overwrite: bool = option(False, "replace an earlier export")
 
@@ -84,8 +84,8 @@ def call(config: ExportConfig) -> int:
     assert config.weights
     format = "hub" if config.hub else config.format
     name = "hub" if config.hub else f"model{formats.FORMATS[format].suffix}"
-    if hub.is_address(config.weights):
-        folder = hub.results_folder(config.weights)
+    if weights_address.is_address(config.weights):
+        folder = weights_address.results_folder(config.weights)
     elif is_network(config.weights):
         folder = published.results_folder(config.weights) / backbone_file.EXPORTED.parent
     else:

@@ -33,6 +33,7 @@ PIXELS = {  # `pixels` → what the first layer takes, from red, green and blue 
     "unit": PixelScale((0.0,), (1.0,)),  # [0, 1]
     "byte": PixelScale((0.0,), (_BYTE,)),  # [0, 255]: the network itself normalises
 }
+SHA256 = "#sha256="  # before the digest in an address of weights, such as file:///folder/NAME.json#sha256=…
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ class BackboneName:
 def is_network(text: str) -> bool:
     """Whether a value of `backbone` or `weights` names a network of `BACKBONE_KINDS`."""
     kind, colon, _ = text.partition(":")
-    return bool(colon) and kind in BACKBONE_KINDS
+    return bool(colon) and kind in BACKBONE_KINDS and SHA256 not in text
 
 
 def absolute_network(text: str) -> str:

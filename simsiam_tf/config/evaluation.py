@@ -13,7 +13,7 @@ from simsiam_tf.runtime.errors import UserError
 PREPROCESSINGS = ("auto", "imagenet", "cifar", "grayscale", "multichannel")  # values of `augmentation`
 FEATURES_DIR = (
     "folder for the features; by default WORKDIR/features, FILE.features beside a .keras file, or, for "
-    "the Hub and published networks, runs/NAME/features"
+    "URLs and published networks, runs/NAME/features"
 )
 PIXELS_OPTION = (
     "auto",
@@ -32,8 +32,9 @@ class WeightsConfig(Config):
     weights: str | None = option(
         None,
         "pre-trained backbone: a finished or converted work folder; a .keras file; hf://USER/NAME[@REVISION] "
-        "on the Hugging Face Hub; or a published network, hub:PRESET of keras-hub or keras:NAME+imagenet of "
-        "keras.applications. By default, results for the Hub and published networks go to a folder in runs/",
+        "on the Hugging Face Hub; the URL of a card with its SHA-256, https://…/NAME.json#sha256=HEX, beside "
+        "which NAME.keras lies; or a published network, hub:PRESET of keras-hub or keras:NAME+imagenet of "
+        "keras.applications. By default, results for URLs and published networks go to a folder in runs/",
         "Backbone",
     )
     augmentation: str = option(

@@ -253,7 +253,7 @@ class DistillOptions(MethodOptions):
     teacher: str | None = option(
         None,
         "network whose features the backbone learns: a finished or converted work folder, a .keras file, "
-        "hf://USER/NAME, keras:NAME+imagenet or hub:PRESET",
+        "hf://USER/NAME, the URL of a card, keras:NAME+imagenet or hub:PRESET",
         "Distillation",
         resumable=True,
     )

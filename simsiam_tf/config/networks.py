@@ -68,8 +68,9 @@ class NetworkConfig(Config):
     )
     weights: str | None = option(
         None,
-        "start the backbone from these weights: a finished or converted work folder, a .keras file, or "
-        "hf://USER/NAME[@REVISION] on the Hugging Face Hub",
+        "start the backbone from these weights: a finished or converted work folder, a .keras file, "
+        "hf://USER/NAME[@REVISION] on the Hugging Face Hub, or the URL of a card, "
+        "https://…/NAME.json#sha256=HEX",
     )
     weights_heads: str = option(
         "auto",

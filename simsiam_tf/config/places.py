@@ -10,7 +10,13 @@ from typing import Any
 
 FILES = ("folder", "list", "tar", "zip", "parquet", "tfrecord")  # kinds of places that are paths or URLs
 ENCODED = (*FILES, "hf")  # kinds of places that hold encoded images
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _NEXT_PLACE = re.compile(rf",(?=(?:{'|'.join(ENCODED)}):)")  # the comma between two places
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is a URL such as s3://bucket/file, and not a path."""
+    return _URL.match(address) is not None
 
 
 def split_places(data: str) -> list[str]:

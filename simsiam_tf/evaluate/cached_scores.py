@@ -20,7 +20,7 @@ from simsiam_tf.features.extraction import MAX_PIXEL_VALUES, raw_pixels
 from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.features.store import stored_features
 from simsiam_tf.nets.whitening import whitening_layer
-from simsiam_tf.pretrained import hub, published
+from simsiam_tf.pretrained import published, weights_address
 from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
@@ -65,12 +65,12 @@ def training_data(pretrained: Pretrained) -> str:
 def beside_weights(weights: str, name: str) -> Path:
     """WORKDIR/name for a work folder; for a .keras file, its path with .name in place of .keras.
 
-    For an address on the Hub and for a published network, runs/NAME/name.
+    For an address and for a published network, runs/NAME/name.
     """
     if is_network(weights):
         return published.results_folder(weights) / name
-    if hub.is_address(weights):
-        return hub.results_folder(weights) / name
+    if weights_address.is_address(weights):
+        return weights_address.results_folder(weights) / name
     path = Path(weights).expanduser()
     return path / name if path.is_dir() else path.with_suffix(f".{name}")
 

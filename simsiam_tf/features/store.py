@@ -17,7 +17,7 @@ from simsiam_tf.features import changed_files
 from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.features.feature_file import FeatureWriter, read_or_write
-from simsiam_tf.pretrained import hub
+from simsiam_tf.pretrained import weights_address
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
@@ -32,10 +32,10 @@ SYNC_SECONDS = 30.0  # between flushes to the disk; an interrupted extraction re
 def default_folder(pretrained: Pretrained) -> Path:
     """WORKDIR/features for a backbone in WORKDIR/export, else FILE.features beside the backbone.
 
-    For a backbone of the Hub, runs/USER-NAME/features.
+    For a backbone by address, runs/NAME/features.
     """
     if pretrained.address:
-        return hub.results_folder(pretrained.address) / "features"
+        return weights_address.results_folder(pretrained.address) / "features"
     path = pretrained.path
     in_workdir = path.parent.name == "export"
     return path.parent.parent / "features" if in_workdir else path.with_suffix(".features")

@@ -19,7 +19,7 @@ from typing import Any
 import keras
 
 from simsiam_tf.nets import keras_networks, whitening
-from simsiam_tf.pretrained import hub, keras_file_check, torch_layouts
+from simsiam_tf.pretrained import keras_file_check, torch_layouts, weights_address
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.digests import json_sha256, sha256
 from simsiam_tf.runtime.display_text import printable_text
@@ -103,11 +103,11 @@ def card_text(metadata: Mapping[str, Any]) -> str:
 
 
 def backbone_path(weights: str | Path) -> Path:
-    """The path of the .keras file for a work folder, a folder for the Hub, an address on the Hub or a file.
+    """The path of the .keras file for a work folder, a folder for the Hub, an address or a file.
 
-    The file need not exist, except on the Hub.
+    The file need not exist, except at an address.
     """
-    path = hub.local_path(weights)
+    path = weights_address.local_path(weights)
     if not path.is_dir():
         return path
     in_hub_folder = (path / EXPORTED.name).is_file() and not (path / EXPORTED).is_file()
@@ -141,7 +141,7 @@ def _verified_card(path: Path, weights: str | Path) -> dict:
     if card.get("sha256") != sha256(path):
         raise UserError(
             f"weights={weights}: {path} is damaged: its SHA-256 differs from {card_path}."
-            f"{hub.damage_advice(weights)}"
+            f"{weights_address.damage_advice(weights)}"
         )
     return card
 
@@ -163,7 +163,7 @@ def _parse_card(path: Path) -> dict:
 
 
 def load_backbone(weights: str | Path, trust_code: bool = False, finished: bool = False) -> keras.Model:
-    """The backbone of a work folder, an address on the Hub or a .keras file, in layers that can be trained.
+    """The backbone of a work folder, an address or a .keras file, in layers that can be trained.
 
     It computes in `keras.config.dtype_policy()`, whatever the policy it was trained in. The file is checked
     before anything in it is built (`keras_file_check`). A network with over `SPARE_WEIGHTS` more weights than
@@ -177,7 +177,7 @@ def load_backbone(weights: str | Path, trust_code: bool = False, finished: bool 
         UserError: the file is missing, of another format, damaged (its SHA-256 differs from the card's), an
             export with its preprocessing, not a network, or could run code.
     """
-    path = hub.local_path(weights)
+    path = weights_address.local_path(weights)
     try:
         format = keras_file_check.other_format(path) if path.exists() else None
     except OSError as error:  # such as a name that is too long
@@ -191,8 +191,8 @@ def load_backbone(weights: str | Path, trust_code: bool = False, finished: bool 
     path = backbone_path(weights)
     if not path.is_file():
         raise UserError(
-            f"weights={weights}: no such file: {path}. Pass a finished work folder, a .keras file or "
-            "hf://USER/NAME."
+            f"weights={weights}: no such file: {path}. Pass a finished work folder, a .keras file, "
+            "hf://USER/NAME or a URL."
         )
     if path.with_suffix(".json").is_file():
         _verified_card(path, weights)
@@ -242,7 +242,7 @@ def _export_source(path: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return "runs/…"
     run = source.parent.parent if source.match(str(EXPORTED)) else source
-    run = place if hub.is_address(place) else run
+    run = place if weights_address.is_address(place) else run
     return printable_text(shlex.quote(str(run)))
 
 

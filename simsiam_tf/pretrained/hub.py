@@ -49,11 +49,6 @@ def parse_address(address: str) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
-def local_path(weights: str | Path) -> Path:
-    """The path of weights; those of the Hub are downloaded first."""
-    return download(str(weights)) if is_address(weights) else Path(weights).expanduser()
-
-
 def results_folder(address: str) -> Path:
     """runs/USER-NAME, for results on a backbone of the Hub; the backbone lies in huggingface_hub's cache."""
     return Path("runs") / parse_address(address)[0].replace("/", "-")
@@ -135,13 +130,6 @@ def import_library(subject: str) -> Any:
     except ImportError as error:
         raise UserError(f"{subject}: needs huggingface_hub: pip install 'simsiam-tf[hub]'.") from error
     return huggingface_hub
-
-
-def damage_advice(weights: str | Path) -> str:
-    """What to do about a damaged file of the Hub, as the end of a message; "" for another file."""
-    if not is_address(weights):
-        return ""
-    return f" Remove {download(str(weights)).parents[1]} to download it again."
 
 
 def failure(error: BaseException, revision: str | None = None) -> str:

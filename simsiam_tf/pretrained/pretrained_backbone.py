@@ -16,7 +16,7 @@ from simsiam_tf.config.backbones import PIXELS, is_network
 from simsiam_tf.data import AUGMENTATIONS, Augmentation, Source, Views
 from simsiam_tf.data.images.render import PixelRule
 from simsiam_tf.nets import whitening
-from simsiam_tf.pretrained import backbone_file, hub, network_file, published
+from simsiam_tf.pretrained import backbone_file, hub, network_file, published, weights_address
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -32,7 +32,8 @@ class Pretrained:
         that was chosen by name, or, without either, "imagenet" with the network's size and normalisation.
     path, sha256: path and digest of the file.
     card: metadata of the run that trained the backbone; empty where the file has no card.
-    address: "hf://USER/NAME@COMMIT" of a backbone of the Hub, whose path lies in a cache; None for others.
+    address: of a backbone whose path lies in a cache, "hf://USER/NAME@COMMIT" on the Hub or a URL with its
+        SHA-256; None for others.
     as_stored: whether `backbone` is the file's network as it is, not a pooled one.
     exact: whether features are the file's to the bit, not those of `features.fast`.
     """
@@ -112,9 +113,10 @@ def open_pretrained(
 
     Args:
         weights: the folder, or one that `export` wrote for the Hub; or the file; "hf://USER/NAME" (the newest
-            commit) or "hf://USER/NAME@REVISION" (a branch, tag or commit) on the Hugging Face Hub; or a
-            network of a library, such as "hub:PRESET" or "keras:NAME+imagenet", which is first copied into a
-            work folder (`published.results_folder`).
+            commit) or "hf://USER/NAME@REVISION" (a branch, tag or commit) on the Hugging Face Hub;
+            "https://HOST/NAME.json#sha256=HEX", a card with its SHA-256, beside which NAME.keras lies
+            (`weights_address`); or a network of a library, such as "hub:PRESET" or "keras:NAME+imagenet",
+            which is first copied into a work folder (`published.results_folder`).
         augmentation: a key of `AUGMENTATIONS`; "auto": the pre-training's, by the card.
         image_size: side of the images in pixels; the augmentation's when None.
         pixels: how the network takes pixels, a key of `PIXELS`; "auto": by the card, else as the network of
@@ -125,8 +127,8 @@ def open_pretrained(
             by the paper's protocol.
 
     Raises:
-        UserError: as `load_backbone` and `hub.download`; the network is no backbone; or neither a card nor
-            the arguments say how it takes pixels.
+        UserError: as `load_backbone` and `weights_address.local_path`; the network is no backbone; or
+            neither a card nor the arguments say how it takes pixels.
     """
     hub.download.cache_clear()
     weights = str(weights)
@@ -165,7 +167,7 @@ def open_pretrained(
             f"weights={weights}: takes images of {fixed_size} pixels, not of {chosen.size}. Pass "
             f"image_size={fixed_size}."
         )
-    address = hub.pinned_address(weights) if hub.is_address(weights) else None
+    address = weights_address.pinned_address(weights) if weights_address.is_address(weights) else None
     as_stored = backbone is stored
     return Pretrained(backbone, chosen, path, backbone_file.sha256(path), card, address, as_stored)
 

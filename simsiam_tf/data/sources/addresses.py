@@ -20,14 +20,15 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
+from simsiam_tf.config.places import is_url
 from simsiam_tf.data.sources.file_records import TransientError, file_state
+from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError
 
 TRIES = 6  # of a read over the network: the first, then others after 0.5, 1, 2, 4 and 8 seconds
 FIRST_WAIT = 0.5  # seconds
 READS_AT_ONCE = 16  # over the network, since reads there mostly wait
 BLOCK = 5 * 2**20  # bytes read at a time by `open_address` from a URL
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _HTTP_ERRORS = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError, 410: FileNotFoundError}
 _STAYS = (  # errors that trying again does not mend
@@ -41,11 +42,6 @@ _VERSION_KEYS = (  # fields of fsspec's `info` that change with a file
 T = TypeVar("T")
 
 
-def is_url(address: str) -> bool:
-    """Whether an address is a URL such as s3://bucket/file, and not a path."""
-    return _URL.match(address) is not None
-
-
 def file_system(address: str) -> tuple[Any, str]:
     """(fsspec's file system, path on it) of a URL."""
     try:
@@ -55,7 +51,8 @@ def file_system(address: str) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(address)
     except (ImportError, ValueError) as error:  # a scheme whose library is missing, or that nobody knows
-        raise UserError(f"{address}: cannot be opened ({error}).") from error
+        fix = " Try: pip install 'simsiam-tf[remote]'." if address.startswith("http") else ""
+        raise UserError(f"{address}: cannot be opened ({error}).{fix}") from error
 
 
 def read_bytes(address: str, part: tuple[int, int] | None = None) -> bytes:
@@ -184,6 +181,22 @@ def open_address(address: str) -> Iterator[Any]:
     else:
         with _open_regular_file(address) as file:
             yield file
+
+
+def copy_file(address: str, target: str) -> None:
+    """Copies a file to a path of this machine, with a progress bar. Raises UserError if it cannot be read."""
+    system, path = file_system(address)
+    from fsspec.callbacks import TqdmCallback
+
+    def copy() -> None:
+        shown = {"description": f"downloading {address}", "unit": "B", "unit_scale": True}
+        with TqdmCallback(tqdm_kwargs={"items": None, **shown}, tqdm_cls=progress.bar) as callback:
+            system.get_file(path, target, callback=callback)
+
+    try:
+        try_again(address, copy)
+    except OSError as error:
+        raise _unreadable(address, error) from error
 
 
 def address_state(address: str) -> tuple[int, int, int]:

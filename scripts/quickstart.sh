@@ -7,11 +7,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 set_up ""
 
-# Fashion-MNIST: Debian's package where it can be installed, otherwise TFDS downloads it.
-if [ ! -e /usr/share/datasets/fashion-mnist ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+# Fashion-MNIST: Debian's package where it can be installed, otherwise TFDS downloads it, once.
+tfds=${TFDS_DATA_DIR:-${HOME:-/root}/tensorflow_datasets}/fashion_mnist
+if [ ! -e /usr/share/datasets/fashion-mnist ] && ! compgen -G "$tfds/*/dataset_info.json" >/dev/null && can_apt; then
   echo "installing dataset-fashion-mnist"
-  { apt-get install -y -q dataset-fashion-mnist || { apt-get update -q && apt-get install -y -q dataset-fashion-mnist; }; } \
-    >/dev/null 2>&1 || echo "not available from apt; TFDS will download Fashion-MNIST instead"
+  apt_install dataset-fashion-mnist || echo "not available from apt; TFDS will download Fashion-MNIST instead"
 fi
 
 export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"

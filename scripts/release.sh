@@ -21,7 +21,7 @@ SOURCE_DATE_EPOCH=$(git -C "$root" log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 mkdir "$work/source" "$work/sdist"
 git -C "$root" archive HEAD | tar -x --no-same-permissions -C "$work/source"
-(cd "$work/source" && "$python" -m build --no-isolation --sdist --outdir "$work" . >"$work/log") ||
+(cd "$work/source" && "$python" -m build --no-isolation --sdist --outdir "$work" . >"$work/log" 2>&1) ||
   { cat "$work/log" >&2; exit 1; }
 
 # The same archive without the times and owners of this machine; the wheel is built from it.
@@ -30,7 +30,7 @@ tar -xzf "$work/$sdist" -C "$work/sdist" --no-same-owner
 mkdir -p "$dist"
 tar -c --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --format=gnu \
   --mode=u=rwX,go=rX -C "$work/sdist" "${sdist%.tar.gz}" | gzip -9n > "$dist/$sdist"
-(cd "$work/sdist/${sdist%.tar.gz}" && "$python" -m build --no-isolation --wheel --outdir "$dist" . >"$work/log") ||
+(cd "$work/sdist/${sdist%.tar.gz}" && "$python" -m build --no-isolation --wheel --outdir "$dist" . >"$work/log" 2>&1) ||
   { cat "$work/log" >&2; exit 1; }
 
 if [ $# -gt 0 ]; then

@@ -2,9 +2,9 @@
 
     python -m scripts.release_weights --out=dist quickstart=runs/quickstart emoji=runs/emoji
 
-DIGEST is the first 8 digits of the SHA-256 of the .keras file. Only the weights of the backbone are written, with
-no picture and no path of this machine: the card names the set, its number of images, and the options of the run.
-`ss.from_pretrained` opens the files by path, or by the URL of the .json and its SHA-256, which SHA256SUMS has.
+DIGEST is the first 8 digits of the SHA-256 of the .keras file. Only the weights of the backbone are written,
+with no picture and no path of this machine: the card names the set, its number of images, and the options of
+the run. `ss.from_pretrained` opens the files by path, or by the URL of the .json and its SHA-256.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Format:
     write: writes the export, given (the backbone to export, path).
     usage: code for the model card, which makes `features` of `images` with the export at {path}.
     content: names of files that the folder may have; it always has the first. Empty for a single file.
-    modules: needed libraries; `pip install simsiam-tf[extra]` installs them.
+    modules: needed libraries; `pip install` of the extra installs them.
     read: (the exported backbone, path, uint8 images) → features; when None, `usage` is run.
     tolerance: largest difference of a feature from the source's, relative to the largest feature.
     finished: whether the features are finished where the source's are; else they are the pooled ones.

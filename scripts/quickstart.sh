@@ -9,7 +9,7 @@ set_up ""
 
 # Fashion-MNIST: Debian's package where it can be installed, otherwise TFDS downloads it, once.
 tfds=${TFDS_DATA_DIR:-${HOME:-/root}/tensorflow_datasets}/fashion_mnist
-if [ ! -e /usr/share/datasets/fashion-mnist ] && ! compgen -G "$tfds/*/dataset_info.json" >/dev/null && can_apt; then
+if [ ! -e "${FASHION_MNIST_DIR:-/usr/share/datasets/fashion-mnist}" ] && ! compgen -G "$tfds/*/dataset_info.json" >/dev/null && can_apt; then
   echo "installing dataset-fashion-mnist"
   apt_install dataset-fashion-mnist || echo "not available from apt; TFDS will download Fashion-MNIST instead"
 fi

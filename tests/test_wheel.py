@@ -45,7 +45,7 @@ def build(source, *options):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """(sdist, wheel that was built from it, wheel of the checkout): of copies, so that nothing is left here."""
+    """(sdist, wheel that was built from it, wheel of the checkout), of copies: nothing is left here."""
     copies = [tmp_path_factory.mktemp(name) / "source" for name in ("through_sdist", "direct")]
     for copy in copies:
         for folder in ("simsiam_tf", "flags"):

@@ -21,8 +21,8 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The simsiam_tf authors",
-    url=URL,
     project_urls={
+        "Homepage": URL,
         "Documentation": f"{URL}/tree/main/docs",
         "Changelog": f"{URL}/blob/main/CHANGELOG.md",
         "Issues": f"{URL}/issues",

@@ -27,16 +27,16 @@ def main() -> int:
     It is 2 where argv begins with anything but a command, --help or -h.
     """
     about_commands = commands()
-    name, *options = sys.argv[1:] or ["--help"]
-    if name in about_commands:
-        return importlib.import_module(f"simsiam_tf.{name}").main(options)
+    command, *options = sys.argv[1:] or ["--help"]
+    if command in about_commands:
+        return importlib.import_module(f"simsiam_tf.{command}").main(options)
     width = max(map(len, about_commands))
-    if name not in ("--help", "-h"):
-        print(f"simsiam_tf: {name!r}: no such command.\n", file=sys.stderr)
+    if command not in ("--help", "-h"):
+        print(f"simsiam_tf: {command!r}: no such command.\n", file=sys.stderr)
     print("Commands, each with --help:\n")
     for name, line in about_commands.items():
         print(f"  python -m simsiam_tf.{name:{width}}  {line}")
-    return 0 if name in ("--help", "-h") else 2
+    return 0 if command in ("--help", "-h") else 2
 
 
 if __name__ == "__main__":

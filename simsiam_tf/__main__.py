@@ -29,7 +29,8 @@ def main() -> int:
     about_commands = commands()
     command, *options = sys.argv[1:] or ["--help"]
     if command in about_commands:
-        return importlib.import_module(f"simsiam_tf.{command}").main(options)
+        sys.argv[:] = [command, *options]
+        return importlib.import_module(f"simsiam_tf.{command}").main()
     width = max(map(len, about_commands))
     if command not in ("--help", "-h"):
         print(f"simsiam_tf: {command!r}: no such command.\n", file=sys.stderr)

@@ -34,11 +34,13 @@ def write_release(workdir: str, name: str, folder: Path) -> Path:
     from simsiam_tf.runtime.digests import sha256
 
     pretrained = open_pretrained(workdir)
-    if not pretrained.as_stored or not pretrained.card:
+    views = pretrained.card.get("views")
+    if not pretrained.as_stored or not views:
         raise UserError(f"{name}={workdir}: is not the backbone of a run, with its card.")
     network = folder / f"{name}-{pretrained.sha256[:8]}.keras"
     shutil.copyfile(pretrained.path, network)
-    card = {**published_card(pretrained), "file": network.name, "license": LICENSE}
+    # The views of the training, and not those of the size that its features are read at.
+    card = {**published_card(pretrained), "views": views, "file": network.name, "license": LICENSE}
     path = network.with_suffix(".json")
     atomic_write_text(path, card_text(card))
     page = f"""# {escape_markdown(network.stem)}

@@ -21,10 +21,11 @@ EXTRAS = re.compile(
 PLAIN = re.compile(
     r"""pip (?:install|download)((?: +(?:--?[\w=./-]+|[a-z][a-z0-9-]*(?=[\s`"')\\;.,]|$)))+)"""
 )
-IN_BRACES = {  # what a message puts into an f-string
+WRITTEN_OUT = {  # what a message puts into an f-string
     "{extra}": {*(extra for _, extra in image_formats.EXTRAS.values()), "convert", "torch"},
     "{row.extra}": {row.extra for row in FORMATS.values() if row.extra},
     "{name}": {"wandb", "mlflow"},
+    "EXTRA": set(),  # of a sentence about all of them
 }
 OTHERS = {  # packages that are none of this one's extras
     "apache-beam": "to prepare a TFDS set", "mlcroissant": "to prepare a TFDS set",
@@ -45,16 +46,13 @@ def commands():
 
 def extras_of(text):
     """The extras that "a,b" names; those of an f-string written out."""
-    return set().union(*(IN_BRACES.get(name, {name}) for name in text.split(",")))
+    return set().union(*(WRITTEN_OUT.get(name, {name}) for name in text.split(",")))
 
 
 def named_extras():
     """Extras → where a line installs them together, for each such line."""
-    return {
-        tuple(sorted(extras_of(text))): file
-        for file, command in commands()
-        for text in EXTRAS.findall(command)
-    }
+    found = [(extras_of(text), file) for file, command in commands() for text in EXTRAS.findall(command)]
+    return {tuple(sorted(extras)): file for extras, file in found if extras}
 
 
 def named_packages():

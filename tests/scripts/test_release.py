@@ -1,4 +1,4 @@
-"""The files of a release: weights that open by path and by address, and archives with the same bytes each time."""
+"""The files of a release: weights that open by path and address, archives with the same bytes each time."""
 
 import hashlib
 import json

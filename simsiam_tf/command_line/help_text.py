@@ -23,7 +23,7 @@ def usage(cls: type, prog: str, description: str) -> str:
     for field in dataclasses.fields(cls):
         meta = field.metadata
         group = meta["group"] or group
-        values = "| ".join(meta["choices"]) or types[field.name].__name__
+        values = "| ".join([*meta["choices"], *filter(None, [meta["form"]])]) or types[field.name].__name__
         head = textwrap.wrap(f"--{field.name}={values}", width - 2, subsequent_indent="    ")
         tail = "" if field.default is None else f" (default: {field.default})"
         text = textwrap.wrap(as_flags(meta["help"], types) + tail, width - 6)

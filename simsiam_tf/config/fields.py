@@ -16,8 +16,9 @@ BIG = 2**31 - 1
 
 
 def option(
-    default: Any, text: str, group: str = "", choices=(), resumable: bool | str = False, limits=None
-) -> Any:
+    default: Any, text: str, group: str = "", choices=(), resumable: bool | str = False, limits=None,
+    form: str = "",
+) -> Any:  # fmt: skip
     """Makes a field of a configuration.
 
     Args:
@@ -27,8 +28,12 @@ def option(
         choices: the values that the option may take, or a table with these keys; any value when empty.
         resumable: whether a run may be resumed with another value; a string: only with that value.
         limits: (lowest, highest) allowed number; None: any.
+        form: how a value that is none of the choices is written, as in py:MODULE:CLASS.
     """
-    meta = {"help": text, "group": group, "choices": choices, "resumable": resumable, "limits": limits}
+    meta = {
+        "help": text, "group": group, "choices": choices, "resumable": resumable, "limits": limits,
+        "form": form,
+    }  # fmt: skip
     return dataclasses.field(default=default, metadata=meta)
 
 
@@ -58,7 +63,9 @@ class Config:
         """Returns the configuration. Raises UserError for a value that is invalid or has no effect."""
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata["choices"]
-            if choices and value not in choices:
+            kind, colon, _ = field.metadata["form"].partition(":")
+            other = bool(colon) and str(value).startswith(f"{kind}:")
+            if choices and value not in choices and not other:
                 raise UserError(f"{field.name}={value}: no such value.{nearest(str(value), choices)}")
             limits = field.metadata["limits"]
             if limits and value is not None and not limits[0] <= value <= limits[1]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from simsiam_tf.config.method_options import (
     TargetMomentumOptions,
     VICRegOptions,
 )
+from simsiam_tf.runtime.errors import UserError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +88,31 @@ METHODS = {
 }  # fmt: skip
 
 
+PY_METHOD = "py:MODULE:CLASS"  # a value of `method` that names a class of the user's
+
+
+def method_row(name: str) -> Method:
+    """The row of a value of `method`: of METHODS, or one made for a class of the user's, py:MODULE:CLASS.
+
+    The options d, projector_hidden and projector_layers are arguments of such a class. Its loss has limits of
+    its own, "other": only a collapse or NaN is diagnosed. Raises UserError where `name` names no method.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if not re.fullmatch(r"py:[\w.]+:\w+", name):
+        hint = f" Pass method={PY_METHOD}." if name.startswith("py:") else nearest(name, METHODS)
+        raise UserError(f"method={name}: no such value.{hint}")
+    path = name.removeprefix("py:")
+    title = path.rpartition(":")[2]
+    return Method(title, f"the class {path}", path, MethodOptions, {"predictor": "none"}, loss="other")
+
+
 def method_of(configuration: Mapping[str, Any]) -> Method:
     """The method that a configuration names; SimSiam where it names none that is known."""
-    name = configuration.get("method")
-    return METHODS[name if isinstance(name, str) and name in METHODS else "simsiam"]
+    try:
+        return method_row(str(configuration.get("method")))
+    except UserError:
+        return METHODS["simsiam"]
 
 
 def loss_kind(configuration: Mapping[str, Any]) -> str:

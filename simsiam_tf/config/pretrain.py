@@ -7,7 +7,15 @@ from typing import Any
 
 from simsiam_tf.config.fields import BIG, Inapplicable, check_address, default, option
 from simsiam_tf.config.images import SourceConfig
-from simsiam_tf.config.methods import METHODS, MethodOptions, add_method_options, loss_kind, method_of
+from simsiam_tf.config.methods import (
+    METHODS,
+    PY_METHOD,
+    MethodOptions,
+    add_method_options,
+    loss_kind,
+    method_of,
+    method_row,
+)
 from simsiam_tf.config.networks import NetworkConfig
 from simsiam_tf.config.run import RunConfig
 from simsiam_tf.config.tuning import TuningConfig
@@ -91,9 +99,11 @@ class PretrainConfig(NetworkConfig, ViewConfig, TuningConfig, RunConfig, SourceC
     method: str = option(
         "simsiam",
         "simsiam; a method that the paper compares with it (Table 4): simclr, moco, byol, swav; or vicreg, "
-        "barlow, or distill, which learns the features of `teacher`",
+        "barlow, or distill, which learns the features of `teacher`; or a class of yours, a SiameseModel, in "
+        "a module of the current folder or an installed one",
         "Method",
         choices=METHODS,
+        form=PY_METHOD,
     )
 
     recipe: str = option(
@@ -212,7 +222,7 @@ class PretrainConfig(NetworkConfig, ViewConfig, TuningConfig, RunConfig, SourceC
     @property
     def method_options(self) -> MethodOptions:
         """The options of the method, with its defaults filled in."""
-        cls = METHODS[self.method].options
+        cls = method_row(self.method).options
         return cls(**{field.name: self.method_option(field.name) for field in dataclasses.fields(cls)})
 
     @property

@@ -48,6 +48,7 @@ LIMITS = {
     "contrast": Limits(fall=0.1, spread=0.5),
     "redundancy": Limits(fall=0.1, spread=2.0),  # VICReg and Barlow Twins: 0.02 to 0.2 if healthy
     "regression": Limits(fall=0.1, spread=0.2),  # of distillation: 2 − 2 · cosine
+    "other": Limits(fall=-math.inf, spread=math.inf),  # of a method of the user's: nothing is known of it
 }
 
 
@@ -117,8 +118,13 @@ _REDUNDANCY_ADVICE = {  # for vicreg and barlow
     "non-convergence": "The loss stays high. Try another `base_lr`, or `warmup_epochs`.",
     "oscillation": "Try a lower `base_lr`, a larger `batch_size`, or warmup_epochs=10.",
 }
+_OTHER_ADVICE = {  # for methods of the user's
+    "collapse": "Every image gets nearly the same embedding. Check what in the loss prevents that; then try "
+    "a lower `base_lr`, or warmup_epochs=10.",
+}
 SPECIAL_ADVICE = {  # key of `LIMITS` → advice that replaces ADVICE of the same name
     "contrast": _CONTRAST_ADVICE, "redundancy": _REDUNDANCY_ADVICE, "regression": _REGRESSION_ADVICE,
+    "other": _OTHER_ADVICE,
 }  # fmt: skip
 
 

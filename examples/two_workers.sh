@@ -45,7 +45,7 @@ train alone
 echo "2. the same run, whose worker 1 is killed after the first records"
 train killed &
 launched=$!
-until [ -s "$folder/killed/metrics.jsonl" ] || ! kill -0 $launched 2>/dev/null; do sleep 0.1; done
+until grep -qs '"loss"' "$folder/killed/metrics.jsonl" || ! kill -0 $launched 2>/dev/null; do sleep 0.1; done
 if victim=$(worker killed 1) && [ -n "$victim" ]; then
   kill -KILL "$victim"
 fi

@@ -29,3 +29,12 @@ def exported(folder, augmentation, channels, data="digits", seed=0, settled=Fals
         backbone, folder, {"step": 1, "views": views, "configuration": {"data": data}}
     )
     return folder
+
+
+def two_convolutions(size, channels):
+    """A network that is traced in no time, for --backbone=py:helpers.small_backbones:two_convolutions."""
+    del size
+    images = x = keras.Input((None, None, channels))
+    for i, width in enumerate((8, 16)):
+        x = keras.layers.Conv2D(width, 3, 2, "same", activation="relu", name=f"blocks_{i}_conv")(x)
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))

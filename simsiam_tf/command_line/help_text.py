@@ -24,7 +24,8 @@ def usage(cls: type, prog: str, description: str) -> str:
         meta = field.metadata
         group = meta["group"] or group
         values = "| ".join([*meta["choices"], *filter(None, [meta["form"]])]) or types[field.name].__name__
-        head = textwrap.wrap(f"--{field.name}={values}", width - 2, subsequent_indent="    ")
+        value = f"[={values}]" if meta["bare"] else f"={values}"
+        head = textwrap.wrap(f"--{field.name}{value}", width - 2, subsequent_indent="    ")
         tail = "" if field.default is None else f" (default: {field.default})"
         text = textwrap.wrap(as_flags(meta["help"], types) + tail, width - 6)
         lines = [*(f"  {line}".replace("| ", "|") for line in head), *(f"      {line}" for line in text)]

@@ -17,7 +17,7 @@ BIG = 2**31 - 1
 
 def option(
     default: Any, text: str, group: str = "", choices=(), resumable: bool | str = False, limits=None,
-    form: str = "",
+    form: str = "", bare: str | None = None,
 ) -> Any:  # fmt: skip
     """Makes a field of a configuration.
 
@@ -29,10 +29,11 @@ def option(
         resumable: whether a run may be resumed with another value; a string: only with that value.
         limits: (lowest, highest) allowed number; None: any.
         form: how a value that is none of the choices is written, as in py:MODULE:CLASS.
+        bare: value of a flag that is given without one, as in --ray; None: it must have one.
     """
     meta = {
         "help": text, "group": group, "choices": choices, "resumable": resumable, "limits": limits,
-        "form": form,
+        "form": form, "bare": bare,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=meta)
 

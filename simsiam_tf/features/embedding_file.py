@@ -13,6 +13,7 @@ import numpy as np
 from simsiam_tf.features import names as names_module
 from simsiam_tf.features.columns import Columns, row_blocks
 from simsiam_tf.features.embedding_folder import check_folder, read_folder, write_folder
+from simsiam_tf.features.embedding_shards import is_shards, read_shards
 from simsiam_tf.features.knn import nearest
 from simsiam_tf.features.names import ArrowNames, row_numbers, rows_named
 from simsiam_tf.features.npy import read_npy
@@ -73,7 +74,7 @@ def check_output(path: Path) -> None:
     _check_suffix(path)
     if path.suffix != ".npz":
         import_pyarrow("out")
-    with _write_errors(path):
+    with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix:
         check_writable(path)
@@ -92,9 +93,9 @@ def write_embeddings(embeddings: Embeddings, path: str | Path, dtype: str = "flo
     """
     path, number_type = Path(path), np.dtype(dtype)
     _check_suffix(path)
-    _check_rounding(embeddings, number_type)
+    check_rounding(embeddings, number_type)
     content = embeddings.names, embeddings.features, embeddings.about, number_type
-    with _write_errors(path):
+    with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.suffix:
             write_folder(path, *content)
@@ -104,7 +105,8 @@ def write_embeddings(embeddings: Embeddings, path: str | Path, dtype: str = "flo
 
 
 @contextlib.contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
+def write_errors(path: Path) -> Iterator[None]:
+    """Raises UserError where the block cannot write `path`."""
     try:
         yield
     except OSError as error:
@@ -113,7 +115,7 @@ def _write_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_rounding(embeddings: Embeddings, dtype: np.dtype) -> None:
+def check_rounding(embeddings: Embeddings, dtype: np.dtype) -> None:
     """Raises UserError where `dtype` rounds features by more than ROUNDING, as float16 does above 65,504."""
     if dtype == embeddings.features.dtype:
         return
@@ -145,7 +147,8 @@ def read_embeddings(
 ) -> Embeddings:
     """Reads what `write_embeddings` or another tool wrote: .npz by np.savez, .npy, .parquet, or a folder.
 
-    Features of .npz, .npy and a folder are memory-mapped, those of .parquet read into memory. Names are
+    Features of .npz, .npy and a folder are memory-mapped, those of shards from a copy that is made once, and
+    those of .parquet read into memory. Names are
     numbers of rows where there are none; "about" is then empty. Pickled objects and compressed arrays are
     refused.
 
@@ -171,7 +174,7 @@ def read_embeddings(
             raise UserError(f"{option}={value}: has no effect with {shown}. Leave it out.")
     try:
         if path.is_dir():
-            embeddings = Embeddings(*read_folder(path))
+            embeddings = Embeddings(*(read_shards if is_shards(path) else read_folder)(path))
         elif path.suffix == ".npy":
             features = read_npy(path)
             embeddings = Embeddings(row_numbers(len(features)), features, {})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,20 +35,38 @@ def write_folder(path: Path, names: Names, features: np.ndarray, about: dict, dt
         OSError: it cannot be written. UserError: as `check_folder`.
     """
     check_folder(path)
+    blocks = ((names[rows], features[rows]) for rows in row_blocks(*features.shape))
+    write_blocks(path, features.shape, blocks, about, dtype)
+
+
+def write_blocks(
+    path: Path,
+    shape: tuple[int, ...],
+    blocks: Iterable[tuple[Names, np.ndarray]],
+    about: dict,
+    dtype: np.dtype,
+) -> None:
+    """Writes blocks ([n] names, [n, F] features), which make `shape` = (N, F) together, as `write_folder`."""
     parquet = import_pyarrow("out")
     import pyarrow as pa
 
+    schema = pa.schema([("name", pa.string())])
     new, old = (path.with_name(TEMPORARY_FILES.replace("*", secrets.token_hex(8))) for _ in range(2))
     try:
         new.mkdir()
-        with open(new / FEATURES, "xb") as file:
-            write_npy(file, features.shape, dtype, (features[rows] for rows in row_blocks(*features.shape)))
+        with (
+            open(new / FEATURES, "xb") as file,
+            parquet.ParquetWriter(new / NAMES, schema, **WRITING) as writer,
+        ):
+
+            def features() -> Iterator[np.ndarray]:
+                for names, rows in blocks:
+                    writer.write_table(pa.table([name_array(names)], schema=schema))
+                    yield rows
+
+            write_npy(file, shape, dtype, features())
             file.flush()
             os.fsync(file.fileno())
-        schema = pa.schema([("name", pa.string())])
-        with parquet.ParquetWriter(new / NAMES, schema, **WRITING) as writer:
-            for rows in row_blocks(len(names)):
-                writer.write_table(pa.table([name_array(names[rows])], schema=schema))
         (new / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         if path.is_dir():
             path.rename(old)

@@ -12,13 +12,18 @@ from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 
 
 def faster(pretrained: Pretrained, source: Source) -> tuple[Pretrained, Source]:
-    """The backbone and the images of which features are computed in less time.
+    """The backbone and the images of which features are computed in less time."""
+    return fold(pretrained), shrink_images(pretrained, source)
 
-    BN is folded into the convolutions. JPEG files are decoded at a part of their size, at least at that at
-    which the backbone reads them.
-    """
-    pretrained = dataclasses.replace(pretrained, backbone=fold_batch_norms(pretrained.backbone), exact=False)
-    if isinstance(source, EncodedSource):
-        least = shorter_side(pretrained.augmentation.size)
-        source = dataclasses.replace(source, rule=dataclasses.replace(source.rule, least_side=least))
-    return pretrained, source
+
+def fold(pretrained: Pretrained) -> Pretrained:
+    """The backbone with BN folded into the convolutions."""
+    return dataclasses.replace(pretrained, backbone=fold_batch_norms(pretrained.backbone), exact=False)
+
+
+def shrink_images(pretrained: Pretrained, source: Source) -> Source:
+    """The images, of which JPEG files are decoded at a part of their size, but at least at the backbone's."""
+    if not isinstance(source, EncodedSource):
+        return source
+    least = shorter_side(pretrained.augmentation.size)
+    return dataclasses.replace(source, rule=dataclasses.replace(source.rule, least_side=least))

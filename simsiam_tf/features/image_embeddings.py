@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,16 +50,21 @@ def embed(
         source = error.rest
         features = store.stored_features(pretrained, source, folder, batch_size)
     names = getattr(source, "names", None) or [str(i) for i in range(source.size)]
+    return Embeddings(np.array(names, object), features, record(pretrained, source))
+
+
+def record(pretrained: Pretrained, source: Source) -> dict[str, Any]:
+    """What a file of embeddings records of the backbone and the images: `Embeddings.about`."""
     augmentation = pretrained.augmentation
     about = {
         "data": source.name, "weights": absolute_path(pretrained.place), "sha256": pretrained.sha256,
         "size": augmentation.size, "mean": list(augmentation.mean), "std": list(augmentation.std),
     }  # fmt: skip
-    if fast:
+    if not pretrained.exact:
         about["fast"] = True
     if isinstance(source, EncodedSource):
         about["pixels"] = source.rule.options()
-    return Embeddings(np.array(names, object), features, about)
+    return about
 
 
 def _report_left_out(source: Source, names: list[str], report: Path | None) -> None:

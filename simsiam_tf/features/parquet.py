@@ -108,6 +108,24 @@ def read_name_column(path: Path) -> ArrowNames:
     )
 
 
+def embedding_blocks(path: Path, width: int) -> Iterator[tuple[ArrowNames, np.ndarray]]:
+    """Blocks ([n] names, [n, width] features) of a file by `write_parquet`.
+
+    Raises:
+        ValueError: as `read_parquet`.
+    """
+    metadata = import_pyarrow("embeddings").read_metadata(path)
+    _check_size(_columns(metadata), 0, path)
+    for batch in _batches(path, metadata, ["features"], ["name"], max(1, min(2**16, BLOCK // width))):
+        yield ArrowNames([_name_chunk(batch.column("name"))]), _feature_rows(batch.column("features"), width)
+
+
+def read_about(path: Path) -> tuple[int, dict]:
+    """(number of rows, `about`) of a file by `write_parquet`, by its last bytes alone."""
+    metadata = import_pyarrow("embeddings").read_metadata(path)
+    return metadata.num_rows, json.loads((metadata.metadata or {}).get(METADATA, b"{}"))
+
+
 def _batches(path: Path, metadata: Any, vectors: list[str], names: list[str], rows: int) -> Iterator[Any]:
     import pyarrow.parquet as parquet
 

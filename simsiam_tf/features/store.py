@@ -107,7 +107,7 @@ def _extract(pretrained: Pretrained, source: Source, writer: FeatureWriter, batc
         ids = np.arange(done, source.size)
         for views in pipeline.evaluation_views(images, pretrained.views, ids, batch_size):
             block = encode(views).numpy()
-            _check_finite(block, pretrained, source, writer.rows)
+            check_finite(block, pretrained, source, writer.rows)
             writer.add(block)
             bar.update(len(block))
             if time.monotonic() - synced > SYNC_SECONDS and not changed:
@@ -116,7 +116,8 @@ def _extract(pretrained: Pretrained, source: Source, writer: FeatureWriter, batc
     return changed
 
 
-def _check_finite(block: np.ndarray, pretrained: Pretrained, source: Source, first: int) -> None:
+def check_finite(block: np.ndarray, pretrained: Pretrained, source: Source, first: int) -> None:
+    """Raises UserError for features [n, F] of the images first, first + 1, … that are not all finite."""
     bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
     if len(bad):
         names, i = getattr(source, "names", None), first + bad[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from simsiam_tf.data.sources.file_records import Changes, FileRecords, file_reco
 from simsiam_tf.data.sources.members import Members, changed_file, file_digest
 from simsiam_tf.data.sources.run_images import as_recorded, read_or_next
 from simsiam_tf.data.sources.unreadable import report_unreadable
+from simsiam_tf.runtime import cores
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -111,7 +111,7 @@ def _python_read(read: Callable[[int], bytes]) -> Callable[[tf.Tensor], tf.Tenso
 
 def check_members(members: Members, options: SourceOptions) -> tuple[FileRecords, Changes]:
     """Checks the images of a place as options.check says, or takes what the user's cache knows of them."""
-    decoding = threading.BoundedSemaphore(os.cpu_count() or 1)  # images at a time; more may be read
+    decoding = threading.BoundedSemaphore(cores.count())  # images at a time; more may be read
 
     def check(i: int) -> dict:
         check_size(members.size(i), members.names[i], options.max_megapixels)  # before it is read

@@ -20,7 +20,7 @@ import numpy as np
 
 from simsiam_tf.data.images.formats import EXTRAS, UnavailableFormat, import_library, needs_library
 from simsiam_tf.data.sources import array_file
-from simsiam_tf.runtime import progress
+from simsiam_tf.runtime import cores, progress
 from simsiam_tf.runtime.errors import UserError
 
 FORMAT_VERSION = 1  # of the files in the cache; files of other versions are not used
@@ -125,7 +125,7 @@ def file_records(
     del kept  # they are as large as the new ones
     if not LEVELS[level]:
         pending = pending[:0]
-    threads = max(reads_at_once, os.cpu_count() or 1)
+    threads = max(reads_at_once, cores.count())
     try:
         for count, _ in enumerate(_checked(records, pending, LEVELS[level], check, threads), 1):
             if count % SAVE_EVERY == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import itertools
 import os
 import posixpath
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from simsiam_tf.data.images.formats import IMAGE_SUFFIXES
 from simsiam_tf.data.sources.addresses import read_bytes
+from simsiam_tf.data.sources.base import digest_of_pieces, lines
 from simsiam_tf.data.sources.file_records import Names
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
@@ -52,6 +54,21 @@ class Members:
     def size(self, i: int) -> int:
         """Number of bytes of image i; 0 where unknown."""
         return int(self.states[i, 0] if self.sizes is None else self.sizes[i])
+
+    def part(self, start: int, stop: int) -> Members:
+        """The images start to stop − 1, without labels."""
+        rows, read = slice(start, stop), self.read
+        return dataclasses.replace(
+            self, names=self.names[rows], states=self.states[rows], read=lambda i: read(start + i),
+            key=f"{self.key}\0{start}-{stop}", labels=None, read_op=None,
+            sizes=self.sizes if self.sizes is None else self.sizes[rows],
+        )  # fmt: skip
+
+    def contents(self) -> str:
+        """A digest of the names of all images, and of the sizes and times of their files."""
+        sizes = self.states[:, :1] if self.sizes is None else self.sizes
+        numbers = (np.ascontiguousarray(x, np.int64).data for x in (self.states[:, :2], sizes))
+        return digest_of_pieces(itertools.chain(lines(self.names), numbers))
 
 
 def is_image_name(name: str) -> bool:

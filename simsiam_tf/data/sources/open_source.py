@@ -115,13 +115,19 @@ def open_source(
         split, data_dir, on_bad_image, report, max_megapixels, check, channels, background, pixel_range, run,
         partial_labels,
     )  # fmt: skip
+    images = list_images(spec, options)
+    return images if isinstance(images, Source) else open_members(images, options)
+
+
+def list_images(spec: str | os.PathLike, options: SourceOptions) -> Source | Members:
+    """The images that a specification names; encoded ones as `Members`, before any is read."""
     places = [_open_place(one, options) for one in split_places(full_specification(spec))]
     if isinstance(places[0], Source) and len(places) == 1:
-        return to_colours(places[0]) if channels == 3 else places[0]
+        return to_colours(places[0]) if options.channels == 3 else places[0]
     unfit = [place.name for place in places if isinstance(place, Source)]
     if unfit:
         raise UserError(f"{unfit[0]}: cannot be joined to others. Folders, lists, archives and tables can.")
-    return open_members(join_members([place for place in places if isinstance(place, Members)]), options)
+    return join_members([place for place in places if isinstance(place, Members)])
 
 
 def _open_place(spec: str, options: SourceOptions) -> Source | Members:

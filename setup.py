@@ -82,6 +82,7 @@ setup(
         "torch": ["torch>=2.6"],
         "faiss": ["faiss-cpu>=1.8"],  # neighbours in more than 200,000 features
         "parquet": ["pyarrow>=15"],
+        "ray": ["ray[data]>=2.50"],  # with pyarrow
         "tiff": ["tifffile>=2024.7", "imagecodecs>=2024.6"],
         "heif": ["pillow-heif>=0.21"],
         "jxl": ["pillow-jxl-plugin>=1.3"],

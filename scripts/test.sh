@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
 
-extras=dev,faiss,onnx,parquet,viz,convert,tiff,heif,jxl,remote,hf,hub,kerashub,coco,docs
+extras=dev,docs,faiss,onnx,parquet,viz,convert,tiff,heif,jxl,remote,hf,hub,kerashub,coco,ray
 [ "${PARITY:-1}" = 1 ] && extras=$extras,parity
 [ "${SETUP:-1}" = 1 ] && set_up "[$extras]"
 

@@ -4,6 +4,8 @@
     python scripts/bench/bench_embed.py --weights=runs/photos --out=runs/bench_embed \\
         --peer=peers/bin/python  # whose environment has lightly-train
 
+    python scripts/bench/bench_embed.py --out=runs/bench_embed --ray=local --ray_cores=1
+
 Each command runs as a process of its own, one after the other, --rounds times; the table has the medians of
 all of the command. Without --weights the network is a ResNet-18 with random weights that reads 224 pixels.
 The files are crops of the two photographs that come with scikit-learn, enlarged where need be, of quality 90.
@@ -36,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--size", default="500x375", help="width and height of the files in pixels")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ray", help="address of a Ray cluster, as embed takes it; timed on the same files")
+    parser.add_argument("--ray_cores", type=int, help="cores of each process of the cluster")
+    parser.add_argument("--shard_images", type=int, default=256, help="images of a file of the cluster")
     parser.add_argument("--peer", help="Python of an environment with lightly-train, timed on the same files")
     parser.add_argument("--out", type=Path, required=True, help="folder for the files and the features")
     args = parser.parse_args(argv)
@@ -47,6 +52,10 @@ def main(argv: list[str] | None = None) -> int:
     weights = [f"--weights={args.weights or random_resnet18(out / 'resnet18')}"]
     weights += [] if args.weights else ["--augmentation=imagenet"]  # its file has no card
     commands = {n: embed_command(images, out / n, [*weights, *fast]) for n, fast in FAST.items()}
+    if args.ray:
+        more = [f"--ray={args.ray}", f"--shard_images={args.shard_images}"]
+        more += [f"--ray_cores={args.ray_cores}"] if args.ray_cores else []
+        commands["embed-ray"] = cluster_command(images, out / "embed-ray", [*weights, *more])
     if args.peer:
         peer = [args.peer, str(PEER), str(images), f"--run={out / 'peer'}"]
         timed(peer, out / "output.txt")  # makes the checkpoint
@@ -54,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(args.rounds):
         for name, command in commands.items():
-            shutil.rmtree(out / f"{name}.features", ignore_errors=True)
+            for made in (f"{name}.features", "embed-ray"):
+                shutil.rmtree(out / made, ignore_errors=True)
             seconds[name].append(timed(command, out / "output.txt"))
     print("| command | seconds | images a second |\n| --- | --- | --- |")
     for name, all_seconds in seconds.items():
@@ -71,6 +81,11 @@ def embed_command(images: Path, out: Path, more: Sequence[str]) -> list[str]:
         sys.executable, "-m", "simsiam_tf.embed", f"--data=folder:{images}", f"--out={out}.npz",
         f"--features_dir={out}.features", "--overwrite", *more,
     ]  # fmt: skip
+
+
+def cluster_command(images: Path, out: Path, more: Sequence[str]) -> list[str]:
+    """The command line of embed on a Ray cluster."""
+    return [sys.executable, "-m", "simsiam_tf.embed", f"--data=folder:{images}", f"--out={out}/", *more]
 
 
 def timed(command: Sequence[str], output: Path) -> float:

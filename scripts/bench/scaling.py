@@ -68,6 +68,17 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--grpc_bandwidth", type=float, default=0.22e9, help="measured bytes/s over gRPC")
     add("--host_rate", type=float, default=658, help="measured images/s a core decodes, crops, resizes")
     add("--host_rate_all", type=float, default=372, help="measured images/s a core makes whole views of")
+    add("--check_rate", type=float, default=1790, help="measured images/s a core decodes, and no more")
+    add(
+        "--embed_rate",
+        type=float,
+        nargs=2,
+        default=[1912, 3229],
+        metavar="IMAGES",
+        help="published images/s whose features an A100 computes, in TF32 and in mixed precision",
+    )
+    add("--h100_factor", type=float, default=1.85, help="published speed of an H100, that of an A100 being 1")
+    add("--embed_images", type=float, default=100e6, help="images to compute features of")
     add("--image_bytes", type=float, default=110e3, help="mean bytes of an encoded image of ImageNet")
     add("--json", metavar="FILE", help="file for the results")
     args = parser.parse_args(argv)
@@ -85,6 +96,7 @@ def text(args: argparse.Namespace, sent: StepCounts, systems: dict[str, System])
         (f"Weak scaling: {args.batch} images an accelerator", _scaling(args, sent, systems, "weak")),
         (f"Strong scaling: {args.global_batch} images a step", _scaling(args, sent, systems, "strong")),
         ("Images", _images(args, systems)),
+        ("Features of a set, 8 GPUs", _features(args, systems)),
         ("What must change first", _changes(args, sent, systems)),
     ]
     return "\n".join(f"### {title}\n\n{table}\n" for title, table in tables)
@@ -168,6 +180,23 @@ def _images(args: argparse.Namespace, systems: dict[str, System]) -> str:
         rows.append((s.name, f"{s.images:,.0f}", *cores, f"{s.cores:g}", *read))
     head = ("one accelerator", "images/s", "cores for crops", "cores for whole views", "cores available")
     return _markdown((*head, *(f"GB/s that all read, {n}" for n in _each(args))), rows)
+
+
+def _features(args: argparse.Namespace, systems: dict[str, System], gpus: int = 8) -> str:
+    rows = []
+    for name, factor in (("A100, 8 × 200 Gbit/s", 1.0), (NCCL, args.h100_factor)):
+        for option, rate in zip(("embed", "embed --fast"), args.embed_rate, strict=True):
+            images = gpus * factor * rate
+            views, check = images / args.host_rate, images / args.check_rate
+            hours = args.embed_images / images / 3600
+            rows.append((
+                f"{name.partition(',')[0]}, {option}", f"{images:,.0f}", f"{hours:.1f}",
+                f"{views:.0f}", f"{views + check:.0f}", f"{gpus * systems[name].cores:g}",
+                f"{images * args.image_bytes / 1e9:.1f}",
+            ))  # fmt: skip
+    head = (f"{gpus} GPUs", "images/s", f"hours for {args.embed_images / 1e6:.0f} million")
+    cores = ("cores for views", "with the check", "cores available", "GB/s of images")
+    return _markdown((*head, *cores), rows)
 
 
 def _changes(args: argparse.Namespace, sent: StepCounts, systems: dict[str, System]) -> str:

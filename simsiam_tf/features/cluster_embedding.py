@@ -87,5 +87,5 @@ def _compute(job: ShardJob, missing: list[int], address: str, cores: int | None)
             bar.update(sizes[number])
 
 
-def _start_worker(job: ShardJob, cores: int) -> Callable[[int], None]:
+def _start_worker(job: ShardJob, cores: int | None) -> Callable[[int], None]:
     return ShardWorker(job, cores).compute

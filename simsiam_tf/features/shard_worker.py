@@ -109,7 +109,7 @@ class ShardWorker:
         self.images = list_images(job.data, job.options)
         planned = job.shards.dependencies
         for name, seen in (("weights", {"sha256": self.pretrained.sha256}), ("data", _names(self.images))):
-            if seen.items() - planned.items():
+            if any(planned[key] != value for key, value in seen.items()):
                 self._refuse(name)
         if job.fast:
             self.pretrained = fold(self.pretrained)

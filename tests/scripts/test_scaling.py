@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import bench_allreduce
 import interconnects
@@ -146,8 +147,22 @@ def tables_of(text):
 def test_the_page_has_the_tables_that_the_script_prints(capsys):
     assert scaling.main([]) == 0
     printed = tables_of(capsys.readouterr().out)
-    assert len(printed) == 7
+    assert len(printed) == 8
     assert tables_of((ROOT / "docs" / "scaling.md").read_text()) == printed
+
+
+def test_features_of_a_set_by_hand():
+    flags = ["--embed_rate", "1000", "2000", "--host_rate=500", "--check_rate=1000", "--image_bytes=1e5"]
+    args = scaling._arguments([*flags, "--h100_factor=2", "--embed_images=72e6"])
+    names = "A100, 8 × 200 Gbit/s", scaling.NCCL
+    systems = {name: SimpleNamespace(cores=cores) for name, cores in zip(names, (16, 14), strict=True)}
+    rows = [line.strip("| ").split(" | ") for line in scaling._features(args, systems).splitlines()[2:]]
+    assert rows == [
+        ["A100, embed", "8,000", "2.5", "16", "24", "128", "0.8"],
+        ["A100, embed --fast", "16,000", "1.2", "32", "48", "128", "1.6"],
+        ["H100, embed", "16,000", "1.2", "32", "48", "112", "1.6"],
+        ["H100, embed --fast", "32,000", "0.6", "64", "96", "112", "3.2"],
+    ]
 
 
 def test_measured_defaults_are_those_of_the_performance_notes():
@@ -157,6 +172,7 @@ def test_measured_defaults_are_those_of_the_performance_notes():
     assert f"| bfloat16 | {args.cpu_step} |" in notes.partition("`resnet50 --calls=1` (batch 16)")[2]
     assert f"host stage alone | {args.host_rate:g} |" in notes
     assert f"all on the host | {args.host_rate_all:g} |" in notes
+    assert f"| decoder alone | {args.check_rate:,.0f} |" in notes
     grpc = 1e3 * args.grpc_hop, args.grpc_bandwidth / 1e9
     for value in (args.cpu_step, args.host_rate, args.host_rate_all, *grpc):
         assert re.search(rf"\b{value:g}\b", page), value

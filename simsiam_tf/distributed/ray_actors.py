@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from simsiam_tf.runtime import progress, signals
 from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError
 
@@ -55,8 +56,11 @@ def joined_cluster(address: str) -> Iterator[Any]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+    # NOTE: private; Ray would print pages about each lost machine on stdout, for which `run_items` has a line.
+    ray._private.worker._worker_logs_enabled = False
     try:
-        ray.init(address=address, **options)
+        with signals.keep_handlers():
+            ray.init(address=address, **options)
     except Exception as error:  # noqa: BLE001 - Ray raises many types, Exception among them
         fix = (
             "Free some cores"
@@ -105,7 +109,8 @@ def run_items(
     Raises:
         UserError: `make` or its function raised one, or too many actors were lost.
     """
-    size = actor_size([node["Resources"] for node in ray.nodes() if node["Alive"]], cores)
+    machines = _alive(ray)
+    size = actor_size([node["Resources"] for node in machines], cores)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -124,10 +129,19 @@ def run_items(
                 if problem:
                     raise UserError(problem)
                 yield item
+            before, machines = len(machines), _alive(ray)
+            if len(machines) < before:
+                progress.say(
+                    f"the cluster has lost {before - len(machines)} of {before} machines; others take over"
+                )
     except ray.exceptions.RayError as error:
         if isinstance(error, ray.exceptions.RayTaskError):  # an error in this package
             raise
         raise UserError(f"`ray`: workers were lost too often ({one_line(error)[:300]}).") from error
+
+
+def _alive(ray: Any) -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 class Actor:

@@ -31,6 +31,18 @@ def handle_signals(handler: Callable[[int, Any], None], afterwards: Any = None) 
             signal.signal(number, former if afterwards is None else afterwards)
 
 
+@contextlib.contextmanager
+def keep_handlers() -> Iterator[None]:
+    """Restores the handlers of SIGTERM and SIGINT after the block, in which a library sets its own."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, former in before.items():
+                signal.signal(number, former)
+
+
 class DeferredSignals:
     """Notes a signal instead of acting on it, so that the step ends and a checkpoint is saved.
 

@@ -56,7 +56,7 @@ def joined_cluster(address: str) -> Iterator[Any]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
         options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-    # NOTE: private; Ray would print pages about each lost machine on stdout, for which `run_items` has a line.
+    # NOTE: private. Ray prints pages about each lost machine on stdout; `run_items` has a line for it.
     ray._private.worker._worker_logs_enabled = False
     try:
         with signals.keep_handlers():

@@ -92,16 +92,16 @@ def missing_shards(
         )
     manifest, wanted = folder / MANIFEST, json.loads(json.dumps(dataclasses.asdict(shards)))
     records = {part: _record(part) for part in sorted(folder.glob(PARTS))}
-    others = [part.name for part, record in records.items() if record and record["key"] != shards.key]
+    foreign = [part.name for part, record in records.items() if record and record["key"] != shards.key]
     problem = _difference(_read_manifest(folder), wanted) if manifest.exists() else None
-    if not problem and others:
-        problem = f"{others[0]} is of other weights, images or options"
+    if not problem and foreign:
+        problem = f"{foreign[0]} is of other weights, images or options"
     if problem and not overwrite:
         raise UserError(f"out={folder}: {problem}. Choose another folder, or pass `overwrite`.")
     atomic_write_text(manifest, json.dumps(wanted, indent=1) + "\n")
-    changed, damaged = [], []
+    changed, damaged, content = [], [], dict(enumerate(contents))
     for part, record in records.items():
-        if not record or record["key"] != shards.key or record["contents"] != contents[record["number"]]:
+        if not record or record["key"] != shards.key or record["contents"] != content.get(record["number"]):
             (damaged if not record else changed).append(part)
             part.unlink()
     for parts, why in ((changed, "their images changed"), (damaged, "they are damaged")):
@@ -185,12 +185,14 @@ def read_shards(folder: Path) -> tuple[ArrowNames, np.ndarray, dict]:
         ValueError: a file is missing or damaged. UserError: the copy cannot be written.
     """
     shards = Shards(**_read_manifest(folder))
-    parts = [part_file(folder, number) for number in range(shards.count)]
-    missing = [part.name for part in parts if not part.is_file()]
-    if missing:
+    files = set(folder.glob(PARTS))
+    first_missing = next((n for n in range(shards.count) if part_file(folder, n) not in files), None)
+    if first_missing is not None:
         raise ValueError(
-            f"{len(missing)} of its {len(parts)} files are missing, such as {missing[0]}; rerun embed"
+            f"it has {len(files)} of {shards.count} files, without {part_file(folder, first_missing).name}; "
+            "rerun embed"
         )
+    parts = [part_file(folder, number) for number in range(shards.count)]
     abouts = [read_about(part) for part in parts]
     wrong = next(
         (p.name for p, (_, a) in zip(parts, abouts, strict=True) if a[SHARD]["key"] != shards.key), None

@@ -143,7 +143,7 @@ def test_a_rerun_computes_what_is_missing(photos, weights, tmp_path, cluster, mo
         assert run(embed, *argv) == 2 and "cannot be written (No space left" in capsys.readouterr().err
     (out / ".writing-0123456789abcdef.tmp").write_text("of a killed process")
     assert run(neighbours, f"embeddings={out}", "query=all") == 2
-    assert "2 of its 4 files are missing, such as part-00002" in capsys.readouterr().err
+    assert "it has 2 of 4 files, without part-00002.parquet; rerun embed" in capsys.readouterr().err
     assert run(embed, *argv) == 0 and cluster == [0, 1, 2, 3]
     assert sorted(p.name for p in out.iterdir()) == [
         *(f"part-0000{i}.parquet" for i in range(4)),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import FeaturesConfig, option
+from simsiam_tf.config.backbones import is_network
 from simsiam_tf.config.fields import BIG, Inapplicable
 from simsiam_tf.runtime.errors import UserError
 
@@ -154,8 +155,11 @@ def _call_cluster(config: EmbedConfig) -> int:
     out = Path(config.out).expanduser()
     pretrained = open_pretrained(config.weights, **config.preprocessing())
     data = config.data or cached_scores.training_data(pretrained)
+    preprocessing = config.preprocessing()
+    if is_network(config.weights):
+        preprocessing["pixels"] = "auto"  # by the card of its copy
     rows = cluster_embedding.embed(
-        pretrained, config.preprocessing(), data, SourceOptions(**pretrained.source_options(config, data)),
+        pretrained, preprocessing, data, SourceOptions(**pretrained.source_options(config, data)),
         out, out.with_suffix(".unreadable.json"), config.ray, config.ray_cores, config.batch_size,
         config.rows_per_shard, config.dtype, config.fast, config.overwrite,
     )  # fmt: skip

@@ -63,28 +63,31 @@ def plan_shards(
     fast: bool,
 ) -> Shards:
     """How the images of a place are divided, and what their features depend on besides the files."""
-    augmentation = pretrained.augmentation
     dependencies = {
-        "sha256": pretrained.sha256, **_names(images), "image_size": augmentation.size,
-        "mean": list(augmentation.mean), "std": list(augmentation.std), "channels": pretrained.channels,
+        **_backbone(pretrained), **_place(images), "channels": pretrained.channels,
         "background": options.background, "pixel_range": options.pixel_range,
-        "max_megapixels": options.max_megapixels, "fast": fast,
-        "preprocessing": PREPROCESSING_VERSION,
+        "max_megapixels": options.max_megapixels, "fast": fast, "preprocessing": PREPROCESSING_VERSION,
     }  # fmt: skip
     size = images.size if isinstance(images, Source) else len(images.names)
     return Shards(size, shard_images, pretrained.features, dtype, dependencies)
 
 
-def _names(images: Source | Members) -> dict[str, str]:
-    """Digests of the place of images and of their names."""
+def _backbone(pretrained: Pretrained) -> dict[str, Any]:
+    """What features depend on of a backbone."""
+    size, mean, std = (getattr(pretrained.augmentation, name) for name in ("size", "mean", "std"))
+    return {"sha256": pretrained.sha256, "image_size": size, "mean": list(mean), "std": list(std)}
+
+
+def _place(images: Source | Members) -> dict[str, str]:
+    """Digests of the place of images and of their names, or of their pixels."""
     if isinstance(images, Source):
-        return {"place": images.name, "names": images.fingerprint}
+        return {"place": images.name, "names": images.contents()}
     return {"place": short_digest(os.fsencode(images.key)), "names": digest_of_pieces(lines(images.names))}
 
 
 def contents_of(images: Source | Members, rows: range) -> str:
-    """A digest of a range of images: of the names, sizes and times of their files, or of their pixels."""
-    return images.contents() if isinstance(images, Source) else images.part(rows.start, rows.stop).contents()
+    """A digest of the names, sizes and times of the files of a range of images; "" where `_place` has all."""
+    return "" if isinstance(images, Source) else images.part(rows.start, rows.stop).contents()
 
 
 class ShardWorker:
@@ -108,7 +111,7 @@ class ShardWorker:
         self.pretrained = open_pretrained(job.weights, **job.preprocessing)
         self.images = list_images(job.data, job.options)
         planned = job.shards.dependencies
-        for name, seen in (("weights", {"sha256": self.pretrained.sha256}), ("data", _names(self.images))):
+        for name, seen in (("weights", _backbone(self.pretrained)), ("data", _place(self.images))):
             if any(planned[key] != value for key, value in seen.items()):
                 self._refuse(name)
         if job.fast:

@@ -19,7 +19,7 @@ from simsiam_tf.runtime.errors import UserError
 
 LOCAL = "local"  # address of a cluster of this machine alone, which begins and ends with the command
 CORES = 8  # most cores of an actor without a GPU, by default
-STORE_BYTES = 2**27  # Ray's object store on this machine; by default it takes a third of the memory
+RESULT_BYTES = 2**20  # more than an actor's results; of which Ray Data keeps twice as much free for each
 RESTARTS = 20  # of an actor, such as after its machine has run out of memory
 
 
@@ -55,7 +55,7 @@ def joined_cluster(address: str) -> Iterator[Any]:
     ray = import_ray(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
-        options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+        options["include_dashboard"] = False
     # NOTE: private. Ray prints pages about each lost machine on stdout; `run_items` has a line for it.
     ray._private.worker._worker_logs_enabled = False
     try:
@@ -112,7 +112,7 @@ def run_items(
     machines = _alive(ray)
     size = actor_size([node["Resources"] for node in machines], cores)
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    context.enable_progress_bars, context.target_max_block_size = False, RESULT_BYTES
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     count = min(size.count, len(items))
     # NOTE: one task at a time, and down to one actor: idle actors then make room for those of lost machines.

@@ -97,7 +97,7 @@ def machines(monkeypatch):
             3
         ):  # NOTE: Ray waits 15 s for ports that it chooses itself, too short on a busy machine
             ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-            cluster.add_node(num_cpus=1, object_store_memory=2**27, **ports)
+            cluster.add_node(num_cpus=1, object_store_memory=2**28, **ports)
         yield cluster
     finally:
         cluster.shutdown()

@@ -183,10 +183,10 @@ class ShardWorker:
         options = dataclasses.replace(options, report=report if skip else None)
         try:
             source = open_members(self.images.part(rows.start, rows.stop), options)
-        except UserError:
+        except UserError as error:
             if skip and len(_read_report(report)) == len(rows):
                 return None
-            raise
+            raise UserError(f"images {rows.start} to {rows.stop - 1} of {error}") from error
         if options.pixel_range == "auto" and source.rule.pixel_range:
             raise UserError(
                 f"data={printable_text(source.name)}: has images of more than 8 bits a channel, whose range "

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -124,7 +125,10 @@ def test_an_unreadable_image_stops_the_command_and_finished_shards_stay(
     shutil.copy(damaged / "00.png", damaged / "05.png")
     assert run(embed, *argv, "on_bad_image=error") == 2
     err = capsys.readouterr().err
-    assert "such as 16.png (" in err and len(err.splitlines()) == 1 and cluster == [0, 1]
+    assert re.search(
+        r"images 16 to 23 of folder:\S+: 8 of 8 images cannot be decoded, such as 16.png \(", err
+    )
+    assert "Traceback" not in err and cluster == [0, 1]
     assert run(embed, *argv) == 0 and cluster == [0, 1, 2, 3]
     assert run(embed, *argv, "on_bad_image=error") == 2 and cluster == [0, 1, 2, 3]
     assert "8 of 26 images cannot be decoded" in capsys.readouterr().err
@@ -242,7 +246,7 @@ def test_a_machine_that_sees_other_files_is_refused(photos, weights, tmp_path, c
             assert run(embed, *argv_for(weights, root, f"{tmp_path}/{len(lines)}/", *SHARDED)) == 2
         assert "differs from what the command began with. Files" in capsys.readouterr().err
         assert cluster == lines
-        (root / "26.png").unlink()
+        (root / "26.png").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(

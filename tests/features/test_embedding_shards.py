@@ -302,6 +302,23 @@ def test_actors_by_hand():
         actor_size([cpu], 17)
 
 
+def test_an_actor_returns_errors_for_the_user_and_raises_others():
+    def make(cores):
+        if cores == 3:
+            raise UserError("no weights.")
+        return lambda item: {0: lambda: None, 1: fail, 2: lambda: 1 / 0}[item]()
+
+    def fail():
+        raise UserError("no image.")
+
+    actor, broken = ray_actors.Actor(make, 2), ray_actors.Actor(make, 3)
+    assert actor({"item": np.int64(0)}) == {"item": 0, "problem": ""}
+    assert actor({"item": 1}) == {"item": 1, "problem": "no image."}
+    assert re.fullmatch(r"no weights. \(On \S+.\)", broken({"item": 1})["problem"])
+    with pytest.raises(ZeroDivisionError):
+        actor({"item": 2})
+
+
 def test_the_copy_takes_bounded_memory(tmp_path, monkeypatch):
     """Shards of 32 MiB in all, of which a block of 1 MiB is in memory at a time."""
     import tracemalloc

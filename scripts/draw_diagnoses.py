@@ -1,4 +1,4 @@
-"""Trains short runs, four of them with a fault, and draws their loss, std and effective rank beside each other.
+"""Trains short runs, four of them with a fault, and draws their loss, std and effective rank.
 
     python scripts/draw_diagnoses.py --folder=runs/diagnoses --out=docs/img/diagnoses.png
 

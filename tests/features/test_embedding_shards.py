@@ -78,7 +78,7 @@ def unreadable(tmp_path, name):
     return json.loads((tmp_path / f"{name}.unreadable.json").read_text())["unreadable"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 def test_shards_equal_one_process_to_the_bit(photos, weights, tmp_path, cluster, capsys, dtype):
     argv = argv_for(weights, photos, "", f"dtype={dtype}", f"features_dir={tmp_path / 'f'}")
     assert run(embed, *argv, f"out={tmp_path}/one.npz") == 0
@@ -92,7 +92,7 @@ def test_shards_equal_one_process_to_the_bit(photos, weights, tmp_path, cluster,
     assert each == [8, 8, 8, 2] and not (tmp_path / "s.unreadable.json").exists()
 
 
-@pytest.mark.parametrize("check", ["decode", "none"])
+@pytest.mark.parametrize("check", ["decode", pytest.param("none", marks=pytest.mark.slow)])
 def test_unreadable_images_are_named_as_by_one_process(damaged, weights, tmp_path, cluster, capsys, check):
     argv = argv_for(weights, damaged, "")
     assert run(embed, *argv, f"out={tmp_path}/one.npz", f"features_dir={tmp_path / 'f'}") == 0
@@ -114,6 +114,7 @@ def test_unreadable_images_are_named_as_by_one_process(damaged, weights, tmp_pat
         assert answers[0] == answers[1] and "03.png" in answers[0]
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_stops_the_command_and_finished_shards_stay(
     damaged, weights, tmp_path, cluster, capsys
 ):
@@ -163,6 +164,7 @@ def test_a_rerun_computes_what_is_missing(photos, weights, tmp_path, cluster, mo
     assert run(embed, *argv) == 0 and cluster == [1, 2]
 
 
+@pytest.mark.slow
 def test_shards_of_other_weights_data_and_options_are_refused(photos, weights, tmp_path, cluster, capsys):
     out = f"{tmp_path}/s/"
     assert run(embed, *argv_for(weights, photos, out, *SHARDED)) == 0
@@ -209,6 +211,7 @@ def test_arrays_have_their_numbers_as_names(tmp_path, cluster):
     np.testing.assert_array_equal(sharded.features, one.features)
 
 
+@pytest.mark.slow
 def test_the_range_of_deep_pixels_is_that_of_the_whole_set(photos, weights, tmp_path, cluster, capsys):
     root = shutil.copytree(photos, tmp_path / "images")
     for i in (3, 20):
@@ -224,6 +227,7 @@ def test_the_range_of_deep_pixels_is_that_of_the_whole_set(photos, weights, tmp_
     assert sharded.about == one.about and one.about["pixels"]["pixel_range"] == "0,4000"
 
 
+@pytest.mark.slow
 def test_a_machine_that_sees_other_files_is_refused(photos, weights, tmp_path, cluster, monkeypatch, capsys):
     root = shutil.copytree(photos, tmp_path / "images")
     start = shard_worker.ShardWorker.__init__

@@ -57,8 +57,8 @@ class RunConfig(Config):
     )
     jit_compile: str = option(
         "auto",
-        "what XLA compiles; auto: the model on TPUs only (compiled models were slower on CPUs), and the "
-        "augmentation of views above 64 pixels; true: the model too; false: neither",
+        "what XLA compiles; auto: the whole step on TPUs only (train.log says why), and the augmentation of "
+        "views above 64 pixels; true: the whole step too, on one replica; false: neither",
         choices=("auto", "true", "false"),
         resumable=True,
     )

@@ -131,7 +131,7 @@ def build_transfer(
         )
         keras.utils.set_random_seed(config.seed)
         model = build_model(config, pretrained, len(train.class_names))
-        model.compile(optimizer, config.jit_compile == "true", config.seed)
+        model.compile(optimizer, seed=config.seed)
     framing = Framing(
         config.size, (config.min_scale, config.max_scale), config.flip_p, channels=pretrained.channels
     )

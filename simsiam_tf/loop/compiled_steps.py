@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import pipeline
 from simsiam_tf.data.service import client
-from simsiam_tf.distributed import strategies
+from simsiam_tf.distributed import step_compilation, strategies
 from simsiam_tf.loop.task import RunComponents
 
 
@@ -44,9 +44,9 @@ def compiled_steps(components: RunComponents, config: Any) -> Callable[..., tupl
     strategy, model = components.strategy, components.model
     local = strategy.experimental_local_results
     of_replica = (config.batch_size // strategy.num_replicas_in_sync, model.d)  # shape of z
-    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
-    xla = config.jit_compile == "true" and not on_tpu
-    update = tf.function(model.step, jit_compile=True, autograph=False) if xla else model.step
+    update, on_tpu = model.step, isinstance(strategy, tf.distribute.TPUStrategy)
+    if step_compilation.compilation_on(strategy, config.jit_compile).whole and not on_tpu:
+        update = tf.function(update, jit_compile=True, autograph=False)  # TPUs compile all that they run
 
     def replica_step(batch):
         return update(pipeline.augment_batch(components.views, batch))

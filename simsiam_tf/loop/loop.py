@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import sampling
+from simsiam_tf.distributed.step_compilation import compilation_on
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.diagnosis import Diagnosis
 from simsiam_tf.loop import compiled_steps
@@ -166,6 +167,7 @@ class Loop:
     def _trace(self) -> None:
         """Compiles the steps. Signals are not deferred yet: they end the run at once."""
         if self.step < self.components.total_steps:
+            log.info("%s", compilation_on(self.components.strategy, self.config.jit_compile))
             self.iterator = compiled_steps.batches(self.components, self.config, self.step)
             self.run_steps = compiled_steps.compiled_steps(self.components, self.config)
             self.run_steps.get_concrete_function(self.iterator, tf.constant(1))

@@ -19,6 +19,7 @@ from simsiam_tf.data import Augmentation, Source, sampling
 from simsiam_tf.data.service import client
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.distributed import strategies
+from simsiam_tf.distributed.step_compilation import compilation_on
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, epochs_between, open_monitor
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
@@ -107,7 +108,7 @@ def build_pretraining(
         )
         check_local_views(config, model.backbone, views.each[-1].size)
         check_read_size(config, model.backbone)
-        model.compile(optimizer, config.jit_compile == "true", config.seed)
+        model.compile(optimizer, seed=config.seed)
         first_step, start = start_from_weights(model, config, source.size)
     built = time.perf_counter()
     metadata |= {
@@ -127,7 +128,7 @@ def build_pretraining(
 
 
 def set_precision(config: RunConfig, strategy: tf.distribute.Strategy) -> str:
-    """Checks the number of replicas, sets the precision and returns its name.
+    """Checks the number of replicas and `jit_compile`, sets the precision and returns its name.
 
     Raises:
         UserError: the replicas do not divide `batch_size`, or are too many for jit_compile=true.
@@ -138,8 +139,7 @@ def set_precision(config: RunConfig, strategy: tf.distribute.Strategy) -> str:
             f"batch_size={batch_size} does not divide over {replicas} replicas. "
             f"Try batch_size={max(1, batch_size // replicas) * replicas} or strategy=one_device."
         )
-    if config.jit_compile == "true" and replicas > 1:
-        raise UserError(f"jit_compile=true: not supported on {replicas} replicas. Pass jit_compile=auto.")
+    compilation_on(strategy, config.jit_compile)
     return strategies.set_precision(config.precision)
 
 

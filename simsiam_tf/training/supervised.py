@@ -109,7 +109,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         model = SupervisedModel(backbone, splits.classes, frozen=isinstance(config, LinearConfig))
         if isinstance(config, FinetuneConfig) and config.freeze_until:
             layer_order.freeze_until(backbone, config.freeze_until)
-        model.compile(optimizer, config.jit_compile == "true", config.seed)
+        model.compile(optimizer, seed=config.seed)
     metadata = {
         "images": train.size, "fingerprint": train.fingerprint,
         "contents of the images": train.contents(),

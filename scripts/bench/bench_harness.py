@@ -9,6 +9,7 @@ marked as such.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import importlib.util
@@ -23,13 +24,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import gpu_sampler
+import process_usage
+
 import simsiam_tf  # noqa: F401  (before TensorFlow, which it sets up)
 
 SETTLE_SECONDS = 0.3  # until the threads of the candidate that has just run are asleep
 DISTURBED = 0.1  # cores taken by other programs above which a comparison is marked
 WARM_UP = 3  # calls of each candidate before the first that counts
 
-TimedCall = tuple[Callable[[], None], dict]  # the call that is timed, and metadata such as versions
+# The call that is timed, which may return numbers by name, and metadata such as versions.
+TimedCall = tuple[Callable[[], Any], dict]
 Build = Callable[[], TimedCall]
 
 
@@ -47,12 +52,19 @@ class Candidate:
 
 @dataclasses.dataclass
 class Timings:
-    """Results. seconds: candidate → seconds per unit of work, a median for each alternation."""
+    """Results. seconds: candidate → seconds per unit of work, a median for each alternation.
+
+    notes: candidate → medians of the numbers that its calls returned. On a GPU gpu_memory is the peak MiB of
+    its tensors, and utilisation the GPU's in percent during its calls.
+    """
 
     seconds: dict[str, list[float]]
     metadata: dict
     other_cores: float  # the largest number of cores that other programs took
     memory: dict[str, float]  # peak MiB of each candidate, its children included
+    notes: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    gpu_memory: dict[str, float | None] = dataclasses.field(default_factory=dict)
+    utilisation: dict[str, float | None] = dataclasses.field(default_factory=dict)
 
     @property
     def disturbed(self) -> bool:
@@ -78,6 +90,7 @@ class Timings:
         return {
             "seconds": self.seconds, "median_seconds": medians, "metadata": self.metadata,
             "cores_of_others": self.other_cores, "disturbed": self.disturbed, "peak_mib": self.memory,
+            "notes": self.notes, "gpu_peak_mib": self.gpu_memory, "gpu_utilisation": self.utilisation,
         }  # fmt: skip
 
     def warning(self) -> str:
@@ -108,7 +121,11 @@ def time_candidates(
     pipes, processes = {}, []
     seconds: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
     other_cores, metadata = [], {}
-    try:
+    returned: dict[str, list[dict]] = {candidate.name: [] for candidate in candidates}
+    windows: dict[str, list] = {candidate.name: [] for candidate in candidates}
+    with contextlib.ExitStack() as stack:
+        stack.callback(_end_processes, pipes, processes)
+        samples = stack.enter_context(gpu_sampler.sampling() if device == "gpu" else contextlib.nullcontext())
         for candidate in candidates:
             pipes[candidate.name], end = context.Pipe()
             process = context.Process(target=_serve, args=(end, candidate.build, threads, device))
@@ -124,7 +141,9 @@ def time_candidates(
             for candidate in candidates:
                 began, busy = time.perf_counter(), busy_seconds()
                 pipes[candidate.name].send(calls)
-                times, own = _receive(pipes[candidate.name], candidate.name)
+                times, own, values = _receive(pipes[candidate.name], candidate.name)
+                windows[candidate.name].append((began, time.perf_counter()))
+                returned[candidate.name] += values
                 other_cores.append((busy_seconds() - busy - own) / (time.perf_counter() - began))
                 seconds[candidate.name].append(statistics.median(times) / candidate.amount)
                 time.sleep(SETTLE_SECONDS)
@@ -133,17 +152,25 @@ def time_candidates(
                 f"{title} {repeat + 1}/{repeats}: {shown} s, others {other_cores[-1]:.2f} cores".strip(),
                 file=sys.stderr,
             )
-        memory = {}
+        memory, gpu_memory = {}, {}
         for name, pipe in pipes.items():
             pipe.send(None)
-            memory[name] = _receive(pipe, name)
-    finally:
-        for pipe in pipes.values():
-            pipe.close()
-        for process in processes:
-            process.join(10)
-            process.terminate()
-    return Timings(seconds, metadata, max(other_cores), memory)
+            memory[name], gpu_memory[name] = _receive(pipe, name)
+    notes = {
+        name: {key: statistics.median(value[key] for value in values) for key in values[0]}
+        for name, values in returned.items()
+        if values
+    }
+    utilisation = {name: samples.mean(times) for name, times in windows.items()} if samples else {}
+    return Timings(seconds, metadata, max(other_cores), memory, notes, gpu_memory, utilisation)
+
+
+def _end_processes(pipes: dict[str, Connection], processes: list) -> None:
+    for pipe in pipes.values():
+        pipe.close()
+    for process in processes:
+        process.join(10)
+        process.terminate()
 
 
 def training_steps(components: Any, config: Any) -> tuple[Any, Any]:
@@ -151,6 +178,14 @@ def training_steps(components: Any, config: Any) -> tuple[Any, Any]:
     from simsiam_tf.loop import compiled_steps
 
     return compiled_steps.batches(components, config, 0), compiled_steps.compiled_steps(components, config)
+
+
+def check_gpu(device: str) -> None:
+    """Ends the process where device is "gpu" and TensorFlow finds none: it would use the CPU silently."""
+    import tensorflow as tf
+
+    if device == "gpu" and not tf.config.list_physical_devices("GPU"):
+        raise SystemExit("--device=gpu: TensorFlow finds no GPU. Leave it out.")
 
 
 def set_threads(count: int) -> None:
@@ -187,31 +222,16 @@ def _serve(pipe: Connection, build: Build, threads: int, device: str) -> None:
         except EOFError:
             return
         if count is None:
-            pipe.send(sum(peak_mib(pid) for pid in (os.getpid(), *_children())))
+            pids = (os.getpid(), *process_usage.children())
+            pipe.send((sum(peak_mib(pid) for pid in pids), gpu_sampler.peak_mib()))
             continue
-        times, before = [], _process_seconds()
+        times, values, before = [], [], process_usage.process_seconds()
         for _ in range(count):
             began = time.perf_counter()
-            call()
+            value = call()
             times.append(time.perf_counter() - began)
-        pipe.send((times, _process_seconds() - before))
-
-
-def _process_seconds() -> float:
-    """CPU time of this process and of its children that still run."""
-    total = time.process_time()
-    tick = os.sysconf("SC_CLK_TCK")
-    for pid in _children():
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += (int(fields[11]) + int(fields[12])) / tick
-    return total
-
-
-def _children() -> list[int]:
-    return [child.pid for child in multiprocessing.active_children() if child.pid]
+            values += [value] if isinstance(value, dict) else []
+        pipe.send((times, process_usage.process_seconds() - before, values))
 
 
 def peak_mib(pid: int) -> float:

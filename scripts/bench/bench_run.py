@@ -5,7 +5,8 @@
 
 After `--` come the flags of `simsiam_tf.pretrain`. Every run is a process of its own and writes
 into a folder that is removed afterwards. Shares are of the time from the end of the first
-step, which compiles, to the end of training. `--starts` ends every run after its first step.
+step, which compiles, to the end of training. `--starts` ends every run after its first step, `--end=N` after
+step N. The losses are those of the last run. `--device=cpu` hides GPUs, `--device=gpu` ends without one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -30,29 +32,38 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=3, help="number of runs")
     parser.add_argument("--starts", action="store_true", help="time only the start")
+    parser.add_argument("--end", type=int, metavar="N", help="end every run after step N at the latest")
+    parser.add_argument("--device", choices=("any", "cpu", "gpu"), default="any")
     parser.add_argument("--json", metavar="FILE", help="file for the results")
     parser.add_argument("flags", nargs="*", help="flags of simsiam_tf.pretrain, after --")
     args = parser.parse_args(argv)
-    runs = []
+    if args.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    end, runs, losses = 1 if args.starts else args.end, [], []
     for number in range(args.repeats):
         with tempfile.TemporaryDirectory() as folder:
             flags = [*args.flags, f"--workdir={folder}/run"]
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                runs.append(pool.apply(_timed_run, (flags, args.starts, time.time())))
+                pool.apply(bench_harness.check_gpu, (args.device,))
+                seconds, losses = pool.apply(_timed_run, (flags, end, time.time()))
+                runs.append(seconds)
         shown = "  ".join(f"{name} {seconds:.2f}" for name, seconds in runs[-1].items())
         print(f"{number + 1}/{args.repeats}: {shown} s", file=sys.stderr)
     metadata = {**bench_harness.machine_metadata(multiprocessing.cpu_count()), "flags": args.flags}
     print(_table(metadata, runs))
-    bench_harness.write_json(args.json, {**metadata, "runs": runs})
+    bench_harness.write_json(args.json, {**metadata, "runs": runs, "losses": losses})
     return 0
 
 
 class _Stop(Exception):  # noqa: N818
-    """Ends a run after its first step."""
+    """Ends a run at a step."""
 
 
-def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, float]:
-    """Stage → seconds of one run. began: time.time() when its process was started."""
+def _timed_run(flags: list[str], end: int | None, began: float) -> tuple[dict[str, float], list[float]]:
+    """(stage → seconds of one run, loss of every step).
+
+    end: the step at which it ends; None: at its own. began: time.time() when its process was started.
+    """
     from simsiam_tf.command_line import cli
 
     with cli.heavy_imports():
@@ -64,7 +75,8 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
     seconds: dict[str, float] = defaultdict(float, imports=time.time() - began)
     marks: dict[str, float] = {}
     running = loops.Loop
-    advance, train_steps = running._advance, running._train
+    advance, train_steps, add_steps = running._advance, running._train, loops.MetricsLog.add_steps
+    losses: list[float] = []
 
     def timed(owner: object, method: str, stage: str) -> None:
         plain = getattr(owner, method)
@@ -81,14 +93,20 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
 
         patches.enter_context(mock.patch.object(owner, method, call))
 
-    def timed_advance(self, *args):  # noqa: ANN001, ANN202
-        value = advance(self, *args)
+    def timed_advance(self, to):  # noqa: ANN001, ANN202
+        value = advance(self, min(to, end or to))
         if "first step" not in marks:
             marks["first step"] = time.perf_counter()
             seconds["first step"] += marks["first step"] - marks["entered"]
-            if only_start:
-                raise _Stop
+        if end and self.step >= end:
+            if self.step > 1:
+                seconds["training"] = time.perf_counter() - marks["first step"]
+            raise _Stop
         return value
+
+    def timed_steps(self, rows, took):  # noqa: ANN001, ANN202
+        losses.extend(map(float, rows[:, 0]))
+        return add_steps(self, rows, took)
 
     def timed_training(self) -> int:  # noqa: ANN001
         marks["entered"] = time.perf_counter()
@@ -104,11 +122,12 @@ def _timed_run(flags: list[str], only_start: bool, began: float) -> dict[str, fl
         timed(running, "_finish", "the end")
         timed(running, "save", "checkpoints")
         timed(pretraining.Monitoring, "on_epoch_end", "kNN monitor")
+        patches.enter_context(mock.patch.object(loops.MetricsLog, "add_steps", timed_steps))
         for method in ("add_steps", "add_record", "add_evaluation", "latest"):
             timed(loops.MetricsLog, method, "records")
         with contextlib.suppress(_Stop):
             pretraining.pretrain(config)
-    return dict(seconds)
+    return dict(seconds), losses
 
 
 def _table(metadata: dict, runs: list[dict[str, float]]) -> str:

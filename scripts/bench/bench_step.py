@@ -10,8 +10,9 @@ step that computes fewer products can be faster. `products` is the time of the c
 our step computes instead, without the arithmetic that prepares them (Winograd's tiles, patches). Run it on an
 idle machine
 (`bench_harness.py` says why). On a GPU a call is STEPS steps with one synchronisation, as in a training, and
-float32 products take TF32 in all programs. torch.compile cannot be compared on a GPU: Triton, which it needs
-there, and TensorFlow cannot be loaded into one process.
+float32 products take TF32 in all programs. `--only` names the candidates, for example `--only ours XLA`; with
+one the GPU has no other program's tensors. Triton, which torch.compile needs on a GPU, and TensorFlow cannot
+be loaded into one process: PyTorch's candidates do not load TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import math
 import sys
 
 import bench_harness
-import onednn_floor
 
 NETWORKS = {  # flagfile, pixels, channels, batch by device (the flagfile's where none is given)
     "quickstart": ("flags/quickstart.cfg", 28, 1, {}),
@@ -39,12 +39,13 @@ CANDIDATES = {  # title of the column: name of the candidate
 def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
     hint = bench_harness.install_hint("torch")
-    if hint:
+    if hint and any("torch" in CANDIDATES[title] for title in _titles(args)):
         print(hint, file=sys.stderr)
         return 2
     wanted = ["float32", "bfloat16"] if args.precision == "both" else [args.precision]
     results = {precision: _compare(args, precision) for precision in wanted}
-    metadata = {**bench_harness.machine_metadata(args.threads), "network": args.network, "calls": args.calls}
+    metadata = {**bench_harness.machine_metadata(args.threads), "network": args.network}
+    metadata |= {"calls": args.calls, "repeats": args.repeats}
     print(_table(metadata, results))
     bench_harness.write_json(args.json, {**metadata, "results": {p: r.as_json() for p, r in results.items()}})
     return 0
@@ -61,27 +62,37 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="also: time torch.compile, too, and compare with the faster; only: not PyTorch without it",
     )  # fmt: skip
     parser.add_argument("--xla", action="store_true", help="our step compiled by XLA is timed as well")
+    parser.add_argument(
+        "--only", nargs="+", choices=CANDIDATES, help="candidates to time, in place of --xla, --torch_compile"
+    )
     bench_harness.add_arguments(parser, repeats=5, calls=5, threads=None)
-    args = parser.parse_args(argv)
-    if args.device == "gpu" and args.torch_compile:
-        parser.error("--torch_compile: not on GPUs, where it needs Triton. Leave it out.")
-    return args
+    return parser.parse_args(argv)
+
+
+def _titles(args: argparse.Namespace) -> list[str]:
+    """The keys of CANDIDATES that are timed."""
+    included = {
+        "ours": True, "XLA": args.xla, "torch": args.torch_compile != "only",
+        "compiled": bool(args.torch_compile), "floor": True, "products": args.device == "cpu",
+    }  # fmt: skip
+    return [title for title, default in included.items() if (title in args.only if args.only else default)]
 
 
 def _compare(args: argparse.Namespace, precision: str) -> bench_harness.Timings:
     """Seconds a step of every candidate."""
-    wanted = {
-        "ours": (True, _our_step),
-        "ours, XLA": (args.xla, functools.partial(_our_step, xla=True)),
-        "torch": (args.torch_compile != "only", functools.partial(_torch_step, False)),
-        "torch compiled": (bool(args.torch_compile), functools.partial(_torch_step, True)),
-        "floor": (True, functools.partial(_products, False)),
-        "our products": (args.device == "cpu", functools.partial(_products, True)),
+    builds = {
+        "ours": _our_step,
+        "XLA": functools.partial(_our_step, xla=True),
+        "torch": functools.partial(_torch_step, False),
+        "compiled": functools.partial(_torch_step, True),
+        "floor": functools.partial(_products, False),
+        "products": functools.partial(_products, True),
     }
     candidates = [
-        bench_harness.Candidate(name, functools.partial(build, precision, args), _steps(args))
-        for name, (included, build) in wanted.items()
-        if included
+        bench_harness.Candidate(
+            CANDIDATES[title], functools.partial(builds[title], precision, args), _steps(args)
+        )
+        for title in _titles(args)
     ]
     result = bench_harness.time_candidates(
         candidates, args.repeats, args.calls, args.threads, precision, args.device
@@ -122,8 +133,9 @@ def traced_step(precision: str, args: argparse.Namespace, xla: bool = False):  #
     import tensorflow as tf
 
     from simsiam_tf.distributed import strategies
-    from simsiam_tf.training import build_run
+    from simsiam_tf.training import build_run, costs
 
+    bench_harness.check_gpu(args.device)
     bench_harness.set_threads(args.threads)
     strategies.set_precision(precision)
     config, size, channels, batch = _config(args)
@@ -132,11 +144,17 @@ def traced_step(precision: str, args: argparse.Namespace, xla: bool = False):  #
     model.optimizer.build(model.learned_variables())
     views = tuple(tf.constant(x) for x in _views(batch, size, channels))
     traced = tf.function(model.step, jit_compile=xla or None).get_concrete_function(views)
-    size = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    stored = 2 * batch * costs.stored_values(model.backbone, (size, size, channels))
+    estimate = costs.weight_bytes(model.count_params(), "sgd") + costs.activation_bytes(stored, precision)
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
     for gpu in tf.config.list_physical_devices("GPU"):
         versions["gpu"] = tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
-    return traced, views, {**versions, "batch": batch, "parameters": size}
+    return (
+        traced,
+        views,
+        {**versions, "batch": batch, "parameters": parameters, "estimated_mib": estimate / 2**20},
+    )
 
 
 def _our_step(precision: str, args: argparse.Namespace, xla: bool = False) -> bench_harness.TimedCall:
@@ -155,6 +173,8 @@ def _our_step(precision: str, args: argparse.Namespace, xla: bool = False) -> be
 
 
 def _products(by_shape: bool, precision: str, args: argparse.Namespace) -> bench_harness.TimedCall:
+    import onednn_floor
+
     from simsiam_tf import nets
     from simsiam_tf.runtime import malloc
 
@@ -165,6 +185,8 @@ def _products(by_shape: bool, precision: str, args: argparse.Namespace) -> bench
 
 
 def _torch_step(compiled: bool, precision: str, args: argparse.Namespace) -> bench_harness.TimedCall:
+    if compiled and args.device == "gpu":
+        import triton  # noqa: F401  (or `reference_torch` keeps it out)
     import torch
     from reference_torch import torch_training
 
@@ -181,31 +203,36 @@ def _torch_step(compiled: bool, precision: str, args: argparse.Namespace) -> ben
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return steps, {"torch": torch.__version__, "parameters": count}
+    if "tensorflow" in sys.modules:
+        raise SystemExit("TensorFlow was loaded into PyTorch's process.")
+    return steps, {"torch": torch.__version__, "batch": batch, "parameters": count}
 
 
 def _table(metadata: dict, results: dict[str, bench_harness.Timings]) -> str:
     first = next(iter(results.values()))
     shared = {k: v for each in first.metadata.values() for k, v in each.items()}
     shown = {title: name for title, name in CANDIDATES.items() if name in first.seconds}
+    versions = [
+        f"{library} {shared[library]}" for library in ("tensorflow", "keras", "torch") if library in shared
+    ]
     lines = [
         f"{metadata['network']}, batch {shared['batch']}, {shared['parameters']:,} parameters, "
         f"{metadata['date']}",
-        f"{shared.get('gpu') or metadata['cpu']}, {metadata['threads']} threads; "
-        f"tensorflow {shared['tensorflow']}, keras {shared['keras']}, torch {shared['torch']}",
-        f"median seconds a step over {len(first.seconds['ours'])} alternations of {metadata['calls']} calls:",
+        f"{shared.get('gpu') or metadata['cpu']}, {metadata['threads']} threads; {', '.join(versions)}",
+        f"median seconds a step over {metadata['repeats']} alternations of {metadata['calls']} calls:",
         "",
-        f"{'':10}{''.join(f'{title:>10}' for title in shown)}   {'ours / best torch':22}{'floor / ours':22}"
-        f"{'products / ours' if 'products' in shown else ''}".rstrip(),
+        f"{'':10}{''.join(f'{title:>10}' for title in shown)}",
     ]
     for precision, result in results.items():
-        best = result.best([s for s in result.seconds if s.startswith("torch")])
-        ours = result.best([s for s in ("ours", "ours, XLA") if s in result.seconds])
-        products = result.summary("our products", ours) if "our products" in result.seconds else ""
-        lines.append(
-            f"{precision:10}{''.join(f'{result.median(name):10.4f}' for name in shown.values())}   "
-            f"{result.summary(ours, best):22}{result.summary('floor', ours):22}{products}"
-        )
+        lines.append(f"{precision:10}{''.join(f'{result.median(name):10.4f}' for name in shown.values())}")
+        memory = {**result.memory, **{k: v for k, v in result.gpu_memory.items() if v}}
+        lines.append(f"{'peak MiB':10}{''.join(f'{memory[name]:10.0f}' for name in shown.values())}")
+        theirs = [name for name in result.seconds if name.startswith("torch")]
+        ours = [name for name in ("ours", "ours, XLA") if name in result.seconds]
+        pairs = [("ours / best torch", ours, theirs), ("floor / ours", ["floor"], ours)]
+        for title, above, below in (*pairs, ("products / ours", ["our products"], ours)):
+            if above and below and above[0] in result.seconds:
+                lines.append(f"{title:20}{result.summary(result.best(above), result.best(below))}")
         lines += [f"{'':10}{result.warning()}"] if result.disturbed else []
     return "\n".join(lines)
 

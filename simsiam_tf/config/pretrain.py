@@ -225,6 +225,10 @@ class PretrainConfig(NetworkConfig, ViewConfig, TuningConfig, RunConfig, SourceC
         cls = method_row(self.method).options
         return cls(**{field.name: self.method_option(field.name) for field in dataclasses.fields(cls)})
 
+    def stem_for(self, size: int) -> str:
+        """The option `stem`, with "auto" resolved by the size of the views in pixels."""
+        return self.stem if self.stem != "auto" else "cifar" if size <= 64 else "imagenet"
+
     @property
     def h(self) -> str:
         """The predictor: "trained", "fixed" or "none"."""

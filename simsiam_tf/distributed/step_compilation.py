@@ -27,8 +27,8 @@ AUTO = {  # jit_compile=auto on one replica, by device; scripts/bench/gpu.sh mea
     "GPU": StepCompilation(False, "what it gains on GPUs is not measured; BN in bfloat16 is compiled alone"),
     "CPU": StepCompilation(False, "compiled steps took twice the time on CPUs (docs/performance.md)"),
 }
-# NOTE: MirroredStrategy has collectives for compiled functions on GPUs, but Keras' optimizers count their steps
-# in a variable that all replicas assign together, which a compiled function cannot do there either.
+# NOTE: on GPUs MirroredStrategy has collectives for compiled functions, but Keras' optimizers count steps in
+# a variable that all replicas assign together, which no compiled function can do.
 SEVERAL = "TensorFlow exchanges values of replicas outside of compiled functions only"
 
 

@@ -114,7 +114,7 @@ def build_pretraining(
     metadata |= {
         "images": source.size, "fingerprint": source.fingerprint,
         "contents of the images": source.contents(), "precision": precision,
-        "stem": stem_for(config, views.augmentation.size), "views": dataclasses.asdict(views.augmentation),
+        "stem": config.stem_for(views.augmentation.size), "views": dataclasses.asdict(views.augmentation),
     }  # fmt: skip
     if isinstance(source, EncodedSource):
         metadata["pixels"] = source.rule.options()
@@ -141,11 +141,6 @@ def set_precision(config: RunConfig, strategy: tf.distribute.Strategy) -> str:
         )
     compilation_on(strategy, config.jit_compile)
     return strategies.set_precision(config.precision)
-
-
-def stem_for(config: PretrainConfig, size: int) -> str:
-    """The option `stem`, with "auto" resolved by the size of the views."""
-    return config.stem if config.stem != "auto" else "cifar" if size <= 64 else "imagenet"
 
 
 def build_teacher(
@@ -177,7 +172,7 @@ def build_model(
     """
     keras.utils.set_random_seed(config.seed)
     backbone = nets.build_backbone(
-        config.backbone, size, channels, stem_for(config, size), config.width, pixels=config.pixels,
+        config.backbone, size, channels, config.stem_for(size), config.width, pixels=config.pixels,
         trust_code=config.trust_code,
     )  # fmt: skip
     if config.freeze_until:

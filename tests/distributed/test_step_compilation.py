@@ -13,7 +13,8 @@ from simsiam_tf.training import build_run
 @pytest.mark.parametrize(
     ("choice", "device", "replicas", "whole"),
     [
-        ("auto", "CPU", 1, False), ("auto", "CPU", 2, False), ("true", "CPU", 1, True), ("false", "CPU", 2, False),
+        ("auto", "CPU", 1, False), ("auto", "CPU", 2, False), ("true", "CPU", 1, True),
+        ("false", "CPU", 2, False),
         ("auto", "GPU", 1, AUTO["GPU"].whole), ("auto", "GPU", 8, False), ("true", "GPU", 1, True),
         ("false", "GPU", 1, False), ("auto", "TPU", 8, True), ("true", "TPU", 8, True),
     ],
@@ -29,7 +30,9 @@ def test_the_decision(choice, device, replicas, whole):
 
 @pytest.mark.parametrize("device", ["CPU", "GPU"])
 def test_several_replicas_are_refused_in_one_line_with_what_to_type(device):
-    with pytest.raises(UserError, match=r"jit_compile=true: not .* 2 replicas, .* Pass jit_compile=auto") as error:
+    with pytest.raises(
+        UserError, match=r"jit_compile=true: not .* 2 replicas, .* Pass jit_compile=auto"
+    ) as error:
         step_compilation.step_compilation("true", device, 2)
     assert len(str(error.value).splitlines()) == 1
 

@@ -1,6 +1,6 @@
 """Ten steps of a small model in the loop's compiled function, with and without XLA for the whole step.
 
-    python tests/helpers/xla_steps.py     # SimSiam's with XLA, in a process of its own
+python tests/helpers/xla_steps.py     # SimSiam's with XLA, in a process of its own
 """
 
 import dataclasses

@@ -152,7 +152,8 @@ def test_starts_are_extrapolated_without_their_imports():
 @pytest.mark.slow
 def test_each_stage_of_a_run_is_timed(tmp_path):
     flags = ["--data=digits", "--backbone=resnet10", "--width=0.125", "--d=32", "--batch_size=64"]
-    took = bench_run._timed_run([*flags, "--epochs=1", f"--workdir={tmp_path}"], False, time.time())
+    took, losses = bench_run._timed_run([*flags, "--epochs=1", f"--workdir={tmp_path}"], None, time.time())
+    assert len(losses) == 1437 // 64 and all(-1 <= loss < 0.5 for loss in losses)
     assert set(took) == {*bench_run.START, *bench_run.BESIDE, "training", "the end"}
     assert all(seconds > 0 for seconds in took.values())
     assert sum(took[part] for part in bench_run.BESIDE) < took["training"]

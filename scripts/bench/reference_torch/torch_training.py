@@ -8,8 +8,6 @@ import torch
 
 from reference_torch import torch_simsiam
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.optimizers import schedules
-from simsiam_tf.training import build_run
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
 
@@ -31,14 +29,14 @@ def build(
     if device != "cpu":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
-    stem = build_run.stem_for(config, size)
+    stem = config.stem_for(size)
     backbone = torch_simsiam.Backbone(config.backbone, stem, config.width, channels)
     model = torch_simsiam.SimSiam(
         backbone, config.d, config.projector_hidden, config.predictor_hidden, config.projector_layers
     )
     count = sum(p.numel() for p in model.parameters())
     model = model.train().to(device, memory_format=torch.channels_last)
-    lr = schedules.scaled(config.base_lr, config.batch_size)
+    lr = config.base_lr * config.batch_size / 256
     sgd = torch.optim.SGD(
         model.groups(lr, lr), lr=lr, momentum=config.momentum, weight_decay=config.weight_decay
     )

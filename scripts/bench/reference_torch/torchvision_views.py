@@ -6,6 +6,7 @@ which the transforms do not need: it is enough to declare them.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,11 +73,19 @@ class Pairs(torch.utils.data.Dataset):
         return self.transform(image), self.transform(image)
 
 
-def endless_loader(folder: str, batch: int, workers: int) -> Iterator[list[torch.Tensor]]:
-    """Shuffled batches of pairs, epoch after epoch, from workers that live as long as the iterator."""
+def endless_loader(
+    folder: str, batch: int, workers: int, pinned: bool = False
+) -> Iterator[list[torch.Tensor]]:
+    """Shuffled batches of pairs, epoch after epoch, from workers that live as long as the iterator.
+
+    A small folder is repeated within an epoch, at whose end workers wait for each other. pinned: whether
+    batches are put into memory from which a GPU copies.
+    """
+    pairs = Pairs(folder)
+    pairs.names *= math.ceil(8 * max(1, workers) * batch / len(pairs))
     loader = torch.utils.data.DataLoader(
-        Pairs(folder), batch, shuffle=True, num_workers=workers, drop_last=True,
-        persistent_workers=workers > 0,
+        pairs, batch, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0,
+        pin_memory=pinned,
     )  # fmt: skip
     while True:
         yield from loader

@@ -86,11 +86,11 @@ class Timings:
         return f"{statistics.median(r):.2f} ({min(r):.2f}–{max(r):.2f})"
 
     def as_json(self) -> dict:
-        medians = {candidate: self.median(candidate) for candidate in self.seconds}
         return {
-            "seconds": self.seconds, "median_seconds": medians, "metadata": self.metadata,
-            "cores_of_others": self.other_cores, "disturbed": self.disturbed, "peak_mib": self.memory,
-            "notes": self.notes, "gpu_peak_mib": self.gpu_memory, "gpu_utilisation": self.utilisation,
+            "seconds": self.seconds, "median_seconds": {c: self.median(c) for c in self.seconds},
+            "metadata": self.metadata, "cores_of_others": self.other_cores, "disturbed": self.disturbed,
+            "peak_mib": self.memory, "gpu_peak_mib": self.gpu_memory, "notes": self.notes,
+            "gpu_utilisation": self.utilisation,
         }  # fmt: skip
 
     def warning(self) -> str:
@@ -120,7 +120,7 @@ def time_candidates(
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     seconds: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
-    other_cores, metadata = [], {}
+    other_cores, metadata, memory, gpu_memory = [], {}, {}, {}
     returned: dict[str, list[dict]] = {candidate.name: [] for candidate in candidates}
     windows: dict[str, list] = {candidate.name: [] for candidate in candidates}
     with contextlib.ExitStack() as stack:
@@ -152,14 +152,12 @@ def time_candidates(
                 f"{title} {repeat + 1}/{repeats}: {shown} s, others {other_cores[-1]:.2f} cores".strip(),
                 file=sys.stderr,
             )
-        memory, gpu_memory = {}, {}
         for name, pipe in pipes.items():
             pipe.send(None)
             memory[name], gpu_memory[name] = _receive(pipe, name)
     notes = {
-        name: {key: statistics.median(value[key] for value in values) for key in values[0]}
+        name: {key: statistics.median(value[key] for value in values) for key in (values or [{}])[0]}
         for name, values in returned.items()
-        if values
     }
     utilisation = {name: samples.mean(times) for name, times in windows.items()} if samples else {}
     return Timings(seconds, metadata, max(other_cores), memory, notes, gpu_memory, utilisation)
@@ -182,10 +180,11 @@ def training_steps(components: Any, config: Any) -> tuple[Any, Any]:
 
 def check_gpu(device: str) -> None:
     """Ends the process where device is "gpu" and TensorFlow finds none: it would use the CPU silently."""
-    import tensorflow as tf
+    if device == "gpu":
+        import tensorflow as tf
 
-    if device == "gpu" and not tf.config.list_physical_devices("GPU"):
-        raise SystemExit("--device=gpu: TensorFlow finds no GPU. Leave it out.")
+        if not tf.config.list_physical_devices("GPU"):
+            raise SystemExit("--device=gpu: TensorFlow finds no GPU. Leave it out.")
 
 
 def set_threads(count: int) -> None:

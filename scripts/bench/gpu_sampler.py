@@ -1,8 +1,9 @@
-"""The use of GPU 0: what nvidia-smi samples beside a program, and the peak memory of its tensors."""
+"""The use of a GPU: what nvidia-smi samples beside a program, and the peak memory of its tensors."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -11,11 +12,16 @@ import time
 from collections.abc import Iterator
 
 PERIOD = 200  # ms between two samples
-QUERY = ("nvidia-smi", "--id=0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits")
+QUERY = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits")
+
+
+def gpu_id() -> str:
+    """The GPU that programs use, for nvidia-smi: the first of CUDA_VISIBLE_DEVICES."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
 
 
 class Samples:
-    """Utilisation of GPU 0 in percent, with the times (`time.perf_counter`) at which it was read."""
+    """Utilisation of the GPU in percent, with the times (`time.perf_counter`) at which it was read."""
 
     def __init__(self) -> None:
         self.values: list[tuple[float, float]] = []
@@ -32,7 +38,10 @@ def sampling() -> Iterator[Samples]:
     samples = Samples()
     try:
         process = subprocess.Popen(
-            [*QUERY, f"--loop-ms={PERIOD}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [*QUERY, f"--id={gpu_id()}", f"--loop-ms={PERIOD}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
     except OSError:
         yield samples

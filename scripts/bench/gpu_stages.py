@@ -28,6 +28,7 @@ from pathlib import Path
 
 import bench_harness
 import gpu_page
+import gpu_sampler
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -57,34 +58,50 @@ class Stage:
     of_winner: bool = False
 
 
+# The steps of a call of `bench_end_to_end.py` take more batches than the workers of a DataLoader hold ready.
+FULL = {
+    "step": ("--network=resnet50", "--repeats=2", "--calls=1"), "half": ("--batch_size=128",),
+    "quarter": ("--batch_size=64",), "profile": ("--network=resnet50",),
+    "fed": ("--network=resnet50", "--steps=16"), "training": (), "size": ("--image_size=32",),
+    "quickstart": (), "long": ("--end=300",), "on the CPU": ("--end=20",),
+    "search": ("--bank=1281167", "--queries=50000", "--k=200"),
+}  # fmt: skip
+TINY = {
+    "step": ("--network=quickstart", "--batch_size=8", "--repeats=1", "--calls=1"),
+    "half": ("--batch_size=4",), "quarter": ("--batch_size=2",),
+    "profile": ("--network=quickstart", "--batch_size=8", "--steps=2", "--side=256"),
+    "fed": ("--network=small", "--batch_size=8", "--steps=1"),
+    "training": ("--backbone=resnet10", "--width=0.125", "--batch_size=32", "--monitor=none"),
+    "size": ("--image_size=8",), "quickstart": ("--end=3",), "long": ("--end=3",), "on the CPU": ("--end=2",),
+    "search": ("--bank=4096", "--queries=256", "--width=64", "--k=20"),
+}  # fmt: skip
+
+
 def stages(device: str = "gpu", tiny: bool = False, data: str = "fashion_mnist") -> list[Stage]:
     """All stages in their order. tiny: at sizes for two slow cores. data: images of the two trainings."""
-    on, bfloat16 = f"--device={device}", "--precision=bfloat16"
-    once = ("--repeats=1", "--calls=1")
-    network = ("--network=quickstart", "--batch_size=8") if tiny else ("--network=resnet50",)
-    few = ("--batch_size=4",) if tiny else ("--batch_size=128",)
-    step = ("bench_step.py", on, *network, *(once if tiny else ("--repeats=2", "--calls=1")))
-    fed = ("bench_end_to_end.py", on, bfloat16, "--repeats=1", "--calls=2")
-    fed += (
-        ("--network=small", "--batch_size=8", "--steps=1", "--threads=2") if tiny else ("--network=resnet50",)
+    on, bfloat16, size = f"--device={device}", "--precision=bfloat16", TINY if tiny else FULL
+    step = ("bench_step.py", on, *size["step"])
+    fed = ("bench_end_to_end.py", on, bfloat16, "--repeats=1", "--calls=2", *size["fed"])
+    profile = ("profile_step.py", on, bfloat16, *size["profile"])
+    run = ("bench_run.py", "--repeats=1", on)
+    run_on_cpu = ("bench_run.py", "--repeats=1", "--device=cpu", *size["on the CPU"])
+    common = (f"--data={data}", *size["training"])
+    quickstart = ("--", "--flagfile=flags/quickstart.cfg", "--epochs=2", *common)
+    cifar = (
+        "--",
+        "--flagfile=flags/cifar10/simsiam.cfg",
+        "--monitor=none",
+        "--epochs=5",
+        *size["size"],
+        *common,
     )
-    run, on_cpu = ("bench_run.py", "--repeats=1"), ("bench_run.py", "--repeats=1", "--device=cpu")
-    small = ("--backbone=resnet10", "--width=0.125", "--batch_size=32", "--monitor=none") if tiny else ()
-    quickstart = ("--", "--flagfile=flags/quickstart.cfg", f"--data={data}", "--epochs=2", *small)
-    cifar = ("--", "--flagfile=flags/cifar10/simsiam.cfg", f"--data={data}", "--monitor=none", "--epochs=5")
-    cifar += ("--image_size=8" if tiny else "--image_size=32", *small)
-    long, short = ("--end=3", "--end=2") if tiny else ("--end=300", "--end=20")
-    search = ("--bank=4096", "--queries=256", "--width=64", "--k=20") if tiny else (
-        "--bank=1281167", "--queries=50000", "--k=200"
-    )  # fmt: skip
-    by_cpu = ("--precision=float32", "--augment_on=host")
-    profile = ("profile_step.py", on, bfloat16, *network, *(("--steps=2", "--side=256") if tiny else ()))
+    reference = ("--precision=float32", "--augment_on=host")
     return [
         Stage("ours", 1, 75, (*step, bfloat16, "--only=ours")),
         Stage("PyTorch", 1, 60, (*step, bfloat16, "--only=torch"), torch=True),
         Stage("ours, whole step by XLA", 1, 150, (*step, bfloat16, "--only=XLA")),
         Stage(
-            "ours, whole step by XLA, half the batch", 1, 120, (*step, bfloat16, "--only=XLA", *few),
+            "ours, whole step by XLA, half the batch", 1, 120, (*step, bfloat16, "--only=XLA", *size["half"]),
             smaller_than="ours, whole step by XLA",
         ),
         Stage("PyTorch, torch.compile", 1, 120, (*step, bfloat16, "--only=compiled"), torch=True),
@@ -96,13 +113,13 @@ def stages(device: str = "gpu", tiny: bool = False, data: str = "fashion_mnist")
         Stage("views on the device", 3, 75, (*fed, "--only=ours", "--augment_on=device"), of_winner=True),
         Stage("views on the host", 3, 75, (*fed, "--only=ours", "--augment_on=host"), of_winner=True),
         Stage("PyTorch, DataLoader", 3, 75, (*fed, "--only=torch"), torch=True),
-        Stage("quickstart", 4, 75, (*run, on, *(("--end=3",) if tiny else ()), *quickstart)),
-        Stage("quickstart on the CPU", 4, 60, (*on_cpu, short, *quickstart, *by_cpu)),
-        Stage("CIFAR ResNet-18", 4, 75, (*run, on, long, *cifar)),
-        Stage("CIFAR ResNet-18 on the CPU", 4, 60, (*on_cpu, short, *cifar, *by_cpu)),
-        Stage("batch 64", 5, 45, (*step, bfloat16, "--only=ours", "--batch_size=" + ("2" if tiny else "64"))),
-        Stage("batch 128", 5, 45, (*step, bfloat16, "--only=ours", *few)),
-        Stage("kNN", 6, 120, ("bench_knn.py", on, "--repeats=1", *search)),
+        Stage("quickstart", 4, 75, (*run, *size["quickstart"], *quickstart)),
+        Stage("quickstart on the CPU", 4, 60, (*run_on_cpu, *quickstart, *reference)),
+        Stage("CIFAR ResNet-18", 4, 75, (*run, *size["long"], *cifar)),
+        Stage("CIFAR ResNet-18 on the CPU", 4, 60, (*run_on_cpu, *cifar, *reference)),
+        Stage("a quarter of the batch", 5, 45, (*step, bfloat16, "--only=ours", *size["quarter"])),
+        Stage("half the batch", 5, 45, (*step, bfloat16, "--only=ours", *size["half"])),
+        Stage("kNN", 6, 120, ("bench_knn.py", on, "--repeats=1", *size["search"])),
     ]  # fmt: skip
 
 
@@ -165,7 +182,8 @@ def reason_of(log: str) -> str:
 def machine(device: str) -> dict:
     """The machine, its card and driver, the versions and the date."""
     known = {"status": "machine", "device": device, **bench_harness.machine_metadata(os.cpu_count() or 1)}
-    query = ["nvidia-smi", "--id=0", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    query = ["nvidia-smi", f"--id={gpu_sampler.gpu_id()}", "--format=csv,noheader"]
+    query.append("--query-gpu=name,memory.total,driver_version")
     if device == "gpu":
         try:
             done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
@@ -204,7 +222,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not figures:
         _append(log, here)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-    environment |= {"CUDA_VISIBLE_DEVICES": ""} if args.device == "cpu" else {}
+    if args.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    else:  # one GPU, which PyTorch and TensorFlow number as nvidia-smi does
+        environment |= {"CUDA_VISIBLE_DEVICES": gpu_sampler.gpu_id(), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     environment |= QUICK_COMPILER if args.tiny and args.device == "cpu" else {}
     end, factor = time.monotonic() + 60 * args.minutes, 8 if args.tiny else 1
     for stage in chosen:

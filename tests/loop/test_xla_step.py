@@ -27,7 +27,7 @@ def test_xla_compiles_once_in_a_process(tmp_path):
     """XLA writes a file for each module that it compiles."""
     flags = f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*step.*"
     done = subprocess.run(
-        [sys.executable, Path(xla_steps.__file__)], capture_output=True, text=True, timeout=600,
+        [sys.executable, Path(xla_steps.__file__)], capture_output=True, text=True, timeout=1800,
         env={**os.environ, "XLA_FLAGS": flags},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -155,7 +155,7 @@ def _step_rows(line: dict, lines: dict[str, dict]) -> list[list[str]]:
     precision, metadata = next(iter(line["result"]["results"])), _metadata(_timings(line))
     rivals = [step_seconds(lines[name]) for name in THEIRS if name in lines]
     best = min((value for value in rivals if value), default=None)
-    comparable = best and precision == "bfloat16" and line["stage"] in OURS
+    comparable = best and line["stage"] in OURS
     memory = next(iter(timings.get("gpu_peak_mib", {}).values()), None)
     return [[
         line["stage"], precision, str(metadata.get("batch", "")), f"{seconds:.4f}",

@@ -17,7 +17,7 @@ from absl import flags
 
 from simsiam_tf import config as configs
 from simsiam_tf.command_line.help_text import usage
-from simsiam_tf.runtime import malloc, signals, terminal
+from simsiam_tf.runtime import cores, malloc, signals, terminal
 from simsiam_tf.runtime.atomic_files import UNWRITABLE
 from simsiam_tf.runtime.errors import UserError, as_flags, file_failure, nearest
 
@@ -73,6 +73,7 @@ def _run(
         with signals.handle_signals(leave, signal.SIG_IGN if process_ends else None):
             config = parse(cls, argv)
             if process_ends:
+                cores.limit_libraries()  # none of them is loaded yet
                 line = f"{prog}: {_out_of_memory(config)}\n".encode()
                 malloc.end_when_exhausted(lambda: os.write(_terminal, line), UserError.status)
             writes_files = hasattr(config, "out") or hasattr(config, "workdir")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from simsiam_tf.data.mapping import map_images, with_options
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.features.changed_files import ChangedImages, verified_source
 from simsiam_tf.features.feature_file import FeatureWriter, read_or_write
-from simsiam_tf.runtime import progress
+from simsiam_tf.runtime import cores, progress
 from simsiam_tf.runtime.display_text import printable_text
 
 VERSION = 1  # raise it when decoding or the statistics change
@@ -61,7 +60,7 @@ def _scan(source: Source, writer: FeatureWriter) -> None:
         return tf.ensure_shape(tf.numpy_function(_row, [image], tf.float32), [len(FIELDS) + WORDS])
 
     ids = tf.data.Dataset.range(writer.rows, source.size)
-    batches = map_images(ids, pictures, row, os.cpu_count() or 2).batch(BATCH)
+    batches = map_images(ids, pictures, row, cores.decoding_threads()).batch(BATCH)
     name = f"pictures of {printable_text(source.name)}"
     with progress.bar(None, name, total=source.size, initial=writer.rows, unit="picture") as bar:
         for batch in with_options(batches, pictures).as_numpy_iterator():

@@ -6,7 +6,6 @@ import base64
 import concurrent.futures
 import hashlib
 import io
-import os
 import re
 import secrets
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from simsiam_tf.runtime import progress
+from simsiam_tf.runtime import cores, progress
 from simsiam_tf.runtime.atomic_files import check_no_links, remove_path
 
 SIDE = 128  # pixels of a thumbnail's longer side
@@ -114,7 +113,7 @@ def remove_other_thumbnails(page: Path, kept: str) -> None:
 
 def _pictures(thumbnail: Callable[[int], bytes | None], rows: np.ndarray) -> Any:
     """Thumbnails in the order of the rows, made by a thread for each core; None where there is none."""
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(cores.decoding_threads()) as pool:
         parts = (rows[start : start + IN_FOLDER] for start in range(0, len(rows), IN_FOLDER))
         made = (data for part in parts for data in pool.map(thumbnail, part.tolist()))
         yield from progress.bar(made, "thumbnails", total=len(rows))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from simsiam_tf.data.sources.base import EncodedSource, Source
+from simsiam_tf.runtime import cores
 
 
 def map_each(dataset: tf.data.Dataset, function: Callable, parallel: int | None = None) -> tf.data.Dataset:
@@ -38,7 +38,7 @@ def with_options(dataset: tf.data.Dataset, source: Source | None = None) -> tf.d
     options = tf.data.Options()
     reads = getattr(source, "reads_at_once", 0)
     if reads:  # each read takes a thread
-        options.threading.private_threadpool_size = reads + (os.cpu_count() or 2)
+        options.threading.private_threadpool_size = reads + cores.decoding_threads()
     options.deterministic = True
     # NOTE: tf.data's tuner delays the end of an iterator by up to minutes, and every epoch of
     # `fit` and every evaluation ends one.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from simsiam_tf.data.mapping import map_each, map_images, with_options
 from simsiam_tf.data.sources.base import ArraySource, Source
 from simsiam_tf.data.sources.decoded import keep_decoded
 from simsiam_tf.data.sources.open_source import open_source
+from simsiam_tf.runtime import cores
 from simsiam_tf.runtime.errors import UserError
 
-PARALLEL: int | None = os.cpu_count() or 2  # images, and pieces of a batch, made at a time; None: one
+PARALLEL: int | None = cores.decoding_threads()  # of images, and of pieces of a batch; None: one
 ENDLESS = 2**40  # steps, more than any training takes
 PREFETCHED_STEPS = 2
 PIECE_PIXELS = 8 * 224 * 224  # pixels of a piece, of one view of each image: they fit a processor's cache

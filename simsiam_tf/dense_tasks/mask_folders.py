@@ -30,7 +30,7 @@ from simsiam_tf.dense_tasks.annotated_files import (
     read_picture,
 )
 from simsiam_tf.dense_tasks.annotations import IGNORE, SEGMENTATION, Annotated, AnnotatedSet, no_boxes
-from simsiam_tf.runtime import progress
+from simsiam_tf.runtime import cores, progress
 from simsiam_tf.runtime.display_text import one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -232,7 +232,7 @@ def _mask_records(pairs: _Pairs) -> dict[str, np.ndarray]:
         return "", int(known.max(initial=0)), known.size > 0, numbers.shape[::-1], file_digest(data)
 
     def read_all() -> dict[str, np.ndarray]:
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        with concurrent.futures.ThreadPoolExecutor(cores.decoding_threads()) as pool:
             read = pool.map(record, range(len(pairs.stems)))
             rows = list(progress.bar(read, "reading masks", total=len(pairs.stems)))
         reasons, largest, known, sizes, digests = zip(*rows, strict=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,11 +14,12 @@ from simsiam_tf.data import Views, sampling
 from simsiam_tf.data.mapping import map_each, with_options
 from simsiam_tf.dense_tasks.annotations import Annotated, AnnotatedSet
 from simsiam_tf.dense_tasks.framing import DRAWS, Framing
+from simsiam_tf.runtime import cores
 from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError
 
 MOST_BOXES = 100  # of a square; of more, the largest are kept
-PARALLEL = os.cpu_count() or 2
+PARALLEL: int | None = cores.decoding_threads()
 PREFETCHED = 2  # batches
 
 

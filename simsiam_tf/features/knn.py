@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 
-from simsiam_tf.runtime import progress
+from simsiam_tf.runtime import cores, progress
 
 BLOCK = 2**24  # numbers of the bank, and cosines, in memory at a time
 CHUNK = 2**19  # cosines that are compared at a time, few enough for a CPU's cache
@@ -100,7 +99,7 @@ def nearest(
     index = np.zeros((len(queries), k), np.int64)
     starts, on_gpu = range(0, len(bank), bank_block), has_gpu()
     cosines = np.empty(0 if on_gpu else min(block, len(queries)) * min(bank_block, len(bank)), np.float32)
-    with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as threads:
+    with concurrent.futures.ThreadPoolExecutor(cores.search_threads()) as threads:
         for start in progress.bar(starts, "neighbours", unit="block", leave=False):
             candidates = unit_rows(bank[start : start + bank_block])
             step = max(1, CHUNK // len(candidates))

@@ -24,7 +24,7 @@ from simsiam_tf.features.extraction import forward
 from simsiam_tf.features.query_list import Queries
 from simsiam_tf.pretrained.backbone_file import read_card
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
-from simsiam_tf.runtime import progress
+from simsiam_tf.runtime import cores, progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -164,7 +164,7 @@ def embed_files(
             reasons[i] = _reason(error)
             return None
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+    with concurrent.futures.ThreadPoolExecutor(cores.decoding_threads()) as threads:
         for start in progress.bar(range(0, len(paths), BATCH), "queries", unit="batch", leave=False):
             numbers = range(start, min(start + BATCH, len(paths)))
             views = dict(zip(numbers, threads.map(view, numbers), strict=True))

@@ -196,7 +196,7 @@ class ShardWorker:
 
 
 def _limit_cores(cores: int) -> None:
-    core_limit.limit(cores)
+    core_limit.take_share(cores)
     pipeline.PARALLEL = cores
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     tf.config.threading.set_inter_op_parallelism_threads(cores)

@@ -6,6 +6,8 @@ import ctypes
 import os
 from collections.abc import Callable
 
+from simsiam_tf.runtime import cores
+
 # glibc's names and numbers, from <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
@@ -14,15 +16,16 @@ def retain_freed_memory() -> bool:
     """Makes this process keep the memory that it frees, for the next step; returns False without glibc.
 
     By default, glibc gives large blocks back to the system. A training step then spends much of its time on
-    page faults, two million a step for a ResNet-18 at batch 128. With these settings all threads share one
-    arena, so that a block freed by one serves the others. The process then keeps its peak of memory to the
-    end, and the peak may be higher than by default.
+    page faults, two million a step for a ResNet-18 at batch 128. With these settings threads share few
+    arenas, one on up to eight cores (`cores.training_arenas`), so that a block freed by one thread serves
+    others. The process then keeps its peak of memory to the end, and the peak may be higher than by default.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, -1), mallopt(_M_ARENA_MAX, 1)])
+    arenas = cores.training_arenas()
+    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, -1), mallopt(_M_ARENA_MAX, arenas)])
 
 
 _handlers: list = []  # keeps the functions alive that C++ may call at any time

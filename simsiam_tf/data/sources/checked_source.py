@@ -111,7 +111,7 @@ def _python_read(read: Callable[[int], bytes]) -> Callable[[tf.Tensor], tf.Tenso
 
 def check_members(members: Members, options: SourceOptions) -> tuple[FileRecords, Changes]:
     """Checks the images of a place as options.check says, or takes what the user's cache knows of them."""
-    decoding = threading.BoundedSemaphore(cores.count())  # images at a time; more may be read
+    decoding = threading.BoundedSemaphore(cores.decoding_threads())  # more images may be read
 
     def check(i: int) -> dict:
         check_size(members.size(i), members.names[i], options.max_megapixels)  # before it is read

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ import tensorflow as tf
 from simsiam_tf.data.augment.crops import resize
 from simsiam_tf.data.mapping import map_images, with_options
 from simsiam_tf.data.sources.base import EncodedSource, Source, Squares
-from simsiam_tf.runtime import progress
+from simsiam_tf.runtime import cores, progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError, file_failure
 
@@ -87,7 +86,7 @@ def keep_squares(source: Source, side: int) -> Source:
 
 def _decoded_blocks(source: Source, function: Callable) -> Iterator[tuple[int, Any]]:
     """(id of the first image, `function` of BLOCK images) in order; shows the progress."""
-    images = map_images(tf.data.Dataset.range(source.size), source, function, os.cpu_count() or 2)
+    images = map_images(tf.data.Dataset.range(source.size), source, function, cores.decoding_threads())
     blocks = with_options(images.batch(BLOCK), source).as_numpy_iterator()
     with progress.bar(None, "decoding images", total=source.size, unit="image", leave=False) as bar:
         for start in range(0, source.size, BLOCK):

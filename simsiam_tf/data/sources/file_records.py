@@ -125,7 +125,7 @@ def file_records(
     del kept  # they are as large as the new ones
     if not LEVELS[level]:
         pending = pending[:0]
-    threads = max(reads_at_once, cores.count())
+    threads = max(reads_at_once, cores.decoding_threads())
     try:
         for count, _ in enumerate(_checked(records, pending, LEVELS[level], check, threads), 1):
             if count % SAVE_EVERY == 0:

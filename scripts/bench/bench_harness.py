@@ -28,6 +28,7 @@ import gpu_sampler
 import process_usage
 
 import simsiam_tf  # noqa: F401  (before TensorFlow, which it sets up)
+from simsiam_tf.runtime import cores
 
 SETTLE_SECONDS = 0.3  # until the threads of the candidate that has just run are asleep
 DISTURBED = 0.1  # cores taken by other programs above which a comparison is marked
@@ -99,11 +100,15 @@ class Timings:
         return f"DISTURBED: other programs took up to {self.other_cores:.1f} cores. Do not quote."
 
 
-def add_arguments(parser: argparse.ArgumentParser, repeats: int, calls: int, threads: int | None) -> None:
-    """Adds the options that most benchmarks share; the arguments are defaults. threads: None: all cores."""
-    parser.add_argument(
-        "--threads", type=int, default=threads or os.cpu_count(), help="threads of every candidate"
-    )
+def add_arguments(
+    parser: argparse.ArgumentParser, repeats: int, calls: int, threads: int | None, type: Callable = int
+) -> None:
+    """Adds the options that most benchmarks share; the arguments are defaults.
+
+    threads: None: all cores. type: argparse type of --threads.
+    """
+    default = str(threads or cores.usable_cores())
+    parser.add_argument("--threads", type=type, default=default, help="threads of every candidate")
     parser.add_argument("--repeats", type=int, default=repeats, help="alternations")
     parser.add_argument("--calls", type=int, default=calls, help="calls of a candidate in each alternation")
     parser.add_argument("--json", metavar="FILE", help="file for the results")

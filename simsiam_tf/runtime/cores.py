@@ -1,6 +1,6 @@
 """The cores that this process may use, and what follows from their number: threads and malloc's arenas.
 
-docs/scaling.md has the rules as a table.
+docs/performance.md, "Many cores", has the rules as a table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
-THREADS_PER_ARENA = 8  # of malloc; docs/scaling.md, "Threads and arenas", has the counts behind it
+THREADS_PER_ARENA = 8  # of malloc; docs/performance.md, "Many cores", has the counts behind it
 MOST_SEARCH_THREADS = 16  # they compare cosines that one product at a time has made
 # How many threads libraries start: TensorFlow for an operation, and for operations at a time; NumPy's
 # OpenBLAS; OpenMP, which scikit-learn, faiss and PyTorch use.

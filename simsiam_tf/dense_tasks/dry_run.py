@@ -9,7 +9,7 @@ from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import keras_hub
-from simsiam_tf.training import costs
+from simsiam_tf.training import costs, run_memory
 
 
 def dry_run(config: TransferConfig) -> int:
@@ -36,8 +36,6 @@ def summarize(
     whole, backbone = model.count_params(), model.backbone.count_params()
     frozen = ", which stays as it is" * config.freeze
     precision, steps = components.metadata["precision"], components.total_steps
-    stored = costs.stored_values(model, shape) * config.batch_size // replicas
-    weights = costs.weight_bytes(whole, config.optimizer)
     falls = (
         "on a cosine" if config.schedule == "cosine" else f"tenfold after {config.milestones} of the steps"
     )
@@ -52,6 +50,6 @@ def summarize(
         "steps": f"{steps}, {train.size / config.batch_size:.1f} per epoch",
         "learning rate": f"{schedules.scaled(config.base_lr, config.batch_size):g}, decayed {falls}",
         "parameters": f"{backbone:,} backbone{frozen}, {whole - backbone:,} for {config.task}",
-        "memory, estimated": costs.memory_in_words(weights, costs.activation_bytes(stored, precision)),
+        "memory, estimated": run_memory.estimate(components, config).in_words(),
         "work": costs.work_in_words(forward),
     }

@@ -1,4 +1,4 @@
-"""What a network costs: the memory of a training step, and its multiplications and additions."""
+"""What a network costs: its multiplications and additions, and their time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from simsiam_tf.runtime.devices import on_cpu
 
 Network = Callable[..., Any]  # (images [1, H, W, C], training=…) → outputs
 
-_STORED_FOR_GRADIENT = {"Conv2D", "FusedBatchNormV3", "Relu", "MatMul", "Pad", "MaxPool"}
 PASSES = 3  # the forward pass, and the gradients of activations and of weights, each about as much work
 SPEEDS = {  # multiply-adds a second that are reached in training, by order of magnitude
     True: (5e10, "two CPU cores"),
@@ -20,33 +19,9 @@ SPEEDS = {  # multiply-adds a second that are reached in training, by order of m
 }
 
 
-def stored_values(network: Network, shape: Sequence[int]) -> int:
-    """The number of values that a training step keeps for the gradient of one image of shape [H, W, C]."""
-    outputs = [op.outputs[0] for op in _operations(network, shape, True) if op.type in _STORED_FOR_GRADIENT]
-    return sum(math.prod(_shape(t)) for t in outputs if t.shape.is_fully_defined())
-
-
 def multiply_adds(network: Network, shape: Sequence[int]) -> int:
     """The multiply-adds of all convolutions and matrix products for one image of shape [H, W, C], forward."""
-    return sum(_multiply_adds(op) for op in _operations(network, shape, False))
-
-
-def weight_bytes(parameters: int, optimizer: str) -> int:
-    """The bytes of so many float32 parameters with their gradients and the optimizer's state."""
-    return (4 if optimizer == "adamw" else 3) * 4 * parameters
-
-
-def activation_bytes(values: int, precision: str) -> int:
-    """The bytes of so many stored values. precision: "float32" or "bfloat16"."""
-    return values * (2 if precision == "bfloat16" else 4)
-
-
-def memory_in_words(weights: int, activations: int) -> str:
-    """The memory of a replica, from bytes."""
-    return (
-        f"{(weights + activations) / 2**30:.2f} GiB per replica, {activations / 2**30:.2f} of these for "
-        "activations; TensorFlow itself takes about 0.6"
-    )
+    return sum(_multiply_adds(op) for op in _operations(network, shape))
 
 
 def work_in_words(forward: float) -> str:
@@ -63,9 +38,9 @@ def duration(seconds: float) -> str:
     return f"{math.ceil(seconds / 60)} minutes"
 
 
-def _operations(network: Network, shape: Sequence[int], training: bool) -> list[tf.Operation]:
-    """The operations of a network's graph, with those of the functions that it calls."""
-    forward = tf.function(lambda x: network(x, training=training), autograph=False)
+def _operations(network: Network, shape: Sequence[int]) -> list[tf.Operation]:
+    """The operations of a network's graph in inference."""
+    forward = tf.function(lambda x: network(x, training=False), autograph=False)
     graph = forward.get_concrete_function(tf.TensorSpec([1, *shape])).graph
     return graph.get_operations()
 

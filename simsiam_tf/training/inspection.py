@@ -17,7 +17,7 @@ from simsiam_tf.data.sources.overview import header_summary
 from simsiam_tf.recipes import budget
 from simsiam_tf.runtime import atomic_files
 from simsiam_tf.runtime.errors import UserError
-from simsiam_tf.training import costs
+from simsiam_tf.training import costs, run_memory
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every
 from simsiam_tf.training.run_data import follow_recipe, open_data
 
@@ -79,7 +79,6 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     heads = model.count_params() - model.backbone.count_params()
     trained = sum(math.prod(v.shape) for v in model.backbone.trainable_variables)
     frozen = f"; {trained:,} of the backbone's are trained" if config.freeze_until else ""
-    weights, activations = memory(config, components)
     steps, described = str(components.total_steps), {}
     if config.needs_timing:
         steps = f"as many as fit into {config.minutes:g} minutes, by a few that are timed at the start"
@@ -110,21 +109,8 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
         f"{config.final_lr * config.batch_size / 256:g} on a cosine",
         "parameters": f"{model.backbone.count_params():,} backbone, {heads:,} heads{frozen}",
-        "memory, estimated": costs.memory_in_words(weights, activations),
+        "memory, estimated": run_memory.estimate(components, config).in_words(),
     }
-
-
-def memory(config: PretrainConfig, components: PretrainComponents) -> tuple[int, int]:
-    """Estimates the bytes of a replica: (weights, activations).
-
-    weights: with their gradients and the optimizer's state, and `table_bytes`. activations: those of the
-    backbone that are stored for the gradient.
-    """
-    model = components.model
-    stored = _per_image(costs.stored_values, components)
-    share = config.batch_size // components.strategy.num_replicas_in_sync
-    weights = costs.weight_bytes(model.count_params(), config.optimizer) + model.table_bytes
-    return weights, costs.activation_bytes(stored * share, components.metadata["precision"])
 
 
 def _per_image(cost: Callable[..., int], components: PretrainComponents) -> int:

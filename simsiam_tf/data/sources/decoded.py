@@ -84,6 +84,23 @@ def keep_squares(source: Source, side: int) -> Source:
         return dataclasses.replace(source, squares=Squares(tf.constant(squares), tf.constant(sizes)))
 
 
+def bytes_in_memory(source: Source, side: int | None) -> tuple[int, int]:
+    """Bytes of decoded images, for a source that is not decoded yet: (those that stay, further ones before).
+
+    side: that of `keep_squares`; None: `keep_decoded` has the choice, and the headers tell what it will be.
+    """
+    if side:
+        pixels = source.size * side**2 * source.channels
+        return pixels, pixels
+    known = isinstance(source, EncodedSource) and source.decoded is None and source.headers is not None
+    if not known or sizes_differ(source):
+        return 0, 0
+    height, width = (int(source.headers[name][0]) for name in ("height", "width"))
+    pixels = source.size * height * width * source.channels
+    # The array and, from the first batch on, a tensor of it.
+    return (2 * pixels, 0) if max(height, width) <= MAX_SIDE and pixels <= MAX_BYTES else (0, 0)
+
+
 def _decoded_blocks(source: Source, function: Callable) -> Iterator[tuple[int, Any]]:
     """(id of the first image, `function` of BLOCK images) in order; shows the progress."""
     images = map_images(tf.data.Dataset.range(source.size), source, function, cores.decoding_threads())

@@ -1,0 +1,115 @@
+"""The memory that a run will take, estimated before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from simsiam_tf.data import pipeline
+from simsiam_tf.data.sources.decoded import bytes_in_memory
+from simsiam_tf.loop.task import RunComponents
+from simsiam_tf.runtime.devices import on_cpu
+from simsiam_tf.training import step_memory
+
+GRAPH_BYTES = 75_000  # of an operation of the step: TensorFlow's copies of the graph, and compiled kernels
+BATCHES_AT_WORK = 2  # besides those prefetched: one that the step reads, one that is being joined
+PIECES_AT_WORK = 3  # for each that is made at a time: its images, its crops, its views
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class RunMemory:
+    """Bytes that a training process takes at its peak, as the system counts them (resident memory).
+
+    held: what this process has taken by now: libraries, lists of images, images that are arrays, weights, the
+        optimizer's state, and the step's graph in Python.
+    compiled: that graph in TensorFlow, and its kernels.
+    step: tensors of a step: activations, gradients, and what convolutions work with (`step_memory`). On GPUs
+        and TPUs they are there.
+    batches: views that are being made, or wait for their step.
+    images: decoded images that stay in memory. decoding: further copies of them before the first step.
+    variables: weights and the optimizer's state of a replica. On CPUs `held` has them, too.
+    replicas: those of this process.
+    """
+
+    held: int
+    compiled: int
+    step: int
+    batches: int
+    images: int = 0
+    decoding: int = 0
+    variables: int = 0
+    replicas: int = 1
+
+    @property
+    def process(self) -> int:
+        """The peak of a process that trains on CPUs."""
+        return self.held + self.images + max(self.decoding, self.compiled + self.step + self.batches)
+
+    def in_words(self) -> str:
+        """The peak and its parts, as text."""
+        if on_cpu():
+            parts = {
+                "libraries, weights and the optimizer": self.held, "the step": self.step,
+                "its graph and kernels": self.compiled, "batches": self.batches, "images": self.images,
+            }  # fmt: skip
+            listed = ", ".join(f"{size / GIB:.2f} for {name}" for name, size in parts.items() if size)
+            return f"{self.process / GIB:.2f} GiB at the peak of the process: {listed}"
+        device = self.variables + self.step // self.replicas
+        host = dataclasses.replace(self, step=0).process
+        return (
+            f"{device / GIB:.2f} GiB on each device, {self.variables / GIB:.2f} of these for weights and the "
+            f"optimizer; {host / GIB:.2f} GiB of the host"
+        )
+
+
+def estimate(components: RunComponents, config: Any) -> RunMemory:
+    """Estimates the memory of a run on this machine: traces its step, and runs nothing.
+
+    Not counted are evaluations by the monitor and the export, which reuse the memory of the steps. Reads
+    config.batch_size, config.seed, config.jit_compile and, where there is one, config.decoded_size.
+    """
+    model = components.model
+    step = step_memory.trace(components, config)
+    images, decoding = bytes_in_memory(components.source, getattr(config, "decoded_size", None))
+    variables = [*model.variables, *model.optimizer.variables]
+    return RunMemory(
+        held=peak_until_now(),
+        compiled=GRAPH_BYTES * len(step.nodes),
+        step=step.peak_bytes,
+        batches=batch_bytes(step.batch, components),
+        images=images,
+        decoding=decoding,
+        variables=sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables) + model.table_bytes,
+        replicas=components.strategy.num_replicas_in_sync // components.workers.count,
+    )
+
+
+def batch_bytes(batch: Any, components: RunComponents) -> int:
+    """The bytes of batches that are being made, or wait for their step.
+
+    batch: specifications of the tensors of a batch, for all of this process's replicas.
+    """
+    size = sum(math.prod(spec.shape) * spec.dtype.size for spec in tf.nest.flatten(batch, True))
+    pixels = sum(a.size**2 for a in components.views.each) * components.source.channels
+    rows = max(1, pipeline.PIECE_PIXELS // components.views.augmentation.size**2)
+    piece = rows * pixels * tf.float32.size
+    return (pipeline.PREFETCHED_STEPS + BATCHES_AT_WORK) * size + PIECES_AT_WORK * (
+        pipeline.PARALLEL or 1
+    ) * min(piece, size)
+
+
+def peak_until_now() -> int:
+    """The largest resident memory that this process has had, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # of macOS: bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -14,11 +14,13 @@ from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import Views, preview
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.overview import header_summary
+from simsiam_tf.nets import whitening
 from simsiam_tf.recipes import budget
 from simsiam_tf.runtime import atomic_files
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import costs, run_memory
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every
+from simsiam_tf.training.pretraining import read_size
 from simsiam_tf.training.run_data import follow_recipe, open_data
 
 
@@ -79,6 +81,9 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     heads = model.count_params() - model.backbone.count_params()
     trained = sum(math.prod(v.shape) for v in model.backbone.trainable_variables)
     frozen = f"; {trained:,} of the backbone's are trained" if config.freeze_until else ""
+    size, whitened = read_size(config, components), 0
+    if size:
+        whitened = whitening.read_quarters(model.backbone, size).output_shape[-1]
     steps, described = str(components.total_steps), {}
     if config.needs_timing:
         steps = f"as many as fit into {config.minutes:g} minutes, by a few that are timed at the start"
@@ -109,7 +114,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
         f"{config.final_lr * config.batch_size / 256:g} on a cosine",
         "parameters": f"{model.backbone.count_params():,} backbone, {heads:,} heads{frozen}",
-        "memory, estimated": run_memory.estimate(components, config).in_words(),
+        "memory, estimated": run_memory.estimate(components, config, whitened).in_words(),
     }
 
 

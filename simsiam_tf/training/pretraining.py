@@ -228,11 +228,7 @@ class Pretraining(Task):
     @property
     def read_size(self) -> int | None:
         """Side in pixels of the images that the exported backbone takes by default; None with finish=none."""
-        if self.config.finish == "none":
-            return None
-        size = self.components.views.augmentation.size
-        fixed = self.components.model.backbone.input_shape[1]
-        return self.config.read_size or fixed or finishing.default_read_size(size)
+        return read_size(self.config, self.components)
 
     def _whitened(self, backbone: keras.Model, size: int) -> tuple[keras.Model, dict[str, Any]]:
         """(the backbone with a layer that whitens its features, the model card's record of that layer).
@@ -255,6 +251,15 @@ class Pretraining(Task):
             "layer": whitening.NAME, "images": fitted.rows, "shrinkage": fitted.shrinkage, "size": size,
         }  # fmt: skip
         return finished, {"finishing": record}
+
+
+def read_size(config: PretrainConfig, components: PretrainComponents) -> int | None:
+    """Side in pixels of the images that the exported backbone takes by default; None with finish=none."""
+    if config.finish == "none":
+        return None
+    size = components.views.augmentation.size
+    fixed = components.model.backbone.input_shape[1]
+    return config.read_size or fixed or finishing.default_read_size(size)
 
 
 @contextlib.contextmanager

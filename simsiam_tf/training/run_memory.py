@@ -17,7 +17,9 @@ from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.runtime.devices import on_cpu
 from simsiam_tf.training import step_memory
 
-GRAPH_BYTES = 75_000  # of an operation of the step: TensorFlow's copies of the graph, and compiled kernels
+GRAPH_BYTES = 40_000  # of an operation of the step: TensorFlow's copies of the graph, and compiled kernels
+# Matrices [F, F] of whitening: sum and mean of the covariance, its axes, LAPACK's two, and the product.
+WHITENING_MATRICES = 6
 BATCHES_AT_WORK = 2  # besides those prefetched: one that the step reads, one that is being joined
 PIECES_AT_WORK = 3  # for each that is made at a time: its images, its crops, its views
 GIB = 2**30
@@ -33,6 +35,8 @@ class RunMemory:
     step: tensors of a step: activations, gradients, and what convolutions work with (`step_memory`). On GPUs
         and TPUs they are there.
     batches: views that are being made, or wait for their step.
+    export: the networks once more, and the matrices of their whitening. The memory of the steps, which is
+        kept, was seen not to serve for these.
     images: decoded images that stay in memory. decoding: further copies of them before the first step.
     variables: weights and the optimizer's state of a replica. On CPUs `held` has them, too.
     replicas: those of this process.
@@ -42,6 +46,7 @@ class RunMemory:
     compiled: int
     step: int
     batches: int
+    export: int = 0
     images: int = 0
     decoding: int = 0
     variables: int = 0
@@ -50,14 +55,16 @@ class RunMemory:
     @property
     def process(self) -> int:
         """The peak of a process that trains on CPUs."""
-        return self.held + self.images + max(self.decoding, self.compiled + self.step + self.batches)
+        run = self.compiled + self.step + self.batches + self.export
+        return self.held + self.images + max(self.decoding, run)
 
     def in_words(self) -> str:
         """The peak and its parts, as text."""
         if on_cpu():
             parts = {
                 "libraries, weights and the optimizer": self.held, "the step": self.step,
-                "its graph and kernels": self.compiled, "batches": self.batches, "images": self.images,
+                "its graph and kernels": self.compiled, "batches": self.batches, "the export": self.export,
+                "images": self.images,
             }  # fmt: skip
             listed = ", ".join(f"{size / GIB:.2f} for {name}" for name, size in parts.items() if size)
             return f"{self.process / GIB:.2f} GiB at the peak of the process: {listed}"
@@ -69,11 +76,13 @@ class RunMemory:
         )
 
 
-def estimate(components: RunComponents, config: Any) -> RunMemory:
+def estimate(components: RunComponents, config: Any, whitened: int = 0) -> RunMemory:
     """Estimates the memory of a run on this machine: traces its step, and runs nothing.
 
-    Not counted are evaluations by the monitor and the export, which reuse the memory of the steps. Reads
-    config.batch_size, config.seed, config.jit_compile and, where there is one, config.decoded_size.
+    Not counted are evaluations by the monitor. Reads config.batch_size, config.seed, config.jit_compile and,
+    where there is one, config.decoded_size.
+
+    whitened: number of the features that the export whitens; 0 without whitening.
     """
     model = components.model
     step = step_memory.trace(components, config)
@@ -84,6 +93,7 @@ def estimate(components: RunComponents, config: Any) -> RunMemory:
         compiled=GRAPH_BYTES * len(step.nodes),
         step=step.peak_bytes,
         batches=batch_bytes(step.batch, components),
+        export=4 * model.count_params() + 8 * WHITENING_MATRICES * whitened**2,
         images=images,
         decoding=decoding,
         variables=sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables) + model.table_bytes,

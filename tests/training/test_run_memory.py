@@ -28,6 +28,7 @@ SCRIPT = Path(bench_memory.__file__)
 def test_the_peak_is_that_of_the_steps_or_that_of_the_decoding():
     memory = RunMemory(held=1000, compiled=100, step=500, batches=50, images=200)
     assert memory.process == 1000 + 200 + 650
+    assert dataclasses.replace(memory, export=30).process == 1000 + 200 + 680
     assert dataclasses.replace(memory, decoding=700).process == 1000 + 200 + 700
     assert dataclasses.replace(memory, decoding=600).process == memory.process
 
@@ -70,10 +71,11 @@ def test_decoded_images_by_hand():
 def test_the_estimate_of_a_tiny_run_has_its_weights_and_its_activations(tmp_path):
     config = tiny(tmp_path, "--monitor=none")
     components = build_pretraining(config, decodes=False)
-    memory = run_memory.estimate(components, config)
+    memory = run_memory.estimate(components, config, whitened=100)
     trained = sum(math.prod(v.shape) for v in components.model.trainable_variables)
     by_hand = 4 * (components.model.count_params() + trained)  # each trained number has its momentum
     assert by_hand <= memory.variables <= by_hand + 256  # the step, the means of metrics
+    assert memory.export == 4 * components.model.count_params() + 6 * 100 * 100 * 8
     # The first map of each view, 8 channels of 8×8 pixels, is an input of the gradient.
     assert memory.step > 2 * 64 * 8 * 8 * 8 * 4
     assert memory.held > 200 * 2**20

@@ -175,7 +175,7 @@ def _schedule(nodes: list[Node], seconds: Sequence[float], threads: int) -> Iter
         for thread in sorted(idle):
             mine, others = own[thread] or queues[thread], next(filter(None, queues), None)
             if not mine and not others:
-                break
+                continue
             number = mine.popleft() if mine else others.pop()  # pyright: ignore[reportOptionalMemberAccess]
             idle.remove(thread)
             yield number, True

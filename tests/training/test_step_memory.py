@@ -1,5 +1,7 @@
 """Peaks of small graphs by hand."""
 
+import random
+
 import pytest
 import tensorflow as tf
 
@@ -19,7 +21,10 @@ def chain(*rows):
 
 def test_a_tensor_is_freed_when_its_last_reader_has_ended():
     # The variable does not count. 100; 100 + 50; 50 + 30.
-    assert peak_bytes(chain(("Conv2D", 100), ("Conv2D", 50), ("Conv2D", 30)), 1) == 150
+    nodes = chain(("Conv2D", 100), ("Conv2D", 50), ("Conv2D", 30))
+    assert peak_bytes(nodes, 1) == 150
+    nodes[2].inner = 70  # bytes that it needs while it runs
+    assert peak_bytes(nodes, 1) == 220
 
 
 def test_elementwise_operations_write_over_what_nothing_else_reads():
@@ -55,6 +60,25 @@ def test_a_thread_goes_on_with_the_last_of_what_it_made_ready():
     assert peak_bytes(nodes, 1) == 100 + 20 + 40
     nodes[4].after = [2]  # and 2 before 4: 100 + 20 + 10, then 20 + 40
     assert peak_bytes(nodes, 1) == 130
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_each_node_runs_once_and_after_those_that_it_waits_for(threads):
+    draws = random.Random(0)
+    nodes = []
+    for number in range(300):
+        chosen = [(draws.randrange(number), 0) for _ in range(min(number, 2))]
+        after = [draws.randrange(number)] if number % 7 == 6 else []
+        nodes.append(Node("Conv2D", chosen, after, [1], draws.choice([0.0, 1e-6, 1e-4, 1e-2])))
+    ended, started, most = set(), [], 0
+    for number, starts in step_memory._schedule(nodes, [n.seconds for n in nodes], threads):
+        if starts:
+            assert {i for i, _ in nodes[number].inputs} | set(nodes[number].after) <= ended
+            started.append(number)
+        else:
+            ended.add(number)
+        most = max(most, len(started) - len(ended))
+    assert sorted(started) == list(range(300)) and len(ended) == 300 and most <= threads
 
 
 def test_a_graph_by_hand():

@@ -169,7 +169,7 @@ class ShardWorker:
             assert isinstance(source, EncodedSource)
             if options.on_bad_image != "skip":
                 raise ChangedImages(source, changed)
-            add_to_report(report, [names[i] for i in sorted(changed)])
+            add_to_report(report, [str(names[i]) for i in sorted(changed)])
         check_finite(features, pretrained, source, 0 if getattr(source, "names", None) else rows.start)
         kept = np.setdiff1d(np.arange(len(names)), list(changed))
         return names[kept], features[kept], record(pretrained, source)

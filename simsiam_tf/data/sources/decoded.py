@@ -92,10 +92,12 @@ def bytes_in_memory(source: Source, side: int | None) -> tuple[int, int]:
     if side:
         pixels = source.size * side**2 * source.channels
         return pixels, pixels
-    known = isinstance(source, EncodedSource) and source.decoded is None and source.headers is not None
-    if not known or sizes_differ(source):
+    if not isinstance(source, EncodedSource) or source.decoded is not None:
         return 0, 0
-    height, width = (int(source.headers[name][0]) for name in ("height", "width"))
+    headers = source.headers
+    if headers is None or sizes_differ(source):
+        return 0, 0
+    height, width = (int(headers[name][0]) for name in ("height", "width"))
     pixels = source.size * height * width * source.channels
     # The array and, from the first batch on, a tensor of it.
     return (2 * pixels, 0) if max(height, width) <= MAX_SIDE and pixels <= MAX_BYTES else (0, 0)

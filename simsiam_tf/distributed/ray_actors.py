@@ -20,7 +20,6 @@ from simsiam_tf.runtime.errors import UserError
 LOCAL = "local"  # address of a cluster of this machine alone, which begins and ends with the command
 CORES = 8  # most cores of an actor without a GPU, by default
 RESULT_BYTES = 2**20  # more than an actor's results; of which Ray Data keeps twice as much free for each
-RESTARTS = 20  # of an actor, such as after its machine has run out of memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +120,7 @@ def run_items(
     )
     done = ray.data.from_items(list(items), override_num_blocks=len(items)).map(
         Actor, fn_constructor_args=(make, size.cores), compute=pool, num_cpus=size.cores,
-        num_gpus=size.gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS,
+        num_gpus=size.gpus,
     )  # fmt: skip
     try:
         for batch in done.iter_batches(batch_size=None, prefetch_batches=0):

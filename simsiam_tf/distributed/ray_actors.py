@@ -34,6 +34,7 @@ class ActorSize:
 def import_ray(address: str) -> Any:
     """The module ray. Raises UserError where it is not installed. Its usage statistics are off."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of native code, which writes to stderr
     try:
         import ray
         import ray.data
@@ -106,7 +107,7 @@ def run_items(
         cores: cores of an actor, as for `actor_size`.
 
     Raises:
-        UserError: `make` or its function raised one, or too many actors were lost.
+        UserError: `make` or its function raised one, or the cluster was lost.
     """
     machines = _alive(ray)
     size = actor_size([node["Resources"] for node in machines], cores)
@@ -136,7 +137,9 @@ def run_items(
     except ray.exceptions.RayError as error:
         if isinstance(error, ray.exceptions.RayTaskError):  # an error in this package
             raise
-        raise UserError(f"`ray`: workers were lost too often ({one_line(error)[:300]}).") from error
+        raise UserError(
+            f"`ray`: the cluster was lost ({one_line(error)[:300]}). Rerun the same command."
+        ) from error
 
 
 def _alive(ray: Any) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def parts(out):
     return sorted(out.glob("part-*.parquet"))
 
 
-def wait_for_parts(out, count, process, seconds=600):
+def wait_for_parts(out, count, process, seconds=1800):
     end = time.monotonic() + seconds
     while len(parts(out)) < count:
         assert process.poll() is None and time.monotonic() < end, f"{len(parts(out))} of {count} files"
@@ -118,7 +118,7 @@ def test_the_work_of_a_lost_machine_is_done_by_others(photos, weights, one_proce
         machines.remove_node(lost, allow_graceful=False)
         kept = len(parts(out))
         assert kept < IMAGES // SHARD
-        assert process.wait(900) == 0, said
+        assert process.wait(1800) == 0, said
     finally:
         process.kill()
         reader.join()

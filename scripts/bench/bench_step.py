@@ -180,8 +180,8 @@ def _products(by_shape: bool, precision: str, args: argparse.Namespace) -> bench
 
     malloc.retain_freed_memory()
     nets.fast_cpu_convolutions(by_shape)
-    traced, _, _ = traced_step(precision, args)
-    return onednn_floor.replay_products(traced, _steps(args)), {}
+    traced, _, metadata = traced_step(precision, args)
+    return onednn_floor.replay_products(traced, _steps(args)), metadata
 
 
 def _torch_step(compiled: bool, precision: str, args: argparse.Namespace) -> bench_harness.TimedCall:

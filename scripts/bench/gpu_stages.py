@@ -228,6 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:  # one GPU, which PyTorch and TensorFlow number as nvidia-smi does
         environment |= {"CUDA_VISIBLE_DEVICES": gpu_sampler.gpu_id(), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     environment |= QUICK_COMPILER if args.tiny and args.device == "cpu" else {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the stage that runs, too
     end, factor = time.monotonic() + 60 * args.minutes, 8 if args.tiny else 1
     for stage in chosen:
         figures = gpu_page.read(log)

@@ -228,7 +228,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:  # one GPU, which PyTorch and TensorFlow number as nvidia-smi does
         environment |= {"CUDA_VISIBLE_DEVICES": gpu_sampler.gpu_id(), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     environment |= QUICK_COMPILER if args.tiny and args.device == "cpu" else {}
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the stage that runs, too
     end, factor = time.monotonic() + 60 * args.minutes, 8 if args.tiny else 1
     for stage in chosen:
         figures = gpu_page.read(log)
@@ -271,4 +270,5 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the stage that runs, too
     sys.exit(main())

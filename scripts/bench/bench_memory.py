@@ -47,7 +47,9 @@ RUNS = {
         256, 28, ("--method=simclr", "--backbone=resnet10", "--stem=small", "--width=0.25", "--d=256"), 1
     ),
     "moco resnet18": Run(
-        64, 64, ("--method=moco", "--backbone=resnet18", "--stem=cifar", "--width=0.5", *BARE)
+        64, 32,
+        ("--method=moco", "--backbone=resnet18", "--stem=cifar", "--width=0.5", "--d=256",
+         "--queue=16384", *BARE),
     ),
     "simsiam ViT": Run(
         64, 32, ("--backbone=py:bench_keras_fit:small_vit", "--trust_code", *ADAMW)

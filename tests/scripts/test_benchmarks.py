@@ -25,7 +25,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts" / "bench"
 NAMES = (
     "bench_views", "bench_step", "bench_end_to_end", "bench_growth", "bench_run", "bench_conv", "bench_bn",
     "profile_step", "bench_save", "bench_knn", "bench_sources", "set_answers",
-    "finishing", "bench_decoded", "bench_squares",
+    "finishing", "bench_decoded", "bench_squares", "bench_memory",
 )  # fmt: skip
 
 

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
-import bench_memory
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,7 +22,7 @@ from simsiam_tf.training import run_memory
 from simsiam_tf.training.build_run import build_pretraining
 from simsiam_tf.training.run_memory import RunMemory
 
-SCRIPT = Path(bench_memory.__file__)
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench" / "bench_memory.py"
 
 
 def test_the_peak_is_that_of_the_steps_or_that_of_the_decoding():
@@ -45,7 +45,7 @@ def test_a_gpu_holds_weights_and_tensors_and_the_host_the_rest(monkeypatch):
 def test_batches_by_hand(monkeypatch):
     monkeypatch.setattr(pipeline, "PARALLEL", 2)
     views = Views(dataclasses.replace(AUGMENTATIONS["cifar"], size=32))
-    components = types.SimpleNamespace(views=views, source=types.SimpleNamespace(channels=3))
+    components: Any = types.SimpleNamespace(views=views, source=types.SimpleNamespace(channels=3))
     view = tf.TensorSpec([512, 32, 32, 3])
     batch = {"views": (view, view), "index": tf.TensorSpec([512], tf.int64)}
     size = 2 * 512 * 32 * 32 * 3 * 4 + 512 * 8

@@ -104,7 +104,7 @@ def test_names_of_the_python_interface_exist():
 
 def test_flags_exist():
     prose = re.sub(r"```.*?```", "", TEXT, flags=re.S)
-    other_programs = r"scripts/|\.sh|^`(?:tensorboard|ruff|python -m pip) "
+    other_programs = r"scripts/|\.sh|^`(?:tensorboard|docker|ruff|python -m pip) "
     spans = [span for span in re.findall(r"`[^`]+`", prose) if not re.search(other_programs, span)]
     flags = set(re.findall(r"--(\w+)", "\n".join(spans)))
     assert len(flags) > 40

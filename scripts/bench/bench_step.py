@@ -133,7 +133,8 @@ def traced_step(precision: str, args: argparse.Namespace, xla: bool = False):  #
     import tensorflow as tf
 
     from simsiam_tf.distributed import strategies
-    from simsiam_tf.training import build_run, costs
+    from simsiam_tf.runtime import cores
+    from simsiam_tf.training import build_run, step_memory
 
     bench_harness.check_gpu(args.device)
     bench_harness.set_threads(args.threads)
@@ -145,8 +146,8 @@ def traced_step(precision: str, args: argparse.Namespace, xla: bool = False):  #
     views = tuple(tf.constant(x) for x in _views(batch, size, channels))
     traced = tf.function(model.step, jit_compile=xla or None).get_concrete_function(views)
     parameters = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-    stored = 2 * batch * costs.stored_values(model.backbone, (size, size, channels))
-    estimate = costs.weight_bytes(model.count_params(), "sgd") + costs.activation_bytes(stored, precision)
+    estimate = step_memory.peak_bytes(step_memory.nodes_of(traced.graph), cores.usable_cores())
+    estimate += sum(v.numpy().nbytes for v in (*model.variables, *model.optimizer.variables))
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
     for gpu in tf.config.list_physical_devices("GPU"):
         versions["gpu"] = tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")

@@ -34,9 +34,12 @@ def with_workdir(config: PretrainConfig) -> PretrainConfig:
 
 
 def write_preview(config: PretrainConfig) -> int:
-    """Writes preview.png into the work folder, or without one into the current folder; returns 0."""
+    """Writes preview.png into the work folder, or without one into the current folder; returns 0.
+
+    Images that cannot be decoded are left out, and named: a preview trains nothing.
+    """
     path = _writable(Path(config.workdir or ".").expanduser() / "preview.png")
-    config, source = follow_recipe(config)
+    config, source = follow_recipe(dataclasses.replace(config, on_bad_image="skip"))
     source, views = open_data(config, source=source)
     preview.write_picture(path, preview.grid(source, views, config.seed))
     print(f"{path}: in each row an image of {source.name} and its {views.count} views")

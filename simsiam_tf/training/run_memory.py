@@ -96,7 +96,8 @@ def estimate(components: RunComponents, config: Any, whitened: int = 0) -> RunMe
         export=4 * model.count_params() + 8 * WHITENING_MATRICES * whitened**2,
         images=images,
         decoding=decoding,
-        variables=sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables) + model.table_bytes,
+        variables=sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
+        + getattr(model, "table_bytes", 0),
         replicas=components.strategy.num_replicas_in_sync // components.workers.count,
     )
 

@@ -30,6 +30,8 @@ def test_a_preview_takes_fewer_images_than_a_batch(tmp_path):
         keras.utils.save_img(tmp_path / f"{i}.png", np.full([8, 8, 3], 80 * i))
     config = tiny(tmp_path, f"--data=folder:{tmp_path}", "--monitor=none")
     assert config.batch_size > 3 and inspection.write_preview(config) == 0
+    (tmp_path / "bad.png").write_text("no picture")  # of which a preview draws nothing
+    assert inspection.write_preview(config) == 0
     with pytest.raises(UserError, match="batch_size"):
         inspection.dry_run(config)
 

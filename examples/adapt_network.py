@@ -34,7 +34,6 @@ SETTINGS = [
     "--backbone=file:runs/lite0+weights",
     "--freeze_until=blocks_12",  # only the last 3 of 16 blocks are trained
     "--backbone_lr_factor=0.1",  # the heads are random at first: their gradients would harm the backbone
-    "--warmup_epochs=0.2",
     "--method=simclr",
     "--temperature=0.2",
     "--d=128",

@@ -11,8 +11,17 @@ EfficientNet-Lite0 and glyphs, 94 characters in many fonts, whose labels are for
     python examples/adapt_network.py
 
 It takes some minutes on two cores, and prints the kNN accuracy (k = 20) of raw pixels, of the network as
-published, and of the adapted one, each for plain and for whitened features. Every flag of
-`python -m simsiam_tf.pretrain` may follow; yours replace those below. For another network and your images:
+published, and of the adapted one, each for plain and for whitened features. One run, --final_images=2500:
+
+                     k = 20    whitened
+    raw pixels       57.4 %      73.9 %
+    as published     66.8 %      80.1 %
+    adapted          70.5 %      80.9 %
+
+Of these images 376 are asked, so that differences under 4 points may be chance: whitening gained most, and
+47 steps of training did no harm. All layers trained at one rate did, on another set (docs/recipes.md, "Tried,
+and not taken"). Every flag of `python -m simsiam_tf.pretrain` may follow; yours replace those below. For
+another network and your images:
 
     python examples/adapt_network.py --data=folder:/my/photos --workdir=runs/adapted_photos \\
         --backbone=keras:MobileNetV3Small+imagenet --freeze_until=expanded_conv_7

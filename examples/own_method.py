@@ -8,8 +8,9 @@ every option of `pretrain` works: data, networks, checkpoints, resume, monitor, 
 
 It is run from the top of the checkout; py:MODULE:CLASS is a module of the current folder, or an installed
 one. After some minutes on two cores it prints the loss, the diagnosis, and the kNN accuracy of raw pixels,
-of random weights and of the trained backbone. In one run the accuracy on 600 images rose from 40 % to 74 %
-(k = 20, features not whitened). With --data=digits and --batch_size=128 it takes about a minute.
+of random weights and of the trained backbone: 86.9, 80.6 and 85.6 % in one run (k = 20, whitened, on 6,000
+images), so that one epoch is too short to beat raw pixels. With --data=digits --batch_size=128 it takes about
+a minute.
 The flags of the quickstart that are for a predictor fall away, since this method has none.
 
     model = WMSE(ss.nets.resnet10(stem="small", width=0.25, channels=1), d=64)

@@ -53,8 +53,12 @@ status=0
 wait $launched || status=$?
 echo "ended with status $status (75 and 137: rerun the same command)"
 
-echo "3. the same command again"
-train killed
+while [ "$status" = 75 ] || [ "$status" = 137 ]; do # on a busy machine a worker may be lost again
+  echo "3. the same command again"
+  status=0
+  train killed || status=$?
+done
+[ "$status" = 0 ] || exit "$status"
 
 echo "left alone            $(digest alone)"
 echo "killed and continued  $(digest killed)"

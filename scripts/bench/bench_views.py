@@ -23,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import bench_harness
 import host_model
@@ -185,7 +186,7 @@ def _python_reads(folder: str, names: list[str], threads: int) -> bench_harness.
 
     from simsiam_tf.data import open_source
 
-    source = open_source(f"folder:{folder}", run=Path(folder))
+    source: Any = open_source(f"folder:{folder}", run=Path(folder))
     dataset = tf.data.Dataset.range(len(names)).repeat().map(lambda i: tf.strings.length(source.read(i)))
     return _take_elements(dataset.batch(BATCH), len(names) // BATCH), {}
 

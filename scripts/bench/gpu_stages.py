@@ -67,10 +67,10 @@ FULL = {
     "search": ("--bank=1281167", "--queries=50000", "--k=200"),
 }  # fmt: skip
 TINY = {
-    "step": ("--network=quickstart", "--batch_size=8", "--repeats=1", "--calls=1", "--threads=1"),
+    "step": ("--network=quickstart", "--batch_size=8", "--repeats=1", "--calls=1"),
     "half": ("--batch_size=4",), "quarter": ("--batch_size=2",),
     "profile": ("--network=quickstart", "--batch_size=8", "--steps=2", "--side=256"),
-    "fed": ("--network=small", "--batch_size=8", "--steps=1", "--threads=1"),
+    "fed": ("--network=small", "--batch_size=8", "--steps=1"),
     "training": ("--backbone=resnet10", "--width=0.125", "--batch_size=32", "--monitor=none"),
     "size": ("--image_size=8",), "quickstart": ("--end=3",), "long": ("--end=3",), "on the CPU": ("--end=2",),
     "search": ("--bank=4096", "--queries=256", "--width=64", "--k=20"),

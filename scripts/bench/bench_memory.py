@@ -54,12 +54,15 @@ RUNS = {
     "simsiam ViT": Run(
         64, 32, ("--backbone=py:bench_keras_fit:small_vit", "--trust_code", *ADAMW)
     ),
-    "byol EfficientNetV2B0": Run(
-        32, 96, ("--method=byol", "--backbone=keras:EfficientNetV2B0", *BARE), unseen=True
-    ),
+    "byol EfficientNetV2B0": Run(32, 96, ("--method=byol", "--backbone=keras:EfficientNetV2B0", *BARE)),
     "simclr resnet18, small views": Run(
-        32, 64, ("--method=simclr", "--backbone=resnet18", "--stem=imagenet", "--local_views=2", *BARE),
-        unseen=True,
+        32, 64, ("--method=simclr", "--backbone=resnet18", "--stem=imagenet", "--local_views=2", *BARE)
+    ),
+    "swav resnet18": Run(
+        128, 32, ("--method=swav", "--backbone=resnet18", "--stem=cifar", "--width=0.5", *BARE), unseen=True
+    ),
+    "vicreg MobileNetV3Small": Run(
+        64, 64, ("--method=vicreg", "--backbone=keras:MobileNetV3Small", *BARE), unseen=True
     ),
 }  # fmt: skip
 

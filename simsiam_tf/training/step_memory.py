@@ -86,9 +86,18 @@ def trace(components: RunComponents, config: Any) -> TracedStep:
     return TracedStep(nodes_of(_body(loop)), batches.element_spec)
 
 
-def nodes_of(graph: tf.Graph) -> list[Node]:
-    """The operations of a graph, each after those that it waits for."""
-    operations = graph.get_operations()
+def nodes_of(graph: Any) -> list[Node]:
+    """The operations of a function's graph on which its results or variables depend; others never run.
+
+    Gradients have many of these others, such as zeros for outputs that nothing reads.
+    """
+    needed, found = [*(t.op for t in graph.outputs), *graph.control_outputs], set()
+    while needed:
+        op = needed.pop()
+        if op.name not in found:
+            found.add(op.name)
+            needed += [*(t.op for t in op.inputs), *op.control_inputs]
+    operations = [op for op in graph.get_operations() if op.name in found]
     number = {op.name: i for i, op in enumerate(operations)}
     return [
         Node(
@@ -195,7 +204,7 @@ def _schedule(nodes: list[Node], seconds: Sequence[float], threads: int) -> Iter
         queues[thread].extendleft(long)
 
 
-def _body(op: tf.Operation) -> tf.Graph:
+def _body(op: tf.Operation) -> Any:
     """The graph of the function that an operation calls; of a loop's body; of a condition's first branch."""
     name = next(n for n in ("f", "body", "then_branch") if n in op.node_def.attr)
     return op.graph._get_function(op.get_attr(name).name).graph  # pyright: ignore[reportAttributeAccessIssue]

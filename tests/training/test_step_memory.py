@@ -97,6 +97,20 @@ def test_a_graph_by_hand():
     assert 1024 + 512 <= peak_bytes(nodes, 1) <= 1024 + 3 * 512
 
 
+def test_operations_that_nothing_needs_are_left_out():
+    total = tf.Variable(tf.zeros([4]))
+
+    @tf.function(autograph=False)
+    def step(x):
+        tf.exp(x)  # of no use
+        total.assign_add(tf.tanh(x))  # a variable depends on it
+        return tf.sin(x)
+
+    graph = step.get_concrete_function(tf.TensorSpec([4])).graph
+    kinds = {node.kind for node in step_memory.nodes_of(graph)}
+    assert {"Tanh", "Sin", "AssignAddVariableOp"} <= kinds and "Exp" not in kinds
+
+
 def test_a_call_counts_what_its_function_needs_unless_xla_fuses_it():
     inner = tf.function(lambda x: tf.reduce_sum(tf.exp(tf.tile(x, [100, 1]))), autograph=False)
     product = tf.function(lambda x: tf.reduce_sum(tf.matmul(tf.tile(x, [100, 1]), x)), autograph=False)

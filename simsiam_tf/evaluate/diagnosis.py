@@ -56,8 +56,9 @@ LIMITS = {
 class Diagnosis:
     """A diagnosis of a run.
 
-    name: a key of `ADVICE`. reason: the metrics that led to it. loss_type: a key of `LIMITS`. alike: whether
-    images that are nearly alike could be the cause.
+    name: a key of `ADVICE`. reason: the metrics that led to it; empty before the first record, when nothing
+    speaks against "healthy". loss_type: a key of `LIMITS`. alike: whether images that are nearly alike could
+    be the cause.
     """
 
     name: str
@@ -75,7 +76,7 @@ class Diagnosis:
         return ALIKE * self.alike + special.get(self.name, ADVICE[self.name])
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.reason}. {self.advice}".strip()
+        return f"{self.name}: {self.reason}. {self.advice}".strip() if self.reason else "none: no record yet."
 
 
 ALIKE = "The images may be nearly alike: `preview` shows some. "
@@ -142,7 +143,7 @@ def diagnose(records: Sequence[dict], total_steps: int, loss_type: str = "cosine
     """
     diagnosis, limits = functools.partial(Diagnosis, loss_type=loss_type), LIMITS[loss_type]
     if not records:
-        return diagnosis("healthy", "no record yet")
+        return diagnosis("healthy", "")
     last = records[-1]
     if not (math.isfinite(last["loss"]) and math.isfinite(last["std"])):
         return diagnosis("divergence", f"loss {last['loss']} at step {last['step']}")

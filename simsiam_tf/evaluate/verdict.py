@@ -55,6 +55,13 @@ def measures_text(measures: Mapping[str, float]) -> str:
     return ", ".join(f"{MEASURES[name].words} {MEASURES[name].text(measures[name])}" for name in known)
 
 
+def measured_title(name: str, config: Mapping[str, Any]) -> str:
+    """How tables and logs call a key of `accuracy`, as in `verdict`: a run may begin with trained weights."""
+    if name == "untrained backbone" and _has_weights(config):
+        return "initial weights"
+    return "this backbone" if name == "backbone" else name
+
+
 def verdict(
     accuracy: Mapping[str, Mapping[str, float]],
     diagnosis: Diagnosis,
@@ -73,11 +80,11 @@ def verdict(
         config: options of the run.
     """
     trained = accuracy.get("backbone", {})
+    start = "the weights that the run began with" if _has_weights(config) else BASELINES["untrained backbone"]
     name = next((name for name in DECIDING if name in trained), None)
     if name is None:
         unfit = "" if diagnosis.healthy else f" {_advice(diagnosis, records, config)}"
-        return f"Not compared with raw pixels and untrained weights ({_reason(config)}).{unfit}"
-    start = "the weights that the run began with" if _has_weights(config) else BASELINES["untrained backbone"]
+        return f"Not compared with raw pixels and {start} ({_reason(config)}).{unfit}"
     titles = {**BASELINES, "untrained backbone": start}
     beaten, unbeaten = [], []
     for key, title in titles.items():

@@ -24,7 +24,7 @@ from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 # NOTE: raise it when decoding or the evaluation view changes, so that features are made anew.
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 BLOCK = 2**24  # bytes copied at a time
 SYNC_SECONDS = 30.0  # between flushes to the disk; an interrupted extraction resumes from the last flush
 

@@ -17,7 +17,7 @@ from simsiam_tf.config import (
     method_of,
 )
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
-from simsiam_tf.evaluate.verdict import BASELINES, MEASURES, verdict
+from simsiam_tf.evaluate.verdict import BASELINES, MEASURES, measured_title, verdict
 from simsiam_tf.html_report import charts
 from simsiam_tf.html_report.sections import Section
 from simsiam_tf.html_report.transfer_sections import (
@@ -114,7 +114,8 @@ def _parse_record(line: str) -> dict:
 
 def outcome_section(history: History) -> Section:
     """The diagnosis, the verdict, metrics of the last record, and measures beside those of the baselines."""
-    last, cosine = history.records[-1], loss_kind(history.config) == "cosine"
+    last, config = history.records[-1], history.config
+    cosine = loss_kind(config) == "cosine"
     least = f"least possible {'−1; about 0 at the start' if cosine else '0'}"
     metrics = [
         ["at the last record", "", ""],
@@ -123,17 +124,16 @@ def outcome_section(history: History) -> Section:
         ["effective rank of z", f"{last['rank']:.1f}", "directions that a batch spreads over"],
     ]
     section = Section("Outcome", [str(history.diagnosis)], tables=[metrics])
-    names = {"backbone": "this backbone"}
     columns = [c for c in MEASURES if any(c in measures for measures in history.accuracy.values())]
     rows = [
-        [names.get(n, n), *(f"{a[c]:{MEASURES[c].form}}" if c in a else "" for c in columns)]
+        [measured_title(n, config), *(f"{a[c]:{MEASURES[c].form}}" if c in a else "" for c in columns)]
         for n, a in history.accuracy.items()
     ]
     if rows:
         head = "kNN accuracy" if "knn20" in columns else "without labels"
         section.tables.append([[head, *(MEASURES[c].title for c in columns)], *rows])
     if history.card:
-        text = verdict(history.accuracy, history.diagnosis, history.records, history.config)
+        text = verdict(history.accuracy, history.diagnosis, history.records, config)
         section.text.append(as_flags(text, field_types(PretrainConfig)))
     else:
         section.text.append(f"The run has not ended: these are its metrics at step {last['step']}.")
@@ -147,7 +147,11 @@ def curves_section(history: History) -> Section:
     title = "kNN accuracy, %" if MEASURES[measure].by_labels else "Own image found, %"
     curve = "kNN, k = 20" if MEASURES[measure].by_labels else "own image found"
     evaluated = [r for r in evaluations if measure in r]
-    baselines = {n: 100 * accuracy[n][measure] for n in BASELINES if measure in accuracy.get(n, {})}
+    baselines = {
+        measured_title(n, history.config): 100 * accuracy[n][measure]
+        for n in BASELINES
+        if measure in accuracy.get(n, {})
+    }
     rows = [  # (title, curve → its values, level → its value)
         ("Loss", {"loss": [r["loss"] for r in records]}, {}),
         ("std of z, × √d", {"std·√d": [r["std"] for r in records]}, {"isotropic": 1.0, "collapse": 0.1}),

@@ -162,7 +162,8 @@ class Loop:
             if self.accuracy:
                 self.save(None)
         if self.task.untrained_name in self.accuracy:
-            self.metrics_log.add_evaluation(0, 0, self.accuracy[self.task.untrained_name])
+            epoch = self.step * self.config.batch_size // self.components.source.size
+            self.metrics_log.add_evaluation(self.step, epoch, self.accuracy[self.task.untrained_name])
 
     def _trace(self) -> None:
         """Compiles the steps. Signals are not deferred yet: they end the run at once."""

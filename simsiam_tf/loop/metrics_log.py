@@ -121,7 +121,7 @@ class MetricsLog:
     def add_evaluation(self, step: int, epoch: int | None, accuracy: dict[str, float]) -> None:
         """Writes accuracies in [0, 1] by name.
 
-        epoch: number of the epoch that has ended; 0 before the training, None for the final evaluation.
+        epoch: epochs that have ended, those of `start_epoch` included; None for the final evaluation.
         """
         self.accuracy = accuracy
         first = {"images": "all"} if epoch is None else {"epoch": epoch}

@@ -16,6 +16,7 @@ import tensorflow as tf
 from simsiam_tf.config import is_file
 from simsiam_tf.config.places import FILES
 from simsiam_tf.data import preprocess
+from simsiam_tf.data.augment.eval_transform import SMALL, shorter_side
 from simsiam_tf.model_export.hub_card import hub_readme
 from simsiam_tf.nets.whitening import finish_like
 from simsiam_tf.pretrained import backbone_file, torch_weights
@@ -76,6 +77,10 @@ def published_card(pretrained: Pretrained) -> dict[str, Any]:
         if isinstance(card.get(key), str):
             card[key] = re.sub(rf"\b({'|'.join(FILES)}):[^,]*/", r"\1:", card[key])
     views = json.loads(json.dumps(dataclasses.asdict(pretrained.augmentation)))
+    finishing = backbone_file.card_entries(card, "finishing")
+    if finishing:  # it has the size that is read, "views" that of the training
+        card["finishing"] = {**finishing, "size": views["size"]}
+        views["size"] = backbone_file.card_entries(card, "views").get("size", views["size"])
     return {**card, "file": BACKBONE, "sha256": pretrained.sha256, "views": views}
 
 
@@ -108,6 +113,15 @@ def read_features(pretrained: Pretrained, folder: Path, images: np.ndarray) -> n
     return max(features, key=lambda f: np.nan_to_num(np.abs(f - source), nan=np.inf).max())
 
 
+def _crop(size: int) -> dict[str, Any]:
+    """How timm is to take the middle of an image, as our evaluation does: it resizes to size // crop_pct."""
+    if size <= SMALL:
+        return {"crop_pct": 1.0, "crop_mode": "squash"}
+    short = shorter_side(size)
+    exact = size / short
+    return {"crop_pct": exact if size // exact == short else size / (short + 0.5), "crop_mode": "center"}
+
+
 def _config(pretrained: Pretrained, name: str) -> dict[str, Any]:
     """The configuration that timm reads from the Hub."""
     augmentation, channels = pretrained.augmentation, pretrained.channels
@@ -117,7 +131,7 @@ def _config(pretrained: Pretrained, name: str) -> dict[str, Any]:
         "pretrained_cfg": {
             "tag": "simsiam", "fixed_input_size": False,
             "input_size": [channels, augmentation.size, augmentation.size],
-            "interpolation": "bilinear", "crop_pct": 224 / 256, "crop_mode": "center",
+            "interpolation": "bilinear", **_crop(augmentation.size),
             "mean": list(augmentation.mean), "std": list(augmentation.std),
             "num_classes": 0, "pool_size": None, "first_conv": "conv1", "classifier": "fc",
         },

@@ -42,6 +42,8 @@ ALLOWED = {  # module → classes that may be built: none runs code, reads a fil
     "keras.src.ops.numpy": {"Add", "Flip", "GetItem", "Multiply", "Subtract"},
     "keras.src.applications.convnext": {"LayerScale", "StochasticDepth"},
     "keras": {"DTypePolicy", "Sequential"},
+    "simsiam_tf.nets.batch_norm": {"BatchNorm"},  # of a backbone that was saved without `export`
+    "simsiam_tf.nets.conv": {"Conv"},
     None: {"__keras_tensor__", "__slice__"},
     **{
         f"keras_hub.src.models.{folder}.{file}_backbone": {f"{name}Backbone"}
@@ -138,6 +140,12 @@ def _json_object(data: bytes) -> dict:
 
 def _check_classes(config: dict) -> None:
     """Raises Refused for a class outside `ALLOWED` that loading would build, and Exported for an export."""
+    arguments = config.get("config")
+    if isinstance(arguments, dict) and isinstance(arguments.get("backbone"), dict):
+        raise Refused(
+            f"it is a training's whole model ({str(config.get('class_name'))[:100]}), and only its backbone "
+            "is taken. In Python, save that: model.backbone.save('backbone.keras')"
+        )
     descriptions = list(_object_descriptions(config))
     for entry in descriptions:
         if entry.get("class_name") == "InputLayer" and entry["config"].get("dtype") == "uint8":

@@ -20,7 +20,7 @@ from simsiam_tf.runtime import atomic_files
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import costs, run_memory
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every
-from simsiam_tf.training.pretraining import read_size
+from simsiam_tf.training.pretraining import late_start, read_size
 from simsiam_tf.training.run_data import follow_recipe, open_data
 
 
@@ -96,7 +96,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     if teacher := getattr(model, "teacher", None):
         size = f"{teacher.count_params():,} parameters, {model.d} features"
         described["teacher"] = f"{config.method_option('teacher')}, {size}"
-    evaluated = "none"
+    late, evaluated = late_start(config, components), "none"
     if monitor:
         every = knn_every(components, config)
         during = f"{monitor.size(config.knn_images)} images every {every} epochs, " if every else ""
@@ -115,7 +115,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "replicas": str(components.strategy.num_replicas_in_sync),
         "steps": f"{steps}, {source.size / config.batch_size:.1f} per epoch",
         "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
-        f"{config.final_lr * config.batch_size / 256:g} on a cosine",
+        f"{config.final_lr * config.batch_size / 256:g} on a cosine" + (f". {late}" if late else ""),
         "parameters": f"{model.backbone.count_params():,} backbone, {heads:,} heads{frozen}",
         "memory, estimated": run_memory.estimate(components, config, whitened).in_words(),
     }

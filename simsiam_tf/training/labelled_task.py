@@ -24,6 +24,6 @@ class LabelledTask(Task):
 def loss_diagnosis(records: list[dict]) -> Diagnosis:
     """ "divergence" where the last loss is not finite, else "healthy"."""
     if not records:
-        return Diagnosis("healthy", "no record yet")
+        return Diagnosis("healthy", "")
     loss, step = records[-1]["loss"], records[-1]["step"]
     return Diagnosis("healthy" if np.isfinite(loss) else "divergence", f"loss {loss:.3g} at step {step}")

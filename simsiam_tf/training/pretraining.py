@@ -23,13 +23,14 @@ from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import finishing
 from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
-from simsiam_tf.evaluate.verdict import measures_text
+from simsiam_tf.evaluate.verdict import measured_title, measures_text
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.failures import step_failures
 from simsiam_tf.loop.loop import COLLAPSED, DIVERGED, DONE, Outcome
 from simsiam_tf.loop.task import Accuracies, Task
 from simsiam_tf.methods.metrics import effective_rank
 from simsiam_tf.nets import whitening
+from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.recipes import budget, rules, timing
 from simsiam_tf.runtime.errors import UserError
@@ -44,6 +45,7 @@ from simsiam_tf.training.callbacks import Monitoring
 from simsiam_tf.training.run_data import follow_recipe
 
 log = logging.getLogger("simsiam_tf.run")
+LOW_RATE = 0.01  # share of the highest learning rate below which a start is late
 
 __all__ = ["COLLAPSED", "DIVERGED", "DONE", "INTERRUPTED", "Outcome", "pretrain"]
 
@@ -153,6 +155,8 @@ class Pretraining(Task):
         """Evaluates raw pixels and the initial backbone by the monitor, on `knn_images` images."""
         if self.config.weights:
             log.warning("initial weights: %s", self.start)
+        if text := late_start(self.config, self.components):
+            log.warning("%s", text)
         if self.monitor is None or self.known_baselines:
             return self.known_baselines
         return self._evaluate_baselines(self.monitor.baselines)
@@ -164,7 +168,8 @@ class Pretraining(Task):
         with _memory_for_knn("fewer `knn_images`, or monitor=none"):
             found = evaluate(self.components.model.backbone, images)
         for name, measures in (found if isinstance(found, dict) else found[0]).items():
-            log.warning("%s: %s", name, measures_text(measures))
+            title = measured_title(name, dataclasses.asdict(self.config))
+            log.warning("%s: %s", title, measures_text(measures))
         return found
 
     def measure(self, seconds: float) -> tuple[Accuracies, budget.Costs]:
@@ -260,6 +265,18 @@ def read_size(config: PretrainConfig, components: PretrainComponents) -> int | N
     size = components.views.augmentation.size
     fixed = components.model.backbone.input_shape[1]
     return config.read_size or fixed or finishing.default_read_size(size)
+
+
+def late_start(config: PretrainConfig, components: PretrainComponents) -> str:
+    """A warning where hardly any learning rate is left from `start_epoch` on; empty otherwise."""
+    highest = schedules.scaled(config.base_lr, config.batch_size)
+    rate = components.model.optimizer.learning_rates(components.first_step)["lr"]
+    if not config.start_epoch or rate >= LOW_RATE * highest:
+        return ""
+    return (
+        f"start_epoch={config.start_epoch:g} of epochs={config.epochs:g}: the learning rate begins at "
+        f"{rate:.2g}, {rate / highest:.1%} of its highest, so that the run learns little. Pass more `epochs`."
+    )
 
 
 @contextlib.contextmanager

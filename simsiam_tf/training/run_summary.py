@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from simsiam_tf.config import PretrainConfig, field_types, method_row
-from simsiam_tf.evaluate.verdict import MEASURES, verdict
+from simsiam_tf.evaluate.verdict import MEASURES, measured_title, verdict
 from simsiam_tf.loop.task import Accuracies
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import as_flags
@@ -39,7 +39,7 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
             f"  effective rank  {last['rank']:8.1f}   (at most {most})",
         ]
     lines.append(f"  diagnosis       {as_flags(str(outcome.diagnosis), field_types(PretrainConfig))}")
-    lines += _measures_table(outcome.accuracy, config.final_images)
+    lines += _measures_table(outcome.accuracy, config)
     workdir = outcome.workdir
     lines.append("")
     if outcome.status == DONE:
@@ -68,19 +68,19 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def _measures_table(accuracy: Accuracies, images: int | None) -> list[str]:
-    """The measures of the baselines and of the backbone, as lines. images: their number; None: all."""
+def _measures_table(accuracy: Accuracies, config: PretrainConfig) -> list[str]:
+    """The measures of the baselines and of the backbone, as lines."""
     names = [n for n in ("raw pixels", "untrained backbone", "backbone") if n in accuracy]
     if not names:
         return []
     columns = [c for c in MEASURES if all(c in accuracy[name] for name in names)]
-    which = (f"{images:,} images" if images else "all images") if "backbone" in accuracy else "a sample"
+    images = f"{config.final_images:,} images" if config.final_images else "all images"
+    which = images if "backbone" in accuracy else "a sample"
     title = f"kNN accuracy, {which}" if "knn20" in columns else "without labels"
     lines = ["", f"  {title:26}{''.join(f'{MEASURES[c].title:>11}' for c in columns)}"]
     for name in names:
-        label = "this backbone" if name == "backbone" else name
         values = (f"{accuracy[name][c]:11{MEASURES[c].form}}" for c in columns)
-        lines.append(f"  {label:26}{''.join(values)}")
+        lines.append(f"  {measured_title(name, dataclasses.asdict(config)):26}{''.join(values)}")
     return lines
 
 

@@ -93,6 +93,7 @@ def test_collapse_is_called_early_but_non_convergence_is_not():
     handful = records(np.full(5, -0.02), np.full(5, 0.99), every=1)
     assert diagnose(handful, total_steps=5).healthy
     assert diagnose([], total_steps=10).healthy
+    assert str(diagnose([], total_steps=10)) == "none: no record yet."
 
 
 @pytest.mark.parametrize("curves", [FIXED, QUICKSTART_FIXED], ids=["small", "quickstart"])

@@ -3,7 +3,7 @@
 import pytest
 
 from simsiam_tf.evaluate.diagnosis import Diagnosis
-from simsiam_tf.evaluate.verdict import measures_text, verdict
+from simsiam_tf.evaluate.verdict import measured_title, measures_text, verdict
 
 HEALTHY = Diagnosis("healthy", "loss -0.9")
 CONFIG = {"backbone": "resnet18", "weights": None, "method": "simsiam", "crop_area": None, "monitor": "auto"}
@@ -33,6 +33,19 @@ def test_features_that_win_are_said_to_with_figures():
     for name, value in (("raw pixels", 0.9), ("untrained backbone", 0.1), ("backbone", 0.7)):
         both[name]["whitened_knn20"] = value
     assert "do not beat raw pixels (90.0 %): kNN-20 of whitened features 70.0 %" in said(both)
+
+
+@pytest.mark.parametrize("begun", [{"weights": "runs/a"}, {"backbone": "keras:MobileNetV2+imagenet"}])
+def test_weights_that_were_loaded_are_not_called_untrained(begun):
+    assert "beat raw pixels (30.0 %) and the weights that the run began with (20.0 %)" in said(
+        measures(0.3, 0.2, 0.5), **begun
+    )
+    assert said({}, monitor="none", **begun).startswith(
+        "Not compared with raw pixels and the weights that the run began with (monitor=none)."
+    )
+    names = ("raw pixels", "untrained backbone", "backbone")
+    assert [measured_title(name, CONFIG) for name in names] == [*names[:2], "this backbone"]
+    assert measured_title("untrained backbone", {**CONFIG, **begun}) == "initial weights"
 
 
 def test_features_that_lose_or_are_level_are_said_to():

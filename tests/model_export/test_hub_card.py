@@ -12,6 +12,7 @@ from helpers import small_backbones
 
 from simsiam_tf import open_pretrained
 from simsiam_tf.data import AUGMENTATIONS
+from simsiam_tf.data.augment.eval_transform import shorter_side
 from simsiam_tf.model_export import hub_card, hub_folder
 
 ACCURACY = {
@@ -95,6 +96,24 @@ def test_a_size_given_by_hand_is_published(pretrained, tmp_path):
     hub_folder.write_hub_folder(larger, tmp_path / "hub")
     opened = open_pretrained(str(tmp_path / "hub"))
     assert opened.augmentation == larger.augmentation and opened.sha256 == pretrained.sha256
+
+
+def test_a_card_keeps_the_size_of_the_trainings_views(pretrained, tmp_path):
+    """Whitened features are read at another size than that of the training: each has its entry."""
+    trained, read = (dataclasses.replace(pretrained.augmentation, size=size) for size in (32, 64))
+    known = {"views": dataclasses.asdict(trained), "finishing": {"size": 48}}
+    card = hub_folder.published_card(dataclasses.replace(pretrained, augmentation=read, card=known))
+    assert card["views"]["size"] == 32 and card["finishing"]["size"] == 64
+
+
+@pytest.mark.parametrize("size", [224, 96, 65, 160, 384, 299, 64, 32])
+def test_timm_resizes_as_our_evaluation_does(size):
+    data = pytest.importorskip("timm.data")
+    crop = hub_folder._crop(size)
+    resize, *_ = data.create_transform((3, size, size), interpolation="bilinear", **crop).transforms
+    short = shorter_side(size)
+    assert resize.size in (short, (short, short), [short, short])
+    assert crop["crop_mode"] == ("center" if size > 64 else "squash")
 
 
 def test_a_header_that_is_read_back_otherwise_is_refused(pretrained, monkeypatch):

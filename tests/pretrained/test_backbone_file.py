@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers import small_backbones
 
+import simsiam_tf as ss
 from simsiam_tf import embed, export, nets
 from simsiam_tf.data import AUGMENTATIONS, open_source
 from simsiam_tf.pretrained import backbone_file, pretrained_backbone
@@ -45,6 +46,21 @@ def test_a_file_without_a_card_needs_an_augmentation(workdir, tmp_path):
     with pytest.raises(UserError, match="Pass augmentation=imagenet, cifar, grayscale or"):
         open_pretrained(str(alone))
     assert open_pretrained(str(alone), "cifar").augmentation == AUGMENTATIONS["cifar"]
+
+
+def test_of_a_saved_training_the_backbone_is_asked_for_and_taken(tmp_path):
+    """`model.save` after `fit` writes heads and optimizer, too; `model.backbone.save` writes the network."""
+    model = ss.SimSiam(nets.resnet10(stem="small", width=0.125, channels=1), d=16)
+    model.compile(ss.optimizers.SGD(0.1))
+    model.fit((np.zeros((4, 8, 8, 1), np.float32),) * 2, verbose=0)
+    model.save(tmp_path / "whole.keras")
+    with pytest.raises(UserError, match=r"whole model \(SimSiam\).* model.backbone.save\('backbone.keras'\)"):
+        open_pretrained(str(tmp_path / "whole.keras"), "grayscale")
+    keras.saving.load_model(tmp_path / "whole.keras").backbone.save(tmp_path / "backbone.keras")
+    opened = open_pretrained(str(tmp_path / "backbone.keras"), "grayscale", 8)
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    expected = model.backbone(images, training=False)
+    np.testing.assert_allclose(opened.backbone(images, training=False), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_network_without_features_is_no_backbone(tmp_path):

@@ -1,6 +1,9 @@
 """Backbones with heads from PyTorch and back: a run of either program continues in the other."""
 
+import contextlib
+import io
 import json
+import shlex
 
 import keras
 import numpy as np
@@ -38,11 +41,30 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("official")
     torch.manual_seed(3)
     model = official(net=resnet("resnet18"))
-    checkpoint = {"epoch": 40, "arch": "resnet18", "state_dict": model.state_dict(), "optimizer": {}}
+    groups = [{"lr": 0.05, "fix_lr": False, "params": []}, {"lr": 0.1, "fix_lr": True, "params": []}]
+    checkpoint = {"epoch": 40, "arch": "resnet18", "state_dict": model.state_dict()}
+    checkpoint["optimizer"] = {"param_groups": groups, "state": {}}
     torch.save(checkpoint, folder / "checkpoint_0039.pth.tar")
     argv = [f"--weights={folder / 'checkpoint_0039.pth.tar'}", f"--out={folder / 'ours'}"]
-    assert convert.main(argv) == 0
+    with contextlib.redirect_stdout(io.StringIO()) as report:
+        assert convert.main(argv) == 0
+    (folder / "report.txt").write_text(report.getvalue())
     return folder, model
+
+
+def test_the_command_that_continues_has_the_options_that_the_checkpoint_tells(run):
+    """The official code marks the predictor's parameters as of a constant rate: --fix-pred-lr."""
+    folder, _ = run
+    report = (folder / "report.txt").read_text()
+    assert "0.1 at first, and always for the predictor" in report
+    command = report.splitlines()[-1]
+    for flag in ("--start_epoch=40", "--lr_update=epoch", "--predictor_lr=constant"):
+        assert flag in command.split()
+    assert "--epochs=… --batch_size=… --base_lr=… " in command
+    argv = command.split("simsiam_tf.pretrain ")[1].replace("--data=…", "--data=digits")
+    argv = argv.replace("=…", "=80", 1).replace("=…", "=16", 1).replace("=…", "=1.6")
+    config = parse(PretrainConfig, shlex.split(argv))
+    assert (config.epochs, config.predictor_lr, config.d) == (80, "constant", 32)
 
 
 def test_official_linear_evaluation_loads_our_file(run, tmp_path):
@@ -260,7 +282,7 @@ def test_a_run_that_begins_at_an_epoch_is_resumed(tmp_path, capsys):
     argv[-1] = "--epochs=0.6"
     assert pretrain.main([*argv, "--start_epoch=0.3", f"--workdir={tmp_path / 'run'}"]) == 0
     err = capsys.readouterr().err
-    assert "heads at random, momentum 0, epoch 0.3" in err
+    assert "heads at random, momentum 0, epoch 0.3" in err and "learns little" not in err
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     records = [r for r in map(json.loads, lines) if "loss" in r]
     assert [r["step"] for r in records] == [4, 5, 6]  # 0.3 epochs are 3.4 batches

@@ -1,6 +1,7 @@
 """What flags say is what the parts get."""
 
 import math
+import types
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
-from simsiam_tf.training import build_run
+from simsiam_tf.training import build_run, pretraining
 
 
 def parse(*argv):
@@ -209,3 +210,17 @@ def test_copies_of_the_backbone_begin_with_the_weights_it_is_given(tmp_path, fla
     for network in (model.backbone, getattr(model, copy).backbone):
         for found, expected in zip(network.get_weights(), given, strict=True):
             np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("epochs", "late"), [("102", True), ("200", False)])
+def test_a_start_with_hardly_any_learning_rate_left_is_said(epochs, late):
+    argv = ["--data=digits", "--weights=runs/a", "--start_epoch=100", f"--epochs={epochs}", "--batch_size=64"]
+    config = cli.parse(PretrainConfig, [*argv, "--lr_update=epoch"])
+    optimizer = build_run.build_optimizer(config, 10 * int(epochs), 640)
+    components = types.SimpleNamespace(model=types.SimpleNamespace(optimizer=optimizer), first_step=1000)
+    text = pretraining.late_start(config, components)  # pyright: ignore[reportArgumentType]
+    assert bool(text) == late
+    if late:
+        share = 0.5 * (1 + math.cos(math.pi * 100 / 102))
+        assert f"start_epoch=100 of epochs=102: the learning rate begins at {share * 0.05 / 4:.2g}" in text
+        assert "Pass more `epochs`" in text

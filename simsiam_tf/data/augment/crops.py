@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import tensorflow as tf
 
@@ -95,21 +94,17 @@ def resize(image: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) ->
     x = image[None]
     for size in (height, width):
         scale = tf.cast(size, tf.float32) / tf.cast(tf.shape(x)[1], tf.float32)
-        x = tf.transpose(resize_rows(x, size, scale, 0.0), [0, 2, 1, 3])
+        x = tf.transpose(_resize_rows(x, size, scale), [0, 2, 1, 3])
     return tf.ensure_shape(x[0], [None, None, image.shape[-1]])
 
 
-def resize_rows(x: tf.Tensor, size: int | tf.Tensor, scale: tf.Tensor, shift: Any) -> tf.Tensor:
-    """Antialiased bilinear resize of the height alone, [B, H, W, C] → [B, size, W, C].
-
-    Height y of `x` moves to y · scale + shift, where pixel i covers [i, i + 1); both are float32 scalars.
-    """
+def _resize_rows(x: tf.Tensor, size: int | tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """Antialiased bilinear resize of the height alone, [B, H, W, C] → [B, size, W, C], by a float32 scale."""
     batch, height, width, channels = tf.unstack(tf.shape(x))
     # NOTE: the op sees one column whose pixels have W · C channels, of which it sums many at a time.
     y = tf.raw_ops.ScaleAndTranslate(
         images=tf.reshape(x, [batch, height, 1, width * channels]), size=[size, 1],
-        scale=tf.stack([scale, 1.0]), translation=tf.stack([shift, 0.0]), kernel_type="triangle",
-        antialias=True,
+        scale=tf.stack([scale, 1.0]), translation=[0.0, 0.0], kernel_type="triangle", antialias=True,
     )  # fmt: skip
     return tf.reshape(y, [batch, size, width, channels])
 

@@ -16,7 +16,12 @@ from simsiam_tf import nets
 from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.torch_layouts import LAYOUTS, READ_ONLY, strip_wrappers
-from simsiam_tf.pretrained.torch_weights import backbone_layout, published_layouts, torch_files
+from simsiam_tf.pretrained.torch_weights import (
+    backbone_layout,
+    published_layouts,
+    torch_files,
+    training_state,
+)
 from simsiam_tf.pretrained.torch_weights.published_layouts import PUBLISHED
 from simsiam_tf.runtime.atomic_files import check_writable
 from simsiam_tf.runtime.display_text import printable_text
@@ -25,7 +30,6 @@ from simsiam_tf.runtime.errors import UserError
 _STEMS_3X3 = {
     "cifar": "stride 1, padding 1", "cifar_pad2": "stride 1, padding 2, as solo-learn's", "small": "stride 2",
 }  # fmt: skip
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # tensors that no optimizer updates
 
 
 def convert_from_torch(
@@ -75,7 +79,7 @@ def convert_from_torch(
         "layout": converted.program, "architecture": architecture, "heads": converted.options,
         "epoch": checkpoint.epoch, "left out": list(converted.left_out), "views": dataclasses.asdict(views),
     }  # fmt: skip
-    momentum = _momentum_networks(checkpoint, converted)
+    momentum = training_state.momentum_networks(checkpoint, converted)
     folder.mkdir(parents=True, exist_ok=True)
     written = backbone_file.export_networks({**converted.networks, **momentum}, folder, metadata)
     lines = [
@@ -85,13 +89,13 @@ def convert_from_torch(
     ]  # fmt: skip
     if "predictor" in converted.heads and checkpoint.epoch is not None:
         words = f"{'with' if momentum else 'without'} the optimizer's momentum"
-        options = {key: architecture[key] for key in ("stem", "width")} | converted.options
-        if converted.program == "facebookresearch":  # whose code changes the rate once an epoch
-            options["lr_update"] = "epoch"
+        known, rate = training_state.known_options(checkpoint, converted.program)
+        options = {key: architecture[key] for key in ("stem", "width")} | converted.options | known
         lines += [
-            f"  epoch      {checkpoint.epoch}, {words}; to continue with the same `epochs` and "
-            "learning rates:",
-            "             python -m simsiam_tf.pretrain --data=… --epochs=… "
+            f"  epoch      {checkpoint.epoch}, {words}",
+            *([f"  rate       {rate}"] if rate else []),
+            "  to go on   with the epochs and learning rates of the whole training:",
+            "             python -m simsiam_tf.pretrain --data=… --epochs=… --batch_size=… --base_lr=… "
             f"--weights={shlex.quote(str(folder))} --start_epoch={checkpoint.epoch} "
             f"--backbone={architecture['name']} {_as_flags(options)}",
         ]
@@ -167,39 +171,6 @@ def _report(converted: backbone_layout.Converted) -> list[str]:
 
 def _as_flags(options: dict[str, Any]) -> str:
     return " ".join(f"--{name}={value}".lower() for name, value in options.items())
-
-
-def _momentum_networks(
-    checkpoint: torch_files.Checkpoint, converted: backbone_layout.Converted
-) -> dict[str, keras.Model]:
-    """Networks of the same layers whose variables are SGD's momentum, by the names "momentum_NAME".
-
-    Empty where the checkpoint has no momentum that fits, or Nesterov's. An optimizer of PyTorch numbers the
-    parameters in the order of the state_dict, without BN's buffers.
-    """
-    state = checkpoint.state
-    try:
-        groups, by_number = checkpoint.optimizer["param_groups"], checkpoint.optimizer["state"]
-        numbers = [number for group in groups for number in group["params"]]
-        names = [name for name in state if not name.endswith(_BUFFERS)]
-        momenta = {
-            name: by_number[number]["momentum_buffer"]
-            for name, number in zip(names, numbers, strict=True)
-            if by_number.get(number, {}).get("momentum_buffer") is not None
-        }
-        fits = all(tuple(buffer.shape) == state[name].shape for name, buffer in momenta.items())
-        if not momenta or not fits or any(group.get("nesterov") for group in groups):
-            return {}
-        momenta = {name: torch_files.as_array(name, buffer) for name, buffer in momenta.items()}
-        if not all(np.isfinite(buffer).all() for buffer in momenta.values()):
-            return {}
-        zeros = {name: np.zeros_like(array) for name, array in state.items()}
-        momentum = backbone_layout.from_torch(
-            zeros | momenta, stem=converted.architecture["stem"], prefix=converted.prefix
-        ).networks
-    except (KeyError, TypeError, AttributeError, ValueError):
-        return {}
-    return {f"momentum_{name}": network for name, network in momentum.items()}
 
 
 def convert_to_torch(weights: str, out: Path | str, layout: str = "auto") -> str:

@@ -153,7 +153,8 @@ def _write_preset(config: ConvertConfig) -> str:
     return (
         f"{exported.path}: a preset of keras-hub, with {pretrained.backbone.count_params():,} numbers\n"
         f"  largest difference of a feature from the source's: {exported.difference:.2g} "
-        f"(largest feature {exported.largest:.2g})\n  card       {exported.path / 'README.md'}"
+        f"(largest feature {exported.largest:.2g}; {formats.COMPARED_IMAGES})\n"
+        f"  card       {exported.path / 'README.md'}"
     )
 
 

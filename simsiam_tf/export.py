@@ -103,7 +103,7 @@ def call(config: ExportConfig) -> int:
     card = out / "README.md" if config.hub else write_model_card(pretrained, exported)
     print(
         f"  largest difference of a feature from the source's: {exported.difference:.2g} "
-        f"(largest feature {exported.largest:.2g})\n  card  {card}"
+        f"(largest feature {exported.largest:.2g}; {formats.COMPARED_IMAGES})\n  card  {card}"
     )
     if config.push:
         url = hub_push.push_folder(out, config.push, config.private)

@@ -38,6 +38,21 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "fonts.googleapis" not in served  # readers ask no other server
 
 
+def test_on_github_the_reference_is_words_and_links():
+    """GitHub hides comments, and shows `:::` as it is; links lead to the files that define the names."""
+    text = (ROOT / "docs" / "api.md").read_text()
+    shown = re.sub(r"<!--.*?-->", "", text, flags=re.S)
+    assert ":::" not in shown and "options:" not in shown
+    groups = list(zip(text.split("\n## ")[1:], shown.split("\n## ")[1:], strict=True))
+    for whole, group in groups:
+        paths = re.findall(r"^::: ([\w.]+)$", whole, re.M)
+        links = re.findall(r"\[`(\w+)`\]\(\.\./([\w/]+)\.py\)", group)
+        places = [(name, file.removesuffix("/__init__").replace("/", ".")) for name, file in links]
+        assert [f"{module}.{name}" for name, module in places] == paths, group
+        assert all((ROOT / f"{file}.py").is_file() for _, file in links)
+        assert len(group.splitlines()[2]) > 20  # words
+
+
 def test_the_reference_has_every_public_name():
     shown = re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(), re.M)
     assert len(shown) == len(set(shown))

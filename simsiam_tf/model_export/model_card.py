@@ -9,7 +9,7 @@ from typing import Any
 
 import simsiam_tf
 from simsiam_tf.model_export.card_text import escape_markdown, method_summary, training_sections
-from simsiam_tf.model_export.formats import FORMATS, ExportedModel
+from simsiam_tf.model_export.formats import COMPARED_IMAGES, FORMATS, ExportedModel
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.errors import UserError
@@ -75,7 +75,7 @@ def card_page(card: dict[str, Any]) -> str:
 - preprocessing, inside the model: resized and, above 64 pixels, cropped to {preprocessing["size"]} pixels, \
 mean {preprocessing["mean"]} and std {preprocessing["std"]} of values in [0, 1]
 - largest difference of a feature from the source's: {difference:.2g} (largest feature \
-{card["largest feature"]:.2g})
+{card["largest feature"]:.2g}; {COMPARED_IMAGES})
 - SHA-256: `{card["sha256"]}`
 - SHA-256 of the source: `{card["source"]["sha256"]}`
 {training_sections(card)}"""

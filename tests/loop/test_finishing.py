@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import shutil
+import types
 
 import keras
 import pytest
@@ -11,6 +12,7 @@ from helpers.runs import StopAt, state, tiny
 from simsiam_tf import nets
 from simsiam_tf.evaluate.knn_monitor import Monitor
 from simsiam_tf.loop import compiled_steps
+from simsiam_tf.loop.loop import Loop
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import pretraining, run_summary
@@ -147,3 +149,16 @@ def test_only_a_disk_that_cannot_be_written_is_to_be_given_room(tmp_path, number
         assert raised.value is error and isinstance(error, ConnectionRefusedError)
     else:
         assert raised.type is UserError and "Make room and rerun" in str(raised.value)
+
+
+def test_initial_weights_are_evaluated_at_the_step_and_the_epoch_where_a_run_begins():
+    evaluations = []
+    log = types.SimpleNamespace(add_picture=print, add_evaluation=lambda *values: evaluations.append(values))
+    begun = types.SimpleNamespace(
+        step=400, accuracy={"untrained backbone": {"knn20": 0.5}}, metrics_log=log,
+        config=types.SimpleNamespace(batch_size=16),
+        components=types.SimpleNamespace(source=types.SimpleNamespace(size=64)),
+        task=types.SimpleNamespace(picture=lambda: None, untrained_name="untrained backbone"),
+    )  # fmt: skip
+    Loop._evaluate_baselines(begun)  # pyright: ignore[reportArgumentType]
+    assert evaluations == [(400, 100, {"knn20": 0.5})]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -177,6 +178,19 @@ def test_a_function_of_the_users(tmp_path, monkeypatch):
     for wrong in ("py:mine:nothing", "py:nowhere:net", "py:mine"):
         with pytest.raises(UserError, match="cannot be imported"):
             nets.build_backbone(wrong, 9, 2)
+
+
+@pytest.mark.parametrize("place", ["the current folder", "PYTHONPATH"])
+def test_the_network_of_ones_own_in_the_documents(tmp_path, monkeypatch, place):
+    page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text()
+    code = page.split("`my_networks.py`:\n\n```python\n")[1].split("```")[0]
+    (tmp_path / "my_networks.py").write_text(code)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)] if place == "PYTHONPATH" else [*sys.path])
+    monkeypatch.chdir("/" if place == "PYTHONPATH" else tmp_path)
+    monkeypatch.delitem(sys.modules, "my_networks", raising=False)
+    for size, channels in ((8, 1), (32, 3)):
+        network = nets.build_backbone("py:my_networks:small", size, channels)
+        assert network.input_shape[1:] == (size, size, channels) and network.output_shape == (None, 128)
 
 
 BROKEN = """

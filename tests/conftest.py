@@ -18,6 +18,10 @@ import keras
 import pytest
 import tensorflow as tf
 
+from simsiam_tf.runtime import progress
+
+progress.DELAY = 60.0  # a busy machine must not add lines of progress to the output that tests compare
+
 
 def _two_cpus() -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]

@@ -17,10 +17,11 @@ from absl import flags
 
 from simsiam_tf import config as configs
 from simsiam_tf.command_line.help_text import usage
-from simsiam_tf.runtime import cores, malloc, signals, terminal
+from simsiam_tf.runtime import cores, malloc, progress, signals, terminal
 from simsiam_tf.runtime.atomic_files import UNWRITABLE
 from simsiam_tf.runtime.errors import UserError, as_flags, file_failure, nearest
 
+LOADING = "loading TensorFlow, which takes some seconds"
 PACKAGE = Path(__file__).resolve().parents[1]
 # Flagfiles lie beside the package in a checkout and within it in an installed wheel.
 FLAG_ROOTS = (PACKAGE.parent, PACKAGE / "flagfiles")
@@ -110,12 +111,16 @@ def _out_of_memory(config: Any) -> str:
 
 @contextlib.contextmanager
 def heavy_imports() -> Iterator[None]:
-    """Imports heavy libraries silently, with the garbage collector paused, and looks for devices.
+    """Imports heavy libraries, with the garbage collector paused, and looks for devices.
+
+    A line on stderr says so; what the libraries write there is kept back.
 
     Imports leave half a million objects, which the collector would visit again and again. They are frozen
     after the first imports: the collector skips frozen objects. Raises UserError if memory does not suffice.
     """
     first, collects = "keras" not in sys.modules, gc.isenabled()
+    if first:
+        progress.say(LOADING)
     gc.disable()
     try:
         with silence_stderr():

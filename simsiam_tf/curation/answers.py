@@ -71,26 +71,24 @@ def answer(
         others = None if against is None else UnitRows(against.features, "against")
     except UserError as error:
         raise UserError(f"embeddings: {error}") from error
-    with progress.announced("searching the nearest neighbours"):
-        graph = neighbour_graph(rows, question.neighbours)
+    graph = neighbour_graph(rows, question.neighbours)
     quality = {} if scan is None else {
         "digests": scan.digests, "area": scan.statistics.area, "sharpness": scan.statistics.sharpness,
     }  # fmt: skip
     found = duplicates(rows, graph, question.cosine, names=pictures.names.astype(str), **quality)
-    with progress.announced("clustering"):
-        if question.hdbscan:
+    if question.hdbscan:
+        with progress.announced("clustering by density (HDBSCAN)"):
             clusters = hdbscan_clusters(rows, labels=pictures.labels, seed=question.seed)
-        else:
-            counts = COUNTS if question.clusters is None else question.clusters
-            clusters = k_means_clusters(rows, counts, pictures.labels, seed=question.seed)
+    else:
+        counts = COUNTS if question.clusters is None else question.clusters
+        clusters = k_means_clusters(rows, counts, pictures.labels, seed=question.seed)
     chosen = None
     if question.subset:
         chosen = subset(rows, question.subset, question.have, question.method, graph, question.seed)
     leaked = None
     if others is not None:
         both = (scan.digests, against_scan.digests) if scan and against_scan else (None, None)
-        with progress.announced("searching the other set"):
-            leaked = leaks(rows, others, None, found.threshold, *both)
+        leaked = leaks(rows, others, None, found.threshold, *both)
     return Answers(graph, found, outliers(rows, graph), clusters, chosen, *_suspects(pictures, graph), leaked)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from simsiam_tf.curation import k_means
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count, check_values
+from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError
 
 COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # numbers of clusters to choose from
@@ -67,10 +68,15 @@ def k_means_clusters(
     silhouette: dict[int, float] = {}
     if len(counts) > 1:
         _, reduced = k_means.reduced_sample(rows, k_means.SAMPLE, seed)
-        for k in counts:
-            silhouette[k] = _silhouette(reduced, k_means.fit(reduced, min(k, len(reduced)), seed)[1])
+        with progress.bar(
+            None, "choosing the number of clusters", total=sum(counts), unit="cluster", leave=False
+        ) as bar:
+            for k in counts:
+                silhouette[k] = _silhouette(reduced, k_means.fit(reduced, min(k, len(reduced)), seed)[1])
+                bar.update(k)
     k = max(counts, key=lambda k: silhouette.get(k, 0.0))
-    cluster, cosine = k_means.assign(rows, k_means.fit_centres(rows, k, seed))
+    with progress.announced(f"grouping {len(rows):,} pictures into {k} clusters"):
+        cluster, cosine = k_means.assign(rows, k_means.fit_centres(rows, k, seed))
     return _described(cluster, cosine, labels, central, silhouette)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from simsiam_tf.data import Source, Views, pipeline
+from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.display_text import printable_text
 
 MAX_PIXEL_VALUES = 64 * 64 * 3  # numbers in an image; of larger ones, raw pixels are those of a small picture
 SMALL_SIDE = 16  # pixels of that picture
@@ -46,8 +48,14 @@ def raw_pixels(
     shrunk as by `small_pixels`, and others stay as they are.
     """
     ids = _ids(source, ids)
-    blocks = (pixels(x, views, side) for x in pipeline.evaluation_views(source, views, ids))
-    return concatenate_blocks(blocks, len(ids))
+    shown = f"pixels of {printable_text(source.name)}"
+    with progress.bar(None, shown, total=len(ids), unit="image", leave=False) as bar:
+
+        def block(x: tf.Tensor) -> np.ndarray:
+            bar.update(len(x))
+            return pixels(x, views, side)
+
+        return concatenate_blocks(map(block, pipeline.evaluation_views(source, views, ids)), len(ids))
 
 
 def pixels(images: tf.Tensor, views: Views, side: int | None = None) -> np.ndarray:

@@ -98,9 +98,13 @@ def nearest(
     best = np.full((len(queries), k), -np.inf, np.float32)
     index = np.zeros((len(queries), k), np.int64)
     starts, on_gpu = range(0, len(bank), bank_block), has_gpu()
+    blocks = len(starts) * -(-len(queries) // block)
     cosines = np.empty(0 if on_gpu else min(block, len(queries)) * min(bank_block, len(bank)), np.float32)
-    with concurrent.futures.ThreadPoolExecutor(cores.search_threads()) as threads:
-        for start in progress.bar(starts, "neighbours", unit="block", leave=False):
+    with (
+        concurrent.futures.ThreadPoolExecutor(cores.search_threads()) as threads,
+        progress.bar(None, "neighbours", total=blocks, unit="block", leave=False) as bar,
+    ):
+        for start in starts:
             candidates = unit_rows(bank[start : start + bank_block])
             step = max(1, CHUNK // len(candidates))
             for at in range(0, len(queries), block):
@@ -110,6 +114,7 @@ def nearest(
                     from simsiam_tf.features import gpu_search
 
                     gpu_search.merge_nearest(unit, candidates, block_best, block_index, start)
+                    bar.update()
                     continue
                 products = cosines[: len(unit) * len(candidates)].reshape(len(unit), len(candidates))
                 np.matmul(unit, candidates.T, out=products)
@@ -120,6 +125,7 @@ def nearest(
                 ]
                 for merge in merges:
                     merge.result()
+                bar.update()
     _order_ties(bank, queries, best, index)
     return best, index
 

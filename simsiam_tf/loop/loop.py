@@ -30,6 +30,7 @@ from simsiam_tf.loop.task import Accuracies, Task
 from simsiam_tf.loop.workdir import Workdir, run_description
 from simsiam_tf.methods.metrics import all_finite
 from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.runtime.progress import announced
 from simsiam_tf.runtime.signals import INTERRUPTED, DeferredSignals
 from simsiam_tf.runtime.versions import library_versions
 
@@ -171,7 +172,8 @@ class Loop:
             log.info("%s", compilation_on(self.components.strategy, self.config.jit_compile))
             self.iterator = compiled_steps.batches(self.components, self.config, self.step)
             self.run_steps = compiled_steps.compiled_steps(self.components, self.config)
-            self.run_steps.get_concrete_function(self.iterator, tf.constant(1))
+            with announced("compiling the training step"):
+                self.run_steps.get_concrete_function(self.iterator, tf.constant(1))
 
     def _train(self) -> int:
         """Trains by calls of `run_steps`, each of at most `steps_per_call` steps; returns the status."""

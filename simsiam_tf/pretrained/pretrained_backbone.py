@@ -17,6 +17,7 @@ from simsiam_tf.data import AUGMENTATIONS, Augmentation, Source, Views
 from simsiam_tf.data.images.render import PixelRule
 from simsiam_tf.nets import whitening
 from simsiam_tf.pretrained import backbone_file, hub, network_file, published, weights_address
+from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -132,10 +133,11 @@ def open_pretrained(
     """
     hub.download.cache_clear()
     weights = str(weights)
-    if is_network(weights):
-        weights = str(published.import_network(weights, pixels, trust_code))
-        pixels = "auto"  # of the copy's card
-    backbone = stored = backbone_file.load_backbone(weights, trust_code, finished)
+    with progress.announced(f"opening the weights of {printable_text(weights)}"):
+        if is_network(weights):
+            weights = str(published.import_network(weights, pixels, trust_code))
+            pixels = "auto"  # of the copy's card
+        backbone = stored = backbone_file.load_backbone(weights, trust_code, finished)
     path = backbone_file.backbone_path(weights)
     card = backbone_file.read_card(weights)
     if len(backbone.inputs) != 1 or len(backbone.input_shape) != 4:

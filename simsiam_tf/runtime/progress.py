@@ -22,9 +22,9 @@ def bar(items: Iterable | None, description: str | None = None, **options: Any) 
     """
     stream = terminal.stderr()
     if stream.isatty():
-        return tqdm(items, description, **{"file": stream, "delay": DELAY, "mininterval": 0.5, **options})
+        return _Bar(items, description, **{"file": stream, "delay": DELAY, "mininterval": 0.5, **options})
     fixed = {"leave": True, "dynamic_ncols": False, "ncols": 0, "delay": 1e-9}
-    seldom = {"mininterval": BETWEEN, "maxinterval": BETWEEN}
+    seldom = {"mininterval": DELAY, "maxinterval": BETWEEN}
     return _Lines(items, description, **{"file": stream, **seldom, **options, **fixed})
 
 
@@ -49,10 +49,44 @@ def announced(text: str) -> Iterator[None]:
         timer.cancel()
 
 
-class _Lines(tqdm):
-    """A tqdm that writes complete lines, without carriage returns and cursor movements."""
+class _Bar(tqdm):
+    """A tqdm that appears after `DELAY`, also where the first item takes longer."""
 
-    _written = 0  # items at the last line
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._appears = threading.Timer(DELAY, self._appear)
+        self._appears.daemon = True
+        if not self.disable:
+            self._appears.start()
+
+    def _appear(self) -> None:
+        with self.get_lock():
+            if not self.disable and self.n == self.initial:
+                self.refresh(nolock=True)
+
+    def close(self) -> None:
+        if hasattr(self, "_appears"):  # else the constructor failed
+            self._appears.cancel()
+        super().close()
+
+
+class _Lines(_Bar):
+    """A bar of complete lines, without carriage returns and cursor movements.
+
+    The first is written after `DELAY`; the time between two grows with the time that has passed, up to
+    `BETWEEN`.
+    """
+
+    _written: int | None = None  # items at the last line
+
+    def __iter__(self) -> Iterator[Any]:
+        """The items. tqdm's own takes the time between two lines to be constant."""
+        try:
+            for item in self.iterable:  # pyright: ignore[reportOptionalIterable]
+                yield item
+                self.update()
+        finally:
+            self.close()
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Writes a line, unless there is nothing new."""
@@ -60,13 +94,16 @@ class _Lines(tqdm):
         if line and self.n != self._written:
             self._written = self.n
             print(line, file=self.fp, flush=True)
+            if self.mininterval:
+                self.mininterval = min(BETWEEN, max(DELAY, 2 * (self._time() - self.start_t)))
         return True
 
     def close(self) -> None:
         """Writes the last line, if there were others."""
         if not getattr(self, "disable", True):
+            self._appears.cancel()
             self.disable = True
             self._decr_instances(self)  # pyright: ignore[reportAttributeAccessIssue]
-            if self._written:
+            if self._written is not None:
                 self._ema_dt = lambda: None  # so that tqdm shows the mean rate
                 self.display()

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -15,8 +16,11 @@ from simsiam_tf import config, convert, knn_eval, neighbours, pretrain, probe
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import AUGMENTATIONS, open_source
+from simsiam_tf.data.sources import open_source as open_source_module
 from simsiam_tf.evaluate import cached_scores
+from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
+from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import build_run
 
@@ -178,6 +182,28 @@ def test_trouble_that_no_part_has_named_is_a_line_and_status_2(error, expected, 
 def test_a_fault_of_the_program_stays_one():
     with pytest.raises(KeyError):
         cli.run_command(PretrainConfig, lambda config: {}[config], "pretrain", "", [])
+
+
+def test_what_takes_seconds_at_the_start_is_said_before_it_begins(monkeypatch, capsys):
+    with cli.heavy_imports():
+        assert capsys.readouterr().err == ""  # TensorFlow is loaded already
+    monkeypatch.delitem(sys.modules, "keras")
+    with cli.heavy_imports():
+        assert capsys.readouterr().err == f"{cli.LOADING}\n"
+    monkeypatch.setattr(progress, "DELAY", 0.01)
+
+    def slow(*_: object) -> None:
+        time.sleep(0.3)
+        raise UserError("the end")
+
+    for module, name, line in (
+        (open_source_module, "list_images", "listing the images of folder:x"),
+        (backbone_file, "load_backbone", "opening the weights of x"),
+    ):
+        monkeypatch.setattr(module, name, slow)
+        with pytest.raises(UserError, match="the end"):
+            open_source("folder:x") if name == "list_images" else open_pretrained("x")
+        assert capsys.readouterr().err == f"{line}\n"
 
 
 def test_libraries_that_do_not_fit_into_memory_are_a_line():

@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from helpers.runs import TINY
@@ -130,3 +131,30 @@ def test_progress_in_a_file_is_seldom(monkeypatch):
     assert list(progress.bar(range(100_000), "images")) == list(range(100_000))
     assert stream.getvalue() == ""
     assert progress.BETWEEN >= 10
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_progress_is_shown_before_the_first_item_is_done(monkeypatch, is_terminal):
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress, "DELAY", 0.02)
+    with progress.bar(None, "images", total=9) as bar:
+        deadline = time.monotonic() + 30
+        while "0/9" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert bar.n == 0 and stream.getvalue().count("0/9") == 1
+
+
+def test_lines_of_progress_come_less_and_less_often(monkeypatch):
+    """At 2 s, 6 s and 18 s, then every 20 s: each waits twice the time that has passed."""
+    stream, clock = io.StringIO(), [0.0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress, "DELAY", 2.0)
+    with progress.bar(None, "images", total=101, maxinterval=1e9) as bar:
+        bar._time, bar.start_t, bar.last_print_t, bar.miniters = (lambda: clock[0]), 0.0, 0.0, 1
+        bar.dynamic_miniters = False
+        for clock[0] in map(float, range(1, 102)):
+            bar.update()
+    counts = [int(line.partition("/")[0].split()[-1].strip("|")) for line in stream.getvalue().splitlines()]
+    assert counts == [2, 6, 18, 38, 58, 78, 98, 101]

@@ -25,6 +25,7 @@ from simsiam_tf.data.sources.addresses import (
 )
 from simsiam_tf.data.sources.file_records import STATE, file_state
 from simsiam_tf.data.sources.members import Members, changed_file, folder_classes
+from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -65,9 +66,12 @@ def local_members(path: str, shown: str, passed_over: collections.Counter) -> Me
             f"{shown}: no such folder. Pass data={_folders_meant(path) or 'folder:/path/to/images'}."
         )
     root = root.absolute()  # for data workers, which may run in another folder
-    names = tuple(sorted(_image_names(root, shown, passed_over)))
+    found = progress.bar(
+        _image_names(root, shown, passed_over), f"listing {shown}", unit="image", leave=False
+    )
+    names = tuple(sorted(found))
     states = np.empty((len(names), len(STATE)), np.int64)  # a million tuples would take a quarter of a GiB
-    for i, name in enumerate(names):
+    for i, name in enumerate(progress.bar(names, f"times of the files of {shown}", unit="file", leave=False)):
         states[i] = file_state(os.path.join(root, name))
 
     def read(i: int) -> bytes:

@@ -20,6 +20,8 @@ from simsiam_tf.data.sources.hugging_face import hugging_face_members
 from simsiam_tf.data.sources.lists import list_members
 from simsiam_tf.data.sources.members import Members, join_members
 from simsiam_tf.data.sources.tables import parquet_members, tfrecord_members
+from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError, nearest
 
 
@@ -115,7 +117,8 @@ def open_source(
         split, data_dir, on_bad_image, report, max_megapixels, check, channels, background, pixel_range, run,
         partial_labels,
     )  # fmt: skip
-    images = list_images(spec, options)
+    with progress.announced(f"listing the images of {printable_text(str(spec))}"):
+        images = list_images(spec, options)
     return images if isinstance(images, Source) else open_members(images, options)
 
 

@@ -118,7 +118,7 @@ def call(config: EmbedConfig) -> int:
         from simsiam_tf.evaluate import cached_scores
         from simsiam_tf.features import embedding_file, image_embeddings
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
-        from simsiam_tf.runtime.display_text import printable_text
+        from simsiam_tf.runtime.display_text import counted, printable_text
     assert config.out is not None and config.weights is not None
     out = Path(config.out).expanduser()
     embedding_file.check_output(out)
@@ -133,7 +133,7 @@ def call(config: EmbedConfig) -> int:
         pretrained, source, folder, config.batch_size, config.on_bad_image, report, config.fast
     )
     embedding_file.write_embeddings(embeddings, out, config.dtype)
-    written = printable_text(f"{out}: {len(embeddings.names)} images of {source.name}")
+    written = printable_text(f"{out}: {counted(len(embeddings.names), 'image')} of {source.name}")
     print(f"{written}, {pretrained.features} {config.dtype} numbers each")
     took = time.monotonic() - began
     if took > LONG and not config.fast:
@@ -149,7 +149,7 @@ def _call_cluster(config: EmbedConfig) -> int:
         from simsiam_tf.evaluate import cached_scores
         from simsiam_tf.features import cluster_embedding
         from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
-        from simsiam_tf.runtime.display_text import printable_text
+        from simsiam_tf.runtime.display_text import counted, printable_text
     assert config.out and config.weights and config.ray
     tf.config.set_visible_devices([], "GPU")  # they are for the workers
     out = Path(config.out).expanduser()
@@ -163,7 +163,7 @@ def _call_cluster(config: EmbedConfig) -> int:
         out, out.with_suffix(".unreadable.json"), config.ray, config.ray_cores, config.batch_size,
         config.rows_per_shard, config.dtype, config.fast, config.overwrite,
     )  # fmt: skip
-    written = printable_text(f"{out}: {rows} images of {data}")
+    written = printable_text(f"{out}: {counted(rows, 'image')} of {data}")
     print(f"{written}, {pretrained.features} {config.dtype} numbers each")
     return 0
 

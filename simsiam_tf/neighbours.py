@@ -99,7 +99,7 @@ def call(config: NeighboursConfig) -> int:
     from simsiam_tf.features import embedding_file, query_list  # which load no TensorFlow
     from simsiam_tf.features.parquet import import_pyarrow
     from simsiam_tf.runtime.atomic_files import check_writable
-    from simsiam_tf.runtime.display_text import printable_text
+    from simsiam_tf.runtime.display_text import counted, printable_text
 
     assert config.embeddings is not None and config.query is not None
     out, page = (Path(path).expanduser() if path else None for path in (config.out, config.page))
@@ -140,7 +140,7 @@ def call(config: NeighboursConfig) -> int:
         from simsiam_tf.features.neighbour_table import write_table
 
         count = write_table(out, queries.names, embeddings.names, cosines, rows)
-        print(f"{out}: {count} neighbours of {len(queries.rows)} images")
+        print(f"{out}: {counted(count, 'neighbour')} of {counted(len(queries.rows), 'image')}")
     if page is not None:
         _load_tensorflow()
         from simsiam_tf.html_report import neighbours_page
@@ -150,7 +150,8 @@ def call(config: NeighboursConfig) -> int:
     if out is None and page is None:
         for number, near in enumerate(rows):
             print(
-                f"nearest to {printable_text(str(queries.names[number]))} of {len(embeddings.names)} images"
+                f"nearest to {printable_text(str(queries.names[number]))} "
+                f"of {counted(len(embeddings.names), 'image')}"
             )
             for row, cosine in zip(near, cosines[number], strict=True):
                 if row >= 0:

@@ -10,6 +10,7 @@ import numpy as np
 from simsiam_tf.curation import k_means
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count, check_values
 from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 
 COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # numbers of clusters to choose from
@@ -75,7 +76,9 @@ def k_means_clusters(
                 silhouette[k] = _silhouette(reduced, k_means.fit(reduced, min(k, len(reduced)), seed)[1])
                 bar.update(k)
     k = max(counts, key=lambda k: silhouette.get(k, 0.0))
-    with progress.announced(f"grouping {len(rows):,} pictures into {k} clusters"):
+    with progress.announced(
+        f"grouping {counted(len(rows), 'picture', form=',')} into {counted(k, 'cluster')}"
+    ):
         cluster, cosine = k_means.assign(rows, k_means.fit_centres(rows, k, seed))
     return _described(cluster, cosine, labels, central, silhouette)
 

@@ -10,6 +10,7 @@ import numpy as np
 from simsiam_tf.curation.duplicate_threshold import check_cosine, duplicate_cosine
 from simsiam_tf.curation.neighbour_graph import NeighbourGraph, cross_neighbours
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_values
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -55,7 +56,7 @@ def leaks(
     if graph is None:
         graph = cross_neighbours(bank, queries)
     elif len(graph.index) != len(queries):
-        raise UserError(f"`graph`: has {len(graph.index)} rows, the features have {len(queries)}.")
+        raise UserError(f"`graph`: has {counted(len(graph.index), 'row')}, the features have {len(queries)}.")
     threshold = duplicate_cosine(graph.cosine) if cosine is None else cosine
     source, exact = graph.index[:, 0].copy(), np.zeros(len(queries), bool)
     if digests is not None and against_digests is not None:

@@ -10,6 +10,7 @@ from simsiam_tf.curation.exact_search import nearest_rows
 from simsiam_tf.curation.faiss_search import nearest_rows_ivf
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count
 from simsiam_tf.features.knn import has_gpu
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 
 K = 20
@@ -86,7 +87,7 @@ def graph_of(features: np.ndarray | UnitRows | None, graph: NeighbourGraph | Non
         return neighbour_graph(features)
     if features is not None and len(features) != len(graph.index):
         raise UserError(
-            f"`graph`: has {len(graph.index)} rows, the features have {len(features)}. "
+            f"`graph`: has {counted(len(graph.index), 'row')}, the features have {len(features)}. "
             "Pass the graph of these features."
         )
     return graph

@@ -18,7 +18,7 @@ from simsiam_tf.curation_page.thumbnails import encode_thumbnail
 from simsiam_tf.data.images.render import render
 from simsiam_tf.data.sources.addresses import read_bytes
 from simsiam_tf.data.sources.base import EncodedSource
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 
 SHOWN_GROUPS = 200  # of duplicates
 SHOWN = 120  # pictures of an answer
@@ -138,7 +138,9 @@ def _clusters(answers: Answers) -> Gallery:
     found, groups = answers.clusters, []
     for c, size in enumerate(found.size):
         words = "; ".join(cluster_words(answers, c))
-        caption = f"{c}: {size:,} pictures ({found.share[c]:.0%}){f', {words}' if words else ''}"
+        caption = (
+            f"{c}: {counted(size, 'picture', form=',')} ({found.share[c]:.0%}){f', {words}' if words else ''}"
+        )
         groups.append(PictureGroup(found.central[c][found.central[c] >= 0], caption))
     about = "Clusters of like pictures, the largest first, each by its most central ones."
     return Gallery("Clusters", about, groups, list_file="lists", list_about="A list for each cluster")

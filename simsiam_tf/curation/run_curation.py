@@ -34,7 +34,7 @@ from simsiam_tf.features import embedding_file, image_embeddings
 from simsiam_tf.features.knn import has_gpu
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 PAGE, PAGE_TABLE = "curation.html", "curation.parquet"
@@ -84,7 +84,7 @@ def curate(config: Any, out: Path) -> str:
         text = summary(out, pictures, answers, scan, against)
         if config.link:
             links = link_pictures(Path(config.link).expanduser(), pictures, lists)
-            text += f"\n{config.link}: {links:,} links to pictures"
+            text += f"\n{config.link}: {counted(links, 'link', form=',')} to pictures"
         atomic_write_text(out / SUMMARY, text + "\n")
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror}). Choose another place.") from error
@@ -189,20 +189,28 @@ def summary(
 ) -> str:
     """The printed summary."""
     copies, clusters = answers.duplicates, answers.clusters
+    copied = counted(len(copies.kept), "picture", form=",")
     exact = f", {copies.exact.sum():,} with equal pixels" if scan is not None else ""
-    sizes = f", of {clusters.size.min():,} to {clusters.size.max():,} pictures" if len(clusters.size) else ""
+    sizes = (
+        f", of {clusters.size.min():,} to {counted(clusters.size.max(), 'picture', form=',')}"
+        if len(clusters.size)
+        else ""
+    )
     lines = [
-        f"{out}: {len(pictures):,} pictures",
-        f"  duplicates  {len(copies.others):,} copies of {len(copies.kept):,} pictures (cosine of at least "
-        f"{copies.threshold:.3f}){exact}",
+        f"{out}: {counted(len(pictures), 'picture', form=',')}",
+        f"  duplicates  {counted(len(copies.others), 'copy', 'copies', form=',')} of {copied} "
+        f"(cosine of at least {copies.threshold:.3f}){exact}",
         f"  outliers    {printable_text(str(pictures.names[answers.outliers.rows[0]]))} first",
         f"  clusters    {len(clusters.size)}{sizes}",
     ]
     if answers.suspects is not None and answers.labelled is not None:
         found = len(answers.suspects.rows)
-        lines.append(f"  suspects    {found:,} of {len(answers.labelled):,} labels look wrong")
+        look = "looks" if found == 1 else "look"
+        lines.append(f"  suspects    {found:,} of {len(answers.labelled):,} labels {look} wrong")
     if answers.leaks is not None and against is not None:
-        lines.append(f"  leaks       {len(answers.leaks.rows):,} are among the {len(against):,} others, too")
+        lines.append(
+            f"  leaks       {len(answers.leaks.rows):,} found among the {len(against):,} others, too"
+        )
     if answers.subset is not None:
         lines.append(f"  subset      {len(answers.subset.rows):,} to label first")
     if pictures.source is None:

@@ -64,7 +64,9 @@ def subset(
     if not inside:
         raise UserError(f"`have`: must be row numbers from 0 to {len(rows) - 1}.")
     if count > len(rows) - len(labelled):
-        raise UserError(f"count={count}: only {len(rows) - len(labelled)} rows are left. Pass at most these.")
+        raise UserError(
+            f"count={count}: is more than the rows that are left, {len(rows) - len(labelled)}. Pass fewer."
+        )
     if method == "k_centre":
         return _k_centre(rows, count, labelled)
     return _typical(rows, count, labelled, graph_of(rows, graph), seed)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 
 BLOCK = 2**21  # numbers that are read and scaled at a time
@@ -32,7 +33,7 @@ class UnitRows:
                 f"`{name}`: are {features.dtype} of shape {features.shape}. Pass numbers [rows, features]."
             )
         if len(features) < 2:
-            raise UserError(f"`{name}`: have {len(features)} rows. Pass at least 2.")
+            raise UserError(f"`{name}`: have {counted(len(features), 'row')}. Pass at least 2.")
         self.step = max(1, BLOCK // features.shape[1])
         self.lengths = np.empty((len(features), 1))
         for start in range(0, len(features), self.step):

@@ -24,7 +24,7 @@ from simsiam_tf.dense_tasks.annotated_files import (
 from simsiam_tf.dense_tasks.annotations import IGNORE, Annotated, AnnotatedSet, no_boxes
 from simsiam_tf.dense_tasks.coco_json import CocoFile, read_coco_file
 from simsiam_tf.dense_tasks.coco_masks import semantic_mask
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 NAMES = {"train": ("train2017", "train"), "test": ("val2017", "val", "valid", "test")}  # of splits
@@ -143,8 +143,8 @@ def _find_pictures(
     if len(missing) and not (some_missing and len(missing) < len(names)):
         fix = "" if len(missing) == len(names) else " on_bad_image=skip leaves them out."
         raise UserError(
-            f"{spec}: {len(missing)} of its {len(names)} images are missing in "
-            f"{printable_text(str(members.root))}, such as {printable_text(names[int(missing[0])])}.{fix}"
+            f"{spec}: {printable_text(str(members.root))} lacks {len(missing)} of its "
+            f"{counted(len(names), 'image')}, such as {printable_text(names[int(missing[0])])}.{fix}"
         )
     return members, rows
 

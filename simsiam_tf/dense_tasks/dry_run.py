@@ -9,6 +9,7 @@ from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import keras_hub
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.training import costs, run_memory
 
 
@@ -34,6 +35,7 @@ def summarize(
     model, train, replicas = components.model, components.source, components.strategy.num_replicas_in_sync
     shape = (config.size, config.size, test.pretrained.channels)
     whole, backbone = model.count_params(), model.backbone.count_params()
+    names = test.images.class_names
     frozen = ", which stays as it is" * config.freeze
     precision, steps = components.metadata["precision"], components.total_steps
     falls = (
@@ -41,7 +43,7 @@ def summarize(
     )
     forward = costs.multiply_adds(model, shape) * config.batch_size * steps
     return {
-        "training images": f"{train.size} of {train.name}, {len(test.images.class_names)} classes",
+        "training images": f"{train.size} of {train.name}, {counted(len(names), 'class', 'classes')}",
         "test images": f"{test.images.size} of {test.images.name}",
         "squares": f"{config.size} pixels",
         "weights": f"{config.init}, {test.pretrained.place}",

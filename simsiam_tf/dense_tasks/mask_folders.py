@@ -31,7 +31,7 @@ from simsiam_tf.dense_tasks.annotated_files import (
 )
 from simsiam_tf.dense_tasks.annotations import IGNORE, SEGMENTATION, Annotated, AnnotatedSet, no_boxes
 from simsiam_tf.runtime import cores, progress
-from simsiam_tf.runtime.display_text import one_line, printable_text
+from simsiam_tf.runtime.display_text import counted, one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 TEST_FOLDERS = ("val", "valid", "test")
@@ -153,12 +153,12 @@ def _pairs_in(images: Path, masks: Path, spec: str) -> _Pairs:
     image_rows, mask_rows = _rows_of_stems(of_images, spec), _rows_of_stems(of_masks, spec)
     stems = sorted(image_rows.keys() & mask_rows.keys())
     unpaired = {
-        "pictures without a mask": sorted(image_rows.keys() - mask_rows.keys()),
-        "masks without a picture": sorted(mask_rows.keys() - image_rows.keys()),
+        ("picture", "without a mask"): sorted(image_rows.keys() - mask_rows.keys()),
+        ("mask", "without a picture"): sorted(mask_rows.keys() - image_rows.keys()),
     }
     left_out = " and ".join(
-        f"{len(names)} {what}, such as {printable_text(names[0])}"
-        for what, names in unpaired.items()
+        f"{counted(len(names), what)} {lacks}, such as {printable_text(names[0])}"
+        for (what, lacks), names in unpaired.items()
         if names
     )
     if not stems:

@@ -19,7 +19,7 @@ from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, short_dig
 from simsiam_tf.dense_tasks.annotated_files import STRICT
 from simsiam_tf.dense_tasks.annotations import IGNORE, Annotated, AnnotatedSet
 from simsiam_tf.evaluate.label_splits import all_labels, open_splits
-from simsiam_tf.runtime.display_text import one_line
+from simsiam_tf.runtime.display_text import counted, one_line
 from simsiam_tf.runtime.errors import UserError
 
 OBJECTS = (1, 5)  # fewest and most in a scene
@@ -147,7 +147,9 @@ def open_scenes(
     if for_masks and len(names) > IGNORE:
         raise UserError(f"data=scenes:{place}: has {len(names) - 1} classes, a mask room for {IGNORE - 1}.")
     if source.channels not in (1, 3):
-        raise UserError(f"data=scenes:{place}: has {source.channels} channels. Give colour or gray images.")
+        raise UserError(
+            f"data=scenes:{place}: has {counted(source.channels, 'channel')}. Give colour or gray images."
+        )
     labels = all_labels(source).tobytes()
     fingerprint = short_digest(source.contents().encode(), f"{side} {scenes} {names}".encode(), labels)
     seed = 0 if split == "train" else 1

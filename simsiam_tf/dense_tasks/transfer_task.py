@@ -34,7 +34,7 @@ from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, keras_hub, published
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
-from simsiam_tf.runtime.display_text import one_line
+from simsiam_tf.runtime.display_text import counted, one_line
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training.build_run import check_size, set_precision
 from simsiam_tf.training.labelled_task import LabelledTask
@@ -159,8 +159,8 @@ def check_backbone(pretrained: Pretrained) -> None:
     """Raises UserError for a backbone on which no detector or segmenter can be built."""
     if pretrained.channels not in (1, 3):
         raise UserError(
-            f"weights={pretrained.place}: takes images of {pretrained.channels} channels. Pass a backbone "
-            "for colour or gray images."
+            f"weights={pretrained.place}: takes images of {counted(pretrained.channels, 'channel')}. Pass a "
+            "backbone for colour or gray images."
         )
     keras_hub.check_architecture(pretrained.backbone, f"weights={pretrained.place}")
 

@@ -24,6 +24,7 @@ from simsiam_tf.pretrained import published, weights_address
 from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 
 CLASSIFIERS = {
@@ -176,7 +177,7 @@ def _result_table(result: dict[str, Any]) -> str:
     columns = list(next(iter(accuracy.values())))
     training, test = result["images"]
     lines = [
-        f"{result['what']}: {test} images of {result['test']}, by {training} of {result['train']}",
+        f"{result['what']}: {counted(test, 'image')} of {result['test']}, by {training} of {result['train']}",
         "",
         "  " + " " * 20 + "".join(f"{c:>10}" for c in columns),
     ]

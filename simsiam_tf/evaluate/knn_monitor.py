@@ -19,6 +19,7 @@ from simsiam_tf.evaluate.label_splits import check_labels, check_same_kind, held
 from simsiam_tf.features import extraction
 from simsiam_tf.features.knn import knn_accuracy
 from simsiam_tf.nets.whitening import read_quarters
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 
 KS = (20, 200)
@@ -187,7 +188,7 @@ def open_monitor(
         check_labels(images, name, ", or monitor=none")
         if images.channels != source.channels:
             raise UserError(
-                f"{name}={images.name}: has {images.channels} channels, the images to learn from "
+                f"{name}={images.name}: has {counted(images.channels, 'channel')}, the images to learn from "
                 f"have {source.channels}. Give a set of the same kind, or monitor=none."
             )
     return Monitor(bank, bank_ids, query_source, query_ids, views, workers)

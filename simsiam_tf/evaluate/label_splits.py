@@ -12,7 +12,7 @@ import numpy as np
 from simsiam_tf.data import Source, open_source, subset
 from simsiam_tf.data.sources.base import MissingSplit
 from simsiam_tf.data.sources.open_source import full_specification, without_split
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 HELD_OUT = 10  # every tenth image is a test image where a set has no test or validation split
@@ -73,8 +73,8 @@ def check_same_kind(train: Source, tested: Source, option: str) -> None:
         raise UserError(f"{option}={tested.name}: has other classes than {train.name}; {shown}.")
     if train.channels != tested.channels:
         raise UserError(
-            f"{option}={tested.name}: has {tested.channels} channels, {train.name} {train.channels}. Give a "
-            "set of the same kind."
+            f"{option}={tested.name}: has {counted(tested.channels, 'channel')}, {train.name} "
+            f"{train.channels}. Give a set of the same kind."
         )
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from simsiam_tf.data import Source, subset
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.members import read_unchanged
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -30,9 +30,9 @@ class ChangedImages(UserError):
         self.rest_ids = np.setdiff1d(np.arange(source.size), list(ids))
         self.rest: Source = subset(source, self.rest_ids, source.name)
         super().__init__(
-            f"{printable_text(source.name)}: {len(ids)} of {source.size} images changed or disappeared while "
-            f"their features were made, such as {printable_text(self.names[0])}. Rerun the same command: the "
-            "others' features are kept."
+            f"{printable_text(source.name)}: {len(ids)} of {counted(source.size, 'image')} changed "
+            f"or disappeared while their features were made, such as {printable_text(self.names[0])}. "
+            "Rerun the same command: the others' features are kept."
         )
 
 

@@ -30,6 +30,7 @@ from simsiam_tf.html_report.transfer_sections import (
     transfer_metrics,
 )
 from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError, as_flags
 
 RUNS = "a pre-training or of transfer"
@@ -58,7 +59,7 @@ class History:
     def subtitle(self) -> str:
         state = "" if self.card else ", not ended"
         steps = self.records[-1]["step"]
-        return f"{self.config.get('backbone', '?')}, {steps} steps{state}, {self.workdir.name}"
+        return f"{self.config.get('backbone', '?')}, {counted(steps, 'step')}{state}, {self.workdir.name}"
 
     @property
     def accuracy(self) -> dict[str, dict[str, float]]:

@@ -18,7 +18,7 @@ from simsiam_tf.html_report.picture_files import file_picture, picture_reader
 from simsiam_tf.html_report.sections import data_uri
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.atomic_files import atomic_write_text
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 TEMPLATE = "neighbours_page.html.j2"
@@ -93,7 +93,8 @@ def write_page(
         )
     first = f" (the first of {len(rows)})" if shown < len(rows) else ""
     size = path.stat().st_size / 1e6
-    return f"{path}: {shown} queries{first}, {len(pictures)} pictures, {size:.1f} MB, opens in any browser"
+    counts = f"{counted(shown, 'query', 'queries')}{first}, {counted(len(pictures), 'picture')}"
+    return f"{path}: {counts}, {size:.1f} MB, opens in any browser"
 
 
 def _thumbnail(pixels: np.ndarray) -> str:

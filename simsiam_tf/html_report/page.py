@@ -16,6 +16,7 @@ from simsiam_tf.html_report.transfer_sections import TransferHistory, transfer_s
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 
 TEMPLATE = "page.html.j2"
@@ -91,7 +92,7 @@ def _write_page(out: Path, history: History | TransferHistory, sections: list[Se
 def _image_sections(
     pretrained: Pretrained, source: Source, images: int, neighbours: int, seed: int, logdir: Path | None
 ) -> list[Section]:
-    progress.say(f"features of {min(images, source.size)} images of {source.name}")
+    progress.say(f"features of {counted(min(images, source.size), 'image')} of {source.name}")
     sample = gallery.draw_sample(pretrained, source, images, seed)
     progress.say("PCA, t-SNE, neighbours, saliency")
     sections = [gallery.views_section(pretrained, source, seed)]

@@ -18,6 +18,7 @@ from simsiam_tf.html_report import charts
 from simsiam_tf.html_report.picture_files import file_picture
 from simsiam_tf.html_report.sections import Picture, Section, photo
 from simsiam_tf.pretrained.backbone_file import card_entries
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import as_flags
 from simsiam_tf.training.labelled_task import loss_diagnosis
 
@@ -62,7 +63,7 @@ class TransferHistory:
         init, weights = self.config.get("init"), self.config.get("weights", "?")
         start = f"random weights, to compare with {weights}" if init == "random" else str(weights)
         state = "" if self.card else ", not ended"
-        return f"from {start}; {self.records[-1]['step']} steps{state}, {self.workdir.name}"
+        return f"from {start}; {counted(self.records[-1]['step'], 'step')}{state}, {self.workdir.name}"
 
     @property
     def diagnosis(self) -> Diagnosis:

@@ -12,6 +12,7 @@ from simsiam_tf.model_export.card_text import escape_markdown, method_summary, t
 from simsiam_tf.model_export.formats import COMPARED_IMAGES, FORMATS, ExportedModel
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.versions import library_versions
 
@@ -39,7 +40,7 @@ def write_model_card(pretrained: Pretrained, exported: ExportedModel) -> Path:
 def card_metadata(pretrained: Pretrained, exported: ExportedModel) -> dict[str, Any]:
     """The card as a dictionary."""
     augmentation, channels = pretrained.augmentation, pretrained.channels
-    colours = {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
+    colours = {1: "gray", 3: "RGB"}.get(channels, counted(channels, "channel"))
     return {
         "file": exported.path.name, "format": exported.format, "sha256": exported.sha256,
         "input": f"uint8 [B, H, W, {channels}] in [0, 255], {colours}, any size",

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from simsiam_tf.runtime.display_text import counted
+
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
@@ -32,7 +34,7 @@ class Cosine(Schedule):
     ) -> None:
         if not 0 <= warmup_steps < steps:
             raise ValueError(
-                f"A schedule of {steps} steps has no room for {warmup_steps} warm-up steps. "
+                f"A schedule of {counted(steps, 'step')} has no room for {warmup_steps} warm-up steps. "
                 "Shorten the warm-up or train longer."
             )
         self.base, self.steps, self.warmup_steps = base, steps, warmup_steps

@@ -16,7 +16,7 @@ from simsiam_tf.nets.variable_paths import variables_by_path
 from simsiam_tf.nets.whitening import without_whitening
 from simsiam_tf.pretrained import backbone_file, keras_file_check, torch_weights
 from simsiam_tf.pretrained.torch_weights.backbone_layout import architecture_of
-from simsiam_tf.runtime.display_text import one_line, printable_text
+from simsiam_tf.runtime.display_text import counted, one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
@@ -168,7 +168,9 @@ def read_architecture(folder: Path) -> tuple[str, int]:
     for name in nets.RESNETS:
         if stated == _arguments(name) and type(channels) is int and channels > 0:
             if _weights_size(folder) < 2 * 49 * 64 * channels:  # bytes of the first kernel, 16 bits a number
-                raise UserError(f"weights={folder}: its {WEIGHTS} is too short for {channels} channels.")
+                raise UserError(
+                    f"weights={folder}: its {WEIGHTS} is too short for {counted(channels, 'channel')}."
+                )
             return name, channels
     if stated.get("use_pre_activation"):
         network = "a ResNet v2 (use_pre_activation)"

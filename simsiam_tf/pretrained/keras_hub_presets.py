@@ -22,7 +22,7 @@ from simsiam_tf.pretrained.keras_hub import (
     require_library,
 )
 from simsiam_tf.runtime.atomic_files import check_writable
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError, nearest
 
 CONVERTER = "image_converter.json"
@@ -69,7 +69,7 @@ def convert_from_keras_hub(
     rule = "by the preset" if augmentation == "auto" else f"as by augmentation={augmentation}"
     lines = [
         "layout     keras-hub's ResNetBackbone",
-        f"  network    {architecture['name']}, imagenet stem, width 1, {channels} channels, "
+        f"  network    {architecture['name']}, imagenet stem, width 1, {counted(channels, 'channel')}, "
         f"{backbone.output_shape[-1]} features",
         f"  images     {views.size} pixels, normalised {rule}: mean {views.mean}, std {views.std}",
         "  resize     as torchvision's; the preset's own: " + (own or "not said"),

@@ -18,7 +18,7 @@ from simsiam_tf.data.images.render import PixelRule
 from simsiam_tf.nets import whitening
 from simsiam_tf.pretrained import backbone_file, hub, network_file, published, weights_address
 from simsiam_tf.runtime import progress
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 MAX_READ_SIZE = 4096  # pixels
@@ -90,8 +90,8 @@ class Pretrained:
         """Raises UserError where images have another number of channels than the backbone takes."""
         if source.channels != self.channels:
             raise UserError(
-                f"data={source.name}: has {source.channels} channels, the backbone of {self.place} takes "
-                f"{self.channels}. Give images with {self.channels} channels."
+                f"data={source.name}: has {counted(source.channels, 'channel')}, the backbone of "
+                f"{self.place} takes {self.channels}. Give images with {counted(self.channels, 'channel')}."
             )
 
 

@@ -10,6 +10,7 @@ import keras
 from simsiam_tf.data import Augmentation
 from simsiam_tf.pretrained.network_file import PIXELS_IN_WORDS, UnknownPixels
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 
 ops: Any = keras.ops  # pyright infers None from its functions
@@ -54,8 +55,8 @@ def network_on_views(
         raise UserError(f"teacher_size={size}: {teacher.place} takes images of {fixed} pixels. Leave it out.")
     if channels not in (1, teacher.channels):
         raise UserError(
-            f"teacher={teacher.place}: takes {teacher.channels} channels, and the images have {channels}. "
-            "Choose a teacher for such images."
+            f"teacher={teacher.place}: takes {counted(teacher.channels, 'channel')}, and the images have "
+            f"{channels}. Choose a teacher for such images."
         )
     x = views = keras.Input((side, side, channels), name="views")
     if channels != teacher.channels:

@@ -8,6 +8,7 @@ from typing import Any
 
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import sampling
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 
 TRIAL_EPOCHS = 1e6  # of the run whose steps are timed: more than any training takes
@@ -103,7 +104,9 @@ def choose_epochs(
     try:
         chosen.check_epochs()
     except UserError as error:
-        raise UserError(f"minutes={minutes:g}: is enough for {steps:,} steps. {error}") from error
+        raise UserError(
+            f"minutes={minutes:g}: is enough for {counted(steps, 'step', form=',')}. {error}"
+        ) from error
     return chosen
 
 

@@ -19,6 +19,14 @@ def printable_text(text: str) -> str:
     return "".join(c if c.isprintable() or c in _JOINERS else _escape(c) for c in text)
 
 
+def counted(count: int, noun: str, plural: str | None = None, form: str = "") -> str:
+    """A number with its noun, as in "1 file" and "2 files".
+
+    plural: the noun's, where it is not the singular with an s. form: of the number, as in f"{count:,}".
+    """
+    return f"{count:{form}} {noun if count == 1 else plural or noun + 's'}"
+
+
 def one_line(value: Any) -> str:
     """A value as one line of printable text, with single spaces."""
     return " ".join(printable_text(str(value)).split())

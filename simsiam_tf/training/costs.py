@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from simsiam_tf.runtime.devices import on_cpu
+from simsiam_tf.runtime.display_text import counted
 
 Network = Callable[..., Any]  # (images [1, H, W, C], training=…) → outputs
 
@@ -35,7 +36,7 @@ def duration(seconds: float) -> str:
     for unit, length in (("days", 86400), ("hours", 3600)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"
-    return f"{math.ceil(seconds / 60)} minutes"
+    return counted(math.ceil(seconds / 60), "minute")
 
 
 def _operations(network: Network, shape: Sequence[int]) -> list[tf.Operation]:

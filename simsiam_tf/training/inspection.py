@@ -17,6 +17,7 @@ from simsiam_tf.data.sources.overview import header_summary
 from simsiam_tf.nets import whitening
 from simsiam_tf.recipes import budget
 from simsiam_tf.runtime import atomic_files
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import costs, run_memory
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every
@@ -94,17 +95,21 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         forward = _per_image(costs.multiply_adds, components) * config.batch_size * components.total_steps
         described["work of the backbone"] = costs.work_in_words(forward)
     if teacher := getattr(model, "teacher", None):
-        size = f"{teacher.count_params():,} parameters, {model.d} features"
+        size = f"{teacher.count_params():,} parameters, {counted(model.d, 'feature')}"
         described["teacher"] = f"{config.method_option('teacher')}, {size}"
     late, evaluated = late_start(config, components), "none"
     if monitor:
         every = knn_every(components, config)
-        during = f"{monitor.size(config.knn_images)} images every {every} epochs, " if every else ""
+        during = (
+            f"{counted(monitor.size(config.knn_images), 'image')} every {counted(every, 'epoch')}, "
+            if every
+            else ""
+        )
         last = config.final_images
         at_end = "none" if last == 0 else monitor.size(last)
         evaluated = f"{monitor.title}: {during}{at_end} at the end"
     return {
-        "images": f"{source.size} of {source.name}, {source.channels} channels",
+        "images": f"{source.size} of {source.name}, {counted(source.channels, 'channel')}",
         **(header_summary(source) if isinstance(source, EncodedSource) else {}),
         "views": ", ".join(f"{n} of {size} pixels" for size, n in _sizes(components.views).items()),
         "monitor": evaluated,

@@ -21,6 +21,7 @@ from simsiam_tf.pretrained import backbone_file, published
 from simsiam_tf.pretrained.teacher import open_teacher
 from simsiam_tf.recipes import rules
 from simsiam_tf.runtime.devices import on_cpu, physical_memory
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -133,7 +134,7 @@ def check_size(source: Source, batch_size: int) -> None:
     if batch_size > source.size:
         raise UserError(
             f"batch_size={batch_size}: larger than {source.name}, which has "
-            f"{source.size} images. Try batch_size={2 ** (source.size.bit_length() - 1)}."
+            f"{counted(source.size, 'image')}. Try batch_size={2 ** (source.size.bit_length() - 1)}."
         )
 
 

@@ -160,7 +160,7 @@ def test_arguments_are_checked():
     x = np.random.default_rng(0).standard_normal((10, 3))
     for call, text in (
         (lambda: subset(x, 0), "count=0"),
-        (lambda: subset(x, 10, [1]), "only 9 rows are left"),
+        (lambda: subset(x, 10, [1]), "more than the rows that are left, 9"),
         (lambda: subset(x, 1, [10]), "row numbers from 0 to 9"),
         (lambda: subset(x, 1, ["a"]), "row numbers from 0 to 9"),
         (lambda: subset(x, 1, method="best"), "Choose from k_centre, typical"),

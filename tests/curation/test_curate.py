@@ -56,7 +56,7 @@ def test_the_planted_are_found_and_lists_are_sources(place, tmp_path, capsys):
     out = tmp_path / "curated"
     assert run(place, out, "--subset=6") == 0
     said = capsys.readouterr().out
-    assert ": 50 pictures\n" in said and "1 copies of 1 pictures" in said and "1 with equal pixels" in said
+    assert ": 50 pictures\n" in said and "1 copy of 1 picture " in said and "1 with equal pixels" in said
     copies = rows(out / "duplicates.csv")
     assert [(r["name"], r["keep"], r["exact"]) for r in copies] == [(COPY, "red/03.png", "True")]
     assert rows(out / "outliers.csv")[0]["name"] == STRANGER

@@ -97,7 +97,7 @@ def test_memory_maps_are_read_in_blocks_and_lengths_do_not_count(tmp_path, small
     "features, text",
     [
         (np.ones(5), r"shape \(5,\)"),
-        (np.ones((1, 5)), "have 1 rows"),
+        (np.ones((1, 5)), "have 1 row"),
         (np.array([["a"], ["b"]]), "numbers"),
         (np.array([[1.0, 2], [0, 0], [1, 0]]), "row 1 is all zeros"),
         (np.array([[1.0, 2], [3, 1], [np.nan, 0]]), "row 2 has a NaN"),

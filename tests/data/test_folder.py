@@ -94,7 +94,7 @@ def test_files_are_images_by_their_contents(tmp_path, capsys):
     for i in range(5):
         np.testing.assert_array_equal(image_of(source, i), photo())
     line = capsys.readouterr().err.splitlines()[0]
-    for count in ("5 files passed over", "2 hidden", "1 links to folders", "1 .txt", "1 without a suffix"):
+    for count in ("5 files passed over", "2 hidden", "1 link to a folder", "1 .txt", "1 without a suffix"):
         assert count in line
     (tmp_path / "page.jpg").write_text("<!DOCTYPE html><html></html>")
     with pytest.raises(UserError, match=r"page.jpg \(an HTML page, not an image\)"):

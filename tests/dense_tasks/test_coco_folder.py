@@ -202,7 +202,7 @@ def test_a_picture_of_another_size_is_named(tmp_path):
         with pytest.raises(ValueError, match=f"a.jpg: {line}"):
             open_coco(str(tmp_path), "train", options=SourceOptions(check="none")).read(0)
         for check in ("decode", "header"):
-            with pytest.raises(UserError, match=f"1 of 1 images cannot be used, such as a.jpg .{line}"):
+            with pytest.raises(UserError, match=f"1 of 1 image cannot be used, such as a.jpg .{line}"):
                 open_coco(str(tmp_path), "train", options=SourceOptions(check=check))
 
     is_refused("is 30×40 pixels .*, but 40×30 in train.json. .*exiftool")
@@ -231,8 +231,8 @@ def test_a_picture_of_another_size_is_named(tmp_path):
         ({"annotations": [object_row((1, 2, 3))]}, r"no box of four numbers: \[1, 2, 3\]"),
         ({"annotations": [object_row((1, 2, 3, float("nan")))]}, "no box of four numbers"),
         ({"annotations": [{"image_id": 1, "category_id": 3}]}, "no box of four numbers: None"),
-        ({"images": [image_row(), image_row("no.png", 2)]}, "1 of its 2 images are missing .*such as no.png"),
-        ({"images": [image_row("../a.png")]}, "1 of its 1 images are missing"),
+        ({"images": [image_row(), image_row("no.png", 2)]}, "lacks 1 of its 2 images, such as no.png"),
+        ({"images": [image_row("../a.png")]}, "lacks 1 of its 1 image, such"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_refused_in_one_line(tmp_path, parts, line):

@@ -93,7 +93,7 @@ def test_pairs_have_names_and_other_suffixes(tmp_path, capsys):
     read = [opened.read(i) for i in range(opened.size)]
     assert [one.image[0, 0, 0] for one in read] == [77, 0, 0] and len(opened.class_names) == 5
     assert [one.mask.tolist() == MASK.tolist() for one in read] == [True, True, False]
-    line = "1 pictures without a mask, such as alone and 2 masks without a picture, such as alone2\n"
+    line = "1 picture without a mask, such as alone and 2 masks without a picture, such as alone2\n"
     assert capsys.readouterr().err.endswith(f"train: left out: {line}")
 
 

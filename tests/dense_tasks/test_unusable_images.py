@@ -58,9 +58,7 @@ def test_images_are_left_out_with_their_boxes(tmp_path, capsys):
     damage(folder / "train" / "1.png")
     save(folder / "train" / "3.png", 3, (20, 21, 3))
     (folder / "train" / "4.png").unlink()
-    with pytest.raises(
-        UserError, match="1 of its 5 images are missing in .*train, such as 4.png.*=skip leave"
-    ):
+    with pytest.raises(UserError, match="train lacks 1 of its 5 images, such as 4.png.*=skip leave"):
         open_coco(str(folder), "train")
     options = SourceOptions(on_bad_image="skip", report=report)
     opened = open_coco(str(folder), "train", options=options)
@@ -92,7 +90,7 @@ def test_a_set_of_which_nothing_is_left_is_refused(tmp_path):
         open_coco(str(tmp_path), "train", options=SKIP)
     for i in range(2):
         (tmp_path / "train" / f"{i}.png").unlink()
-    with pytest.raises(UserError, match="2 of its 2 images are missing"):
+    with pytest.raises(UserError, match="lacks 2 of its 2 images"):
         open_coco(str(tmp_path), "train", options=SKIP)
 
 

@@ -47,7 +47,7 @@ LATER = [
     ("unknown TFDS set", ["--data=tfds:cifar01"], r"TFDS has no such set. Did you mean"),
     ("missing folder", ["--data=folder:/no/such/place"], r"no such folder"),
     ("folder without images", ["--data=folder:WORK.empty"], r"holds no image"),
-    ("folder of text", ["--data=folder:WORK.text"], r"1 of 1 images cannot be decoded, such as a.jpg"),
+    ("folder of text", ["--data=folder:WORK.text"], r"1 of 1 image cannot be decoded, such as a.jpg"),
     ("a file for a folder", ["--data=folder:WORK.bin"], r"is a file. Pass --data=list:WORK.bin"),
     ("empty slice", ["--data=digits:train[5000:]"], r"the slice holds no image"),
     ("unknown split", ["--data=digits:dev"], r"'dev' is not a split"),

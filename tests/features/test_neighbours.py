@@ -175,7 +175,7 @@ def test_pictures_that_moved_are_read_from_images(embeddings, tmp_path, capsys):
     for images, count in ((), 0), ((f"--images={folder}",), 3), ((f"--images=folder:{folder}",), 3):
         argv = ["--query=a.png", "--k=3", f"--page={page}", "--overwrite", *images]
         assert run(moved, *argv) == 0
-        assert f"1 queries, {count} pictures" in capsys.readouterr().out
+        assert f"1 query, {count} pictures" in capsys.readouterr().out
     for images, said in (("folder:/none", "no such folder"), ("tar:/none.tar", "no such file")):
         assert run(moved, "--query=all", f"--page={page}", "--overwrite", f"--images={images}") == 2
         assert said in capsys.readouterr().err

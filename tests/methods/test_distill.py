@@ -114,7 +114,7 @@ def test_a_teacher_of_one_size_gets_it(tmp_path):
     assert network_on_views(teacher, GRAY, 1).layers[1].output.shape[1] == 12
     with pytest.raises(UserError, match=r"teacher_size=16: .* takes images of 12 pixels"):
         network_on_views(teacher, GRAY, 1, 16)
-    with pytest.raises(UserError, match=r"teacher=.*: takes 1 channels, and the images have 3"):
+    with pytest.raises(UserError, match=r"teacher=.*: takes 1 channel, and the images have 3"):
         network_on_views(teacher, AUGMENTATIONS["cifar"], 3)
 
 

@@ -96,4 +96,4 @@ def test_interrupted_twice_its_records_are_the_same(images, whole, tmp_path):
 def test_a_dry_run_names_the_monitor(images, tmp_path, capsys):
     config = tiny(tmp_path, images, *FLAGS)
     assert inspection.dry_run(config) == 0 and "--monitor=auto" in to_flags(config)
-    assert "retrieval of the own image: 40 images every 1 epochs, 40 at the end" in capsys.readouterr().out
+    assert "retrieval of the own image: 40 images every 1 epoch, 40 at the end" in capsys.readouterr().out

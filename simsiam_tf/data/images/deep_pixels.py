@@ -14,6 +14,7 @@ from simsiam_tf.data.images.pillow_image import (
     pillow_image,
     tiff_tags,
 )
+from simsiam_tf.runtime.display_text import counted
 
 _TRANSPOSED = {
     2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1], 5: lambda x: x.swapaxes(0, 1),
@@ -80,7 +81,7 @@ def _numpy_array(data: bytes, most_channels: int) -> np.ndarray:
 
 def _check_channels(channels: int, most: int) -> None:
     if channels > most:
-        raise ValueError(f"it has {channels} channels, not {most}; pass channels={channels}")
+        raise ValueError(f"it has {counted(channels, 'channel')}, not {most}; pass channels={channels}")
 
 
 def _tiff_array(data: bytes, most_channels: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from simsiam_tf.data.images.formats import image_format, import_library, needs_l
 from simsiam_tf.data.images.header_check import check_segments
 from simsiam_tf.data.images.pillow_image import ORIENTATION, pillow_image, tiff_tags
 from simsiam_tf.data.images.render import is_srgb
+from simsiam_tf.runtime.display_text import counted
 
 MEGAPIXELS = 100.0  # of the largest image, by default; few cameras have more
 MAX_BYTES = 64  # the most of a pixel, with all its channels
@@ -63,7 +64,7 @@ def read_header(data: bytes, max_megapixels: float = MEGAPIXELS) -> ImageHeader:
     if pixels > max_pixels:
         raise ValueError(f"{shape} pixels, above max_megapixels={max_megapixels:g}")
     if pixels * header.channels * header.bits > 8 * MAX_BYTES * max_pixels:
-        raise ValueError(f"{shape} pixels of {header.channels} channels, too many together")
+        raise ValueError(f"{shape} pixels of {counted(header.channels, 'channel')}, too many together")
     return header
 
 

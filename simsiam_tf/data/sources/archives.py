@@ -16,7 +16,7 @@ from simsiam_tf.data.sources.addresses import address_states, expand, open_addre
 from simsiam_tf.data.sources.file_records import kept_arrays
 from simsiam_tf.data.sources.members import Members, folder_classes, is_image_name
 from simsiam_tf.runtime import progress
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 _LOCAL_HEADER = 30  # bytes of a zip member's header, before a name and an extra field
@@ -53,7 +53,7 @@ def _archive_members(kind: str, pattern: str, scan: Callable[[str], dict[str, An
             raise UserError(f"{printable_text(name)}: {archive} is damaged or cut off ({reason}).") from error
     sizes = [len(table["name"]) for table in tables]
     if not sum(sizes):
-        raise UserError(f"{printable_text(name)}: holds no image, in {len(archives)} archives.")
+        raise UserError(f"{printable_text(name)}: holds no image, in {counted(len(archives), 'archive')}.")
     column = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
     archive_of = np.repeat(np.arange(len(archives)), sizes)
     names = column["name"].tolist()

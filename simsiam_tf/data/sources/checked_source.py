@@ -22,7 +22,7 @@ from simsiam_tf.data.sources.members import Members, changed_file, file_digest
 from simsiam_tf.data.sources.run_images import as_recorded, read_or_next
 from simsiam_tf.data.sources.unreadable import report_unreadable
 from simsiam_tf.runtime import cores
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 RANGE_SAMPLE = 64  # deep images whose values decide the range
@@ -46,7 +46,9 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
         _print_changes(changes, len(members.names), shown)
         other = _has_other_channels(rows, options.channels)
         for i in np.flatnonzero(other):
-            bad[members.names[i]] = f"it has {rows['channels'][i]} channels, not {options.channels}"
+            bad[members.names[i]] = (
+                f"it has {counted(rows['channels'][i], 'channel')}, not {options.channels}"
+            )
         kept = np.flatnonzero((rows["reason"] == 0) & ~other)
     else:  # a run that continues keeps the places of all its images
         kept = np.arange(len(rows))
@@ -131,7 +133,9 @@ def _print_changes(changes: Changes, size: int, shown: str) -> None:
         return
     such = f", such as {printable_text(changes.changed[0])}" if changes.changed else ""
     words = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
-    print(f"{shown}: of {size} images, {words} since they were last checked{such}", file=sys.stderr)
+    print(
+        f"{shown}: of {counted(size, 'image')}, {words} since they were last checked{such}", file=sys.stderr
+    )
 
 
 def _labels(members: Members, kept: np.ndarray, shown: str, partial: bool) -> np.ndarray | None:

@@ -26,8 +26,10 @@ from simsiam_tf.data.sources.addresses import (
 from simsiam_tf.data.sources.file_records import STATE, file_state
 from simsiam_tf.data.sources.members import Members, changed_file, folder_classes
 from simsiam_tf.runtime import progress
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
+
+LINKS = "links to folders"
 
 
 def folder_members(path: str) -> Members:
@@ -45,11 +47,15 @@ def folder_members(path: str) -> Members:
     shown = printable_text(f"folder:{path}")
     passed_over: collections.Counter[str] = collections.Counter()
     members = (_remote_members if is_url(path) else local_members)(path, shown, passed_over)
+    links = passed_over.pop(LINKS, 0)
     others = ", ".join(f"{n} {kind}" for kind, n in passed_over.most_common(6))
+    if links:
+        others = ", ".join(filter(None, [others, counted(links, "link to a folder", LINKS)]))
     if not members.names:
         raise UserError(f"{shown}: holds no image, at any depth{f' ({others})' if others else ''}.")
     if others:
-        print(f"{shown}: {passed_over.total()} files passed over: {others}", file=sys.stderr)
+        total = passed_over.total() + links
+        print(f"{shown}: {counted(total, 'file')} passed over: {others}", file=sys.stderr)
     return members
 
 
@@ -130,7 +136,7 @@ def _image_names(root: Path, shown: str, passed_over: collections.Counter) -> It
             elif entry.is_dir(follow_symlinks=False):
                 pending.append(name)
             elif entry.is_symlink() and os.path.isdir(entry.path):
-                passed_over["links to folders"] += 1
+                passed_over[LINKS] += 1
             elif _is_image(entry.path, passed_over):
                 yield name
 

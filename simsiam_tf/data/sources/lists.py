@@ -11,7 +11,7 @@ from simsiam_tf.config.places import list_rows
 from simsiam_tf.data.sources.addresses import absolute, address_states, is_url, read_bytes, reads_at_once
 from simsiam_tf.data.sources.base import MissingSplit
 from simsiam_tf.data.sources.members import Members
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -51,7 +51,7 @@ def list_members(address: str, split: str) -> Members:
     if len(missing):
         such = printable_text(names[missing[0]])
         raise UserError(
-            f"{shown}: {len(missing)} of its {len(names)} images are missing, such as {such}. Paths are "
+            f"{shown}: lacks {len(missing)} of its {counted(len(names), 'image')}, such as {such}. Paths are "
             f"relative to the list's folder, {folder}."
         )
     labels = None

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from simsiam_tf.data.sources.base import EncodedSource
+from simsiam_tf.runtime.display_text import counted
 
 
 def header_summary(source: EncodedSource) -> dict[str, str]:
@@ -28,7 +29,7 @@ def header_summary(source: EncodedSource) -> dict[str, str]:
         if len(all_sizes) < 3
         else "{} to {}, median {}".format(*sizes),
         "channels": _counted(
-            {1: "gray", 3: "colour"}.get(n, f"{n} channels") for n in rows["channels"].tolist()
+            {1: "gray", 3: "colour"}.get(n, counted(n, "channel")) for n in rows["channels"].tolist()
         ),
         "more than 8 bits": _counted(f"{n} bits" for n in rows["bits"].tolist() if n > 8),
         "turned by EXIF": _counted(f"orientation {n}" for n in rows["orientation"].tolist() if n > 1),

@@ -10,7 +10,7 @@ from pathlib import Path
 from simsiam_tf.data.sources.addresses import read_bytes
 from simsiam_tf.data.sources.base import SourceOptions
 from simsiam_tf.runtime.atomic_files import atomic_write_text
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 KINDS = 4  # most reasons that the line names
@@ -47,7 +47,7 @@ def report_unreadable(
     such = f": {'; '.join(listed)}"
     if len(most) == 1:
         such = f", such as {printable_text(most[0][1][0])} ({most[0][0]})"
-    text = f"{shown}: {len(bad)} of {size} images"
+    text = f"{shown}: {len(bad)} of {counted(size, 'image')}"
     if options.on_bad_image == "error":
         all_named = f" All are named in {options.report}." if named else ""
         raise UserError(f"{text} {problem}{such}.{all_named} Mend or remove them, or pass on_bad_image=skip.")

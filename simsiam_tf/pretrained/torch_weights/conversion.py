@@ -24,7 +24,7 @@ from simsiam_tf.pretrained.torch_weights import (
 )
 from simsiam_tf.pretrained.torch_weights.published_layouts import PUBLISHED
 from simsiam_tf.runtime.atomic_files import check_writable
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 _STEMS_3X3 = {
@@ -129,7 +129,7 @@ def _convert_published(
     mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (views.mean, views.std))
     lines = [
         f"layout     {row.title}",
-        f"  network    {backbone.count_params():,} weights, {backbone.input_shape[-1]} channels, "
+        f"  network    {backbone.count_params():,} weights, {counted(backbone.input_shape[-1], 'channel')}, "
         f"{backbone.output_shape[-1]} features",
         f"  left out   {backbone_layout.group_names(left_out)}" * bool(left_out),
         f"  images     {views.size} pixels in [0, 1], less the mean {mean}, divided by {std}",
@@ -155,7 +155,7 @@ def _report(converted: backbone_layout.Converted) -> list[str]:
         taken = converted.prefix.rstrip(".") or "the outermost network"
         lines.append(printable_text(f"  taken      {taken}; `prefix` can choose another: {others}"))
     lines.append(
-        f"  network    {architecture['name']}, {stem} stem, width {width:g}, {channels} channels, "
+        f"  network    {architecture['name']}, {stem} stem, width {width:g}, {counted(channels, 'channel')}, "
         f"{converted.backbone.output_shape[-1]} features"
     )
     if stem in _STEMS_3X3:

@@ -16,7 +16,7 @@ import keras
 from simsiam_tf.nets.variable_paths import variables_by_path
 from simsiam_tf.pretrained.torch_weights.backbone_layout import assign_by_name
 from simsiam_tf.pretrained.torch_weights.head_layout import BN_NAMES, COUNTER, Arrays
-from simsiam_tf.runtime.display_text import one_line
+from simsiam_tf.runtime.display_text import counted, one_line
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -102,7 +102,9 @@ def efficientnet_lite(arrays: Arrays, path: str) -> keras.Model:
         width, channels, size, _ = arrays[f"{conv}.weight"].shape
         depthwise = "depthwise" in conv
         if x.shape[-1] != (width if depthwise else channels):
-            raise UserError(f"weights={path}: {conv} does not take the {x.shape[-1]} channels before it.")
+            raise UserError(
+                f"weights={path}: {conv} does not take the {counted(x.shape[-1], 'channel')} before it."
+            )
         options: dict[str, Any] = {"padding": "same", "use_bias": False, "name": layer_name(conv)}
         if depthwise:
             x = keras.layers.DepthwiseConv2D(size, strides, **options)(x)

@@ -201,7 +201,11 @@ class PretrainConfig(NetworkConfig, ViewConfig, TuningConfig, RunConfig, SourceC
         False, "stop with exit status 3 as soon as the diagnosis is a collapse", resumable=True
     )
     preview: bool = option(
-        False, "write a picture of some images and their views, and do not train", "Preview", resumable=True
+        False,
+        "write a picture of some images and their views, preview.png in the work folder (`workdir`), and do "
+        "not train",
+        "Preview",
+        resumable=True,
     )
     dry_run: bool = option(
         False, "check the images, print what a run would do, and do not train", resumable=True

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image, ImageDraw, ImageFont
 
 from simsiam_tf.data import Source, Views, pipeline, subset
 from simsiam_tf.data.sources.base import EncodedSource
-from simsiam_tf.data.sources.overview import odd_images
+from simsiam_tf.data.sources.overview import image_notes, odd_images
 from simsiam_tf.runtime import atomic_files
+from simsiam_tf.runtime.display_text import one_line
 
-GAP = 4  # white pixels around each picture
+GAP, TEXT, LINE = 4, 11, 16  # pixels of the white around each picture, of a letter, of a line of captions
 
 
-def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
-    """A picture whose rows show an image's evaluation view and its random views: uint8 [H, W, 1 or 3].
+def grid(source: Source, views: Views, seed: int, rows: int = 8) -> tuple[np.ndarray, list[str]]:
+    """(a picture whose rows show an image's evaluation view and its random views, the captions of the rows).
+
+    The picture is uint8 [H, W, 3], with a heading above each column. A caption is the image's name, and what
+    was done to its pixels when it was read (`image_notes`); it stands above the row, shortened to its width.
 
     Of encoded images, the odd ones come first (`odd_images`). Of more than three channels the first three are
     shown, of two the first.
@@ -33,16 +40,58 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> np.ndarray:
     order = np.argsort(batch["index"])  # a batch is shuffled
     columns = [views.denormalise(x).numpy()[order] for x in (whole, *batch["views"])]
     zoom = max(1, 112 // views.augmentation.size)
-    columns = [x.repeat(zoom, axis=1).repeat(zoom, axis=2) for x in columns]
+    columns = [_in_rgb(x.repeat(zoom, axis=1).repeat(zoom, axis=2)) for x in columns]
     side = max(x.shape[1] for x in columns)  # small views stand above white
+    captions = [_caption(source, int(i)) for i in np.sort(batch["index"])]
+    return _captioned(columns, side, headings(views), captions), captions
 
-    def column(x: np.ndarray) -> np.ndarray:
-        pad = [(0, 0), (GAP, GAP + side - x.shape[1]), (GAP, GAP), (0, 0)]
-        return np.concatenate(np.pad(x, pad, constant_values=255))
 
-    columns = [column(x) for x in columns]
-    picture = np.concatenate(columns, axis=1)
-    return picture if source.channels == 1 else picture[..., : 3 if source.channels >= 3 else 1]
+def headings(views: Views) -> list[str]:
+    """The names of a preview's columns: the image as it is evaluated, then each view."""
+    sizes = collections.Counter(a.size for a in views.each)
+    several = len(sizes) > 1
+    sizes_of = [f", {a.size} px" if several else "" for a in views.each]
+    return ["the image", *(f"view {number}{size}" for number, size in enumerate(sizes_of, 1))]
+
+
+def _in_rgb(x: np.ndarray) -> np.ndarray:
+    """Pictures [n, H, W, C] with three channels: the first three, or the first thrice."""
+    return x[..., :3] if x.shape[-1] >= 3 else x[..., :1].repeat(3, axis=-1)
+
+
+def _caption(source: Source, i: int) -> str:
+    names = getattr(source, "names", None)
+    notes = image_notes(source, i) if isinstance(source, EncodedSource) else []
+    return one_line(": ".join(filter(None, [names[i] if names else f"image {i}", ", ".join(notes)])))
+
+
+def _captioned(
+    columns: Sequence[np.ndarray], side: int, heads: Sequence[str], captions: Sequence[str]
+) -> np.ndarray:
+    """One picture of columns [n, S, S, 3], S ≤ `side`: uint8 [LINE + n (LINE + side + 2 GAP), W, 3]."""
+    widths = [x.shape[2] + 2 * GAP for x in columns]
+    step = LINE + side + 2 * GAP
+    canvas = Image.new("RGB", (sum(widths), LINE + len(captions) * step), "white")
+    pen, left = ImageDraw.Draw(canvas), 0
+    for x, head, width in zip(columns, heads, widths, strict=True):
+        _write(pen, head, left, 0, width)
+        for row, picture in enumerate(x):
+            canvas.paste(Image.fromarray(picture), (left + GAP, LINE + row * step + LINE + GAP))
+        left += width
+    for row, caption in enumerate(captions):
+        _write(pen, caption, 0, LINE + row * step, left)
+    return np.asarray(canvas)
+
+
+def _write(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, width: int) -> None:
+    """Writes text into a line of a width, shortened in its middle; "?" stands for letters the font lacks."""
+    font = ImageFont.load_default(size=TEXT)
+    text = text.encode("latin-1", "replace").decode("latin-1")
+    shown, kept = text, len(text)
+    while kept > 1 and pen.textlength(shown, font=font) > width - 2 * GAP:
+        kept -= 1
+        shown = f"{text[: kept // 2]}...{text[len(text) - (kept - kept // 2) :]}"
+    pen.text((left + GAP, top + LINE - GAP), shown, fill="black", font=font, anchor="ls")
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

@@ -124,8 +124,8 @@ class Task:
         raise NotImplementedError
 
     def picture(self) -> np.ndarray:
-        """Draws images and their views, to look at: uint8 [H, W, 1 or 3]."""
-        return preview.grid(self.components.source, self.components.views, self.config.seed)
+        """Draws images and their views, to look at: uint8 [H, W, 3]."""
+        return preview.grid(self.components.source, self.components.views, self.config.seed)[0]
 
     def baselines(self) -> Accuracies:
         """Evaluates the baselines, before the first step; empty for none."""

@@ -17,7 +17,7 @@ from simsiam_tf.data.sources.overview import header_summary
 from simsiam_tf.nets import whitening
 from simsiam_tf.recipes import budget
 from simsiam_tf.runtime import atomic_files
-from simsiam_tf.runtime.display_text import counted
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import costs, run_memory
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every
@@ -35,15 +35,19 @@ def with_workdir(config: PretrainConfig) -> PretrainConfig:
 
 
 def write_preview(config: PretrainConfig) -> int:
-    """Writes preview.png into the work folder, or without one into the current folder; returns 0.
+    """Writes preview.png into the work folder, by default that of `with_workdir`; returns 0.
 
     Images that cannot be decoded are left out, and named: a preview trains nothing.
     """
-    path = _writable(Path(config.workdir or ".").expanduser() / "preview.png")
+    path = _writable(Path(with_workdir(config).workdir or "").expanduser() / "preview.png")
     config, source = follow_recipe(dataclasses.replace(config, on_bad_image="skip"))
     source, views = open_data(config, source=source)
-    preview.write_picture(path, preview.grid(source, views, config.seed))
-    print(f"{path}: in each row an image of {source.name} and its {views.count} views")
+    picture, captions = preview.grid(source, views, config.seed)
+    preview.write_picture(path, picture)
+    views_text = counted(views.count, "view")
+    print(f"{path}: in each row an image of {printable_text(source.name)} and its {views_text}:")
+    for row, caption in enumerate(captions, 1):
+        print(f"  row {row}  {caption}")
     return 0
 
 

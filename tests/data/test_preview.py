@@ -2,17 +2,62 @@
 
 import keras
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 
 from simsiam_tf.data import AUGMENTATIONS, Views, open_source, preview
+from simsiam_tf.data.sources.overview import ORIENTATIONS, header_summary, image_notes
 
 
 def test_odd_images_come_first(tmp_path):
     for i in range(9):
         keras.utils.save_img(tmp_path / f"{i}.png", np.full([32, 32, 3], 20 * i), scale=False)
     Image.new("RGBA", (32, 32)).save(tmp_path / "z.png")  # transparent, on white
-    picture = preview.grid(open_source(f"folder:{tmp_path}"), Views(AUGMENTATIONS["cifar"]), seed=0)
-    row, middle = len(picture) // 8, len(picture) // 16
-    assert picture[middle, middle].min() > 250
-    shown = [picture[k * row + middle, middle, 0] for k in range(1, 8)]
+    views = Views(AUGMENTATIONS["cifar"])
+    picture, captions = preview.grid(open_source(f"folder:{tmp_path}"), views, seed=0)
+    zoom = 112 // views.augmentation.size
+    side, line = zoom * views.augmentation.size, preview.LINE
+    step = line + side + 2 * preview.GAP
+    assert picture.shape == (line + 8 * step, 3 * (side + 2 * preview.GAP), 3)
+    middle = line + line + preview.GAP + side // 2
+    assert picture[middle, side // 2].min() > 250
+    shown = [picture[k * step + middle, side // 2, 0] for k in range(1, 8)]
     assert shown == sorted(shown)
+    assert captions[0] == "z.png: transparent, laid on white" and captions[1:3] == ["0.png", "1.png"]
+    for k in range(8):  # a caption is dark on the white line above its row
+        top = line + k * step
+        assert (
+            picture[top : top + line].min() < 100
+            and picture[top + line : top + line + preview.GAP].min() == 255
+        )
+
+
+def test_notes_say_in_words_how_an_image_was_made_upright(tmp_path):
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    actions = {
+        "mirrored left to right": lambda x: x[:, ::-1], "mirrored top to bottom": lambda x: x[::-1],
+        "turned by 180°": lambda x: x[::-1, ::-1], "turned by 90° clockwise": lambda x: np.rot90(x, -1),
+        "turned by 90° counterclockwise": np.rot90,
+    }  # fmt: skip
+    for number, words in ORIENTATIONS.items():
+        image = Image.fromarray(pixels)
+        image.getexif()[274] = number
+        image.save(tmp_path / f"{number}.png", exif=image.getexif())
+        moved = pixels
+        for word in words.split(", then "):
+            moved = actions[word](moved)
+        np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(image)), moved)
+    source = open_source(f"folder:{tmp_path}")
+    assert [image_notes(source, i) for i in range(7)] == [[words] for words in ORIENTATIONS.values()]
+    assert "1 × turned by 90° clockwise" in header_summary(source)["EXIF orientation"]
+
+
+def test_a_long_caption_keeps_its_ends_within_the_line():
+    def drawn(text, width):
+        canvas = Image.new("L", (400, 20), 255)
+        preview._write(ImageDraw.Draw(canvas), text, 0, 0, width)
+        return np.asarray(canvas)
+
+    long = drawn("folder/with/a/very/long/name/" * 5 + "photo.jpg", 200)
+    assert long[:, :200].min() < 100 and long[:, 200 - preview.GAP + 1 :].min() == 255
+    assert (long[:, :30] == drawn("folder", 400)[:, :30]).all()  # its first letters
+    assert drawn("\u05e9\u05dc", 400).min() < 100  # letters that the font lacks raise nothing

@@ -167,8 +167,8 @@ def test_a_preview_shows_them_and_a_dry_run_counts_them(tmp_path, capsys):
     assert pretrain.main([*argv, "--preview"]) == 0
     assert "its 4 views" in capsys.readouterr().out
     picture = np.asarray(Image.open(tmp_path / "preview.png"))
-    assert picture.shape == (8 * (8 * 14 + 8), 3 * (8 * 14 + 8) + 2 * (5 * 14 + 8))
-    assert picture[5 * 14 + 8 : 8 * 14 + 8, -(5 * 14 + 8) :].min() == 255  # white below a small view
+    assert picture.shape == (16 + 8 * (16 + 8 * 14 + 8), 3 * (8 * 14 + 8) + 2 * (5 * 14 + 8), 3)
+    assert picture[32 + 5 * 14 + 8 : 32 + 8 * 14 + 8, -(5 * 14 + 8) :].min() == 255  # below a small view
     assert pretrain.main([*argv, "--dry_run"]) == 0
     assert "2 of 8 pixels, 2 of 5 pixels" in capsys.readouterr().out
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -23,6 +24,16 @@ def test_preview_and_dry_run_train_nothing(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "--backbone=resnet10" in text and "steps                  22" in text
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_preview_without_a_work_folder_goes_to_that_of_the_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = dataclasses.replace(tiny(tmp_path), workdir=None)
+    assert inspection.write_preview(config) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("runs/digits-resnet10/preview.png: in each row an image of digits")
+    assert len(said) == 9 and said[1].startswith("  row 1  image ")
+    assert [str(p) for p in Path().rglob("*.png")] == ["runs/digits-resnet10/preview.png"]
 
 
 def test_a_preview_takes_fewer_images_than_a_batch(tmp_path):

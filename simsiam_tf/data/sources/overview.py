@@ -10,6 +10,12 @@ import numpy as np
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.runtime.display_text import counted
 
+ORIENTATIONS = {  # EXIF's tag 274: what is done to the stored pixels, so that an image is upright
+    2: "mirrored left to right", 3: "turned by 180°", 4: "mirrored top to bottom",
+    5: "mirrored left to right, then turned by 90° counterclockwise", 6: "turned by 90° clockwise",
+    7: "mirrored left to right, then turned by 90° clockwise", 8: "turned by 90° counterclockwise",
+}  # fmt: skip
+
 
 def header_summary(source: EncodedSource) -> dict[str, str]:
     """Returns subject → counts as text, from the headers of a source's images; {} without headers."""
@@ -32,7 +38,7 @@ def header_summary(source: EncodedSource) -> dict[str, str]:
             {1: "gray", 3: "colour"}.get(n, counted(n, "channel")) for n in rows["channels"].tolist()
         ),
         "more than 8 bits": _counted(f"{n} bits" for n in rows["bits"].tolist() if n > 8),
-        "turned by EXIF": _counted(f"orientation {n}" for n in rows["orientation"].tolist() if n > 1),
+        "EXIF orientation": _counted(ORIENTATIONS[n] for n in rows["orientation"].tolist() if n > 1),
         "transparent": _counted(
             "laid on " + source.rule.background for t in rows["transparent"].tolist() if t
         ),
@@ -56,3 +62,15 @@ def odd_images(source: EncodedSource) -> np.ndarray:
     return np.array(
         list(dict.fromkeys(np.concatenate([*firsts, *map(np.flatnonzero, kinds)]).tolist())), np.int64
     )
+
+
+def image_notes(source: EncodedSource, i: int) -> list[str]:
+    """What was done to the pixels of image i of a source, in words; [] where nothing was, or is known."""
+    if source.headers is None:
+        return []
+    row = source.headers[i]
+    return [
+        *([ORIENTATIONS[int(row["orientation"])]] if row["orientation"] > 1 else []),
+        *([f"transparent, laid on {source.rule.background}"] if row["transparent"] else []),
+        *([f"{row['bits']} bits brought to 8"] if row["bits"] > 8 else []),
+    ]

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import sampling
 from simsiam_tf.data.augment.augmentations import AUGMENTATIONS, Augmentation
-from simsiam_tf.data.augment.views import Views
+from simsiam_tf.data.augment.views import SMALL, Views
 from simsiam_tf.data.mapping import map_each, map_images, with_options
 from simsiam_tf.data.sources.base import ArraySource, Source
 from simsiam_tf.data.sources.decoded import keep_decoded
@@ -153,8 +153,25 @@ def augmentation_for(source: Source) -> str:
     """The key of `AUGMENTATIONS` that suits a source, by its channels and, for arrays, the images' size."""
     if source.channels not in (1, 3):
         return "multichannel"
-    small = isinstance(source, ArraySource) and source.images.shape[1] <= 64
+    small = isinstance(source, ArraySource) and source.images.shape[1] <= SMALL
     return ("grayscale" if source.channels == 1 else "cifar") if small else "imagenet"
+
+
+def view_size(source: Source, augmentation: Augmentation) -> int:
+    """The side of views in pixels: that of the images where they are in memory and of at most 64, else the
+    augmentation's size.
+    """
+    side = source.images.shape[1] if isinstance(source, ArraySource) else SMALL + 1
+    return side if side <= SMALL else augmentation.size
+
+
+def augmentation_of(source: Source, name: str | None = None, **changes: Any) -> Augmentation:
+    """The augmentation of a name, or the one that suits a source, with the size of `view_size`.
+
+    name: a key of `AUGMENTATIONS`. **changes: fields to replace, such as size=96.
+    """
+    chosen = AUGMENTATIONS[name or augmentation_for(source)]
+    return dataclasses.replace(chosen, **{"size": view_size(source, chosen), **changes})
 
 
 def pretraining(
@@ -179,7 +196,8 @@ def pretraining(
 
     Args:
         data: a specification as for `open_source`, or a source.
-        augmentation: a key of `AUGMENTATIONS` or an `Augmentation`; chosen by the source when None.
+        augmentation: a key of `AUGMENTATIONS`, of which views have the size of `view_size`, as for the
+            command `pretrain`; or an `Augmentation` with its own size. Chosen by the source when None.
         batch_size: images per step.
         views: views of each image (4 for `symmetry="asymmetric_2x"`).
         seed: seed of the order of the images and of the augmentation's draws.
@@ -193,9 +211,10 @@ def pretraining(
         ValueError: a batch larger than the source, or `targets` of a source without labels.
     """
     source = keep_decoded(open_source(data))
-    augmentation = augmentation or augmentation_for(source)
-    augmentation = AUGMENTATIONS[augmentation] if isinstance(augmentation, str) else augmentation
-    augmentation = dataclasses.replace(augmentation, **changes)
+    if isinstance(augmentation, Augmentation):
+        augmentation = dataclasses.replace(augmentation, **changes)
+    else:
+        augmentation = augmentation_of(source, augmentation, **changes)
     length = source.size // batch_size
     if length == 0:
         raise ValueError(

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
+from simsiam_tf.data import Source, Views, open_source, pipeline
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import finishing
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
@@ -200,8 +200,8 @@ def monitor_of(spec: str, augmentation: str | None = None, **changes: Any) -> Mo
     augmentation: a key of `AUGMENTATIONS`; chosen by the set when None. **changes: fields of it to replace.
     """
     source = open_source(spec)
-    chosen = AUGMENTATIONS[augmentation or augmentation_for(source)]
-    monitor = open_monitor(spec, "auto", Views(dataclasses.replace(chosen, **changes)), source, spec)
+    views = Views(pipeline.augmentation_of(source, augmentation, **changes))
+    monitor = open_monitor(spec, "auto", views, source, spec)
     assert isinstance(monitor, Monitor)
     return monitor
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
+from simsiam_tf.data import Source, Views, open_source, pipeline
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, monitor_of
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
@@ -72,8 +70,7 @@ class LabelFree(Monitoring):
         **changes,
     ) -> None:
         source = open_source(data)
-        chosen = AUGMENTATIONS[augmentation or augmentation_for(source)]
-        views = Views(dataclasses.replace(chosen, **changes))
+        views = Views(pipeline.augmentation_of(source, augmentation, **changes))
         super().__init__(LabelFreeMonitor(source, views), every, images)
 
 

@@ -13,7 +13,7 @@ from simsiam_tf import nets
 from simsiam_tf.config import PretrainConfig
 from simsiam_tf.config.backbones import parse_backbone
 from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source
-from simsiam_tf.data.sources.base import ArraySource
+from simsiam_tf.data.pipeline import view_size
 from simsiam_tf.data.sources.decoded import keep_decoded, keep_squares
 from simsiam_tf.methods.python_method import import_method
 from simsiam_tf.nets import layer_order
@@ -94,7 +94,7 @@ def open_data(
     if config.crop_area:
         changes["area"] = (config.crop_area, augmentation.area[1])
     known = nets.describe_backbone(config.backbone, config.pixels, config.trust_code)
-    size = config.image_size or (known.fixed_size and known.size) or _view_size(source, augmentation.size)
+    size = config.image_size or (known.fixed_size and known.size) or view_size(source, augmentation)
     changes |= known.pixel_rule
     augmentation = dataclasses.replace(augmentation, size=size, **changes)
     xla = False if config.jit_compile == "false" else None
@@ -161,9 +161,3 @@ def check_local_views(config: PretrainConfig, backbone: keras.Model, size: int) 
             f"local_views={number}: backbone={config.backbone} does not take views of {size} "
             "pixels. Try another `local_size`, a ResNet such as backbone=resnet18, or local_views=0."
         ) from error
-
-
-def _view_size(source: Source, size: int) -> int:
-    """The side of the images of an array if it is at most 64 pixels, else `size`, the augmentation's."""
-    side = source.images.shape[1] if isinstance(source, ArraySource) else size
-    return side if side <= 64 else size

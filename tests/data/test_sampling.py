@@ -8,11 +8,14 @@ import pytest
 import tensorflow as tf
 
 import simsiam_tf.data as data
+from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import pipeline, sampling
 from simsiam_tf.data.augment.augmentations import Augmentation
 from simsiam_tf.data.augment.views import Views
 from simsiam_tf.data.sources.base import EncodedSource
+from simsiam_tf.evaluate import knn_monitor
 from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.training import callbacks, run_data
 
 SIZE, BATCH, SEED = 22, 8, 11  # 2.75 steps an epoch: batches straddle epochs
 LIGHT = Augmentation(size=12, jitter_p=0.0, blur_p=0.0)  # quick to build; crop, gray and flip remain
@@ -206,6 +209,26 @@ def test_pretraining_takes_a_specification():
     dataset = data.pretraining("digits", batch_size=400, views=4, size=8)
     assert len(dataset) == 1437 // 400
     assert [tuple(x.shape) for x in dataset.element_spec["views"]] == [(400, 8, 8, 1)] * 4
+
+
+def test_views_are_as_large_as_those_of_the_command():
+    """One rule: small images in memory give views of their size, with any named augmentation."""
+    config = PretrainConfig(data="digits")
+    _, views = run_data.open_data(config)
+    assert views.augmentation.size == 8
+    for augmentation in (None, "grayscale", "imagenet"):
+        given = dataclasses.replace(config, augmentation=augmentation or "auto")
+        size = run_data.open_data(given)[1].augmentation.size
+        dataset = data.pretraining("digits", augmentation, 400)
+        assert dataset.element_spec["views"][0].shape == (400, size, size, 1) and size == 8
+    own = dataclasses.replace(data.AUGMENTATIONS["grayscale"], size=12)
+    assert data.pretraining("digits", own, 400).element_spec["views"][0].shape[1] == 12
+    assert data.pretraining("digits", None, 400, size=10).element_spec["views"][0].shape[1] == 10
+    assert knn_monitor.monitor_of("digits").views.augmentation.size == 8
+    assert callbacks.LabelFree("digits").monitor.views.augmentation.size == 8
+    assert pipeline.view_size(data.open_source("digits"), own) == 8
+    large = data.from_arrays("large", np.zeros((4, 65, 65), np.uint8))
+    assert pipeline.augmentation_of(large).size == 224
 
 
 def test_a_batch_larger_than_the_set_is_refused(source):

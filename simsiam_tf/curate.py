@@ -11,6 +11,7 @@ from pathlib import Path
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import FeaturesConfig, option
 from simsiam_tf.config.fields import BIG, Config, Inapplicable
+from simsiam_tf.config.images import bad_image_option
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Answers questions about a set of pictures from their features: which are duplicates or outliers,
@@ -34,11 +35,7 @@ class CurateConfig(FeaturesConfig):
         Inapplicable(("fast",), "embeddings", bool, "embeddings that are computed already"),
     )
 
-    on_bad_image: str = option(
-        "skip",
-        "an image that cannot be read stops the command (error) or is left out (skip)",
-        choices=("error", "skip"),
-    )
+    on_bad_image: str = bad_image_option("skip")
     embeddings: str | None = option(
         None,
         "file of features instead of `weights`, by simsiam_tf.embed or another tool; its pictures are read "

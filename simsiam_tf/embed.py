@@ -12,6 +12,7 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import FeaturesConfig, option
 from simsiam_tf.config.backbones import is_network
 from simsiam_tf.config.fields import BIG, Inapplicable
+from simsiam_tf.config.images import bad_image_option
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Writes a file of embeddings: the name of every image, relative to the folder of --data, the image's
@@ -37,11 +38,8 @@ class EmbedConfig(FeaturesConfig):
         Inapplicable(("features_dir",), "ray", bool, "`ray`, which keeps finished features in `out`"),
     )
 
-    on_bad_image: str = option(
-        "skip",
-        "an image that cannot be read stops the command (error) or is left out (skip). Such images are named "
-        "in a file beside `out`, as in photos.unreadable.json",
-        choices=("error", "skip"),
+    on_bad_image: str = bad_image_option(
+        "skip", " A file beside `out` has all their names, as in photos.unreadable.json."
     )
     out: str | None = option(
         None,

@@ -8,6 +8,7 @@ import sys
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import SourceConfig, option
+from simsiam_tf.config.images import bad_image_option
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Writes WORKDIR/report.html, one file that opens offline: the diagnosis in words, curves, views, a
@@ -34,11 +35,7 @@ class ReportConfig(SourceConfig):
     data: str | None = option(
         None, "images to show, as for pretrain; by default the training images of the run", "Images"
     )
-    on_bad_image: str = option(
-        "skip",
-        "an image that cannot be read stops the command (error) or is left out (skip)",
-        choices=("error", "skip"),
-    )
+    on_bad_image: str = bad_image_option("skip")
 
     def validate(self) -> ReportConfig:
         """Returns the configuration. Raises UserError for the first invalid value."""

@@ -14,6 +14,24 @@ BACKGROUNDS = ("white", "black")
 _READING = ("on_bad_image", "max_megapixels", "check", "channels", "background", "pixel_range")
 
 
+def bad_image_option(default: str, more: str = "", resumable: bool = False) -> Any:
+    """The option `on_bad_image` of a command.
+
+    One rule decides the default: "error" where a result is one number or network of all images, which others
+    left out would change; "skip" where each image has an answer of its own.
+
+    more: help of this command alone.
+    """
+    return option(
+        default,
+        "what happens where an image cannot be read: the command stops (error), or goes on without it, and "
+        "names it (skip). Training and accuracies stop by default, since they would be others without it; "
+        f"embed, curate and report go on, since the answers for other images stay.{more}",
+        choices=("error", "skip"),
+        resumable=resumable,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class SourceConfig(Config):
     """Options for images and how they are read."""
@@ -34,12 +52,7 @@ class SourceConfig(Config):
     data_dir: str | None = option(
         None, "folder in which TensorFlow Datasets keeps its data sets", resumable=True
     )
-    on_bad_image: str = option(
-        "error",
-        "an image that cannot be read stops the command (error) or is left out (skip)",
-        choices=("error", "skip"),
-        resumable=True,
-    )
+    on_bad_image: str = bad_image_option("error", resumable=True)
     max_megapixels: float = option(
         100.0, "images of more megapixels count as unreadable", limits=(0.001, 1e4)
     )

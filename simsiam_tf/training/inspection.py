@@ -14,6 +14,7 @@ from simsiam_tf.config import PretrainConfig
 from simsiam_tf.data import Views, preview
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.overview import header_summary
+from simsiam_tf.data.sources.unreadable import FIX
 from simsiam_tf.nets import whitening
 from simsiam_tf.recipes import budget
 from simsiam_tf.runtime import atomic_files
@@ -71,7 +72,7 @@ def dry_run(config: PretrainConfig) -> int:
     if unreadable and config.on_bad_image == "error":
         raise UserError(
             f"data={config.data}: {unreadable} of its images cannot be decoded, which would end the run "
-            "before it begins. Mend or remove them, or pass on_bad_image=skip."
+            f"before it begins. {FIX}"
         )
     return 0
 

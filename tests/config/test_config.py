@@ -4,7 +4,18 @@ import dataclasses
 
 import pytest
 
-from simsiam_tf.config import FinetuneConfig, LinearConfig, PretrainConfig, differences, field_types
+from simsiam_tf import curate, embed, knn_eval, probe, report
+from simsiam_tf.config import (
+    FinetuneConfig,
+    LinearConfig,
+    PretrainConfig,
+    TransferConfig,
+    default,
+    differences,
+    field_types,
+)
+from simsiam_tf.data.sources.base import SourceOptions
+from simsiam_tf.data.sources.unreadable import report_unreadable
 from simsiam_tf.runtime.errors import UserError
 
 CLASSES = (PretrainConfig, LinearConfig, FinetuneConfig)
@@ -53,3 +64,19 @@ def test_a_learning_rate_has_a_limit(cls, highest):
     assert cls(**given, workdir="runs/b", base_lr=highest).validate().base_lr == highest
     with pytest.raises(UserError, match=f"base_lr=.*: must be from 0 to {highest}"):
         cls(**given, workdir="runs/b", base_lr=2 * highest).validate()
+
+
+def test_one_rule_says_what_an_unreadable_image_does():
+    """A training or an accuracy of all images stops; answers for each image go on, and name what they lack."""
+    stops = (PretrainConfig, LinearConfig, FinetuneConfig, knn_eval.KnnConfig, probe.ProbeConfig)
+    goes_on = (embed.EmbedConfig, curate.CurateConfig, report.ReportConfig)
+    helps = set()
+    for commands, value in ((stops, "error"), (goes_on, "skip")):
+        for cls in commands:
+            assert default(cls, "on_bad_image") == value, cls.__name__
+            fields = {field.name: field for field in dataclasses.fields(cls)}
+            helps.add(fields["on_bad_image"].metadata["help"].partition(" A file beside")[0])
+    assert len(helps) == 1 and "Training and accuracies stop by default, since" in helps.pop()
+    assert default(TransferConfig, "on_bad_image") == "error"
+    with pytest.raises(UserError, match=r"go on without them: pass on_bad_image=skip\.$"):
+        report_unreadable({"a.jpg": "cut off"}, 2, "folder:x", SourceOptions())

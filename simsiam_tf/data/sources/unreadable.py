@@ -13,6 +13,7 @@ from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
+FIX = "Mend or remove them, or go on without them: pass on_bad_image=skip."
 KINDS = 4  # most reasons that the line names
 
 
@@ -50,7 +51,7 @@ def report_unreadable(
     text = f"{shown}: {len(bad)} of {counted(size, 'image')}"
     if options.on_bad_image == "error":
         all_named = f" All are named in {options.report}." if named else ""
-        raise UserError(f"{text} {problem}{such}.{all_named} Mend or remove them, or pass on_bad_image=skip.")
+        raise UserError(f"{text} {problem}{such}.{all_named} {FIX}")
     fate = "replaced by the next in the list" if stand_ins else "left out"
     print(f"{text} {fate}{f'; named in {options.report}' if named else such}", file=sys.stderr)
 

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import simsiam_tf
 from simsiam_tf.curation_page.content import CurationContent
-from simsiam_tf.curation_page.state import MAX_PICTURES, MAX_POINTS, choose_rows, page_state, script_json
+from simsiam_tf.curation_page.state import (
+    MAX_PICTURES,
+    MAX_POINTS,
+    choose_rows,
+    packed_text,
+    page_state,
+    script_json,
+)
 from simsiam_tf.curation_page.thumbnails import (
     folder_name,
     inline_thumbnails,
@@ -19,7 +26,17 @@ from simsiam_tf.runtime.errors import UserError
 
 HERE = Path(__file__).parent
 TEMPLATE = "page.html.j2"
-SCRIPTS = ("state.js", "lists.js", "tiles.js", "map.js", "colours.js", "panel.js", "galleries.js", "start.js")
+SCRIPTS = (
+    "unpack.js",
+    "state.js",
+    "lists.js",
+    "tiles.js",
+    "map.js",
+    "colours.js",
+    "panel.js",
+    "galleries.js",
+    "start.js",
+)
 INLINE = 5_000  # pictures whose thumbnails are in the page itself
 
 
@@ -61,8 +78,8 @@ def write_page(
         text = environment.get_template(TEMPLATE).render(
             content=content,
             mapped=int(shown.mapped.sum()),
-            state=Markup(script_json(state)),
-            plotly=Markup(plotly),
+            state=Markup(packed_text(script_json(state))),
+            plotly=Markup(packed_text(plotly)),
             script=Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)),
             version=simsiam_tf.__version__,
         )

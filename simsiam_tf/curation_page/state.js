@@ -1,5 +1,5 @@
 // The page's state, and what other parts ask of it. Pictures are numbers: places in state.names.
-const state = JSON.parse(document.getElementById("state").textContent);
+const state = JSON.parse(await unpacked("state"));
 const onMap = state.mapped;  // pictures of the map's points
 const pointOf = new Map(onMap.map((picture, point) => [picture, point]));
 
@@ -27,11 +27,12 @@ function announce(text) {
 
 // The address of a thumbnail, or null. thumbnail_name of thumbnails.py makes the same.
 function thumbnail(picture) {
-  const { folder, types, data } = state.thumbnails;
-  const ending = types[picture];
+  const { folder, places, types, data } = state.thumbnails;
+  const place = places[picture];
+  const ending = types[place];
   if (!ending) return null;
-  if (data) return `data:image/${ending === "jpg" ? "jpeg" : ending};base64,${data[picture]}`;
-  return `${folder.split("/").map(encodeURIComponent).join("/")}${Math.floor(picture / 1000)}/${picture}.${ending}`;
+  if (data) return `data:image/${ending === "jpg" ? "jpeg" : ending};base64,${data[place]}`;
+  return `${folder.split("/").map(encodeURIComponent).join("/")}${Math.floor(place / 1000)}/${place}.${ending}`;
 }
 
 // What is known of a picture: [title, text] of each column.

@@ -8,7 +8,7 @@ import hashlib
 import io
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,18 @@ from simsiam_tf.runtime import cores, progress
 from simsiam_tf.runtime.atomic_files import check_no_links, remove_path
 
 SIDE = 128  # pixels of a thumbnail's longer side
-SMALL = 48  # pixels of the longer side of pictures that are kept as PNG, without losses
+SMALL = 32  # pixels of the longer side of pictures that are kept as PNG, without losses
+QUALITY = 85  # of the others, as WebP or, where Pillow lacks it, as JPEG
 IN_FOLDER = 1000  # files of a folder
 MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp"}  # the first bytes of each format
 
 
 def encode_thumbnail(image: np.ndarray, side: int = SIDE) -> bytes:
-    """A picture uint8 [H, W, C] as a JPEG of at most `side` pixels a side, or as a PNG where it is small.
+    """A picture uint8 [H, W, C] as a WebP of at most `side` pixels a side, or as a PNG where it is small.
 
     Of other numbers of channels than 1 and 3, the first three or the first are shown.
     """
-    from PIL import Image
+    from PIL import Image, features
 
     channels = image.shape[-1]
     picture = Image.fromarray(np.ascontiguousarray(image[..., :3] if channels > 2 else image[..., 0]))
@@ -37,7 +38,7 @@ def encode_thumbnail(image: np.ndarray, side: int = SIDE) -> bytes:
     if max(picture.size) <= SMALL:
         picture.save(buffer, "PNG", optimize=True)
     else:
-        picture.save(buffer, "JPEG", quality=82, optimize=True)
+        picture.save(buffer, "WEBP" if features.check("webp") else "JPEG", quality=QUALITY)
     return buffer.getvalue()
 
 
@@ -52,16 +53,19 @@ def file_type(data: bytes | None) -> str:
 
 
 def inline_thumbnails(thumbnail: Callable[[int], bytes | None], rows: np.ndarray) -> dict:
-    """Thumbnails of rows as base64, "" where there is none."""
-    data, types = [], []
-    for picture in _pictures(thumbnail, rows):
-        types.append(file_type(picture))
-        data.append(base64.b64encode(picture or b"").decode())
-    return {"folder": "", "types": types, "data": data}
+    """Thumbnails of rows as base64, equal ones once.
+
+    "data", "types": of each thumbnail, "" for none. "places": the thumbnail of each row.
+    """
+    pictures = _DistinctPictures()
+    data = [base64.b64encode(picture or b"").decode() for picture in pictures.of(thumbnail, rows)]
+    return {"folder": "", "places": pictures.places, "types": pictures.types, "data": data}
 
 
 def write_thumbnails(thumbnail: Callable[[int], bytes | None], rows: np.ndarray, page: Path) -> dict:
-    """Writes thumbnails of rows into a new folder in that of a page, named by their contents.
+    """Writes thumbnails of rows, equal ones once, into a new folder in that of a page.
+
+    The folder is named by their contents; the result is that of `inline_thumbnails`, without "data".
 
     The page that has the new folder's name replaces the old page at once; `remove_other_thumbnails` then
     removes the folder of the old one.
@@ -72,14 +76,13 @@ def write_thumbnails(thumbnail: Callable[[int], bytes | None], rows: np.ndarray,
     check_no_links(page.parent, (), (folder_name(page),))
     above = page.parent / folder_name(page)
     temporary = above / f".writing-{secrets.token_hex(8)}.tmp"
-    digest, types = hashlib.sha256(), []
+    digest, pictures = hashlib.sha256(), _DistinctPictures()
     try:
         temporary.mkdir(parents=True)
-        for place, picture in enumerate(_pictures(thumbnail, rows)):
-            types.append(file_type(picture))
+        for place, picture in enumerate(pictures.of(thumbnail, rows)):
             digest.update(f"{len(picture or b'')},".encode() + (picture or b""))
             if picture is not None:
-                file = temporary / thumbnail_name(place, types[-1])
+                file = temporary / thumbnail_name(place, pictures.types[place])
                 file.parent.mkdir(exist_ok=True)
                 file.write_bytes(picture)
         folder = above / digest.hexdigest()[:16]
@@ -88,7 +91,8 @@ def write_thumbnails(thumbnail: Callable[[int], bytes | None], rows: np.ndarray,
     except BaseException:
         remove_path(temporary)
         raise
-    return {"folder": f"{above.name}/{folder.name}/", "types": types, "data": None}
+    name = f"{above.name}/{folder.name}/"
+    return {"folder": name, "places": pictures.places, "types": pictures.types, "data": None}
 
 
 def folder_name(page: Path) -> str:
@@ -109,6 +113,28 @@ def remove_other_thumbnails(page: Path, kept: str) -> None:
             is_ours = re.fullmatch(r"[0-9a-f]{16}|\.writing-[0-9a-f]{16}\.tmp", folder.name)
             if is_ours and kept != f"{above.name}/{folder.name}/":
                 remove_path(folder)
+
+
+class _DistinctPictures:
+    """Thumbnails without repetitions.
+
+    places: of each row so far, the number of its thumbnail, in [0, thumbnails so far). types: of each
+    thumbnail (`file_type`).
+    """
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        self.types: list[str] = []
+        self._numbers: dict[bytes | None, int] = {}  # digest → number of the thumbnail
+
+    def of(self, thumbnail: Callable[[int], bytes | None], rows: np.ndarray) -> Iterator[bytes | None]:
+        """Makes the thumbnails of rows; yields each that differs from those before it."""
+        for picture in _pictures(thumbnail, rows):
+            key = picture and hashlib.sha256(picture).digest()
+            self.places.append(self._numbers.setdefault(key, len(self.types)))
+            if self.places[-1] == len(self.types):
+                self.types.append(file_type(picture))
+                yield picture
 
 
 def _pictures(thumbnail: Callable[[int], bytes | None], rows: np.ndarray) -> Any:

@@ -67,7 +67,7 @@ def test_a_learning_rate_has_a_limit(cls, highest):
 
 
 def test_one_rule_says_what_an_unreadable_image_does():
-    """A training or an accuracy of all images stops; answers for each image go on, and name what they lack."""
+    """A training or an accuracy of all images stops; answers for each go on, and name what they lack."""
     stops = (PretrainConfig, LinearConfig, FinetuneConfig, knn_eval.KnnConfig, probe.ProbeConfig)
     goes_on = (embed.EmbedConfig, curate.CurateConfig, report.ReportConfig)
     helps = set()

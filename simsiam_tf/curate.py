@@ -69,10 +69,12 @@ class CurateConfig(FeaturesConfig):
     )
     subset: int = option(0, "number of pictures to label first; 0: no list of them", limits=(0, BIG))
     subset_by: str = option(
-        "k_centre",
-        "how these are chosen: far from each other and from those that `have` names (k_centre), or typical "
-        "ones of different groups (typical)",
-        choices=("k_centre", "typical"),
+        "auto",
+        "how these are chosen: typical ones of different groups (typical), or far from each other and from "
+        "those that `have` names (k_centre); auto: typical ones for up to 500 labels in all, and up to a "
+        "fifth of the pictures, since few labels teach most by typical pictures and many by unlike ones "
+        "(Hacohen et al. 2022)",
+        choices=("auto", "k_centre", "typical"),
     )
     have: str | None = option(
         None,

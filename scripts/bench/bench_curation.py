@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
                 ),
             ),
             "k-centre": (
-                lambda: curation.subset(x, args.subset),
+                lambda: curation.subset(x, args.subset, method="k_centre"),
                 lambda a: f"last at {a.score[-1]:.3f}, {len(np.unique(planted['true'][a.rows]))} clusters",
             ),
             "typical": (

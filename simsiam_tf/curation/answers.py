@@ -35,7 +35,7 @@ class Question:
     clusters: int | None = None
     hdbscan: bool = False
     subset: int = 0
-    method: str = "k_centre"
+    method: str = "auto"
     have: Sequence[int] | np.ndarray = ()
     seed: int = 0
 

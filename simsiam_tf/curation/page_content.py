@@ -104,7 +104,8 @@ def galleries(
         about = f"Pictures that are, or nearly are, among the {len(against):,} of the other set."
         made.append(_gallery("Leaks", about, [PictureGroup(found.rows[:SHOWN], notes=notes)], "leaks"))
     if answers.subset is not None:
-        about = "Pictures to label first, in this order: together they stand for all."
+        how = {"typical": "typical ones of different groups", "k_centre": "each far from those before it"}
+        about = f"Pictures to label first, in this order: {how[answers.subset.method]}."
         made.append(_gallery("To label first", about, [PictureGroup(answers.subset.rows[:SHOWN])], "subset"))
     if scan is not None:
         made.append(_oddest(scan))

@@ -39,6 +39,10 @@ from simsiam_tf.runtime.errors import UserError
 
 PAGE, PAGE_TABLE = "curation.html", "curation.parquet"
 SUMMARY = "summary.txt"  # written last
+CHOSEN = {  # how the subset was chosen → in words, with the reason
+    "typical": "typical ones of different groups, by which few labels teach most (--subset_by=typical)",
+    "k_centre": "far from each other, by which many labels cover all kinds (--subset_by=k_centre)",
+}
 CACHE = ".curate_cache"  # folder for what was learned of the pictures; marks a folder of this command
 
 
@@ -212,7 +216,8 @@ def summary(
             f"  leaks       {len(answers.leaks.rows):,} found among the {len(against):,} others, too"
         )
     if answers.subset is not None:
-        lines.append(f"  subset      {len(answers.subset.rows):,} to label first")
+        chosen = CHOSEN[answers.subset.method]
+        lines.append(f"  subset      {len(answers.subset.rows):,} to label first: {chosen}")
     if pictures.source is None:
         lines.append("  The pictures themselves could not be read: no statistics. Pass `data`.")
     if answers.graph.recall < 1:

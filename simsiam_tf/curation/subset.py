@@ -17,27 +17,41 @@ from simsiam_tf.runtime.errors import UserError
 
 POOL = 2**15  # rows farthest from all chosen ones, among which the next are sought
 MOST_CLUSTERS, LEAST_SIZE = 500, 5  # of Hacohen et al.
-METHODS = ("k_centre", "typical")
+METHODS = ("auto", "k_centre", "typical")
 
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
     """Rows in the order to label them.
 
-    rows: int64 [n]. score: float32 [n]. With "k_centre": 1 − cosine with the nearest row that was labelled or
-    chosen before, in [0, 2], infinite for the first of all. With "typical": mean cosine of the row's nearest
-    others.
+    method: "k_centre" or "typical". rows: int64 [n]. score: float32 [n]. With "k_centre": 1 − cosine with the
+    nearest row that was labelled or chosen before, in [0, 2], infinite for the first of all. With "typical":
+    mean cosine of the row's nearest others.
     """
 
     rows: np.ndarray
     score: np.ndarray
+    method: str = "k_centre"
+
+
+def few_labels(labels: int, rows: int) -> bool:
+    """Whether a budget of labels is low, so that typical rows teach most.
+
+    Typical rows suit low budgets, and rows unlike the others high ones (Hacohen et al. 2022, arXiv
+    2202.02794). The paper names no number between them. Here a budget is low while each label has a cluster
+    of its own: up to 500, the most that the paper's code makes, and a fifth of the rows, since clusters of
+    fewer than 5 come last.
+
+    labels: known and wanted ones together. rows: of the set.
+    """
+    return labels <= min(MOST_CLUSTERS, rows // LEAST_SIZE)
 
 
 def subset(
     features: np.ndarray | UnitRows,
     count: int,
     have: Sequence[int] | np.ndarray = (),
-    method: str = "k_centre",
+    method: str = "auto",
     graph: NeighbourGraph | None = None,
     seed: int = 0,
 ) -> Subset:
@@ -46,7 +60,7 @@ def subset(
     "k_centre" covers all rows: each choice is farthest from those before it (k-centre greedy, Sener and
     Savarese 2018). The second and the next ones are often outliers; leave these out before. "typical" takes
     typical rows of the clusters with the fewest labels, of these from the largest (TypiClust, Hacohen et al.
-    2022); it is better for few labels.
+    2022); it is better for few labels. "auto" decides between them by `few_labels`.
 
     Args:
         features: [N, F], may be memory-mapped.
@@ -67,6 +81,8 @@ def subset(
         raise UserError(
             f"count={count}: is more than the rows that are left, {len(rows) - len(labelled)}. Pass fewer."
         )
+    if method == "auto":
+        method = "typical" if few_labels(len(labelled) + count, len(rows)) else "k_centre"
     if method == "k_centre":
         return _k_centre(rows, count, labelled)
     return _typical(rows, count, labelled, graph_of(rows, graph), seed)
@@ -141,4 +157,4 @@ def _typical(rows: UnitRows, count: int, labelled: np.ndarray, graph: NeighbourG
             heapq.heapreplace(queue, (small, with_label + 1, minus_size, c))
         else:
             heapq.heappop(queue)
-    return Subset(np.array(chosen, np.int64), typicality[chosen])
+    return Subset(np.array(chosen, np.int64), typicality[chosen], "typical")

@@ -18,6 +18,7 @@ from simsiam_tf.curation import (
     subset,
 )
 from simsiam_tf.curation import subset as subset_function
+from simsiam_tf.curation.subset import few_labels
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -125,7 +126,7 @@ def test_k_centre_equals_the_slow_loop(monkeypatch, pool, have):
 
     monkeypatch.setitem(_k_centre.__globals__, "POOL", pool)
     x = np.random.default_rng(4).standard_normal((500, 10))
-    result = subset(x, 60, have)
+    result = subset(x, 60, have, "k_centre")
     assert result.rows.tolist() == greedy(unit(x), 60, have)
     assert np.isinf(result.score[0]) == (not have)
     assert (np.diff(result.score) <= 0).all()
@@ -133,9 +134,22 @@ def test_k_centre_equals_the_slow_loop(monkeypatch, pool, have):
 
 def test_k_centre_takes_a_row_of_each_group_first():
     x, label = blobs(np.random.default_rng(5), spread=0.02)
-    assert sorted(label[subset(x, 4).rows]) == [0, 1, 2, 3]
+    assert sorted(label[subset(x, 4, method="k_centre").rows]) == [0, 1, 2, 3]
     have = [int(np.argmax(label == 1)), int(np.argmax(label == 3))]
-    assert sorted(label[subset(x, 2, have).rows]) == [0, 2]
+    assert sorted(label[subset(x, 2, have, "k_centre").rows]) == [0, 2]
+
+
+@pytest.mark.parametrize(("rows", "have", "count", "method"), [
+    (100, 0, 20, "typical"), (100, 0, 21, "k_centre"), (100, 15, 5, "typical"), (100, 15, 6, "k_centre"),
+    (4000, 0, 500, "typical"), (4000, 1, 500, "k_centre"),
+])  # fmt: skip
+def test_few_labels_are_of_typical_pictures_and_many_of_unlike_ones(rows, have, count, method):
+    """By the budget: known and wanted labels, up to 500 and a fifth of the rows."""
+    assert few_labels(have + count, rows) == (method == "typical")
+    if rows == 100:
+        x = np.random.default_rng(8).standard_normal((rows, 6))
+        chosen, wanted = (subset(x, count, range(have), m) for m in ("auto", method))
+        assert chosen.method == method and chosen.rows.tolist() == wanted.rows.tolist()
 
 
 def test_typical_takes_the_most_typical_row_of_each_group_the_largest_first():
@@ -163,7 +177,7 @@ def test_arguments_are_checked():
         (lambda: subset(x, 10, [1]), "more than the rows that are left, 9"),
         (lambda: subset(x, 1, [10]), "row numbers from 0 to 9"),
         (lambda: subset(x, 1, ["a"]), "row numbers from 0 to 9"),
-        (lambda: subset(x, 1, method="best"), "Choose from k_centre, typical"),
+        (lambda: subset(x, 1, method="best"), "Choose from auto, k_centre, typical"),
         (lambda: k_means_clusters(x, 0), "clusters=0"),
         (lambda: k_means_clusters(x, len(x) + 1), "Pass fewer"),
         (lambda: k_means_clusters(x, labels=[1]), "`labels`: has shape"),

@@ -56,6 +56,7 @@ def test_the_planted_are_found_and_lists_are_sources(place, tmp_path, capsys):
     out = tmp_path / "curated"
     assert run(place, out, "--subset=6") == 0
     said = capsys.readouterr().out
+    assert "  subset      6 to label first: typical ones of different groups, by which few" in said
     assert ": 50 pictures\n" in said and "1 copy of 1 picture " in said and "1 with equal pixels" in said
     copies = rows(out / "duplicates.csv")
     assert [(r["name"], r["keep"], r["exact"]) for r in copies] == [(COPY, "red/03.png", "True")]

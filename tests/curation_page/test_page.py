@@ -192,7 +192,7 @@ def test_a_thumbnail_takes_few_bytes_and_looks_like_its_picture():
     made = encode_thumbnail(pixels)
     assert len(made) < len(png.getvalue()) / 3
     shown = np.asarray(Image.open(io.BytesIO(made)).convert("RGB"), float)
-    assert np.abs(shown - pixels).mean() < 6
+    assert np.abs(shown - pixels).mean() < 2.8
 
 
 def test_thumbnails_keep_shape_and_small_pixels():

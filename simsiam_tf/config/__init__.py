@@ -14,7 +14,7 @@ from simsiam_tf.config.fields import (
     to_flags,
 )
 from simsiam_tf.config.images import SourceConfig
-from simsiam_tf.config.methods import METHODS, Method, loss_kind, method_of, method_row
+from simsiam_tf.config.methods import METHODS, Method, loss_kind, method_of, method_row, with_method_defaults
 from simsiam_tf.config.places import absolute_places, is_encoded, is_file
 from simsiam_tf.config.pretrain import PretrainConfig
 from simsiam_tf.config.supervised import FinetuneConfig, LinearConfig, SupervisedConfig
@@ -25,5 +25,5 @@ __all__ = [
     "KeptFeaturesConfig", "LinearConfig", "Method", "PretrainConfig", "SourceConfig", "SupervisedConfig",
     "TransferConfig", "WeightsConfig", "absolute_places", "check_address", "default", "differences",
     "drop_inapplicable", "field_types", "is_encoded", "is_file", "loss_kind", "method_of", "method_row",
-    "option", "to_flags",
+    "option", "to_flags", "with_method_defaults",
 ]  # fmt: skip

@@ -120,6 +120,15 @@ def loss_kind(configuration: Mapping[str, Any]) -> str:
     return method_of(configuration).loss or configuration.get("similarity", "cosine")
 
 
+def with_method_defaults(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a configuration, with the method's defaults for those that are None or "auto"."""
+    row = method_of(configuration)
+    filled = {n: v for n, v in row.defaults.items() if configuration.get(n) in (None, "auto")}
+    own = {field.name for field in dataclasses.fields(row.options)}
+    others = {field.name for other in METHODS.values() for field in dataclasses.fields(other.options)} - own
+    return {name: value for name, value in {**configuration, **filled}.items() if name not in others}
+
+
 Class = TypeVar("Class", bound=type)
 
 

@@ -131,6 +131,7 @@ def build_transfer(
         )
         keras.utils.set_random_seed(config.seed)
         model = build_model(config, pretrained, len(train.class_names))
+        nets.lower_momentum(model.network, total)
         model.compile(optimizer, seed=config.seed)
     framing = Framing(
         config.size, (config.min_scale, config.max_scale), config.flip_p, channels=pretrained.channels
@@ -286,7 +287,7 @@ class Transfer(LabelledTask):
         # Last, since its card marks the run as exported.
         backbone_file.export_network(self.model.network, workdir, card, self.exported_file)
 
-    def add_accuracy(self, workdir: Path, accuracy: Accuracies) -> None:
+    def add_accuracy(self, workdir: Path, accuracy: Accuracies, diagnosis: str) -> None:
         """Adds the metrics to the model card and writes result.json."""
         card = read_card(workdir / self.exported_file)
         shared = ("images", "test", "classes", "init", "weights", "step", "configuration", "made with")
@@ -295,4 +296,4 @@ class Transfer(LabelledTask):
             **{k: card[k] for k in shared},
         }  # fmt: skip
         atomic_write_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
-        super().add_accuracy(workdir, accuracy)  # last, since it marks the run as evaluated
+        super().add_accuracy(workdir, accuracy, diagnosis)  # last, since it marks the run as evaluated

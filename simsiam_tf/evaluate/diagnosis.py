@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
+from simsiam_tf.evaluate import advice
 
 # Limits on std·√d, which is near 1 in healthy runs (Fig. 2), and on the effective rank.
 COLLAPSED_STD = 0.1
@@ -20,6 +23,7 @@ NEAR_STD = 0.4
 LOW_RANK = 1 / 3  # share of the run's highest rank below which a collapse is partial
 SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which the loss should have fallen
 MAX_RECORDS = 300  # most records from which trends are read, so that a long run costs no more
+CONSTANT_STD = 0.03  # std·√F of features at inference below which they are nearly constant
 SPREAD_OUT = 0.9  # std·√d above which embeddings count as spread out
 
 
@@ -27,28 +31,29 @@ SPREAD_OUT = 0.9  # std·√d above which embeddings count as spread out
 class Limits:
     """Limits for one type of loss; the last three are for losses whose least value is known.
 
-    fall: least decrease of the loss since the first record that counts as learning. spread: std of the loss
-    between steps above which it oscillates. high, flat: a loss above `high` (None: any loss) does not
-    converge if it fell by less than `fall` in all, or by less than `flat` from the middle third of the
-    records to the last. The cosine loss of healthy runs ends below −0.8. near: a loss below which two views
-    have nearly the same embedding.
+    spread: std of the loss between steps above which it oscillates. fall: least decrease of the loss since
+    the first record that counts as learning. high, flat: a loss above `high` (None: any loss) does not
+    converge if it fell by less than `flat` from the middle third of the records to the last or, without
+    `flat`, by less than `fall` in all. The cosine loss of healthy runs ends below −0.8. near: a loss below
+    which two views have nearly the same embedding.
     """
 
-    fall: float
     spread: float
+    fall: float = -math.inf
     high: float | None = None
-    flat: float = -math.inf
+    flat: float | None = None
     near: float = -math.inf
 
 
 LIMITS = {
-    "cosine": Limits(fall=0.2, spread=0.1, high=-0.5, flat=0.1, near=-0.9),
-    "distance": Limits(fall=0.8, spread=0.4, high=2.0, flat=0.4, near=0.4),  # BYOL's: 4 + 4 · cosine
-    "cross_entropy": Limits(fall=0.02, spread=0.5),
-    "contrast": Limits(fall=0.1, spread=0.5),
-    "redundancy": Limits(fall=0.1, spread=2.0),  # VICReg and Barlow Twins: 0.02 to 0.2 if healthy
-    "regression": Limits(fall=0.1, spread=0.2),  # of distillation: 2 − 2 · cosine
-    "other": Limits(fall=-math.inf, spread=math.inf),  # of a method of the user's: nothing is known of it
+    # With a fixed predictor, or images that are alike, the loss still falls by up to 0.05 between thirds.
+    "cosine": Limits(spread=0.1, high=-0.5, flat=0.06, near=-0.9),
+    "distance": Limits(spread=0.4, high=2.0, flat=0.24, near=0.4),  # BYOL's: 4 + 4 · cosine
+    "cross_entropy": Limits(spread=0.5, fall=0.02),
+    "contrast": Limits(spread=0.5, fall=0.1),
+    "redundancy": Limits(spread=2.0, fall=0.1),  # VICReg and Barlow Twins: 0.02 to 0.2 if healthy
+    "regression": Limits(spread=0.2, fall=0.1),  # of distillation: 2 − 2 · cosine
+    "other": Limits(spread=math.inf),  # of a method of the user's: nothing is known of it
 }
 
 
@@ -56,15 +61,16 @@ LIMITS = {
 class Diagnosis:
     """A diagnosis of a run.
 
-    name: a key of `ADVICE`. reason: the metrics that led to it; empty before the first record, when nothing
-    speaks against "healthy". loss_type: a key of `LIMITS`. alike: whether images that are nearly alike could
-    be the cause.
+    name: a key of `advice.ADVICE`. reason: the metrics that led to it; empty before the first record, when
+    nothing speaks against "healthy". loss_type: a key of `LIMITS`. alike: whether images that are nearly
+    alike could be the cause. options: those of the run, as for `advice.advice`.
     """
 
     name: str
     reason: str
     loss_type: str = "cosine"
     alike: bool = False
+    options: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def healthy(self) -> bool:
@@ -72,64 +78,18 @@ class Diagnosis:
 
     @property
     def advice(self) -> str:
-        special = SPECIAL_ADVICE.get(self.loss_type, {})
-        return ALIKE * self.alike + special.get(self.name, ADVICE[self.name])
+        return advice.advice(self.name, self.loss_type, self.alike, self.options)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}. {self.advice}".strip() if self.reason else "none: no record yet."
 
 
-ALIKE = "The images may be nearly alike: `preview` shows some. "
-ADVICE = {
-    "healthy": "",
-    "collapse": "Every image gets the same embedding. Check stop_gradient=true, a trained predictor "
-    "(predictor=trained) and BN in the heads (bn=default); then try a lower `base_lr`.",
-    "partial collapse": "The embedding loses dimensions. Try a lower `base_lr`, a wider `d`, stronger "
-    "augmentation (crop_area=0.2) or less `weight_decay`.",
-    "non-convergence": "The loss stays high. A fixed predictor does this (predictor=fixed, Table 1 b); "
-    "otherwise try a higher `base_lr`, `warmup_epochs`, and BN on the hidden layers (bn=default).",
-    "oscillation": "Try bn=default (BN on the predictor's output does this, Table 3 d), a lower "
-    "`base_lr`, or warmup_epochs=10.",
-    "divergence": "The loss is not a number. Try a lower `base_lr`, warmup_epochs=10, or "
-    "precision=float32; the last checkpoint is untouched.",
-}
-
-_CONTRAST_ADVICE = {  # for simclr, moco and swav
-    "collapse": "Every image gets nearly the same embedding. Try another `base_lr` or `temperature`, more "
-    "images to tell apart (`batch_size`, `queue`), or warmup_epochs=10.",
-    "non-convergence": "The loss stays high. Try another `base_lr`, a higher `temperature`, or "
-    "`warmup_epochs`.",
-    "oscillation": "Try a lower `base_lr`, or warmup_epochs=10.",
-    "divergence": "The loss is not a number. swav without stop-gradient does this (Sec. 6.2); otherwise try "
-    "a lower `base_lr`, warmup_epochs=10, or precision=float32; the last checkpoint is untouched.",
-}
-_REGRESSION_ADVICE = {  # for distill
-    "collapse": "Every image gets nearly the same prediction. The teacher's features may be nearly alike "
-    "for these images, or `base_lr` too high.",
-    "partial collapse": "The predictions lose dimensions. Try a lower `base_lr`, or less `weight_decay`.",
-    "non-convergence": "The loss stays high. Try another `base_lr`, weaker views (crop_area=0.5, "
-    "jitter=0.2), or a wider or deeper `backbone`.",
-    "oscillation": "Try a lower `base_lr`, or warmup_epochs=10.",
-    "divergence": "The loss is not a number. Try a lower `base_lr`, warmup_epochs=10, or "
-    "precision=float32; the last checkpoint is untouched.",
-}
-_REDUNDANCY_ADVICE = {  # for vicreg and barlow
-    "collapse": "Every image gets nearly the same embedding. Try a lower `base_lr`, warmup_epochs=10, or, "
-    "with vicreg, a larger `variance_weight`.",
-    "non-convergence": "The loss stays high. Try another `base_lr`, or `warmup_epochs`.",
-    "oscillation": "Try a lower `base_lr`, a larger `batch_size`, or warmup_epochs=10.",
-}
-_OTHER_ADVICE = {  # for methods of the user's
-    "collapse": "Every image gets nearly the same embedding. Check what in the loss prevents that; then try "
-    "a lower `base_lr`, or warmup_epochs=10.",
-}
-SPECIAL_ADVICE = {  # key of `LIMITS` → advice that replaces ADVICE of the same name
-    "contrast": _CONTRAST_ADVICE, "redundancy": _REDUNDANCY_ADVICE, "regression": _REGRESSION_ADVICE,
-    "other": _OTHER_ADVICE,
-}  # fmt: skip
-
-
-def diagnose(records: Sequence[dict], total_steps: int, loss_type: str = "cosine") -> Diagnosis:
+def diagnose(
+    records: Sequence[dict],
+    total_steps: int,
+    loss_type: str = "cosine",
+    options: Mapping[str, Any] | None = None,
+) -> Diagnosis:
     """Diagnoses a run of `total_steps` by its records; loss_type is a key of `LIMITS`.
 
     A collapse needs three records in a row, since a healthy run may dip once: std·√d below 0.1, or below
@@ -140,8 +100,10 @@ def diagnose(records: Sequence[dict], total_steps: int, loss_type: str = "cosine
     records: the oldest first, each with "step", "loss", "loss_spread" (std over the record's steps), "std"
         (std of z/‖z‖ times √d) and "rank" (effective rank). Trends are read from at most MAX_RECORDS of
         them, evenly spaced.
+    options: those of the run, as for `advice.advice`.
     """
-    diagnosis, limits = functools.partial(Diagnosis, loss_type=loss_type), LIMITS[loss_type]
+    limits = LIMITS[loss_type]
+    diagnosis = functools.partial(Diagnosis, loss_type=loss_type, options=options)
     if not records:
         return diagnosis("healthy", "")
     last = records[-1]
@@ -165,7 +127,8 @@ def diagnose(records: Sequence[dict], total_steps: int, loss_type: str = "cosine
         return diagnosis("oscillation", f"the loss varies by {spread:.2f} from step to step")
     loss, middle = (float(np.median([r["loss"] for r in third])) for third in (tail, before))
     high = limits.high is None or loss > limits.high
-    if high and (middle - loss < limits.flat or records[0]["loss"] - loss < limits.fall):
+    fall, least = (middle - loss, limits.flat) if limits.flat else (records[0]["loss"] - loss, limits.fall)
+    if high and fall < least:
         return diagnosis(
             "non-convergence",
             f"loss {loss:.3f}, {middle:.3f} before that and {records[0]['loss']:.3f} at the start, with "
@@ -181,3 +144,30 @@ def diagnose(records: Sequence[dict], total_steps: int, loss_type: str = "cosine
 
 def _metrics_text(last: dict) -> str:
     return f"loss {last['loss']:.3f}, std·√d {last['std']:.2f}, effective rank {last['rank']:.1f}"
+
+
+def check_features(
+    found: Diagnosis, records: Sequence[dict], total_steps: int, std: float | None,
+    unsettled: tuple[float, float] | None = None,
+) -> Diagnosis:  # fmt: skip
+    """A healthy diagnosis becomes "constant features" where those of inference hardly vary between images.
+
+    The records are of training, which normalises by the statistics of the batch; an exported network does by
+    moving averages. No diagnosis before the share SETTLED of the run.
+
+    std: std of f/‖f‖ over images, times √F, of features in inference mode (`features.inference_std`); None
+    where it is not known. unsettled: (momentum, share of the initial statistics) as by `nets.unsettled`.
+    """
+    if not found.healthy or std is None or not records or std >= CONSTANT_STD:
+        return found
+    last = records[-1]
+    if last["step"] < SETTLED * total_steps or last["std"] < NEAR_STD:
+        return found
+    reason = f"at inference all images have nearly the same features (std·√F {std:.2g}; {_metrics_text(last)})"
+    if unsettled:
+        momentum, share = unsettled
+        reason += (
+            f". BN's moving averages have not settled: at momentum {momentum:g} they keep {share:.0%} of their "
+            f"initial values after {last['step']} steps"
+        )
+    return dataclasses.replace(found, name="constant features", reason=reason)

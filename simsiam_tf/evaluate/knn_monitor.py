@@ -47,7 +47,17 @@ class Monitor:
     workers: Workers | None = None
 
     title = "kNN accuracy"
+    deciding = "knn20"
     views_per_image = 1
+
+    @property
+    def source(self) -> Source:
+        """The images of the bank."""
+        return self.bank
+
+    def queries_of(self, images: int | None = None) -> int:
+        """The number of queries of an evaluation on so many images."""
+        return len(self.sample(images)[1])
 
     def accuracy(
         self, encode: Encoder, images: int | None = None, shrinkage: float | None = None
@@ -55,7 +65,8 @@ class Monitor:
         """{"knn20": …, "knn200": …} in [0, 1].
 
         encode: computes features of images. images: about how many images to use, five sixths of them in the
-            bank; all when None. shrinkage: with it, features are whitened as measured on the bank.
+            bank; all when None. shrinkage: with it, features are whitened as measured on the bank; {} where
+            they do not vary.
         """
         bank_ids, query_ids = self.sample(images)
         team = self.workers or Workers(tf.distribute.get_strategy())
@@ -63,6 +74,8 @@ class Monitor:
         fitted = None
         if shrinkage is not None:
             fitted = finishing.fit_whitening(finishing.sample_rows(bank), shrinkage)
+            if fitted is None:
+                return {}
         shard = team.shard(query_ids)
         right = dict.fromkeys(KS, 0.0)
         if len(shard):

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import Source, Views, open_source, pipeline
+from simsiam_tf.data import Source, Views, open_source
 from simsiam_tf.data.augment.query_view import QueryView
 from simsiam_tf.evaluate import finishing, spectra
 from simsiam_tf.features import extraction
@@ -39,7 +39,12 @@ class LabelFreeMonitor:
     query: QueryView = QueryView()
 
     title = "retrieval of the own image"
+    deciding = "recall1"
     views_per_image = 2  # the gallery's and the query
+
+    def queries_of(self, images: int | None = None) -> int:
+        """The number of queries of an evaluation on so many images."""
+        return self.size(images)
 
     def backbone_accuracy(
         self, backbone: keras.Model, images: int | None = None, read_size: int | None = None
@@ -61,12 +66,16 @@ class LabelFreeMonitor:
         return {**retrieval(gallery, queries), "rankme": spectra.rankme(gallery)}
 
     def _whitened(self, encode: Encoder, images: int | None, size: int, shrinkage: float) -> dict[str, float]:
-        """Recall at 1 of features of images of `size` pixels, whitened as measured on the gallery."""
+        """Recall at 1 of features of images of `size` pixels, whitened as measured on the gallery.
+
+        Empty where they do not vary.
+        """
         monitor = dataclasses.replace(self, views=finishing.reading_views(self.views, size))
         gallery, queries = monitor.features(encode, images)
-        if fitted := finishing.fit_whitening(gallery, shrinkage):
-            gallery, queries = fitted(gallery), fitted(queries)
-        return {"whitened_recall1": retrieval(gallery, queries)["recall1"]}
+        fitted = finishing.fit_whitening(gallery, shrinkage)
+        if fitted is None:
+            return {}
+        return {"whitened_recall1": retrieval(fitted(gallery), fitted(queries))["recall1"]}
 
     def baselines(
         self, untrained: keras.Model, images: int | None = None, read_size: int | None = None
@@ -84,7 +93,7 @@ class LabelFreeMonitor:
     def features(self, encode: Encoder, images: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Features of the gallery's views and of the queries of a sample: two float32 [N, F]."""
         ids, batch = self.sample(images), extraction.default_batch(self.source, self.views)
-        encoded, batches = [], pipeline.evaluation_views(self.source, self.views, ids, batch)
+        encoded, batches = [], extraction.evaluation_views(self.source, self.views, ids, batch)
         for start, x in zip(range(0, len(ids), batch), batches, strict=True):
             whole = self.views.denormalise(x)
             queries = self.query.apply(whole, ids[start : start + batch], self.seed)

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from simsiam_tf.config import with_method_defaults
 from simsiam_tf.config.backbones import is_network, parse_backbone
-from simsiam_tf.evaluate.diagnosis import ADVICE, NEAR_STD, Diagnosis
+from simsiam_tf.evaluate.advice import advice
+from simsiam_tf.evaluate.diagnosis import NEAR_STD, Diagnosis
 
-MARGIN = 0.01  # least gain over a baseline; accuracies on 2,000 images often differ by less by chance
+# A difference of two accuracies counts if it is above so many of its standard errors; where the number of
+# queries is not recorded, if it is above MARGIN.
+ERRORS, MARGIN = 2.0, 0.01
 FEW_STEPS = 1000
 LOW_RANK = 4.0  # effective rank of z
 FALLING = 0.1  # a loss is still falling if more than this share of its fall came after the middle third
 MILD_CROPS = 0.4
+ENDS = "the run has not come to its end; its command, typed again, goes on and compares"
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
     """A measure of features, for tables and sentences.
 
-    title: heading of its column. words: its name in a sentence. form: format specification of its values.
+    title: heading of its column; "": it has none. words: its name in a sentence. form: format specification of its values.
     by_labels: whether it needs labels.
     """
 
@@ -43,7 +49,11 @@ MEASURES = {  # name in records and model cards → measure
     "whitened_recall1": Measure("whitened", "own image found by whitened features"),
     "mrr": Measure("MRR", "mean reciprocal rank", ".3f"),
     "rankme": Measure("RankMe", "RankMe", ".1f"),
+    "inference_std": Measure("", "std of features at inference, times √F", ".3f"),
+    "knn_queries": Measure("", "queries of the kNN accuracy", ",.0f"),
+    "recall1_queries": Measure("", "queries of recall at 1", ",.0f"),
 }
+COLUMNS = tuple(name for name, measure in MEASURES.items() if measure.title)
 # The first of these that was evaluated decides. Whitened features come first: the export whitens them.
 DECIDING = ("whitened_knn20", "knn20", "whitened_recall1", "recall1")
 BASELINES = {"raw pixels": "raw pixels", "untrained backbone": "untrained weights"}
@@ -71,7 +81,8 @@ def verdict(
     """Says in one or two sentences whether the features beat their baselines; if not, what to change.
 
     Compares by the first of `DECIDING` that was evaluated: kNN accuracy where the images have labels, else
-    recall at 1 (`label_free.retrieval`); either of whitened features where the export whitens them.
+    recall at 1 (`label_free.retrieval`); either of whitened features where the export whitens them. A
+    difference within `margin` is none.
 
     Args:
         accuracy: "backbone" or a key of `BASELINES` → key of `MEASURES` → final value; any may be missing.
@@ -84,20 +95,46 @@ def verdict(
     name = next((name for name in DECIDING if name in trained), None)
     if name is None:
         unfit = "" if diagnosis.healthy else f" {_advice(diagnosis, records, config)}"
-        return f"Not compared with raw pixels and {start} ({_reason(config)}).{unfit}"
+        reason, compare = _reason(config), ""
+        if config.get("workdir") and reason != ENDS:
+            weights = f"--weights={shlex.quote(str(config['workdir']))}"
+            compare = f" python -m simsiam_tf.knn_eval {weights} compares by labels."
+        return f"Not compared with raw pixels and {start} ({reason}).{compare}{unfit}"
     titles = {**BASELINES, "untrained backbone": start}
-    beaten, unbeaten = [], []
+    queries = trained.get("knn_queries" if MEASURES[name].by_labels else "recall1_queries")
+    beaten, level, unbeaten, margins = [], [], [], []
     for key, title in titles.items():
         if name in accuracy.get(key, {}):
-            wins = trained[name] > accuracy[key][name] + MARGIN
-            (beaten if wins else unbeaten).append(f"{title} ({MEASURES[name].text(accuracy[key][name])})")
+            value = accuracy[key][name]
+            least, gain = margin(trained[name], value, queries), trained[name] - value
+            group = beaten if gain > least else unbeaten if gain < -least else level
+            group.append(f"{title} ({MEASURES[name].text(value)})")
+            margins += [least] * (group is level)
     figure = f"{MEASURES[name].words} {MEASURES[name].text(trained[name])}"
-    if not unbeaten:
+    if not unbeaten and not level:
         return f"The features beat {' and '.join(beaten)}: {figure}."
     also = f"; they beat {beaten[0]}" if beaten else ""
-    text = f"The features do not beat {' or '.join(unbeaten)}: {figure}{also}."
-    lost_to_start = _has_weights(config) and start in " ".join(unbeaten)
-    return f"{text} {_advice(diagnosis, records, config, lost_to_start)}"
+    text = f"The features do not beat {' or '.join(unbeaten)}: {figure}{also}." if unbeaten else ""
+    if level:
+        figure, also = ("", "") if unbeaten else (f": {figure}", also)
+        text = f"{text} There is no clear difference from {' and '.join(level)}{figure}{also}. "
+        text += f"Up to {100 * max(margins):.1f} points may be chance{_by_queries(queries)}."
+    lost_to_start = _has_weights(config) and start in " ".join(unbeaten + level)
+    return f"{text.strip()} {_advice(diagnosis, records, config, lost_to_start)}"
+
+
+def margin(a: float, b: float, queries: float | None) -> float:
+    """The largest difference of two accuracies that counts as none: two standard errors, at least one query.
+
+    The errors of both are added as if their queries were others, so that the margin is rather too wide.
+    """
+    if not queries:
+        return MARGIN
+    return max(ERRORS * ((a * (1 - a) + b * (1 - b)) / queries) ** 0.5, 1 / queries)
+
+
+def _by_queries(queries: float | None) -> str:
+    return f" (two standard errors of a difference on {queries:,.0f} queries)" if queries else ""
 
 
 def _has_weights(config: Mapping[str, Any]) -> bool:
@@ -109,7 +146,7 @@ def _has_weights(config: Mapping[str, Any]) -> bool:
 def _reason(config: Mapping[str, Any]) -> str:
     if config.get("monitor") == "none":
         return "monitor=none"
-    return "final_images=0" if config.get("final_images") == 0 else "the run has not come to its end"
+    return "final_images=0" if config.get("final_images") == 0 else ENDS
 
 
 def _advice(
@@ -125,7 +162,7 @@ def _advice(
         return "Train on at a lower `base_lr`, or use the weights that the run began with as they are."
     longer, last = "`minutes`" if config.get("minutes") else "`epochs`", records[-1] if records else {}
     if last and (last["std"] < NEAR_STD or last["rank"] < LOW_RANK):
-        return ADVICE["partial collapse"]
+        return advice("partial collapse", options=with_method_defaults(config))
     if last and last["step"] < FEW_STEPS:
         crop_area, ways = config.get("crop_area"), ["a higher `base_lr`"]
         if config.get("method") != "simclr":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -15,6 +17,9 @@ from simsiam_tf.runtime.display_text import printable_text
 
 MAX_PIXEL_VALUES = 64 * 64 * 3  # numbers in an image; of larger ones, raw pixels are those of a small picture
 SMALL_SIDE = 16  # pixels of that picture
+STD_IMAGES = 256  # images whose features tell whether they vary
+PIXEL_BATCH = 256
+_BAR = contextvars.ContextVar("bar", default=None)  # of `counted`
 
 
 def extract(
@@ -30,8 +35,44 @@ def extract(
     batch_size: images per call; when None 256, or up to 1,024 for small images.
     """
     ids, encode = _ids(source, ids), forward(backbone)
-    batches = pipeline.evaluation_views(source, views, ids, batch_size or default_batch(source, views))
+    batches = evaluation_views(source, views, ids, batch_size)
     return concatenate_blocks((encode(x).numpy() for x in batches), len(ids))
+
+
+def evaluation_views(
+    source: Source, views: Views, ids: np.ndarray, batch_size: int | None = None
+) -> Iterator[tf.Tensor]:
+    """Batches of evaluation views, as by `pipeline.evaluation_views`, counted in the bar of `counted`.
+
+    batch_size: as for `extract`.
+    """
+    bar = _BAR.get()
+    for x in pipeline.evaluation_views(source, views, ids, batch_size or default_batch(source, views)):
+        yield x
+        if bar is not None:
+            bar.update(len(x))
+
+
+@contextlib.contextmanager
+def counted(description: str, images: int) -> Iterator[None]:
+    """Shows the progress of evaluations within the block. images: how many they read, each time counted."""
+    with progress.bar(None, description, total=images, unit="image", leave=False) as bar:
+        token = _BAR.set(bar)
+        try:
+            yield
+        finally:
+            _BAR.reset(token)
+
+
+def inference_std(backbone: keras.Model, source: Source, views: Views) -> float:
+    """Std over images of f/‖f‖, times √F, of features f of a sample in inference mode; 0 where all are equal.
+
+    It is what `metrics.collapse_std` is for embeddings of a training batch, which BN normalises otherwise.
+    """
+    ids = np.unique(np.linspace(0, source.size - 1, STD_IMAGES).astype(int))
+    x = np.nan_to_num(extract(backbone, source, views, ids).astype(np.float64))
+    unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return float(unit.std(axis=0).mean() * np.sqrt(unit.shape[1]))
 
 
 def default_batch(source: Source, views: Views) -> int:
@@ -48,14 +89,12 @@ def raw_pixels(
     shrunk as by `small_pixels`, and others stay as they are.
     """
     ids = _ids(source, ids)
-    shown = f"pixels of {printable_text(source.name)}"
-    with progress.bar(None, shown, total=len(ids), unit="image", leave=False) as bar:
-
-        def block(x: tf.Tensor) -> np.ndarray:
-            bar.update(len(x))
-            return pixels(x, views, side)
-
-        return concatenate_blocks(map(block, pipeline.evaluation_views(source, views, ids)), len(ids))
+    shown = contextlib.nullcontext()
+    if _BAR.get() is None:
+        shown = counted(f"pixels of {printable_text(source.name)}", len(ids))
+    with shown:
+        blocks = (pixels(x, views, side) for x in evaluation_views(source, views, ids, PIXEL_BATCH))
+        return concatenate_blocks(blocks, len(ids))
 
 
 def pixels(images: tf.Tensor, views: Views, side: int | None = None) -> np.ndarray:

@@ -15,9 +15,10 @@ from simsiam_tf.config import (
     field_types,
     loss_kind,
     method_of,
+    with_method_defaults,
 )
-from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
-from simsiam_tf.evaluate.verdict import BASELINES, MEASURES, measured_title, verdict
+from simsiam_tf.evaluate.diagnosis import Diagnosis, check_features, diagnose
+from simsiam_tf.evaluate.verdict import BASELINES, COLUMNS, MEASURES, measured_title, verdict
 from simsiam_tf.html_report import charts
 from simsiam_tf.html_report.sections import Section
 from simsiam_tf.html_report.transfer_sections import (
@@ -70,7 +71,10 @@ class History:
     def diagnosis(self) -> Diagnosis:
         """The diagnosis of the run by its records so far."""
         steps = self.card.get("step") or max(r["step"] for r in self.records)
-        return diagnose(self.records, steps, loss_kind(self.config))
+        options = with_method_defaults(self.config)
+        found = diagnose(self.records, steps, loss_kind(self.config), options)
+        last = self.accuracy.get("backbone") or next((r for r in reversed(self.evaluations) if r["step"]), {})
+        return check_features(found, self.records, steps, last.get("inference_std"))
 
     @property
     def healthy(self) -> bool:
@@ -79,7 +83,7 @@ class History:
     @property
     def measure(self) -> str:
         """The first measure of `MEASURES` that the evaluations have; that of kNN without any."""
-        return next((m for m in MEASURES if any(m in r for r in self.evaluations)), "knn20")
+        return next((m for m in COLUMNS if any(m in r for r in self.evaluations)), "knn20")
 
 
 def read_history(workdir: Path) -> History | TransferHistory:
@@ -101,7 +105,7 @@ def read_history(workdir: Path) -> History | TransferHistory:
         raise UserError(f"workdir={workdir}: has no record of a step yet. Wait for the first.")
     if transfer:
         return transfer_history(workdir, config, every)
-    evaluations = [r for r in every if "epoch" in r and any(m in r for m in MEASURES)]
+    evaluations = [r for r in every if "epoch" in r and any(m in r for m in COLUMNS)]
     return History(workdir, config, records, evaluations, backbone_file.read_card(workdir))
 
 
@@ -124,8 +128,10 @@ def outcome_section(history: History) -> Section:
         ["std of z, × √d", f"{last['std']:.3f}", "0: collapsed; about 1: healthy"],
         ["effective rank of z", f"{last['rank']:.1f}", "directions that a batch spreads over"],
     ]
-    section = Section("Outcome", [str(history.diagnosis)], tables=[metrics])
-    columns = [c for c in MEASURES if any(c in measures for measures in history.accuracy.values())]
+    section = Section(
+        "Outcome", [as_flags(str(history.diagnosis), field_types(PretrainConfig))], tables=[metrics]
+    )
+    columns = [c for c in COLUMNS if any(c in measures for measures in history.accuracy.values())]
     rows = [
         [measured_title(n, config), *(f"{a[c]:{MEASURES[c].form}}" if c in a else "" for c in columns)]
         for n, a in history.accuracy.items()

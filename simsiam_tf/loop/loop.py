@@ -30,7 +30,7 @@ from simsiam_tf.loop.task import Accuracies, Task
 from simsiam_tf.loop.workdir import Workdir, run_description
 from simsiam_tf.methods.metrics import all_finite
 from simsiam_tf.pretrained import backbone_file
-from simsiam_tf.runtime.progress import announced
+from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.signals import INTERRUPTED, DeferredSignals
 from simsiam_tf.runtime.versions import library_versions
 
@@ -172,7 +172,7 @@ class Loop:
             log.info("%s", compilation_on(self.components.strategy, self.config.jit_compile))
             self.iterator = compiled_steps.batches(self.components, self.config, self.step)
             self.run_steps = compiled_steps.compiled_steps(self.components, self.config)
-            with announced("compiling the training step"):
+            with progress.announced("building the first step") if self.workdir.writes else contextlib.nullcontext():
                 self.run_steps.get_concrete_function(self.iterator, tf.constant(1))
 
     def _train(self) -> int:
@@ -271,10 +271,10 @@ class Loop:
 
     def _finish(self, status: int) -> Outcome:
         """After status DONE exports, then evaluates: each once, even if interrupted between them."""
-        workdir, components, diagnosis = self.workdir.path, self.components, self.metrics_log.diagnosis
+        workdir, components, metrics_log = self.workdir.path, self.components, self.metrics_log
         if status == DONE and not self.exported and self.workdir.writes:
             metadata = {
-                "step": self.step, "accuracy": {}, "diagnosis": str(diagnosis),
+                "step": self.step, "accuracy": {}, "diagnosis": str(metrics_log.diagnosis),
                 "data": components.source.name, "images": components.source.size,
                 "made with": self.environment, "views": components.metadata["views"],
                 "configuration": dataclasses.asdict(self.config),
@@ -283,13 +283,13 @@ class Loop:
                 self.task.export(workdir, metadata)
         accuracies = self.task.final_accuracies() if status == DONE and not self.evaluated else {}
         if accuracies:
-            self.metrics_log.add_evaluation(self.step, None, accuracies[self.task.trained_name])
+            metrics_log.add_evaluation(self.step, None, accuracies[self.task.trained_name])
             self.accuracy = accuracies
             if self.workdir.writes:
                 with self.workdir.named_trouble("the final accuracy"):
-                    self.task.add_accuracy(workdir, accuracies)
+                    self.task.add_accuracy(workdir, accuracies, str(metrics_log.diagnosis))
         self.workers.all_reduce_max(0)  # no worker leaves while another still works
-        records = self.metrics_log.records
         return Outcome(
-            status, self.step, diagnosis, self.accuracy, workdir, records, self.workers, self.task.config
-        )
+            status, self.step, metrics_log.diagnosis, self.accuracy, workdir, metrics_log.records,
+            self.workers, self.task.config,
+        )  # fmt: skip

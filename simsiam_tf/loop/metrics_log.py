@@ -16,6 +16,7 @@ from simsiam_tf.loop.recorders import RECORDERS, RecordedRun, recorder_names
 from simsiam_tf.loop.task import Task
 from simsiam_tf.loop.workdir import Workdir, error_text
 from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.errors import as_flags
 
 log = logging.getLogger("simsiam_tf.run")
 
@@ -42,9 +43,10 @@ class MetricsLog:
         needed = ("loss", "loss_spread", *self.task.record_values(np.ones(1), None))
         self.records = [row for row in rows if all(_is_number(row.get(name)) for name in needed)]
         self.accuracy: dict[str, float] = next((r for r in reversed(rows) if "loss" not in r), {})
-        self.diagnosis = self.task.diagnose(self.records)
+        self._evaluated_step = self.accuracy.get("step", 0)
+        self.diagnosis = self._diagnose()
         self._seconds = self._waited = 0.0
-        self._steps = 0
+        self._steps, self._started = 0, False
         self._failing: set[str] = set()
         self._recorders: dict[str, Any] = {"jsonl": metrics_file}
         run = RecordedRun(workdir.path, dataclasses.asdict(self.config), rows)
@@ -73,11 +75,12 @@ class MetricsLog:
         shown = {"loss": f"{loss:.3f}"}
         if not math.isnan(metric):  # no image of the batch has one
             shown[self.task.metric_label] = f"{metric:.2f}"
-        if self.task.evaluation_name in self.accuracy:
+        if self._evaluated_step and self.task.evaluation_name in self.accuracy:
             percent = 100 * self.accuracy[self.task.evaluation_name]
-            shown[self.task.evaluation_label] = f"{percent:.1f}%"
+            shown[f"{self.task.evaluation_label} at step {self._evaluated_step:.0f}"] = f"{percent:.1f}%"
         self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(len(rows))
+        progress.advance(self._bar, len(rows), starts=not self._started)
+        self._started = True
 
     def latest(self) -> dict[str, float]:
         """Returns the loss and the metric of the last step, as logs for Keras callbacks."""
@@ -106,28 +109,37 @@ class MetricsLog:
         self._tell("scalars", step, values, "train")
         self._tell("scalars", step, perf, "perf")
         self.records.append(self.metrics_file.rows[-1])
-        former, self.diagnosis = self.diagnosis, self.task.diagnose(self.records)
-        if self.diagnosis.name != former.name:
-            log.warning("step %d: %s", step, self.diagnosis)
-            self._tell("text", "diagnosis", f"step {step}: {self.diagnosis}")
+        self._diagnose_anew(step)
         log.info("step %d %s %s", step, _values_text(values), _values_text(perf))
         return self.diagnosis
+
+    def _diagnose(self) -> Diagnosis:
+        return self.task.diagnose(self.records, self.accuracy if self._evaluated_step else {})
+
+    def _diagnose_anew(self, step: int) -> None:
+        """Sets the diagnosis, and says so where it has another name than before."""
+        former, self.diagnosis = self.diagnosis, self._diagnose()
+        if self.diagnosis.name != former.name:
+            text = as_flags(f"step {step}: {self.diagnosis}", configs.field_types(type(self.config)))
+            log.warning("%s", text)
+            self._tell("text", "diagnosis", text)
 
     def set_diverged(self, reason: str) -> None:
         """Sets the diagnosis to a divergence, whatever the records say."""
         self.diagnosis = dataclasses.replace(self.diagnosis, name="divergence", reason=reason)
-        log.warning("%s", self.diagnosis)
+        log.warning("%s", as_flags(str(self.diagnosis), configs.field_types(type(self.config))))
 
     def add_evaluation(self, step: int, epoch: int | None, accuracy: dict[str, float]) -> None:
         """Writes accuracies in [0, 1] by name.
 
         epoch: epochs that have ended, those of `start_epoch` included; None for the final evaluation.
         """
-        self.accuracy = accuracy
+        self.accuracy, self._evaluated_step = accuracy, step
         first = {"images": "all"} if epoch is None else {"epoch": epoch}
         self._tell("scalars", step, {**first, **accuracy}, "final" if epoch is None else "epoch")
         end = "end" if epoch is None else f"epoch {epoch}"
         log.warning("step %d, %s: %s", step, end, _values_text(accuracy))
+        self._diagnose_anew(step)
 
     def add_picture(self, name: str, picture: np.ndarray) -> None:
         """Sends a picture, uint8 [H, W, C], to the recorders."""

@@ -27,6 +27,7 @@ from simsiam_tf.runtime.errors import UserError, nearest
 
 log = logging.getLogger("simsiam_tf")
 
+NO_METRICS = ("step", "epoch", "images", "knn_queries", "recall1_queries")  # entries of records
 # group → prefix of the names of its metrics
 PREFIXES = {"train": "train/", "epoch": "eval/", "final": "eval/final_", "perf": "perf/"}
 
@@ -67,7 +68,7 @@ class RecordedRun:
 
 def named_scalars(values: Mapping[str, Any], group: str) -> dict[str, Any]:
     """Puts the group's prefix before the name of each metric, as in "train/loss"."""
-    return {f"{PREFIXES[group]}{k}": v for k, v in values.items() if k not in ("step", "epoch", "images")}
+    return {f"{PREFIXES[group]}{k}": v for k, v in values.items() if k not in NO_METRICS}
 
 
 class TensorBoard:

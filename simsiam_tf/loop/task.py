@@ -119,8 +119,11 @@ class Task:
         """Returns the learning rates of a step, by name."""
         return self.components.model.optimizer.learning_rates(step)
 
-    def diagnose(self, records: list[dict]) -> Diagnosis:
-        """Returns the diagnosis of the run by its training records, oldest first."""
+    def diagnose(self, records: list[dict], evaluation: dict[str, float]) -> Diagnosis:
+        """Returns the diagnosis of the run by its training records, oldest first, and its last evaluation.
+
+        evaluation: accuracies of the trained model by name; empty before the first.
+        """
         raise NotImplementedError
 
     def picture(self) -> np.ndarray:
@@ -139,9 +142,12 @@ class Task:
         """Writes the trained model, and its card with `metadata`, whose "accuracy" is still empty."""
         raise NotImplementedError
 
-    def add_accuracy(self, workdir: Path, accuracy: Accuracies) -> None:
-        """Adds the final accuracies to the card that `export` wrote. Raises OSError."""
-        add_accuracy_to_card(workdir / self.exported_file, accuracy)
+    def add_accuracy(self, workdir: Path, accuracy: Accuracies, diagnosis: str) -> None:
+        """Adds the final accuracies, and the diagnosis by them, to the card that `export` wrote.
+
+        Raises OSError.
+        """
+        add_accuracy_to_card(workdir / self.exported_file, accuracy, diagnosis)
 
 
 def read_card(file: Path) -> dict:
@@ -152,7 +158,7 @@ def read_card(file: Path) -> dict:
     return card
 
 
-def add_accuracy_to_card(file: Path, accuracy: Accuracies) -> None:
-    """Writes accuracies into the card of an exported file. Raises OSError."""
-    text = backbone_file.card_text({**read_card(file), "accuracy": accuracy})
+def add_accuracy_to_card(file: Path, accuracy: Accuracies, diagnosis: str) -> None:
+    """Writes accuracies and the diagnosis into the card of an exported file. Raises OSError."""
+    text = backbone_file.card_text({**read_card(file), "accuracy": accuracy, "diagnosis": diagnosis})
     atomic_files.atomic_write_text(file.with_suffix(".json"), text)

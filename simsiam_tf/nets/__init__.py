@@ -2,7 +2,7 @@
 
 from simsiam_tf.config.backbones import BACKBONES
 from simsiam_tf.nets.backbones import Description, build_backbone, describe_backbone
-from simsiam_tf.nets.batch_norm import BatchNorm, synchronise
+from simsiam_tf.nets.batch_norm import BatchNorm, lower_momentum, synchronise, unsettled
 from simsiam_tf.nets.conv import Conv
 from simsiam_tf.nets.cpu.dispatch import fast_cpu_convolutions
 from simsiam_tf.nets.heads import BN_PLACEMENT, PREDICTOR, Placement, predictor, projector
@@ -10,7 +10,8 @@ from simsiam_tf.nets.resnet import RESNETS, STEMS, resnet, resnet10, resnet18, r
 
 __all__ = [
     "BACKBONES", "BN_PLACEMENT", "PREDICTOR", "RESNETS", "STEMS", "BatchNorm", "Conv", "Description",
-    "Placement", "build_backbone", "describe_backbone", "fast_cpu_convolutions", "predictor", "projector",
+    "Placement", "build_backbone", "describe_backbone", "fast_cpu_convolutions", "lower_momentum",
+    "predictor", "projector",
     "resnet", "resnet10", "resnet18", "resnet34", "resnet50", "resnet101",
-    "synchronise",
+    "synchronise", "unsettled",
 ]  # fmt: skip

@@ -6,11 +6,17 @@ import contextlib
 import contextvars
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from simsiam_tf.runtime.devices import on_gpu
+
+USUAL_MOMENTUM = 0.9  # of PyTorch and of this package's networks, which no run lowers
+LEAST_MOMENTUM = 0.5
+UPDATES = 10  # the momentum 1 − UPDATES/steps leaves at most e^−UPDATES of the initial value
+SETTLED = 0.01  # largest share of the initial value in a moving average that follows the batches
 
 # Local to the thread, since a strategy runs each replica in a thread of its own.
 _VIEWS = contextvars.ContextVar("views", default=1)
@@ -165,6 +171,47 @@ def synchronise(network: keras.Model) -> None:
             "of one replica's images alone; other replicas may keep others. One device avoids it.",
             file=sys.stderr,
         )
+
+
+def lower_momentum(network: keras.layers.Layer, steps: int) -> tuple[float, float] | None:
+    """Lowers BN's momentum where a run of so many steps is too short for its moving averages.
+
+    A moving average keeps the share momentum^n of its initial value after n updates: 98 % after 24 updates at
+    keras.applications' 0.999. Momenta above `USUAL_MOMENTUM` become at most 1 − 10/steps, and at least
+    `LEAST_MOMENTUM`, so that the averages are those of about the last tenth of the steps. Training normalises
+    by the statistics of batches: no trained weight changes. Frozen layers stay as they are.
+
+    Returns:
+        (the highest momentum before, the one that it was lowered to); None if all fit.
+    """
+    fitting = max(LEAST_MOMENTUM, 1 - UPDATES / max(steps, 1))
+    high = [
+        layer for layer in _with_momentum(network) if layer.momentum > max(fitting, USUAL_MOMENTUM)
+    ]
+    before = max((layer.momentum for layer in high), default=0.0)
+    for layer in high:
+        layer.momentum = fitting
+    return (before, fitting) if high else None
+
+
+def unsettled(network: keras.layers.Layer, updates: int) -> tuple[float, float] | None:
+    """(the highest momentum of BN, the share of their initial values that its averages keep after updates).
+
+    None without BN that is trained, or where this share is below `SETTLED`.
+    """
+    momentum = max((layer.momentum for layer in _with_momentum(network)), default=0.0)
+    share = momentum**updates
+    return (momentum, share) if momentum and share > SETTLED else None
+
+
+def _with_momentum(network: keras.layers.Layer) -> list[Any]:
+    """The layers that keep a moving mean with an attribute `momentum`, and are not frozen."""
+    return [
+        layer
+        for layer in _with_statistics(network)
+        if isinstance(getattr(layer, "momentum", None), float)
+        and (layer.trainable or getattr(layer, "batch_statistics", False))
+    ]
 
 
 def _with_statistics(network: keras.layers.Layer) -> list[keras.layers.Layer]:

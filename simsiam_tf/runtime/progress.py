@@ -28,6 +28,16 @@ def bar(items: Iterable | None, description: str | None = None, **options: Any) 
     return _Lines(items, description, **{"file": stream, **seldom, **options, **fixed})
 
 
+def advance(shown: tqdm, count: int, starts: bool = False) -> None:
+    """Moves a bar by so many items. starts: as its begin, whose time is no part of its rate and time left."""
+    if not starts:
+        shown.update(count)
+        return
+    if not shown.disable:
+        shown.n = shown.initial = shown.last_print_n = shown.n + count
+        shown.unpause()
+
+
 def say(text: str) -> None:
     """Writes a line to stderr; on a terminal, above the bars."""
     stream = terminal.stderr()

@@ -46,12 +46,13 @@ class PretrainComponents(RunComponents):
     """The components of a pre-training.
 
     monitor: the kNN monitor, or that without labels; None without one. start: the initial weights, in words.
-    build_seconds: what building the model took.
+    build_seconds: what building the model took. momenta: result of `nets.lower_momentum`.
     """
 
     monitor: Monitor | LabelFreeMonitor | None = None
     start: str = "random weights"
     build_seconds: float = 0.0
+    momenta: tuple[float, float] | None = None
 
 
 def build_pretraining(
@@ -110,6 +111,7 @@ def build_pretraining(
         check_read_size(config, model.backbone)
         model.compile(optimizer, seed=config.seed)
         first_step, start = start_from_weights(model, config, source.size)
+        momenta = nets.lower_momentum(model, total_steps - first_step)
     built = time.perf_counter()
     metadata |= {
         "images": source.size, "fingerprint": source.fingerprint,
@@ -123,7 +125,7 @@ def build_pretraining(
     return PretrainComponents(
         workers, source, views, model, total_steps, metadata,
         strategies.augments_on_device(strategy, config.augment_on), config.data_service, first_step,
-        monitor=monitor, start=start, build_seconds=built - began,
+        monitor=monitor, start=start, build_seconds=built - began, momenta=momenta,
     )  # fmt: skip
 
 

@@ -7,11 +7,15 @@ from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.knn_monitor import Monitor, monitor_of
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
+from simsiam_tf.features import extraction
 from simsiam_tf.loop.task import Evaluator
 
 
 class Monitoring(Evaluator):
     """Adds a monitor's measures of the backbone to the logs of every n-th epoch.
+
+    Also "inference_std", which is near 0 where all images have nearly the same features at inference
+    (`extraction.inference_std`).
 
     Args:
         monitor: such as a `Monitor`.
@@ -27,7 +31,9 @@ class Monitoring(Evaluator):
 
     def evaluate(self) -> dict[str, float]:
         assert self.model is not None
-        return self.monitor.backbone_accuracy(self.model.backbone, self.images)
+        backbone, monitor = self.model.backbone, self.monitor
+        std = extraction.inference_std(backbone, monitor.source, monitor.views)
+        return {**monitor.backbone_accuracy(backbone, self.images), "inference_std": std}
 
 
 class KNN(Monitoring):

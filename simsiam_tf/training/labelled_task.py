@@ -17,7 +17,8 @@ class LabelledTask(Task):
         known = metrics[~np.isnan(metrics)]
         return {self.metric_name: float(known.mean())} if len(known) else {}
 
-    def diagnose(self, records: list[dict]) -> Diagnosis:
+    def diagnose(self, records: list[dict], evaluation: dict[str, float]) -> Diagnosis:
+        del evaluation
         return loss_diagnosis(records)
 
 

@@ -16,14 +16,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.config import PretrainConfig
+from simsiam_tf import nets
+from simsiam_tf.config import PretrainConfig, with_method_defaults
 from simsiam_tf.data import Source, from_images, sampling
 from simsiam_tf.data.sources.python_source import Images
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import finishing
-from simsiam_tf.evaluate.diagnosis import Diagnosis, diagnose
+from simsiam_tf.evaluate.diagnosis import Diagnosis, check_features, diagnose
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.evaluate.verdict import measured_title, measures_text
+from simsiam_tf.features import extraction
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.failures import step_failures
 from simsiam_tf.loop.loop import COLLAPSED, DIVERGED, DONE, Outcome
@@ -148,8 +150,13 @@ class Pretraining(Task):
         rates = super().learning_rates(step)
         return {"lr": rates["lr"], "lr_predictor": rates["lr"], **rates}
 
-    def diagnose(self, records: list[dict]) -> Diagnosis:
-        return diagnose(records, self.components.total_steps, self.config.loss)
+    def diagnose(self, records: list[dict], evaluation: dict[str, float]) -> Diagnosis:
+        total, model = self.components.total_steps, self.components.model
+        options = with_method_defaults(dataclasses.asdict(self.config))
+        found = diagnose(records, total, self.config.loss, options)
+        trained = records[-1]["step"] - self.components.first_step if records else 0
+        unsettled = nets.unsettled(model.backbone, trained * self.config.method_options.view_count)
+        return check_features(found, records, total, evaluation.get("inference_std"), unsettled)
 
     def baselines(self) -> Accuracies:
         """Evaluates raw pixels and the initial backbone by the monitor, on `knn_images` images."""
@@ -157,6 +164,12 @@ class Pretraining(Task):
             log.warning("initial weights: %s", self.start)
         if text := late_start(self.config, self.components):
             log.warning("%s", text)
+        if self.components.momenta:
+            before, now = self.components.momenta
+            log.warning(
+                "momentum of the backbone's BN: %.3g instead of %g, so that its moving averages settle within "
+                "%d steps", now, before, self.components.total_steps - self.components.first_step,
+            )  # fmt: skip
         if self.monitor is None or self.known_baselines:
             return self.known_baselines
         return self._evaluate_baselines(self.monitor.baselines)
@@ -209,17 +222,28 @@ class Pretraining(Task):
         backbone, untrained = self.components.model.backbone, untrained_backbone(self.config, self.components)
         accuracies: Accuracies = {"raw pixels": {}, "untrained backbone": {}, "backbone": {}}
         advice = "final_images=0: the weights are exported, and only this evaluation is left out"
+        whitens = self.read_size is not None and self._exported_whitening()
         for monitor in monitors:
-            text = "final %s of the backbone and the baselines on %d images"
-            log.warning(text, monitor.title, monitor.size(images))
-            with _memory_for_knn(advice):
-                # The run's monitor alone evaluates whitened features, not the label-free one added to it.
-                size = self.read_size if monitor is self.monitor else None
+            text, count = "final %s of the backbone and the baselines on %d images", monitor.size(images)
+            log.warning(text, monitor.title, count)
+            # The run's monitor alone evaluates whitened features, not the label-free one added to it.
+            size = self.read_size if whitens and monitor is self.monitor else None
+            passes = 2 * len(accuracies) if size else len(accuracies)
+            with _memory_for_knn(advice), extraction.counted(f"final {monitor.title}", passes * count):
                 judged = monitor.baselines(untrained, images, size)
                 judged["backbone"] = monitor.backbone_accuracy(backbone, images, size)
                 for name, measures in judged.items():
                     accuracies[name] |= measures
+            queries = monitor.deciding.removesuffix("20") + "_queries"
+            accuracies["backbone"][queries] = monitor.queries_of(images)
+        std = extraction.inference_std(backbone, self.monitor.source, self.monitor.views)
+        accuracies["backbone"]["inference_std"] = std
         return accuracies
+
+    def _exported_whitening(self) -> bool:
+        """Whether the exported backbone has whitening, which is left out where features do not vary."""
+        card = backbone_file.read_card(Path(self.config.workdir or ""))
+        return self.components.workers.from_chief("finishing" in card)
 
     def export(self, workdir: Path, metadata: dict) -> None:
         """Writes the backbone, with whitening unless finish=none, and projector and predictor beside it."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from simsiam_tf.config import PretrainConfig, field_types, method_row
-from simsiam_tf.evaluate.verdict import MEASURES, measured_title, verdict
+from simsiam_tf.evaluate.verdict import COLUMNS, MEASURES, measured_title, verdict
 from simsiam_tf.loop.task import Accuracies
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import as_flags
@@ -73,7 +73,7 @@ def _measures_table(accuracy: Accuracies, config: PretrainConfig) -> list[str]:
     names = [n for n in ("raw pixels", "untrained backbone", "backbone") if n in accuracy]
     if not names:
         return []
-    columns = [c for c in MEASURES if all(c in accuracy[name] for name in names)]
+    columns = [c for c in COLUMNS if all(c in accuracy[name] for name in names)]
     images = f"{config.final_images:,} images" if config.final_images else "all images"
     which = images if "backbone" in accuracy else "a sample"
     title = f"kNN accuracy, {which}" if "knn20" in columns else "without labels"

@@ -109,6 +109,8 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         model = SupervisedModel(backbone, splits.classes, frozen=isinstance(config, LinearConfig))
         if isinstance(config, FinetuneConfig) and config.freeze_until:
             layer_order.freeze_until(backbone, config.freeze_until)
+        if isinstance(config, FinetuneConfig):
+            nets.lower_momentum(backbone, total)
         model.compile(optimizer, seed=config.seed)
     metadata = {
         "images": train.size, "fingerprint": train.fingerprint,
@@ -182,10 +184,10 @@ class Supervised(LabelledTask):
             backbone_file.export_network(self.model.backbone, workdir, card)
         backbone_file.export_network(self.model.functional(), workdir, card, CLASSIFIER)
 
-    def add_accuracy(self, workdir: Path, accuracy: Accuracies) -> None:
+    def add_accuracy(self, workdir: Path, accuracy: Accuracies, diagnosis: str) -> None:
         """Adds the accuracy to the model cards and writes result.json."""
         if not self.model.frozen:
-            add_accuracy_to_card(workdir / backbone_file.EXPORTED, accuracy)
+            add_accuracy_to_card(workdir / backbone_file.EXPORTED, accuracy, diagnosis)
         card = read_card(workdir / CLASSIFIER)
         shared = ("images", "test", "classes", "weights", "step", "configuration", "made with")
         result = {
@@ -193,4 +195,4 @@ class Supervised(LabelledTask):
             **accuracy[self.trained_name], "train": card["data"], **{k: card[k] for k in shared},
         }  # fmt: skip
         atomic_write_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
-        super().add_accuracy(workdir, accuracy)  # last, since it marks the run as evaluated
+        super().add_accuracy(workdir, accuracy, diagnosis)  # last, since it marks the run as evaluated

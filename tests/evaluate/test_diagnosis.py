@@ -1,9 +1,14 @@
 """Each state of a run is diagnosed by curves of its shape."""
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 
-from simsiam_tf.evaluate.diagnosis import ADVICE, MAX_RECORDS, diagnose
+from simsiam_tf.config import PretrainConfig, with_method_defaults
+from simsiam_tf.evaluate.advice import ADVICE, advice
+from simsiam_tf.evaluate.diagnosis import LIMITS, MAX_RECORDS, Diagnosis, check_features, diagnose
 
 
 def records(loss, std, rank=None, spread=0.01, every=20):
@@ -71,6 +76,8 @@ GREY = records([-0.08, -0.19, *[-0.26] * 8, *[-0.3] * 10], 0.93 * ONES, 3.5 * ON
         ("healthy", BN_ALL),
         ("healthy", records(0.6 * FALL, 0.9 * ONES)),  # ends at −0.53
         ("healthy", records(np.linspace(0, -0.45, 20), 0.9 * ONES)),  # slow, and not at its end
+        # A newcomer's 470 steps: −0.394 in the middle third, −0.477 in the last.
+        ("healthy", records(np.interp(np.arange(20), [0, 10, 19], [-0.15, -0.394, -0.5]), 0.95 * ONES)),
         ("non-convergence", ALIKE),
         ("non-convergence", GREY),
     ],
@@ -160,3 +167,72 @@ def test_advice_depends_on_the_loss():
     flat = [{"step": s, "loss": 5.0, "loss_spread": 0.0, "std": 0.01, "rank": 5.0} for s in range(3)]
     assert "predictor=" in diagnose(flat, 10).advice
     assert "predictor=" not in diagnose(flat, 10, "contrast").advice
+
+
+def options(**changes):
+    return with_method_defaults({**dataclasses.asdict(PretrainConfig()), **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("collapse", {"stop_gradient": False}, "This run has stop_gradient=false: every run without stop-gradi"),
+        ("collapse", {"predictor": "none"}, "This run has predictor=none: without a predictor"),
+        ("non-convergence", {"predictor": "fixed"}, "This run has predictor=fixed: with a fixed predictor"),
+        ("oscillation", {"bn": "all"}, "This run has bn=all: BN on the predictor's output"),
+    ],
+)
+def test_the_setting_of_the_run_that_causes_it_comes_first_and_alone(name, changes, said):
+    text = advice(name, options=options(base_lr=0.4, **changes))
+    assert said in text and text.index("This run has") < text.index("Try a")
+    assert text.count("This run has") == 1 and "Leave it out" in text and "than 0.4" in text
+    innocent = advice(name, options=options(base_lr=0.4))
+    assert "This run has" not in innocent and "Check the options" not in innocent
+    assert next(iter(changes)) in advice(name), "without options all that could be are named"
+    both = advice("collapse", options=options(stop_gradient=False, bn="none"))
+    assert both.count("This run has") == 2 and "Leave them out" in both
+
+
+def test_other_methods_are_not_blamed_for_what_is_theirs():
+    """SimCLR has neither stop-gradient nor predictor, SimSiam with a moving average no predictor."""
+    simclr = options(method="simclr")
+    assert simclr["stop_gradient"] is False and "bn" not in simclr
+    assert "This run has" not in advice("collapse", "contrast", options=simclr)
+    assert "This run has" not in advice("collapse", options=options(average=0.8, predictor="none"))
+    assert "This run has" not in advice("collapse", "distance", options=options(method="byol"))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "said"),
+    [
+        (100.0, 0.0, "warmup_epochs=10"),
+        (800.0, 0.0, "warmup_epochs=10"),
+        (3.0, 0.0, "warmup_epochs=0.3"),
+        (3.0, 0.3, "a longer warm-up than warmup_epochs=0.3"),
+    ],
+)
+def test_a_warm_up_is_advised_that_fits_the_run(epochs, warmup, said):
+    found = options(epochs=epochs, warmup_epochs=warmup)
+    for name in ("oscillation", "non-convergence", "divergence"):
+        assert re.search(rf"{said}\b", advice(name, options=found))
+        dataclasses.replace(PretrainConfig(epochs=epochs, warmup_epochs=min(10.0, epochs / 10))).validate()
+    assert "{" not in "".join(advice(name, loss) for name in ADVICE for loss in LIMITS)
+
+
+CURVE = records(FALL, 0.94 * ONES, every=5)
+
+
+def test_features_that_are_constant_at_inference_are_no_healthy_run():
+    """Batch statistics spread z, but moving averages that have not settled give all images one feature."""
+    healthy = diagnose(CURVE, total_steps=100)
+    assert healthy.healthy and check_features(healthy, CURVE, 100, 0.4).healthy
+    assert check_features(healthy, CURVE, 100, None).healthy
+    found = check_features(healthy, CURVE, 100, 1e-4, (0.999, 0.999**200))
+    assert found.name == "constant features"
+    assert "at momentum 0.999 they keep 82% of their initial values after 100 steps" in found.reason
+    assert "train longer" in found.advice and "moving averages" in found.advice
+    assert "momentum" not in check_features(healthy, CURVE, 100, 1e-4).reason
+    early = records(FALL[:3], 0.94 * ONES[:3], every=5)
+    assert check_features(healthy, early, 100, 1e-4).healthy, "averages settle later"
+    collapse = Diagnosis("collapse", "std 0")
+    assert check_features(collapse, CURVE, 100, 1e-4) == collapse

@@ -1,9 +1,11 @@
 """The verdict names what was beaten, with figures, and what to change by what is known of the run."""
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from simsiam_tf.evaluate.diagnosis import Diagnosis
-from simsiam_tf.evaluate.verdict import measured_title, measures_text, verdict
+from simsiam_tf.evaluate.verdict import margin, measured_title, measures_text, verdict
 
 HEALTHY = Diagnosis("healthy", "loss -0.9")
 CONFIG = {"backbone": "resnet18", "weights": None, "method": "simsiam", "crop_area": None, "monitor": "auto"}
@@ -52,9 +54,48 @@ def test_features_that_lose_or_are_level_are_said_to():
     text = said(measures(0.5, 0.2, 0.4))
     start = "The features do not beat raw pixels (50.0 %): own image found 40.0 %; they beat untrained"
     assert text.startswith(f"{start} weights (20.0 %). ")
-    assert said(measures(0.5, 0.2, 0.505)).startswith("The features do not beat raw pixels (50.0 %)")
+    level = said(measures(0.5, 0.2, 0.505))
+    start = "There is no clear difference from raw pixels (50.0 %): own image found 50.5 %; they beat untrained"
+    assert level.startswith(f"{start} weights (20.0 %). Up to 1.0 points may be chance. ")
     assert said(measures(0.5, 0.4, 0.3)).startswith(
         "The features do not beat raw pixels (50.0 %) or untrained weights (40.0 %): own image found 30.0 %. "
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "trained", "queries", "said_of_it"),
+    [
+        (0.986, 0.986, 2000, "no clear difference"),
+        (0.983, 0.986, 2000, "no clear difference"),
+        (0.983, 0.986, 200_000, "beat"),
+        (0.6, 0.7, 100, "no clear difference"),
+        (0.6, 0.8, 100, "beat"),
+        (0.8, 0.6, 100, "do not beat"),
+        (0.0, 0.0, 100, "no clear difference"),
+    ],
+)
+def test_a_difference_counts_above_two_standard_errors(raw, trained, queries, said_of_it):
+    """Against SciPy: the difference of two shares of so many draws each."""
+    accuracy = measures(raw, 0.0, trained)
+    accuracy["backbone"]["recall1_queries"] = queries
+    text = said(accuracy)
+    errors = [scipy.stats.binom.std(queries, p) / queries for p in (raw, trained)]
+    limit = max(2 * np.hypot(*errors), 1 / queries)
+    assert margin(trained, raw, queries) == pytest.approx(limit)
+    assert {"beat": trained - raw > limit, "do not beat": raw - trained > limit}.get(
+        said_of_it, abs(trained - raw) <= limit
+    )
+    assert text.startswith({"beat": "The features beat raw", "do not beat": "The features do not beat raw"}.get(
+        said_of_it, "There is no clear difference from raw"
+    ))  # fmt: skip
+    if said_of_it == "no clear difference":
+        assert f"Up to {100 * limit:.1f} points may be chance" in text and f"on {queries:,} queries" in text
+
+
+def test_one_baseline_may_win_and_the_other_be_level():
+    assert said(measures(0.5, 0.3, 0.3)).startswith(
+        "The features do not beat raw pixels (50.0 %): own image found 30.0 %. There is no clear difference from "
+        "untrained weights (30.0 %). Up to 1.0 points may be chance. "
     )
 
 
@@ -95,7 +136,7 @@ def test_a_run_that_was_not_compared_says_why():
     baselines = {k: v for k, v in LOST.items() if k != "backbone"}
     assert "(final_images=0)" in said(baselines, final_images=0)
     text = said(baselines, Diagnosis("collapse", "std 0"))
-    assert "has not come to its end" in text and "stop_gradient=true" in text
+    assert "has not come to its end" in text and "stop_gradient=" in text
     assert said({}, rows=[], monitor="none")
 
 

@@ -1,5 +1,6 @@
 """Batch normalisation equal to PyTorch's, by XLA, over replicas, and of views at once."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -166,3 +167,65 @@ def test_views_on_two_replicas_equal_a_call_of_one_for_each(mean, two_replicas):
     for name in ("moving_mean", "moving_variance"):
         ours = two_replicas.experimental_local_results(getattr(two, name).value)[0].numpy()
         np.testing.assert_allclose(ours, getattr(one, name).numpy(), rtol=1e-6 if mean < 1000 else 5e-4)
+
+
+def networks_of_two(momentum):
+    images = keras.Input((4,))
+    x = keras.layers.BatchNormalization(momentum=momentum, name="high")(images)
+    x = nets.BatchNorm(name="ours")(x)
+    return keras.Model(images, keras.layers.BatchNormalization(momentum=0.99, name="frozen", trainable=False)(x))
+
+
+@pytest.mark.parametrize(
+    ("steps", "lowered"), [(24, 1 - 10 / 24), (3, 0.5), (1000, 0.99), (5000, 0.998), (10_000, None), (10**6, None)]
+)
+def test_moving_averages_settle_within_a_short_run(steps, lowered):
+    """After as many updates, at most e⁻¹⁰ of the initial values is left where 20 or more steps are made."""
+    network = networks_of_two(0.999)
+    found = nets.lower_momentum(network, steps)
+    assert found == (None if lowered is None else (0.999, pytest.approx(lowered)))
+    momenta = {layer.name: layer.momentum for layer in network.layers[1:]}
+    assert momenta == {"high": pytest.approx(lowered or 0.999), "ours": 0.9, "frozen": 0.99}
+    if steps >= 20:
+        assert momenta["high"] ** steps < np.exp(-10) * 1.01
+    assert nets.lower_momentum(network, steps) is None, "a second time there is nothing to do"
+
+
+def test_a_run_changes_no_momentum_of_our_own_networks():
+    for steps in (1, 24, 10**5):
+        assert nets.lower_momentum(nets.resnet10(stem="small", width=0.125, channels=1), steps) is None
+
+
+def test_averages_that_keep_their_initial_values_are_named():
+    network = networks_of_two(0.999)
+    assert nets.unsettled(network, 48) == (0.999, pytest.approx(0.999**48))
+    assert nets.unsettled(network, 5000) is None
+    nets.lower_momentum(network, 24)
+    assert nets.unsettled(network, 48) is None
+    assert nets.unsettled(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), 0) is None
+
+
+def test_a_lower_momentum_changes_inference_and_no_trained_weight():
+    rng, features, weights = np.random.default_rng(0), [], []
+    for lowers in (False, True):
+        keras.utils.set_random_seed(0)
+        images = keras.Input((6,))
+        x = keras.layers.BatchNormalization(momentum=0.999)(keras.layers.Dense(5)(images))
+        network = keras.Model(images, keras.layers.ReLU()(x))
+        if lowers:
+            nets.lower_momentum(network, 24)
+        rng = np.random.default_rng(0)
+        for _ in range(24):
+            batch = tf.constant(rng.normal(50, 1e-3, [16, 6]).astype("float32"))
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(network(batch, training=True) ** 2)
+            for v, g in zip(network.trainable_weights, tape.gradient(loss, network.trainable_weights), strict=True):
+                v.assign(v - 0.1 * g)
+        weights.append([v.numpy() for v in network.trainable_weights])
+        batch = rng.normal(50, 1e-3, [64, 6]).astype("float32")
+        unit = network(batch, training=False).numpy() + 1e-9
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        features.append(unit.std(0).mean() * 5**0.5)
+    for before, after in zip(*weights, strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert features[0] < 0.03 < 0.3 < features[1]

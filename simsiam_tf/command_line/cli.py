@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -61,9 +62,13 @@ def _run(
 ) -> tuple[int, bool]:
     """Returns (exit status, whether it stays the same if stdout cannot be written)."""
 
+    leaving = threading.Lock()
+
     def leave(number: int, frame: Any) -> None:
         """Ends the process at once, without waiting for threads of libraries."""
-        line = f"{prog}: ended by {signal.Signals(number).name}. Rerun the same command to go on.\n"
+        if not leaving.acquire(blocking=False):  # another thread is at it
+            return
+        line = f"{prog}: ended by {signal.Signals(number).name}. {signals.way_to_go_on(prog)}\n"
         with contextlib.suppress(OSError):
             os.write(_terminal, line.encode())
         os._exit(signals.INTERRUPTED)
@@ -71,14 +76,18 @@ def _run(
     config = None
     try:
         # A signal after the command's end must not change its status.
-        with signals.handle_signals(leave, signal.SIG_IGN if process_ends else None):
+        handled = signals.handle_signals(leave, signal.SIG_IGN if process_ends else None, at_once=True)
+        with handled, signals.watch_signals() if process_ends else contextlib.nullcontext():
             config = parse(cls, argv)
             if process_ends:
                 cores.limit_libraries()  # none of them is loaded yet
                 line = f"{prog}: {_out_of_memory(config)}\n".encode()
                 malloc.end_when_exhausted(lambda: os.write(_terminal, line), UserError.status)
             writes_files = hasattr(config, "out") or hasattr(config, "workdir")
-            return call(config) or 0, writes_files and not getattr(config, "dry_run", False)
+            status = call(config) or 0
+            if status == signals.INTERRUPTED and not sys.stdout.isatty():  # the summary says it there
+                print(f"{prog}: interrupted. {signals.way_to_go_on(prog)}", file=sys.stderr)
+            return status, writes_files and not getattr(config, "dry_run", False)
     except UserError as error:
         status, line = error.status, as_flags(str(error), (*configs.field_types(cls), "flagfile"))
     except Exception as error:

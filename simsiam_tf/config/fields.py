@@ -130,12 +130,15 @@ def field_types(cls: type) -> dict[str, type]:
     return {f.name: (*typing.get_args(hints[f.name]), hints[f.name])[0] for f in dataclasses.fields(cls)}
 
 
-def to_flags(config: Any) -> str:
-    """A flagfile's text; reading it gives `as_values()`, with defaults for the options in `LOOKS`."""
+def to_flags(config: Any, changed: bool = False) -> str:
+    """A flagfile's text; reading it gives `as_values()`, with defaults for the options in `LOOKS`.
+
+    changed: whether to leave out options that have their default.
+    """
     lines, config = [], config.as_values()
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value is not None and field.name not in LOOKS:
+        if value is not None and field.name not in LOOKS and not (changed and value == field.default):
             value = str(value).lower() if isinstance(value, bool) else value
             lines.append(f"--{field.name}={value}")
     return "\n".join(lines) + "\n"

@@ -120,14 +120,14 @@ class MetricsLog:
         """Sets the diagnosis, and says so where it has another name than before."""
         former, self.diagnosis = self.diagnosis, self._diagnose()
         if self.diagnosis.name != former.name:
-            text = as_flags(f"step {step}: {self.diagnosis}", configs.field_types(type(self.config)))
-            log.warning("%s", text)
-            self._tell("text", "diagnosis", text)
+            log.warning("step %d: %s", step, self.diagnosis)
+            text = as_flags(str(self.diagnosis), configs.field_types(type(self.config)))
+            self._tell("text", "diagnosis", f"step {step}: {text}")
 
     def set_diverged(self, reason: str) -> None:
         """Sets the diagnosis to a divergence, whatever the records say."""
         self.diagnosis = dataclasses.replace(self.diagnosis, name="divergence", reason=reason)
-        log.warning("%s", as_flags(str(self.diagnosis), configs.field_types(type(self.config))))
+        log.warning("%s", self.diagnosis)
 
     def add_evaluation(self, step: int, epoch: int | None, accuracy: dict[str, float]) -> None:
         """Writes accuracies in [0, 1] by name.

@@ -19,8 +19,8 @@ import tensorflow as tf
 
 from simsiam_tf import config as configs
 from simsiam_tf.loop.checkpoints import newest_manifest
-from simsiam_tf.runtime import atomic_files, progress
-from simsiam_tf.runtime.errors import UserError, file_failure
+from simsiam_tf.runtime import atomic_files, progress, signals
+from simsiam_tf.runtime.errors import UserError, as_flags, file_failure
 
 log = logging.getLogger("simsiam_tf")
 
@@ -50,6 +50,7 @@ class Workdir:
         self.path, self.writes = Path(path).expanduser().absolute(), writes
         self._description: dict[str, Any] | None = None  # of the run that the folder belongs to
         self._texts: dict[str, str] = {}  # config.json and config.flags
+        self._names: list[str] = []  # of the options of the run, once they are known
         self._handlers: list[logging.Handler] = []
         logging.getLogger("simsiam_tf.run").disabled = not writes
         if not writes:
@@ -60,8 +61,8 @@ class Workdir:
             for leftover in self.path.glob(pattern):
                 atomic_files.remove_path(leftover)
         self._handlers = [_LogFile(self.path / "train.log", delay=True), _Terminal(logging.WARNING)]
-        self._handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        for handler in self._handlers:
+        for handler, form in zip(self._handlers, ("%(asctime)s %(message)s", "%(message)s"), strict=True):
+            handler.setFormatter(_AsTyped(form, self._names))
             log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False  # the terminal has the progress bar
@@ -120,6 +121,7 @@ class Workdir:
             UserError: options or metadata differ that may not, and the message names all of them; or as for
                 `description`.
         """
+        self._names[:] = configs.field_types(type(config))
         before = self.description()
         if before is None:
             return
@@ -165,6 +167,7 @@ class Workdir:
             self._write_texts()
         except OSError as error:
             raise self._unwritable(error) from error
+        signals.set_flagfile(self.path / "config.flags")
 
     def _read_description(self) -> dict[str, Any] | None:
         """Reads the description of the run that the folder belongs to; None for a new folder."""
@@ -225,6 +228,18 @@ class Workdir:
             handler.close()
         if self.writes:
             self._lock.release()
+
+
+class _AsTyped(logging.Formatter):
+    """Writes options in messages as one types them, `name` as --name. names: the options, a list that grows."""
+
+    def __init__(self, form: str, names: list[str]) -> None:
+        super().__init__(form)
+        self._names = names
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = as_flags(record.message, self._names) if self._names else record.message
+        return super().formatMessage(record)
 
 
 class _Terminal(logging.Handler):

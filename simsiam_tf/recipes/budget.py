@@ -20,7 +20,7 @@ class Costs:
     """Seconds of what is left of a run once its steps have been timed.
 
     fixed: all that does not depend on the number of steps: building the model anew, tracing, the export, the
-        final evaluation.
+        final evaluation; parts: what it is made of, in words → seconds.
     step: a training step. evaluation: an evaluation during the training. every: steps from one evaluation to
     the next; 0 for none. final_images: number of images of the final evaluation; None: all.
     """
@@ -30,6 +30,12 @@ class Costs:
     evaluation: float = 0.0
     every: int = 0
     final_images: int | None = None
+    parts: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def parts_text(self) -> str:
+        """The parts of half a second or more, as in "baselines 40 s, whitening 3 s"."""
+        return ", ".join(f"{what} {seconds:,.0f} s" for what, seconds in self.parts.items() if seconds >= 0.5)
 
     @property
     def step_text(self) -> str:
@@ -93,12 +99,7 @@ def choose_epochs(
     """
     steps, minutes = costs.fitting_steps(seconds), config.minutes or 0.0
     if steps < LEAST_STEPS:
-        missing = costs.seconds(LEAST_STEPS) - seconds
-        raise UserError(
-            f"minutes={minutes:g}: is too short for {LEAST_STEPS} steps: a step takes {costs.step_text}, "
-            f"start, evaluations and export about {60 * minutes - seconds + costs.fixed:.0f} s. Pass "
-            f"minutes={math.ceil(10 * minutes + missing / 6) / 10:g} or more."
-        )
+        raise too_short(config, costs, seconds)
     epochs = epochs_of(first_step + steps, images, config.batch_size)
     chosen = dataclasses.replace(config, epochs=epochs, final_images=costs.final_images)
     try:
@@ -108,6 +109,29 @@ def choose_epochs(
             f"minutes={minutes:g}: is enough for {counted(steps, 'step', form=',')}. {error}"
         ) from error
     return chosen
+
+
+def too_short(config: PretrainConfig, costs: Costs, seconds: float) -> UserError:
+    """The error of a run whose `minutes` do not suffice: what its parts cost, and what would be cheaper.
+
+    seconds: what is left of `minutes`.
+    """
+    minutes = config.minutes or 0.0
+    missing, spent = costs.seconds(LEAST_STEPS) - seconds, 60 * minutes - seconds
+    parts = ", ".join(filter(None, [f"until now {spent:,.0f} s", costs.parts_text]))
+    cheaper = [f"a smaller `image_size` than {config.image_size}"] if config.image_size else []
+    cheaper = cheaper or ["smaller views (`image_size`)"]
+    if config.monitor != "none":
+        cheaper += ["fewer `knn_images`", "fewer `final_images`"]
+        cheaper += ["monitor=none, which leaves out baselines and evaluations"]
+    if config.finish != "none":
+        cheaper.append("finish=none, without whitening")
+    return UserError(
+        f"minutes={minutes:g}: is too short for {LEAST_STEPS} steps: a step takes {costs.step_text}, "
+        f"start, evaluations and export about {spent + costs.fixed:.0f} s ({parts}). Pass "
+        f"minutes={math.ceil(10 * minutes + missing / 6) / 10:g} or more, or make the run cheaper: "
+        f"{'; '.join(cheaper)}."
+    )
 
 
 def epochs_of(steps: int, images: int, batch_size: int) -> float:

@@ -22,7 +22,7 @@ from simsiam_tf.nets.whitening import read_quarters
 
 FINAL_SHARE = 0.1  # of the budget, that the final evaluation takes at most,
 FINAL_IMAGES = 2000  # but on so many images, if there are
-READ_IMAGES = 512  # images that are read as the exported backbone reads them, to time that
+READ_IMAGES = 128  # images that are read as the exported backbone reads them, to time that
 LEAST_CALLS = 3  # calls of the compiled loop that are timed at least
 CALL_SECONDS = 0.25  # about how long a timed call takes, where steps are shorter
 SHARE, MOST_SECONDS = 0.03, 60.0  # of the budget, but no longer, steps are timed
@@ -122,7 +122,7 @@ def time_baselines(
     images; None where features are not whitened.
     """
     source = monitor.bank if isinstance(monitor, Monitor) else monitor.source
-    read = _seconds_to_read(untrained, source, monitor.views, read_size) if read_size else 0.0
+    read = seconds_to_read(untrained, source, monitor.views, read_size) if read_size else 0.0
     whitening = read * min(finishing.IMAGES, source.size)
     if isinstance(monitor, LabelFreeMonitor):
         began = time.perf_counter()
@@ -146,10 +146,12 @@ def time_baselines(
     return accuracies, EvaluationTimes(timed.seconds(backbone, images), whitening, final)
 
 
-def _seconds_to_read(backbone: keras.Model, source: Source, views: Views, size: int) -> float:
-    """Seconds of an image whose quarters a backbone reads at `size` pixels."""
+def seconds_to_read(
+    backbone: keras.Model, source: Source, views: Views, size: int, images: int | None = None
+) -> float:
+    """Seconds of an image whose quarters a backbone reads at `size` pixels, by so many images or READ_IMAGES."""
     network, views = read_quarters(backbone, size), finishing.reading_views(views, size)
-    ids = np.arange(min(source.size, READ_IMAGES))
+    ids = np.arange(min(source.size, images or READ_IMAGES))
     extraction.extract(network, source, views, ids)  # traces the network
     began = time.perf_counter()
     extraction.extract(network, source, views, ids)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import signal
 import threading
 import time
@@ -13,22 +15,84 @@ INTERRUPTED = 75  # exit status: rerun the same command to continue (EX_TEMPFAIL
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PATIENCE = 1.0  # seconds in which further signals of one Ctrl-C may arrive
 
+_at_once: list[Callable] = []  # handlers that `watch_signals` calls
+_flagfile: list[str] = []  # of the run of this process
+
+
+def set_flagfile(path: os.PathLike | str | None) -> None:
+    """Sets the flagfile that continues the run of this process; None: it has none."""
+    _flagfile[:] = [] if path is None else [os.fspath(path)]
+
+
+def way_to_go_on(command: str) -> str:
+    """How the user goes on after an interruption, in words. command: a module such as simsiam_tf.pretrain."""
+    if not _flagfile:
+        return "Rerun the same command to go on."
+    return f"To go on: python -m {command} --flagfile={shlex.quote(_flagfile[0])}"
+
 
 @contextlib.contextmanager
-def handle_signals(handler: Callable[[int, Any], None], afterwards: Any = None) -> Iterator[None]:
+def handle_signals(
+    handler: Callable[[int, Any], None], afterwards: Any = None, at_once: bool = False
+) -> Iterator[None]:
     """Calls `handler` for SIGTERM and SIGINT within the block. Does nothing outside the main thread.
 
-    afterwards: the handler of both after the block; the former ones if None.
+    afterwards: the handler of both after the block; the former ones if None. at_once: whether `watch_signals`
+    may call it in another thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _at_once.extend([handler] * at_once)
     before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
         yield
     finally:
         for number, former in before.items():
             signal.signal(number, former if afterwards is None else afterwards)
+        if at_once:
+            _at_once.remove(handler)
+
+
+@contextlib.contextmanager
+def watch_signals() -> Iterator[None]:
+    """Calls handlers that act at once as soon as their signal arrives, in a thread of its own.
+
+    Python itself calls a handler between two operations of the main thread, each of which may take a minute:
+    a batch of an evaluation, a search, a compilation. For the main thread; does nothing in others.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    former = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while number := os.read(reading, 1):
+            handler = signal.getsignal(number[0])
+            if callable(handler) and handler in _at_once:
+                handler(number[0], None)
+
+    thread = threading.Thread(target=watch, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(former)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
+
+
+def _forget_watcher() -> None:
+    """In a forked process, whose signals must not be taken for its parent's."""
+    with contextlib.suppress(ValueError):  # outside the main thread
+        signal.set_wakeup_fd(-1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_watcher)
 
 
 @contextlib.contextmanager
@@ -66,7 +130,8 @@ class DeferredSignals:
     @contextlib.contextmanager
     def act_at_once(self) -> Iterator[None]:
         """Acts on signals at once, unless one was noted. For use in `defer_signals`, with nothing unsaved."""
-        with handle_signals(self._act if self.seen is None else self._note):
+        acts = self.seen is None
+        with handle_signals(self._act if acts else self._note, at_once=acts):
             yield
 
     def _note(self, number: int, frame: Any) -> None:

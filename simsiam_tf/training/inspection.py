@@ -9,17 +9,21 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from simsiam_tf import config as configs
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.data import Views, preview
+from simsiam_tf.data import Source, Views, preview
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.overview import header_summary
 from simsiam_tf.data.sources.unreadable import FIX
+from simsiam_tf.evaluate.knn_monitor import Monitor
+from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.nets import whitening
 from simsiam_tf.recipes import budget
 from simsiam_tf.runtime import atomic_files
 from simsiam_tf.runtime.display_text import counted, printable_text
-from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.runtime.errors import UserError, as_flags
 from simsiam_tf.training import costs, run_memory
 from simsiam_tf.training.build_run import PretrainComponents, build_pretraining, knn_every
 from simsiam_tf.training.pretraining import late_start, read_size
@@ -53,21 +57,27 @@ def write_preview(config: PretrainConfig) -> int:
 
 
 def dry_run(config: PretrainConfig) -> int:
-    """Prints the options, and the images, steps, parameters and memory of the run; trains nothing. Returns 0.
+    """Prints images, network, steps, time and memory of a run, what the recipe chose, and the options that were set.
+
+    Options at their defaults are left out. Trains nothing; returns 0.
 
     Raises:
         UserError: after printing, where unreadable images would end the run.
     """
     report = _writable(Path(config.workdir).expanduser() / "unreadable.json") if config.workdir else None
     given = config.on_bad_image
-    config, source = follow_recipe(dataclasses.replace(config, on_bad_image="skip"), report)
+    chosen: list[str] = []
+    config, source = follow_recipe(dataclasses.replace(config, on_bad_image="skip"), report, tell=chosen.append)
     checked = config
     config = dataclasses.replace(config, on_bad_image=given)
     trial = budget.trial(checked) if config.needs_timing else checked
     components = build_pretraining(trial, report, source=source, decodes=False)
-    print(configs.to_flags(config))
     for name, value in summarize(config, components).items():
         print(f"{name:22} {value}")
+    for text in chosen:
+        print(f"\n{text}")
+    print("\noptions that differ from their defaults (--help lists all):")
+    print(configs.to_flags(config, changed=True), end="")
     unreadable = sum(getattr(components.source, "unreadable", {}).values())
     if unreadable and config.on_bad_image == "error":
         raise UserError(
@@ -85,7 +95,7 @@ def _writable(path: Path) -> Path:
 
 
 def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[str, str]:
-    """The properties of a run by name, in words."""
+    """The properties of a run by name, in words: what the user looks for first comes first."""
     model, source, monitor = components.model, components.source, components.monitor
     heads = model.count_params() - model.backbone.count_params()
     trained = sum(math.prod(v.shape) for v in model.backbone.trainable_variables)
@@ -93,42 +103,63 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
     size, whitened = read_size(config, components), 0
     if size:
         whitened = whitening.read_quarters(model.backbone, size).output_shape[-1]
-    steps, described = str(components.total_steps), {}
+    per_epoch, described = f"{source.size / config.batch_size:.1f} per epoch", {}
     if config.needs_timing:
         steps = f"as many as fit into {config.minutes:g} minutes, by a few that are timed at the start"
+        time = f"{config.minutes:g} minutes, from the start of the command to its end"
     else:
+        steps, time = str(components.total_steps), "that of the steps, not known before some have run"
+        if config.minutes is not None:
+            time = f"{config.minutes:g} minutes, for which the steps were chosen"
+        else:
+            time += "; `minutes` sets it"
         forward = _per_image(costs.multiply_adds, components) * config.batch_size * components.total_steps
         described["work of the backbone"] = costs.work_in_words(forward)
     if teacher := getattr(model, "teacher", None):
         size = f"{teacher.count_params():,} parameters, {counted(model.d, 'feature')}"
         described["teacher"] = f"{config.method_option('teacher')}, {size}"
-    late, evaluated = late_start(config, components), "none"
-    if monitor:
-        every = knn_every(components, config)
-        during = (
-            f"{counted(monitor.size(config.knn_images), 'image')} every {counted(every, 'epoch')}, "
-            if every
-            else ""
-        )
-        last = config.final_images
-        at_end = "none" if last == 0 else monitor.size(last)
-        evaluated = f"{monitor.title}: {during}{at_end} at the end"
+    width = f", width {config.width:g}" if config.width != 1.0 else ""
+    late = late_start(config, components)
     return {
         "images": f"{source.size} of {source.name}, {counted(source.channels, 'channel')}",
         **(header_summary(source) if isinstance(source, EncodedSource) else {}),
+        "labels": _labels_in_words(source),
+        "network": f"{config.backbone}{width}, {components.start}; {model.backbone.count_params():,} parameters, "
+        f"{heads:,} of the heads{frozen}",
         "views": ", ".join(f"{n} of {size} pixels" for size, n in _sizes(components.views).items()),
-        "monitor": evaluated,
-        "stem": components.metadata["stem"],
-        "initial weights": components.start,
+        "steps": f"{steps}, {per_epoch}",
+        "time": as_flags(time, ("minutes",)),
+        "memory, estimated": run_memory.estimate(components, config, whitened).in_words(),
+        "monitor": _monitor_in_words(monitor, config, components),
         **described,
-        "precision": components.metadata["precision"],
-        "replicas": str(components.strategy.num_replicas_in_sync),
-        "steps": f"{steps}, {source.size / config.batch_size:.1f} per epoch",
         "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
         f"{config.final_lr * config.batch_size / 256:g} on a cosine" + (f". {late}" if late else ""),
-        "parameters": f"{model.backbone.count_params():,} backbone, {heads:,} heads{frozen}",
-        "memory, estimated": run_memory.estimate(components, config, whitened).in_words(),
+        "stem": components.metadata["stem"],
+        "precision": components.metadata["precision"],
+        "replicas": str(components.strategy.num_replicas_in_sync),
     }
+
+
+def _labels_in_words(source: Source) -> str:
+    if source.labels is None:
+        return "none found; none are needed"
+    classes = len(source.class_names) or len(np.unique(np.asarray(source.labels)))
+    names = ", ".join(source.class_names[:4]) + ", …" * (len(source.class_names) > 4)
+    return f"{classes} classes{f' ({names})' if names else ''}, which only the monitor uses"
+
+
+def _monitor_in_words(
+    monitor: Monitor | LabelFreeMonitor | None, config: PretrainConfig, components: PretrainComponents
+) -> str:
+    if monitor is None:
+        return "none"
+    every = knn_every(components, config)
+    images = counted(monitor.size(config.knn_images), "image")
+    during = f"{images} every {counted(every, 'epoch')}, " if every else ""
+    at_end = "none" if config.final_images == 0 else str(monitor.size(config.final_images))
+    if config.needs_timing and config.final_images is None:
+        at_end = "as many as a tenth of the time allows"
+    return f"{monitor.title}: {during}{at_end} at the end"
 
 
 def _per_image(cost: Callable[..., int], components: PretrainComponents) -> int:

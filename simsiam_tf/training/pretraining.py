@@ -34,9 +34,10 @@ from simsiam_tf.methods.metrics import effective_rank
 from simsiam_tf.nets import whitening
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file
-from simsiam_tf.recipes import budget, rules, timing
+from simsiam_tf.recipes import budget, rules
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.signals import INTERRUPTED
+from simsiam_tf.training import timed_run
 from simsiam_tf.training.build_run import (
     PretrainComponents,
     build_pretraining,
@@ -96,11 +97,13 @@ def _make_task(
         return Pretraining(config, workers, report, source)
     trial = Pretraining(budget.trial(config), workers, report, source)
     source, first_step = trial.components.source, trial.components.first_step
+    ends = began + 60 * config.minutes
     with step_failures(trial, report.parent, lambda: first_step):
-        baselines, costs = trial.measure(60 * config.minutes)
+        timed_run.check_foreseen(trial, ends - time.monotonic())
+        baselines, costs = timed_run.measure(trial, 60 * config.minutes)
     del trial
     gc.collect()  # frees the trial's model
-    left = began + 60 * config.minutes - time.monotonic()
+    left = ends - time.monotonic()
     costs, left = workers.from_chief([dataclasses.asdict(costs), left])
     costs = budget.Costs(**costs)
     config = budget.choose_epochs(config, costs, left, source.size, first_step)
@@ -172,9 +175,10 @@ class Pretraining(Task):
             )  # fmt: skip
         if self.monitor is None or self.known_baselines:
             return self.known_baselines
-        return self._evaluate_baselines(self.monitor.baselines)
+        return self.evaluate_baselines(self.monitor.baselines)
 
-    def _evaluate_baselines(self, evaluate: Callable[[keras.Model, int], Any]) -> Any:
+    def evaluate_baselines(self, evaluate: Callable[[keras.Model, int], Any]) -> Any:
+        """The result of `evaluate` for the initial backbone and `knn_images` images: accuracies come first."""
         assert self.monitor is not None
         images = self.config.knn_images
         log.warning("%s of the baselines on %d images", self.monitor.title, self.monitor.size(images))
@@ -184,28 +188,6 @@ class Pretraining(Task):
             title = measured_title(name, dataclasses.asdict(self.config))
             log.warning("%s: %s", title, measures_text(measures))
         return found
-
-    def measure(self, seconds: float) -> tuple[Accuracies, budget.Costs]:
-        """Evaluates `baselines` and times some steps: (accuracies, costs of the parts of a run).
-
-        seconds: time allowed for the whole run.
-        """
-        config, components, monitor = self.config, self.components, self.monitor
-        baselines, costs = {}, budget.Costs(0.0, 0.0, final_images=config.final_images)
-        if monitor is not None:
-            time_baselines = functools.partial(timing.time_baselines, monitor, read_size=self.read_size)
-            baselines, times = self._evaluate_baselines(time_baselines)
-            costs.evaluation, costs.fixed = times.evaluation, times.whitening
-            epochs = knn_every(components, config)
-            costs.every = sampling.epoch_end(epochs, components.source.size, config.batch_size)
-            if costs.final_images is None:
-                costs.final_images = timing.final_images(monitor.size(), times.final, seconds)
-            if costs.final_images != 0:
-                costs.fixed += components.build_seconds + times.final(costs.final_images)
-        traced, costs.step = timing.time_steps(components, config, seconds)
-        # The run builds the model a second time, and the export loads it.
-        costs.fixed += 2 * components.build_seconds + traced
-        return baselines, costs
 
     def final_accuracies(self) -> Accuracies:
         """Evaluates the backbone and the baselines on `final_images` images, by labels, if any, and without.

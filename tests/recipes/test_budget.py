@@ -81,14 +81,26 @@ def test_steps_that_another_program_has_trained_come_first():
     [
         # Ten steps take 20 s after the 30 s that are fixed: 25 s more than there are, which is 0.42 minutes.
         (25.0, r"minutes=1: is too short for 10 steps: a step takes 2 s, start, evaluations and export about "
-               r"65 s\. Pass minutes=1\.5 or more\."),
-        (-100.0, r"about 190 s\. Pass minutes=3\.5 or more"),
+               r"65 s \(until now 35 s\)\. Pass minutes=1\.5 or more, or make"),
+        (-100.0, r"about 190 s \(until now 160 s\)\. Pass minutes=3\.5 or more"),
     ],
 )  # fmt: skip
 def test_too_short_a_time_is_refused_with_one_that_suffices(seconds, expected):
     with pytest.raises(UserError, match=expected):
         budget.choose_epochs(parse("--minutes=1"), Costs(30.0, 2.0), seconds, images=1000)
     budget.choose_epochs(parse("--minutes=1"), Costs(30.0, 2.0), 50.0, images=1000)
+
+
+def test_the_refusal_splits_the_cost_and_names_what_is_cheaper():
+    costs = Costs(565.0, 2.0, parts={"baselines": 540.0, "whitening": 0.2, "final evaluation": 24.8})
+    text = str(budget.too_short(parse("--minutes=3", "--image_size=160"), costs, 170.0))
+    assert "(until now 10 s, baselines 540 s, final evaluation 25 s)" in text and "whitening 0" not in text
+    for way in ("`image_size` than 160", "`knn_images`", "`final_images`", "monitor=none", "finish=none"):
+        assert way in text
+    spare = str(budget.too_short(parse("--minutes=3", "--monitor=none", "--finish=none"), costs, 170.0))
+    assert not any(way in spare for way in ("knn_images", "monitor=none", "finish=none"))
+    # 565 + 10 · 2 s are 415 s more than the 170 s that are left: 6.92 minutes more than three.
+    assert "Pass minutes=10 or more" in text
 
 
 def test_a_warm_up_longer_than_the_minutes_is_refused():

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
@@ -75,3 +78,60 @@ def test_outside_the_main_thread_nothing_is_touched():
     thread.start()
     thread.join()
     assert ends == [before]
+
+
+BUSY = """
+import hashlib, os, signal, sys, time
+from simsiam_tf.runtime import signals
+def leave(number, frame):
+    os.write(1, b"left\\n")
+    os._exit(75)
+with signals.handle_signals(leave, at_once=True), signals.watch_signals():
+    if sys.argv[1] == "child":
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGTERM, lambda *args: os._exit(0))
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.waitpid(child, 0)
+        time.sleep(0.3)
+        os._exit(3)
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 3 * 10**7)  # one operation, longer than ten seconds
+"""
+
+
+def begin_busy_process(kind):
+    return subprocess.Popen([sys.executable, "-c", BUSY, kind], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_signal_during_a_long_operation_ends_the_process_at_once():
+    process = begin_busy_process("at_once")
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)  # so that the operation has begun
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    assert process.communicate(timeout=60)[0] == "left\n" and process.returncode == 75
+    assert time.monotonic() - began < 5
+
+
+def test_a_signal_of_a_forked_process_is_not_taken_for_its_parents():
+    process = begin_busy_process("child")
+    assert process.communicate(timeout=60)[0] == "" and process.returncode == 3
+
+
+def test_a_deferred_signal_stays_deferred_where_signals_are_watched(former):
+    waiting = signals.DeferredSignals(lambda text: None)
+    with signals.watch_signals(), waiting.defer_signals():
+        send()
+        time.sleep(0.1)
+        assert waiting.seen == signal.SIGTERM and former == []
+
+
+def test_the_way_to_go_on_names_the_flagfile_of_the_run():
+    assert signals.way_to_go_on("simsiam_tf.pretrain") == "Rerun the same command to go on."
+    signals.set_flagfile("my runs/config.flags")
+    try:
+        expected = "To go on: python -m simsiam_tf.pretrain --flagfile='my runs/config.flags'"
+        assert signals.way_to_go_on("simsiam_tf.pretrain") == expected
+    finally:
+        signals.set_flagfile(None)

@@ -68,9 +68,9 @@ def test_the_flagfile_of_a_timed_run_continues_it_and_its_baselines_are_those_of
 ):
     run, monitored = tmp_path / "run", ("--monitor=auto", "--knn_every=1", "--knn_images=600")
     evaluated, accuracy = [], Monitor.accuracy
-    monkeypatch.setattr(Monitor, "accuracy", lambda *args, **kw: evaluated.append(1) or accuracy(*args, **kw))
+    monkeypatch.setattr(Monitor, "accuracy", lambda *args, **kw: evaluated.append(args[2]) or accuracy(*args, **kw))
     pretraining.pretrain(minutes(run, *monitored), callbacks=[StopAt(7)])
-    assert len(evaluated) == 2 and len(slow_steps) == 1  # raw pixels and untrained backbone, once
+    assert evaluated.count(600) == 2 and len(slow_steps) == 1  # raw pixels and untrained backbone, once
     resumed = cli.parse(PretrainConfig, [f"--flagfile={run}/config.flags"])
     stopped = pretraining.pretrain(resumed, callbacks=[StopAt(14)])
     assert stopped.status == pretraining.INTERRUPTED and stopped.step >= 14
@@ -133,4 +133,5 @@ def test_a_dry_run_says_what_minutes_mean(tmp_path, capsys):
     assert inspection.dry_run(minutes(tmp_path, "--warmup_epochs=200")) == 0
     out = capsys.readouterr().out
     assert "as many as fit into 50 minutes, by a few that are timed at the start, 22.5 per epoch" in out
-    assert "--minutes=50.0\n" in out
+    assert "--minutes=50.0\n" in out and "--epochs" not in out, "which minutes replace"
+    assert "time                   50 minutes, from the start" in out

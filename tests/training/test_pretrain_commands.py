@@ -23,6 +23,13 @@ def test_preview_and_dry_run_train_nothing(tmp_path, capsys):
     assert inspection.dry_run(dataclasses.replace(config, dry_run=True)) == 0
     text = capsys.readouterr().out
     assert "--backbone=resnet10" in text and "steps                  22" in text
+    lines = [line for line in text.splitlines() if not line.endswith("views")]
+    subjects = [line[:22].strip() for line in lines[: lines.index("")]]
+    assert subjects[:6] == ["images", "labels", "network", "views", "steps", "time"]
+    assert "10 classes (0, 1, 2, 3, …), which only the monitor uses" in text
+    flags = [line for line in lines if line.startswith("--")]
+    assert len(flags) < 20 and not any(line.startswith("--weight_decay") for line in flags), "a default"
+    assert lines.index(flags[0]) > len(subjects)
     assert not (tmp_path / "checkpoints").exists()
 
 

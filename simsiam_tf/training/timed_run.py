@@ -1,0 +1,105 @@
+"""The option `minutes`: a trial run, thrown away afterwards, says what the parts of the run cost."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simsiam_tf.data import sampling
+from simsiam_tf.evaluate import finishing
+from simsiam_tf.evaluate.label_free import IMAGES, LabelFreeMonitor
+from simsiam_tf.features import extraction
+from simsiam_tf.loop.task import Accuracies
+from simsiam_tf.recipes import budget, timing
+from simsiam_tf.training.build_run import knn_every
+
+if TYPE_CHECKING:
+    from simsiam_tf.training.pretraining import Pretraining
+
+log = logging.getLogger("simsiam_tf.run")
+
+SAMPLE = 24  # images by which costs are foreseen
+FORWARD_PASSES = 3  # that a training step on a view costs about as much as, its gradient included
+# Small batches take longer for an image than large ones: a run is refused where this share of what is foreseen
+# does not fit, so that none is refused which would fit.
+SHARE = 2 / 3
+
+
+def foresee(trial: Pretraining) -> budget.Costs:
+    """The costs of a whole run, baselines included, by a few images: seconds, where `measure` takes minutes."""
+    config, components, monitor = trial.config, trial.components, trial.monitor
+    assert monitor is not None
+    backbone, views, source = components.model.backbone, components.views, monitor.source
+
+    def seconds_of(call: Any, *arguments: Any) -> tuple[float, float]:
+        """Seconds of the first call, which traces, and of a second one."""
+        began = time.perf_counter()
+        call(*arguments)
+        traced = time.perf_counter()
+        call(*arguments)
+        return traced - began, time.perf_counter() - traced
+
+    traced, seconds = seconds_of(monitor.baselines, backbone, SAMPLE)
+    rate = seconds / monitor.size(SAMPLE)
+    ids = np.arange(min(SAMPLE, source.size))
+    _, seconds = seconds_of(extraction.extract, backbone, source, views, ids)
+    forward, read = seconds / len(ids), 0.0
+    if trial.read_size:
+        read = timing.seconds_to_read(backbone, source, views, trial.read_size, SAMPLE)
+    count = min(monitor.size(), timing.FINAL_IMAGES) if config.final_images is None else config.final_images
+    final = monitor.size(count) * (1.5 * rate + 2 * read)
+    if not isinstance(monitor, LabelFreeMonitor):
+        judged = min(IMAGES, source.size, count)
+        final += 3 * LabelFreeMonitor.views_per_image * judged * forward
+    baselines = rate * monitor.size(config.knn_images) + 2 * read * min(timing.READ_IMAGES, source.size)
+    parts = {
+        "baselines": baselines,
+        "building the model and its first step": 2 * components.build_seconds + traced,
+        "whitening": read * min(finishing.IMAGES, source.size),
+        "final evaluation": final if count else 0.0,
+    }
+    step = FORWARD_PASSES * forward * components.views.count * config.batch_size
+    return budget.Costs(sum(parts.values()), step, final_images=config.final_images, parts=parts)
+
+
+def check_foreseen(trial: Pretraining, left: float) -> None:
+    """Raises UserError where the time does not suffice by far, before baselines are evaluated.
+
+    left: seconds that are left of `minutes`.
+    """
+    if trial.monitor is None:
+        return
+    costs = foresee(trial)
+    fixed, step, left = trial.components.workers.from_chief([costs.fixed, costs.step, left])
+    log.warning("foreseen by %d images: %s", SAMPLE, costs.parts_text)
+    if SHARE * (fixed + budget.LEAST_STEPS * step) > left:
+        raise budget.too_short(trial.config, costs, left)
+
+
+def measure(trial: Pretraining, seconds: float) -> tuple[Accuracies, budget.Costs]:
+    """Evaluates `baselines` and times some steps: (accuracies, costs of the parts of a run).
+
+    seconds: time allowed for the whole run.
+    """
+    config, components, monitor = trial.config, trial.components, trial.monitor
+    baselines, costs = {}, budget.Costs(0.0, 0.0, final_images=config.final_images)
+    parts = {"building the model and its first step": 0.0, "whitening": 0.0, "final evaluation": 0.0}
+    if monitor is not None:
+        time_baselines = functools.partial(timing.time_baselines, monitor, read_size=trial.read_size)
+        baselines, times = trial.evaluate_baselines(time_baselines)
+        costs.evaluation, parts["whitening"] = times.evaluation, times.whitening
+        epochs = knn_every(components, config)
+        costs.every = sampling.epoch_end(epochs, components.source.size, config.batch_size)
+        if costs.final_images is None:
+            costs.final_images = timing.final_images(monitor.size(), times.final, seconds)
+        if costs.final_images != 0:
+            parts["final evaluation"] = components.build_seconds + times.final(costs.final_images)
+    traced, costs.step = timing.time_steps(components, config, seconds)
+    # The run builds the model a second time, and the export loads it.
+    parts["building the model and its first step"] = 2 * components.build_seconds + traced
+    costs.fixed, costs.parts = sum(parts.values()), parts
+    return baselines, costs

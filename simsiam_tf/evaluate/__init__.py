@@ -19,5 +19,5 @@ def knn(backbone: keras.Model, data_spec: str, augmentation: str | None = None, 
 
 __all__ = [
     "HEADS", "HeadSpec", "LabelFreeMonitor", "Monitor", "SupervisedModel", "evaluate_model", "judge", "knn",
-    "knn_accuracy", "logistic_probe", "open_monitor", "sgd_probe", "train_classifier",
+    "knn_accuracy", "logistic_probe", "monitor_of", "open_monitor", "sgd_probe", "train_classifier",
 ]  # fmt: skip

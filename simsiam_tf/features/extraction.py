@@ -70,7 +70,12 @@ def inference_std(backbone: keras.Model, source: Source, views: Views) -> float:
     It is what `metrics.collapse_std` is for embeddings of a training batch, which BN normalises otherwise.
     """
     ids = np.unique(np.linspace(0, source.size - 1, STD_IMAGES).astype(int))
-    x = np.nan_to_num(extract(backbone, source, views, ids).astype(np.float64))
+    return spread(extract(backbone, source, views, ids))
+
+
+def spread(features: np.ndarray) -> float:
+    """Std over the rows of f/‖f‖, times √F, of features [N, F]; 0 where all are equal."""
+    x = np.nan_to_num(features.astype(np.float64))
     unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return float(unit.std(axis=0).mean() * np.sqrt(unit.shape[1]))
 

@@ -93,7 +93,7 @@ def choose(config: PretrainConfig, facts: Facts) -> tuple[PretrainConfig, list[C
     choices = [Choice("base_lr", 0.05, "keeps what the weights know; not measured")] if trained else []
     choices += [*_network(config, facts), *_views(config, facts), method, *_rates(method.value, facts)]
     if config.is_free("epochs"):
-        choices.append(Choice("minutes", MINUTES, "neither `minutes` nor `epochs` was given"))
+        choices.append(Choice("minutes", MINUTES, "neither --minutes nor --epochs was given"))
     monitored = int(MONITORED_A_MINUTE * (config.minutes or MINUTES))
     if monitored < config.knn_images and config.monitor != "none":
         choices.append(Choice("knn_images", max(monitored, 100), "leaves most of the time to the training"))

@@ -1,14 +1,26 @@
-"""Keras callbacks that evaluate, for `fit` and for the loop."""
+"""Keras callbacks that evaluate or diagnose, for `fit` and for the loop."""
 
 from __future__ import annotations
 
-from simsiam_tf.data import Source, Views, open_source, pipeline
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+
+from simsiam_tf.config import METHODS, loss_kind, with_method_defaults
+from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source, pipeline
 from simsiam_tf.distributed.workers import Workers
+from simsiam_tf.evaluate import diagnosis as diagnoses
 from simsiam_tf.evaluate.knn_monitor import Monitor, monitor_of
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 from simsiam_tf.features import extraction
 from simsiam_tf.loop.task import Evaluator
+from simsiam_tf.methods.base import TRAINING
+from simsiam_tf.methods.metrics import effective_rank
+from simsiam_tf.nets import batch_norm
+from simsiam_tf.runtime import progress
 
 
 class Monitoring(Evaluator):
@@ -78,6 +90,88 @@ class LabelFree(Monitoring):
         source = open_source(data)
         views = Views(pipeline.augmentation_of(source, augmentation, **changes))
         super().__init__(LabelFreeMonitor(source, views), every, images)
+
+
+class Diagnosis(keras.callbacks.Callback):
+    """Diagnoses a training by `fit` as runs of the command are (docs/learning.md), and says what to try.
+
+    A line is printed when the diagnosis changes. Every n-th step is a record: loss and std of the steps since
+    the last one, and the effective rank of the projections z of some images, in inference mode.
+
+    Args:
+        data: a source, or a specification as for `open_source`: images like those of the training.
+        augmentation, **changes: as for `KNN`.
+        every: n.
+        images: their number.
+
+    Attributes:
+        diagnosis: `evaluate.diagnosis.Diagnosis`, with name, reason and advice.
+        records: the records, the oldest first.
+    """
+
+    def __init__(
+        self, data: str | Source, augmentation: str | None = None, every: int = 20, images: int = 256, **changes
+    ) -> None:
+        super().__init__()
+        source = open_source(data)
+        views = Views(dataclasses.replace(AUGMENTATIONS[augmentation or augmentation_for(source)], **changes))
+        ids = np.unique(np.linspace(0, source.size - 1, images).astype(int))
+        self._images = [*extraction.evaluation_views(source, views, ids)]
+        self.every, self.records = every, []
+        self.diagnosis = diagnoses.diagnose([], 1)
+        self._steps: list[dict[str, float]] = []
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.loss_type, self.options = method_of_model(self.model)
+        self._total = (self.params.get("epochs") or 1) * (self.params.get("steps") or 1)
+        self._first = int(self.model.optimizer.iterations.numpy())
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._seen, self._sums = 0, {"loss": 0.0, "std": 0.0}  # of this epoch, over which Keras' logs are means
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if not logs or not {"loss", "std"} <= set(logs):
+            return
+        count, before = batch + 1, dict(self._sums)
+        self._sums = {name: count * float(logs[name]) for name in before}
+        new = count - self._seen  # above 1 where a call of the graph runs several steps
+        self._steps.append({name: (self._sums[name] - before[name]) / new for name in before})
+        self._seen = count
+        step = int(self.model.optimizer.iterations.numpy())
+        if len(self._steps) * new >= self.every or step - self._first >= self._total:
+            self._add_record(step)
+
+    def _add_record(self, step: int) -> None:
+        losses, stds = ([values[name] for values in self._steps] for name in ("loss", "std"))
+        self._steps = []
+        token = TRAINING.set(False)
+        try:
+            z = np.concatenate([self.model.f(x).numpy() for x in self._images])
+        finally:
+            TRAINING.reset(token)
+        self.records.append({
+            "step": step, "loss": float(np.mean(losses)), "loss_spread": float(np.std(losses)),
+            "std": float(np.mean(stds)), "rank": effective_rank(z),
+        })  # fmt: skip
+        found = diagnoses.diagnose(self.records, self._first + self._total, self.loss_type, self.options)
+        if found.healthy:
+            features = [self.model.backbone(x, training=False).numpy() for x in self._images]
+            std = extraction.spread(np.concatenate(features))
+            unsettled = batch_norm.unsettled(self.model.backbone, step)
+            found = diagnoses.check_features(found, self.records, self._first + self._total, std, unsettled)
+        former, self.diagnosis = self.diagnosis, found
+        if found.name != former.name:
+            progress.say(f"step {step}: {found}")
+
+
+def method_of_model(model: keras.Model) -> tuple[str, dict[str, Any]]:
+    """(key of `diagnosis.LIMITS`, options for `advice`) of a method's model; "other" for one of the user's."""
+    path = f"{type(model).__module__}:{type(model).__name__}"
+    name = next((n for n, row in METHODS.items() if path in (row.model, *row.variants.values())), None)
+    if name is None:
+        return "other", {}
+    options = with_method_defaults({**model._constructor.arguments, "method": name})
+    return loss_kind(options), options
 
 
 class Accuracy(Evaluator):

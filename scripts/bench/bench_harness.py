@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import cpu_info
 import gpu_sampler
 import process_usage
 
@@ -272,20 +273,9 @@ def machine_metadata(threads: int) -> dict:
 
 
 def _cpu() -> str:
-    fast = " with bfloat16" if "avx512_bf16" in _cpu_text() or "amx_bf16" in _cpu_text() else ""
-    return f"{cpu_name()}{fast}, {os.cpu_count()} cores"
-
-
-def cpu_name() -> str:
-    names = (line.partition(":")[2] for line in _cpu_text().splitlines() if line.startswith("model name"))
-    return next(names, "unknown CPU").strip()
-
-
-def _cpu_text() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
+    known = cpu_info.cpu_text()
+    fast = " with bfloat16" if "avx512_bf16" in known or "amx_bf16" in known else ""
+    return f"{cpu_info.cpu_name()}{fast}, {os.cpu_count()} cores"
 
 
 def install_hint(*modules: str) -> str:

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from scripts.bench import bench_harness
+from scripts.bench import cpu_info
 from scripts.paper import results, run_queue, scales
 from scripts.paper.rows import TABLES
 from simsiam_tf.runtime.atomic_files import atomic_write_text
@@ -94,4 +94,4 @@ def _job_line(job: run_queue.Job) -> str:
 def machine_text(jobs: int) -> str:
     """CPU, cores, runs at a time and versions, as text for the results."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("tensorflow", "keras"))
-    return f"{bench_harness.cpu_name()}, {os.cpu_count()} cores, {jobs} at a time, {versions}"
+    return f"{cpu_info.cpu_name()}, {os.cpu_count()} cores, {jobs} at a time, {versions}"

@@ -1,6 +1,10 @@
 """The comparison of transfers: its commands, and its page from results by hand."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +29,13 @@ def runs(scores=SCORES):
         for start in STARTS
         for seed, value in enumerate(scores[start])
     }
+
+
+def test_commands_need_only_the_checkout():
+    """Not the folders of scripts and helpers, which pytest adds to the path."""
+    code = "import scripts.paper.reproduce, scripts.paper.transfer"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], env=environment, check=True)
 
 
 def test_shares_take_as_many_steps(tmp_path):

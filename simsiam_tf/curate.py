@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import operator
 import os
 import sys
 from pathlib import Path
@@ -33,6 +34,8 @@ class CurateConfig(FeaturesConfig):
     INAPPLICABLE = (
         *FeaturesConfig.INAPPLICABLE,
         Inapplicable(("fast",), "embeddings", bool, "embeddings that are computed already"),
+        Inapplicable(("map", "map_sample"), "page", operator.not_, "no page"),
+        Inapplicable(("map_sample",), "map", lambda v: v == "pca", "map=pca, which takes all pictures"),
     )
 
     on_bad_image: str = bad_image_option("skip")
@@ -83,6 +86,18 @@ class CurateConfig(FeaturesConfig):
     )
     link: str | None = option(None, "new folder for links to the files of each list but without_…")
     page: bool = option(True, "write curation.html")
+    map: str = option(
+        "auto",
+        "how the page's map is made: umap, which needs umap-learn; tsne; or pca, which takes seconds; auto: "
+        "umap where it is installed, else tsne",
+        choices=("auto", "umap", "tsne", "pca"),
+    )
+    map_sample: int = option(
+        4000,
+        "number of pictures from which umap or tsne makes the map, beside which all others are placed; the "
+        "time grows with it, and is about a minute for 4000 on two cores",
+        limits=(8, BIG),
+    )
     seed: int = option(0, "seed of the clusters, and of the map on the page", limits=(0, BIG))
 
     def validate(self) -> CurateConfig:
@@ -113,6 +128,8 @@ def call(config: CurateConfig) -> int:
         raise UserError(
             f"`page`: needs {' and '.join(missing)}: pip install 'simsiam-tf[viz]'. Or pass --nopage."
         )
+    if config.map == "umap" and importlib.util.find_spec("umap") is None:
+        raise UserError("map=umap: needs umap-learn: pip install 'simsiam-tf[umap]'. Or pass map=tsne.")
     with cli.heavy_imports():
         from simsiam_tf.curation import run_curation
     assert config.out is not None

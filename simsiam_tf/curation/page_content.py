@@ -13,7 +13,7 @@ from simsiam_tf.curation.picture_scan import Scan
 from simsiam_tf.curation.picture_set import PictureSet
 from simsiam_tf.curation.statistics import FIELDS
 from simsiam_tf.curation_page.content import Categories, CurationContent, Gallery, Numbers, PictureGroup
-from simsiam_tf.curation_page.projection import project
+from simsiam_tf.curation_page.projection import Projection
 from simsiam_tf.curation_page.thumbnails import encode_thumbnail
 from simsiam_tf.data.images.render import render
 from simsiam_tf.data.sources.addresses import read_bytes
@@ -26,10 +26,10 @@ ODDEST = 12  # pictures for each statistic
 
 
 def page_content(
-    pictures: PictureSet, answers: Answers, scan: Scan | None, against: PictureSet | None, seed: int
-) -> CurationContent:
-    """The content of the page. Without `scan`, no statistics are shown."""
-    projection = project(pictures.features, seed=seed)
+    pictures: PictureSet, answers: Answers, scan: Scan | None, against: PictureSet | None,
+    projection: Projection,
+) -> CurationContent:  # fmt: skip
+    """The content of the page. Without `scan`, no statistics are shown. projection: of the pictures."""
     clusters = answers.clusters
     columns: list[Categories | Numbers] = [
         Categories("Cluster", clusters.cluster, [str(c) for c in range(len(clusters.size))])

@@ -27,6 +27,7 @@ from simsiam_tf.curation.picture_scan import Scan, scan_pictures
 from simsiam_tf.curation.picture_set import PictureSet, open_recorded, picture_set, recorded_pixels
 from simsiam_tf.curation_page import table
 from simsiam_tf.curation_page.page import write_page
+from simsiam_tf.curation_page.projection import project
 from simsiam_tf.data import Source, open_source
 from simsiam_tf.distributed import strategies
 from simsiam_tf.evaluate import cached_scores
@@ -81,7 +82,8 @@ def curate(config: Any, out: Path) -> str:
         for name, rows in lists.items():
             write_list(out / "lists", name, pictures, rows)
         if config.page:
-            content = page_content(pictures, answers, scan, against, config.seed)
+            projection = project(pictures.features, config.map, config.map_sample, config.seed)
+            content = page_content(pictures, answers, scan, against, projection)
             write_page(content, out / PAGE, seed=config.seed)
             if importlib.util.find_spec("pyarrow"):
                 table.write_table(content, out / PAGE_TABLE)

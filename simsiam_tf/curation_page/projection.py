@@ -9,10 +9,12 @@ from collections.abc import Callable
 import numpy as np
 
 from simsiam_tf.html_report.projections import REDUCED, fit_pca, tsne_plane, umap_plane, unit_length
+from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 
 METHODS = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
-SAMPLE = 10_000  # rows that UMAP or t-SNE are fitted to
+SAMPLE = 4_000  # rows that UMAP or t-SNE are fitted to: a minute's work; UMAP compiles more above 4,096
 PLACED_BY = 5  # nearest sampled rows by whose points another row is placed
 MAX_PLACED = 2_000_000  # rows up to which "auto" places them; PCA for more
 MIN_ROWS = 8  # rows from which "auto" is not PCA
@@ -67,6 +69,7 @@ def project(features: np.ndarray, method: str = "auto", sample: int = SAMPLE, se
     pca = fit_pca(z, 2 if method == "pca" else REDUCED, seed)
     reduced = plane = pca.transform(z)
     if method != "pca":
+        _say_how_long(method, len(chosen), count)
         plane = (umap_plane if method == "umap" else tsne_plane)(reduced, seed)
     points[chosen, : plane.shape[1]] = plane
     place = _nearest_points(reduced, plane)
@@ -77,6 +80,15 @@ def project(features: np.ndarray, method: str = "auto", sample: int = SAMPLE, se
         z = pca.transform(_unit_rows(features, rows))
         points[rows, : plane.shape[1]] = z if method == "pca" else place(z)
     return Projection(points, method, len(chosen))
+
+
+def _say_how_long(method: str, sampled: int, count: int) -> None:
+    of_all = f" of {count:,}" if sampled < count else ""
+    minutes = counted(max(1, round(sampled / SAMPLE)), "minute")
+    progress.say(
+        f"map: {METHODS[method]} of {sampled:,}{of_all} pictures, which may take {minutes} on two cores; "
+        "--map_sample=N changes their number, --map=pca takes seconds"
+    )
 
 
 def _nearest_points(rows: np.ndarray, points: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

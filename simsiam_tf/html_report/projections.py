@@ -39,9 +39,11 @@ def fit_pca(z: np.ndarray, count: int, seed: int = 0) -> Any:
 def tsne_plane(z: np.ndarray, seed: int = 0) -> np.ndarray:
     """t-SNE (van der Maaten & Hinton 2008) of rows z [N, R], N ≥ 4: [N, 2]."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     perplexity = min(PERPLEXITY, (len(z) - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(z)
+    with threadpool_limits(1):  # as in curation/k_means.py: on a busy machine, threads wait for each other
+        return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(z)
 
 
 def umap_plane(z: np.ndarray, seed: int = 0) -> np.ndarray:

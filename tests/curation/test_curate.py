@@ -153,6 +153,8 @@ def test_earlier_answers_and_other_files_are_kept(place, tmp_path, capsys):
         (["--subset=3", "--have=missing.txt"], "--have=missing.txt: cannot be read"),
         (["--subset=51"], "--subset=51: there are only 50 pictures"),
         (["--clusters=51"], "--clusters=51: there are only 50 pictures"),
+        (["--map=tsne"], "--map=tsne has no effect with no page"),
+        (["--page", "--map=pca", "--map_sample=9"], "--map_sample=9 has no effect with --map=pca"),
         (["--hdbscan"], "--clusters=3 has no effect with --hdbscan"),
         (["--against=folder:/x"], "needs the backbone"),
         (["--data=digits"], "lacks 50 of the 50"),

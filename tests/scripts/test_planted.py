@@ -86,6 +86,12 @@ def test_what_is_found_is_counted():
     assert found.leaks == pytest.approx((13 / 14, 13 / 14))  # row 150 is found for row 50
     assert found.outliers >= 0.5  # the copy that is like nothing may be before a stranger
 
+    copied[1] += 0.3 * rng.standard_normal(32)  # of the JPEG files, one is like its source, but not equal
+    cosine = copied[1] @ features[1] / np.linalg.norm(copied[1]) / np.linalg.norm(features[1])
+    found = planted.find(np.vstack([features, copied, far]), natural + copies + strangers)
+    least = np.quantile([cosine, 1, 1, 1], 0.05)  # of two copies of two kinds
+    assert found.by_copies == pytest.approx((least, 12 / 13, 12 / 14)) and cosine < least < 1
+
 
 def test_nothing_found_is_no_precision():
     assert np.isnan(planted._shares(0, 0, 5)[0]) and planted._shares(0, 0, 5)[1] == 0.0

@@ -81,7 +81,9 @@ def advice(name: str, loss_type: str = "cosine", alike: bool = False, options: M
     text = text.replace("{cause}", cause).replace("{warmup}", _warmup(options))
     if options.get("base_lr"):
         tried = f"`base_lr` than {options['base_lr']:g}"
-        text = text.replace("lower `base_lr`", f"lower {tried}").replace("higher `base_lr`", f"higher {tried}")
+        text = text.replace("lower `base_lr`", f"lower {tried}").replace(
+            "higher `base_lr`", f"higher {tried}"
+        )
     return ALIKE * alike + text
 
 

@@ -163,11 +163,13 @@ def check_features(
     last = records[-1]
     if last["step"] < SETTLED * total_steps or last["std"] < NEAR_STD:
         return found
-    reason = f"at inference all images have nearly the same features (std·√F {std:.2g}; {_metrics_text(last)})"
+    reason = (
+        f"at inference all images have nearly the same features (std·√F {std:.2g}; {_metrics_text(last)})"
+    )
     if unsettled:
         momentum, share = unsettled
         reason += (
-            f". BN's moving averages have not settled: at momentum {momentum:g} they keep {share:.0%} of their "
-            f"initial values after {last['step']} steps"
+            f". BN's moving averages have not settled: at momentum {momentum:g} they keep {share:.0%} of "
+            f"their initial values after {last['step']} steps"
         )
     return dataclasses.replace(found, name="constant features", reason=reason)

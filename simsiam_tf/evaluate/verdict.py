@@ -28,8 +28,8 @@ ENDS = "the run has not come to its end; its command, typed again, goes on and c
 class Measure:
     """A measure of features, for tables and sentences.
 
-    title: heading of its column; "": it has none. words: its name in a sentence. form: format specification of its values.
-    by_labels: whether it needs labels.
+    title: heading of its column; "": it has none. words: its name in a sentence. form: format specification
+    of its values. by_labels: whether it needs labels.
     """
 
     title: str

@@ -172,7 +172,11 @@ class Loop:
             log.info("%s", compilation_on(self.components.strategy, self.config.jit_compile))
             self.iterator = compiled_steps.batches(self.components, self.config, self.step)
             self.run_steps = compiled_steps.compiled_steps(self.components, self.config)
-            with progress.announced("building the first step") if self.workdir.writes else contextlib.nullcontext():
+            with (
+                progress.announced("building the first step")
+                if self.workdir.writes
+                else contextlib.nullcontext()
+            ):
                 self.run_steps.get_concrete_function(self.iterator, tf.constant(1))
 
     def _train(self) -> int:

@@ -231,7 +231,7 @@ class Workdir:
 
 
 class _AsTyped(logging.Formatter):
-    """Writes options in messages as one types them, `name` as --name. names: the options, a list that grows."""
+    """Writes options in messages as one types them, `name` as --name. names: a list of them that grows."""
 
     def __init__(self, form: str, names: list[str]) -> None:
         super().__init__(form)

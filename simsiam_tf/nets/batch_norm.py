@@ -185,9 +185,7 @@ def lower_momentum(network: keras.layers.Layer, steps: int) -> tuple[float, floa
         (the highest momentum before, the one that it was lowered to); None if all fit.
     """
     fitting = max(LEAST_MOMENTUM, 1 - UPDATES / max(steps, 1))
-    high = [
-        layer for layer in _with_momentum(network) if layer.momentum > max(fitting, USUAL_MOMENTUM)
-    ]
+    high = [layer for layer in _with_momentum(network) if layer.momentum > max(fitting, USUAL_MOMENTUM)]
     before = max((layer.momentum for layer in high), default=0.0)
     for layer in high:
         layer.momentum = fitting

@@ -149,7 +149,7 @@ def time_baselines(
 def seconds_to_read(
     backbone: keras.Model, source: Source, views: Views, size: int, images: int | None = None
 ) -> float:
-    """Seconds of an image whose quarters a backbone reads at `size` pixels, by so many images or READ_IMAGES."""
+    """Seconds of an image whose quarters a backbone reads at `size` pixels, by READ_IMAGES or `images`."""
     network, views = read_quarters(backbone, size), finishing.reading_views(views, size)
     ids = np.arange(min(source.size, images or READ_IMAGES))
     extraction.extract(network, source, views, ids)  # traces the network

@@ -110,7 +110,12 @@ class Diagnosis(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, data: str | Source, augmentation: str | None = None, every: int = 20, images: int = 256, **changes
+        self,
+        data: str | Source,
+        augmentation: str | None = None,
+        every: int = 20,
+        images: int = 256,
+        **changes,
     ) -> None:
         super().__init__()
         source = open_source(data)
@@ -127,7 +132,10 @@ class Diagnosis(keras.callbacks.Callback):
         self._first = int(self.model.optimizer.iterations.numpy())
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._seen, self._sums = 0, {"loss": 0.0, "std": 0.0}  # of this epoch, over which Keras' logs are means
+        self._seen, self._sums = (
+            0,
+            {"loss": 0.0, "std": 0.0},
+        )  # of this epoch, over which Keras' logs are means
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if not logs or not {"loss", "std"} <= set(logs):
@@ -165,7 +173,7 @@ class Diagnosis(keras.callbacks.Callback):
 
 
 def method_of_model(model: keras.Model) -> tuple[str, dict[str, Any]]:
-    """(key of `diagnosis.LIMITS`, options for `advice`) of a method's model; "other" for one of the user's."""
+    """(key of `diagnosis.LIMITS`, options for `advice`) of a method's model; "other" for a user's class."""
     path = f"{type(model).__module__}:{type(model).__name__}"
     name = next((n for n, row in METHODS.items() if path in (row.model, *row.variants.values())), None)
     if name is None:

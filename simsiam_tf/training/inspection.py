@@ -57,9 +57,9 @@ def write_preview(config: PretrainConfig) -> int:
 
 
 def dry_run(config: PretrainConfig) -> int:
-    """Prints images, network, steps, time and memory of a run, what the recipe chose, and the options that were set.
+    """Prints images, network, steps, time and memory of the run, and its options; trains nothing. Returns 0.
 
-    Options at their defaults are left out. Trains nothing; returns 0.
+    Of the options, it prints what the recipe chose, and those that differ from their defaults.
 
     Raises:
         UserError: after printing, where unreadable images would end the run.
@@ -67,7 +67,9 @@ def dry_run(config: PretrainConfig) -> int:
     report = _writable(Path(config.workdir).expanduser() / "unreadable.json") if config.workdir else None
     given = config.on_bad_image
     chosen: list[str] = []
-    config, source = follow_recipe(dataclasses.replace(config, on_bad_image="skip"), report, tell=chosen.append)
+    config, source = follow_recipe(
+        dataclasses.replace(config, on_bad_image="skip"), report, tell=chosen.append
+    )
     checked = config
     config = dataclasses.replace(config, on_bad_image=given)
     trial = budget.trial(checked) if config.needs_timing else checked
@@ -124,8 +126,8 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "images": f"{source.size} of {source.name}, {counted(source.channels, 'channel')}",
         **(header_summary(source) if isinstance(source, EncodedSource) else {}),
         "labels": _labels_in_words(source),
-        "network": f"{config.backbone}{width}, {components.start}; {model.backbone.count_params():,} parameters, "
-        f"{heads:,} of the heads{frozen}",
+        "network": f"{config.backbone}{width}, {components.start}; {model.backbone.count_params():,} "
+        f"parameters, {heads:,} of the heads{frozen}",
         "views": ", ".join(f"{n} of {size} pixels" for size, n in _sizes(components.views).items()),
         "steps": f"{steps}, {per_epoch}",
         "time": as_flags(time, ("minutes",)),

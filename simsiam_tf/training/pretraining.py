@@ -170,7 +170,7 @@ class Pretraining(Task):
         if self.components.momenta:
             before, now = self.components.momenta
             log.warning(
-                "momentum of the backbone's BN: %.3g instead of %g, so that its moving averages settle within "
+                "momentum of the backbone's BN: %.3g instead of %g, so that its moving averages settle in "
                 "%d steps", now, before, self.components.total_steps - self.components.first_step,
             )  # fmt: skip
         if self.monitor is None or self.known_baselines:
@@ -178,7 +178,7 @@ class Pretraining(Task):
         return self.evaluate_baselines(self.monitor.baselines)
 
     def evaluate_baselines(self, evaluate: Callable[[keras.Model, int], Any]) -> Any:
-        """The result of `evaluate` for the initial backbone and `knn_images` images: accuracies come first."""
+        """The result of `evaluate` for the initial backbone on `knn_images` images: accuracies first."""
         assert self.monitor is not None
         images = self.config.knn_images
         log.warning("%s of the baselines on %d images", self.monitor.title, self.monitor.size(images))

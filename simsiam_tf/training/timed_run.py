@@ -24,13 +24,13 @@ log = logging.getLogger("simsiam_tf.run")
 
 SAMPLE = 24  # images by which costs are foreseen
 FORWARD_PASSES = 3  # that a training step on a view costs about as much as, its gradient included
-# Small batches take longer for an image than large ones: a run is refused where this share of what is foreseen
-# does not fit, so that none is refused which would fit.
+# Small batches take longer for an image than large ones: a run is refused where this share of what is
+# foreseen does not fit, so that none is refused which would fit.
 SHARE = 2 / 3
 
 
 def foresee(trial: Pretraining) -> budget.Costs:
-    """The costs of a whole run, baselines included, by a few images: seconds, where `measure` takes minutes."""
+    """The costs of a whole run, baselines included, by a few images: fast where `measure` takes minutes."""
     config, components, monitor = trial.config, trial.components, trial.monitor
     assert monitor is not None
     backbone, views, source = components.model.backbone, components.views, monitor.source

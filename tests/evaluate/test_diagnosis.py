@@ -176,7 +176,11 @@ def options(**changes):
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
-        ("collapse", {"stop_gradient": False}, "This run has stop_gradient=false: every run without stop-gradi"),
+        (
+            "collapse",
+            {"stop_gradient": False},
+            "This run has stop_gradient=false: every run without stop-",
+        ),
         ("collapse", {"predictor": "none"}, "This run has predictor=none: without a predictor"),
         ("non-convergence", {"predictor": "fixed"}, "This run has predictor=fixed: with a fixed predictor"),
         ("oscillation", {"bn": "all"}, "This run has bn=all: BN on the predictor's output"),

@@ -55,7 +55,9 @@ def test_features_that_lose_or_are_level_are_said_to():
     start = "The features do not beat raw pixels (50.0 %): own image found 40.0 %; they beat untrained"
     assert text.startswith(f"{start} weights (20.0 %). ")
     level = said(measures(0.5, 0.2, 0.505))
-    start = "There is no clear difference from raw pixels (50.0 %): own image found 50.5 %; they beat untrained"
+    start = (
+        "There is no clear difference from raw pixels (50.0 %): own image found 50.5 %; they beat untrained"
+    )
     assert level.startswith(f"{start} weights (20.0 %). Up to 1.0 points may be chance. ")
     assert said(measures(0.5, 0.4, 0.3)).startswith(
         "The features do not beat raw pixels (50.0 %) or untrained weights (40.0 %): own image found 30.0 %. "
@@ -85,17 +87,16 @@ def test_a_difference_counts_above_two_standard_errors(raw, trained, queries, sa
     assert {"beat": trained - raw > limit, "do not beat": raw - trained > limit}.get(
         said_of_it, abs(trained - raw) <= limit
     )
-    assert text.startswith({"beat": "The features beat raw", "do not beat": "The features do not beat raw"}.get(
-        said_of_it, "There is no clear difference from raw"
-    ))  # fmt: skip
+    starts = {"beat": "The features beat raw", "do not beat": "The features do not beat raw"}
+    assert text.startswith(starts.get(said_of_it, "There is no clear difference from raw"))
     if said_of_it == "no clear difference":
         assert f"Up to {100 * limit:.1f} points may be chance" in text and f"on {queries:,} queries" in text
 
 
 def test_one_baseline_may_win_and_the_other_be_level():
     assert said(measures(0.5, 0.3, 0.3)).startswith(
-        "The features do not beat raw pixels (50.0 %): own image found 30.0 %. There is no clear difference from "
-        "untrained weights (30.0 %). Up to 1.0 points may be chance. "
+        "The features do not beat raw pixels (50.0 %): own image found 30.0 %. There is no clear difference "
+        "from untrained weights (30.0 %). Up to 1.0 points may be chance. "
     )
 
 

@@ -173,11 +173,14 @@ def networks_of_two(momentum):
     images = keras.Input((4,))
     x = keras.layers.BatchNormalization(momentum=momentum, name="high")(images)
     x = nets.BatchNorm(name="ours")(x)
-    return keras.Model(images, keras.layers.BatchNormalization(momentum=0.99, name="frozen", trainable=False)(x))
+    return keras.Model(
+        images, keras.layers.BatchNormalization(momentum=0.99, name="frozen", trainable=False)(x)
+    )
 
 
 @pytest.mark.parametrize(
-    ("steps", "lowered"), [(24, 1 - 10 / 24), (3, 0.5), (1000, 0.99), (5000, 0.998), (10_000, None), (10**6, None)]
+    ("steps", "lowered"),
+    [(24, 1 - 10 / 24), (3, 0.5), (1000, 0.99), (5000, 0.998), (10_000, None), (10**6, None)],
 )
 def test_moving_averages_settle_within_a_short_run(steps, lowered):
     """After as many updates, at most e⁻¹⁰ of the initial values is left where 20 or more steps are made."""
@@ -219,7 +222,9 @@ def test_a_lower_momentum_changes_inference_and_no_trained_weight():
             batch = tf.constant(rng.normal(50, 1e-3, [16, 6]).astype("float32"))
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean(network(batch, training=True) ** 2)
-            for v, g in zip(network.trainable_weights, tape.gradient(loss, network.trainable_weights), strict=True):
+            for v, g in zip(
+                network.trainable_weights, tape.gradient(loss, network.trainable_weights), strict=True
+            ):
                 v.assign(v - 0.1 * g)
         weights.append([v.numpy() for v in network.trainable_weights])
         batch = rng.normal(50, 1e-3, [64, 6]).astype("float32")

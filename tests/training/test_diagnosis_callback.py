@@ -12,7 +12,9 @@ from simsiam_tf.training import callbacks
 
 
 def source(low=0, high=256):
-    return data.from_arrays("noise", np.random.default_rng(0).integers(low, high, (IMAGES, SIZE, SIZE, 1), np.uint8))
+    return data.from_arrays(
+        "noise", np.random.default_rng(0).integers(low, high, (IMAGES, SIZE, SIZE, 1), np.uint8)
+    )
 
 
 def views_of(callback):
@@ -72,7 +74,9 @@ def test_a_collapse_is_named_with_the_setting_that_causes_it(capsys):
 
 def test_constant_features_at_inference_are_named_with_their_momentum():
     images = keras.Input((SIZE, SIZE, 1))
-    x = keras.layers.Dense(6, bias_initializer=keras.initializers.Constant(100))(keras.layers.Flatten()(images))
+    x = keras.layers.Dense(6, bias_initializer=keras.initializers.Constant(100))(
+        keras.layers.Flatten()(images)
+    )
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.999)(x))
     backbone = keras.Model(images, x)
     for lowered in (False, True):
@@ -81,11 +85,16 @@ def test_constant_features_at_inference_are_named_with_their_momentum():
         model = SimSiam(backbone, d=6, predictor_hidden=32, projector_layers=2)
         found = fit(model, callbacks.Diagnosis(source(), every=1, size=SIZE))
         assert found.name == ("healthy" if lowered else "constant features"), found
-        assert lowered or "at momentum 0.999 they keep 99% of their initial values after 12 steps" in found.reason
+        assert (
+            lowered
+            or "at momentum 0.999 they keep 99% of their initial values after 12 steps" in found.reason
+        )
 
 
 def test_each_method_is_judged_by_the_limits_of_its_loss():
-    kinds = {n: callbacks.method_of_model(compiled_model(n))[0] for n in ("simclr", "byol", "average", "vicreg")}
+    kinds = {
+        n: callbacks.method_of_model(compiled_model(n))[0] for n in ("simclr", "byol", "average", "vicreg")
+    }
     assert kinds == {"simclr": "contrast", "byol": "distance", "average": "cosine", "vicreg": "redundancy"}
     assert set(kinds.values()) < set(diagnoses.LIMITS)
 

@@ -58,7 +58,11 @@ def test_the_table_has_whitened_features_beside_whitened_pixels(runs):
     assert "k = 20 k = 200 whitened" in " ".join(text.split())
     assert "whitened" not in run_summary.pretraining_summary(tiny(folder), runs["none"][0])
     columns = {"knn20", "knn200", "whitened_knn20", "whitened_knn200", "recall1", "mrr", "rankme"}
-    assert all(set(accuracies) == columns for accuracies in outcome.accuracy.values())
+    more = {"backbone": {"knn_queries", "recall1_queries", "inference_std"}}
+    assert all(set(a) == columns | more.get(name, set()) for name, a in outcome.accuracy.items())
+    test = open_source("digits", "test")
+    assert outcome.accuracy["backbone"]["knn_queries"] == test.size
+    assert outcome.accuracy["backbone"]["recall1_queries"] == 1437 and "queries" not in text
     plain = {name: {k: v for k, v in a.items() if "white" not in k} for name, a in outcome.accuracy.items()}
     assert plain == runs["none"][0].accuracy
     views = open_pretrained(folder).views
@@ -165,3 +169,13 @@ def test_pixels_of_larger_images_are_averaged_before_they_are_whitened(runs, mon
     accuracies = large.baselines(backbone, images=100, read_size=16)
     assert sorted(sides) == [10, 10, 16, 16]
     assert set(accuracies["raw pixels"]) == {"knn20", "knn200", "whitened_knn20", "whitened_knn200"}
+
+
+def test_whitening_that_the_export_left_out_is_in_no_table(tmp_path, monkeypatch):
+    """Constant features are not whitened, neither are those of the baselines that they are compared with."""
+    monkeypatch.setattr("simsiam_tf.evaluate.finishing.fit_whitening", lambda *args: None)
+    outcome = pretraining.pretrain(tiny(tmp_path, "--epochs=0.2", "--knn_images=300", "--final_images=300"))
+    assert "finishing" not in backbone_file.read_card(tmp_path)
+    assert not any("whitened" in name for measures in outcome.accuracy.values() for name in measures)
+    text = run_summary.pretraining_summary(tiny(tmp_path), outcome)
+    assert "whitened" not in text and "k = 20" in text

@@ -68,7 +68,9 @@ def test_the_flagfile_of_a_timed_run_continues_it_and_its_baselines_are_those_of
 ):
     run, monitored = tmp_path / "run", ("--monitor=auto", "--knn_every=1", "--knn_images=600")
     evaluated, accuracy = [], Monitor.accuracy
-    monkeypatch.setattr(Monitor, "accuracy", lambda *args, **kw: evaluated.append(args[2]) or accuracy(*args, **kw))
+    monkeypatch.setattr(
+        Monitor, "accuracy", lambda *args, **kw: evaluated.append(args[2]) or accuracy(*args, **kw)
+    )
     pretraining.pretrain(minutes(run, *monitored), callbacks=[StopAt(7)])
     assert evaluated.count(600) == 2 and len(slow_steps) == 1  # raw pixels and untrained backbone, once
     resumed = cli.parse(PretrainConfig, [f"--flagfile={run}/config.flags"])

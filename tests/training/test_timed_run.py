@@ -1,4 +1,4 @@
-"""--minutes is refused right after the images were checked where it does not suffice, by a clock that we turn."""
+"""--minutes that do not suffice are refused right after the images were checked, by a clock that we turn."""
 
 import types
 from typing import Any
@@ -69,7 +69,9 @@ def test_a_time_that_is_far_too_short_is_refused_by_them(trial):
 
 
 def test_baselines_are_not_evaluated_before_the_refusal(tmp_path, monkeypatch):
-    monkeypatch.setattr(timed_run, "foresee", lambda trial: budget.Costs(500.0, 1.0, parts={"baselines": 500.0}))
+    monkeypatch.setattr(
+        timed_run, "foresee", lambda trial: budget.Costs(500.0, 1.0, parts={"baselines": 500.0})
+    )
     monkeypatch.setattr(timed_run, "measure", lambda *args: pytest.fail("the baselines were evaluated"))
     config = tiny(tmp_path, "--minutes=3", "--epochs=100")
     with pytest.raises(UserError, match=r"is too short for 10 steps: .*baselines 500 s\)"):

@@ -65,6 +65,11 @@ CAUSES = {
     ),
     "oscillation": (("bn", "all", "BN on the predictor's output makes training unstable (Table 3 d)"),),
 }
+# (option, whether a run has what is advised, the advice, what is said instead)
+ALREADY = (
+    ("precision", lambda v: v == "float32", ", {warmup}, or precision=float32;", ", or {warmup};"),
+    ("crop_area", lambda v: v and v <= 0.2, "`d`, stronger augmentation (crop_area=0.2) or", "`d` or"),
+)
 PAPER_WARMUP, WARMUP_SHARE = 10.0, 0.1  # epochs of Table 2, of a run of 100
 CAUSED_BY_OPTIONS = ("cosine", "cross_entropy", "distance")  # losses of methods with these options
 
@@ -78,6 +83,9 @@ def advice(name: str, loss_type: str = "cosine", alike: bool = False, options: M
     options = options or {}
     text = SPECIAL_ADVICE.get(loss_type, {}).get(name, ADVICE[name])
     cause = causes(name, options) if loss_type in CAUSED_BY_OPTIONS else ""
+    for option, has, part, without in ALREADY:
+        if has(options.get(option)):
+            text = text.replace(part, without)
     text = text.replace("{cause}", cause).replace("{warmup}", _warmup(options))
     if options.get("base_lr"):
         tried = f"`base_lr` than {options['base_lr']:g}"

@@ -110,7 +110,7 @@ def verdict(
             group = beaten if gain > least else unbeaten if gain < -least else level
             group.append(f"{title} ({MEASURES[name].text(value)})")
             margins += [least] * (group is level)
-    figure = f"{MEASURES[name].words} {MEASURES[name].text(trained[name])}"
+    figure = f"{MEASURES[name].words} {MEASURES[name].text(trained[name])}{_whitening_cost(name, trained)}"
     if not unbeaten and not level:
         return f"The features beat {' and '.join(beaten)}: {figure}."
     also = f"; they beat {beaten[0]}" if beaten else ""
@@ -131,6 +131,17 @@ def margin(a: float, b: float, queries: float | None) -> float:
     if not queries:
         return MARGIN
     return max(ERRORS * ((a * (1 - a) + b * (1 - b)) / queries) ** 0.5, 1 / queries)
+
+
+def _whitening_cost(name: str, trained: Mapping[str, float]) -> str:
+    """What to do where whitened features are clearly worse than those of the training; else empty."""
+    plain = name.removeprefix("whitened_")
+    value = trained.get(plain, 0.0)
+    queries = trained.get("knn_queries" if MEASURES[name].by_labels else "recall1_queries")
+    if value - trained[name] <= margin(value, trained[name], queries):
+        return ""
+    better = MEASURES[plain].text(value)
+    return f" (without whitening {better}: remove the folder `export` and rerun with finish=none)"
 
 
 def _by_queries(queries: float | None) -> str:

@@ -253,11 +253,14 @@ class Pretraining(Task):
         if fitted is None:
             log.warning("whitening left out: all images have the same features")
             return finished, {}
-        few = fitted.rows < len(fitted.mean)
-        log.warning(
-            "whitening with shrinkage %g%s", fitted.shrinkage,
-            f": {fitted.rows} images are few for {len(fitted.mean)} features" * few,
-        )  # fmt: skip
+        log.warning("whitening with shrinkage %g", fitted.shrinkage)
+        if fitted.rows <= len(fitted.mean):
+            log.warning(
+                "%d images vary in at most %d of the %d directions of features: whitening enlarges the others "
+                "unmeasured, which may hide what other images have in common. If the column \"whitened\" of the "
+                "final evaluation is below that before it, remove %s and rerun with finish=none.",
+                fitted.rows, fitted.rows - 1, len(fitted.mean), Path(self.config.workdir or "") / "export",
+            )  # fmt: skip
         record = {
             "layer": whitening.NAME, "images": fitted.rows, "shrinkage": fitted.shrinkage, "size": size,
         }  # fmt: skip

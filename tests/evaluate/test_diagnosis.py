@@ -223,6 +223,16 @@ def test_a_warm_up_is_advised_that_fits_the_run(epochs, warmup, said):
     assert "{" not in "".join(advice(name, loss) for name in ADVICE for loss in LIMITS)
 
 
+def test_nothing_is_advised_that_the_run_has():
+    assert "precision=float32" in advice("divergence", options=options(epochs=5.0))
+    text = advice("divergence", options=options(precision="float32", epochs=5.0))
+    assert "float32" not in text and "than 0.05, or warmup_epochs=0.5; the last" in text
+    assert "float32" not in advice("divergence", "contrast", options=options(precision="float32"))
+    assert "crop_area" in advice("partial collapse", options=options(crop_area=0.6))
+    text = advice("partial collapse", options=options(crop_area=0.2))
+    assert "crop_area" not in text and "a wider `d` or less `weight_decay`" in text
+
+
 CURVE = records(FALL, 0.94 * ONES, every=5)
 
 

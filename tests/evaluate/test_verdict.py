@@ -93,6 +93,15 @@ def test_a_difference_counts_above_two_standard_errors(raw, trained, queries, sa
         assert f"Up to {100 * limit:.1f} points may be chance" in text and f"on {queries:,} queries" in text
 
 
+def test_whitening_that_costs_accuracy_is_named():
+    accuracy = measures(0.3, 0.2, 0.5, "whitened_recall1")
+    for plain, named in ((0.6, True), (0.505, False), (0.4, False)):
+        accuracy["backbone"]["recall1"] = plain
+        text = said(accuracy)
+        assert text.startswith("The features beat raw pixels (30.0 %)")
+        assert ("without whitening 60.0 %" in text and "rerun with finish=none" in text) == named
+
+
 def test_one_baseline_may_win_and_the_other_be_level():
     assert said(measures(0.5, 0.3, 0.3)).startswith(
         "The features do not beat raw pixels (50.0 %): own image found 30.0 %. There is no clear difference "

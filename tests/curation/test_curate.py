@@ -81,7 +81,7 @@ def test_wrong_labels_are_found_where_some_pictures_have_none(place, tmp_path, c
     table.write_text("path,label\n" + "".join(f"{name},{label}\n" for name, label in labels.items()))
     assert run(place, tmp_path / "out", f"--data=list:{table}", f"--subset={len(unlabelled)}") == 0
     captured = capsys.readouterr()
-    assert f"of {len(names) - len(unlabelled)} labels look wrong" in captured.out
+    assert f"1 of {len(names) - len(unlabelled)} labels looks wrong" in captured.out
     assert "no labels" not in captured.err
     assert [r["name"] for r in rows(tmp_path / "out" / "suspects.csv")] == [WRONG]
     assert {r["label"] for r in rows(tmp_path / "out" / "pictures.csv") if r["name"] in unlabelled} == {""}

@@ -105,7 +105,8 @@ class _Lines(_Bar):
             self._written = self.n
             print(line, file=self.fp, flush=True)
             if self.mininterval:
-                self.mininterval = min(BETWEEN, max(DELAY, 2 * (self._time() - self.start_t)))
+                passed = self._time() - self.start_t  # pyright: ignore[reportAttributeAccessIssue]
+                self.mininterval = min(BETWEEN, max(DELAY, 2 * passed))
         return True
 
     def close(self) -> None:

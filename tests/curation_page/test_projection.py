@@ -38,9 +38,9 @@ def test_a_map_says_how_long_it_may_take_before_it_begins(monkeypatch, capsys):
     project(np.eye(40), "tsne", sample=30)
     project(np.eye(9), "tsne")
     assert said[0].startswith(
-        "map: t-SNE of 30 of 40 pictures, which may take 3 minutes on two cores; --map_s"
+        "map: t-SNE of 30 of 40 pictures, which may take up to 3 minutes on two cores; --map_s"
     )
-    assert said[1].startswith("map: t-SNE of 9 pictures, which may take 1 minute on two cores")
+    assert said[1].startswith("map: t-SNE of 9 pictures, which may take up to 1 minute on two cores")
     project(np.eye(40), "pca")
     assert capsys.readouterr().err == ""
 

@@ -86,8 +86,8 @@ def _say_how_long(method: str, sampled: int, count: int) -> None:
     of_all = f" of {count:,}" if sampled < count else ""
     minutes = counted(max(1, round(sampled / SAMPLE)), "minute")
     progress.say(
-        f"map: {METHODS[method]} of {sampled:,}{of_all} pictures, which may take up to {minutes} on two cores; "
-        "--map_sample=N changes their number, --map=pca takes seconds"
+        f"map: {METHODS[method]} of {sampled:,}{of_all} pictures, which may take up to {minutes} on two "
+        "cores; --map_sample=N changes their number, --map=pca takes seconds"
     )
 
 

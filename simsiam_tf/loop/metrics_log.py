@@ -12,7 +12,7 @@ import numpy as np
 from simsiam_tf import config as configs
 from simsiam_tf.evaluate.diagnosis import Diagnosis
 from simsiam_tf.loop.metrics_file import MetricsFile
-from simsiam_tf.loop.recorders import RECORDERS, RecordedRun, recorder_names
+from simsiam_tf.loop.recorders import NO_METRICS, RECORDERS, RecordedRun, recorder_names
 from simsiam_tf.loop.task import Task
 from simsiam_tf.loop.workdir import Workdir, error_text
 from simsiam_tf.runtime import progress
@@ -171,4 +171,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _values_text(values: dict[str, float]) -> str:
-    return "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+    return "  ".join(f"{k} {v:.4g}" for k, v in values.items() if k not in NO_METRICS)

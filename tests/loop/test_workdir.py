@@ -6,8 +6,10 @@ import os
 import shlex
 import subprocess
 import sys
+import types
 
 import filelock
+import numpy as np
 import pytest
 from helpers.runs import TINY
 
@@ -15,6 +17,7 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import LinearConfig, PretrainConfig
 from simsiam_tf.evaluate.diagnosis import Diagnosis
 from simsiam_tf.loop.metrics_file import MetricsFile
+from simsiam_tf.loop.metrics_log import MetricsLog
 from simsiam_tf.loop.workdir import FILES, FOLDERS, Workdir
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import run_summary
@@ -241,3 +244,53 @@ logging.getLogger("simsiam_tf.run").warning("epoch 1")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "Asking again" in done.stderr and "epoch 1" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_the_log_names_options_as_one_types_them(tmp_path, capsys):
+    workdir = Workdir(tmp_path)
+    log = logging.getLogger("simsiam_tf.run")
+    log.warning("before: `base_lr`, %s", "warmup_epochs=1")  # the options are not known yet
+    workdir.bind(tiny(tmp_path), {})
+    log.warning("Try a lower `base_lr`, or %s; `nothing` in runs/base_lr=3", "warmup_epochs=1")
+    workdir.release()
+    said, logged = capsys.readouterr().err, (tmp_path / "train.log").read_text()
+    for text in (said, logged):
+        assert "Try a lower --base_lr, or --warmup_epochs=1; `nothing` in runs/base_lr=3\n" in text
+        assert "before: `base_lr`, warmup_epochs=1\n" in text
+
+
+class Shown:
+    """A bar that keeps what it is told."""
+
+    def __init__(self):
+        self.postfix = {}
+
+    def set_postfix(self, shown, refresh):
+        self.postfix = shown
+
+    def update(self, count):
+        pass
+
+    def unpause(self):
+        pass
+
+    disable, n = True, 0
+
+
+def test_the_bar_says_of_which_step_an_accuracy_is(tmp_path):
+    """That of untrained weights is none of the run's."""
+    kinds = {"metric_label": "std·√d", "evaluation_name": "knn20", "evaluation_label": "kNN"}
+    healthy = Diagnosis("healthy", "")
+    log = MetricsLog.__new__(MetricsLog)
+    vars(log).update(
+        task=types.SimpleNamespace(**kinds, diagnose=lambda records, evaluation: healthy), interval=[],
+        _bar=Shown(), _seconds=0, _waited=0, _steps=0, _started=False, _recorders={}, records=[],
+        accuracy={}, diagnosis=healthy, _evaluated_step=0,
+    )  # fmt: skip
+    rows = np.array([[-0.5, 0.9, 0.0]])
+    log.add_evaluation(0, 0, {"knn20": 0.8})
+    log.add_steps(rows, 1.0)
+    assert log._bar.postfix == {"loss": "-0.500", "std·√d": "0.90"}
+    log.add_evaluation(940, 2, {"knn20": 0.85})
+    log.add_steps(rows, 1.0)
+    assert log._bar.postfix == {"loss": "-0.500", "std·√d": "0.90", "kNN at step 940": "85.0%"}

@@ -17,8 +17,9 @@ from pathlib import Path
 
 QUICK = ["--flagfile=flags/quickstart.cfg", "--epochs=3", "--monitor=none"]
 DIGITS = [  # runs of seconds
-    "--data=digits", "--backbone=resnet10", "--stem=small", "--width=0.125", "--d=64", "--predictor_hidden=32",
-    "--projector_layers=2", "--batch_size=64", "--precision=float32", "--strategy=one_device",
+    "--data=digits", "--backbone=resnet10", "--stem=small", "--width=0.125", "--d=64",
+    "--predictor_hidden=32", "--projector_layers=2", "--batch_size=64", "--precision=float32",
+    "--strategy=one_device",
     "--monitor=none", "--finish=none", "--log_every=5",
 ]  # fmt: skip
 PICTURES = {  # file → (flags of all its runs, name of a work folder → the flags that this run adds)
@@ -81,7 +82,7 @@ def draw(workdirs: dict[str, Path], path: str) -> None:
     for column, (name, workdir) in enumerate(workdirs.items()):
         history = read_history(workdir)
         steps = [r["step"] for r in history.records]
-        for axis, (key, (label, limits)) in zip(axes[:, column], METRICS.items(), strict=True):
+        for axis, (key, (label, _)) in zip(axes[:, column], METRICS.items(), strict=True):
             axis.plot(steps, [r[key] for r in history.records], color="#c83c14", linewidth=1.5)
             if not math.isfinite(history.records[-1]["loss"]):
                 axis.axvline(steps[-1], color="gray", linestyle=":")  # not a number from here on

@@ -111,7 +111,7 @@ def build_pretraining(
         check_read_size(config, model.backbone)
         model.compile(optimizer, seed=config.seed)
         first_step, start = start_from_weights(model, config, source.size)
-        momenta = nets.lower_momentum(model, total_steps - first_step)
+        momenta = nets.lower_momentum(model.backbone, total_steps - first_step)
     built = time.perf_counter()
     metadata |= {
         "images": source.size, "fingerprint": source.fingerprint,

@@ -45,7 +45,7 @@ def write_preview(config: PretrainConfig) -> int:
     Images that cannot be decoded are left out, and named: a preview trains nothing.
     """
     path = _writable(Path(with_workdir(config).workdir or "").expanduser() / "preview.png")
-    config, source = follow_recipe(dataclasses.replace(config, on_bad_image="skip"))
+    config, source = follow_recipe(_skipping(config))
     source, views = open_data(config, source=source)
     picture, captions = preview.grid(source, views, config.seed)
     preview.write_picture(path, picture)
@@ -67,9 +67,7 @@ def dry_run(config: PretrainConfig) -> int:
     report = _writable(Path(config.workdir).expanduser() / "unreadable.json") if config.workdir else None
     given = config.on_bad_image
     chosen: list[str] = []
-    config, source = follow_recipe(
-        dataclasses.replace(config, on_bad_image="skip"), report, tell=chosen.append
-    )
+    config, source = follow_recipe(_skipping(config), report, tell=chosen.append)
     checked = config
     config = dataclasses.replace(config, on_bad_image=given)
     trial = budget.trial(checked) if config.needs_timing else checked
@@ -87,6 +85,12 @@ def dry_run(config: PretrainConfig) -> int:
             f"before it begins. {FIX}"
         )
     return 0
+
+
+def _skipping(config: PretrainConfig) -> PretrainConfig:
+    """The configuration with on_bad_image=skip, where its images are files, which may be unreadable."""
+    skips = configs.is_encoded(config.data)
+    return dataclasses.replace(config, on_bad_image="skip") if skips else config
 
 
 def _writable(path: Path) -> Path:

@@ -157,9 +157,11 @@ class Pretraining(Task):
         total, model = self.components.total_steps, self.components.model
         options = with_method_defaults(dataclasses.asdict(self.config))
         found = diagnose(records, total, self.config.loss, options)
-        trained = records[-1]["step"] - self.components.first_step if records else 0
-        unsettled = nets.unsettled(model.backbone, trained * self.config.method_options.view_count)
-        return check_features(found, records, total, evaluation.get("inference_std"), unsettled)
+        std, unsettled = evaluation.get("inference_std"), None
+        if std is not None and records:
+            steps = records[-1]["step"] - self.components.first_step
+            unsettled = nets.unsettled(model.backbone, steps * self.config.method_options.view_count)
+        return check_features(found, records, total, std, unsettled)
 
     def baselines(self) -> Accuracies:
         """Evaluates raw pixels and the initial backbone by the monitor, on `knn_images` images."""
@@ -256,9 +258,10 @@ class Pretraining(Task):
         log.warning("whitening with shrinkage %g", fitted.shrinkage)
         if fitted.rows <= len(fitted.mean):
             log.warning(
-                "%d images vary in at most %d of the %d directions of features: whitening enlarges the others "
-                "unmeasured, which may hide what other images have in common. If the column \"whitened\" of the "
-                "final evaluation is below that before it, remove %s and rerun with finish=none.",
+                "%d images vary in at most %d of the %d directions of features: whitening enlarges the "
+                "others unmeasured, which may hide what other images have in common. If the column "
+                "\"whitened\" of the final evaluation is below that before it, remove %s and rerun with "
+                "finish=none.",
                 fitted.rows, fitted.rows - 1, len(fitted.mean), Path(self.config.workdir or "") / "export",
             )  # fmt: skip
         record = {

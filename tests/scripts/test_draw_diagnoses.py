@@ -12,7 +12,8 @@ def test_curves_of_finished_runs_are_drawn_within_the_axes(tmp_path, monkeypatch
     ranks = [9.0, 12.5]
     for name, rank in zip(draw_diagnoses.PICTURES["diagnoses-digits.png"][1], ranks, strict=True):
         folder = write_records(tmp_path / "runs" / name.replace(" ", "_"))
-        rows = [{"step": 2 * i, "loss": -0.1 * i, "loss_spread": 0.0, "std": 0.9, "rank": rank} for i in (1, 2)]
+        same = {"loss_spread": 0.0, "std": 0.9, "rank": rank}
+        rows = [{"step": 2 * i, "loss": -0.1 * i, **same} for i in (1, 2)]
         if rank == ranks[1]:
             rows.append({**rows[0], "step": 6, "loss": float("nan"), "std": float("nan"), "rank": 1.0})
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

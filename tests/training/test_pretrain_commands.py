@@ -54,6 +54,23 @@ def test_a_preview_takes_fewer_images_than_a_batch(tmp_path):
         inspection.dry_run(config)
 
 
+@pytest.mark.parametrize("look", [inspection.write_preview, inspection.dry_run])
+def test_a_recipe_is_followed_for_images_of_any_kind(tmp_path, monkeypatch, look):
+    """Only images that are files can be unreadable, and be skipped."""
+
+    class Followed(Exception):
+        pass
+
+    def follow_recipe(config, *args, **options):
+        assert config.validate().on_bad_image == ("error" if config.data == "digits" else "skip")
+        raise Followed
+
+    monkeypatch.setattr(inspection, "follow_recipe", follow_recipe)
+    for data in ("digits", f"folder:{tmp_path}"):
+        with pytest.raises(Followed):
+            look(tiny(tmp_path, f"--data={data}", "--recipe=auto", "--monitor=none"))
+
+
 class CutAt(keras.callbacks.Callback):
     """Cuts a file off at a step."""
 

@@ -287,7 +287,7 @@ def late_start(config: PretrainConfig, components: PretrainComponents) -> str:
         return ""
     return (
         f"start_epoch={config.start_epoch:g} of epochs={config.epochs:g}: the learning rate begins at "
-        f"{rate:.2g}, {rate / highest:.1%} of its highest, so that the run learns little. Pass more `epochs`."
+        f"{rate:.2g}, {rate / highest:.1%} of its highest, so that the run learns little. Pass more epochs."
     )
 
 

@@ -223,4 +223,4 @@ def test_a_start_with_hardly_any_learning_rate_left_is_said(epochs, late):
     if late:
         share = 0.5 * (1 + math.cos(math.pi * 100 / 102))
         assert f"start_epoch=100 of epochs=102: the learning rate begins at {share * 0.05 / 4:.2g}" in text
-        assert "Pass more `epochs`" in text
+        assert "Pass more epochs" in text

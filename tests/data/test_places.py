@@ -57,7 +57,7 @@ def test_the_test_rows_of_a_list_are_the_queries_of_its_monitor(folder):
 def test_lists_that_do_not_fit(folder):
     listed = folder / "all.csv"
     listed.write_text("path,label\ncats/0.png,a\ncats/9.png,b\n")
-    with pytest.raises(UserError, match="1 of its 2 images are missing, such as cats/9.png"):
+    with pytest.raises(UserError, match="lacks 1 of its 2 images, such as cats/9.png"):
         open_source(f"list:{listed}")
     listed.write_text("cats/0.png\ncats/0.png\n")
     with pytest.raises(UserError, match="names cats/0.png 2 times"):

@@ -19,7 +19,7 @@ MAX_PIXEL_VALUES = 64 * 64 * 3  # numbers in an image; of larger ones, raw pixel
 SMALL_SIDE = 16  # pixels of that picture
 STD_IMAGES = 256  # images whose features tell whether they vary
 PIXEL_BATCH = 256
-_BAR = contextvars.ContextVar("bar", default=None)  # of `counted`
+_BAR: contextvars.ContextVar[Any] = contextvars.ContextVar("bar", default=None)  # of `counted`
 
 
 def extract(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -127,9 +127,10 @@ class Diagnosis(keras.callbacks.Callback):
         self._steps: list[dict[str, float]] = []
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.loss_type, self.options = method_of_model(self.model)
-        self._total = (self.params.get("epochs") or 1) * (self.params.get("steps") or 1)
-        self._first = int(self.model.optimizer.iterations.numpy())
+        model, params = cast(Any, self.model), self.params or {}
+        self.loss_type, self.options = method_of_model(model)
+        self._total = (params.get("epochs") or 1) * (params.get("steps") or 1)
+        self._first = int(model.optimizer.iterations.numpy())
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._seen, self._sums = (
@@ -145,16 +146,17 @@ class Diagnosis(keras.callbacks.Callback):
         new = count - self._seen  # above 1 where a call of the graph runs several steps
         self._steps.append({name: (self._sums[name] - before[name]) / new for name in before})
         self._seen = count
-        step = int(self.model.optimizer.iterations.numpy())
+        step = int(cast(Any, self.model).optimizer.iterations.numpy())
         if len(self._steps) * new >= self.every or step - self._first >= self._total:
             self._add_record(step)
 
     def _add_record(self, step: int) -> None:
         losses, stds = ([values[name] for values in self._steps] for name in ("loss", "std"))
         self._steps = []
+        model: Any = self.model
         token = TRAINING.set(False)
         try:
-            z = np.concatenate([self.model.f(x).numpy() for x in self._images])
+            z = np.concatenate([model.f(x).numpy() for x in self._images])
         finally:
             TRAINING.reset(token)
         self.records.append({
@@ -163,16 +165,16 @@ class Diagnosis(keras.callbacks.Callback):
         })  # fmt: skip
         found = diagnoses.diagnose(self.records, self._first + self._total, self.loss_type, self.options)
         if found.healthy:
-            features = [self.model.backbone(x, training=False).numpy() for x in self._images]
+            features = [model.backbone(x, training=False).numpy() for x in self._images]
             std = extraction.spread(np.concatenate(features))
-            unsettled = batch_norm.unsettled(self.model.backbone, step)
+            unsettled = batch_norm.unsettled(model.backbone, step)
             found = diagnoses.check_features(found, self.records, self._first + self._total, std, unsettled)
         former, self.diagnosis = self.diagnosis, found
         if found.name != former.name:
             progress.say(f"step {step}: {found}")
 
 
-def method_of_model(model: keras.Model) -> tuple[str, dict[str, Any]]:
+def method_of_model(model: Any) -> tuple[str, dict[str, Any]]:
     """(key of `diagnosis.LIMITS`, options for `advice`) of a method's model; "other" for a user's class."""
     path = f"{type(model).__module__}:{type(model).__name__}"
     name = next((n for n, row in METHODS.items() if path in (row.model, *row.variants.values())), None)

@@ -135,3 +135,14 @@ def test_the_way_to_go_on_names_the_flagfile_of_the_run():
         assert signals.way_to_go_on("simsiam_tf.pretrain") == expected
     finally:
         signals.set_flagfile(None)
+
+
+def test_handlers_that_do_not_act_at_once_are_left_to_the_main_thread():
+    seen = []
+    with (
+        signals.handle_signals(lambda *args: seen.append(threading.current_thread())),
+        signals.watch_signals(),
+    ):
+        send()
+        time.sleep(0.1)
+    assert seen == [threading.main_thread()]

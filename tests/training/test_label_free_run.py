@@ -54,11 +54,12 @@ def test_it_is_judged_before_during_and_at_the_end(whole):
 def test_a_run_that_loses_says_so_last_and_what_to_change(whole):
     config, outcome = whole
     *_, table, last = run_summary.pretraining_summary(config, outcome).split("\n\n")
-    assert last.startswith("The features do not beat"), "five steps at random images teach nothing"
+    starts = ("The features do not beat", "There is no clear difference")
+    assert last.startswith(starts), "five steps at random images teach nothing"
     assert "5 steps are few: train longer (--epochs)" in last.replace("\n", " ")
     summary = run_summary.pretraining_summary(config, outcome)
     assert "own image   whitened        MRR     RankMe\n" in summary and "k = 20" not in summary
-    assert len(last.splitlines()) <= 4
+    assert len(last.splitlines()) <= 6
     page = history.outcome_section(history.read_history(outcome.workdir))
     assert page.text[1].replace("\n", " ") == last.replace("\n", " ")
     assert page.tables[1][0][1:] == ["own image", "whitened", "MRR", "RankMe"] and len(page.tables[1]) == 4
@@ -77,6 +78,7 @@ def test_a_run_that_wins_says_so_last(images, tmp_path, monkeypatch):
         return {"recall1": 1.0 if trained else 0.125, "mrr": 1.0, "rankme": 3.0}
 
     monkeypatch.setattr(LabelFreeMonitor, "backbone_accuracy", measured)
+    monkeypatch.setattr(LabelFreeMonitor, "queries_of", lambda *args: 10**6)  # so that any gain is clear
     config = tiny(tmp_path, images, *FLAGS)
     summary = run_summary.pretraining_summary(config, pretraining.pretrain(config))
     last = summary.split("\n\n")[-1].replace("\n", " ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -124,5 +123,7 @@ def peak_until_now() -> int:
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
+    import resource  # Windows has none
+
     unit = 1 if sys.platform == "darwin" else 1024  # of macOS: bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

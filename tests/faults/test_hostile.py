@@ -143,7 +143,7 @@ HOSTILE = {  # name → (change, what the line says)
     "os.system as a layer": (called("os", "system"), "asks for os.system"),
     "exec as a function": (called("builtins", "function", registered_name="exec"), "builtins.function"),
     "os.system behind our package": (called("simsiam_tf.nets.conv.tf.os", "system"), "asks for simsiam_tf"),
-    "a layer of our package": (called("simsiam_tf.nets.conv", "Conv"), "asks for simsiam_tf.nets.conv.Conv"),
+    "a model of our package": (called("simsiam_tf.methods", "SimSiam"), "asks for simsiam_tf.methods.SimS"),
     "os.system in a layer's name": (
         called("keras.layers", "Conv2D", registered_name="os>system"), "asks for 'os>system'"),
     "another's layer in a layer's name": (

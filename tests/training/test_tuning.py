@@ -105,7 +105,7 @@ def test_the_dry_run_counts_trained_parameters(noisy, tmp_path, capsys):
     argv += ["--strategy=one_device", "--monitor=none", f"--workdir={tmp_path}"]
     assert pretrain.main([*argv, "--freeze_until=block1"]) == 0
     kernels = 9 * 1 * 6 + 4 * 6, 9 * 6 * 16 + 4 * 16
-    assert f"{sum(kernels):,} backbone" in (out := capsys.readouterr().out)
+    assert f"{sum(kernels):,} parameters" in (out := capsys.readouterr().out)
     assert f"; {9 * 6 * 16 + 2 * 16:,} of the backbone's are trained" in out
 
 

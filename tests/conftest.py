@@ -41,7 +41,12 @@ _two_cpus()
 
 @pytest.fixture(autouse=True)
 def float32():
-    """Every test begins in float32: a run's --precision=auto is bfloat16 where the CPU has it, and stays."""
+    """Every test begins in float32: a run's --precision=auto is bfloat16 where the CPU has it, and stays.
+
+    It ends in float32, too, since fixtures of the next module are made before this one.
+    """
+    keras.mixed_precision.set_dtype_policy("float32")
+    yield
     keras.mixed_precision.set_dtype_policy("float32")
 
 

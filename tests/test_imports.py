@@ -87,6 +87,7 @@ def test_flags_are_parsed_without_loading_tensorflow():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_command_loads_with_the_garbage_collector_paused():
     code = (
         "import gc, sys, simsiam_tf.pretrain as p\n"

@@ -13,6 +13,7 @@ from simsiam_tf.config import with_method_defaults
 from simsiam_tf.config.backbones import is_network, parse_backbone
 from simsiam_tf.evaluate.advice import advice
 from simsiam_tf.evaluate.diagnosis import NEAR_STD, Diagnosis
+from simsiam_tf.runtime.display_text import counted
 
 # A difference of two accuracies counts if it is above so many of its standard errors; where the number of
 # queries is not recorded, if it is above MARGIN.
@@ -145,7 +146,9 @@ def _whitening_cost(name: str, trained: Mapping[str, float]) -> str:
 
 
 def _by_queries(queries: float | None) -> str:
-    return f" (two standard errors of a difference on {queries:,.0f} queries)" if queries else ""
+    if not queries:
+        return ""
+    return f" (two standard errors of a difference on {counted(int(queries), 'query', 'queries', ',')})"
 
 
 def _has_weights(config: Mapping[str, Any]) -> bool:

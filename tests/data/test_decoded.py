@@ -45,7 +45,7 @@ def test_pixels_are_those_of_the_files(tmp_path):
     np.testing.assert_array_equal(part.pixels, kept.pixels[[7, 2]])
 
 
-@pytest.mark.parametrize("flip_p", [0.0, 0.5])
+@pytest.mark.parametrize("flip_p", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_views_are_those_of_images_read_one_at_a_time(tmp_path, flip_p):
     source = write_images(tmp_path / "a")
     augmentation = Augmentation(size=24, flip_p=flip_p)
@@ -127,6 +127,7 @@ def write_sizes(folder, sizes):
     return open_source(f"folder:{folder}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[(90, 60), (60, 91), (64, 64), (300, 120)], [(150, 40), (30, 120)]])
 def test_views_of_squares_are_those_of_the_images(tmp_path, sizes):
     source = write_sizes(tmp_path / "a", sizes)

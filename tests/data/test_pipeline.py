@@ -49,6 +49,7 @@ def reference(source):
     return batch_of(source, views)
 
 
+@pytest.mark.slow
 def test_views_with_xla_equal_views_without(source, reference):
     assert_close(batch_of(source, Views(FULL)), reference, 2e-4)
 
@@ -62,7 +63,7 @@ def test_views_augmented_on_the_device_equal_those_of_the_host(source, reference
     assert pipeline.augment_batch(views, dict(reference)) == reference  # finished ones pass
 
 
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("finished", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_views_made_in_pieces_equal_views_made_at_once(source, reference, monkeypatch, finished):
     monkeypatch.setattr(pipeline, "PIECE_PIXELS", 4 * 70**2)
     views = Views(FULL)

@@ -121,7 +121,7 @@ def test_boxes_that_overflowed_are_left_out(detector, monkeypatch):
     np.testing.assert_allclose(kept.boxes[1], [0, 0, 40, 9 * 80 / 64], rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [Detector, Segmenter])
+@pytest.mark.parametrize("kind", [pytest.param(Detector, marks=pytest.mark.slow), Segmenter])
 def test_a_step_trains_all_weights_or_the_heads_alone(kind):
     for frozen in (False, True):
         made = model(kind, frozen)

@@ -73,6 +73,7 @@ def test_interrupted_it_ends_bit_identical_and_keras_hub_opens_it(task, source, 
     assert all(np.isfinite(output).all() for output in outputs)
 
 
+@pytest.mark.slow
 def test_the_dry_run_tells_size_and_work_and_writes_nothing(source, tmp_path, capsys):
     flags = [f"--weights={source}", f"--workdir={tmp_path / 'run'}", *SHORT, "--dry_run"]
     assert transfer.main(flags) == 0
@@ -113,6 +114,7 @@ def test_two_replicas_agree_with_one(task, source, tmp_path, two_replicas):
     np.testing.assert_allclose(ends[0][:, 0], ends[1][:, 0], rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_random_weights_are_others_and_a_share_is_a_part(source, tmp_path):
     parts = {}
     workers = Workers(tf.distribute.get_strategy())

@@ -44,11 +44,10 @@ def weights(tmp_path_factory, photos):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "dtype"), [(".npz", "float32"), (".parquet", "float16"), ("/", "float32")]
+    ("suffix", "dtype"),
+    [(".npz", "float32"), pytest.param(".parquet", "float16", marks=pytest.mark.slow), ("/", "float32")],
 )
 def test_photos_to_embeddings_to_neighbours(photos, weights, tmp_path, capsys, suffix, dtype):
-    if suffix != ".npz":
-        pytest.importorskip("pyarrow")
     out = f"{tmp_path}/photos{suffix}"
     argv = [f"--weights={weights}", f"--out={out}", f"--dtype={dtype}"]
     assert embed.main(argv) == 0
@@ -173,7 +172,8 @@ def nearest_names(out):
 
 
 @pytest.mark.parametrize(
-    ("augmentation", "other", "size"), [("imagenet", "cifar", 24), ("cifar", "imagenet", 16)]
+    ("augmentation", "other", "size"),
+    [("imagenet", "cifar", 24), pytest.param("cifar", "imagenet", 16, marks=pytest.mark.slow)],
 )
 def test_a_query_is_preprocessed_as_the_images_were(
     photos, weights, tmp_path, capsys, augmentation, other, size

@@ -92,7 +92,8 @@ def test_shards_equal_one_process_to_the_bit(photos, weights, tmp_path, cluster,
     assert each == [8, 8, 8, 2] and not (tmp_path / "s.unreadable.json").exists()
 
 
-@pytest.mark.parametrize("check", ["decode", pytest.param("none", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["decode", "none"])
 def test_unreadable_images_are_named_as_by_one_process(damaged, weights, tmp_path, cluster, capsys, check):
     argv = argv_for(weights, damaged, "")
     assert run(embed, *argv, f"out={tmp_path}/one.npz", f"features_dir={tmp_path / 'f'}") == 0
@@ -131,6 +132,7 @@ def test_an_unreadable_image_stops_the_command_and_finished_shards_stay(
     assert "8 of 26 images cannot be decoded" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_rerun_computes_what_is_missing(photos, weights, tmp_path, cluster, monkeypatch, capsys):
     root, out = shutil.copytree(photos, tmp_path / "images"), tmp_path / "s"
     argv = argv_for(weights, root, f"{out}/", *SHARDED)

@@ -33,6 +33,7 @@ def shown_names(text):
     return [html.unescape(name) for name in re.findall(r"<li>.*?</span>(.*?)</li>", listed, re.S)]
 
 
+@pytest.mark.slow
 def test_class_names_in_any_script_are_in_the_legend(workdir, tmp_path, recwarn, monkeypatch):
     monkeypatch.setattr(gallery, "tsne", lambda features, seed: features[:, :2])
     rng = np.random.default_rng(0)

@@ -126,15 +126,10 @@ def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
         pretraining.pretrain(tiny(tmp_path, "--monitor=none"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
-    [
-        errno.ECONNREFUSED,
-        *(
-            pytest.param(n, marks=pytest.mark.slow)
-            for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-        ),
-    ],
+    [errno.ECONNREFUSED, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES],
 )
 def test_only_a_disk_that_cannot_be_written_is_to_be_given_room(tmp_path, number):
     error = OSError(number, "the reason")  # of errno's subclass, as ConnectionRefusedError

@@ -9,7 +9,9 @@ import pytest
 from helpers import xla_steps
 
 
-@pytest.mark.parametrize("method", ["simsiam", pytest.param("byol", marks=pytest.mark.slow), "moco groups"])
+@pytest.mark.parametrize(
+    "method", ["simsiam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("byol", "moco groups"))]
+)
 def test_the_compiled_step_equals_the_other(method):
     plain, compiled = (xla_steps.nine_steps(method, choice) for choice in ("auto", "true"))
     assert not xla_steps.differences(plain, compiled)
@@ -17,6 +19,7 @@ def test_the_compiled_step_equals_the_other(method):
         assert run.loop_traces == 1 and run.step_traces == 1
 
 
+@pytest.mark.slow
 def test_a_rate_that_differs_by_a_tenth_of_a_percent_is_seen():
     runs = [xla_steps.nine_steps("simsiam", "auto", rate) for rate in (0.05, 0.05005)]
     assert xla_steps.differences(*runs)

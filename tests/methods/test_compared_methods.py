@@ -211,15 +211,10 @@ def test_keys_have_the_bn_statistics_of_their_group():
         np.testing.assert_array_equal(v.numpy(), old)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        "moco groups",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("simclr predictor", "moco", "byol", "swav", "barlow", "vicreg", "distill")
-        ),
-    ],
+    ["moco groups", "simclr predictor", "moco", "byol", "swav", "barlow", "vicreg", "distill"],
 )
 def test_two_replicas_equal_one_after_three_steps(name, two_replicas):
     make = functools.partial(compiled_model, name)

@@ -158,6 +158,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(small_teacher, tmp_path):
         pretraining.pretrain(cli.parse(PretrainConfig, argv))
 
 
+@pytest.mark.slow
 def test_a_dry_run_describes_the_teacher(small_teacher, capsys):
     config = cli.parse(PretrainConfig, [*FLAGS, f"--teacher={small_teacher}"])
     assert inspection.dry_run(config) == 0

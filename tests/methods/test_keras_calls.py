@@ -23,13 +23,14 @@ from helpers.keras_models import (
 
 from simsiam_tf import optimizers
 
-IN_SHORT = ("simsiam", "moco", "swav")  # the others are slow tests
+IN_SHORT = ("simsiam", "moco")  # the others are slow tests
 every_method = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.slow) for name in METHODS]
 )
 
 
 @every_method
+@pytest.mark.slow
 def test_a_loaded_model_trains_on_where_the_saved_one_stood(name, tmp_path):
     whole, halved = compiled_model(name), compiled_model(name)
     fit(whole, 2)
@@ -153,6 +154,7 @@ def test_what_is_frozen_and_its_precision_are_saved(tmp_path):
     assert_same(state(loaded), state(model))
 
 
+@pytest.mark.slow
 def test_another_process_loads_a_model(tmp_path):
     model = compiled_model("average")
     fit(model)

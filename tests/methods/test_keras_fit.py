@@ -39,6 +39,7 @@ def three_epochs():
     return state(model)
 
 
+@pytest.mark.slow
 def test_fit_resumed_sees_the_epoch_that_is_due(three_epochs, tmp_path):
     backup = lambda: keras.callbacks.BackupAndRestore(tmp_path / "backup")
     for end in (1, 1, None):  # the second ends before it has taken a step
@@ -110,6 +111,7 @@ def test_fit_on_two_replicas_is_fit_on_one(name, two_replicas):
     np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_over_replicas_is_an_error(two_replicas):
     with two_replicas.scope():
         model = compiled_model("simsiam", eagerly=False)

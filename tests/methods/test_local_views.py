@@ -162,6 +162,7 @@ def parse(*argv):
     return cli.parse(PretrainConfig, [*TINY, "--monitor=none", *argv])
 
 
+@pytest.mark.slow
 def test_a_preview_shows_them_and_a_dry_run_counts_them(tmp_path, capsys):
     argv = [*TINY, "--monitor=none", *LOCAL, f"--workdir={tmp_path}"]
     assert pretrain.main([*argv, "--preview"]) == 0

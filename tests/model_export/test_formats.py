@@ -69,9 +69,8 @@ def test_the_code_of_the_card_gives_the_features_of_the_source(pretrained, tmp_p
     assert {p.name for p in tmp_path.iterdir()} == {FILES[format], page.name, page.name[:-2] + "json"}
 
 
-@pytest.mark.parametrize(
-    "format", ["onnx", *(pytest.param(f, marks=pytest.mark.slow) for f in FILES if f != "onnx")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FILES)
 def test_networks_of_small_images_are_exported(tmp_path, format):
     """Images of up to 64 pixels are resized without a crop."""
     if any(importlib.util.find_spec(name) is None for name in formats.FORMATS[format].modules):
@@ -90,6 +89,7 @@ def test_an_export_that_cannot_be_read_back_is_not_written(pretrained, tmp_path,
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_export_with_other_features_is_not_written(pretrained, tmp_path, monkeypatch):
     path = tmp_path / "m.keras"
     path.write_text("before")

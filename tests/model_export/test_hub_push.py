@@ -55,6 +55,7 @@ def test_the_command_pushes_in_one_commit(workdir, tmp_path, writer, capsys):
     assert writer.stored == {hub_server.sha256(weights): weights}
 
 
+@pytest.mark.slow
 def test_a_repository_is_created_with_the_files_of_the_export_alone(folder, writer):
     assert hub_push.push_folder(folder, "anna/birds") == f"{writer.url}/anna/birds"
     repository = writer.repositories["anna/birds"]
@@ -149,6 +150,7 @@ def test_a_missing_library_is_named(monkeypatch):
         import_library("push=a/b")
 
 
+@pytest.mark.slow
 def test_the_license_travels_with_the_backbone(folder, tmp_path, writer):
     """Into the header, the card, and what is exported of it again."""
     hub_push.push_folder(folder, "anna/birds")

@@ -41,6 +41,7 @@ def test_a_builder_and_a_row_are_a_backbone(monkeypatch):
     assert np.isfinite(loss) and np.abs(kernel.numpy() - before).max() > 0
 
 
+@pytest.mark.slow
 def test_every_row_is_built():
     for name in BACKBONES:
         assert nets.build_backbone(name, 8, 1, "small", 0.125).output_shape == (

@@ -79,6 +79,7 @@ def test_features_are_those_of_keras_hub(presets, name, tmp_path, monkeypatch):
     np.testing.assert_allclose(opened.backbone(x, training=False), expected, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_a_preset_is_copied_once_and_again_when_it_changes(presets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     preset = tmp_path / "mine"

@@ -128,9 +128,8 @@ def same(one, two):
     return len(one) == len(two) and all((a == b).all() for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("make", "backbone"), [pytest.param(SimSiam, hub_vit, marks=pytest.mark.slow), (BYOL, small_network)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "backbone"), [(SimSiam, hub_vit), (BYOL, small_network)])
 def test_fit_goes_on_to_the_bit(make, backbone, tmp_path):
     whole = model_of(backbone, make=make)
     whole.fit(data(), verbose=0)

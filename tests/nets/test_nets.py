@@ -165,6 +165,7 @@ def test_a_frozen_backbone_keeps_its_statistics_in_plain_keras(how, saved, tmp_p
         assert np.abs(classes.kernel.numpy() - kernel).max() > 0
 
 
+@pytest.mark.slow
 def test_the_first_network_of_a_process_depends_on_its_seed_alone():
     code = (
         "import keras, numpy as np, simsiam_tf as ss\n"

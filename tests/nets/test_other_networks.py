@@ -126,6 +126,7 @@ def test_weights_without_a_network_name_their_file(monkeypatch):
         nets.build_backbone("keras:ResNet50V2+imagenet", 224, 3)
 
 
+@pytest.mark.slow
 def test_files_of_keras_applications_are_recognised(tmp_path):
     network = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3), classes=7)
     assert keras_applications.recognise(network) == "MobileNetV2"

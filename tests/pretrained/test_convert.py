@@ -60,7 +60,7 @@ MORE = [
 
 @pytest.mark.parametrize(
     ("name", "network", "pad"),
-    [*CASES[2:4], *(pytest.param(*c, marks=pytest.mark.slow) for c in (*CASES[:2], *CASES[4:], *MORE))],
+    [CASES[2], *(pytest.param(*c, marks=pytest.mark.slow) for c in (*CASES[:2], *CASES[3:], *MORE))],
 )
 def test_features_agree_on_photographs(name, network, pad, tmp_path, measured):
     net = resnet(network, pad)

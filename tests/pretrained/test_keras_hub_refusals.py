@@ -145,6 +145,7 @@ def test_networks_that_keras_hub_lacks(tmp_path, capsys, name, stem, width, said
     assert [*tmp_path.iterdir()] == [folder]
 
 
+@pytest.mark.slow
 def test_a_preset_appears_only_when_it_was_read_back(workdir, tmp_path, monkeypatch, capsys):
     pretrained, read = open_pretrained(str(workdir)), keras_hub.models.Backbone.from_preset
 

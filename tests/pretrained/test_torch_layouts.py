@@ -105,6 +105,7 @@ def test_an_ambiguous_network_needs_a_prefix(tmp_path, capsys):
     assert convert.main([*argv, "--overwrite", "--stem=cifar"]) == 0 and equal(tmp_path / "a", A)
 
 
+@pytest.mark.slow
 def test_an_unknown_stem_is_required_or_reported(tmp_path, capsys):
     classifier = {"classifier.weight": torch.zeros(3, 64)}
     fc = torch.zeros(4, 64)

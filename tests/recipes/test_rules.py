@@ -154,6 +154,7 @@ def test_a_run_keeps_what_it_chose(tmp_path, capsys, monkeypatch):
     assert state(tmp_path / "cut") == state(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_the_summary_is_of_what_was_chosen(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert pretrain.main([*RUN, "--epochs=0.5"]) == 0

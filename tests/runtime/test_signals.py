@@ -128,6 +128,7 @@ def test_a_deferred_signal_stays_deferred_where_signals_are_watched(former):
 
 
 def test_the_way_to_go_on_names_the_flagfile_of_the_run():
+    signals.set_flagfile(None)  # another test may have run a command
     assert signals.way_to_go_on("simsiam_tf.pretrain") == "Rerun the same command to go on."
     signals.set_flagfile("my runs/config.flags")
     try:

@@ -54,6 +54,7 @@ def test_the_table_has_a_column_a_set_with_its_runs(tmp_path, capsys):
     assert judge_correlation.main([str(file)]) == 2
 
 
+@pytest.mark.slow
 def test_a_work_folder_gives_a_row(tmp_path, capsys):
     augmentation = dataclasses.replace(AUGMENTATIONS["cifar"], size=16)
     small_backbones.exported(tmp_path / "run", augmentation, channels=3)

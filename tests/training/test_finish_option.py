@@ -172,6 +172,7 @@ def test_pixels_of_larger_images_are_averaged_before_they_are_whitened(runs, mon
     assert set(accuracies["raw pixels"]) == {"knn20", "knn200", "whitened_knn20", "whitened_knn200"}
 
 
+@pytest.mark.slow
 def test_whitening_that_the_export_left_out_is_in_no_table(tmp_path, monkeypatch):
     """Constant features are not whitened, neither are those of the baselines that they are compared with."""
     monkeypatch.setattr("simsiam_tf.evaluate.finishing.fit_whitening", lambda *args: None)

@@ -20,6 +20,7 @@ def test_preview_and_dry_run_train_nothing(tmp_path, capsys):
     config = tiny(tmp_path)
     assert inspection.write_preview(config) == 0
     assert (tmp_path / "preview.png").read_bytes()[:4] == b"\x89PNG"
+    assert "preview.png: in each row" in capsys.readouterr().out
     assert inspection.dry_run(dataclasses.replace(config, dry_run=True)) == 0
     text = capsys.readouterr().out
     assert "--backbone=resnet10" in text and "steps                  22" in text
@@ -43,6 +44,7 @@ def test_a_preview_without_a_work_folder_goes_to_that_of_the_training(tmp_path, 
     assert [str(p) for p in Path().rglob("*.png")] == ["runs/digits-resnet10/preview.png"]
 
 
+@pytest.mark.slow
 def test_a_preview_takes_fewer_images_than_a_batch(tmp_path):
     for i in range(3):
         keras.utils.save_img(tmp_path / f"{i}.png", np.full([8, 8, 3], 80 * i))
@@ -54,6 +56,7 @@ def test_a_preview_takes_fewer_images_than_a_batch(tmp_path):
         inspection.dry_run(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look", [inspection.write_preview, inspection.dry_run])
 def test_a_recipe_is_followed_for_images_of_any_kind(tmp_path, monkeypatch, look):
     """Only images that are files can be unreadable, and be skipped."""

@@ -188,9 +188,8 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_commit(tmp_path):
             assert not np.issubdtype(value.dtype, np.floating) or np.isfinite(value).all()
 
 
-@pytest.mark.parametrize(
-    ("step", "method"), [pytest.param(10, "simsiam", marks=pytest.mark.slow), (22, "simclr")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("step", "method"), [(10, "simsiam"), (22, "simclr")])
 def test_weights_that_are_no_numbers_are_never_committed(tmp_path, step, method):
     """The loss of a step is that of the weights before it; after the last step there is no other."""
 
@@ -231,6 +230,7 @@ def test_a_sample_serves_during_training_and_all_images_at_the_end(whole, tmp_pa
     assert at_start["knn20"] != outcome.accuracy["untrained backbone"]["knn20"]
 
 
+@pytest.mark.slow
 def test_keras_callbacks_can_stop_the_run(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

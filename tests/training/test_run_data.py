@@ -54,7 +54,11 @@ def test_python_images_can_be_kept():
     np.testing.assert_array_equal(kept.squares.pixels[3], np.full([32, 32, 3], 27))
 
 
-@pytest.mark.parametrize("decoded", [[], ["--decoded_size=32"]], ids=["sizes", "decoded_size"])
+@pytest.mark.parametrize(
+    "decoded",
+    [["--decoded_size=32"], pytest.param([], marks=pytest.mark.slow)],
+    ids=["decoded_size", "sizes"],
+)
 def test_a_dry_run_keeps_nothing_in_memory_and_says_whether_it_fits(folder, tmp_path, monkeypatch, decoded):
     def fail(*_):
         raise AssertionError("a dry run decodes all images")

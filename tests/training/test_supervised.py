@@ -95,7 +95,8 @@ def test_the_exported_classifier_has_the_recorded_accuracy(evaluated):
     assert json.loads((workdir / "result.json").read_text())["top1"] == pytest.approx(by_hand, abs=1e-9)
 
 
-@pytest.mark.parametrize("make", [linear_config, pytest.param(finetune_config, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [linear_config, finetune_config])
 def test_interrupted_it_ends_bit_identical(make, source, tmp_path):
     ends = [supervised.run_supervised(make(source, tmp_path / "a"), callbacks=[StopAt(n)]) for n in (13, 99)]
     assert [o.status for o in ends] == [INTERRUPTED, DONE]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("simsiam_tf.run")
 
-SAMPLE = 24  # images by which costs are foreseen
+FEW, SAMPLE = 24, 96  # images by which costs are foreseen: an image costs what the others take longer
 FORWARD_PASSES = 3  # that a training step on a view costs about as much as, its gradient included
 # Small batches take longer for an image than large ones: a run is refused where this share of what is
 # foreseen does not fit, so that none is refused which would fit.
@@ -35,21 +36,22 @@ def foresee(trial: Pretraining) -> budget.Costs:
     assert monitor is not None
     backbone, views, source = components.model.backbone, components.views, monitor.source
 
-    def seconds_of(call: Any, *arguments: Any) -> tuple[float, float]:
-        """Seconds of the first call, which traces, and of a second one."""
-        began = time.perf_counter()
-        call(*arguments)
-        traced = time.perf_counter()
-        call(*arguments)
-        return traced - began, time.perf_counter() - traced
+    def evaluate(images: int) -> None:
+        monitor.baselines(backbone, images)
 
-    traced, seconds = seconds_of(monitor.baselines, backbone, SAMPLE)
-    rate = seconds / monitor.size(SAMPLE)
-    ids = np.arange(min(SAMPLE, source.size))
-    _, seconds = seconds_of(extraction.extract, backbone, source, views, ids)
-    forward, read = seconds / len(ids), 0.0
-    if trial.read_size:
-        read = timing.seconds_to_read(backbone, source, views, trial.read_size, SAMPLE)
+    def extract(images: int) -> None:
+        extraction.extract(backbone, source, views, np.arange(images))
+
+    def read_seconds(images: int) -> float:
+        return images * timing.seconds_to_read(backbone, source, views, trial.read_size, images)
+
+    def available(images: int) -> int:
+        return min(images, source.size)
+
+    traced = _seconds(evaluate, FEW)
+    rate = _per_image(_when_traced(evaluate), monitor.size)
+    forward = _per_image(_when_traced(extract), available)
+    read = _per_image(read_seconds, available) if trial.read_size else 0.0
     count = min(monitor.size(), timing.FINAL_IMAGES) if config.final_images is None else config.final_images
     final = monitor.size(count) * (1.5 * rate + 2 * read)
     if not isinstance(monitor, LabelFreeMonitor):
@@ -64,6 +66,33 @@ def foresee(trial: Pretraining) -> budget.Costs:
     }
     step = FORWARD_PASSES * forward * components.views.count * config.batch_size
     return budget.Costs(sum(parts.values()), step, final_images=config.final_images, parts=parts)
+
+
+def _seconds(call: Callable[[int], None], images: int) -> float:
+    began = time.perf_counter()
+    call(images)
+    return time.perf_counter() - began
+
+
+def _when_traced(call: Callable[[int], None]) -> Callable[[int], float]:
+    """The seconds of a call on so many images, without those of what a first call traces."""
+
+    def seconds(images: int) -> float:
+        call(images)
+        return _seconds(call, images)
+
+    return seconds
+
+
+def _per_image(seconds: Callable[[int], float], images_of: Callable[[int], int]) -> float:
+    """What an image adds to the seconds of a call, from calls on FEW and on SAMPLE images.
+
+    images_of: the number of images of a call that is asked for so many.
+    """
+    few, many = images_of(FEW), images_of(SAMPLE)
+    if many == few:
+        return seconds(few) / few
+    return max(0.0, seconds(many) - seconds(few)) / (many - few)
 
 
 def check_foreseen(trial: Pretraining, left: float) -> None:

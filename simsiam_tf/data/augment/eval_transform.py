@@ -87,13 +87,18 @@ def resize_and_crop(images: tf.Tensor, size: int) -> tf.Tensor:
     new_height, new_width = _resized_sides(height, width, size)
     left, columns, by_column = _sparse_weights(width, new_width, size)
     top, rows, by_row = _sparse_weights(height, new_height, size)
-    # NOTE: the ReLU changes no value. Without it TensorFlow transposes the bytes before it casts them, of
-    # which oneDNN complains.
-    x = tf.nn.relu(tf.cast(images[:, top : top + rows, left : left + columns], tf.int32))
-    x = _product(by_column, tf.transpose(x, [2, 1, 0, 3]), size)
-    x = _product(by_row, tf.transpose(x, [1, 0, 2, 3]), size)
-    x = tf.bitwise.bitwise_and(tf.transpose(x, [2, 0, 1, 3]), 255)  # see the ReLU
+    x = images[:, top : top + rows, left : left + columns]
+    x = _product(by_column, _transposed(x, [2, 1, 0, 3]), size)
+    x = _product(by_row, _transposed(x, [1, 0, 2, 3]), size)
+    x = tf.nn.relu(_transposed(x, [2, 0, 1, 3]))
     return tf.ensure_shape(tf.cast(x, tf.uint8), [None, size, size, images.shape[-1]])
+
+
+def _transposed(x: tf.Tensor, order: list[int]) -> tf.Tensor:
+    """Whole numbers in [0, 255], of any type, transposed as float32."""
+    # NOTE: oneDNN complains on stderr where TensorFlow transposes bytes or, without AVX-512, int32. A ReLU
+    # changes no value; without it TensorFlow would transpose bytes before they are cast, or after.
+    return tf.transpose(tf.nn.relu(tf.cast(x, tf.float32)), order)
 
 
 def _sparse_weights(side: tf.Tensor, resized: Any, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.SparseTensor]:
@@ -120,12 +125,12 @@ def _sparse_weights(side: tf.Tensor, resized: Any, size: int) -> tuple[tf.Tensor
 
 
 def _product(weights: tf.SparseTensor, x: tf.Tensor, size: int) -> tf.Tensor:
-    """A resized axis: int32 [n, …] of pixels → int32 [size, …]."""
+    """A resized axis: [n, …] of pixels → int32 [size, …]."""
     shape = tf.shape(x)
     # NOTE: the products are of whole numbers, and sums stay below 2³¹.
     y = tf.raw_ops.SparseTensorDenseMatMul(
         a_indices=weights.indices, a_values=weights.values, a_shape=weights.dense_shape,
-        b=tf.reshape(x, [shape[0], -1]),
+        b=tf.reshape(tf.cast(x, tf.int32), [shape[0], -1]),
     )  # fmt: skip
     y = tf.bitwise.right_shift(y + 2 ** (BITS - 1), BITS)
     return tf.reshape(y, tf.concat([[size], shape[1:]], axis=0))
@@ -141,7 +146,7 @@ def preprocess(images: Any, augmentation: Augmentation) -> Any:
     """
     size = augmentation.size
     mean, std = map(np.array, augmentation.statistics(images.shape[-1]))
-    x = ops.transpose(ops.relu(ops.cast(images, "float32")), [0, 3, 1, 2])  # ReLU: see `resize_and_crop`
+    x = ops.transpose(ops.relu(ops.cast(images, "float32")), [0, 3, 1, 2])  # ReLU: see `_transposed`
     # A symbolic image has no known size; counting its pixels gives it.
     rows, columns = ops.ones_like(x[0, 0, :, 0]), ops.ones_like(x[0, 0, 0, :])
     height, width = (ops.cast(ops.sum(pixels), "int32") for pixels in (rows, columns))

@@ -35,6 +35,7 @@ def foresee(trial: Pretraining) -> budget.Costs:
     config, components, monitor = trial.config, trial.components, trial.monitor
     assert monitor is not None
     backbone, views, source = components.model.backbone, components.views, monitor.source
+    read_size = trial.read_size or 0
 
     def evaluate(images: int) -> None:
         monitor.baselines(backbone, images)
@@ -43,7 +44,7 @@ def foresee(trial: Pretraining) -> budget.Costs:
         extraction.extract(backbone, source, views, np.arange(images))
 
     def read_seconds(images: int) -> float:
-        return images * timing.seconds_to_read(backbone, source, views, trial.read_size, images)
+        return images * timing.seconds_to_read(backbone, source, views, read_size, images)
 
     def available(images: int) -> int:
         return min(images, source.size)
@@ -51,7 +52,7 @@ def foresee(trial: Pretraining) -> budget.Costs:
     traced = _seconds(evaluate, FEW)
     rate = _per_image(_when_traced(evaluate), monitor.size)
     forward = _per_image(_when_traced(extract), available)
-    read = _per_image(read_seconds, available) if trial.read_size else 0.0
+    read = _per_image(read_seconds, available) if read_size else 0.0
     count = min(monitor.size(), timing.FINAL_IMAGES) if config.final_images is None else config.final_images
     final = monitor.size(count) * (1.5 * rate + 2 * read)
     if not isinstance(monitor, LabelFreeMonitor):

@@ -22,7 +22,7 @@ from simsiam_tf.nets.whitening import read_quarters
 
 FINAL_SHARE = 0.1  # of the budget, that the final evaluation takes at most,
 FINAL_IMAGES = 2000  # but on so many images, if there are
-READ_IMAGES = 128  # images that are read as the exported backbone reads them, to time that
+READ_IMAGES = 512  # images that are read as the exported backbone reads them, to time that
 LEAST_CALLS = 3  # calls of the compiled loop that are timed at least
 CALL_SECONDS = 0.25  # about how long a timed call takes, where steps are shorter
 SHARE, MOST_SECONDS = 0.03, 60.0  # of the budget, but no longer, steps are timed
@@ -147,15 +147,43 @@ def time_baselines(
 
 
 def seconds_to_read(
-    backbone: keras.Model, source: Source, views: Views, size: int, images: int | None = None
+    backbone: keras.Model, source: Source, views: Views, size: int, images: int = READ_IMAGES
 ) -> float:
-    """Seconds of an image whose quarters a backbone reads at `size` pixels, by READ_IMAGES or `images`."""
+    """Seconds that an image adds when a backbone reads its quarters at `size` pixels, from so many images."""
     network, views = read_quarters(backbone, size), finishing.reading_views(views, size)
-    ids = np.arange(min(source.size, images or READ_IMAGES))
-    extraction.extract(network, source, views, ids)  # traces the network
+    many = min(source.size, images)
+
+    def read(count: int) -> None:
+        extraction.extract(network, source, views, np.arange(count))
+
+    return seconds_per_image(when_traced(read), many // 8, many)
+
+
+def seconds_of(call: Callable[[int], None], images: int) -> float:
+    """Seconds of a call on so many images."""
     began = time.perf_counter()
-    extraction.extract(network, source, views, ids)
-    return (time.perf_counter() - began) / len(ids)
+    call(images)
+    return time.perf_counter() - began
+
+
+def when_traced(call: Callable[[int], None]) -> Callable[[int], float]:
+    """The seconds of a call on so many images, without those of what a first call traces."""
+
+    def seconds(images: int) -> float:
+        call(images)
+        return seconds_of(call, images)
+
+    return seconds
+
+
+def seconds_per_image(seconds: Callable[[int], float], few: int, many: int) -> float:
+    """What an image adds to the seconds of a call, from calls on a few and on many images.
+
+    A call takes most of a second for its pipeline alone, so that its share of an image would be far too high.
+    """
+    if few in (0, many):
+        return seconds(many) / many
+    return max(0.0, seconds(many) - seconds(few)) / (many - few)
 
 
 def final_images(size: int, final: Callable[[int | None], float], budget: float) -> int | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +33,6 @@ def foresee(trial: Pretraining) -> budget.Costs:
     config, components, monitor = trial.config, trial.components, trial.monitor
     assert monitor is not None
     backbone, views, source = components.model.backbone, components.views, monitor.source
-    read_size = trial.read_size or 0
 
     def evaluate(images: int) -> None:
         monitor.baselines(backbone, images)
@@ -43,16 +40,12 @@ def foresee(trial: Pretraining) -> budget.Costs:
     def extract(images: int) -> None:
         extraction.extract(backbone, source, views, np.arange(images))
 
-    def read_seconds(images: int) -> float:
-        return images * timing.seconds_to_read(backbone, source, views, read_size, images)
-
-    def available(images: int) -> int:
-        return min(images, source.size)
-
-    traced = _seconds(evaluate, FEW)
-    rate = _per_image(_when_traced(evaluate), monitor.size)
-    forward = _per_image(_when_traced(extract), available)
-    read = _per_image(read_seconds, available) if read_size else 0.0
+    traced = timing.seconds_of(evaluate, FEW)
+    rate = timing.seconds_per_image(timing.when_traced(evaluate), monitor.size(FEW), monitor.size(SAMPLE))
+    few, many = (min(images, source.size) for images in (FEW, SAMPLE))
+    forward, read = timing.seconds_per_image(timing.when_traced(extract), few, many), 0.0
+    if trial.read_size:
+        read = timing.seconds_to_read(backbone, source, views, trial.read_size, SAMPLE)
     count = min(monitor.size(), timing.FINAL_IMAGES) if config.final_images is None else config.final_images
     final = monitor.size(count) * (1.5 * rate + 2 * read)
     if not isinstance(monitor, LabelFreeMonitor):
@@ -67,33 +60,6 @@ def foresee(trial: Pretraining) -> budget.Costs:
     }
     step = FORWARD_PASSES * forward * components.views.count * config.batch_size
     return budget.Costs(sum(parts.values()), step, final_images=config.final_images, parts=parts)
-
-
-def _seconds(call: Callable[[int], None], images: int) -> float:
-    began = time.perf_counter()
-    call(images)
-    return time.perf_counter() - began
-
-
-def _when_traced(call: Callable[[int], None]) -> Callable[[int], float]:
-    """The seconds of a call on so many images, without those of what a first call traces."""
-
-    def seconds(images: int) -> float:
-        call(images)
-        return _seconds(call, images)
-
-    return seconds
-
-
-def _per_image(seconds: Callable[[int], float], images_of: Callable[[int], int]) -> float:
-    """What an image adds to the seconds of a call, from calls on FEW and on SAMPLE images.
-
-    images_of: the number of images of a call that is asked for so many.
-    """
-    few, many = images_of(FEW), images_of(SAMPLE)
-    if many == few:
-        return seconds(few) / few
-    return max(0.0, seconds(many) - seconds(few)) / (many - few)
 
 
 def check_foreseen(trial: Pretraining, left: float) -> None:

@@ -21,7 +21,7 @@ def trial(monkeypatch, tmp_path):
     Calls of the first two take 3 s more, for whatever number of images.
     """
     clock = types.SimpleNamespace(now=0.0)
-    monkeypatch.setattr(timed_run, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
     calls = []
 
     def baselines(backbone, images):
@@ -65,7 +65,7 @@ def test_a_time_that_is_far_too_short_is_refused_by_them(trial):
     timed_run.foresee(trial)  # traces
     needed = 2 / 3 * timed_run.foresee(trial).seconds(budget.LEAST_STEPS)
     timed_run.check_foreseen(trial, needed + 1)
-    with pytest.raises(UserError, match=r"minutes=3: is too short .*baselines 566 s.*`knn_images`"):
+    with pytest.raises(UserError, match=r"minutes=3: is too short .*baselines 642 s.*`knn_images`"):
         timed_run.check_foreseen(trial, needed - 1)
     trial.monitor = None
     timed_run.check_foreseen(trial, 0.0)  # without a monitor the steps are timed at once
@@ -90,3 +90,9 @@ def test_the_monitor_without_labels_is_foreseen_without_a_second_one(trial):
     trial.monitor = judge
     alone = timed_run.foresee(trial).parts["final evaluation"]
     assert labelled - alone == pytest.approx(3 * 2 * 2000 * 0.05)
+
+
+def test_a_pipeline_that_takes_long_to_start_is_no_cost_of_an_image():
+    assert timing.seconds_per_image(lambda images: 0.7 + 0.003 * images, 64, 512) == pytest.approx(0.003)
+    assert timing.seconds_per_image(lambda images: 0.6 - 0.0001 * images, 64, 512) == 0.0  # by chance
+    assert timing.seconds_per_image(lambda images: 0.7, 0, 7) == pytest.approx(0.1)

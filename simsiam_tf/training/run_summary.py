@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from simsiam_tf.config import PretrainConfig, field_types, method_row
+from simsiam_tf.config.places import is_encoded
 from simsiam_tf.evaluate.verdict import COLUMNS, MEASURES, measured_title, verdict
 from simsiam_tf.loop.task import Accuracies
 from simsiam_tf.pretrained import backbone_file
@@ -49,18 +50,17 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
     look = tensorboard if "tensorboard" in config.record else report
     if "jsonl" in config.record:
         lines.append(f"  records   {workdir / 'metrics.jsonl'}")
-    lines += [
-        "",
-        "Next: look at the curves and the views,",
-        f"  {look}",
-    ]
+    lines += ["", "Next: look at the curves and the views,", f"  {look}"]
     if outcome.status == INTERRUPTED:
         lines += ["or continue:", f"  {_continue_command('simsiam_tf.pretrain', workdir)}"]
-    elif not config.data.startswith("folder:"):
+    elif not is_encoded(config.data):
         lines += [
             "or train on your own images:",
             "  python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos",
         ]
+    elif outcome.status == DONE:
+        ask = [f"--weights={workdir}", f"--data={config.data}", f"--out={workdir / 'answers'}"]
+        lines += ["or ask about the images:", f"  python -m simsiam_tf.curate {shlex.join(ask)}"]
     if outcome.status != INTERRUPTED:
         text = verdict(outcome.accuracy, outcome.diagnosis, outcome.records, dataclasses.asdict(config))
         text = as_flags(text, field_types(PretrainConfig))

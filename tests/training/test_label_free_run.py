@@ -60,6 +60,8 @@ def test_a_run_that_loses_says_so_last_and_what_to_change(whole):
     summary = run_summary.pretraining_summary(config, outcome)
     assert "own image   whitened        MRR     RankMe\n" in summary and "k = 20" not in summary
     assert len(last.splitlines()) <= 6
+    ask = f"curate --weights={outcome.workdir} --data={config.data} --out={outcome.workdir / 'answers'}\n"
+    assert f"or ask about the images:\n  python -m simsiam_tf.{ask}" in summary
     page = history.outcome_section(history.read_history(outcome.workdir))
     assert page.text[1].replace("\n", " ") == last.replace("\n", " ")
     assert page.tables[1][0][1:] == ["own image", "whitened", "MRR", "RankMe"] and len(page.tables[1]) == 4

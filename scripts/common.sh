@@ -48,7 +48,7 @@ set_up() {
   fi
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "installing simsiam_tf$extras into .venv (TensorFlow is large: some minutes)"
-    .venv/bin/pip install --quiet --disable-pip-version-check -e ".$extras" || fail "installation failed; see above. It needs a network"
+    .venv/bin/pip install --quiet --no-compile --disable-pip-version-check -e ".$extras" || fail "installation failed; see above. It needs a network"
     echo "$wanted" > "$stamp"
   fi
 }

@@ -77,7 +77,7 @@ def assert_same(ours, theirs, steps):
     ("first", "kwargs"),
     [
         pytest.param(0, {}, id="whole", marks=pytest.mark.slow),
-        pytest.param(5, {}, id="continued"),
+        pytest.param(5, {}, id="continued", marks=pytest.mark.slow),
         pytest.param(
             0,
             {"rows": (8, 16), "elements_per_step": 2},
@@ -95,6 +95,7 @@ def test_data_workers_make_the_same_batches_in_the_same_order(served, source, fi
     assert_same(served.wait_until_each_reads(iter(ours)), theirs, (STEPS - first) * batches.elements_per_step)
 
 
+@pytest.mark.slow
 def test_elements_are_sent_in_pieces_and_put_together(served, source, monkeypatch):
     monkeypatch.setattr(pipeline, "PIECE_PIXELS", 2 * 40**2)  # two rows
     batches = StepBatches(source, VIEWS, BATCH, SEED, elements_per_step=2)

@@ -61,7 +61,7 @@ def test_a_tall_file_has_nearly_torchvisions_features(tmp_path, measured):
     measured("features of a tall image file by torchvision", difference, 2e-2)
 
 
-@pytest.mark.parametrize(("size", "short"), [(224, 256), (96, 110)])
+@pytest.mark.parametrize(("size", "short"), [pytest.param(224, 256, marks=pytest.mark.slow), (96, 110)])
 def test_features_of_files_are_those_of_torchvision(files, size, short, measured):
     difference = difference_from_torchvision(files, size, short)
     measured("features of image files by torchvision", difference, 5e-6)

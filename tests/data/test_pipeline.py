@@ -25,7 +25,10 @@ def photographs(encoded: bool):
     return EncodedSource("noise", 20, 3, None, (), "noise", lambda i: tf.gather(files, i))
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["array", "encoded"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(False, id="array"), pytest.param(True, id="encoded", marks=pytest.mark.slow)],
+)
 def source(request):
     return photographs(request.param)
 

@@ -148,6 +148,7 @@ def test_a_server_without_parts_of_files(server):
         pytest.param("folder:URL/images", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_many_images_are_read_at_a_time(server, spec):
     """No read is answered before eight wait for their answers."""
     source = open_source(at(server, spec), check="none")

@@ -111,7 +111,7 @@ def test_there_are_at_most_so_many_quarters(monkeypatch):
     assert read_quarters(other, 64) is other
 
 
-@pytest.mark.parametrize("size", [16, 8])
+@pytest.mark.parametrize("size", [pytest.param(16, marks=pytest.mark.slow), 8])
 def test_the_layers_give_whitened_features_and_come_off(size):
     backbone, source = small(), images()
     views = finishing.reading_views(VIEWS, size)

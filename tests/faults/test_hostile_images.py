@@ -220,6 +220,7 @@ def test_altered_images_are_refused_or_small():
     assert passed > 200
 
 
+@pytest.mark.slow
 def test_bombs_take_no_memory(tmp_path):
     bombs = {
         "a.png": png(20_000, 20_000), "b.gif": gif(frame(1, 1), screen=20_000),

@@ -45,7 +45,10 @@ def weights(tmp_path_factory, photos):
 
 @pytest.mark.parametrize(
     ("suffix", "dtype"),
-    [(".npz", "float32"), pytest.param(".parquet", "float16", marks=pytest.mark.slow), ("/", "float32")],
+    [
+        (".npz", "float32"),
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in ((".parquet", "float16"), ("/", "float32"))),
+    ],
 )
 def test_photos_to_embeddings_to_neighbours(photos, weights, tmp_path, capsys, suffix, dtype):
     out = f"{tmp_path}/photos{suffix}"

@@ -201,6 +201,7 @@ def test_shards_of_other_weights_data_and_options_are_refused(photos, weights, t
     assert "is a folder of other files, such as a.txt" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_arrays_have_their_numbers_as_names(tmp_path, cluster):
     gray = dataclasses.replace(AUGMENTATIONS["grayscale"], size=8)
     weights = small_backbones.exported(tmp_path / "run", gray, channels=1)

@@ -46,6 +46,7 @@ def test_a_loaded_model_trains_on_where_the_saved_one_stood(name, tmp_path):
 
 
 @every_method
+@pytest.mark.slow
 def test_arrays_are_views_and_labels_are_not_read(name):
     """fit(views), fit(views, labels) and train_on_batch are the same training as of a dataset."""
     expected, x = fit(compiled_model(name), 2)["loss"], views()

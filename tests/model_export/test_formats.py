@@ -50,7 +50,7 @@ def test_preprocessing_equals_that_of_other_commands(augmentation, shape):
 
 
 @pytest.mark.parametrize(
-    "format", [f if f in ("keras", "onnx") else pytest.param(f, marks=pytest.mark.slow) for f in FILES]
+    "format", [f if f == "keras" else pytest.param(f, marks=pytest.mark.slow) for f in FILES]
 )
 def test_the_code_of_the_card_gives_the_features_of_the_source(pretrained, tmp_path, monkeypatch, format):
     if any(importlib.util.find_spec(name) is None for name in formats.FORMATS[format].modules):

@@ -126,6 +126,7 @@ def test_timms_networks_are_converted(name, measured):
     measured("features of photographs, timm", np.abs(ours - theirs).max() / np.abs(theirs).max(), TOLERANCE)
 
 
+@pytest.mark.slow
 def test_networks_unknown_to_timm_are_for_keras_alone(tmp_path):
     folder = small_backbones.exported(tmp_path / "run", AUGMENTATIONS["cifar"], channels=3)
     assert command.main([f"--weights={folder}", "--hub"]) == 0

@@ -40,6 +40,7 @@ def writer(monkeypatch, hub):
     return hub
 
 
+@pytest.mark.slow
 def test_the_command_pushes_in_one_commit(workdir, tmp_path, writer, capsys):
     earlier = {"model.safetensors": b"of another network", "notes.txt": b"of the owner", "README.md": b"old"}
     repository = writer.repositories["anna/birds"] = Repository({**earlier, ".gitattributes": b"lfs"})

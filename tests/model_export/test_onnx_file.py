@@ -9,6 +9,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
 
 
+@pytest.mark.slow
 def test_a_transformer_is_written_with_one_input_and_its_features(tmp_path):
     """Its GELU computes Erfc, and its embedding of positions holds a constant that is no variable."""
     vit = keras_hub.models.ViTBackbone((32, 32, 3), 8, 1, 2, 16, 32)

@@ -56,7 +56,7 @@ def presets(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "swin" else n for n in TINY]
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("swin", "vit", "densenet") else n for n in TINY]
 )
 def test_features_are_those_of_keras_hub(presets, name, tmp_path, monkeypatch):
     """From pictures to features, by our pixel rule and pooling and by keras-hub's own; also from the file."""
@@ -93,6 +93,7 @@ def test_a_preset_is_copied_once_and_again_when_it_changes(presets, tmp_path, mo
     assert open_pretrained(f"hub:{preset}").path.stat().st_mtime_ns > written
 
 
+@pytest.mark.slow
 def test_presets_begin_with_random_weights_at_any_size(presets):
     for size, channels in ((16, 1), (SIZE, 3)):
         network = nets.build_backbone(f"hub:{presets / 'vit'}", size, channels)

@@ -140,7 +140,7 @@ def test_saved_backbone_gives_the_same_features(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["sequential", pytest.param("functional", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("saved", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_frozen_backbone_keeps_its_statistics_in_plain_keras(how, saved, tmp_path):
     backbone, classes = nets.resnet10("small", width=0.125, channels=1), keras.layers.Dense(3)
     if saved:

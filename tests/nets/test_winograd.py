@@ -63,6 +63,7 @@ def test_two_replicas_may_use_winograd(two_replicas):
             np.testing.assert_allclose(replica, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_backbone_passes_training_to_its_convolutions(monkeypatch):
     calls, ours = [], winograd.conv
     monkeypatch.setattr(winograd, "conv", lambda x, kernel: calls.append(1) or ours(x, kernel))

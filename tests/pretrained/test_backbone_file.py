@@ -144,12 +144,18 @@ def test_a_card_that_was_changed_is_noticed(workdir, tmp_path):
     ],
     ids=lambda views: str(views)[:20],
 )
-def test_views_of_a_card_must_be_numbers(workdir, tmp_path, views):
-    views = {**dataclasses.asdict(AUGMENTATION), **views}
-    backbone_file.export_network(open_pretrained(str(workdir)).backbone, tmp_path, {"views": views})
+def test_views_of_a_card_must_be_numbers(views):
+    views = json.loads(json.dumps({**dataclasses.asdict(AUGMENTATION), **views}))
     with pytest.raises(UserError, match="are not an augmentation") as caught:
-        open_pretrained(str(tmp_path))
+        pretrained_backbone._augmentation_of_card(views, Path("x"))
     assert str(caught.value).isprintable()
+
+
+def test_a_run_whose_card_has_no_augmentation_is_refused(workdir, tmp_path):
+    views = {**dataclasses.asdict(AUGMENTATION), "mean": "<b>"}
+    backbone_file.export_network(open_pretrained(str(workdir)).backbone, tmp_path, {"views": views})
+    with pytest.raises(UserError, match="are not an augmentation"):
+        open_pretrained(str(tmp_path))
 
 
 SAVED = """
@@ -184,6 +190,7 @@ def test_equal_networks_are_equal_bytes(tmp_path):
     assert backbone_file.load_backbone(str(tmp_path / "a")).count_params() > 0
 
 
+@pytest.mark.slow
 def test_errors_for_other_formats_say_what_to_do(workdir, tmp_path, capsys):
     for name in ("x.safetensors", "x.pth", "x.pth.tar", "x.ckpt"):
         (tmp_path / name).write_bytes(b"x")

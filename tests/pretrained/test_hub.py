@@ -96,6 +96,7 @@ def test_export_push_embed(workdir, hub, monkeypatch, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_results_go_to_the_working_folder_and_not_to_the_cache(hub, repository, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     data = places.write_folder(tmp_path / "photos")
@@ -126,6 +127,7 @@ def test_embeddings_record_the_commit(hub, repository, files, tmp_path, capsys):
     assert places.name(3) in out and err == ""
 
 
+@pytest.mark.slow
 def test_revisions(hub, repository, files, tmp_path):
     first = repository.branches["main"]
     other = small_backbones.exported(tmp_path / "other", AUGMENTATIONS["grayscale"], channels=1)

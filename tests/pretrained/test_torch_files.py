@@ -117,6 +117,7 @@ def repacked(source, path, change):
     return path
 
 
+@pytest.mark.slow
 def test_archives_that_expand_are_not_opened(state, tmp_path, capsys, peak, monkeypatch):
     whole = tmp_path / "whole.pth"
     torch.save({"conv1.weight": torch.zeros(2**28)}, whole)  # 1 GiB of zeros

@@ -61,7 +61,7 @@ CHECKPOINTS = {  # name: (file, the network that is taken, said of the other)
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in ("moco", "byol", "dino") else pytest.param(n, marks=pytest.mark.slow) for n in CHECKPOINTS],
+    [n if n == "byol" else pytest.param(n, marks=pytest.mark.slow) for n in CHECKPOINTS],
 )
 def test_a_network_is_found_under_any_prefix(name, tmp_path, capsys):
     content, other = CHECKPOINTS[name]

@@ -73,6 +73,7 @@ def test_efficiency_by_hand():
     assert scaling_model.StepSeconds(compute=4.0, gradient=1.0).full_overlap == 4.0
 
 
+@pytest.mark.slow
 def test_more_accelerators_and_bytes_take_longer_and_faster_links_less(sent, systems):
     for system in systems.values():
         for size in (0, 1e6, 1e9):
@@ -144,6 +145,7 @@ def tables_of(text):
     return [block.strip() for block in re.findall(r"(?:^\|.*\n)+", text, re.M)]
 
 
+@pytest.mark.slow
 def test_the_page_has_the_tables_that_the_script_prints(capsys):
     assert scaling.main([]) == 0
     printed = tables_of(capsys.readouterr().out)

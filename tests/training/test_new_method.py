@@ -56,6 +56,7 @@ def with_row(monkeypatch):
     monkeypatch.setattr(pretrain, "PretrainConfig", module.PretrainConfig)
 
 
+@pytest.mark.slow
 def test_a_method_is_a_model_and_a_row(with_row, tmp_path, capsys):
     assert pretrain.main([*FLAGS, "--method=squared_distance", "--factor=2", f"--workdir={tmp_path}"]) == 0
     assert capsys.readouterr().out.strip().startswith("Squared distance on digits")

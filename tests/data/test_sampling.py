@@ -211,6 +211,7 @@ def test_pretraining_takes_a_specification():
     assert [tuple(x.shape) for x in dataset.element_spec["views"]] == [(400, 8, 8, 1)] * 4
 
 
+@pytest.mark.slow
 def test_views_are_as_large_as_those_of_the_command():
     """One rule: small images in memory give views of their size, with any named augmentation."""
     config = PretrainConfig(data="digits")

@@ -130,6 +130,7 @@ def test_the_layers_give_whitened_features_and_come_off(size):
     assert finish_like(classifier, backbone, size) is backbone
 
 
+@pytest.mark.slow
 def test_a_finished_network_is_made_for_another_size():
     backbone, source = small(), images()
     views = {size: finishing.reading_views(VIEWS, size) for size in (32, 45)}

@@ -49,6 +49,7 @@ def test_the_sweep_ends_after_two_worse_strengths(digits, monkeypatch):
     assert list(result.validation) == [1, 2, 3, 4] and result.chosen == 2 and result.test == 0.7
 
 
+@pytest.mark.slow
 def test_warm_starts_do_not_change_the_result(digits):
     alone, after = (linear_probe.logistic_probe(*digits, strengths=s) for s in ((0.1,), (1e-3, 0.1)))
     assert after.validation[0.1] == pytest.approx(alone.validation[0.1], abs=0.005)

@@ -176,8 +176,9 @@ def nearest_names(out):
 
 @pytest.mark.parametrize(
     ("augmentation", "other", "size"),
-    [("imagenet", "cifar", 24), pytest.param("cifar", "imagenet", 16, marks=pytest.mark.slow)],
+    [("imagenet", "cifar", 24), ("cifar", "imagenet", 16)],
 )
+@pytest.mark.slow
 def test_a_query_is_preprocessed_as_the_images_were(
     photos, weights, tmp_path, capsys, augmentation, other, size
 ):
@@ -218,7 +219,7 @@ def test_a_name_among_the_embeddings_has_precedence_over_a_file(
         assert ("pass --query=./2.png" in output.err) == (asked == "2.png")
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+@pytest.mark.parametrize("suffix", [".npz", pytest.param(".parquet", marks=pytest.mark.slow)])
 def test_names_that_are_not_utf8_are_shown_with_escapes(photos, weights, tmp_path, capsys, suffix):
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
@@ -238,7 +239,7 @@ def test_names_that_are_not_utf8_are_shown_with_escapes(photos, weights, tmp_pat
         assert sorted(nearest_names(printed)) == [r"\x1b[2J.png", r"caf\xe9.png", "é.png"]
 
 
-@pytest.mark.parametrize("on_bad_image", ["skip", "error"])
+@pytest.mark.parametrize("on_bad_image", ["skip", pytest.param("error", marks=pytest.mark.slow)])
 def test_images_that_change_while_they_are_embedded(
     photos, weights, tmp_path, capsys, monkeypatch, on_bad_image
 ):

@@ -23,7 +23,7 @@ from helpers.keras_models import (
 
 from simsiam_tf import optimizers
 
-IN_SHORT = ("simsiam", "moco")  # the others are slow tests
+IN_SHORT = ("simsiam",)  # the others are slow tests
 every_method = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.slow) for name in METHODS]
 )

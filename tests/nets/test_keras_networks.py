@@ -36,7 +36,9 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "bottlenecks" else n for n in NETWORKS]
+)
 def test_there_and_back_is_the_same_network(name):
     network = settled(NETWORKS[name]())
     drawn = random.getstate()

@@ -48,6 +48,7 @@ def test_a_file_without_a_card_needs_an_augmentation(workdir, tmp_path):
     assert open_pretrained(str(alone), "cifar").augmentation == AUGMENTATIONS["cifar"]
 
 
+@pytest.mark.slow
 def test_of_a_saved_training_the_backbone_is_asked_for_and_taken(tmp_path):
     """`model.save` after `fit` writes heads and optimizer, too; `model.backbone.save` writes the network."""
     model = ss.SimSiam(nets.resnet10(stem="small", width=0.125, channels=1), d=16)
@@ -76,6 +77,7 @@ def test_other_channels_are_refused(workdir):
         open_pretrained(str(workdir)).check_channels(colour)
 
 
+@pytest.mark.slow
 def test_a_backbone_computes_in_the_present_policy(tmp_path):
     """Trained in bfloat16, it is used in float32 where that is what is asked for, and the other way."""
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")

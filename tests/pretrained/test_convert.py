@@ -99,10 +99,7 @@ def test_features_agree_on_photographs(name, network, pad, tmp_path, measured):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in ("resnet18", "resnet50") else pytest.param(name, marks=pytest.mark.slow)
-        for name in nets.RESNETS
-    ],
+    [name if name == "resnet18" else pytest.param(name, marks=pytest.mark.slow) for name in nets.RESNETS],
 )
 def test_each_resnet_comes_back_as_itself(name):
     backbone = nets.resnet(name, width=0.125)
@@ -155,6 +152,7 @@ def test_torchvision_loads_our_weights(tmp_path):
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() < TOLERANCE
 
 
+@pytest.mark.slow
 def test_weights_left_out_are_reported(tmp_path, capsys):
     path = tmp_path / "run.ckpt"
     state = layout("solo_learn", resnet("resnet18", 2))

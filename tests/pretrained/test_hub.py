@@ -111,6 +111,7 @@ def test_results_go_to_the_working_folder_and_not_to_the_cache(hub, repository, 
     assert supervised.workdir_of(linear) == Path("runs/anna-birds/linear")
 
 
+@pytest.mark.slow
 def test_embeddings_record_the_commit(hub, repository, files, tmp_path, capsys):
     """`neighbours` finds the backbone that made them when the repository has another, and offline."""
     (tmp_path / "photos").mkdir()

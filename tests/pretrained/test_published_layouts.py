@@ -70,6 +70,7 @@ def test_features_agree_with_timms_on_photographs(small, tmp_path, capsys, measu
     assert "license" not in card  # these weights are nobody's
 
 
+@pytest.mark.slow
 def test_pixels_are_taken_as_by_the_authors(tmp_path):
     folder = converted(lite_state(), tmp_path)
     (image,) = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)

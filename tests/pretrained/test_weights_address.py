@@ -63,6 +63,7 @@ def kept(cache):
     return sorted(path.name for path in cache.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_url_opens_the_network_that_was_published(workdir, tmp_path, monkeypatch, capsys):
     """And its results go to runs/, while embeddings record the address with its digest."""
     monkeypatch.chdir(tmp_path)

@@ -131,6 +131,7 @@ def test_memory_that_runs_out_in_the_trial_names_the_batch(tmp_path, monkeypatch
         pretraining.pretrain(minutes(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_minutes_mean(tmp_path, capsys):
     assert inspection.dry_run(minutes(tmp_path, "--warmup_epochs=200")) == 0
     out = capsys.readouterr().out

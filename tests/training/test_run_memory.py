@@ -68,6 +68,7 @@ def test_decoded_images_by_hand():
     assert bytes_in_memory(encoded((500, 300), (20, 31)), 64) == (2 * 64 * 64 * 3,) * 2  # squares
 
 
+@pytest.mark.slow
 def test_the_estimate_of_a_tiny_run_has_its_weights_and_its_activations(tmp_path):
     config = tiny(tmp_path, "--monitor=none")
     components = build_pretraining(config, decodes=False)

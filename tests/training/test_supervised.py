@@ -130,6 +130,7 @@ def test_random_initialisation_is_the_same_network_with_other_weights(source, tm
     assert all(0.8 < a / b < 1.25 for a, b in scales)
 
 
+@pytest.mark.slow
 def test_the_same_share_of_labels_for_every_seed(source, tmp_path):
     workers = Workers(tf.distribute.get_strategy())
     sets = [
@@ -159,6 +160,7 @@ def test_two_replicas_agree_with_one(source, tmp_path, two_replicas):
     np.testing.assert_allclose(ends[0][:, 1], ends[1][:, 1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_fit_in_a_notebook_takes_the_steps_of_the_command(evaluated, source):
     pretrained = open_pretrained(source)
     digits = [open_source(f"digits:{split}") for split in ("train", "test")]

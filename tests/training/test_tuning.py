@@ -100,6 +100,7 @@ def test_by_default_fine_tuning_is_sgd_as_before(source, tmp_path):
     assert type(sgd) is optimizers.SGD and [*sgd.part_learning_rates] == ["head"] and sgd.layer_decay == 1
 
 
+@pytest.mark.slow
 def test_the_dry_run_counts_trained_parameters(noisy, tmp_path, capsys):
     argv = ["--data=digits", "--backbone=noisy", "--dry_run", "--batch_size=64", "--precision=float32"]
     argv += ["--strategy=one_device", "--monitor=none", f"--workdir={tmp_path}"]

@@ -144,10 +144,13 @@ def _views(config: PretrainConfig, facts: Facts) -> list[Choice]:
     memory = facts.images * (2 * (view or 0)) ** 2 * facts.channels
     if facts.decoded_each_epoch and view and memory <= MOST_BYTES and not config.data_service:
         size_rule.append(Choice("decoded_size", 2 * view, "decodes each image once, not once an epoch"))
+    crop = Choice("crop_area", 0.2, "smaller crops teach more than milder ones, given the steps")
+    if facts.channels not in (1, 3):
+        return [*size_rule, Choice("augmentation", "multichannel", "these channels are no colours"), crop]
     return [
         *size_rule,
         Choice("augmentation", "imagenet", "all changes of SimSiam's views"),
-        Choice("crop_area", 0.2, "smaller crops teach more than milder ones, given the steps"),
+        crop,
         Choice("jitter", 0.4, "the paper's"),
     ]
 

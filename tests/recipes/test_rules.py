@@ -46,6 +46,8 @@ def test_small_pictures_on_a_cpu():
             {"side": 500, "decoded_each_epoch": True, "accelerator": True, "images": 900},
             {"decoded_size": 256},
         ),
+        ({"channels": 5}, {"augmentation": "multichannel", "crop_area": 0.2, "jitter": None}),
+        ({"channels": 1}, {"augmentation": "imagenet", "jitter": 0.4}),
         ({"images": 785}, {"batch_size": 64}),
         ({"images": 100}, {"batch_size": 16}),
         ({"images": 12}, {"batch_size": 8}),

@@ -69,8 +69,8 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     ),
     "cropped by 5 % a side": _cropped,
     "darker by 20 %": lambda picture: ImageEnhance.Brightness(picture).enhance(0.8),
-    "turned by 5°": _rotated,
-    "turned by 90°": lambda picture: picture.transpose(Image.Transpose.ROTATE_90),
+    "rotated by 5°": _rotated,
+    "rotated by 90°": lambda picture: picture.transpose(Image.Transpose.ROTATE_90),
 }
 
 RE_ENCODED = ("JPEG, quality 75", "three quarters of the size")

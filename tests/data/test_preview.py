@@ -35,8 +35,8 @@ def test_notes_say_in_words_how_an_image_was_made_upright(tmp_path):
     pixels = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
     actions = {
         "mirrored left to right": lambda x: x[:, ::-1], "mirrored top to bottom": lambda x: x[::-1],
-        "turned by 180°": lambda x: x[::-1, ::-1], "turned by 90° clockwise": lambda x: np.rot90(x, -1),
-        "turned by 90° counterclockwise": np.rot90,
+        "rotated by 180°": lambda x: x[::-1, ::-1], "rotated by 90° clockwise": lambda x: np.rot90(x, -1),
+        "rotated by 90° counterclockwise": np.rot90,
     }  # fmt: skip
     for number, words in ORIENTATIONS.items():
         image = Image.fromarray(pixels)
@@ -48,7 +48,7 @@ def test_notes_say_in_words_how_an_image_was_made_upright(tmp_path):
         np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(image)), moved)
     source = open_source(f"folder:{tmp_path}")
     assert [image_notes(source, i) for i in range(7)] == [[words] for words in ORIENTATIONS.values()]
-    assert "1 × turned by 90° clockwise" in header_summary(source)["EXIF orientation"]
+    assert "1 × rotated by 90° clockwise" in header_summary(source)["EXIF orientation"]
 
 
 def test_a_long_caption_keeps_its_ends_within_the_line():

@@ -61,9 +61,9 @@ def test_copies_are_changed_as_their_kind_says(rows):
     np.testing.assert_array_equal(copy, source[1:-1, 1:-1])
     copy, source = pair("darker by 20 %")
     np.testing.assert_allclose(copy, 0.8 * source, atol=1)
-    copy, source = pair("turned by 5°")
+    copy, source = pair("rotated by 5°")
     assert copy.shape == source.shape and (copy[6:10, 6:10] != source[6:10, 6:10]).any()
-    copy, source = pair("turned by 90°")
+    copy, source = pair("rotated by 90°")
     np.testing.assert_array_equal(copy, np.rot90(source))
 
 

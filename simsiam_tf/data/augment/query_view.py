@@ -49,7 +49,7 @@ class QueryView:
     def _transforms(self, u: np.ndarray, size: int) -> np.ndarray:
         """[B, 8]: output pixels (x, y) → input pixels (a₀x + a₁y + a₂, b₀x + b₁y + b₂).
 
-        The crop, a square of side `scale` · size that is turned by `angle`, lies at a uniform place within
+        The crop, a square of side `scale` · size that is rotated by `angle`, lies at a uniform place within
         the image; one whose turned corners reach beyond the image lies in its middle.
         """
         low, high = self.area

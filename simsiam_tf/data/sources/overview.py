@@ -11,9 +11,9 @@ from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.runtime.display_text import counted
 
 ORIENTATIONS = {  # EXIF's tag 274: what is done to the stored pixels, so that an image is upright
-    2: "mirrored left to right", 3: "turned by 180°", 4: "mirrored top to bottom",
-    5: "mirrored left to right, then turned by 90° counterclockwise", 6: "turned by 90° clockwise",
-    7: "mirrored left to right, then turned by 90° clockwise", 8: "turned by 90° counterclockwise",
+    2: "mirrored left to right", 3: "rotated by 180°", 4: "mirrored top to bottom",
+    5: "mirrored left to right, then rotated by 90° counterclockwise", 6: "rotated by 90° clockwise",
+    7: "mirrored left to right, then rotated by 90° clockwise", 8: "rotated by 90° counterclockwise",
 }  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def _counted(texts: Iterable[str]) -> str:
 
 
 def odd_images(source: EncodedSource) -> np.ndarray:
-    """Ids of images to look at first: transparent, turned by EXIF, above 8 bits or otherwise not plain."""
+    """Ids of images to look at first: transparent, rotated by EXIF, above 8 bits or otherwise not plain."""
     rows = source.headers
     if rows is None:
         return np.arange(0)

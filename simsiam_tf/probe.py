@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 
 from simsiam_tf.command_line import cli
@@ -58,11 +59,11 @@ class ProbeConfig(KeptFeaturesConfig):
         super().validate()
         if not 0 < self.labels <= 1:
             raise UserError(f"--labels={self.labels}: must be above 0 and at most 1, as in --labels=0.1.")
-        if not self.epochs > 0:
-            raise UserError(f"--epochs={self.epochs}: must be above 0.")
+        if not 0 < self.epochs < math.inf:
+            raise UserError(f"--epochs={self.epochs}: must be a number above 0.")
         name = "strengths" if self.classifier == "logistic" else "base_lrs"
         text = getattr(self, name)
-        if text is not None and (not self.values or min(self.values) <= 0):
+        if text is not None and not (self.values and all(0 < value < math.inf for value in self.values)):
             raise UserError(f"--{name}={text}: must be numbers above 0, as in --{name}=0.1,1.")
         return self
 

@@ -200,7 +200,7 @@ class SwAVOptions(ContrastOptions):
 
     prototypes: int = option(3000, "number of swav's prototypes", "Compared methods", limits=(2, 2**20))
     sinkhorn_epsilon: float = option(
-        0.05, "ε in swav's Sinkhorn-Knopp; larger: each image belongs to more prototypes", limits=(0.001, 10)
+        0.05, "ε in swav's Sinkhorn-Knopp; larger: each image belongs to more prototypes", limits=(0.0125, 10)
     )
     frozen_prototypes: float = option(
         1.0, "epochs at the start in which swav's prototypes do not learn", limits=(0, BIG)

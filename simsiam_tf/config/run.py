@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Self
 
 from simsiam_tf.config.backbones import absolute_network, is_network
@@ -112,8 +113,8 @@ class RunConfig(Config):
 
     def check_epochs(self) -> None:
         """Raises UserError where `epochs`, or options in epochs, do not make a run."""
-        if not self.epochs > 0:
-            raise UserError(f"epochs={self.epochs}: must be above 0.")
+        if not 0 < self.epochs < math.inf:
+            raise UserError(f"epochs={self.epochs}: must be a number above 0.")
         if self.warmup_epochs >= self.epochs:
             raise UserError(f"warmup_epochs={self.warmup_epochs}: must be below epochs={self.epochs}.")
 

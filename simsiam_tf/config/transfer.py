@@ -30,6 +30,7 @@ class TransferConfig(RunConfig, WeightsConfig):
     INAPPLICABLE = (
         *RunConfig.INAPPLICABLE,
         Inapplicable(("milestones",), "schedule", lambda v: v != "steps", "another `schedule` than steps"),
+        Inapplicable(("augment_on",), "task", bool, "transfer, whose squares are cut on the host"),
         Inapplicable(("backbone_lr_factor",), "freeze", lambda v: v, "freeze"),
         Inapplicable(("metric",), "task", lambda v: v != "detection", "another `task` than detection"),
         Inapplicable(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 from collections.abc import Sequence
@@ -28,21 +27,20 @@ from simsiam_tf.dense_tasks.subsets import share_of
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.loop import launch
-from simsiam_tf.loop.loop import Outcome
-from simsiam_tf.loop.task import Accuracies, Evaluator, RunComponents, read_card
+from simsiam_tf.loop.outcome import Outcome
+from simsiam_tf.loop.task import Accuracies, Evaluator, RunComponents
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, keras_hub, published
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
-from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.display_text import counted, one_line
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training.build_run import check_size, set_precision
-from simsiam_tf.training.labelled_task import LabelledTask
+from simsiam_tf.training.labelled_task import RESULT, LabelledTask
+from simsiam_tf.training.run_optimizer import warmup_steps
 
 log = logging.getLogger("simsiam_tf.run")
 
 FILES = {"detection": Path("export") / "detector.keras", SEGMENTATION: Path("export") / "segmenter.keras"}
-RESULT = "result.json"
 EVALUATIONS = 5  # in a run, by default
 PICTURES = 8  # training squares that are shown
 
@@ -214,7 +212,7 @@ def learning_rate(
 ) -> schedules.Schedule:
     """The learning rate, times a factor, of a run of so many steps. images: number of images in an epoch."""
     base = factor * schedules.scaled(config.base_lr, config.batch_size)
-    warmup = int(config.warmup_epochs * images) // config.batch_size
+    warmup = warmup_steps(config, total_steps, images)
     if config.schedule == "cosine":
         return schedules.cosine(base, total_steps, warmup)
     return schedules.steps(base, [round(share * total_steps) for share in config.falls()], warmup)
@@ -287,13 +285,6 @@ class Transfer(LabelledTask):
         # Last, since its card marks the run as exported.
         backbone_file.export_network(self.model.network, workdir, card, self.exported_file)
 
-    def add_accuracy(self, workdir: Path, accuracy: Accuracies, diagnosis: str) -> None:
-        """Adds the metrics to the model card and writes result.json."""
-        card = read_card(workdir / self.exported_file)
-        shared = ("images", "test", "classes", "init", "weights", "step", "configuration", "made with")
-        result = {
-            "what": self.config.task, **accuracy[self.trained_name], "train": card["data"],
-            **{k: card[k] for k in shared},
-        }  # fmt: skip
-        atomic_write_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
-        super().add_accuracy(workdir, accuracy, diagnosis)  # last, since it marks the run as evaluated
+    @property
+    def what(self) -> str:
+        return self.config.task

@@ -68,7 +68,7 @@ CAUSES = {
 # (option, whether a run has what is advised, the advice, what is said instead)
 ALREADY = (
     ("precision", lambda v: v == "float32", ", {warmup}, or precision=float32;", ", or {warmup};"),
-    ("crop_area", lambda v: v and v <= 0.2, "`d`, stronger augmentation (crop_area=0.2) or", "`d` or"),
+    ("crop_area", lambda v: v is None or v <= 0.2, "`d`, stronger augmentation (crop_area=0.2) or", "`d` or"),
 )
 PAPER_WARMUP, WARMUP_SHARE = 10.0, 0.1  # epochs of Table 2, of a run of 100
 CAUSED_BY_OPTIONS = ("cosine", "cross_entropy", "distance")  # losses of methods with these options
@@ -84,8 +84,10 @@ def advice(name: str, loss_type: str = "cosine", alike: bool = False, options: M
     text = SPECIAL_ADVICE.get(loss_type, {}).get(name, ADVICE[name])
     cause = causes(name, options) if loss_type in CAUSED_BY_OPTIONS else ""
     for option, has, part, without in ALREADY:
-        if has(options.get(option)):
+        if option in options and has(options[option]):
             text = text.replace(part, without)
+    if options and "queue" not in options:  # which moco alone has
+        text = text.replace("(`batch_size`, `queue`)", "(`batch_size`)")
     text = text.replace("{cause}", cause).replace("{warmup}", _warmup(options))
     if options.get("base_lr"):
         tried = f"`base_lr` than {options['base_lr']:g}"

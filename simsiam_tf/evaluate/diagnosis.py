@@ -55,6 +55,8 @@ LIMITS = {
     "regression": Limits(spread=0.2, fall=0.1),  # of distillation: 2 − 2 · cosine
     "other": Limits(spread=math.inf),  # of a method of the user's: nothing is known of it
 }
+# Options with which the limits of "redundancy" were chosen.
+BARLOW_FACTOR, VICREG_WEIGHT = 0.024, 25.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,16 @@ class Diagnosis:
         return f"{self.name}: {self.reason}. {self.advice}".strip() if self.reason else "none: no record yet."
 
 
+def _scaled(limits: Limits, loss_type: str, options: Mapping[str, Any]) -> Limits:
+    """The limits of VICReg's and Barlow Twins' losses, for other weights than the papers' codes have."""
+    if loss_type != "redundancy":
+        return limits
+    factor = options.get("loss_factor", BARLOW_FACTOR) / BARLOW_FACTOR
+    weights = [options.get(name, VICREG_WEIGHT) for name in ("invariance_weight", "variance_weight")]
+    scale = factor * max(weights) / VICREG_WEIGHT
+    return dataclasses.replace(limits, spread=limits.spread * scale, fall=limits.fall * scale)
+
+
 def diagnose(
     records: Sequence[dict],
     total_steps: int,
@@ -102,7 +114,7 @@ def diagnose(
         them, evenly spaced.
     options: those of the run, as for `advice.advice`.
     """
-    limits = LIMITS[loss_type]
+    limits = _scaled(LIMITS[loss_type], loss_type, options or {})
     diagnosis = functools.partial(Diagnosis, loss_type=loss_type, options=options)
     if not records:
         return diagnosis("healthy", "")

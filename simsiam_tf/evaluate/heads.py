@@ -47,12 +47,13 @@ def hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def top(k: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """(labels [n], logits [n, classes]) → whether fewer than k logits of other classes reach the label's.
 
-    Among equal logits the label's counts as the last, so that a constant classifier scores 0.
+    Among equal logits the label's counts as the last, so that a constant classifier scores 0. A logit that is
+    not a number reaches every other.
     """
 
     def within(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
         at_label = logits[np.arange(len(labels)), labels][:, None]
-        return (logits >= at_label).sum(axis=1) <= k
+        return ~np.isnan(at_label[:, 0]) & ((~(logits < at_label)).sum(axis=1) <= k)
 
     return within
 

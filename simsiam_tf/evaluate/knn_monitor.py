@@ -183,6 +183,11 @@ def open_monitor(
     if spec == "none":
         return None
     if spec == "auto" and source.labels is None:
+        if queries != "auto":
+            raise UserError(
+                f"monitor_queries={queries}: the images to learn from have no labels to compare with. Pass "
+                "labelled images of the same kind as `monitor`."
+            )
         return LabelFreeMonitor(source, views)
     if spec in ("auto", data_spec):
         bank, spec = source, data_spec
@@ -225,4 +230,5 @@ def _whitened(accuracy: dict[str, float]) -> dict[str, float]:
 
 def _evenly_spaced(ids: np.ndarray, count: int) -> np.ndarray:
     """At most `count` of the ids, but at least one."""
-    return ids[:: -(-len(ids) // max(count, 1))]
+    count = min(max(count, 1), len(ids))
+    return ids[np.arange(count) * len(ids) // count]

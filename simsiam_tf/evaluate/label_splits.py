@@ -16,6 +16,7 @@ from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 HELD_OUT = 10  # every tenth image is a test image where a set has no test or validation split
+MANY = 50  # images of a class, of which by chance some would be among every tenth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +93,22 @@ def check_labels(source: Source, option: str, advice: str = "") -> Source:
 
 
 def held_out_ids(source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """(ids of training images, ids of test images): every HELD_OUTth image is a test image."""
+    """(ids of training images, ids of test images): every HELD_OUTth image is a test image.
+
+    Where a class of MANY images would be missing from either, as where classes take turns, the second image
+    of each class and every HELD_OUTth after it are test images.
+    """
     ids = np.arange(source.size)
-    return ids[ids % HELD_OUT > 0], ids[::HELD_OUT]
+    tested = ids % HELD_OUT == 0
+    if source.labels is not None:
+        _, label, count = np.unique(all_labels(source), return_inverse=True, return_counts=True)
+        of_test = np.bincount(label[tested], minlength=len(count))
+        if ((count >= MANY) & ((of_test == 0) | (of_test == count))).any():
+            order = np.argsort(label, kind="stable")
+            place = np.empty_like(ids)  # of an image in its class
+            place[order] = ids - np.repeat(np.cumsum(count) - count, count)
+            tested = place % HELD_OUT == 1
+    return ids[~tested], ids[tested]
 
 
 def all_labels(source: Source) -> np.ndarray:

@@ -15,6 +15,8 @@ from simsiam_tf.data import sampling
 from simsiam_tf.evaluate.label_splits import balanced
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.runtime import progress
+from simsiam_tf.runtime.display_text import counted
+from simsiam_tf.runtime.errors import UserError
 
 STRENGTHS = tuple(10.0**e for e in range(-4, 3))  # values of scikit-learn's C, 1 / L2 penalty
 VALIDATION_SHARE = 0.1  # share of the training images of every class
@@ -105,7 +107,13 @@ def sgd_probe(
 def _validation_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids of the training images: (for training, for validation)."""
     held_out = balanced(labels, VALIDATION_SHARE, seed)
-    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
+    train = np.setdiff1d(np.arange(len(labels)), held_out)
+    if len(np.unique(labels[train])) < 2:
+        raise UserError(
+            f"{counted(len(labels), 'labelled training image')}: too few, since a classifier needs two "
+            "classes of at least two images, of which one chooses its settings. Pass more labels."
+        )
+    return train, held_out
 
 
 class _Regression:

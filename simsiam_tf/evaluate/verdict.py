@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from simsiam_tf.config import with_method_defaults
+from simsiam_tf.config import loss_kind, with_method_defaults
 from simsiam_tf.config.backbones import is_network, parse_backbone
 from simsiam_tf.evaluate.advice import advice
 from simsiam_tf.evaluate.diagnosis import NEAR_STD, Diagnosis
@@ -22,6 +22,7 @@ FEW_STEPS = 1000
 LOW_RANK = 4.0  # effective rank of z
 FALLING = 0.1  # a loss is still falling if more than this share of its fall came after the middle third
 MILD_CROPS = 0.4
+WITHOUT = ("monitor=none", "final_images=0")  # runs that can be compared by `knn_eval`
 ENDS = "the run has not come to its end; its command, typed again, goes on and compares"
 
 
@@ -96,8 +97,8 @@ def verdict(
     name = next((name for name in DECIDING if name in trained), None)
     if name is None:
         unfit = "" if diagnosis.healthy else f" {_advice(diagnosis, records, config)}"
-        reason, compare = _reason(config), ""
-        if config.get("workdir") and reason != ENDS:
+        reason, compare = _reason(config, diagnosis), ""
+        if config.get("workdir") and reason in WITHOUT:
             weights = f"--weights={shlex.quote(str(config['workdir']))}"
             compare = f" python -m simsiam_tf.knn_eval {weights} compares by labels."
         return f"Not compared with raw pixels and {start} ({reason}).{compare}{unfit}"
@@ -157,7 +158,10 @@ def _has_weights(config: Mapping[str, Any]) -> bool:
     return bool(config.get("weights") or (is_network(backbone) and parse_backbone(backbone).weights))
 
 
-def _reason(config: Mapping[str, Any]) -> str:
+def _reason(config: Mapping[str, Any], diagnosis: Diagnosis) -> str:
+    """Why a run has no measures at its end."""
+    if diagnosis.name == "divergence":
+        return "the run diverged"
     if config.get("monitor") == "none":
         return "monitor=none"
     return "final_images=0" if config.get("final_images") == 0 else ENDS
@@ -176,7 +180,8 @@ def _advice(
         return "Train on at a lower `base_lr`, or use the weights that the run began with as they are."
     longer, last = "`minutes`" if config.get("minutes") else "`epochs`", records[-1] if records else {}
     if last and (last["std"] < NEAR_STD or last["rank"] < LOW_RANK):
-        return advice("partial collapse", options=with_method_defaults(config))
+        options = with_method_defaults(config)
+        return advice("partial collapse", loss_kind(options), options=options)
     if last and last["step"] < FEW_STEPS:
         crop_area, ways = config.get("crop_area"), ["a higher `base_lr`"]
         if config.get("method") != "simclr":

@@ -12,7 +12,6 @@ import numpy as np
 from simsiam_tf.config import TransferConfig, field_types
 from simsiam_tf.dense_tasks import predictions
 from simsiam_tf.dense_tasks.annotations import DETECTION, TASKS
-from simsiam_tf.dense_tasks.transfer_task import RESULT
 from simsiam_tf.evaluate.diagnosis import Diagnosis
 from simsiam_tf.html_report import charts
 from simsiam_tf.html_report.picture_files import file_picture
@@ -20,7 +19,7 @@ from simsiam_tf.html_report.sections import Picture, Section, photo
 from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import as_flags
-from simsiam_tf.training.labelled_task import loss_diagnosis
+from simsiam_tf.training.labelled_task import RESULT, loss_diagnosis
 
 METRICS = {  # of test images → what it is; in the order of the page
     "AP": "average precision: mean over the classes, and over thresholds of the IoU from 50 % to 95 %",

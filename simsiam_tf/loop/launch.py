@@ -12,7 +12,8 @@ import tensorflow as tf
 from simsiam_tf.data.sources.run_images import record_images
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
-from simsiam_tf.loop.loop import Loop, Outcome
+from simsiam_tf.loop.loop import Loop
+from simsiam_tf.loop.outcome import Outcome
 from simsiam_tf.loop.recorders import recorder_names
 from simsiam_tf.loop.task import Task
 from simsiam_tf.loop.workdir import Workdir

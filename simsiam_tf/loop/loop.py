@@ -8,7 +8,6 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,14 +16,13 @@ import tensorflow as tf
 
 from simsiam_tf.data import sampling
 from simsiam_tf.distributed.step_compilation import compilation_on
-from simsiam_tf.distributed.workers import Workers
-from simsiam_tf.evaluate.diagnosis import Diagnosis
 from simsiam_tf.loop import compiled_steps
 from simsiam_tf.loop.checkpoint_policy import CheckpointPolicy
 from simsiam_tf.loop.checkpoints import Checkpoints, untracked
 from simsiam_tf.loop.failures import step_failures
 from simsiam_tf.loop.metrics_file import MetricsFile
 from simsiam_tf.loop.metrics_log import MetricsLog
+from simsiam_tf.loop.outcome import COLLAPSED, DIVERGED, DONE, Outcome
 from simsiam_tf.loop.recorders import recorder_names
 from simsiam_tf.loop.task import Accuracies, Task
 from simsiam_tf.loop.workdir import Workdir, run_description
@@ -36,38 +34,7 @@ from simsiam_tf.runtime.versions import library_versions
 
 log = logging.getLogger("simsiam_tf.run")
 
-DONE, COLLAPSED, DIVERGED = 0, 3, 4
 CALL_SECONDS = 1.0  # about how long the graph runs before Python looks at signals and progress
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """The end of a run.
-
-    status: DONE, COLLAPSED, DIVERGED or INTERRUPTED. step: the last step. accuracy: accuracies of the
-    baselines and, where it was evaluated, of the trained model. records: the training records. workers:
-    processes of the run; None: this process alone. config: the run's options, with those that it has chosen.
-    """
-
-    status: int
-    step: int
-    diagnosis: Diagnosis
-    accuracy: Accuracies
-    workdir: Path
-    records: list[dict]
-    workers: Workers | None = None
-    config: Any = None
-
-    def print_and_leave(self, summary: str) -> int:
-        """Prints a summary and returns the exit status.
-
-        Of several workers only the chief prints; each ends its process here instead of returning.
-        """
-        if self.workers is None or self.workers.chief:
-            print(summary)
-        if self.workers is not None:
-            self.workers.leave(self.status)
-        return self.status
 
 
 class Loop:
@@ -116,6 +83,7 @@ class Loop:
             [*([self.evaluator] if self.evaluator else []), *callbacks], model=self.model,
             epochs=math.ceil(config.epochs), steps=components.total_steps, verbose=0,
         )  # fmt: skip
+        self.evaluated_step = -1  # at whose end the evaluator last evaluated
         self.steps_per_call, self.seconds_per_step = 1, 0.0
 
     def _read_progress(self, progress: dict[str, Any]) -> None:
@@ -183,7 +151,10 @@ class Loop:
         """Trains by calls of `run_steps`, each of at most `steps_per_call` steps; returns the status."""
         config, images, total = self.config, self.components.source.size, self.components.total_steps
         epoch = self.step * config.batch_size // images
-        status = DONE
+        has_collapsed = self.step >= total and self.metrics_log.diagnosis.name in self.task.ending_diagnoses
+        status = (
+            COLLAPSED if has_collapsed else DONE
+        )  # a run that ended so is not another when it is repeated
         self.model.stop_training = False
         self.callbacks.on_train_begin()
         if self.ended_epoch is not None:
@@ -206,21 +177,25 @@ class Loop:
             if self.step == end:
                 ended_epoch = epoch = epoch + 1
             is_last = status != DONE or self.step == total
-            evaluates = bool(ended_epoch and self.evaluator and self.evaluator.due(ended_epoch))
+            evaluates = bool(ended_epoch and self._evaluates(ended_epoch))
             if is_last or self.policy.due(ended_epoch is not None, evaluates):
                 finite = self.save(ended_epoch, is_last)
                 if not finite and self.step == total:
-                    self.metrics_log.set_diverged(f"weights after step {self.step} are not all finite")
-                    status = DIVERGED
+                    status = self._diverged()
             if ended_epoch and status not in (INTERRUPTED, DIVERGED):
                 self._end_epoch(epoch)
                 if self.step < total:
                     self.callbacks.on_epoch_begin(epoch)
                 status = self._agreed(status)
         if status != DIVERGED and self.policy.step != self.step:  # a callback or a signal stopped the run
-            self.save(None, is_last=True)
+            finite = self.save(None, is_last=True)
+            status = status if finite or status != DONE else self._diverged()
         self.callbacks.on_train_end()
         return self._agreed(status) if status == DONE else status
+
+    def _diverged(self) -> int:
+        self.metrics_log.set_diverged(f"weights after step {self.step} are not all finite")
+        return DIVERGED
 
     def _advance(self, end: int) -> np.ndarray | None:
         """Runs to step `end`; returns the last step's embeddings [B, d], None if a loss is not finite."""
@@ -250,13 +225,23 @@ class Loop:
         self.steps_per_call = min(2 * self.steps_per_call, wanted, self.config.log_every)
         return int(largest)
 
+    def _evaluates(self, epoch: int) -> bool:
+        """Whether an evaluation follows epoch number `epoch`: not where the run ends within it."""
+        if self.evaluator is None:
+            return False
+        images, batch = self.components.source.size, self.config.batch_size
+        self.evaluator.is_whole_epoch = self.step >= sampling.steps_in(epoch, images, batch)
+        return self.evaluator.due(epoch)
+
     def _end_epoch(self, epoch: int) -> None:
         """Calls the callbacks, the evaluator among them, at the end of epoch number `epoch`, from 1 on."""
+        self._evaluates(epoch)
         saved = self.workers.count == 1 and self.policy.step == self.step
         with self.signals.act_at_once() if saved else contextlib.nullcontext():
             self.callbacks.on_epoch_end(epoch - 1, self.metrics_log.latest())
         if self.evaluator is not None and self.evaluator.latest:  # Keras hands callbacks a copy of the logs
             self.metrics_log.add_evaluation(self.step, epoch, self.evaluator.latest)
+            self.evaluated_step = self.step
 
     def save(self, ended_epoch: int | None, is_last: bool = False) -> bool:
         """Saves a checkpoint; saves nothing and returns False if a weight or a momentum is not finite.
@@ -273,6 +258,12 @@ class Loop:
         )
         return True
 
+    def _final_accuracies(self) -> Accuracies:
+        """Those of the last epoch, where its evaluation was that of the end, else those of another."""
+        if self.task.evaluates_as_at_end and self.evaluated_step == self.step:
+            return {self.task.trained_name: dict(self.evaluator.latest)}
+        return self.task.final_accuracies()
+
     def _finish(self, status: int) -> Outcome:
         """After status DONE exports, then evaluates: each once, even if interrupted between them."""
         workdir, components, metrics_log = self.workdir.path, self.components, self.metrics_log
@@ -285,7 +276,7 @@ class Loop:
             }  # fmt: skip
             with self.workdir.named_trouble("the export"):
                 self.task.export(workdir, metadata)
-        accuracies = self.task.final_accuracies() if status == DONE and not self.evaluated else {}
+        accuracies = self._final_accuracies() if status == DONE and not self.evaluated else {}
         if accuracies:
             metrics_log.add_evaluation(self.step, None, accuracies[self.task.trained_name])
             self.accuracy = accuracies

@@ -58,12 +58,13 @@ class RunComponents:
 class Evaluator(keras.callbacks.Callback):
     """Adds the accuracies of `evaluate` to the logs of every n-th epoch, in `fit` and in the loop.
 
-    every: n; 0 for never. latest: accuracies at the end of the last epoch; empty if it was not evaluated.
+    every: n; 0 for never. is_whole_epoch: whether the epoch that ends is whole; a run may end within one.
+    latest: accuracies at the end of the last epoch; empty if it was not evaluated.
     """
 
     def __init__(self, every: int) -> None:
         super().__init__()
-        self.every = every
+        self.every, self.is_whole_epoch = every, True
         self.latest: dict[str, float] = {}
 
     def evaluate(self) -> dict[str, float]:
@@ -72,7 +73,7 @@ class Evaluator(keras.callbacks.Callback):
 
     def due(self, epochs: int) -> bool:
         """Returns whether an evaluation follows epoch number `epochs`, counted from 1."""
-        return self.every > 0 and epochs % self.every == 0
+        return self.every > 0 and epochs % self.every == 0 and self.is_whole_epoch
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.latest = self.evaluate() if self.due(epoch + 1) else {}
@@ -92,6 +93,7 @@ class Task:
     ending_diagnoses: names of diagnoses that end the run, besides "divergence", which always does.
     unread_image: what to do about an image that cannot be read during the run.
     evaluator: evaluates at the ends of epochs; None for no such evaluation.
+    evaluates_as_at_end: whether it does so on the images of the end, which then need not be evaluated twice.
     """
 
     trained_name: str
@@ -104,6 +106,7 @@ class Task:
     ending_diagnoses: tuple[str, ...] = ()
     unread_image = "Restore it, and type the same command to continue."
     evaluator: Evaluator | None = None
+    evaluates_as_at_end = False
 
     def __init__(self, config: Any, components: RunComponents) -> None:
         self.config, self.components = config, components

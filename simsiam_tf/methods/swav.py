@@ -23,7 +23,8 @@ class SwAV(SiameseModel):
         projector_layers: 3 in Table 4.
         prototypes: P, the number of prototypes.
         temperature: τ > 0 of the predicted codes.
-        sinkhorn_epsilon, sinkhorn_iterations: ε > 0 and iterations of Sinkhorn–Knopp.
+        sinkhorn_epsilon, sinkhorn_iterations: ε and iterations of Sinkhorn–Knopp. exp(1 / ε), of a cosine
+            of 1, has to fit into float32: ε from 0.0125 on.
         predictor: "trained": codes are predicted from the output of h (65.2 %).
         stop_gradient: False: codes get a gradient, and the loss diverges (Sec. 6.2).
         prototype_norm: when prototypes are scaled to length one: "after_step", without a gradient, as in

@@ -13,6 +13,7 @@ from simsiam_tf.runtime.errors import UserError
 
 TRIAL_EPOCHS = 1e6  # of the run whose steps are timed: more than any training takes
 LEAST_STEPS = 10  # fewer are refused
+LEAST_KNN_IMAGES = 100  # that the option `knn_images` takes
 
 
 @dataclasses.dataclass
@@ -122,7 +123,8 @@ def too_short(config: PretrainConfig, costs: Costs, seconds: float) -> UserError
     cheaper = [f"a smaller `image_size` than {config.image_size}"] if config.image_size else []
     cheaper = cheaper or ["smaller views (`image_size`)"]
     if config.monitor != "none":
-        cheaper += ["fewer `knn_images`", "fewer `final_images`"]
+        cheaper += ["fewer `knn_images`"] if config.knn_images > LEAST_KNN_IMAGES else []
+        cheaper += ["fewer `final_images`"] if config.final_images != 0 else []
         cheaper += ["monitor=none, which leaves out baselines and evaluations"]
     if config.finish != "none":
         cheaper.append("finish=none, without whitening")

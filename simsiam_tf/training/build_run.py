@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import pkgutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from simsiam_tf import nets, optimizers
-from simsiam_tf.config import FinetuneConfig, PretrainConfig, SupervisedConfig, method_row
+from simsiam_tf import nets
+from simsiam_tf.config import PretrainConfig, method_row
 from simsiam_tf.config.run import RunConfig
 from simsiam_tf.data import Augmentation, Source, sampling
 from simsiam_tf.data.service import client
@@ -27,7 +26,6 @@ from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.methods import RunSize, SiameseModel
 from simsiam_tf.methods.python_method import import_method
 from simsiam_tf.nets import layer_order
-from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, initial_weights
 from simsiam_tf.pretrained.teacher import network_on_views, open_teacher
 from simsiam_tf.runtime.errors import UserError
@@ -39,6 +37,7 @@ from simsiam_tf.training.run_data import (
     keep_in_memory,
     open_data,
 )
+from simsiam_tf.training.run_optimizer import build_optimizer
 
 
 @dataclasses.dataclass
@@ -236,57 +235,3 @@ def knn_every(components: PretrainComponents, config: PretrainConfig) -> int:
         return config.knn_every or 0
     monitor, trained = components.monitor, components.source.size * components.views.count
     return epochs_between(monitor.size(config.knn_images) * monitor.views_per_image, trained)
-
-
-def cosine_schedule(
-    config: PretrainConfig | SupervisedConfig, total_steps: int, size: int, factor: float = 1.0,
-    final: float = 0.0, hold: int = 1,
-) -> schedules.Cosine:  # fmt: skip
-    """A run's learning rate, on a cosine after its warm-up, all of it multiplied by `factor`.
-
-    size: images in an epoch. final, hold: as for `schedules.Cosine`; `factor` multiplies `final`, too.
-    """
-    warmup = int(config.warmup_epochs * size) // config.batch_size
-    base = schedules.scaled(config.base_lr, config.batch_size)
-    return schedules.cosine(base * factor, total_steps, warmup, final * factor, hold)
-
-
-def build_optimizer(config: PretrainConfig, total_steps: int, size: int) -> optimizers.VariableRates:
-    """The optimizer with its learning rate on a cosine.
-
-    The predictor, the backbone, and parts that are frozen at first may have learning rates of their own.
-
-    size: images in an epoch.
-    """
-    final, factor = schedules.scaled(config.final_lr, config.batch_size), config.predictor_lr_factor
-    hold = max(1, round(size / config.batch_size)) if config.lr_update == "epoch" else 1
-    decayed = cosine_schedule(config, total_steps, size, 1.0, final, hold)
-    rates: dict[str, schedules.Schedule] = {}
-    if config.predictor_lr == "constant":  # Table 1 c
-        rates["predictor"] = schedules.constant(decayed.base * factor)
-    elif factor != 1.0:
-        rates["predictor"] = cosine_schedule(config, total_steps, size, factor, final, hold)
-    for part, epochs in config.method_options.frozen_epochs.items():
-        if epochs:
-            rates[part] = schedules.after(int(epochs * size) // config.batch_size, decayed)
-    if config.backbone_lr_factor != 1.0:
-        rates["backbone"] = cosine_schedule(config, total_steps, size, config.backbone_lr_factor, final, hold)
-    return optimizer_by_name(config, decayed, rates, method_row(config.method).lars)
-
-
-def optimizer_by_name(
-    config: PretrainConfig | FinetuneConfig,
-    rate: schedules.Schedule,
-    part_rates: Mapping[str, schedules.Schedule],
-    lars: Mapping[str, Any],
-) -> optimizers.VariableRates:
-    """The optimizer that the option `optimizer` names. lars: further arguments of `optimizers.LARS`."""
-    arguments: dict[str, Any] = {
-        "momentum": config.momentum, "weight_decay": config.weight_decay,
-        "part_learning_rates": part_rates, "layer_decay": config.layer_decay,
-    }  # fmt: skip
-    if config.optimizer == "adamw":
-        return optimizers.AdamW(rate, beta_2=config.adam_beta2, **arguments)
-    if config.optimizer == "lars":
-        return optimizers.LARS(rate, **arguments, **lars)
-    return optimizers.SGD(rate, **arguments)

@@ -167,7 +167,8 @@ class Diagnosis(keras.callbacks.Callback):
         if found.healthy:
             features = [model.backbone(x, training=False).numpy() for x in self._images]
             std = extraction.spread(np.concatenate(features))
-            unsettled = batch_norm.unsettled(model.backbone, step)
+            updates = (step - self._first) * getattr(model, "view_count", 1)
+            unsettled = batch_norm.unsettled(model.backbone, updates)
             found = diagnoses.check_features(found, self.records, self._first + self._total, std, unsettled)
         former, self.diagnosis = self.diagnosis, found
         if found.name != former.name:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 
 from simsiam_tf.evaluate.diagnosis import Diagnosis
-from simsiam_tf.loop.task import Task
+from simsiam_tf.loop.task import Accuracies, Task, read_card
+from simsiam_tf.runtime.atomic_files import atomic_write_text
+
+RESULT = "result.json"
+OF_CARD = ("images", "test", "classes", "init", "weights", "step", "configuration", "made with")
 
 
 class LabelledTask(Task):
-    """A run whose model learns from targets, and whose metric is an accuracy."""
+    """A run whose model learns from targets, and whose metric is an accuracy.
+
+    what: what the run is, in result.json.
+    """
+
+    what: str
+    evaluates_as_at_end = True
 
     def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
         """The training metric by its name: the mean over the steps that have one, none where none has."""
@@ -20,6 +33,16 @@ class LabelledTask(Task):
     def diagnose(self, records: list[dict], evaluation: dict[str, float]) -> Diagnosis:
         del evaluation
         return loss_diagnosis(records)
+
+    def add_accuracy(self, workdir: Path, accuracy: Accuracies, diagnosis: str) -> None:
+        """Adds the metrics to the model card and writes result.json."""
+        card = read_card(workdir / self.exported_file)
+        result = {
+            "what": self.what, **accuracy[self.trained_name], "train": card["data"],
+            **{name: card[name] for name in OF_CARD if name in card},
+        }  # fmt: skip
+        atomic_write_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
+        super().add_accuracy(workdir, accuracy, diagnosis)  # last, since it marks the run as evaluated
 
 
 def loss_diagnosis(records: list[dict]) -> Diagnosis:

@@ -28,7 +28,7 @@ from simsiam_tf.evaluate.verdict import measured_title, measures_text
 from simsiam_tf.features import extraction
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.failures import step_failures
-from simsiam_tf.loop.loop import COLLAPSED, DIVERGED, DONE, Outcome
+from simsiam_tf.loop.outcome import COLLAPSED, DIVERGED, DONE, Outcome
 from simsiam_tf.loop.task import Accuracies, Task
 from simsiam_tf.methods.metrics import effective_rank
 from simsiam_tf.nets import whitening

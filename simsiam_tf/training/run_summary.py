@@ -14,8 +14,9 @@ from simsiam_tf.evaluate.verdict import COLUMNS, MEASURES, measured_title, verdi
 from simsiam_tf.loop.task import Accuracies
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import as_flags
+from simsiam_tf.training.labelled_task import RESULT
 from simsiam_tf.training.pretraining import COLLAPSED, DIVERGED, DONE, INTERRUPTED, Outcome
-from simsiam_tf.training.supervised import CLASSIFIER, RESULT
+from simsiam_tf.training.supervised import CLASSIFIER
 
 STATUS = {
     DONE: "done", COLLAPSED: "stopped: collapsed", DIVERGED: "stopped: diverged",
@@ -115,8 +116,9 @@ def transfer_summary(outcome: Outcome, files: Mapping[str, Path]) -> str:
     lines = ["", f"{workdir}: {STATUS[outcome.status]}, step {outcome.step}"]
     if outcome.records:
         last = outcome.records[-1]
-        name = next(n for n in ("class_accuracy", "pixel_accuracy") if n in last)
-        lines.append(f"  training images  loss {last['loss']:.3f}, {name.replace('_', ' ')} {last[name]:.1%}")
+        measured = [name for name in ("class_accuracy", "pixel_accuracy") if name in last]
+        accuracy = "".join(f", {name.replace('_', ' ')} {last[name]:.1%}" for name in measured)
+        lines.append(f"  training images  loss {last['loss']:.3f}{accuracy}")
     if task in outcome.accuracy:
         scores = ", ".join(f"{name} {value:.1%}" for name, value in outcome.accuracy[task].items())
         lines.append(f"  test images      {scores}")

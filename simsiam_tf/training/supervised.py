@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,21 +21,20 @@ from simsiam_tf.evaluate.knn_monitor import epochs_between
 from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 from simsiam_tf.loop import launch
-from simsiam_tf.loop.loop import Outcome
-from simsiam_tf.loop.task import Accuracies, RunComponents, add_accuracy_to_card, read_card
+from simsiam_tf.loop.outcome import Outcome
+from simsiam_tf.loop.task import Accuracies, RunComponents, add_accuracy_to_card
 from simsiam_tf.nets import layer_order
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, published
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
-from simsiam_tf.runtime.atomic_files import atomic_write_text
-from simsiam_tf.training.build_run import check_size, cosine_schedule, optimizer_by_name, set_precision
+from simsiam_tf.training.build_run import check_size, set_precision
 from simsiam_tf.training.callbacks import Accuracy
 from simsiam_tf.training.labelled_task import LabelledTask
+from simsiam_tf.training.run_optimizer import cosine_schedule, optimizer_by_name
 
 log = logging.getLogger("simsiam_tf.run")
 
 CLASSIFIER = Path("export") / "classifier.keras"
-RESULT = "result.json"
 
 
 def run_supervised(config: SupervisedConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Outcome:
@@ -188,11 +186,8 @@ class Supervised(LabelledTask):
         """Adds the accuracy to the model cards and writes result.json."""
         if not self.model.frozen:
             add_accuracy_to_card(workdir / backbone_file.EXPORTED, accuracy, diagnosis)
-        card = read_card(workdir / CLASSIFIER)
-        shared = ("images", "test", "classes", "weights", "step", "configuration", "made with")
-        result = {
-            "what": "linear evaluation" if self.model.frozen else "fine-tuning",
-            **accuracy[self.trained_name], "train": card["data"], **{k: card[k] for k in shared},
-        }  # fmt: skip
-        atomic_write_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
-        super().add_accuracy(workdir, accuracy, diagnosis)  # last, since it marks the run as evaluated
+        super().add_accuracy(workdir, accuracy, diagnosis)
+
+    @property
+    def what(self) -> str:
+        return "linear evaluation" if self.model.frozen else "fine-tuning"

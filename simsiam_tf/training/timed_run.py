@@ -40,10 +40,15 @@ def foresee(trial: Pretraining) -> budget.Costs:
     def extract(images: int) -> None:
         extraction.extract(backbone, source, views, np.arange(images))
 
+    def look(images: int) -> None:
+        for _ in extraction.evaluation_views(source, views, np.arange(images)):
+            pass
+
     traced = timing.seconds_of(evaluate, FEW)
     rate = timing.seconds_per_image(timing.when_traced(evaluate), monitor.size(FEW), monitor.size(SAMPLE))
     few, many = (min(images, source.size) for images in (FEW, SAMPLE))
     forward, read = timing.seconds_per_image(timing.when_traced(extract), few, many), 0.0
+    decode = min(forward, timing.seconds_per_image(timing.when_traced(look), few, many))
     if trial.read_size:
         read = timing.seconds_to_read(backbone, source, views, trial.read_size, SAMPLE)
     count = min(monitor.size(), timing.FINAL_IMAGES) if config.final_images is None else config.final_images
@@ -58,7 +63,9 @@ def foresee(trial: Pretraining) -> budget.Costs:
         "whitening": read * min(finishing.IMAGES, source.size),
         "final evaluation": final if count else 0.0,
     }
-    step = FORWARD_PASSES * forward * components.views.count * config.batch_size
+    kept = components.source.pixels is not None or components.source.squares is not None
+    image = decode * (not kept) + FORWARD_PASSES * components.views.count * (forward - decode)
+    step = image * config.batch_size
     return budget.Costs(sum(parts.values()), step, final_images=config.final_images, parts=parts)
 
 

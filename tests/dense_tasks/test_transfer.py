@@ -16,7 +16,7 @@ from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.dense_tasks import transfer_task
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.loop import compiled_steps
-from simsiam_tf.loop.loop import DONE
+from simsiam_tf.loop.outcome import DONE
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.signals import INTERRUPTED

@@ -250,3 +250,30 @@ def test_features_that_are_constant_at_inference_are_no_healthy_run():
     assert check_features(healthy, early, 100, 1e-4).healthy, "averages settle later"
     collapse = Diagnosis("collapse", "std 0")
     assert check_features(collapse, CURVE, 100, 1e-4) == collapse
+
+
+@pytest.mark.parametrize(
+    ("changes", "factor"),
+    [
+        ({"method": "barlow", "loss_factor": 1.0}, 1 / 0.024),
+        ({"method": "vicreg", "variance_weight": 250.0}, 10),
+    ],
+)
+def test_the_limits_of_a_loss_follow_its_weights(changes, factor):
+    """A loss that is multiplied by a weight falls and varies by as much more."""
+    usual = options(method=changes["method"])
+    for spread, fall in ((0.1, 1.0), (3.0, 1.0), (0.1, 0.05)):
+        curve = records(np.linspace(5, 5 - fall, 20), 0.9 * ONES)
+        curve = [{**r, "loss_spread": spread} for r in curve]
+        scaled = [{**r, "loss": factor * r["loss"], "loss_spread": factor * spread} for r in curve]
+        name = diagnose(curve, 400, "redundancy", usual).name
+        assert diagnose(scaled, 400, "redundancy", options(**changes)).name == name
+        assert name == ("oscillation" if spread > 2 else "healthy" if fall > 0.1 else "non-convergence")
+
+
+def test_advice_names_no_option_that_the_method_refuses_and_none_that_the_run_has():
+    assert "`queue`" not in advice("collapse", "contrast", options=options(method="simclr"))
+    assert "`queue`" in advice("collapse", "contrast", options=options(method="moco"))
+    assert "crop_area" not in advice("partial collapse", options=options())
+    assert "crop_area" in advice("partial collapse", options=options(crop_area=0.5))
+    assert "crop_area" in advice("partial collapse")

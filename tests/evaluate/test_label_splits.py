@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simsiam_tf.data import open_source
-from simsiam_tf.evaluate import label_splits
+from simsiam_tf.data import Augmentation, Views, from_arrays, open_source
+from simsiam_tf.evaluate import knn_monitor, label_splits
 from simsiam_tf.evaluate.knn_monitor import monitor_of
-from simsiam_tf.evaluate.label_splits import balanced, open_splits
+from simsiam_tf.evaluate.label_splits import balanced, held_out_ids, open_splits
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -124,3 +124,36 @@ def test_a_share_of_every_class_and_a_larger_share_contains_a_smaller():
     assert set(few) < set(more) and few.tolist() == balanced(labels, 0.01).tolist()
     assert few.tolist() != balanced(labels, 0.01, seed=1).tolist()
     np.testing.assert_array_equal(balanced(labels, 1.0), np.arange(len(labels)))
+
+
+@pytest.mark.parametrize(("classes", "images"), [(10, 500), (2, 100), (5, 999)])
+def test_classes_that_take_turns_are_trained_and_tested_on(classes, images):
+    """Every tenth image of ten classes in turn would be the first class alone, and of two, too."""
+    labels = np.arange(images) % classes
+    source = from_arrays("turns", np.zeros((images, 4, 4, 3), np.uint8), labels)
+    train, test = held_out_ids(source)
+    assert np.bincount(labels[train]).min() > 0 and np.bincount(labels[test]).min() > 0
+    assert sorted([*train, *test]) == list(range(images)) and len(test) == pytest.approx(
+        images / 10, abs=classes
+    )
+
+
+def test_a_class_of_one_image_is_trained_on():
+    labels = np.append(np.arange(500) % 10, 10)
+    train, test = held_out_ids(from_arrays("turns", np.zeros((501, 4, 4, 3), np.uint8), labels))
+    assert 500 in train and set(labels[test]) == set(range(10))
+
+
+@pytest.mark.parametrize("count", [1, 7, 38_888, 60_000, 10**6])
+def test_a_sample_has_as_many_images_as_it_says(count):
+    sample = knn_monitor._evenly_spaced(np.arange(60_000), count)
+    assert len(sample) == len(set(sample)) == min(count, 60_000)
+    assert np.ptp(np.diff(sample)) <= 1 if count > 1 else sample == [0]
+
+
+def test_queries_of_images_without_labels_are_refused(tmp_path):
+    images = from_arrays("plain", np.zeros((20, 8, 8, 1), np.uint8))
+    with pytest.raises(
+        UserError, match="monitor_queries=digits:test: the images to learn from have no labels"
+    ):
+        knn_monitor.open_monitor("auto", "digits:test", Views(Augmentation(size=8)), images, "plain")

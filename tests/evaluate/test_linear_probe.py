@@ -73,8 +73,17 @@ def test_the_command(tmp_path, capsys):
     assert result["accuracy"]["raw pixels"]["test"] > 0.8
     assert set(result["sweep"]["this backbone"]["validation"]) == {"0.01", "1.0"}
     assert "raw pixels" in capsys.readouterr().out
-    for wrong in ("--labels=0", "--labels=2", "--strengths=a", "--strengths=0"):
+    for wrong in (
+        "--labels=0",
+        "--labels=2",
+        "--strengths=a",
+        "--strengths=0",
+        "--strengths=nan",
+        "--epochs=inf",
+        "--labels=0.005",
+    ):
         assert command.main([f"--weights={folder}", wrong]) == 2
+    assert "10 labelled training images: too few" in capsys.readouterr().err
 
 
 def test_heads_by_sgd_equal_a_numpy_reference_on_the_same_batches(digits):

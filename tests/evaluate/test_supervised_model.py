@@ -12,7 +12,7 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import LinearConfig
 from simsiam_tf.data import AUGMENTATIONS, Views, open_source, pipeline, pretraining
 from simsiam_tf.distributed.workers import Workers
-from simsiam_tf.evaluate.heads import HEADS, HeadSpec, linear
+from simsiam_tf.evaluate.heads import HEADS, HeadSpec, linear, top
 from simsiam_tf.evaluate.label_splits import Splits
 from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 from simsiam_tf.loop.task import RunComponents
@@ -112,3 +112,11 @@ def test_a_constant_classifier_scores_nothing():
     model = SupervisedModel(backbone, outputs=10)
     model.head.kernel.assign(tf.zeros_like(model.head.kernel))
     assert evaluate_model(model, source, Views(AUGMENTATIONS["grayscale"])) == {"top1": 0.0, "top5": 0.0}
+
+
+def test_logits_that_are_no_numbers_are_wrong():
+    nan = np.full((4, 10), np.nan)
+    assert not top(1)(np.arange(4), nan).any() and not top(5)(np.arange(4), nan).any()
+    logits = np.zeros((1, 10))
+    logits[0, 3], logits[0, 7] = 1.0, np.nan
+    assert top(5)(np.array([3]), logits).all() and not top(1)(np.array([3]), logits).any()

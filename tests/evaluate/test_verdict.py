@@ -114,6 +114,7 @@ ADVICE = [  # (what is known of the run, what the advice names, what it does not
     ({"diagnosis": Diagnosis("partial collapse", "rank 3")}, ["stronger augmentation"], ["simclr"]),
     ({"rows": records(std=0.3)}, ["loses dimensions"], ["published"]),
     ({"rows": records(rank=3.0)}, ["loses dimensions"], ["published"]),
+    ({"rows": records(rank=3.0), "method": "distill"}, ["predictions lose dimensions"], ["`d`", "crop_area"]),
     ({"rows": records(878)}, ["878 steps", "`epochs`", "method=simclr", "`base_lr`", "crop_area=0.4"], []),
     ({"rows": records(878), "method": "simclr"}, ["`epochs`", "`base_lr`"], ["method=simclr"]),
     ({"rows": records(878), "crop_area": 0.5}, ["method=simclr"], ["crop_area"]),
@@ -144,6 +145,8 @@ def test_a_run_from_weights_is_compared_with_them(start):
 def test_a_run_that_was_not_compared_says_why():
     assert said({}, monitor="none") == ("Not compared with raw pixels and untrained weights (monitor=none).")
     baselines = {k: v for k, v in LOST.items() if k != "backbone"}
+    assert "goes on" not in said(baselines, Diagnosis("divergence", "loss nan at step 7"))
+    assert "(the run diverged)" in said(baselines, Diagnosis("divergence", "loss nan at step 7"))
     assert "(final_images=0)" in said(baselines, final_images=0)
     text = said(baselines, Diagnosis("collapse", "std 0"))
     assert "has not come to its end" in text and "stop_gradient=" in text

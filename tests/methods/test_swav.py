@@ -5,7 +5,9 @@ import tensorflow as tf
 from helpers.compared_methods import METHODS, D, compiled_model, gradients, unit, views
 
 from simsiam_tf import optimizers
+from simsiam_tf.config.method_options import SwAVOptions
 from simsiam_tf.methods import SwAV
+from simsiam_tf.methods.losses import sinkhorn_knopp
 from simsiam_tf.optimizers import schedules
 
 
@@ -61,3 +63,10 @@ def test_swav_without_stop_gradient_gives_the_codes_a_gradient():
         found.append(gradients(model, lambda m=model: m.objective({"views": views()})["loss"]))
     del METHODS["stop"]
     assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(*found, strict=True))
+
+
+def test_the_least_epsilon_that_is_allowed_does_not_overflow():
+    cosines = tf.constant([[1.0, -1.0, 0.3], [-1.0, 1.0, 0.9], [0.2, 0.1, 1.0]])
+    least, _ = SwAVOptions.__dataclass_fields__["sinkhorn_epsilon"].metadata["limits"]
+    codes = sinkhorn_knopp(cosines, least, 3)
+    np.testing.assert_allclose(codes.numpy().sum(axis=1), 1, rtol=1e-4)

@@ -224,3 +224,17 @@ def test_a_start_with_hardly_any_learning_rate_left_is_said(epochs, late):
         share = 0.5 * (1 + math.cos(math.pi * 100 / 102))
         assert f"start_epoch=100 of epochs=102: the learning rate begins at {share * 0.05 / 4:.2g}" in text
         assert "Pass more epochs" in text
+
+
+@pytest.mark.parametrize(
+    "flags", [("--warmup_epochs=0.8",), ("--warmup_epochs=0.8", "--predictor_lr_factor=10")]
+)
+def test_a_warm_up_of_all_steps_is_refused(flags):
+    config = parse("--batch_size=512", "--epochs=1", *flags)
+    with pytest.raises(UserError, match="warmup_epochs=0.8: is 2 steps of 2 steps in all. Pass less"):
+        build_run.build_optimizer(config, total_steps=2, size=1437)
+
+
+def test_epochs_without_end_are_refused():
+    with pytest.raises(UserError, match="epochs=inf: must be a number above 0"):
+        parse("--epochs=inf")

@@ -91,6 +91,15 @@ def test_constant_features_at_inference_are_named_with_their_momentum():
         )
 
 
+def test_each_view_is_an_update_of_the_moving_averages(monkeypatch):
+    """Of two views an average moves twice a step."""
+    updates = []
+    monkeypatch.setattr(callbacks.batch_norm, "unsettled", lambda network, count: updates.append(count))
+    model = SimSiam(network(), d=6, predictor_hidden=32, projector_layers=2)
+    fit(model, callbacks.Diagnosis(source(), every=3, size=SIZE))
+    assert updates == [6, 12, 18, 24]
+
+
 def test_each_method_is_judged_by_the_limits_of_its_loss():
     kinds = {
         n: callbacks.method_of_model(compiled_model(n))[0] for n in ("simclr", "byol", "average", "vicreg")

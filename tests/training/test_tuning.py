@@ -15,7 +15,7 @@ from simsiam_tf.config import FinetuneConfig
 from simsiam_tf.config.backbones import BACKBONES, Backbone
 from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.distributed.workers import Workers
-from simsiam_tf.loop.loop import DONE
+from simsiam_tf.loop.outcome import DONE
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.signals import INTERRUPTED
 from simsiam_tf.training import build_run, pretraining, supervised

@@ -83,7 +83,7 @@ class Loop:
             [*([self.evaluator] if self.evaluator else []), *callbacks], model=self.model,
             epochs=math.ceil(config.epochs), steps=components.total_steps, verbose=0,
         )  # fmt: skip
-        self.evaluated_step = -1  # at whose end the evaluator last evaluated
+        self.last_evaluation: tuple[int, dict[str, float]] = -1, {}  # step and accuracies
         self.steps_per_call, self.seconds_per_step = 1, 0.0
 
     def _read_progress(self, progress: dict[str, Any]) -> None:
@@ -241,7 +241,7 @@ class Loop:
             self.callbacks.on_epoch_end(epoch - 1, self.metrics_log.latest())
         if self.evaluator is not None and self.evaluator.latest:  # Keras hands callbacks a copy of the logs
             self.metrics_log.add_evaluation(self.step, epoch, self.evaluator.latest)
-            self.evaluated_step = self.step
+            self.last_evaluation = self.step, dict(self.evaluator.latest)
 
     def save(self, ended_epoch: int | None, is_last: bool = False) -> bool:
         """Saves a checkpoint; saves nothing and returns False if a weight or a momentum is not finite.
@@ -260,8 +260,9 @@ class Loop:
 
     def _final_accuracies(self) -> Accuracies:
         """Those of the last epoch, where its evaluation was that of the end, else those of another."""
-        if self.task.evaluates_as_at_end and self.evaluated_step == self.step:
-            return {self.task.trained_name: dict(self.evaluator.latest)}
+        step, accuracy = self.last_evaluation
+        if self.task.evaluates_as_at_end and step == self.step:
+            return {self.task.trained_name: accuracy}
         return self.task.final_accuracies()
 
     def _finish(self, status: int) -> Outcome:

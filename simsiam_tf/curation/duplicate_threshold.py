@@ -66,7 +66,13 @@ def duplicate_cosine(cosine: np.ndarray) -> float:
     return float(1.0 - max(min(half_way, farthest), ROUNDING))
 
 
-def check_cosine(cosine: float | None) -> None:
-    """Raises UserError for a least cosine outside (0, 1]; None is chosen by `duplicate_cosine`."""
-    if cosine is not None and not 0 < cosine <= 1:
+def check_cosine(cosine: float | None) -> float | None:
+    """A given least cosine, at most that of equal rows in float32. Raises UserError outside (0, 1].
+
+    None stays None, and is chosen by `duplicate_cosine`.
+    """
+    if cosine is None:
+        return None
+    if not 0 < cosine <= 1:
         raise UserError(f"cosine={cosine}: must be above 0 and at most 1.")
+    return min(cosine, 1.0 - ROUNDING)

@@ -64,7 +64,7 @@ def duplicates(
         area, sharpness, names: [N]; of a group the largest area is kept, then the sharpest, then the first
             name, then the first row.
     """
-    check_cosine(cosine)
+    cosine = check_cosine(cosine)
     rows = as_unit_rows(features)
     place = _places_by_quality(len(rows), area, sharpness, names)  # 0: kept before all others
     exact = check_values(digests, len(rows), "digests")

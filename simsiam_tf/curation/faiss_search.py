@@ -36,7 +36,7 @@ def nearest_rows_ivf(
     own_sample = None if own is None else own[sample]
     exact, _ = nearest_rows(bank, queries.take(sample), k, own_sample)
     recall = 0.0
-    for index.nprobe in (probes for probes in PROBES if probes <= index.nlist):
+    for index.nprobe in sorted({min(probes, index.nlist) for probes in PROBES}):
         cosine, _ = _search(index, queries[sample], k, own_sample)
         recall = float((cosine >= exact[:, -1:] - ROUNDING).mean())
         if recall >= RECALL:

@@ -47,7 +47,7 @@ def leaks(
         digests, against_digests: [M] and [N], of the decoded pixels: equal ones are duplicates, whatever
             their features. Both or none.
     """
-    check_cosine(cosine)
+    cosine = check_cosine(cosine)
     queries, bank = as_unit_rows(features), as_unit_rows(against, "against")
     digests = check_values(digests, len(queries), "digests")
     against_digests = check_values(against_digests, len(bank), "against_digests")

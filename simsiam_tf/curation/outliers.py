@@ -24,7 +24,7 @@ class Outliers:
 
 
 def outliers(features: np.ndarray | UnitRows, graph: NeighbourGraph | None = None) -> Outliers:
-    """Ranks rows by the mean distance to their nearest others (kNN outlier score, Ramaswamy et al. 2000).
+    """Ranks rows by the mean distance to their nearest others (Angiulli and Pizzuti, PKDD 2002).
 
     The nearest are those by cosine, the distances Euclidean and of the features as they are. Strangers stand
     out by the length of their features more than by the direction, above all where features are whitened:

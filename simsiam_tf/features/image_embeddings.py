@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from simsiam_tf.config.places import absolute_path
+from simsiam_tf.config.places import absolute_path, absolute_places, is_file
 from simsiam_tf.data import Source
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.unreadable import add_to_report
@@ -57,7 +57,8 @@ def record(pretrained: Pretrained, source: Source) -> dict[str, Any]:
     """What a file of embeddings records of the backbone and the images: `Embeddings.about`."""
     augmentation = pretrained.augmentation
     about = {
-        "data": source.name, "weights": absolute_path(pretrained.place), "sha256": pretrained.sha256,
+        "data": absolute_places(source.name) if is_file(source.name) else source.name,
+        "weights": absolute_path(pretrained.place), "sha256": pretrained.sha256,
         "size": augmentation.size, "mean": list(augmentation.mean), "std": list(augmentation.std),
     }  # fmt: skip
     if not pretrained.exact:

@@ -25,6 +25,12 @@ def noisy(rng, x, noise):
     )
 
 
+def test_a_cosine_of_one_takes_equal_rows_whose_float32_cosines_are_below_it():
+    x = np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)
+    assert duplicates(np.vstack([x, x]), cosine=1.0).others.tolist() == list(range(50, 100))
+    assert sorted(leaks(x, x[::-1], cosine=1.0).rows) == list(range(50))
+
+
 @pytest.mark.parametrize("share", [0.005, 0.1, 0.4])
 @pytest.mark.parametrize("noise", [0.0, 0.01, 0.05])
 def test_planted_copies_are_found_and_nothing_else(share, noise):

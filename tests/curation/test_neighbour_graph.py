@@ -67,6 +67,15 @@ def test_faiss_finds_what_the_exact_search_finds_and_says_how_much(capfd):
     np.testing.assert_allclose(approximate.cosine, pairs, atol=1e-5)
 
 
+def test_all_lists_of_a_small_bank_are_searched_where_its_recall_needs_them(capfd):
+    pytest.importorskip("faiss")
+    x = np.random.default_rng(3).standard_normal((300, 64))
+    exact = neighbour_graph(x, 10, "exact")
+    graph = neighbour_graph(x, 10, "faiss")  # 7 lists, fewer than any of PROBES
+    assert graph.recall == 1 and "7 of 7 lists searched" in capfd.readouterr().err
+    np.testing.assert_allclose(graph.cosine, exact.cosine, atol=1e-5)
+
+
 def test_lists_with_too_few_rows_are_made_up_for(monkeypatch):
     pytest.importorskip("faiss")
     from simsiam_tf.curation import faiss_search

@@ -45,8 +45,10 @@ class CurateConfig(FeaturesConfig):
         "from `data`, or where the file says they were",
         "Curation",
     )
-    features_column: str | None = option(None, "array or column of features, where `embeddings` has several")
-    names_column: str | None = option(None, "array or column of names, where `embeddings` has several")
+    features_column: str | None = option(
+        None, "array or column of features, where `embeddings` or the file of `against` has several"
+    )
+    names_column: str | None = option(None, "array or column of names, likewise")
     names: str | None = option(None, "text file with the names of the pictures of `embeddings`, one a line")
     out: str | None = option(None, "folder for the tables, the lists and the page")
     overwrite: bool = option(False, "replace the files of an earlier curate in `out`")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import io
 import os
@@ -18,6 +17,7 @@ from simsiam_tf.curation.picture_set import PictureSet
 from simsiam_tf.curation.statistics import FIELDS
 from simsiam_tf.data.sources.addresses import is_url
 from simsiam_tf.runtime.atomic_files import atomic_file, atomic_write_text
+from simsiam_tf.runtime.csv_lines import csv_writer
 from simsiam_tf.runtime.display_text import as_text
 
 Table = dict[str, np.ndarray]  # name of a column → its values, of one length
@@ -140,7 +140,7 @@ def write_list(folder: Path, name: str, pictures: PictureSet, rows: np.ndarray) 
 
 def _write_csv(path: Path, table: Table) -> None:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(table)
     writer.writerows(zip(*(values.tolist() for values in table.values()), strict=True))
     atomic_write_text(path, text.getvalue())

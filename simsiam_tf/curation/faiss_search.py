@@ -88,6 +88,6 @@ def import_faiss() -> Any:
         import faiss
     except ImportError as error:
         raise UserError(
-            "search=faiss: needs faiss: pip install 'simsiam-tf[faiss]'. Or pass search=exact (slow)."
+            "the neighbours of so many pictures need faiss: pip install 'simsiam-tf[faiss]'."
         ) from error
     return faiss

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from simsiam_tf.curation.exact_search import nearest_rows
-from simsiam_tf.curation.faiss_search import nearest_rows_ivf
+from simsiam_tf.curation.faiss_search import import_faiss, nearest_rows_ivf
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count
 from simsiam_tf.features.knn import has_gpu
 from simsiam_tf.runtime.display_text import counted
@@ -72,11 +72,21 @@ def _search(bank: UnitRows, queries: UnitRows, k: int, search: str, own: np.ndar
         raise UserError(f"search={search}: is unknown. Choose from {', '.join(SEARCHES)}.")
     k = min(k, len(bank) - (own is not None))
     if search == "auto":
-        few = len(bank) * len(queries) <= EXACT_ROWS**2
-        search = "exact" if few or has_gpu() else "faiss"
+        search = "faiss" if needs_faiss(len(bank), len(queries)) else "exact"
     if search == "faiss":
         return NeighbourGraph(*nearest_rows_ivf(bank, queries, k, own))
     return NeighbourGraph(*nearest_rows(bank, queries, k, own))
+
+
+def needs_faiss(bank: int, queries: int) -> bool:
+    """Whether search="auto" takes faiss for these numbers of rows."""
+    return bank * queries > EXACT_ROWS**2 and not has_gpu()
+
+
+def check_faiss(bank: int, queries: int) -> None:
+    """Raises UserError where faiss is needed for these numbers of rows, and not installed."""
+    if needs_faiss(bank, queries):
+        import_faiss()
 
 
 def graph_of(features: np.ndarray | UnitRows | None, graph: NeighbourGraph | None) -> NeighbourGraph:

@@ -14,7 +14,7 @@ from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows
 class Outliers:
     """How far each row is from the others.
 
-    score: float32 [N], mean distance to the k nearest others; the higher, the more of an outlier. rank: int64
+    score: float64 [N], mean distance to the k nearest others; the higher, the more of an outlier. rank: int64
     [N], 0 for the highest score. rows: int64 [N], the rows by rank.
     """
 
@@ -37,12 +37,13 @@ def outliers(features: np.ndarray | UnitRows, graph: NeighbourGraph | None = Non
     """
     unit = as_unit_rows(features)
     graph = graph_of(unit, graph)
-    score = np.empty(len(unit), np.float32)
+    score = np.empty(len(unit))
+    largest = unit.lengths.max()  # so that no square leaves float64's range
     for start in range(0, len(unit), unit.step):
         block = slice(start, start + unit.step)
-        own, others = unit.lengths[block], unit.lengths[graph.index[block], 0]
+        own, others = unit.lengths[block] / largest, unit.lengths[graph.index[block], 0] / largest
         squares = own**2 + others**2 - 2 * own * others * graph.cosine[block]
-        score[block] = np.sqrt(np.maximum(squares, 0)).mean(axis=1)
+        score[block] = np.sqrt(np.maximum(squares, 0)).mean(axis=1) * largest
     rows = np.argsort(-score, kind="stable")
     rank = np.empty_like(rows)
     rank[rows] = np.arange(len(rows))

@@ -23,7 +23,8 @@ class PictureSet:
 
     names: [N]. features: [N, F], may be memory-mapped. places: [N], the path or URL of each picture's own
     file; None where pictures are not files, as in an archive. labels: [N], "" for pictures without one; None
-    where none has one. source: the pictures, in this order; None where they cannot be read.
+    where none has one. source: the pictures, in this order; None where they cannot be read. about: what the
+    embeddings record (`Embeddings.about`).
     """
 
     names: np.ndarray
@@ -31,6 +32,7 @@ class PictureSet:
     places: np.ndarray | None = None
     labels: np.ndarray | None = None
     source: Source | None = None
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -47,7 +49,7 @@ def picture_set(embeddings: Embeddings, source: Source | None = None) -> Picture
     names = np.asarray(embeddings.names, object)
     if source is None:
         places = names if all(is_url(n) or os.path.isabs(n) for n in names) else None
-        return PictureSet(names, embeddings.features, places)
+        return PictureSet(names, embeddings.features, places, about=embeddings.about)
     own = getattr(source, "names", None) or [str(i) for i in range(source.size)]
     row = {name: i for i, name in enumerate(own)}
     missing = [name for name in names if name not in row]
@@ -59,7 +61,9 @@ def picture_set(embeddings: Embeddings, source: Source | None = None) -> Picture
     ids = np.array([row[name] for name in names])
     if len(ids) != source.size or (ids != np.arange(source.size)).any():
         source = subset(source, ids, source.name)
-    return PictureSet(names, embeddings.features, _places(source, names), _labels(source), source)
+    return PictureSet(
+        names, embeddings.features, _places(source, names), _labels(source), source, embeddings.about
+    )
 
 
 def open_recorded(about: dict[str, Any], **options: Any) -> Source | None:

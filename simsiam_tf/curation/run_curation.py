@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from simsiam_tf.curation.answer_files import (
     write_table,
 )
 from simsiam_tf.curation.answers import Answers, Question, answer
-from simsiam_tf.curation.faiss_search import import_faiss
-from simsiam_tf.curation.neighbour_graph import EXACT_ROWS
+from simsiam_tf.curation.neighbour_graph import check_faiss
 from simsiam_tf.curation.page_content import page_content
 from simsiam_tf.curation.picture_scan import Scan, scan_pictures
 from simsiam_tf.curation.picture_set import PictureSet, open_recorded, picture_set, recorded_pixels
@@ -32,7 +32,6 @@ from simsiam_tf.data import Source, open_source
 from simsiam_tf.distributed import strategies
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.features import embedding_file, image_embeddings
-from simsiam_tf.features.knn import has_gpu
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
 from simsiam_tf.runtime.display_text import counted, printable_text
@@ -44,6 +43,7 @@ CHOSEN = {  # how the subset was chosen → in words, with the reason
     "typical": "typical ones of different groups, by which few labels teach most (--subset_by=typical)",
     "k_centre": "far from each other, by which many labels cover all kinds (--subset_by=k_centre)",
 }
+BACKBONE = ("sha256", "size", "mean", "std")  # what embeddings record of the backbone and its images
 CACHE = ".curate_cache"  # folder for what was learned of the pictures; marks a folder of this command
 
 
@@ -55,8 +55,7 @@ def curate(config: Any, out: Path) -> str:
     """
     _check_folder(out, config.overwrite)
     pictures, pretrained = _open_pictures(config)
-    if len(pictures) > EXACT_ROWS and not has_gpu():
-        import_faiss()  # before anything that takes long
+    check_faiss(len(pictures), len(pictures))  # before anything that takes long
     have = _named_rows(config.have, pictures) if config.have else _labelled_rows(pictures)
     if config.subset > len(pictures) - len(have):
         given = f", and {len(have):,} of them are labelled" if len(have) else ""
@@ -64,6 +63,9 @@ def curate(config: Any, out: Path) -> str:
     if config.clusters is not None and config.clusters > len(pictures):
         raise UserError(f"clusters={config.clusters}: there are only {len(pictures):,} pictures. Pass fewer.")
     against = _open_against(config, pretrained) if config.against else None
+    if against is not None:
+        _check_comparable(config.against, against, pictures)
+        check_faiss(len(against), len(pictures))
     try:
         (out / CACHE).mkdir(parents=True, exist_ok=True)
         scan, against_scan = (
@@ -153,8 +155,11 @@ def _embed(config: Any, pretrained: Pretrained, source: Source) -> embedding_fil
 
 def _open_against(config: Any, pretrained: Pretrained | None) -> PictureSet:
     """The other set: a file of features, or a place of images for the same backbone."""
-    if Path(config.against).expanduser().exists():
-        embeddings = embedding_file.read_embeddings(Path(config.against).expanduser())
+    file = Path(config.against).expanduser()
+    if file.exists():
+        has_columns = file.is_file() and file.suffix != ".npy"
+        columns = (config.features_column, config.names_column) if has_columns else ()
+        embeddings = embedding_file.read_embeddings(file, *columns, option="against")
         return picture_set(embeddings, open_recorded(embeddings.about))
     if pretrained is None:
         raise UserError(
@@ -165,6 +170,20 @@ def _open_against(config: Any, pretrained: Pretrained | None) -> PictureSet:
     return picture_set(_embed(config, pretrained, source), source)
 
 
+def _check_comparable(shown: str, against: PictureSet, pictures: PictureSet) -> None:
+    """Raises UserError where the features of the other set are not of the same backbone and preprocessing."""
+    records = pictures.about, against.about
+    unlike = [key for key in BACKBONE if len({str(about.get(key)) for about in records if key in about}) > 1]
+    width, own = (part.features.shape[1] for part in (against, pictures))
+    if width != own:
+        unlike = [f"{width} and {own} features a picture"]
+    if unlike:
+        raise UserError(
+            f"against={shown}: its features are not of the backbone and preprocessing of the set's, by "
+            f"their {', '.join(unlike)}. Embed both by the same backbone."
+        )
+
+
 def _labelled_rows(pictures: PictureSet) -> np.ndarray:
     """The rows of the pictures with a label, where others have none."""
     labelled = np.zeros(len(pictures), bool) if pictures.labels is None else pictures.labels != ""
@@ -172,22 +191,29 @@ def _labelled_rows(pictures: PictureSet) -> np.ndarray:
 
 
 def _named_rows(file: str, pictures: PictureSet) -> np.ndarray:
-    """The rows of the pictures that a list names, by name or by path; it must name at least one."""
+    """The rows of the pictures that a list names, by name or by path.
+
+    A line on stderr counts the names of no picture. Raises UserError where there is no other.
+    """
     try:
-        text = Path(file).expanduser().read_text(encoding="utf-8", errors="surrogateescape")
+        text = Path(file).expanduser().read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise UserError(f"have={file}: cannot be read ({error.strerror}).") from error
-    named = [
-        row["path"] for row in list_rows(re.sub(r"\Aname(?=[,\r\n])", "path", text))
-    ]  # "name": our own lists
-    row = {str(name): i for i, name in enumerate(pictures.names)}
-    if pictures.places is not None:
-        row |= {str(path): i for i, path in enumerate(pictures.places)}
-    rows = [row[name] for name in named if name in row]
-    if not rows:
-        such = printable_text(named[0]) if named else "nothing"
+    text = re.sub(r"\Aname(?=[,\r\n])", "path", text)  # "name": our own lists
+    named = {row["path"]: False for row in list_rows(text)}  # whether it is of a picture
+    has_label = np.zeros(len(pictures), bool)
+    for column in (pictures.names, () if pictures.places is None else pictures.places):
+        for row, name in enumerate(map(str, column)):
+            if name in named:
+                named[name] = has_label[row] = True
+    unknown = [name for name, is_known in named.items() if not is_known]
+    such = printable_text(unknown[0]) if unknown else "nothing"
+    if not has_label.any():
         raise UserError(f"have={file}: names none of the pictures, but {such}. Pass their names or paths.")
-    return np.unique(rows)
+    if unknown:
+        count = f"{len(unknown):,} of its {len(named):,} names"
+        print(f"--have={file}: {count} are of no picture, such as {such}", file=sys.stderr)
+    return np.flatnonzero(has_label)
 
 
 def summary(

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from simsiam_tf.html_report.projections import REDUCED, fit_pca, tsne_plane, umap_plane, unit_length
+from simsiam_tf.features.knn import unit_rows
+from simsiam_tf.html_report.projections import REDUCED, fit_pca, tsne_plane, umap_plane
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
@@ -100,7 +101,7 @@ def _nearest_points(rows: np.ndarray, points: np.ndarray) -> Callable[[np.ndarra
 
 
 def _unit_rows(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    z = unit_length(features[rows])
+    z = unit_rows(features[rows])
     bad = ~np.isfinite(z).all(axis=1)
     if bad.any():
         raise UserError(f"`features`: row {rows[bad.argmax()]} has a NaN or an infinity. Leave it out.")

@@ -23,8 +23,8 @@ def row_blocks(count: int, width: int = 64) -> Iterator[slice]:
 class Columns:
     """The choice of columns (or arrays) of a file.
 
-    file: the file, for messages. features, names: their names; None: what `embed` calls them, or else the
-    one that fits.
+    file: the option that names the file, as in "embeddings=x.npz", for messages. features, names: their
+    names; None: what `embed` calls them, or else the one that fits.
     """
 
     file: str
@@ -55,7 +55,7 @@ class Columns:
         if len(known) > 1 and known is fitting:
             shown = ", ".join(map(printable_text, known[:12])) + (", …" if known[12:] else "")
             raise UserError(
-                f"embeddings={self.file}: its {option.partition('_')[0]} could be any of {shown}. Choose "
+                f"{self.file}: its {option.partition('_')[0]} could be any of {shown}. Choose "
                 f"one, as in {option}={printable_text(known[0])}."
             )
         return known[0] if known else None

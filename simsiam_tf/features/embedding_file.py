@@ -144,6 +144,7 @@ def read_embeddings(
     features_column: str | None = None,
     names_column: str | None = None,
     names: str | Path | None = None,
+    option: str = "embeddings",
 ) -> Embeddings:
     """Reads what `write_embeddings` or another tool wrote: .npz by np.savez, .npy, .parquet, or a folder.
 
@@ -157,21 +158,22 @@ def read_embeddings(
             "names" (or "name"), or else the only 2-D array (column of lists) of floating point and the only
             1-D array (column) of text.
         names: text file of names, a line each, instead of those in the file.
+        option: name of the option that gave `path`, for messages.
 
     Raises:
         UserError: the file is missing, holds no embeddings, or several of its columns would do.
     """
     path = Path(path)
-    text = printable_text(str(path))
-    shown, columns = f"embeddings={text}", Columns(text, features_column, names_column)
+    shown = f"{option}={printable_text(str(path))}"
+    columns = Columns(shown, features_column, names_column)
     if not path.is_dir() and path.suffix not in (".npy", *READERS):
         raise UserError(f"{shown}: must end in .npz, .npy or .parquet, or be a folder that embed wrote.")
     if not path.exists():
         raise UserError(f"{shown}: no such file. Make it with python -m simsiam_tf.embed.")
     unused = {"features_column": features_column, "names_column": names_column}
-    for option, value in unused.items() if path.is_dir() or path.suffix == ".npy" else ():
+    for column, value in unused.items() if path.is_dir() or path.suffix == ".npy" else ():
         if value is not None:
-            raise UserError(f"{option}={value}: has no effect with {shown}. Leave it out.")
+            raise UserError(f"{column}={value}: has no effect with {shown}. Leave it out.")
     try:
         if path.is_dir():
             embeddings = Embeddings(*(read_shards if is_shards(path) else read_folder)(path))

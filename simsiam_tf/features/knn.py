@@ -201,7 +201,7 @@ def merge_nearest(cosines: np.ndarray, best: np.ndarray, index: np.ndarray, firs
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
     """[n, F] → float32 rows of length 1. Rows of zeros stay zeros."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # a NaN or an infinity becomes a NaN
         unit = np.asarray(rows, np.float32)
         squares = np.einsum("ij,ij->i", unit, unit)
         if not ((squares > TINY) & np.isfinite(squares)).all():  # squares leave float32's range

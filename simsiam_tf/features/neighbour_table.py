@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from simsiam_tf.features.columns import row_blocks
 from simsiam_tf.features.names import ArrowNames
 from simsiam_tf.features.parquet import import_pyarrow
 from simsiam_tf.runtime.atomic_files import atomic_file
+from simsiam_tf.runtime.csv_lines import csv_writer
 from simsiam_tf.runtime.display_text import as_text
 from simsiam_tf.runtime.errors import UserError
 
@@ -60,7 +60,7 @@ def _blocks(queries: Any, names: Any, cosines: np.ndarray, rows: np.ndarray) -> 
 
 def _write_csv(file: BinaryIO, blocks: Iterator[Block]) -> None:
     text = io.TextIOWrapper(file, "utf-8", newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(COLUMNS)
     for query, rank, name, cosine in blocks:
         writer.writerows(zip(query, rank, name, (f"{c:.6f}" for c in cosine), strict=True))

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from simsiam_tf.features.knn import unit_rows
+
 CLUSTERS = 10
 REDUCED = 50  # principal components that t-SNE and UMAP start from
 PERPLEXITY = 30.0
@@ -19,12 +21,12 @@ def pca(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.decomposition import PCA
 
     fitted = PCA(2, svd_solver="full")
-    return fitted.fit_transform(unit_length(features)), fitted.explained_variance_ratio_
+    return fitted.fit_transform(unit_rows(features)), fitted.explained_variance_ratio_
 
 
 def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
     """t-SNE from the principal components: [N, 2], N ≥ 4."""
-    z = unit_length(features)
+    z = unit_rows(features)
     return tsne_plane(fit_pca(z, REDUCED, seed).transform(z), seed)
 
 
@@ -77,7 +79,7 @@ def clusters(features: np.ndarray, count: int = CLUSTERS, seed: int = 0) -> np.n
 
     count = max(1, min(count, len(features) // 4))
     kmeans = KMeans(count, n_init=4, random_state=seed)  # pyright: ignore[reportArgumentType]
-    labels = kmeans.fit_predict(unit_length(features))
+    labels = kmeans.fit_predict(unit_rows(features))
     order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
     return np.argsort(order)[labels]
 
@@ -87,12 +89,6 @@ def variance_shares(features: np.ndarray) -> np.ndarray:
 
     N ≥ 2. Zeros without variance.
     """
-    eigenvalues = np.linalg.eigvalsh(np.cov(unit_length(features, np.float64), rowvar=False))[::-1]
+    eigenvalues = np.linalg.eigvalsh(np.cov(unit_rows(features), rowvar=False))[::-1]
     eigenvalues = np.clip(eigenvalues, 0.0, None)
     return eigenvalues / max(eigenvalues.sum(), np.finfo(float).tiny)
-
-
-def unit_length(features: np.ndarray, dtype: type = np.float32) -> np.ndarray:
-    """Rows of features [N, F] scaled to length one; rows of zeros stay."""
-    z = np.asarray(features, dtype)
-    return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)

@@ -44,6 +44,14 @@ def test_outlier_scores_are_the_mean_distances_to_scikit_learns_neighbours():
     np.testing.assert_array_equal(result.rank[result.rows], np.arange(len(x)))
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e20, 1e200])
+def test_outlier_scores_scale_with_the_features(scale):
+    x, _ = blobs(np.random.default_rng(0))
+    result, scaled = outliers(x), outliers(x * scale)
+    np.testing.assert_allclose(scaled.score / scale, result.score, rtol=1e-4)
+    np.testing.assert_array_equal(scaled.rows[:20], result.rows[:20])
+
+
 def test_strangers_that_look_alike_are_outliers_by_the_length_of_whitened_features():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((500, 32))

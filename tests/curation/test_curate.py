@@ -14,7 +14,7 @@ from simsiam_tf.curation import k_means_clusters, run_curation
 from simsiam_tf.curation.answers import Question, answer
 from simsiam_tf.curation.picture_set import PictureSet
 from simsiam_tf.data import AUGMENTATIONS, open_source
-from simsiam_tf.features.embedding_file import Embeddings, write_embeddings
+from simsiam_tf.features.embedding_file import Embeddings, read_embeddings, write_embeddings
 
 COPY, WRONG, STRANGER = "red/copy.png", "blue/07.png", "red/stranger.png"
 
@@ -114,6 +114,44 @@ def test_rows_with_labels_are_not_chosen_again(place, tmp_path):
     assert rows(tmp_path / "a" / "subset.csv") == rows(tmp_path / "b" / "subset.csv")
     chosen = {r["name"] for r in rows(tmp_path / "a" / "subset.csv")}
     assert len(chosen) == 48 and not chosen & {STRANGER, "red/00.png"}
+
+
+def test_names_of_no_picture_are_counted_and_every_row_of_a_name_has_its_label(tmp_path, capsys):
+    names = np.array(["a\rb", "twice", "c", "twice"], object)
+    have = tmp_path / "have.txt"
+    have.write_bytes("\ufeffa\rb\nnowhere\ntwice\n".encode())
+    found = run_curation._named_rows(str(have), PictureSet(names, np.eye(4)))
+    assert found.tolist() == [0, 1, 3]
+    assert "1 of its 3 names are of no picture, such as nowhere" in capsys.readouterr().err
+
+
+def test_features_of_another_backbone_are_no_other_set(place, tmp_path, capsys):
+    known = read_embeddings(place / "e.npz")
+    for number, (features, about, said) in enumerate((
+        (known.features[:, :9], {}, "9 and 432 features a picture"),
+        (known.features, {"sha256": "b", "size": 8}, "by their sha256. Embed both by the same backbone"),
+    )):  # fmt: skip
+        sets = [tmp_path / f"{number}{name}.npz" for name in "ab"]
+        write_embeddings(Embeddings(known.names, known.features, {"sha256": "a", "mean": [0]}), sets[0])
+        write_embeddings(Embeddings(known.names, features, about), sets[1])
+        flags = [f"--embeddings={sets[0]}", f"--against={sets[1]}", f"--out={tmp_path / 'out'}", "--nopage"]
+        assert curate.main(flags) == 2 and not (tmp_path / "out").exists()
+        assert said in capsys.readouterr().err
+
+
+def test_the_columns_of_the_other_set_are_those_of_the_first(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    names = np.array([f"{i}" for i in range(40)])
+    arrays = {"clip": rng.standard_normal((40, 5)), "dino": rng.standard_normal((40, 5)), "names": names}
+    np.savez(tmp_path / "both.npz", **arrays)
+    flags = [f"--embeddings={tmp_path / 'both.npz'}", f"--out={tmp_path / 'out'}", "--nopage"]
+    np.savez(tmp_path / "other.npz", **arrays | {"clip": -arrays["clip"]})
+    flags.append(f"--against={tmp_path / 'other.npz'}")
+    assert curate.main([*flags, "--features_column=dino", "--duplicate_cosine=1"]) == 0
+    assert len(rows(tmp_path / "out" / "leaks.csv")) == 40
+    np.savez(tmp_path / "other.npz", names=names)
+    assert curate.main([*flags, "--features_column=dino", "--overwrite"]) == 2
+    assert "--features_column=dino: --against=" in capsys.readouterr().err
 
 
 def test_another_set_is_searched_for_the_same_pictures(place, tmp_path):

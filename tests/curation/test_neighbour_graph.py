@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from simsiam_tf.curation import cross_neighbours, neighbour_graph
+from simsiam_tf.curation.neighbour_graph import check_faiss
 from simsiam_tf.curation.unit_rows import UnitRows
 from simsiam_tf.features import knn
 from simsiam_tf.runtime.errors import UserError
@@ -74,6 +75,13 @@ def test_all_lists_of_a_small_bank_are_searched_where_its_recall_needs_them(capf
     graph = neighbour_graph(x, 10, "faiss")  # 7 lists, fewer than any of PROBES
     assert graph.recall == 1 and "7 of 7 lists searched" in capfd.readouterr().err
     np.testing.assert_allclose(graph.cosine, exact.cosine, atol=1e-5)
+
+
+def test_many_rows_need_faiss_by_the_product_of_both_sets(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    check_faiss(100_000, 400_000)
+    with pytest.raises(UserError, match=r"need faiss: pip install 'simsiam-tf\[faiss\]'\.$"):
+        check_faiss(100_000, 400_001)
 
 
 def test_lists_with_too_few_rows_are_made_up_for(monkeypatch):

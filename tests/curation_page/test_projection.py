@@ -55,6 +55,13 @@ def test_pca_of_all_rows_is_that_of_the_report_in_blocks(monkeypatch):
     assert project(features[:2, :1]).points.shape == (2, 2) and project(features[:7]).method == "pca"
 
 
+@pytest.mark.parametrize("scale", [1e20, 1e200])
+def test_features_of_any_size_have_the_same_map(scale):
+    features = np.random.default_rng(0).normal(size=(50, 5))
+    expected = project(features, "pca").points
+    np.testing.assert_allclose(project(features * scale, "pca").points, expected, atol=1e-5)
+
+
 def test_bad_projections_get_one_line(monkeypatch):
     features = np.ones((20, 3))
     with pytest.raises(UserError, match="projection=mds: is unknown"):

@@ -19,8 +19,10 @@ from simsiam_tf.data.sources.addresses import is_url
 from simsiam_tf.runtime.atomic_files import atomic_file, atomic_write_text
 from simsiam_tf.runtime.csv_lines import csv_writer
 from simsiam_tf.runtime.display_text import as_text
+from simsiam_tf.runtime.errors import UserError
 
 Table = dict[str, np.ndarray]  # name of a column → its values, of one length
+NAME_BYTES, NAME_END = 255, 16  # most bytes of a file's name; those at its end that stay when it is cut
 TABLES = ("pictures", "duplicates", "outliers", "clusters", "subset", "suspects", "leaks")
 
 
@@ -149,15 +151,28 @@ def _write_csv(path: Path, table: Table) -> None:
 def link_pictures(folder: Path, pictures: PictureSet, lists: dict[str, np.ndarray]) -> int:
     """Makes FOLDER/LIST/00012_name links to the pictures of lists; returns their number.
 
-    Pictures that are not files of this machine get none.
+    Pictures that are not files of this machine get none. Raises UserError where links cannot be made.
     """
     count = 0
-    for name, rows in lists.items():
-        if pictures.places is None or name.startswith("without_"):
-            continue
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for place, path in enumerate(pictures.places[rows]):
-            if not is_url(path):
-                (folder / name / f"{place:05}_{posixpath.basename(path)}").symlink_to(os.path.abspath(path))
-                count += 1
+    try:
+        for name, rows in lists.items():
+            if pictures.places is None or name.startswith("without_"):
+                continue
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for place, path in enumerate(pictures.places[rows]):
+                if not is_url(path):
+                    (folder / name / _link_name(place, path)).symlink_to(os.path.abspath(path))
+                    count += 1
+    except OSError as error:
+        problem = f"cannot be made ({error.strerror}); tables, lists and page are complete"
+        raise UserError(f"link={folder}: {problem}. Choose another place.") from error
     return count
+
+
+def _link_name(place: int, path: str) -> str:
+    """The place and the file's name, of which a long one is cut before its last letters."""
+    start, name = f"{place:05}_", posixpath.basename(path)
+    data, room = os.fsencode(name), NAME_BYTES - len(start)
+    if len(data) > room:
+        name = (data[: room - NAME_END] + data[-NAME_END:]).decode("utf-8", "ignore")
+    return start + name

@@ -16,9 +16,7 @@ from simsiam_tf.curation.picture_scan import Scan
 from simsiam_tf.curation.picture_set import PictureSet
 from simsiam_tf.curation.subset import Subset, subset
 from simsiam_tf.curation.suspects import Suspects, suspects
-from simsiam_tf.curation.unit_rows import UnitRows
 from simsiam_tf.runtime import progress
-from simsiam_tf.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +64,7 @@ def answer(
     scan: of the pictures; without it, duplicates are those of the features alone. against: another set, in
     which near-duplicates of the pictures are sought.
     """
-    try:
-        rows = UnitRows(pictures.features)
-        others = None if against is None else UnitRows(against.features, "against")
-    except UserError as error:
-        raise UserError(f"embeddings: {error}") from error
+    rows, others = pictures.rows, None if against is None else against.rows
     graph = neighbour_graph(rows, question.neighbours)
     quality = {} if scan is None else {
         "digests": scan.digests, "area": scan.statistics.area, "sharpness": scan.statistics.sharpness,

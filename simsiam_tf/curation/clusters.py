@@ -9,6 +9,7 @@ import numpy as np
 
 from simsiam_tf.curation import k_means
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count, check_values
+from simsiam_tf.html_report.projections import fit_pca
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
@@ -16,7 +17,6 @@ from simsiam_tf.runtime.errors import UserError
 COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # numbers of clusters to choose from
 CENTRAL = 12  # rows that show a cluster
 HDBSCAN_ROWS = 10_000  # the most rows that HDBSCAN sees; it compares all pairs
-BLOCK = 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ def hdbscan_clusters(
         check_count(min_size, 2, "min_size")
     chosen = k_means.sample_rows(rows, HDBSCAN_ROWS, seed)
     sample = rows[chosen]
-    pca = k_means.principal_components(sample, seed)
+    pca = fit_pca(sample, k_means.REDUCED, seed)
     reduced = np.concatenate([pca.transform(x) for _, x in rows.blocks()])
     least = min(min_size or max(5, len(sample) // 200), len(sample))
     found = np.asarray(HDBSCAN(least, copy=True).fit_predict(reduced[chosen]))  # pyright: ignore[reportArgumentType]

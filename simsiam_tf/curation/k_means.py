@@ -7,15 +7,14 @@ that other programs kept busy, and less than twice as fast on one that was free.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from simsiam_tf.curation.unit_rows import UnitRows
+from simsiam_tf.features.knn import unit_rows
+from simsiam_tf.html_report.projections import fit_pca
 from simsiam_tf.runtime import progress
-
-if TYPE_CHECKING:
-    from sklearn.decomposition import PCA
 
 SAMPLE = 4000  # rows that the first centres, and the silhouettes, come from
 ROWS_A_CLUSTER = 20  # or this many for each cluster
@@ -23,7 +22,7 @@ FULL_ROWS = 20_000  # the most rows on which k-means runs on all at once
 REDUCED = 16  # principal components: in many dimensions, silhouettes and densities tell clusters no more
 MOST_STEPS = 50
 TRIES, FEW_CLUSTERS = 5, 100  # draws of the first centres, up to this number of clusters
-BATCH, BATCHES = 4096, 100  # random rows in a step of mini-batch k-means, above; its steps
+BATCH, BATCHES = 4096, 100  # random rows, k at least, in a step of mini-batch k-means, above; its steps
 
 
 def sample_rows(rows: UnitRows, count: int, seed: int) -> np.ndarray:
@@ -35,15 +34,7 @@ def sample_rows(rows: UnitRows, count: int, seed: int) -> np.ndarray:
 def reduced_sample(rows: UnitRows, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Some rows [n, F], and their first `REDUCED` principal components, of length 1."""
     sample = rows[sample_rows(rows, count, seed)]
-    reduced = principal_components(sample, seed).transform(sample)
-    return sample, reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)
-
-
-def principal_components(sample: np.ndarray, seed: int) -> PCA:
-    """scikit-learn's PCA, fitted: at most `REDUCED` components."""
-    from sklearn.decomposition import PCA
-
-    return PCA(min(REDUCED, *sample.shape), random_state=seed).fit(sample)
+    return sample, unit_rows(fit_pca(sample, REDUCED, seed).transform(sample))
 
 
 def fit_centres(rows: UnitRows, k: int, seed: int = 0) -> np.ndarray:
@@ -59,10 +50,10 @@ def fit_centres(rows: UnitRows, k: int, seed: int = 0) -> np.ndarray:
     if len(rows) <= FULL_ROWS:
         return fit(rows[:], k, seed, start)[0]
     options: dict[str, Any] = {"init": start, "n_init": 1, "random_state": seed}
-    model = MiniBatchKMeans(k, **options)
+    model, batch_rows = MiniBatchKMeans(k, **options), max(BATCH, k)  # as scikit-learn demands
     rng = np.random.default_rng(seed)
     for _ in progress.bar(range(BATCHES), "clusters", unit="batch", leave=False):
-        batch = rows[np.sort(rng.choice(len(rows), min(BATCH, len(rows)), replace=False))]
+        batch = rows[np.sort(rng.choice(len(rows), min(batch_rows, len(rows)), replace=False))]
         with threadpool_limits(1):
             model.partial_fit(batch)
     return np.asarray(model.cluster_centers_, np.float32)

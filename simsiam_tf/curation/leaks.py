@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simsiam_tf.curation.duplicate_threshold import check_cosine, duplicate_cosine
-from simsiam_tf.curation.neighbour_graph import NeighbourGraph, cross_neighbours
+from simsiam_tf.curation.neighbour_graph import K, NeighbourGraph, cross_neighbours
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_values
 from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
@@ -54,7 +54,7 @@ def leaks(
     if (digests is None) != (against_digests is None):
         raise UserError("`digests`, `against_digests`: one is missing. Pass both or none.")
     if graph is None:
-        graph = cross_neighbours(bank, queries)
+        graph = cross_neighbours(bank, queries, K if cosine is None else 1)
     elif len(graph.index) != len(queries):
         raise UserError(f"`graph`: has {counted(len(graph.index), 'row')}, the features have {len(queries)}.")
     threshold = duplicate_cosine(graph.cosine) if cosine is None else cosine

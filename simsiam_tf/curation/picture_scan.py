@@ -19,6 +19,7 @@ from simsiam_tf.features.changed_files import ChangedImages, verified_source
 from simsiam_tf.features.feature_file import FeatureWriter, read_or_write
 from simsiam_tf.runtime import cores, progress
 from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.errors import UserError
 
 VERSION = 1  # raise it when decoding or the statistics change
 WORDS = 8  # of 16 bits, which float32 holds, of a digest
@@ -38,7 +39,7 @@ def scan_pictures(source: Source, folder: Path) -> Scan:
     """Decodes all pictures of a source once, and keeps what is learned of them in a file of `folder`.
 
     Raises:
-        ChangedImages: some changed or disappeared meanwhile.
+        ChangedImages: some changed or disappeared meanwhile. UserError: all did.
         OSError: the file cannot be written.
     """
     key = hashlib.sha256(f"{VERSION} {source.contents()} {source.channels}".encode()).hexdigest()[:16]
@@ -72,7 +73,9 @@ def _scan(source: Source, writer: FeatureWriter) -> None:
     if changed:
         writer.discard()
         assert isinstance(source, EncodedSource)
-        raise ChangedImages(source, changed)
+        if len(changed) == source.size:
+            raise UserError(f"{printable_text(source.name)}: all pictures changed or disappeared meanwhile.")
+        raise ChangedImages(source, changed, "Pass on_bad_image=skip to leave them out.")
 
 
 def _row(image: np.ndarray) -> np.ndarray:

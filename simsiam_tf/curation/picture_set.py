@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import posixpath
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from simsiam_tf.config.places import split_places
+from simsiam_tf.curation.unit_rows import UnitRows
 from simsiam_tf.data import Source, open_source, subset
 from simsiam_tf.data.sources.addresses import absolute, is_url
 from simsiam_tf.features.embedding_file import Embeddings
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import as_text, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -37,6 +39,19 @@ class PictureSet:
     def __len__(self) -> int:
         return len(self.names)
 
+    @functools.cached_property
+    def rows(self) -> UnitRows:
+        """The features as rows of length 1. Raises UserError, which names the picture, where one has none."""
+        return UnitRows(self.features, names=self.names)
+
+    def take(self, rows: np.ndarray) -> PictureSet:
+        """Some of the pictures, by ascending rows; features are read into memory unless all are taken."""
+        if len(rows) == len(self):
+            return self
+        places, labels = (part if part is None else part[rows] for part in (self.places, self.labels))
+        source = self.source and subset(self.source, rows, self.source.name)
+        return PictureSet(self.names[rows], self.features[rows], places, labels, source, self.about)
+
 
 def picture_set(embeddings: Embeddings, source: Source | None = None) -> PictureSet:
     """The pictures of embeddings.
@@ -51,7 +66,7 @@ def picture_set(embeddings: Embeddings, source: Source | None = None) -> Picture
         places = names if all(is_url(n) or os.path.isabs(n) for n in names) else None
         return PictureSet(names, embeddings.features, places, about=embeddings.about)
     own = getattr(source, "names", None) or [str(i) for i in range(source.size)]
-    row = {name: i for i, name in enumerate(own)}
+    row = {as_text(name): i for i, name in enumerate(own)} | {name: i for i, name in enumerate(own)}
     missing = [name for name in names if name not in row]
     if missing:
         raise UserError(
@@ -62,7 +77,12 @@ def picture_set(embeddings: Embeddings, source: Source | None = None) -> Picture
     if len(ids) != source.size or (ids != np.arange(source.size)).any():
         source = subset(source, ids, source.name)
     return PictureSet(
-        names, embeddings.features, _places(source, names), _labels(source), source, embeddings.about
+        names,
+        embeddings.features,
+        _places(source, [own[i] for i in ids]),
+        _labels(source),
+        source,
+        embeddings.about,
     )
 
 
@@ -85,16 +105,13 @@ def recorded_pixels(about: dict[str, Any]) -> dict[str, str]:
     return {name: recorded[name] for name in names if name in recorded} if isinstance(recorded, dict) else {}
 
 
-def _places(source: Source, names: np.ndarray) -> np.ndarray | None:
-    """The path or URL of each picture of a folder or a list."""
+def _places(source: Source, names: list[str]) -> np.ndarray | None:
+    """The path or URL of each picture of a folder or a list; None of other places, and of several."""
     kind, _, address = source.name.partition(":")
-    if "," in address and not os.path.exists(address):  # several places
+    if kind not in ("folder", "list") or len(split_places(source.name)) > 1:
         return None
-    root = {"folder": absolute, "list": lambda text: posixpath.dirname(absolute(text))}.get(kind)
-    if root is None:
-        return None
-    join: Callable[[str], str] = lambda name: name if is_url(name) else posixpath.join(root(address), name)  # noqa: E731
-    return np.array([join(str(name)) for name in names], object)
+    root = absolute(address) if kind == "folder" else posixpath.dirname(absolute(address))
+    return np.array([name if is_url(name) else posixpath.join(root, name) for name in names], object)
 
 
 def _labels(source: Source) -> np.ndarray | None:

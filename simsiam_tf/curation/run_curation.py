@@ -32,6 +32,7 @@ from simsiam_tf.data import Source, open_source
 from simsiam_tf.distributed import strategies
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.features import embedding_file, image_embeddings
+from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
 from simsiam_tf.runtime.display_text import counted, printable_text
@@ -54,6 +55,8 @@ def curate(config: Any, out: Path) -> str:
         UserError: the pictures, their features or an option do not fit, or the folder cannot be written.
     """
     _check_folder(out, config.overwrite)
+    if config.link:
+        check_writable(Path(config.link).expanduser(), "link", folders=True)
     pictures, pretrained = _open_pictures(config)
     check_faiss(len(pictures), len(pictures))  # before anything that takes long
     have = _named_rows(config.have, pictures) if config.have else _labelled_rows(pictures)
@@ -66,14 +69,19 @@ def curate(config: Any, out: Path) -> str:
     if against is not None:
         _check_comparable(config.against, against, pictures)
         check_faiss(len(against), len(pictures))
+    for part in filter(None, (pictures, against)):
+        _ = part.rows  # checked before the pictures are read
     try:
         (out / CACHE).mkdir(parents=True, exist_ok=True)
-        scan, against_scan = (
-            scan_pictures(s.source, out / CACHE) if s and s.source else None for s in (pictures, against)
-        )
+        kept, scan = _scan(pictures.source, out / CACHE, config.on_bad_image, len(pictures))
+        pictures, have = pictures.take(kept), np.flatnonzero(np.isin(kept, have))
+        against_scan = None
+        if against is not None:
+            others, against_scan = _scan(against.source, out / CACHE, config.on_bad_image, len(against))
+            against = against.take(others)
         question = Question(
-            config.neighbours, config.duplicate_cosine, config.clusters, config.hdbscan, config.subset,
-            config.subset_by, have, config.seed,
+            config.neighbours, config.duplicate_cosine, config.clusters, config.hdbscan,
+            min(config.subset, len(pictures) - len(have)), config.subset_by, have, config.seed,
         )  # fmt: skip
         answers = answer(pictures, question, scan, against, against_scan)
         lists = answer_lists(pictures, answers, config.outliers)
@@ -97,6 +105,25 @@ def curate(config: Any, out: Path) -> str:
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror}). Choose another place.") from error
     return text
+
+
+def _scan(
+    source: Source | None, folder: Path, on_bad_image: str, count: int
+) -> tuple[np.ndarray, Scan | None]:
+    """(rows of the pictures that can still be read, their scan; None without a source).
+
+    Others, which changed or disappeared meanwhile, are named on stderr, or an error for on_bad_image=error.
+    """
+    kept = np.arange(count)
+    while source is not None:
+        try:
+            return kept, scan_pictures(source, folder)
+        except ChangedImages as error:
+            if on_bad_image != "skip":
+                raise
+            image_embeddings.report_left_out(source, error.names)
+            kept, source = kept[error.rest_ids], error.rest
+    return kept, None
 
 
 def _check_folder(out: Path, overwrite: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from simsiam_tf.runtime.display_text import counted
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 BLOCK = 2**21  # numbers that are read and scaled at a time
@@ -20,13 +20,15 @@ class UnitRows:
 
     Args:
         features: numbers [N, F] with N ≥ 2, memory-mapped or not.
-        name: name of the argument, for messages.
+        name: name of the argument, for messages. names: of the rows, likewise.
 
     Raises:
         UserError: another shape or type, fewer than 2 rows, a number that is not finite, a row of zeros.
     """
 
-    def __init__(self, features: np.ndarray, name: str = "features") -> None:
+    def __init__(
+        self, features: np.ndarray, name: str = "features", names: Sequence[str] | np.ndarray | None = None
+    ) -> None:
         self.features = features = np.asarray(features)
         if features.ndim != 2 or features.dtype.kind not in "fiu" or not features.shape[1]:
             raise UserError(
@@ -44,7 +46,8 @@ class UnitRows:
             if bad.any():
                 row, value = start + int(bad.argmax()), largest[bad.argmax(), 0]
                 problem = "is all zeros, and has no direction" if value == 0 else "has a NaN or an infinity"
-                raise UserError(f"`{name}`: row {row} {problem}. Leave it out, or embed that image again.")
+                shown = f"row {row}" if names is None else f"row {row} ({printable_text(str(names[row]))})"
+                raise UserError(f"`{name}`: {shown} {problem}. Leave it out, or embed that image again.")
             block = block / largest  # not in place: `block` may be the caller's array
             squares = np.einsum("nf,nf->n", block, block)[:, None]
             self.lengths[start : start + self.step] = largest * np.sqrt(squares)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from simsiam_tf.features.knn import unit_rows
-from simsiam_tf.html_report.projections import REDUCED, fit_pca, tsne_plane, umap_plane
+from simsiam_tf.html_report.projections import REDUCED, fit_pca, spans_plane, tsne_plane, umap_plane
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
@@ -42,7 +42,8 @@ def project(features: np.ndarray, method: str = "auto", sample: int = SAMPLE, se
 
     A random sample is reduced to 50 principal components, and these to a plane. Any other row goes to the
     mean of the points of its 5 nearest sampled rows, weighted by 1 / distance: a copy lies on its original.
-    With "pca" all rows go along the first two principal components of the sample.
+    With "pca", and where the rows span no plane, all go along the first two principal components of the
+    sample.
 
     Args:
         features: finite numbers, may be memory-mapped: they are read in blocks.
@@ -68,18 +69,20 @@ def project(features: np.ndarray, method: str = "auto", sample: int = SAMPLE, se
     chosen = np.sort(np.random.default_rng(seed).permutation(count)[:sample])
     z = _unit_rows(features, chosen)
     pca = fit_pca(z, 2 if method == "pca" else REDUCED, seed)
-    reduced = plane = pca.transform(z)
+    reduced = pca.transform(z)
+    if not spans_plane(reduced):
+        method = "pca"
+    plane, place = reduced[:, :2], lambda z: z[:, :2]
     if method != "pca":
         _say_how_long(method, len(chosen), count)
         plane = (umap_plane if method == "umap" else tsne_plane)(reduced, seed)
+        place = _nearest_points(reduced, plane)
     points[chosen, : plane.shape[1]] = plane
-    place = _nearest_points(reduced, plane)
     others = np.setdiff1d(np.arange(count), chosen)
     step = max(1, BLOCK // features.shape[1])
     for start in range(0, len(others), step):
         rows = others[start : start + step]
-        z = pca.transform(_unit_rows(features, rows))
-        points[rows, : plane.shape[1]] = z if method == "pca" else place(z)
+        points[rows, : plane.shape[1]] = place(pca.transform(_unit_rows(features, rows)))
     return Projection(points, method, len(chosen))
 
 

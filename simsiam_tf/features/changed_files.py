@@ -22,17 +22,21 @@ class ChangedImages(UserError):
     Args:
         source: the source, whose images are files.
         ids: ids of the images that changed; not all of the source.
+        advice: the message's end.
     """
 
-    def __init__(self, source: EncodedSource, ids: set[int]) -> None:
+    def __init__(
+        self, source: EncodedSource, ids: set[int],
+        advice: str = "Rerun the same command: the others' features are kept.",
+    ) -> None:  # fmt: skip
         assert source.names is not None
         self.names = [source.names[i] for i in sorted(ids)]
         self.rest_ids = np.setdiff1d(np.arange(source.size), list(ids))
         self.rest: Source = subset(source, self.rest_ids, source.name)
         super().__init__(
             f"{printable_text(source.name)}: {len(ids)} of {counted(source.size, 'image')} changed "
-            f"or disappeared while their features were made, such as {printable_text(self.names[0])}. "
-            "Rerun the same command: the others' features are kept."
+            "or disappeared while their features were made, such as "
+            f"{printable_text(self.names[0])}. {advice}"
         )
 
 

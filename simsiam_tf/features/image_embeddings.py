@@ -46,7 +46,7 @@ def embed(
     except ChangedImages as error:
         if on_bad_image != "skip":
             raise
-        _report_left_out(source, error.names, report)
+        report_left_out(source, error.names, report)
         source = error.rest
         features = store.stored_features(pretrained, source, folder, batch_size)
     names = getattr(source, "names", None) or [str(i) for i in range(source.size)]
@@ -68,7 +68,8 @@ def record(pretrained: Pretrained, source: Source) -> dict[str, Any]:
     return about
 
 
-def _report_left_out(source: Source, names: list[str], report: Path | None) -> None:
+def report_left_out(source: Source, names: list[str], report: Path | None = None) -> None:
+    """Names images on stderr that changed or disappeared, and adds them to the report, a JSON file."""
     if report is not None:
         add_to_report(report, names)
     shown = ", ".join(map(printable_text, names[:10]))

@@ -13,29 +13,37 @@ from simsiam_tf.features.knn import unit_rows
 CLUSTERS = 10
 REDUCED = 50  # principal components that t-SNE and UMAP start from
 PERPLEXITY = 30.0
+ROUNDING = 1e-6  # a principal component of unit rows that is nowhere larger is 0
 UMAP_NEIGHBOURS = 15  # umap-learn's default
 
 
 def pca(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the first two principal components [N, 2], their shares of the variance [2])."""
-    from sklearn.decomposition import PCA
-
-    fitted = PCA(2, svd_solver="full")
-    return fitted.fit_transform(unit_rows(features)), fitted.explained_variance_ratio_
+    """(the first two principal components [N, 2], their shares of the variance [2]); 0 for a missing one."""
+    z = unit_rows(features)
+    fitted, plane, shares = fit_pca(z, 2, solver="full"), np.zeros((len(z), 2)), np.zeros(2)
+    found = fitted.n_components_
+    plane[:, :found], shares[:found] = fitted.transform(z), np.nan_to_num(fitted.explained_variance_ratio_)
+    return plane, shares
 
 
 def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """t-SNE from the principal components: [N, 2], N ≥ 4."""
+    """t-SNE from the principal components, and these where they span no plane: [N, 2], N ≥ 4."""
     z = unit_rows(features)
-    return tsne_plane(fit_pca(z, REDUCED, seed).transform(z), seed)
+    reduced = fit_pca(z, REDUCED, seed).transform(z)
+    return tsne_plane(reduced, seed) if spans_plane(reduced) else pca(features)[0]
 
 
-def fit_pca(z: np.ndarray, count: int, seed: int = 0) -> Any:
+def spans_plane(z: np.ndarray) -> bool:
+    """Whether t-SNE and UMAP can begin with principal components [N, R]: two at least, and not all 0."""
+    return z.shape[1] > 1 and float(np.abs(z).max()) > ROUNDING
+
+
+def fit_pca(z: np.ndarray, count: int, seed: int = 0, solver: Any = "auto") -> Any:
     """scikit-learn's PCA of rows z [N, F] to at most `count` components."""
     from sklearn.decomposition import PCA
 
     with np.errstate(invalid="ignore"):  # of equal rows, shares of the variance are 0 / 0
-        return PCA(min(count, *z.shape), random_state=seed).fit(z)
+        return PCA(min(count, *z.shape), svd_solver=solver, random_state=seed).fit(z)
 
 
 def tsne_plane(z: np.ndarray, seed: int = 0) -> np.ndarray:

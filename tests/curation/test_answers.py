@@ -83,6 +83,14 @@ def test_k_means_finds_separate_groups_and_their_number(monkeypatch, full):
     assert max(result.silhouette, key=result.silhouette.get) == 4
 
 
+def test_mini_batches_hold_a_row_for_each_cluster(monkeypatch):
+    monkeypatch.setattr(k_means, "FULL_ROWS", 300)
+    monkeypatch.setattr(k_means, "BATCH", 8)
+    monkeypatch.setattr(k_means, "BATCHES", 2)
+    x, _ = blobs(np.random.default_rng(1))
+    assert k_means_clusters(x, 10).size.sum() == len(x)
+
+
 def test_the_number_of_clusters_is_found_in_many_noisy_dimensions():
     rng = np.random.default_rng(0)
     x = 0.5 * rng.standard_normal((1200, 400))

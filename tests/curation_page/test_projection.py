@@ -8,7 +8,7 @@ import pytest
 
 from simsiam_tf.curation_page import project
 from simsiam_tf.curation_page import projection as projections
-from simsiam_tf.html_report.projections import pca
+from simsiam_tf.html_report.projections import pca, tsne
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -60,6 +60,15 @@ def test_features_of_any_size_have_the_same_map(scale):
     features = np.random.default_rng(0).normal(size=(50, 5))
     expected = project(features, "pca").points
     np.testing.assert_allclose(project(features * scale, "pca").points, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("features", [np.full((12, 3), 0.7), np.linspace(-1, 1, 12)[:, None]])
+def test_rows_that_span_no_plane_lie_along_principal_components(features):
+    made = project(features, "tsne")
+    expected, shares = pca(features)
+    assert made.method == "pca" and shares[1] == 0 and np.isfinite(shares).all()
+    np.testing.assert_allclose(np.abs(made.points), np.abs(expected), atol=1e-6)
+    np.testing.assert_array_equal(tsne(features), expected)
 
 
 def test_bad_projections_get_one_line(monkeypatch):

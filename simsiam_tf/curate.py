@@ -11,7 +11,7 @@ from pathlib import Path
 
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import FeaturesConfig, option
-from simsiam_tf.config.fields import BIG, Config, Inapplicable
+from simsiam_tf.config.fields import BIG, Config, Inapplicable, default
 from simsiam_tf.config.images import bad_image_option
 from simsiam_tf.runtime.errors import UserError
 
@@ -33,7 +33,12 @@ class CurateConfig(FeaturesConfig):
 
     INAPPLICABLE = (
         *FeaturesConfig.INAPPLICABLE,
-        Inapplicable(("fast",), "embeddings", bool, "embeddings that are computed already"),
+        Inapplicable(
+            ("fast", "augmentation", "image_size", "pixels", "trust_code", "batch_size", "features_dir"),
+            "embeddings",
+            bool,
+            "embeddings that are computed already",
+        ),
         Inapplicable(("map", "map_sample"), "page", operator.not_, "no page"),
         Inapplicable(("map_sample",), "map", lambda v: v == "pca", "map=pca, which takes all pictures"),
     )
@@ -114,10 +119,14 @@ class CurateConfig(FeaturesConfig):
             raise UserError(f"{unused[0]}={value} has no effect without `embeddings`. Leave it out.")
         if self.hdbscan and self.clusters is not None:
             raise UserError(f"clusters={self.clusters} has no effect with `hdbscan`. Leave one out.")
-        if self.have and not self.subset:
+        unused = [name for name in ("have", "subset_by") if getattr(self, name) != default(type(self), name)]
+        if unused and not self.subset:
+            value = getattr(self, unused[0])
             raise UserError(
-                f"have={self.have} has no effect without `subset`. Pass subset=500, or leave it out."
+                f"{unused[0]}={value} has no effect without `subset`. Pass subset=500, or leave it out."
             )
+        if self.embeddings and not self.data and self.on_bad_image == "error":
+            raise UserError("on_bad_image=error has no effect with `embeddings` alone. Pass `data`, too.")
         if self.link and os.path.lexists(os.path.expanduser(self.link)):
             raise UserError(f"link={self.link}: exists. Choose a new folder.")
         return self

@@ -11,6 +11,7 @@ from pathlib import Path
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import Config, option
 from simsiam_tf.config.evaluation import PREPROCESSINGS
+from simsiam_tf.config.fields import Inapplicable
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Names the images whose embeddings are nearest to those of one query image or of many, by cosine.
@@ -24,6 +25,13 @@ NEEDS = ("matplotlib", "jinja2")  # for a page
 @dataclasses.dataclass(frozen=True)
 class NeighboursConfig(Config):
     """Options of neighbours."""
+
+    INAPPLICABLE = (
+        Inapplicable(
+            ("weights", "augmentation", "image_size", "max_megapixels"), "query", lambda v: v == "all",
+            "query=all, the images whose features are known",
+        ),
+    )  # fmt: skip
 
     embeddings: str | None = option(
         None,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy import sparse
 
 from simsiam_tf.curation.neighbour_graph import NeighbourGraph, graph_of
 from simsiam_tf.curation.unit_rows import UnitRows, check_values
@@ -13,7 +14,7 @@ from simsiam_tf.runtime.errors import UserError
 
 TEMPERATURE = 0.1  # of the votes, as in kNN accuracy (Wu et al. 2018)
 SLACK = 1e-6  # below the threshold of a class, at which a probability still reaches it
-BLOCK = 2**16
+BLOCK = 2**22  # probabilities that are compared at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,27 +62,47 @@ def suspects(
     else:
         p = _checked(probabilities, (count, len(classes)))
     joint = confident_joint(label, p)
-    pruned = _prune(label, p, joint)
-    quality = p[np.arange(count), label]
-    rows = np.flatnonzero(pruned)
+    quality, likeliest = _given_and_likeliest(label, p)
+    rows = np.flatnonzero(_prune(label, p, joint, quality, likeliest))
     rows = rows[np.argsort(quality[rows], kind="stable")]
-    likely = p[rows].argmax(axis=1) if len(rows) else np.empty(0, np.int64)
-    return Suspects(rows, classes[label[rows]], classes[likely], quality, joint, classes)
+    return Suspects(rows, classes[label[rows]], classes[likeliest[rows]], quality, joint, classes)
 
 
 def vote_probabilities(
     graph: NeighbourGraph, label: np.ndarray, classes: int, temperature: float = TEMPERATURE
-) -> np.ndarray:
-    """Leave-one-out probabilities of each class: float64 [N, classes].
+) -> sparse.csr_array:
+    """Leave-one-out probabilities of each class: float64 [N, classes], sparse, at most k of a row not 0.
 
     Each of the k nearest others by cosine s votes for its label with weight exp(s / temperature).
 
     label: int [N], in [0, classes).
     """
-    p = np.zeros((len(graph.index), classes))
     weight = np.exp((graph.cosine - graph.cosine[:, :1]).astype(np.float64) / temperature)
-    np.add.at(p, (np.arange(len(p))[:, None], label[graph.index]), weight)
-    return p / p.sum(axis=1, keepdims=True)
+    weight /= weight.sum(axis=1, keepdims=True)
+    start = np.arange(len(weight) + 1) * weight.shape[1]
+    votes = weight.ravel(), label[graph.index].ravel(), start
+    p = sparse.csr_array(votes, shape=(len(weight), classes))
+    p.sum_duplicates()
+    return p
+
+
+def _blocks(p: np.ndarray | sparse.csr_array) -> Iterator[tuple[slice, np.ndarray]]:
+    """(rows, their probabilities [n, L]) of all rows, about `BLOCK` numbers at a time."""
+    step = max(1, BLOCK // p.shape[1])
+    for start in range(0, p.shape[0], step):
+        rows = slice(start, start + step)
+        yield rows, p[rows] if isinstance(p, np.ndarray) else p[rows].toarray()
+
+
+def _given_and_likeliest(
+    label: np.ndarray, p: np.ndarray | sparse.csr_array
+) -> tuple[np.ndarray, np.ndarray]:
+    """(the probability of each row's label, float64 [N]; its most probable class, int64 [N])."""
+    given, likeliest = np.empty(len(label)), np.empty(len(label), np.int64)
+    for rows, block in _blocks(p):
+        given[rows] = block[np.arange(len(block)), label[rows]]
+        likeliest[rows] = block.argmax(axis=1)
+    return given, likeliest
 
 
 def _checked(probabilities: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
@@ -98,7 +119,7 @@ def _checked(probabilities: np.ndarray | None, shape: tuple[int, int]) -> np.nda
     return p
 
 
-def confident_joint(label: np.ndarray, p: np.ndarray) -> np.ndarray:
+def confident_joint(label: np.ndarray, p: np.ndarray | sparse.csr_array) -> np.ndarray:
     """Estimated numbers of rows by given and true label, int64 [L, L] (Eq. 1, 2 and 3 of the paper).
 
     A row counts as truly of class j where p_j is at least t_j, the mean of p_j over the rows labelled j; of
@@ -107,11 +128,14 @@ def confident_joint(label: np.ndarray, p: np.ndarray) -> np.ndarray:
     """
     count = p.shape[1]
     number = np.bincount(label, minlength=count)
-    threshold = np.array([p[label == j, j].mean() for j in range(count)])
-    reached = p >= np.maximum(threshold, 2 * SLACK) - SLACK
-    # NOTE: of several reached classes the paper takes the likeliest of them, cleanlab of all classes.
-    true = np.where(reached.sum(axis=1) > 1, p.argmax(axis=1), reached.argmax(axis=1))
-    confident = reached.any(axis=1)
+    given, true = _given_and_likeliest(label, p)
+    threshold = np.array([given[label == j].mean() for j in range(count)])
+    confident = np.empty(len(label), bool)
+    for rows, block in _blocks(p):
+        reached = block >= np.maximum(threshold, 2 * SLACK) - SLACK
+        # NOTE: of several reached classes the paper takes the likeliest of them, cleanlab of all classes.
+        true[rows] = np.where(reached.sum(axis=1) > 1, true[rows], reached.argmax(axis=1))
+        confident[rows] = reached.any(axis=1)
     joint = np.zeros(
         (count, count), order="F"
     )  # summed in cleanlab's order, which decides ties in `_rounded`
@@ -134,11 +158,19 @@ def _rounded(joint: np.ndarray) -> np.ndarray:
     return whole.astype(np.int64)
 
 
-def _prune(label: np.ndarray, p: np.ndarray, joint: np.ndarray) -> np.ndarray:
+def _prune(
+    label: np.ndarray,
+    p: np.ndarray | sparse.csr_array,
+    joint: np.ndarray,
+    given: np.ndarray,
+    likeliest: np.ndarray,
+) -> np.ndarray:
     """Which rows to prune, bool [N]: "prune by noise rate" of the paper (Sec. 3.2, method 4).
 
     For each pair of a given label i and another j, the joint[i, j] rows of the largest p_j − p_i; but none
     whose most probable label is the given one, and not all rows of a label.
+
+    given, likeliest: of `_given_and_likeliest`.
     """
     pruned = np.zeros(len(label), bool)
     for i, counts in enumerate(joint):
@@ -149,8 +181,11 @@ def _prune(label: np.ndarray, p: np.ndarray, joint: np.ndarray) -> np.ndarray:
         if counts[i] < 1:  # keeps one row, which lessens the other counts alike
             others = max(np.count_nonzero(counts) - 1, 1)
             counts = np.maximum(counts - 1 / others, 0).astype(np.int64)
+        columns = sparse.csc_array(p[rows])
         for j in np.flatnonzero(counts):
             if j != i:
-                margin = p[rows, j] - p[rows, i]
+                entries = slice(columns.indptr[j], columns.indptr[j + 1])
+                margin = -given[rows]
+                margin[columns.indices[entries]] += columns.data[entries]
                 pruned[rows[np.argsort(-margin, kind="stable")[: int(counts[j])]]] = True
-    return pruned & (p.argmax(axis=1) != label)
+    return pruned & (likeliest != label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -133,8 +134,18 @@ def find_neighbours(
     """(cosines float32 [M, k], rows of the embeddings int64 [M, k]), the nearest first.
 
     The embeddings are read once for all queries. features: [M, F], of the queries. k: at most N. A cosine of
-    −inf and a row of −1 stand where there is no further neighbour.
+    −inf and a row of −1 stand where there is no further neighbour, and for a query whose features are all 0,
+    to which no image is near; a line on stderr counts these.
     """
     if queries.leave_out and (queries.rows >= 0).any():
-        return nearest_others(embeddings.features, features, queries.rows, k)
-    return nearest(embeddings.features, features, k)
+        cosines, rows = nearest_others(embeddings.features, features, queries.rows, k)
+    else:
+        cosines, rows = nearest(embeddings.features, features, k)
+    zero = np.flatnonzero(cosines[:, 0] == 0)
+    zero = zero[~np.asarray(features[zero]).any(axis=1)]
+    if len(zero):
+        cosines[zero], rows[zero] = -np.inf, -1
+        such = printable_text(str(queries.names[int(zero[0])]))
+        count = f"{len(zero):,} of {len(rows):,} queries"
+        print(f"{count} have no neighbours, since their features are all 0, such as {such}", file=sys.stderr)
+    return cosines, rows

@@ -1,11 +1,15 @@
 """Suspects equal those of cleanlab, and swapped labels are found."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from simsiam_tf.curation import neighbour_graph, suspects, vote_probabilities
 from simsiam_tf.curation.suspects import confident_joint
 from simsiam_tf.runtime.errors import UserError
+
+suspects_module = sys.modules[confident_joint.__module__]
 
 
 def noisy_labels(rng, rows, classes, wrong=0.15, sharpness=3.0):
@@ -49,11 +53,32 @@ def test_joint_by_hand():
 def test_votes_are_weighted_by_cosine_and_leave_the_row_itself_out():
     x = np.array([[1, 0], [1, 0.1], [1, 0.3], [0, 1], [0.1, 1]])
     label = np.array([0, 1, 1, 0, 0])
-    p = vote_probabilities(neighbour_graph(x, 2), label, 2, temperature=0.5)
+    p = vote_probabilities(neighbour_graph(x, 2), label, 2, temperature=0.5).toarray()
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     near, far = np.exp(unit[3] @ unit[4] / 0.5), np.exp(unit[3] @ unit[2] / 0.5)
     np.testing.assert_allclose(p[0], [0, 1])
     np.testing.assert_allclose(p[3], [near / (near + far), far / (near + far)], rtol=1e-5)
+
+
+def test_sparse_votes_give_what_dense_ones_do_in_a_few_rows_at_a_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    label = rng.integers(30, size=600)
+    x = np.eye(32)[label] + 0.3 * rng.standard_normal((600, 32))
+    label[rng.choice(600, 90, replace=False)] = rng.integers(30, size=90)
+    graph = neighbour_graph(x)
+    dense = np.zeros((600, 30))
+    weight = np.exp((graph.cosine - graph.cosine[:, :1]).astype(float) / 0.1)
+    np.add.at(dense, (np.arange(600)[:, None], label[graph.index]), weight)
+    dense /= dense.sum(axis=1, keepdims=True)
+    votes = vote_probabilities(graph, label, 30)
+    assert votes.nnz < 600 * 20
+    np.testing.assert_allclose(votes.toarray(), dense, atol=1e-12)
+    monkeypatch.setattr(suspects_module, "BLOCK", 30 * 7)
+    sparse, same = suspects(None, label, graph), suspects(None, label, probabilities=dense)
+    for part in ("rows", "given", "looks_like", "joint"):
+        np.testing.assert_array_equal(getattr(sparse, part), getattr(same, part))
+    np.testing.assert_allclose(sparse.quality, same.quality, atol=1e-12)
+    assert len(sparse.rows) > 30
 
 
 def test_swapped_labels_are_found_with_the_label_they_look_like():

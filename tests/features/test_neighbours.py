@@ -84,6 +84,17 @@ def test_all_images_have_their_nearest_others_in_a_table(
     assert "exists. Choose another, or pass --overwrite" in capsys.readouterr().err
 
 
+def test_queries_of_zeros_have_no_neighbours(tmp_path, capsys):
+    features = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    features[2] = 0
+    write_embeddings(Embeddings(np.array(NAMES, object), features, {}), tmp_path / "e.npz")
+    assert run(tmp_path / "e.npz", "--query=all", "--k=2", f"--out={tmp_path / 't.csv'}") == 0
+    assert {row[0] for row in read_table(tmp_path / "t.csv")} == {*NAMES} - {NAMES[2]}
+    assert f"1 of 6 queries have no neighbours, since their features are all 0, such as {NAMES[2]}" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_list_of_names_is_looked_up(embeddings, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(query_list, "FEW", 1)  # so that two names are looked up together
     (tmp_path / "some.txt").write_text("# two\né.png\n\na.png\n", encoding="utf-8")
@@ -229,6 +240,8 @@ setTimeout(() => { found.linked = [link.querySelector("img").alt, place()];
         (["--query=all", "--page=x.csv"], "--page=x.csv: must end in .html"),
         (["--query=all", "--out=/proc/x.csv"], "--out=/proc/x.csv: cannot be written"),
         (["--query=all", "--page=/proc/x.html"], "--page=/proc/x.html: cannot be written"),
+        (["--query=all", "--image_size=64"], "--image_size=64 has no effect with --query=all"),
+        (["--query=all", "--weights=/x"], "--weights=/x has no effect with --query=all"),
         (["--query=all", "--images=/x"], "--images=/x: has no effect without a page"),
         (["--query=all", "--names_column=x"], "--names_column=x: .* has no such column. Choose from names, "),
         (["--query=all", "--names=/none"], "--names=/none: cannot be read"),

@@ -95,6 +95,9 @@ def plant(args: argparse.Namespace, folder: Path) -> list[Picture]:
 
     rng = np.random.default_rng(args.seed)
     rows = choose(read_set(args.folder), args.images, rng)
+    if len(rows) < args.copies * len(CHANGES):
+        kinds = f"{len(CHANGES)} kinds of copies"
+        raise UserError(f"copies={args.copies}: {len(rows)} pictures are too few for {kinds}. Pass fewer.")
     labels = sorted({row.label for row in rows if row.label})
     planted: list[Picture] = []
 
@@ -179,7 +182,7 @@ def find(features: np.ndarray, rows: list[Picture]) -> Scores:
 
     # The other set: copies, and the second half of the pictures, of which none is in the first.
     original = np.flatnonzero((source < 0) & ~stranger)
-    half = max(len(original) // 2, 1 + source.max())
+    half = max(len(original) // 2, 1 + np.searchsorted(original, source.max()))
     queries, bank = np.append(copies, original[half:]), original[:half]
     leaks = curation.leaks(features[queries], features[bank], cosine=found.threshold)
     true = origin[queries[leaks.rows]] == bank[leaks.source]

@@ -69,7 +69,7 @@ def answer(
     quality = {} if scan is None else {
         "digests": scan.digests, "area": scan.statistics.area, "sharpness": scan.statistics.sharpness,
     }  # fmt: skip
-    found = duplicates(rows, graph, question.cosine, names=pictures.names.astype(str), **quality)
+    found = duplicates(rows, graph, question.cosine, names=pictures.names, **quality)
     if question.hdbscan:
         with progress.announced("clustering by density (HDBSCAN)"):
             clusters = hdbscan_clusters(rows, labels=pictures.labels, seed=question.seed)

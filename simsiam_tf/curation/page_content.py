@@ -20,7 +20,8 @@ from simsiam_tf.data.sources.addresses import read_bytes
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.runtime.display_text import counted, printable_text
 
-SHOWN_GROUPS = 200  # of duplicates
+SHOWN_GROUPS = 200  # of duplicates, and clusters
+SHOWN_COPIES = 24  # pictures of a group of duplicates
 SHOWN = 120  # pictures of an answer
 ODDEST = 12  # pictures for each statistic
 
@@ -119,32 +120,40 @@ def _gallery(title: str, about: str, groups: list[PictureGroup], name: str) -> G
 def _duplicates(answers: Answers) -> Gallery:
     found, groups = answers.duplicates, []
     for number, rows in enumerate(found.groups()[:SHOWN_GROUPS]):
-        members = np.flatnonzero(found.group == number)
+        caption = f"{len(rows):,} pictures"
+        if len(rows) > SHOWN_COPIES:
+            caption += f", of which {SHOWN_COPIES} are shown; the table has all"
+        rows, members = rows[:SHOWN_COPIES], np.flatnonzero(found.group == number)[: SHOWN_COPIES - 1]
         notes = ["", *("same pixels" if found.exact[i] else f"{found.cosine[i]:.3f}" for i in members)]
-        groups.append(PictureGroup(rows, f"{len(rows)} pictures", rows[:1], notes))
+        groups.append(PictureGroup(rows, caption, rows[:1], notes))
     about = (
         f"Groups of pictures with the same pixels, or a cosine of at least {found.threshold:.3f} with "
         "the one to keep, which is the largest, then the sharpest. Nothing has been removed."
     )
-    more = (
-        f" The first {SHOWN_GROUPS} of {len(found.kept):,} groups." if len(found.kept) > SHOWN_GROUPS else ""
-    )
     return Gallery(
-        "Duplicates", about + more, groups, list_file="lists/duplicates.csv",
+        "Duplicates", about + _first_groups(len(found.kept)), groups, list_file="lists/duplicates.csv",
         list_about="All but the pictures to keep",
     )  # fmt: skip
 
 
 def _clusters(answers: Answers) -> Gallery:
     found, groups = answers.clusters, []
-    for c, size in enumerate(found.size):
+    for c, size in enumerate(found.size[:SHOWN_GROUPS]):
         words = "; ".join(cluster_words(answers, c))
         caption = (
             f"{c}: {counted(size, 'picture', form=',')} ({found.share[c]:.0%}){f', {words}' if words else ''}"
         )
         groups.append(PictureGroup(found.central[c][found.central[c] >= 0], caption))
     about = "Clusters of like pictures, the largest first, each by its most central ones."
+    about += _first_groups(len(found.size))
     return Gallery("Clusters", about, groups, list_file="lists", list_about="A list for each cluster")
+
+
+def _first_groups(count: int) -> str:
+    """A sentence on how many of `count` groups are shown; empty where all are."""
+    if count <= SHOWN_GROUPS:
+        return ""
+    return f" The first {SHOWN_GROUPS} of {count:,} groups; the table has all."
 
 
 def _oddest(scan: Scan) -> Gallery:

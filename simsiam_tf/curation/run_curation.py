@@ -28,6 +28,7 @@ from simsiam_tf.curation.picture_set import PictureSet, open_recorded, picture_s
 from simsiam_tf.curation_page import table
 from simsiam_tf.curation_page.page import write_page
 from simsiam_tf.curation_page.projection import project
+from simsiam_tf.curation_page.thumbnails import remove_other_thumbnails
 from simsiam_tf.data import Source, open_source
 from simsiam_tf.distributed import strategies
 from simsiam_tf.evaluate import cached_scores
@@ -143,6 +144,7 @@ def _remove_earlier(out: Path) -> None:
     """Removes the files of an earlier run, the summary first."""
     for name in (SUMMARY, PAGE, PAGE_TABLE):
         (out / name).unlink(missing_ok=True)
+    remove_other_thumbnails(out / PAGE, "")
     for name in TABLES:
         for suffix in (".csv", ".parquet"):
             (out / f"{name}{suffix}").unlink(missing_ok=True)

@@ -62,7 +62,13 @@ class UnitRows:
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         """float32 [n, F] of length 1: a slice of rows, or rows by their numbers."""
-        return (self.features[rows] / self.lengths[rows]).astype(np.float32)
+        if isinstance(rows, slice):
+            return (self.features[rows] / self.lengths[rows]).astype(np.float32)
+        unit = np.empty((len(rows), self.width), np.float32)
+        for start in range(0, len(rows), self.step):  # so that only the result is as large as the rows
+            part = slice(start, start + self.step)
+            unit[part] = self.features[rows[part]] / self.lengths[rows[part]]
+        return unit
 
     def take(self, rows: np.ndarray) -> UnitRows:
         """Some of the rows, read into memory."""

@@ -51,7 +51,7 @@ function neighbourTiles(picture, neighbours) {
   const cosines = state.cosines[picture];
   const box = element("div", { className: "tiles" });
   box.append(...neighbours.map((other, i) => tile(other, cosines ? `cosine ${cosines[i].toFixed(3)}` : "")));
-  const fewer = state.count > state.names.length && neighbours.length < state.k;
+  const fewer = neighbours.length < state.k && (state.count > state.names.length || state.k > state.shown);
   const note = `${neighbours.length} of its ${state.k} neighbours are on this page; the table has all.`;
   return [element("h3", { textContent: "Neighbours, the nearest first" }), box,
     fewer ? element("p", { className: "hint", textContent: note }) : ""];

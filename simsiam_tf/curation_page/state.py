@@ -17,6 +17,7 @@ from simsiam_tf.runtime.display_text import printable_text
 
 MAX_POINTS = 20_000  # pictures on the map; of more, a sample
 MAX_PICTURES = 40_000  # pictures of the page, neighbours included; those of galleries are always on it
+MAX_NEIGHBOURS = 50  # of each picture, the nearest
 DIGITS = 5  # significant digits of numbers, and of coordinates over the map's width
 
 
@@ -42,7 +43,7 @@ def choose_rows(
     """All rows up to `max_points`; of more, a random sample, those of galleries, and neighbours of both.
 
     Neighbours fill the page up to `max_pictures`: first those of galleries, then those of the sample, the
-    nearest of each before any second.
+    nearest of each before any second. Of each at most `MAX_NEIGHBOURS` count.
     """
     count = len(content.names)
     chosen = content.gallery_rows()
@@ -51,6 +52,7 @@ def choose_rows(
         sample = np.sort(np.random.default_rng(seed).permutation(count)[:max_points])
     known = np.union1d(sample, chosen)
     near = np.zeros((count, 0), np.int64) if content.neighbours is None else np.asarray(content.neighbours)
+    near = near[:, :MAX_NEIGHBOURS]
     by_rank = np.concatenate([known, near[chosen].ravel(), near[sample].T.ravel()])
     by_rank = by_rank[by_rank >= 0]
     by_rank = by_rank[np.sort(np.unique(by_rank, return_index=True)[1])]
@@ -78,12 +80,13 @@ def page_state(content: CurationContent, shown: ShownRows) -> dict[str, Any]:
         "projection": content.projection,
         "columns": [_column(column, rows) for column in content.columns],
         "k": 0 if content.neighbours is None else np.shape(content.neighbours)[1],
+        "shown": MAX_NEIGHBOURS,
         "neighbours": [],
         "cosines": [],
         "galleries": [_gallery(gallery, place) for gallery in content.galleries],
     }
     if content.neighbours is not None:
-        near = np.asarray(content.neighbours)
+        near = np.asarray(content.neighbours)[:, :MAX_NEIGHBOURS]
         for row, known in zip(rows, shown.known, strict=True):
             held = [place.get(n, -1) for n in near[row].tolist()] if known else []
             fitting = [k for k, n in enumerate(held) if n >= 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import hashlib
 import io
 import re
@@ -106,13 +107,18 @@ def thumbnail_name(place: int, ending: str) -> str:
 
 
 def remove_other_thumbnails(page: Path, kept: str) -> None:
-    """Removes the folders of thumbnails of earlier pages; kept: the folder in the state of the new one."""
+    """Removes the folders of thumbnails of earlier pages.
+
+    kept: the folder in the state of the new one; "" for none.
+    """
     above = page.parent / folder_name(page)
     if above.is_dir() and not above.is_symlink():
         for folder in above.iterdir():
             is_ours = re.fullmatch(r"[0-9a-f]{16}|\.writing-[0-9a-f]{16}\.tmp", folder.name)
             if is_ours and kept != f"{above.name}/{folder.name}/":
                 remove_path(folder)
+        with contextlib.suppress(OSError):  # not empty
+            above.rmdir()
 
 
 class _DistinctPictures:

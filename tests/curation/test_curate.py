@@ -174,7 +174,11 @@ def test_earlier_answers_and_other_files_are_kept(place, tmp_path, capsys):
     assert "has the answers of an earlier run" in capsys.readouterr().err
     for mine in ("mine.csv", "lists/mine.csv"):
         (out / mine).touch()
+    thumbnail = out / "curation_thumbnails" / "0123456789abcdef" / "0" / "0.webp"
+    thumbnail.parent.mkdir(parents=True)
+    thumbnail.touch()
     assert run(place, out, "--overwrite") == 0 and not (out / "subset.csv").exists()
+    assert not (out / "curation_thumbnails").exists()
     assert not (out / "lists" / "subset.csv").exists()
     assert (out / "mine.csv").exists() and (out / "lists" / "mine.csv").exists()
     (tmp_path / "mine" / "cache").mkdir(parents=True)

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from scripts.sets.set_file import Picture, read_set, write_set
+from simsiam_tf import curation
+from simsiam_tf.runtime.errors import UserError
 
 KINDS = len(planted.CHANGES)
 
@@ -91,6 +93,26 @@ def test_what_is_found_is_counted():
     found = planted.find(np.vstack([features, copied, far]), natural + copies + strangers)
     least = np.quantile([cosine, 1, 1, 1], 0.05)  # of two copies of two kinds
     assert found.by_copies == pytest.approx((least, 12 / 13, 12 / 14)) and cosine < least < 1
+
+
+def test_the_other_set_is_half_of_the_pictures_where_copies_come_first(monkeypatch):
+    rng, banks = np.random.default_rng(0), []
+    natural = [Picture(f"p{i:03}.png", "xy"[i % 2], group="xy"[i % 2]) for i in range(40)]
+    copies = [Picture(f"c{i:03}-{i % KINDS}.png", object=f"p{i:03}.png") for i in range(2 * KINDS)]
+    search = curation.leaks
+    monkeypatch.setattr(
+        curation, "leaks", lambda q, bank, **options: banks.append(bank) or search(q, bank, **options)
+    )
+    features = rng.standard_normal((40, 16))
+    planted.find(np.vstack([features[: 2 * KINDS], features]), copies + natural)
+    np.testing.assert_array_equal(banks[0], features[:20])
+
+
+def test_copies_of_copies_are_refused(rows):
+    place = rows[0].parent
+    args = argparse.Namespace(folder=place / "set", strangers=place / "others", images=100, copies=5, seed=0)
+    with pytest.raises(UserError, match=f"copies=5: 30 pictures are too few for {KINDS} kinds"):
+        planted.plant(args, rows[0])
 
 
 def test_nothing_found_is_no_precision():

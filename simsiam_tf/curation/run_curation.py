@@ -70,8 +70,7 @@ def curate(config: Any, out: Path) -> str:
     if against is not None:
         _check_comparable(config.against, against, pictures)
         check_faiss(len(against), len(pictures))
-    for part in filter(None, (pictures, against)):
-        _ = part.rows  # checked before the pictures are read
+    _ = pictures.rows  # checked before the pictures are read
     try:
         (out / CACHE).mkdir(parents=True, exist_ok=True)
         kept, scan = _scan(pictures.source, out / CACHE, config.on_bad_image, len(pictures))
@@ -200,7 +199,7 @@ def _open_against(config: Any, pretrained: Pretrained | None) -> PictureSet:
 
 
 def _check_comparable(shown: str, against: PictureSet, pictures: PictureSet) -> None:
-    """Raises UserError where the features of the other set are not of the same backbone and preprocessing."""
+    """Raises UserError where the other set is of another backbone, or one of its rows has no direction."""
     records = pictures.about, against.about
     unlike = [key for key in BACKBONE if len({str(about.get(key)) for about in records if key in about}) > 1]
     width, own = (part.features.shape[1] for part in (against, pictures))
@@ -211,6 +210,10 @@ def _check_comparable(shown: str, against: PictureSet, pictures: PictureSet) -> 
             f"against={shown}: its features are not of the backbone and preprocessing of the set's, by "
             f"their {', '.join(unlike)}. Embed both by the same backbone."
         )
+    try:
+        _ = against.rows
+    except UserError as error:
+        raise UserError(f"against={shown}: {error}") from error
 
 
 def _labelled_rows(pictures: PictureSet) -> np.ndarray:

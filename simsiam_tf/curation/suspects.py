@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -15,6 +16,8 @@ from simsiam_tf.runtime.errors import UserError
 TEMPERATURE = 0.1  # of the votes, as in kNN accuracy (Wu et al. 2018)
 SLACK = 1e-6  # below the threshold of a class, at which a probability still reaches it
 BLOCK = 2**22  # probabilities that are compared at a time
+
+Probabilities = Any  # float64 [N, L], a NumPy array or a sparse.csr_array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +89,7 @@ def vote_probabilities(
     return p
 
 
-def _blocks(p: np.ndarray | sparse.csr_array) -> Iterator[tuple[slice, np.ndarray]]:
+def _blocks(p: Probabilities) -> Iterator[tuple[slice, np.ndarray]]:
     """(rows, their probabilities [n, L]) of all rows, about `BLOCK` numbers at a time."""
     step = max(1, BLOCK // p.shape[1])
     for start in range(0, p.shape[0], step):
@@ -94,9 +97,7 @@ def _blocks(p: np.ndarray | sparse.csr_array) -> Iterator[tuple[slice, np.ndarra
         yield rows, p[rows] if isinstance(p, np.ndarray) else p[rows].toarray()
 
 
-def _given_and_likeliest(
-    label: np.ndarray, p: np.ndarray | sparse.csr_array
-) -> tuple[np.ndarray, np.ndarray]:
+def _given_and_likeliest(label: np.ndarray, p: Probabilities) -> tuple[np.ndarray, np.ndarray]:
     """(the probability of each row's label, float64 [N]; its most probable class, int64 [N])."""
     given, likeliest = np.empty(len(label)), np.empty(len(label), np.int64)
     for rows, block in _blocks(p):
@@ -119,7 +120,7 @@ def _checked(probabilities: np.ndarray | None, shape: tuple[int, int]) -> np.nda
     return p
 
 
-def confident_joint(label: np.ndarray, p: np.ndarray | sparse.csr_array) -> np.ndarray:
+def confident_joint(label: np.ndarray, p: Probabilities) -> np.ndarray:
     """Estimated numbers of rows by given and true label, int64 [L, L] (Eq. 1, 2 and 3 of the paper).
 
     A row counts as truly of class j where p_j is at least t_j, the mean of p_j over the rows labelled j; of
@@ -160,7 +161,7 @@ def _rounded(joint: np.ndarray) -> np.ndarray:
 
 def _prune(
     label: np.ndarray,
-    p: np.ndarray | sparse.csr_array,
+    p: Probabilities,
     joint: np.ndarray,
     given: np.ndarray,
     likeliest: np.ndarray,

@@ -66,6 +66,11 @@ def test_a_picture_without_features_is_named_before_the_scan(place, monkeypatch,
     monkeypatch.setattr(run_curation, "scan_pictures", None)
     assert run(place) == 2
     assert "row 4 (04.png) is all zeros" in capsys.readouterr().err
+    other = Embeddings(np.arange(20).astype(str).astype(object), np.eye(20)[::-1] * np.arange(20), {})
+    write_embeddings(other, place / "other.npz")
+    save(place, np.array([f"{i:02}.png" for i in range(20)], object), np.eye(20))
+    assert run(place, f"--against={place / 'other.npz'}") == 2
+    assert f"--against={place / 'other.npz'}: `features`: row 19 (19) is all" in capsys.readouterr().err
 
 
 def test_long_names_are_cut_in_links(place):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from simsiam_tf.curation import duplicate_cosine, duplicates, leaks, neighbour_graph
+from simsiam_tf.curation.neighbour_graph import cross_neighbours
 from simsiam_tf.runtime.errors import UserError
 
 
@@ -29,6 +30,18 @@ def test_a_cosine_of_one_takes_equal_rows_whose_float32_cosines_are_below_it():
     x = np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)
     assert duplicates(np.vstack([x, x]), cosine=1.0).others.tolist() == list(range(50, 100))
     assert sorted(leaks(x, x[::-1], cosine=1.0).rows) == list(range(50))
+
+
+def test_leaks_by_a_given_cosine_search_one_neighbour(monkeypatch):
+    asked = []
+    monkeypatch.setitem(
+        leaks.__globals__,
+        "cross_neighbours",
+        lambda *sets_k: asked.append(sets_k[2]) or cross_neighbours(*sets_k),
+    )
+    x = np.random.default_rng(0).standard_normal((30, 8))
+    assert sorted(leaks(x, x, cosine=0.9).rows) == sorted(leaks(x, x).rows) == list(range(30))
+    assert asked == [1, 20]
 
 
 @pytest.mark.parametrize("share", [0.005, 0.1, 0.4])

@@ -108,6 +108,8 @@ def test_memory_maps_are_read_in_blocks_and_lengths_do_not_count(tmp_path, small
     rows = UnitRows(mapped)
     rows.step = 50
     assert [(block.start, len(part)) for block, part in rows.blocks()] == [(0, 50), (50, 50), (100, 20)]
+    chosen = np.random.default_rng(5).integers(120, size=130)
+    np.testing.assert_array_equal(rows[chosen], rows[:][chosen])
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ setup(
         "absl-py>=2.1",
         "tensorboard>=2.19",
         "scikit-learn>=1.5",
+        "scipy>=1.11",
         "filelock>=3.32",  # earlier ones empty a lock file that another process has
         "tqdm>=4.66",
         "numpy>=1.26",

@@ -60,7 +60,7 @@ class ProbeConfig(KeptFeaturesConfig):
         if not 0 < self.labels <= 1:
             raise UserError(f"--labels={self.labels}: must be above 0 and at most 1, as in --labels=0.1.")
         if not 0 < self.epochs < math.inf:
-            raise UserError(f"--epochs={self.epochs}: must be a number above 0.")
+            raise UserError(f"--epochs={self.epochs}: must be above 0, and finite.")
         name = "strengths" if self.classifier == "logistic" else "base_lrs"
         text = getattr(self, name)
         if text is not None and not (self.values and all(0 < value < math.inf for value in self.values)):

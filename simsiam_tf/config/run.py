@@ -114,7 +114,7 @@ class RunConfig(Config):
     def check_epochs(self) -> None:
         """Raises UserError where `epochs`, or options in epochs, do not make a run."""
         if not 0 < self.epochs < math.inf:
-            raise UserError(f"epochs={self.epochs}: must be a number above 0.")
+            raise UserError(f"epochs={self.epochs}: must be above 0, and finite.")
         if self.warmup_epochs >= self.epochs:
             raise UserError(f"warmup_epochs={self.warmup_epochs}: must be below epochs={self.epochs}.")
 

@@ -14,7 +14,7 @@ from simsiam_tf.config.places import list_rows
 from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.features.knn import nearest, nearest_others
 from simsiam_tf.features.names import ArrowNames
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 ALL = "all"
@@ -146,6 +146,6 @@ def find_neighbours(
     if len(zero):
         cosines[zero], rows[zero] = -np.inf, -1
         such = printable_text(str(queries.names[int(zero[0])]))
-        count = f"{len(zero):,} of {len(rows):,} queries"
-        print(f"{count} have no neighbours, since their features are all 0, such as {such}", file=sys.stderr)
+        count = counted(len(zero), "query", "queries", ",")
+        print(f"no neighbours of {count} whose features are all 0, such as {such}", file=sys.stderr)
     return cosines, rows

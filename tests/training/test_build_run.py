@@ -236,5 +236,5 @@ def test_a_warm_up_of_all_steps_is_refused(flags):
 
 
 def test_epochs_without_end_are_refused():
-    with pytest.raises(UserError, match="epochs=inf: must be a number above 0"):
+    with pytest.raises(UserError, match="epochs=inf: must be above 0, and finite"):
         parse("--epochs=inf")

@@ -19,6 +19,8 @@ from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 from simsiam_tf.runtime.errors import UserError
 
 AUGMENTATION = dataclasses.replace(AUGMENTATIONS["cifar"], size=16)
+SLOW = pytest.mark.slow
+FORMATS = ((".npz", "float32"), (".parquet", "float16"), ("/", "float32"))
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +46,7 @@ def weights(tmp_path_factory, photos):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "dtype"),
-    [
-        (".npz", "float32"),
-        *(pytest.param(*x, marks=pytest.mark.slow) for x in ((".parquet", "float16"), ("/", "float32"))),
-    ],
+    ("suffix", "dtype"), [FORMATS[0], *(pytest.param(*row, marks=SLOW) for row in FORMATS[1:])]
 )
 def test_photos_to_embeddings_to_neighbours(photos, weights, tmp_path, capsys, suffix, dtype):
     out = f"{tmp_path}/photos{suffix}"
@@ -175,8 +173,7 @@ def nearest_names(out):
 
 
 @pytest.mark.parametrize(
-    ("augmentation", "other", "size"),
-    [("imagenet", "cifar", 24), ("cifar", "imagenet", 16)],
+    ("augmentation", "other", "size"), [("imagenet", "cifar", 24), ("cifar", "imagenet", 16)]
 )
 @pytest.mark.slow
 def test_a_query_is_preprocessed_as_the_images_were(
@@ -219,10 +216,8 @@ def test_a_name_among_the_embeddings_has_precedence_over_a_file(
         assert ("pass --query=./2.png" in output.err) == (asked == "2.png")
 
 
-@pytest.mark.parametrize("suffix", [".npz", pytest.param(".parquet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", [".npz", pytest.param(".parquet", marks=SLOW)])
 def test_names_that_are_not_utf8_are_shown_with_escapes(photos, weights, tmp_path, capsys, suffix):
-    if suffix == ".parquet":
-        pytest.importorskip("pyarrow")
     root = tmp_path / os.fsdecode(b"im\xe9")
     root.mkdir()
     for i, name in enumerate((b"caf\xe9.png", b"\x1b[2J.png", "é.png".encode())):
@@ -239,7 +234,7 @@ def test_names_that_are_not_utf8_are_shown_with_escapes(photos, weights, tmp_pat
         assert sorted(nearest_names(printed)) == [r"\x1b[2J.png", r"caf\xe9.png", "é.png"]
 
 
-@pytest.mark.parametrize("on_bad_image", ["skip", pytest.param("error", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("on_bad_image", ["skip", pytest.param("error", marks=SLOW)])
 def test_images_that_change_while_they_are_embedded(
     photos, weights, tmp_path, capsys, monkeypatch, on_bad_image
 ):

@@ -185,10 +185,11 @@ def _advice(
     if last and last["step"] < FEW_STEPS:
         crop_area, ways = config.get("crop_area"), ["a higher `base_lr`"]
         if config.get("method") != "simclr":
-            ways.insert(0, "method=simclr, which learns faster at few steps")
+            ways.insert(0, "method=simclr")
         if crop_area is None or crop_area < MILD_CROPS:
             ways.append(f"milder crops (crop_area={MILD_CROPS})")
-        return f"{last['step']} steps are few: train longer ({longer}), or try {', '.join(ways)}."
+        tries = " or ".join(filter(None, (", ".join(ways[:-1]), ways[-1])))
+        return f"{last['step']} steps are few: train longer ({longer}), or try {tries}."
     if _is_falling([record["loss"] for record in records]):
         return f"The loss was still falling: train longer ({longer})."
     return (

@@ -1,5 +1,6 @@
 """TFDS sets, built here and offline: fixed shapes go to memory, variable ones are read at random."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -220,3 +221,19 @@ def test_tfrecord_files_too_large_for_memory_are_refused_with_a_fix(records, mon
     assert f"--dataset_version_dir={folder} --out_file_format=array_record" in str(error.value)
     assert "data='tfds:tiny_variable:train[:10%]'" in str(error.value)
     assert open_source("tfds:tiny_variable:train[:10%]", data_dir=records).size == 2
+
+
+class TinyUnreachable(TinyFixed):
+    """A set whose server does not answer."""
+
+    def _split_generators(self, dl_manager):
+        logging.getLogger("urllib3.connectionpool").warning("Retrying after NameResolutionError")
+        raise OSError("Max retries exceeded")
+
+
+def test_a_failed_download_is_one_error_without_a_warning_for_each_attempt(tmp_path, caplog):
+    with pytest.raises(UserError, match=r"could not be downloaded.*Max retries exceeded.*data_dir"):
+        open_source("tfds:tiny_unreachable", "train", data_dir=str(tmp_path))
+    assert not caplog.records
+    logging.getLogger("urllib3.connectionpool").warning("of another program")
+    assert caplog.records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -66,6 +67,9 @@ def _prepared_builder(name: str, spec: str, data_dir: str | None) -> tfds.core.D
         raise UserError(f"{spec}: TFDS has no such set.{nearest(name, tfds.list_builders())}") from error
     except ValueError:  # prepared before, in another format
         builder = tfds.builder(name, data_dir=data_dir)
+    retries = logging.getLogger("urllib3.connectionpool")
+    level = retries.level
+    retries.setLevel(logging.ERROR)  # else a host without a network gets a warning for each of many attempts
     try:
         builder.download_and_prepare()
     except Exception as error:  # noqa: BLE001 - TFDS raises anything, AssertionError included
@@ -74,6 +78,8 @@ def _prepared_builder(name: str, spec: str, data_dir: str | None) -> tfds.core.D
             f"{spec}: could not be downloaded and prepared in {builder.data_dir} ({reason}). "
             "Prepare it where there is a network and pass `data_dir`."
         ) from error
+    finally:
+        retries.setLevel(level)
     return builder
 
 

@@ -32,6 +32,31 @@ def bad_image_option(default: str, more: str = "", resumable: bool = False) -> A
     )
 
 
+def background_option() -> Any:
+    """The option `background` of a command."""
+    return option(None, "colour behind transparent pixels: white, black or #rrggbb; white by default")
+
+
+def pixel_range_option() -> Any:
+    """The option `pixel_range` of a command."""
+    return option(
+        None,
+        "the two values that become 0 and 255, for images of more than 8 bits: LOW,HIGH; type: the smallest "
+        "and the largest value of their number type; auto, the default: the 0.1 and 99.9 percentiles of a "
+        "sample of the images",
+    )
+
+
+def check_pixels(background: str | None, pixel_range: str | None) -> None:
+    """Raises UserError for a background that is no colour, or a range that is none."""
+    if background not in (None, *BACKGROUNDS) and not re.fullmatch(r"#[\da-fA-F]{6}", background):
+        raise UserError(
+            f"background={background}: must be white, black or #rrggbb, as in background=#2040c0."
+        )
+    if pixel_range not in (None, "auto", "type"):
+        check_range(pixel_range)
+
+
 @dataclasses.dataclass(frozen=True)
 class SourceConfig(Config):
     """Options for images and how they are read."""
@@ -69,25 +94,12 @@ class SourceConfig(Config):
         "TIFF files with as many channels. By default the number that all images have, else 3",
         limits=(1, 256),
     )
-    background: str | None = option(
-        None, "colour behind transparent pixels: white, black or #rrggbb; white by default"
-    )
-    pixel_range: str | None = option(
-        None,
-        "the two values that become 0 and 255, for images of more than 8 bits: LOW,HIGH; type: the smallest "
-        "and the largest value of their number type; auto, the default: the 0.1 and 99.9 percentiles of a "
-        "sample of the images",
-    )
+    background: str | None = background_option()
+    pixel_range: str | None = pixel_range_option()
 
     def validate(self) -> SourceConfig:
         super().validate()
-        colour = self.background
-        if colour is not None and colour not in BACKGROUNDS and not re.fullmatch(r"#[\da-fA-F]{6}", colour):
-            raise UserError(
-                f"background={colour}: must be white, black or #rrggbb, as in background=#2040c0."
-            )
-        if self.pixel_range is not None and self.pixel_range not in ("auto", "type"):
-            check_range(self.pixel_range)
+        check_pixels(self.background, self.pixel_range)
         return self
 
     def source_options(self) -> dict[str, Any]:

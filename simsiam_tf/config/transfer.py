@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from simsiam_tf.config.evaluation import WeightsConfig
 from simsiam_tf.config.fields import BIG, Inapplicable, option
+from simsiam_tf.config.images import background_option, check_pixels, pixel_range_option
 from simsiam_tf.config.places import absolute_path, absolute_places, is_encoded, is_file
 from simsiam_tf.config.run import RunConfig
 from simsiam_tf.config.supervised import run_option
@@ -37,7 +38,7 @@ class TransferConfig(RunConfig, WeightsConfig):
             ("scenes",), "data", lambda v: not str(v).startswith("scenes:"), "`data` that is not scenes:…"
         ),
         Inapplicable(
-            ("on_bad_image", "check"),
+            ("on_bad_image", "check", "background", "pixel_range"),
             "data",
             lambda v: v is not None and not has_files(v),
             "`data` without image files",
@@ -80,6 +81,8 @@ class TransferConfig(RunConfig, WeightsConfig):
         "only their headers (header), or no check (none). Masks in folders are always read",
         choices=("decode", "header", "none"),
     )
+    background: str | None = background_option()
+    pixel_range: str | None = pixel_range_option()
     scenes: int = option(2000, "number of training scenes; half as many are for the test", limits=(16, BIG))
     labels: float = option(
         1.0, "share of the training images to learn from; a larger share contains a smaller one"
@@ -156,6 +159,7 @@ class TransferConfig(RunConfig, WeightsConfig):
         if self.min_scale > self.max_scale:
             raise UserError(f"min_scale={self.min_scale}: is above max_scale={self.max_scale}. Swap them.")
         self.falls()
+        check_pixels(self.background, self.pixel_range)
         return self
 
     @property

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from simsiam_tf.data.images.header import read_header
-from simsiam_tf.data.images.render import render
+from simsiam_tf.data.images.render import PixelRule, render
 from simsiam_tf.data.sources.base import SourceOptions, lines, short_digest
-from simsiam_tf.data.sources.checked_source import check_members
+from simsiam_tf.data.sources.checked_source import check_members, range_of
 from simsiam_tf.data.sources.folder import local_members
 from simsiam_tf.data.sources.members import Members
 from simsiam_tf.data.sources.unreadable import report_unreadable
@@ -73,13 +73,14 @@ def files_digest(members: Members, times: bool = False) -> str:
 
 def check_pictures(
     members: Members, sizes: np.ndarray, annotated: str, options: SourceOptions
-) -> tuple[dict[int, str], np.ndarray]:
+) -> tuple[dict[int, str], np.ndarray, PixelRule]:
     """Checks pictures as options.check says, and compares their sizes with those in their annotations.
 
     sizes: int64 [n, 2], width and height. annotated: what gives these, for messages.
 
     Returns:
-        Number → reason of the pictures that cannot be used; a digest of each picture, b"" where unknown.
+        Number → reason of the pictures that cannot be used; a digest of each picture, b"" where unknown; how
+        they become pixels, by options.background and options.pixel_range.
     """
     records, _ = check_members(members, options)
     rows = records.rows
@@ -91,7 +92,9 @@ def check_pictures(
     for i in np.flatnonzero(known & (upright != sizes).any(axis=1)).tolist():
         turned = (stored[i] == sizes[i]).all()
         bad.setdefault(i, _size_problem(upright[i], sizes[i], annotated, bool(turned)))
-    return bad, rows["digest"]
+    good = np.delete(np.arange(len(rows)), list(bad))
+    pixel_range = range_of(members, good, rows[good], 3, options, printable_text(members.name))
+    return bad, rows["digest"], PixelRule(3, options.background, pixel_range)
 
 
 def leave_out(images: AnnotatedSet, bad: dict[int, tuple[str, str]], options: SourceOptions) -> AnnotatedSet:
@@ -110,11 +113,12 @@ def leave_out(images: AnnotatedSet, bad: dict[int, tuple[str, str]], options: So
 
 
 def read_picture(
-    members: Members, row: int, width: int, height: int, annotated: str, checked: bool
+    members: Members, row: int, width: int, height: int, annotated: str, checked: bool, rule: PixelRule
 ) -> np.ndarray:
     """A picture as a person sees it, uint8 [height, width, 3], where its annotations give it this size.
 
-    annotated: what gives it the size, for messages. checked: whether its header is known to be safe.
+    annotated: what gives it the size, for messages. checked: whether its header is known to be safe. rule:
+    how it becomes pixels.
 
     Raises:
         OSError: the file cannot be read, or has changed since it was listed.
@@ -127,7 +131,7 @@ def read_picture(
     try:
         if not checked:
             read_header(data)
-        image = render(data)
+        image = render(data, rule)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if image.shape[:2] == (height, width):

@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from simsiam_tf.data.images.render import COLOURS, PixelRule
+
 IGNORE = 255  # value of a mask where there is no truth, such as the outlines of VOC
 DETECTION, SEGMENTATION = "detection", "segmentation"
 TASKS = (DETECTION, SEGMENTATION)
@@ -38,28 +40,33 @@ class AnnotatedSet:
 
     name: its specification. class_names: of boxes by label; of masks by value, the background first.
     fingerprint: a digest of all that its images and annotations depend on, as far as that is known without
-    reading every image.
+    reading every image. rule: how image files become pixels.
     """
 
     name: str
     size: int
     class_names: tuple[str, ...]
     fingerprint: str
+    rule: PixelRule = dataclasses.field(default=COLOURS, kw_only=True)
 
     def read(self, index: int) -> Annotated:
         """The image `index` with its annotations. Raises OSError or ValueError where it cannot be read."""
         raise NotImplementedError
 
     def has_truth(self, index: int) -> bool:
-        """Whether the image has a box that counts or a pixel of a class. Raises as `read` does."""
+        """Whether the image has a box that counts or a pixel of an object. Raises as `read` does."""
         annotated = self.read(index)
         if annotated.mask is None:
             return not annotated.ignored.all()
-        return bool((annotated.mask != IGNORE).any())
+        return bool(((annotated.mask != 0) & (annotated.mask != IGNORE)).any())
 
     def contents(self) -> str:
         """A digest that changes where images or annotations do."""
         return self.fingerprint
+
+    def bytes_kept(self) -> int:
+        """Bytes of images that stay in memory once they were read."""
+        return 0
 
     @property
     def channels(self) -> int:

@@ -27,7 +27,7 @@ from simsiam_tf.dense_tasks.coco_masks import semantic_mask
 from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
-NAMES = {"train": ("train2017", "train"), "test": ("val2017", "val", "valid", "test")}  # of splits
+NAMES = {"train": ("train2017", "train"), "test": ("val2017", "test", "val", "valid")}  # of splits
 FILES = (
     "annotations/instances_{}.json", "{}/_annotations.coco.json", "{}.json", "annotations/{}.json",
 )  # fmt: skip
@@ -58,10 +58,12 @@ def open_coco(path: str, split: str, masks: bool = False, options: SourceOptions
     content = read_coco_file(file, masks)
     members, rows = _find_pictures(places, content.file_names, spec, options.on_bad_image == "skip")
     members = chosen_files(members, rows, content.file_names, str(file))
-    bad, digests = check_pictures(members, content.sizes, file.name, options)
+    bad, digests, rule = check_pictures(members, content.sizes, file.name, options)
     fingerprint = short_digest(content.digest.encode(), files_digest(members).encode(), bytes([masks]))
     names = ("background", *content.class_names) if masks else content.class_names
-    images = _CocoSet(spec, len(rows), names, fingerprint, file.name, content, members, digests, masks)
+    images = _CocoSet(
+        spec, len(rows), names, fingerprint, file.name, content, members, digests, masks, rule=rule
+    )
     return leave_out(images, {i: (members.names[i], reason) for i, reason in bad.items()}, options)
 
 
@@ -78,7 +80,8 @@ class _CocoSet(AnnotatedSet):
     def read(self, index: int) -> Annotated:
         content = self.content
         width, height = content.sizes[index].tolist()
-        image = read_picture(self.members, index, width, height, self.file, bool(self.digests[index]))
+        checked = bool(self.digests[index])
+        image = read_picture(self.members, index, width, height, self.file, checked, self.rule)
         objects = self._objects(index)
         labels, ignored = content.labels[objects], content.ignored[objects]
         if not self.masks:

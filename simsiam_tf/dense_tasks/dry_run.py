@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from simsiam_tf.config import TransferConfig, to_flags
-from simsiam_tf.dense_tasks import transfer_task
+from simsiam_tf.dense_tasks import stand_ins, transfer_task
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.optimizers import schedules
-from simsiam_tf.pretrained import keras_hub
 from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.training import costs, run_memory
 
@@ -16,12 +17,15 @@ from simsiam_tf.training import costs, run_memory
 def dry_run(config: TransferConfig) -> int:
     """Prints the options, and the images, steps, parameters, memory and work of the run. Returns 0.
 
+    Weights that are not there yet count as a ResNet-50, VOC and COCO by their published numbers.
+
     Raises:
         UserError: images or weights cannot be opened, as for `run_transfer`.
     """
-    keras_hub.require_library(f"task={config.task}")
+    transfer_task.check_libraries(config)
     workers = Workers(strategies.strategy_by_name(config.strategy, config.join_minutes))
-    components, test = transfer_task.build_transfer(config.absolute(), workers)
+    missing = stand_ins.pretrained_stand_in(config), stand_ins.sets_stand_in(config)
+    components, test = transfer_task.build_transfer(config.absolute(), workers, None, *missing)
     print(to_flags(config))
     for name, value in summarize(config, components, test).items():
         print(f"{name:22} {value}")
@@ -41,7 +45,10 @@ def summarize(
     falls = (
         "on a cosine" if config.schedule == "cosine" else f"tenfold after {config.milestones} of the steps"
     )
-    forward = costs.multiply_adds(model, shape) * config.batch_size * steps
+    each, of_backbone = (costs.multiply_adds(network, shape) for network in (model, model.backbone))
+    passes = costs.PASSES * each - (costs.PASSES - 1) * of_backbone * config.freeze
+    memory = run_memory.estimate(components, config)
+    memory = dataclasses.replace(memory, images=train.bytes_kept() + test.images.bytes_kept())
     return {
         "training images": f"{train.size} of {train.name}, {counted(len(names), 'class', 'classes')}",
         "test images": f"{test.images.size} of {test.images.name}",
@@ -52,6 +59,6 @@ def summarize(
         "steps": f"{steps}, {train.size / config.batch_size:.1f} per epoch",
         "learning rate": f"{schedules.scaled(config.base_lr, config.batch_size):g}, decayed {falls}",
         "parameters": f"{backbone:,} backbone{frozen}, {whole - backbone:,} for {config.task}",
-        "memory, estimated": run_memory.estimate(components, config).in_words(),
-        "work": costs.work_in_words(forward),
+        "memory, estimated": memory.in_words(),
+        "work": costs.work_in_words(passes * config.batch_size * steps),
     }

@@ -34,7 +34,7 @@ from simsiam_tf.runtime import cores, progress
 from simsiam_tf.runtime.display_text import counted, one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
 
-TEST_FOLDERS = ("val", "valid", "test")
+TEST_FOLDERS = ("test", "val", "valid")
 TEST_SHARE = 10  # every so many pairs one is for testing, where there are no folders for it
 NAMES_FILE = "classes.txt"
 HOW_TO_INDEX = (
@@ -73,8 +73,8 @@ def open_masks(
 
     Args:
         folders: "IMAGES,MASKS".
-        split: "train" is the folder train in both, "test" is val, valid or test; where there are none, about
-            every tenth pair, by a hash of its name, is for testing.
+        split: "train" is the folder train in both, "test" is test, val or valid, the first that is there;
+            where there are none, about every tenth pair, by a hash of its name, is for testing.
         options: how pictures are checked; and whether a pair is refused or left out whose picture or mask
             cannot be read, whose mask is none, such as one with colours, or whose sizes differ.
 
@@ -101,11 +101,11 @@ def open_masks(
         int(i): (_path(pairs.masks, int(i)), str(masks["reasons"][i]))
         for i in np.flatnonzero(masks["reasons"])
     }
-    bad_images, digests = check_pictures(pairs.images, masks["sizes"], "its mask", options)
+    bad_images, digests, rule = check_pictures(pairs.images, masks["sizes"], "its mask", options)
     bad = {i: (pairs.images.names[i], reason) for i, reason in bad_images.items()} | bad
     names = _class_names(places[1], max(int(part["largest"].max()) for part in records.values()), spec)
     fingerprint = short_digest(pairs.digest().encode(), "\n".join(names).encode())
-    images = _MaskSet(spec, len(pairs.stems), names, fingerprint, pairs, digests, masks)
+    images = _MaskSet(spec, len(pairs.stems), names, fingerprint, pairs, digests, masks, rule=rule)
     return leave_out(images, bad, options)
 
 
@@ -122,11 +122,11 @@ class _MaskSet(AnnotatedSet):
         height, width = mask.shape
         of_mask = f"its mask {printable_text(_path(self.pairs.masks, index))}"
         checked = bool(self.digests[index])
-        image = read_picture(self.pairs.images, index, width, height, of_mask, checked)
+        image = read_picture(self.pairs.images, index, width, height, of_mask, checked, self.rule)
         return Annotated(image, **no_boxes(), mask=mask)
 
     def has_truth(self, index: int) -> bool:
-        return bool(self.records["known"][index])
+        return bool(self.records["largest"][index])
 
     def contents(self) -> str:
         digests = self.digests.tobytes(), self.records["digests"].tobytes()
@@ -218,26 +218,26 @@ def _mask_records(pairs: _Pairs) -> dict[str, np.ndarray]:
     """What is known of each of n masks; kept in the user's cache while the files stay.
 
     "reasons": why it cannot be used; "" where it can. Of the others "largest": the largest number below
-    `IGNORE`; "known": whether a pixel has a class; "sizes": width and height, [n, 2]; "digests": of the file.
+    `IGNORE`; "sizes": width and height, [n, 2]; "digests": of the file.
     """
     masks = pairs.masks
 
-    def record(row: int) -> tuple[str, int, bool, tuple[int, int], bytes]:
+    def record(row: int) -> tuple[str, int, tuple[int, int], bytes]:
         try:
             data = masks.read(row)
             numbers = stored_numbers(data)
         except (OSError, ValueError) as error:
-            return one_line(getattr(error, "strerror", None) or error), 0, False, (0, 0), b""
+            return one_line(getattr(error, "strerror", None) or error), 0, (0, 0), b""
         known = numbers[numbers != IGNORE]
-        return "", int(known.max(initial=0)), known.size > 0, numbers.shape[::-1], file_digest(data)
+        return "", int(known.max(initial=0)), numbers.shape[::-1], file_digest(data)
 
     def read_all() -> dict[str, np.ndarray]:
         with concurrent.futures.ThreadPoolExecutor(cores.decoding_threads()) as pool:
             read = pool.map(record, range(len(pairs.stems)))
             rows = list(progress.bar(read, "reading masks", total=len(pairs.stems)))
-        reasons, largest, known, sizes, digests = zip(*rows, strict=True)
+        reasons, largest, sizes, digests = zip(*rows, strict=True)
         return {
-            "reasons": np.array(reasons, object), "largest": np.array(largest), "known": np.array(known),
+            "reasons": np.array(reasons, object), "largest": np.array(largest),
             "sizes": np.array(sizes), "digests": np.array(digests, "S27"),
         }  # fmt: skip
 

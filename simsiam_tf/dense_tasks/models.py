@@ -13,6 +13,7 @@ from simsiam_tf.dense_tasks import dense_losses
 from simsiam_tf.methods import ViewModel
 from simsiam_tf.methods.base import TRAINING
 
+LAST = 5  # level of the backbone's last map
 LOWEST, HIGHEST = 3, 7  # levels of RetinaNet's pyramid: maps of 1/8 to 1/128 of the image's sides
 STRIDE = 32  # of the backbone's last map; sides of images must be multiples of it
 # Pixels; smaller images have anchors of half the paper's size, and are segmented on the map of 1/16, not of
@@ -35,6 +36,7 @@ class DenseModel(ViewModel):
 
     d = 2  # the metric of each image, and 1 where it has one, else 0
     network: keras.Model
+    last_level: int  # of the backbone's maps, of 1/2**level of the image's sides, the smallest that is used
 
     def __init__(
         self, backbone: keras.Model, classes: int, size: int, frozen: bool = False, **kwargs: Any
@@ -57,6 +59,13 @@ class DenseModel(ViewModel):
         The rows, [B, 2], are of `metric_name`, as `dense_losses.hits` gives them.
         """
         raise NotImplementedError
+
+    def learned_variables(self) -> list[keras.Variable]:
+        """The trainable ones but those of stages of the backbone whose maps are not used."""
+        backbone: Any = self.backbone
+        used = keras.Model(backbone.inputs, backbone.pyramid_outputs[f"P{self.last_level}"])
+        unused = {id(v) for v in backbone.variables} - {id(v) for v in used.variables}
+        return [v for v in self.trainable_variables if id(v) not in unused]
 
     def call(self, images: tf.Tensor, training: bool = False) -> Any:
         return self.network(images, training=training)
@@ -85,6 +94,7 @@ class Detector(DenseModel):
 
         backbone: Any = self.backbone
         top = max(LOWEST, min(HIGHEST, int(math.log2(self.size)) - 1))  # whose map has at least 2×2 pixels
+        self.last_level = min(top, LAST)
         pyramid = keras_hub.models.RetinaNetBackbone(
             image_encoder=backbone, min_level=LOWEST, max_level=top, use_p5=False,
             image_shape=(self.size, self.size, backbone.image_shape[-1]),
@@ -168,7 +178,7 @@ class Segmenter(DenseModel):
         import keras_hub
 
         backbone: Any = self.backbone
-        level = 4 if self.size < SMALL else 5
+        self.last_level = level = 4 if self.size < SMALL else LAST
         encoder = keras_hub.models.DeepLabV3Backbone(
             image_encoder=backbone, spatial_pyramid_pooling_key=f"P{level}", low_level_feature_key="P2",
             upsampling_size=2 ** (level - 2), dilation_rates=[6, 12, 18],

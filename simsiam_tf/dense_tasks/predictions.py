@@ -64,7 +64,7 @@ def training_picture(batch: dict[str, Any], views: Views, names: Sequence[str]) 
 def test_pictures(
     model: DenseModel, images: AnnotatedSet, framing: Framing, views: Views, names: Sequence[str]
 ) -> list[ShownImage]:
-    """Test images, evenly spaced, with their truth and with what is predicted."""
+    """Test images, evenly spaced, with their truth, without ignored boxes, and with what is predicted."""
     ids = np.linspace(0, images.size - 1, min(ROWS, images.size)).astype(int)
     pairs = []
     for x, truths in evaluation_batches(images, framing, views, ids, ROWS):
@@ -77,7 +77,9 @@ def test_pictures(
         for truth, found in zip(truths, predicted_boxes(model, framing, x, truths), strict=True):
             sure = found.scores >= SHOWN_SCORE
             pairs.append([
-                _with_boxes(truth.image, truth.boxes, truth.labels, None, names),
+                _with_boxes(
+                    truth.image, truth.boxes[~truth.ignored], truth.labels[~truth.ignored], None, names
+                ),
                 _with_boxes(truth.image, found.boxes[sure], found.labels[sure], found.scores[sure], names),
             ])  # fmt: skip
     return [ShownImage(int(i), *pair) for i, pair in zip(ids, pairs, strict=True)]

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image
 
+from simsiam_tf.config.places import is_encoded
 from simsiam_tf.data import Source
-from simsiam_tf.data.images.formats import image_format
-from simsiam_tf.data.images.pillow_image import pillow_image
+from simsiam_tf.data.images.render import COLOURS, opacity
 from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, short_digest
 from simsiam_tf.dense_tasks.annotated_files import STRICT
 from simsiam_tf.dense_tasks.annotations import IGNORE, Annotated, AnnotatedSet
@@ -55,6 +55,9 @@ class Scenes(AnnotatedSet):
             if len(self.kept) < KEPT_BYTES // (self.side**2 * BYTES_A_PIXEL):
                 self.kept[index] = scene
         return scene
+
+    def bytes_kept(self) -> int:
+        return min(KEPT_BYTES, self.size * self.side**2 * BYTES_A_PIXEL)
 
     def _make(self, index: int) -> Annotated:
         rng = np.random.default_rng([self.seed, index])
@@ -101,24 +104,21 @@ class Scenes(AnnotatedSet):
 
 
 def _decoded(source: EncodedSource, i: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixels, uint8 [H, W, channels], and `opacity` of an image. Raises OSError where it cannot be read."""
+    """Pixels, uint8 [H, W, channels], and which are opaque, bool [H, W], None without transparency.
+
+    Raises:
+        OSError: the image cannot be read.
+    """
     index = tf.constant(i, tf.int64)
     try:
         data = source.read(index)
         pixels = source.decode_bytes(data, index).numpy() if source.pixels is None else source.pixels[i]
-        return pixels, opacity(data.numpy())
+        alpha = opacity(data.numpy())
+        return pixels, None if alpha is None else alpha >= OPAQUE
     except (tf.errors.OpError, ValueError) as error:
         name = source.names[i] if source.names else f"{source.name}, image {i}"
         reason = re.sub(r"^.*; | \[Op:.*|\{\{.*?\}\}", "", one_line(getattr(error, "message", error)))
         raise OSError(errno.EIO, reason[:200], os.path.join(source.root or "", name)) from error
-
-
-def opacity(encoded: Any) -> np.ndarray | None:
-    """Which pixels of an encoded image are opaque, bool [H, W]; None for an image without transparency."""
-    image = ImageOps.exif_transpose(pillow_image(encoded, image_format(encoded)))
-    if not image.has_transparency_data:
-        return None
-    return np.array(image.convert("RGBA"))[..., 3] >= OPAQUE
 
 
 def open_scenes(
@@ -141,7 +141,11 @@ def open_scenes(
     """
     if not place:
         raise UserError("data=scenes: names no images. Pass scenes:fashion_mnist or scenes:folder:PATH.")
-    splits = open_splits(place, data_dir=data_dir, on_bad_image=options.on_bad_image, check=options.check)
+    reading: dict[str, Any] = {"data_dir": data_dir}
+    if is_encoded(place):
+        names = ("on_bad_image", "check", "background", "pixel_range")
+        reading |= {name: getattr(options, name) for name in names}
+    splits = open_splits(place, **reading)
     source = splits.train if split == "train" else splits.test
     names = ("background", *splits.class_names) if for_masks else splits.class_names
     if for_masks and len(names) > IGNORE:
@@ -153,7 +157,8 @@ def open_scenes(
     labels = all_labels(source).tobytes()
     fingerprint = short_digest(source.contents().encode(), f"{side} {scenes} {names}".encode(), labels)
     seed = 0 if split == "train" else 1
-    return Scenes(f"scenes:{place}", scenes, names, fingerprint, source, side, seed)
+    rule = source.rule if isinstance(source, EncodedSource) else COLOURS
+    return Scenes(f"scenes:{place}", scenes, names, fingerprint, source, side, seed, rule=rule)
 
 
 def _texture(rng: np.random.Generator, side: int) -> np.ndarray:

@@ -23,6 +23,9 @@ class AnnotatedSubset(AnnotatedSet):
     def has_truth(self, index: int) -> bool:
         return self.whole.has_truth(int(self.ids[index]))
 
+    def bytes_kept(self) -> int:
+        return self.whole.bytes_kept() * self.size // self.whole.size
+
     def contents(self) -> str:
         return short_digest(self.whole.contents().encode(), self.ids.tobytes())
 
@@ -39,4 +42,4 @@ def share_of(images: AnnotatedSet, share: float) -> AnnotatedSet:
 def subset_of(images: AnnotatedSet, ids: np.ndarray, name: str) -> AnnotatedSubset:
     """The set whose image i is image ids[i] of another."""
     fingerprint = short_digest(images.fingerprint.encode(), ids.tobytes())
-    return AnnotatedSubset(name, len(ids), images.class_names, fingerprint, images, ids)
+    return AnnotatedSubset(name, len(ids), images.class_names, fingerprint, images, ids, rule=images.rule)

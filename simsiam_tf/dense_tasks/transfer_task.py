@@ -16,14 +16,12 @@ from simsiam_tf import nets, optimizers
 from simsiam_tf.config import TransferConfig
 from simsiam_tf.config.backbones import is_network
 from simsiam_tf.data import Views, sampling
-from simsiam_tf.data.sources.base import SourceOptions
 from simsiam_tf.dense_tasks import predictions, scores
 from simsiam_tf.dense_tasks.annotations import SEGMENTATION, AnnotatedSet
 from simsiam_tf.dense_tasks.framing import Framing
 from simsiam_tf.dense_tasks.models import MODELS, DenseModel
-from simsiam_tf.dense_tasks.open_set import SPLITS, open_annotated
 from simsiam_tf.dense_tasks.square_batches import TrainingBatches
-from simsiam_tf.dense_tasks.subsets import share_of
+from simsiam_tf.dense_tasks.transfer_images import open_images
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.loop import launch
@@ -32,7 +30,7 @@ from simsiam_tf.loop.task import Accuracies, Evaluator, RunComponents
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, keras_hub, published
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
-from simsiam_tf.runtime.display_text import counted, one_line
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training.build_run import check_size, set_precision
 from simsiam_tf.training.labelled_task import RESULT, LabelledTask
@@ -58,11 +56,16 @@ def run_transfer(config: TransferConfig, callbacks: Sequence[keras.callbacks.Cal
     Raises:
         UserError: as for `launch.run_task`.
     """
+    check_libraries(config)
+    config = dataclasses.replace(config, workdir=str(workdir_of(config)))
+    return launch.run_task(config, Transfer, callbacks)
+
+
+def check_libraries(config: TransferConfig) -> None:
+    """Raises UserError where a library that the task needs is not installed."""
     keras_hub.require_library(f"task={config.task}")
     if config.task != SEGMENTATION:
         scores.check_metric(config.metric)
-    config = dataclasses.replace(config, workdir=str(workdir_of(config)))
-    return launch.run_task(config, Transfer, callbacks)
 
 
 def files_of(task: str) -> dict[str, Path]:
@@ -97,9 +100,14 @@ class TestImages:
 
 
 def build_transfer(
-    config: TransferConfig, workers: Workers, report: Path | None = None
-) -> tuple[RunComponents, TestImages]:
-    """The components of a run, and its test. report: as for `open_images`."""
+    config: TransferConfig, workers: Workers, report: Path | None = None,
+    pretrained: Pretrained | None = None, sets: tuple[AnnotatedSet, AnnotatedSet] | None = None,
+) -> tuple[RunComponents, TestImages]:  # fmt: skip
+    """The components of a run, and its test.
+
+    report: as for `open_images`. pretrained, sets: the backbone, and training and test images; opened where
+    None.
+    """
     assert config.weights is not None and config.data is not None
     strategy = workers.strategy
     precision = set_precision(config, strategy)
@@ -107,16 +115,10 @@ def build_transfer(
         with workers.chief_first():  # which downloads it, and copies it into its work folder
             published.import_network(config.weights, config.pixels, config.trust_code)
     with strategy.scope():
-        pretrained = open_pretrained(config.weights, **config.preprocessing(), finished=False)
+        pretrained = pretrained or open_pretrained(config.weights, **config.preprocessing(), finished=False)
     check_backbone(pretrained)
     with workers.chief_first():
-        train, test = (open_images(config, split, report) for split in SPLITS)
-    if train.class_names != test.class_names:
-        other = sorted({*train.class_names} ^ {*test.class_names}) or ["their order"]
-        raise UserError(f"data={config.data}: its test images have other classes; {other[0]} differs.")
-    train = share_of(train, config.labels)
-    for images in (train, test):
-        check_truth(images, config.task)
+        train, test = sets or open_images(config, pretrained, report)
     source: Any = train  # what the loop reads of a source: its name, size and digests
     check_size(source, config.batch_size)
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
@@ -141,7 +143,7 @@ def build_transfer(
         "test images": test.size, "test fingerprint": test.fingerprint,
         "contents of the test images": test.contents(),
         "weights": pretrained.sha256, "precision": precision, "views": dataclasses.asdict(augmentation),
-        "classes": list(train.class_names),
+        "classes": list(train.class_names), "pixels": train.rule.options(),
     }  # fmt: skip
 
     def make_batches(rows: tuple[int, int], elements: int) -> TrainingBatches:
@@ -162,38 +164,6 @@ def check_backbone(pretrained: Pretrained) -> None:
             "backbone for colour or gray images."
         )
     keras_hub.check_architecture(pretrained.backbone, f"weights={pretrained.place}")
-
-
-def open_images(config: TransferConfig, split: str, report: Path | None = None) -> AnnotatedSet:
-    """The images of a split, "train" or "test".
-
-    report: file for the names of training images that cannot be used; test images get one beside it, whose
-    name ends with "-test".
-    """
-    assert config.data is not None
-    place, _, last = config.data.rpartition(":")
-    if last in SPLITS:
-        raise UserError(f"data={config.data}: names a split, and both are used. Pass data={place}.")
-    if report and split == "test":
-        report = report.with_stem(f"{report.stem}-test")
-    reading = SourceOptions(on_bad_image=config.on_bad_image, check=config.check, report=report)
-    return open_annotated(
-        config.data, split, config.task, config.data_dir, config.scenes, config.size, reading
-    )
-
-
-def check_truth(images: AnnotatedSet, task: str) -> None:
-    """Raises UserError where no image has a box that counts, or a pixel of a class.
-
-    Reads annotations, or images where these are in one file, up to the first that has.
-    """
-    try:
-        if any(map(images.has_truth, range(images.size))):
-            return
-    except (OSError, ValueError) as error:
-        raise UserError(f"{images.name}: an image cannot be read: {one_line(error)}") from error
-    lack = "pixels of a class in its masks" if task == SEGMENTATION else "boxes, or only ignored ones"
-    raise UserError(f"{images.name}: has no {lack}: nothing to learn from, or to measure by.")
 
 
 def build_model(config: TransferConfig, pretrained: Pretrained, classes: int) -> DenseModel:

@@ -25,9 +25,9 @@ def multiply_adds(network: Network, shape: Sequence[int]) -> int:
     return sum(_multiply_adds(op) for op in _operations(network, shape))
 
 
-def work_in_words(forward: float) -> str:
-    """The work and time of a training whose forward passes have so many multiply-adds in all."""
-    total, (speed, device) = PASSES * forward, SPEEDS[on_cpu()]
+def work_in_words(total: float) -> str:
+    """The work and time of a training of so many multiply-adds in all, `PASSES` times the forward pass."""
+    speed, device = SPEEDS[on_cpu()]
     return f"about {total:.2g} multiply-adds; {duration(total / speed)} at {speed:.0e} a second, as {device}"
 
 

@@ -120,7 +120,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         else:
             time += "; `minutes` sets it"
         forward = _per_image(costs.multiply_adds, components) * config.batch_size * components.total_steps
-        described["work of the backbone"] = costs.work_in_words(forward)
+        described["work of the backbone"] = costs.work_in_words(costs.PASSES * forward)
     if teacher := getattr(model, "teacher", None):
         size = f"{teacher.count_params():,} parameters, {counted(model.d, 'feature')}"
         described["teacher"] = f"{config.method_option('teacher')}, {size}"

@@ -136,6 +136,8 @@ def test_a_step_trains_all_weights_or_the_heads_alone(kind):
             if kind is Segmenter:  # small images are segmented on the map before the last
                 used = {path for path in used if not path.startswith("stack3")}
             assert used <= changed
+            learned = {v.path for v in made.learned_variables()}
+            assert learned & backbone == used and learned - backbone, "what has no gradient has no optimizer"
 
 
 def test_masks_are_of_the_size_of_the_image():

@@ -120,19 +120,15 @@ def test_other_labels_are_other_scenes_and_too_many_classes_are_refused(monkeypa
         open_scenes("made", "train", 8, 32, for_masks=True)
 
 
-def test_later_objects_leave_enough_of_earlier_ones(discs, monkeypatch):
-    monkeypatch.setattr(scenes, "OBJECTS", (5, 5))
-    images = open_scenes(discs, "train", 10, 64, for_masks=True)
-    assert images.class_names == ("background", "disc", "square")
-    for i in range(10):
-        scene = images.read(i)
-        for left, top, right, lower in scene.boxes.astype(int):
-            assert right > left and lower > top
+def test_masks_count_the_background_as_a_class(discs):
+    assert open_scenes(discs, "train", 10, 64, for_masks=True).class_names == ("background", "disc", "square")
 
 
-def test_errors_name_what_to_pass(tmp_path):
-    with pytest.raises(UserError, match="names no images"):
-        open_scenes("", "train", 8, 64)
-    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match="has no labels"):
-        open_scenes(f"folder:{tmp_path}", "train", 8, 64)
+@pytest.mark.parametrize(("hidden", "has_room"), [(29, True), (31, False)])
+def test_a_place_is_free_where_at_most_three_tenths_are_hidden(hidden, has_room):
+    owners = np.zeros((10, 10), np.int64)
+    owners[:, :] = 1  # one object of 100 pixels
+    opaque = np.zeros((10, 10), bool)
+    opaque.ravel()[:hidden] = True
+    place = scenes._free_place(owners, opaque, np.random.default_rng(0))
+    assert (place is not None) == has_room

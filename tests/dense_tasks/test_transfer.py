@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,13 +18,14 @@ from simsiam_tf import nets, transfer
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import TransferConfig
 from simsiam_tf.data import AUGMENTATIONS
-from simsiam_tf.dense_tasks import transfer_task
+from simsiam_tf.dense_tasks import dry_run, transfer_task
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.loop import compiled_steps
 from simsiam_tf.loop.outcome import DONE
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.signals import INTERRUPTED
+from simsiam_tf.training import costs
 
 pytest.importorskip("keras_hub")
 SHORT = [
@@ -81,6 +87,67 @@ def test_the_dry_run_tells_size_and_work_and_writes_nothing(source, tmp_path, ca
     assert printed["steps"] == "8, 4.0 per epoch" and printed["squares"] == "64 pixels"
     assert printed["parameters"].startswith("4,905,280 backbone") and "multiply-adds" in printed["work"]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_killed_it_ends_bit_identical(task, source, tmp_path):
+    def start(name):
+        flags = [f for f in SHORT if f not in ("--flip_p=0", "--metric=voc" * (task == "segmentation"))]
+        command = [sys.executable, "-m", "simsiam_tf.transfer", f"--task={task}", f"--weights={source}"]
+        return subprocess.Popen([*command, *flags, "--epochs=6", f"--workdir={tmp_path / name}"])
+
+    process = start("killed")
+    deadline = time.monotonic() + 240
+    while not list((tmp_path / "killed").glob("checkpoints/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "result.json").exists()
+    for name in ("killed", "whole"):
+        assert start(name).wait(400) == 0
+    assert state(tmp_path / "killed") == state(tmp_path / "whole")
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("killed", "whole")]
+    assert results[0][result_name(task)] == results[1][result_name(task)]
+    pictures = [(tmp_path / name / "export/predictions.png").read_bytes() for name in ("killed", "whole")]
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "images", "classes", "steps"),
+    [("voc07", 5_011, 20, 7_265), ("voc07_12", 16_551, 20, 23_998), ("coco", 118_287, 80, 89_972)],
+)
+def test_flagfiles_are_priced_before_their_weights_and_images_are_there(
+    name, images, classes, steps, tmp_path, monkeypatch, capsys
+):
+    flagfile = Path("flags/transfer").absolute() / f"{name}_detection.cfg"
+    monkeypatch.chdir(tmp_path)
+    assert transfer.main([f"--flagfile={flagfile}", "--dry_run", f"--data_dir={tmp_path}"]) == 0
+    printed, said = capsys.readouterr()
+    row = dict(line.split(maxsplit=1) for line in printed.splitlines() if "  " in line)
+    assert (
+        f"{images} of " in printed
+        and f"{classes} classes" in printed
+        and row["steps"].startswith(f"{steps},")
+    )
+    assert "a ResNet-50 is counted" in said and "its published numbers are counted" in said
+    assert not list(tmp_path.iterdir()), "nothing was downloaded"
+
+
+@pytest.mark.slow
+def test_a_frozen_backbone_costs_its_forward_pass_alone(source, tmp_path):
+    passes = {}
+    for more in ([], ["--freeze"]):
+        config = config_of(source, tmp_path, *more)
+        parts, test = transfer_task.build_transfer(config, Workers(tf.distribute.get_strategy()))
+        about = dry_run.summarize(config, parts, test)
+        passes[bool(more)] = float(about["work"].split()[1])
+        kept = (16 + 8) * 64 * 64 * 4
+        assert parts.source.bytes_kept() + test.images.bytes_kept() == kept
+    shape = (64, 64, 1)
+    backbone = costs.multiply_adds(parts.model.backbone, shape)
+    assert passes[False] - passes[True] == pytest.approx(2 * backbone * 4 * 8, rel=0.1)
 
 
 def test_the_optimizer_is_the_one_that_was_asked_for(source, tmp_path):

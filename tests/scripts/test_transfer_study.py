@@ -74,6 +74,12 @@ def test_a_page_of_some_runs_leaves_gaps(tmp_path):
     assert "| detection, AP50 | 60 | – | – | 52.0 | 0 |" in page and "random ones | – |" in page
 
 
+def test_one_seed_does_not_show_a_claim(tmp_path):
+    study.write(tmp_path / "results", {t: scores for t, scores in runs().items() if not t.seed})
+    page = (tmp_path / "results.md").read_text()
+    assert "random ones | open: in 4 of 4 pairs" in page
+
+
 def test_done_stages_are_not_run_again_and_failures_are_named(tmp_path, capsys, monkeypatch):
     ran = []
 
@@ -91,7 +97,7 @@ def test_done_stages_are_not_run_again_and_failures_are_named(tmp_path, capsys, 
     status = 0
     assert study.main([f"--folder={tmp_path}"]) == 0
     assert ran == ["simsiam_tf.pretrain", "simsiam_tf.finetune"]  # whose ends no file shows here
-    assert "shown: in 8 of 8" in (tmp_path / "results.md").read_text()
+    assert "random ones | not shown: in 0 of 8" in (tmp_path / "results.md").read_text(), "ties"
     status = INTERRUPTED
     assert study.main([f"--folder={tmp_path}"]) == INTERRUPTED
     status = 2

@@ -78,12 +78,36 @@ def render(data: bytes, rule: PixelRule = COLOURS) -> np.ndarray:
     except ValueError:
         raise
     except Exception as error:  # noqa: BLE001 - libraries raise whatever the file provokes
-        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise ValueError(_reason(error)) from error
+
+
+def opacity(data: bytes) -> np.ndarray | None:
+    """The opacity of each pixel of an encoded image, uint8 [H, W]; None for one without transparency.
+
+    Raises:
+        ValueError: the bytes do not decode.
+    """
+    name = image_format(data)
+    try:
+        image = _upright(_open_image(data, name, COLOURS), name)
+        return np.array(image.convert("RGBA"))[..., 3] if image.has_transparency_data else None
+    except ValueError:
+        raise
+    except Exception as error:  # noqa: BLE001 - libraries raise whatever the file provokes
+        raise ValueError(_reason(error)) from error
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """The image turned as its orientation says."""
+    return image if name == "JXL" else ImageOps.exif_transpose(image)  # whose decoder turns it
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _as_seen(image: Image.Image, name: str, rule: PixelRule) -> np.ndarray:
-    if name != "JXL":  # whose decoder turns the image, and whose EXIF does not count
-        image = ImageOps.exif_transpose(image)
+    image = _upright(image, name)
     profile = image.info.get("icc_profile")
     transparent = image.has_transparency_data
     if image.mode in ("P", "PA", "1", "LA") or transparent:

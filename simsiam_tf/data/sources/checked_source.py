@@ -62,7 +62,7 @@ def open_members(members: Members, options: SourceOptions) -> EncodedSource:
     rows = rows if all_kept else rows[kept]
     if rule is None:
         rule = PixelRule(_channels(rows, options, shown), options.background)
-        pixel_range = _pixel_range(members, kept, rows, rule, options, shown)
+        pixel_range = range_of(members, kept, rows, rule.channels, options, shown)
         rule = dataclasses.replace(rule, pixel_range=pixel_range)
     labels = _labels(members, kept, shown, options.partial_labels)
     checked = bool((rows["level"] > 0).all())
@@ -179,10 +179,13 @@ def _channels(rows: np.ndarray, options: SourceOptions, shown: str) -> int:
     )
 
 
-def _pixel_range(
-    members: Members, kept: np.ndarray, rows: np.ndarray, rule: PixelRule, options: SourceOptions, shown: str
+def range_of(
+    members: Members, kept: np.ndarray, rows: np.ndarray, channels: int, options: SourceOptions, shown: str
 ) -> tuple[float, float] | None:
-    """The values of deep pixels that become 0 and 255; None: no such pixels, or the limits of their type."""
+    """The values of deep pixels that become 0 and 255; None: no such pixels, or the limits of their type.
+
+    kept: numbers of the members that are used. rows: their records. shown: name of the images, for messages.
+    """
     deep = np.flatnonzero(rows["bits"] > 8)
     if not len(deep) or options.pixel_range == "type":
         return None
@@ -192,7 +195,7 @@ def _pixel_range(
     values = []
     for i in kept[sample]:
         try:
-            pixels = deep_values(members.read(int(i)), rule.channels)
+            pixels = deep_values(members.read(int(i)), channels)
         except (OSError, ValueError):  # changed or gone since its check
             continue
         if pixels is not None:

@@ -83,6 +83,14 @@ def _prepared_builder(name: str, spec: str, data_dir: str | None) -> tfds.core.D
     return builder
 
 
+def is_prepared(name: str, data_dir: str | None) -> bool:
+    """Whether the files of a set of this name lie in the folder, so that none is downloaded."""
+    return (
+        tfds.builder(name, data_dir=data_dir, file_format="array_record").is_prepared()
+        or tfds.builder(name, data_dir=data_dir).is_prepared()
+    )
+
+
 def _all_records(builder: Any, split: str, decoders: dict | None = None) -> list[dict[str, Any]]:
     """The examples of a split, in the same order every time."""
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:  # which as_dataset cannot read
@@ -92,19 +100,25 @@ def _all_records(builder: Any, split: str, decoders: dict | None = None) -> list
     return list(tfds.as_numpy(dataset))
 
 
-def _encoded_records(builder: Any, spec: str, split: str, size: int, bytes_of_all: int) -> Sequence[dict]:
-    """The examples of a split, with encoded images: by random access, or all in memory up to `IN_MEMORY`."""
+def _encoded_records(
+    builder: Any, spec: str, split: str, size: int, bytes_of_all: int, has_parts: bool = True
+) -> Sequence[dict]:
+    """The examples of a split, with encoded images: by random access, or all in memory up to `IN_MEMORY`.
+
+    has_parts: whether the set is one that takes a part of a split, for the message.
+    """
     encoded = {"image": tfds.decode.SkipDecoding()}
     try:
         return builder.as_data_source(split=split, decoders=encoded)
     except (NotImplementedError, ValueError) as error:
         stored = bytes_of_all * size // max(1, sum(s.num_examples for s in builder.info.splits.values()))
         if stored > IN_MEMORY:
+            part = f"Pass a part, data='tfds:{builder.name}:train[:10%]', or a" if has_parts else "A"
             folder, form = shlex.quote(str(builder.data_path)), builder.info.file_format.value
             raise UserError(
                 f"{spec}: {folder} holds {stored >> 20} MiB as {form}, which has no random access; up to "
-                f"{IN_MEMORY >> 20} are read whole. Pass a part, data='tfds:{builder.name}:train[:10%]', "
-                "or add files of another format: pip install apache-beam mlcroissant; tfds convert_format "
+                f"{IN_MEMORY >> 20} are read whole. {part}dd files of another format: pip install "
+                "apache-beam mlcroissant; tfds convert_format "
                 f"--dataset_version_dir={folder} --out_file_format=array_record"
             ) from error
     return _all_records(builder, split, encoded)
@@ -127,7 +141,8 @@ def open_objects(
     spec = f"tfds:{name}:{split}"
     builder = _prepared_builder(name, spec, data_dir)
     files, size = _files(builder), builder.info.splits[split].num_examples
-    records = _encoded_records(builder, spec, split, size, sum(length for _, length in files))
+    stored = sum(length for _, length in files)
+    records = _encoded_records(builder, spec, split, size, stored, has_parts=False)
     features: Any = builder.info.features
     digest = short_digest(f"{builder.info.full_name}:{split}:{size}:{files}".encode())
     return records, tuple(features["objects"].feature["label"].names), digest

@@ -35,7 +35,7 @@ class ProbeConfig(KeptFeaturesConfig):
 
     classifier: str = option(
         "logistic",
-        "logistic: scikit-learn's logistic regression on standardised features; lars, sgd: one linear layer "
+        "logistic: scikit-learn's logistic regression on centred features; lars, sgd: one linear layer "
         "for each learning rate, on a cosine schedule with batch 256",
         "Probe",
         choices=("logistic", "lars", "sgd"),

@@ -52,16 +52,31 @@ def test_the_sweep_ends_after_two_worse_strengths(digits, monkeypatch):
 @pytest.mark.slow
 def test_warm_starts_do_not_change_the_result(digits):
     alone, after = (linear_probe.logistic_probe(*digits, strengths=s) for s in ((0.1,), (1e-3, 0.1)))
-    assert after.validation[0.1] == pytest.approx(alone.validation[0.1], abs=0.005)
-    assert after.test == alone.test
+    assert after.validation[0.1] == pytest.approx(alone.validation[0.1], abs=0.0075)  # an image
+    assert after.test == pytest.approx(alone.test, abs=0.003)
 
 
-def test_scale_and_shift_of_a_feature_do_not_matter(digits):
+def test_scale_of_all_and_shift_of_a_feature_do_not_matter(digits):
     features, labels, test, truth = digits
-    scale = np.linspace(0.1, 30, features.shape[1], dtype=np.float32)
+    shift = np.linspace(-9, 9, features.shape[1], dtype=np.float32)
     a = linear_probe.logistic_probe(features, labels, test, truth, strengths=(0.1,))
-    b = linear_probe.logistic_probe(features * scale + 5, labels, test * scale + 5, truth, strengths=(0.1,))
-    assert abs(a.test - b.test) < 0.005
+    for scale in (1e-3, 1e3):
+        moved, test_moved = features * scale + shift * scale, test * scale + shift * scale
+        b = linear_probe.logistic_probe(moved, labels, test_moved, truth, strengths=(0.1,))
+        assert abs(a.test - b.test) < 0.005
+
+
+def test_features_that_hold_but_rounding_do_not_count(digits):
+    """Whitened features of few images end in such ones; divided by their own deviation they hid the others."""
+    features, labels, test, truth = (part[:150] for part in digits)
+    rng = np.random.default_rng(0)
+
+    def widened(rows):
+        return np.concatenate([rows, 1e-15 * rng.normal(size=(len(rows), 500))], axis=1)
+
+    a = linear_probe.logistic_probe(features, labels, test, truth, strengths=(1e-3, 0.1))
+    b = linear_probe.logistic_probe(widened(features), labels, widened(test), truth, strengths=(1e-3, 0.1))
+    assert a.test > 0.8 and b.test == pytest.approx(a.test, abs=0.02)
 
 
 def test_the_command(tmp_path, capsys):

@@ -150,7 +150,7 @@ def markdown(runs: Sequence[Mapping[str, Any]], machine: str, date: str) -> str:
     """The page of results. runs: the fields of each `Trial`, and its metrics in [0, 1]."""
     lines = [
         "# Transfer at a small scale (Table 5)", "",
-        "`python -m scripts.paper.transfer` made this page: ResNet-10, trained for three epochs of "
+        "`python -m scripts.paper.transfer` made this page: ResNet-10, trained for twelve epochs of "
         "Fashion-MNIST's 60,000 images of 48 pixels, by SimSiam or with labels. A RetinaNet or a DeepLabv3+ "
         "on it then learns garments in 600 scenes of 96 pixels, or in 60 of them, in 1,000 steps of 4 "
         f"(RetinaNet) or 300 of 8, and is tested on 300 others. {machine}; {date}.", "",

@@ -74,9 +74,10 @@ def test_features_that_hold_but_rounding_do_not_count(digits):
     def widened(rows):
         return np.concatenate([rows, 1e-15 * rng.normal(size=(len(rows), 500))], axis=1)
 
-    a = linear_probe.logistic_probe(features, labels, test, truth, strengths=(1e-3, 0.1))
-    b = linear_probe.logistic_probe(widened(features), labels, widened(test), truth, strengths=(1e-3, 0.1))
-    assert a.test > 0.8 and b.test == pytest.approx(a.test, abs=0.02)
+    strengths = (1e-3, 1e-2, 0.1, 1.0)
+    a = linear_probe.logistic_probe(features, labels, test, truth, strengths)
+    b = linear_probe.logistic_probe(widened(features), labels, widened(test), truth, strengths)
+    assert a.test > 0.8 and b.test > a.test - 0.03
 
 
 def test_the_command(tmp_path, capsys):

@@ -57,9 +57,9 @@ def logistic_probe(
 ) -> Probe:
     """scikit-learn's multinomial logistic regression on features that are centred and scaled.
 
-    All features are divided by one number, the root of their mean variance in the training rows. Dividing each
-    by its own deviation would undo the whitening of exported features, whose last ones are hardly more than
-    rounding where there are few images.
+    All features are divided by one number, the root of their mean variance in the training rows. Dividing
+    each by its own deviation would undo the whitening of exported features, whose last ones are hardly more
+    than rounding where there are few images.
 
     The sweep goes from strong regularisation to weak and ends after PATIENCE accuracies in a row below the
     best. The test images are scored once, with the chosen strength.

@@ -67,7 +67,7 @@ def test_scale_of_all_and_shift_of_a_feature_do_not_matter(digits):
 
 
 def test_features_that_hold_but_rounding_do_not_count(digits):
-    """Whitened features of few images end in such ones; divided by their own deviation they hid the others."""
+    """Whitened features of few images end in such; divided by their own deviation they hid others."""
     features, labels, test, truth = (part[:150] for part in digits)
     rng = np.random.default_rng(0)
 

@@ -40,7 +40,7 @@ def open_images(
         log.warning("%s takes gray images: colours are turned gray", pretrained.place)
     train = share_of(train, config.labels)
     for images in (train, test):
-        _check_truth(images, config.task)
+        check_truth(images, config.task)
     return train, test
 
 
@@ -66,7 +66,7 @@ def _open_split(
     )
 
 
-def _check_truth(images: AnnotatedSet, task: str) -> None:
+def check_truth(images: AnnotatedSet, task: str) -> None:
     """Raises UserError where no image has a box that counts, or a pixel of a class.
 
     Reads annotations, or images where these are in one file, up to the first that has.

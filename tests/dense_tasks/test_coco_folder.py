@@ -134,7 +134,7 @@ def test_one_file_alone_is_not_for_testing_too(tmp_path):
     write(tmp_path / "instances.json", content())
     save(tmp_path / "a.png")
     assert open_coco(str(tmp_path), "train").size == 1
-    with pytest.raises(UserError, match="NAME is val2017 or val or valid or test") as error:
+    with pytest.raises(UserError, match="NAME is val2017 or test or val or valid") as error:
         open_coco(str(tmp_path), "test")
     assert "annotations/instances_NAME.json, NAME/_annotations.coco.json, NAME.json" in str(error.value)
     os.rename(tmp_path / "instances.json", tmp_path / "val.json")

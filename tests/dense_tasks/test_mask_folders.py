@@ -102,7 +102,7 @@ def test_folders_of_splits(tmp_path):
     for shade, name in enumerate(["train/a", "val/b", "test/c"]):
         save_pair(tmp_path, name, shade, MASK * (shade != 0) + (shade == 0))
     one, other = open_pairs(tmp_path, "train"), open_pairs(tmp_path, "test")
-    assert (one.size, other.size) == (1, 1) and other.read(0).image[0, 0, 0] == 1
+    assert (one.size, other.size) == (1, 1) and other.read(0).image[0, 0, 0] == 2, "not of val"
     assert one.class_names == other.class_names and len(one.class_names) == 4
     assert one.contents() != other.contents()
 

@@ -10,7 +10,7 @@ from PIL import Image
 from simsiam_tf.config import TransferConfig
 from simsiam_tf.data import AUGMENTATIONS, Views
 from simsiam_tf.data.sources.base import SourceOptions
-from simsiam_tf.dense_tasks import transfer_task
+from simsiam_tf.dense_tasks import transfer_images
 from simsiam_tf.dense_tasks.coco_folder import open_coco
 from simsiam_tf.dense_tasks.framing import Framing
 from simsiam_tf.dense_tasks.mask_folders import open_masks
@@ -179,9 +179,9 @@ def test_a_set_without_truth_is_refused(split, tmp_path):
         opened = open_coco(str(tmp_path), name)
         if name == split:
             with pytest.raises(UserError, match=f"{name}: has no boxes, or only ignored ones"):
-                transfer_task.check_truth(opened, "detection")
+                transfer_images.check_truth(opened, "detection")
         else:
-            transfer_task.check_truth(opened, "detection")
+            transfer_images.check_truth(opened, "detection")
 
 
 def test_masks_without_a_known_pixel_are_refused(tmp_path):
@@ -189,9 +189,9 @@ def test_masks_without_a_known_pixel_are_refused(tmp_path):
         save(tmp_path / "images" / split / "a.png")
         save(tmp_path / "masks" / split / "a.png", value, (20, 20))
     train, test = (open_masks(f"{tmp_path}/images,{tmp_path}/masks", split) for split in ("train", "test"))
-    transfer_task.check_truth(train, "segmentation")
+    transfer_images.check_truth(train, "segmentation")
     with pytest.raises(UserError, match="test: has no pixels of a class in its masks"):
-        transfer_task.check_truth(test, "segmentation")
+        transfer_images.check_truth(test, "segmentation")
 
 
 def test_options_have_an_effect_on_files_alone():

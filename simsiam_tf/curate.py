@@ -13,6 +13,7 @@ from simsiam_tf.command_line import cli
 from simsiam_tf.config import FeaturesConfig, option
 from simsiam_tf.config.fields import BIG, Config, Inapplicable, default
 from simsiam_tf.config.images import bad_image_option
+from simsiam_tf.runtime.atomic_files import check_writable
 from simsiam_tf.runtime.errors import UserError
 
 ABOUT = """Answers questions about a set of pictures from their features: which are duplicates or outliers,
@@ -88,8 +89,8 @@ class CurateConfig(FeaturesConfig):
     )
     have: str | None = option(
         None,
-        "list of pictures that have labels already: paths or names, one a line, or CSV; by default the "
-        "labelled ones of `data`, where some have none",
+        "list of pictures that have labels already: paths or names, one a line, or CSV; by default those "
+        "that `data` has a label for in a list or a table, where some have none",
     )
     link: str | None = option(None, "new folder for links to the files of each list but without_…")
     page: bool = option(True, "write curation.html")
@@ -141,10 +142,16 @@ def call(config: CurateConfig) -> int:
         )
     if config.map == "umap" and importlib.util.find_spec("umap") is None:
         raise UserError("map=umap: needs umap-learn: pip install 'simsiam-tf[umap]'. Or pass map=tsne.")
+    from simsiam_tf.curation.output_folder import check_output  # takes a second to import
+
+    assert config.out is not None
+    out = Path(config.out).expanduser()
+    check_output(out, config.overwrite)
+    if config.link:
+        check_writable(Path(config.link).expanduser(), "link", folders=True)
     with cli.heavy_imports():
         from simsiam_tf.curation import run_curation
-    assert config.out is not None
-    print(run_curation.curate(config, Path(config.out).expanduser()))
+    print(run_curation.curate(config, out))
     return 0
 
 

@@ -6,7 +6,6 @@ import importlib.util
 import io
 import os
 import posixpath
-import re
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from simsiam_tf.runtime.errors import UserError
 
 Table = dict[str, np.ndarray]  # name of a column → its values, of one length
 NAME_BYTES, NAME_END = 255, 16  # most bytes of a file's name; those at its end that stay when it is cut
-TABLES = ("pictures", "duplicates", "outliers", "clusters", "subset", "suspects", "leaks")
+CENTRAL = 3  # central pictures of a cluster in its table
 
 
 def answer_tables(
@@ -54,12 +53,15 @@ def answer_tables(
         "rank": np.arange(len(names)), "name": names[answers.outliers.rows],
         "score": answers.outliers.score[answers.outliers.rows],
     }  # fmt: skip
-    central = [", ".join(names[row[row >= 0]][:3]) for row in clusters.central]
     words = ["; ".join(cluster_words(answers, c)) for c in range(len(clusters.size))]
     tables["clusters"] = {
         "cluster": np.arange(len(clusters.size)), "size": clusters.size, "share": clusters.share,
-        "labels": np.array(words, object), "central": np.array(central, object),
+        "labels": np.array(words, object),
     }  # fmt: skip
+    central = np.pad(clusters.central[:, :CENTRAL], ((0, 0), (0, CENTRAL)), constant_values=-1)
+    for place in range(CENTRAL):  # a column for each, since names may hold commas
+        rows = central[:, place]
+        tables["clusters"][f"central_{place + 1}"] = np.where(rows < 0, "", names[rows])
     if answers.subset is not None:
         rows = answers.subset.rows
         tables["subset"] = {"place": np.arange(len(rows)), "name": names[rows], "score": answers.subset.score}
@@ -105,11 +107,6 @@ def answer_lists(pictures: PictureSet, answers: Answers, outliers: int) -> dict[
     for cluster in range(len(answers.clusters.size)):
         lists[f"cluster_{cluster:02}"] = np.flatnonzero(answers.clusters.cluster == cluster)
     return lists
-
-
-def is_list_name(name: str) -> bool:
-    """Whether a list may have this name."""
-    return name.removeprefix("without_") in TABLES or re.fullmatch(r"cluster_\d{2,}", name) is not None
 
 
 def write_table(folder: Path, name: str, table: Table) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from simsiam_tf.curation.clusters import COUNTS, Clusters, hdbscan_clusters, k_means_clusters
+from simsiam_tf.curation.distinct_neighbours import distinct_neighbours
 from simsiam_tf.curation.duplicates import Duplicates, duplicates
 from simsiam_tf.curation.leaks import Leaks, leaks
 from simsiam_tf.curation.neighbour_graph import K, NeighbourGraph, neighbour_graph
@@ -68,22 +70,26 @@ def answer(
     graph = neighbour_graph(rows, question.neighbours)
     quality = {} if scan is None else {
         "digests": scan.digests, "area": scan.statistics.area, "sharpness": scan.statistics.sharpness,
+        "formats": scan.formats, "file_sizes": scan.file_sizes,
     }  # fmt: skip
     found = duplicates(rows, graph, question.cosine, names=pictures.names, **quality)
+    distinct = distinct_neighbours(rows, graph, found)
+    options: dict[str, Any] = {"seed": question.seed, "copies": found}
     if question.hdbscan:
         with progress.announced("clustering by density (HDBSCAN)"):
-            clusters = hdbscan_clusters(rows, labels=pictures.labels, seed=question.seed)
+            clusters = hdbscan_clusters(rows, labels=pictures.labels, **options)
     else:
         counts = COUNTS if question.clusters is None else question.clusters
-        clusters = k_means_clusters(rows, counts, pictures.labels, seed=question.seed)
+        clusters = k_means_clusters(rows, counts, pictures.labels, **options)
     chosen = None
     if question.subset:
-        chosen = subset(rows, question.subset, question.have, question.method, graph, question.seed)
+        chosen = subset(rows, question.subset, question.have, question.method, distinct, **options)
     leaked = None
     if others is not None:
         both = (scan.digests, against_scan.digests) if scan and against_scan else (None, None)
         leaked = leaks(rows, others, None, found.threshold, *both)
-    return Answers(graph, found, outliers(rows, graph), clusters, chosen, *_suspects(pictures, graph), leaked)
+    strange = outliers(rows, distinct)
+    return Answers(graph, found, strange, clusters, chosen, *_suspects(pictures, graph), leaked)
 
 
 def _suspects(pictures: PictureSet, graph: NeighbourGraph) -> tuple[Suspects | None, np.ndarray | None]:

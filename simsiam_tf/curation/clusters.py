@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simsiam_tf.curation import k_means
+from simsiam_tf.curation.duplicates import Duplicates
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count, check_values
 from simsiam_tf.html_report.projections import fit_pca
 from simsiam_tf.runtime import progress
@@ -44,6 +45,7 @@ def k_means_clusters(
     labels: Sequence | np.ndarray | None = None,
     central: int = CENTRAL,
     seed: int = 0,
+    copies: Duplicates | None = None,
 ) -> Clusters:
     """k-means on unit rows.
 
@@ -56,6 +58,7 @@ def k_means_clusters(
             above N / 2 are not tried.
         labels: [N], counted in each cluster.
         central: rows to name for each cluster.
+        copies: of `duplicates`; rows that it leaves out are not named, unless a cluster has no other.
     """
     rows = as_unit_rows(features)
     labels = check_values(labels, len(rows), "labels")
@@ -80,7 +83,7 @@ def k_means_clusters(
         f"grouping {counted(len(rows), 'picture', form=',')} into {counted(k, 'cluster')}"
     ):
         cluster, cosine = k_means.assign(rows, k_means.fit_centres(rows, k, seed))
-    return _described(cluster, cosine, labels, central, silhouette)
+    return _described(cluster, cosine, labels, central, silhouette, copies)
 
 
 def _silhouette(x: np.ndarray, cluster: np.ndarray) -> float:
@@ -97,6 +100,7 @@ def hdbscan_clusters(
     labels: Sequence | np.ndarray | None = None,
     central: int = CENTRAL,
     seed: int = 0,
+    copies: Duplicates | None = None,
 ) -> Clusters:
     """HDBSCAN (Campello et al. 2013) on the first `k_means.REDUCED` principal components of unit rows.
 
@@ -105,7 +109,7 @@ def hdbscan_clusters(
     farther from it than any row of that cluster is from its nearest.
 
     Args:
-        features, labels, central: as for `k_means_clusters`.
+        features, labels, central, copies: as for `k_means_clusters`.
         min_size: fewest rows of a cluster in the sample; when None 5, or 0.5 % of the sample if that is more.
     """
     from sklearn.cluster import HDBSCAN
@@ -129,7 +133,7 @@ def hdbscan_clusters(
         inside = np.flatnonzero(cluster[block] >= 0)
         at = cluster[block][inside]
         cosine[block.start + inside] = np.einsum("nf,nf->n", x[inside], centres[at])
-    return _described(cluster, cosine, labels, central, {})
+    return _described(cluster, cosine, labels, central, {}, copies)
 
 
 def _nearest_cluster(reduced: np.ndarray, chosen: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -152,8 +156,9 @@ def _nearest_cluster(reduced: np.ndarray, chosen: np.ndarray, found: np.ndarray)
 
 
 def _described(
-    cluster: np.ndarray, cosine: np.ndarray, labels: np.ndarray | None, central: int, silhouette: dict
-) -> Clusters:
+    cluster: np.ndarray, cosine: np.ndarray, labels: np.ndarray | None, central: int, silhouette: dict,
+    copies: Duplicates | None,
+) -> Clusters:  # fmt: skip
     """Numbers the clusters from the largest on, and describes each.
 
     cosine: [N], of each row with the centre of its cluster.
@@ -165,11 +170,15 @@ def _described(
     place = np.full(count + 1, -1)
     place[by_size] = np.arange(len(by_size))
     cluster, size = place[cluster], size[by_size]  # −1 reads the last, which is −1
-    order = np.lexsort((-cosine, cluster))
+    left_out = np.zeros(len(cluster), bool)
+    if copies is not None:
+        left_out[copies.others] = True
+    order = np.lexsort((-cosine, left_out, cluster))
     start = np.searchsorted(cluster[order], np.arange(len(size)))
-    shown = np.full((len(size), max(0, min(central, size.max(initial=0)))), -1)
+    distinct = np.maximum(np.bincount(cluster[(cluster >= 0) & ~left_out], minlength=len(size)), 1)
+    shown = np.full((len(size), max(0, min(central, distinct.max(initial=0)))), -1)
     for c, first in enumerate(start):
-        rows = order[first : first + min(shown.shape[1], size[c])]
+        rows = order[first : first + min(shown.shape[1], distinct[c])]
         shown[c, : len(rows)] = rows
     classes, label = np.unique([] if labels is None else labels, return_inverse=True)
     counts = np.zeros((len(size), len(classes)), np.int64)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from simsiam_tf.curation.duplicate_threshold import check_cosine, duplicate_cosine
 from simsiam_tf.curation.neighbour_graph import NeighbourGraph, graph_of
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_values
+
+LOSSLESS = ("PNG", "TIFF", "BMP", "NPY")  # as `data.images.formats` names them
+FORMAT_PLACES = {**dict.fromkeys(LOSSLESS, 0), "GIF": 2}  # in the order of keeping; 1 for all others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,12 @@ class Duplicates:
         parts = np.split(self.others, np.searchsorted(self.group, np.arange(1, len(self.kept))))
         return [np.append(kept, others) for kept, others in zip(self.kept, parts, strict=True)]
 
+    def stands_for(self, rows: int) -> np.ndarray:
+        """The kept row of each row's group, the row itself where it is in none: int64 [rows]."""
+        stands = np.arange(rows)
+        stands[self.others] = self.kept[self.group]
+        return stands
+
 
 def duplicates(
     features: np.ndarray | UnitRows,
@@ -48,6 +58,8 @@ def duplicates(
     area: Sequence[float] | np.ndarray | None = None,
     sharpness: Sequence[float] | np.ndarray | None = None,
     names: Sequence[str] | np.ndarray | None = None,
+    formats: Sequence[str] | np.ndarray | None = None,
+    file_sizes: Sequence[float] | np.ndarray | None = None,
 ) -> Duplicates:
     """Groups of pictures of equal pixels or of near features.
 
@@ -61,12 +73,17 @@ def duplicates(
             low that most rows have all their k neighbours above it, the time grows as N².
         digests: [N], of the decoded pixels: rows of equal digests are exact duplicates, whatever their
             features.
-        area, sharpness, names: [N]; of a group the largest area is kept, then the sharpest, then the first
-            name, then the first row.
+        area, formats, file_sizes, sharpness, names: [N], each None where it is unknown. Of a group the
+            largest area is kept; then a lossless format (`LOSSLESS`) and a GIF last, which has 256 colours;
+            then the largest file; then the sharpest, which artefacts of a JPEG make sharper; then the name of
+            fewest folders, then the shortest, then the first; then the first row.
     """
     cosine = check_cosine(cosine)
     rows = as_unit_rows(features)
-    place = _places_by_quality(len(rows), area, sharpness, names)  # 0: kept before all others
+    keys = {
+        "area": area, "formats": formats, "file_sizes": file_sizes, "sharpness": sharpness, "names": names,
+    }  # fmt: skip
+    place = _places_by_quality(len(rows), keys)  # 0: kept before all others
     exact = check_values(digests, len(rows), "digests")
     graph = graph_of(rows, graph)
     threshold = duplicate_cosine(graph.cosine) if cosine is None else cosine
@@ -82,15 +99,24 @@ def duplicates(
     )  # fmt: skip
 
 
-def _places_by_quality(rows: int, area, sharpness, names) -> np.ndarray:  # noqa: ANN001 - as `duplicates`
-    """The place of each row in the order of keeping, int [N]: 0 is kept before all others."""
-    keys = [np.arange(rows)]
-    if (column := check_values(names, rows, "names")) is not None:
-        keys.append(np.unique(column, return_inverse=True)[1])
-    for values, name in ((sharpness, "sharpness"), (area, "area")):
-        if (column := check_values(values, rows, name)) is not None:
+def _places_by_quality(rows: int, values: dict[str, Any]) -> np.ndarray:
+    """The place of each row in the order of keeping, int [N]: 0 is kept before all others.
+
+    values: arguments of `duplicates`, the decisive one first.
+    """
+    keys = []
+    for name, given in values.items():
+        if (column := check_values(given, rows, name)) is None:
+            continue
+        if name == "names":
+            texts = [str(text) for text in column]
+            keys += [[text.count("/") for text in texts], [len(text) for text in texts]]
+            keys.append(np.unique(column, return_inverse=True)[1])
+        elif name == "formats":
+            keys.append([FORMAT_PLACES.get(str(text), 1) for text in column])
+        else:
             keys.append(-column.astype(float))
-    order = np.lexsort(keys)
+    order = np.lexsort([np.arange(rows), *reversed(keys)])
     place = np.empty(rows, np.int64)
     place[order] = np.arange(rows)
     return place

@@ -33,7 +33,8 @@ def outliers(features: np.ndarray | UnitRows, graph: NeighbourGraph | None = Non
 
     Args:
         features: [N, F], may be memory-mapped.
-        graph: of `neighbour_graph`; made from the features when None. It decides k.
+        graph: of `neighbour_graph`, or of `distinct_neighbours`, so that no copy hides an outlier; the former
+            is made when None. It decides k.
     """
     unit = as_unit_rows(features)
     graph = graph_of(unit, graph)

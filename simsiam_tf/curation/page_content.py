@@ -12,6 +12,7 @@ from simsiam_tf.curation.answers import Answers
 from simsiam_tf.curation.picture_scan import Scan
 from simsiam_tf.curation.picture_set import PictureSet
 from simsiam_tf.curation.statistics import FIELDS
+from simsiam_tf.curation.suspects import LABELS_DO_NOT_FIT
 from simsiam_tf.curation_page.content import Categories, CurationContent, Gallery, Numbers, PictureGroup
 from simsiam_tf.curation_page.projection import Projection
 from simsiam_tf.curation_page.thumbnails import encode_thumbnail
@@ -81,7 +82,7 @@ def galleries(
     pictures: PictureSet, answers: Answers, scan: Scan | None, against: PictureSet | None
 ) -> list[Gallery]:
     """A gallery for each answer, in the order of the page."""
-    made = [_duplicates(answers), _clusters(answers)]
+    made, last = [_duplicates(answers), _clusters(answers)], []
     rows = answers.outliers.rows[:SHOWN]
     about = "Pictures far from all others: strangers, damaged ones, or rare ones worth a look."
     notes = [f"{answers.outliers.score[row]:.2f}" for row in rows]
@@ -95,7 +96,11 @@ def galleries(
             "Pictures whose label is unlike that of their neighbours (confident learning), the least likely "
             "first."
         )
-        made.append(_gallery("Suspects", about, [PictureGroup(rows, notes=notes)], "suspects"))
+        if not found.labels_fit:
+            share = f"{len(found.rows):,} of {len(answers.labelled):,} labels look wrong"
+            about = f"{share}: {LABELS_DO_NOT_FIT}. {about}"
+        gallery = _gallery("Suspects", about, [PictureGroup(rows, notes=notes)], "suspects")
+        (made if found.labels_fit else last).append(gallery)
     if answers.leaks is not None and against is not None:
         found = answers.leaks
         notes = [
@@ -106,11 +111,12 @@ def galleries(
         made.append(_gallery("Leaks", about, [PictureGroup(found.rows[:SHOWN], notes=notes)], "leaks"))
     if answers.subset is not None:
         how = {"typical": "typical ones of different groups", "k_centre": "each far from those before it"}
-        about = f"Pictures to label first, in this order: {how[answers.subset.method]}."
+        about = f"Pictures to label first, in this order: {how[answers.subset.method]}. "
+        about += f"Labelled already: {answers.subset.labelled:,} of {len(pictures):,}."
         made.append(_gallery("To label first", about, [PictureGroup(answers.subset.rows[:SHOWN])], "subset"))
     if scan is not None:
         made.append(_oddest(scan))
-    return [gallery for gallery in made if gallery.groups and len(gallery.groups[0].rows)]
+    return [gallery for gallery in made + last if gallery.groups and len(gallery.groups[0].rows)]
 
 
 def _gallery(title: str, about: str, groups: list[PictureGroup], name: str) -> Gallery:
@@ -127,8 +133,9 @@ def _duplicates(answers: Answers) -> Gallery:
         notes = ["", *("same pixels" if found.exact[i] else f"{found.cosine[i]:.3f}" for i in members)]
         groups.append(PictureGroup(rows, caption, rows[:1], notes))
     about = (
-        f"Groups of pictures with the same pixels, or a cosine of at least {found.threshold:.3f} with "
-        "the one to keep, which is the largest, then the sharpest. Nothing has been removed."
+        f"Groups of pictures with the same pixels, or a cosine of at least {found.threshold:.3f} with the "
+        "one to keep, which has the most pixels; of as many, it is a lossless file, then the largest, then "
+        "the sharpest. Nothing has been removed."
     )
     return Gallery(
         "Duplicates", about + _first_groups(len(found.kept)), groups, list_file="lists/duplicates.csv",
@@ -145,6 +152,8 @@ def _clusters(answers: Answers) -> Gallery:
         )
         groups.append(PictureGroup(found.central[c][found.central[c] >= 0], caption))
     about = "Clusters of like pictures, the largest first, each by its most central ones."
+    if found.silhouette:
+        about += " Their number is a rough choice; --clusters=N takes another."
     about += _first_groups(len(found.size))
     return Gallery("Clusters", about, groups, list_file="lists", list_about="A list for each cluster")
 
@@ -160,8 +169,11 @@ def _oddest(scan: Scan) -> Gallery:
     groups = []
     for name in FIELDS:
         values = getattr(scan.statistics, name)
-        rows = np.argsort(scan.statistics.oddness[name])[:ODDEST]
-        notes = [f"{values[row]:.4g}" for row in rows]
-        groups.append(PictureGroup(rows, f"{name}; the median is {np.median(values):.4g}", notes=notes))
+        rows, median = np.argsort(scan.statistics.oddness[name])[:ODDEST], f"{np.median(values):.4g}"
+        notes = {row: note for row in rows if (note := f"{values[row]:.4g}") != median}
+        if notes:  # else all pictures are alike
+            groups.append(
+                PictureGroup(list(notes), f"{name}; the median is {median}", notes=[*notes.values()])
+            )
     about = "Pictures whose size, shape, brightness, contrast or sharpness is farthest from the median."
     return Gallery("Oddest", about, groups, list_file="pictures.csv", list_about="The statistics of all")

@@ -29,10 +29,16 @@ SYNC_SECONDS = 30.0  # between flushes to the disk; an interrupted pass resumes 
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """statistics: of N pictures. digests: [N], of the size and the pixels of each, as text."""
+    """What is known of N pictures by looking at each.
+
+    digests: [N], of the size and the pixels of each, as text. formats: [N], as `data.images.formats` names
+    them. file_sizes: int64 [N], bytes. Both are None where pictures are not encoded, or were not checked.
+    """
 
     statistics: StatisticsTable
     digests: np.ndarray
+    formats: np.ndarray | None = None
+    file_sizes: np.ndarray | None = None
 
 
 def scan_pictures(source: Source, folder: Path) -> Scan:
@@ -49,7 +55,12 @@ def scan_pictures(source: Source, folder: Path) -> Scan:
     sides = numbers[:, :2].astype(int)
     each = (PictureStatistics(*map(int, wh), *rest) for wh, rest in zip(sides, numbers[:, 2:], strict=True))
     words = np.asarray(rows[:, len(FIELDS) :]).astype("<u2")
-    return Scan(table_of(each), np.array([row.tobytes().hex() for row in words]))
+    digests = np.array([row.tobytes().hex() for row in words])
+    if not isinstance(source, EncodedSource) or source.headers is None:
+        return Scan(table_of(each), digests)
+    # NOTE: the header's size is that of the archive or table that holds the picture.
+    sizes = np.array([int(digest.partition(b"-")[0] or 0) for digest in source.headers["digest"]], np.int64)
+    return Scan(table_of(each), digests, source.headers["format"].astype(str), sizes)
 
 
 def _scan(source: Source, writer: FeatureWriter) -> None:

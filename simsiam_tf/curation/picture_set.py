@@ -18,6 +18,8 @@ from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.runtime.display_text import as_text, printable_text
 from simsiam_tf.runtime.errors import UserError
 
+FOLDER_LABELS = {"folder", "tar", "zip"}  # kinds of places whose labels are names of folders
+
 
 @dataclasses.dataclass(frozen=True)
 class PictureSet:
@@ -86,6 +88,15 @@ def picture_set(embeddings: Embeddings, source: Source | None = None) -> Picture
     )
 
 
+def open_pictures(data: str, **options: Any) -> Source:
+    """Opens pictures. A list may label only some of them; names of folders are labels of all or of none.
+
+    NOTE: as in a training. A folder's name is not given to a picture by somebody who looked at it.
+    """
+    kinds = {place.partition(":")[0] for place in split_places(data)}
+    return open_source(data, partial_labels=not kinds & FOLDER_LABELS, **options)
+
+
 def open_recorded(about: dict[str, Any], **options: Any) -> Source | None:
     """The pictures that embeddings record as theirs; None where these cannot be opened."""
     data = about.get("data")
@@ -93,7 +104,7 @@ def open_recorded(about: dict[str, Any], **options: Any) -> Source | None:
         return None
     try:
         options = {**recorded_pixels(about), **options, "on_bad_image": "skip"}
-        return open_source(data, partial_labels=True, **options)
+        return open_pictures(data, **options)
     except (UserError, OSError):
         return None
 

@@ -12,52 +12,53 @@ import numpy as np
 
 from simsiam_tf.config.places import list_rows
 from simsiam_tf.curation.answer_files import (
-    TABLES,
     answer_lists,
     answer_tables,
-    is_list_name,
     link_pictures,
     write_list,
     write_table,
 )
 from simsiam_tf.curation.answers import Answers, Question, answer
 from simsiam_tf.curation.neighbour_graph import check_faiss
+from simsiam_tf.curation.output_folder import CACHE, PAGE, PAGE_TABLE, SUMMARY, remove_earlier
 from simsiam_tf.curation.page_content import page_content
 from simsiam_tf.curation.picture_scan import Scan, scan_pictures
-from simsiam_tf.curation.picture_set import PictureSet, open_recorded, picture_set, recorded_pixels
+from simsiam_tf.curation.picture_set import (
+    PictureSet,
+    open_pictures,
+    open_recorded,
+    picture_set,
+    recorded_pixels,
+)
+from simsiam_tf.curation.suspects import LABELS_DO_NOT_FIT
 from simsiam_tf.curation_page import table
 from simsiam_tf.curation_page.page import write_page
 from simsiam_tf.curation_page.projection import project
-from simsiam_tf.curation_page.thumbnails import remove_other_thumbnails
-from simsiam_tf.data import Source, open_source
+from simsiam_tf.data import Source
 from simsiam_tf.distributed import strategies
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.features import embedding_file, image_embeddings
 from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
-from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
+from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
-PAGE, PAGE_TABLE = "curation.html", "curation.parquet"
-SUMMARY = "summary.txt"  # written last
 CHOSEN = {  # how the subset was chosen → in words, with the reason
     "typical": "typical ones of different groups, by which few labels teach most (--subset_by=typical)",
     "k_centre": "far from each other, by which many labels cover all kinds (--subset_by=k_centre)",
 }
 BACKBONE = ("sha256", "size", "mean", "std")  # what embeddings record of the backbone and its images
-CACHE = ".curate_cache"  # folder for what was learned of the pictures; marks a folder of this command
 
 
 def curate(config: Any, out: Path) -> str:
     """Answers all questions of a `CurateConfig` into the folder `out`; returns the summary.
 
+    Call `output_folder.check_output` before.
+
     Raises:
         UserError: the pictures, their features or an option do not fit, or the folder cannot be written.
     """
-    _check_folder(out, config.overwrite)
-    if config.link:
-        check_writable(Path(config.link).expanduser(), "link", folders=True)
     pictures, pretrained = _open_pictures(config)
     check_faiss(len(pictures), len(pictures))  # before anything that takes long
     have = _named_rows(config.have, pictures) if config.have else _labelled_rows(pictures)
@@ -85,7 +86,7 @@ def curate(config: Any, out: Path) -> str:
         )  # fmt: skip
         answers = answer(pictures, question, scan, against, against_scan)
         lists = answer_lists(pictures, answers, config.outliers)
-        _remove_earlier(out)
+        remove_earlier(out)
         for name, columns in answer_tables(pictures, answers, scan, against).items():
             write_table(out, name, columns)
         (out / "lists").mkdir(exist_ok=True)
@@ -126,32 +127,6 @@ def _scan(
     return kept, None
 
 
-def _check_folder(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"out={out}: is not a folder. Choose another.")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / CACHE).is_dir():
-            raise UserError(f"out={out}: holds other files. Choose a new folder.")
-        if (out / SUMMARY).exists() and not overwrite:
-            raise UserError(
-                f"out={out}: has the answers of an earlier run. Pass overwrite, or choose another."
-            )
-    check_writable(out / SUMMARY, folders=True)
-
-
-def _remove_earlier(out: Path) -> None:
-    """Removes the files of an earlier run, the summary first."""
-    for name in (SUMMARY, PAGE, PAGE_TABLE):
-        (out / name).unlink(missing_ok=True)
-    remove_other_thumbnails(out / PAGE, "")
-    for name in TABLES:
-        for suffix in (".csv", ".parquet"):
-            (out / f"{name}{suffix}").unlink(missing_ok=True)
-    for path in out.glob("lists/*.csv"):
-        if is_list_name(path.stem):
-            path.unlink()
-
-
 def _open_pictures(config: Any) -> tuple[PictureSet, Pretrained | None]:
     if config.embeddings:
         embeddings = embedding_file.read_embeddings(
@@ -159,19 +134,15 @@ def _open_pictures(config: Any) -> tuple[PictureSet, Pretrained | None]:
         )
         options = config.source_options()
         if config.data:
-            source = _open(config.data, {**recorded_pixels(embeddings.about), **options})
+            source = open_pictures(config.data, **{**recorded_pixels(embeddings.about), **options})
         else:
             source = open_recorded(embeddings.about, **options)
         return picture_set(embeddings, source), None
     strategies.set_precision("auto" if config.fast else "float32")
     pretrained = open_pretrained(config.weights, **config.preprocessing())
     data = config.data or cached_scores.training_data(pretrained)
-    source = _open(data, pretrained.source_options(config, data))
+    source = open_pictures(data, **pretrained.source_options(config, data))
     return picture_set(_embed(config, pretrained, source), source), pretrained
-
-
-def _open(data: str, options: dict[str, Any]) -> Source:
-    return open_source(data, "train", partial_labels=True, **options)
 
 
 def _embed(config: Any, pretrained: Pretrained, source: Source) -> embedding_file.Embeddings:
@@ -194,7 +165,7 @@ def _open_against(config: Any, pretrained: Pretrained | None) -> PictureSet:
             f"against={config.against}: needs the backbone. Pass `weights` instead of `embeddings`, or the "
             "file of that set's embeddings, as in against=train.npz."
         )
-    source = _open(config.against, pretrained.source_options(config, config.against))
+    source = open_pictures(config.against, **pretrained.source_options(config, config.against))
     return picture_set(_embed(config, pretrained, source), source)
 
 
@@ -225,7 +196,8 @@ def _labelled_rows(pictures: PictureSet) -> np.ndarray:
 def _named_rows(file: str, pictures: PictureSet) -> np.ndarray:
     """The rows of the pictures that a list names, by name or by path.
 
-    A line on stderr counts the names of no picture. Raises UserError where there is no other.
+    An empty list names none. A line on stderr counts the names of no picture. Raises UserError where there is
+    no other.
     """
     try:
         text = Path(file).expanduser().read_bytes().decode("utf-8-sig", "surrogateescape")
@@ -239,8 +211,8 @@ def _named_rows(file: str, pictures: PictureSet) -> np.ndarray:
             if name in named:
                 named[name] = has_label[row] = True
     unknown = [name for name, is_known in named.items() if not is_known]
-    such = printable_text(unknown[0]) if unknown else "nothing"
-    if not has_label.any():
+    such = printable_text(unknown[0]) if unknown else ""
+    if unknown and not has_label.any():
         raise UserError(f"have={file}: names none of the pictures, but {such}. Pass their names or paths.")
     if unknown:
         count = f"{len(unknown):,} of its {len(named):,} names"
@@ -260,26 +232,29 @@ def summary(
         if len(clusters.size)
         else ""
     )
+    rough = "; their number is a rough choice" if clusters.silhouette else ""
     lines = [
         f"{out}: {counted(len(pictures), 'picture', form=',')}",
         f"  duplicates  {counted(len(copies.others), 'copy', 'copies', form=',')} of {copied} "
         f"(cosine of at least {copies.threshold:.3f}){exact}",
         f"  outliers    {printable_text(str(pictures.names[answers.outliers.rows[0]]))} first",
-        f"  clusters    {len(clusters.size)}{sizes}",
+        f"  clusters    {len(clusters.size)}{sizes}{rough}",
     ]
     if answers.suspects is not None and answers.labelled is not None:
         found = len(answers.suspects.rows)
         look = "looks" if found == 1 else "look"
-        lines.append(f"  suspects    {found:,} of {len(answers.labelled):,} labels {look} wrong")
+        doubt = "" if answers.suspects.labels_fit else f": {LABELS_DO_NOT_FIT}"
+        lines.append(f"  suspects    {found:,} of {len(answers.labelled):,} labels {look} wrong{doubt}")
     if answers.leaks is not None and against is not None:
         lines.append(
             f"  leaks       {len(answers.leaks.rows):,} found among the {len(against):,} others, too"
         )
     if answers.subset is not None:
+        labelled = f"labelled already: {answers.subset.labelled:,} of {len(pictures):,}"
         chosen = CHOSEN[answers.subset.method]
-        lines.append(f"  subset      {len(answers.subset.rows):,} to label first: {chosen}")
+        lines.append(f"  subset      {len(answers.subset.rows):,} to label first: {chosen}; {labelled}")
     if pictures.source is None:
-        lines.append("  The pictures themselves could not be read: no statistics. Pass `data`.")
+        lines.append("  The pictures themselves could not be read: no statistics. Pass --data.")
     if answers.graph.recall < 1:
         lines.append(f"  Neighbours are {answers.graph.recall:.1%} of the true ones, on a sample.")
     if (out / PAGE).exists():

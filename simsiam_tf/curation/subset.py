@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from simsiam_tf.curation import k_means
+from simsiam_tf.curation.distinct_neighbours import distinct_neighbours
+from simsiam_tf.curation.duplicates import Duplicates
 from simsiam_tf.curation.exact_search import nearest_rows
-from simsiam_tf.curation.neighbour_graph import NeighbourGraph, graph_of
+from simsiam_tf.curation.neighbour_graph import NeighbourGraph, graph_of, neighbour_graph
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError
@@ -26,12 +28,13 @@ class Subset:
 
     method: "k_centre" or "typical". rows: int64 [n]. score: float32 [n]. With "k_centre": 1 − cosine with the
     nearest row that was labelled or chosen before, in [0, 2], infinite for the first of all. With "typical":
-    mean cosine of the row's nearest others.
+    mean cosine of the row's nearest others. labelled: number of rows that were labelled before.
     """
 
     rows: np.ndarray
     score: np.ndarray
     method: str = "k_centre"
+    labelled: int = 0
 
 
 def few_labels(labels: int, rows: int) -> bool:
@@ -54,6 +57,7 @@ def subset(
     method: str = "auto",
     graph: NeighbourGraph | None = None,
     seed: int = 0,
+    copies: Duplicates | None = None,
 ) -> Subset:
     """`count` rows to label first.
 
@@ -66,8 +70,11 @@ def subset(
         features: [N, F], may be memory-mapped.
         count: rows to choose, at most those that are not in `have`.
         have: row numbers that are labelled already.
-        graph: of `neighbour_graph`, for "typical"; made when None.
+        graph: of `neighbour_graph`, or of `distinct_neighbours` where there are copies, for "typical"; made
+            when None.
         seed: seed of the clusters.
+        copies: of `duplicates`; of each group, only the kept row is chosen, and none where another one is
+            labelled. The others come last, where `count` asks for more.
     """
     check_count(count, 1, "count")
     if method not in METHODS:
@@ -81,27 +88,48 @@ def subset(
         raise UserError(
             f"count={count}: is more than the rows that are left, {len(rows) - len(labelled)}. Pass fewer."
         )
+    everything = np.arange(len(rows))
+    stands = everything if copies is None else copies.stands_for(len(rows))
+    left_out = stands != everything
+    known = np.unique(stands[labelled])
     if method == "auto":
-        method = "typical" if few_labels(len(labelled) + count, len(rows)) else "k_centre"
-    if method == "k_centre":
-        return _k_centre(rows, count, labelled)
-    return _typical(rows, count, labelled, graph_of(rows, graph), seed)
+        few = few_labels(len(known) + count, len(rows) - int(left_out.sum()))
+        method = "typical" if few else "k_centre"
+    if method == "typical" and graph is None:
+        graph = neighbour_graph(rows)
+        graph = graph if copies is None else distinct_neighbours(rows, graph, copies)
+    left_out[known] = left_out[labelled] = True
+    chosen, score = labelled, []
+    for skipped in (left_out, np.isin(everything, labelled)):  # copies come last
+        skipped[chosen] = True
+        more = min(count - len(chosen) + len(labelled), len(rows) - int(skipped.sum()))
+        if not more:
+            continue
+        if method == "k_centre":
+            new = _k_centre(rows, more, chosen, skipped)
+        else:
+            new = _typical(rows, more, chosen, skipped, stands, graph_of(rows, graph), seed)
+        chosen, score = np.append(chosen, new.rows), np.append(score, new.score)
+    return Subset(chosen[len(labelled) :], np.asarray(score, np.float32), method, len(labelled))
 
 
-def _k_centre(rows: UnitRows, count: int, labelled: np.ndarray) -> Subset:
+def _k_centre(rows: UnitRows, count: int, labelled: np.ndarray, skipped: np.ndarray) -> Subset:
     """The same rows as computing all distances anew for each choice, in far fewer passes over the features.
+
+    skipped: bool [N], rows that are not chosen.
 
     A choice can only shorten distances. Distances of a pool of the farthest rows are kept up to date; while
     the farthest of these is farther than any other row was at the last pass, it is the farthest of all.
     """
     from threadpoolctl import threadpool_limits  # of scikit-learn
 
-    distance = np.full(len(rows), np.inf, np.float32)  # as of the last pass
+    distance = np.where(skipped, -np.inf, np.inf).astype(np.float32)  # as of the last pass
     chosen, score = list(labelled), []
     new = labelled
     if not len(labelled):
         mean = np.sum([x.sum(axis=0, dtype=np.float64) for _, x in rows.blocks()], axis=0)
-        first = np.concatenate([x @ mean for _, x in rows.blocks()]).argmax()
+        product = np.concatenate([x @ mean for _, x in rows.blocks()])
+        first = np.where(skipped, -np.inf, product).argmax()
         chosen, score, new = [first], [np.inf], np.array([first])
     bar = progress.bar(None, "subset", total=count, initial=len(score), unit="row", leave=False)
     while len(score) < count:
@@ -128,21 +156,25 @@ def _k_centre(rows: UnitRows, count: int, labelled: np.ndarray) -> Subset:
     return Subset(np.array(chosen[len(labelled) :], np.int64), np.array(score, np.float32))
 
 
-def _typical(rows: UnitRows, count: int, labelled: np.ndarray, graph: NeighbourGraph, seed: int) -> Subset:
+def _typical(
+    rows: UnitRows, count: int, labelled: np.ndarray, skipped: np.ndarray, stands: np.ndarray,
+    graph: NeighbourGraph, seed: int,
+) -> Subset:  # fmt: skip
     """TypiClust: of the clusters with the fewest labels the largest one gives its most typical row.
+
+    skipped: bool [N], rows that are not chosen. stands: `Duplicates.stands_for`; a group counts as one row.
 
     NOTE: a row's typicality is that among its nearest of all rows, not of its cluster alone as in the paper,
     so that the graph serves all answers.
     """
-    clusters = max(1, min(len(labelled) + count, MOST_CLUSTERS, len(rows) // LEAST_SIZE))
+    known, distinct = np.unique(stands[labelled]), np.flatnonzero(stands == np.arange(len(rows)))
+    clusters = max(1, min(len(known) + count, MOST_CLUSTERS, len(distinct) // LEAST_SIZE))
     cluster, _ = k_means.assign(rows, k_means.fit_centres(rows, clusters, seed))
     typicality = graph.cosine.mean(axis=1)
-    size = np.bincount(cluster, minlength=clusters)
-    labels = np.bincount(cluster[labelled], minlength=clusters)
-    left = np.ones(len(rows), bool)
-    left[labelled] = False
+    size = np.bincount(cluster[distinct], minlength=clusters)
+    labels = np.bincount(cluster[known], minlength=clusters)
     order = np.lexsort((-typicality, cluster))
-    order = order[left[order]]
+    order = order[~skipped[order]]
     members = np.split(order, np.searchsorted(cluster[order], np.arange(1, clusters)))
     taken = [0] * clusters
     # Clusters of fewer than LEAST_SIZE rows come last.

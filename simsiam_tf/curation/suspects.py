@@ -15,6 +15,9 @@ from simsiam_tf.runtime.errors import UserError
 
 TEMPERATURE = 0.1  # of the votes, as in kNN accuracy (Wu et al. 2018)
 SLACK = 1e-6  # below the threshold of a class, at which a probability still reaches it
+LABELS_DO_NOT_FIT = (
+    "so many that the labels, such as folders by year, seem not to follow what the pictures show"
+)
 BLOCK = 2**22  # probabilities that are compared at a time
 
 Probabilities = Any  # float64 [N, L], a NumPy array or a sparse.csr_array
@@ -35,6 +38,11 @@ class Suspects:
     quality: np.ndarray
     joint: np.ndarray
     classes: np.ndarray
+
+    @property
+    def labels_fit(self) -> bool:
+        """Whether the labels follow the features at all: fewer than a third of them look wrong."""
+        return 3 * len(self.rows) < len(self.quality)
 
 
 def suspects(

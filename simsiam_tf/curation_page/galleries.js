@@ -6,7 +6,11 @@ function groupBox(gallery, group, isOnly) {
   const marked = new Set(group.marks);
   const few = !isOnly && group.rows.length <= 6;
   const box = element("figure", { className: few ? "group narrow" : "group wide" });
-  box.style.setProperty("--across", Math.max(1, group.rows.length));
+  const count = Math.max(1, group.rows.length);
+  box.style.setProperty("--across", count);
+  for (const most of [12, 6, 4]) { // columns of rows about as long as each other, so that no picture is alone in the last
+    box.style.setProperty(`--of-${most}`, Math.ceil(count / Math.ceil(count / most)));
+  }
   const select = element("button", {
     type: "button", textContent: "Select", "aria-label": `Select ${group.caption || gallery.title}`,
     onclick: () => toggleSelected(group.rows, true),

@@ -44,7 +44,7 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
     if (height, found) not in ((None, channels), (size, channels)):
         raise UserError(
             f"backbone=file:{options['name']}: takes images of {height or 'any'} pixels and {found} "
-            f"channels, not of {size} and {channels}. Pass image_size and channels that fit."
+            f"channels, not of {size} and {channels}. Pass `image_size` and `channels` that fit."
         )
     scale = pixel_scale(network, options["name"], options["pixels"])
     return pooled(network if options["weights"] else keras.models.clone_model(network), scale)

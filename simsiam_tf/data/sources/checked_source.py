@@ -207,7 +207,7 @@ def range_of(
     print(
         f"{shown}: images of more than 8 bits a channel: {len(deep)} of {len(rows)}. Their values from "
         f"{low:g} to {high:g} become 0 to 255 ({PERCENTILES[0]} and {PERCENTILES[1]} percentiles of "
-        f"{len(sample)} of them). pixel_range=LOW,HIGH chooses others.",
+        f"{len(sample)} of them). --pixel_range=LOW,HIGH chooses others.",
         file=sys.stderr,
     )
     return float(low), float(high)

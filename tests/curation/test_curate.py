@@ -57,6 +57,7 @@ def test_the_planted_are_found_and_lists_are_sources(place, tmp_path, capsys):
     assert run(place, out, "--subset=6") == 0
     said = capsys.readouterr().out
     assert "  subset      6 to label first: typical ones of different groups, by which few" in said
+    assert "labelled already: 0 of 50\n" in said and "  clusters    3, of 1" in said
     assert ": 50 pictures\n" in said and "1 copy of 1 picture " in said and "1 with equal pixels" in said
     copies = rows(out / "duplicates.csv")
     assert [(r["name"], r["keep"], r["exact"]) for r in copies] == [(COPY, "red/03.png", "True")]
@@ -105,8 +106,9 @@ def test_no_cluster_is_an_answer(place, tmp_path, capsys):
 
 
 def test_rows_with_labels_are_not_chosen_again(place, tmp_path):
-    have = tmp_path / "have.txt"
+    have, none = tmp_path / "have.txt", tmp_path / "none.txt"
     have.write_text(f"{STRANGER}\nred/00.png\n")
+    none.touch()
     named = tmp_path / "named.csv"
     named.write_text(f"name,label\n{STRANGER},red\nred/00.png,red\n")
     assert run(place, tmp_path / "a", "--subset=48", f"--have={have}") == 0
@@ -114,6 +116,7 @@ def test_rows_with_labels_are_not_chosen_again(place, tmp_path):
     assert rows(tmp_path / "a" / "subset.csv") == rows(tmp_path / "b" / "subset.csv")
     chosen = {r["name"] for r in rows(tmp_path / "a" / "subset.csv")}
     assert len(chosen) == 48 and not chosen & {STRANGER, "red/00.png"}
+    assert run(place, tmp_path / "c", "--subset=50", f"--have={none}") == 0
 
 
 def test_names_of_no_picture_are_counted_and_every_row_of_a_name_has_its_label(tmp_path, capsys):
@@ -171,7 +174,7 @@ def test_links_lead_to_the_pictures(place, tmp_path):
 def test_earlier_answers_and_other_files_are_kept(place, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(place, out, "--subset=3") == 0 and run(place, out) == 2
-    assert "has the answers of an earlier run" in capsys.readouterr().err
+    assert "has the answers of an earlier run. Pass --overwrite, or choose" in capsys.readouterr().err
     for mine in ("mine.csv", "lists/mine.csv"):
         (out / mine).touch()
     thumbnail = out / "curation_thumbnails" / "0123456789abcdef" / "0" / "0.webp"

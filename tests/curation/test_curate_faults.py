@@ -1,5 +1,7 @@
 """Pictures and places that curate cannot use are named early, and cost no other answer."""
 
+import csv
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -46,6 +48,45 @@ def test_a_picture_that_vanishes_during_the_scan_is_left_out(place, monkeypatch,
     assert len(names) == 19 and "04.png" not in names
     subset = {line.split(",")[1] for line in (place / "out" / "subset.csv").read_text().splitlines()[1:]}
     assert subset == set(names) - {"03.png", "05.png"}
+
+
+def test_a_folder_of_other_files_is_refused_before_tensorflow_is_loaded(place, monkeypatch, capsys):
+    monkeypatch.setattr(curate.cli, "heavy_imports", None)
+    assert run(place, f"--out={place}") == 2
+    assert f"--out={place}: holds other files. Choose a new folder." in capsys.readouterr().err
+
+
+def test_names_of_folders_are_labels_of_all_pictures_or_of_none(place, capsys):
+    """A subset is of loose pictures and those in folders, none of which counts as labelled."""
+    pictures = sorted((place / "images").iterdir())
+    for folder, some in ("2023", pictures[:8]), ("2024", pictures[8:16]):
+        (place / "images" / folder).mkdir()
+        for path in some:
+            path.rename(path.parent / folder / path.name)
+    names = sorted(str(p.relative_to(place / "images")) for p in (place / "images").rglob("*.*"))
+    save(place, np.array(names, object), np.random.default_rng(0).standard_normal((20, 6)))
+    for flags in [], [f"--data=folder:{place / 'images'}"]:
+        assert run(place, "--subset=18", "--overwrite", *flags) == 0
+        said = capsys.readouterr()
+        assert "labelled already: 0 of 20\n" in said.out and "suspects" not in said.out
+        assert "no labels" in said.err
+        chosen = [line.split(",")[1] for line in (place / "out" / "subset.csv").read_text().splitlines()[1:]]
+        assert len(chosen) == 18 and any("/" in name for name in chosen)
+
+
+def test_central_pictures_with_commas_in_their_names_are_told_apart(place):
+    (place / "images" / "00.png").rename(place / "images" / "a, b.png")
+    names = np.array([*(f"{i:02}.png" for i in range(1, 19)), "a, b.png", "é" * 124 + ".jpeg"], object)
+    features = np.random.default_rng(0).standard_normal((20, 6))
+    features[-2:] = [1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0.1]
+    features[:-2, 0] = -9
+    save(place, names, features)
+    assert run(place) == 0
+    with open(place / "out" / "clusters.csv", newline="", encoding="utf-8") as file:
+        large, small = csv.DictReader(file)
+    columns = [f"central_{place}" for place in (1, 2, 3)]
+    assert len({large[column] for column in columns} - {""}) == 3
+    assert {small[column] for column in columns} == {"a, b.png", names[-1], ""}
 
 
 def test_on_bad_image_error_ends_with_what_to_type(place, monkeypatch, capsys):

@@ -144,6 +144,20 @@ def test_the_largest_then_the_sharpest_then_the_first_name_is_kept():
     assert sorted(found.others) == [0, 2, 3, 5, 6, 8, 10, 11]
 
 
+def test_of_equal_areas_lossless_then_large_files_are_kept_and_gifs_last():
+    x = np.repeat(np.eye(3), 3, axis=0)
+    formats = ["JPEG", "PNG", "GIF", "JPEG", "WEBP", "GIF", "JPEG", "JPEG", "JPEG"]
+    files = {"formats": formats, "file_sizes": [9, 5, 99, 4, 3, 99, 1, 1, 1]}
+    found = duplicates(x, cosine=0.9, sharpness=[7, 6, 9, 6, 7, 9, 1, 2, 1], **files)
+    assert found.kept.tolist() == [1, 3, 7]
+    assert duplicates(x, cosine=0.9, area=[1, 1, 2] * 3, **files).kept.tolist() == [2, 5, 8]
+
+
+def test_of_equal_files_the_one_of_fewest_folders_then_of_the_shortest_name_is_kept():
+    names = ["a/a/x.png", "b/copy of x.png", "b/x.png", "copy of y.png", "z.png", "y.png"]
+    assert duplicates(np.repeat(np.eye(2), 3, axis=0), cosine=0.9, names=names).kept.tolist() == [2, 5]
+
+
 def test_equal_digests_are_duplicates_whatever_the_features():
     x = angles([0, 1, 40, 80, 120, 160])
     found = duplicates(x, cosine=0.999, digests=list("abcadc"), area=[1, 1, 1, 2, 1, 1])

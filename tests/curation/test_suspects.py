@@ -94,6 +94,8 @@ def test_swapped_labels_are_found_with_the_label_they_look_like():
     np.testing.assert_array_equal(result.looks_like, names[true[result.rows]])
     np.testing.assert_array_equal(result.given, label[result.rows])
     assert len(suspects(x, names[true]).rows) == 0
+    assert result.labels_fit and suspects(x, names[true]).labels_fit
+    assert not suspects(x, rng.integers(2, size=1000)).labels_fit  # such as years
 
 
 def test_arguments_are_checked():

@@ -232,6 +232,23 @@ def test_neighbours_by_click_and_by_keys(pictures, browser):
     assert title(browser) is None and browser.run("document.activeElement.id") == "map"
 
 
+@pytest.mark.parametrize("width", [390, 900, 1200, 1280, 1400])
+def test_no_picture_of_a_dozen_is_alone_in_its_row(chromium, tmp_path, width):
+    points = np.random.default_rng(0).uniform(size=(14, 2))
+    groups = [PictureGroup(range(count)) for count in (12, 14)]
+    content = CurationContent(
+        [*"abcdefghijklmn"], points, lambda row: None, galleries=[Gallery("A", "", groups)]
+    )
+    chromium.resize(width, 844, mobile=width < 500)
+    chromium.open(write_page(content, tmp_path / "page.html"))
+    chromium.run("document.querySelector('.gallery').scrollIntoView()")
+    chromium.wait_for("document.querySelectorAll('.gallery .tile').length == 26")
+    tops = "[...tiles.children].map((tile) => Math.round(tile.getBoundingClientRect().top))"
+    for tiles in chromium.run(f"[...document.querySelectorAll('.gallery .tiles')].map((tiles) => {tops})"):
+        assert np.unique(tiles, return_counts=True)[1].min() > 1
+    assert chromium.run("document.documentElement.scrollWidth <= innerWidth")
+
+
 @pytest.mark.parametrize("width", [390, 1400])
 def test_no_width_scrolls_sideways_and_names_stay_text(pictures, browser, width):
     browser.resize(width, 844, mobile=width < 500)

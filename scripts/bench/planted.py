@@ -171,7 +171,8 @@ def find(features: np.ndarray, rows: list[Picture]) -> Scores:
     re_encoded = copies[np.isin(kind[copies], [list(CHANGES).index(name) for name in RE_ENCODED])]
     cosines = np.einsum("nf,nf->n", unit[re_encoded], unit[source[re_encoded]])
     measured, by_copies, _ = search(float(np.quantile(cosines, 0.05).clip(1e-6, 1)))
-    outliers = curation.outliers(features, graph).rows[: stranger.sum()]
+    distinct = curation.distinct_neighbours(features, graph, found)
+    outliers = curation.outliers(features, distinct).rows[: stranger.sum()]
 
     labelled = np.flatnonzero([bool(row.label) for row in rows] & (source < 0))
     suspects = (np.nan, np.nan)

@@ -154,7 +154,7 @@ def test_of_equal_areas_lossless_then_large_files_are_kept_and_gifs_last():
 
 
 def test_of_equal_files_the_one_of_fewest_folders_then_of_the_shortest_name_is_kept():
-    names = ["a/a/x.png", "b/copy of x.png", "b/x.png", "copy of y.png", "z.png", "y.png"]
+    names = ["a/a/x.png", "2024-05/copy of x.png", "2024-05/x.png", "copy of y.png", "z.png", "y.png"]
     assert duplicates(np.repeat(np.eye(2), 3, axis=0), cosine=0.9, names=names).kept.tolist() == [2, 5]
 
 

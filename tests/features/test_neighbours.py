@@ -176,6 +176,9 @@ def test_a_page_shows_queries_and_neighbours(embeddings, tmp_path, capsys):
         links = [re.search(r'href="#q(\d+)"', figure) for figure in figures[1:]]
         assert [NAMES[int(link[1])] for link in links] == names[1:]
     assert len(sections) == 6
+    assert run(embeddings, "--query=a.png", "--k=5", f"--page={page}", "--overwrite") == 0
+    columns = 'style="--of-10: 6; --of-5: 3; --of-4: 3"'  # no row of a single picture
+    assert columns in page.read_text(encoding="utf-8")
 
 
 def test_pictures_that_moved_are_read_from_images(embeddings, tmp_path, capsys):

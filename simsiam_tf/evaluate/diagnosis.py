@@ -20,7 +20,7 @@ LINE_RANK, LINE_STD = 1.5, 0.8
 # A third form of collapse: other images are as near to an image as its second view is. The mean cosine
 # between images is 1 − (std·√d)².
 NEAR_STD = 0.4
-LOW_RANK = 1 / 3  # share of the run's highest rank below which a collapse is partial
+LOW_RANK = 1 / 3  # share of the run's highest rank below which, as below LINE_RANK, a collapse is partial
 SETTLED, SETTLED_STEPS = 0.3, 100  # share of a run, and steps, after which the loss should have fallen
 MAX_RECORDS = 300  # most records from which trends are read, so that a long run costs no more
 CONSTANT_STD = 0.03  # std·√F of features at inference below which they are nearly constant
@@ -149,7 +149,7 @@ def diagnose(
         )
     rank = float(np.median([r["rank"] for r in tail]))
     peak = max((r["rank"] for r in spaced if r["std"] >= COLLAPSED_STD), default=0.0)
-    if rank < LOW_RANK * peak:
+    if rank < max(LINE_RANK, LOW_RANK * peak):
         return diagnosis("partial collapse", f"effective rank {rank:.1f}, {peak:.1f} at its peak")
     return diagnosis("healthy", _metrics_text(last))
 

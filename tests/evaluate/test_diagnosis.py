@@ -89,6 +89,16 @@ def test_diagnoses_by_curves(name, curves):
     assert diagnose(squares, total_steps=400, loss_type="distance").name == name
 
 
+@pytest.mark.parametrize("loss_type", LIMITS)
+def test_embeddings_on_a_line_are_not_healthy_even_if_they_always_were(loss_type):
+    """Whatever the loss is, such as that of a method of the user's."""
+    loss = np.linspace(LIMITS[loss_type].high or 5, -0.95, 20)
+    assert diagnose(records(loss, ONES, 1.6 * ONES), 400, loss_type).healthy
+    found = diagnose(records(loss, ONES, 1.4 * ONES), 400, loss_type)
+    assert found.name == "partial collapse" and found.reason.startswith("effective rank 1.4")
+    assert "`base_lr`" in found.advice
+
+
 def test_collapse_is_called_early_but_non_convergence_is_not():
     flat = records(np.full(3, -1.0), np.full(3, 0.01))
     assert diagnose(flat, total_steps=10**6).name == "collapse"

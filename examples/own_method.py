@@ -27,7 +27,6 @@ import keras
 import tensorflow as tf
 
 import simsiam_tf as ss  # before TensorFlow, for which it turns on fast convolutions
-from simsiam_tf.distributed import strategies
 
 
 def whiten(z: tf.Tensor) -> tf.Tensor:
@@ -69,5 +68,5 @@ class WMSE(ss.SiameseModel):
         """{"views": two of [B, H, W, C]} → the loss, a scalar in [0, 4], and z, [B, d], for std and rank."""
         z1, z2 = self.each(self.f, self.views(batch))
         # NOTE: whitened over the whole batch, of all replicas; the paper draws sub-batches of 2 d images.
-        w1, w2 = (whiten(strategies.all_gather(z)[0]) for z in (z1, z2))
+        w1, w2 = (whiten(ss.methods.all_gather(z)[0]) for z in (z1, z2))
         return {"loss": 2 + 2 * ss.losses.negative_cosine(w1, w2), "z": z1}

@@ -19,11 +19,12 @@ from simsiam_tf.data.sources.base import ArraySource, Source
 from simsiam_tf.data.sources.decoded import keep_decoded
 from simsiam_tf.data.sources.open_source import open_source
 from simsiam_tf.runtime import cores
-from simsiam_tf.runtime.errors import UserError
+from simsiam_tf.runtime.errors import UserError, nearest
 
 PARALLEL: int | None = cores.decoding_threads()  # of images, and of pieces of a batch; None: one
 ENDLESS = 2**40  # steps, more than any training takes
 PREFETCHED_STEPS = 2
+COMMAND_NAMES = {"image_size": "size=96", "crop_area": "area=(0.2, 1.0)"}  # an option, and its field here
 PIECE_PIXELS = 8 * 224 * 224  # pixels of a piece, of one view of each image: they fit a processor's cache
 
 
@@ -165,13 +166,24 @@ def view_size(source: Source, augmentation: Augmentation) -> int:
     return side if side <= SMALL else augmentation.size
 
 
-def augmentation_of(source: Source, name: str | None = None, **changes: Any) -> Augmentation:
+def augmentation_of(
+    source: Source, augmentation: str | Augmentation | None = None, **changes: Any
+) -> Augmentation:
     """The augmentation of a name, or the one that suits a source, with the size of `view_size`.
 
-    name: a key of `AUGMENTATIONS`. **changes: fields to replace, such as size=96.
+    augmentation: a key of `AUGMENTATIONS`; an `Augmentation` keeps its own size. **changes: fields to
+    replace, such as size=96.
+
+    Raises ValueError: a change is no field of an augmentation.
     """
-    chosen = AUGMENTATIONS[name or augmentation_for(source)]
-    return dataclasses.replace(chosen, **{"size": view_size(source, chosen), **changes})
+    fields = [field.name for field in dataclasses.fields(Augmentation)]
+    for name in changes.keys() - set(fields):
+        hint = f" Pass {COMMAND_NAMES[name]}." if name in COMMAND_NAMES else nearest(name, fields)
+        raise ValueError(f"{name}={changes[name]}: no augmentation has this field.{hint}")
+    if not isinstance(augmentation, Augmentation):
+        augmentation = AUGMENTATIONS[augmentation or augmentation_for(source)]
+        changes = {"size": view_size(source, augmentation), **changes}
+    return dataclasses.replace(augmentation, **changes)
 
 
 def pretraining(
@@ -191,8 +203,8 @@ def pretraining(
 
     The dataset's length is the number of whole batches in an epoch. The `fit` of this package's models
     begins at the optimizer's step, by the dataset's attribute `stream`, which makes an endless dataset from
-    any step on. `evaluate` always takes epoch `first_epoch`. A dataset made from it by `map` or `take` has no
-    `stream`.
+    any step on, and this package's callbacks evaluate as its attribute `augmentation` says. `evaluate`
+    always takes epoch `first_epoch`. A dataset made from it by `map` or `take` has neither attribute.
 
     Args:
         data: a specification as for `open_source`, or a source.
@@ -208,13 +220,11 @@ def pretraining(
         **changes: fields of the augmentation to replace, for example size=96.
 
     Raises:
-        ValueError: a batch larger than the source, or `targets` of a source without labels.
+        ValueError: a batch larger than the source, `targets` of a source without labels, or a change that is
+            no field of an augmentation.
     """
     source = keep_decoded(open_source(data))
-    if isinstance(augmentation, Augmentation):
-        augmentation = dataclasses.replace(augmentation, **changes)
-    else:
-        augmentation = augmentation_of(source, augmentation, **changes)
+    augmentation = augmentation_of(source, augmentation, **changes)
     length = source.size // batch_size
     if length == 0:
         raise ValueError(
@@ -239,7 +249,7 @@ def pretraining(
 
     dataset: Any = steps_from(lambda: next(epochs) * length, length)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
-    dataset.stream = stream
+    dataset.stream, dataset.augmentation = stream, augmentation
     return dataset
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from simsiam_tf.data import Augmentation
 from simsiam_tf.evaluate.heads import HEADS, HeadSpec
 from simsiam_tf.evaluate.knn_monitor import Monitor, monitor_of, open_monitor
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor, judge
@@ -12,8 +13,15 @@ from simsiam_tf.evaluate.supervised_model import SupervisedModel, evaluate_model
 from simsiam_tf.features import knn_accuracy
 
 
-def knn(backbone: keras.Model, data_spec: str, augmentation: str | None = None, **changes) -> dict:
-    """kNN accuracy of a backbone: {"knn20": …, "knn200": …} in [0, 1]; other arguments: see `monitor_of`."""
+def knn(
+    backbone: keras.Model, data_spec: str, augmentation: str | Augmentation | None = None, **changes
+) -> dict[str, float]:
+    """kNN accuracy of a backbone: {"knn20": …, "knn200": …} in [0, 1]; other arguments: see `monitor_of`.
+
+    Where the backbone takes images of one size alone, that is the size of the views.
+    """
+    if (size := backbone.input_shape[1]) and not isinstance(augmentation, Augmentation):
+        changes = {"size": size, **changes}
     return monitor_of(data_spec, augmentation, **changes).backbone_accuracy(backbone)
 
 

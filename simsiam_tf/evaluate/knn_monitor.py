@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from simsiam_tf.data import Source, Views, open_source, pipeline
+from simsiam_tf.data import Augmentation, Source, Views, open_source, pipeline
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import finishing
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
@@ -212,10 +212,10 @@ def open_monitor(
     return Monitor(bank, bank_ids, query_source, query_ids, views, workers)
 
 
-def monitor_of(spec: str, augmentation: str | None = None, **changes: Any) -> Monitor:
+def monitor_of(spec: str, augmentation: str | Augmentation | None = None, **changes: Any) -> Monitor:
     """The monitor of a labelled set by itself: `open_monitor` with its training and test images.
 
-    augmentation: a key of `AUGMENTATIONS`; chosen by the set when None. **changes: fields of it to replace.
+    augmentation, **changes: as for `pipeline.augmentation_of`.
     """
     source = open_source(spec)
     views = Views(pipeline.augmentation_of(source, augmentation, **changes))

@@ -14,6 +14,7 @@ from simsiam_tf.evaluate.label_splits import all_labels
 from simsiam_tf.features.extraction import forward
 from simsiam_tf.methods import ViewModel
 from simsiam_tf.methods.base import TRAINING
+from simsiam_tf.nets.backbones import pooled
 from simsiam_tf.optimizers import schedules
 
 
@@ -37,9 +38,9 @@ class SupervisedModel(ViewModel):
     ) -> None:
         # Set before super().__init__, which asks for the metric's name.
         object.__setattr__(self, "head_spec", HEADS[head])
-        super().__init__(backbone, **kwargs)
+        super().__init__(pooled(backbone), **kwargs)
         self.frozen = frozen
-        backbone.trainable = not frozen
+        self.backbone.trainable = not frozen
         self.head = self.head_spec.build(outputs)
         self.head.build((None, backbone.output_shape[-1]))
         self.built = True

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from simsiam_tf.methods.base import RunSize
 from simsiam_tf.methods.momentum_encoder import MomentumEncoder
+from simsiam_tf.methods.run_size import RunSize
 from simsiam_tf.methods.simsiam import SimSiam
 
 

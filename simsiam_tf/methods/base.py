@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -13,7 +12,9 @@ import tensorflow as tf
 
 from simsiam_tf.distributed import strategies
 from simsiam_tf.methods import batches, metrics
+from simsiam_tf.methods.run_size import RunSize
 from simsiam_tf.nets import batch_norm, layer_order, layer_seeds
+from simsiam_tf.nets.backbones import pooled
 from simsiam_tf.optimizers import VariableRates
 
 STOP = {True: tf.stop_gradient, False: tf.identity}  # Sec. 4.1, Fig. 2
@@ -21,16 +22,6 @@ HAS_PREDICTOR = {"trained": True, "none": False}  # Sec. 6.2
 
 # Local to the thread, since a strategy runs each replica in a thread of its own.
 TRAINING = contextvars.ContextVar("training", default=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSize:
-    """Numbers of a run that some methods need: steps, steps of an epoch, training images, and the seed."""
-
-    steps: int
-    epoch_steps: int
-    images: int
-    seed: int
 
 
 class ViewModel(keras.Model):
@@ -48,6 +39,8 @@ class ViewModel(keras.Model):
     d: int  # width of "z"
     metric_name: str  # name of `metric` in the logs
     draw_seed = 0  # seed of the draws of random layers, such as dropout
+    augmentation: Any = None  # that of the training's views, for callbacks; None where it is not known
+    view_size: int | None = None  # side of these views in pixels
 
     def __new__(cls, *args, **kwargs) -> Self:
         model = super().__new__(cls, *args, **kwargs)
@@ -138,6 +131,7 @@ class ViewModel(keras.Model):
     def fit(self, x: Any = None, *args, **kwargs) -> keras.callbacks.History:
         """Keras' `fit`; a dataset of `data.pretraining` starts at the optimizer's step."""
         given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
+        self.augmentation, self.view_size = getattr(x, "augmentation", None), batches.view_size(x)
         if hasattr(x, "stream"):
             steps = given.get("steps_per_epoch") or len(x)
             first = given.get("initial_epoch", 0) * steps
@@ -231,7 +225,7 @@ class SiameseModel(ViewModel):
     view; the metric "std" shows whether they collapse (`metrics.collapse_std`). All methods take the first
     four of these arguments, BYOL also predictor_hidden, SimSiam, SimCLR and SwAV all of them:
 
-    backbone: [B, H, W, C] → [B, F], for example `nets.resnet50()`.
+    backbone: [B, H, W, C] → [B, F], for example `nets.resnet50()`; feature maps are averaged over space.
     d: width of z and p (App. B).
     projector_hidden: width of the projector's hidden layers; that of the features when None.
     projector_layers: fc layers of the projector.
@@ -246,6 +240,9 @@ class SiameseModel(ViewModel):
     table_bytes = 0  # bytes that a replica stores for values of single images, or for a teacher
     projector: keras.Model
     predictor: keras.Model | None = None
+
+    def __init__(self, backbone: keras.Model, **kwargs) -> None:
+        super().__init__(pooled(backbone), **kwargs)
 
     @classmethod
     def from_options(cls, backbone: keras.Model, options: dict[str, Any], run: RunSize) -> SiameseModel:

@@ -19,6 +19,15 @@ def same_views(data: Any) -> Any:
     return data.stream().take(len(data)).apply(tf.data.experimental.assert_cardinality(len(data)))
 
 
+def view_size(data: Any) -> int | None:
+    """The side in pixels of the first view in what `fit` takes; None where it is not known."""
+    spec = getattr(data, "element_spec", data)
+    while isinstance(spec, (dict, tuple, list)) and spec:
+        spec = spec.get("views") if isinstance(spec, dict) else spec[0]
+    shape = getattr(spec, "shape", ())
+    return shape[1] if len(shape) == 4 else None
+
+
 def to_batch(data: Any) -> dict[str, Any]:
     """A batch as {"views": (x1, x2, …), …}, with "target" where there are labels.
 

@@ -7,8 +7,9 @@ from typing import Any
 import keras
 
 from simsiam_tf.methods import losses
-from simsiam_tf.methods.base import RunSize, SiameseModel
+from simsiam_tf.methods.base import SiameseModel
 from simsiam_tf.methods.momentum_encoder import MomentumEncoder
+from simsiam_tf.methods.run_size import RunSize
 from simsiam_tf.nets import heads
 from simsiam_tf.optimizers import schedules
 

@@ -8,7 +8,8 @@ import keras
 import tensorflow as tf
 
 from simsiam_tf.methods import losses
-from simsiam_tf.methods.base import TRAINING, RunSize, SiameseModel
+from simsiam_tf.methods.base import TRAINING, SiameseModel
+from simsiam_tf.methods.run_size import RunSize
 from simsiam_tf.nets import BatchNorm, heads
 
 

@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from simsiam_tf.distributed import strategies
 from simsiam_tf.methods import losses
-from simsiam_tf.methods.base import RunSize, SiameseModel
+from simsiam_tf.methods.base import SiameseModel
 from simsiam_tf.methods.momentum_encoder import MomentumEncoder, assign
+from simsiam_tf.methods.run_size import RunSize
 from simsiam_tf.nets import heads
 from simsiam_tf.runtime.errors import UserError
 

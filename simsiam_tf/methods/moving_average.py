@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from simsiam_tf.distributed import strategies
-from simsiam_tf.methods.base import TRAINING, RunSize
+from simsiam_tf.methods.base import TRAINING
+from simsiam_tf.methods.run_size import RunSize
 from simsiam_tf.methods.simsiam import SimSiam
 from simsiam_tf.runtime.errors import UserError
 

@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from simsiam_tf.distributed import strategies
 from simsiam_tf.methods import losses
-from simsiam_tf.methods.base import HAS_PREDICTOR, STOP, RunSize, SiameseModel
+from simsiam_tf.methods.base import HAS_PREDICTOR, STOP, SiameseModel
 from simsiam_tf.methods.momentum_encoder import assign
+from simsiam_tf.methods.run_size import RunSize
 from simsiam_tf.nets import heads
 
 NORM_IN_LOSS = {"after_step": False, "in_loss": True}

@@ -92,7 +92,8 @@ def to_features(
     """
     images = keras.Input((size, size, channels), name="images")
     x = ops.flip(images, axis=-1) if reverse else images
-    (name,) = network.input if isinstance(network.input, dict) else (None,)
+    inputs = network.inputs if isinstance(network, keras.Sequential) else network.input
+    (name,) = inputs if isinstance(inputs, dict) else (None,)
     x = keras.tree.flatten(network({name: x} if name else x))[-1]
     if len(x.shape) == 4:
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
@@ -103,3 +104,9 @@ def to_features(
     if len(x.shape) != 2 or x.shape[-1] is None:
         raise UserError(f"{network.name}: gives {tuple(x.shape)}, not features [B, F].")
     return keras.Model(images, x, name="backbone")
+
+
+def pooled(network: keras.Model) -> keras.Model:
+    """A network from images to features, maps or tokens, as one to features: see `to_features`."""
+    size, _, channels = network.input_shape[1:]
+    return network if len(network.output_shape) == 2 else to_features(network, size, channels)

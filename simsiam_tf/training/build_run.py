@@ -109,6 +109,7 @@ def build_pretraining(
         check_local_views(config, model.backbone, views.each[-1].size)
         check_read_size(config, model.backbone)
         model.compile(optimizer, seed=config.seed)
+        model.augmentation = views.augmentation
         first_step, start = start_from_weights(model, config, source.size)
         momenta = nets.lower_momentum(model.backbone, total_steps - first_step)
     built = time.perf_counter()

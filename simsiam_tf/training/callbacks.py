@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, cast
 
 import keras
 import numpy as np
 
 from simsiam_tf.config import METHODS, loss_kind, with_method_defaults
-from simsiam_tf.data import AUGMENTATIONS, Source, Views, augmentation_for, open_source, pipeline
+from simsiam_tf.data import Augmentation, Source, Views, open_source, pipeline
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate import diagnosis as diagnoses
 from simsiam_tf.evaluate.knn_monitor import Monitor, monitor_of
@@ -23,6 +24,30 @@ from simsiam_tf.nets import batch_norm
 from simsiam_tf.runtime import progress
 
 
+def evaluation_views(
+    model: Any, source: Source, augmentation: str | Augmentation | None, changes: Mapping[str, Any]
+) -> Views:
+    """Views of a source as the model's training has them, but for what is given.
+
+    Without an augmentation it is that of the training, where the training's data tell it, and the size is
+    that of the training's views.
+
+    model: a `ViewModel` in `fit` or in a run. augmentation, changes: as for `KNN`.
+    """
+    if model.view_size and not isinstance(augmentation or model.augmentation, Augmentation):
+        changes = {"size": model.view_size, **changes}
+    return Views(pipeline.augmentation_of(source, augmentation or model.augmentation, **changes))
+
+
+def check_view_size(model: Any, views: Views) -> None:
+    """Raises ValueError if the backbone takes images of one size alone, and views have another."""
+    size, taken = views.augmentation.size, model.backbone.input_shape[1]
+    if taken not in (None, size):
+        raise ValueError(
+            f"size={size}: the backbone takes images of {taken} pixels alone. Pass the callback size={taken}."
+        )
+
+
 class Monitoring(Evaluator):
     """Adds a monitor's measures of the backbone to the logs of every n-th epoch.
 
@@ -33,13 +58,25 @@ class Monitoring(Evaluator):
         monitor: such as a `Monitor`.
         every: n; 0 for never.
         images: about how many of the monitor's images to use; all when None.
+        views_given: (augmentation, changes) as for `evaluation_views`, by which training replaces the
+            monitor's views when it begins; None: they stay.
     """
 
     def __init__(
-        self, monitor: Monitor | LabelFreeMonitor, every: int = 1, images: int | None = None
+        self,
+        monitor: Monitor | LabelFreeMonitor,
+        every: int = 1,
+        images: int | None = None,
+        views_given: tuple[str | Augmentation | None, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(every)
-        self.monitor, self.images = monitor, images
+        self.monitor, self.images, self.views_given = monitor, images, views_given
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if self.views_given is not None:
+            views = evaluation_views(self.model, self.monitor.source, *self.views_given)
+            self.monitor = dataclasses.replace(self.monitor, views=views)
+        check_view_size(self.model, self.monitor.views)
 
     def evaluate(self) -> dict[str, float]:
         assert self.model is not None
@@ -53,22 +90,27 @@ class KNN(Monitoring):
 
     Args:
         monitor: a labelled data set, such as "fashion_mnist", or a `Monitor`.
-        augmentation: for a data set, a key of `data.AUGMENTATIONS`; when None, the one that suits the set.
+        augmentation: for a data set, a key of `data.AUGMENTATIONS` or an `Augmentation`. When None, that of
+            `data.pretraining`, on which the model is trained; on other data, the one that suits the set, in
+            the size of the training's views.
         every: n; 0 for never.
         images: about how many of the monitor's images to use; all when None.
         **changes: fields of the augmentation to replace, such as size=96.
+
+    When training begins, ValueError: the backbone takes images of another size alone.
     """
 
     def __init__(
         self,
         monitor: str | Monitor,
-        augmentation: str | None = None,
+        augmentation: str | Augmentation | None = None,
         every: int = 1,
         images: int | None = None,
         **changes,
     ) -> None:
+        given = (augmentation, changes) if isinstance(monitor, str) else None
         monitor = monitor_of(monitor, augmentation, **changes) if isinstance(monitor, str) else monitor
-        super().__init__(monitor, every, images)
+        super().__init__(monitor, every, images, given)
 
 
 class LabelFree(Monitoring):
@@ -82,14 +124,14 @@ class LabelFree(Monitoring):
     def __init__(
         self,
         data: str | Source,
-        augmentation: str | None = None,
+        augmentation: str | Augmentation | None = None,
         every: int = 1,
         images: int | None = None,
         **changes,
     ) -> None:
         source = open_source(data)
         views = Views(pipeline.augmentation_of(source, augmentation, **changes))
-        super().__init__(LabelFreeMonitor(source, views), every, images)
+        super().__init__(LabelFreeMonitor(source, views), every, images, (augmentation, changes))
 
 
 class Diagnosis(keras.callbacks.Callback):
@@ -112,22 +154,24 @@ class Diagnosis(keras.callbacks.Callback):
     def __init__(
         self,
         data: str | Source,
-        augmentation: str | None = None,
+        augmentation: str | Augmentation | None = None,
         every: int = 20,
         images: int = 256,
         **changes,
     ) -> None:
         super().__init__()
-        source = open_source(data)
-        views = Views(dataclasses.replace(AUGMENTATIONS[augmentation or augmentation_for(source)], **changes))
-        ids = np.unique(np.linspace(0, source.size - 1, images).astype(int))
-        self._images = [*extraction.evaluation_views(source, views, ids)]
+        self._source, self._views_given = open_source(data), (augmentation, changes)
+        pipeline.augmentation_of(self._source, augmentation, **changes)  # refuses what is not a field
+        self._ids = np.unique(np.linspace(0, self._source.size - 1, images).astype(int))
         self.every, self.records = every, []
         self.diagnosis = diagnoses.diagnose([], 1)
         self._steps: list[dict[str, float]] = []
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         model, params = cast(Any, self.model), self.params or {}
+        views = evaluation_views(model, self._source, *self._views_given)
+        check_view_size(model, views)
+        self._images = [*extraction.evaluation_views(self._source, views, self._ids)]
         self.loss_type, self.options = method_of_model(model)
         self._total = (params.get("epochs") or 1) * (params.get("steps") or 1)
         self._first = int(model.optimizer.iterations.numpy())

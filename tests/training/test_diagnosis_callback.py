@@ -7,6 +7,7 @@ from helpers.keras_models import IMAGES, SIZE, compiled_model, network
 
 from simsiam_tf import data, nets, optimizers
 from simsiam_tf.evaluate import diagnosis as diagnoses
+from simsiam_tf.features import extraction
 from simsiam_tf.methods import SimSiam
 from simsiam_tf.training import callbacks
 
@@ -17,9 +18,11 @@ def source(low=0, high=256):
     )
 
 
-def views_of(callback):
+def noisy_views():
     """Two views of each image: the evaluation views with noise."""
-    x = np.concatenate([images.numpy() for images in callback._images])
+    views = data.Views(data.pretraining(source(), batch_size=8, size=SIZE).augmentation)
+    x = extraction.raw_pixels(source(), views).reshape(IMAGES, SIZE, SIZE, 1)
+    x = (x - views.augmentation.mean) / views.augmentation.std
     rng = np.random.default_rng(1)
     return tuple((x + rng.normal(0, 1e-3, x.shape)).astype("float32") for _ in range(2))
 
@@ -43,7 +46,7 @@ def test_records_are_the_means_of_the_steps(monkeypatch):
 
     monkeypatch.setattr(SimSiam, "step", noted)
     callback = callbacks.Diagnosis(source(), every=2, size=SIZE)
-    model.fit(views_of(callback), batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=[callback])
+    model.fit(noisy_views(), batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=[callback])
     assert len(losses) == 9 and [r["step"] for r in callback.records] == [2, 4, 6, 8, 9]
     parts = [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8), slice(8, 9)]
     for record, part in zip(callback.records, parts, strict=True):
@@ -58,7 +61,7 @@ def test_records_are_the_means_of_the_steps(monkeypatch):
 
 def fit(model, callback):
     model.compile(optimizers.SGD(0.0), run_eagerly=True)
-    model.fit(views_of(callback), batch_size=8, epochs=4, verbose=0, callbacks=[callback])
+    model.fit(noisy_views(), batch_size=8, epochs=4, verbose=0, callbacks=[callback])
     return callback.diagnosis
 
 

@@ -7,12 +7,15 @@ from typing import Any
 
 import keras
 
+from simsiam_tf.config.backbones import BACKBONES
 from simsiam_tf.methods.momentum_encoder import MomentumEncoder
+from simsiam_tf.nets.resnet import STEMS
 from simsiam_tf.nets.variable_paths import copy_variables, matched_variables
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
+TRAIN = "python -m simsiam_tf.pretrain --recipe=auto --data=…"  # a command to train on, but for its weights
 _HEAD_OPTIONS = ("d", "projector_layers", "projector_hidden", "predictor_hidden", "bn", "output_affine")
 
 
@@ -68,12 +71,30 @@ def _fitting_options(name: str, weights: str) -> str:
     if name == "backbone" and card and not {"architecture", "configuration"} & card.keys():
         return f"backbone=file:{weights}+weights instead of `weights`"  # it is none of our ResNets
     if name == "backbone":
-        return "`backbone`, `stem` and `width` as when it was trained"
+        options = network_options(weights)
+        text = " ".join(f"{option}={value}" for option, value in options.items())
+        return text or "`backbone`, `stem` and `width` as when it was trained"
     values = backbone_file.card_entries(card, "heads") or backbone_file.card_entries(card, "configuration")
     known = {o: values[o] for o in _HEAD_OPTIONS if isinstance(values.get(o), int | str)}
     options = [printable_text(f"{option}={value}".lower()) for option, value in known.items()]
     fitting = " ".join(options) or "its own options"
     return f"{fitting}, or weights_heads=false to begin with random heads"
+
+
+def network_options(weights: str) -> dict[str, Any]:
+    """The options `backbone`, `stem` and `width` that build a stored network, as its card has them.
+
+    Empty where there is no card, or the network is none of `BACKBONES`.
+    """
+    card = backbone_file.read_card(weights)
+    run = backbone_file.card_entries(card, "configuration")
+    trained = {"name": run.get("backbone"), "width": run.get("width"), "stem": card.get("stem")}
+    name, stem, width = map(
+        {**trained, **backbone_file.card_entries(card, "architecture")}.get, ("name", "stem", "width")
+    )
+    if not (isinstance(name, str) and name in BACKBONES and isinstance(stem, str) and stem in STEMS):
+        return {}
+    return {"backbone": name, "stem": stem, "width": width} if isinstance(width, float | int) else {}
 
 
 def copy_momentum(model: Any, weights: str, names: Iterable[str]) -> bool:

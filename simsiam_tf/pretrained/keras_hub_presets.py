@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from simsiam_tf.data import AUGMENTATIONS, Augmentation
 from simsiam_tf.data.augment.eval_transform import SMALL
 from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.pretrained.initial_weights import TRAIN
 from simsiam_tf.pretrained.keras_hub import (
     CONFIG,
     WEIGHTS,
@@ -68,13 +70,14 @@ def convert_from_keras_hub(
     own = ", ".join(f"{key}={printable_text(str(converter[key]))}" for key in _RESIZE if key in converter)
     rule = "by the preset" if augmentation == "auto" else f"as by augmentation={augmentation}"
     lines = [
-        "layout     keras-hub's ResNetBackbone",
+        "  layout     keras-hub's ResNetBackbone",
         f"  network    {architecture['name']}, imagenet stem, width 1, {counted(channels, 'channel')}, "
         f"{backbone.output_shape[-1]} features",
         f"  images     {views.size} pixels, normalised {rule}: mean {views.mean}, std {views.std}",
         "  resize     as torchvision's; the preset's own: " + (own or "not said"),
         f"  left out   {_TASK_WEIGHTS}, the weights of its head" * (folder / _TASK_WEIGHTS).exists(),
         f"  written    {written}",
+        f"  to train   {TRAIN} --weights={shlex.quote(str(out))}",
     ]
     return "\n".join(filter(None, lines))
 

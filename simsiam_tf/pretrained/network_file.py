@@ -68,7 +68,7 @@ def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> Pix
         raise UnknownPixels(
             f"{weights}: no card beside it says how images are preprocessed for it. Pass "
             "augmentation=imagenet, cifar, grayscale or multichannel for a backbone of this package, or "
-            f"pixels={PIXELS_IN_WORDS} for another; and `image_size`."
+            f"pixels={PIXELS_IN_WORDS} for another."
         )
     scale = keras_applications.describe({"name": name, "weights": None, "pixels": "auto"}).scale
     assert scale is not None

@@ -19,7 +19,7 @@ from simsiam_tf.data.sources.decoded import MAX_SIDE, sizes_differ
 from simsiam_tf.nets import Description
 
 SMALL_IMAGE = 64  # pixels
-NETWORK_VIEW = 64  # pixels of the views of networks of other libraries, on a CPU
+NETWORK_VIEW = 64  # pixels of the views of networks of other libraries, and of the imagenet stem, on a CPU
 MINUTES = 30.0
 MONITORED_A_MINUTE = 1000  # images of the monitor, at most
 FEW_IMAGES = 2048
@@ -132,7 +132,7 @@ def _network(config: PretrainConfig, facts: Facts) -> list[Choice]:
 def _views(config: PretrainConfig, facts: Facts) -> list[Choice]:
     of_others = is_network(config.backbone)
     least = facts.network.smallest if of_others else 8
-    most = max(least, NETWORK_VIEW) if of_others else 32
+    most = max(least, NETWORK_VIEW) if of_others or config.stem == "imagenet" else 32
     size, reason = most, "more steps; the trained network reads images at twice the size"
     if facts.side and facts.side <= SMALL_IMAGE:
         size = min(most, max(least, facts.side))

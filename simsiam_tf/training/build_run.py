@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from simsiam_tf import nets
 from simsiam_tf.config import PretrainConfig, method_row
+from simsiam_tf.config.backbones import parse_backbone
 from simsiam_tf.config.run import RunConfig
 from simsiam_tf.data import Augmentation, Source, sampling
 from simsiam_tf.data.service import client
@@ -207,7 +208,10 @@ def start_from_weights(model: SiameseModel, config: PretrainConfig, images: int)
         (the first step, the initial weights in words, as for `PretrainComponents.start`).
     """
     if not config.weights:
-        return 0, "random weights"
+        published = parse_backbone(config.backbone).weights
+        return 0, {None: "random weights", "weights": "its own weights"}.get(
+            published, f"{published} weights"
+        )
     started = [name for name in ("backbone", *backbone_file.HEADS) if name in model.started]
     left_out = f" (left out: {model.left_out})" if model.left_out else ""
     heads = "" if len(started) > 1 else ", heads at random"

@@ -13,6 +13,7 @@ import numpy as np
 
 from simsiam_tf import config as configs
 from simsiam_tf.config import PretrainConfig
+from simsiam_tf.config.backbones import is_network
 from simsiam_tf.data import Source, Views, preview
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.overview import header_summary
@@ -140,7 +141,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         **described,
         "learning rate": f"{config.base_lr * config.batch_size / 256:g}, decayed to "
         f"{config.final_lr * config.batch_size / 256:g} on a cosine" + (f". {late}" if late else ""),
-        "stem": components.metadata["stem"],
+        **({} if is_network(config.backbone) else {"stem": components.metadata["stem"]}),
         "precision": components.metadata["precision"],
         "replicas": str(components.strategy.num_replicas_in_sync),
     }

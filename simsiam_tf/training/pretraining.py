@@ -45,7 +45,7 @@ from simsiam_tf.training.build_run import (
     untrained_backbone,
 )
 from simsiam_tf.training.callbacks import Monitoring
-from simsiam_tf.training.run_data import follow_recipe
+from simsiam_tf.training.run_data import follow_recipe, recall_network
 
 log = logging.getLogger("simsiam_tf.run")
 LOW_RATE = 0.01  # share of the highest learning rate below which a start is late
@@ -80,8 +80,8 @@ def pretrain(
 
 
 def _recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
-    """Fills in the options that the earlier run in config.workdir chose by `recipe` and `minutes`."""
-    return budget.recall(rules.recall(config, before), before)
+    """Fills in the options that the earlier run in config.workdir chose by `recipe`, `minutes`, `weights`."""
+    return budget.recall(rules.recall(recall_network(config, before), before), before)
 
 
 def _make_task(

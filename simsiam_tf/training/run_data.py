@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -17,7 +18,7 @@ from simsiam_tf.data.pipeline import view_size
 from simsiam_tf.data.sources.decoded import keep_decoded, keep_squares
 from simsiam_tf.methods.python_method import import_method
 from simsiam_tf.nets import layer_order
-from simsiam_tf.pretrained import backbone_file, published
+from simsiam_tf.pretrained import backbone_file, initial_weights, published
 from simsiam_tf.pretrained.teacher import open_teacher
 from simsiam_tf.recipes import rules
 from simsiam_tf.runtime.devices import on_cpu, physical_memory
@@ -58,8 +59,11 @@ def follow_recipe(
 ) -> tuple[PretrainConfig, Source | None]:
     """(the configuration with the choices of recipe=auto, the images); the arguments where recipe=none.
 
+    With either, the network of `weights` is taken from its card, in the options that are not given.
+
     tell: gets the choices and their reasons as text. report, source: as for `open_data`.
     """
+    config = _with_stored_network(config, tell)
     if config.recipe == "none":
         return config, source
     source, _ = open_data(config, report, source)
@@ -68,6 +72,27 @@ def follow_recipe(
     config, choices = rules.choose(config, facts)
     tell("\n  ".join([f"recipe for {facts}:", *map(str, choices)]))
     return config.validate(), source
+
+
+def _with_stored_network(config: PretrainConfig, tell: Callable[[str], object]) -> PretrainConfig:
+    known = initial_weights.network_options(config.weights) if config.weights else {}
+    if not config.is_free("backbone") and config.backbone != known.get("backbone"):
+        return config
+    known = {name: value for name, value in known.items() if config.is_free(name)}
+    if known:
+        tell(f"network of {config.weights}: {' '.join(f'--{name}={v}' for name, v in known.items())}")
+    return dataclasses.replace(config, **known)
+
+
+def recall_network(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
+    """The configuration with the network that the run in its folder has taken from the card of `weights`.
+
+    before: the description of the run (`Workdir.description`); None for a new folder.
+    """
+    if not config.weights or before is None:
+        return config
+    options = ("backbone", "stem", "width")
+    return dataclasses.replace(config, **{n: before[n] for n in options if n in before and config.is_free(n)})
 
 
 def open_data(

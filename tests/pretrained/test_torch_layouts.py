@@ -1,5 +1,7 @@
 """The names of a checkpoint tell its program, the network to take and the stem."""
 
+import shlex
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ pytest.importorskip("reference_torch.torchvision_views", reason="needs torchvisi
 from helpers.torch_layouts import layout, resnet
 
 from simsiam_tf import convert, nets
+from simsiam_tf.command_line.cli import parse
+from simsiam_tf.config import PretrainConfig
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.torch_layouts import find_networks, program_of, strip_wrappers
 from simsiam_tf.pretrained.torch_weights import to_torch
@@ -69,6 +73,9 @@ def test_a_network_is_found_under_any_prefix(name, tmp_path, capsys):
     stem = ["--stem=cifar"] if name == "solo-learn's momentum" else []
     assert convert.main([f"--weights={tmp_path / 'c.pth'}", f"--out={tmp_path / 'a'}", *stem]) == 0
     said = capsys.readouterr().out
+    command = said.splitlines()[-1].partition("  to train   python -m simsiam_tf.pretrain ")[2]
+    begun = parse(PretrainConfig, shlex.split(command.replace("--data=…", "--data=digits")))
+    assert begun.weights == str(tmp_path / "a") and begun.recipe == "auto"
     assert equal(tmp_path / "a", A)
     assert ("can choose another" in said) == (other is not None)
     if other is not None:

@@ -15,6 +15,7 @@ import numpy as np
 from simsiam_tf import nets
 from simsiam_tf.data import AUGMENTATIONS
 from simsiam_tf.pretrained import backbone_file
+from simsiam_tf.pretrained.initial_weights import TRAIN
 from simsiam_tf.pretrained.torch_layouts import LAYOUTS, READ_ONLY, strip_wrappers
 from simsiam_tf.pretrained.torch_weights import (
     backbone_layout,
@@ -99,6 +100,9 @@ def convert_from_torch(
             f"--weights={shlex.quote(str(folder))} --start_epoch={checkpoint.epoch} "
             f"--backbone={architecture['name']} {_as_flags(options)}",
         ]
+    else:
+        heads = " --weights_heads=false" if converted.heads else ""
+        lines.append(f"  to train   {TRAIN} --weights={shlex.quote(str(folder))}{heads}")
     return "\n".join(lines)
 
 
@@ -128,14 +132,14 @@ def _convert_published(
     place = shlex.quote(f"file:{folder}+weights")
     mean, std = (", ".join(f"{v:.4g}" for v in values) for values in (views.mean, views.std))
     lines = [
-        f"layout     {row.title}",
+        f"  layout     {row.title}",
         f"  network    {backbone.count_params():,} weights, {counted(backbone.input_shape[-1], 'channel')}, "
         f"{backbone.output_shape[-1]} features",
         f"  left out   {backbone_layout.group_names(left_out)}" * bool(left_out),
         f"  images     {views.size} pixels in [0, 1], less the mean {mean}, divided by {std}",
         f"  licence    {metadata.get('license', 'unknown: the file is not one that is known here')}",
         f"  written    {written}",
-        f"  to train   python -m simsiam_tf.pretrain --data=… --backbone={place}",
+        f"  to train   {TRAIN} --backbone={place}",
     ]
     return "\n".join(filter(None, lines))
 
@@ -149,7 +153,7 @@ def _report(converted: backbone_layout.Converted) -> list[str]:
     """Which networks a file has, and what was taken of them."""
     architecture, program = converted.architecture, converted.program
     stem, width, channels = (architecture[key] for key in ("stem", "width", "channels"))
-    lines = [f"layout     {LAYOUTS[program].title if program in LAYOUTS else READ_ONLY[program][0]}"]
+    lines = [f"  layout     {LAYOUTS[program].title if program in LAYOUTS else READ_ONLY[program][0]}"]
     if converted.other_prefixes:
         others = ", ".join(other.rstrip(".") or '""' for other in converted.other_prefixes)
         taken = converted.prefix.rstrip(".") or "the outermost network"

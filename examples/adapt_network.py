@@ -24,7 +24,8 @@ and not taken"). Every flag of `python -m simsiam_tf.pretrain` may follow; yours
 another network and your images:
 
     python examples/adapt_network.py --data=folder:/my/photos --workdir=runs/adapted_photos \\
-        --backbone=keras:MobileNetV3Small+imagenet --freeze_until=expanded_conv_7
+        --backbone=keras:MobileNetV3Small+imagenet --freeze_until=expanded_conv_7 \\
+        --image_size=96 --crop_area=0.2 --flip_p=0.5
 
 Without labels it prints how often a changed crop finds its own image instead. The command convert needs
 `pip install 'simsiam-tf[torch]'`.
@@ -63,7 +64,7 @@ ROWS = {"raw pixels": "raw pixels", "untrained backbone": "as published", "backb
 def call(config: PretrainConfig) -> int:
     """Trains, and prints the measures before and after; returns the exit status."""
     with cli.heavy_imports():
-        from simsiam_tf.evaluate.verdict import MEASURES
+        from simsiam_tf.evaluate.verdict import DECIDING, MEASURES, margin
         from simsiam_tf.training import pretraining
 
     outcome = pretraining.pretrain(config)
@@ -78,8 +79,14 @@ def call(config: PretrainConfig) -> int:
     for name, title in ROWS.items():
         measures = outcome.accuracy[name]
         print(f"{title:14}" + "".join(f"{MEASURES[c].text(measures[c]):>12}" for c in columns))
-    before, after = (outcome.accuracy[name][columns[1]] for name in ("untrained backbone", "backbone"))
-    print(f"\nTraining changed the {MEASURES[columns[1]].words} by {100 * (after - before):+.1f} points.")
+    trained = outcome.accuracy["backbone"]
+    deciding = next(name for name in DECIDING if name in trained)
+    measure = MEASURES[deciding]
+    before, after = (outcome.accuracy[name][deciding] for name in ("untrained backbone", "backbone"))
+    queries = trained["knn_queries" if measure.by_labels else "recall1_queries"]
+    gain, chance = (100 * points for points in (after - before, margin(after, before, queries)))
+    print(f"\nTraining changed the {measure.words} by {gain:+.1f} points")
+    print(f"({queries:,.0f} images asked: up to {chance:.1f} points may be chance).")
     return 0
 
 

@@ -183,6 +183,10 @@ def test_a_network_is_adapted_and_its_first_layers_stay(tmp_path, capsys, monkey
     ):
         values = (card["accuracy"][name][column] for column in ("knn20", "whitened_knn20"))
         assert re.search(title + "".join(rf" +{value:.1%}".replace("%", " %") for value in values), out), out
+    assert re.search(
+        r"of whitened features by .* points\n\(100 images asked: up to \d+\.\d points may be chance\)\.$",
+        out.strip(),
+    ), out
     trained = ss.open_pretrained(tmp_path / "run", finished=False).backbone
     moved = [
         np.abs(a.get_weights()[0] - b.get_weights()[0]).max() > 0

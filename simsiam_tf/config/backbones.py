@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from typing import Any
 
-from simsiam_tf.config.places import absolute_path
+from simsiam_tf.config.places import absolute_path, is_url
 from simsiam_tf.runtime.errors import UserError, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -126,3 +127,21 @@ def parse_backbone(text: str, option: str = "backbone") -> BackboneName:
     if not name:
         raise UserError(f"{option}={text}: names no network. Pass {option}={BACKBONE_KINDS[kind].form}.")
     return BackboneName(text, kind, name, weights or None)
+
+
+def check_stored_networks(config: Any) -> None:
+    """Raises UserError where an option of a command names a file or folder of weights that is not there.
+
+    It is a check of names alone, before TensorFlow is loaded; whoever opens the file checks it.
+    """
+    for option in ("weights", "backbone", "teacher"):
+        value = getattr(config, option, None)
+        if not value:
+            continue
+        network = parse_backbone(value, option) if is_network(value) or option == "backbone" else None
+        path = value if network is None else network.name if network.kind == "file" else ""
+        is_name = is_url(path) or SHA256 in path or getattr(config, "from_keras_hub", False)
+        if not path or is_name or os.path.exists(os.path.expanduser(path)):
+            continue
+        forms = "" if "." in path else " Pass a finished work folder, a .keras file, hf://USER/NAME or a URL."
+        raise UserError(f"{option}={value[:200]}: no such file: {absolute_path(path)[:200]}.{forms}")

@@ -177,7 +177,8 @@ def _advice(
     if not diagnosis.healthy:
         return diagnosis.advice
     if lost_to_start:
-        return "Train on at a lower `base_lr`, or use the weights that the run began with as they are."
+        lower = "Begin anew in another `workdir` at a lower `base_lr`"
+        return f"{lower}, or use the weights that the run began with as they are."
     longer, last = "`minutes`" if config.get("minutes") else "`epochs`", records[-1] if records else {}
     if last and (last["std"] < NEAR_STD or last["rank"] < LOW_RANK):
         options = with_method_defaults(config)

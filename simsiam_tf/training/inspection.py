@@ -32,11 +32,15 @@ from simsiam_tf.training.run_data import follow_recipe, open_data
 
 
 def with_workdir(config: PretrainConfig) -> PretrainConfig:
-    """The configuration, with the work folder runs/DATA-BACKBONE, or runs/DATA-auto, where it has none."""
+    """The configuration with a work folder: runs/DATA-BACKBONE[-METHOD], or runs/DATA-auto[-METHOD].
+
+    The method is named where it is given and not the default.
+    """
     if config.workdir:
         return config
     network = config.backbone if config.recipe == "none" else "auto"  # not known yet
-    name = re.sub(r"[^\w.]+", "-", f"{config.data}-{network}").strip("-")
+    method = "" if config.is_free("method") else config.method
+    name = re.sub(r"[^\w.]+", "-", f"{config.data}-{network}-{method}").strip("-")
     return dataclasses.replace(config, workdir=f"runs/{name}")
 
 

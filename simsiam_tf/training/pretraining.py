@@ -208,8 +208,8 @@ class Pretraining(Task):
         advice = "final_images=0: the weights are exported, and only this evaluation is left out"
         whitens = self.read_size is not None and self._exported_whitening()
         for monitor in monitors:
-            text, count = "final %s of the backbone and the baselines on %d images", monitor.size(images)
-            log.warning(text, monitor.title, count)
+            text = "final %s of the backbone and the baselines on %d images (final_images=N for fewer)"
+            log.warning(text, monitor.title, count := monitor.size(images))
             # The run's monitor alone evaluates whitened features, not the label-free one added to it.
             size = self.read_size if whitens and monitor is self.monitor else None
             passes = 2 * len(accuracies) if size else len(accuracies)

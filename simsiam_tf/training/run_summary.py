@@ -34,9 +34,10 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
     if outcome.records:
         last, most = outcome.records[-1], config.batch_size - 1
         most = min(config.d, most) if method.d else most
+        first = f"from {outcome.records[0]['loss']:.3f}" if len(outcome.records) > 1 else "of one record"
         least = {"cosine": "; least possible -1", "other": ""}.get(config.loss, "; least possible 0")
         lines += [
-            f"  loss            {last['loss']:8.3f}   (from {outcome.records[0]['loss']:.3f}{least})",
+            f"  loss            {last['loss']:8.3f}   ({first}{least})",
             f"  std of z, × √d  {last['std']:8.3f}   (0: collapsed, about 1: healthy)",
             f"  effective rank  {last['rank']:8.1f}   (at most {most})",
         ]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers.runs import TINY, tiny
 
+from simsiam_tf.config import PretrainConfig
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import inspection, pretraining
 
@@ -42,6 +43,18 @@ def test_a_preview_without_a_work_folder_goes_to_that_of_the_training(tmp_path, 
     assert said[0].startswith("runs/digits-resnet10/preview.png: in each row an image of digits")
     assert len(said) == 9 and said[1].startswith("  row 1  image ")
     assert [str(p) for p in Path().rglob("*.png")] == ["runs/digits-resnet10/preview.png"]
+
+
+def test_the_default_work_folder_names_the_method_that_was_chosen():
+    given = PretrainConfig(data="folder:/my/photos", backbone="resnet18")
+    names = {
+        "runs/folder-my-photos-resnet18": {},
+        "runs/folder-my-photos-resnet18-byol": {"method": "byol"},
+        "runs/folder-my-photos-auto": {"recipe": "auto"},
+        "runs/folder-my-photos-auto-simsiam": {"recipe": "auto", "given": "method"},
+    }
+    for name, changes in names.items():
+        assert inspection.with_workdir(dataclasses.replace(given, **changes)).workdir == name
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Runs of seconds, whole: what is written, exact resume, the names of failures."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -42,6 +43,9 @@ def test_a_run_leaves_what_the_readme_promises(whole):
     assert card["sha256"] == digest
     text = run_summary.pretraining_summary(tiny(workdir), outcome)
     assert "this backbone" in text and "tensorboard --logdir" in text
+    assert f"(from {outcome.records[0]['loss']:.3f}; least possible" in text
+    short = dataclasses.replace(outcome, records=outcome.records[:1])
+    assert "(of one record; least possible" in run_summary.pretraining_summary(tiny(workdir), short)
 
 
 def test_labelled_images_are_judged_without_labels_too_at_the_end(whole):

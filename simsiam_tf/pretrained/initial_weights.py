@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from simsiam_tf.config import PretrainConfig
 from simsiam_tf.config.backbones import BACKBONES
 from simsiam_tf.methods.momentum_encoder import MomentumEncoder
 from simsiam_tf.nets.resnet import STEMS
@@ -87,11 +88,12 @@ def network_options(weights: str) -> dict[str, Any]:
     Empty where there is no card, or the network is none of `BACKBONES`.
     """
     card = backbone_file.read_card(weights)
-    run = backbone_file.card_entries(card, "configuration")
-    trained = {"name": run.get("backbone"), "width": run.get("width"), "stem": card.get("stem")}
-    name, stem, width = map(
-        {**trained, **backbone_file.card_entries(card, "architecture")}.get, ("name", "stem", "width")
-    )
+    run, views = (backbone_file.card_entries(card, key) for key in ("configuration", "views"))
+    found = {"name": run.get("backbone"), "stem": run.get("stem"), "width": run.get("width")}
+    if found["stem"] == "auto" and isinstance(views.get("size"), int):
+        found["stem"] = PretrainConfig().stem_for(views["size"])
+    found |= backbone_file.card_entries(card, "architecture")
+    name, stem, width = (found[key] for key in ("name", "stem", "width"))
     if not (isinstance(name, str) and name in BACKBONES and isinstance(stem, str) and stem in STEMS):
         return {}
     return {"backbone": name, "stem": stem, "width": width} if isinstance(width, float | int) else {}

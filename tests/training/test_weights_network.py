@@ -13,7 +13,7 @@ from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training import build_run, inspection, run_data
 
 NETWORK = {"backbone": "resnet10", "stem": "small", "width": 0.125}
-OF_RUN = {"stem": "small", "configuration": {"backbone": "resnet10", "stem": "auto", "width": 0.125}}
+OF_RUN = {"configuration": {"backbone": "resnet10", "stem": "small", "width": 0.125}}
 CONVERTED = {"architecture": {"name": "resnet10", "stem": "small", "width": 0.125, "channels": 1}}
 
 
@@ -57,6 +57,13 @@ def test_cards_of_runs_and_of_conversions_name_the_network(folder, tmp_path, mon
             lambda weights, d=damage: {"architecture": {**CONVERTED["architecture"], **d}},
         )
         assert initial_weights.network_options("x") == {}
+
+
+@pytest.mark.parametrize(("size", "stem"), [(64, "cifar"), (96, "imagenet")])
+def test_the_automatic_stem_of_a_run_was_that_of_its_views(monkeypatch, size, stem):
+    card = {"configuration": {**OF_RUN["configuration"], "stem": "auto"}, "views": {"size": size}}
+    monkeypatch.setattr(backbone_file, "read_card", lambda weights: card)
+    assert initial_weights.network_options("x") == {**NETWORK, "stem": stem}
 
 
 def test_another_network_is_refused_with_the_options_to_pass(folder):

@@ -13,6 +13,7 @@ import numpy as np
 
 from simsiam_tf import config as configs
 from simsiam_tf.config.backbones import is_network
+from simsiam_tf.evaluate.chance import FEW, accuracy_text, chance_text
 from simsiam_tf.evaluate.finishing import PIXEL_SHRINKAGE, fit_whitening, pixel_side, sample_rows
 from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced, open_splits
 from simsiam_tf.evaluate.linear_probe import Probe, logistic_probe, sgd_probe
@@ -128,18 +129,20 @@ def _pixels(pretrained: Pretrained, splits: Splits) -> tuple[np.ndarray, np.ndar
 def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
     """The result of knn_eval.
 
-    "accuracy": in [0, 1], for each key of `features` and each k. "chosen": for each key of `features`, the k
-    of best leave-one-out accuracy on training images; empty where config.ks has one k.
+    "accuracy": in [0, 1], for each key of `features` and each k; a k above the number of training images is
+    "left out". "chosen": for each key of `features`, the k
+    of best leave-one-out accuracy on training images; empty for one k.
     """
     train_labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     began, accuracy, chosen = time.perf_counter(), {}, {}
+    ks = [k for k in config.ks if k <= splits.train.size] or [splits.train.size]
     for name, (bank, queries) in features.items():
-        by_k = knn_accuracy(bank, train_labels, queries, test_labels, config.ks, config.temperature)
+        by_k = knn_accuracy(bank, train_labels, queries, test_labels, ks, config.temperature)
         accuracy[name] = {f"k = {k}": a for k, a in by_k.items()}
         if len(by_k) > 1:
             rows = balanced(train_labels, min(1.0, LEAVE_ONE_OUT_IMAGES / len(train_labels)), config.seed)
             queries, labels = bank[rows], train_labels[rows]
-            options = {"ks": config.ks, "temperature": config.temperature, "query_rows": rows}
+            options = {"ks": ks, "temperature": config.temperature, "query_rows": rows}
             training = knn_accuracy(bank, train_labels, queries, labels, **options)
             k = max(training, key=training.__getitem__)
             chosen[name] = {"k": k, "training images": training, "test": by_k[k]}
@@ -147,6 +150,7 @@ def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any
     return {
         "what": "kNN accuracy", "images": [splits.train.size, splits.test.size],
         "temperature": config.temperature, "accuracy": accuracy, "chosen": chosen,
+        "left out": [f"k = {k}" for k in config.ks if k not in ks],
         "seconds of the search": round(time.perf_counter() - began, 2),
     }  # fmt: skip
 
@@ -176,15 +180,28 @@ def _result_table(result: dict[str, Any]) -> str:
     accuracy = result["accuracy"]
     columns = list(next(iter(accuracy.values())))
     training, test = result["images"]
+    answers: dict[str, int] = dict.fromkeys(columns, test)
+    if sweeps := result.get("sweep"):
+        answers["held out"] = next(iter(sweeps.values()))["held_out"]
+    width = 18 if min(answers.values()) <= FEW else 10
     lines = [
         f"{result['what']}: {counted(test, 'image')} of {result['test']}, by {training} of {result['train']}",
         "",
-        "  " + " " * 20 + "".join(f"{c:>10}" for c in columns),
+        "  " + " " * 20 + "".join(f"{c:>{width}}" for c in columns),
     ]
-    lines += [f"  {name:20}" + "".join(f"{row[c]:10.1%}" for c in columns) for name, row in accuracy.items()]
+    for name, row in accuracy.items():
+        cells = (accuracy_text(row[c], answers[c]) for c in columns)
+        lines.append(f"  {name:20}" + "".join(f"{cell:>{width}}" for cell in cells))
+    tested = [share for row in accuracy.values() for column, share in row.items() if column != "held out"]
+    lines += ["", f"  {chance_text(tested, test)}"]
+    if result.get("left out"):
+        lines.append(
+            f"  Left out: {', '.join(result['left out'])}, above {counted(training, 'training image')}."
+        )
     if result["whitened"]:
         lines += ["", "  all features are whitened, the backbone's by its last layer"]
     if result.get("chosen"):
-        ks = ", ".join(f"{row['k']} for {name}" for name, row in result["chosen"].items())
+        shares = {name: row["training images"][row["k"]] for name, row in result["chosen"].items()}
+        ks = ", ".join(f"{row['k']} for {n} ({shares[n]:.1%})" for n, row in result["chosen"].items())
         lines += ["", f"  k chosen by leave-one-out accuracy on training images: {ks}"]
     return "\n".join(lines) + "\n"

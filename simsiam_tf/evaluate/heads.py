@@ -19,6 +19,7 @@ class HeadSpec:
     loss: (targets [B, …], outputs [B, K]) → scalar, the batch mean.
     metric: (targets, outputs) → float32 [B]; its mean is recorded in training as `metric_name`.
     test_metrics: name → the same as `metric`, in NumPy, for test images; the first is shown during a run.
+    always_one: name of a test metric → number of outputs up to which it is 1, and left out.
     """
 
     build: Callable[[int], keras.layers.Layer]
@@ -26,6 +27,7 @@ class HeadSpec:
     metric: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     metric_name: str
     test_metrics: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]
+    always_one: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def linear(outputs: int) -> keras.layers.Layer:
@@ -59,5 +61,7 @@ def top(k: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 
 
 HEADS = {
-    "linear": HeadSpec(linear, cross_entropy, hits, "accuracy", {"top1": top(1), "top5": top(5)}),
+    "linear": HeadSpec(
+        linear, cross_entropy, hits, "accuracy", {"top1": top(1), "top5": top(5)}, {"top5": 5}
+    ),
 }

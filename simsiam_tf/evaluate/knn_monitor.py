@@ -62,7 +62,7 @@ class Monitor:
     def accuracy(
         self, encode: Encoder, images: int | None = None, shrinkage: float | None = None
     ) -> dict[str, float]:
-        """{"knn20": …, "knn200": …} in [0, 1].
+        """{"knn20": …, "knn200": …} in [0, 1]; of fewer than 200 images in the bank "knn20" alone.
 
         encode: computes features of images. images: about how many images to use, five sixths of them in the
             bank; all when None. shrinkage: with it, features are whitened as measured on the bank; {} where
@@ -77,12 +77,13 @@ class Monitor:
             if fitted is None:
                 return {}
         shard = team.shard(query_ids)
-        right = dict.fromkeys(KS, 0.0)
+        ks = [k for k in KS if k == KS[0] or k <= len(bank_ids)]
+        right = dict.fromkeys(ks, 0.0)
         if len(shard):
             assert self.bank.labels is not None and self.queries.labels is not None
             queries = encode(self.queries, shard)
             bank, queries = (fitted(f, in_place=True) if fitted else f for f in (bank, queries))
-            right = knn_accuracy(bank, self.bank.labels[bank_ids], queries, self.queries.labels[shard], KS)
+            right = knn_accuracy(bank, self.bank.labels[bank_ids], queries, self.queries.labels[shard], ks)
         counts = team.all_gather(np.rint([[len(shard) * a for a in right.values()]])).sum(axis=0)
         return {f"knn{k}": count / len(query_ids) for k, count in zip(right, counts.tolist(), strict=True)}
 

@@ -38,12 +38,14 @@ class Probe:
     validation: strength or learning rate → accuracy on the validation share of the training images.
     chosen: the best strength or rate, with which the final classifier was trained on all training images.
     test: accuracy of the final classifier on the test images, computed once.
+    held_out: number of images of that share.
     converged: whether the final training converged within ITERATIONS; None for SGD and LARS.
     """
 
     validation: dict[float, float]
     chosen: float
     test: float
+    held_out: int
     converged: bool | None = None
 
 
@@ -79,7 +81,7 @@ def logistic_probe(
     chosen = max(validation, key=validation.__getitem__)
     final = _Regression(features, labels)
     converged = final.fit(chosen)
-    return Probe(validation, chosen, final.accuracy(test_features, test_labels), converged)
+    return Probe(validation, chosen, final.accuracy(test_features, test_labels), len(held_out), converged)
 
 
 def sgd_probe(
@@ -105,7 +107,7 @@ def sgd_probe(
     validation = {r: h.accuracy(features, labels, held_out) for r, h in zip(rates, heads, strict=True)}
     chosen = max(validation, key=validation.__getitem__)
     (head,) = train_heads(features, labels, np.arange(len(labels)), [chosen], optimizer_name, epochs, seed)
-    return Probe(validation, chosen, head.accuracy(test_features, test_labels))
+    return Probe(validation, chosen, head.accuracy(test_features, test_labels), len(held_out))
 
 
 def _validation_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -73,9 +73,14 @@ class SupervisedModel(ViewModel):
 def evaluate_model(
     model: SupervisedModel, source: Source, views: Views, workers: Workers | None = None
 ) -> dict[str, float]:
-    """The head's test metrics on evaluation views of labelled images, as {"top1": …, "top5": …} in [0, 1]."""
+    """The head's test metrics on evaluation views of labelled images, as {"top1": …, "top5": …} in [0, 1].
+
+    Of up to five classes there is no "top5", which would be 1.
+    """
     team = workers or Workers(tf.distribute.get_strategy())
-    metrics, encode, ids = model.head_spec.test_metrics, forward(model), team.shard(np.arange(source.size))
+    encode, ids = forward(model), team.shard(np.arange(source.size))
+    width, spec = model.head.compute_output_shape(model.backbone.output_shape)[-1], model.head_spec
+    metrics = {name: f for name, f in spec.test_metrics.items() if width > spec.always_one.get(name, 0)}
     assert source.labels is not None
     targets, sums, at = source.labels[ids], np.zeros(len(metrics)), 0
     for images in pipeline.evaluation_views(source, views, ids):

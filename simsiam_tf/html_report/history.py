@@ -17,6 +17,7 @@ from simsiam_tf.config import (
     method_of,
     with_method_defaults,
 )
+from simsiam_tf.evaluate.chance import classifier_text
 from simsiam_tf.evaluate.diagnosis import Diagnosis, check_features, diagnose
 from simsiam_tf.evaluate.verdict import BASELINES, COLUMNS, MEASURES, measured_title, verdict
 from simsiam_tf.html_report import charts
@@ -185,7 +186,7 @@ def results_section(history: History) -> Section | None:
             result = json.loads(path.read_text(encoding="utf-8"))
             name = path.relative_to(history.workdir).as_posix()
             if "top1" in result:
-                rows.append([result["what"], f"top-1 {result['top1']:.1%}, top-5 {result['top5']:.1%}", name])
+                rows.append([result["what"], classifier_text(result, result.get("test images"), ".1%"), name])
             if metrics := transfer_metrics(result):
                 rows.append([result_title(result), metrics_text(metrics), name])
                 pairs += prediction_pairs(path.parent, result["what"], 1, f"{name}: ")

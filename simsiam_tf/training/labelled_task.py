@@ -12,7 +12,17 @@ from simsiam_tf.loop.task import Accuracies, Task, read_card
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 
 RESULT = "result.json"
-OF_CARD = ("images", "test", "classes", "init", "weights", "step", "configuration", "made with")
+OF_CARD = (
+    "images",
+    "test",
+    "test images",
+    "classes",
+    "init",
+    "weights",
+    "step",
+    "configuration",
+    "made with",
+)
 
 
 class LabelledTask(Task):

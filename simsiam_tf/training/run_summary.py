@@ -10,6 +10,7 @@ from pathlib import Path
 
 from simsiam_tf.config import PretrainConfig, field_types, method_row
 from simsiam_tf.config.places import is_encoded
+from simsiam_tf.evaluate.chance import chance_text, classifier_text
 from simsiam_tf.evaluate.verdict import COLUMNS, MEASURES, measured_title, verdict
 from simsiam_tf.loop.task import Accuracies
 from simsiam_tf.pretrained import backbone_file
@@ -97,8 +98,12 @@ def supervised_summary(outcome: Outcome, command: str) -> str:
         last = outcome.records[-1]
         lines.append(f"  training views   loss {last['loss']:.3f}, accuracy {last['accuracy']:.1%}")
     if "classifier" in outcome.accuracy:
-        test = outcome.accuracy["classifier"]
-        lines.append(f"  test images      top-1 {test['top1']:.2%}, top-5 {test['top5']:.2%}")
+        test, images = (
+            outcome.accuracy["classifier"],
+            backbone_file.read_card(workdir / CLASSIFIER).get("test images"),
+        )
+        lines.append(f"  test images      {classifier_text(test, images)}")
+        lines += [f"                   {chance_text([test['top1']], images)}"] if images else []
     if not outcome.diagnosis.healthy:
         lines.append(f"  diagnosis        {outcome.diagnosis}")
     if outcome.status == DONE:

@@ -45,7 +45,8 @@ def run_supervised(config: SupervisedConfig, callbacks: Sequence[keras.callbacks
         callbacks: Keras callbacks, as for `pretrain`.
 
     Returns:
-        The outcome; when DONE, accuracy["classifier"] has "top1" and "top5" on the test images, in [0, 1].
+        The outcome; when DONE, accuracy["classifier"] has "top1" on the test images, in [0, 1], and
+        of more than five classes "top5".
 
     Raises:
         UserError: as for `launch.run_task`.
@@ -166,7 +167,7 @@ class Supervised(LabelledTask):
     def final_accuracies(self) -> Accuracies:
         """The model's metrics on the test images."""
         test = self.splits.test
-        log.warning("top-1 and top-5 on %d images of %s", test.size, test.name)
+        log.warning("accuracy on %d images of %s", test.size, test.name)
         workers, views = self.components.workers, self.components.views
         return {self.trained_name: evaluate_model(self.model, test, views, workers)}
 
@@ -175,6 +176,7 @@ class Supervised(LabelledTask):
         data = self.config.data or cached_scores.training_data(self.pretrained)
         card = {
             **metadata, "classes": list(self.splits.class_names), "test": self.splits.test.name,
+            "test images": self.splits.test.size,
             "weights": {"path": self.pretrained.place, "sha256": self.pretrained.sha256},
             "configuration": {**metadata["configuration"], "data": data},
         }  # fmt: skip

@@ -10,7 +10,7 @@ import tensorflow as tf
 from simsiam_tf import optimizers
 from simsiam_tf.command_line import cli
 from simsiam_tf.config import LinearConfig
-from simsiam_tf.data import AUGMENTATIONS, Views, open_source, pipeline, pretraining
+from simsiam_tf.data import AUGMENTATIONS, Views, from_arrays, open_source, pipeline, pretraining
 from simsiam_tf.distributed.workers import Workers
 from simsiam_tf.evaluate.heads import HEADS, HeadSpec, linear, top
 from simsiam_tf.evaluate.label_splits import Splits
@@ -112,6 +112,15 @@ def test_a_constant_classifier_scores_nothing():
     model = SupervisedModel(backbone, outputs=10)
     model.head.kernel.assign(tf.zeros_like(model.head.kernel))
     assert evaluate_model(model, source, Views(AUGMENTATIONS["grayscale"])) == {"top1": 0.0, "top5": 0.0}
+
+
+def test_five_classes_have_no_top5():
+    source = open_source("digits:test[:50]")
+    backbone = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    few = from_arrays("few", source.images, np.minimum(source.labels, 4), "abcde")
+    assert set(evaluate_model(SupervisedModel(backbone, 5), few, Views(AUGMENTATIONS["grayscale"]))) == {
+        "top1"
+    }
 
 
 def test_logits_that_are_no_numbers_are_wrong():

@@ -29,6 +29,9 @@ setup(
     },
     keywords="self-supervised learning, SimSiam, contrastive learning, image embeddings, Keras",
     license="Apache-2.0",
+    # With setuptools' import hook, a script beside the checkout would import the checkout's folder, of the
+    # same name, as an empty namespace package.
+    options={"editable_wheel": {"mode": "compat"}},
     python_requires=">=3.11,<3.14",  # TensorFlow 2.21 has wheels up to 3.13
     packages=[
         *find_packages(include=["simsiam_tf", "simsiam_tf.*"]),

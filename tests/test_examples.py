@@ -118,12 +118,17 @@ def test_a_photo_folder_from_the_first_look_to_labels(tmp_path, monkeypatch, cap
     out = capsys.readouterr().out
     assert "curated: 64 pictures" in out  # 60, 3 copies and the turned one; not the broken one
     assert re.search(r"features: 6 labels name the class of \d+\.\d% of 58 other photos", out)
+    predictions = (tmp_path / "out/predicted.csv").read_text().splitlines()
+    assert predictions[0] == "name,label" and len(predictions) == 59
     rows = (tmp_path / "out/labelled.csv").read_text().splitlines()[1:]
     assert len(rows) == len(set(rows)) == 6
     for row in rows:
         path, label = row.split(",")
         assert Path(path).is_file() and Path(path).name.startswith(label)
-    assert set(names["labels"]) == {"temple", "flower"} and "temple_broken.jpg" not in names["photos"].names
+    assert (
+        set(names["labels"].values()) == {"temple", "flower"}
+        and "temple_broken.jpg" not in names["photos"].names
+    )
 
 
 def numpy_wmse(z1, z2):

@@ -48,6 +48,11 @@ def test_types_are_promised(promised):
     assert (ROOT / "simsiam_tf" / "py.typed").exists()
 
 
+def test_a_checkout_is_installed_by_its_path_not_by_an_import_hook(promised):
+    """A hook comes after the folders of sys.path, in which the checkout itself may lie."""
+    assert promised["options"]["editable_wheel"]["mode"] == "compat"
+
+
 def test_every_command_has_a_script(promised):
     scripts = dict(line.split("=") for line in promised["entry_points"]["console_scripts"])
     expected = {f"simsiam-{name.replace('_', '-')}": f"simsiam_tf.{name}:main" for name in commands()}

@@ -180,7 +180,7 @@ def _result_table(result: dict[str, Any]) -> str:
     accuracy = result["accuracy"]
     columns = list(next(iter(accuracy.values())))
     training, test = result["images"]
-    answers: dict[str, int] = dict.fromkeys(columns, test)
+    answers: dict[str, Any] = dict.fromkeys(columns, test)
     if sweeps := result.get("sweep"):
         answers["held out"] = next(iter(sweeps.values()))["held_out"]
     width = 18 if min(answers.values()) <= FEW else 10

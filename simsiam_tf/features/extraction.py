@@ -47,10 +47,14 @@ def evaluation_views(
     batch_size: as for `extract`.
     """
     bar = _BAR.get()
+    if bar is not None:
+        bar.set_postfix_str("", refresh=False)
     for x in pipeline.evaluation_views(source, views, ids, batch_size or default_batch(source, views)):
         yield x
         if bar is not None:
             bar.update(len(x))
+    if bar is not None:
+        bar.set_postfix_str("comparing the features")  # which may take longer than to compute them
 
 
 @contextlib.contextmanager

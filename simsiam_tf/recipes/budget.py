@@ -43,6 +43,12 @@ class Costs:
         """Seconds of a step with two digits."""
         return f"{float(f'{self.step:.2g}'):g} s"
 
+    def rest_text(self, steps: int, spent: float) -> str:
+        """All that the time of a run goes into besides its steps, in words. spent: seconds until now."""
+        evaluations = self.seconds(steps) - self.fixed - steps * self.step
+        during = f"evaluations during the training {evaluations:,.0f} s" if evaluations >= 0.5 else ""
+        return ", ".join(filter(None, [f"until now {spent:,.0f} s", self.parts_text, during]))
+
     def seconds(self, steps: int) -> float:
         """The seconds of a run of so many steps."""
         evaluations = steps // self.every if self.every else 0

@@ -137,7 +137,7 @@ def set_precision(config: RunConfig, strategy: tf.distribute.Strategy) -> str:
         UserError: the replicas do not divide `batch_size`, or are too many for jit_compile=true.
     """
     replicas, batch_size = strategy.num_replicas_in_sync, config.batch_size
-    if batch_size % replicas:
+    if batch_size is not None and batch_size % replicas:
         raise UserError(
             f"batch_size={batch_size} does not divide over {replicas} replicas. "
             f"Try batch_size={max(1, batch_size // replicas) * replicas} or strategy=one_device."

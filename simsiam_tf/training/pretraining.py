@@ -109,8 +109,9 @@ def _make_task(
     config = budget.choose_epochs(config, costs, left, source.size, first_step)
     steps = sampling.steps_in(config.epochs, source.size, config.batch_size)
     log.warning(
-        "%g minutes: %s a step, %s steps (%.1f epochs)",
+        "%g minutes: %s a step, %s steps (%.1f epochs); the rest: %s",
         config.minutes, costs.step_text, f"{steps - first_step:,}", config.epochs - config.start_epoch,
+        costs.rest_text(steps - first_step, 60 * config.minutes - left),
     )  # fmt: skip
     return Pretraining(config, workers, report, source, baselines)
 
@@ -257,13 +258,10 @@ class Pretraining(Task):
             return finished, {}
         log.warning("whitening with shrinkage %g", fitted.shrinkage)
         if fitted.rows <= len(fitted.mean):
-            log.warning(
-                "%d images vary in at most %d of the %d directions of features: whitening enlarges the "
-                "others unmeasured, which may hide what other images have in common. If the column "
-                "\"whitened\" of the final evaluation is below that before it, remove %s and rerun with "
-                "finish=none.",
-                fitted.rows, fitted.rows - 1, len(fitted.mean), Path(self.config.workdir or "") / "export",
-            )  # fmt: skip
+            # Not for the terminal: the verdict says what to do where whitened features are the worse ones.
+            log.info(
+                "%d images vary in fewer than the %d directions of features", fitted.rows, len(fitted.mean)
+            )
         record = {
             "layer": whitening.NAME, "images": fitted.rows, "shrinkage": fitted.shrinkage, "size": size,
         }  # fmt: skip

@@ -64,6 +64,9 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
     elif outcome.status == DONE:
         ask = [f"--weights={workdir}", f"--data={config.data}", f"--out={workdir / 'answers'}"]
         lines += ["or ask about the images:", f"  python -m simsiam_tf.curate {shlex.join(ask)}"]
+    if outcome.status == DONE:
+        export = shlex.join([f"--weights={workdir}", "--format=saved_model"])
+        lines += ["or make a model for other programs:", f"  python -m simsiam_tf.export {export}"]
     if outcome.status != INTERRUPTED:
         text = verdict(outcome.accuracy, outcome.diagnosis, outcome.records, dataclasses.asdict(config))
         text = as_flags(text, field_types(PretrainConfig))

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -52,7 +53,14 @@ def run_supervised(config: SupervisedConfig, callbacks: Sequence[keras.callbacks
         UserError: as for `launch.run_task`.
     """
     config = dataclasses.replace(config, workdir=str(workdir_of(config)))
-    return launch.run_task(config, Supervised, callbacks)
+    return launch.run_task(config, Supervised, callbacks, _recall)
+
+
+def _recall(config: SupervisedConfig, before: dict[str, Any] | None) -> SupervisedConfig:
+    """Fills in the batch size that the earlier run in config.workdir chose."""
+    if config.batch_size is not None or not before or "batch_size" not in before:
+        return config
+    return dataclasses.replace(config, batch_size=before["batch_size"])
 
 
 def workdir_of(config: SupervisedConfig) -> Path:
@@ -90,6 +98,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
     if config.labels < 1:
         ids = balanced(all_labels(train), config.labels)
         train = subset(train, ids, f"{train.name}, {config.labels:.4g} of every class")
+    config = config.with_batch_size(train.size, strategy.num_replicas_in_sync)
     check_size(train, config.batch_size)
     train = keep_decoded(train)
     splits = dataclasses.replace(splits, train=train)
@@ -153,7 +162,11 @@ class Supervised(LabelledTask):
     def __init__(self, config: SupervisedConfig, workers: Workers, report: Path) -> None:
         del report
         components, self.pretrained, splits = build_supervised(config, workers)
+        images, given = components.source.size, config.batch_size
+        config = config.with_batch_size(images, components.strategy.num_replicas_in_sync)
         super().__init__(config, components)
+        if given is None and config.batch_size < config.MOST_IN_BATCH:
+            log.warning("batch_size=%d, since there are %d training images", config.batch_size, images)
         assert isinstance(components.model, SupervisedModel)
         self.model, self.splits = components.model, splits
         self.metric_name = self.metric_label = self.model.head_spec.metric_name

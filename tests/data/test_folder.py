@@ -223,10 +223,19 @@ def test_images_beside_class_folders_are_named(tmp_path, capsys):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())
     assert open_source(f"folder:{tmp_path}").labels is None
-    assert "no labels, since 1 of 3 images have none: stray.png." in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "sub-folders are not used as labels, since 1 of 3 images lie in none: stray.png. Training" in line
     (tmp_path / "stray.png").unlink()
     assert open_source(f"folder:{tmp_path}").class_names == ("cats", "dogs")
-    assert "no labels" not in capsys.readouterr().err
+    assert "labels" not in capsys.readouterr().err
+
+
+def test_an_archive_in_a_folder_is_counted_with_the_way_to_read_it(tmp_path, capsys):
+    (tmp_path / "1.png").write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())
+    (tmp_path / "more.zip").write_bytes(b"PK")
+    assert open_source(f"folder:{tmp_path}").size == 1
+    way = f"1 file passed over: 1 .zip. Images in archives are read if you pass folder:{tmp_path},zip:PATH"
+    assert way in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("check", ["decode", "header"])

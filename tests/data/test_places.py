@@ -160,7 +160,10 @@ def test_labels_of_several_parquet_files_are_one_set(tmp_path, capsys, labels, n
     assert source.class_names == classes
     assert (source.labels is None) == (numbers is None)
     if numbers is None:
-        assert "no labels, since 1 of 6 images have none: 0.parquet/00000002" in capsys.readouterr().err
+        assert (
+            "labels are not used, since 1 of 6 images have none: 0.parquet/00000002"
+            in capsys.readouterr().err
+        )
     else:
         assert source.labels.tolist() == numbers
 

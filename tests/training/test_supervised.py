@@ -106,6 +106,27 @@ def test_interrupted_it_ends_bit_identical(make, source, tmp_path):
     assert state(tmp_path / "a") == state(tmp_path / "b")
 
 
+def test_the_default_batch_size_is_at_most_the_number_of_images():
+    few = FinetuneConfig().with_batch_size
+    assert [few(images).batch_size for images in (24, 54, 256, 9000)] == [16, 32, 256, 256]
+    assert few(54, replicas=3).batch_size == 30 and LinearConfig().with_batch_size(9000).batch_size == 4096
+    given = FinetuneConfig(batch_size=256)
+    assert given.with_batch_size(54) is given
+
+
+@pytest.mark.slow
+def test_a_run_keeps_the_batch_size_that_it_chose_for_few_images(source, tmp_path):
+    argv = [f"--weights={source}", *SHORT[1:], "--epochs=3", "--data=digits:train[:54]", "--test=digits:test"]
+    make = lambda name: cli.parse(FinetuneConfig, [*argv, f"--workdir={tmp_path / name}"])
+    ends = [supervised.run_supervised(make("a"), callbacks=[StopAt(n)]) for n in (2, 99)]
+    assert [(o.status, o.step) for o in ends] == [(INTERRUPTED, 2), (DONE, 5)]
+    assert "--batch_size=32" in (tmp_path / "a" / "config.flags").read_text()
+    supervised.run_supervised(make("b"))
+    assert state(tmp_path / "a") == state(tmp_path / "b")
+    with pytest.raises(ValueError, match=r"batch_size=256: larger than .* Try batch_size=32\."):
+        supervised.run_supervised(dataclasses.replace(make("c"), batch_size=256))
+
+
 def test_fine_tuning_trains_the_backbone_and_exports_it(source, tmp_path):
     outcome = supervised.run_supervised(finetune_config(source, tmp_path, "--epochs=1", "--labels=0.5"))
     before, after = (weights_of(w / backbone_file.EXPORTED) for w in (source, tmp_path))

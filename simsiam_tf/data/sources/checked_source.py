@@ -146,9 +146,12 @@ def _labels(members: Members, kept: np.ndarray, shown: str, partial: bool) -> np
     without = np.flatnonzero(labels < 0)
     if len(without) and not partial:
         name = printable_text(members.names[kept[without[0]]])
+        unused, have = "labels are not used", "have"
+        if members.root is not None:
+            unused, have = "names of sub-folders are not used as labels", "lie in"
         print(
-            f"{shown}: no labels, since {len(without)} of {len(kept)} images have none: {name}"
-            f"{', …' * (len(without) > 1)}. Label all of them, or leave these out.",
+            f"{shown}: {unused}, since {len(without)} of {len(kept)} images {have} none: {name}"
+            f"{', …' * (len(without) > 1)}. Training needs no labels.",
             file=sys.stderr,
         )
         return None

@@ -30,6 +30,7 @@ from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 LINKS = "links to folders"
+SETS_IN_A_FILE = {".zip": "zip", ".tar": "tar", ".parquet": "parquet", ".tfrecord": "tfrecord"}
 
 
 def folder_members(path: str) -> Members:
@@ -55,7 +56,9 @@ def folder_members(path: str) -> Members:
         raise UserError(f"{shown}: holds no image, at any depth{f' ({others})' if others else ''}.")
     if others:
         total = passed_over.total() + links
-        print(f"{shown}: {counted(total, 'file')} passed over: {others}", file=sys.stderr)
+        inside = next((kind for suffix, kind in SETS_IN_A_FILE.items() if suffix in passed_over), None)
+        way = f". Images in archives are read if you pass {shown},{inside}:PATH" if inside else ""
+        print(f"{shown}: {counted(total, 'file')} passed over: {others}{way}", file=sys.stderr)
     return members
 
 
@@ -98,8 +101,7 @@ def specification_of_file(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return f"folder:{path.parent}"
-    kinds = {".zip": "zip", ".tar": "tar", ".parquet": "parquet", ".tfrecord": "tfrecord"}
-    return f"{kinds.get(suffix, 'list')}:{path}"
+    return f"{SETS_IN_A_FILE.get(suffix, 'list')}:{path}"
 
 
 def _folders_meant(path: str) -> str:

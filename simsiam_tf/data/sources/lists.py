@@ -52,7 +52,7 @@ def list_members(address: str, split: str) -> Members:
         such = printable_text(names[missing[0]])
         raise UserError(
             f"{shown}: lacks {len(missing)} of its {counted(len(names), 'image')}, such as {such}. Paths are "
-            f"relative to the list's folder, {folder}."
+            f"relative to the list's folder, {folder}. A name with a line break needs CSV."
         )
     labels = None
     if classes:

@@ -13,7 +13,7 @@ ABOUT = """Trains a backbone on images without labels, by SimSiam (arXiv 2011.10
 writes the backbone, metrics and checkpoints into a work folder (--workdir). Begin with one of
 
     python -m simsiam_tf.pretrain --flagfile=flags/quickstart.cfg
-    python -m simsiam_tf.pretrain --recipe=auto --minutes=30 --data=folder:/my/photos
+    python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --minutes=30 --data=folder:/my/photos
 
 To continue an interrupted run, type its command again. Exit status: 0 finished, 2 an error that the message
 explains, 3 collapsed (--fail_on_collapse), 4 diverged (the loss is not a number), 75 interrupted; checkpoints

@@ -1,9 +1,11 @@
 """README and the pages of docs/: their code runs, their commands parse, and every name in them exists."""
 
+import csv
 import functools
 import importlib
 import re
 import shlex
+import types
 import typing
 from pathlib import Path
 
@@ -60,6 +62,22 @@ def test_photos_to_neighbours_in_a_few_lines(tmp_path, monkeypatch, capsys):
     exec(code.replace("/my/photos", str(photos)), {})  # noqa: S102
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("(3, 64)") and lines[1] == "1.000  one.jpg" and len(lines) == 4
+
+
+def test_few_labels_name_the_rest(tmp_path, monkeypatch):
+    """Of two classes far apart, one label each: the table of docs/evaluate.md has the others' right ones."""
+    (code,) = python_blocks(ROOT / "docs" / "evaluate.md")
+    names = [f"{kind}/{i}, a.jpg" for i in range(4) for kind in "ab"]
+    features = np.array([[1, 0], [0, 1]] * 4, np.float32) + np.arange(8)[:, None] / 100
+    arrays = {"names": names, "features": features}
+    monkeypatch.setattr(ss.features, "read_embeddings", lambda path: types.SimpleNamespace(**arrays))
+    (tmp_path / "labels.csv").write_text('path,label\n"a/0, a.jpg",x\n"b/0, a.jpg",y\n')
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("/my/photos", str(tmp_path)), {})  # noqa: S102
+    with open("predicted.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["path"]: row["label"] for row in rows} == {n: "xy"[n[0] == "b"] for n in names[2:]}
+    assert all(0.5 < float(row["probability"]) < 1 for row in rows)
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ _DEFINE = {
 def run_command(cls: type, call: Callable[[Any], int | None], prog: str, description: str, argv=None) -> int:
     """Parses argv (sys.argv by default) into a `cls` and runs `call`; returns the exit status.
 
-    0: done. 2: an error for the user to fix, named in one line on stderr. 75: ended by SIGTERM or SIGINT, or
+    0: done. 2: an error for the user to fix, named in one line on stderr. 75: interrupted by SIGTERM or SIGINT, or
     by the loss of another worker; checkpoints are kept. Any other status is that of `call`. Where stdout
     cannot be written, the status is 2 for commands that write no files, and unchanged for others.
 
@@ -69,7 +69,7 @@ def _run(
         """Ends the process at once, without waiting for threads of libraries."""
         if not leaving.acquire(blocking=False):  # another thread is at it
             return
-        line = f"{prog}: ended by {signal.Signals(number).name}. {signals.way_to_go_on(prog)}\n"
+        line = f"{prog}: interrupted by {signal.Signals(number).name}. {signals.way_to_go_on(prog)}\n"
         with contextlib.suppress(OSError):
             os.write(_terminal, line.encode())
         os._exit(signals.INTERRUPTED)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import functools
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,16 +27,14 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> tuple[np.nda
     The picture is uint8 [H, W, 3], with a heading above each column. A caption is the image's name, and what
     was done to its pixels when it was read (`image_notes`); it stands above the row, shortened to its width.
 
-    Of encoded images, the odd ones come first (`odd_images`). Of more than three channels the first three are
+    The images are `shown_images`, if they are encoded. Of more than three channels the first three are
     shown, of two the first.
 
     rows: number of images, or all where the source has fewer.
     """
     rows = min(rows, source.size)
     if isinstance(source, EncodedSource):
-        spread = np.linspace(0, source.size - 1, rows).astype(np.int64)
-        ids = list(dict.fromkeys([*odd_images(source).tolist(), *spread.tolist(), *range(rows)]))
-        source = subset(source, ids[:rows], source.name)
+        source = subset(source, shown_images(source, rows), source.name)
     (batch,) = pipeline.StepBatches(source, views, rows, seed).dataset(0, 1)
     (whole,) = pipeline.evaluation_views(source, views, batch["index"], rows)
     order = np.argsort(batch["index"])  # a batch is shuffled
@@ -44,6 +44,18 @@ def grid(source: Source, views: Views, seed: int, rows: int = 8) -> tuple[np.nda
     side = max(x.shape[1] for x in columns)  # small views stand above white
     captions = [_caption(source, int(i)) for i in np.sort(batch["index"])]
     return _captioned(columns, side, headings(views), captions), captions
+
+
+def shown_images(source: EncodedSource, rows: int) -> list[int]:
+    """Ids of images for so many rows: odd ones first (`odd_images`), in half of the rows, then ordinary ones.
+
+    Where these are fewer, more odd ones. rows: at most the number of images.
+    """
+    odd = odd_images(source)
+    plain = np.setdiff1d(np.arange(source.size), odd)
+    odd = odd[: max(rows // 2, rows - len(plain))]
+    spread = np.linspace(0, len(plain) - 1, rows - len(odd)).astype(np.int64)
+    return [*odd.tolist(), *plain[spread].tolist()]
 
 
 def headings(views: Views) -> list[str]:
@@ -84,14 +96,25 @@ def _captioned(
 
 
 def _write(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, width: int) -> None:
-    """Writes text into a line of a width, shortened in its middle; "?" stands for letters the font lacks."""
-    font = ImageFont.load_default(size=TEXT)
-    text = text.encode("latin-1", "replace").decode("latin-1")
+    """Writes text into a line of a width, shortened in its middle."""
+    font, has_accents = _font()
+    if not has_accents:  # "?" stands for letters that are not basic ones with accents
+        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+        text = text.encode("ascii", "replace").decode("ascii")
     shown, kept = text, len(text)
     while kept > 1 and pen.textlength(shown, font=font) > width - 2 * GAP:
         kept -= 1
         shown = f"{text[: kept // 2]}...{text[len(text) - (kept - kept // 2) :]}"
     pen.text((left + GAP, top + LINE - GAP), shown, fill="black", font=font, anchor="ls")
+
+
+@functools.cache
+def _font() -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, bool]:
+    """(DejaVu Sans where the system has it, else Pillow's font; whether it has more than basic letters)."""
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", TEXT), True
+    except OSError:
+        return ImageFont.load_default(size=TEXT), False
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

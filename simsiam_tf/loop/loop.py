@@ -114,7 +114,7 @@ class Loop:
             self.metrics_log.close()
 
     def _say_how_it_continues(self) -> None:
-        log.info("continuing at step %d of %d", self.step, self.components.total_steps)
+        log.warning("continuing at step %d of %d", self.step, self.components.total_steps)
         changed = {k: v for k, v in self.former_environment.items() if self.environment.get(k) != v}
         if changed:
             log.warning(

@@ -97,10 +97,11 @@ def _make_task(
         return Pretraining(config, workers, report, source)
     trial = Pretraining(budget.trial(config), workers, report, source)
     source, first_step = trial.components.source, trial.components.first_step
-    ends = began + 60 * config.minutes
+    seconds = 60 * config.minutes
+    ends = began + seconds
     with step_failures(trial, report.parent, lambda: first_step):
         timed_run.check_foreseen(trial, ends - time.monotonic())
-        baselines, costs = timed_run.measure(trial, 60 * config.minutes)
+        baselines, costs = timed_run.measure(trial, seconds)
     del trial
     gc.collect()  # frees the trial's model
     left = ends - time.monotonic()
@@ -111,7 +112,7 @@ def _make_task(
     log.warning(
         "%g minutes: %s a step, %s steps (%.1f epochs); the rest: %s",
         config.minutes, costs.step_text, f"{steps - first_step:,}", config.epochs - config.start_epoch,
-        costs.rest_text(steps - first_step, 60 * config.minutes - left),
+        costs.rest_text(steps - first_step, seconds - left),
     )  # fmt: skip
     return Pretraining(config, workers, report, source, baselines)
 

@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from simsiam_tf.data import AUGMENTATIONS, Views, open_source, preview
 from simsiam_tf.data.sources.overview import ORIENTATIONS, header_summary, image_notes
@@ -29,6 +29,21 @@ def test_odd_images_come_first(tmp_path):
             picture[top : top + line].min() < 100
             and picture[top + line : top + line + preview.GAP].min() == 255
         )
+
+
+def test_half_of_the_rows_are_ordinary_images(tmp_path):
+    """Of the others, each kind is there: transparent ones and those that EXIF turns."""
+    for i in range(6):
+        Image.new("RGBA", (32, 32)).save(tmp_path / f"transparent{i}.png")
+        turned = Image.new("RGB", (32, 32))
+        turned.getexif()[274] = 6
+        turned.save(tmp_path / f"turned{i}.jpg", exif=turned.getexif())
+        Image.new("RGB", (32, 32)).save(tmp_path / f"plain{i}.jpg")
+    source = open_source(f"folder:{tmp_path}")
+    names = [source.names[i] for i in preview.shown_images(source, rows=8)]
+    kinds = [name.partition(".")[0][:-1] for name in names]
+    assert sorted(kinds[:4]) == 2 * ["transparent"] + 2 * ["turned"] and kinds[4:] == 4 * ["plain"]
+    assert sorted(preview.shown_images(source, rows=18)) == list(range(18))
 
 
 def test_notes_say_in_words_how_an_image_was_made_upright(tmp_path):
@@ -61,3 +76,14 @@ def test_a_long_caption_keeps_its_ends_within_the_line():
     assert long[:, :200].min() < 100 and long[:, 200 - preview.GAP + 1 :].min() == 255
     assert (long[:, :30] == drawn("folder", 400)[:, :30]).all()  # its first letters
     assert drawn("\u05e9\u05dc", 400).min() < 100  # letters that the font lacks raise nothing
+
+
+def test_accents_are_left_out_where_the_font_has_none(monkeypatch):
+    monkeypatch.setattr(preview, "_font", lambda: (ImageFont.load_default(size=11), False))
+
+    def drawn(text):
+        canvas = Image.new("L", (100, 20), 255)
+        preview._write(ImageDraw.Draw(canvas), text, 0, 0, 100)
+        return np.asarray(canvas)
+
+    assert (drawn("F\u00eate") == drawn("Fete")).all() and (drawn("\u65e5") == drawn("?")).all()

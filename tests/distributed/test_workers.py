@@ -278,5 +278,5 @@ def test_a_worker_that_never_comes_is_named_and_waiting_can_be_ended(tmp_path, i
     time.sleep(15)  # it waits now
     alone.send_signal(signal.SIGTERM)
     _, said = alone.communicate(timeout=10)
-    assert alone.returncode == pretraining.INTERRUPTED and "ended by SIGTERM" in said
+    assert alone.returncode == pretraining.INTERRUPTED and "interrupted by SIGTERM" in said
     assert not (tmp_path / "config.json").exists()

@@ -143,7 +143,7 @@ HOSTILE = {  # name → (the file, or how to make it there; what is said of it)
     "a link to memory": (lambda p: p.symlink_to("/proc/self/mem"), "empty file|error"),
     "a link to itself": (lambda p: p.symlink_to(p), "Too many levels of symbolic links"),
     "a link to nowhere": (lambda p: p.symlink_to("/no/such/file"), "No such file"),
-    "a link to a text": (lambda p: p.symlink_to("/etc/passwd"), "not an image of a format known here"),
+    "a link to a text": (lambda p: p.symlink_to("/etc/passwd"), "a text, not an image"),
     "a header cut off": (lambda p: png(9, 9)[:20], "damaged header"),
     "nothing": (lambda p: b"", "empty file"),
 }  # fmt: skip

@@ -69,6 +69,15 @@ def test_the_epochs_that_were_chosen_are_never_taken_for_none():
     assert not PretrainConfig().needs_timing
 
 
+def test_all_that_takes_time_besides_the_steps_is_named():
+    parts = {"building the model and its first step": 12.0, "whitening": 0.2, "final evaluation": 33.0}
+    costs = Costs(fixed=45.2, step=0.1, evaluation=2.0, every=100, parts=parts)
+    assert costs.rest_text(250, spent=95.0) == (
+        "until now 95 s, building the model and its first step 12 s, final evaluation 33 s, "
+        "evaluations during the training 4 s"
+    )
+
+
 def test_steps_that_another_program_has_trained_come_first():
     costs = Costs(fixed=0.0, step=1.0)
     config = parse("--minutes=1", "--batch_size=64", "--weights=w", "--start_epoch=10")

@@ -69,4 +69,6 @@ def image_format(data: bytes) -> str:
     for name, pattern in _OTHER_FILES.items():
         if re.match(pattern, data, re.DOTALL | re.IGNORECASE):
             raise ValueError(f"{name}, not an image")
+    if re.fullmatch(rb"[\t\n\r -~\x80-\xff]+", data[:MAGIC_BYTES]):
+        raise ValueError("a text, not an image")
     raise ValueError("not an image of a format known here")

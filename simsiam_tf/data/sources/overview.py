@@ -58,10 +58,9 @@ def odd_images(source: EncodedSource) -> np.ndarray:
     if rows is None:
         return np.arange(0)
     kinds = [rows["transparent"], rows["orientation"] > 1, rows["bits"] > 8, ~rows["plain"]]
-    firsts = [np.flatnonzero(kind)[:2] for kind in kinds]  # two of each kind, then the rest of each
-    return np.array(
-        list(dict.fromkeys(np.concatenate([*firsts, *map(np.flatnonzero, kinds)]).tolist())), np.int64
-    )
+    of_kinds = [np.flatnonzero(kind) for kind in kinds]
+    firsts = [ids[i : i + 1] for i in (0, 1) for ids in of_kinds]  # one of each kind, a second, then the rest
+    return np.array(list(dict.fromkeys(np.concatenate([*firsts, *of_kinds]).tolist())), np.int64)
 
 
 def image_notes(source: EncodedSource, i: int) -> list[str]:

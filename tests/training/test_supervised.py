@@ -232,7 +232,7 @@ def test_the_work_folder_is_named_after_what_is_done():
         (linear_eval, [], "--weights: missing"),
         (linear_eval, ["--weights=nowhere"], "no such file"),
         (linear_eval, ["--weights={}", "--labels=0"], "--labels=0.0: must be above 0"),
-        (linear_eval, ["--weights={}", "--labels=0.01"], "larger than digits:train, 0.01 of every class"),
+        (linear_eval, ["--weights={}", "--labels=0.01", "--batch_size=64"], "larger than digits:train, 0.01"),
         (linear_eval, ["--weights={}", "--data=tfds:nothing_of_this_name"], "nothing_of_this_name"),
         (linear_eval, ["--weights={}", "--epochs=0"], "--epochs=0.0: must be above 0"),
         (finetune, ["--weights={}", "--init=rnadom"], "Did you mean random?"),

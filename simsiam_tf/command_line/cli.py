@@ -36,9 +36,10 @@ _DEFINE = {
 def run_command(cls: type, call: Callable[[Any], int | None], prog: str, description: str, argv=None) -> int:
     """Parses argv (sys.argv by default) into a `cls` and runs `call`; returns the exit status.
 
-    0: done. 2: an error for the user to fix, named in one line on stderr. 75: interrupted by SIGTERM or SIGINT, or
-    by the loss of another worker; checkpoints are kept. Any other status is that of `call`. Where stdout
-    cannot be written, the status is 2 for commands that write no files, and unchanged for others.
+    0: done. 2: an error for the user to fix, named in one line on stderr. 75: interrupted by SIGTERM or
+    SIGINT, or ended by the loss of another worker; checkpoints are kept. Any other status is that of `call`.
+    Where stdout cannot be written, the status is 2 for commands that write no files, and unchanged for
+    others.
 
     prog: name of the command, for messages. description: text of its help.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from simsiam_tf.config import TransferConfig, to_flags
 from simsiam_tf.dense_tasks import stand_ins, transfer_task
@@ -48,7 +49,8 @@ def summarize(
     each, of_backbone = (costs.multiply_adds(network, shape) for network in (model, model.backbone))
     passes = costs.PASSES * each - (costs.PASSES - 1) * of_backbone * config.freeze
     memory = run_memory.estimate(components, config)
-    memory = dataclasses.replace(memory, images=train.bytes_kept() + test.images.bytes_kept())
+    kept: Any = (train, test.images)  # what the loop calls a source is the annotated set
+    memory = dataclasses.replace(memory, images=sum(images.bytes_kept() for images in kept))
     return {
         "training images": f"{train.size} of {train.name}, {counted(len(names), 'class', 'classes')}",
         "test images": f"{test.images.size} of {test.images.name}",

@@ -113,7 +113,7 @@ def _decoded(source: EncodedSource, i: int) -> tuple[np.ndarray, np.ndarray | No
     try:
         data = source.read(index)
         pixels = source.decode_bytes(data, index).numpy() if source.pixels is None else source.pixels[i]
-        alpha = opacity(data.numpy())
+        alpha = opacity(bytes(data.numpy()))
         return pixels, None if alpha is None else alpha >= OPAQUE
     except (tf.errors.OpError, ValueError) as error:
         name = source.names[i] if source.names else f"{source.name}, image {i}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +61,8 @@ def _open_split(
         raise UserError(f"data={config.data}: names a split, and both are used. Pass data={place}.")
     if report and split == "test":
         report = report.with_stem(f"{report.stem}-test")
-    reading = SourceOptions(on_bad_image=config.on_bad_image, check=config.check, report=report, **pixels)
+    reading = SourceOptions(on_bad_image=config.on_bad_image, check=config.check, report=report)
+    reading = dataclasses.replace(reading, **pixels)
     return open_annotated(
         config.data, split, config.task, config.data_dir, config.scenes, config.size, reading
     )

@@ -141,7 +141,18 @@ def check_stored_networks(config: Any) -> None:
         network = parse_backbone(value, option) if is_network(value) or option == "backbone" else None
         path = value if network is None else network.name if network.kind == "file" else ""
         is_name = is_url(path) or SHA256 in path or getattr(config, "from_keras_hub", False)
-        if not path or is_name or os.path.exists(os.path.expanduser(path)):
+        if not path or is_name or not _is_missing(path):
             continue
         forms = "" if "." in path else " Pass a finished work folder, a .keras file, hf://USER/NAME or a URL."
         raise UserError(f"{option}={value[:200]}: no such file: {absolute_path(path)[:200]}.{forms}")
+
+
+def _is_missing(path: str) -> bool:
+    """Whether there is no such file. Of other errors, such as a name too long, whoever opens it tells."""
+    try:
+        os.stat(os.path.expanduser(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        pass
+    return False

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,14 +73,14 @@ def files_digest(members: Members, times: bool = False) -> str:
 
 def check_pictures(
     members: Members, sizes: np.ndarray, annotated: str, options: SourceOptions
-) -> tuple[dict[int, str], np.ndarray, PixelRule]:
+) -> tuple[dict[int, str], np.ndarray, dict[str, str]]:
     """Checks pictures as options.check says, and compares their sizes with those in their annotations.
 
     sizes: int64 [n, 2], width and height. annotated: what gives these, for messages.
 
     Returns:
         Number → reason of the pictures that cannot be used; a digest of each picture, b"" where unknown; how
-        they become pixels, by options.background and options.pixel_range.
+        they become pixels, the arguments of `PixelRule.from_options`.
     """
     records, _ = check_members(members, options)
     rows = records.rows
@@ -94,7 +94,7 @@ def check_pictures(
         bad.setdefault(i, _size_problem(upright[i], sizes[i], annotated, bool(turned)))
     good = np.delete(np.arange(len(rows)), list(bad))
     pixel_range = range_of(members, good, rows[good], 3, options, printable_text(members.name))
-    return bad, rows["digest"], PixelRule(3, options.background, pixel_range)
+    return bad, rows["digest"], PixelRule(3, options.background, pixel_range).options()
 
 
 def leave_out(images: AnnotatedSet, bad: dict[int, tuple[str, str]], options: SourceOptions) -> AnnotatedSet:
@@ -113,12 +113,18 @@ def leave_out(images: AnnotatedSet, bad: dict[int, tuple[str, str]], options: So
 
 
 def read_picture(
-    members: Members, row: int, width: int, height: int, annotated: str, checked: bool, rule: PixelRule
+    members: Members,
+    row: int,
+    width: int,
+    height: int,
+    annotated: str,
+    checked: bool,
+    pixels: Mapping[str, str],
 ) -> np.ndarray:
     """A picture as a person sees it, uint8 [height, width, 3], where its annotations give it this size.
 
-    annotated: what gives it the size, for messages. checked: whether its header is known to be safe. rule:
-    how it becomes pixels.
+    annotated: what gives it the size, for messages. checked: whether its header is known to be safe. pixels:
+    how it becomes pixels, arguments of `PixelRule.from_options`.
 
     Raises:
         OSError: the file cannot be read, or has changed since it was listed.
@@ -131,7 +137,7 @@ def read_picture(
     try:
         if not checked:
             read_header(data)
-        image = render(data, rule)
+        image = render(data, PixelRule.from_options(3, **pixels))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if image.shape[:2] == (height, width):

@@ -6,8 +6,6 @@ import dataclasses
 
 import numpy as np
 
-from simsiam_tf.data.images.render import COLOURS, PixelRule
-
 IGNORE = 255  # value of a mask where there is no truth, such as the outlines of VOC
 DETECTION, SEGMENTATION = "detection", "segmentation"
 TASKS = (DETECTION, SEGMENTATION)
@@ -40,14 +38,14 @@ class AnnotatedSet:
 
     name: its specification. class_names: of boxes by label; of masks by value, the background first.
     fingerprint: a digest of all that its images and annotations depend on, as far as that is known without
-    reading every image. rule: how image files become pixels.
+    reading every image. pixels: how image files become pixels, as arguments of `PixelRule.from_options`.
     """
 
     name: str
     size: int
     class_names: tuple[str, ...]
     fingerprint: str
-    rule: PixelRule = dataclasses.field(default=COLOURS, kw_only=True)
+    pixels: dict[str, str] = dataclasses.field(default_factory=dict, kw_only=True)
 
     def read(self, index: int) -> Annotated:
         """The image `index` with its annotations. Raises OSError or ValueError where it cannot be read."""

@@ -58,11 +58,11 @@ def open_coco(path: str, split: str, masks: bool = False, options: SourceOptions
     content = read_coco_file(file, masks)
     members, rows = _find_pictures(places, content.file_names, spec, options.on_bad_image == "skip")
     members = chosen_files(members, rows, content.file_names, str(file))
-    bad, digests, rule = check_pictures(members, content.sizes, file.name, options)
+    bad, digests, pixels = check_pictures(members, content.sizes, file.name, options)
     fingerprint = short_digest(content.digest.encode(), files_digest(members).encode(), bytes([masks]))
     names = ("background", *content.class_names) if masks else content.class_names
     images = _CocoSet(
-        spec, len(rows), names, fingerprint, file.name, content, members, digests, masks, rule=rule
+        spec, len(rows), names, fingerprint, file.name, content, members, digests, masks, pixels=pixels
     )
     return leave_out(images, {i: (members.names[i], reason) for i, reason in bad.items()}, options)
 
@@ -81,7 +81,7 @@ class _CocoSet(AnnotatedSet):
         content = self.content
         width, height = content.sizes[index].tolist()
         checked = bool(self.digests[index])
-        image = read_picture(self.members, index, width, height, self.file, checked, self.rule)
+        image = read_picture(self.members, index, width, height, self.file, checked, self.pixels)
         objects = self._objects(index)
         labels, ignored = content.labels[objects], content.ignored[objects]
         if not self.masks:

@@ -101,11 +101,11 @@ def open_masks(
         int(i): (_path(pairs.masks, int(i)), str(masks["reasons"][i]))
         for i in np.flatnonzero(masks["reasons"])
     }
-    bad_images, digests, rule = check_pictures(pairs.images, masks["sizes"], "its mask", options)
+    bad_images, digests, pixels = check_pictures(pairs.images, masks["sizes"], "its mask", options)
     bad = {i: (pairs.images.names[i], reason) for i, reason in bad_images.items()} | bad
     names = _class_names(places[1], max(int(part["largest"].max()) for part in records.values()), spec)
     fingerprint = short_digest(pairs.digest().encode(), "\n".join(names).encode())
-    images = _MaskSet(spec, len(pairs.stems), names, fingerprint, pairs, digests, masks, rule=rule)
+    images = _MaskSet(spec, len(pairs.stems), names, fingerprint, pairs, digests, masks, pixels=pixels)
     return leave_out(images, bad, options)
 
 
@@ -122,7 +122,7 @@ class _MaskSet(AnnotatedSet):
         height, width = mask.shape
         of_mask = f"its mask {printable_text(_path(self.pairs.masks, index))}"
         checked = bool(self.digests[index])
-        image = read_picture(self.pairs.images, index, width, height, of_mask, checked, self.rule)
+        image = read_picture(self.pairs.images, index, width, height, of_mask, checked, self.pixels)
         return Annotated(image, **no_boxes(), mask=mask)
 
     def has_truth(self, index: int) -> bool:

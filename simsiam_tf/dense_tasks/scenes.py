@@ -14,7 +14,7 @@ from PIL import Image
 
 from simsiam_tf.config.places import is_encoded
 from simsiam_tf.data import Source
-from simsiam_tf.data.images.render import COLOURS, opacity
+from simsiam_tf.data.images.render import opacity
 from simsiam_tf.data.sources.base import EncodedSource, SourceOptions, short_digest
 from simsiam_tf.dense_tasks.annotated_files import STRICT
 from simsiam_tf.dense_tasks.annotations import IGNORE, Annotated, AnnotatedSet
@@ -157,8 +157,8 @@ def open_scenes(
     labels = all_labels(source).tobytes()
     fingerprint = short_digest(source.contents().encode(), f"{side} {scenes} {names}".encode(), labels)
     seed = 0 if split == "train" else 1
-    rule = source.rule if isinstance(source, EncodedSource) else COLOURS
-    return Scenes(f"scenes:{place}", scenes, names, fingerprint, source, side, seed, rule=rule)
+    pixels = source.rule.options() if isinstance(source, EncodedSource) else {}
+    return Scenes(f"scenes:{place}", scenes, names, fingerprint, source, side, seed, pixels=pixels)
 
 
 def _texture(rng: np.random.Generator, side: int) -> np.ndarray:

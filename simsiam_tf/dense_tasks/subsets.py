@@ -42,4 +42,4 @@ def share_of(images: AnnotatedSet, share: float) -> AnnotatedSet:
 def subset_of(images: AnnotatedSet, ids: np.ndarray, name: str) -> AnnotatedSubset:
     """The set whose image i is image ids[i] of another."""
     fingerprint = short_digest(images.fingerprint.encode(), ids.tobytes())
-    return AnnotatedSubset(name, len(ids), images.class_names, fingerprint, images, ids, rule=images.rule)
+    return AnnotatedSubset(name, len(ids), images.class_names, fingerprint, images, ids, pixels=images.pixels)

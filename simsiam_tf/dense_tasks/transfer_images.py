@@ -33,7 +33,7 @@ def open_images(
     pixels = _pixel_options(config, pretrained)
     train = _open_split(config, "train", report, pixels)
     # Pixels of more than 8 bits become those of 8 by the same values in both.
-    test = _open_split(config, "test", report, {**pixels, **train.rule.options()})
+    test = _open_split(config, "test", report, {**pixels, **train.pixels})
     if train.class_names != test.class_names:
         other = sorted({*train.class_names} ^ {*test.class_names}) or ["their order"]
         raise UserError(f"data={config.data}: its test images have other classes; {other[0]} differs.")

@@ -143,7 +143,7 @@ def build_transfer(
         "test images": test.size, "test fingerprint": test.fingerprint,
         "contents of the test images": test.contents(),
         "weights": pretrained.sha256, "precision": precision, "views": dataclasses.asdict(augmentation),
-        "classes": list(train.class_names), "pixels": train.rule.options(),
+        "classes": list(train.class_names), "pixels": train.pixels,
     }  # fmt: skip
 
     def make_batches(rows: tuple[int, int], elements: int) -> TrainingBatches:

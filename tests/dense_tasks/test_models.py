@@ -157,6 +157,9 @@ class Shares(DenseModel):
     def build_network(self):
         return keras.Sequential([keras.layers.Dense(1)])
 
+    def learned_variables(self):
+        return self.network.trainable_variables  # the backbone has no maps
+
     def losses_of(self, x, target, outputs):
         del target
         return tf.reduce_mean(outputs), x[:, 0, :2, 0]

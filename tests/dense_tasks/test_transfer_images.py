@@ -85,7 +85,7 @@ def test_test_images_get_the_range_of_the_training_images(backbone, tmp_path):
     data = save_pairs(tmp_path, DEEP)
     Image.fromarray(DEEP // 2).save(tmp_path / "images" / "test" / "0.png")
     train, test = opened(backbone({}), data)
-    assert train.rule == test.rule and train.rule.pixel_range is not None
+    assert train.pixels == test.pixels and "pixel_range" in train.pixels
     np.testing.assert_allclose(test.read(0).image[..., 0], scaled(0, 4095) / 2, atol=1.5)
 
 
@@ -106,7 +106,7 @@ def test_scenes_take_files_that_pillow_cannot_open_and_the_same_pixel_rule(tmp_p
             np.save(tmp_path / str(label) / f"{i}.npy", values[..., None])
     options = SourceOptions(pixel_range="0,8190")
     images = open_scenes(f"folder:{tmp_path}", "train", 6, 64, options=options)
-    assert images.rule.pixel_range == (0, 8190)
+    assert images.pixels == {"background": "white", "pixel_range": "0,8190"}
     scene = images.read(0)
     assert len(scene.boxes) and len(images.source.decode(0).numpy()) == 8
     assert images.source.decode(0).numpy().max() == pytest.approx(scaled(0, 8190).max(), abs=1.5)

@@ -117,8 +117,8 @@ def _encoded_records(
             folder, form = shlex.quote(str(builder.data_path)), builder.info.file_format.value
             raise UserError(
                 f"{spec}: {folder} holds {stored >> 20} MiB as {form}, which has no random access; up to "
-                f"{IN_MEMORY >> 20} are read whole. {part}dd files of another format: pip install "
-                "apache-beam mlcroissant; tfds convert_format "
+                f"{IN_MEMORY >> 20} are read whole. {part}dd files of another format: "
+                "pip install apache-beam mlcroissant; tfds convert_format "
                 f"--dataset_version_dir={folder} --out_file_format=array_record"
             ) from error
     return _all_records(builder, split, encoded)

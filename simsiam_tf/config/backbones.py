@@ -136,7 +136,7 @@ def check_stored_networks(config: Any) -> None:
     """
     for option in ("weights", "backbone", "teacher"):
         value = getattr(config, option, None)
-        if not value:
+        if not value or (option == "weights" and getattr(config, "counts_missing_weights", False)):
             continue
         network = parse_backbone(value, option) if is_network(value) or option == "backbone" else None
         path = value if network is None else network.name if network.kind == "file" else ""

@@ -147,6 +147,11 @@ class TransferConfig(RunConfig, WeightsConfig):
         False, "print what a run would do and cost, and do not train", "Preview", resumable=True
     )
 
+    @property
+    def counts_missing_weights(self) -> bool:
+        """Whether the command goes on without the weights: a dry run counts a network of known size."""
+        return self.dry_run
+
     def validate(self) -> Self:
         super().validate()
         if not self.data:

@@ -132,7 +132,7 @@ class _Regression:
         self._mean, self._labels = features.mean(axis=0), labels
         self._scale = float(np.sqrt(features.var(axis=0).mean())) or 1.0
         self._features = self._scaled(features)
-        self._model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
+        self._model = LogisticRegression(max_iter=ITERATIONS, warm_start=True, tol=1e-6)
 
     def fit(self, strength: float) -> bool:
         """Fits with an inverse L2 penalty; returns whether it converged."""

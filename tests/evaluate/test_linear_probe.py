@@ -52,8 +52,8 @@ def test_the_sweep_ends_after_two_worse_strengths(digits, monkeypatch):
 @pytest.mark.slow
 def test_warm_starts_do_not_change_the_result(digits):
     alone, after = (linear_probe.logistic_probe(*digits, strengths=s) for s in ((0.1,), (1e-3, 0.1)))
-    assert after.validation[0.1] == pytest.approx(alone.validation[0.1], abs=0.0075)  # an image
-    assert after.test == pytest.approx(alone.test, abs=0.003)
+    assert after.validation[0.1] == pytest.approx(alone.validation[0.1], abs=0.005)
+    assert after.test == alone.test
 
 
 def test_scale_of_all_and_shift_of_a_feature_do_not_matter(digits):

@@ -250,7 +250,8 @@ def test_weights_start_a_run_and_another_architecture_is_refused(whole, tmp_path
     _, workdir = whole
     started = pretraining.pretrain(tiny(tmp_path / "a", f"--weights={workdir}"))
     expected, found = whole[0].accuracy["backbone"], started.accuracy["untrained backbone"]
-    assert "knn20" in found and found.items() <= expected.items()
+    only_at_the_end = {"inference_std", "knn_queries", "recall1_queries"}
+    assert found == {name: value for name, value in expected.items() if name not in only_at_the_end}
     with pytest.raises(UserError, match=r"another architecture.*Pass backbone=\w+ stem=\w+ width=0\.\d+\.$"):
         pretraining.pretrain(tiny(tmp_path / "b", f"--weights={workdir}", "--width=0.25"))
     export = workdir / "export" / "backbone.keras"

@@ -222,9 +222,7 @@ def features_of(weights: str, folder: Path) -> dict[str, np.ndarray]:
         ("random weights", untrained_backbone(pretrained)), ("trained weights", pretrained.backbone),
     ):  # fmt: skip
         features[name] = extraction.extract(network, source, pretrained.views)
-    for name, shrinkage in (
-        ("raw pixels", finishing.PIXEL_SHRINKAGE), ("random weights", finishing.SHRINKAGE),
-    ):  # fmt: skip
+    for name, shrinkage in (("raw pixels", finishing.PIXEL_SHRINKAGE), ("random weights", None)):
         if fitted := finishing.fit_whitening(features[name], shrinkage):
             features[name] = fitted(features[name])
     return features

@@ -18,8 +18,9 @@ from simsiam_tf.data.augment.eval_transform import SMALL
 from simsiam_tf.features import extraction
 from simsiam_tf.nets import keras_networks, whitening
 
-SHRINKAGE = 0.1  # of the mean variance (docs/evaluate.md)
+SHRINKAGE = 0.1  # of the mean variance, at least (docs/evaluate.md)
 PIXEL_SHRINKAGE = 3.0  # for raw pixels
+MOST_SHRINKAGE = 3.0  # of features of few images
 IMAGES = 20_000  # most images whose features are measured
 BLOCK = 2**22  # numbers computed in float64 at a time
 WHITENED_PIXEL_VALUES = 32 * 32 * 3  # pixels are averaged down to so many before they are whitened
@@ -46,7 +47,17 @@ class Whitening:
         return out
 
 
-def fit_whitening(features: np.ndarray, shrinkage: float = SHRINKAGE) -> Whitening | None:
+def chosen_shrinkage(features: np.ndarray, least: float = SHRINKAGE) -> float:
+    """The shrinkage for features [N, F]: F/N, but at least `least` and, if that is smaller, at most 3.
+
+    Of fewer images than features, whitening with little shrinkage would make all images about equally far
+    from each other.
+    """
+    rows, width = features.shape
+    return max(least, min(width / rows, MOST_SHRINKAGE))
+
+
+def fit_whitening(features: np.ndarray, shrinkage: float | None = None) -> Whitening | None:
     """Measures how features [N, F] are whitened; None where they do not vary, as after a collapse.
 
     Along a principal component of variance v, features are divided by √(v + shrinkage · mean variance). Then
@@ -54,9 +65,10 @@ def fit_whitening(features: np.ndarray, shrinkage: float = SHRINKAGE) -> Whiteni
     cosine. With it, each number still belongs to the feature in its place, and the matrix does not depend on
     the signs and the order of the components, which are arbitrary where variances are equal.
 
-    shrinkage: at least 0.
+    shrinkage: at least 0; `chosen_shrinkage` when None.
     """
     rows, width = features.shape
+    shrinkage = chosen_shrinkage(features) if shrinkage is None else shrinkage
     mean = sum(features[part].sum(axis=0, dtype=np.float64) for part in _blocks(features)) / rows
     covariance = np.zeros((width, width))
     for part in _blocks(features):

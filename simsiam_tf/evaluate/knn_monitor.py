@@ -65,15 +65,16 @@ class Monitor:
         """{"knn20": …, "knn200": …} in [0, 1]; of fewer than 200 images in the bank "knn20" alone.
 
         encode: computes features of images. images: about how many images to use, five sixths of them in the
-            bank; all when None. shrinkage: with it, features are whitened as measured on the bank; {} where
-            they do not vary.
+            bank; all when None. shrinkage: with at least this one, features are whitened as measured on the
+            bank; {} where they do not vary.
         """
         bank_ids, query_ids = self.sample(images)
         team = self.workers or Workers(tf.distribute.get_strategy())
         bank = self._bank_features(encode, bank_ids, team)
         fitted = None
         if shrinkage is not None:
-            fitted = finishing.fit_whitening(finishing.sample_rows(bank), shrinkage)
+            sample = finishing.sample_rows(bank)
+            fitted = finishing.fit_whitening(sample, finishing.chosen_shrinkage(sample, shrinkage))
             if fitted is None:
                 return {}
         shard = team.shard(query_ids)
@@ -119,24 +120,23 @@ class Monitor:
     def pixel_accuracy(self, images: int | None = None, whiten: bool = False) -> dict[str, float]:
         """`accuracy` of raw pixels; with `whiten` also of whitened ones, averaged to `pixel_side` before."""
 
-        def encoder(side: int) -> Encoder:
+        def encoder(side: int | None) -> Encoder:
             return lambda source, ids: extraction.raw_pixels(source, self.views, ids, side)
 
-        size = self.views.augmentation.size
-        accuracy = self.accuracy(encoder(size), images)
+        accuracy = self.accuracy(encoder(None), images)
         if not whiten:
             return accuracy
-        side = finishing.pixel_side(size, self.bank.channels)
+        side = finishing.pixel_side(self.views.augmentation.size, self.bank.channels)
         return accuracy | _whitened(self.accuracy(encoder(side), images, finishing.PIXEL_SHRINKAGE))
 
     def baselines(
-        self, untrained: keras.Model, images: int | None = None, read_size: int | None = None
+        self, untrained: keras.Model | None, images: int | None = None, read_size: int | None = None
     ) -> dict[str, dict[str, float]]:
-        """`accuracy` of what training has to exceed: "raw pixels" and "untrained backbone"."""
-        return {
-            "raw pixels": self.pixel_accuracy(images, read_size is not None),
-            "untrained backbone": self.backbone_accuracy(untrained, images, read_size),
-        }
+        """`accuracy` of what training has to exceed: "raw pixels" and, if given, "untrained backbone"."""
+        pixels = {"raw pixels": self.pixel_accuracy(images, read_size is not None)}
+        if untrained is None:
+            return pixels
+        return pixels | {"untrained backbone": self.backbone_accuracy(untrained, images, read_size)}
 
     def sample(self, images: int | None) -> tuple[np.ndarray, np.ndarray]:
         """Evenly spaced ids of about `images` images, as (bank, queries); of all images when None."""

@@ -72,23 +72,23 @@ class LabelFreeMonitor:
         """
         monitor = dataclasses.replace(self, views=finishing.reading_views(self.views, size))
         gallery, queries = monitor.features(encode, images)
-        fitted = finishing.fit_whitening(gallery, shrinkage)
+        fitted = finishing.fit_whitening(gallery, finishing.chosen_shrinkage(gallery, shrinkage))
         if fitted is None:
             return {}
         return {"whitened_recall1": retrieval(fitted(gallery), fitted(queries))["recall1"]}
 
     def baselines(
-        self, untrained: keras.Model, images: int | None = None, read_size: int | None = None
+        self, untrained: keras.Model | None, images: int | None = None, read_size: int | None = None
     ) -> dict[str, dict[str, float]]:
-        """`accuracy` of what training has to exceed: "raw pixels" in few pixels, "untrained backbone"."""
+        """`accuracy` of what training has to exceed: "raw pixels", few; if given, "untrained backbone"."""
         encode = lambda x: extraction.small_pixels(self.views.denormalise(x))  # noqa: E731
         pixels = self.accuracy(encode, images)
         if read_size is not None:
             pixels |= self._whitened(encode, images, read_size, finishing.PIXEL_SHRINKAGE)
-        return {
-            "raw pixels": pixels,
-            "untrained backbone": self.backbone_accuracy(untrained, images, read_size),
-        }
+        if untrained is None:
+            return {"raw pixels": pixels}
+        untrained_accuracy = self.backbone_accuracy(untrained, images, read_size)
+        return {"raw pixels": pixels, "untrained backbone": untrained_accuracy}
 
     def features(self, encode: Encoder, images: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Features of the gallery's views and of the queries of a sample: two float32 [N, F]."""
@@ -169,7 +169,7 @@ def judge(
     monitor = LabelFreeMonitor(source, pretrained.views, seed)
     untrained = untrained_backbone(pretrained, seed)
     whitened = whitening_layer(pretrained.backbone) is not None
-    encoders = {  # and what features are whitened with, where those of the backbone are
+    encoders = {  # and their least shrinkage, where those of the backbone are whitened
         "raw pixels": (
             lambda x: extraction.small_pixels(monitor.views.denormalise(x)), finishing.PIXEL_SHRINKAGE
         ),
@@ -177,10 +177,11 @@ def judge(
         "backbone": (extraction.forward(pretrained.backbone), None),
     }  # fmt: skip
     measures = {}
-    for name, (encode, shrinkage) in encoders.items():
+    for name, (encode, least) in encoders.items():
         gallery, queries = monitor.features(encode, images)
-        if whitened and shrinkage and (fitted := finishing.fit_whitening(gallery, shrinkage)):
-            gallery, queries = fitted(gallery), fitted(queries)
+        if whitened and least is not None:
+            fitted = finishing.fit_whitening(gallery, finishing.chosen_shrinkage(gallery, least))
+            gallery, queries = (fitted(f) if fitted else f for f in (gallery, queries))
         measures[name] = {
             **retrieval(gallery, queries),
             "rankme": spectra.rankme(gallery),

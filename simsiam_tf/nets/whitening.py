@@ -14,19 +14,22 @@ import numpy as np
 NAME = "whitening"
 QUARTERS = "quarters_{}"  # names of the layers that compute the means, of the last map first
 MAX_FEATURES = 2048  # most features by quarters
+USUAL_SIDE = 224  # pixels of the images by which sizes of maps are compared
 
 
 def read_quarters(backbone: keras.Model, size: int) -> keras.Model:
     """The backbone with features by quarters [B, F'], for images of `size` pixels; its layers are shared.
 
-    The maps are those before the pooling and, for our ResNets, those at the end of the stage before, as far
-    as there are at most `MAX_FEATURES` means. Quarters of a map with an odd side overlap; a map of one pixel
+    The maps are what the last residual blocks give out at each of the two smallest sizes of maps, as far as
+    there are at most `MAX_FEATURES` means. Layers behind these blocks, such as the wide last convolution of
+    an EfficientNet, serve the classifier that a network was trained with, and are not read. A network without
+    residual blocks is read at its last maps. Quarters of a map with an odd side overlap; a map of one pixel
     has one mean. A network that does not end in an average of maps, or whose maps all are too small or have
     too many channels, is returned as it is.
     """
     parts, sides, features = [], [], 0
     for i, tensor in enumerate(_last_maps(backbone)):
-        side, channels = _side(backbone, tensor, size), tensor.shape[-1]
+        (side,), channels = _sides(backbone, [tensor], size), tensor.shape[-1]
         count = 4 * channels if side > 1 else channels
         if features + count > MAX_FEATURES:
             break
@@ -109,17 +112,37 @@ def _quarters_layer(network: keras.Model) -> keras.layers.Layer | None:
 
 
 def _last_maps(backbone: keras.Model) -> list[Any]:
-    """The maps [B, h, w, F] whose mean the features are, and those at the end of a ResNet's stage before."""
+    """The last maps [B, h, w, F] of each of the two smallest sizes, the smallest first.
+
+    Empty where the features are not the mean of maps.
+    """
     last = backbone.layers[-1] if getattr(backbone, "layers", None) else None
     if type(last) is not keras.layers.GlobalAveragePooling2D or last.output is not backbone.outputs[0]:
         return []
-    names = [layer.name for layer in backbone.layers]
-    before = [n for n in names if n.startswith("stage3_block") and n.endswith("_relu")]
-    return [last.input, *(backbone.get_layer(name).output for name in before[-1:])]
+    maps = [layer for layer in backbone.layers if len(getattr(layer.output, "shape", ())) == 4]
+    blocks = [_activated(layer, backbone) for layer in maps if _ends_block(layer)]
+    tensors = [last.input, *(blocks or [layer.output for layer in maps])]
+    of_side = dict(zip(_sides(backbone, tensors), tensors, strict=True))  # of equal sides the last counts
+    return [of_side[side] for side in sorted(of_side)[:2]]
 
 
-def _side(backbone: keras.Model, tensor: Any, size: int) -> int:
-    """Height of a map of the backbone for images of `size` pixels."""
-    maps = keras.Model(backbone.inputs[0], tensor)
-    shape: Any = maps.compute_output_shape((1, size, size, backbone.input_shape[-1]))
-    return shape[1]
+def _ends_block(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is the sum of a residual block, or a block of another library in one layer."""
+    return isinstance(layer, keras.layers.Add) or len(list(layer._flatten_layers(include_self=False))) > 0
+
+
+def _activated(layer: keras.layers.Layer, backbone: keras.Model) -> Any:
+    """A layer's output, behind the activation that alone takes it, if there is one."""
+    within = {id(other) for other in backbone.layers}
+    takers = [node.operation for node in layer._outbound_nodes if id(node.operation) in within]
+    is_activation = len(takers) == 1 and isinstance(takers[0], keras.layers.Activation | keras.layers.ReLU)
+    return takers[0].output if is_activation else layer.output
+
+
+def _sides(backbone: keras.Model, tensors: list[Any], size: int | None = None) -> list[int]:
+    """Heights of maps of the backbone for images of `size` pixels; of those that it takes when None."""
+    size = size or backbone.input_shape[1] or USUAL_SIDE
+    shapes: Any = keras.Model(backbone.inputs[0], tensors).compute_output_shape(
+        (1, size, size, backbone.input_shape[-1])
+    )
+    return [shape[1] for shape in shapes]

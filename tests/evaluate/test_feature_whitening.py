@@ -67,6 +67,27 @@ def test_features_that_do_not_vary_are_left():
     assert np.isfinite(fit_whitening(partly)(partly)).all()
 
 
+@pytest.mark.parametrize(("rows", "shrinkage"), [(5000, 0.1), (1000, 0.1), (200, 0.5), (50, 2.0), (20, 3.0)])
+def test_few_images_get_more_shrinkage(rows, shrinkage):
+    x = features(rows, width=100)
+    assert finishing.chosen_shrinkage(x) == fit_whitening(x).shrinkage == shrinkage
+    assert finishing.chosen_shrinkage(x, finishing.PIXEL_SHRINKAGE) == 3.0
+
+
+def test_few_images_stay_unequally_far_from_each_other():
+    """Two clusters of 20 images in 200 dimensions: with little shrinkage all cosines would be about equal."""
+    rng = np.random.default_rng(0)
+    cluster = np.repeat([0, 1], 20)
+    x = (rng.normal(size=(40, 200)) + 0.5 * rng.normal(size=(2, 200))[cluster]).astype(np.float32)
+    np.fill_diagonal(same := cluster[:, None] == cluster, False)
+    contrasts = []
+    for shrinkage in (None, 0.01):
+        unit = fit_whitening(x, shrinkage)(x)
+        cosines = (unit := unit / np.linalg.norm(unit, axis=1, keepdims=True)) @ unit.T
+        contrasts.append(cosines[same].mean() - cosines[cluster[:, None] != cluster].mean())
+    assert contrasts[0] > 2 * contrasts[1]
+
+
 def small(seed=0):
     keras.utils.set_random_seed(seed)
     return nets.resnet10("small", width=0.125, channels=1)
@@ -109,6 +130,58 @@ def test_there_are_at_most_so_many_quarters(monkeypatch):
     maximum = keras.layers.GlobalMaxPooling2D()(backbone.layers[-2].output)
     other = keras.Model(backbone.inputs, maximum)
     assert read_quarters(other, 64) is other
+
+
+def of_another_library(name, **options):
+    keras.utils.set_random_seed(0)
+    network = getattr(keras.applications, name)
+    return network(weights=None, include_top=False, pooling="avg", input_shape=(None, None, 3), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "layers"),
+    [
+        # Sums of residual blocks; the wide last convolution is not read.
+        ("MobileNetV2", {"alpha": 0.35}, ("block_15_add", "block_12_add")),
+        pytest.param("EfficientNetB0", {}, ("block6d_add", "block5c_add"), marks=pytest.mark.slow),
+        ("VGG16", {}, ("block5_pool",)),  # it has no residual blocks; a second map would be too wide
+    ],
+)
+def test_networks_of_others_are_read_at_their_last_residual_blocks(name, options, layers):
+    network = of_another_library(name, **options)
+    x = np.random.default_rng(0).normal(size=(2, 96, 96, 3)).astype(np.float32)
+    maps = [keras.Model(network.input, network.get_layer(layer).output)(x).numpy() for layer in layers]
+    read = read_quarters(network, 96)
+    np.testing.assert_allclose(
+        read(x), np.concatenate([means_of_quarters(m) for m in maps], axis=1), atol=1e-5
+    )
+    assert read_quarters(network, 96).output_shape == read.output_shape, "it is read once more"
+
+
+def test_a_block_that_is_one_layer_ends_a_block():
+    class Block(keras.layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.inner = keras.layers.Conv2D(8, 3, 2, "same")
+
+        def call(self, x):
+            return self.inner(x)
+
+        def compute_output_shape(self, shape):
+            return self.inner.compute_output_shape(shape)
+
+    images = keras.Input((None, None, 3))
+    x = first = Block()(images)
+    x = second = Block()(x)
+    x = keras.layers.Conv2D(700, 1)(x)  # too wide
+    network = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+    assert [m is block for m, block in zip(whitening._last_maps(network), (second, first), strict=True)]
+    assert read_quarters(network, 32).output_shape == (None, 64)
+
+
+def test_networks_whose_maps_are_too_wide_are_not_read_by_quarters():
+    network = of_another_library("ResNet50V2")
+    assert read_quarters(network, 96) is network
 
 
 @pytest.mark.parametrize("size", [pytest.param(16, marks=pytest.mark.slow), 8])

@@ -129,6 +129,11 @@ def parse_backbone(text: str, option: str = "backbone") -> BackboneName:
     return BackboneName(text, kind, name, weights or None)
 
 
+def is_published(backbone: str) -> bool:
+    """Whether a value of the option `backbone` names a network with its weights, as in "NAME+imagenet"."""
+    return is_network(backbone) and bool(parse_backbone(backbone).weights)
+
+
 def check_stored_networks(config: Any) -> None:
     """Raises UserError where an option of a command names a file or folder of weights that is not there.
 

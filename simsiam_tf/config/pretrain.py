@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from simsiam_tf.config.backbones import is_published
 from simsiam_tf.config.fields import BIG, Inapplicable, check_address, default, option
 from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.config.methods import (
@@ -17,7 +18,7 @@ from simsiam_tf.config.methods import (
     method_row,
 )
 from simsiam_tf.config.networks import NetworkConfig
-from simsiam_tf.config.run import RunConfig
+from simsiam_tf.config.run import RunConfig, run_option
 from simsiam_tf.config.tuning import TuningConfig
 from simsiam_tf.config.view_options import ViewConfig
 from simsiam_tf.runtime.errors import UserError
@@ -120,6 +121,12 @@ class PretrainConfig(NetworkConfig, ViewConfig, TuningConfig, RunConfig, SourceC
         "not be named",
         resumable=True,
     )
+    epochs: float = run_option(
+        "epochs",
+        100.0,
+        help="passes over the training images; 0: train nothing, and export the weights of `weights` or "
+        "`backbone` as they are, with whitened features (`finish`)",
+    )
     minutes: float | None = option(
         None,
         "duration of the whole run in minutes, instead of `epochs`: a few steps are timed at the start, and "
@@ -183,10 +190,10 @@ class PretrainConfig(NetworkConfig, ViewConfig, TuningConfig, RunConfig, SourceC
     )
     finish: str = option(
         "whiten",
-        "layers that the export adds to the backbone. whiten: features are means over the quarters of the "
-        "last feature maps, if these are at most 2,048 numbers, and are centred and whitened by statistics "
-        "of up to 20,000 images of `data`; linear_eval, finetune and further pre-training remove these "
-        "layers. none: features as in the training",
+        "layers that the export adds to the backbone. whiten: features are means over the quarters of what "
+        "the last residual blocks give out, if these are at most 2,048 numbers, and are centred and whitened "
+        "by statistics of up to 20,000 images of `data`; linear_eval, finetune and further pre-training "
+        "remove these layers. none: features as in the training",
         choices=("whiten", "none"),
         resumable=True,
     )
@@ -259,9 +266,19 @@ class PretrainConfig(NetworkConfig, ViewConfig, TuningConfig, RunConfig, SourceC
         """Whether `epochs` is still to be chosen for `minutes`; its default then stands for no value."""
         return self.minutes is not None and self.epochs == default(type(self), "epochs")
 
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether trained weights are exported as they are, but for the whitening (epochs=0)."""
+        return self.epochs == 0 and (bool(self.weights) or is_published(self.backbone))
+
     def check_epochs(self) -> None:
-        if self.needs_timing:
+        if self.needs_timing or self.trains_nothing:
             return
+        if self.epochs == 0:
+            raise UserError(
+                "epochs=0: trains nothing, which is of use with trained weights alone. Pass weights=RUN or "
+                "backbone=NETWORK+weights, or more epochs."
+            )
         super().check_epochs()
         if self.start_epoch >= self.epochs:
             raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Self
+from typing import Any, Self
 
 from simsiam_tf.config.backbones import absolute_network, is_network
 from simsiam_tf.config.fields import BIG, Config, Inapplicable, option
@@ -130,3 +130,11 @@ class RunConfig(Config):
             elif field.name in PATHS and value:
                 changes[field.name] = absolute_path(value)
         return dataclasses.replace(self, **changes)
+
+
+_RUN = {field.name: field.metadata for field in dataclasses.fields(RunConfig)}
+
+
+def run_option(name: str, default: Any, **changes: Any) -> Any:
+    """An option of `RunConfig` with another default, and with other metadata where given."""
+    return dataclasses.field(default=default, metadata={**_RUN[name], **changes})

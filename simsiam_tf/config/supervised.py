@@ -7,16 +7,9 @@ from typing import Any, ClassVar, Self
 
 from simsiam_tf.config.evaluation import LabelledConfig
 from simsiam_tf.config.fields import BIG, option
-from simsiam_tf.config.run import RunConfig
+from simsiam_tf.config.run import RunConfig, run_option
 from simsiam_tf.config.tuning import TuningConfig
 from simsiam_tf.runtime.errors import UserError
-
-_RUN = {field.name: field.metadata for field in dataclasses.fields(RunConfig)}
-
-
-def run_option(name: str, default: Any, **changes: Any) -> Any:
-    """An option of `RunConfig` with another default, and with other metadata where given."""
-    return dataclasses.field(default=default, metadata={**_RUN[name], **changes})
 
 
 def batch_option(most: int) -> Any:

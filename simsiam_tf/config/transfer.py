@@ -9,8 +9,7 @@ from simsiam_tf.config.evaluation import WeightsConfig
 from simsiam_tf.config.fields import BIG, Inapplicable, option
 from simsiam_tf.config.images import background_option, check_pixels, pixel_range_option
 from simsiam_tf.config.places import absolute_path, absolute_places, is_encoded, is_file
-from simsiam_tf.config.run import RunConfig
-from simsiam_tf.config.supervised import run_option
+from simsiam_tf.config.run import RunConfig, run_option
 from simsiam_tf.runtime.errors import UserError
 
 SIZES = {True: 128, False: 512}  # default side of images: of scenes, and of others

@@ -33,8 +33,8 @@ def uniforms(seed: int, step: tf.Tensor, batch: int, draws: int) -> tf.Tensor:
 
 
 def steps_in(epochs: float, size: int, batch: int) -> int:
-    """Steps of `epochs` passes over `size` images, rounded down; at least 1."""
-    return max(1, int(epochs * size) // batch)
+    """Steps of `epochs` passes over `size` images, rounded down; at least 1, but 0 of 0 epochs."""
+    return max(1, int(epochs * size) // batch) if epochs else 0
 
 
 def epoch_end(epoch: int, size: int, batch: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.config import loss_kind, with_method_defaults
-from simsiam_tf.config.backbones import is_network, parse_backbone
+from simsiam_tf.config.backbones import is_published
 from simsiam_tf.evaluate.advice import advice
 from simsiam_tf.evaluate.diagnosis import NEAR_STD, Diagnosis
 from simsiam_tf.runtime.display_text import counted
@@ -154,8 +154,7 @@ def _by_queries(queries: float | None) -> str:
 
 def _has_weights(config: Mapping[str, Any]) -> bool:
     """Whether the run began with trained weights."""
-    backbone = str(config.get("backbone", ""))
-    return bool(config.get("weights") or (is_network(backbone) and parse_backbone(backbone).weights))
+    return bool(config.get("weights")) or is_published(str(config.get("backbone", "")))
 
 
 def _reason(config: Mapping[str, Any], diagnosis: Diagnosis) -> str:
@@ -179,6 +178,8 @@ def _advice(
     if lost_to_start:
         lower = "Begin anew in another `workdir` at a lower `base_lr`"
         return f"{lower}, or use the weights that the run began with as they are."
+    if config.get("epochs") == 0:
+        return "Train on the images, in another `workdir`: with minutes=30 in the place of epochs=0."
     longer, last = "`minutes`" if config.get("minutes") else "`epochs`", records[-1] if records else {}
     if last and (last["std"] < NEAR_STD or last["rank"] < LOW_RANK):
         options = with_method_defaults(config)

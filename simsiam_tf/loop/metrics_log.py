@@ -57,9 +57,10 @@ class MetricsLog:
                 except Exception as error:
                     self._report_error(name, error)
         self._tell("text", "options", configs.to_flags(self.config))
+        total = self.task.components.total_steps
         self._bar = progress.bar(
-            None, total=self.task.components.total_steps, initial=step, unit="step", dynamic_ncols=True,
-            delay=0, maxinterval=20.0, disable=not workdir.writes,
+            None, total=total, initial=step, unit="step", dynamic_ncols=True, delay=0, maxinterval=20.0,
+            disable=not (workdir.writes and total),
         )  # fmt: skip
 
     def add_steps(self, rows: np.ndarray, seconds: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.config.backbones import BACKBONES
+from simsiam_tf.config.backbones import BACKBONES, is_network
 from simsiam_tf.methods.momentum_encoder import MomentumEncoder
 from simsiam_tf.nets.resnet import STEMS
 from simsiam_tf.nets.variable_paths import copy_variables, matched_variables
@@ -69,7 +69,9 @@ def _stored_heads(model: Any, weights: str, heads: str) -> dict[str, keras.Model
 def _fitting_options(name: str, weights: str) -> str:
     """The options with which the model would fit a stored network, for a message."""
     card = backbone_file.read_card(weights)
-    if name == "backbone" and card and not {"architecture", "configuration"} & card.keys():
+    trained = str(backbone_file.card_entries(card, "configuration").get("backbone", ""))
+    unknown = card and not {"architecture", "configuration"} & card.keys()
+    if name == "backbone" and (unknown or is_network(trained)):
         return f"backbone=file:{weights}+weights instead of `weights`"  # it is none of our ResNets
     if name == "backbone":
         options = network_options(weights)

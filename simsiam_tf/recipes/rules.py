@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.config.backbones import is_network, parse_backbone
+from simsiam_tf.config.backbones import is_network, is_published
 from simsiam_tf.config.fields import default
 from simsiam_tf.data import Source
 from simsiam_tf.data.sources.base import EncodedSource
@@ -20,14 +20,17 @@ from simsiam_tf.nets import Description
 
 SMALL_IMAGE = 64  # pixels
 NETWORK_VIEW = 64  # pixels of the views of networks of other libraries, and of the imagenet stem, on a CPU
+READ_SIZES = (128, 224)  # pixels at which networks with published weights read small and larger images
 MINUTES = 30.0
+JUDGED = 5000  # images of the final evaluation, where nothing is trained
 MONITORED_A_MINUTE = 1000  # images of the monitor, at most
 FEW_IMAGES = 2048
 MOST_BYTES = 2**31  # of images that are kept decoded
 CHOSEN = (  # the options that rules choose
-    "backbone", "width", "stem", "image_size", "decoded_size", "augmentation", "crop_area", "jitter",
-    "method", "batch_size", "temperature", "d", "base_lr", "weight_decay", "predictor_lr",
-    "predictor_lr_factor", "projector_layers", "minutes", "knn_images",
+    "backbone", "width", "stem", "image_size", "read_size", "decoded_size", "augmentation", "crop_area",
+    "jitter", "method", "batch_size", "temperature", "d", "base_lr", "weight_decay", "predictor_lr",
+    "predictor_lr_factor", "projector_layers", "epochs", "minutes", "knn_images",
+    "final_images",
 )  # fmt: skip
 
 
@@ -88,20 +91,51 @@ def choose(config: PretrainConfig, facts: Facts) -> tuple[PretrainConfig, list[C
 
     An option keeps a value other than its default; `config.given` names those that keep their default, too.
     """
-    method = METHOD if config.is_free("method") else Choice("method", config.method, "")
-    trained = bool(config.weights or parse_backbone(config.backbone).weights)
-    choices = [Choice("base_lr", 0.05, "keeps what the weights know; not measured")] if trained else []
-    choices += [*_network(config, facts), *_views(config, facts), method, *_rates(method.value, facts)]
-    if config.is_free("epochs"):
-        choices.append(Choice("minutes", MINUTES, "neither --minutes nor --epochs was given"))
-    monitored = int(MONITORED_A_MINUTE * (config.minutes or MINUTES))
-    if monitored < config.knn_images and config.monitor != "none":
-        choices.append(Choice("knn_images", max(monitored, 100), "leaves most of the time to the training"))
+    reads = config.trains_nothing or _is_read_as_it_is(config, facts)
+    choices = _without_training(config, facts) if reads else _training(config, facts)
     choices = [choice for choice in choices if config.is_free(choice.option)]
     first = {choice.option: choice for choice in reversed(choices)}  # of two rules the first counts
     choices = [choice for choice in choices if first[choice.option] is choice]
     values = {choice.option: choice.value for choice in choices}
     return dataclasses.replace(config, **values, recipe="none", given=""), choices
+
+
+def _is_read_as_it_is(config: PretrainConfig, facts: Facts) -> bool:
+    """Whether nothing is to be trained: published weights on a CPU, where no time for it is given."""
+    is_free = all(map(config.is_free, ("epochs", "minutes")))
+    return is_free and not facts.accelerator and is_published(config.backbone)
+
+
+def _without_training(config: PretrainConfig, facts: Facts) -> list[Choice]:
+    few_steps = "published weights are better as they are than after a CPU's few steps; --minutes=N trains"
+    choices = [Choice("epochs", 0.0, few_steps), *_reading(config, facts, "image_size")]
+    if facts.images > JUDGED and config.monitor != "none":
+        choices.append(Choice("final_images", JUDGED, "enough to compare with raw pixels"))
+    return choices
+
+
+def _training(config: PretrainConfig, facts: Facts) -> list[Choice]:
+    """The choices for a run that trains, in the order in which they are printed."""
+    method = METHOD if config.is_free("method") else Choice("method", config.method, "")
+    trained = bool(config.weights) or is_published(config.backbone)
+    choices = [Choice("base_lr", 0.05, "keeps what the weights know; not measured")] if trained else []
+    choices += [*_network(config, facts), *_views(config, facts), *_reading(config, facts, "read_size")]
+    choices += [method, *_rates(method.value, facts)]
+    if config.is_free("epochs"):
+        choices.append(Choice("minutes", MINUTES, "neither --minutes nor --epochs was given"))
+    monitored = int(MONITORED_A_MINUTE * (config.minutes or MINUTES))
+    if monitored < config.knn_images and config.monitor != "none":
+        choices.append(Choice("knn_images", max(monitored, 100), "leaves most of the time to the training"))
+    return choices
+
+
+def _reading(config: PretrainConfig, facts: Facts, option: str) -> list[Choice]:
+    """The size at which a network with published weights reads images, as a choice for `option`."""
+    if not is_published(config.backbone) or facts.network.fixed_size or config.finish == "none":
+        return []
+    small, large = READ_SIZES
+    size = large if facts.side and facts.side > small else small
+    return [Choice(option, max(size, facts.network.smallest), "published weights read more in larger images")]
 
 
 def recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
@@ -112,6 +146,9 @@ def recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainCon
     if config.recipe == "none" or before is None:
         return config
     values = {name: before[name] for name in CHOSEN if name in before and config.is_free(name)}
+    if values.get("epochs") or not config.is_free("minutes"):
+        for name in ("epochs", "final_images"):  # what `minutes` chose is for `budget.recall`
+            values.pop(name, None)
     return dataclasses.replace(config, **values, recipe="none", given="")
 
 

@@ -85,7 +85,8 @@ def build_pretraining(
         client.check_service(config.data_service)
     with workers.chief_first():  # the other workers need not download or check again
         source, views = open_data(config, report, source)
-        check_size(source, config.batch_size)
+        if not config.trains_nothing:
+            check_size(source, config.batch_size)
         if config.data_service:
             client.check_source(config.data_service, source)
         else:
@@ -102,7 +103,7 @@ def build_pretraining(
     total_steps = sampling.steps_in(config.epochs, source.size, config.batch_size)
     began = time.perf_counter()
     with strategy.scope():
-        optimizer = build_optimizer(config, total_steps, source.size)
+        optimizer = build_optimizer(config, max(total_steps, 1), source.size)
         teacher, metadata = build_teacher(config, views.augmentation, source.channels)
         model = build_model(
             config, source.channels, views.augmentation.size, total_steps, source.size, teacher
@@ -112,7 +113,8 @@ def build_pretraining(
         model.compile(optimizer, seed=config.seed)
         model.augmentation = views.augmentation
         first_step, start = start_from_weights(model, config, source.size)
-        momenta = nets.lower_momentum(model.backbone, total_steps - first_step)
+        steps = total_steps - first_step
+        momenta = nets.lower_momentum(model.backbone, steps) if steps else None
     built = time.perf_counter()
     metadata |= {
         "images": source.size, "fingerprint": source.fingerprint,
@@ -188,8 +190,8 @@ def build_model(
     options |= {"teacher": teacher} if "teacher" in options else {}
     widths = ["d", "projector_hidden", "projector_layers"] + ["predictor_hidden"] * (config.h != "none")
     options |= {name: getattr(config, name) for name in widths}
-    epoch_steps = max(1, round(steps / config.epochs))
-    run = RunSize(steps, epoch_steps, images, config.seed)
+    epoch_steps = max(1, round(steps / (config.epochs or 1)))
+    run = RunSize(max(steps, 1), epoch_steps, images, config.seed)
     own = config.method.startswith("py:")
     path = row.variants[variant] if variant else row.model
     model_class = import_method(path) if own else pkgutil.resolve_name(path)

@@ -108,6 +108,18 @@ def _writable(path: Path) -> Path:
 def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[str, str]:
     """The properties of a run by name, in words: what the user looks for first comes first."""
     model, source, monitor = components.model, components.source, components.monitor
+    images = {
+        "images": f"{source.size} of {source.name}, {counted(source.channels, 'channel')}",
+        **(header_summary(source) if isinstance(source, EncodedSource) else {}),
+        "labels": _labels_in_words(source),
+    }
+    if config.trains_nothing:
+        return images | {
+            "network": f"{config.backbone}, {components.start}; {model.backbone.count_params():,} parameters",
+            "steps": f"none; images are read at {components.views.augmentation.size} pixels",
+            "monitor": _monitor_in_words(monitor, config, components),
+            "precision": components.metadata["precision"],
+        }
     heads = model.count_params() - model.backbone.count_params()
     trained = sum(math.prod(v.shape) for v in model.backbone.trainable_variables)
     frozen = f"; {trained:,} of the backbone's are trained" if config.freeze_until else ""
@@ -131,10 +143,7 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         described["teacher"] = f"{config.method_option('teacher')}, {size}"
     width = f", width {config.width:g}" if config.width != 1.0 else ""
     late = late_start(config, components)
-    return {
-        "images": f"{source.size} of {source.name}, {counted(source.channels, 'channel')}",
-        **(header_summary(source) if isinstance(source, EncodedSource) else {}),
-        "labels": _labels_in_words(source),
+    return images | {
         "network": f"{config.backbone}{width}, {components.start}; {model.backbone.count_params():,} "
         f"parameters, {heads:,} of the heads{frozen}",
         "views": ", ".join(f"{n} of {size} pixels" for size, n in _sizes(components.views).items()),
@@ -164,7 +173,7 @@ def _monitor_in_words(
 ) -> str:
     if monitor is None:
         return "none"
-    every = knn_every(components, config)
+    every = 0 if config.trains_nothing else knn_every(components, config)
     images = counted(monitor.size(config.knn_images), "image")
     during = f"{images} every {counted(every, 'epoch')}, " if every else ""
     at_end = "none" if config.final_images == 0 else str(monitor.size(config.final_images))

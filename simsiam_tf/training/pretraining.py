@@ -8,6 +8,7 @@ import functools
 import gc
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ class Pretraining(Task):
                 "momentum of the backbone's BN: %.3g instead of %g, so that its moving averages settle in "
                 "%d steps", now, before, self.components.total_steps - self.components.first_step,
             )  # fmt: skip
-        if self.monitor is None or self.known_baselines:
+        if self.monitor is None or self.known_baselines or self.config.trains_nothing:
             return self.known_baselines
         return self.evaluate_baselines(self.monitor.baselines)
 
@@ -197,7 +198,7 @@ class Pretraining(Task):
         """Evaluates the backbone and the baselines on `final_images` images, by labels, if any, and without.
 
         Empty without a monitor or with final_images=0. `baselines`, before the training, may use fewer
-        images.
+        images. Where nothing is trained, raw pixels are the one baseline.
         """
         images = self.config.final_images
         if self.monitor is None or images == 0:
@@ -205,8 +206,8 @@ class Pretraining(Task):
         monitors = [self.monitor]
         if not isinstance(self.monitor, LabelFreeMonitor):
             monitors.append(LabelFreeMonitor(self.components.source, self.components.views))
-        backbone, untrained = self.components.model.backbone, untrained_backbone(self.config, self.components)
-        accuracies: Accuracies = {"raw pixels": {}, "untrained backbone": {}, "backbone": {}}
+        untrained = None if self.config.trains_nothing else untrained_backbone(self.config, self.components)
+        backbone, accuracies = self.components.model.backbone, defaultdict(dict)
         advice = "final_images=0: the weights are exported, and only this evaluation is left out"
         whitens = self.read_size is not None and self._exported_whitening()
         for monitor in monitors:
@@ -214,7 +215,7 @@ class Pretraining(Task):
             log.warning(text, monitor.title, count := monitor.size(images))
             # The run's monitor alone evaluates whitened features, not the label-free one added to it.
             size = self.read_size if whitens and monitor is self.monitor else None
-            passes = 2 * len(accuracies) if size else len(accuracies)
+            passes = (2 if untrained is None else 3) * (2 if size else 1)
             with _memory_for_knn(advice), extraction.counted(f"final {monitor.title}", passes * count):
                 judged = monitor.baselines(untrained, images, size)
                 judged["backbone"] = monitor.backbone_accuracy(backbone, images, size)
@@ -224,7 +225,7 @@ class Pretraining(Task):
             accuracies["backbone"][queries] = monitor.queries_of(images)
         std = extraction.inference_std(backbone, self.monitor.source, self.monitor.views)
         accuracies["backbone"]["inference_std"] = std
-        return accuracies
+        return dict(accuracies)
 
     def _exported_whitening(self) -> bool:
         """Whether the exported backbone has whitening, which is left out where features do not vary."""
@@ -273,9 +274,9 @@ def read_size(config: PretrainConfig, components: PretrainComponents) -> int | N
     """Side in pixels of the images that the exported backbone takes by default; None with finish=none."""
     if config.finish == "none":
         return None
-    size = components.views.augmentation.size
-    fixed = components.model.backbone.input_shape[1]
-    return config.read_size or fixed or finishing.default_read_size(size)
+    size, fixed = components.views.augmentation.size, components.model.backbone.input_shape[1]
+    default = size if config.trains_nothing else finishing.default_read_size(size)
+    return config.read_size or fixed or default
 
 
 def late_start(config: PretrainConfig, components: PretrainComponents) -> str:

@@ -66,8 +66,9 @@ def follow_recipe(
     config = _with_stored_network(config, tell)
     if config.recipe == "none":
         return config, source
-    source, _ = open_data(config, report, source)
     known = nets.describe_backbone(config.backbone, config.pixels, config.trust_code)
+    taken = dataclasses.replace(config, channels=config.channels or known.channels)
+    source, _ = open_data(taken, report, source)
     facts = rules.facts_of(source, not on_cpu(), known)
     config, choices = rules.choose(config, facts)
     tell("\n  ".join([f"recipe for {facts}:", *map(str, choices)]))

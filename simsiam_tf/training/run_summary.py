@@ -27,11 +27,10 @@ STATUS = {
 
 def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
     """Loss, std, rank, diagnosis, measures and those of the baselines, paths, what to type, the verdict."""
-    method = method_row(config.method)
-    lines = [
-        "",
-        f"{method.title} on {config.data}: {STATUS[outcome.status]}, step {outcome.step}",
-    ]
+    method, ended = method_row(config.method), f"{STATUS[outcome.status]}, step {outcome.step}"
+    lines = ["", f"{method.title} on {config.data}: {ended}"]
+    if config.trains_nothing:
+        lines = ["", f"{config.weights or config.backbone} on {config.data}: read as it is, nothing trained"]
     if outcome.records:
         last, most = outcome.records[-1], config.batch_size - 1
         most = min(config.d, most) if method.d else most
@@ -42,7 +41,8 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
             f"  std of z, × √d  {last['std']:8.3f}   (0: collapsed, about 1: healthy)",
             f"  effective rank  {last['rank']:8.1f}   (at most {most})",
         ]
-    lines.append(f"  diagnosis       {as_flags(str(outcome.diagnosis), field_types(PretrainConfig))}")
+    if not config.trains_nothing:
+        lines.append(f"  diagnosis       {as_flags(str(outcome.diagnosis), field_types(PretrainConfig))}")
     lines += _measures_table(outcome.accuracy, config)
     workdir = outcome.workdir
     lines.append("")
@@ -53,25 +53,33 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
     look = tensorboard if "tensorboard" in config.record else report
     if "jsonl" in config.record:
         lines.append(f"  records   {workdir / 'metrics.jsonl'}")
-    lines += ["", "Next: look at the curves and the views,", f"  {look}"]
-    if outcome.status == INTERRUPTED:
-        lines += ["or continue:", f"  {_continue_command('simsiam_tf.pretrain', workdir)}"]
-    elif not is_encoded(config.data):
-        lines += [
-            "or train on your own images:",
-            "  python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos",
-        ]
-    elif outcome.status == DONE:
-        ask = [f"--weights={workdir}", f"--data={config.data}", f"--out={workdir / 'answers'}"]
-        lines += ["or ask about the images:", f"  python -m simsiam_tf.curate {shlex.join(ask)}"]
-    if outcome.status == DONE:
-        export = shlex.join([f"--weights={workdir}", "--format=saved_model"])
-        lines += ["or make a model for other programs:", f"  python -m simsiam_tf.export {export}"]
+    lines += ["", *_next_commands(config, outcome, look)]
     if outcome.status != INTERRUPTED:
         text = verdict(outcome.accuracy, outcome.diagnosis, outcome.records, dataclasses.asdict(config))
         text = as_flags(text, field_types(PretrainConfig))
         lines += ["", *textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)]
     return "\n".join(lines)
+
+
+def _next_commands(config: PretrainConfig, outcome: Outcome, look: str) -> list[str]:
+    """What to type next, as lines. look: the command that shows the curves."""
+    commands, workdir = {}, outcome.workdir
+    if not config.trains_nothing:
+        commands["look at the curves and the views"] = look
+    if outcome.status == INTERRUPTED:
+        commands["continue"] = _continue_command("simsiam_tf.pretrain", workdir)
+    elif not is_encoded(config.data):
+        own = "python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos"
+        commands["train on your own images"] = own
+    elif outcome.status == DONE:
+        ask = [f"--weights={workdir}", f"--data={config.data}", f"--out={workdir / 'answers'}"]
+        commands["ask about the images"] = f"python -m simsiam_tf.curate {shlex.join(ask)}"
+    if outcome.status == DONE:
+        export = shlex.join([f"--weights={workdir}", "--format=saved_model"])
+        commands["make a model for other programs"] = f"python -m simsiam_tf.export {export}"
+    first, *_ = commands
+    heads = {what: f"Next: {what}," if what == first else f"or {what}:" for what in commands}
+    return [line for what, command in commands.items() for line in (heads[what], f"  {command}")]
 
 
 def _measures_table(accuracy: Accuracies, config: PretrainConfig) -> list[str]:

@@ -78,7 +78,7 @@ def check_foreseen(trial: Pretraining, left: float) -> None:
         return
     costs = foresee(trial)
     fixed, step, left = trial.components.workers.from_chief([costs.fixed, costs.step, left])
-    log.warning("foreseen by %d images: %s", SAMPLE, costs.parts_text)
+    log.warning("estimated from %d images: %s", min(SAMPLE, trial.monitor.source.size), costs.parts_text)
     if SHARE * (fixed + budget.LEAST_STEPS * step) > left:
         raise budget.too_short(trial.config, costs, left)
 

@@ -99,8 +99,33 @@ def test_any_method_can_be_given(method):
 )
 def test_networks_of_others_get_views_that_a_cpu_can_train(facts, size):
     network = "keras:EfficientNetV2B0+imagenet"
-    config = chosen(dataclasses.replace(EMOJI, **facts), backbone=network)
+    config = chosen(dataclasses.replace(EMOJI, **facts), backbone=network, minutes=30)
     assert (config.backbone, config.image_size, config.width, config.stem) == (network, size, 1.0, "auto")
+
+
+@pytest.mark.parametrize(
+    ("facts", "size"),
+    [
+        ({}, 128), ({"side": 500}, 224), ({"network": Description(fixed_size=True)}, None),
+        ({"side": 500, "accelerator": True}, 224), ({"network": Description(smallest=139)}, 139),
+    ],
+)  # fmt: skip
+def test_published_weights_read_larger_images(facts, size):
+    facts, network = dataclasses.replace(EMOJI, **facts), "keras:EfficientNetV2B0+imagenet"
+    assert chosen(facts, backbone=network, minutes=30).read_size == size
+    assert chosen(facts, backbone=network, minutes=30, finish="none").read_size is None
+    assert chosen(facts, backbone="keras:EfficientNetV2B0").read_size is None
+    untrained = chosen(facts, backbone=network, epochs=0)
+    assert (untrained.image_size, untrained.read_size, untrained.method) == (size, None, "simsiam")
+
+
+def test_published_weights_are_trained_on_a_cpu_only_where_time_is_given():
+    name = "keras:EfficientNetV2B0+imagenet"
+    config = chosen(backbone=name)
+    assert (config.epochs, config.minutes, config.final_images) == (0, None, 5000)
+    assert chosen(backbone=name, minutes=3).minutes == 3 and chosen(backbone=name, epochs=7).epochs == 7
+    assert chosen(dataclasses.replace(EMOJI, accelerator=True), backbone=name).minutes == 30
+    assert chosen(weights="run").minutes == 30, "weights of a run are trained on"
 
 
 def test_the_least_side_that_a_network_takes_is_a_fact(monkeypatch):

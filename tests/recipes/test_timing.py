@@ -51,7 +51,7 @@ def test_steps_after_the_first_ones_are_timed_for_a_small_share_of_the_budget(
 
 def test_an_evaluation_of_all_images_is_foreseen_by_one_of_some(clock, monkeypatch):
     """0.01 s an image of the backbone, 0.001 s of raw pixels, 1 µs a pair; tracing is no part of it."""
-    monitor, untrained = knn_monitor.monitor_of("digits"), cast(Any, None)
+    monitor, untrained = knn_monitor.monitor_of("digits"), cast(Any, object())
     traced, view = [], monitor.views.augmentation.size
 
     def extract(backbone, source, views, ids):

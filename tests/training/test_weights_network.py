@@ -46,6 +46,14 @@ def test_the_card_fills_in_what_is_not_given(folder):
     assert auto == NETWORK and recipe.startswith("recipe")
 
 
+@pytest.mark.parametrize("card", [{}, {"configuration": {"backbone": "file:lite0+weights"}}])
+def test_a_network_of_another_library_is_named_by_its_file(folder, monkeypatch, card):
+    card = card or {"views": {}}
+    monkeypatch.setattr(backbone_file, "read_card", lambda weights: card)
+    with pytest.raises(UserError, match=r"another architecture.*Pass backbone=file:.*\+weights instead of"):
+        build_run.build_model(config(folder, backbone="resnet18"), 1, 8)
+
+
 @pytest.mark.parametrize("card", [OF_RUN, CONVERTED])
 def test_cards_of_runs_and_of_conversions_name_the_network(folder, tmp_path, monkeypatch, card):
     monkeypatch.setattr(backbone_file, "read_card", lambda weights: card)

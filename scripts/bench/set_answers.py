@@ -30,7 +30,6 @@ from simsiam_tf.runtime.errors import UserError  # noqa: E402
 
 K = 20
 SIDE = 16  # pixels, of raw pixels
-SHRINKAGE = 0.1  # of the mean variance, added to each variance before whitening
 BLOCK = 1000  # queries at a time
 
 
@@ -124,13 +123,16 @@ def _nearest(
 def prepare(features: np.ndarray, whiten: bool = False) -> np.ndarray:
     """Features [N, F], centred, whitened where asked, of length 1; float32.
 
-    Whitening divides by √(variance + SHRINKAGE · mean variance) along the principal components.
+    Whitening divides by √(variance + shrinkage · mean variance) along the principal components, with the
+    shrinkage that an exported network would have.
     """
+    from simsiam_tf.evaluate.finishing import chosen_shrinkage
+
     x = np.asarray(features, np.float64)
     x = x - x.mean(axis=0)
     if whiten:
         variances, axes = np.linalg.eigh(x.T @ x / len(x))
-        x = x @ axes / np.sqrt(np.maximum(variances, 0) + SHRINKAGE * variances.mean())
+        x = x @ axes / np.sqrt(np.maximum(variances, 0) + chosen_shrinkage(x) * variances.mean())
     return (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 

@@ -94,7 +94,7 @@ def test_pairs_of_held_out_domains_are_among_each_other():
 
 def test_whitening_is_the_formula_with_shrinkage():
     x = np.array([[3.0, 1], [-3, 1], [3, -1], [-3, -1]]) + [50, 7]  # variances 9 and 1, mean 5
-    added = set_answers.SHRINKAGE * 5
+    added = 0.5 * 5  # two features of four pictures: a shrinkage of 0.5
     expected = np.array([[3, 1], [-3, 1], [3, -1], [-3, -1]]) / np.sqrt([9 + added, 1 + added])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     whitened = set_answers.prepare(x, whiten=True)

@@ -19,6 +19,7 @@ from absl import flags
 from simsiam_tf import config as configs
 from simsiam_tf.command_line.help_text import usage
 from simsiam_tf.config.backbones import check_stored_networks
+from simsiam_tf.config.places import check_folders
 from simsiam_tf.runtime import cores, malloc, progress, signals, terminal
 from simsiam_tf.runtime.atomic_files import UNWRITABLE
 from simsiam_tf.runtime.errors import UserError, as_flags, file_failure, nearest
@@ -82,6 +83,7 @@ def _run(
         with handled, signals.watch_signals() if process_ends else contextlib.nullcontext():
             config = parse(cls, argv)
             check_stored_networks(config)
+            check_folders(config)
             if process_ends:
                 cores.limit_libraries()  # none of them is loaded yet
                 line = f"{prog}: {_out_of_memory(config)}\n".encode()

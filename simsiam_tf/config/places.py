@@ -5,8 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
+import posixpath
 import re
+from pathlib import Path
 from typing import Any
+
+from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.errors import UserError
 
 FILES = ("folder", "list", "tar", "zip", "parquet", "tfrecord")  # kinds of places that are paths or URLs
 ENCODED = (*FILES, "hf")  # kinds of places that hold encoded images
@@ -46,6 +51,31 @@ def absolute_path(path: str) -> str:
     """The same path, made independent of the working folder. URLs stay."""
     # NOTE: not os.path.abspath, which takes link/.. for the folder that holds the link.
     return path if "://" in path else os.path.join(os.getcwd(), os.path.expanduser(path))
+
+
+def check_folders(config: Any) -> None:
+    """Raises UserError where an option of a command names a folder of images that is not there.
+
+    It is a check of names alone, before TensorFlow is loaded; whoever opens the folder checks it again.
+    """
+    for data in (getattr(config, option, None) for option in ("data", "against", "test")):
+        for place in split_places(data) if is_encoded(data) else []:
+            kind, _, path = place.partition(":")
+            if kind == "folder" and not is_url(path) and not os.path.lexists(os.path.expanduser(path)):
+                check_folder(path)
+
+
+def check_folder(path: str) -> None:
+    """Raises UserError where a path is no folder, with what to pass instead."""
+    if path and Path(path).expanduser().is_dir():
+        return
+    shown, meant, parts = printable_text(f"folder:{path}"), "folder:/path/to/images", path.split(",")
+    folder = posixpath.dirname(path)
+    if len(parts) > 1 and all(Path(part).expanduser().is_dir() for part in parts):
+        meant = ",".join(f"folder:{part}" for part in parts)
+    elif set("*?") & set(path) and Path(folder).expanduser().is_dir():
+        meant = f"folder:{folder}"
+    raise UserError(f"{shown}: no such folder. Pass data={meant}.")
 
 
 def list_rows(text: str) -> list[dict[str, str]]:

@@ -206,7 +206,7 @@ def test_earlier_answers_and_other_files_are_kept(place, tmp_path, capsys):
         (["--map=tsne"], "--map=tsne has no effect with no page"),
         (["--page", "--map=pca", "--map_sample=9"], "--map_sample=9 has no effect with --map=pca"),
         (["--hdbscan"], "--clusters=3 has no effect with --hdbscan"),
-        (["--against=folder:/x"], "needs the backbone"),
+        (["--against=folder:/"], "needs the backbone"),
         (["--data=digits"], "lacks 50 of the 50"),
     ],
 )

@@ -40,13 +40,13 @@ AT_ONCE = [
     ("moot with no predictor", ["--predictor=none", "--predictor_hidden=64"], r"has no effect"),
     ("moot without monitor", ["--monitor=none", "--knn_every=3"], r"has no effect"),
     ("moot without output BN", ["--bn=none", "--output_affine=false"], r"has no effect"),
+    ("missing folder", ["--data=folder:/no/such/place"], r"no such folder"),
 ]
 
 # These need the data or TensorFlow.
 LATER = [
     ("unknown data", ["--data=fashion_mnits"], r"Did you mean fashion_mnist\?"),
     ("unknown TFDS set", ["--data=tfds:cifar01"], r"TFDS has no such set. Did you mean"),
-    ("missing folder", ["--data=folder:/no/such/place"], r"no such folder"),
     ("folder without images", ["--data=folder:WORK.empty"], r"holds no image"),
     ("folder of text", ["--data=folder:WORK.text"], r"1 of 1 image cannot be decoded, such as a.jpg"),
     ("a file for a folder", ["--data=folder:WORK.bin"], r"is a file. Pass --data=list:WORK.bin"),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from simsiam_tf.config.places import check_folder
 from simsiam_tf.data.images.formats import IMAGE_SUFFIXES, MAGIC_BYTES, OTHER_SUFFIXES, image_format
 from simsiam_tf.data.sources.addresses import (
     READS_AT_ONCE,
@@ -70,10 +71,7 @@ def local_members(path: str, shown: str, passed_over: collections.Counter) -> Me
     root = Path(path).expanduser()
     if root.is_file():
         raise UserError(f"{shown}: is a file. Pass data={specification_of_file(root)}.")
-    if not path or not root.is_dir():
-        raise UserError(
-            f"{shown}: no such folder. Pass data={_folders_meant(path) or 'folder:/path/to/images'}."
-        )
+    check_folder(path)
     root = root.absolute()  # for data workers, which may run in another folder
     found = progress.bar(
         _image_names(root, shown, passed_over), f"listing {shown}", unit="image", leave=False
@@ -102,15 +100,6 @@ def specification_of_file(path: Path) -> str:
     if suffix in IMAGE_SUFFIXES:
         return f"folder:{path.parent}"
     return f"{SETS_IN_A_FILE.get(suffix, 'list')}:{path}"
-
-
-def _folders_meant(path: str) -> str:
-    """What to pass in the place of folders with commas between them, or of a pattern; "" for others."""
-    parts = path.split(",")
-    if len(parts) > 1 and all(Path(part).expanduser().is_dir() for part in parts):
-        return ",".join(f"folder:{part}" for part in parts)
-    folder = posixpath.dirname(path)
-    return f"folder:{folder}" if set("*?") & set(path) and Path(folder).expanduser().is_dir() else ""
 
 
 def _paths(root: Path, names: Sequence[str]) -> list[bytes]:

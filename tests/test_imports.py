@@ -91,7 +91,7 @@ def test_flags_are_parsed_without_loading_tensorflow():
 def test_a_command_loads_with_the_garbage_collector_paused():
     code = (
         "import gc, sys, simsiam_tf.pretrain as p\n"
-        "status = p.main(['--data=folder:/nowhere', '--dry_run'])\n"  # found missing by what it loads first
+        "status = p.main(['--data=list:/nowhere', '--dry_run'])\n"  # found missing by what it loads first
         "print(status, 'keras_cv' in sys.modules, gc.isenabled(), gc.get_freeze_count() > 100_000)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -112,7 +112,8 @@ def test_a_class_is_named_by_its_module():
     assert model.given == ("d", "projector_hidden", "projector_layers", 3)
 
 
-def test_a_class_that_is_no_method_is_refused_before_images_are_read(capsys):
+def test_a_class_that_is_no_method_is_refused_before_images_are_read(tmp_path, capsys):
+    data = f"--data=folder:{tmp_path}"  # holds no image
     for name, line in (
         ("nothing", "--method=py:nothing: no such value. Pass --method=py:MODULE:CLASS."),
         ("no_such_module:X", "cannot be imported (No module named 'no_such_module')"),
@@ -120,9 +121,9 @@ def test_a_class_that_is_no_method_is_refused_before_images_are_read(capsys):
         (f"{__name__}:FLAGS", "is not a class. Pass a subclass of simsiam_tf.SiameseModel."),
         (f"{__name__}:WithoutWidth", "cannot be made from (backbone, d, projector_hidden, projector_layers)"),
     ):
-        assert pretrain.main(["--data=folder:/nowhere", f"--method=py:{name}"]) == 2
+        assert pretrain.main([data, f"--method=py:{name}"]) == 2
         assert line in capsys.readouterr().err, name
-    assert pretrain.main(["--data=folder:/nowhere", "--method=py:a:B", "--queue=9"]) == 2
+    assert pretrain.main([data, "--method=py:a:B", "--queue=9"]) == 2
     assert "--queue=9 has no effect with a --method other than moco" in capsys.readouterr().err
 
 

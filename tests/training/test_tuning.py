@@ -141,7 +141,7 @@ def test_a_network_without_blocks_is_named_before_the_images_are_read(tmp_path, 
     plain = keras.Model(images, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(images)))
     card = {"step": 1, "views": vars(AUGMENTATIONS["grayscale"]), "configuration": {"data": "digits"}}
     backbone_file.export_network(plain, folder, card)
-    argv = [f"--weights={folder}", "--layer_decay=0.5", "--data=folder:/nowhere", *SHORT]
+    argv = [f"--weights={folder}", "--layer_decay=0.5", f"--data=folder:{tmp_path}", *SHORT]
     assert finetune.main([*argv, f"--workdir={tmp_path / 'run'}"]) == 2
     assert "has no blocks by the names of its layers" in capsys.readouterr().err
 

@@ -119,7 +119,10 @@ def _last_maps(backbone: keras.Model) -> list[Any]:
     last = backbone.layers[-1] if getattr(backbone, "layers", None) else None
     if type(last) is not keras.layers.GlobalAveragePooling2D or last.output is not backbone.outputs[0]:
         return []
-    maps = [layer for layer in backbone.layers if len(getattr(layer.output, "shape", ())) == 4]
+    # NOTE: the inner maps of a network in one layer, as `to_features` calls it, are of other inputs.
+    apart = keras.Model | keras.layers.InputLayer
+    layers = [layer for layer in backbone.layers if not isinstance(layer, apart)]
+    maps = [layer for layer in layers if len(getattr(layer.output, "shape", ())) == 4]
     blocks = [_activated(layer, backbone) for layer in maps if _ends_block(layer)]
     tensors = [last.input, *(blocks or [layer.output for layer in maps])]
     of_side = dict(zip(_sides(backbone, tensors), tensors, strict=True))  # of equal sides the last counts

@@ -179,9 +179,16 @@ def test_a_block_that_is_one_layer_ends_a_block():
     assert read_quarters(network, 32).output_shape == (None, 64)
 
 
-def test_networks_whose_maps_are_too_wide_are_not_read_by_quarters():
-    network = of_another_library("ResNet50V2")
-    assert read_quarters(network, 96) is network
+def test_a_network_in_one_layer_is_read_at_its_last_maps():
+    inner = of_another_library("MobileNetV2", alpha=0.35)
+    inner = keras.Model(inner.input, inner.get_layer("block_16_project_BN").output)
+    images = keras.Input((None, None, 3))
+    outer = keras.Model(images, keras.layers.GlobalAveragePooling2D()(inner(images)))
+    x = np.random.default_rng(0).normal(size=(2, 96, 96, 3)).astype(np.float32)
+    expected = means_of_quarters(inner(x).numpy())
+    np.testing.assert_allclose(read_quarters(outer, 96)(x), expected, atol=1e-5)
+    wide = of_another_library("ResNet50V2")
+    assert read_quarters(wide, 96) is wide, "of 2,048 channels quarters would be too many"
 
 
 @pytest.mark.parametrize("size", [pytest.param(16, marks=pytest.mark.slow), 8])

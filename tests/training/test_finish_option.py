@@ -42,7 +42,8 @@ def test_the_export_is_the_trained_backbone_and_a_whitening(runs):
     assert whitening_layer(plain.backbone) is None and "finishing" not in plain.card
     assert equal(without_whitening(whitened.backbone), plain.backbone)
     finishing = whitened.card["finishing"]
-    assert finishing == {"layer": "whitening", "images": 1437, "shrinkage": 0.1, "size": 16}
+    shrinkage = 384 / 1437  # 384 features of 1,437 images
+    assert finishing == {"layer": "whitening", "images": 1437, "shrinkage": shrinkage, "size": 16}
     assert (plain.augmentation.size, whitened.augmentation.size) == (8, 16)
     source = open_source("digits")
     read = extract(read_quarters(plain.backbone, 16), source, whitened.views)
@@ -167,7 +168,7 @@ def test_pixels_of_larger_images_are_averaged_before_they_are_whitened(runs, mon
     monkeypatch.setattr("simsiam_tf.evaluate.knn_monitor.extraction.raw_pixels", measured)
     monkeypatch.setattr("simsiam_tf.evaluate.finishing.WHITENED_PIXEL_VALUES", 100)
     large = monitor_of("digits", size=16)
-    accuracies = large.baselines(backbone, images=100, read_size=16)
+    accuracies = large.baselines(backbone, images=300, read_size=16)
     assert sides == [None, None, 10, 10]  # None: large ones are shrunk to small pictures
     assert set(accuracies["raw pixels"]) == {"knn20", "knn200", "whitened_knn20", "whitened_knn200"}
 

@@ -30,7 +30,7 @@ def test_weights_are_read_as_they_are(published, option, tmp_path, capsys):
     argv = [
         f"--backbone=file:{published}+weights", option, "--data=digits", "--image_size=32",
         "--precision=float32", "--strategy=one_device", "--knn_images=300", "--final_images=600",
-        f"--workdir={tmp_path / 'run'}",
+        f"--workdir={tmp_path / 'run'}", "--batch_size=2000",  # more than there are images
     ]  # fmt: skip
     assert pretrain.main(argv) == 0
     output = capsys.readouterr()

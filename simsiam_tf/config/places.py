@@ -59,7 +59,7 @@ def check_folders(config: Any) -> None:
     It is a check of names alone, before TensorFlow is loaded; whoever opens the folder checks it again.
     """
     for data in (getattr(config, option, None) for option in ("data", "against", "test")):
-        for place in split_places(data) if is_encoded(data) else []:
+        for place in split_places(str(data)) if is_encoded(data) else []:
             kind, _, path = place.partition(":")
             if kind == "folder" and not is_url(path) and not os.path.lexists(os.path.expanduser(path)):
                 check_folder(path)

@@ -272,15 +272,16 @@ class PretrainConfig(NetworkConfig, ViewConfig, TuningConfig, RunConfig, SourceC
         return self.epochs == 0 and (bool(self.weights) or is_published(self.backbone))
 
     def check_epochs(self) -> None:
-        if self.needs_timing or self.trains_nothing:
+        if self.needs_timing:
             return
-        if self.epochs == 0:
+        if self.epochs == 0 and not self.trains_nothing:
             raise UserError(
                 "epochs=0: trains nothing, which is of use with trained weights alone. Pass weights=RUN or "
                 "backbone=NETWORK+weights, or more epochs."
             )
-        super().check_epochs()
-        if self.start_epoch >= self.epochs:
+        if self.epochs != 0:
+            super().check_epochs()
+        if self.start_epoch and self.start_epoch >= self.epochs:
             raise UserError(
                 f"start_epoch={self.start_epoch:g}: nothing is left of epochs={self.epochs:g}. Pass the "
                 "epochs of the whole run as `epochs`."

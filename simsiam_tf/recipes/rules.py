@@ -107,7 +107,7 @@ def _is_read_as_it_is(config: PretrainConfig, facts: Facts) -> bool:
 
 
 def _without_training(config: PretrainConfig, facts: Facts) -> list[Choice]:
-    few_steps = "published weights are better as they are than after a CPU's few steps; --minutes=N trains"
+    few_steps = "training published weights on a CPU gained nothing; --minutes=N trains"
     choices = [Choice("epochs", 0.0, few_steps), *_reading(config, facts, "image_size")]
     if facts.images > JUDGED and config.monitor != "none":
         choices.append(Choice("final_images", JUDGED, "enough to compare with raw pixels"))

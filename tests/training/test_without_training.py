@@ -59,5 +59,7 @@ def test_random_weights_are_not_read(tmp_path):
         UserError, match=r"epochs=0: trains nothing.*weights=RUN or backbone=NETWORK\+weights"
     ):
         cli.parse(PretrainConfig, argv)
+    with pytest.raises(UserError, match="start_epoch=5: nothing is left of epochs=0"):
+        cli.parse(PretrainConfig, [*argv, "--weights=run", "--start_epoch=5"])
     with pytest.raises(UserError, match="has no effect with `minutes`"):
         cli.parse(PretrainConfig, [*argv, "--minutes=3", "--weights=run"])

@@ -29,6 +29,8 @@ from simsiam_tf.command_line import cli  # noqa: E402
 # LARS as in the papers of these two: their losses are far steeper than the others'.
 _LARS = ["--optimizer=lars", "--base_lr=0.3", "--weight_decay=1e-4", "--d=1024"]
 NOTHING = "--epochs=0"
+THEN = "then"  # between two trainings of half the time each; the second has the weights of the first
+_GO_ON = ["--base_lr=0.3", "--decoded_size=64"]  # the recipe's, for random weights and views of 32 pixels
 TRIALS: dict[str, dict[str, list[str]]] = {
     "method": {
         "SimCLR": [],
@@ -46,6 +48,12 @@ TRIALS: dict[str, dict[str, list[str]]] = {
     "temperature": {f"temperature {t}": [f"--temperature={t}"] for t in (0.1, 0.2, 0.5)},
     "width": {f"width {w}": [f"--width={w}"] for w in (0.5, 0.75, 1.0)},
     "view size": {f"{s} pixels": [f"--image_size={s}", f"--decoded_size={2 * s}"] for s in (24, 32, 48)},
+    "growing views": {
+        "32 pixels": [],
+        "24 pixels, then 32": ["--image_size=24", "--decoded_size=64", THEN, "--image_size=32", *_GO_ON],
+        "16 pixels, then 32": ["--image_size=16", "--decoded_size=64", THEN, "--image_size=32", *_GO_ON],
+        "32 pixels, then 32": [THEN, *_GO_ON],
+    },
     "batch": {f"batch of {b}": [f"--batch_size={b}"] for b in (64, 128, 256, 512)},
     "jitter": {f"jitter {j}": [f"--jitter={j}"] for j in (0.2, 0.4, 0.8)},
     "published": {  # with --start
@@ -94,6 +102,14 @@ def folder_name(args: argparse.Namespace, variant: str) -> str:
     return name.replace(", ", "-").replace(" ", "-")
 
 
+def trainings_of(flags: Sequence[str]) -> list[list[str]]:
+    """The flags of each training of a variant, one after another."""
+    parts: list[list[str]] = [[]]
+    for flag in flags:
+        parts.append([]) if flag == THEN else parts[-1].append(flag)
+    return parts
+
+
 def run(args: argparse.Namespace, flags: Sequence[str], workdir: Path) -> tuple[float, int, Path]:
     """Trains and embeds, what has not been yet: (minutes that the training took, steps, embeddings)."""
     embedded, took = workdir / "embeddings.npz", workdir / "minutes.txt"
@@ -106,10 +122,15 @@ def run(args: argparse.Namespace, flags: Sequence[str], workdir: Path) -> tuple[
 
         if not took.exists():
             began = time.perf_counter()
+            trainings = trainings_of(flags)
+            minutes = args.minutes / len(trainings)
             basic = ["--recipe=auto", "--monitor=none", f"--data=list:{folder / 'set.csv'}"]
-            basic += [f"--seed={args.seed}"] + [f"--minutes={args.minutes}"] * (NOTHING not in flags)
-            basic += [f"--backbone={args.start}"] * bool(args.start)
-            command("simsiam_tf.pretrain", *basic, f"--workdir={workdir}", *flags)
+            basic += [f"--seed={args.seed}"] + [f"--minutes={minutes}"] * (NOTHING not in flags)
+            start = [f"--backbone={args.start}"] * bool(args.start)
+            for i, training in enumerate(trainings, 1):
+                runs = workdir if i == len(trainings) else workdir / f"training-{i}"
+                command("simsiam_tf.pretrain", *basic, *start, f"--workdir={runs}", *training)
+                start = [f"--weights={runs}"]
             took.write_text(f"{(time.perf_counter() - began) / 60:.1f}\n")
         if not embedded.exists():
             images = f"--data=folder:{folder}"  # the test rows, too

@@ -17,8 +17,23 @@ from simsiam_tf.config import PretrainConfig
 def test_the_flags_of_each_variant_are_flags(trial, tmp_path):
     start = ["--backbone=keras:MobileNetV3Small+imagenet"] * (trial == "published")
     for flags in recipe_trials.TRIALS[trial].values():
-        argv = ["--recipe=auto", "--data=folder:x", f"--workdir={tmp_path}", *start, *flags]
-        cli.parse(PretrainConfig, argv)
+        for training in recipe_trials.trainings_of(flags):
+            argv = ["--recipe=auto", "--data=folder:x", f"--workdir={tmp_path}", *start, *training]
+            cli.parse(PretrainConfig, argv)
+
+
+def test_a_second_training_begins_with_the_weights_of_the_first_in_half_the_time(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(recipe_trials.subprocess, "run", lambda command, **_: commands.append(command))
+    args = argparse.Namespace(folder=tmp_path / "set", minutes=6.0, seed=0, start=None)
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "metrics.jsonl").write_text("")
+    recipe_trials.run(args, ["--image_size=16", recipe_trials.THEN, "--image_size=32"], workdir)
+    first, second, _ = commands
+    assert {"--minutes=3.0", "--image_size=16", f"--workdir={workdir}/training-1"} <= set(first)
+    assert {"--minutes=3.0", "--image_size=32", f"--weights={workdir}/training-1"} <= set(second)
+    assert f"--workdir={workdir}" in second and not any("--weights" in flag for flag in first)
 
 
 def test_a_finished_run_becomes_a_row(tmp_path, monkeypatch):

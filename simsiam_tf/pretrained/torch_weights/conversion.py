@@ -117,15 +117,17 @@ def _convert_published(
     """Converts a network of `PUBLISHED`, whose key `layout` is; returns a report."""
     row = PUBLISHED[layout]
     backbone, left_out = published_layouts.read_published(state, layout, path)
+    digest = backbone_file.sha256(Path(path).expanduser())
+    known = row.files.get(digest)
     views = AUGMENTATIONS["imagenet" if augmentation == "auto" else augmentation]
     if augmentation == "auto":
-        views = dataclasses.replace(views, size=row.size, mean=row.mean, std=row.std)
+        size = known.size if known else row.size
+        views = dataclasses.replace(views, size=size, mean=row.mean, std=row.std)
     views = dataclasses.replace(views, size=image_size or views.size)
-    digest = backbone_file.sha256(Path(path).expanduser())
     metadata = {
         "converted from": {"file": Path(path).name, "sha256": digest}, "layout": layout,
         "left out": list(left_out), "views": dataclasses.asdict(views),
-        **({"license": row.licences[digest]} if digest in row.licences else {}),
+        **({"license": known.licence} if known else {}),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     written = backbone_file.export_networks({"backbone": backbone}, folder, metadata)

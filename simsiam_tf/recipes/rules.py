@@ -17,16 +17,17 @@ from simsiam_tf.data import Source
 from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.decoded import MAX_SIDE, sizes_differ
 from simsiam_tf.nets import Description
+from simsiam_tf.recipes.budget import MIN_KNN_IMAGES
 
-SMALL_IMAGE = 64  # pixels
+SMALL_SIDE = 64  # pixels: images of this side or less are small
 NETWORK_VIEW = 64  # pixels of the views of networks of other libraries, and of the imagenet stem, on a CPU
 READ_SIZES = (128, 224)  # pixels at which networks with published weights read small and larger images
-MINUTES = 30.0
-JUDGED = 12_000  # images of the final evaluation, where nothing is trained
-MONITORED_A_MINUTE = 1000  # images of the monitor, at most
-FEW_IMAGES = 2048
-MOST_BYTES = 2**31  # of images that are kept decoded
-CHOSEN = (  # the options that rules choose
+MINUTES = 30.0  # minutes of a run for which neither `minutes` nor `epochs` is given
+MAX_FINAL_IMAGES = 12_000  # images of the final evaluation, where nothing is trained
+KNN_IMAGES_A_MINUTE = 1000  # images of the monitor for each minute of the run, at most
+FEW_IMAGES = 2048  # sets of fewer images get batches of fewer than 256
+MAX_DECODED_BYTES = 2**31  # of images that are kept decoded
+RULED_OPTIONS = (  # the options that rules choose
     "backbone", "width", "stem", "image_size", "read_size", "decoded_size", "augmentation", "crop_area",
     "jitter", "method", "batch_size", "temperature", "d", "base_lr", "weight_decay", "predictor_lr",
     "predictor_lr_factor", "projector_layers", "epochs", "minutes", "knn_images",
@@ -36,12 +37,15 @@ CHOSEN = (  # the options that rules choose
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What the rules look at.
+    """The properties of the images and the machine that the rules depend on.
 
-    images: their number. side: median of their shorter sides in pixels; None where it is not known. channels:
-    of an image. accelerator: whether there is a GPU or TPU. decoded_each_epoch: whether an image is
-    decoded once an epoch, as it is where images differ in size or are large, unless `decoded_size` is
-    given. network: the images that the backbone takes, where it is of another library.
+    images: number of images.
+    side: median of the images' shorter sides in pixels; None: unknown.
+    channels: channels of an image.
+    accelerator: whether there is a GPU or TPU.
+    decoded_each_epoch: whether every epoch decodes the images again unless `decoded_size` is given, because
+        they differ in size or are large.
+    network: the images that the backbone takes, if it is a network of another library.
     """
 
     images: int
@@ -60,7 +64,7 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A value for an option, and why."""
+    """A value that a rule chooses for an option, with the reason in words."""
 
     option: str
     value: Any
@@ -73,8 +77,11 @@ class Choice:
 METHOD = Choice("method", "simclr", "does not lose dimensions, as SimSiam did on one set of three")
 
 
-def facts_of(source: Source, accelerator: bool, network: Description | None = None) -> Facts:
-    """The facts of a source's images, by their headers; the other facts are given."""
+def read_facts(source: Source, accelerator: bool, network: Description | None = None) -> Facts:
+    """The facts of a run; those of its images by their headers or pixels.
+
+    accelerator, network: as in `Facts`.
+    """
     side, each_epoch, headers = None, False, getattr(source, "headers", None)
     if headers is not None:
         assert isinstance(source, EncodedSource)
@@ -87,45 +94,46 @@ def facts_of(source: Source, accelerator: bool, network: Description | None = No
 
 
 def choose(config: PretrainConfig, facts: Facts) -> tuple[PretrainConfig, list[Choice]]:
-    """The configuration with the options that the rules choose, and these choices.
+    """(the configuration with the options that the rules choose, these choices).
 
-    An option keeps a value other than its default; `config.given` names those that keep their default, too.
+    Rules choose only options that are free: that have their default, and that `config.given` does not name.
     """
-    reads = config.trains_nothing or _is_read_as_it_is(config, facts)
-    choices = _without_training(config, facts) if reads else _training(config, facts)
+    trains = not (config.trains_nothing or _uses_published_weights(config, facts))
+    choices = _training(config, facts) if trains else _without_training(config, facts)
     choices = [choice for choice in choices if config.is_free(choice.option)]
-    first = {choice.option: choice for choice in reversed(choices)}  # of two rules the first counts
-    choices = [choice for choice in choices if first[choice.option] is choice]
+    first = {choice.option: choice for choice in reversed(choices)}
+    choices = [choice for choice in choices if first[choice.option] is choice]  # of two rules, the first
     values = {choice.option: choice.value for choice in choices}
     return dataclasses.replace(config, **values, recipe="none", given=""), choices
 
 
-def _is_read_as_it_is(config: PretrainConfig, facts: Facts) -> bool:
-    """Whether nothing is to be trained: published weights on a CPU, where no time for it is given."""
+def _uses_published_weights(config: PretrainConfig, facts: Facts) -> bool:
+    """Whether published weights are used as they are: on a CPU, without a given time or number of epochs."""
     is_free = all(map(config.is_free, ("epochs", "minutes")))
     return is_free and not facts.accelerator and is_published(config.backbone)
 
 
 def _without_training(config: PretrainConfig, facts: Facts) -> list[Choice]:
-    few_steps = "training published weights on a CPU gained nothing; --minutes=N trains"
-    choices = [Choice("epochs", 0.0, few_steps), *_reading(config, facts, "image_size")]
-    if facts.images > JUDGED and config.monitor != "none":
-        choices.append(Choice("final_images", JUDGED, "enough to compare with raw pixels"))
+    reason = "training published weights on a CPU gained nothing; --minutes=N trains"
+    choices = [Choice("epochs", 0.0, reason), *_reading(config, facts, "image_size")]
+    if facts.images > MAX_FINAL_IMAGES and config.monitor != "none":
+        choices.append(Choice("final_images", MAX_FINAL_IMAGES, "enough to compare with raw pixels"))
     return choices
 
 
 def _training(config: PretrainConfig, facts: Facts) -> list[Choice]:
     """The choices for a run that trains, in the order in which they are printed."""
     method = METHOD if config.is_free("method") else Choice("method", config.method, "")
-    trained = bool(config.weights) or is_published(config.backbone)
-    choices = [Choice("base_lr", 0.05, "keeps what the weights know; not measured")] if trained else []
+    has_weights = bool(config.weights) or is_published(config.backbone)
+    choices = [Choice("base_lr", 0.05, "keeps what the weights know; not measured")] if has_weights else []
     choices += [*_network(config, facts), *_views(config, facts), *_reading(config, facts, "read_size")]
-    choices += [method, *_rates(method.value, facts)]
+    choices += [method, *_method_options(method.value, facts)]
     if config.is_free("epochs"):
         choices.append(Choice("minutes", MINUTES, "neither --minutes nor --epochs was given"))
-    monitored = int(MONITORED_A_MINUTE * (config.minutes or MINUTES))
-    if monitored < config.knn_images and config.monitor != "none":
-        choices.append(Choice("knn_images", max(monitored, 100), "leaves most of the time to the training"))
+    knn_images = int(KNN_IMAGES_A_MINUTE * (config.minutes or MINUTES))
+    if knn_images < config.knn_images and config.monitor != "none":
+        knn_images = max(knn_images, MIN_KNN_IMAGES)
+        choices.append(Choice("knn_images", knn_images, "leaves most of the time to the training"))
     return choices
 
 
@@ -138,16 +146,16 @@ def _reading(config: PretrainConfig, facts: Facts, option: str) -> list[Choice]:
     return [Choice(option, max(size, facts.network.smallest), "published weights read more in larger images")]
 
 
-def recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
-    """With recipe=auto, the configuration with what the run in its folder has chosen by it.
+def recall_choices(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
+    """Takes over the options that the rules chose for the earlier run in `workdir`, with recipe=auto.
 
-    before: the description of the run (`Workdir.description`); None for a new folder.
+    before: the description of the earlier run (`Workdir.description`); None for a new folder.
     """
     if config.recipe == "none" or before is None:
         return config
-    values = {name: before[name] for name in CHOSEN if name in before and config.is_free(name)}
+    values = {name: before[name] for name in RULED_OPTIONS if name in before and config.is_free(name)}
     if values.get("epochs") or not config.is_free("minutes"):
-        for name in ("epochs", "final_images"):  # what `minutes` chose is for `budget.recall`
+        for name in ("epochs", "final_images"):  # `minutes` chose these: see `budget.recall_epochs`
             values.pop(name, None)
     return dataclasses.replace(config, **values, recipe="none", given="")
 
@@ -167,32 +175,33 @@ def _network(config: PretrainConfig, facts: Facts) -> list[Choice]:
 
 
 def _views(config: PretrainConfig, facts: Facts) -> list[Choice]:
-    of_others = is_network(config.backbone)
-    least = facts.network.smallest if of_others else 8
-    most = max(least, NETWORK_VIEW) if of_others or config.stem == "imagenet" else 32
+    other_library = is_network(config.backbone)
+    least = facts.network.smallest if other_library else 8
+    most = max(least, NETWORK_VIEW) if other_library or config.stem == "imagenet" else 32
     size, reason = most, "more steps; the trained network reads images at twice the size"
-    if facts.side and facts.side <= SMALL_IMAGE:
+    if facts.side and facts.side <= SMALL_SIDE:
         size = min(most, max(least, facts.side))
     elif facts.accelerator:
         size, reason = 128, "not measured"
-    keeps_its_own = of_others and (facts.network.fixed_size or facts.accelerator)
-    size_rule = [] if keeps_its_own else [Choice("image_size", size, reason)]
-    view = config.image_size or (None if keeps_its_own else size)
+    keeps_size = other_library and (facts.network.fixed_size or facts.accelerator)
+    sizes = [] if keeps_size else [Choice("image_size", size, reason)]
+    view = config.image_size or (None if keeps_size else size)
     memory = facts.images * (2 * (view or 0)) ** 2 * facts.channels
-    if facts.decoded_each_epoch and view and memory <= MOST_BYTES and not config.data_service:
-        size_rule.append(Choice("decoded_size", 2 * view, "decodes each image once, not once an epoch"))
+    if facts.decoded_each_epoch and view and memory <= MAX_DECODED_BYTES and not config.data_service:
+        sizes.append(Choice("decoded_size", 2 * view, "decodes each image once, not once an epoch"))
     crop = Choice("crop_area", 0.2, "smaller crops teach more than milder ones, given the steps")
     if facts.channels not in (1, 3):
-        return [*size_rule, Choice("augmentation", "multichannel", "these channels are no colours"), crop]
+        return [*sizes, Choice("augmentation", "multichannel", "these channels are no colours"), crop]
     return [
-        *size_rule,
+        *sizes,
         Choice("augmentation", "imagenet", "all changes of SimSiam's views"),
         crop,
         Choice("jitter", 0.4, "the paper's"),
     ]
 
 
-def _rates(method: str, facts: Facts) -> list[Choice]:
+def _method_options(method: str, facts: Facts) -> list[Choice]:
+    """The batch size, and the options that were measured for the method."""
     batch = min(256, 2 ** max(4, (facts.images // 8).bit_length() - 1)) if facts.images < FEW_IMAGES else 256
     batch = min(batch, 2 ** (max(facts.images, 2).bit_length() - 1))
     common = [Choice("batch_size", batch, "few images" if batch < 256 else "as measured")]

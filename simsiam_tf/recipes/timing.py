@@ -20,42 +20,42 @@ from simsiam_tf.loop import compiled_steps
 from simsiam_tf.loop.task import Accuracies, RunComponents
 from simsiam_tf.nets.whitening import read_quarters
 
-FINAL_SHARE = 0.1  # of the budget, that the final evaluation takes at most,
-FINAL_IMAGES = 2000  # but on so many images, if there are
-READ_IMAGES = 512  # images that are read as the exported backbone reads them, to time that
-LEAST_CALLS = 3  # calls of the compiled loop that are timed at least
+FINAL_SHARE = 0.1  # largest share of the budget that the final evaluation takes,
+FINAL_IMAGES = 2000  # unless it has only this number of images or fewer
+READ_IMAGES = 512  # images by which reading at the exported backbone's size is timed
+MIN_CALLS = 3  # calls of the compiled loop that are timed at least
 CALL_SECONDS = 0.25  # about how long a timed call takes, where steps are shorter
-SHARE, MOST_SECONDS = 0.03, 60.0  # of the budget, but no longer, steps are timed
+TIMING_SHARE, MAX_TIMING_SECONDS = 0.03, 60.0  # share of the budget, and seconds, for timing steps
 # Time of a step that goes into records (1.2 %) and checkpoints (0.5 %), by docs/performance.md.
 OVERHEAD = 0.02
 
 
 def time_steps(components: RunComponents, config: Any, budget: float) -> tuple[float, float]:
-    """(seconds until the first step has run, seconds of a later step); the model is trained by these steps.
+    """Times training steps: (seconds until the first step has run, mean seconds of a later step).
 
-    All workers must call it. The second number is the mean, as that of a run is: on a machine that has other
-    work now and then, the median would leave that out.
+    These steps train the model. All workers must call this function. The mean, not the median, since a run
+    also waits where the machine has other work now and then.
 
     budget: seconds of the whole run.
     """
-    began, limit = time.perf_counter(), min(SHARE * budget, MOST_SECONDS)
+    began, limit = time.perf_counter(), min(TIMING_SHARE * budget, MAX_TIMING_SECONDS)
     iterator = compiled_steps.batches(components, config, components.first_step)
     run_steps = compiled_steps.compiled_steps(components, config)
 
-    def seconds_of(count: int) -> float:
-        """Seconds of one call, the largest of all workers."""
+    def time_call(count: int) -> float:
+        """Seconds of a call that runs `count` steps: those of the slowest worker."""
         began = time.perf_counter()
         run_steps(iterator, tf.constant(count))[0].numpy()
         return components.workers.all_reduce_max(time.perf_counter() - began)[0]
 
-    seconds_of(1)
+    time_call(1)
     traced = time.perf_counter() - began
-    warm = 0.0
-    for _ in range(pipeline.PREFETCHED_STEPS + 2):  # whose batches were made while the steps were traced
-        warm += seconds_of(1) if warm < limit else 0
+    warm_up = 0.0  # seconds of steps whose batches were prefetched while the first step was traced
+    for _ in range(pipeline.PREFETCHED_STEPS + 2):
+        warm_up += time_call(1) if warm_up < limit else 0
     calls, steps, spent, count = 0, 0, 0.0, 1
-    while calls < LEAST_CALLS or spent < limit:
-        seconds = seconds_of(count)
+    while calls < MIN_CALLS or spent < limit:
+        seconds = time_call(count)
         calls, steps, spent = calls + 1, steps + count, spent + seconds
         count = max(1, min(2 * count, int(CALL_SECONDS * count / seconds), config.log_every))
     return traced, (1 + OVERHEAD) * spent / steps
@@ -65,8 +65,8 @@ def time_steps(components: RunComponents, config: Any, budget: float) -> tuple[f
 class TimedMonitor(Monitor):
     """A monitor that times its evaluations.
 
-    rates: of each evaluation the seconds of an image, whose features are extracted, and of a pair of bank and
-        queries, which are compared. Of several workers each times its share as if it were alone.
+    rates: for each evaluation, (seconds to extract the features of an image, seconds to compare a pair of a
+        bank image and a query). Each of several workers times its share as if it were alone.
     """
 
     rates: list[tuple[float, float]] = dataclasses.field(default_factory=list)
@@ -91,7 +91,7 @@ class TimedMonitor(Monitor):
         return accuracy
 
     def seconds(self, rate: tuple[float, float], images: int | None = None) -> float:
-        """Seconds of an evaluation of so many images, or of all if None, by the rates of an earlier one."""
+        """Seconds of an evaluation of `images` images (None: all) by the rates of an earlier evaluation."""
         bank, queries = map(len, self.sample(images))
         return (rate[0] * (bank + queries) + rate[1] * bank * queries) / self._workers
 
@@ -102,10 +102,11 @@ class TimedMonitor(Monitor):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationTimes:
-    """Seconds of what is computed of features.
+    """Seconds that the evaluations and the whitening of a run take.
 
-    evaluation: an evaluation during the training. whitening: that of the export. final: number of images, or
-    None for all → an evaluation at the end, of the baselines and of the trained backbone.
+    evaluation: an evaluation during the training.
+    whitening: whitening at the export.
+    final: number of images (None: all) → the evaluation of baselines and trained backbone at the end.
     """
 
     evaluation: float
@@ -118,8 +119,8 @@ def time_baselines(
 ) -> tuple[Accuracies, EvaluationTimes]:
     """Evaluates the baselines: (accuracies, times of later evaluations).
 
-    images: their number; during the training, too. read_size: pixels at which the exported backbone reads
-    images; None where features are not whitened.
+    images: number of images of this evaluation and of those during the training. read_size: side in pixels of
+    the images that the exported backbone reads; None where features are not whitened.
     """
     source = monitor.bank if isinstance(monitor, Monitor) else monitor.source
     read = seconds_to_read(untrained, source, monitor.views, read_size) if read_size else 0.0
@@ -149,37 +150,40 @@ def time_baselines(
 def seconds_to_read(
     backbone: keras.Model, source: Source, views: Views, size: int, images: int = READ_IMAGES
 ) -> float:
-    """Seconds that an image adds when a backbone reads its quarters at `size` pixels, from so many images."""
+    """Seconds per image in which a backbone reads features by quarters at `size` pixels.
+
+    images: number of images by which this is timed.
+    """
     network, views = read_quarters(backbone, size), finishing.reading_views(views, size)
     many = min(source.size, images)
 
     def read(count: int) -> None:
         extraction.extract(network, source, views, np.arange(count))
 
-    return seconds_per_image(when_traced(read), many // 8, many)
+    return seconds_per_image(seconds_when_traced(read), many // 8, many)
 
 
-def seconds_of(call: Callable[[int], None], images: int) -> float:
-    """Seconds of a call on so many images."""
+def seconds_of_call(call: Callable[[int], None], images: int) -> float:
+    """Seconds of call(images). images: number of images that the call works on."""
     began = time.perf_counter()
     call(images)
     return time.perf_counter() - began
 
 
-def when_traced(call: Callable[[int], None]) -> Callable[[int], float]:
-    """The seconds of a call on so many images, without those of what a first call traces."""
+def seconds_when_traced(call: Callable[[int], None]) -> Callable[[int], float]:
+    """Number of images → seconds of a second call, which need not trace what the first call traced."""
 
     def seconds(images: int) -> float:
         call(images)
-        return seconds_of(call, images)
+        return seconds_of_call(call, images)
 
     return seconds
 
 
 def seconds_per_image(seconds: Callable[[int], float], few: int, many: int) -> float:
-    """What an image adds to the seconds of a call, from calls on a few and on many images.
+    """Seconds that each further image adds to a call, from a call on `few` and one on `many` images.
 
-    A call takes most of a second for its pipeline alone, so that its share of an image would be far too high.
+    The mean of one call would be far too high: starting the input pipeline alone takes most of a second.
     """
     if few in (0, many):
         return seconds(many) / many
@@ -187,9 +191,9 @@ def seconds_per_image(seconds: Callable[[int], float], few: int, many: int) -> f
 
 
 def final_images(size: int, final: Callable[[int | None], float], budget: float) -> int | None:
-    """Images of a final evaluation that takes at most FINAL_SHARE of the budget; None: all.
+    """The number of images of a final evaluation that takes at most FINAL_SHARE of the budget; None: all.
 
-    size: number of all.
+    size: number of all images. final: as in `EvaluationTimes`. budget: seconds of the whole run.
     """
     count = size
     while final(count) > FINAL_SHARE * budget and count > FINAL_IMAGES:

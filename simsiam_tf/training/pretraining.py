@@ -82,7 +82,7 @@ def pretrain(
 
 def _recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
     """Fills in the options that the earlier run in config.workdir chose by `recipe`, `minutes`, `weights`."""
-    return budget.recall(rules.recall(recall_network(config, before), before), before)
+    return budget.recall_epochs(rules.recall_choices(recall_network(config, before), before), before)
 
 
 def _make_task(
@@ -101,7 +101,7 @@ def _make_task(
     seconds = 60 * config.minutes
     ends = began + seconds
     with step_failures(trial, report.parent, lambda: first_step):
-        timed_run.check_foreseen(trial, ends - time.monotonic())
+        timed_run.check_minutes(trial, ends - time.monotonic())
         baselines, costs = timed_run.measure(trial, seconds)
     del trial
     gc.collect()  # frees the trial's model

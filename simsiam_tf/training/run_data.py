@@ -69,7 +69,7 @@ def follow_recipe(
     known = nets.describe_backbone(config.backbone, config.pixels, config.trust_code)
     taken = dataclasses.replace(config, channels=config.channels or known.channels)
     source, _ = open_data(taken, report, source)
-    facts = rules.facts_of(source, not on_cpu(), known)
+    facts = rules.read_facts(source, not on_cpu(), known)
     config, choices = rules.choose(config, facts)
     tell("\n  ".join([f"recipe for {facts}:", *map(str, choices)]))
     return config.validate(), source

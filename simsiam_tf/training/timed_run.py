@@ -1,9 +1,10 @@
-"""The option `minutes`: a trial run, thrown away afterwards, says what the parts of the run cost."""
+"""The option `minutes`: measures the costs of a run by a trial run, which is discarded."""
 
 from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("simsiam_tf.run")
 
-FEW, SAMPLE = 24, 96  # images by which costs are foreseen: an image costs what the others take longer
-FORWARD_PASSES = 3  # that a training step on a view costs about as much as, its gradient included
-# Small batches take longer for an image than large ones: a run is refused where this share of what is
-# foreseen does not fit, so that none is refused which would fit.
-SHARE = 2 / 3
+FEW_IMAGES, MANY_IMAGES = 24, 96  # the difference of their times gives the cost of an image
+FORWARD_PASSES = 3  # forward passes that cost as much as a training step on a view
+# Estimates are too high, since an image takes longer in small batches than in large ones. So a run is refused
+# only where this share of the estimate does not fit.
+REFUSED_SHARE = 2 / 3
 
 
-def foresee(trial: Pretraining) -> budget.Costs:
-    """The costs of a whole run, baselines included, by a few images: fast where `measure` takes minutes."""
+def estimate_costs(trial: Pretraining) -> budget.Costs:
+    """Estimates the costs of a whole run, baselines included, in seconds where `measure` takes minutes."""
     config, components, monitor = trial.config, trial.components, trial.monitor
     assert monitor is not None
     backbone, views, source = components.model.backbone, components.views, monitor.source
@@ -40,17 +41,20 @@ def foresee(trial: Pretraining) -> budget.Costs:
     def extract(images: int) -> None:
         extraction.extract(backbone, source, views, np.arange(images))
 
-    def look(images: int) -> None:
+    def read_views(images: int) -> None:
         for _ in extraction.evaluation_views(source, views, np.arange(images)):
             pass
 
-    traced = timing.seconds_of(evaluate, FEW)
-    rate = timing.seconds_per_image(timing.when_traced(evaluate), monitor.size(FEW), monitor.size(SAMPLE))
-    few, many = (min(images, source.size) for images in (FEW, SAMPLE))
-    forward, read = timing.seconds_per_image(timing.when_traced(extract), few, many), 0.0
-    decode = min(forward, timing.seconds_per_image(timing.when_traced(look), few, many))
+    def per_image(call: Callable[[int], None], few: int, many: int) -> float:
+        return timing.seconds_per_image(timing.seconds_when_traced(call), few, many)
+
+    traced = timing.seconds_of_call(evaluate, FEW_IMAGES)
+    rate = per_image(evaluate, monitor.size(FEW_IMAGES), monitor.size(MANY_IMAGES))
+    few, many = (min(images, source.size) for images in (FEW_IMAGES, MANY_IMAGES))
+    forward, read = per_image(extract, few, many), 0.0
+    decode = min(forward, per_image(read_views, few, many))
     if trial.read_size:
-        read = timing.seconds_to_read(backbone, source, views, trial.read_size, SAMPLE)
+        read = timing.seconds_to_read(backbone, source, views, trial.read_size, MANY_IMAGES)
     count = min(monitor.size(), timing.FINAL_IMAGES) if config.final_images is None else config.final_images
     final = monitor.size(count) * (1.5 * rate + 2 * read)
     if not isinstance(monitor, LabelFreeMonitor):
@@ -63,28 +67,28 @@ def foresee(trial: Pretraining) -> budget.Costs:
         "whitening": read * min(finishing.IMAGES, source.size),
         "final evaluation": final if count else 0.0,
     }
-    kept = components.source.pixels is not None or components.source.squares is not None
-    image = decode * (not kept) + FORWARD_PASSES * components.views.count * (forward - decode)
+    in_memory = components.source.pixels is not None or components.source.squares is not None
+    image = decode * (not in_memory) + FORWARD_PASSES * components.views.count * (forward - decode)
     step = image * config.batch_size
     return budget.Costs(sum(parts.values()), step, final_images=config.final_images, parts=parts)
 
 
-def check_foreseen(trial: Pretraining, left: float) -> None:
-    """Raises UserError where the time does not suffice by far, before baselines are evaluated.
+def check_minutes(trial: Pretraining, left: float) -> None:
+    """Raises UserError where `minutes` are far too short; called before baselines are evaluated.
 
     left: seconds that are left of `minutes`.
     """
     if trial.monitor is None:
         return
-    costs = foresee(trial)
+    costs = estimate_costs(trial)
     fixed, step, left = trial.components.workers.from_chief([costs.fixed, costs.step, left])
-    log.warning("estimated from %d images: %s", min(SAMPLE, trial.monitor.source.size), costs.parts_text)
-    if SHARE * (fixed + budget.LEAST_STEPS * step) > left:
+    log.warning("estimated from %d images: %s", min(MANY_IMAGES, trial.monitor.source.size), costs.parts_text)
+    if REFUSED_SHARE * (fixed + budget.MIN_STEPS * step) > left:
         raise budget.too_short(trial.config, costs, left)
 
 
 def measure(trial: Pretraining, seconds: float) -> tuple[Accuracies, budget.Costs]:
-    """Evaluates `baselines` and times some steps: (accuracies, costs of the parts of a run).
+    """Evaluates the baselines and times some steps: (accuracies of the baselines, costs of the run).
 
     seconds: time allowed for the whole run.
     """
@@ -96,7 +100,7 @@ def measure(trial: Pretraining, seconds: float) -> tuple[Accuracies, budget.Cost
         baselines, times = trial.evaluate_baselines(time_baselines)
         costs.evaluation, parts["whitening"] = times.evaluation, times.whitening
         epochs = knn_every(components, config)
-        costs.every = sampling.epoch_end(epochs, components.source.size, config.batch_size)
+        costs.evaluation_steps = sampling.epoch_end(epochs, components.source.size, config.batch_size)
         if costs.final_images is None:
             costs.final_images = timing.final_images(monitor.size(), times.final, seconds)
         if costs.final_images != 0:

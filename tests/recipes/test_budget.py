@@ -21,7 +21,8 @@ def brute_force(costs, seconds):
     """The most steps by trying all numbers, evaluations counted one by one."""
     best, spent = 0, costs.fixed
     for n in range(1, 10_000):
-        spent += costs.step + (costs.evaluation if costs.every and n % costs.every == 0 else 0)
+        evaluates = costs.evaluation_steps and n % costs.evaluation_steps == 0
+        spent += costs.step + (costs.evaluation if evaluates else 0)
         if spent > seconds:
             return best
         best = n
@@ -41,7 +42,7 @@ def test_as_many_steps_as_fit(seed):
 
 def test_thirty_minutes_by_hand():
     """1,700 s left, 40 s of them fixed. A hundred steps and an evaluation take 33 s: 50 times, 10 s over."""
-    costs = Costs(fixed=40.0, step=0.31, evaluation=2.0, every=100)
+    costs = Costs(fixed=40.0, step=0.31, evaluation=2.0, evaluation_steps=100)
     config = budget.choose_epochs(parse("--minutes=30"), costs, 1700.0, images=60_000)
     assert sampling.steps_in(config.epochs, 60_000, config.batch_size) == 50 * 100 + 32
     assert config.minutes == 30
@@ -53,7 +54,7 @@ def test_epochs_give_exactly_the_steps_and_survive_their_text(seed):
     for _ in range(2000):
         images = int(10 ** rng.uniform(1, 7))
         batch, steps = rng.randint(2, min(images, 8192)), int(10 ** rng.uniform(0, 6))
-        epochs = budget.epochs_of(steps, images, batch)
+        epochs = budget.epochs_for_steps(steps, images, batch)
         for value in (epochs, float(f"{epochs}"), json.loads(json.dumps(epochs))):
             assert sampling.steps_in(value, images, batch) == steps
         assert steps * batch / images <= epochs * (1 + 1e-12)
@@ -62,7 +63,7 @@ def test_epochs_give_exactly_the_steps_and_survive_their_text(seed):
 
 def test_the_epochs_that_were_chosen_are_never_taken_for_none():
     """100 epochs, the default of `epochs`, would be timed anew by every rerun."""
-    epochs = budget.epochs_of(1000, images=640, batch_size=64)
+    epochs = budget.epochs_for_steps(1000, images=640, batch_size=64)
     assert epochs != 100 and sampling.steps_in(epochs, 640, 64) == 1000
     config = PretrainConfig(minutes=3.0, epochs=epochs)
     assert not config.needs_timing and PretrainConfig(minutes=3.0).needs_timing
@@ -71,7 +72,7 @@ def test_the_epochs_that_were_chosen_are_never_taken_for_none():
 
 def test_all_that_takes_time_besides_the_steps_is_named():
     parts = {"building the model and its first step": 12.0, "whitening": 0.2, "final evaluation": 33.0}
-    costs = Costs(fixed=45.2, step=0.1, evaluation=2.0, every=100, parts=parts)
+    costs = Costs(fixed=45.2, step=0.1, evaluation=2.0, evaluation_steps=100, parts=parts)
     assert costs.rest_text(250, spent=95.0) == (
         "until now 95 s, building the model and its first step 12 s, final evaluation 33 s, "
         "evaluations during the training 4 s"
@@ -140,12 +141,12 @@ def test_the_flagfile_of_a_run_has_the_epochs_alone():
 def test_a_run_is_recalled_by_its_minutes_or_by_their_epochs():
     before = {"minutes": 30.0, "epochs": 23.1}
     recorded = PretrainConfig(minutes=30.0, epochs=23.1)
-    assert budget.recall(PretrainConfig(minutes=30.0), before) == recorded
-    assert budget.recall(PretrainConfig(epochs=23.1), before) == recorded
+    assert budget.recall_epochs(PretrainConfig(minutes=30.0), before) == recorded
+    assert budget.recall_epochs(PretrainConfig(epochs=23.1), before) == recorded
     fewer = {**before, "final_images": 500}
-    assert budget.recall(PretrainConfig(minutes=30.0), fewer).final_images == 500
-    assert budget.recall(PretrainConfig(minutes=30.0, final_images=9), fewer).final_images == 9
+    assert budget.recall_epochs(PretrainConfig(minutes=30.0), fewer).final_images == 500
+    assert budget.recall_epochs(PretrainConfig(minutes=30.0, final_images=9), fewer).final_images == 9
     for other in (PretrainConfig(minutes=20.0), PretrainConfig(epochs=23.2), PretrainConfig()):
-        assert budget.recall(other, before) == other
+        assert budget.recall_epochs(other, before) == other
     for without in (None, {}, {"minutes": None, "epochs": 23.1}, {"minutes": 30.0, "epochs": "23.1"}):
-        assert budget.recall(PretrainConfig(minutes=30.0), without).needs_timing
+        assert budget.recall_epochs(PretrainConfig(minutes=30.0), without).needs_timing

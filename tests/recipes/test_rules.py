@@ -22,7 +22,7 @@ EMOJI = Facts(images=15_000, side=64, channels=3, accelerator=False)
 def chosen(facts=EMOJI, **options):
     config, choices = choose(PretrainConfig(recipe="auto", **options), facts)
     assert config.validate().recipe == "none" and all(choice.reason for choice in choices)
-    assert {choice.option for choice in choices} <= set(rules.CHOSEN)
+    assert {choice.option for choice in choices} <= set(rules.RULED_OPTIONS)
     return config
 
 
@@ -148,11 +148,11 @@ def test_the_least_side_that_a_network_takes_is_a_fact(monkeypatch):
 def test_images_that_differ_in_size_or_are_large_would_be_decoded_every_epoch(tmp_path, sizes, each_epoch):
     for i, size in enumerate(sizes):
         Image.new("RGB", size, (i, 0, 0)).save(tmp_path / f"{i}.png")
-    assert rules.facts_of(open_source(f"folder:{tmp_path}"), False).decoded_each_epoch == each_epoch
+    assert rules.read_facts(open_source(f"folder:{tmp_path}"), False).decoded_each_epoch == each_epoch
 
 
 def test_facts_are_those_of_the_images(tmp_path):
-    assert rules.facts_of(open_source("digits"), False) == Facts(1437, 8, 1, False)
+    assert rules.read_facts(open_source("digits"), False) == Facts(1437, 8, 1, False)
     assert "1,437 gray images, 8 pixels; CPU" in str(Facts(1437, 8, 1, False))
 
 

@@ -53,11 +53,11 @@ def trial(monkeypatch, tmp_path):
 
 
 def test_costs_are_foreseen_by_a_few_images(trial):
-    costs = timed_run.foresee(trial)
-    assert max(trial.calls) == timed_run.SAMPLE, "no more images are evaluated"
+    costs = timed_run.estimate_costs(trial)
+    assert max(trial.calls) == timed_run.MANY_IMAGES, "no more images are evaluated"
     assert costs.parts == {
         "baselines": pytest.approx(0.2 * 2700 + 2 * 0.1 * timing.READ_IMAGES),
-        "building the model and its first step": pytest.approx(2 * 4 + 0.2 * timed_run.FEW + 23),
+        "building the model and its first step": pytest.approx(2 * 4 + 0.2 * timed_run.FEW_IMAGES + 23),
         "whitening": pytest.approx(0.1 * 10_000),
         # Raw pixels and two networks, both whitened, too; and three times two views without labels.
         "final evaluation": pytest.approx(2000 * (1.5 * 0.2 + 2 * 0.1) + 3 * 2 * 2000 * 0.05),
@@ -65,22 +65,24 @@ def test_costs_are_foreseen_by_a_few_images(trial):
     assert costs.fixed == pytest.approx(sum(costs.parts.values()))
     assert costs.step == pytest.approx((0.02 + 3 * 0.03 * 2) * 32), "an image is read once for its views"
     trial.components.source.squares = object()
-    assert timed_run.foresee(trial).step == pytest.approx(3 * 0.03 * 2 * 32), "copies are read once a run"
+    assert timed_run.estimate_costs(trial).step == pytest.approx(3 * 0.03 * 2 * 32), (
+        "copies are read once a run"
+    )
 
 
 def test_a_time_that_is_far_too_short_is_refused_by_them(trial):
-    timed_run.foresee(trial)  # traces
-    needed = 2 / 3 * timed_run.foresee(trial).seconds(budget.LEAST_STEPS)
-    timed_run.check_foreseen(trial, needed + 1)
+    timed_run.estimate_costs(trial)  # traces
+    needed = 2 / 3 * timed_run.estimate_costs(trial).seconds(budget.MIN_STEPS)
+    timed_run.check_minutes(trial, needed + 1)
     with pytest.raises(UserError, match=r"minutes=3: is too short .*baselines 642 s.*`knn_images`"):
-        timed_run.check_foreseen(trial, needed - 1)
+        timed_run.check_minutes(trial, needed - 1)
     trial.monitor = None
-    timed_run.check_foreseen(trial, 0.0)  # without a monitor the steps are timed at once
+    timed_run.check_minutes(trial, 0.0)  # without a monitor the steps are timed at once
 
 
 def test_baselines_are_not_evaluated_before_the_refusal(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        timed_run, "foresee", lambda trial: budget.Costs(500.0, 1.0, parts={"baselines": 500.0})
+        timed_run, "estimate_costs", lambda trial: budget.Costs(500.0, 1.0, parts={"baselines": 500.0})
     )
     monkeypatch.setattr(timed_run, "measure", lambda *args: pytest.fail("the baselines were evaluated"))
     config = tiny(tmp_path, "--minutes=3", "--epochs=100")
@@ -90,12 +92,12 @@ def test_baselines_are_not_evaluated_before_the_refusal(tmp_path, monkeypatch):
 
 
 def test_the_monitor_without_labels_is_foreseen_without_a_second_one(trial):
-    labelled = timed_run.foresee(trial).parts["final evaluation"]
+    labelled = timed_run.estimate_costs(trial).parts["final evaluation"]
     kind: Any = type("Judge", (LabelFreeMonitor,), {"__init__": lambda self: None})
     judge = kind()
     vars(judge).update(vars(trial.monitor), seed=0)
     trial.monitor = judge
-    alone = timed_run.foresee(trial).parts["final evaluation"]
+    alone = timed_run.estimate_costs(trial).parts["final evaluation"]
     assert labelled - alone == pytest.approx(3 * 2 * 2000 * 0.05)
 
 

@@ -18,10 +18,12 @@ ops: Any = keras.ops  # pyright infers None from its functions
 class Description:
     """The images that a network takes, and the licence of its weights.
 
-    scale: how it takes pixels; None: in any way, since its weights are random. size: side of its images in
-    pixels; None: any. fixed_size: whether it takes no other size. smallest: the least side that it takes.
-    channels: number of channels of its images; None: any. licence: that of its published weights, where
-    known.
+    scale: the range and normalisation of its pixels; None: any, since its weights are random.
+    size: side in pixels of its images, or of those that its weights were trained on; None: any.
+    fixed_size: whether it takes no other size.
+    channels: number of channels of its images; None: any.
+    licence: licence of its published weights; empty where it is not known.
+    smallest: smallest side in pixels that it takes.
     """
 
     scale: PixelScale | None = None
@@ -82,13 +84,16 @@ def to_features(
     reverse: bool = False,
     has_class_token: bool = False,
 ) -> keras.Model:
-    """A network from images [B, size, size, channels] to features [B, F].
+    """The network, pooled: images [B, size, size, channels] → features [B, F].
 
-    Maps [B, h, w, F] are averaged, and so are tokens [B, T, F], unless the first is a class token, which is
-    then the features. Of several outputs the last is taken.
+    Pooling averages maps [B, h, w, F] or tokens [B, T, F]; a class token, the first one, is taken as the
+    features instead. Of several outputs the last is taken.
 
-    size: side of the images; None: any. reverse: whether to hand the network blue, green and red.
+    size: side of the images in pixels; None: any. reverse: whether the network takes blue, green and red.
     has_class_token: whether the first token is a class token.
+
+    Raises:
+        UserError: the output is none of these.
     """
     images = keras.Input((size, size, channels), name="images")
     x = ops.flip(images, axis=-1) if reverse else images
@@ -107,6 +112,6 @@ def to_features(
 
 
 def pooled(network: keras.Model) -> keras.Model:
-    """A network from images to features, maps or tokens, as one to features: see `to_features`."""
+    """The network with its maps or tokens averaged, as by `to_features`; itself if it gives features."""
     size, _, channels = network.input_shape[1:]
     return network if len(network.output_shape) == 2 else to_features(network, size, channels)

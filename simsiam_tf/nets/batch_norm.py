@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from simsiam_tf.runtime.devices import on_gpu
 
-USUAL_MOMENTUM = 0.9  # of PyTorch and of this package's networks, which no run lowers
-LEAST_MOMENTUM = 0.5
+USUAL_MOMENTUM = 0.9  # momentum of PyTorch's BN and of this package's networks; `lower_momentum` keeps it
+MIN_MOMENTUM = 0.5
 UPDATES = 10  # the momentum 1 − UPDATES/steps leaves at most e^−UPDATES of the initial value
 SETTLED = 0.01  # largest share of the initial value in a moving average that follows the batches
 
@@ -24,9 +24,10 @@ _VIEWS = contextvars.ContextVar("views", default=1)
 
 @contextlib.contextmanager
 def separate_views(count: int) -> Iterator[None]:
-    """Lets synchronised BN take the rows of a batch as so many views of equal size, one after another.
+    """Within the block, synchronised BN splits the rows of a batch into `count` views of equal size.
 
-    Each view is a BN batch, as if the network were called for each, but a layer sends one message for all.
+    Each view is a BN batch of its own, as if the network were called once for each view; but a layer sends
+    one message for all views.
     """
     token = _VIEWS.set(count)
     try:
@@ -36,7 +37,7 @@ def separate_views(count: int) -> Iterator[None]:
 
 
 def joins_views(network: keras.layers.Layer) -> bool:
-    """Whether `separate_views` saves messages: on several replicas, with no other class's statistics."""
+    """Whether `separate_views` can be used: on several replicas, where only `BatchNorm` keeps statistics."""
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return False
     return all(isinstance(layer, BatchNorm) for layer in _with_statistics(network))
@@ -115,9 +116,9 @@ class BatchNorm(keras.layers.Layer):
     def _synchronised(self, x, gamma, beta, context) -> tf.Tensor:
         """Normalises each view by its moments over all replicas, which are sent in one message.
 
-        A replica sends the variance of its own rows, and its mean with its square. The variance of the means
-        is the difference of two squares, which may be large beside it: hence float64, and, for TPUs, which
-        have none, means as distances from the moving mean.
+        A replica sends the variance of its rows, their mean and the mean's square. The variance between the
+        replicas' means is a difference of squares, which may be much larger than the variance: so it is
+        computed in float64, and from distances to the moving mean, since TPUs have float32 alone.
         """
         views, replicas, channels = _VIEWS.get(), context.num_replicas_in_sync, x.shape[-1]
         rows = tf.reshape(x, [views, -1, channels])
@@ -126,9 +127,9 @@ class BatchNorm(keras.layers.Layer):
         on_tpu = isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
         wide = tf.float32 if on_tpu else tf.float64
         shift = tf.cast(tf.convert_to_tensor(self.moving_mean), wide)
-        own_mean, own_variance = (tf.cast(moment, wide) for moment in moments(rows))
-        distance = own_mean - shift
-        sums = tf.stack([distance, tf.square(distance), own_variance])  # [3, views, channels]
+        local_mean, local_variance = (tf.cast(moment, wide) for moment in moments(rows))
+        distance = local_mean - shift
+        sums = tf.stack([distance, tf.square(distance), local_variance])  # [3, views, channels]
         distance, square, variance = tf.unstack(
             context.all_reduce(tf.distribute.ReduceOp.SUM, sums) / replicas
         )
@@ -152,10 +153,10 @@ class BatchNorm(keras.layers.Layer):
 
 
 def synchronise(network: keras.Model) -> None:
-    """Lets `keras.layers.BatchNormalization` take the statistics of all replicas, if there are several.
+    """Makes `keras.layers.BatchNormalization` use the statistics of all replicas, if there are several.
 
-    Such layers keep Keras' formula: their moving variance follows the variance of the batch, not the unbiased
-    one. A line on stderr names normalising layers of other classes, which keep statistics of one replica.
+    Such layers keep Keras' formula: their moving variance follows the biased variance of the batch. A line on
+    stderr names the layers of other classes with moving means, which use the statistics of one replica.
     """
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return
@@ -174,17 +175,17 @@ def synchronise(network: keras.Model) -> None:
 
 
 def lower_momentum(network: keras.layers.Layer, steps: int) -> tuple[float, float] | None:
-    """Lowers BN's momentum where a run of so many steps is too short for its moving averages.
+    """Lowers BN's momentum where a run of `steps` steps is too short for its moving averages.
 
     A moving average keeps the share momentum^n of its initial value after n updates: 98 % after 24 updates at
     keras.applications' 0.999. Momenta above `USUAL_MOMENTUM` become at most 1 − 10/steps, and at least
-    `LEAST_MOMENTUM`, so that the averages are those of about the last tenth of the steps. Training normalises
+    `MIN_MOMENTUM`, so that the averages are those of about the last tenth of the steps. Training normalises
     by the statistics of batches: no trained weight changes. Frozen layers stay as they are.
 
     Returns:
-        (the highest momentum before, the one that it was lowered to); None if all fit.
+        (the highest momentum before, the momentum that replaced it); None if none was lowered.
     """
-    fitting = max(LEAST_MOMENTUM, 1 - UPDATES / max(steps, 1))
+    fitting = max(MIN_MOMENTUM, 1 - UPDATES / max(steps, 1))
     high = [layer for layer in _with_momentum(network) if layer.momentum > max(fitting, USUAL_MOMENTUM)]
     before = max((layer.momentum for layer in high), default=0.0)
     for layer in high:
@@ -193,9 +194,9 @@ def lower_momentum(network: keras.layers.Layer, steps: int) -> tuple[float, floa
 
 
 def unsettled(network: keras.layers.Layer, updates: int) -> tuple[float, float] | None:
-    """(the highest momentum of BN, the share of their initial values that its averages keep after updates).
+    """(BN's highest momentum, the share of the initial values left in its moving averages after `updates`).
 
-    None without BN that is trained, or where this share is below `SETTLED`.
+    None without trained BN, or where this share is at most `SETTLED`.
     """
     momentum = max((layer.momentum for layer in _with_momentum(network)), default=0.0)
     share = momentum**updates
@@ -203,7 +204,7 @@ def unsettled(network: keras.layers.Layer, updates: int) -> tuple[float, float] 
 
 
 def _with_momentum(network: keras.layers.Layer) -> list[Any]:
-    """The layers that keep a moving mean with an attribute `momentum`, and are not frozen."""
+    """The layers with a moving mean and an attribute `momentum` that are not frozen."""
     return [
         layer
         for layer in _with_statistics(network)

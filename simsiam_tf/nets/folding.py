@@ -16,10 +16,10 @@ BATCH_NORMS = (BatchNorm, keras.layers.BatchNormalization)
 
 
 def fold_batch_norms(network: keras.Model) -> keras.Model:
-    """The same network for inference, whose convolutions do what the BN after them did.
+    """The same network for inference, in which each convolution includes the BN after it.
 
     Features differ by rounding alone. With s = γ / √(variance + ε), a kernel becomes kernel · s, and the bias
-    (bias − mean) · s + β. BN that follows something else stays. A network whose layers cannot be replaced
+    becomes (bias − mean) · s + β. BN after another layer stays. A network whose layers cannot be replaced
     (`keras_networks.rebuild`) is returned as it is.
     """
     batch_norms = {conv: bn for bn in network.layers if (conv := _convolution_before(bn, network))}
@@ -43,7 +43,7 @@ def fold_batch_norms(network: keras.Model) -> keras.Model:
 
 
 def _convolution_before(layer: Any, network: keras.Model) -> Any:
-    """The convolution whose output a BN alone reads; None for another layer, or where there is none."""
+    """The convolution before a BN, where nothing else reads its output; None for any other layer."""
     if type(layer) not in BATCH_NORMS or len(layer._inbound_nodes) != 1:
         return None
     parents = layer._inbound_nodes[0].parent_nodes

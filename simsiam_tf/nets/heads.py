@@ -13,7 +13,7 @@ from simsiam_tf.nets.batch_norm import BatchNorm
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Which layers of the MLP heads BN follows (Sec. 4.4); the backbone's BN stays."""
+    """The layers of the MLP heads that BN follows (Sec. 4.4); the backbone always has BN."""
 
     proj_hidden: bool
     proj_output: bool

@@ -34,7 +34,7 @@ SIZES = {  # side in pixels of the images that the published weights were traine
 MIN_SIZE = {"Xception": 71, "Inception": 75}  # least side of images in pixels, where not 32
 
 
-def names() -> list[str]:
+def network_names() -> list[str]:
     """Names of the supported networks."""
     return [n for n in dir(keras.applications) if n[0].isupper() and _by_prefix(n, FAMILIES)]
 
@@ -44,15 +44,20 @@ def _by_prefix(name: str, table: Mapping[str, Any], default: Any = None) -> Any:
 
 
 def describe(options: Mapping[str, Any]) -> Description:
-    """Describes the images that a network takes; the published weights take three channels."""
+    """Describes the images that a network takes; with published weights, they have three channels.
+
+    Raises:
+        UserError: keras.applications has no such network.
+    """
     name, weights, pixels = (options[key] for key in ("name", "weights", "pixels"))
-    if name not in names():
+    if name not in network_names():
         raise UserError(
-            f"backbone=keras:{name}: no such network of keras.applications.{nearest(name, names())}"
+            f"backbone=keras:{name}: no such network of keras.applications.{nearest(name, network_names())}"
         )
-    own, licence = _by_prefix(name, FAMILIES)
+    family_pixels, licence = _by_prefix(name, FAMILIES)
     return Description(
-        PIXELS[own if pixels == "auto" else pixels], _by_prefix(name, SIZES, 224) if weights else None,
+        PIXELS[family_pixels if pixels == "auto" else pixels],
+        _by_prefix(name, SIZES, 224) if weights else None,
         channels=3 if weights else None, licence=licence if weights else "",
         smallest=_by_prefix(name, MIN_SIZE, 32),
     )  # fmt: skip
@@ -65,7 +70,8 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
         UserError: the images are too small for it, or its weights cannot be downloaded.
     """
     name, weights = options["name"], options["weights"]
-    scale, smallest = describe(options).scale, describe(options).smallest
+    description = describe(options)
+    scale, smallest = description.scale, description.smallest
     if size < smallest:
         raise UserError(
             f"backbone=keras:{name}: needs views of {smallest} pixels or more. Pass image_size={smallest}."
@@ -98,15 +104,12 @@ def recognise(network: keras.Model) -> str | None:
 
     A network with a classifier on top is recognised, too.
     """
-    wanted = _layer_names(network)
-    words = re.sub(r"\W|_", "", network.name).lower()
-    for name in sorted((n for n in names() if words.startswith(n.lower())), key=len, reverse=True)[:2]:
-        shape = network.input_shape
-        candidate = getattr(keras.applications, name)(
-            include_top=False, weights=None, input_shape=(None, None, shape[-1])
-        )
-        here = _layer_names(candidate)
-        if wanted[: len(here)] == here:
+    layers = _layer_names(network)
+    compact = re.sub(r"\W|_", "", network.name).lower()
+    candidates = (name for name in network_names() if compact.startswith(name.lower()))
+    for name in sorted(candidates, key=len, reverse=True)[:2]:
+        candidate_layers = _layer_names(_without_top(name, network.input_shape[-1]))
+        if layers[: len(candidate_layers)] == candidate_layers:
             return name
     return None
 
@@ -116,14 +119,18 @@ def without_classifier(network: keras.Model) -> keras.Model:
     name = recognise(network) if isinstance(network.layers[-1], keras.layers.Dense) else None
     if name is None:
         return network
-    plain = getattr(keras.applications, name)(
-        include_top=False, weights=None, input_shape=(None, None, network.input_shape[-1])
-    )
-    return keras.Model(network.input, network.layers[len(plain.layers) - 1].output, name=network.name)
+    last = len(_without_top(name, network.input_shape[-1]).layers) - 1
+    return keras.Model(network.input, network.layers[last].output, name=network.name)
+
+
+def _without_top(name: str, channels: int) -> keras.Model:
+    """A network of keras.applications with random weights, without pooling and classifier."""
+    shape = (None, None, channels)
+    return getattr(keras.applications, name)(include_top=False, weights=None, input_shape=shape)
 
 
 def _layer_names(network: keras.Model) -> list[str]:
-    """Names of the layers after the first. Layers without weights lose the _1, _2 … that Keras adds."""
+    """Names of the layers after the first, without the _1, _2 … that Keras adds to those without weights."""
     return [
         re.sub(r"_\d+$", "", layer.name) if layer.weights == [] else layer.name
         for layer in network.layers[1:]

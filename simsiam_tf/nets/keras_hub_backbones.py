@@ -25,7 +25,12 @@ def import_keras_hub(name: str) -> Any:
 
 
 def describe(options: Mapping[str, Any]) -> Description:
-    """Describes the images that a preset's network takes, by its image converter and its input."""
+    """Describes the images that a preset's network takes, by its image converter and its input.
+
+    Raises:
+        UserError: keras-hub or the preset is missing; the preset would run code; or nothing says how its
+            network takes pixels.
+    """
     name, weights, pixels = (options[key] for key in ("name", "weights", "pixels"))
     hub = import_keras_hub(f"backbone=hub:{name}")
     _check_preset(name, options["trust_code"])
@@ -63,7 +68,7 @@ def _scale(name: str, converter: Any) -> PixelScale:
 def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
     """The backbone of a preset, pooled; random unless options["weights"] asks for the preset's weights."""
     hub, name = import_keras_hub(f"backbone=hub:{options['name']}"), options["name"]
-    scale = describe(options).scale  # which checks the preset's files first
+    scale = describe(options).scale  # first, since it checks the preset's files
     network = _from_preset(hub.models.Backbone, name, load_weights=False)
     shape, config = keras.tree.flatten(network.input)[0].shape, network.get_config()
     wanted = (size if shape[1] else None, size if shape[1] else None, channels)
@@ -88,9 +93,9 @@ def _check_preset(name: str, trust_code: bool) -> None:
         while pending:
             value = pending.pop()
             if isinstance(value, dict) and "class_name" in value:
-                known = str(value.get("module")).startswith("keras_hub.src.models.")
-                known = known and value.get("registered_name") in (None, f"keras_hub>{value['class_name']}")
-                if not known and (value.get("module"), value["class_name"]) != ("keras", "DTypePolicy"):
+                trusted = str(value.get("module")).startswith("keras_hub.src.models.")
+                trusted &= value.get("registered_name") in (None, f"keras_hub>{value['class_name']}")
+                if not trusted and (value.get("module"), value["class_name"]) != ("keras", "DTypePolicy"):
                     raise UserError(
                         f"backbone=hub:{name}: its {file} asks for "
                         f"{value.get('module')}.{value['class_name']}, which is none of keras-hub's; its "

@@ -31,28 +31,28 @@ def to_stock_layers(network: keras.Model) -> keras.Model:
 
 
 def to_training_layers(network: keras.Model) -> keras.Model:
-    """The same network and weights with `Conv` and `BatchNorm` where they compute the same.
+    """The same network and weights in `Conv` and `BatchNorm` layers, where these compute the same.
 
     Undoes `to_stock_layers`. Other layers stay, such as a convolution with a bias.
     """
-    folded = {_padding_before(layer) for layer in network.layers}
+    paddings = {_padding_before(layer) for layer in network.layers}
 
     def replace(layer: Any) -> list:
-        if layer in folded:
+        if layer in paddings:
             return []
         if _is_conv(layer) and (
             layer.padding == "same" or layer.kernel_size == (1, 1) or _padding_before(layer)
         ):
             return [Conv.from_config(layer.get_config())]
         if type(layer) is keras.layers.BatchNormalization:
-            ours = BatchNorm(
+            batch_norm = BatchNorm(
                 layer.momentum, layer.epsilon, layer.scale, center=layer.center,
                 zero_gamma=isinstance(layer.gamma_initializer, keras.initializers.Zeros),
                 name=layer.name, trainable=layer.trainable, dtype=layer.dtype_policy,
             )  # fmt: skip
             is_last = layer.axis in (-1, len(keras.tree.flatten(layer.input)[0].shape) - 1)
-            if _stock_batch_norm(ours).get_config() == {**layer.get_config(), "axis": -1} and is_last:
-                return [ours]
+            if _stock_batch_norm(batch_norm).get_config() == {**layer.get_config(), "axis": -1} and is_last:
+                return [batch_norm]
         return [clone(layer, to_training_layers)]
 
     return rebuild(network, replace)
@@ -68,7 +68,7 @@ def _stock_batch_norm(layer: BatchNorm) -> keras.layers.BatchNormalization:
 
 
 def _is_conv(layer: Any) -> bool:
-    """Whether a layer may have been a `Conv` before `to_stock_layers`; a padding before it is not checked."""
+    """Whether a layer may have been a `Conv` before `to_stock_layers`; the padding before it is unchecked."""
     padding = "same" if getattr(layer, "strides", None) == (1, 1) else "valid"
     return type(layer) is keras.layers.Conv2D and is_plain(layer) and layer.padding == padding
 
@@ -94,7 +94,7 @@ def rebuild(
 
     A network that is neither Sequential nor exactly of the class Functional is returned as it is.
 
-    weights: name of a layer → its weights, where they are not those of the layer of that name.
+    weights: name of a new layer → its weights, where they differ from those of the layer of that name.
     """
     before = random.getstate()  # Keras draws initial weights, which are replaced
     try:
@@ -111,8 +111,8 @@ def rebuild(
         random.setstate(before)
     for layer in rebuilt.layers:
         if layer.weights and not isinstance(layer, keras.Model):
-            given = (weights or {}).get(layer.name)
-            layer.set_weights(given or network.get_layer(layer.name).get_weights())
+            new_weights = (weights or {}).get(layer.name)
+            layer.set_weights(new_weights or network.get_layer(layer.name).get_weights())
     return rebuilt
 
 

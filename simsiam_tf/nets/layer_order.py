@@ -37,7 +37,7 @@ def layer_paths(network: keras.Model) -> list[tuple[Path, keras.layers.Layer]]:
 
 
 def block_of(path: Path) -> str:
-    """The block, or else the stage, that a layer is in, by its path; empty for neither."""
+    """The block, or else the stage, that a layer is in, by its path; empty if it is in neither."""
     for pattern in (_BLOCK, _STAGE):
         for i, name in enumerate(path):
             if match := pattern.match(name):
@@ -54,7 +54,7 @@ def block_depths(network: keras.Model) -> tuple[list[tuple[keras.Variable, int]]
     it, as in timm's `param_groups_layer_decay`.
 
     Raises:
-        UserError: no layer has the name of a block, as in "block2a".
+        UserError: no layer is named as the layers of blocks are, as in "block2a".
     """
     holders = [(block_of(path), layer) for path, layer in layer_paths(network) if _own_variables(layer)]
     blocks = {block: depth for depth, block in enumerate(dict.fromkeys(b for b, _ in holders if b), 1)}

@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
-NO_GENERATOR = -1  # number for draws without a generator, such as those of some drop paths
+NO_GENERATOR = -1  # generator number of draws without a generator, such as those of some drop paths
 
 
 class StepSeeds:
@@ -39,7 +39,7 @@ class StepSeeds:
         return fold_in(fold_in(self.key, number), call)
 
 
-# A variable of the thread, since each replica of a strategy runs in its own.
+# Local to the thread, since a strategy runs each replica in a thread of its own.
 _SEEDS: contextvars.ContextVar[StepSeeds | None] = contextvars.ContextVar("step_seeds", default=None)
 
 

@@ -18,7 +18,11 @@ from simsiam_tf.runtime.python_objects import import_object
 
 
 def describe(options: Mapping[str, Any]) -> Description:
-    """Describes the images of a function's network, by the option `pixels` or the attribute of this name."""
+    """Describes the images of a function's network, by the option `pixels` or the function's attribute.
+
+    Raises:
+        UserError: neither says how a network with weights takes pixels, or the attribute is no key of PIXELS.
+    """
     name, weights, pixels = (options[key] for key in ("name", "weights", "pixels"))
     function = _function(name)
     chosen = getattr(function, "pixels", None) if pixels == "auto" else pixels
@@ -33,9 +37,13 @@ def describe(options: Mapping[str, Any]) -> Description:
 
 
 def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
-    """FUNCTION(size, channels) as a backbone, pooled where it gives maps or tokens."""
+    """FUNCTION(size, channels) as a backbone, pooled where it gives maps or tokens.
+
+    Raises:
+        UserError: the function returns no model of one input, or one that cannot be exported.
+    """
     function, name = _function(options["name"]), options["name"]
-    with _names_from_the_start():
+    with _fresh_layer_names():
         network = function(size, channels)
     if not isinstance(network, keras.Model) or len(keras.tree.flatten(network.inputs)) != 1:
         raise UserError(
@@ -50,8 +58,8 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
 
 
 @contextlib.contextmanager
-def _names_from_the_start() -> Iterator[None]:
-    """Numbers Keras' automatic names anew: every build has the names that `freeze_until` may name."""
+def _fresh_layer_names() -> Iterator[None]:
+    """Restarts the numbers in Keras' automatic names, so that every build has the names of the first."""
     numbers = global_state.get_global_attribute("object_name_uids")
     global_state.set_global_attribute("object_name_uids", collections.defaultdict(int))
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras.src.utils.naming import to_snake_case
 
-# Classes that `keras_networks` exchanges for each other; the layers keep their names.
+# Classes that `keras_networks` exchanges for each other, while the layers keep their names.
 _EXCHANGED = {
     name: pair for pair in (("Conv", "Conv2D"), ("BatchNorm", "BatchNormalization")) for name in pair
 }
@@ -34,8 +34,8 @@ def variables_by_path(network: Any, renumbered: bool = True, prefix: str = "") -
     seen: set[int] = set()
 
     def walk(layer: Any, place: str) -> None:
-        own = [*layer._trainable_variables, *layer._non_trainable_variables]
-        for name, variable in _named(own, renumbered, ""):
+        variables = [*layer._trainable_variables, *layer._non_trainable_variables]
+        for name, variable in _named(variables, renumbered, ""):
             if id(variable) not in seen:
                 seen.add(id(variable))
                 paths[place + name] = variable

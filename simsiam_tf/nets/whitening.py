@@ -1,7 +1,7 @@
 """Finished features: means over the quarters of the last maps, whitened by the last layer of the network.
 
-The mean over all of a map says what is in an image, the means over its quarters also where. The former are
-the features that a backbone is trained with, its *pooled* features.
+The means over whole maps are the *pooled* features, with which a backbone is trained; they tell what an image
+shows. The means over the quarters of maps tell where, too.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from typing import Any
 import keras
 import numpy as np
 
-NAME = "whitening"
-QUARTERS = "quarters_{}"  # names of the layers that compute the means, of the last map first
+NAME = "whitening"  # name of the layer that whitens
+QUARTERS = "quarters_{}"  # names of the layers that compute the means; quarters_0 reads the last map
 MAX_FEATURES = 2048  # most features by quarters
-USUAL_SIDE = 224  # pixels of the images by which sizes of maps are compared
+USUAL_SIDE = 224  # pixels of the images for which maps are compared, where a network takes any size
 
 
 def read_quarters(backbone: keras.Model, size: int) -> keras.Model:
     """The backbone with features by quarters [B, F'], for images of `size` pixels; its layers are shared.
 
-    The maps are what the last residual blocks give out at each of the two smallest sizes of maps, as far as
-    there are at most `MAX_FEATURES` means. Layers behind these blocks, such as the wide last convolution of
-    an EfficientNet, serve the classifier that a network was trained with, and are not read. A network without
-    residual blocks is read at its last maps. Quarters of a map with an odd side overlap; a map of one pixel
-    has one mean. A network that does not end in an average of maps, or whose maps all are too small or have
-    too many channels, is returned as it is.
+    The maps read are the outputs of the last residual block at each of the two smallest sizes of maps; the
+    second only if there are at most `MAX_FEATURES` means in all. Layers behind these blocks, such as the wide
+    last convolution of an EfficientNet, serve the classifier that a network was trained with, and are not
+    read. A network without residual blocks is read at its last maps. Quarters of a map with an odd side
+    overlap; a map of one pixel has one mean.
+
+    The backbone is returned as it is where it does not end in an average of maps, or where all its maps have
+    one pixel or too many channels.
     """
     parts, sides, features = [], [], 0
     for i, tensor in enumerate(_last_maps(backbone)):
@@ -83,9 +85,12 @@ def without_whitening(network: keras.Model) -> keras.Model:
 
 
 def finish_like(network: keras.Model, backbone: keras.Model, size: int) -> keras.Model:
-    """A backbone finished as a network is, for images of `size` pixels; itself where the network is not.
+    """The backbone with the last layers of a finished network; the backbone if `network` is not finished.
 
-    backbone: with pooled features, of the same architecture.
+    backbone: a network with pooled features, of the same architecture. size: side of its images in pixels.
+
+    Raises:
+        ValueError: at this size, the backbone gives another number of features than can be whitened.
     """
     layer = whitening_layer(network)
     if layer is None:
@@ -120,13 +125,12 @@ def _last_maps(backbone: keras.Model) -> list[Any]:
     if type(last) is not keras.layers.GlobalAveragePooling2D or last.output is not backbone.outputs[0]:
         return []
     # NOTE: the inner maps of a network in one layer, as `to_features` calls it, are of other inputs.
-    apart = keras.Model | keras.layers.InputLayer
-    layers = [layer for layer in backbone.layers if not isinstance(layer, apart)]
+    layers = [x for x in backbone.layers if not isinstance(x, keras.Model | keras.layers.InputLayer)]
     maps = [layer for layer in layers if len(getattr(layer.output, "shape", ())) == 4]
     blocks = [_activated(layer, backbone) for layer in maps if _ends_block(layer)]
     tensors = [last.input, *(blocks or [layer.output for layer in maps])]
-    of_side = dict(zip(_sides(backbone, tensors), tensors, strict=True))  # of equal sides the last counts
-    return [of_side[side] for side in sorted(of_side)[:2]]
+    by_side = dict(zip(_sides(backbone, tensors), tensors, strict=True))  # of equal sides the last counts
+    return [by_side[side] for side in sorted(by_side)[:2]]
 
 
 def _ends_block(layer: keras.layers.Layer) -> bool:
@@ -135,15 +139,18 @@ def _ends_block(layer: keras.layers.Layer) -> bool:
 
 
 def _activated(layer: keras.layers.Layer, backbone: keras.Model) -> Any:
-    """A layer's output, behind the activation that alone takes it, if there is one."""
-    within = {id(other) for other in backbone.layers}
-    takers = [node.operation for node in layer._outbound_nodes if id(node.operation) in within]
-    is_activation = len(takers) == 1 and isinstance(takers[0], keras.layers.Activation | keras.layers.ReLU)
-    return takers[0].output if is_activation else layer.output
+    """A layer's output after its activation, if an activation is the only layer that reads the output."""
+    layers = {id(other) for other in backbone.layers}
+    readers = [node.operation for node in layer._outbound_nodes if id(node.operation) in layers]
+    is_activation = len(readers) == 1 and isinstance(readers[0], keras.layers.Activation | keras.layers.ReLU)
+    return readers[0].output if is_activation else layer.output
 
 
 def _sides(backbone: keras.Model, tensors: list[Any], size: int | None = None) -> list[int]:
-    """Heights of maps of the backbone for images of `size` pixels; of those that it takes when None."""
+    """Heights in pixels of maps [B, h, w, F] of the backbone, for images of `size` pixels.
+
+    size: when None, the only size that the backbone takes, or else `USUAL_SIDE`.
+    """
     size = size or backbone.input_shape[1] or USUAL_SIDE
     shapes: Any = keras.Model(backbone.inputs[0], tensors).compute_output_shape(
         (1, size, size, backbone.input_shape[-1])

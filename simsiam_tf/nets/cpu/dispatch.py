@@ -17,8 +17,8 @@ from simsiam_tf.nets.cpu.static_shape import static_shape
 from simsiam_tf.runtime.devices import on_cpu
 
 DISPATCH_BY_SHAPE = os.environ.get("SIMSIAM_TF_FAST_CPU_CONVOLUTIONS", "1") != "0"
-# Least input and output channels for Winograd, which is used at stride 1 in float32. At stride 2, in any
-# precision, the input's gradient is computed by rows where there are fewer input channels.
+# Fewest input and output channels for Winograd, which is used at stride 1 in float32. At stride 2, in any
+# precision, `stride2.input_gradient` is used where there are fewer input channels.
 MIN_CHANNELS_WINOGRAD = 64
 # In bfloat16 the weight gradient is a product with patches where the output has no more pixels than the
 # input has channels, and no more than these:

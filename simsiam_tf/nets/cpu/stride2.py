@@ -35,9 +35,9 @@ def input_gradient(upstream: tf.Tensor, kernel: tf.Tensor, height: int, width: i
     """The gradient of a 3×3 convolution of stride 2 with PyTorch's padding with respect to its input.
 
     Counted from 0, an even row of the input meets only the kernel's middle row. An odd row meets the kernel's
-    last row and, for the outputs one row below, its first; so do columns. So the gradient of all even rows,
-    and that of all odd rows, is a convolution of stride 1 over `upstream`. Its output has 2 · I channels: I
-    of an even column, then I of the odd column to its right.
+    last row and, for the outputs one row below, its first row. The same holds for columns. So the gradient of
+    all even rows is a convolution of stride 1 over `upstream`, and that of all odd rows is another. Each has
+    2 · I output channels: I of an even column, then I of the odd column to its right.
 
     upstream: [B, ⌈H/2⌉, ⌈W/2⌉, O], the outputs' gradients. kernel: [3, 3, I, O]. height, width: H and W.
     Returns [B, H, W, I].

@@ -63,7 +63,7 @@ class Tiles:
 
     @tf.function(jit_compile=True, autograph=False)
     def _cut(self, x: tf.Tensor, axis: int, new: int) -> tf.Tensor:
-        """Replaces the pixels of an axis by tiles, and puts the n rows of matrix · tile on a new axis."""
+        """Cuts an axis into tiles, and puts the n rows of matrix · tile on a new axis."""
         length = static_shape(x)[axis]
         end = -(-length // self.spacing) * self.spacing
         x = _padded(x, axis, self.margin, end - length + self.margin)

@@ -156,7 +156,7 @@ def _call_cluster(config: EmbedConfig) -> int:
     preprocessing = config.preprocessing()
     if is_network(config.weights):
         preprocessing["pixels"] = "auto"  # by the card of its copy
-    rows = cluster_embedding.embed(
+    rows = cluster_embedding.embed_by_cluster(
         pretrained, preprocessing, data, SourceOptions(**pretrained.source_options(config, data)),
         out, out.with_suffix(".unreadable.json"), config.ray, config.ray_cores, config.batch_size,
         config.rows_per_shard, config.dtype, config.fast, config.overwrite,

@@ -122,25 +122,23 @@ def call(config: NeighboursConfig) -> int:
     embeddings = embedding_file.read_embeddings(
         Path(config.embeddings).expanduser(), config.features_column, config.names_column, config.names
     )
-    if query_list.folder_of(embeddings, config.query) is not None:
+    if query_list.query_folder(embeddings, config.query) is not None:
         _load_tensorflow()
     queries = query_list.find_queries(embeddings, config.query)
     shown, alone = printable_text(config.query), not queries.leave_out
     if alone and not queries.files and os.path.isfile(config.query) and not os.path.isabs(config.query):
         note = "the image of this name among the embeddings is taken; for the file, pass"
         print(f"--query={shown}: {note} --query=./{shown}", file=sys.stderr)
-    features = queries.known_features(embeddings)
+    features = queries.stored_features(embeddings)
     if queries.files:
         _load_tensorflow()
         from simsiam_tf.features import query
 
-        backbone = query.backbone_of(embeddings, config.weights, config.augmentation, config.image_size)
+        backbone = query.open_backbone(embeddings, config.weights, config.augmentation, config.image_size)
         if alone:
             features = query.embed_file(backbone, queries.files[0], config.max_megapixels)[None]
         else:
-            queries, features = query.features_of_queries(
-                embeddings, queries, backbone, config.max_megapixels
-            )
+            queries, features = query.embed_queries(embeddings, queries, backbone, config.max_megapixels)
     if alone:
         embeddings.check_query(features[0])
     cosines, rows = query_list.find_neighbours(embeddings, queries, features, config.k)

@@ -8,7 +8,7 @@ import numpy as np
 
 from simsiam_tf.curation.exact_search import nearest_rows
 from simsiam_tf.curation.unit_rows import UnitRows
-from simsiam_tf.features.knn import without_own
+from simsiam_tf.features.knn import without_query_rows
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError
 
@@ -79,7 +79,7 @@ def _build(bank: UnitRows) -> Any:
 def _search(index: Any, queries: np.ndarray, k: int, own: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest in the lists searched; rows are −1 where these hold fewer."""
     cosine, rows = index.search(queries, k + (own is not None))
-    return (cosine, rows) if own is None else without_own(cosine, rows, own, k)
+    return (cosine, rows) if own is None else without_query_rows(cosine, rows, own, k)
 
 
 def import_faiss() -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,6 @@ from simsiam_tf.runtime.errors import UserError
 VERSION = 1  # raise it when decoding or the statistics change
 WORDS = 8  # of 16 bits, which float32 holds, of a digest
 BATCH = 64  # pictures between two reports of progress
-SYNC_SECONDS = 30.0  # between flushes to the disk; an interrupted pass resumes from the last flush
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +64,7 @@ def scan_pictures(source: Source, folder: Path) -> Scan:
 def _scan(source: Source, writer: FeatureWriter) -> None:
     """Writes the missing rows: the statistics, and the words of the digest."""
     changed: set[int] = set()
-    pictures, synced = verified_source(source, changed), time.monotonic()
+    pictures = verified_source(source, changed)
 
     def row(image: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(_row, [image], tf.float32), [len(FIELDS) + WORDS])
@@ -78,9 +76,8 @@ def _scan(source: Source, writer: FeatureWriter) -> None:
         for batch in with_options(batches, pictures).as_numpy_iterator():
             writer.add(batch)
             bar.update(len(batch))
-            if time.monotonic() - synced > SYNC_SECONDS and not changed:
-                writer.sync()
-                synced = time.monotonic()
+            if not changed:
+                writer.sync_if_due()
     if changed:
         writer.discard()
         assert isinstance(source, EncodedSource)

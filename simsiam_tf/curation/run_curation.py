@@ -39,6 +39,7 @@ from simsiam_tf.distributed import strategies
 from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.features import embedding_file, image_embeddings
 from simsiam_tf.features.changed_files import ChangedImages
+from simsiam_tf.features.names import read_text
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.display_text import counted, printable_text
@@ -199,12 +200,9 @@ def _named_rows(file: str, pictures: PictureSet) -> np.ndarray:
     An empty list names none. A line on stderr counts the names of no picture. Raises UserError where there is
     no other.
     """
-    try:
-        text = Path(file).expanduser().read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise UserError(f"have={file}: cannot be read ({error.strerror}).") from error
-    text = re.sub(r"\Aname(?=[,\r\n])", "path", text)  # "name": our own lists
-    named = {row["path"]: False for row in list_rows(text)}  # whether it is of a picture
+    # Lists that `curate` wrote may have a column "name" instead of "path".
+    text = re.sub(r"\Aname(?=[,\r\n])", "path", read_text(file, f"have={file}"))
+    named = {row["path"]: False for row in list_rows(text)}  # name → whether a picture has it
     has_label = np.zeros(len(pictures), bool)
     for column in (pictures.names, () if pictures.places is None else pictures.places):
         for row, name in enumerate(map(str, column)):

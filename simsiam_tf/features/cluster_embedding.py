@@ -14,14 +14,14 @@ from simsiam_tf.data.sources.unreadable import report_unreadable
 from simsiam_tf.distributed import ray_actors
 from simsiam_tf.features import embedding_shards
 from simsiam_tf.features.embedding_file import write_errors
-from simsiam_tf.features.shard_worker import ShardJob, ShardWorker, contents_of, plan_shards
+from simsiam_tf.features.shard_worker import ShardJob, ShardWorker, content_digest, plan_shards
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 
-def embed(
+def embed_by_cluster(
     pretrained: Pretrained,
     preprocessing: dict[str, Any],
     data: str,
@@ -36,7 +36,7 @@ def embed(
     fast: bool = False,
     overwrite: bool = False,
 ) -> int:
-    """Writes embeddings of all images that a specification names; returns their number.
+    """Writes embeddings of all images that a specification names; returns the number of embeddings.
 
     Args:
         pretrained: the backbone, opened with `preprocessing`, arguments of `open_pretrained`. All machines of
@@ -55,7 +55,7 @@ def embed(
     ray_actors.import_ray(address)
     images = list_images(data, options)
     shards = plan_shards(pretrained, images, options, shard_images, dtype, fast)
-    contents = [contents_of(images, shards.images_of(number)) for number in range(shards.count)]
+    contents = [content_digest(images, shards.images_of(number)) for number in range(shards.count)]
     del images  # its names would be in memory twice on this machine
     with write_errors(out):
         missing = embedding_shards.missing_shards(out, shards, contents, overwrite)

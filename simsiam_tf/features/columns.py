@@ -1,4 +1,4 @@
-"""Which arrays of an archive, or columns of a table, are the names and the features of images."""
+"""Finds the names and the features of images among the arrays of an archive or the columns of a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError, nearest
 
 BLOCK = 2**22  # numbers read or written at a time
-FEATURES = ("features",)  # what `embed` calls them
+FEATURES = ("features",)  # names that `embed` gives to these columns
 NAMES = ("names", "name")
 
 
@@ -21,22 +21,29 @@ def row_blocks(count: int, width: int = 64) -> Iterator[slice]:
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """The choice of columns (or arrays) of a file.
+    """The names of the columns (or arrays) of a file that hold features and names.
 
-    file: the option that names the file, as in "embeddings=x.npz", for messages. features, names: their
-    names; None: what `embed` calls them, or else the one that fits.
+    file: the option that names the file, as in "embeddings=x.npz", for messages.
+    features, names: names of the two columns; None: those that `embed` gives, or else the only column that
+        fits.
     """
 
     file: str
     features: str | None = None
     names: str | None = None
 
-    def features_of(self, fitting: Sequence[str], columns: Sequence[str]) -> str | None:
-        """The column of features. fitting: those of vectors. columns: all. None: none fits."""
+    def choose_features(self, fitting: Sequence[str], columns: Sequence[str]) -> str | None:
+        """The column of features; None if none fits.
+
+        fitting: names of the columns of vectors. columns: names of all columns.
+
+        Raises:
+            UserError: the chosen column is missing, or several would do.
+        """
         return self._choose("features_column", self.features, FEATURES, fitting, columns)
 
-    def names_of(self, fitting: Sequence[str], columns: Sequence[str]) -> str | None:
-        """The column of names. fitting: those of text, one for each image. columns: all. None: none fits."""
+    def choose_names(self, fitting: Sequence[str], columns: Sequence[str]) -> str | None:
+        """The column of names, as `choose_features`. fitting: columns of text with one value an image."""
         return self._choose("names_column", self.names, NAMES, fitting, columns)
 
     def _choose(
@@ -47,15 +54,15 @@ class Columns:
         fitting: Sequence[str],
         columns: Sequence[str],
     ) -> str | None:
-        """Raises UserError where the chosen one is missing, or several would do."""
         if chosen is not None and chosen not in columns:
             fix = nearest(chosen, map(printable_text, columns))
             raise UserError(f"{option}={printable_text(chosen)}: {self.file} has no such column.{fix}")
-        known = [chosen] if chosen is not None else [name for name in usual if name in columns] or fitting
-        if len(known) > 1 and known is fitting:
-            shown = ", ".join(map(printable_text, known[:12])) + (", …" if known[12:] else "")
+        candidates = [name for name in usual if name in columns] or fitting
+        candidates = candidates if chosen is None else [chosen]
+        if len(candidates) > 1 and candidates is fitting:
+            shown = ", ".join(map(printable_text, candidates[:12])) + (", …" if candidates[12:] else "")
             raise UserError(
                 f"{self.file}: its {option.partition('_')[0]} could be any of {shown}. Choose "
-                f"one, as in {option}={printable_text(known[0])}."
+                f"one, as in {option}={printable_text(candidates[0])}."
             )
-        return known[0] if known else None
+        return candidates[0] if candidates else None

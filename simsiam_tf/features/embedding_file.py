@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from simsiam_tf.features import names as names_module
 from simsiam_tf.features.columns import Columns, row_blocks
 from simsiam_tf.features.embedding_folder import check_folder, read_folder, write_folder
 from simsiam_tf.features.embedding_shards import is_shards, read_shards
 from simsiam_tf.features.knn import nearest
-from simsiam_tf.features.names import ArrowNames, row_numbers, rows_named
+from simsiam_tf.features.names import ArrowNames, read_names, row_numbers, rows_named
 from simsiam_tf.features.npy import read_npy
 from simsiam_tf.features.npz import read_npz, write_npz
 from simsiam_tf.features.parquet import import_pyarrow, read_parquet, write_parquet
@@ -48,7 +47,7 @@ class Embeddings:
         return [(str(self.names[i]), float(s)) for i, s in zip(rows[0], cosines[0], strict=True)]
 
     def check_query(self, query: np.ndarray) -> None:
-        """Raises UserError for a feature vector to which no image can be near."""
+        """Raises UserError for a feature vector of another width, of zeros, or with a NaN or an infinity."""
         query, width = np.asarray(query), self.features.shape[1]
         if query.shape != (width,):
             raise UserError(
@@ -84,9 +83,10 @@ def check_output(path: Path) -> None:
 
 
 def write_embeddings(embeddings: Embeddings, path: str | Path, dtype: str = "float32") -> None:
-    """Writes .npz (arrays "names", "features", "about"), .parquet, or a folder (`embedding_folder`).
+    """Writes embeddings as .npz (arrays "names", "features", "about"), .parquet or a folder.
 
-    They take an earlier one's place once they are complete. A block of features is in memory at a time.
+    An earlier file or folder (`embedding_folder`) of this path is replaced once the new one is complete. A
+    block of features is in memory at a time.
 
     Raises:
         UserError: another suffix, a file that cannot be written, or features that `dtype` cannot hold.
@@ -148,10 +148,10 @@ def read_embeddings(
 ) -> Embeddings:
     """Reads what `write_embeddings` or another tool wrote: .npz by np.savez, .npy, .parquet, or a folder.
 
-    Features of .npz, .npy and a folder are memory-mapped, those of shards from a copy that is made once, and
-    those of .parquet read into memory. Names are
-    numbers of rows where there are none; "about" is then empty. Pickled objects and compressed arrays are
-    refused.
+    Features are memory-mapped: those of .npz, .npy and a folder in place, those of a folder of shards in a
+    copy that is written once. Those of .parquet are read into memory. Without names, images are named by the
+    numbers of their rows. Without a record of the backbone, "about" is empty. Pickled objects and compressed
+    arrays are refused.
 
     Args:
         features_column, names_column: arrays of an .npz or columns of a .parquet; when None, "features" and
@@ -193,7 +193,7 @@ def read_embeddings(
 
 
 def _listed_names(file: str | Path, embeddings: Embeddings) -> np.ndarray:
-    names = names_module.read_names(file)
+    names = read_names(file)
     if len(names) != len(embeddings.features):
         raise UserError(
             f"names={file}: has {len(names)} lines, the embeddings {len(embeddings.features)} rows. Pass a "

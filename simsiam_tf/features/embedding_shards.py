@@ -28,17 +28,17 @@ from simsiam_tf.runtime.display_text import one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 MANIFEST, PARTS, COPY = "shards.json", "part-*.parquet", "memory-mapped"
-SHARD = "shard"  # key of a shard's own record, beside those of `Embeddings.about`
-WORDS = {"sha256": "weights", "place": "images", "names": "images"}  # dependencies that are digests
+SHARD = "shard"  # key of the record of a shard within `Embeddings.about`
+WORDS = {"sha256": "weights", "place": "images", "names": "images"}  # digest → its object, for messages
 
 
 @dataclasses.dataclass(frozen=True)
 class Shards:
-    """How a set is divided, and what its features depend on.
+    """The division of a set into shards, and what its features depend on.
 
     images: number of images, unreadable ones included. shard_images: images of a shard; the last may have
-    less. width: numbers of a feature. dtype: of these in the files. dependencies: digests and options that
-    decide the features, as JSON.
+    fewer. width: F, the number of features of an image. dtype: type of the features in the files.
+    dependencies: digests and options that the features depend on, as JSON.
     """
 
     images: int
@@ -70,16 +70,16 @@ def part_file(folder: Path, number: int) -> Path:
 def missing_shards(
     folder: Path, shards: Shards, contents: Sequence[str], overwrite: bool = False
 ) -> list[int]:
-    """Makes a folder for these shards, or continues one; returns the numbers of the shards it lacks.
+    """Makes a folder for these shards, or continues one; returns the numbers of the shards that it lacks.
 
-    Shards whose images have changed are removed, and a line on stderr says so.
+    Shards that are damaged or whose images have changed are removed, and a line on stderr says so.
 
     contents: digest of the images of each shard. overwrite: whether shards of other weights, images or
-    options are removed.
+    options are removed, too.
 
     Raises:
-        UserError: it holds such shards, or other files.
-        OSError: it cannot be written.
+        UserError: the folder holds shards of other weights, images or options, or other files.
+        OSError: the folder cannot be written.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UserError(f"out={folder}: is not a folder. Remove it, or choose another place.")
@@ -91,7 +91,7 @@ def missing_shards(
             f"out={folder}: is a folder of other files, such as {others[0]}. Choose another place."
         )
     manifest, wanted = folder / MANIFEST, json.loads(json.dumps(dataclasses.asdict(shards)))
-    records = {part: _record(part) for part in sorted(folder.glob(PARTS))}
+    records = {part: _read_record(part) for part in sorted(folder.glob(PARTS))}
     foreign = [part.name for part, record in records.items() if record and record["key"] != shards.key]
     problem = _difference(_read_manifest(folder), wanted) if manifest.exists() else None
     if not problem and foreign:
@@ -131,8 +131,8 @@ def _difference(old: Any, new: dict[str, Any]) -> str | None:
     return None
 
 
-def _record(part: Path) -> dict[str, Any] | None:
-    """What `write_shard` records in a file; None where it is damaged."""
+def _read_record(part: Path) -> dict[str, Any] | None:
+    """The record of a shard, which `write_shard` wrote into its file; None where the file is damaged."""
     try:
         record = read_about(part)[1][SHARD]
         fits = part.name == part_file(part.parent, record["number"]).name
@@ -163,7 +163,7 @@ def write_shard(
 
 
 def finish_shards(folder: Path, shards: Shards) -> tuple[int, dict[str, str]]:
-    """Removes what killed processes left; returns (number of rows, name → reason of unreadable images)."""
+    """Removes temporary files of killed processes; returns (number of rows, unreadable image → reason)."""
     for left in folder.glob(TEMPORARY_FILES):
         remove_path(left)
     abouts = [read_about(part_file(folder, number)) for number in range(shards.count)]
@@ -172,7 +172,7 @@ def finish_shards(folder: Path, shards: Shards) -> tuple[int, dict[str, str]]:
 
 
 def is_shards(folder: Path) -> bool:
-    """Whether a folder is one of shards."""
+    """Whether a folder holds shards."""
     return (folder / MANIFEST).is_file()
 
 

@@ -15,11 +15,11 @@ from simsiam_tf.data import Source, Views, pipeline
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import printable_text
 
-MAX_PIXEL_VALUES = 64 * 64 * 3  # numbers in an image; of larger ones, raw pixels are those of a small picture
-SMALL_SIDE = 16  # pixels of that picture
-STD_IMAGES = 256  # images whose features tell whether they vary
+MAX_PIXEL_VALUES = 64 * 64 * 3  # raw pixels of images with more numbers than this are shrunk,
+SMALL_SIDE = 16  # to this side in pixels
+STD_IMAGES = 256  # images of the sample of `inference_std`
 PIXEL_BATCH = 256
-_BAR: contextvars.ContextVar[Any] = contextvars.ContextVar("bar", default=None)  # of `counted`
+_BAR: contextvars.ContextVar[Any] = contextvars.ContextVar("bar", default=None)  # of `evaluation_bar`
 
 
 def extract(
@@ -42,7 +42,7 @@ def extract(
 def evaluation_views(
     source: Source, views: Views, ids: np.ndarray, batch_size: int | None = None
 ) -> Iterator[tf.Tensor]:
-    """Batches of evaluation views, as by `pipeline.evaluation_views`, counted in the bar of `counted`.
+    """Batches of evaluation views, as by `pipeline.evaluation_views`, counted by `evaluation_bar`.
 
     batch_size: as for `extract`.
     """
@@ -58,8 +58,11 @@ def evaluation_views(
 
 
 @contextlib.contextmanager
-def counted(description: str, images: int) -> Iterator[None]:
-    """Shows the progress of evaluations within the block. images: how many they read, each time counted."""
+def evaluation_bar(description: str, images: int) -> Iterator[None]:
+    """Shows a progress bar for the evaluations within the block.
+
+    images: number of images that they read in all; an image that several evaluations read counts each time.
+    """
     with progress.bar(None, description, total=images, unit="image", leave=False) as bar:
         token = _BAR.set(bar)
         try:
@@ -69,16 +72,17 @@ def counted(description: str, images: int) -> Iterator[None]:
 
 
 def inference_std(backbone: keras.Model, source: Source, views: Views) -> float:
-    """Std over images of f/‖f‖, times √F, of features f of a sample in inference mode; 0 where all are equal.
+    """`normalised_std` of the features of a sample of images in inference mode.
 
-    It is what `metrics.collapse_std` is for embeddings of a training batch, which BN normalises otherwise.
+    The counterpart of `metrics.collapse_std`, which measures embeddings of a training batch: in training, BN
+    normalises by the statistics of the batch.
     """
     ids = np.unique(np.linspace(0, source.size - 1, STD_IMAGES).astype(int))
-    return spread(extract(backbone, source, views, ids))
+    return normalised_std(extract(backbone, source, views, ids))
 
 
-def spread(features: np.ndarray) -> float:
-    """Std over the rows of f/‖f‖, times √F, of features [N, F]; 0 where all are equal."""
+def normalised_std(features: np.ndarray) -> float:
+    """Std over the rows of f/‖f‖, times √F, of features f [N, F]; 0 where all rows are equal."""
     x = np.nan_to_num(features.astype(np.float64))
     unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return float(unit.std(axis=0).mean() * np.sqrt(unit.shape[1]))
@@ -100,7 +104,7 @@ def raw_pixels(
     ids = _ids(source, ids)
     shown = contextlib.nullcontext()
     if _BAR.get() is None:
-        shown = counted(f"pixels of {printable_text(source.name)}", len(ids))
+        shown = evaluation_bar(f"pixels of {printable_text(source.name)}", len(ids))
     with shown:
         blocks = (pixels(x, views, side) for x in evaluation_views(source, views, ids, PIXEL_BATCH))
         return concatenate_blocks(blocks, len(ids))

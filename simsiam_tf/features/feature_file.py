@@ -19,6 +19,7 @@ import json
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,12 +32,13 @@ from simsiam_tf.runtime.atomic_files import atomic_write_text, open_no_link
 
 FLOAT32 = np.dtype("<f4")
 UNFINISHED = ".writing.npy"
+SYNC_SECONDS = 30.0  # between flushes to the disk; an interrupted process resumes from the last flush
 
 
 def read_or_write(
     file: Path, shape: tuple[int, int], source_name: str, write: Callable[[FeatureWriter], None]
 ) -> np.ndarray:
-    """The features in a file, memory-mapped; where it lacks them, `write` writes all rows first.
+    """The features in a file, memory-mapped; `write` writes all rows first if the file is not complete.
 
     shape: (N, F). source_name: name of the images, for a line on stderr if another process writes the file.
 
@@ -56,7 +58,7 @@ def read_or_write(
 
 
 def read_features(file: Path, rows: int) -> np.ndarray | None:
-    """The features in a file, memory-mapped; None where it is missing, damaged, or has not so many rows.
+    """The features in a file, memory-mapped; None where it is missing or damaged, or has not `rows` rows.
 
     A line on stderr reports a damaged file.
     """
@@ -106,6 +108,7 @@ class FeatureWriter:
     """Writes features in order, after the verified rows that an interrupted process has left.
 
     file, path: the finished and the unfinished file. shape: (N, F). rows: number of rows written so far.
+    synced: time of the last `sync`, by `time.monotonic()`.
     """
 
     def __init__(self, file: Path, path: Path, shape: tuple[int, int]) -> None:
@@ -135,8 +138,14 @@ class FeatureWriter:
         self.digest.update(data)
         self.rows += len(rows)
 
+    def sync_if_due(self) -> None:
+        """Calls `sync` if the last call was more than SYNC_SECONDS ago."""
+        if time.monotonic() - self.synced > SYNC_SECONDS:
+            self.sync()
+
     def sync(self) -> None:
-        """Flushes all rows to the disk and notes their number, where an interrupted extraction resumes."""
+        """Flushes all rows to the disk and notes their number, from which an interrupted process resumes."""
+        self.synced = time.monotonic()
         self.opened.flush()
         os.fsync(self.opened.fileno())
         if self.path == self.file.with_suffix(UNFINISHED):

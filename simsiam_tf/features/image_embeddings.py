@@ -15,7 +15,7 @@ from simsiam_tf.data.sources.unreadable import add_to_report
 from simsiam_tf.features import store
 from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.features.embedding_file import Embeddings
-from simsiam_tf.features.fast import faster
+from simsiam_tf.features.fast import fold, shrink_images
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained
 from simsiam_tf.runtime.display_text import printable_text
 
@@ -29,18 +29,23 @@ def embed(
     report: Path | None = None,
     fast: bool = False,
 ) -> Embeddings:
-    """Embeddings of all images of a source, which must have as many channels as the backbone takes.
+    """Embeddings of all images of a source.
 
     Args:
+        pretrained: the backbone and its preprocessing, of `open_pretrained`.
+        source: images with as many channels as the backbone takes.
         folder, batch_size: as for `store.stored_features`, which extracts the features.
         on_bad_image: "skip" leaves out images that change or disappear meanwhile, and names them on stderr;
             "error" raises `ChangedImages`.
         report: JSON file of unreadable images, to which those left out are added; None for no file.
-        fast: compute the features by `features.fast`, which are the exact ones but for about 1 %.
+        fast: compute the features in less time, with differences of about 1 % (`features.fast`).
+
+    Raises:
+        UserError: the source has other channels, or as `store.stored_features`.
     """
     pretrained.check_channels(source)
     if fast:
-        pretrained, source = faster(pretrained, source)
+        pretrained, source = fold(pretrained), shrink_images(pretrained, source)
     try:
         features = store.stored_features(pretrained, source, folder, batch_size)
     except ChangedImages as error:
@@ -50,11 +55,11 @@ def embed(
         source = error.rest
         features = store.stored_features(pretrained, source, folder, batch_size)
     names = getattr(source, "names", None) or [str(i) for i in range(source.size)]
-    return Embeddings(np.array(names, object), features, record(pretrained, source))
+    return Embeddings(np.array(names, object), features, embedding_metadata(pretrained, source))
 
 
-def record(pretrained: Pretrained, source: Source) -> dict[str, Any]:
-    """What a file of embeddings records of the backbone and the images: `Embeddings.about`."""
+def embedding_metadata(pretrained: Pretrained, source: Source) -> dict[str, Any]:
+    """`Embeddings.about` for the features of a source's images by a backbone."""
     augmentation = pretrained.augmentation
     about = {
         "data": absolute_places(source.name) if is_file(source.name) else source.name,
@@ -69,7 +74,7 @@ def record(pretrained: Pretrained, source: Source) -> dict[str, Any]:
 
 
 def report_left_out(source: Source, names: list[str], report: Path | None = None) -> None:
-    """Names images on stderr that changed or disappeared, and adds them to the report, a JSON file."""
+    """Names the images that changed or disappeared on stderr, and adds them to `report`, a JSON file."""
     if report is not None:
         add_to_report(report, names)
     shown = ", ".join(map(printable_text, names[:10]))

@@ -12,8 +12,8 @@ from simsiam_tf.runtime import cores, progress
 
 BLOCK = 2**24  # numbers of the bank, and cosines, in memory at a time
 CHUNK = 2**19  # cosines that are compared at a time, few enough for a CPU's cache
-ROUNDING = 1e-7  # of a cosine of unit rows [F], for each √F
-TINY = 1e-12  # rows whose squared length is smaller, or not finite, are scaled before they are normalised
+ROUNDING = 1e-7  # rounding error of a cosine of rows [F] of length 1, divided by √F
+TINY = 1e-12  # rows whose squared length is below it, or not finite, are scaled before they are normalised
 
 
 def knn_accuracy(
@@ -36,8 +36,8 @@ def knn_accuracy(
         ks: numbers of neighbours; those above N are cut to N.
         temperature: temperature of the votes, > 0.
         block: queries at a time.
-        query_rows: int [M], the rows of the bank that the queries are, where they are from it: no row votes
-            for itself (leave-one-out).
+        query_rows: int [M], where the queries are rows of the bank: the row of each. No row votes for itself
+            (leave-one-out).
     """
     if query_rows is None:
         similarity, index = nearest(bank, queries, max(ks), block)
@@ -79,7 +79,7 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact nearest neighbours by cosine, the nearest first; of equal rows, the lowest first.
 
-    Of more than k equal rows, rounding decides which are the k.
+    Where more than k rows are equal, rounding decides which k of them are returned.
 
     Both sets may be memory-mapped files: they are read in blocks, the bank once. Memory holds the result,
     one block of each set, and the cosines between these blocks. NumPy searches, in float32; TensorFlow does
@@ -131,10 +131,10 @@ def nearest(
 
 
 def _order_ties(bank: np.ndarray, queries: np.ndarray, best: np.ndarray, index: np.ndarray) -> None:
-    """Computes again, in place, the cosines that differ by no more than rounding, and sorts by them.
+    """Computes cosines that differ by no more than rounding again, and sorts by them, in place.
 
-    Products of matrices round by the place of a row, so that equal rows have cosines that differ; sums row by
-    row do not. best, index: the result of `nearest`.
+    Matrix products round differently at different rows, so that equal rows get unequal cosines; sums over one
+    row at a time do not. best, index: the result of `nearest`.
     """
     with np.errstate(invalid="ignore"):  # −inf less −inf
         close = best[:, :-1] - best[:, 1:] < ROUNDING * np.sqrt(bank.shape[1])
@@ -153,22 +153,22 @@ def _order_ties(bank: np.ndarray, queries: np.ndarray, best: np.ndarray, index: 
 def nearest_others(
     bank: np.ndarray, queries: np.ndarray, query_rows: np.ndarray, k: int, block: int = 1000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `nearest`, of queries that are rows of the bank: without the queries themselves.
+    """As `nearest`, for queries that are rows of the bank, without these rows themselves.
 
-    query_rows: int [M], the rows of the bank that the queries are; −1 for one that is none of them. A cosine
-    of −inf and a row of −1 stand where a query has no further neighbour.
+    query_rows: int [M], the row of the bank that each query is; −1 for a query that is not in the bank. A
+    cosine of −inf and a row of −1 stand where a query has no further neighbour.
     """
-    return without_own(*nearest(bank, queries, k + 1, block), query_rows, k)
+    return without_query_rows(*nearest(bank, queries, k + 1, block), query_rows, k)
 
 
-def without_own(
-    cosines: np.ndarray, index: np.ndarray, own: np.ndarray, k: int
+def without_query_rows(
+    cosines: np.ndarray, index: np.ndarray, query_rows: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first k of k + 1 neighbours of each query without the query itself, row own[i] of the bank.
+    """The first k of k + 1 neighbours of each query without the query itself, row query_rows[i] of the bank.
 
     cosines, index: [M, at most k + 1]. See `nearest_others`.
     """
-    itself = index == own[:, None]
+    itself = index == query_rows[:, None]
     # Where ties pushed a row out of its own neighbours, the last one is dropped with it.
     order = np.argsort(itself, axis=1, kind="stable")[:, :k]
     cosines, index, itself = (np.take_along_axis(a, order, 1) for a in (cosines, index, itself))
@@ -177,10 +177,11 @@ def without_own(
 
 
 def merge_nearest(cosines: np.ndarray, best: np.ndarray, index: np.ndarray, first: int) -> None:
-    """Makes (`best`, `index`), both [M, k] and sorted, the k best of them and of new candidates, in place.
+    """Merges new candidates into the k best of each query, in place.
 
-    cosines: [M, n], those of the candidates, which are rows of the bank from `first` on and after all rows in
-    `index`. Of equal cosines, the lowest row is the first.
+    best, index: [M, k], cosines and rows of the best until now, the nearest first.
+    cosines: [M, n], of n candidates: the rows first, first + 1, … of the bank, which come after all rows in
+        `index`. Of equal cosines, the lowest row is the first.
     """
     (m, n), k = cosines.shape, best.shape[1]
     better = cosines > best[:, -1:]

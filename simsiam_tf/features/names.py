@@ -14,9 +14,9 @@ from simsiam_tf.runtime.errors import UserError
 
 
 class ArrowNames:
-    """Names of N images in Arrow's memory, where a million take half of what strings of Python do.
+    """Names of N images in Arrow's memory, which take half the memory of Python's strings.
 
-    It is indexed as an array of strings is, and makes strings of those names alone that are asked for.
+    Indexed as an array of strings; only the names that are indexed become strings.
 
     chunks: `pyarrow.DictionaryArray`s of text, bytes or whole numbers, without missing values.
     """
@@ -54,7 +54,7 @@ class ArrowNames:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        found = [np.zeros(0, np.int64)]
+        rows = [np.zeros(0, np.int64)]
         for start, chunk in zip(self._starts, self._chunks, strict=False):
             words = chunk.dictionary
             try:
@@ -64,8 +64,8 @@ class ArrowNames:
                 continue
             word = pc.index(words, value).as_py()  # pyright: ignore[reportAttributeAccessIssue]
             if word >= 0:
-                found.append(start + np.flatnonzero(chunk.indices.to_numpy() == word))
-        return np.concatenate(found)
+                rows.append(start + np.flatnonzero(chunk.indices.to_numpy() == word))
+        return np.concatenate(rows)
 
 
 Names = np.ndarray | ArrowNames  # of N images, in text
@@ -90,9 +90,17 @@ def row_numbers(count: int) -> np.ndarray:
 
 def read_names(path: str | Path) -> np.ndarray:
     """The names in a text file, a line each. Raises UserError where it cannot be read."""
-    try:
-        text = Path(path).expanduser().read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise UserError(f"names={path}: cannot be read ({error.strerror}).") from error
+    text = read_text(path, f"names={path}")
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     return np.array(lines, object)
+
+
+def read_text(path: str | Path, option: str) -> str:
+    """The text of a file in UTF-8, other bytes escaped. Raises UserError where it cannot be read.
+
+    option: the option that names the file, with its value, for the message.
+    """
+    try:
+        return Path(path).expanduser().read_bytes().decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise UserError(f"{option}: cannot be read ({error.strerror}).") from error

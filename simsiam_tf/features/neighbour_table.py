@@ -53,9 +53,9 @@ def write_table(
 def _blocks(queries: Any, names: Any, cosines: np.ndarray, rows: np.ndarray) -> Iterator[Block]:
     for block in row_blocks(len(rows), 64 * max(1, rows.shape[1])):
         query, place = np.nonzero(rows[block] >= 0)
-        asked = [as_text(str(name)) for name in queries[block]]
-        found = [as_text(str(name)) for name in names[rows[block][query, place]]]
-        yield [asked[i] for i in query], (place + 1).tolist(), found, cosines[block][query, place]
+        query_names = [as_text(str(name)) for name in queries[block]]
+        neighbours = [as_text(str(name)) for name in names[rows[block][query, place]]]
+        yield [query_names[i] for i in query], (place + 1).tolist(), neighbours, cosines[block][query, place]
 
 
 def _write_csv(file: BinaryIO, blocks: Iterator[Block]) -> None:

@@ -57,13 +57,13 @@ def read_npz(path: Path, columns: Columns) -> tuple[np.ndarray, np.ndarray, dict
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             headers = _readable_headers(archive, members)
             vectors = [name for name, (shape, kind) in headers.items() if len(shape) == 2 and kind == "f"]
-            features_name = columns.features_of(vectors, list(members))
+            features_name = columns.choose_features(vectors, list(members))
             if features_name is None:
                 raise ValueError(_no_vectors(members, headers))
             features = _map_array(file, archive, members[features_name])
             count = features.shape[:1]
             texts = [name for name, (shape, kind) in headers.items() if shape == count and kind in "US"]
-            names_name = columns.names_of(texts, list(members))
+            names_name = columns.choose_names(texts, list(members))
             if names_name is None:
                 names = row_numbers(*count)
             else:

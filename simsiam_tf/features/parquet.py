@@ -75,7 +75,7 @@ def read_parquet(path: Path, columns: Columns) -> tuple[np.ndarray | ArrowNames,
     metadata = parquet.read_metadata(path)
     count, schema = metadata.num_rows, metadata.schema.to_arrow_schema()
     vectors = [field.name for field in schema if _number_type(field.type).kind == "f"]
-    features_name = columns.features_of(vectors, schema.names)
+    features_name = columns.choose_features(vectors, schema.names)
     if features_name is None:
         shown = ", ".join(f"{field.name} of {field.type}" for field in schema)
         raise ValueError(f"it has no column of lists of floating point, but {shown[:200]}")
@@ -85,7 +85,7 @@ def read_parquet(path: Path, columns: Columns) -> tuple[np.ndarray | ArrowNames,
         raise ValueError(f"its {features_name} are {lists}, not lists of numbers")
     width = _row_width(metadata, features_name, dtype, path)
     texts = [field.name for field in schema if str(field.type).startswith(TEXT)]
-    names_name = columns.names_of(texts, schema.names)
+    names_name = columns.choose_names(texts, schema.names)
     features, at = np.empty((count, width), dtype), 0
     names, text = [], [] if names_name is None else [names_name]
     for batch in _batches(path, metadata, [features_name], text, max(1, min(2**16, BLOCK // width))):

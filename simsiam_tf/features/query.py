@@ -31,39 +31,13 @@ from simsiam_tf.runtime.errors import UserError
 BATCH = 64  # query images whose features are computed at a time
 
 
-def query_features(
-    embeddings: Embeddings,
-    query: str,
-    weights: str | None = None,
-    max_megapixels: float = MEGAPIXELS,
-    augmentation: str = "auto",
-    image_size: int | None = None,
-) -> np.ndarray:
-    """Features [F] of an image among the embeddings, or of a file, preprocessed as the embedded images were.
-
-    Args:
-        query: a name in `embeddings.names`, or else the path of an image file.
-        weights, augmentation, image_size: as for `backbone_of`; used where `query` is a file.
-        max_megapixels: an image file with more is refused.
-
-    Raises:
-        UserError: as `backbone_of` and `embed_file`; or `query` is neither a name nor a file.
-    """
-    row = embeddings.row(query)
-    if row is not None:
-        return np.asarray(embeddings.features[row], np.float64)
-    if not os.path.isfile(os.path.expanduser(query)):
-        raise UserError(f"query={printable_text(query)}: neither a file nor a name among the embeddings.")
-    return embed_file(backbone_of(embeddings, weights, augmentation, image_size), query, max_megapixels)
-
-
-def backbone_of(
+def open_backbone(
     embeddings: Embeddings,
     weights: str | None = None,
     augmentation: str = "auto",
     image_size: int | None = None,
 ) -> Pretrained:
-    """The backbone that made the embeddings, with the preprocessing of their images.
+    """Opens the backbone that made the embeddings, with the preprocessing of their images.
 
     Args:
         weights: the backbone; the one that the embeddings record when None.
@@ -149,10 +123,10 @@ def embed_file(pretrained: Pretrained, path: str | Path, max_megapixels: float =
 def embed_files(
     pretrained: Pretrained, paths: Sequence[str], max_megapixels: float = MEGAPIXELS
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Features of many image files, float32 [M, F], and why some cannot be decoded: number → reason.
+    """(features of M image files, float32 [M, F]; row → reason, for files that cannot be decoded).
 
-    The latter have features of 0. `BATCH` images are in memory at a time, and read by as many threads as the
-    machine has cores.
+    The features of a file that cannot be decoded are 0. `BATCH` images are in memory at a time, read by as
+    many threads as the machine has cores.
     """
     encode, reasons = forward(pretrained.backbone), {}
     features = np.zeros((len(paths), pretrained.features), np.float32)
@@ -174,17 +148,19 @@ def embed_files(
     return features, reasons
 
 
-def features_of_queries(
+def embed_queries(
     embeddings: Embeddings, queries: Queries, backbone: Pretrained, max_megapixels: float = MEGAPIXELS
 ) -> tuple[Queries, np.ndarray]:
-    """(the queries that can be decoded, their features [M, F]). A line on stderr counts the others.
+    """(the queries without those that cannot be decoded, their features [M, F]).
+
+    A line on stderr counts the queries that cannot be decoded.
 
     Raises:
-        UserError: none can be decoded.
+        UserError: no query can be decoded.
     """
-    numbers, known = np.array(list(queries.files)), queries.known_features(embeddings)
+    numbers, stored = np.array(list(queries.files)), queries.stored_features(embeddings)
     features, bad = embed_files(backbone, list(queries.files.values()), max_megapixels)
-    vectors = known.astype(np.result_type(known.dtype, np.float32))
+    vectors = stored.astype(np.result_type(stored.dtype, np.float32))
     vectors[numbers] = features
     kept = np.setdiff1d(np.arange(len(vectors)), numbers[sorted(bad)])
     if bad:
@@ -196,7 +172,7 @@ def features_of_queries(
             f"{len(bad)} of {len(vectors)} queries are left out, which cannot be decoded ({such})",
             file=sys.stderr,
         )
-    return queries.chosen(kept), vectors[kept]
+    return queries.take(kept), vectors[kept]
 
 
 def _evaluation_view(pretrained: Pretrained, path: Path, max_megapixels: float) -> tf.Tensor:

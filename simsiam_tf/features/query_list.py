@@ -1,4 +1,4 @@
-"""The queries that `neighbours --query=` names, and their neighbours. Loads TensorFlow for a folder alone."""
+"""The queries that `neighbours --query=` names, and their neighbours. Only a folder loads TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from simsiam_tf.config.places import list_rows
 from simsiam_tf.features.embedding_file import Embeddings
 from simsiam_tf.features.knn import nearest, nearest_others
-from simsiam_tf.features.names import ArrowNames
+from simsiam_tf.features.names import ArrowNames, read_text
 from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 ALL = "all"
-FEW = 20  # names that are looked up one after the other; of more, all names are read once
+FEW_NAMES = 20  # up to this number, names are looked up one by one; for more, all names are read once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,20 +35,23 @@ class Queries:
     files: dict[int, str] = dataclasses.field(default_factory=dict)
     leave_out: bool = True
 
-    def known_features(self, embeddings: Embeddings) -> np.ndarray:
-        """Features [M, F] of the queries, of which those of files are arbitrary; memory-mapped for "all"."""
+    def stored_features(self, embeddings: Embeddings) -> np.ndarray:
+        """Features [M, F] of the queries among the embeddings; memory-mapped for "all".
+
+        The rows of queries that are files are arbitrary.
+        """
         everything = self.names is embeddings.names
         return embeddings.features if everything else np.asarray(embeddings.features[self.rows])
 
-    def chosen(self, numbers: np.ndarray) -> Queries:
-        """The queries of these numbers, ascending."""
+    def take(self, numbers: np.ndarray) -> Queries:
+        """Some of the queries, by ascending numbers."""
         files = {new: self.files[old] for new, old in enumerate(numbers.tolist()) if old in self.files}
         return dataclasses.replace(
             self, names=[str(self.names[i]) for i in numbers.tolist()], rows=self.rows[numbers], files=files
         )
 
 
-def folder_of(embeddings: Embeddings, query: str) -> str | None:
+def query_folder(embeddings: Embeddings, query: str) -> str | None:
     """The folder that a query names, as "folder:PATH" or PATH; None for another query."""
     if query.startswith("folder:"):
         return query.removeprefix("folder:")
@@ -57,12 +60,15 @@ def folder_of(embeddings: Embeddings, query: str) -> str | None:
 
 
 def find_queries(embeddings: Embeddings, query: str) -> Queries:
-    """The queries that a text names.
+    """The queries that the option `query` names.
 
-    A name among the embeddings comes first; then "all", every image of the embeddings; "list:FILE", a name
-    among the embeddings or the path of an image file a line (or in the column "path" of a CSV file);
-    "folder:PATH" or PATH, the images in a folder; the path of an image file. A path in a list is relative to
-    the folder of the list.
+    query: the first of these that fits:
+        a name among the embeddings;
+        "all": every image of the embeddings;
+        "list:FILE": a file with a name among the embeddings or the path of an image file on each line, or in
+            the column "path" of a CSV file. Paths are relative to the folder of FILE;
+        "folder:PATH" or PATH: the images in a folder;
+        the path of an image file.
 
     Raises:
         UserError: `query` names nothing, or a list names nothing or what does not exist.
@@ -70,11 +76,11 @@ def find_queries(embeddings: Embeddings, query: str) -> Queries:
     row, count = embeddings.row(query), len(embeddings.names)
     if row is not None:
         return Queries([query], np.array([row]), leave_out=False)
-    folder, path = folder_of(embeddings, query), os.path.expanduser(query)
+    folder, path = query_folder(embeddings, query), os.path.expanduser(query)
     if query == ALL:
         return Queries(embeddings.names, np.arange(count))
     if query.startswith("list:"):
-        return _listed(embeddings, query)
+        return _listed_queries(embeddings, query)
     if folder is not None:
         from simsiam_tf.data.sources.folder import folder_members
 
@@ -89,17 +95,14 @@ def find_queries(embeddings: Embeddings, query: str) -> Queries:
     )
 
 
-def _listed(embeddings: Embeddings, query: str) -> Queries:
+def _listed_queries(embeddings: Embeddings, query: str) -> Queries:
     file = Path(query.removeprefix("list:")).expanduser()
-    try:
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise UserError(f"query={printable_text(query)}: cannot be read ({error.strerror}).") from error
+    text = read_text(file, f"query={printable_text(query)}")
     names = [row["path"] for row in list_rows(text)]
     if not names:
         raise UserError(f"query={printable_text(query)}: names no image.")
     rows, files, missing = np.full(len(names), -1), {}, []
-    row_of = _rows_of(embeddings, names)
+    row_of = _rows_by_name(embeddings, names)
     for i, name in enumerate(names):
         row = row_of.get(name)
         path = os.path.join(file.parent, os.path.expanduser(name))
@@ -117,9 +120,9 @@ def _listed(embeddings: Embeddings, query: str) -> Queries:
     return Queries(names, rows, files)
 
 
-def _rows_of(embeddings: Embeddings, names: list[str]) -> dict[str, int | None]:
-    """Name → its row, of those names that the embeddings have."""
-    if len(names) <= FEW or any("\\" in name for name in names):
+def _rows_by_name(embeddings: Embeddings, names: list[str]) -> dict[str, int | None]:
+    """Name → its row in the embeddings; None, or no entry, for a name that they lack."""
+    if len(names) <= FEW_NAMES or any("\\" in name for name in names):
         return {name: embeddings.row(name) for name in names}
     wanted, row_of = set(names), {}
     for i, name in enumerate(map(str, embeddings.names)):

@@ -24,7 +24,7 @@ from simsiam_tf.features import changed_files, embedding_file, extraction
 from simsiam_tf.features.changed_files import ChangedImages
 from simsiam_tf.features.embedding_shards import Shards, write_shard
 from simsiam_tf.features.fast import fold, shrink_images
-from simsiam_tf.features.image_embeddings import record
+from simsiam_tf.features.image_embeddings import embedding_metadata
 from simsiam_tf.features.store import PREPROCESSING_VERSION, check_finite
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime import cores as core_limit
@@ -34,12 +34,16 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class ShardJob:
-    """What a worker needs in order to compute any shard; it can be sent to other machines.
+    """The task of computing shards, which can be sent to other machines.
 
-    folder: working folder that relative paths refer to, where it exists. weights, preprocessing: arguments of
-    `open_pretrained`. data, options: the images, for `list_images`. shards, contents, out: how they are
-    divided, a digest of the images of each shard, and where the files go. batch_size: images at a time. fast:
-    as for `image_embeddings.embed`.
+    folder: working folder of relative paths, on machines where it exists.
+    weights, preprocessing: arguments of `open_pretrained`.
+    data, options: the images, for `list_images`.
+    shards: how the images are divided.
+    contents: a digest of the images of each shard.
+    out: folder of the shards' files.
+    batch_size: images at a time.
+    fast: as for `image_embeddings.embed`.
     """
 
     folder: str
@@ -62,9 +66,9 @@ def plan_shards(
     dtype: str,
     fast: bool,
 ) -> Shards:
-    """How the images of a place are divided, and what their features depend on besides the files."""
+    """Divides images into shards, and records what their features depend on besides the files."""
     dependencies = {
-        **_backbone(pretrained), **_place(images), "channels": pretrained.channels,
+        **_backbone_record(pretrained), **_place_digests(images), "channels": pretrained.channels,
         "background": options.background, "pixel_range": options.pixel_range,
         "max_megapixels": options.max_megapixels, "fast": fast, "preprocessing": PREPROCESSING_VERSION,
     }  # fmt: skip
@@ -72,21 +76,24 @@ def plan_shards(
     return Shards(size, shard_images, pretrained.features, dtype, dependencies)
 
 
-def _backbone(pretrained: Pretrained) -> dict[str, Any]:
-    """What features depend on of a backbone."""
+def _backbone_record(pretrained: Pretrained) -> dict[str, Any]:
+    """The properties of a backbone that features depend on, as JSON."""
     size, mean, std = (getattr(pretrained.augmentation, name) for name in ("size", "mean", "std"))
     return {"sha256": pretrained.sha256, "image_size": size, "mean": list(mean), "std": list(std)}
 
 
-def _place(images: Source | Members) -> dict[str, str]:
+def _place_digests(images: Source | Members) -> dict[str, str]:
     """Digests of the place of images and of their names, or of their pixels."""
     if isinstance(images, Source):
         return {"place": images.name, "names": images.contents()}
     return {"place": short_digest(os.fsencode(images.key)), "names": digest_of_pieces(lines(images.names))}
 
 
-def contents_of(images: Source | Members, rows: range) -> str:
-    """A digest of the names, sizes and times of the files of a range of images; "" where `_place` has all."""
+def content_digest(images: Source | Members, rows: range) -> str:
+    """A digest of the names, sizes and times of the files of a range of images.
+
+    "" for images in memory, whose contents are in `_place_digests`.
+    """
     return "" if isinstance(images, Source) else images.part(rows.start, rows.stop).contents()
 
 
@@ -111,8 +118,9 @@ class ShardWorker:
         self.pretrained = open_pretrained(job.weights, **job.preprocessing)
         self.images = list_images(job.data, job.options)
         planned = job.shards.dependencies
-        for name, seen in (("weights", _backbone(self.pretrained)), ("data", _place(self.images))):
-            if any(planned[key] != value for key, value in seen.items()):
+        backbone, place = _backbone_record(self.pretrained), _place_digests(self.images)
+        for name, record in (("weights", backbone), ("data", place)):
+            if any(planned[key] != value for key, value in record.items()):
                 self._refuse(name)
         if job.fast:
             self.pretrained = fold(self.pretrained)
@@ -131,7 +139,7 @@ class ShardWorker:
                 file cannot be written.
         """
         job, rows = self.job, self.job.shards.images_of(number)
-        if contents_of(self.images, rows) != job.contents[number]:
+        if content_digest(self.images, rows) != job.contents[number]:
             self._refuse("data")
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "unreadable.json"
@@ -140,7 +148,7 @@ class ShardWorker:
             except tf.errors.OpError:
                 if job.options.check == "decode":
                     raise
-                # An image that was not decoded by the check: a deeper one names it.
+                # The check did not decode all images; one that does names the damaged image.
                 options = dataclasses.replace(job.options, check="decode")
                 names, features, about = self._features(rows, report, options)
             bad = _read_report(report)
@@ -172,7 +180,7 @@ class ShardWorker:
             add_to_report(report, [str(names[i]) for i in sorted(changed)])
         check_finite(features, pretrained, source, 0 if getattr(source, "names", None) else rows.start)
         kept = np.setdiff1d(np.arange(len(names)), list(changed))
-        return names[kept], features[kept], record(pretrained, source)
+        return names[kept], features[kept], embedding_metadata(pretrained, source)
 
     def _source(self, rows: range, report: Path, options: SourceOptions) -> Source | None:
         """The readable images of a range; None where there is none."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from simsiam_tf.runtime.errors import UserError
 # NOTE: raise it when decoding or the evaluation view changes, so that features are made anew.
 PREPROCESSING_VERSION = 2
 BLOCK = 2**24  # bytes copied at a time
-SYNC_SECONDS = 30.0  # between flushes to the disk; an interrupted extraction resumes from the last flush
 
 
 def default_folder(pretrained: Pretrained) -> Path:
@@ -102,7 +100,7 @@ def _extract(pretrained: Pretrained, source: Source, writer: FeatureWriter, batc
     """Writes the missing rows; returns the ids of images that changed or disappeared meanwhile."""
     encode, changed, done = forward(pretrained.backbone), set(), writer.rows
     name = f"features of {printable_text(source.name)}"
-    images, synced = changed_files.verified_source(source, changed), time.monotonic()
+    images = changed_files.verified_source(source, changed)
     with progress.bar(None, name, total=source.size, initial=done, unit="image") as bar:
         ids = np.arange(done, source.size)
         for views in pipeline.evaluation_views(images, pretrained.views, ids, batch_size):
@@ -110,9 +108,8 @@ def _extract(pretrained: Pretrained, source: Source, writer: FeatureWriter, batc
             check_finite(block, pretrained, source, writer.rows)
             writer.add(block)
             bar.update(len(block))
-            if time.monotonic() - synced > SYNC_SECONDS and not changed:
-                writer.sync()
-                synced = time.monotonic()
+            if not changed:
+                writer.sync_if_due()
     return changed
 
 

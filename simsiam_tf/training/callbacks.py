@@ -210,7 +210,7 @@ class Diagnosis(keras.callbacks.Callback):
         found = diagnoses.diagnose(self.records, self._first + self._total, self.loss_type, self.options)
         if found.healthy:
             features = [model.backbone(x, training=False).numpy() for x in self._images]
-            std = extraction.spread(np.concatenate(features))
+            std = extraction.normalised_std(np.concatenate(features))
             updates = (step - self._first) * getattr(model, "view_count", 1)
             unsettled = batch_norm.unsettled(model.backbone, updates)
             found = diagnoses.check_features(found, self.records, self._first + self._total, std, unsettled)

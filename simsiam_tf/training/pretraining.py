@@ -216,7 +216,7 @@ class Pretraining(Task):
             # The run's monitor alone evaluates whitened features, not the label-free one added to it.
             size = self.read_size if whitens and monitor is self.monitor else None
             passes = (2 if untrained is None else 3) * (2 if size else 1)
-            with _memory_for_knn(advice), extraction.counted(f"final {monitor.title}", passes * count):
+            with _memory_for_knn(advice), extraction.evaluation_bar(f"final {monitor.title}", passes * count):
                 judged = monitor.baselines(untrained, images, size)
                 judged["backbone"] = monitor.backbone_accuracy(backbone, images, size)
                 for name, measures in judged.items():

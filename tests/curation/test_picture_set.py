@@ -24,8 +24,8 @@ def test_embeddings_find_their_pictures_from_another_folder(tmp_path, monkeypatc
         pictures(tmp_path / place / "photos", "a.png", value=value)
     backbone = SimpleNamespace(augmentation=AUGMENTATIONS["cifar"], place="run", sha256="", exact=True)
     monkeypatch.chdir(tmp_path / "here")
-    about = image_embeddings.record(backbone, open_source("folder:photos"))
-    assert image_embeddings.record(backbone, open_source("digits"))["data"] == "digits:train"
+    about = image_embeddings.embedding_metadata(backbone, open_source("folder:photos"))
+    assert image_embeddings.embedding_metadata(backbone, open_source("digits"))["data"] == "digits:train"
     monkeypatch.chdir(tmp_path / "there")
     assert open_recorded(about).decode(0).numpy().max() == 9
 

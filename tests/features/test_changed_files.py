@@ -11,7 +11,7 @@ from helpers import small_backbones
 from PIL import Image
 
 from simsiam_tf.data import AUGMENTATIONS, open_source
-from simsiam_tf.features import changed_files, extract, store
+from simsiam_tf.features import changed_files, extract, feature_file, store
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
 from simsiam_tf.runtime.errors import UserError
 
@@ -62,7 +62,7 @@ def test_images_that_change_during_extraction_are_named_and_left_out(colour, tmp
     root = photos(tmp_path / "images")
     source = open_source(root)
     expected = extract(colour.backbone, source, colour.views)
-    monkeypatch.setattr(store, "SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(feature_file, "SYNC_SECONDS", 0.0)
     watch = changed_files.verified_source
 
     def changing(source, changed):

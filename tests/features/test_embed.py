@@ -184,7 +184,7 @@ def test_a_query_is_preprocessed_as_the_images_were(
     argv = (f"weights={path}", f"data=folder:{photos}", f"out={tmp_path / 'a.npz'}")
     assert run(embed, *argv, f"augmentation={augmentation}", f"image_size={size}") == 0
     embeddings = embedding_file.read_embeddings(tmp_path / "a.npz")
-    backbone = query.backbone_of(embeddings)
+    backbone = query.open_backbone(embeddings)
     for i in range(6):
         vector = query.embed_file(backbone, photos / f"{i}.png")
         np.testing.assert_allclose(
@@ -199,7 +199,7 @@ def test_a_query_is_preprocessed_as_the_images_were(
         ({"augmentation": other}, "augmentation="),
     ):
         with pytest.raises(UserError, match=message):
-            query.backbone_of(embeddings, **wrong)
+            query.open_backbone(embeddings, **wrong)
 
 
 def test_a_name_among_the_embeddings_has_precedence_over_a_file(

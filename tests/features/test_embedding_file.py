@@ -66,8 +66,8 @@ def test_embeddings_of_other_tools_are_read(weights, tmp_path, capsys, suffix, k
     assert capsys.readouterr().out.splitlines()[1] == f"   1.000  {made[7]}"
     known = embedding_file.read_embeddings(path)
     with pytest.raises(UserError, match="`weights`: missing, and the embeddings do not say"):
-        query.backbone_of(known)
-    assert query.backbone_of(known, weights).features == 64  # as its card says
+        query.open_backbone(known)
+    assert query.open_backbone(known, weights).features == 64  # as its card says
 
 
 def test_features_of_an_npz_are_memory_mapped(tmp_path):
@@ -123,11 +123,11 @@ def test_invalid_preprocessing_gets_one_line(weights, about):
     good = {"weights": weights, "size": 16, "mean": [0.5], "std": [0.25]}
     known = embedding_file.Embeddings(np.array(["a"]), np.ones([1, 64]), {**good, **about})
     if not about:
-        augmentation = query.backbone_of(known).augmentation
+        augmentation = query.open_backbone(known).augmentation
         assert (augmentation.size, augmentation.mean, augmentation.std) == (16, (0.5,), (0.25,))
         return
     with pytest.raises(UserError) as caught:
-        query.backbone_of(known)
+        query.open_backbone(known)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 300
 
 

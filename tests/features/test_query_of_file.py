@@ -19,5 +19,5 @@ def test_a_query_is_prepared_as_the_embeddings_were(tmp_path, pixels):
     pictures = np.random.default_rng(0).integers(0, 256, [5, 32, 32, 3], np.uint8)
     embeddings = image_embeddings.embed(pretrained, from_arrays("set", pictures), tmp_path / "features")
     keras.utils.save_img(tmp_path / "3.png", pictures[3], scale=False)
-    found = query.query_features(embeddings, str(tmp_path / "3.png"))
-    np.testing.assert_allclose(found, embeddings.features[3], rtol=1e-5)
+    features = query.embed_file(query.open_backbone(embeddings), tmp_path / "3.png")
+    np.testing.assert_allclose(features, embeddings.features[3], rtol=1e-5)

@@ -63,7 +63,7 @@ def test_stored_features_are_extracted_once(known, images, tmp_path, monkeypatch
 
 def test_an_interrupted_extraction_is_resumed(known, images, tmp_path, monkeypatch):
     whole = np.array(store.stored_features(known, images, tmp_path / "whole", batch_size=32))
-    monkeypatch.setattr(store, "SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(feature_file, "SYNC_SECONDS", 0.0)
     encode, calls = store.forward(known.backbone), []
 
     def failing(_):

@@ -48,7 +48,7 @@ def call(config: KnnConfig) -> int:
     """Evaluates, prints a table and writes the result."""
     with cli.heavy_imports():
         from simsiam_tf.evaluate import cached_scores
-    cached_scores.run(config, cached_scores.knn_scores, "knn.json")
+    cached_scores.evaluate_stored_features(config, cached_scores.knn_scores, "knn.json")
     return 0
 
 

@@ -82,7 +82,7 @@ def call(config: ProbeConfig) -> int:
     with cli.heavy_imports():
         from simsiam_tf.evaluate import cached_scores
     name = "probe.json" if config.classifier == "logistic" else f"probe-{config.classifier}.json"
-    cached_scores.run(config, cached_scores.probe_scores, name)
+    cached_scores.evaluate_stored_features(config, cached_scores.probe_scores, name)
     return 0
 
 

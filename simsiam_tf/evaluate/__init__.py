@@ -1,4 +1,4 @@
-"""Evaluations of a backbone: kNN, without labels, linear, fine-tuned; diagnosis and verdict of a run."""
+"""Evaluations of a backbone (kNN, linear, fine-tuned, without labels); diagnosis and verdict of a run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ from simsiam_tf.features import knn_accuracy
 def knn(
     backbone: keras.Model, data_spec: str, augmentation: str | Augmentation | None = None, **changes
 ) -> dict[str, float]:
-    """kNN accuracy of a backbone: {"knn20": …, "knn200": …} in [0, 1]; other arguments: see `monitor_of`.
+    """kNN accuracy of a backbone on a labelled set: {"knn20": …, "knn200": …} in [0, 1].
 
-    Where the backbone takes images of one size alone, that is the size of the views.
+    Args:
+        backbone: normalised images [B, H, W, C] → features [B, F].
+        data_spec: the set, as for `open_source`; its training images vote for its test images.
+        augmentation, **changes: as for `monitor_of`. Without an `Augmentation`, views have the size of the
+            backbone's images where that is fixed.
+
+    Raises:
+        UserError: there is no such set, or it has no labels.
     """
     if (size := backbone.input_shape[1]) and not isinstance(augmentation, Augmentation):
         changes = {"size": size, **changes}

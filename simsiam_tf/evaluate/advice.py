@@ -1,4 +1,4 @@
-"""What to try, for each diagnosis: first the setting of the run that causes it, then what often helps."""
+"""Advice for each diagnosis: the options of the run that cause it, and options that often help."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ CAUSES = {
     ),
     "oscillation": (("bn", "all", "BN on the predictor's output makes training unstable (Table 3 d)"),),
 }
-# (option, whether a run has what is advised, the advice, what is said instead)
-ALREADY = (
+# Parts of the advice that a run follows already: (option, value → whether it does, part, its replacement)
+NEEDLESS_ADVICE = (
     ("precision", lambda v: v == "float32", ", {warmup}, or precision=float32;", ", or {warmup};"),
     ("crop_area", lambda v: v is None or v <= 0.2, "`d`, stronger augmentation (crop_area=0.2) or", "`d` or"),
 )
@@ -75,17 +75,17 @@ CAUSED_BY_OPTIONS = ("cosine", "cross_entropy", "distance")  # losses of methods
 
 
 def advice(name: str, loss_type: str = "cosine", alike: bool = False, options: Mapping | None = None) -> str:
-    """What to do about a diagnosis, in one or two sentences.
+    """The advice for a diagnosis, in one or two sentences.
 
-    name: a key of `ADVICE`. loss_type, alike: as for `diagnosis.Diagnosis`. options: those of the run, the
-    method's defaults filled in; without them, the advice names settings that may be the cause.
+    name: a key of `ADVICE`. loss_type, alike: as for `diagnosis.Diagnosis`. options: options of the run with
+    the method's defaults filled in; without them, the advice lists the options that may be the cause.
     """
     options = options or {}
     text = SPECIAL_ADVICE.get(loss_type, {}).get(name, ADVICE[name])
     cause = causes(name, options) if loss_type in CAUSED_BY_OPTIONS else ""
-    for option, has, part, without in ALREADY:
-        if option in options and has(options[option]):
-            text = text.replace(part, without)
+    for option, follows, part, replacement in NEEDLESS_ADVICE:
+        if option in options and follows(options[option]):
+            text = text.replace(part, replacement)
     if options and "queue" not in options:  # which moco alone has
         text = text.replace("(`batch_size`, `queue`)", "(`batch_size`)")
     text = text.replace("{cause}", cause).replace("{warmup}", _warmup(options))
@@ -98,19 +98,21 @@ def advice(name: str, loss_type: str = "cosine", alike: bool = False, options: M
 
 
 def causes(name: str, options: Mapping[str, Any]) -> str:
-    """The settings of a run that cause a diagnosis, as sentences; "" where it has none of them.
+    """The options of a run that cause a diagnosis, as sentences; "" where it has none of them.
 
-    Without options: all settings that could be the cause.
+    Without options: all options that could be the cause.
     """
     rows = [row for row in CAUSES.get(name, ()) if row[0] != "predictor" or not options.get("average")]
     if not options:
-        known = "; ".join(f"{option}={_text(value)}: {found}" for option, value, found in rows)
-        return f"Check the options of the run ({known}). " if rows else ""
-    found = [
-        f"This run has {option}={_text(value)}: {found}. " for option, value, found in rows
+        listed = "; ".join(f"{option}={_text(value)}: {finding}" for option, value, finding in rows)
+        return f"Check the options of the run ({listed}). " if rows else ""
+    sentences = [
+        f"This run has {option}={_text(value)}: {finding}. " for option, value, finding in rows
         if options.get(option) == value
     ]  # fmt: skip
-    return "".join([*found, "Leave it out. " if len(found) == 1 else "Leave them out. "]) if found else ""
+    if not sentences:
+        return ""
+    return "".join(sentences) + ("Leave it out. " if len(sentences) == 1 else "Leave them out. ")
 
 
 def _text(value: Any) -> str:
@@ -118,11 +120,11 @@ def _text(value: Any) -> str:
 
 
 def _warmup(options: Mapping[str, Any]) -> str:
-    """A warm-up of a tenth of the run, at most the paper's 10 epochs; a longer one than it has had."""
-    epochs, given = options.get("epochs"), options.get("warmup_epochs") or 0.0
+    """Advice on the warm-up: a tenth of the run, at most the paper's 10 epochs; longer than the run's own."""
+    epochs, warmup = options.get("epochs"), options.get("warmup_epochs") or 0.0
     if not epochs:
         return "a warm-up of a tenth of the run (`warmup_epochs`)"
     share = float(f"{min(PAPER_WARMUP, WARMUP_SHARE * epochs):.2g}")
-    if given >= share:
-        return f"a longer warm-up than warmup_epochs={given:g}"
+    if warmup >= share:
+        return f"a longer warm-up than warmup_epochs={warmup:g}"
     return f"warmup_epochs={share:g}"

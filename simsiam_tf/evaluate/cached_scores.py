@@ -13,7 +13,7 @@ import numpy as np
 
 from simsiam_tf import config as configs
 from simsiam_tf.config.backbones import is_network
-from simsiam_tf.evaluate.chance import FEW, accuracy_text, chance_text
+from simsiam_tf.evaluate.chance import FEW_IMAGES, accuracy_text, chance_text
 from simsiam_tf.evaluate.finishing import PIXEL_SHRINKAGE, fit_whitening, pixel_side, sample_rows
 from simsiam_tf.evaluate.label_splits import Splits, all_labels, balanced, open_splits
 from simsiam_tf.evaluate.linear_probe import Probe, logistic_probe, sgd_probe
@@ -32,7 +32,8 @@ CLASSIFIERS = {
     "logistic": "logistic regression", "lars": "linear classifier by LARS", "sgd": "linear classifier by SGD",
 }  # fmt: skip
 LEAVE_ONE_OUT_IMAGES = 10_000  # most training images that are classified to choose k
-Features = dict[str, tuple[np.ndarray, np.ndarray]]  # "this backbone", "raw pixels" → (training, test)
+# "this backbone", "raw pixels" → features [N, F] of the (training, test) images
+Features = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def splits_for(config: Any, pretrained: Pretrained) -> Splits:
@@ -77,13 +78,18 @@ def beside_weights(weights: str, name: str) -> Path:
     return path / name if path.is_dir() else path.with_suffix(f".{name}")
 
 
-def run(config: Any, evaluate: Callable[[Any, Splits, Features], dict[str, Any]], file_name: str) -> None:
+def evaluate_stored_features(
+    config: Any, evaluate: Callable[[Any, Splits, Features], dict[str, Any]], file_name: str
+) -> None:
     """Evaluates the stored features of a backbone, prints a table, and writes the result as JSON.
 
     Args:
         config: a `KnnConfig` or `ProbeConfig`.
         evaluate: `knn_scores` or `probe_scores`.
         file_name: name of the result's file (`beside_weights`), where `config.out` is not given.
+
+    Raises:
+        UserError: as `open_pretrained` and `splits_for`, or the result cannot be written.
     """
     pretrained = open_pretrained(config.weights, **config.preprocessing())
     path = Path(config.out).expanduser() if config.out else beside_weights(config.weights, file_name)
@@ -127,11 +133,12 @@ def _pixels(pretrained: Pretrained, splits: Splits) -> tuple[np.ndarray, np.ndar
 
 
 def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
-    """The result of knn_eval.
+    """The result of knn_eval, with these entries among others:
 
-    "accuracy": in [0, 1], for each key of `features` and each k; a k above the number of training images is
-    "left out". "chosen": for each key of `features`, the k
-    of best leave-one-out accuracy on training images; empty for one k.
+    "accuracy": key of `features` → k → accuracy in [0, 1].
+    "chosen": key of `features` → the k with the best leave-one-out accuracy on training images, and its
+        accuracies; empty where there is only one k.
+    "left out": values of k above the number of training images.
     """
     train_labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     began, accuracy, chosen = time.perf_counter(), {}, {}
@@ -156,7 +163,11 @@ def knn_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any
 
 
 def probe_scores(config: Any, splits: Splits, features: Features) -> dict[str, Any]:
-    """The result of probe. For each key of `features`, "accuracy": in [0, 1]; "sweep": the `Probe`."""
+    """The result of probe, with these entries among others:
+
+    "accuracy": key of `features` → accuracy in [0, 1] on held-out training images and on test images.
+    "sweep": key of `features` → its `Probe` as a dictionary.
+    """
     labels, test_labels = all_labels(splits.train), all_labels(splits.test)
     ids = balanced(labels, config.labels, config.seed)
 
@@ -180,17 +191,17 @@ def _result_table(result: dict[str, Any]) -> str:
     accuracy = result["accuracy"]
     columns = list(next(iter(accuracy.values())))
     training, test = result["images"]
-    answers: dict[str, Any] = dict.fromkeys(columns, test)
+    images: dict[str, Any] = dict.fromkeys(columns, test)  # column → number of images of its accuracies
     if sweeps := result.get("sweep"):
-        answers["held out"] = next(iter(sweeps.values()))["held_out"]
-    width = 18 if min(answers.values()) <= FEW else 10
+        images["held out"] = next(iter(sweeps.values()))["held_out"]
+    width = 18 if min(images.values()) <= FEW_IMAGES else 10
     lines = [
         f"{result['what']}: {counted(test, 'image')} of {result['test']}, by {training} of {result['train']}",
         "",
         "  " + " " * 20 + "".join(f"{c:>{width}}" for c in columns),
     ]
     for name, row in accuracy.items():
-        cells = (accuracy_text(row[c], answers[c]) for c in columns)
+        cells = (accuracy_text(row[c], images[c]) for c in columns)
         lines.append(f"  {name:20}" + "".join(f"{cell:>{width}}" for cell in cells))
     tested = [share for row in accuracy.values() for column, share in row.items() if column != "held out"]
     lines += ["", f"  {chance_text(tested, test)}"]

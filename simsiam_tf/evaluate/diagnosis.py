@@ -29,13 +29,14 @@ SPREAD_OUT = 0.9  # std·√d above which embeddings count as spread out
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Limits for one type of loss; the last three are for losses whose least value is known.
+    """Limits for one type of loss; `high`, `flat` and `near` are for losses whose least value is known.
 
-    spread: std of the loss between steps above which it oscillates. fall: least decrease of the loss since
-    the first record that counts as learning. high, flat: a loss above `high` (None: any loss) does not
-    converge if it fell by less than `flat` from the middle third of the records to the last or, without
-    `flat`, by less than `fall` in all. The cosine loss of healthy runs ends below −0.8. near: a loss below
-    which two views have nearly the same embedding.
+    spread: std of the loss between steps above which it oscillates.
+    fall: least decrease of the loss since the first record that counts as learning.
+    high: a loss above it does not converge if it fell by less than `flat` or, without `flat`, by less than
+        `fall`; None: any loss. The cosine loss of healthy runs ends below −0.8.
+    flat: least decrease of the loss from the middle third of the records to the last.
+    near: a loss below which two views have nearly the same embedding.
     """
 
     spread: float
@@ -159,22 +160,21 @@ def _metrics_text(last: dict) -> str:
 
 
 def check_features(
-    found: Diagnosis, records: Sequence[dict], total_steps: int, std: float | None,
+    diagnosis: Diagnosis, records: Sequence[dict], total_steps: int, std: float | None,
     unsettled: tuple[float, float] | None = None,
 ) -> Diagnosis:  # fmt: skip
-    """A healthy diagnosis becomes "constant features" where those of inference hardly vary between images.
+    """Turns a healthy diagnosis into "constant features" where features at inference hardly vary.
 
-    The records are of training, which normalises by the statistics of the batch; an exported network does by
-    moving averages. No diagnosis before the share SETTLED of the run.
+    Records cannot show this: in training BN normalises by the statistics of the batch, at inference by moving
+    averages. The diagnosis is not changed before the share SETTLED of the run.
 
-    std: std of f/‖f‖ over images, times √F, of features in inference mode (`features.inference_std`); None
-    where it is not known. unsettled: (momentum, share of the initial statistics) as by `nets.unsettled`.
+    std: `features.extraction.inference_std`; None: unknown. unsettled: result of `nets.unsettled`.
     """
-    if not found.healthy or std is None or not records or std >= CONSTANT_STD:
-        return found
+    if not diagnosis.healthy or std is None or not records or std >= CONSTANT_STD:
+        return diagnosis
     last = records[-1]
     if last["step"] < SETTLED * total_steps or last["std"] < NEAR_STD:
-        return found
+        return diagnosis
     reason = (
         f"at inference all images have nearly the same features (std·√F {std:.2g}; {_metrics_text(last)})"
     )
@@ -184,4 +184,4 @@ def check_features(
             f". BN's moving averages have not settled: at momentum {momentum:g} they keep {share:.0%} of "
             f"their initial values after {last['step']} steps"
         )
-    return dataclasses.replace(found, name="constant features", reason=reason)
+    return dataclasses.replace(diagnosis, name="constant features", reason=reason)

@@ -1,4 +1,4 @@
-"""HEADS: layers that can be trained on backbone features, each a row with its loss and its metrics."""
+"""HEADS: layers to train on backbone features, a row for each with its loss and its metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kNN accuracy on labelled images by which a pre-training is monitored."""
+"""Monitors a pre-training by the kNN accuracy on labelled images."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from simsiam_tf.runtime.errors import UserError
 KS = (20, 200)
 GATHERED_IMAGES = 2**14  # images whose features a worker sends to the others at a time
 TIME_SHARE = 0.01  # share of the training's time that the monitor may take
-# Images that can be evaluated in the time that training takes for one view. Passes alone would allow three,
-# since gradients take twice as long as a forward pass; reading, tracing and voting take the rest.
+# Images that can be evaluated in the time that training takes for one view. Gradients take twice as long as a
+# forward pass, which would make it three; but an evaluation also reads images, traces and votes.
 IMAGES_PER_VIEW = 2
-Encoder = Callable[[Source, np.ndarray], np.ndarray]  # (source, ids) → features [N, F]
+SourceEncoder = Callable[[Source, np.ndarray], np.ndarray]  # (source, ids) → features [N, F]
 
 
 @dataclasses.dataclass(frozen=True)
 class Monitor:
     """A bank of labelled images that vote, and the queries that they classify (Sec. 4.1).
 
-    bank_ids, query_ids: the images of either source that are used. views: makes the evaluation views.
+    bank, queries: the sources of both. bank_ids, query_ids: ids of the images that are used.
+    views: makes the evaluation views.
     workers: processes among which the images are divided; None: this process alone.
     """
 
@@ -56,17 +57,18 @@ class Monitor:
         return self.bank
 
     def queries_of(self, images: int | None = None) -> int:
-        """The number of queries of an evaluation on so many images."""
+        """The number of queries of an evaluation on `images` images (None: all)."""
         return len(self.sample(images)[1])
 
     def accuracy(
-        self, encode: Encoder, images: int | None = None, shrinkage: float | None = None
+        self, encode: SourceEncoder, images: int | None = None, shrinkage: float | None = None
     ) -> dict[str, float]:
-        """{"knn20": …, "knn200": …} in [0, 1]; of fewer than 200 images in the bank "knn20" alone.
+        """{"knn20": …, "knn200": …} in [0, 1]; only "knn20" where the bank has fewer than 200 images.
 
-        encode: computes features of images. images: about how many images to use, five sixths of them in the
-            bank; all when None. shrinkage: with at least this one, features are whitened as measured on the
-            bank; {} where they do not vary.
+        encode: computes features of images.
+        images: about how many images to use, five sixths of them in the bank; all when None.
+        shrinkage: least shrinkage of a whitening of the features, which is fitted to the bank; None: no
+            whitening. The result is {} where features to whiten do not vary.
         """
         bank_ids, query_ids = self.sample(images)
         team = self.workers or Workers(tf.distribute.get_strategy())
@@ -88,7 +90,7 @@ class Monitor:
         counts = team.all_gather(np.rint([[len(shard) * a for a in right.values()]])).sum(axis=0)
         return {f"knn{k}": count / len(query_ids) for k, count in zip(right, counts.tolist(), strict=True)}
 
-    def _bank_features(self, encode: Encoder, ids: np.ndarray, team: Workers) -> np.ndarray:
+    def _bank_features(self, encode: SourceEncoder, ids: np.ndarray, team: Workers) -> np.ndarray:
         """The bank's features [N, F] on every worker, each of which extracts its share of them."""
         if team.count == 1:
             return encode(self.bank, ids)
@@ -105,10 +107,11 @@ class Monitor:
     ) -> dict[str, float]:
         """`accuracy` of a backbone's features.
 
-        read_size: pixels at which finished features are read; with it, their accuracy is "whitened_knn20", ….
+        read_size: side in pixels of the images that finished features are read from; with it, the result also
+            has their accuracy: "whitened_knn20", ….
         """
 
-        def encoder(network: keras.Model, views: Views) -> Encoder:
+        def encoder(network: keras.Model, views: Views) -> SourceEncoder:
             return lambda source, ids: extraction.extract(network, source, views, ids)
 
         accuracy = self.accuracy(encoder(backbone, self.views), images)
@@ -118,9 +121,9 @@ class Monitor:
         return accuracy | _whitened(self.accuracy(encoder(network, views), images, finishing.SHRINKAGE))
 
     def pixel_accuracy(self, images: int | None = None, whiten: bool = False) -> dict[str, float]:
-        """`accuracy` of raw pixels; with `whiten` also of whitened ones, averaged to `pixel_side` before."""
+        """`accuracy` of raw pixels; with `whiten` also of whitened pixels of images of `pixel_side`."""
 
-        def encoder(side: int | None) -> Encoder:
+        def encoder(side: int | None) -> SourceEncoder:
             return lambda source, ids: extraction.raw_pixels(source, self.views, ids, side)
 
         accuracy = self.accuracy(encoder(None), images)
@@ -132,7 +135,10 @@ class Monitor:
     def baselines(
         self, untrained: keras.Model | None, images: int | None = None, read_size: int | None = None
     ) -> dict[str, dict[str, float]]:
-        """`accuracy` of what training has to exceed: "raw pixels" and, if given, "untrained backbone"."""
+        """`accuracy` of the baselines: "raw pixels" and, where it is given, "untrained backbone".
+
+        images: as for `accuracy`. read_size: as for `backbone_accuracy`; with it, pixels are whitened, too.
+        """
         pixels = {"raw pixels": self.pixel_accuracy(images, read_size is not None)}
         if untrained is None:
             return pixels
@@ -149,12 +155,12 @@ class Monitor:
         return sum(len(ids) for ids in self.sample(images))
 
 
-def epochs_between(monitored: int, trained: int) -> int:
-    """Epochs between evaluations of `monitored` images, so that these take TIME_SHARE of the time or less.
+def epochs_between(images: int, views: int) -> int:
+    """Epochs between evaluations, such that these take at most TIME_SHARE of the time.
 
-    trained: number of views that an epoch trains on.
+    images: number of images of an evaluation. views: number of views that an epoch trains on.
     """
-    return max(1, math.ceil(monitored / (TIME_SHARE * IMAGES_PER_VIEW * trained)))
+    return max(1, math.ceil(images / (TIME_SHARE * IMAGES_PER_VIEW * views)))
 
 
 def open_monitor(
@@ -166,11 +172,11 @@ def open_monitor(
     options: Mapping[str, Any] | None = None,
     workers: Workers | None = None,
 ) -> Monitor | LabelFreeMonitor | None:
-    """The monitor that the options `monitor` and `monitor_queries` name, or None.
+    """Opens the monitor that the options `monitor` and `monitor_queries` name; None for "none".
 
     Args:
-        spec: a labelled set, "none", or "auto" for the pre-training set; if that has no labels, a
-            `LabelFreeMonitor` judges by its images alone.
+        spec: a labelled set, "none", or "auto": the pre-training set, for which the monitor is a
+            `LabelFreeMonitor` if it has no labels.
         queries: a labelled set, or "auto" for the bank's test or validation split, or, where it has none or
             `spec` names images of it, every tenth image of the bank.
         views, workers: as in `Monitor`.
@@ -214,9 +220,12 @@ def open_monitor(
 
 
 def monitor_of(spec: str, augmentation: str | Augmentation | None = None, **changes: Any) -> Monitor:
-    """The monitor of a labelled set by itself: `open_monitor` with its training and test images.
+    """The monitor of a labelled set, whose training images are the bank and whose test images the queries.
 
-    augmentation, **changes: as for `pipeline.augmentation_of`.
+    spec: the set, as for `open_source`. augmentation, **changes: as for `pipeline.augmentation_of`.
+
+    Raises:
+        UserError: there is no such set, or it has no labels.
     """
     source = open_source(spec)
     views = Views(pipeline.augmentation_of(source, augmentation, **changes))

@@ -1,7 +1,8 @@
-"""A judge without labels: how often a changed crop of an image finds this image among others by its features.
+"""Evaluates features without labels: the share of changed crops whose nearest image is their own.
 
-As in instance retrieval, queries and gallery are views of the same images. The queries' changes are none that
-the network was trained to ignore (`QueryView`), and raw pixels and untrained weights answer the same queries.
+As in instance retrieval, queries and gallery are views of the same images, compared by their features. The
+queries are changed in ways that training does not teach a network to ignore (`QueryView`). Raw pixels and
+untrained weights are evaluated on the same queries.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from simsiam_tf.features import extraction
 from simsiam_tf.nets.whitening import read_quarters, whitening_layer, without_whitening
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 
-IMAGES = 2000  # most images that are sought among each other
-SEED = 0  # the same for all runs, so that they answer the same queries
+IMAGES = 2000  # most images of the gallery
+SEED = 0  # the same for all runs, so that their queries are the same
 Encoder = Callable[[tf.Tensor], tf.Tensor]  # normalised views [B, S, S, C] → features [B, F]
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelFreeMonitor:
-    """Judges features by the queries of a sample of a source's images.
+    """Evaluates features by retrieval among a sample of a source's images.
 
-    views: makes the evaluation views. seed: decides the sample and the queries. query: makes these.
+    views: makes the evaluation views. seed: seed of the sample and the queries. query: makes the queries.
     """
 
     source: Source
@@ -43,7 +44,7 @@ class LabelFreeMonitor:
     views_per_image = 2  # the gallery's and the query
 
     def queries_of(self, images: int | None = None) -> int:
-        """The number of queries of an evaluation on so many images."""
+        """The number of queries of an evaluation on `images` images (None: all)."""
         return self.size(images)
 
     def backbone_accuracy(
@@ -51,8 +52,9 @@ class LabelFreeMonitor:
     ) -> dict[str, float]:
         """`accuracy` of a backbone's features.
 
-        images: number of images, at most `IMAGES`. read_size: pixels at which finished features are read;
-            with it, their recall at 1 is "whitened_recall1".
+        images: number of images, at most `IMAGES`; that many when None.
+        read_size: side in pixels of the images that finished features are read from; with it, the result also
+            has their recall at 1: "whitened_recall1".
         """
         accuracy = self.accuracy(extraction.forward(backbone), images)
         if read_size is None:
@@ -66,9 +68,9 @@ class LabelFreeMonitor:
         return {**retrieval(gallery, queries), "rankme": spectra.rankme(gallery)}
 
     def _whitened(self, encode: Encoder, images: int | None, size: int, shrinkage: float) -> dict[str, float]:
-        """Recall at 1 of features of images of `size` pixels, whitened as measured on the gallery.
+        """{"whitened_recall1": …} of features of images of `size` pixels; {} where they do not vary.
 
-        Empty where they do not vary.
+        The whitening is fitted to the gallery. shrinkage: its least shrinkage.
         """
         monitor = dataclasses.replace(self, views=finishing.reading_views(self.views, size))
         gallery, queries = monitor.features(encode, images)
@@ -80,7 +82,10 @@ class LabelFreeMonitor:
     def baselines(
         self, untrained: keras.Model | None, images: int | None = None, read_size: int | None = None
     ) -> dict[str, dict[str, float]]:
-        """`accuracy` of what training has to exceed: "raw pixels", few; if given, "untrained backbone"."""
+        """`accuracy` of the baselines: "raw pixels" and, where it is given, "untrained backbone".
+
+        Raw pixels are those of `small_pixels`. images, read_size: as for `backbone_accuracy`.
+        """
         encode = lambda x: extraction.small_pixels(self.views.denormalise(x))  # noqa: E731
         pixels = self.accuracy(encode, images)
         if read_size is not None:
@@ -95,17 +100,15 @@ class LabelFreeMonitor:
         ids, batch = self.sample(images), extraction.default_batch(self.source, self.views)
         encoded, batches = [], extraction.evaluation_views(self.source, self.views, ids, batch)
         for start, x in zip(range(0, len(ids), batch), batches, strict=True):
-            whole = self.views.denormalise(x)
-            queries = self.query.apply(whole, ids[start : start + batch], self.seed)
+            queries = self.query.apply(self.views.denormalise(x), ids[start : start + batch], self.seed)
             encoded.append([encode(view).numpy() for view in (x, self.views.normalise(queries))])
         gallery, queries = (np.concatenate(blocks) for blocks in zip(*encoded, strict=True))
         return gallery, queries
 
     def sample(self, images: int | None = None) -> np.ndarray:
-        """Sorted ids of a sample, a function of the seed."""
-        count = min(IMAGES, self.source.size, images or IMAGES)
-        chosen = np.random.default_rng(self.seed).choice(self.source.size, count, replace=False)
-        return np.sort(chosen)
+        """Sorted ids of a sample of images, which depends on the seed."""
+        rng = np.random.default_rng(self.seed)
+        return np.sort(rng.choice(self.source.size, self.size(images), replace=False))
 
     def size(self, images: int | None = None) -> int:
         """The number of images in `sample`."""
@@ -113,10 +116,12 @@ class LabelFreeMonitor:
 
 
 def retrieval(gallery: np.ndarray, queries: np.ndarray) -> dict[str, float]:
-    """How near query i is to its own image, row i of the gallery, by cosine of centred features.
+    """Measures how near each query is to its own image among all, by cosine of centred features.
 
-    gallery, queries: [N, F], both centred by the gallery's mean. Of equal cosines, any order is as likely:
-    with the same features for all images, recall is 1/N.
+    Of equal cosines, any order is as likely: with the same features for all images, recall is 1/N.
+
+    gallery, queries: features [N, F]; row i of the gallery is the own image of query i. Both are centred by
+        the gallery's mean.
 
     Returns:
         "recall1": recall at 1, the share of queries whose nearest image is their own. "mrr": mean reciprocal
@@ -128,8 +133,9 @@ def retrieval(gallery: np.ndarray, queries: np.ndarray) -> dict[str, float]:
         x = np.nan_to_num(features - mean)
         unit.append((x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)).astype(np.float32))
     cosines = unit[1] @ unit[0].T
-    own = np.diagonal(cosines)[:, None]
-    nearer, equal = (cosines > own).sum(axis=1), (cosines == own).sum(axis=1)  # equal: itself too
+    own_cosine = np.diagonal(cosines)[:, None]
+    nearer = (cosines > own_cosine).sum(axis=1)
+    equal = (cosines == own_cosine).sum(axis=1)  # the own image included
     return {
         "recall1": float(((nearer == 0) / equal).mean()),
         "mrr": float((1 / (nearer + (equal + 1) / 2)).mean()),
@@ -137,7 +143,7 @@ def retrieval(gallery: np.ndarray, queries: np.ndarray) -> dict[str, float]:
 
 
 def untrained_backbone(pretrained: Pretrained, seed: int = SEED) -> keras.Model:
-    """The network of a backbone with random weights; by quarters, without whitening, where it is finished."""
+    """The network of a backbone with random weights; a finished one still reads quarters, unwhitened."""
     keras.utils.set_random_seed(seed)
     untrained = keras.models.clone_model(without_whitening(pretrained.backbone))
     if whitening_layer(pretrained.backbone) is None:
@@ -148,18 +154,22 @@ def untrained_backbone(pretrained: Pretrained, seed: int = SEED) -> keras.Model:
 def judge(
     backbone: Pretrained | str | Path, data: str | Source, images: int | None = None, seed: int = SEED
 ) -> dict[str, dict[str, float]]:
-    """All measures without labels, of a backbone and of what it has to beat, on the same images.
+    """All measures without labels, of a backbone and of its two baselines, on the same images.
 
     Args:
-        backbone: of `open_pretrained`, or what that opens, such as a work folder.
+        backbone: a result of `open_pretrained`, or the path or address that it opens, such as a work folder.
         data: a source, or a specification as for `open_source`.
-        images: number of images, at most `IMAGES`.
+        images: number of images, at most `IMAGES`; that many when None.
         seed: seed of the sample, of the queries, and of the untrained weights.
 
     Returns:
         "raw pixels", "untrained backbone" (the architecture with random weights) and "backbone", each with
         "recall1", "mrr", "rankme", "alpha_req" and "lidar" (of two views an image); see `retrieval` and
-        `spectra`. Where the backbone whitens its features, so are those of the other two.
+        `spectra`. Where the backbone whitens its features, those of the baselines are whitened, too.
+
+    Raises:
+        UserError: as `open_pretrained` and `open_source`; or the images have other channels than the backbone
+            takes.
     """
     pretrained = backbone if isinstance(backbone, Pretrained) else open_pretrained(str(backbone))
     source = data
@@ -169,7 +179,7 @@ def judge(
     monitor = LabelFreeMonitor(source, pretrained.views, seed)
     untrained = untrained_backbone(pretrained, seed)
     whitened = whitening_layer(pretrained.backbone) is not None
-    encoders = {  # and their least shrinkage, where those of the backbone are whitened
+    encoders = {  # name → (encoder, least shrinkage of a whitening; None: the encoder whitens by itself)
         "raw pixels": (
             lambda x: extraction.small_pixels(monitor.views.denormalise(x)), finishing.PIXEL_SHRINKAGE
         ),
@@ -177,10 +187,10 @@ def judge(
         "backbone": (extraction.forward(pretrained.backbone), None),
     }  # fmt: skip
     measures = {}
-    for name, (encode, least) in encoders.items():
+    for name, (encode, shrinkage) in encoders.items():
         gallery, queries = monitor.features(encode, images)
-        if whitened and least is not None:
-            fitted = finishing.fit_whitening(gallery, finishing.chosen_shrinkage(gallery, least))
+        if whitened and shrinkage is not None:
+            fitted = finishing.fit_whitening(gallery, finishing.chosen_shrinkage(gallery, shrinkage))
             gallery, queries = (fitted(f) if fitted else f for f in (gallery, queries))
         measures[name] = {
             **retrieval(gallery, queries),

@@ -16,14 +16,14 @@ from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 HELD_OUT = 10  # every tenth image is a test image where a set has no test or validation split
-MANY = 50  # images of a class, of which by chance some would be among every tenth
+MANY_IMAGES = 50  # of so many images of a class in random order, some are among every tenth
 
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
     """Labelled training and test images of the same classes.
 
-    Where the user names both sets, they may share images. classes: number of classes.
+    The two may share images where the user names both sets. classes: number of classes.
     """
 
     train: Source
@@ -36,7 +36,7 @@ class Splits:
 
 
 def open_splits(data: str, test: str = "auto", **options) -> Splits:
-    """The splits that the options `data` and `test` name.
+    """Opens the splits that the options `data` and `test` name.
 
     Args:
         data: a labelled set; its training split unless it names another.
@@ -49,32 +49,32 @@ def open_splits(data: str, test: str = "auto", **options) -> Splits:
     """
     train = check_labels(open_source(data, "train", **options), "data")
     if test != "auto":
-        tested = check_labels(open_source(test, "test", **options), "test")
+        test_source = check_labels(open_source(test, "test", **options), "test")
     else:
-        tested = open_test_split(data, train, **options)
-    if tested is None:
+        test_source = open_test_split(data, train, **options)
+    if test_source is None:
         train_ids, test_ids = held_out_ids(train)
         if not len(train_ids):
             raise UserError(f"data={data}: {train.size} images are too few to hold some out. Pass `test`.")
-        tested = subset(train, test_ids, f"{train.name}, every {HELD_OUT}th image")
+        test_source = subset(train, test_ids, f"{train.name}, every {HELD_OUT}th image")
         train = subset(train, train_ids, f"{train.name}, all but every {HELD_OUT}th image")
-    check_same_kind(train, tested, "test")
-    classes = len(train.class_names) or 1 + int(max(all_labels(train).max(), all_labels(tested).max()))
-    return Splits(train, tested, classes)
+    check_same_kind(train, test_source, "test")
+    classes = len(train.class_names) or 1 + int(max(all_labels(train).max(), all_labels(test_source).max()))
+    return Splits(train, test_source, classes)
 
 
-def check_same_kind(train: Source, tested: Source, option: str) -> None:
+def check_same_kind(train: Source, test: Source, option: str) -> None:
     """Raises UserError where two sets differ in their classes or channels.
 
     option: name of the option that gave the second set.
     """
-    if train.class_names and tested.class_names and train.class_names != tested.class_names:
-        other = sorted(set(train.class_names) ^ set(tested.class_names))
+    if train.class_names and test.class_names and train.class_names != test.class_names:
+        other = sorted(set(train.class_names) ^ set(test.class_names))
         shown = f"{len(other)} are in one only, such as {other[0]}" if other else "only their order differs"
-        raise UserError(f"{option}={tested.name}: has other classes than {train.name}; {shown}.")
-    if train.channels != tested.channels:
+        raise UserError(f"{option}={test.name}: has other classes than {train.name}; {shown}.")
+    if train.channels != test.channels:
         raise UserError(
-            f"{option}={tested.name}: has {counted(tested.channels, 'channel')}, {train.name} "
+            f"{option}={test.name}: has {counted(test.channels, 'channel')}, {train.name} "
             f"{train.channels}. Give a set of the same kind."
         )
 
@@ -95,20 +95,20 @@ def check_labels(source: Source, option: str, advice: str = "") -> Source:
 def held_out_ids(source: Source) -> tuple[np.ndarray, np.ndarray]:
     """(ids of training images, ids of test images): every HELD_OUTth image is a test image.
 
-    Where a class of MANY images would be missing from either, as where classes take turns, the second image
-    of each class and every HELD_OUTth after it are test images.
+    If a class of at least MANY_IMAGES images would be missing from either, as where classes take turns, the
+    second image of each class and every HELD_OUTth after it are the test images instead.
     """
     ids = np.arange(source.size)
-    tested = ids % HELD_OUT == 0
+    is_test = ids % HELD_OUT == 0
     if source.labels is not None:
         _, label, count = np.unique(all_labels(source), return_inverse=True, return_counts=True)
-        of_test = np.bincount(label[tested], minlength=len(count))
-        if ((count >= MANY) & ((of_test == 0) | (of_test == count))).any():
+        test_count = np.bincount(label[is_test], minlength=len(count))
+        if ((count >= MANY_IMAGES) & ((test_count == 0) | (test_count == count))).any():
             order = np.argsort(label, kind="stable")
             place = np.empty_like(ids)  # of an image in its class
             place[order] = ids - np.repeat(np.cumsum(count) - count, count)
-            tested = place % HELD_OUT == 1
-    return ids[~tested], ids[tested]
+            is_test = place % HELD_OUT == 1
+    return ids[~is_test], ids[is_test]
 
 
 def all_labels(source: Source) -> np.ndarray:
@@ -118,9 +118,10 @@ def all_labels(source: Source) -> np.ndarray:
 
 
 def open_test_split(spec: str, train: Source, **options: Any) -> Source | None:
-    """The labelled test images of the set that `spec` names: split "test", else "validation", else None.
+    """Opens the labelled test images of the set that `spec` names: its split "test", or else "validation".
 
-    None, too, where `train`, the source of `spec`, has some of these images; a line on stderr says so.
+    None where it has neither; also where `train`, the source of `spec`, has some of these images, as a line
+    on stderr then says.
     """
     name = without_split(spec)
     if name is None:
@@ -133,27 +134,29 @@ def open_test_split(spec: str, train: Source, **options: Any) -> Source | None:
                 if not _has_images_of(train, spec, split, source):
                     return source
                 overlap = f"has images of the split {split!r}, which would be the test"
-                mend = f"every {HELD_OUT}th image is held out for the test instead"
-                print(f"{printable_text(train.name)}: {overlap}: {mend}", file=sys.stderr)
+                instead = f"every {HELD_OUT}th image is held out for the test instead"
+                print(f"{printable_text(train.name)}: {overlap}: {instead}", file=sys.stderr)
                 return None
     return None
 
 
-def _has_images_of(train: Source, spec: str, split: str, tested: Source) -> bool:
-    """Whether the source of `spec` has images of a split: "digits:test[:99]" and "tfds:NAME:train+test" do.
+def _has_images_of(train: Source, spec: str, split: str, split_source: Source) -> bool:
+    """Whether `train`, the source of `spec`, has images of a split.
 
-    tested: the whole split.
+    So have "digits:test[:99]" and "tfds:NAME:train+test" of "test". split_source: the whole split.
     """
     if spec.startswith("list:"):  # its rows may name an image for two splits
-        return not set(getattr(train, "names", ())).isdisjoint(getattr(tested, "names", ()))
+        return not set(getattr(train, "names", ())).isdisjoint(getattr(split_source, "names", ()))
     named = full_specification(spec).removeprefix(without_split(spec) or "").removeprefix(":")
     return bool({part.partition("[")[0].strip() for part in named.split("+")} & {split, "all"})
 
 
 def balanced(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Sorted ids of a share in (0, 1] of every class, at least one of each.
+    """Sorted ids of a share of the images of every class, at least one of each.
 
-    They depend on share, labels [N] and seed alone. A larger share contains a smaller one.
+    A larger share contains a smaller one of the same seed.
+
+    labels: [N]. share: in (0, 1].
     """
     labels = np.asarray(labels)
     order = np.random.default_rng(seed).permutation(len(labels))

@@ -27,7 +27,7 @@ RATES = {
     "lars": (0.3, 1.0, 3.0, 10.0, 30.0),
     "sgd": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
 }
-BATCH = 256  # the reference batch of the paper, at which base_lr is the learning rate itself
+BATCH = 256  # the paper's reference batch, for which the learning rate is base_lr itself
 BLOCK = 2**16  # rows scored at a time
 
 
@@ -60,8 +60,8 @@ def logistic_probe(
     """scikit-learn's multinomial logistic regression on features that are centred and scaled.
 
     All features are divided by one number, the root of their mean variance in the training rows. Dividing
-    each by its own deviation would undo the whitening of exported features, whose last ones are hardly more
-    than rounding where there are few images.
+    each feature by its own standard deviation would undo the whitening of exported features; where images are
+    few, that would enlarge directions that hold hardly more than rounding errors.
 
     The sweep goes from strong regularisation to weak and ends after PATIENCE accuracies in a row below the
     best. The test images are scored once, with the chosen strength.
@@ -70,6 +70,9 @@ def logistic_probe(
         features, labels: [N, F], int [N]. test_features, test_labels: [M, F], int [M].
         strengths: inverse L2 penalties to choose from, each above 0, in any order.
         seed: seed of the choice of validation images.
+
+    Raises:
+        UserError: too few training images to hold some of each of two classes out.
     """
     train, held_out = _validation_split(labels, seed)
     model, validation = _Regression(features[train], labels[train]), {}
@@ -98,8 +101,13 @@ def sgd_probe(
 
     Args:
         features, labels, test_features, test_labels: as for `logistic_probe`.
-        optimizer_name, epochs, seed: as for `train_heads`.
-        rates: learning rates to choose from; `RATES` when None.
+        optimizer_name: "lars" or "sgd".
+        rates: learning rates for batches of 256 to choose from; `RATES[optimizer_name]` when None.
+        epochs: passes over the training rows.
+        seed: seed of the choice of validation images, the initial weights and the order of rows.
+
+    Raises:
+        UserError: as `logistic_probe`.
     """
     train, held_out = _validation_split(labels, seed)
     rates = sorted(RATES[optimizer_name] if rates is None else rates)
@@ -111,7 +119,7 @@ def sgd_probe(
 
 
 def _validation_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the training images: (for training, for validation)."""
+    """(ids of the images to train on, ids of those to validate on), all of them training images."""
     held_out = balanced(labels, VALIDATION_SHARE, seed)
     train = np.setdiff1d(np.arange(len(labels)), held_out)
     if len(np.unique(labels[train])) < 2:

@@ -75,7 +75,9 @@ def evaluate_model(
 ) -> dict[str, float]:
     """The head's test metrics on evaluation views of labelled images, as {"top1": …, "top5": …} in [0, 1].
 
-    Of up to five classes there is no "top5", which would be 1.
+    With up to five classes there is no "top5", which would always be 1.
+
+    workers: processes among which the images are divided; None: this process alone.
     """
     team = workers or Workers(tf.distribute.get_strategy())
     encode, ids = forward(model), team.shard(np.arange(source.size))

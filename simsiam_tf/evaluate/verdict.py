@@ -15,22 +15,22 @@ from simsiam_tf.evaluate.advice import advice
 from simsiam_tf.evaluate.diagnosis import NEAR_STD, Diagnosis
 from simsiam_tf.runtime.display_text import counted
 
-# A difference of two accuracies counts if it is above so many of its standard errors; where the number of
-# queries is not recorded, if it is above MARGIN.
-ERRORS, MARGIN = 2.0, 0.01
-FEW_STEPS = 1000
-LOW_RANK = 4.0  # effective rank of z
+# A difference of two accuracies counts if it is above this number of its standard errors; where the number
+# of queries is not recorded, if it is above MARGIN.
+STANDARD_ERRORS, MARGIN = 2.0, 0.01
+FEW_STEPS = 1000  # a run of fewer steps is short
+LOW_RANK = 4.0  # an effective rank of z below it is low
 FALLING = 0.1  # a loss is still falling if more than this share of its fall came after the middle third
-MILD_CROPS = 0.4
-WITHOUT = ("monitor=none", "final_images=0")  # runs that can be compared by `knn_eval`
-ENDS = "the run has not come to its end; its command, typed again, goes on and compares"
+MILD_CROPS = 0.4  # value of `crop_area`
+NOT_EVALUATED = ("monitor=none", "final_images=0")  # reasons for which `knn_eval` can compare afterwards
+UNFINISHED = "the run has not come to its end; its command, typed again, goes on and compares"
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
     """A measure of features, for tables and sentences.
 
-    title: heading of its column; "": it has none. words: its name in a sentence. form: format specification
+    title: heading of its column; "": no column. words: its name in a sentence. form: format specification
     of its values. by_labels: whether it needs labels.
     """
 
@@ -68,7 +68,10 @@ def measures_text(measures: Mapping[str, float]) -> str:
 
 
 def measured_title(name: str, config: Mapping[str, Any]) -> str:
-    """How tables and logs call a key of `accuracy`, as in `verdict`: a run may begin with trained weights."""
+    """The title in tables and logs of a key of `accuracy` (see `verdict`).
+
+    The title of "untrained backbone" is "initial weights" for a run that began with trained weights.
+    """
     if name == "untrained backbone" and _has_weights(config):
         return "initial weights"
     return "this backbone" if name == "backbone" else name
@@ -80,7 +83,7 @@ def verdict(
     records: Sequence[Mapping[str, Any]],
     config: Mapping[str, Any],
 ) -> str:
-    """Says in one or two sentences whether the features beat their baselines; if not, what to change.
+    """The verdict in one or two sentences: whether the features beat their baselines; if not, the advice.
 
     Compares by the first of `DECIDING` that was evaluated: kNN accuracy where the images have labels, else
     recall at 1 (`label_free.retrieval`); either of whitened features where the export whitens them. A
@@ -98,7 +101,7 @@ def verdict(
     if name is None:
         unfit = "" if diagnosis.healthy else f" {_advice(diagnosis, records, config)}"
         reason, compare = _reason(config, diagnosis), ""
-        if config.get("workdir") and reason in WITHOUT:
+        if config.get("workdir") and reason in NOT_EVALUATED:
             weights = f"--weights={shlex.quote(str(config['workdir']))}"
             compare = f" python -m simsiam_tf.knn_eval {weights} compares by labels."
         return f"Not compared with raw pixels and {start} ({reason}).{compare}{unfit}"
@@ -112,31 +115,34 @@ def verdict(
             group = beaten if gain > least else unbeaten if gain < -least else level
             group.append(f"{title} ({MEASURES[name].text(value)})")
             margins += [least] * (group is level)
-    figure = f"{MEASURES[name].words} {MEASURES[name].text(trained[name])}{_whitening_cost(name, trained)}"
+    result = f"{MEASURES[name].words} {MEASURES[name].text(trained[name])}{_whitening_cost(name, trained)}"
     if not unbeaten and not level:
-        return f"The features beat {' and '.join(beaten)}: {figure}."
+        return f"The features beat {' and '.join(beaten)}: {result}."
     also = f"; they beat {beaten[0]}" if beaten else ""
-    text = f"The features do not beat {' or '.join(unbeaten)}: {figure}{also}." if unbeaten else ""
+    text = f"The features do not beat {' or '.join(unbeaten)}: {result}{also}." if unbeaten else ""
     if level:
-        figure, also = ("", "") if unbeaten else (f": {figure}", also)
-        text = f"{text} There is no clear difference from {' and '.join(level)}{figure}{also}. "
+        result, also = ("", "") if unbeaten else (f": {result}", also)
+        text = f"{text} There is no clear difference from {' and '.join(level)}{result}{also}. "
         text += f"Up to {100 * max(margins):.1f} points may be chance{_by_queries(queries)}."
     lost_to_start = _has_weights(config) and start in " ".join(unbeaten + level)
     return f"{text.strip()} {_advice(diagnosis, records, config, lost_to_start)}"
 
 
 def margin(a: float, b: float, queries: float | None) -> float:
-    """The largest difference of two accuracies that counts as none: two standard errors, at least one query.
+    """The largest difference of accuracies a and b that counts as none, both in [0, 1].
 
-    The errors of both are added as if their queries were others, so that the margin is rather too wide.
+    It is two standard errors of the difference, at least one query. The errors are added as for different
+    queries, though both accuracies have the same, so that the margin is rather too wide.
+
+    queries: number of queries of each; None: unknown.
     """
     if not queries:
         return MARGIN
-    return max(ERRORS * ((a * (1 - a) + b * (1 - b)) / queries) ** 0.5, 1 / queries)
+    return max(STANDARD_ERRORS * ((a * (1 - a) + b * (1 - b)) / queries) ** 0.5, 1 / queries)
 
 
 def _whitening_cost(name: str, trained: Mapping[str, float]) -> str:
-    """What to do where whitened features are clearly worse than those of the training; else empty."""
+    """A note for features that whitening makes clearly worse, with what to do; else empty."""
     plain = name.removeprefix("whitened_")
     value = trained.get(plain, 0.0)
     queries = trained.get("knn_queries" if MEASURES[name].by_labels else "recall1_queries")
@@ -158,12 +164,12 @@ def _has_weights(config: Mapping[str, Any]) -> bool:
 
 
 def _reason(config: Mapping[str, Any], diagnosis: Diagnosis) -> str:
-    """Why a run has no measures at its end."""
+    """The reason why a run has no measures at its end."""
     if diagnosis.name == "divergence":
         return "the run diverged"
     if config.get("monitor") == "none":
         return "monitor=none"
-    return "final_images=0" if config.get("final_images") == 0 else ENDS
+    return "final_images=0" if config.get("final_images") == 0 else UNFINISHED
 
 
 def _advice(
@@ -172,7 +178,10 @@ def _advice(
     config: Mapping[str, Any],
     lost_to_start: bool = False,
 ) -> str:
-    """Says what to change: the first advice that applies to the diagnosis, records and options of the run."""
+    """The first advice that applies to the diagnosis, records and options of the run.
+
+    lost_to_start: whether the features do not beat the weights that the run began with.
+    """
     if not diagnosis.healthy:
         return diagnosis.advice
     if lost_to_start:

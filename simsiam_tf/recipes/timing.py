@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from simsiam_tf.data import Source, Views, pipeline
 from simsiam_tf.evaluate import finishing
-from simsiam_tf.evaluate.knn_monitor import Encoder, Monitor
+from simsiam_tf.evaluate.knn_monitor import Monitor, SourceEncoder
 from simsiam_tf.evaluate.label_free import IMAGES, LabelFreeMonitor
 from simsiam_tf.features import extraction, knn
 from simsiam_tf.loop import compiled_steps
@@ -72,7 +72,7 @@ class TimedMonitor(Monitor):
     rates: list[tuple[float, float]] = dataclasses.field(default_factory=list)
 
     def accuracy(
-        self, encode: Encoder, images: int | None = None, shrinkage: float | None = None
+        self, encode: SourceEncoder, images: int | None = None, shrinkage: float | None = None
     ) -> dict[str, float]:
         calls: list[tuple[int, float]] = []
 
@@ -124,7 +124,7 @@ def time_baselines(
     """
     source = monitor.bank if isinstance(monitor, Monitor) else monitor.source
     read = seconds_to_read(untrained, source, monitor.views, read_size) if read_size else 0.0
-    whitening = read * min(finishing.IMAGES, source.size)
+    whitening = read * min(finishing.FITTED_IMAGES, source.size)
     if isinstance(monitor, LabelFreeMonitor):
         began = time.perf_counter()
         accuracies = monitor.baselines(untrained, images)

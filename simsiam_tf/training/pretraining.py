@@ -252,7 +252,7 @@ class Pretraining(Task):
         size: side in pixels of the images that the whitening is computed from.
         """
         source, views = self.components.source, finishing.reading_views(self.components.views, size)
-        count = min(source.size, finishing.IMAGES)
+        count = min(source.size, finishing.FITTED_IMAGES)
         log.warning("whitening computed from the features of %d images, %d pixels wide", count, size)
         finished, fitted = finishing.finish_backbone(backbone, source, views, self.config.seed)
         if fitted is None:

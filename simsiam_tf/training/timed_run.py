@@ -64,7 +64,7 @@ def estimate_costs(trial: Pretraining) -> budget.Costs:
     parts = {
         "baselines": baselines,
         "building the model and its first step": 2 * components.build_seconds + traced,
-        "whitening": read * min(finishing.IMAGES, source.size),
+        "whitening": read * min(finishing.FITTED_IMAGES, source.size),
         "final evaluation": final if count else 0.0,
     }
     in_memory = components.source.pixels is not None or components.source.squares is not None

@@ -1,4 +1,4 @@
-"""Answers from features: duplicates, outliers, clusters, what to label, wrong labels, leaks, statistics."""
+"""Answers about pictures: duplicates, outliers, clusters, subsets, wrong labels, leaks, statistics."""
 
 from simsiam_tf.curation.clusters import Clusters, hdbscan_clusters, k_means_clusters
 from simsiam_tf.curation.distinct_neighbours import distinct_neighbours

@@ -21,14 +21,14 @@ from simsiam_tf.runtime.display_text import as_text
 from simsiam_tf.runtime.errors import UserError
 
 Table = dict[str, np.ndarray]  # name of a column → its values, of one length
-NAME_BYTES, NAME_END = 255, 16  # most bytes of a file's name; those at its end that stay when it is cut
+NAME_BYTES, NAME_END = 255, 16  # most bytes of a file's name, and of its end that is kept when it is cut
 CENTRAL = 3  # central pictures of a cluster in its table
 
 
 def answer_tables(
     pictures: PictureSet, answers: Answers, scan: Scan | None = None, against: PictureSet | None = None
 ) -> dict[str, Table]:
-    """The tables by name. `pictures` has a row for each picture, the others one for each result."""
+    """The tables by name. The table "pictures" has a row for each picture, the others one for each result."""
     names, copies, clusters = pictures.names, answers.duplicates, answers.clusters
     every: Table = {"name": names}
     if pictures.labels is not None:
@@ -66,16 +66,16 @@ def answer_tables(
         rows = answers.subset.rows
         tables["subset"] = {"place": np.arange(len(rows)), "name": names[rows], "score": answers.subset.score}
     if answers.suspects is not None and answers.labelled is not None:
-        found = answers.suspects
+        suspects = answers.suspects
         tables["suspects"] = {
-            "name": names[answers.labelled[found.rows]], "label": found.given,
-            "looks_like": found.looks_like, "quality": found.quality[found.rows],
+            "name": names[answers.labelled[suspects.rows]], "label": suspects.given,
+            "looks_like": suspects.looks_like, "quality": suspects.quality[suspects.rows],
         }  # fmt: skip
     if answers.leaks is not None and against is not None:
-        found = answers.leaks
+        leaks = answers.leaks
         tables["leaks"] = {
-            "name": names[found.rows], "other": against.names[found.source], "cosine": found.cosine,
-            "exact": found.exact,
+            "name": names[leaks.rows], "other": against.names[leaks.source], "cosine": leaks.cosine,
+            "exact": leaks.exact,
         }  # fmt: skip
     return tables
 
@@ -91,7 +91,7 @@ def cluster_words(answers: Answers, cluster: int, most: int = 3) -> list[str]:
 
 
 def answer_lists(pictures: PictureSet, answers: Answers, outliers: int) -> dict[str, np.ndarray]:
-    """The rows of each list by its name; `without_…` has all pictures but those.
+    """Name of a list → the rows of its pictures; "without_NAME" has all pictures that NAME lacks.
 
     outliers: number of pictures in the list of outliers.
     """
@@ -167,7 +167,7 @@ def link_pictures(folder: Path, pictures: PictureSet, lists: dict[str, np.ndarra
 
 
 def _link_name(place: int, path: str) -> str:
-    """The place and the file's name, of which a long one is cut before its last letters."""
+    """The place and the file's name; a long name is cut in the middle."""
     start, name = f"{place:05}_", posixpath.basename(path)
     data, room = os.fsencode(name), NAME_BYTES - len(start)
     if len(data) > room:

@@ -1,4 +1,4 @@
-"""All answers about a set of pictures."""
+"""Computes all answers about a set of pictures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from simsiam_tf.runtime import progress
 class Question:
     """Options of `answer`.
 
-    neighbours: k of the graph. cosine: least cosine of near-duplicates; None: by the distribution of all.
-    clusters: their number; None: by silhouette. hdbscan: whether HDBSCAN clusters, not k-means. subset,
-    method: how many pictures to label first, and how they are chosen. have: rows with labels already.
+    neighbours: k of the graph. cosine: least cosine of near-duplicates; None: by `duplicate_cosine`.
+    clusters: number of clusters; None: by silhouette. hdbscan: whether to cluster by HDBSCAN, not k-means.
+    subset: number of pictures to label first. method: how they are chosen, as for `subset`. have: rows of the
+    pictures that are labelled already.
     """
 
     neighbours: int = K
@@ -42,9 +43,10 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """What the functions of the same names return; None where the set does not ask for it.
+    """The results of the functions of the same names; None for answers that were not asked for.
 
-    suspects: its rows, `quality` included, are of `labelled`. labelled: rows of the pictures with a label.
+    labelled: rows of the pictures with a label. suspects: the suspects among these; its rows are indices into
+    `labelled`.
     """
 
     graph: NeighbourGraph
@@ -61,10 +63,10 @@ def answer(
     pictures: PictureSet, question: Question, scan: Scan | None = None, against: PictureSet | None = None,
     against_scan: Scan | None = None,
 ) -> Answers:  # fmt: skip
-    """Answers all questions.
+    """Computes all answers.
 
-    scan: of the pictures; without it, duplicates are those of the features alone. against: another set, in
-    which near-duplicates of the pictures are sought.
+    scan: scan of the pictures; without it, duplicates are found by features alone. against, against_scan:
+    another set, in which near-duplicates of the pictures are sought, and its scan.
     """
     rows, others = pictures.rows, None if against is None else against.rows
     graph = neighbour_graph(rows, question.neighbours)
@@ -72,24 +74,24 @@ def answer(
         "digests": scan.digests, "area": scan.statistics.area, "sharpness": scan.statistics.sharpness,
         "formats": scan.formats, "file_sizes": scan.file_sizes,
     }  # fmt: skip
-    found = duplicates(rows, graph, question.cosine, names=pictures.names, **quality)
-    distinct = distinct_neighbours(rows, graph, found)
-    options: dict[str, Any] = {"seed": question.seed, "copies": found}
+    copies = duplicates(rows, graph, question.cosine, names=pictures.names, **quality)
+    distinct = distinct_neighbours(rows, graph, copies)
+    options: dict[str, Any] = {"seed": question.seed, "copies": copies}
     if question.hdbscan:
         with progress.announced("clustering by density (HDBSCAN)"):
             clusters = hdbscan_clusters(rows, labels=pictures.labels, **options)
     else:
         counts = COUNTS if question.clusters is None else question.clusters
         clusters = k_means_clusters(rows, counts, pictures.labels, **options)
-    chosen = None
+    to_label = None
     if question.subset:
-        chosen = subset(rows, question.subset, question.have, question.method, distinct, **options)
+        to_label = subset(rows, question.subset, question.have, question.method, distinct, **options)
     leaked = None
     if others is not None:
-        both = (scan.digests, against_scan.digests) if scan and against_scan else (None, None)
-        leaked = leaks(rows, others, None, found.threshold, *both)
-    strange = outliers(rows, distinct)
-    return Answers(graph, found, strange, clusters, chosen, *_suspects(pictures, graph), leaked)
+        digests = (scan.digests, against_scan.digests) if scan and against_scan else (None, None)
+        leaked = leaks(rows, others, None, copies.threshold, *digests)
+    ranks = outliers(rows, distinct)
+    return Answers(graph, copies, ranks, clusters, to_label, *_suspects(pictures, graph), leaked)
 
 
 def _suspects(pictures: PictureSet, graph: NeighbourGraph) -> tuple[Suspects | None, np.ndarray | None]:

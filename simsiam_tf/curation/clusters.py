@@ -57,8 +57,13 @@ def k_means_clusters(
         counts: the number of clusters, at most N, or numbers to choose from on `k_means.SAMPLE` rows; those
             above N / 2 are not tried.
         labels: [N], counted in each cluster.
-        central: rows to name for each cluster.
-        copies: of `duplicates`; rows that it leaves out are not named, unless a cluster has no other.
+        central: number of central rows of each cluster in the result.
+        seed: seed of the samples and the first centres.
+        copies: result of `duplicates`; the rows that it leaves out are not central rows, unless a cluster has
+            no others.
+
+    Raises:
+        UserError: features as in `UnitRows`, labels of another shape, or a number of clusters outside [1, N].
     """
     rows = as_unit_rows(features)
     labels = check_values(labels, len(rows), "labels")
@@ -83,7 +88,7 @@ def k_means_clusters(
         f"grouping {counted(len(rows), 'picture', form=',')} into {counted(k, 'cluster')}"
     ):
         cluster, cosine = k_means.assign(rows, k_means.fit_centres(rows, k, seed))
-    return _described(cluster, cosine, labels, central, silhouette, copies)
+    return _describe_clusters(cluster, cosine, labels, central, silhouette, copies)
 
 
 def _silhouette(x: np.ndarray, cluster: np.ndarray) -> float:
@@ -104,13 +109,16 @@ def hdbscan_clusters(
 ) -> Clusters:
     """HDBSCAN (Campello et al. 2013) on the first `k_means.REDUCED` principal components of unit rows.
 
-    It chooses the number of clusters, and leaves rows in sparse regions out of all. Above `HDBSCAN_ROWS` rows
-    it clusters a sample. Another row then joins the cluster of the nearest row of the sample, unless it is
-    farther from it than any row of that cluster is from its nearest.
+    It chooses the number of clusters. Rows in sparse regions are in no cluster. Above `HDBSCAN_ROWS` rows it
+    clusters a sample; every other row then joins the cluster of the nearest row of the sample, unless the
+    distance is larger than that of any row of that cluster to its nearest.
 
     Args:
-        features, labels, central, copies: as for `k_means_clusters`.
+        features, labels, central, seed, copies: as for `k_means_clusters`.
         min_size: fewest rows of a cluster in the sample; when None 5, or 0.5 % of the sample if that is more.
+
+    Raises:
+        UserError: features as in `UnitRows`, labels of another shape, or a `min_size` below 2.
     """
     from sklearn.cluster import HDBSCAN
 
@@ -123,39 +131,42 @@ def hdbscan_clusters(
     pca = fit_pca(sample, k_means.REDUCED, seed)
     reduced = np.concatenate([pca.transform(x) for _, x in rows.blocks()])
     least = min(min_size or max(5, len(sample) // 200), len(sample))
-    found = np.asarray(HDBSCAN(least, copy=True).fit_predict(reduced[chosen]))  # pyright: ignore[reportArgumentType]
-    cluster = found if len(chosen) == len(rows) else _nearest_cluster(reduced, chosen, found)
-    centres = np.zeros((found.max() + 1, rows.width), np.float32)
-    np.add.at(centres, found[found >= 0], sample[found >= 0])
+    labelling = np.asarray(HDBSCAN(least, copy=True).fit_predict(reduced[chosen]))  # pyright: ignore[reportArgumentType]
+    cluster = labelling if len(chosen) == len(rows) else _nearest_cluster(reduced, chosen, labelling)
+    centres = np.zeros((labelling.max() + 1, rows.width), np.float32)
+    np.add.at(centres, labelling[labelling >= 0], sample[labelling >= 0])
     centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
     cosine = np.full(len(rows), -np.inf, np.float32)
     for block, x in rows.blocks():
         inside = np.flatnonzero(cluster[block] >= 0)
         at = cluster[block][inside]
         cosine[block.start + inside] = np.einsum("nf,nf->n", x[inside], centres[at])
-    return _described(cluster, cosine, labels, central, {}, copies)
+    return _describe_clusters(cluster, cosine, labels, central, {}, copies)
 
 
-def _nearest_cluster(reduced: np.ndarray, chosen: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """The cluster of the nearest row of the sample, [N], or −1 where that is too far or in none."""
+def _nearest_cluster(reduced: np.ndarray, chosen: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """The cluster of the nearest row of a sample, int [N]; −1 where that row is too far, or in none.
+
+    reduced: [N, R], principal components of all rows. chosen: rows of the sample. clusters: their clusters.
+    """
     from sklearn.neighbors import NearestNeighbors
     from threadpoolctl import threadpool_limits
 
     sample = reduced[chosen]
-    reach = np.zeros(found.max() + 2)  # the last is that of −1
-    for c in range(found.max() + 1):
-        members = sample[found == c]
+    reach = np.zeros(clusters.max() + 2)  # of each cluster; the last is that of −1
+    for c in range(clusters.max() + 1):
+        members = sample[clusters == c]
         near = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(members).kneighbors(members)[0]
         reach[c] = near[:, 1].max()
     with threadpool_limits(1):  # as in `k_means`
         distance, nearest = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(sample).kneighbors(reduced)
-    cluster = found[nearest[:, 0]]
+    cluster = clusters[nearest[:, 0]]
     cluster[distance[:, 0] > reach[cluster]] = -1
-    cluster[chosen] = found
+    cluster[chosen] = clusters
     return cluster
 
 
-def _described(
+def _describe_clusters(
     cluster: np.ndarray, cosine: np.ndarray, labels: np.ndarray | None, central: int, silhouette: dict,
     copies: Duplicates | None,
 ) -> Clusters:  # fmt: skip

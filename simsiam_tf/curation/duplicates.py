@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from simsiam_tf.curation.duplicate_threshold import check_cosine, duplicate_cosine
-from simsiam_tf.curation.neighbour_graph import NeighbourGraph, graph_of
+from simsiam_tf.curation.neighbour_graph import NeighbourGraph, ensure_graph
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_values
 
 LOSSLESS = ("PNG", "TIFF", "BMP", "NPY")  # as `data.images.formats` names them
@@ -18,11 +18,11 @@ FORMAT_PLACES = {**dict.fromkeys(LOSSLESS, 0), "GIF": 2}  # in the order of keep
 
 @dataclasses.dataclass(frozen=True)
 class Duplicates:
-    """G groups of near pictures: one to keep of each, and D others in all.
+    """G groups of near-duplicates, each of one row to keep and of others, D others in all.
 
-    Each of the others is at least as near to the kept row of its group as `threshold`, or has its pixels. Two
-    rows that are not among the others are less near (as far as the search is exact). So a chain of small
-    changes does not become one group.
+    Each of the others has a cosine of at least `threshold` with the kept row of its group, or equal pixels.
+    No two kept rows have such a cosine (as far as the search is exact). So a chain of small changes does not
+    become one group.
 
     threshold: least cosine of near-duplicates. kept: int64 [G], the row to keep of each group, in ascending
     order. others: int64 [D], the rows to leave out, group by group. group: int64 [D], the group of each of
@@ -68,15 +68,19 @@ def duplicates(
 
     Args:
         features: [N, F], may be memory-mapped.
-        graph: of `neighbour_graph`; made from the features when None.
-        cosine: least cosine of near-duplicates, in (0, 1]; of `duplicate_cosine` when None. Where it is so
+        graph: result of `neighbour_graph`; made from the features when None.
+        cosine: least cosine of near-duplicates, in (0, 1]; by `duplicate_cosine` when None. Where it is so
             low that most rows have all their k neighbours above it, the time grows as N².
-        digests: [N], of the decoded pixels: rows of equal digests are exact duplicates, whatever their
-            features.
-        area, formats, file_sizes, sharpness, names: [N], each None where it is unknown. Of a group the
-            largest area is kept; then a lossless format (`LOSSLESS`) and a GIF last, which has 256 colours;
-            then the largest file; then the sharpest, which artefacts of a JPEG make sharper; then the name of
-            fewest folders, then the shortest, then the first; then the first row.
+        digests: [N], digests of the decoded pixels: rows of equal digests are exact duplicates, whatever
+            their features.
+        area, formats, file_sizes, sharpness, names: [N], each None where it is unknown. They decide in this
+            order which row of a group is kept: the largest area; a lossless format (`LOSSLESS`) before
+            others, and a GIF, which has 256 colours, last; the largest file; the highest sharpness, which
+            comes late since artefacts of a JPEG raise it; the name with the fewest folders, the shortest, the
+            alphabetically first; the first row.
+
+    Raises:
+        UserError: features as in `UnitRows`, a cosine outside (0, 1], or a graph or an array of other rows.
     """
     cosine = check_cosine(cosine)
     rows = as_unit_rows(features)
@@ -85,7 +89,7 @@ def duplicates(
     }  # fmt: skip
     place = _places_by_quality(len(rows), keys)  # 0: kept before all others
     exact = check_values(digests, len(rows), "digests")
-    graph = graph_of(rows, graph)
+    graph = ensure_graph(rows, graph)
     threshold = duplicate_cosine(graph.cosine) if cosine is None else cosine
     # Equal pixels are one picture, for which the best of its rows stands.
     stands = np.arange(len(rows)) if exact is None else _first_of_equals(exact, place)
@@ -105,8 +109,8 @@ def _places_by_quality(rows: int, values: dict[str, Any]) -> np.ndarray:
     values: arguments of `duplicates`, the decisive one first.
     """
     keys = []
-    for name, given in values.items():
-        if (column := check_values(given, rows, name)) is None:
+    for name, argument in values.items():
+        if (column := check_values(argument, rows, name)) is None:
             continue
         if name == "names":
             texts = [str(text) for text in column]
@@ -133,9 +137,10 @@ def _first_of_equals(values: np.ndarray, place: np.ndarray) -> np.ndarray:
 def _greedy(
     rows: UnitRows, graph: NeighbourGraph, threshold: float, place: np.ndarray, stands: np.ndarray
 ) -> np.ndarray:
-    """The kept row that takes each row, int [N]: itself where it is kept.
+    """The kept row of each row's group, int [N]; the row itself where it is kept.
 
-    stands: the row that stands for each row; of the others the result says nothing.
+    stands: for each row, the row with equal pixels that stands for it. The result is defined only for rows
+        that stand for themselves.
     """
     start, neighbour = _edges(graph, threshold, stands)
     taken_by = np.arange(len(rows))

@@ -12,32 +12,32 @@ from simsiam_tf.features.knn import without_query_rows
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError
 
-RECALL = 0.95  # lists are added to the search until a sample reaches it
+RECALL = 0.95  # more lists are searched until the recall on a sample reaches it
 SAMPLE = 256  # queries whose neighbours are also searched exactly
-PROBES = (8, 16, 32, 64, 128)  # lists that are searched for a query
-TRAINING_ROWS = 40  # for each list, of which faiss asks for 39 at least
+PROBES = (8, 16, 32, 64, 128)  # numbers of lists to search for a query, in this order
+TRAINING_ROWS = 40  # rows for each list, on which the lists are trained; faiss asks for 39 or more
 QUERY_BLOCK = 4096
-ROUNDING = 1e-5  # a cosine this much below the exact one is equal
+ROUNDING = 1e-5  # cosines that differ by less are equal
 
 
 def nearest_rows_ivf(
-    bank: UnitRows, queries: UnitRows, k: int, own: np.ndarray | None = None
+    bank: UnitRows, queries: UnitRows, k: int, query_rows: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """As `nearest_rows`, with 2 √N lists of which the nearest to a query are searched.
+    """As `nearest_rows`, but approximate: of 2 √N lists of rows, only those nearest to a query are searched.
 
-    Takes 4·N·F bytes for the index. The cosines are exact; a neighbour in another list may be missed.
+    The index takes 4·N·F bytes. Cosines are exact; neighbours in other lists are missed.
 
     Returns:
-        (cosines float32 [M, k], rows int64 [M, k], recall in [0, 1]). Recall is that of a sample of queries.
+        (cosines float32 [M, k], rows int64 [M, k], recall on a sample of queries, in [0, 1]).
     """
     index = _build(bank)
     rng = np.random.default_rng(0)
     sample = np.sort(rng.choice(len(queries), min(SAMPLE, len(queries)), replace=False))
-    own_sample = None if own is None else own[sample]
-    exact, _ = nearest_rows(bank, queries.take(sample), k, own_sample)
+    sample_rows = None if query_rows is None else query_rows[sample]
+    exact, _ = nearest_rows(bank, queries.take(sample), k, sample_rows)
     recall = 0.0
     for index.nprobe in sorted({min(probes, index.nlist) for probes in PROBES}):
-        cosine, _ = _search(index, queries[sample], k, own_sample)
+        cosine, _ = _search(index, queries[sample], k, sample_rows)
         recall = float((cosine >= exact[:, -1:] - ROUNDING).mean())
         if recall >= RECALL:
             break
@@ -53,12 +53,12 @@ def nearest_rows_ivf(
     starts = range(0, len(queries), QUERY_BLOCK)
     for start in progress.bar(starts, "neighbours", unit="block", leave=False):
         block = order[start : start + QUERY_BLOCK]
-        own_block = None if own is None else own[block]
-        best[block], rows[block] = _search(index, queries[block], k, own_block)
+        block_rows = None if query_rows is None else query_rows[block]
+        best[block], rows[block] = _search(index, queries[block], k, block_rows)
     missing = np.flatnonzero((rows < 0).any(axis=1))  # the lists searched held fewer than k rows
     if len(missing):
-        own_missing = None if own is None else own[missing]
-        best[missing], rows[missing] = nearest_rows(bank, queries.take(missing), k, own_missing)
+        missing_rows = None if query_rows is None else query_rows[missing]
+        best[missing], rows[missing] = nearest_rows(bank, queries.take(missing), k, missing_rows)
     return best, rows, recall
 
 
@@ -76,10 +76,12 @@ def _build(bank: UnitRows) -> Any:
     return index
 
 
-def _search(index: Any, queries: np.ndarray, k: int, own: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest in the lists searched; rows are −1 where these hold fewer."""
-    cosine, rows = index.search(queries, k + (own is not None))
-    return (cosine, rows) if own is None else without_query_rows(cosine, rows, own, k)
+def _search(
+    index: Any, queries: np.ndarray, k: int, query_rows: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(cosines, rows) of the k nearest in the searched lists; a row is −1 where these hold fewer."""
+    cosine, rows = index.search(queries, k + (query_rows is not None))
+    return (cosine, rows) if query_rows is None else without_query_rows(cosine, rows, query_rows, k)
 
 
 def import_faiss() -> Any:

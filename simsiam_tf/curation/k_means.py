@@ -16,13 +16,13 @@ from simsiam_tf.features.knn import unit_rows
 from simsiam_tf.html_report.projections import fit_pca
 from simsiam_tf.runtime import progress
 
-SAMPLE = 4000  # rows that the first centres, and the silhouettes, come from
-ROWS_A_CLUSTER = 20  # or this many for each cluster
-FULL_ROWS = 20_000  # the most rows on which k-means runs on all at once
-REDUCED = 16  # principal components: in many dimensions, silhouettes and densities tell clusters no more
-MOST_STEPS = 50
-TRIES, FEW_CLUSTERS = 5, 100  # draws of the first centres, up to this number of clusters
-BATCH, BATCHES = 4096, 100  # random rows, k at least, in a step of mini-batch k-means, above; its steps
+SAMPLE = 4000  # rows by which the first centres and the silhouettes are computed,
+ROWS_A_CLUSTER = 20  # or this number for each cluster, if that is more
+FULL_ROWS = 20_000  # up to this number of rows, k-means takes all at once; above it, mini-batches
+REDUCED = 16  # principal components: in many dimensions, silhouettes and densities do not tell clusters apart
+MAX_STEPS = 50
+TRIES, FEW_CLUSTERS = 5, 100  # draws of the first centres; one draw above this number of clusters
+BATCH, BATCHES = 4096, 100  # rows of a mini-batch, at least k; number of mini-batches
 
 
 def sample_rows(rows: UnitRows, count: int, seed: int) -> np.ndarray:
@@ -75,7 +75,7 @@ def fit(
         options = {"init": "k-means++", "n_init": TRIES if k <= FEW_CLUSTERS else 1}
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than clusters
-        model = KMeans(k, max_iter=MOST_STEPS, random_state=seed, **options).fit(x)
+        model = KMeans(k, max_iter=MAX_STEPS, random_state=seed, **options).fit(x)
     return np.asarray(model.cluster_centers_, np.float32), np.asarray(model.labels_)
 
 

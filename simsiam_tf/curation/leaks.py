@@ -16,11 +16,11 @@ from simsiam_tf.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Leaks:
-    """Rows of one set with their nearest near-duplicate in the other: exact ones first, then the nearest.
+    """L rows of one set that have near-duplicates in another; exact ones first, then by falling cosine.
 
-    threshold: least cosine of near-duplicates. rows: int64 [L], rows of the set. source: int64 [L], the
-    nearest row of the other set, or one of the same pixels. cosine: float32 [L]. exact: bool [L], whether the
-    digests are equal.
+    threshold: least cosine of near-duplicates. rows: int64 [L], rows of the one set. source: int64 [L], for
+    each the nearest row of the other set, or one of the same pixels. cosine: float32 [L], of both. exact:
+    bool [L], whether the digests are equal.
     """
 
     threshold: float
@@ -43,9 +43,13 @@ def leaks(
     Args:
         features, against: [M, F] and [N, F], may be memory-mapped.
         graph: of `cross_neighbours(against, features)`; made when None.
-        cosine: least cosine of near-duplicates, in (0, 1]; of `duplicate_cosine` when None.
-        digests, against_digests: [M] and [N], of the decoded pixels: equal ones are duplicates, whatever
-            their features. Both or none.
+        cosine: least cosine of near-duplicates, in (0, 1]; by `duplicate_cosine` when None.
+        digests, against_digests: [M] and [N], digests of the decoded pixels: rows of equal digests are
+            duplicates, whatever their features. Both or none.
+
+    Raises:
+        UserError: features as in `UnitRows`, sets of different widths, a cosine outside (0, 1], only one of
+            the two arrays of digests, or a graph or an array of other rows.
     """
     cosine = check_cosine(cosine)
     queries, bank = as_unit_rows(features), as_unit_rows(against, "against")
@@ -60,9 +64,9 @@ def leaks(
     threshold = duplicate_cosine(graph.cosine) if cosine is None else cosine
     source, exact = graph.index[:, 0].copy(), np.zeros(len(queries), bool)
     if digests is not None and against_digests is not None:
-        known, first = np.unique(against_digests, return_index=True)
-        place = np.minimum(np.searchsorted(known, digests), len(known) - 1)
-        exact = known[place] == digests
+        unique, first = np.unique(against_digests, return_index=True)
+        place = np.minimum(np.searchsorted(unique, digests), len(unique) - 1)
+        exact = unique[place] == digests
         source[exact] = first[place[exact]]
     similarity = graph.cosine[:, 0].copy()
     for start in range(0, len(queries), queries.step):

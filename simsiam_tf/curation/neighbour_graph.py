@@ -13,17 +13,17 @@ from simsiam_tf.features.knn import has_gpu
 from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 
-K = 20
-EXACT_ROWS = 200_000  # the most rows of which all pairs are compared on a CPU
+K = 20  # number of neighbours
+EXACT_ROWS = 200_000  # most rows for which search="auto" compares all pairs on a CPU
 SEARCHES = ("auto", "exact", "faiss")
 
 
 @dataclasses.dataclass(frozen=True)
 class NeighbourGraph:
-    """The k nearest of each row, the nearest first.
+    """The k nearest neighbours of each row, the nearest first.
 
-    cosine: float32 [N, k]. index: int64 [N, k], rows of the same set, none its own neighbour, or rows of a
-    bank. recall: share in [0, 1] of the k nearest that are found, on a sample; 1 where the search is exact.
+    cosine: float32 [N, k]. index: int64 [N, k], rows of a bank, or of the same set, where no row is its own
+    neighbour. recall: share in [0, 1] of the true k nearest in the graph, on a sample; 1 for an exact search.
     """
 
     cosine: np.ndarray
@@ -56,7 +56,11 @@ def neighbour_graph(features: np.ndarray | UnitRows, k: int = K, search: str = "
 def cross_neighbours(
     bank: np.ndarray | UnitRows, queries: np.ndarray | UnitRows, k: int = K, search: str = "auto"
 ) -> NeighbourGraph:
-    """The k nearest rows of a bank [N, F] of each query [M, F]; see `neighbour_graph`."""
+    """The k nearest rows of a bank [N, F] for each query [M, F]; k and search as for `neighbour_graph`.
+
+    Raises:
+        UserError: as `neighbour_graph`, or the bank and the queries have different widths.
+    """
     bank, queries = as_unit_rows(bank, "bank"), as_unit_rows(queries, "queries")
     if bank.width != queries.width:
         raise UserError(
@@ -66,16 +70,18 @@ def cross_neighbours(
     return _search(bank, queries, k, search, None)
 
 
-def _search(bank: UnitRows, queries: UnitRows, k: int, search: str, own: np.ndarray | None) -> NeighbourGraph:
+def _search(
+    bank: UnitRows, queries: UnitRows, k: int, search: str, query_rows: np.ndarray | None
+) -> NeighbourGraph:
     check_count(k, 1, "k")
     if search not in SEARCHES:
         raise UserError(f"search={search}: is unknown. Choose from {', '.join(SEARCHES)}.")
-    k = min(k, len(bank) - (own is not None))
+    k = min(k, len(bank) - (query_rows is not None))
     if search == "auto":
         search = "faiss" if needs_faiss(len(bank), len(queries)) else "exact"
     if search == "faiss":
-        return NeighbourGraph(*nearest_rows_ivf(bank, queries, k, own))
-    return NeighbourGraph(*nearest_rows(bank, queries, k, own))
+        return NeighbourGraph(*nearest_rows_ivf(bank, queries, k, query_rows))
+    return NeighbourGraph(*nearest_rows(bank, queries, k, query_rows))
 
 
 def needs_faiss(bank: int, queries: int) -> bool:
@@ -89,8 +95,12 @@ def check_faiss(bank: int, queries: int) -> None:
         import_faiss()
 
 
-def graph_of(features: np.ndarray | UnitRows | None, graph: NeighbourGraph | None) -> NeighbourGraph:
-    """The graph, or that of the features. Raises UserError where they differ in rows or both are None."""
+def ensure_graph(features: np.ndarray | UnitRows | None, graph: NeighbourGraph | None) -> NeighbourGraph:
+    """The graph, made from the features when None.
+
+    Raises:
+        UserError: both are None, or they have different numbers of rows.
+    """
     if graph is None:
         if features is None:
             raise UserError("`features`, `graph`: both are missing. Pass one.")

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from simsiam_tf.curation.neighbour_graph import NeighbourGraph, graph_of
+from simsiam_tf.curation.neighbour_graph import NeighbourGraph, ensure_graph
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows
 
 
@@ -26,24 +26,27 @@ class Outliers:
 def outliers(features: np.ndarray | UnitRows, graph: NeighbourGraph | None = None) -> Outliers:
     """Ranks rows by the mean distance to their nearest others (Angiulli and Pizzuti, PKDD 2002).
 
-    The nearest are those by cosine, the distances Euclidean and of the features as they are. Strangers stand
-    out by the length of their features more than by the direction, above all where features are whitened:
-    then the length is about the Mahalanobis distance from the mean (measured in docs/curation.md). Of
-    features of length 1, the order is about that by cosine.
+    The nearest others are those by cosine. Distances to them are Euclidean, between features of their own
+    lengths: outliers stand out by length more than by direction, above all where features are whitened and
+    their length is about the Mahalanobis distance from the mean (measured in docs/curation.md). For features
+    of length 1, the order is about that by cosine.
 
     Args:
         features: [N, F], may be memory-mapped.
-        graph: of `neighbour_graph`, or of `distinct_neighbours`, so that no copy hides an outlier; the former
-            is made when None. It decides k.
+        graph: result of `neighbour_graph`, which is made when None, or of `distinct_neighbours`, in which no
+            copy hides an outlier. The graph decides k.
+
+    Raises:
+        UserError: features as in `UnitRows`, or a graph of other rows.
     """
     unit = as_unit_rows(features)
-    graph = graph_of(unit, graph)
+    graph = ensure_graph(unit, graph)
     score = np.empty(len(unit))
     largest = unit.lengths.max()  # so that no square leaves float64's range
     for start in range(0, len(unit), unit.step):
         block = slice(start, start + unit.step)
-        own, others = unit.lengths[block] / largest, unit.lengths[graph.index[block], 0] / largest
-        squares = own**2 + others**2 - 2 * own * others * graph.cosine[block]
+        length, others = unit.lengths[block] / largest, unit.lengths[graph.index[block], 0] / largest
+        squares = length**2 + others**2 - 2 * length * others * graph.cosine[block]
         score[block] = np.sqrt(np.maximum(squares, 0)).mean(axis=1) * largest
     rows = np.argsort(-score, kind="stable")
     rank = np.empty_like(rows)

@@ -1,4 +1,4 @@
-"""The folder that `curate` writes into: may it be written, and what an earlier run left there."""
+"""The folder that `curate` writes into: checks it, and removes the files of an earlier run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simsiam_tf.runtime.errors import UserError
 
 PAGE, PAGE_TABLE = "curation.html", "curation.parquet"
 SUMMARY = "summary.txt"  # written last
-CACHE = ".curate_cache"  # folder for what was learned of the pictures; marks a folder of this command
+CACHE = ".curate_cache"  # folder of the scans of pictures; marks a folder that `curate` wrote
 TABLES = ("pictures", "duplicates", "outliers", "clusters", "subset", "suspects", "leaks")
 
 
@@ -43,5 +43,5 @@ def remove_earlier(out: Path) -> None:
 
 
 def is_list_name(name: str) -> bool:
-    """Whether a list may have this name."""
+    """Whether `curate` writes a list of this name."""
     return name.removeprefix("without_") in TABLES or re.fullmatch(r"cluster_\d{2,}", name) is not None

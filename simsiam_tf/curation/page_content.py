@@ -1,4 +1,4 @@
-"""What the page shows of a set's answers: a map, and a gallery for each answer."""
+"""The content of the page about a set: a map, and a gallery for each answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from simsiam_tf.runtime.display_text import counted, printable_text
 
 SHOWN_GROUPS = 200  # of duplicates, and clusters
 SHOWN_COPIES = 24  # pictures of a group of duplicates
-SHOWN = 120  # pictures of an answer
+SHOWN = 120  # pictures of an answer that are shown
 ODDEST = 12  # pictures for each statistic
 
 
@@ -82,41 +82,41 @@ def galleries(
     pictures: PictureSet, answers: Answers, scan: Scan | None, against: PictureSet | None
 ) -> list[Gallery]:
     """A gallery for each answer, in the order of the page."""
-    made, last = [_duplicates(answers), _clusters(answers)], []
+    first, last = [_duplicates(answers), _clusters(answers)], []
     rows = answers.outliers.rows[:SHOWN]
     about = "Pictures far from all others: strangers, damaged ones, or rare ones worth a look."
     notes = [f"{answers.outliers.score[row]:.2f}" for row in rows]
     note = "Under each: mean distance to its nearest neighbours."
-    made.append(_gallery("Outliers", f"{about} {note}", [PictureGroup(rows, notes=notes)], "outliers"))
+    first.append(_gallery("Outliers", f"{about} {note}", [PictureGroup(rows, notes=notes)], "outliers"))
     if answers.suspects is not None and answers.labelled is not None:
-        found = answers.suspects
-        rows = answers.labelled[found.rows][:SHOWN]
-        notes = [f"{a} → {b}?" for a, b in zip(found.given, found.looks_like, strict=True)][:SHOWN]
+        suspects = answers.suspects
+        rows = answers.labelled[suspects.rows][:SHOWN]
+        notes = [f"{a} → {b}?" for a, b in zip(suspects.given, suspects.looks_like, strict=True)][:SHOWN]
         about = (
             "Pictures whose label is unlike that of their neighbours (confident learning), the least likely "
             "first."
         )
-        if not found.labels_fit:
-            share = f"{len(found.rows):,} of {len(answers.labelled):,} labels look wrong"
+        if not suspects.labels_fit:
+            share = f"{len(suspects.rows):,} of {len(answers.labelled):,} labels look wrong"
             about = f"{share}: {LABELS_DO_NOT_FIT}. {about}"
         gallery = _gallery("Suspects", about, [PictureGroup(rows, notes=notes)], "suspects")
-        (made if found.labels_fit else last).append(gallery)
+        (first if suspects.labels_fit else last).append(gallery)
     if answers.leaks is not None and against is not None:
-        found = answers.leaks
+        leaks = answers.leaks
         notes = [
             f"{'same pixels as' if exact else f'{cosine:.3f},'} {against.names[row]}"
-            for exact, cosine, row in zip(found.exact, found.cosine, found.source, strict=True)
+            for exact, cosine, row in zip(leaks.exact, leaks.cosine, leaks.source, strict=True)
         ][:SHOWN]
         about = f"Pictures that are, or nearly are, among the {len(against):,} of the other set."
-        made.append(_gallery("Leaks", about, [PictureGroup(found.rows[:SHOWN], notes=notes)], "leaks"))
+        first.append(_gallery("Leaks", about, [PictureGroup(leaks.rows[:SHOWN], notes=notes)], "leaks"))
     if answers.subset is not None:
         how = {"typical": "typical ones of different groups", "k_centre": "each far from those before it"}
         about = f"Pictures to label first, in this order: {how[answers.subset.method]}. "
         about += f"Labelled already: {answers.subset.labelled:,} of {len(pictures):,}."
-        made.append(_gallery("To label first", about, [PictureGroup(answers.subset.rows[:SHOWN])], "subset"))
+        first.append(_gallery("To label first", about, [PictureGroup(answers.subset.rows[:SHOWN])], "subset"))
     if scan is not None:
-        made.append(_oddest(scan))
-    return [gallery for gallery in made + last if gallery.groups and len(gallery.groups[0].rows)]
+        first.append(_oddest(scan))
+    return [gallery for gallery in first + last if gallery.groups and len(gallery.groups[0].rows)]
 
 
 def _gallery(title: str, about: str, groups: list[PictureGroup], name: str) -> Gallery:
@@ -124,37 +124,36 @@ def _gallery(title: str, about: str, groups: list[PictureGroup], name: str) -> G
 
 
 def _duplicates(answers: Answers) -> Gallery:
-    found, groups = answers.duplicates, []
-    for number, rows in enumerate(found.groups()[:SHOWN_GROUPS]):
+    copies, groups = answers.duplicates, []
+    for number, rows in enumerate(copies.groups()[:SHOWN_GROUPS]):
         caption = f"{len(rows):,} pictures"
         if len(rows) > SHOWN_COPIES:
             caption += f", of which {SHOWN_COPIES} are shown; the table has all"
-        rows, members = rows[:SHOWN_COPIES], np.flatnonzero(found.group == number)[: SHOWN_COPIES - 1]
-        notes = ["", *("same pixels" if found.exact[i] else f"{found.cosine[i]:.3f}" for i in members)]
+        rows, members = rows[:SHOWN_COPIES], np.flatnonzero(copies.group == number)[: SHOWN_COPIES - 1]
+        notes = ["", *("same pixels" if copies.exact[i] else f"{copies.cosine[i]:.3f}" for i in members)]
         groups.append(PictureGroup(rows, caption, rows[:1], notes))
     about = (
-        f"Groups of pictures with the same pixels, or a cosine of at least {found.threshold:.3f} with the "
+        f"Groups of pictures with the same pixels, or a cosine of at least {copies.threshold:.3f} with the "
         "one to keep, which has the most pixels; of as many, it is a lossless file, then the largest, then "
         "the sharpest. Nothing has been removed."
     )
     return Gallery(
-        "Duplicates", about + _first_groups(len(found.kept)), groups, list_file="lists/duplicates.csv",
+        "Duplicates", about + _first_groups(len(copies.kept)), groups, list_file="lists/duplicates.csv",
         list_about="All but the pictures to keep",
     )  # fmt: skip
 
 
 def _clusters(answers: Answers) -> Gallery:
-    found, groups = answers.clusters, []
-    for c, size in enumerate(found.size[:SHOWN_GROUPS]):
+    clusters, groups = answers.clusters, []
+    for c, size in enumerate(clusters.size[:SHOWN_GROUPS]):
         words = "; ".join(cluster_words(answers, c))
-        caption = (
-            f"{c}: {counted(size, 'picture', form=',')} ({found.share[c]:.0%}){f', {words}' if words else ''}"
-        )
-        groups.append(PictureGroup(found.central[c][found.central[c] >= 0], caption))
+        caption = f"{c}: {counted(size, 'picture', form=',')} ({clusters.share[c]:.0%})"
+        rows = clusters.central[c][clusters.central[c] >= 0]
+        groups.append(PictureGroup(rows, f"{caption}, {words}" if words else caption))
     about = "Clusters of like pictures, the largest first, each by its most central ones."
-    if found.silhouette:
+    if clusters.silhouette:
         about += " Their number is a rough choice; --clusters=N takes another."
-    about += _first_groups(len(found.size))
+    about += _first_groups(len(clusters.size))
     return Gallery("Clusters", about, groups, list_file="lists", list_about="A list for each cluster")
 
 

@@ -1,4 +1,4 @@
-"""One pass over all pictures: their statistics, and digests of their pixels, kept in a file."""
+"""Scans all pictures in one pass: statistics and digests of their pixels, kept in a file."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
 VERSION = 1  # raise it when decoding or the statistics change
-WORDS = 8  # of 16 bits, which float32 holds, of a digest
+WORDS = 8  # 16-bit words of a digest, each of which a float32 holds exactly
 BATCH = 64  # pictures between two reports of progress
 
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """What is known of N pictures by looking at each.
+    """The results of a scan of N pictures.
 
-    digests: [N], of the size and the pixels of each, as text. formats: [N], as `data.images.formats` names
-    them. file_sizes: int64 [N], bytes. Both are None where pictures are not encoded, or were not checked.
+    digests: [N], a digest of the size and the pixels of each picture, as text. formats: [N], file formats as
+    `data.images.formats` names them. file_sizes: int64 [N], in bytes. The last two are None where pictures
+    are not encoded, or were not checked.
     """
 
     statistics: StatisticsTable
@@ -40,7 +41,7 @@ class Scan:
 
 
 def scan_pictures(source: Source, folder: Path) -> Scan:
-    """Decodes all pictures of a source once, and keeps what is learned of them in a file of `folder`.
+    """Scans all pictures of a source, or reads the result of an earlier scan from a file in `folder`.
 
     Raises:
         ChangedImages: some changed or disappeared meanwhile. UserError: all did.
@@ -62,7 +63,7 @@ def scan_pictures(source: Source, folder: Path) -> Scan:
 
 
 def _scan(source: Source, writer: FeatureWriter) -> None:
-    """Writes the missing rows: the statistics, and the words of the digest."""
+    """Writes the missing rows: the statistics of a picture, then the words of its digest."""
     changed: set[int] = set()
     pictures = verified_source(source, changed)
 

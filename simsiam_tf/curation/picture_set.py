@@ -1,4 +1,4 @@
-"""Pictures with their features, for the command `curate`: what they are called, and where they lie."""
+"""Pictures with their features, names, places and labels, for the command `curate`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ FOLDER_LABELS = {"folder", "tar", "zip"}  # kinds of places whose labels are nam
 class PictureSet:
     """N pictures with features.
 
-    names: [N]. features: [N, F], may be memory-mapped. places: [N], the path or URL of each picture's own
-    file; None where pictures are not files, as in an archive. labels: [N], "" for pictures without one; None
-    where none has one. source: the pictures, in this order; None where they cannot be read. about: what the
-    embeddings record (`Embeddings.about`).
+    names: [N]. features: [N, F], may be memory-mapped. places: [N], the path or URL of each picture's file;
+    None where pictures are not files of their own, as in an archive. labels: [N], "" for pictures without a
+    label; None where no picture has one. source: the pictures, in this order; None where they cannot be read.
+    about: as `Embeddings.about`.
     """
 
     names: np.ndarray
@@ -58,7 +58,7 @@ class PictureSet:
 def picture_set(embeddings: Embeddings, source: Source | None = None) -> PictureSet:
     """The pictures of embeddings.
 
-    source: where the pictures are read from, in any order, with more of them or not; None: nowhere.
+    source: a source with these pictures, in any order, and perhaps others; None: they cannot be read.
 
     Raises:
         UserError: the source lacks one of the embedded pictures.
@@ -67,8 +67,8 @@ def picture_set(embeddings: Embeddings, source: Source | None = None) -> Picture
     if source is None:
         places = names if all(is_url(n) or os.path.isabs(n) for n in names) else None
         return PictureSet(names, embeddings.features, places, about=embeddings.about)
-    own = getattr(source, "names", None) or [str(i) for i in range(source.size)]
-    row = {as_text(name): i for i, name in enumerate(own)} | {name: i for i, name in enumerate(own)}
+    listed = getattr(source, "names", None) or [str(i) for i in range(source.size)]
+    row = {as_text(name): i for i, name in enumerate(listed)} | {name: i for i, name in enumerate(listed)}
     missing = [name for name in names if name not in row]
     if missing:
         raise UserError(
@@ -81,7 +81,7 @@ def picture_set(embeddings: Embeddings, source: Source | None = None) -> Picture
     return PictureSet(
         names,
         embeddings.features,
-        _places(source, [own[i] for i in ids]),
+        _places(source, [listed[i] for i in ids]),
         _labels(source),
         source,
         embeddings.about,
@@ -91,14 +91,14 @@ def picture_set(embeddings: Embeddings, source: Source | None = None) -> Picture
 def open_pictures(data: str, **options: Any) -> Source:
     """Opens pictures. A list may label only some of them; names of folders are labels of all or of none.
 
-    NOTE: as in a training. A folder's name is not given to a picture by somebody who looked at it.
+    The latter is as in trainings: a folder's name is no label that somebody gave a picture on looking at it.
     """
     kinds = {place.partition(":")[0] for place in split_places(data)}
     return open_source(data, partial_labels=not kinds & FOLDER_LABELS, **options)
 
 
 def open_recorded(about: dict[str, Any], **options: Any) -> Source | None:
-    """The pictures that embeddings record as theirs; None where these cannot be opened."""
+    """Opens the pictures that a record of embeddings names; None where they cannot be opened."""
     data = about.get("data")
     if not isinstance(data, str):
         return None
@@ -110,14 +110,14 @@ def open_recorded(about: dict[str, Any], **options: Any) -> Source | None:
 
 
 def recorded_pixels(about: dict[str, Any]) -> dict[str, str]:
-    """How the pictures of embeddings became pixels: arguments of `data.open_source`."""
+    """The options by which embedded pictures were decoded: arguments of `data.open_source`."""
     recorded = about.get("pixels")
     names = ("background", "pixel_range")
     return {name: recorded[name] for name in names if name in recorded} if isinstance(recorded, dict) else {}
 
 
 def _places(source: Source, names: list[str]) -> np.ndarray | None:
-    """The path or URL of each picture of a folder or a list; None of other places, and of several."""
+    """The path or URL of each picture of one folder or one list; None for any other source."""
     kind, _, address = source.name.partition(":")
     if kind not in ("folder", "list") or len(split_places(source.name)) > 1:
         return None

@@ -45,15 +45,15 @@ from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
-CHOSEN = {  # how the subset was chosen → in words, with the reason
+METHODS_IN_WORDS = {  # method of the subset → in words, with the reason
     "typical": "typical ones of different groups, by which few labels teach most (--subset_by=typical)",
     "k_centre": "far from each other, by which many labels cover all kinds (--subset_by=k_centre)",
 }
-BACKBONE = ("sha256", "size", "mean", "std")  # what embeddings record of the backbone and its images
+BACKBONE = ("sha256", "size", "mean", "std")  # entries of `Embeddings.about` that two sets must share
 
 
 def curate(config: Any, out: Path) -> str:
-    """Answers all questions of a `CurateConfig` into the folder `out`; returns the summary.
+    """Writes all answers for a `CurateConfig` into the folder `out`; returns the summary.
 
     Call `output_folder.check_output` before.
 
@@ -112,9 +112,9 @@ def curate(config: Any, out: Path) -> str:
 def _scan(
     source: Source | None, folder: Path, on_bad_image: str, count: int
 ) -> tuple[np.ndarray, Scan | None]:
-    """(rows of the pictures that can still be read, their scan; None without a source).
+    """(rows of the pictures that can still be read, their scan); the scan is None without a source.
 
-    Others, which changed or disappeared meanwhile, are named on stderr, or an error for on_bad_image=error.
+    Pictures that changed or disappeared meanwhile are named on stderr, or raise for on_bad_image=error.
     """
     kept = np.arange(count)
     while source is not None:
@@ -171,12 +171,12 @@ def _open_against(config: Any, pretrained: Pretrained | None) -> PictureSet:
 
 
 def _check_comparable(shown: str, against: PictureSet, pictures: PictureSet) -> None:
-    """Raises UserError where the other set is of another backbone, or one of its rows has no direction."""
+    """Raises UserError where the other set is of another backbone, or has a row of zeros."""
     records = pictures.about, against.about
     unlike = [key for key in BACKBONE if len({str(about.get(key)) for about in records if key in about}) > 1]
-    width, own = (part.features.shape[1] for part in (against, pictures))
-    if width != own:
-        unlike = [f"{width} and {own} features a picture"]
+    width, expected = (part.features.shape[1] for part in (against, pictures))
+    if width != expected:
+        unlike = [f"{width} and {expected} features a picture"]
     if unlike:
         raise UserError(
             f"against={shown}: its features are not of the backbone and preprocessing of the set's, by "
@@ -195,10 +195,12 @@ def _labelled_rows(pictures: PictureSet) -> np.ndarray:
 
 
 def _named_rows(file: str, pictures: PictureSet) -> np.ndarray:
-    """The rows of the pictures that a list names, by name or by path.
+    """The rows of the pictures that a list names, by name or by path; none for an empty list.
 
-    An empty list names none. A line on stderr counts the names of no picture. Raises UserError where there is
-    no other.
+    A line on stderr counts the names that no picture has.
+
+    Raises:
+        UserError: the list cannot be read, or no picture has any of its names.
     """
     # Lists that `curate` wrote may have a column "name" instead of "path".
     text = re.sub(r"\Aname(?=[,\r\n])", "path", read_text(file, f"have={file}"))
@@ -221,7 +223,7 @@ def _named_rows(file: str, pictures: PictureSet) -> np.ndarray:
 def summary(
     out: Path, pictures: PictureSet, answers: Answers, scan: Scan | None, against: PictureSet | None
 ) -> str:
-    """The printed summary."""
+    """The summary that `curate` prints and writes into summary.txt."""
     copies, clusters = answers.duplicates, answers.clusters
     copied = counted(len(copies.kept), "picture", form=",")
     exact = f", {copies.exact.sum():,} with equal pixels" if scan is not None else ""
@@ -239,18 +241,18 @@ def summary(
         f"  clusters    {len(clusters.size)}{sizes}{rough}",
     ]
     if answers.suspects is not None and answers.labelled is not None:
-        found = len(answers.suspects.rows)
-        look = "looks" if found == 1 else "look"
+        count = len(answers.suspects.rows)
+        look = "looks" if count == 1 else "look"
         doubt = "" if answers.suspects.labels_fit else f": {LABELS_DO_NOT_FIT}"
-        lines.append(f"  suspects    {found:,} of {len(answers.labelled):,} labels {look} wrong{doubt}")
+        lines.append(f"  suspects    {count:,} of {len(answers.labelled):,} labels {look} wrong{doubt}")
     if answers.leaks is not None and against is not None:
         lines.append(
             f"  leaks       {len(answers.leaks.rows):,} found among the {len(against):,} others, too"
         )
     if answers.subset is not None:
         labelled = f"labelled already: {answers.subset.labelled:,} of {len(pictures):,}"
-        chosen = CHOSEN[answers.subset.method]
-        lines.append(f"  subset      {len(answers.subset.rows):,} to label first: {chosen}; {labelled}")
+        method = METHODS_IN_WORDS[answers.subset.method]
+        lines.append(f"  subset      {len(answers.subset.rows):,} to label first: {method}; {labelled}")
     if pictures.source is None:
         lines.append("  The pictures themselves could not be read: no statistics. Pass --data.")
     if answers.graph.recall < 1:

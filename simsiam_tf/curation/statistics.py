@@ -1,4 +1,4 @@
-"""Statistics of pictures: size, aspect, brightness, contrast and sharpness, and their oddest."""
+"""Statistics of pictures (size, aspect, brightness, contrast, sharpness), and their ranks by oddness."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from PIL import Image
 
 from simsiam_tf.runtime.errors import UserError
 
-SCALE = 128  # pixels of a side of the square whose area pictures have when their sharpness is taken
+SCALE = 128  # pictures are scaled to the area of a square of this side, in pixels, to measure sharpness
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-LONGEST = 16 * SCALE  # pixels of a side at that scale, however narrow a picture is
+LONGEST = 16 * SCALE  # longest side of a scaled picture in pixels, however narrow it is
 
 
 @dataclasses.dataclass(frozen=True)
 class PictureStatistics:
-    """Of one picture. width, height: pixels. aspect: width / height. brightness, contrast: mean and standard
-    deviation of the luma, in [0, 1]. sharpness: variance of the Laplacian of the luma in [0, 1], of the
-    picture brought to the area of `SCALE`² pixels.
+    """Statistics of one picture.
+
+    width, height: in pixels. aspect: width / height. brightness, contrast: mean and standard deviation of the
+    luma, in [0, 1]. sharpness: variance of the Laplacian of the luma, of the picture scaled to the area of
+    `SCALE`² pixels.
     """
 
     width: int
@@ -32,11 +34,11 @@ class PictureStatistics:
 
 @dataclasses.dataclass(frozen=True)
 class StatisticsTable:
-    """Of N pictures: arrays [N] of the fields of `PictureStatistics`, and the rank of each by oddness.
+    """Statistics of N pictures: arrays [N] of the fields of `PictureStatistics`, and ranks by oddness.
 
-    oddness: field → int64 [N]; 0 is the picture farthest from the median of that field. Of equally far ones,
-    the lowest row comes first. Width, height, aspect and sharpness are compared by their logarithms: half and
-    double the median are equally far from it.
+    oddness: field → int64 [N], ranks by the distance from the median of that field; 0 is the farthest, and of
+    equally far ones the lowest row comes first. Width, height, aspect and sharpness are compared by their
+    logarithms: half and double the median are equally far from it.
     """
 
     width: np.ndarray
@@ -59,10 +61,14 @@ RATIOS = {"width": 1.0, "height": 1.0, "aspect": 1e-6, "sharpness": 1e-6}
 
 
 def picture_statistics(image: np.ndarray) -> PictureStatistics:
-    """Statistics of a picture, uint8 [H, W, C] or [H, W]; of other than 3 channels, the mean is its luma.
+    """Statistics of a picture, uint8 [H, W, C] or [H, W].
 
-    The Laplacian has 4 neighbours. It is taken at one scale, since a picture of more pixels has softer edges
-    in each of them. Enlarged pictures come out as less sharp: they show less.
+    The luma of a picture with other than 3 channels is their mean. The Laplacian (of 4 neighbours) is taken
+    at one scale for all pictures, since edges are softer from pixel to pixel in a picture of more pixels. A
+    picture that was enlarged is less sharp than its original.
+
+    Raises:
+        UserError: an array of another type or shape, or without pixels.
     """
     image = np.asarray(image)
     image = image[..., None] if image.ndim == 2 else image
@@ -86,6 +92,9 @@ def statistics_table(pictures: Iterable[np.ndarray | PictureStatistics]) -> Stat
     """Statistics of many pictures, of which one at a time is in memory.
 
     pictures: images as for `picture_statistics`, or their statistics.
+
+    Raises:
+        UserError: there are no pictures, or as `picture_statistics`.
     """
     each = [p if isinstance(p, PictureStatistics) else picture_statistics(p) for p in pictures]
     if not each:

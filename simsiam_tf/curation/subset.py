@@ -1,4 +1,4 @@
-"""A few rows that stand for all, in the order to label them."""
+"""Chooses the rows to label first."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from simsiam_tf.curation import k_means
 from simsiam_tf.curation.distinct_neighbours import distinct_neighbours
 from simsiam_tf.curation.duplicates import Duplicates
 from simsiam_tf.curation.exact_search import nearest_rows
-from simsiam_tf.curation.neighbour_graph import NeighbourGraph, graph_of, neighbour_graph
+from simsiam_tf.curation.neighbour_graph import NeighbourGraph, ensure_graph, neighbour_graph
 from simsiam_tf.curation.unit_rows import UnitRows, as_unit_rows, check_count
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.errors import UserError
 
 POOL = 2**15  # rows farthest from all chosen ones, among which the next are sought
-MOST_CLUSTERS, LEAST_SIZE = 500, 5  # of Hacohen et al.
+MAX_CLUSTERS, MIN_SIZE = 500, 5  # most clusters, and fewest rows of one, of Hacohen et al.
 METHODS = ("auto", "k_centre", "typical")
 
 
@@ -47,7 +47,7 @@ def few_labels(labels: int, rows: int) -> bool:
 
     labels: known and wanted ones together. rows: of the set.
     """
-    return labels <= min(MOST_CLUSTERS, rows // LEAST_SIZE)
+    return labels <= min(MAX_CLUSTERS, rows // MIN_SIZE)
 
 
 def subset(
@@ -70,11 +70,15 @@ def subset(
         features: [N, F], may be memory-mapped.
         count: rows to choose, at most those that are not in `have`.
         have: row numbers that are labelled already.
-        graph: of `neighbour_graph`, or of `distinct_neighbours` where there are copies, for "typical"; made
+        graph: for "typical": result of `neighbour_graph` or, with `copies`, of `distinct_neighbours`; made
             when None.
         seed: seed of the clusters.
-        copies: of `duplicates`; of each group, only the kept row is chosen, and none where another one is
-            labelled. The others come last, where `count` asks for more.
+        copies: result of `duplicates`. Of each group only the kept row is chosen, and no row if one of them
+            is labelled. The other rows come last, if `count` asks for more.
+
+    Raises:
+        UserError: features as in `UnitRows`; an unknown method; `have` has other numbers than those of rows;
+            or `count` is below 1 or above the number of rows that are left.
     """
     check_count(count, 1, "count")
     if method not in METHODS:
@@ -108,18 +112,18 @@ def subset(
         if method == "k_centre":
             new = _k_centre(rows, more, chosen, skipped)
         else:
-            new = _typical(rows, more, chosen, skipped, stands, graph_of(rows, graph), seed)
+            new = _typical(rows, more, chosen, skipped, stands, ensure_graph(rows, graph), seed)
         chosen, score = np.append(chosen, new.rows), np.append(score, new.score)
     return Subset(chosen[len(labelled) :], np.asarray(score, np.float32), method, len(labelled))
 
 
 def _k_centre(rows: UnitRows, count: int, labelled: np.ndarray, skipped: np.ndarray) -> Subset:
-    """The same rows as computing all distances anew for each choice, in far fewer passes over the features.
-
-    skipped: bool [N], rows that are not chosen.
+    """k-centre greedy, in far fewer passes over the features than one for each choice.
 
     A choice can only shorten distances. Distances of a pool of the farthest rows are kept up to date; while
     the farthest of these is farther than any other row was at the last pass, it is the farthest of all.
+
+    skipped: bool [N], rows that are not chosen.
     """
     from threadpoolctl import threadpool_limits  # of scikit-learn
 
@@ -140,7 +144,7 @@ def _k_centre(rows: UnitRows, count: int, labelled: np.ndarray, skipped: np.ndar
         beyond = distance[order[POOL]] if len(order) > POOL else -np.inf
         features, near = rows[pool], distance[pool]
         picks: list[int] = []  # in the pool
-        with threadpool_limits(1):  # which memory keeps busy; more wait for each other at every choice
+        with threadpool_limits(1):  # memory limits the speed; more threads wait for each other at each choice
             while len(score) < count:
                 best = int(near.argmax())
                 if picks and near[best] <= beyond:
@@ -160,15 +164,15 @@ def _typical(
     rows: UnitRows, count: int, labelled: np.ndarray, skipped: np.ndarray, stands: np.ndarray,
     graph: NeighbourGraph, seed: int,
 ) -> Subset:  # fmt: skip
-    """TypiClust: of the clusters with the fewest labels the largest one gives its most typical row.
+    """TypiClust: takes the most typical row of the largest of the clusters with the fewest labels, each time.
 
     skipped: bool [N], rows that are not chosen. stands: `Duplicates.stands_for`; a group counts as one row.
 
-    NOTE: a row's typicality is that among its nearest of all rows, not of its cluster alone as in the paper,
-    so that the graph serves all answers.
+    NOTE: typicality is measured among a row's nearest of all rows, not of its cluster alone as in the paper,
+    so that one graph serves all answers.
     """
     known, distinct = np.unique(stands[labelled]), np.flatnonzero(stands == np.arange(len(rows)))
-    clusters = max(1, min(len(known) + count, MOST_CLUSTERS, len(distinct) // LEAST_SIZE))
+    clusters = max(1, min(len(known) + count, MAX_CLUSTERS, len(distinct) // MIN_SIZE))
     cluster, _ = k_means.assign(rows, k_means.fit_centres(rows, clusters, seed))
     typicality = graph.cosine.mean(axis=1)
     size = np.bincount(cluster[distinct], minlength=clusters)
@@ -177,8 +181,8 @@ def _typical(
     order = order[~skipped[order]]
     members = np.split(order, np.searchsorted(cluster[order], np.arange(1, clusters)))
     taken = [0] * clusters
-    # Clusters of fewer than LEAST_SIZE rows come last.
-    queue = [(size[c] < LEAST_SIZE, labels[c], -size[c], c) for c in range(clusters) if len(members[c])]
+    # Clusters of fewer than MIN_SIZE rows come last.
+    queue = [(size[c] < MIN_SIZE, labels[c], -size[c], c) for c in range(clusters) if len(members[c])]
     heapq.heapify(queue)
     chosen = []
     while len(chosen) < count:

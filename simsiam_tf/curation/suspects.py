@@ -1,4 +1,4 @@
-"""Labels that are probably wrong, by confident learning (Northcutt, Jiang and Chuang 2021)."""
+"""Finds labels that are probably wrong, by confident learning (Northcutt, Jiang and Chuang 2021)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from simsiam_tf.curation.neighbour_graph import NeighbourGraph, graph_of
+from simsiam_tf.curation.neighbour_graph import NeighbourGraph, ensure_graph
 from simsiam_tf.curation.unit_rows import UnitRows, check_values
 from simsiam_tf.runtime.errors import UserError
 
 TEMPERATURE = 0.1  # of the votes, as in kNN accuracy (Wu et al. 2018)
-SLACK = 1e-6  # below the threshold of a class, at which a probability still reaches it
+SLACK = 1e-6  # a probability reaches the threshold of a class if it is at most this much below it
 LABELS_DO_NOT_FIT = (
     "so many that the labels, such as folders by year, seem not to follow what the pictures show"
 )
@@ -25,10 +25,10 @@ Probabilities = Any  # float64 [N, L], a NumPy array or a sparse.csr_array
 
 @dataclasses.dataclass(frozen=True)
 class Suspects:
-    """Rows whose label is probably wrong, the most probable first.
+    """Rows whose label is probably wrong, the least likely labels first.
 
-    rows: int64 [S]. given, looks_like: [S], the label and the most probable one. quality: float64 [N], the
-    probability of the given label of every row ("self-confidence"); the lower, the more suspicious. joint:
+    rows: int64 [S]. given, looks_like: [S], the given label and the most probable one. quality: float64 [N],
+    the probability of every row's given label ("self-confidence"); the lower, the more suspicious. joint:
     int64 [L, L], estimated number of rows by given label (first index) and true one. classes: [L], sorted.
     """
 
@@ -56,13 +56,17 @@ def suspects(
     Args:
         features: [N, F]; None where `graph` or `probabilities` is given.
         labels: [N], numbers or text, at least two different ones.
-        graph: of `neighbour_graph`; made when None. Its rows vote: see `vote_probabilities`.
-        probabilities: [N, L] of each class, in sorted order, such as of a probe, from a model that was not
-            trained on the row (cross-validation); the neighbours' votes when None.
+        graph: result of `neighbour_graph`, whose rows vote (`vote_probabilities`); made when None.
+        probabilities: [N, L], the probability of each class, in sorted order, by a model that was not trained
+            on the row (cross-validation), such as a probe; the neighbours' votes when None.
+
+    Raises:
+        UserError: fewer than two different labels; features as in `UnitRows`; a graph of other rows; or
+            probabilities of another shape, or that are no distributions.
     """
     count = len(labels)
     if probabilities is None:
-        graph = graph_of(features, graph)
+        graph = ensure_graph(features, graph)
         count = len(graph.index)
     check_values(labels, count, "labels")
     classes, label = np.unique(np.asarray(labels), return_inverse=True)
@@ -71,7 +75,7 @@ def suspects(
     if graph is not None and probabilities is None:
         p = vote_probabilities(graph, label, len(classes))
     else:
-        p = _checked(probabilities, (count, len(classes)))
+        p = _check_probabilities(probabilities, (count, len(classes)))
     joint = confident_joint(label, p)
     quality, likeliest = _given_and_likeliest(label, p)
     rows = np.flatnonzero(_prune(label, p, joint, quality, likeliest))
@@ -114,7 +118,7 @@ def _given_and_likeliest(label: np.ndarray, p: Probabilities) -> tuple[np.ndarra
     return given, likeliest
 
 
-def _checked(probabilities: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+def _check_probabilities(probabilities: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
     p = np.asarray(probabilities, np.float64)
     if p.shape != shape:
         raise UserError(
@@ -145,9 +149,7 @@ def confident_joint(label: np.ndarray, p: Probabilities) -> np.ndarray:
         # NOTE: of several reached classes the paper takes the likeliest of them, cleanlab of all classes.
         true[rows] = np.where(reached.sum(axis=1) > 1, true[rows], reached.argmax(axis=1))
         confident[rows] = reached.any(axis=1)
-    joint = np.zeros(
-        (count, count), order="F"
-    )  # summed in cleanlab's order, which decides ties in `_rounded`
+    joint = np.zeros((count, count), order="F")  # cleanlab's order of sums, which decides ties in `_rounded`
     np.add.at(joint, (label[confident], true[confident]), 1)
     np.fill_diagonal(joint, np.maximum(joint.diagonal(), 1))
     joint = (joint.T / joint.sum(axis=1) * number).T
@@ -155,7 +157,7 @@ def confident_joint(label: np.ndarray, p: Probabilities) -> np.ndarray:
 
 
 def _rounded(joint: np.ndarray) -> np.ndarray:
-    """Whole numbers of the same sum of each row; those farthest from whole change to make it so."""
+    """Rounds to whole numbers; where a row's sum would change, the numbers with the largest errors change."""
     whole = joint.round()
     for exact, row in zip(joint, whole, strict=True):
         surplus = int(row.sum() - exact.sum().round())
@@ -174,12 +176,12 @@ def _prune(
     given: np.ndarray,
     likeliest: np.ndarray,
 ) -> np.ndarray:
-    """Which rows to prune, bool [N]: "prune by noise rate" of the paper (Sec. 3.2, method 4).
+    """Whether to prune each row, bool [N]: "prune by noise rate" of the paper (Sec. 3.2, method 4).
 
     For each pair of a given label i and another j, the joint[i, j] rows of the largest p_j − p_i; but none
     whose most probable label is the given one, and not all rows of a label.
 
-    given, likeliest: of `_given_and_likeliest`.
+    given, likeliest: result of `_given_and_likeliest`.
     """
     pruned = np.zeros(len(label), bool)
     for i, counts in enumerate(joint):

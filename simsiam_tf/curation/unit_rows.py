@@ -20,10 +20,10 @@ class UnitRows:
 
     Args:
         features: numbers [N, F] with N ≥ 2, memory-mapped or not.
-        name: name of the argument, for messages. names: of the rows, likewise.
+        name: name of the argument, for messages. names: names of the rows, for messages.
 
     Raises:
-        UserError: another shape or type, fewer than 2 rows, a number that is not finite, a row of zeros.
+        UserError: another shape or type, fewer than 2 rows, a number that is not finite, or a row of zeros.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from simsiam_tf import nets
 from simsiam_tf.data import Augmentation, Views, from_arrays
 from simsiam_tf.evaluate import finishing
 from simsiam_tf.evaluate.finishing import fit_whitening
-from simsiam_tf.features import extract
+from simsiam_tf.features import columns, extract
 from simsiam_tf.nets import whitening
 from simsiam_tf.nets.whitening import (
     finish_like,
@@ -31,7 +31,7 @@ def features(rows=500, width=12, seed=0):
 
 
 def test_whitening_is_the_formula(monkeypatch):
-    monkeypatch.setattr(finishing, "BLOCK", 100)  # several blocks
+    monkeypatch.setattr(columns, "BLOCK", 100)  # several blocks
     x, s = features(), 0.3
     centred = x - x.mean(axis=0, dtype=np.float64)
     u, singular, axes = np.linalg.svd(centred, full_matrices=False)
@@ -238,7 +238,7 @@ def test_a_collapsed_backbone_stays_as_it_is():
 
 
 def test_the_images_are_drawn_by_the_seed(monkeypatch):
-    monkeypatch.setattr(finishing, "IMAGES", 20)
+    monkeypatch.setattr(finishing, "FITTED_IMAGES", 20)
     means = [finishing.finish_backbone(small(), images(), VIEWS, seed)[1].mean for seed in (0, 0, 1)]
     assert (means[0] == means[1]).all() and (means[0] != means[2]).any()
 

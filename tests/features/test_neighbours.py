@@ -96,7 +96,7 @@ def test_queries_of_zeros_have_no_neighbours(tmp_path, capsys):
 
 
 def test_a_list_of_names_is_looked_up(embeddings, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(query_list, "FEW", 1)  # so that two names are looked up together
+    monkeypatch.setattr(query_list, "FEW_NAMES", 1)  # so that two names are looked up together
     (tmp_path / "some.txt").write_text("# two\né.png\n\na.png\n", encoding="utf-8")
     assert run(embeddings, f"--query=list:{tmp_path / 'some.txt'}", "--k=2") == 0
     lines = capsys.readouterr().out.splitlines()

@@ -32,8 +32,9 @@ from simsiam_tf.pretrained import backbone_file, keras_hub, published
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
-from simsiam_tf.training.build_run import check_size, set_precision
+from simsiam_tf.training.build_run import set_precision
 from simsiam_tf.training.labelled_task import RESULT, LabelledTask
+from simsiam_tf.training.run_data import check_batch_size
 from simsiam_tf.training.run_optimizer import warmup_steps
 
 log = logging.getLogger("simsiam_tf.run")
@@ -120,7 +121,7 @@ def build_transfer(
     with workers.chief_first():
         train, test = sets or open_images(config, pretrained, report)
     source: Any = train  # what the loop reads of a source: its name, size and digests
-    check_size(source, config.batch_size)
+    check_batch_size(source, config.batch_size)
     total = sampling.steps_in(config.epochs, train.size, config.batch_size)
     with strategy.scope():
         rate, factor = learning_rate(config, total, train.size), config.backbone_lr_factor

@@ -31,10 +31,10 @@ from simsiam_tf.pretrained import backbone_file, initial_weights
 from simsiam_tf.pretrained.teacher import network_on_views, open_teacher
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.training.run_data import (
+    check_batch_size,
     check_local_views,
     check_network,
     check_read_size,
-    check_size,
     keep_in_memory,
     open_data,
 )
@@ -45,8 +45,8 @@ from simsiam_tf.training.run_optimizer import build_optimizer
 class PretrainComponents(RunComponents):
     """The components of a pre-training.
 
-    monitor: the kNN monitor, or that without labels; None without one. start: the initial weights, in words.
-    build_seconds: what building the model took. momenta: result of `nets.lower_momentum`.
+    monitor: the kNN monitor, or that without labels; None: no monitor. start: the initial weights, in words.
+    build_seconds: seconds that building the model took. momenta: result of `nets.lower_momentum`.
     """
 
     monitor: Monitor | LabelFreeMonitor | None = None
@@ -70,7 +70,7 @@ def build_pretraining(
         workers: processes of the run; when None, those of the option `strategy`. Several workers can be
             joined only before anything else uses TensorFlow.
         source: the images to use instead of config.data.
-        decodes: whether to decode the images that a training keeps in memory; it takes a while.
+        decodes: whether to decode the images that a training keeps in memory, which takes a while.
 
     Raises:
         UserError: the options, the devices, the data or the weights do not fit.
@@ -86,7 +86,7 @@ def build_pretraining(
     with workers.chief_first():  # the other workers need not download or check again
         source, views = open_data(config, report, source)
         if not config.trains_nothing:
-            check_size(source, config.batch_size)
+            check_batch_size(source, config.batch_size)
         if config.data_service:
             client.check_source(config.data_service, source)
         else:
@@ -151,9 +151,9 @@ def set_precision(config: RunConfig, strategy: tf.distribute.Strategy) -> str:
 def build_teacher(
     config: PretrainConfig, augmentation: Augmentation, channels: int
 ) -> tuple[keras.Model | None, dict[str, Any]]:
-    """(the network that the option `teacher` names, views → features; metadata, with the digest of its file).
+    """Opens the teacher: (its network, views → features; metadata with the digest of its file).
 
-    Both are empty without a teacher. augmentation, channels: those of the views.
+    (None, {}) without a teacher. augmentation, channels: those of the views.
     """
     place, pixels, size = map(config.method_option, ("teacher", "teacher_pixels", "teacher_size"))
     if not place:
@@ -192,9 +192,9 @@ def build_model(
     options |= {name: getattr(config, name) for name in widths}
     epoch_steps = max(1, round(steps / (config.epochs or 1)))
     run = RunSize(max(steps, 1), epoch_steps, images, config.seed)
-    own = config.method.startswith("py:")
     path = row.variants[variant] if variant else row.model
-    model_class = import_method(path) if own else pkgutil.resolve_name(path)
+    is_python = config.method.startswith("py:")
+    model_class = import_method(path) if is_python else pkgutil.resolve_name(path)
     model = model_class.from_options(backbone, options, run)
     if config.weights:
         initial_weights.copy_networks(model, config.weights, config.weights_heads)
@@ -202,7 +202,7 @@ def build_model(
 
 
 def start_from_weights(model: SiameseModel, config: PretrainConfig, images: int) -> tuple[int, str]:
-    """Sets the optimizer's step and momentum as of `start_epoch`.
+    """Sets the optimizer's step and momentum to those of `start_epoch`.
 
     images: number of images in an epoch.
 
@@ -228,7 +228,7 @@ def start_from_weights(model: SiameseModel, config: PretrainConfig, images: int)
 
 
 def untrained_backbone(config: PretrainConfig, components: RunComponents) -> keras.Model:
-    """The backbone with its initial weights, built again."""
+    """Builds the backbone again, with its initial weights."""
     source, size = components.source, components.views.augmentation.size
     with components.strategy.scope():
         teacher = getattr(components.model, "teacher", None)
@@ -237,8 +237,11 @@ def untrained_backbone(config: PretrainConfig, components: RunComponents) -> ker
 
 
 def knn_every(components: PretrainComponents, config: PretrainConfig) -> int:
-    """Epochs between evaluations by the monitor: the option `knn_every`, or its default for the data."""
+    """Epochs between evaluations by the monitor: the option `knn_every`, or its default for the data.
+
+    0: no evaluations.
+    """
     if config.knn_every is not None or components.monitor is None:
         return config.knn_every or 0
-    monitor, trained = components.monitor, components.source.size * components.views.count
-    return epochs_between(monitor.size(config.knn_images) * monitor.views_per_image, trained)
+    monitor, views = components.monitor, components.source.size * components.views.count
+    return epochs_between(monitor.size(config.knn_images) * monitor.views_per_image, views)

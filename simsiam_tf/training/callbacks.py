@@ -24,13 +24,13 @@ from simsiam_tf.nets import batch_norm
 from simsiam_tf.runtime import progress
 
 
-def evaluation_views(
+def views_for_model(
     model: Any, source: Source, augmentation: str | Augmentation | None, changes: Mapping[str, Any]
 ) -> Views:
-    """Views of a source as the model's training has them, but for what is given.
+    """Views of a source for a model in training.
 
-    Without an augmentation it is that of the training, where the training's data tell it, and the size is
-    that of the training's views.
+    When `augmentation` is None, it is that of the training's data if they have one, and the size is that of
+    the training's views.
 
     model: a `ViewModel` in `fit` or in a run. augmentation, changes: as for `KNN`.
     """
@@ -40,11 +40,11 @@ def evaluation_views(
 
 
 def check_view_size(model: Any, views: Views) -> None:
-    """Raises ValueError if the backbone takes images of one size alone, and views have another."""
-    size, taken = views.augmentation.size, model.backbone.input_shape[1]
-    if taken not in (None, size):
+    """Raises ValueError if the backbone takes images of one size alone, and the views have another."""
+    size, fixed = views.augmentation.size, model.backbone.input_shape[1]
+    if fixed not in (None, size):
         raise ValueError(
-            f"size={size}: the backbone takes images of {taken} pixels alone. Pass the callback size={taken}."
+            f"size={size}: the backbone takes images of {fixed} pixels alone. Pass the callback size={fixed}."
         )
 
 
@@ -55,11 +55,11 @@ class Monitoring(Evaluator):
     (`extraction.inference_std`).
 
     Args:
-        monitor: such as a `Monitor`.
+        monitor: a `Monitor` or a `LabelFreeMonitor`.
         every: n; 0 for never.
         images: about how many of the monitor's images to use; all when None.
-        views_given: (augmentation, changes) as for `evaluation_views`, by which training replaces the
-            monitor's views when it begins; None: they stay.
+        views_given: (augmentation, changes) for `views_for_model`, which replaces the monitor's views when
+            training begins; None: they stay.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Monitoring(Evaluator):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         if self.views_given is not None:
-            views = evaluation_views(self.model, self.monitor.source, *self.views_given)
+            views = views_for_model(self.model, self.monitor.source, *self.views_given)
             self.monitor = dataclasses.replace(self.monitor, views=views)
         check_view_size(self.model, self.monitor.views)
 
@@ -97,7 +97,9 @@ class KNN(Monitoring):
         images: about how many of the monitor's images to use; all when None.
         **changes: fields of the augmentation to replace, such as size=96.
 
-    When training begins, ValueError: the backbone takes images of another size alone.
+    Raises:
+        UserError: there is no such data set, or it has no labels.
+        ValueError: when training begins, if the backbone takes images of another size alone.
     """
 
     def __init__(
@@ -108,9 +110,10 @@ class KNN(Monitoring):
         images: int | None = None,
         **changes,
     ) -> None:
-        given = (augmentation, changes) if isinstance(monitor, str) else None
-        monitor = monitor_of(monitor, augmentation, **changes) if isinstance(monitor, str) else monitor
-        super().__init__(monitor, every, images, given)
+        views_given = None
+        if isinstance(monitor, str):
+            views_given, monitor = (augmentation, changes), monitor_of(monitor, augmentation, **changes)
+        super().__init__(monitor, every, images, views_given)
 
 
 class LabelFree(Monitoring):
@@ -119,6 +122,10 @@ class LabelFree(Monitoring):
     Args:
         data: a source, or a specification as for `open_source`.
         augmentation, every, images, **changes: as for `KNN`.
+
+    Raises:
+        UserError: there is no such data set.
+        ValueError: as for `KNN`.
     """
 
     def __init__(
@@ -135,16 +142,16 @@ class LabelFree(Monitoring):
 
 
 class Diagnosis(keras.callbacks.Callback):
-    """Diagnoses a training by `fit` as runs of the command are (docs/learning.md), and says what to try.
+    """Diagnoses a training by `fit` in the way of the command `pretrain` (docs/learning.md), with advice.
 
-    A line is printed when the diagnosis changes. Every n-th step is a record: loss and std of the steps since
-    the last one, and the effective rank of the projections z of some images, in inference mode.
+    Prints a line when the diagnosis changes. Adds a record after every n-th step: loss and std of the steps
+    since the last record, and the effective rank of the projections z of some images, in inference mode.
 
     Args:
-        data: a source, or a specification as for `open_source`: images like those of the training.
+        data: images like those of the training: a source, or a specification as for `open_source`.
         augmentation, **changes: as for `KNN`.
         every: n.
-        images: their number.
+        images: number of images for the effective rank.
 
     Attributes:
         diagnosis: `evaluate.diagnosis.Diagnosis`, with name, reason and advice.
@@ -161,7 +168,7 @@ class Diagnosis(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._source, self._views_given = open_source(data), (augmentation, changes)
-        pipeline.augmentation_of(self._source, augmentation, **changes)  # refuses what is not a field
+        pipeline.augmentation_of(self._source, augmentation, **changes)  # refuses unknown fields
         self._ids = np.unique(np.linspace(0, self._source.size - 1, images).astype(int))
         self.every, self.records = every, []
         self.diagnosis = diagnoses.diagnose([], 1)
@@ -169,7 +176,7 @@ class Diagnosis(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         model, params = cast(Any, self.model), self.params or {}
-        views = evaluation_views(model, self._source, *self._views_given)
+        views = views_for_model(model, self._source, *self._views_given)
         check_view_size(model, views)
         self._images = [*extraction.evaluation_views(self._source, views, self._ids)]
         self.loss_type, self.options = method_of_model(model)
@@ -177,10 +184,8 @@ class Diagnosis(keras.callbacks.Callback):
         self._first = int(model.optimizer.iterations.numpy())
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._seen, self._sums = (
-            0,
-            {"loss": 0.0, "std": 0.0},
-        )  # of this epoch, over which Keras' logs are means
+        # Keras' logs are means over the epoch: the numbers and sums of its steps give those of each step.
+        self._seen, self._sums = 0, {"loss": 0.0, "std": 0.0}
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if not logs or not {"loss", "std"} <= set(logs):
@@ -207,20 +212,21 @@ class Diagnosis(keras.callbacks.Callback):
             "step": step, "loss": float(np.mean(losses)), "loss_spread": float(np.std(losses)),
             "std": float(np.mean(stds)), "rank": effective_rank(z),
         })  # fmt: skip
-        found = diagnoses.diagnose(self.records, self._first + self._total, self.loss_type, self.options)
-        if found.healthy:
+        total = self._first + self._total
+        diagnosis = diagnoses.diagnose(self.records, total, self.loss_type, self.options)
+        if diagnosis.healthy:
             features = [model.backbone(x, training=False).numpy() for x in self._images]
             std = extraction.normalised_std(np.concatenate(features))
             updates = (step - self._first) * getattr(model, "view_count", 1)
             unsettled = batch_norm.unsettled(model.backbone, updates)
-            found = diagnoses.check_features(found, self.records, self._first + self._total, std, unsettled)
-        former, self.diagnosis = self.diagnosis, found
-        if found.name != former.name:
-            progress.say(f"step {step}: {found}")
+            diagnosis = diagnoses.check_features(diagnosis, self.records, total, std, unsettled)
+        former, self.diagnosis = self.diagnosis, diagnosis
+        if diagnosis.name != former.name:
+            progress.say(f"step {step}: {diagnosis}")
 
 
 def method_of_model(model: Any) -> tuple[str, dict[str, Any]]:
-    """(key of `diagnosis.LIMITS`, options for `advice`) of a method's model; "other" for a user's class."""
+    """(key of `diagnosis.LIMITS`, options for `advice`) of a method's model; else ("other", {})."""
     path = f"{type(model).__module__}:{type(model).__name__}"
     name = next((n for n, row in METHODS.items() if path in (row.model, *row.variants.values())), None)
     if name is None:

@@ -1,4 +1,4 @@
-"""What a network costs: its multiplications and additions, and their time."""
+"""The work of a network: its multiply-adds, and the time that they take."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from simsiam_tf.runtime.display_text import counted
 Network = Callable[..., Any]  # (images [1, H, W, C], training=…) → outputs
 
 PASSES = 3  # the forward pass, and the gradients of activations and of weights, each about as much work
-SPEEDS = {  # multiply-adds a second that are reached in training, by order of magnitude
+SPEEDS = {  # whether on a CPU → (multiply-adds a second in training, by order of magnitude; device)
     True: (5e10, "two CPU cores"),
     False: (1e13, "one GPU in bfloat16"),
 }
 
 
 def multiply_adds(network: Network, shape: Sequence[int]) -> int:
-    """The multiply-adds of all convolutions and matrix products for one image of shape [H, W, C], forward."""
+    """The multiply-adds of a forward pass for one image, in convolutions and matrix products.
+
+    shape: [H, W, C] of the image.
+    """
     return sum(_multiply_adds(op) for op in _operations(network, shape))
 
 
 def work_in_words(total: float) -> str:
-    """The work and time of a training of so many multiply-adds in all, `PASSES` times the forward pass."""
+    """The work and the time of a training, as text. total: its multiply-adds, gradients included."""
     speed, device = SPEEDS[on_cpu()]
     return f"about {total:.2g} multiply-adds; {duration(total / speed)} at {speed:.0e} a second, as {device}"
 

@@ -1,4 +1,4 @@
-"""The options `preview` and `dry_run`: what a run would do, without training."""
+"""The options `preview` and `dry_run`, which show a run without training."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from simsiam_tf.training.run_data import follow_recipe, open_data
 def with_workdir(config: PretrainConfig) -> PretrainConfig:
     """The configuration with a work folder: runs/DATA-BACKBONE[-METHOD], or runs/DATA-auto[-METHOD].
 
-    The method is named where it is given and not the default.
+    The method is part of the name only where it is given.
     """
     if config.workdir:
         return config
@@ -64,22 +64,21 @@ def write_preview(config: PretrainConfig) -> int:
 def dry_run(config: PretrainConfig) -> int:
     """Prints images, network, steps, time and memory of the run, and its options; trains nothing. Returns 0.
 
-    Of the options, it prints what the recipe chose, and those that differ from their defaults.
+    Of the options, it prints those that the recipe chose, and those that differ from their defaults.
 
     Raises:
         UserError: after printing, where unreadable images would end the run.
     """
     report = _writable(Path(config.workdir).expanduser() / "unreadable.json") if config.workdir else None
-    given = config.on_bad_image
-    chosen: list[str] = []
-    config, source = follow_recipe(_skipping(config), report, tell=chosen.append)
-    checked = config
-    config = dataclasses.replace(config, on_bad_image=given)
-    trial = budget.trial(checked) if config.needs_timing else checked
+    on_bad_image = config.on_bad_image
+    choices: list[str] = []
+    config, source = follow_recipe(_skipping(config), report, tell=choices.append)
+    trial = budget.trial(config) if config.needs_timing else config
+    config = dataclasses.replace(config, on_bad_image=on_bad_image)
     components = build_pretraining(trial, report, source=source, decodes=False)
     for name, value in summarize(config, components).items():
         print(f"{name:22} {value}")
-    for text in chosen:
+    for text in choices:
         print(f"\n{text}")
     print("\noptions that differ from their defaults (--help lists all):")
     print(configs.to_flags(config, changed=True), end="")
@@ -93,7 +92,7 @@ def dry_run(config: PretrainConfig) -> int:
 
 
 def _skipping(config: PretrainConfig) -> PretrainConfig:
-    """The configuration with on_bad_image=skip, where its images are files, which may be unreadable."""
+    """The configuration with on_bad_image=skip, if its images are encoded, which may be unreadable."""
     skips = configs.is_encoded(config.data)
     return dataclasses.replace(config, on_bad_image="skip") if skips else config
 
@@ -106,7 +105,7 @@ def _writable(path: Path) -> Path:
 
 
 def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[str, str]:
-    """The properties of a run by name, in words: what the user looks for first comes first."""
+    """The properties of a run in words, by name, in the order in which they are printed."""
     model, source, monitor = components.model, components.source, components.monitor
     images = {
         "images": f"{source.size} of {source.name}, {counted(source.channels, 'channel')}",
@@ -183,7 +182,7 @@ def _monitor_in_words(
 
 
 def _per_image(cost: Callable[..., int], components: PretrainComponents) -> int:
-    """The cost of all views of one image in the backbone."""
+    """The cost of all views of one image. cost: (backbone, [H, W, C]) → its cost for one view."""
     channels, sizes = components.source.channels, _sizes(components.views)
     return sum(n * cost(components.model.backbone, (s, s, channels)) for s, n in sizes.items())
 

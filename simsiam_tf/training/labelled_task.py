@@ -1,4 +1,4 @@
-"""What the trainings with labels have in common."""
+"""The base class of the tasks that train with labels."""
 
 from __future__ import annotations
 
@@ -12,33 +12,26 @@ from simsiam_tf.loop.task import Accuracies, Task, read_card
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 
 RESULT = "result.json"
-OF_CARD = (
-    "images",
-    "test",
-    "test images",
-    "classes",
-    "init",
-    "weights",
-    "step",
-    "configuration",
-    "made with",
-)
+# Entries of the model card that result.json has, too.
+CARD_ENTRIES = (
+    "images", "test", "test images", "classes", "init", "weights", "step", "configuration", "made with"
+)  # fmt: skip
 
 
 class LabelledTask(Task):
     """A run whose model learns from targets, and whose metric is an accuracy.
 
-    what: what the run is, in result.json.
+    what: title of the run in result.json, such as "fine-tuning".
     """
 
     what: str
     evaluates_as_at_end = True
 
     def record_values(self, metrics: np.ndarray, z: np.ndarray | None) -> dict[str, float]:
-        """The training metric by its name: the mean over the steps that have one, none where none has."""
+        """{metric name: mean of the training metric over the steps that have one}; {} where none has one."""
         del z
-        known = metrics[~np.isnan(metrics)]
-        return {self.metric_name: float(known.mean())} if len(known) else {}
+        finite = metrics[~np.isnan(metrics)]
+        return {self.metric_name: float(finite.mean())} if len(finite) else {}
 
     def diagnose(self, records: list[dict], evaluation: dict[str, float]) -> Diagnosis:
         del evaluation
@@ -49,7 +42,7 @@ class LabelledTask(Task):
         card = read_card(workdir / self.exported_file)
         result = {
             "what": self.what, **accuracy[self.trained_name], "train": card["data"],
-            **{name: card[name] for name in OF_CARD if name in card},
+            **{name: card[name] for name in CARD_ENTRIES if name in card},
         }  # fmt: skip
         atomic_write_text(workdir / RESULT, json.dumps(result, indent=1) + "\n")
         super().add_accuracy(workdir, accuracy, diagnosis)  # last, since it marks the run as evaluated

@@ -66,8 +66,8 @@ def pretrain(
         config: a validated configuration with a workdir.
         callbacks: Keras callbacks. Their batch hooks are called once for each call of the compiled loop,
             which may run several steps; `model.stop_training` ends the run after that call.
-        source: the images to use instead of config.data: a source, or what `data.from_images` takes.
-        began: the time, by `time.monotonic()`, from which config.minutes count; now if None.
+        source: the images to use instead of config.data: a source, or an argument of `data.from_images`.
+        began: the time, by `time.monotonic()`, from which config.minutes count; now when None.
 
     Raises:
         UserError: as for `launch.run_task`; or config.minutes is too short.
@@ -81,14 +81,14 @@ def pretrain(
 
 
 def _recall(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
-    """Fills in the options that the earlier run in config.workdir chose by `recipe`, `minutes`, `weights`."""
+    """Takes over the options that the run in config.workdir chose by `recipe`, `minutes` and `weights`."""
     return budget.recall_epochs(rules.recall_choices(recall_network(config, before), before), before)
 
 
 def _make_task(
     config: PretrainConfig, workers: Workers, report: Path, source: Source | None, began: float
 ) -> Pretraining:
-    """Makes the task; recipe=auto first chooses the options that the user left open.
+    """Makes the task, after choosing the options that the user left open.
 
     Where `minutes` determines the epochs, a trial run is timed first and then discarded.
     """
@@ -159,12 +159,12 @@ class Pretraining(Task):
     def diagnose(self, records: list[dict], evaluation: dict[str, float]) -> Diagnosis:
         total, model = self.components.total_steps, self.components.model
         options = with_method_defaults(dataclasses.asdict(self.config))
-        found = diagnose(records, total, self.config.loss, options)
+        diagnosis = diagnose(records, total, self.config.loss, options)
         std, unsettled = evaluation.get("inference_std"), None
         if std is not None and records:
             steps = records[-1]["step"] - self.components.first_step
             unsettled = nets.unsettled(model.backbone, steps * self.config.method_options.view_count)
-        return check_features(found, records, total, std, unsettled)
+        return check_features(diagnosis, records, total, std, unsettled)
 
     def baselines(self) -> Accuracies:
         """Evaluates raw pixels and the initial backbone by the monitor, on `knn_images` images."""
@@ -183,22 +183,22 @@ class Pretraining(Task):
         return self.evaluate_baselines(self.monitor.baselines)
 
     def evaluate_baselines(self, evaluate: Callable[[keras.Model, int], Any]) -> Any:
-        """The result of `evaluate` for the initial backbone on `knn_images` images: accuracies first."""
+        """Logs and returns evaluate(initial backbone, `knn_images`): accuracies, or a tuple of them first."""
         assert self.monitor is not None
         images = self.config.knn_images
         log.warning("%s of the baselines on %d images", self.monitor.title, self.monitor.size(images))
         with _memory_for_knn("fewer `knn_images`, or monitor=none"):
-            found = evaluate(self.components.model.backbone, images)
-        for name, measures in (found if isinstance(found, dict) else found[0]).items():
+            result = evaluate(self.components.model.backbone, images)
+        for name, measures in (result if isinstance(result, dict) else result[0]).items():
             title = measured_title(name, dataclasses.asdict(self.config))
             log.warning("%s: %s", title, measures_text(measures))
-        return found
+        return result
 
     def final_accuracies(self) -> Accuracies:
-        """Evaluates the backbone and the baselines on `final_images` images, by labels, if any, and without.
+        """Evaluates backbone and baselines on `final_images` images, with labels (if any) and without.
 
-        Empty without a monitor or with final_images=0. `baselines`, before the training, may use fewer
-        images. Where nothing is trained, raw pixels are the one baseline.
+        Empty without a monitor or with final_images=0. Where nothing is trained, raw pixels are the only
+        baseline. The evaluation before the training, `baselines`, may use fewer images.
         """
         images = self.config.final_images
         if self.monitor is None or images == 0:
@@ -260,7 +260,7 @@ class Pretraining(Task):
             return finished, {}
         log.warning("whitening with shrinkage %g", fitted.shrinkage)
         if fitted.rows <= len(fitted.mean):
-            # Not for the terminal: the verdict says what to do where whitened features are the worse ones.
+            # Not for the terminal: the verdict has advice where whitened features are the worse ones.
             log.info(
                 "%d images vary in fewer than the %d directions of features", fitted.rows, len(fitted.mean)
             )

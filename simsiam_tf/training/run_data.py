@@ -27,11 +27,13 @@ from simsiam_tf.runtime.errors import UserError
 
 
 def check_network(config: PretrainConfig) -> nets.Description:
-    """Describes the images that the backbone takes.
+    """Describes the images that the backbone takes, and finds errors before images are opened.
 
-    Finds errors early, before images are opened: imports a method of the user's, loads the teacher, and the
-    network where it has weights; builds the network where it is made by a user's function or where options
-    name its layers.
+    To find errors it imports the user's method, opens the teacher, loads a network with weights, and builds a
+    network that a user's function makes or whose layers are named by options.
+
+    Raises:
+        UserError: the method, the teacher, the network or an option that names layers does not fit.
     """
     if config.method.startswith("py:"):
         import_method(config.method.removeprefix("py:"))
@@ -57,18 +59,20 @@ def follow_recipe(
     source: Source | None = None,
     tell: Callable[[str], object] = print,
 ) -> tuple[PretrainConfig, Source | None]:
-    """(the configuration with the choices of recipe=auto, the images); the arguments where recipe=none.
+    """Fills in options that are not given: (the configuration, the images).
 
-    With either, the network of `weights` is taken from its card, in the options that are not given.
+    The options of the network come from the card of `weights`; others are chosen by the rules of recipe=auto.
+    With recipe=none, the images are not opened: `source` is returned.
 
-    tell: gets the choices and their reasons as text. report, source: as for `open_data`.
+    report, source: as for `open_data`. tell: function that gets the choices and their reasons as text.
     """
     config = _with_stored_network(config, tell)
     if config.recipe == "none":
         return config, source
     known = nets.describe_backbone(config.backbone, config.pixels, config.trust_code)
-    taken = dataclasses.replace(config, channels=config.channels or known.channels)
-    source, _ = open_data(taken, report, source)
+    source, _ = open_data(
+        dataclasses.replace(config, channels=config.channels or known.channels), report, source
+    )
     facts = rules.read_facts(source, not on_cpu(), known)
     config, choices = rules.choose(config, facts)
     tell("\n  ".join([f"recipe for {facts}:", *map(str, choices)]))
@@ -86,9 +90,9 @@ def _with_stored_network(config: PretrainConfig, tell: Callable[[str], object]) 
 
 
 def recall_network(config: PretrainConfig, before: dict[str, Any] | None) -> PretrainConfig:
-    """The configuration with the network that the run in its folder has taken from the card of `weights`.
+    """Takes over the network that the earlier run in `workdir` took from the card of `weights`.
 
-    before: the description of the run (`Workdir.description`); None for a new folder.
+    before: the description of the earlier run (`Workdir.description`); None for a new folder.
     """
     if not config.weights or before is None:
         return config
@@ -104,8 +108,8 @@ def open_data(
     report: file for the names of unreadable images, in the work folder. source: the images to use instead of
     config.data.
     """
-    # NOTE: with `run`, a Python function checks that images are those that the run began with. The workers
-    # of a data service cannot call it.
+    # NOTE: with `run`, a Python function checks that the images are still those of the run's start. The
+    # workers of a data service cannot call it.
     run = report.parent if report and not config.data_service else None
     source = open_source(source or config.data, "train", report=report, run=run, **config.source_options())
     name = augmentation_for(source) if config.augmentation == "auto" else config.augmentation
@@ -126,8 +130,8 @@ def open_data(
     xla = False if config.jit_compile == "false" else None
     method = config.method_options
     number, local_size, local_area = method.small_views
-    local = [augmentation.for_local_views(local_size, local_area)] * number
-    return source, Views(augmentation, method.view_count, xla, local)
+    local_views = [augmentation.for_local_views(local_size, local_area)] * number
+    return source, Views(augmentation, method.view_count, xla, local_views)
 
 
 def keep_in_memory(config: PretrainConfig, source: Source, decodes: bool = True) -> Source:
@@ -153,7 +157,7 @@ def keep_in_memory(config: PretrainConfig, source: Source, decodes: bool = True)
     return keep_squares(source, side) if decodes else source
 
 
-def check_size(source: Source, batch_size: int) -> None:
+def check_batch_size(source: Source, batch_size: int) -> None:
     """Raises UserError where a batch is larger than the data set, or the set has fewer than two images."""
     if source.size < 2:
         raise UserError(f"{source.name}: has {source.size} image, and a batch needs two. Give more images.")

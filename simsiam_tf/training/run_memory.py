@@ -21,8 +21,8 @@ from simsiam_tf.training import step_memory
 COMPILED_BYTES = 180 * 2**20
 # Matrices [F, F] of whitening: sum and mean of the covariance, its axes, LAPACK's two, and the product.
 WHITENING_MATRICES = 6
-BATCHES_AT_WORK = 2  # besides those prefetched: one that the step reads, one that is being joined
-PIECES_AT_WORK = 3  # for each that is made at a time: its images, its crops, its views
+BATCHES_IN_USE = 2  # besides the prefetched ones: one that the step reads, one that is being joined
+TENSORS_A_PIECE = 3  # of a piece of a batch that is being made: its images, its crops, its views
 GIB = 2**30
 
 
@@ -30,20 +30,21 @@ GIB = 2**30
 class RunMemory:
     """Bytes that a training process takes at its peak, as the system counts them (resident memory).
 
-    held: what this process has taken by now: libraries, lists of images, images that are arrays, weights, the
-        optimizer's state, and the step's graph in Python.
-    compiled: that graph in TensorFlow, and its kernels.
-    step: tensors of a step: activations, gradients, and what convolutions work with (`step_memory`). On GPUs
-        and TPUs they are there.
+    current: libraries, lists of images, images that are arrays, weights, the optimizer's state, and the
+        step's graph in Python: the memory of this process until now.
+    compiled: the step's graph in TensorFlow, and its kernels.
+    step: tensors of a step: activations, gradients, and the workspaces of convolutions (`step_memory`). With
+        GPUs and TPUs, they are in the devices' memory.
     batches: views that are being made, or wait for their step.
-    export: the networks once more, and the matrices of their whitening. The memory of the steps, which is
-        kept, was seen not to serve for these.
-    images: decoded images that stay in memory. decoding: further copies of them before the first step.
-    variables: weights and the optimizer's state of a replica. On CPUs `held` has them, too.
-    replicas: those of this process.
+    export: a second copy of the networks, and the matrices of their whitening. It does not fit into the
+        memory of the steps, which stays allocated.
+    images: decoded images that stay in memory.
+    decoding: further copies of these images before the first step.
+    variables: weights and the optimizer's state of a replica; on CPUs they are part of `current`, too.
+    replicas: number of replicas in this process.
     """
 
-    held: int
+    current: int
     compiled: int
     step: int
     batches: int
@@ -57,13 +58,13 @@ class RunMemory:
     def process(self) -> int:
         """The peak of a process that trains on CPUs."""
         run = self.compiled + self.step + self.batches + self.export
-        return self.held + self.images + max(self.decoding, run)
+        return self.current + self.images + max(self.decoding, run)
 
     def in_words(self) -> str:
         """The peak and its parts, as text."""
         if on_cpu():
             parts = {
-                "libraries, weights and the optimizer": self.held, "the step": self.step,
+                "libraries, weights and the optimizer": self.current, "the step": self.step,
                 "its graph and kernels": self.compiled, "batches": self.batches, "the export": self.export,
                 "images": self.images,
             }  # fmt: skip
@@ -78,10 +79,10 @@ class RunMemory:
 
 
 def estimate(components: RunComponents, config: Any, whitened: int = 0) -> RunMemory:
-    """Estimates the memory of a run on this machine: traces its step, and runs nothing.
+    """Estimates the memory of a run on this machine, without evaluations by the monitor.
 
-    Not counted are evaluations by the monitor. Reads config.batch_size, config.seed, config.jit_compile and,
-    where there is one, config.decoded_size.
+    Traces the step, but does not run it. Reads config.batch_size, config.seed, config.jit_compile and, where
+    there is one, config.decoded_size.
 
     whitened: number of the features that the export whitens; 0 without whitening.
     """
@@ -90,7 +91,7 @@ def estimate(components: RunComponents, config: Any, whitened: int = 0) -> RunMe
     images, decoding = bytes_in_memory(components.source, getattr(config, "decoded_size", None))
     variables = [*model.variables, *model.optimizer.variables]
     return RunMemory(
-        held=peak_until_now(),
+        current=peak_until_now(),
         compiled=COMPILED_BYTES,
         step=step.peak_bytes,
         batches=batch_bytes(step.batch, components),
@@ -112,9 +113,8 @@ def batch_bytes(batch: Any, components: RunComponents) -> int:
     pixels = sum(a.size**2 for a in components.views.each) * components.source.channels
     rows = max(1, pipeline.PIECE_PIXELS // components.views.augmentation.size**2)
     piece = rows * pixels * tf.float32.size
-    return (pipeline.PREFETCHED_STEPS + BATCHES_AT_WORK) * size + PIECES_AT_WORK * (
-        pipeline.PARALLEL or 1
-    ) * min(piece, size)
+    pieces = TENSORS_A_PIECE * (pipeline.PARALLEL or 1) * min(piece, size)
+    return (pipeline.PREFETCHED_STEPS + BATCHES_IN_USE) * size + pieces
 
 
 def peak_until_now() -> int:
@@ -125,5 +125,5 @@ def peak_until_now() -> int:
         return int(line.split()[1]) * 1024
     import resource  # Windows has none
 
-    unit = 1 if sys.platform == "darwin" else 1024  # of macOS: bytes
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -17,9 +17,10 @@ def cosine_schedule(
     config: PretrainConfig | SupervisedConfig, total_steps: int, size: int, factor: float = 1.0,
     final: float = 0.0, hold: int = 1,
 ) -> schedules.Cosine:  # fmt: skip
-    """A run's learning rate, on a cosine after its warm-up, all of it multiplied by `factor`.
+    """A run's learning rate: a warm-up, then a cosine.
 
-    size: images in an epoch. final, hold: as for `schedules.Cosine`; `factor` multiplies `final`, too.
+    size: images in an epoch. factor: multiplies all rates, `final` too. final, hold: as for
+    `schedules.Cosine`.
     """
     warmup = warmup_steps(config, total_steps, size)
     base = schedules.scaled(config.base_lr, config.batch_size)
@@ -27,10 +28,10 @@ def cosine_schedule(
 
 
 def warmup_steps(config: RunConfig, total_steps: int, size: int) -> int:
-    """The steps of `warmup_epochs`. size: images in an epoch.
+    """The number of steps of `warmup_epochs`. size: images in an epoch.
 
     Raises:
-        UserError: they are all of the run.
+        UserError: the warm-up takes all steps of the run.
     """
     steps = int(config.warmup_epochs * size) // config.batch_size
     if steps >= total_steps:

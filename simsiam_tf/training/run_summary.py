@@ -26,7 +26,7 @@ STATUS = {
 
 
 def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
-    """Loss, std, rank, diagnosis, measures and those of the baselines, paths, what to type, the verdict."""
+    """Loss, std, rank, diagnosis, measures of backbone and baselines, paths, next commands, verdict."""
     method, ended = method_row(config.method), f"{STATUS[outcome.status]}, step {outcome.step}"
     lines = ["", f"{method.title} on {config.data}: {ended}"]
     if config.trains_nothing:
@@ -62,15 +62,15 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
 
 
 def _next_commands(config: PretrainConfig, outcome: Outcome, look: str) -> list[str]:
-    """What to type next, as lines. look: the command that shows the curves."""
+    """The commands to type next, as lines. look: the command that shows the curves."""
     commands, workdir = {}, outcome.workdir
     if not config.trains_nothing:
         commands["look at the curves and the views"] = look
     if outcome.status == INTERRUPTED:
         commands["continue"] = _continue_command("simsiam_tf.pretrain", workdir)
     elif not is_encoded(config.data):
-        own = "python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos"
-        commands["train on your own images"] = own
+        train = "python -m simsiam_tf.pretrain --flagfile=flags/folder.cfg --data=folder:/my/photos"
+        commands["train on your own images"] = train
     elif outcome.status == DONE:
         ask = [f"--weights={workdir}", f"--data={config.data}", f"--out={workdir / 'answers'}"]
         commands["ask about the images"] = f"python -m simsiam_tf.curate {shlex.join(ask)}"
@@ -109,10 +109,8 @@ def supervised_summary(outcome: Outcome, command: str) -> str:
         last = outcome.records[-1]
         lines.append(f"  training views   loss {last['loss']:.3f}, accuracy {last['accuracy']:.1%}")
     if "classifier" in outcome.accuracy:
-        test, images = (
-            outcome.accuracy["classifier"],
-            backbone_file.read_card(workdir / CLASSIFIER).get("test images"),
-        )
+        test = outcome.accuracy["classifier"]
+        images = backbone_file.read_card(workdir / CLASSIFIER).get("test images")
         lines.append(f"  test images      {classifier_text(test, images)}")
         lines += [f"                   {chance_text([test['top1']], images)}"] if images else []
     if not outcome.diagnosis.healthy:
@@ -127,7 +125,7 @@ def supervised_summary(outcome: Outcome, command: str) -> str:
 def transfer_summary(outcome: Outcome, files: Mapping[str, Path]) -> str:
     """Metrics on training and test images, paths, and how to continue an interrupted run.
 
-    files: what a finished run has written, in words → the path within the work folder.
+    files: title of a file of a finished run → its path within the work folder.
     """
     workdir, task = outcome.workdir, outcome.config.task
     lines = ["", f"{workdir}: {STATUS[outcome.status]}, step {outcome.step}"]

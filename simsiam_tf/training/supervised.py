@@ -28,9 +28,10 @@ from simsiam_tf.nets import layer_order
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, published
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
-from simsiam_tf.training.build_run import check_size, set_precision
+from simsiam_tf.training.build_run import set_precision
 from simsiam_tf.training.callbacks import Accuracy
 from simsiam_tf.training.labelled_task import LabelledTask
+from simsiam_tf.training.run_data import check_batch_size
 from simsiam_tf.training.run_optimizer import cosine_schedule, optimizer_by_name
 
 log = logging.getLogger("simsiam_tf.run")
@@ -64,10 +65,10 @@ def _recall(config: SupervisedConfig, before: dict[str, Any] | None) -> Supervis
 
 
 def workdir_of(config: SupervisedConfig) -> Path:
-    """`workdir`, or else `cached_scores.beside_weights` of NAME, such as WEIGHTS/NAME for a work folder.
+    """The option `workdir`, or else a folder beside the weights (`cached_scores.beside_weights`).
 
-    NAME: "linear" or "finetune", then "-random" for random weights, then the share of labels if below 1:
-    "finetune-random-0.1".
+    Its name is "linear" or "finetune", then "-random" for random weights, then the share of labels if it is
+    below 1: runs/x/finetune-random-0.1 for the weights of runs/x.
     """
     if config.workdir:
         return Path(config.workdir).expanduser()
@@ -81,7 +82,11 @@ def workdir_of(config: SupervisedConfig) -> Path:
 
 
 def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunComponents, Pretrained, Splits]:
-    """Returns the components of a run, its pre-trained backbone, and its labelled images."""
+    """Builds (the components of a run, its pre-trained backbone, its labelled images).
+
+    Raises:
+        UserError: the options, the devices, the weights or the labelled images do not fit.
+    """
     assert config.weights is not None
     strategy = workers.strategy
     precision = set_precision(config, strategy)
@@ -99,7 +104,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
         ids = balanced(all_labels(train), config.labels)
         train = subset(train, ids, f"{train.name}, {config.labels:.4g} of every class")
     config = config.with_batch_size(train.size, strategy.num_replicas_in_sync)
-    check_size(train, config.batch_size)
+    check_batch_size(train, config.batch_size)
     train = keep_decoded(train)
     splits = dataclasses.replace(splits, train=train)
     flip_p = pretrained.augmentation.flip_p if config.flip_p is None else config.flip_p
@@ -136,7 +141,7 @@ def build_supervised(config: SupervisedConfig, workers: Workers) -> tuple[RunCom
 
 
 def build_optimizer(config: SupervisedConfig, total_steps: int, size: int) -> optimizers.VariableRates:
-    """The optimizer with its learning rate on a cosine; in fine-tuning head and backbone may have their own.
+    """The optimizer with its learning rate on a cosine, by `head_lr_factor` and `backbone_lr_factor`.
 
     size: images in an epoch.
     """
@@ -162,19 +167,19 @@ class Supervised(LabelledTask):
     def __init__(self, config: SupervisedConfig, workers: Workers, report: Path) -> None:
         del report
         components, self.pretrained, splits = build_supervised(config, workers)
-        images, given = components.source.size, config.batch_size
+        images, is_default = components.source.size, config.batch_size is None
         config = config.with_batch_size(images, components.strategy.num_replicas_in_sync)
         super().__init__(config, components)
-        if given is None and config.batch_size < config.MOST_IN_BATCH:
+        if is_default and config.batch_size < config.MOST_IN_BATCH:
             log.warning("batch_size=%d, since there are %d training images", config.batch_size, images)
         assert isinstance(components.model, SupervisedModel)
         self.model, self.splits = components.model, splits
         self.metric_name = self.metric_label = self.model.head_spec.metric_name
         self.evaluation_name = next(iter(self.model.head_spec.test_metrics))
         every = config.eval_every
-        if every is None:  # a view without gradients in the backbone takes a third of the time
-            cost = splits.train.size if isinstance(config, FinetuneConfig) else splits.train.size // 3
-            every = epochs_between(splits.test.size, max(cost, 1))
+        if every is None:  # without gradients in the backbone, a view takes a third of the time
+            views = splits.train.size if isinstance(config, FinetuneConfig) else splits.train.size // 3
+            every = epochs_between(splits.test.size, max(views, 1))
         self.evaluator = Accuracy(splits.test, components.views, every, components.workers)
 
     def final_accuracies(self) -> Accuracies:

@@ -268,4 +268,4 @@ def test_one_image_is_told_to_be_too_few(tmp_path):
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "a.png")
     source = open_source(f"folder:{tmp_path}")
     with pytest.raises(UserError, match="has 1 image, and a batch needs two. Give more images"):
-        build_run.check_size(source, 512)
+        build_run.check_batch_size(source, 512)

@@ -26,7 +26,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "bench" / "bench_memory.py"
 
 
 def test_the_peak_is_that_of_the_steps_or_that_of_the_decoding():
-    memory = RunMemory(held=1000, compiled=100, step=500, batches=50, images=200)
+    memory = RunMemory(current=1000, compiled=100, step=500, batches=50, images=200)
     assert memory.process == 1000 + 200 + 650
     assert dataclasses.replace(memory, export=30).process == 1000 + 200 + 680
     assert dataclasses.replace(memory, decoding=700).process == 1000 + 200 + 700
@@ -79,7 +79,7 @@ def test_the_estimate_of_a_tiny_run_has_its_weights_and_its_activations(tmp_path
     assert memory.export == 4 * components.model.count_params() + 6 * 100 * 100 * 8
     # The first map of each view, 8 channels of 8×8 pixels, is an input of the gradient.
     assert memory.step > 2 * 64 * 8 * 8 * 8 * 4
-    assert memory.held > 200 * 2**20
+    assert memory.current > 200 * 2**20
 
 
 @pytest.mark.slow

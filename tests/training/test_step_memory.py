@@ -23,7 +23,7 @@ def test_a_tensor_is_freed_when_its_last_reader_has_ended():
     # The variable does not count. 100; 100 + 50; 50 + 30.
     nodes = chain(("Conv2D", 100), ("Conv2D", 50), ("Conv2D", 30))
     assert peak_bytes(nodes, 1) == 150
-    nodes[2].inner = 70  # bytes that it needs while it runs
+    nodes[2].workspace = 70  # bytes that it needs while it runs
     assert peak_bytes(nodes, 1) == 220
 
 
@@ -58,7 +58,7 @@ def test_a_thread_goes_on_with_the_last_of_what_it_made_ready():
         Node("Conv2D", [(3, 0)], [], [40], LONG),
     ]
     assert peak_bytes(nodes, 1) == 100 + 20 + 40
-    nodes[4].after = [2]  # and 2 before 4: 100 + 20 + 10, then 20 + 40
+    nodes[4].control_inputs = [2]  # and 2 before 4: 100 + 20 + 10, then 20 + 40
     assert peak_bytes(nodes, 1) == 130
 
 
@@ -73,7 +73,7 @@ def test_each_node_runs_once_and_after_those_that_it_waits_for(threads):
     ended, started, most = set(), [], 0
     for number, starts in step_memory._schedule(nodes, [n.seconds for n in nodes], threads):
         if starts:
-            assert {i for i, _ in nodes[number].inputs} | set(nodes[number].after) <= ended
+            assert {i for i, _ in nodes[number].inputs} | set(nodes[number].control_inputs) <= ended
             started.append(number)
         else:
             ended.add(number)
@@ -118,7 +118,7 @@ def test_a_call_counts_what_its_function_needs_unless_xla_fuses_it():
     def needed(function):
         graph = tf.function(function).get_concrete_function(tf.TensorSpec([4, 4])).graph
         (call,) = (n for n in step_memory.nodes_of(graph) if "PartitionedCall" in n.kind)
-        return call.inner
+        return call.workspace
 
     assert needed(inner) == 0
     assert needed(product) == pytest.approx(2 * 400 * 4 * 4, rel=0.02)  # what is tiled, and the product

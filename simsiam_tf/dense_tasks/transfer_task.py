@@ -27,6 +27,7 @@ from simsiam_tf.evaluate import cached_scores
 from simsiam_tf.loop import launch
 from simsiam_tf.loop.outcome import Outcome
 from simsiam_tf.loop.task import Accuracies, Evaluator, RunComponents
+from simsiam_tf.nets.keras_hub_backbones import import_keras_hub
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file, keras_hub, published
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
@@ -64,7 +65,7 @@ def run_transfer(config: TransferConfig, callbacks: Sequence[keras.callbacks.Cal
 
 def check_libraries(config: TransferConfig) -> None:
     """Raises UserError where a library that the task needs is not installed."""
-    keras_hub.require_library(f"task={config.task}")
+    import_keras_hub(f"task={config.task}")
     if config.task != SEGMENTATION:
         scores.check_metric(config.metric)
 

@@ -1,7 +1,7 @@
 """Backbones as .keras files of stock layers, each with a card (metadata as JSON) beside it.
 
-Projector and predictor are .keras files beside the backbone, and so is, from a converted checkpoint, the
-optimizer's momentum of each of the three networks.
+Projector and predictor are .keras files beside the backbone. So are, after the conversion of a checkpoint,
+the optimizer's momenta: for each of the three networks a network of the same layers.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from simsiam_tf.nets import keras_networks, whitening
 from simsiam_tf.pretrained import keras_file_check, torch_layouts, weights_address
 from simsiam_tf.runtime.atomic_files import atomic_write_text
 from simsiam_tf.runtime.digests import json_sha256, sha256
-from simsiam_tf.runtime.display_text import printable_text
+from simsiam_tf.runtime.display_text import one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
 MAX_CARD_BYTES = 2**20
-SPARE_WEIGHTS = 1000  # number of values that a file may lack, such as the states of random generators
+SPARE_WEIGHTS = 1000  # number of weights that a file may lack, such as the states of random generators
 HEADS = ("projector", "predictor")
 NETWORKS_BESIDE = (
     *HEADS,
@@ -134,7 +134,7 @@ def _verified_card(path: Path, weights: str | Path) -> dict:
     try:
         card = _parse_card(card_path)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:100]
+        reason = one_line(error)[:100]
         raise UserError(
             f"weights={weights}: {card_path} is damaged ({reason}). Remove it, if you trust {path.name}."
         ) from error
@@ -165,13 +165,13 @@ def _parse_card(path: Path) -> dict:
 def load_backbone(weights: str | Path, trust_code: bool = False, finished: bool = False) -> keras.Model:
     """The backbone of a work folder, an address or a .keras file, in layers that can be trained.
 
-    It computes in `keras.config.dtype_policy()`, whatever the policy it was trained in. The file is checked
-    before anything in it is built (`keras_file_check`). A network with over `SPARE_WEIGHTS` more weights than
-    the file holds is refused. So is a file whose card has another SHA-256.
+    It computes in `keras.config.dtype_policy()`, whatever policy it was trained in. The file is checked
+    before anything in it is built (`keras_file_check`). Refused are a network with over `SPARE_WEIGHTS` more
+    weights than the file holds, and a file whose card has another SHA-256.
 
     trust_code: leave out all checks but the SHA-256, and run whatever code the file names.
-    finished: True returns the backbone with the whitening of its features, where the file has one; False the
-        backbone as it was trained, without whitening. The whitening computes in float32.
+    finished: whether to return the backbone with the whitening of its features, if the file has one. The
+        whitening computes in float32. False: the backbone as it was trained, without whitening.
 
     Raises:
         UserError: the file is missing, of another format, damaged (its SHA-256 differs from the card's), an
@@ -212,7 +212,7 @@ def load_backbone(weights: str | Path, trust_code: bool = False, finished: bool 
     except keras_file_check.Refused as error:
         raise UserError(f"weights={weights}: {path}: refused: {error}.") from error
     except Exception as error:  # noqa: BLE001 - Keras raises whatever the archive provokes
-        reason = printable_text(" ".join(str(error).split())[:200])
+        reason = one_line(error)[:200]
         raise UserError(f"weights={weights}: {path} is no Keras model ({reason}).") from error
 
 

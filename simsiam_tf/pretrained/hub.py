@@ -59,7 +59,7 @@ def pinned_address(address: str) -> str:
     return f"{PREFIX}{parse_address(address)[0]}@{download(address).name}"
 
 
-@functools.cache  # a process sees one revision until `open_pretrained` clears this cache
+@functools.cache  # so that a process keeps one revision, until `open_pretrained` clears this cache
 def download(address: str) -> Path:
     """The folder of a repository's files that this package reads, downloaded where the cache lacks them.
 
@@ -67,8 +67,9 @@ def download(address: str) -> Path:
     HF_HUB_OFFLINE.
 
     Raises:
-        UserError: not an address, no huggingface_hub, no such repository or revision, no right, no network
-            and nothing in the cache, an incomplete file, or a repository without a backbone.
+        UserError: the address is of another form; huggingface_hub is missing; the repository or revision does
+            not exist, or may not be read; the Hub cannot be reached and the cache has no copy; a file is
+            incomplete; or the repository has no backbone.
     """
     repository, revision = parse_address(address)
     huggingface_hub = import_library(f"weights={address}")
@@ -96,7 +97,7 @@ def download(address: str) -> Path:
 def _list_files(
     huggingface_hub: Any, repository: str, revision: str | None
 ) -> tuple[list[str], Exception | None]:
-    """(the files of a repository, the error where the Hub cannot be reached); ([], None) for a commit."""
+    """(names of a repository's files, the error if the Hub cannot be reached); ([], None) for a commit."""
     if re.fullmatch(r"[0-9a-f]{40}", revision or ""):  # a commit, which never changes, needs no request
         return [], None
     try:
@@ -133,7 +134,7 @@ def import_library(subject: str) -> Any:
 
 
 def failure(error: BaseException, revision: str | None = None) -> str:
-    """What went wrong with the Hub, and what to do, as one line."""
+    """An error of huggingface_hub as one line: what is wrong, and what to do."""
     from huggingface_hub import constants, errors
 
     root, status = _causes(error)[-1], _http_status(error)
@@ -171,7 +172,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _without_backbone(files: list[str], repository: str) -> str:
-    """What a repository has instead of a backbone, and what to do about it, as one line."""
+    """The message for a repository without a backbone: what it has instead, and what to do."""
     listed = ", ".join(map(one_line, files[:_LISTED])) + (", …" if len(files) > _LISTED else "")
     weights = next((f for f in files if f.endswith((".safetensors", ".pth", ".bin"))), None)
     fix = "Name a repository that `export` wrote"

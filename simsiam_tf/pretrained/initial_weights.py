@@ -16,7 +16,7 @@ from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.display_text import printable_text
 from simsiam_tf.runtime.errors import UserError
 
-TRAIN = "python -m simsiam_tf.pretrain --recipe=auto --data=…"  # a command to train on, but for its weights
+TRAIN = "python -m simsiam_tf.pretrain --recipe=auto --data=…"  # for reports, which add the weights
 _HEAD_OPTIONS = ("d", "projector_layers", "projector_hidden", "predictor_hidden", "bn", "output_affine")
 
 
@@ -72,7 +72,7 @@ def _fitting_options(name: str, weights: str) -> str:
     trained = str(backbone_file.card_entries(card, "configuration").get("backbone", ""))
     unknown = card and not {"architecture", "configuration"} & card.keys()
     if name == "backbone" and (unknown or is_network(trained)):
-        return f"backbone=file:{weights}+weights instead of `weights`"  # it is none of our ResNets
+        return f"backbone=file:{weights}+weights instead of `weights`"  # not a ResNet of this package
     if name == "backbone":
         options = network_options(weights)
         text = " ".join(f"{option}={value}" for option, value in options.items())
@@ -85,24 +85,26 @@ def _fitting_options(name: str, weights: str) -> str:
 
 
 def network_options(weights: str) -> dict[str, Any]:
-    """The options `backbone`, `stem` and `width` that build a stored network, as its card has them.
+    """The options `backbone`, `stem` and `width` that build a stored network, from its card.
 
     Empty where there is no card, or the network is none of `BACKBONES`.
     """
     card = backbone_file.read_card(weights)
     run, views = (backbone_file.card_entries(card, key) for key in ("configuration", "views"))
-    found = {"name": run.get("backbone"), "stem": run.get("stem"), "width": run.get("width")}
-    if found["stem"] == "auto" and isinstance(views.get("size"), int):
-        found["stem"] = PretrainConfig().stem_for(views["size"])
-    found |= backbone_file.card_entries(card, "architecture")
-    name, stem, width = (found[key] for key in ("name", "stem", "width"))
+    network = {"name": run.get("backbone"), "stem": run.get("stem"), "width": run.get("width")}
+    if network["stem"] == "auto" and isinstance(views.get("size"), int):
+        network["stem"] = PretrainConfig().stem_for(views["size"])
+    network |= backbone_file.card_entries(card, "architecture")
+    name, stem, width = (network[key] for key in ("name", "stem", "width"))
     if not (isinstance(name, str) and name in BACKBONES and isinstance(stem, str) and stem in STEMS):
         return {}
     return {"backbone": name, "stem": stem, "width": width} if isinstance(width, float | int) else {}
 
 
 def copy_momentum(model: Any, weights: str, names: Iterable[str]) -> bool:
-    """Copies a converted checkpoint's momentum into the model's optimizer; returns whether any of it fitted.
+    """Copies the momentum of a converted checkpoint into the model's optimizer; returns whether it had any.
+
+    Momentum of networks that differ from the model's is left out.
 
     names: the model's networks whose weights come from the checkpoint.
     """
@@ -122,7 +124,8 @@ def copy_momentum(model: Any, weights: str, names: Iterable[str]) -> bool:
 def _difference(network: keras.Model, stored: keras.Model) -> str:
     """How the variables of two networks differ, in words; empty where they do not."""
     here, there = (
-        {path: tuple(v.shape) for path, v in of.items()} for of in matched_variables(network, stored)
+        {path: tuple(variable.shape) for path, variable in variables.items()}
+        for variables in matched_variables(network, stored)
     )
     shared = [path for path in here if path in there]
     differences = {
@@ -132,9 +135,9 @@ def _difference(network: keras.Model, stored: keras.Model) -> str:
     }
     if not any(differences.values()):
         return ""
-    listed = (f"{len(paths)} {how} ({_first(paths)})" for how, paths in differences.items() if paths)
+    listed = (f"{len(paths)} {how} ({_first_two(paths)})" for how, paths in differences.items() if paths)
     return f"{sum(map(len, differences.values()))} variables differ: {', '.join(listed)}"
 
 
-def _first(texts: list[str]) -> str:
+def _first_two(texts: list[str]) -> str:
     return printable_text("; ".join(texts[:2])) + ("; …" if len(texts) > 2 else "")

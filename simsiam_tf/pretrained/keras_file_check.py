@@ -1,8 +1,8 @@
 """Refuses a .keras file that holds anything but weights and a network of known Keras or keras-hub classes.
 
-A .keras file is a ZIP archive of two JSON files and one HDF5 file. Loading it builds whatever its
-config.json names and reads whatever its HDF5 file points to. So these files are checked first, with the
-standard library and h5py, which build and run nothing.
+A .keras file is a ZIP archive of two JSON files and one HDF5 file. Loading it builds all objects that its
+config.json names, and reads all files that its HDF5 file points to. So these files are checked first, with
+the standard library and h5py, which build and run nothing.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ class Refused(ValueError):
 
 
 def other_format(path: Path) -> str | None:
-    """The format of a file, by its suffix, or of a SavedModel's folder; None for .keras and other folders."""
+    """The format of a file that is no .keras file, in words; None for a .keras file.
+
+    Files are judged by their suffix. A folder has a format only if it is a SavedModel.
+    """
     if path.is_dir():
         return "a SavedModel, which can run code" if (path / "saved_model.pb").exists() else None
     return None if path.suffix == ".keras" else OTHER_FORMATS.get(path.suffix.lower(), "no .keras file")

@@ -1,8 +1,10 @@
-"""Converts our ResNets to keras-hub's ResNetBackbone, and the files of its presets, once checked, to ours."""
+"""Converts ResNets of this package to keras-hub's ResNetBackbone, and presets of the latter to the former.
+
+In this module "ours" are the networks of this package. Files of a preset are checked before they are used.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -12,6 +14,7 @@ import keras
 import numpy as np
 
 from simsiam_tf import nets
+from simsiam_tf.nets.keras_hub_backbones import import_keras_hub
 from simsiam_tf.nets.variable_paths import variables_by_path
 from simsiam_tf.nets.whitening import without_whitening
 from simsiam_tf.pretrained import backbone_file, keras_file_check, torch_weights
@@ -19,9 +22,10 @@ from simsiam_tf.pretrained.torch_weights.backbone_layout import architecture_of
 from simsiam_tf.runtime.display_text import counted, one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
 
+OPTION = "layout=keras_hub"  # the option of `convert` that asks for keras-hub, for messages
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 _REGISTERED = ("keras_hub>ResNetBackbone", "keras_nlp>ResNetBackbone")
-_DIFFERENCE = 1e-4  # largest allowed difference of our features from the preset's, relative to the largest
+_DIFFERENCE = 1e-4  # largest difference between features of both networks, relative to the largest feature
 
 
 def to_keras_hub(backbone: keras.Model, dtype: Any = "float32") -> Any:
@@ -30,12 +34,12 @@ def to_keras_hub(backbone: keras.Model, dtype: Any = "float32") -> Any:
     It maps normalised images [B, H, W, C] to the feature map [B, ⌈H/32⌉, ⌈W/32⌉, F], whose mean over H and W
     is our features [B, F], without their whitening.
 
-    dtype: of its layers, a policy or its name.
+    dtype: the dtype policy of its layers, or its name.
 
     Raises:
         UserError: keras-hub is missing, the network is none of `nets.RESNETS`, or keras-hub lacks it.
     """
-    require_library()
+    import_keras_hub(OPTION)
     backbone = without_whitening(backbone)
     name, channels = check_architecture(backbone)
     network = _build(name, channels, dtype)
@@ -43,10 +47,10 @@ def to_keras_hub(backbone: keras.Model, dtype: Any = "float32") -> Any:
     return network
 
 
-def check_architecture(backbone: keras.Model, option: str = "layout=keras_hub") -> tuple[str, int]:
+def check_architecture(backbone: keras.Model, option: str = OPTION) -> tuple[str, int]:
     """(key of `nets.RESNETS`, channels) of one of our ResNets.
 
-    option: what to begin the message with.
+    option: beginning of the message: the option, with its value, that asks for keras-hub.
 
     Raises:
         UserError: the network is none of `nets.RESNETS`, or keras-hub lacks it.
@@ -67,8 +71,8 @@ def check_architecture(backbone: keras.Model, option: str = "layout=keras_hub") 
 def from_keras_hub(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
     """(our ResNet with the weights of a preset, the arguments of `nets.resnet` that make it).
 
-    No class is built because the preset names it. Its configuration must be that of one of `nets.RESNETS`.
-    Its weights must be numbers in a plain HDF5 file, as many as that network has.
+    No class that a preset names is built. The preset's configuration must be that of one of `nets.RESNETS`,
+    and its weights must be numbers in a plain HDF5 file, as many as that network has.
 
     Raises:
         UserError: keras-hub is missing, the preset has another network, a file is damaged or malicious, or
@@ -77,7 +81,7 @@ def from_keras_hub(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
     name, channels = read_architecture(folder)
     try:
         stored = keras_file_check.count_values((folder / WEIGHTS).read_bytes())
-        require_library()
+        import_keras_hub(OPTION)
         network = _build(name, channels)
         if stored != network.count_params():
             raise keras_file_check.Refused(f"it has {stored} values, a {name} {network.count_params()}")
@@ -92,20 +96,14 @@ def from_keras_hub(folder: Path) -> tuple[keras.Model, dict[str, Any]]:
     backbone = nets.resnet(**architecture)
     _copy(backbone, network, to_hub=False)
     images = np.random.default_rng(0).normal(size=(2, 64, 64, channels)).astype(np.float32)
-    theirs = np.asarray(network(images, training=False)).mean((1, 2))
-    difference = np.abs(np.asarray(backbone(images, training=False)) - theirs).max()
-    if not difference <= _DIFFERENCE * np.abs(theirs).max():
+    hub_features = np.asarray(network(images, training=False)).mean((1, 2))
+    difference = np.abs(np.asarray(backbone(images, training=False)) - hub_features).max()
+    if not difference <= _DIFFERENCE * np.abs(hub_features).max():
         raise UserError(
             f"weights={folder}: is not converted: the features of this version of keras-hub differ from ours "
-            f"by {difference:.2g} (largest feature {np.abs(theirs).max():.2g}). Try keras-hub 0.32."
+            f"by {difference:.2g} (largest feature {np.abs(hub_features).max():.2g}). Try keras-hub 0.32."
         )
     return backbone, architecture
-
-
-def require_library(what: str = "layout=keras_hub") -> None:
-    """Raises UserError, which begins with `what`, where keras-hub is not installed."""
-    if importlib.util.find_spec("keras_hub") is None:
-        raise UserError(f"{what} needs keras-hub: pip install 'simsiam-tf[kerashub]'.")
 
 
 def _arguments(name: str) -> dict[str, Any]:
@@ -119,17 +117,16 @@ def _arguments(name: str) -> dict[str, Any]:
 
 
 def _build(name: str, channels: int, dtype: Any = "float32") -> Any:
-    import keras_hub
-
     shape = (None, None, channels)
-    return keras_hub.models.ResNetBackbone(
+    return import_keras_hub(OPTION).models.ResNetBackbone(
         **_arguments(name), image_shape=shape, data_format="channels_last", dtype=dtype, name=name
     )
 
 
-def _copy(ours: keras.Model, theirs: keras.Model, to_hub: bool) -> None:
-    hub = variables_by_path(theirs)
-    pairs = [(variable, hub.pop(hub_path(path))) for path, variable in variables_by_path(ours).items()]
+def _copy(backbone: keras.Model, hub_network: keras.Model, to_hub: bool) -> None:
+    """Copies all weights from our ResNet to keras-hub's (to_hub=True), or the other way."""
+    hub = variables_by_path(hub_network)
+    pairs = [(variable, hub.pop(hub_path(path))) for path, variable in variables_by_path(backbone).items()]
     assert not hub, [*hub]
     for pair in pairs:
         source, target = pair if to_hub else pair[::-1]
@@ -192,6 +189,7 @@ def _weights_size(folder: Path) -> int:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a preset. Raises UserError where it cannot be read."""
     try:
         if path.stat().st_size > keras_file_check.MAX_JSON_BYTES:
             raise ValueError(f"it has {path.stat().st_size} bytes")
@@ -206,4 +204,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def reason(error: Exception) -> str:
+    """The text of an error as part of a one-line message."""
     return printable_text(getattr(error, "strerror", None) or one_line(error)[:200])

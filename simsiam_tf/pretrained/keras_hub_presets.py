@@ -12,24 +12,25 @@ import numpy as np
 
 from simsiam_tf.data import AUGMENTATIONS, Augmentation
 from simsiam_tf.data.augment.eval_transform import SMALL
+from simsiam_tf.nets.keras_hub_backbones import import_keras_hub
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.initial_weights import TRAIN
 from simsiam_tf.pretrained.keras_hub import (
     CONFIG,
+    OPTION,
     WEIGHTS,
     from_keras_hub,
     read_architecture,
     read_json,
     reason,
-    require_library,
 )
 from simsiam_tf.runtime.atomic_files import check_writable
 from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError, nearest
 
 CONVERTER = "image_converter.json"
-_TASK_WEIGHTS = "task.weights.h5"  # of a head on the backbone
-_RESIZE = {  # an ImageConverter's arguments of the resize → the values that come nearest to ours
+_TASK_WEIGHTS = "task.weights.h5"  # weights of a head on the backbone
+_RESIZE = {  # arguments of an ImageConverter → the values whose resize is nearest to this package's
     "interpolation": "bilinear", "antialias": True,
     "crop_to_aspect_ratio": True, "pad_to_aspect_ratio": False,
 }  # fmt: skip
@@ -67,14 +68,14 @@ def convert_from_keras_hub(
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     written = backbone_file.export_networks({"backbone": backbone}, out, metadata)
-    own = ", ".join(f"{key}={printable_text(str(converter[key]))}" for key in _RESIZE if key in converter)
+    resize = ", ".join(f"{key}={printable_text(str(converter[key]))}" for key in _RESIZE if key in converter)
     rule = "by the preset" if augmentation == "auto" else f"as by augmentation={augmentation}"
     lines = [
         "  layout     keras-hub's ResNetBackbone",
         f"  network    {architecture['name']}, imagenet stem, width 1, {counted(channels, 'channel')}, "
         f"{backbone.output_shape[-1]} features",
         f"  images     {views.size} pixels, normalised {rule}: mean {views.mean}, std {views.std}",
-        "  resize     as torchvision's; the preset's own: " + (own or "not said"),
+        "  resize     as torchvision's; the preset's own: " + (resize or "not said"),
         f"  left out   {_TASK_WEIGHTS}, the weights of its head" * (folder / _TASK_WEIGHTS).exists(),
         f"  written    {written}",
         f"  to train   {TRAIN} --weights={shlex.quote(str(out))}",
@@ -91,16 +92,14 @@ def find_preset(weights: str) -> Path:
     folder = Path(weights).expanduser()
     if folder.is_dir():
         return folder
-    require_library()
-    import keras_hub
-    from keras_hub.src.utils.preset_utils import get_file
-
-    presets: Any = keras_hub.models.ResNetBackbone.presets
+    presets: Any = import_keras_hub(OPTION).models.ResNetBackbone.presets
     if weights not in presets and "://" not in weights:
         raise UserError(
             f"weights={weights}: no such folder, and no ResNet of keras-hub has this name."
             f"{nearest(weights, presets)}"
         )
+    from keras_hub.src.utils.preset_utils import get_file
+
     with contextlib.suppress(ImportError):
         from huggingface_hub.utils import logging
 
@@ -120,15 +119,13 @@ def find_preset(weights: str) -> Path:
 def image_converter(augmentation: Augmentation, channels: int) -> Any:
     """keras-hub's ImageConverter that is nearest to `evaluation_view` and `normalise` of an augmentation.
 
-    Images [B, H, W, C] in [0, 255] → [B, size, size, C]. Up to size 64 the results differ from ours only
-    because ours are rounded to whole levels. Above it the ImageConverter takes the whole of the shorter side,
-    where we take 224/256 of it, which keras-hub cannot express.
+    Images [B, H, W, C] in [0, 255] → [B, size, size, C]. Up to size 64 the results differ only because
+    `evaluation_view` rounds to whole levels. Above it the ImageConverter crops to the whole of the shorter
+    side, `evaluation_view` to 224/256 of it, which keras-hub cannot express.
     """
-    import keras_hub
-
     size, (mean, std) = augmentation.size, map(np.array, augmentation.statistics(channels))
     resize: dict[str, Any] = _RESIZE | {"crop_to_aspect_ratio": size > SMALL}
-    return keras_hub.layers.ResNetImageConverter(
+    return import_keras_hub(OPTION).layers.ResNetImageConverter(
         image_size=(size, size), scale=(1 / (255 * std)).tolist(), offset=(-mean / std).tolist(),
         name="image_converter", dtype="float32", **resize,
     )  # fmt: skip

@@ -21,7 +21,7 @@ PIXELS_IN_WORDS = (
 
 
 class UnknownPixels(UserError):
-    """Nothing says how a file's network takes pixels."""
+    """Neither an option nor a card nor the network itself tells how a file's network takes pixels."""
 
 
 def describe(options: Mapping[str, Any]) -> Description:
@@ -38,20 +38,24 @@ def describe(options: Mapping[str, Any]) -> Description:
 
 
 def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
-    """The network of a file, pooled; with random weights unless options["weights"] asks for the file's."""
+    """The network of a file, pooled; with random weights unless options["weights"] asks for the file's.
+
+    Raises:
+        UserError: as `describe`, or the network takes no such images.
+    """
     network = _load(options)
-    height, *_, found = network.input_shape[1:]
-    if (height, found) not in ((None, channels), (size, channels)):
+    height, *_, expected = network.input_shape[1:]
+    if (height, expected) not in ((None, channels), (size, channels)):
         raise UserError(
-            f"backbone=file:{options['name']}: takes images of {height or 'any'} pixels and {found} "
+            f"backbone=file:{options['name']}: takes images of {height or 'any'} pixels and {expected} "
             f"channels, not of {size} and {channels}. Pass `image_size` and `channels` that fit."
         )
     scale = pixel_scale(network, options["name"], options["pixels"])
-    return pooled(network if options["weights"] else keras.models.clone_model(network), scale)
+    return as_backbone(network if options["weights"] else keras.models.clone_model(network), scale)
 
 
 def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> PixelScale:
-    """How a file's network takes pixels: by `pixels`, else by its card, else as keras.applications has it.
+    """The range and normalisation of a file's network: by `pixels`, its card, or else keras.applications.
 
     weights: path of the file. pixels: a key of `PIXELS`, or "auto".
 
@@ -75,8 +79,8 @@ def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> Pix
     return scale
 
 
-def pooled(network: keras.Model, scale: PixelScale) -> keras.Model:
-    """The network as a backbone, images → features [B, F], without a classifier of keras.applications."""
+def as_backbone(network: keras.Model, scale: PixelScale) -> keras.Model:
+    """The network, pooled: images → features [B, F]. A classifier of keras.applications is cut off."""
     network = keras_applications.without_classifier(network)
     if len(network.output_shape) == 2 and not scale.reverse:
         return network

@@ -28,15 +28,16 @@ MAX_READ_SIZE = 4096  # pixels
 class Pretrained:
     """A backbone of a `.keras` file, and the card beside the file.
 
-    backbone: normalised images [B, S, S, channels] → features [B, F], whitened where the file's network does.
-    augmentation: size, normalisation and random changes of the images: from the card, from the augmentation
-        that was chosen by name, or, without either, "imagenet" with the network's size and normalisation.
+    backbone: normalised images [B, S, S, channels] → features [B, F], whitened if the file's network whitens.
+    augmentation: size, normalisation and random changes of the images: those of the card, or of the
+        augmentation that was chosen by name; without either, "imagenet" with the network's size and
+        normalisation.
     path, sha256: path and digest of the file.
     card: metadata of the run that trained the backbone; empty where the file has no card.
-    address: of a backbone whose path lies in a cache, "hf://USER/NAME@COMMIT" on the Hub or a URL with its
-        SHA-256; None for others.
-    as_stored: whether `backbone` is the file's network as it is, not a pooled one.
-    exact: whether features are the file's to the bit, not those of `features.fast`.
+    address: the address of a backbone in a cache: "hf://USER/NAME@COMMIT" on the Hub, or a URL with the
+        SHA-256 of its card; None for other backbones.
+    as_stored: whether `backbone` is the file's network itself, not a pooled one.
+    exact: whether the features are exact; False for those of `features.fast`.
     """
 
     backbone: keras.Model
@@ -73,15 +74,18 @@ class Pretrained:
 
     @property
     def pixel_rule(self) -> PixelRule:
-        """How encoded images (JPEG, PNG, …) become pixels, as in the pre-training."""
+        """The rule by which the pre-training decoded images (JPEG, PNG, …) to pixels."""
         return PixelRule.from_options(self.channels, **self.card.get("pixels", {}))
 
     def source_options(self, config: SourceConfig, data: str) -> dict[str, Any]:
-        """Arguments of `data.open_source`; for encoded images, the pre-training's where an option is None."""
+        """Arguments of `data.open_source` for `data`, by the options of a command (`options_for`)."""
         return self.options_for(data, config.source_options())
 
     def options_for(self, data: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of `data.open_source`; for encoded images, the card's, which `options` override."""
+        """Arguments of `data.open_source` for `data`: `options` and, for encoded images, those of the card.
+
+        `options` override the card's.
+        """
         if not is_encoded(data):
             return {**options, "channels": self.channels}
         return {"channels": self.channels, **self.card.get("pixels", {}), **options}
@@ -123,9 +127,9 @@ def open_pretrained(
         pixels: how the network takes pixels, a key of `PIXELS`; "auto": by the card, else as the network of
             keras.applications that it is recognised as.
         trust_code: run code that a file names, from a person you trust.
-        finished: with the layers that read and whiten features, which pre-training exports, and by default at
-            the size that they read; False: the backbone as it was trained, to train it on or to evaluate it
-            by the paper's protocol.
+        finished: whether to keep the last layers of an exported backbone, which read and whiten features;
+            then the default size is the one that they read. False: the backbone as it was trained, to train
+            it further or to evaluate it by the paper's protocol.
 
     Raises:
         UserError: as `load_backbone` and `weights_address.local_path`; the network is no backbone; or
@@ -136,7 +140,7 @@ def open_pretrained(
     with progress.announced(f"opening the weights of {printable_text(weights)}"):
         if is_network(weights):
             weights = str(published.import_network(weights, pixels, trust_code))
-            pixels = "auto"  # of the copy's card
+            pixels = "auto"  # recorded in the copy's card
         backbone = stored = backbone_file.load_backbone(weights, trust_code, finished)
     path = backbone_file.backbone_path(weights)
     card = backbone_file.read_card(weights)
@@ -152,7 +156,7 @@ def open_pretrained(
         chosen = _augmentation_of_card(card["views"], path)
     else:
         scale = network_file.pixel_scale(backbone, str(path), pixels)
-        backbone = network_file.pooled(backbone, scale)
+        backbone = network_file.as_backbone(backbone, scale)
         size = fixed_size or published.SIZE
         chosen = dataclasses.replace(AUGMENTATIONS["imagenet"], size=size, mean=scale.mean, std=scale.std)
     if len(backbone.output_shape) != 2:
@@ -163,7 +167,7 @@ def open_pretrained(
     read_size = backbone_file.card_entries(card, "finishing").get("size") if finished else None
     chosen = dataclasses.replace(chosen, size=image_size or _as_size(read_size) or chosen.size)
     if chosen.size != read_size and whitening.reads_quarters(backbone):
-        backbone = _finished_for(backbone, chosen.size, weights)
+        backbone = _finish_for_size(backbone, chosen.size, weights)
     if fixed_size not in (None, chosen.size):
         raise UserError(
             f"weights={weights}: takes images of {fixed_size} pixels, not of {chosen.size}. Pass "
@@ -179,8 +183,8 @@ def _as_size(value: Any) -> int | None:
     return value if type(value) is int and 0 < value <= MAX_READ_SIZE else None
 
 
-def _finished_for(backbone: keras.Model, size: int, weights: str) -> keras.Model:
-    """A network that reads quarters, for images of another size."""
+def _finish_for_size(backbone: keras.Model, size: int, weights: str) -> keras.Model:
+    """A network that reads quarters, changed to read images of another size, in pixels."""
     try:
         return whitening.finish_like(backbone, whitening.without_whitening(backbone), size)
     except ValueError as error:
@@ -191,7 +195,11 @@ def _finished_for(backbone: keras.Model, size: int, weights: str) -> keras.Model
 
 
 def _augmentation_of_card(views: Any, path: Path) -> Augmentation:
-    """The augmentation that a card holds as JSON of `dataclasses.asdict`."""
+    """The augmentation in a card: views is JSON of `dataclasses.asdict`. path: the backbone's file.
+
+    Raises:
+        UserError: the card holds no augmentation.
+    """
     values: dict[str, Any] = {}
     try:
         for field in dataclasses.fields(Augmentation):

@@ -17,7 +17,7 @@ from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.versions import library_versions
 
-SIZE = 224  # of the images of networks that take any size
+SIZE = 224  # side in pixels of the images of networks that take any size
 
 
 def parse_weights(weights: str) -> BackboneName:
@@ -45,7 +45,9 @@ def results_folder(weights: str) -> Path:
 
 
 def import_network(weights: str, pixels: str = "auto", trust_code: bool = False) -> Path:
-    """Copies a network with its weights into its work folder, unless it is there; returns the folder.
+    """Copies a network with its weights into its work folder, unless it is there already.
+
+    Returns the folder, `results_folder(weights)`.
 
     Raises:
         UserError: as `build_backbone`; or the folder cannot be written.

@@ -18,7 +18,7 @@ _OPTIONS = {"weights": "teacher", "pixels": "teacher_pixels"}  # as `open_pretra
 
 
 def open_teacher(teacher: str, pixels: str = "auto", trust_code: bool = False) -> Pretrained:
-    """Opens a teacher: what the option `weights` of `open_pretrained` takes. Raises its UserErrors.
+    """Opens a teacher, a value of `weights` of `open_pretrained`. Raises the UserErrors of `open_pretrained`.
 
     pixels: how the network takes pixels, a key of `PIXELS`; "auto": by its card or its library.
     """
@@ -61,9 +61,9 @@ def network_on_views(
     x = views = keras.Input((side, side, channels), name="views")
     if channels != teacher.channels:
         x = keras.layers.Concatenate(name="colours")([x] * teacher.channels)
-    wanted = size or fixed or side
-    if wanted != side:
-        x = ops.image.resize(x, (wanted, wanted), interpolation="bilinear", antialias=True)
+    teacher_side = size or fixed or side
+    if teacher_side != side:
+        x = ops.image.resize(x, (teacher_side, teacher_side), interpolation="bilinear", antialias=True)
     # From (pixel − m) / s to (pixel − mean) / std.
     m, s = (values[:1] * teacher.channels if channels == 1 else values
             for values in augmentation.statistics(channels))  # fmt: skip

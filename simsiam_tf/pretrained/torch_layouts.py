@@ -1,4 +1,4 @@
-"""How programs for PyTorch name the weights of a ResNet and of its heads; finds ResNets by these names.
+"""The names that programs for PyTorch give to the weights of ResNets and heads; finds ResNets by them.
 
 The names of every program are mapped to torchvision's ("layer1.0.conv1.weight"). Imports no Keras.
 """
@@ -103,7 +103,7 @@ LAYOUTS = {
         "lightly, around its own ResNet for small images", _LIGHTLY_SMALL, "backbone.", *_LIGHTLY_HEADS
     ),
 }  # fmt: skip
-READ_ONLY = {  # programs that are read, not written → (title, pattern in one of the names)
+READ_ONLY = {  # programs whose checkpoints are only read → (title, pattern in one of their names)
     "patrickhua": ("PatrickHua/SimSiam", r"(projector|predictor)\.layer1\.0\.weight"),
     "moco": ("facebookresearch/moco", "encoder_q"),
     "moco_v3": ("facebookresearch/moco-v3", "base_encoder"),
@@ -130,7 +130,7 @@ class Network:
 
     @property
     def rank(self) -> int:
-        """Of several networks of a checkpoint, the one that its authors evaluate has the highest rank.
+        """The order among the networks of a checkpoint: the one that its authors evaluate ranks highest.
 
         For facebookresearch/dino, timm and DeiT that is the moving average; for MoCo, MoCo v3, BYOL and
         solo-learn it is the network that learns, not its momentum copy.

@@ -37,7 +37,7 @@ def local_path(weights: str | Path) -> Path:
 
 
 def pinned_address(address: str) -> str:
-    """The address under which the same backbone will be found when others are published."""
+    """The address of the same backbone that later publications do not change."""
     return hub.pinned_address(address) if hub.is_address(address) else address
 
 
@@ -50,7 +50,7 @@ def results_folder(address: str) -> Path:
 
 
 def damage_advice(weights: str | Path) -> str:
-    """What to do about a damaged file of an address, as the end of a message; "" for a path."""
+    """The advice for a damaged file of an address, as the end of a message; "" for a path."""
     if not is_address(weights):
         return ""
     folder = local_path(weights)
@@ -94,7 +94,13 @@ def download(address: str) -> Path:
 
 
 def _fetch(source: str, path: Path, digest: str, asked_by: str) -> None:
-    """Copies a file whose SHA-256 is `digest`. Raises UserError, and leaves nothing, where it is not."""
+    """Copies the file at `source` to `path`.
+
+    asked_by: source of the digest, for the message.
+
+    Raises:
+        UserError: the file cannot be read, or its SHA-256 is not `digest`; then nothing is written.
+    """
     from simsiam_tf.data.sources.addresses import copy_file
 
     with atomic_file(path) as file:

@@ -132,7 +132,7 @@ def test_files_of_keras_applications_are_recognised(tmp_path):
     assert keras_applications.recognise(network) == "MobileNetV2"
     assert network_file.pixel_scale(network, "x.keras") == PIXELS["tf"]
     x = tf.random.stateless_uniform([2, 96, 96, 3], [0, 0], -1, 1)
-    features = network_file.pooled(network, PIXELS["tf"])(x, training=False)  # not the 7 probabilities
+    features = network_file.as_backbone(network, PIXELS["tf"])(x, training=False)  # not the 7 probabilities
     maps = keras.Model(network.input, network.get_layer("out_relu").output)(x, training=False)
     np.testing.assert_allclose(features, tf.reduce_mean(maps, [1, 2]), atol=1e-6)
     other = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()], name="mobilenetv2")

@@ -31,8 +31,8 @@ class Converted:
     program: the program that named them, a key of `LAYOUTS` or `READ_ONLY`.
     prefix: prefix of the backbone's names. other_prefixes: those of networks that were not taken.
     architecture: arguments of `nets.resnet`.
-    stem_known: whether the stem was given, or follows from the kernel or the names.
-    options: options of `PretrainConfig` with which a model has such heads.
+    stem_known: whether the stem is certain: an argument, or clear from the first kernel or the names.
+    options: options of `PretrainConfig` that build such heads.
     left_out: names of weights that neither the backbone nor the heads use.
     """
 
@@ -116,17 +116,17 @@ def from_torch(
     networks = torch_layouts.find_networks(arrays)
     network = _choose(networks, prefix, layout, arrays, path)
     program = torch_layouts.program_of(network, arrays) if layout == "auto" else layout
-    of_backbone = {torchvision: arrays[name] for torchvision, name in network.names.items()}
-    architecture, stem_known = architecture_of(of_backbone, path), True
+    backbone_arrays = {torchvision: arrays[name] for torchvision, name in network.names.items()}
+    architecture, stem_known = architecture_of(backbone_arrays, path), True
     if stem == "auto":
-        stem, stem_known = _stem(of_backbone["conv1.weight"], layout, program, network, arrays, path)
+        stem, stem_known = _stem(backbone_arrays["conv1.weight"], layout, program, network, arrays, path)
     architecture["stem"] = stem
     backbone = nets.resnet(**architecture)
     variables = {torchvision_name(place): v for place, v in variables_by_path(backbone).items()}
-    values = {n: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for n, a in of_backbone.items()}
+    values = {n: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a for n, a in backbone_arrays.items()}
     assign_by_name(variables, values, "a ResNet of this package", path)
-    of_networks = {name for other in networks for name in other.names.values()}
-    rest = {name: array for name, array in arrays.items() if name not in of_networks}
+    network_names = {name for other in networks for name in other.names.values()}
+    rest = {name: array for name, array in arrays.items() if name not in network_names}
     heads, options, used = head_layout.read_heads(rest, network, backbone.output_shape[-1])
     used |= set(network.names.values())
     left_out = tuple(name for name in arrays if name not in used and not name.endswith(COUNTER))
@@ -226,7 +226,7 @@ def assign_by_name(variables: Mapping[str, Any], values: Arrays, network: str, p
 
 
 def group_names(names: Iterable[str]) -> str:
-    """Names grouped by what precedes their first number or last part, so that hundreds can be read."""
+    """Hundreds of names in short: grouped by their parts before the first number, or by all but the last."""
     heads = (re.match(r"((?:[^.]+\.)*?)(?:\d+\.|[^.]*$)", name) for name in names)
     counts = Counter(match[1] if match else "" for match in heads)
     listed = [f"{printable_text(head)}* ({n})" for head, n in counts.most_common(12)]

@@ -114,7 +114,7 @@ def _convert_published(
     augmentation: str,
     image_size: int | None,
 ) -> str:
-    """Converts a network of `PUBLISHED`, whose key `layout` is; returns a report."""
+    """Converts a network of the layout PUBLISHED[layout]; returns a report."""
     row = PUBLISHED[layout]
     backbone, left_out = published_layouts.read_published(state, layout, path)
     digest = backbone_file.sha256(Path(path).expanduser())
@@ -152,7 +152,7 @@ def _stripped(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _report(converted: backbone_layout.Converted) -> list[str]:
-    """Which networks a file has, and what was taken of them."""
+    """The lines of a report: the program, the networks of the file, and what is left out."""
     architecture, program = converted.architecture, converted.program
     stem, width, channels = (architecture[key] for key in ("stem", "width", "channels"))
     lines = [f"  layout     {LAYOUTS[program].title if program in LAYOUTS else READ_ONLY[program][0]}"]

@@ -17,7 +17,7 @@ import numpy as np
 
 from simsiam_tf.pretrained.torch_layouts import SUFFIXES, WRITABLE_SUFFIXES
 from simsiam_tf.runtime.atomic_files import atomic_write_bytes
-from simsiam_tf.runtime.display_text import TERMINAL_SEQUENCES, printable_text
+from simsiam_tf.runtime.display_text import TERMINAL_SEQUENCES, one_line, printable_text
 from simsiam_tf.runtime.errors import UserError
 
 METADATA_KEY = "simsiam_tf"  # key of this package's metadata in a file that it writes
@@ -139,7 +139,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
             state = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
             return Checkpoint(state, metadata=_parse_metadata((file.metadata() or {}).get(METADATA_KEY)))
     except Exception as error:  # noqa: BLE001 - the library has exceptions of its own
-        raise UserError(f"weights={path}: cannot be read ({_one_line(error)}).") from error
+        raise UserError(f"weights={path}: cannot be read ({_error_text(error)}).") from error
 
 
 def _parse_metadata(text: Any) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _read_pickle(path: Path) -> Checkpoint:
     except Exception as error:  # noqa: BLE001 - zip, pickle and torch raise many kinds
         raise UserError(
             f"weights={path}: is refused: damaged, or it holds more than tensors, which could run code "
-            f"({_one_line(error)}). Where it was made, save its weights alone: {_SAVE_PLAIN}."
+            f"({_error_text(error)}). Where it was made, save its weights alone: {_SAVE_PLAIN}."
         ) from error
     content = content if isinstance(content, Mapping) else {}
     tensors = _named_tensors(content)
@@ -229,5 +229,5 @@ def _named_tensors(content: Any) -> dict[str, Any]:
     return {place + name: tensor for place, named in entries.items() for name, tensor in named.items()}
 
 
-def _one_line(error: Exception) -> str:
-    return printable_text(" ".join(TERMINAL_SEQUENCES.sub("", str(error)).split())[:150])
+def _error_text(error: Exception) -> str:
+    return one_line(TERMINAL_SEQUENCES.sub("", str(error)))[:150]

@@ -1,4 +1,4 @@
-"""What a checkpoint of PyTorch says of the training that wrote it: momentum, learning rates, schedule."""
+"""The state of the training that wrote a checkpoint of PyTorch: momentum, learning rates, schedule."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from simsiam_tf.pretrained.torch_weights import backbone_layout, torch_files
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # tensors that no optimizer updates
-_BATCH = 512  # of the official code's command
+_BATCH = 512  # batch size of the official code's command
 
 
 def momentum_networks(
     checkpoint: torch_files.Checkpoint, converted: backbone_layout.Converted
 ) -> dict[str, keras.Model]:
-    """Networks of the same layers whose variables are SGD's momentum, by the names "momentum_NAME".
+    """SGD's momentum: "momentum_NAME" → a network of the same layers as NAME, which holds it as variables.
 
-    Empty where the checkpoint has no momentum that fits, or Nesterov's. An optimizer of PyTorch numbers the
-    parameters in the order of the state_dict, without BN's buffers.
+    Empty where the checkpoint has no momentum that fits, or Nesterov momentum. An optimizer of PyTorch
+    numbers the parameters in the order of the state_dict, without BN's buffers.
     """
     state = checkpoint.state
     try:
@@ -61,11 +61,11 @@ def known_options(checkpoint: torch_files.Checkpoint, program: str) -> tuple[dic
     options: dict[str, Any] = {"lr_update": "epoch"}
     groups = checkpoint.optimizer.get("param_groups")
     groups = [g for g in groups if isinstance(g, dict)] if isinstance(groups, list) else []
-    for ours, theirs in (("momentum", "momentum"), ("weight_decay", "weight_decay")):
-        if groups and _is_rate(groups[0].get(theirs)):
-            options[ours] = groups[0][theirs]
+    for name in ("momentum", "weight_decay"):
+        if groups and _is_rate(groups[0].get(name)):
+            options[name] = groups[0][name]
     rates = [(bool(g.get("fix_lr")), float(g["lr"])) for g in groups if _is_rate(g.get("lr"))]
-    constant, decayed = ([rate for fixed, rate in rates if fixed is kind] for kind in (True, False))
+    constant, decayed = ([rate for fixed, rate in rates if fixed is state] for state in (True, False))
     if not constant:
         last = f"{decayed[0]:.4g} in its last epoch, for all parameters" if decayed else ""
         return options, last
@@ -83,9 +83,10 @@ def _is_rate(value: Any) -> bool:
 
 
 def _epochs_of_cosine(share: float, done: int | None) -> int | None:
-    """The epochs after which a cosine ends whose rate is `share` of the highest in epoch number `done`.
+    """The length in epochs of a cosine whose rate in epoch number `done` is `share` of its highest.
 
-    None where the share fits none: ½(1 + cos(π (done − 1) / epochs)), as the official code counts.
+    The share is ½(1 + cos(π (done − 1) / epochs)), as the official code counts; None where no whole number of
+    epochs fits.
     """
     if not done or not 0 < share < 1:
         return None

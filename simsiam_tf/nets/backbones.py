@@ -7,8 +7,10 @@ import pkgutil
 from typing import Any
 
 import keras
+from keras.src.models.functional import Functional
 
 from simsiam_tf.config.backbones import PIXELS, PixelScale, parse_backbone
+from simsiam_tf.nets.keras_networks import clone, rebuild
 from simsiam_tf.runtime.errors import UserError
 
 ops: Any = keras.ops  # pyright infers None from its functions
@@ -95,11 +97,16 @@ def to_features(
     Raises:
         UserError: the output is none of these.
     """
-    images = keras.Input((size, size, channels), name="images")
-    x = ops.flip(images, axis=-1) if reverse else images
-    inputs = network.inputs if isinstance(network, keras.Sequential) else network.input
-    (name,) = inputs if isinstance(inputs, dict) else (None,)
-    x = keras.tree.flatten(network({name: x} if name else x))[-1]
+    layered = _is_layered(network)  # then its layers become those of the backbone
+    if layered and not reverse:
+        images, outputs = network.inputs[0], network.outputs
+    else:
+        images = keras.Input((size, size, channels), name="images")
+        x = ops.flip(images, axis=-1) if reverse else images
+        inputs = network.inputs if isinstance(network, keras.Sequential) else network.input
+        (name,) = inputs if isinstance(inputs, dict) else (None,)
+        outputs = (network.call if layered else network)({name: x} if name else x)
+    x = keras.tree.flatten(outputs)[-1]
     if len(x.shape) == 4:
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     elif len(x.shape) == 3 and has_class_token:
@@ -108,7 +115,18 @@ def to_features(
         x = keras.layers.GlobalAveragePooling1D(name="pool")(x)
     if len(x.shape) != 2 or x.shape[-1] is None:
         raise UserError(f"{network.name}: gives {tuple(x.shape)}, not features [B, F].")
-    return keras.Model(images, x, name="backbone")
+    backbone = keras.Model(images, x, name="backbone")
+    if layered and reverse:  # layers that were called twice are no layers of one network: they are made again
+        return rebuild(backbone, lambda layer: [clone(layer, keras.models.clone_model)])
+    return backbone
+
+
+def _is_layered(network: keras.Model) -> bool:
+    """Whether a network is a graph of layers that can be made again by their configurations."""
+    known = ("keras.src.layers.", "keras.src.ops.", "simsiam_tf.nets.", "keras_hub.src.models.efficientnet.")
+    return isinstance(network, Functional) and all(
+        type(operation).__module__.startswith(known) for operation in network.operations
+    )
 
 
 def pooled(network: keras.Model) -> keras.Model:

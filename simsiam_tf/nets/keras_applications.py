@@ -81,9 +81,10 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
         network = getattr(keras.applications, name)(input_shape=(None, None, channels), **arguments)
     except Exception as error:  # noqa: BLE001 - keras raises Exception for a download
         raise _unavailable(name, weights, error) from error
+    network = to_training_layers(network)
     if scale is not None and scale.reverse and channels == 3:
-        network = to_features(network, None, channels, reverse=True)
-    return to_training_layers(network)
+        return to_features(network, None, channels, reverse=True)
+    return network
 
 
 def _unavailable(name: str, weights: str | None, error: Exception) -> UserError:

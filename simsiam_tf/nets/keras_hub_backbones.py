@@ -13,6 +13,7 @@ import keras
 
 from simsiam_tf.config.backbones import PIXELS, PixelScale
 from simsiam_tf.nets.backbones import Description, to_features
+from simsiam_tf.nets.keras_networks import to_training_layers
 from simsiam_tf.runtime.display_text import one_line
 from simsiam_tf.runtime.errors import UserError
 
@@ -80,7 +81,8 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
     else:
         network = type(network).from_config({**config, key: wanted})
     has_token = bool(getattr(network, "use_class_token", False)) or type(network).__name__ in TOKENS
-    return to_features(network, wanted[0], channels, scale is not None and scale.reverse, has_token)
+    reverse = scale is not None and scale.reverse
+    return to_training_layers(to_features(network, wanted[0], channels, reverse, has_token))
 
 
 TOKENS = {"DINOV2Backbone", "DINOV3Backbone", "DeiTBackbone"}  # whose first token is always a class token

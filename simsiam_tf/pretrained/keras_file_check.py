@@ -44,6 +44,10 @@ ALLOWED = {  # module → classes that may be built: none runs code, reads a fil
     "keras": {"DTypePolicy", "Sequential"},
     "simsiam_tf.nets.batch_norm": {"BatchNorm"},  # of a backbone that was saved without `export`
     "simsiam_tf.nets.conv": {"Conv"},
+    **{
+        f"keras_hub.src.models.efficientnet.{name.lower()}": {f"{name}Block"}
+        for name in ("CBA", "MBConv", "FusedMBConv")
+    },
     None: {"__keras_tensor__", "__slice__"},
     **{
         f"keras_hub.src.models.{folder}.{file}_backbone": {f"{name}Backbone"}

@@ -124,7 +124,7 @@ def _last_maps(backbone: keras.Model) -> list[Any]:
     last = backbone.layers[-1] if getattr(backbone, "layers", None) else None
     if type(last) is not keras.layers.GlobalAveragePooling2D or last.output is not backbone.outputs[0]:
         return []
-    # NOTE: the inner maps of a network in one layer, as `to_features` calls it, are of other inputs.
+    # NOTE: the inner maps of a network in one layer, as `to_features` may call it, are of other inputs.
     layers = [x for x in backbone.layers if not isinstance(x, keras.Model | keras.layers.InputLayer)]
     maps = [layer for layer in layers if len(getattr(layer.output, "shape", ())) == 4]
     blocks = [_activated(layer, backbone) for layer in maps if _ends_block(layer)]
@@ -134,8 +134,11 @@ def _last_maps(backbone: keras.Model) -> list[Any]:
 
 
 def _ends_block(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is the sum of a residual block, or a block of another library in one layer."""
-    return isinstance(layer, keras.layers.Add) or len(list(layer._flatten_layers(include_self=False))) > 0
+    """Whether a layer is the sum of a residual block, or a layer of layers that may be a residual block."""
+    if isinstance(layer, keras.layers.Add):
+        return True
+    keeps_width = keras.tree.flatten(layer.input)[0].shape[-1] == layer.output.shape[-1]
+    return keeps_width and len(list(layer._flatten_layers(include_self=False))) > 0
 
 
 def _activated(layer: keras.layers.Layer, backbone: keras.Model) -> Any:

@@ -158,11 +158,11 @@ def test_networks_of_others_are_read_at_their_last_residual_blocks(name, options
     assert read_quarters(network, 96).output_shape == read.output_shape, "it is read once more"
 
 
-def test_a_block_that_is_one_layer_ends_a_block():
+def test_a_residual_block_that_is_one_layer_is_read():
     class Block(keras.layers.Layer):
-        def __init__(self, **options):
+        def __init__(self, channels, stride, **options):
             super().__init__(**options)
-            self.inner = keras.layers.Conv2D(8, 3, 2, "same")
+            self.inner = keras.layers.Conv2D(channels, 3, stride, "same")
 
         def call(self, x):
             return self.inner(x)
@@ -171,12 +171,12 @@ def test_a_block_that_is_one_layer_ends_a_block():
             return self.inner.compute_output_shape(shape)
 
     images = keras.Input((None, None, 3))
-    x = first = Block()(images)
-    x = second = Block()(x)
-    x = keras.layers.Conv2D(700, 1)(x)  # too wide
+    first = Block(8, 1)(Block(8, 2)(images))
+    second = Block(16, 1)(Block(16, 2)(first))
+    x = keras.layers.Conv2D(700, 1)(Block(24, 1)(second))  # two layers that change the width are none
     network = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
     assert [m is block for m, block in zip(whitening._last_maps(network), (second, first), strict=True)]
-    assert read_quarters(network, 32).output_shape == (None, 64)
+    assert read_quarters(network, 32).output_shape == (None, 4 * (8 + 16))
 
 
 def test_a_network_in_one_layer_is_read_at_its_last_maps():

@@ -3,6 +3,7 @@
 import shutil
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +14,7 @@ from test_other_networks import normalised, pictures
 
 from simsiam_tf import nets
 from simsiam_tf.config.backbones import PIXELS
+from simsiam_tf.nets import whitening
 from simsiam_tf.nets.keras_hub_backbones import import_keras_hub
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.pretrained.pretrained_backbone import open_pretrained
@@ -35,10 +37,26 @@ TINY = {  # backbone, its pooling
         lambda m: m.ResNetBackbone([64], [7], [64, 64, 64, 64], [1, 1, 1, 1], [1, 2, 2, 2], "basic_block"),
         "maps",
     ),
+    "efficientnet": (
+        lambda m: m.EfficientNetBackbone(
+            stackwise_width_coefficients=[0.25] * 5,
+            stackwise_depth_coefficients=[0.5] * 5,
+            stackwise_kernel_sizes=[3] * 5,
+            stackwise_num_repeats=[1, 2, 3, 4, 1],
+            stackwise_input_filters=[32, 16, 24, 40, 80],
+            stackwise_output_filters=[16, 24, 40, 80, 112],
+            stackwise_expansion_ratios=[1, 6, 6, 6, 6],
+            stackwise_strides=[1, 2, 2, 2, 1],
+            stackwise_block_types=["fused", "fused", "unfused", "unfused", "cba"],
+            stackwise_squeeze_and_excite_ratios=[0.25] * 5,
+            min_depth=8,
+        ),
+        "maps",
+    ),
 }
 CONVERTERS = {
     "vit": "ViT", "vit_mean": "ViT", "dinov2": "DINOV2", "swin": "SwinTransformer", "densenet": "DenseNet",
-    "resnet": "ResNet",
+    "resnet": "ResNet", "efficientnet": "EfficientNet",
 }  # fmt: skip
 
 
@@ -77,6 +95,25 @@ def test_features_are_those_of_keras_hub(presets, name, tmp_path, monkeypatch):
     assert opened.path.parts[0] == "runs" and opened.path.exists()
     x = opened.views.normalise(tf.constant(images))
     np.testing.assert_allclose(opened.backbone(x, training=False), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("resnet", ("stack3_block0_out", "stack2_block0_out")),
+        # Their last residual blocks: neither the last block, which is none, nor the wide convolution.
+        ("efficientnet", ("block4b_", "block3b_")),
+    ],
+)
+def test_inner_maps_of_a_preset_are_read(presets, name, layers):
+    preset = str(presets / name)
+    whole = keras_hub.models.Backbone.from_preset(preset)
+    network = nets.build_backbone(f"hub:{preset}+weights", SIZE, 3)
+    x = np.random.default_rng(0).normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
+    expected = keras.Model(whole.inputs[0], [whole.get_layer(layer).output for layer in layers])(x)
+    maps = keras.Model(network.inputs[0], whitening._last_maps(network))(x)
+    for ours, theirs in zip(maps, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
 
 @pytest.mark.slow

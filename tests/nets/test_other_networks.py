@@ -153,10 +153,11 @@ def test_maps_and_tokens_become_features():
         network = keras.Model(images, output)
         features = nets.backbones.to_features(network, 8, 3, has_class_token=token)(x)
         np.testing.assert_allclose(features, pool(network(x).numpy()), atol=1e-6)
-    flipped = nets.backbones.to_features(keras.Model(images, maps), 8, 3, reverse=True)(x)
+    flipped = nets.backbones.to_features(keras.Model(images, maps), 8, 3, reverse=True)
     np.testing.assert_allclose(
-        flipped, keras.Model(images, maps)(x[..., ::-1]).numpy().mean((1, 2)), atol=1e-6
+        flipped(x), keras.Model(images, maps)(x[..., ::-1]).numpy().mean((1, 2)), atol=1e-6
     )
+    assert flipped.get_layer("maps").output.shape == maps.shape, "its layers are the backbone's"
 
 
 def test_a_function_of_the_users(tmp_path, monkeypatch):

@@ -137,8 +137,8 @@ def _ends_block(layer: keras.layers.Layer) -> bool:
     """Whether a layer is the sum of a residual block, or a layer of layers that may be a residual block."""
     if isinstance(layer, keras.layers.Add):
         return True
-    keeps_width = keras.tree.flatten(layer.input)[0].shape[-1] == layer.output.shape[-1]
-    return keeps_width and len(list(layer._flatten_layers(include_self=False))) > 0
+    before, after = (keras.tree.flatten(tensors)[0].shape[-1] for tensors in (layer.input, layer.output))
+    return before == after and len(list(layer._flatten_layers(include_self=False))) > 0
 
 
 def _activated(layer: keras.layers.Layer, backbone: keras.Model) -> Any:

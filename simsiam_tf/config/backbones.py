@@ -152,6 +152,19 @@ def check_stored_networks(config: Any) -> None:
         raise UserError(f"{option}={value[:200]}: no such file: {absolute_path(path)[:200]}.{forms}")
 
 
+def check_not_overwritten(config: Any) -> None:
+    """Raises UserError where the export of a run would overwrite a network that the run begins with."""
+    folder = absolute_path(config.workdir) if config.workdir else None
+    for option in ("weights", "backbone", "teacher"):
+        place = getattr(config, option) or ""
+        path = parse_backbone(place).name if option == "backbone" else place
+        if folder and place and absolute_path(path) in (folder, f"{folder}/export/backbone.keras"):
+            raise UserError(
+                f"workdir={config.workdir}: is the folder of {option}={place}, whose network the run would "
+                "overwrite. Choose another `workdir`."
+            )
+
+
 def _is_missing(path: str) -> bool:
     """Whether there is no such file. Of other errors, such as a name too long, whoever opens it tells."""
     try:

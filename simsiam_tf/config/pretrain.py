@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from simsiam_tf.config.backbones import is_published
+from simsiam_tf.config.backbones import check_not_overwritten, is_published
 from simsiam_tf.config.fields import BIG, Inapplicable, check_address, default, option
 from simsiam_tf.config.images import SourceConfig
 from simsiam_tf.config.methods import (
@@ -259,6 +259,7 @@ class PretrainConfig(NetworkConfig, ViewConfig, TuningConfig, RunConfig, SourceC
                 "it out, or continue with optimizer=sgd."
             )
         self.method_options.check(self.batch_size)
+        check_not_overwritten(self)
         return self
 
     @property

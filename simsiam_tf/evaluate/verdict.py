@@ -104,7 +104,8 @@ def verdict(
         if config.get("workdir") and reason in NOT_EVALUATED:
             weights = f"--weights={shlex.quote(str(config['workdir']))}"
             compare = f" python -m simsiam_tf.knn_eval {weights} compares by labels."
-        return f"Not compared with raw pixels and {start} ({reason}).{compare}{unfit}"
+        baselines = "raw pixels" if config.get("epochs") == 0 else f"raw pixels and {start}"
+        return f"Not compared with {baselines} ({reason}).{compare}{unfit}"
     titles = {**BASELINES, "untrained backbone": start}
     queries = trained.get("knn_queries" if MEASURES[name].by_labels else "recall1_queries")
     beaten, level, unbeaten, margins = [], [], [], []
@@ -188,7 +189,7 @@ def _advice(
         lower = "Begin anew in another `workdir` at a lower `base_lr`"
         return f"{lower}, or use the weights that the run began with as they are."
     if config.get("epochs") == 0:
-        return "Train on the images, in another `workdir`: with minutes=30 in the place of epochs=0."
+        return "Train on the images: with minutes=30, without epochs=0 and in another `workdir`."
     longer, last = "`minutes`" if config.get("minutes") else "`epochs`", records[-1] if records else {}
     if last and (last["std"] < NEAR_STD or last["rank"] < LOW_RANK):
         options = with_method_defaults(config)

@@ -102,7 +102,7 @@ def projection_section(sample: Sample, seed: int) -> Section:
     section = Section(
         "Embeddings on a plane",
         [
-            f"{count} images of {sample.source.name}, by {groups}. The network was trained without labels.",
+            f"{count} images of {sample.source.name}, by {groups}, which the network was not trained by.",
             same_group,
         ],
         [

@@ -43,8 +43,9 @@ RESULTS = ("knn.json", "probe.json", "probe-*.json", "result.json", "*/result.js
 class History:
     """A pre-training, read from the files of its work folder.
 
-    records: records of training steps, at least one. evaluations: records of the monitor's measures, at the
-    start and the ends of epochs. card: the model card of the exported backbone; empty where none is exported.
+    records: records of training steps, at least one unless nothing is trained. evaluations: records of the
+    monitor's measures, at the start and the ends of epochs. card: the model card of the exported backbone;
+    empty where none is exported.
     """
 
     workdir: Path
@@ -54,11 +55,20 @@ class History:
     card: dict[str, Any]
 
     @property
+    def trains_nothing(self) -> bool:
+        """Whether the run exports published weights as they are."""
+        return self.config.get("epochs") == 0
+
+    @property
     def title(self) -> str:
+        if self.trains_nothing:
+            return f"{self.config.get('weights') or self.config.get('backbone')} on {self.config.get('data')}"
         return f"{method_of(self.config).title} on {self.config.get('data', '?')}"
 
     @property
     def subtitle(self) -> str:
+        if self.trains_nothing:
+            return f"read as it is, nothing trained, {self.workdir.name}"
         state = "" if self.card else ", not ended"
         steps = self.records[-1]["step"]
         return f"{self.config.get('backbone', '?')}, {counted(steps, 'step')}{state}, {self.workdir.name}"
@@ -71,7 +81,7 @@ class History:
     @property
     def diagnosis(self) -> Diagnosis:
         """The diagnosis of the run by its records so far."""
-        steps = self.card.get("step") or max(r["step"] for r in self.records)
+        steps = self.card.get("step") or max((r["step"] for r in self.records), default=0)
         options = with_method_defaults(self.config)
         found = diagnose(self.records, steps, loss_kind(self.config), options)
         last = self.accuracy.get("backbone") or next((r for r in reversed(self.evaluations) if r["step"]), {})
@@ -102,12 +112,13 @@ def read_history(workdir: Path) -> History | TransferHistory:
     transfer = is_transfer(config)
     if not isinstance(config, dict) or not (transfer or all({"std", "rank"} <= set(r) for r in records)):
         raise UserError(f"workdir={workdir}: is not the folder of {RUNS}.")
-    if not records:
+    card = {} if transfer else backbone_file.read_card(workdir)
+    if not records and not (card and config.get("epochs") == 0):
         raise UserError(f"workdir={workdir}: has no record of a step yet. Wait for the first.")
     if transfer:
         return transfer_history(workdir, config, every)
     evaluations = [r for r in every if "epoch" in r and any(m in r for m in COLUMNS)]
-    return History(workdir, config, records, evaluations, backbone_file.read_card(workdir))
+    return History(workdir, config, records, evaluations, card)
 
 
 def _parse_record(line: str) -> dict:
@@ -120,18 +131,11 @@ def _parse_record(line: str) -> dict:
 
 def outcome_section(history: History) -> Section:
     """The diagnosis, the verdict, metrics of the last record, and measures beside those of the baselines."""
-    last, config = history.records[-1], history.config
-    cosine = loss_kind(config) == "cosine"
-    least = f"least possible {'−1; about 0 at the start' if cosine else '0'}"
-    metrics = [
-        ["at the last record", "", ""],
-        ["loss", f"{last['loss']:.3f}", least],
-        ["std of z, × √d", f"{last['std']:.3f}", "0: collapsed; about 1: healthy"],
-        ["effective rank of z", f"{last['rank']:.1f}", "directions that a batch spreads over"],
-    ]
-    section = Section(
-        "Outcome", [as_flags(str(history.diagnosis), field_types(PretrainConfig))], tables=[metrics]
-    )
+    config = history.config
+    diagnosis = as_flags(str(history.diagnosis), field_types(PretrainConfig))
+    section = Section("Outcome", [] if history.trains_nothing else [diagnosis])
+    if history.records:
+        section.tables.append(_last_metrics(history))
     columns = [c for c in COLUMNS if any(c in measures for measures in history.accuracy.values())]
     rows = [
         [measured_title(n, config), *(f"{a[c]:{MEASURES[c].form}}" if c in a else "" for c in columns)]
@@ -144,8 +148,21 @@ def outcome_section(history: History) -> Section:
         text = verdict(history.accuracy, history.diagnosis, history.records, config)
         section.text.append(as_flags(text, field_types(PretrainConfig)))
     else:
-        section.text.append(f"The run has not ended: these are its metrics at step {last['step']}.")
+        step = history.records[-1]["step"]
+        section.text.append(f"The run has not ended: these are its metrics at step {step}.")
     return section
+
+
+def _last_metrics(history: History) -> list[list[str]]:
+    """The table of the metrics of the last record."""
+    last, cosine = history.records[-1], loss_kind(history.config) == "cosine"
+    least = f"least possible {'−1; about 0 at the start' if cosine else '0'}"
+    return [
+        ["at the last record", "", ""],
+        ["loss", f"{last['loss']:.3f}", least],
+        ["std of z, × √d", f"{last['std']:.3f}", "0: collapsed; about 1: healthy"],
+        ["effective rank of z", f"{last['rank']:.1f}", "directions that a batch spreads over"],
+    ]
 
 
 def curves_section(history: History) -> Section:

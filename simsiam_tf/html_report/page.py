@@ -13,6 +13,7 @@ from simsiam_tf.html_report.sections import Section
 from simsiam_tf.html_report.templates import page_environment
 from simsiam_tf.html_report.tensorboard_projector import write_projector
 from simsiam_tf.html_report.transfer_sections import TransferHistory, transfer_sections
+from simsiam_tf.pretrained.backbone_file import card_entries
 from simsiam_tf.pretrained.pretrained_backbone import Pretrained, open_pretrained
 from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.atomic_files import atomic_write_text, check_writable
@@ -57,7 +58,9 @@ def write_report(
             raise UserError(f"data={data}: {fix}")
         sections = transfer_sections(history)
         return _write_page(out, history, [*sections, histories.configuration_section(history)])
-    sections = [histories.outcome_section(history), histories.curves_section(history)]
+    sections = [histories.outcome_section(history)]
+    if history.records:
+        sections.append(histories.curves_section(history))
     if not history.card:
         sections[0].text.append("No backbone was exported yet, so this page has no images.")
     else:
@@ -95,7 +98,8 @@ def _image_sections(
     progress.say(f"features of {counted(min(images, source.size), 'image')} of {source.name}")
     sample = gallery.draw_sample(pretrained, source, images, seed)
     progress.say("PCA, t-SNE, neighbours, saliency")
-    sections = [gallery.views_section(pretrained, source, seed)]
+    trained = card_entries(pretrained.card, "configuration").get("epochs") != 0
+    sections = [gallery.views_section(pretrained, source, seed)] if trained else []
     if len(sample.ids) >= 4:
         sections.append(gallery.projection_section(sample, seed))
         sections.append(gallery.neighbours_section(sample, neighbours, seed))

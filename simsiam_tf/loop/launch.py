@@ -52,7 +52,7 @@ def run_task(
     workdir = Workdir(config.workdir, workers.chief)
     try:
         config = recall(config, workers.from_chief(workdir.description()))
-        workdir.check_config(config)
+        workdir.check_config(config.absolute())  # as the folder has it
         # The paths of these two folders may differ among workers.
         options = {f"`{k}`": v for k, v in vars(config).items() if k not in ("workdir", "data_dir")}
         workers.agree({**options, **library_versions()}, "Start the same command on all of them.")

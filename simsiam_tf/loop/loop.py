@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import logging
 import math
 import time
@@ -73,8 +74,9 @@ class Loop:
         self._read_progress(progress)
         keeps_records = workdir.writes and "jsonl" in recorder_names(config.record)
         metrics_file = MetricsFile(workdir.path / "metrics.jsonl", keeps_records)
-        # At the first step all records are dropped, that of the baselines too, which is written again.
-        start = self.step if self.step > components.first_step else -1
+        # At the first step all records are dropped, that of the baselines too, which is written again. A run
+        # without steps has no baselines.
+        start = self.step if self.step > components.first_step or not components.total_steps else -1
         metrics_file.rewind(start, self.ended_epoch is not None, self.evaluated, progress.get("records"))
         self.metrics_log = MetricsLog(task, workdir, metrics_file, self.step, self.interval.numpy())
         self.signals = DeferredSignals(log.warning)
@@ -93,6 +95,8 @@ class Loop:
         """
         card = backbone_file.read_card(self.workdir.path / self.task.exported_file)
         exported = self.step > 0 and card.get("step") == self.step
+        if not self.components.total_steps:  # cheap to repeat, where any option has changed
+            exported = card.get("configuration") == json.loads(json.dumps(dataclasses.asdict(self.config)))
         evaluated = exported and bool(card.get("accuracy"))
         self.exported, self.evaluated = map(bool, self.workers.all_reduce_max(exported, evaluated))
         self.accuracy = (self.evaluated and card.get("accuracy")) or progress.get("accuracy", {})

@@ -43,7 +43,7 @@ class MetricsFile:
         """Reads the file, and writes it anew without the records that the run is about to repeat.
 
         Args:
-            step: step of the checkpoint; later records are dropped.
+            step: step of the checkpoint; later records are dropped. −1: the run begins.
             epoch_ended: an epoch ended at `step`, and its evaluation will be repeated.
             evaluated: False if the final evaluation will be repeated.
             digest: the checkpoint's `digest`; None without a checkpoint. Where it does not match the records,
@@ -66,7 +66,7 @@ class MetricsFile:
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # cut off by a crash
                 continue
         data = _lines(self.rows)
-        if digest is None and text and not self.rows:
+        if digest is None and step < 0 and text and not self.rows:
             logging.getLogger("simsiam_tf.run").warning(
                 "no checkpoint is left: the run starts anew, and its earlier records are dropped"
             )

@@ -22,11 +22,19 @@ def escape_markdown(value: Any) -> str:
 
 def method_summary(card: Mapping[str, Any]) -> tuple[str, str]:
     """(title of a backbone's method, or "image features" where unknown; a sentence about its features)."""
-    if "method" not in card_entries(card, "configuration"):  # converted, fine-tuned, or of another program
+    configuration = card_entries(card, "configuration")
+    if "method" not in configuration:  # converted, fine-tuned, or of another program
         return "image features", "Image features of a Keras network, exported by simsiam_tf."
-    method = method_of(card_entries(card, "configuration"))
+    if not learned(card):
+        return "image features", "Image features of published weights, read without training by simsiam_tf."
+    method = method_of(configuration)
     source = f"by {method.title} ({method.source}), with simsiam_tf"
     return method.title, f"Image features learned without labels {source}."
+
+
+def learned(card: Mapping[str, Any]) -> bool:
+    """Whether a backbone is of a run of this package that trained it: not with epochs=0."""
+    return card_entries(card, "configuration").get("epochs", 1) != 0 and "configuration" in card
 
 
 def training_sections(card: Mapping[str, Any]) -> str:
@@ -34,14 +42,15 @@ def training_sections(card: Mapping[str, Any]) -> str:
     lines: list[str] = []
     if "data" in card:
         data, images = escape_markdown(card["data"]), escape_markdown(card.get("images", "?"))
-        lines += ["", "## Training", "", f"- data: {data}, {images} images"]
-        rows = (("steps", "step"), ("diagnosis", "diagnosis"))
+        trained = card_entries(card, "configuration").get("epochs") != 0
+        lines += ["", "## Training" if trained else "## Images", "", f"- data: {data}, {images} images"]
+        rows = (("steps", "step"), ("diagnosis", "diagnosis")) if trained else ()
         lines += [f"- {name}: {escape_markdown(card[key])}" for name, key in rows if key in card]
     finishing = card_entries(card, "finishing")
     if finishing:
         keys = "images", "shrinkage", "size"
         images, shrinkage, size = (escape_markdown(finishing.get(key, "?")) for key in keys)
-        lines += ["", f"The last layer whitens the features, as measured on {images} training images of "
+        lines += ["", f"The last layer whitens the features, as measured on {images} images of "
                   f"{size} pixels (shrinkage {shrinkage})."]  # fmt: skip
     accuracy = card_entries(card, "accuracy")
     columns = list(dict.fromkeys(column for name in accuracy for column in card_entries(accuracy, name)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from simsiam_tf.config import is_file
 from simsiam_tf.evaluate.verdict import MEASURES
-from simsiam_tf.model_export.card_text import escape_markdown, method_summary, training_sections
+from simsiam_tf.model_export.card_text import escape_markdown, learned, method_summary, training_sections
 from simsiam_tf.nets.whitening import whitening_layer
 from simsiam_tf.pretrained import hub
 from simsiam_tf.pretrained.backbone_file import card_entries
@@ -61,8 +61,8 @@ def card_header(card: Mapping[str, Any], library: str, name: str) -> Any:
     data = public_data(card)
     values = {
         "library_name": library, "pipeline_tag": "image-feature-extraction",
-        "tags": ["simsiam", "self-supervised"] if "configuration" in card else ["image-features"],
-        "datasets": [data] if data else None,
+        "tags": ["simsiam", "self-supervised"] if learned(card) else ["image-features"],
+        "datasets": [data] if data and learned(card) else None,
     }  # fmt: skip
     license = card.get("license")
     if isinstance(license, str) and hub.LICENSE.fullmatch(license):

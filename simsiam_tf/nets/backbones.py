@@ -26,6 +26,7 @@ class Description:
     channels: number of channels of its images; None: any.
     licence: licence of its published weights; empty where it is not known.
     smallest: smallest side in pixels that it takes.
+    keeps_size: whether a run of this package trained it, so that it reads images best at `size`.
     """
 
     scale: PixelScale | None = None
@@ -34,6 +35,7 @@ class Description:
     channels: int | None = None
     licence: str = ""
     smallest: int = 32
+    keeps_size: bool = False
 
     @property
     def pixel_rule(self) -> dict[str, tuple[float, ...]]:

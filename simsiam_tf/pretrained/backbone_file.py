@@ -27,6 +27,7 @@ from simsiam_tf.runtime.errors import UserError
 
 EXPORTED = Path("export") / "backbone.keras"
 MAX_CARD_BYTES = 2**20
+MAX_READ_SIZE = 4096  # pixels
 SPARE_WEIGHTS = 1000  # number of weights that a file may lack, such as the states of random generators
 HEADS = ("projector", "predictor")
 NETWORKS_BESIDE = (
@@ -126,6 +127,12 @@ def card_entries(card: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The dictionary under a key of a card; empty where the card has none there."""
     value = card.get(key)
     return value if isinstance(value, dict) else {}
+
+
+def card_size(card: Mapping[str, Any]) -> int | None:
+    """Side in pixels of the images that a card's network reads, finished or as trained; None: unknown."""
+    sizes = (card_entries(card, key).get("size") for key in ("finishing", "views"))
+    return next((size for size in sizes if type(size) is int and 0 < size <= MAX_READ_SIZE), None)
 
 
 def _verified_card(path: Path, weights: str | Path) -> dict:

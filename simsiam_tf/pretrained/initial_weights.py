@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
 import keras
 
 from simsiam_tf.config import PretrainConfig
-from simsiam_tf.config.backbones import BACKBONES, is_network
+from simsiam_tf.config.backbones import BACKBONES, PixelScale, is_network, parse_backbone
 from simsiam_tf.methods.momentum_encoder import MomentumEncoder
+from simsiam_tf.nets.backbones import Description
 from simsiam_tf.nets.resnet import STEMS
 from simsiam_tf.nets.variable_paths import copy_variables, matched_variables
 from simsiam_tf.pretrained import backbone_file
@@ -99,6 +101,23 @@ def network_options(weights: str) -> dict[str, Any]:
     if not (isinstance(name, str) and name in BACKBONES and isinstance(stem, str) and stem in STEMS):
         return {}
     return {"backbone": name, "stem": stem, "width": width} if isinstance(width, float | int) else {}
+
+
+def describe_stored(weights: str, network: Description) -> Description:
+    """A network's description with the size and the pixels that the card of its stored weights has."""
+    card = backbone_file.read_card(weights)
+    views, licence = backbone_file.card_entries(card, "views"), card.get("license")
+    scale = PixelScale(tuple(views["mean"]), tuple(views["std"])) if {"mean", "std"} <= views.keys() else None
+    return dataclasses.replace(
+        network, scale=scale or network.scale, size=network.size or backbone_file.card_size(card),
+        licence=licence if isinstance(licence, str) else "",
+    )  # fmt: skip
+
+
+def stored_network(config: PretrainConfig) -> str | None:
+    """The place of the stored network that a run begins with, in `weights` or `backbone`; None for others."""
+    backbone = parse_backbone(config.backbone)
+    return config.weights or (backbone.name if backbone.kind == "file" and backbone.weights else None)
 
 
 def copy_momentum(model: Any, weights: str, names: Iterable[str]) -> bool:

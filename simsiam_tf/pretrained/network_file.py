@@ -30,11 +30,14 @@ def describe(options: Mapping[str, Any]) -> Description:
     Raises:
         UserError: as `load_backbone` and `pixel_scale`.
     """
-    network = _load(options)
-    shape = network.input_shape
+    network, card = _load(options), backbone_file.read_card(options["name"])
+    _, fixed, _, channels = network.input_shape
+    licence, scale = card.get("license"), pixel_scale(network, options["name"], options["pixels"], False)
     return Description(
-        pixel_scale(network, options["name"], options["pixels"]), shape[1], bool(shape[1]), shape[-1]
-    )
+        scale, fixed or backbone_file.card_size(card), bool(fixed), channels,
+        licence=licence if isinstance(licence, str) else "",
+        keeps_size=bool(card_entries(card, "configuration").get("epochs")),
+    )  # fmt: skip
 
 
 def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
@@ -50,14 +53,17 @@ def build(size: int, channels: int, options: Mapping[str, Any]) -> keras.Model:
             f"backbone=file:{options['name']}: takes images of {height or 'any'} pixels and {expected} "
             f"channels, not of {size} and {channels}. Pass `image_size` and `channels` that fit."
         )
-    scale = pixel_scale(network, options["name"], options["pixels"])
+    scale = pixel_scale(network, options["name"], options["pixels"], False)
     return as_backbone(network if options["weights"] else keras.models.clone_model(network), scale)
 
 
-def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> PixelScale:
+def pixel_scale(
+    network: keras.Model, weights: str, pixels: str = "auto", by_augmentation: bool = True
+) -> PixelScale:
     """The range and normalisation of a file's network: by `pixels`, its card, or else keras.applications.
 
-    weights: path of the file. pixels: a key of `PIXELS`, or "auto".
+    weights: path of the file. pixels: a key of `PIXELS`, or "auto". by_augmentation: whether the caller's
+    option `augmentation` would say it, too.
 
     Raises:
         UnknownPixels: there is no card, and the network is none of keras.applications.
@@ -69,10 +75,10 @@ def pixel_scale(network: keras.Model, weights: str, pixels: str = "auto") -> Pix
         return PixelScale(tuple(views["mean"]), tuple(views["std"]))
     name = keras_applications.recognise(network)
     if name is None:
+        named = "augmentation=imagenet, cifar, grayscale or multichannel for a backbone of this package, or "
         raise UnknownPixels(
             f"{weights}: no card beside it says how images are preprocessed for it. Pass "
-            "augmentation=imagenet, cifar, grayscale or multichannel for a backbone of this package, or "
-            f"pixels={PIXELS_IN_WORDS} for another."
+            f"{named * by_augmentation}pixels={PIXELS_IN_WORDS}{' for another' * by_augmentation}."
         )
     scale = keras_applications.describe({"name": name, "weights": None, "pixels": "auto"}).scale
     assert scale is not None

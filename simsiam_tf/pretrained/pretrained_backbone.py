@@ -21,8 +21,6 @@ from simsiam_tf.runtime import progress
 from simsiam_tf.runtime.display_text import counted, printable_text
 from simsiam_tf.runtime.errors import UserError
 
-MAX_READ_SIZE = 4096  # pixels
-
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
@@ -180,7 +178,7 @@ def open_pretrained(
 
 def _as_size(value: Any) -> int | None:
     """A number of pixels that a card holds; None for anything else."""
-    return value if type(value) is int and 0 < value <= MAX_READ_SIZE else None
+    return value if type(value) is int and 0 < value <= backbone_file.MAX_READ_SIZE else None
 
 
 def _finish_for_size(backbone: keras.Model, size: int, weights: str) -> keras.Model:

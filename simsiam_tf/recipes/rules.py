@@ -141,6 +141,8 @@ def _reading(config: PretrainConfig, facts: Facts, option: str) -> list[Choice]:
     """The size at which a network with published weights reads images, as a choice for `option`."""
     if not is_published(config.backbone) or facts.network.fixed_size or config.finish == "none":
         return []
+    if facts.network.keeps_size and facts.network.size:
+        return [Choice(option, facts.network.size, "the size that these weights read in their own run")]
     small, large = READ_SIZES
     size = large if facts.side and facts.side > small else small
     return [Choice(option, max(size, facts.network.smallest), "published weights read more in larger images")]

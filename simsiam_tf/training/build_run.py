@@ -25,6 +25,7 @@ from simsiam_tf.evaluate.knn_monitor import Monitor, epochs_between, open_monito
 from simsiam_tf.evaluate.label_free import LabelFreeMonitor
 from simsiam_tf.loop.task import RunComponents
 from simsiam_tf.methods import RunSize, SiameseModel
+from simsiam_tf.methods.metrics import all_finite
 from simsiam_tf.methods.python_method import import_method
 from simsiam_tf.nets import layer_order
 from simsiam_tf.pretrained import backbone_file, initial_weights
@@ -116,6 +117,17 @@ def build_pretraining(
         steps = total_steps - first_step
         momenta = nets.lower_momentum(model.backbone, steps) if steps else None
     built = time.perf_counter()
+    place = initial_weights.stored_network(config) if config.trains_nothing else config.weights
+    if place:
+        metadata["weights"] = backbone_file.sha256(backbone_file.backbone_path(place))
+    if config.trains_nothing:
+        stored = initial_weights.describe_stored(config.weights, known) if config.weights else known
+        metadata |= {"license": stored.licence} if stored.licence else {}
+        if not all_finite(model.backbone.variables):
+            raise UserError(
+                f"{place or config.backbone}: has weights that are no finite numbers, so that its features "
+                "would be none. Pass weights that are intact."
+            )
     metadata |= {
         "images": source.size, "fingerprint": source.fingerprint,
         "contents of the images": source.contents(), "precision": precision,

@@ -113,9 +113,10 @@ def summarize(config: PretrainConfig, components: PretrainComponents) -> dict[st
         "labels": _labels_in_words(source),
     }
     if config.trains_nothing:
+        reads = read_size(config, components) or components.views.augmentation.size
         return images | {
             "network": f"{config.backbone}, {components.start}; {model.backbone.count_params():,} parameters",
-            "steps": f"none; images are read at {components.views.augmentation.size} pixels",
+            "steps": f"none; images are read at {reads} pixels",
             "monitor": _monitor_in_words(monitor, config, components),
             "precision": components.metadata["precision"],
         }

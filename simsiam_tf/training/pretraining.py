@@ -36,6 +36,7 @@ from simsiam_tf.nets import whitening
 from simsiam_tf.optimizers import schedules
 from simsiam_tf.pretrained import backbone_file
 from simsiam_tf.recipes import budget, rules
+from simsiam_tf.runtime.display_text import counted
 from simsiam_tf.runtime.errors import UserError
 from simsiam_tf.runtime.signals import INTERRUPTED
 from simsiam_tf.training import timed_run
@@ -139,8 +140,6 @@ class Pretraining(Task):
         super().__init__(config, components)
         self.start, self.monitor = components.start, components.monitor
         self.known_baselines = known_baselines or {}
-        if config.weights:
-            components.metadata["weights"] = backbone_file.sha256(backbone_file.backbone_path(config.weights))
         self.ending_diagnoses = ("collapse",) if config.fail_on_collapse else ()
         if self.monitor is not None:
             self.evaluator = Monitoring(self.monitor, knn_every(components, config), config.knn_images)
@@ -236,9 +235,11 @@ class Pretraining(Task):
         """Writes the backbone, with whitening unless finish=none, and projector and predictor beside it."""
         model = self.components.model
         heads = {name: getattr(model, name) for name in backbone_file.HEADS if getattr(model, name, None)}
-        backbone, record = model.backbone, {}
+        backbone, known = model.backbone, self.components.metadata
+        record = {name: known[name] for name in ("pixels", "license") if name in known}
         if self.read_size is not None:
-            backbone, record = self._whitened(backbone, self.read_size)
+            backbone, finishing_record = self._whitened(backbone, self.read_size)
+            record |= finishing_record
         backbone_file.export_networks({"backbone": backbone, **heads}, workdir, {**metadata, **record})
 
     @property
@@ -252,11 +253,11 @@ class Pretraining(Task):
         size: side in pixels of the images that the whitening is computed from.
         """
         source, views = self.components.source, finishing.reading_views(self.components.views, size)
-        count = min(source.size, finishing.FITTED_IMAGES)
-        log.warning("whitening computed from the features of %d images, %d pixels wide", count, size)
+        images = counted(min(source.size, finishing.FITTED_IMAGES), "image")
+        log.warning("whitening computed from the features of %s, %d pixels wide", images, size)
         finished, fitted = finishing.finish_backbone(backbone, source, views, self.config.seed)
         if fitted is None:
-            log.warning("whitening left out: all images have the same features")
+            log.warning("whitening left out: there is no difference between features of images")
             return finished, {}
         log.warning("whitening with shrinkage %g", fitted.shrinkage)
         if fitted.rows <= len(fitted.mean):

@@ -124,7 +124,10 @@ def open_data(
     if config.crop_area:
         changes["area"] = (config.crop_area, augmentation.area[1])
     known = nets.describe_backbone(config.backbone, config.pixels, config.trust_code)
-    size = config.image_size or (known.fixed_size and known.size) or view_size(source, augmentation)
+    if config.trains_nothing and config.weights:  # they take images as in their own run
+        known = initial_weights.describe_stored(config.weights, known)
+    keeps_size = known.fixed_size or config.trains_nothing
+    size = config.image_size or (keeps_size and known.size) or view_size(source, augmentation)
     changes |= known.pixel_rule
     augmentation = dataclasses.replace(augmentation, size=size, **changes)
     xla = False if config.jit_compile == "false" else None

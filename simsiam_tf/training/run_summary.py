@@ -30,7 +30,8 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
     method, ended = method_row(config.method), f"{STATUS[outcome.status]}, step {outcome.step}"
     lines = ["", f"{method.title} on {config.data}: {ended}"]
     if config.trains_nothing:
-        lines = ["", f"{config.weights or config.backbone} on {config.data}: read as it is, nothing trained"]
+        ended = "read as it is, nothing trained" if outcome.status == DONE else STATUS[outcome.status]
+        lines = ["", f"{config.weights or config.backbone} on {config.data}: {ended}"]
     if outcome.records:
         last, most = outcome.records[-1], config.batch_size - 1
         most = min(config.d, most) if method.d else most
@@ -41,7 +42,7 @@ def pretraining_summary(config: PretrainConfig, outcome: Outcome) -> str:
             f"  std of z, × √d  {last['std']:8.3f}   (0: collapsed, about 1: healthy)",
             f"  effective rank  {last['rank']:8.1f}   (at most {most})",
         ]
-    if not config.trains_nothing:
+    if not (config.trains_nothing and outcome.diagnosis.healthy):
         lines.append(f"  diagnosis       {as_flags(str(outcome.diagnosis), field_types(PretrainConfig))}")
     lines += _measures_table(outcome.accuracy, config)
     workdir = outcome.workdir

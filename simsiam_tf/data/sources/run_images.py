@@ -57,6 +57,11 @@ def as_recorded(members: Members, folder: Path | None) -> tuple[Members, np.ndar
     names = list(split_texts(recorded["names"]))
     place = {name: i for i, name in enumerate(members.names)}
     places = np.array([place.get(name, -1) for name in names], np.int64)
+    if (places < 0).all():
+        raise UserError(
+            f"{printable_text(members.name)}: has none of the {len(names):,} images that the run in {folder} "
+            "began with. Put them back, or choose another `workdir` for other images."
+        )
     new = len(members.names) - int((places >= 0).sum())
     if new:
         shown = printable_text(members.name)

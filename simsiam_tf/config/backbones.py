@@ -157,7 +157,10 @@ def check_not_overwritten(config: Any) -> None:
     folder = absolute_path(config.workdir) if config.workdir else None
     for option in ("weights", "backbone", "teacher"):
         place = getattr(config, option) or ""
-        path = parse_backbone(place).name if option == "backbone" else place
+        network = parse_backbone(place) if option == "backbone" else None
+        path = place if network is None else network.name
+        if network is not None and network.kind != "file":
+            continue
         if folder and place and absolute_path(path) in (folder, f"{folder}/export/backbone.keras"):
             raise UserError(
                 f"workdir={config.workdir}: is the folder of {option}={place}, whose network the run would "

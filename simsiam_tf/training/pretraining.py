@@ -238,8 +238,8 @@ class Pretraining(Task):
         backbone, known = model.backbone, self.components.metadata
         record = {name: known[name] for name in ("pixels", "license") if name in known}
         if self.read_size is not None:
-            backbone, finishing_record = self._whitened(backbone, self.read_size)
-            record |= finishing_record
+            backbone, whitened = self._whitened(backbone, self.read_size)
+            record |= whitened
         backbone_file.export_networks({"backbone": backbone, **heads}, workdir, {**metadata, **record})
 
     @property
@@ -257,14 +257,12 @@ class Pretraining(Task):
         log.warning("whitening computed from the features of %s, %d pixels wide", images, size)
         finished, fitted = finishing.finish_backbone(backbone, source, views, self.config.seed)
         if fitted is None:
-            log.warning("whitening left out: there is no difference between features of images")
+            log.warning("whitening left out: all images have the same features")
             return finished, {}
         log.warning("whitening with shrinkage %g", fitted.shrinkage)
-        if fitted.rows <= len(fitted.mean):
-            # Not for the terminal: the verdict has advice where whitened features are the worse ones.
-            log.info(
-                "%d images vary in fewer than the %d directions of features", fitted.rows, len(fitted.mean)
-            )
+        if (rows := fitted.rows) <= (width := len(fitted.mean)):
+            # Not for the terminal: the verdict says what to do where whitened features are the worse ones.
+            log.info("%d images vary in fewer than the %d directions of features", rows, width)
         record = {
             "layer": whitening.NAME, "images": fitted.rows, "shrinkage": fitted.shrinkage, "size": size,
         }  # fmt: skip

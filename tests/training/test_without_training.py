@@ -104,7 +104,7 @@ def test_the_command_typed_again_repeats_only_what_changed(tmp_path, monkeypatch
     assert pretrain.main([*argv[:-1], "--workdir=net"]) == 2
     assert "--workdir=net: is the folder of --backbone=file:net+weights" in capsys.readouterr().err
     network = keras.saving.load_model("net/export/backbone.keras")
-    network.layers[1].set_weights([np.full_like(w, np.nan) for w in network.layers[1].get_weights()])
+    network.set_weights([np.full_like(w, np.nan) for w in network.get_weights()])
     network.save("nan.keras")
     argv[0] = "--backbone=file:nan.keras+weights"
     assert pretrain.main([*argv[:-1], "--workdir=other"]) == 2
@@ -120,11 +120,8 @@ def test_weights_of_a_run_take_images_as_in_that_run(tmp_path):
     for options in ({"weights": folder, **network}, {"backbone": f"file:{folder}+weights"}):
         config = PretrainConfig(data="digits", epochs=0.0, **options).validate()
         _, found = open_data(config)
-        assert (found.augmentation.size, found.augmentation.mean, found.augmentation.std) == (
-            24,
-            (0.2,),
-            (0.7,),
-        )
+        taken = found.augmentation
+        assert (taken.size, taken.mean, taken.std) == (24, (0.2,), (0.7,))
     card = backbone_file.read_card(folder)
     assert not describe_backbone(f"file:{folder}+weights").keeps_size, "not known to be trained by a run"
     card |= {"configuration": {"epochs": 3.0}, "finishing": {"size": 48}}

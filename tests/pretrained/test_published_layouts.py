@@ -163,12 +163,11 @@ def test_a_resnets_names_are_not_taken_for_it():
 
 def test_a_known_file_has_its_own_size_and_licence(tmp_path, monkeypatch):
     assert "license" not in backbone_file.read_card(converted(lite_state(), tmp_path))
-    digest = backbone_file.sha256(tmp_path / "net.safetensors")
-    known = {digest: published_layouts.PublishedFile(260, "mit")}
+    path, folder = tmp_path / "net.safetensors", tmp_path / "again"
+    known = {backbone_file.sha256(path): published_layouts.PublishedFile(260, "mit")}
     row = dataclasses.replace(published_layouts.PUBLISHED[LAYOUT], files=known)
     monkeypatch.setitem(published_layouts.PUBLISHED, LAYOUT, row)
-    (again := tmp_path / "again").mkdir()
-    folder = converted(lite_state(), again)
+    assert convert.main([f"--weights={path}", f"--out={folder}"]) == 0
     assert backbone_file.read_card(folder)["license"] == "mit"
     assert open_pretrained(folder).augmentation.size == 260
 

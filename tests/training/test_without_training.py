@@ -116,7 +116,7 @@ def test_the_command_typed_again_repeats_only_what_changed(tmp_path, monkeypatch
 def test_weights_of_a_run_take_images_as_in_that_run(tmp_path):
     views = Augmentation(size=24, mean=(0.2,), std=(0.7,))
     folder = str(exported(tmp_path / "run", views, 1))
-    network = {"backbone": "resnet10", "stem": "small", "width": 0.125, "channels": 1}
+    network = {"backbone": "resnet10", "stem": "small", "width": 0.125}
     for options in ({"weights": folder, **network}, {"backbone": f"file:{folder}+weights"}):
         config = PretrainConfig(data="digits", epochs=0.0, **options).validate()
         _, found = open_data(config)

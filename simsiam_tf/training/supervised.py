@@ -14,6 +14,7 @@ from simsiam_tf import nets, optimizers
 from simsiam_tf.config import FinetuneConfig, LinearConfig, SupervisedConfig
 from simsiam_tf.config.backbones import is_network
 from simsiam_tf.data import Views, sampling, subset
+from simsiam_tf.data.sources.base import EncodedSource
 from simsiam_tf.data.sources.decoded import keep_decoded
 from simsiam_tf.distributed import strategies
 from simsiam_tf.distributed.workers import Workers
@@ -198,6 +199,8 @@ class Supervised(LabelledTask):
             "weights": {"path": self.pretrained.place, "sha256": self.pretrained.sha256},
             "configuration": {**metadata["configuration"], "data": data},
         }  # fmt: skip
+        if isinstance(self.splits.test, EncodedSource):
+            card["pixels"] = self.splits.test.rule.options()
         if not self.model.frozen:
             backbone_file.export_network(self.model.backbone, workdir, card)
         backbone_file.export_network(self.model.functional(), workdir, card, CLASSIFIER)

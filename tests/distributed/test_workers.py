@@ -217,6 +217,22 @@ def test_shares_put_together_are_the_whole_and_a_lost_worker_is_named():
     assert team.lost_worker(tf.errors.ResourceExhaustedError(None, None, "memory")) is None
 
 
+def test_a_worker_leaves_without_a_word_of_those_that_left_before(capfd, monkeypatch):
+    team = Workers(tf.distribute.get_strategy())
+    team.addresses = ["a:1", "b:2"]
+
+    def complain(value):  # as TensorFlow's native code does
+        os.write(2, b"E0000 Socket closed\n")
+        raise tf.errors.UnavailableError(None, None, "Socket closed")
+
+    monkeypatch.setattr(team, "all_reduce_max", complain)
+    if (child := os.fork()) == 0:
+        os.write(2, b"the summary\n")
+        team.leave(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert capfd.readouterr().err == "the summary\n"
+
+
 def test_workers_that_differ_are_told_in_what(monkeypatch):
     team = Workers(tf.distribute.get_strategy())
     team.addresses = ["a:1", "b:2"]

@@ -19,10 +19,10 @@ as published, and of the adapted one, each for plain and for whitened features. 
     as published     72.2 %      93.8 %
     adapted          79.7 %      92.9 %
 
-Of these images 666 are asked, so that differences under 2.7 points may be chance: reading and whitening gained
-most, 47 steps of training changed plain features alone. All layers trained at one rate got worse on another
-set (docs/recipes.md, experiment 7). Every flag of `python -m simsiam_tf.pretrain` may follow; yours replace
-those below. For another network and your images:
+Of these images 666 are asked, so that differences under 2.7 points may be chance: reading and whitening
+gained most, 47 steps of training changed plain features alone. All layers trained at one rate got worse on
+another set (docs/recipes.md, experiment 7). Every flag of `python -m simsiam_tf.pretrain` may follow; yours
+replace those below. For another network and your images:
 
     python examples/adapt_network.py --data=folder:/my/photos --workdir=runs/adapted_photos \\
         --backbone=keras:MobileNetV3Small+imagenet --freeze_until=expanded_conv_7 \\

@@ -92,7 +92,7 @@ def test_many_files_are_queries_as_each_alone(photos, weights, tmp_path, capsys,
     six, listed = [f"{i}.png" for i in range(6)], ["new/4.png", "3.png", "new/0.png"]
     for asked, names in (("new", six), ("folder:new", six), ("list:list.csv", listed)):
         assert run(neighbours, "embeddings=a.npz", f"query={asked}", "k=2", "out=t.csv", "overwrite") == 0
-        assert "1 of " in (err := capsys.readouterr().err) and "x.jpg: not an image of a" in err
+        assert "1 of " in (err := capsys.readouterr().err) and "x.jpg: a text, not an image" in err
         with open("t.csv", encoding="utf-8", newline="") as file:
             table = list(csv.DictReader(file))
         assert [row["query"] for row in table] == [name for name in names for _ in range(2)]
